@@ -1,0 +1,41 @@
+// SAG's record of self-attention: c[j] = (1/heads) Σ_h Σ_i exp(q_i·k_j/√d - lse[i, h]), the
+// attention that position j receives; its mean over j is 1. P[i, j] is never stored.
+// One workgroup a row and key; its invocations take (query, head) pairs in turn and their parts
+// are added pairwise, in a fixed order, so c does not depend on how rows are batched.
+// columns [row, token], f32.
+#import shared/attention
+
+@group(0) @binding(3) var<storage, read_write> lse: array<f32>;
+@group(0) @binding(4) var<storage, read_write> columns: array<f32>;
+
+const SIZE = 64u;
+
+var<workgroup> parts: array<f32, SIZE>;
+
+@compute @workgroup_size(SIZE)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+    let j = wid.x;
+    let row = wid.y;
+    var sum = 0.0;
+    for (var pair = t; pair < p.queries * p.heads; pair += SIZE) {
+        let i = pair / p.heads;
+        let head = pair % p.heads;
+        var dots = vec4<f32>(0.0);
+        for (var d = 0u; d < DIM4; d++) {
+            dots += query(row, i, head, d) * p.scale * key(row, j, head, d);
+        }
+        let s = (dots.x + dots.y) + (dots.z + dots.w);
+        sum += exp(s - lse[(row * p.queries + i) * p.heads + head]);
+    }
+    parts[t] = sum;
+    workgroupBarrier();
+    for (var half = SIZE / 2u; half > 0u; half /= 2u) {
+        if t < half {
+            parts[t] += parts[t + half];
+        }
+        workgroupBarrier();
+    }
+    if t == 0u {
+        columns[row * p.queries + j] = parts[0] / f32(p.heads);
+    }
+}

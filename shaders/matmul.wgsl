@@ -1,0 +1,12 @@
+// Linear layer: y = act(x·W + b + vector) + residual at each position.
+// x [m, c], W [c][n] (packed at load), y [m, n]; channels innermost, in quads.
+// Also 1×1 convolutions, which in NHWC are the same thing.
+#import shared/activation
+#import shared/gemm
+
+const TAPS = 1u;
+
+// Index of the first input quad of position m, or -1 past the end.
+fn x_base(m: u32, tap: u32) -> i32 {
+    return select(-1, i32(m * p.c4), m < p.m);
+}

@@ -1,0 +1,321 @@
+//! The only part that dispatches: pipelines, buffers and submissions for a [`Plan`].
+
+mod pipelines;
+mod weights;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::gpu::Gpu;
+use crate::graph::Store;
+use crate::kernels::{Precision, Target};
+use crate::plan::{Bound, Dispatch, Plan, Slot};
+use crate::{Error, ErrorKind, Result};
+use pipelines::Pipelines;
+pub use weights::{Source, Weights};
+
+/// Runs plans on a device. Shaders are compiled once and kept.
+pub struct Engine {
+    gpu: Gpu,
+    pipelines: Pipelines,
+    /// One small buffer for each binding number that a variant does not use: one for all would be
+    /// bound for reading and for writing at once, which the device refuses.
+    unused: Vec<wgpu::Buffer>,
+    /// Work that one submission may hold; follows the measured speed.
+    budget: AtomicU64,
+}
+
+/// A plan with its memory and bindings on the device.
+pub struct Prepared {
+    plan: Plan,
+    arena: Vec<wgpu::Buffer>,
+    steps: Vec<(wgpu::ComputePipeline, wgpu::BindGroup)>,
+    readback: wgpu::Buffer,
+}
+
+impl Prepared {
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+}
+
+/// Longest time that a submission should take. Windows resets a GPU after two seconds, and cancel
+/// waits for what is submitted.
+const SUBMISSION: Duration = Duration::from_millis(100);
+
+impl Engine {
+    /// An engine on `gpu`.
+    pub fn new(gpu: Gpu) -> Result<Self> {
+        let unused = gpu.checked("make small buffers", || {
+            let usage = wgpu::BufferUsages::STORAGE;
+            (0..8).map(|_| buffer(&gpu, "unused", 256, usage)).collect()
+        })?;
+        // A first guess that the slowest devices take in about the time of a submission.
+        let budget = match gpu.capabilities().target {
+            Target::Cpu => 1_000_000_000,
+            Target::Gpu => 50_000_000_000,
+        };
+        Ok(Self { gpu, pipelines: Pipelines::default(), unused, budget: AtomicU64::new(budget) })
+    }
+
+    /// The device.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// Brings `weights` of a graph to the device, read from `source`.
+    pub fn upload(
+        &self,
+        weights: &[crate::graph::Weight],
+        source: &dyn Source,
+        precision: Precision,
+    ) -> Result<Weights> {
+        Weights::upload(&self.gpu, weights, source, precision)
+    }
+
+    /// Makes `plan` ready to run with `weights`.
+    pub fn prepare(&self, plan: Plan, weights: &Weights) -> Result<Prepared> {
+        self.pipelines.compile(&self.gpu, plan.dispatches.iter().map(|d| &d.variant))?;
+        self.gpu.checked("make the buffers of a plan", || self.bind(plan, weights))?
+    }
+
+    fn bind(&self, plan: Plan, weights: &Weights) -> Result<Prepared> {
+        use wgpu::BufferUsages as U;
+        let gpu = &self.gpu;
+        let usage = U::STORAGE | U::COPY_SRC | U::COPY_DST;
+        let arena: Vec<_> = plan.slabs.iter().map(|s| buffer(gpu, "arena", *s, usage)).collect();
+        let alignment = gpu.capabilities().alignment;
+        let mut params = Vec::new();
+        let mut offsets = Vec::with_capacity(plan.dispatches.len());
+        for d in &plan.dispatches {
+            offsets.push((params.len() as u64, d.params.len().next_multiple_of(16) as u64));
+            params.extend_from_slice(&d.params);
+            params.resize(params.len().next_multiple_of(alignment as usize), 0);
+        }
+        let uniform = buffer(gpu, "params", params.len().max(16) as u64, U::UNIFORM | U::COPY_DST);
+        gpu.queue().write_buffer(&uniform, 0, &params);
+        let mut steps = Vec::with_capacity(plan.dispatches.len());
+        for (d, (offset, size)) in plan.dispatches.iter().zip(offsets) {
+            let pipeline = self.pipelines.get(&d.variant)?;
+            let mut entries = vec![entry(0, &uniform, offset, size)];
+            for (i, bound) in d.bindings.iter().enumerate() {
+                let number = i as u32 + 1;
+                entries.push(match *bound {
+                    Bound::Arena(r) => entry(number, &arena[r.slab], r.offset, r.bytes),
+                    Bound::Weight(w) => {
+                        let (page, offset, bytes) = weights.place(w)?;
+                        entry(number, page, offset, bytes)
+                    }
+                    Bound::Unused => entry(number, &self.unused[i], 0, 256),
+                });
+            }
+            let group = gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(&d.path),
+                layout: &pipeline.get_bind_group_layout(0),
+                entries: &entries,
+            });
+            steps.push((pipeline, group));
+        }
+        let bytes: u64 = plan.outputs.iter().map(|o| o.region.bytes).sum();
+        let readback = buffer(gpu, "readback", bytes.max(4), U::MAP_READ | U::COPY_DST);
+        Ok(Prepared { plan, arena, steps, readback })
+    }
+
+    /// Runs a plan. `inputs` are f32 values `[row, position, channel]` by name; so are the results.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Cancelled`] if `cancel` is set meanwhile, [`ErrorKind::Device`] if the device
+    /// is lost, [`ErrorKind::Internal`] if an input is missing or of the wrong size.
+    pub fn run(
+        &self,
+        prepared: &Prepared,
+        inputs: &[(&str, &[f32])],
+        cancel: &AtomicBool,
+    ) -> Result<Vec<(String, Vec<f32>)>> {
+        self.gpu.checked("run a plan", || {
+            for slot in &prepared.plan.inputs {
+                let values = inputs
+                    .iter()
+                    .find(|(name, _)| *name == slot.name)
+                    .ok_or_else(|| Error::internal(format!("input {} is missing", slot.name)))?;
+                let bytes = to_device(slot, values.1, prepared.plan.rows, prepared.plan.precision)?;
+                self.gpu.queue().write_buffer(&prepared.arena[slot.region.slab], slot.region.offset, &bytes);
+            }
+            self.dispatch(prepared, cancel)?;
+            self.read(prepared)
+        })?
+    }
+
+    /// Submits all dispatches in portions of about [`SUBMISSION`], at most two in flight.
+    fn dispatch(&self, prepared: &Prepared, cancel: &AtomicBool) -> Result<()> {
+        let dispatches = &prepared.plan.dispatches;
+        let mut flying: Option<(wgpu::SubmissionIndex, u64, Instant)> = None;
+        let mut from = 0;
+        while from < dispatches.len() {
+            if cancel.load(Ordering::Relaxed) {
+                return Err(Error::cancelled());
+            }
+            let (to, work) = portion(dispatches, from, self.budget.load(Ordering::Relaxed));
+            let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
+            {
+                let mut pass = encoder.begin_compute_pass(&Default::default());
+                for (d, (pipeline, group)) in dispatches[from..to].iter().zip(&prepared.steps[from..to]) {
+                    pass.set_pipeline(pipeline);
+                    pass.set_bind_group(0, group, &[]);
+                    pass.dispatch_workgroups(d.groups[0], d.groups[1], d.groups[2]);
+                }
+            }
+            let index = self.gpu.queue().submit([encoder.finish()]);
+            if let Some((index, work, since)) = flying.take() {
+                self.wait(index)?;
+                self.learn(work, since.elapsed());
+            }
+            // The next portion starts when this one's predecessor is done, which is now.
+            flying = Some((index, work, Instant::now()));
+            from = to;
+        }
+        if let Some((index, work, since)) = flying {
+            self.wait(index)?;
+            self.learn(work, since.elapsed());
+        }
+        Ok(())
+    }
+
+    /// Moves the budget towards what fits into [`SUBMISSION`] at the speed just seen.
+    fn learn(&self, work: u64, took: Duration) {
+        // Short portions tell more about overheads than about speed.
+        if took < Duration::from_millis(2) {
+            return;
+        }
+        let fits = work as f64 * SUBMISSION.as_secs_f64() / took.as_secs_f64();
+        let old = self.budget.load(Ordering::Relaxed) as f64;
+        let new = fits.clamp(old / 2.0, old * 2.0).clamp(1e8, 1e14);
+        self.budget.store(new as u64, Ordering::Relaxed);
+    }
+
+    fn wait(&self, index: wgpu::SubmissionIndex) -> Result<()> {
+        let poll = wgpu::PollType::Wait { submission_index: Some(index), timeout: None };
+        self.gpu.device().poll(poll).map(|_| ()).map_err(|e| lost().cause(e))
+    }
+
+    fn read(&self, prepared: &Prepared) -> Result<Vec<(String, Vec<f32>)>> {
+        let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
+        let mut at = 0;
+        for o in &prepared.plan.outputs {
+            let r = o.region;
+            encoder.copy_buffer_to_buffer(&prepared.arena[r.slab], r.offset, &prepared.readback, at, r.bytes);
+            at += r.bytes;
+        }
+        let index = self.gpu.queue().submit([encoder.finish()]);
+        let slice = prepared.readback.slice(..);
+        let (send, receive) = std::sync::mpsc::channel();
+        slice.map_async(wgpu::MapMode::Read, move |r| {
+            // The receiver lives until the end of this function; a lost device may drop it earlier.
+            let _ = send.send(r);
+        });
+        self.wait(index)?;
+        receive.recv().map_err(|_| lost())?.map_err(|e| lost().cause(e))?;
+        let view = slice.get_mapped_range().map_err(|e| lost().cause(e))?;
+        let mut at = 0;
+        let mut results = Vec::with_capacity(prepared.plan.outputs.len());
+        for o in &prepared.plan.outputs {
+            let bytes = &view[at..at + o.region.bytes as usize];
+            results.push((o.name.clone(), from_device(o, bytes, prepared.plan.rows)));
+            at += o.region.bytes as usize;
+        }
+        drop(view);
+        prepared.readback.unmap();
+        Ok(results)
+    }
+
+    /// Fills the whole arena with `word`; for tests that look for stray writes.
+    pub fn fill_arena(&self, prepared: &Prepared, word: u32) {
+        for slab in &prepared.arena {
+            let words = vec![word; slab.size() as usize / 4];
+            self.gpu.queue().write_buffer(slab, 0, bytemuck::cast_slice(&words));
+        }
+    }
+
+    /// The arena's words; for tests that look for stray writes.
+    pub fn arena_words(&self, prepared: &Prepared) -> Result<Vec<Vec<u32>>> {
+        use wgpu::BufferUsages as U;
+        prepared
+            .arena
+            .iter()
+            .map(|slab| {
+                let copy = buffer(&self.gpu, "arena copy", slab.size(), U::MAP_READ | U::COPY_DST);
+                let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
+                encoder.copy_buffer_to_buffer(slab, 0, &copy, 0, slab.size());
+                let index = self.gpu.queue().submit([encoder.finish()]);
+                copy.slice(..).map_async(wgpu::MapMode::Read, |_| {});
+                self.wait(index)?;
+                let view = copy.slice(..).get_mapped_range().map_err(|e| lost().cause(e))?;
+                Ok(bytemuck::pod_collect_to_vec(&view[..]))
+            })
+            .collect()
+    }
+}
+
+/// How far the dispatches from `from` on go with `budget`, at least one, and their work.
+fn portion(dispatches: &[Dispatch], from: usize, budget: u64) -> (usize, u64) {
+    // Launches cost time too: one stands for a million operations.
+    let cost = |d: &Dispatch| d.flops + 1_000_000;
+    let mut work = 0;
+    let mut to = from;
+    while to < dispatches.len() && (to == from || work + cost(&dispatches[to]) <= budget) {
+        work += cost(&dispatches[to]);
+        to += 1;
+    }
+    (to, work)
+}
+
+fn lost() -> Error {
+    Error::new(ErrorKind::Device, "the device was lost").hint("make a new device and load the model again")
+}
+
+fn buffer(gpu: &Gpu, label: &str, size: u64, usage: wgpu::BufferUsages) -> wgpu::Buffer {
+    gpu.device().create_buffer(&wgpu::BufferDescriptor {
+        label: Some(label),
+        size: size.next_multiple_of(4),
+        usage,
+        mapped_at_creation: false,
+    })
+}
+
+fn entry(binding: u32, buffer: &wgpu::Buffer, offset: u64, size: u64) -> wgpu::BindGroupEntry<'_> {
+    let size = wgpu::BufferSize::new(size);
+    wgpu::BindGroupEntry { binding, resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size }) }
+}
+
+/// `[row, position, channel]` as the device stores it: channels padded to quads, in the slot's type.
+fn to_device(slot: &Slot, values: &[f32], rows: usize, precision: Precision) -> Result<Vec<u8>> {
+    let c = slot.shape.channels;
+    let want = rows * slot.shape.positions() * c;
+    if values.len() != want {
+        return Err(Error::internal(format!("input {} has {} values, not {want}", slot.name, values.len())));
+    }
+    let width = slot.shape.quads() * 4;
+    let mut padded = vec![0.0f32; rows * slot.shape.positions() * width];
+    for (to, from) in padded.chunks_exact_mut(width).zip(values.chunks_exact(c)) {
+        to[..c].copy_from_slice(from);
+    }
+    Ok(match (slot.store, precision) {
+        (Store::Elem, Precision::F16) => weights::to_f16(&padded),
+        _ => bytemuck::cast_slice(&padded).to_vec(),
+    })
+}
+
+/// The inverse of [`to_device`] for f32 results.
+fn from_device(slot: &Slot, bytes: &[u8], rows: usize) -> Vec<f32> {
+    let values: Vec<f32> = bytemuck::pod_collect_to_vec(bytes);
+    if slot.store == Store::Plain {
+        return values;
+    }
+    let (c, width) = (slot.shape.channels, slot.shape.quads() * 4);
+    let mut out = Vec::with_capacity(rows * slot.shape.positions() * c);
+    for position in values.chunks_exact(width) {
+        out.extend_from_slice(&position[..c]);
+    }
+    out
+}

@@ -1,0 +1,84 @@
+//! Compiled kernels by variant.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use crate::gpu::Gpu;
+use crate::kernels::Variant;
+use crate::{Error, Result, shader};
+
+/// Every variant compiled so far.
+#[derive(Default)]
+pub struct Pipelines {
+    known: Mutex<HashMap<Variant, wgpu::ComputePipeline>>,
+}
+
+impl Pipelines {
+    /// Compiles those of `variants` that are new, on all cores.
+    pub fn compile<'a>(&self, gpu: &Gpu, variants: impl Iterator<Item = &'a Variant>) -> Result<()> {
+        let mut new: Vec<&Variant> = Vec::new();
+        {
+            let known = self.lock();
+            for v in variants {
+                if !known.contains_key(v) && !new.contains(&v) {
+                    new.push(v);
+                }
+            }
+        }
+        if new.is_empty() {
+            return Ok(());
+        }
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(new.len());
+        let made: Vec<Result<Vec<_>>> = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads)
+                .map(|t| {
+                    let mine: Vec<&Variant> = new.iter().skip(t).step_by(threads).copied().collect();
+                    scope.spawn(move || mine.into_iter().map(|v| Ok((v.clone(), make(gpu, v)?))).collect())
+                })
+                .collect();
+            workers
+                .into_iter()
+                .map(|w| w.join().unwrap_or_else(|_| Err(Error::internal("a shader compiler thread failed"))))
+                .collect()
+        });
+        for part in made {
+            self.lock().extend(part?);
+        }
+        Ok(())
+    }
+
+    /// The pipeline of a variant that was compiled before.
+    pub fn get(&self, variant: &Variant) -> Result<wgpu::ComputePipeline> {
+        let known = self.lock().get(variant).cloned();
+        known.ok_or_else(|| Error::internal(format!("{variant} was not compiled")))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Variant, wgpu::ComputePipeline>> {
+        // A panic elsewhere leaves the map whole: entries are added in one step.
+        self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+fn make(gpu: &Gpu, variant: &Variant) -> Result<wgpu::ComputePipeline> {
+    let text = shader::source(variant)?;
+    let label = variant.to_string();
+    gpu.checked(&format!("compile {label}"), || {
+        let descriptor = wgpu::ShaderModuleDescriptor {
+            label: Some(&label),
+            source: wgpu::ShaderSource::Wgsl(text.into()),
+        };
+        let module = gpu.device().create_shader_module(descriptor);
+        gpu.device().create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(&label),
+            layout: None,
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                // Every kernel writes its workgroup memory before it reads it.
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
+            cache: None,
+        })
+    })
+}

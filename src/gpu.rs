@@ -1,0 +1,150 @@
+//! The device: the app's own or one we open, and what it can do.
+
+use crate::kernels::Target;
+use crate::plan::Capabilities;
+use crate::{Error, ErrorKind, Result};
+
+/// An adapter that could be used.
+#[derive(Debug, Clone)]
+pub struct Adapter {
+    /// Position in [`adapters`], usable as a choice in [`Gpu::open`].
+    pub index: usize,
+    /// Name, backend, driver and type as the driver gives them.
+    pub info: wgpu::AdapterInfo,
+    /// What it supports.
+    pub features: wgpu::Features,
+    /// Its limits.
+    pub limits: wgpu::Limits,
+}
+
+impl Adapter {
+    /// Whether shaders run on the CPU.
+    pub fn is_cpu(&self) -> bool {
+        self.info.device_type == wgpu::DeviceType::Cpu
+    }
+}
+
+/// A device with its queue. Cheap to clone; clones share the device.
+#[derive(Debug, Clone)]
+pub struct Gpu {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    capabilities: Capabilities,
+}
+
+impl Gpu {
+    /// Uses a device that the app has made; `wgpu::Limits::default()` and no feature suffice.
+    /// No callback of the device is touched.
+    pub fn from_device(device: wgpu::Device, queue: wgpu::Queue) -> Self {
+        let cpu = device.adapter_info().device_type == wgpu::DeviceType::Cpu;
+        let limits = device.limits();
+        let capabilities = Capabilities {
+            target: if cpu { Target::Cpu } else { Target::Gpu },
+            max_binding: limits.max_storage_buffer_binding_size,
+            max_buffer: limits.max_buffer_size,
+            alignment: u64::from(
+                limits.min_storage_buffer_offset_alignment.max(limits.min_uniform_buffer_offset_alignment),
+            ),
+        };
+        Self { device, queue, capabilities }
+    }
+
+    /// Opens an adapter: by number or a part of its name, else the first that is not a CPU, else
+    /// the first.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] if `choice` names none of them, [`ErrorKind::Device`] if there is none
+    /// or it gives no device.
+    pub fn open(choice: Option<&str>) -> Result<Self> {
+        let instance = instance();
+        let all = enumerate(&instance);
+        let picked = pick(&all, choice)?;
+        let adapter = &all[picked];
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("sagittal"),
+            required_limits: adapter.limits(),
+            ..Default::default()
+        };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).map_err(|e| {
+            Error::new(ErrorKind::Device, "the adapter gives no device").at(adapter.get_info().name).cause(e)
+        })?;
+        Ok(Self::from_device(device, queue))
+    }
+
+    /// The device.
+    pub fn device(&self) -> &wgpu::Device {
+        &self.device
+    }
+
+    /// Its queue.
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.queue
+    }
+
+    /// What the planner must know.
+    pub fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    /// Runs `f` and turns what the device reports meanwhile on this thread into an error.
+    /// Uses error scopes, so the app's handlers see nothing of it.
+    pub(crate) fn checked<T>(&self, what: &str, f: impl FnOnce() -> T) -> Result<T> {
+        let scopes = [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation]
+            .map(|filter| self.device.push_error_scope(filter));
+        let value = f();
+        let mut first = None;
+        // Scopes end in the reverse order of their start.
+        for scope in scopes.into_iter().rev() {
+            first = first.or(pollster::block_on(scope.pop()));
+        }
+        match first {
+            None => Ok(value),
+            Some(e) => {
+                let memory = matches!(e, wgpu::Error::OutOfMemory { .. });
+                let kind = if memory { ErrorKind::Memory } else { ErrorKind::Device };
+                Err(Error::new(kind, format!("the device failed to {what}")).cause(e))
+            }
+        }
+    }
+}
+
+/// All adapters, in the driver's order.
+pub fn adapters() -> Vec<Adapter> {
+    enumerate(&instance())
+        .iter()
+        .enumerate()
+        .map(|(index, a)| Adapter { index, info: a.get_info(), features: a.features(), limits: a.limits() })
+        .collect()
+}
+
+fn instance() -> wgpu::Instance {
+    // GL offers compute only in part and repeats the adapters of the other backends.
+    let backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
+    wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends: backends.with_env(),
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    })
+}
+
+fn enumerate(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
+    pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()))
+}
+
+fn pick(all: &[wgpu::Adapter], choice: Option<&str>) -> Result<usize> {
+    if all.is_empty() {
+        return Err(Error::new(ErrorKind::Device, "no GPU adapter found").hint(
+            "install a Vulkan driver; on Debian and Ubuntu `apt-get install mesa-vulkan-drivers` brings one \
+             that runs on the CPU",
+        ));
+    }
+    let infos: Vec<_> = all.iter().map(wgpu::Adapter::get_info).collect();
+    let Some(choice) = choice else {
+        return Ok(infos.iter().position(|i| i.device_type != wgpu::DeviceType::Cpu).unwrap_or(0));
+    };
+    let by_number = choice.parse::<usize>().ok().filter(|i| *i < all.len());
+    let wanted = choice.to_lowercase();
+    by_number.or_else(|| infos.iter().position(|i| i.name.to_lowercase().contains(&wanted))).ok_or_else(|| {
+        let names: Vec<_> = infos.iter().enumerate().map(|(i, a)| format!("{i}: {}", a.name)).collect();
+        Error::usage("no such device").expected(names.join(", ")).found(choice)
+    })
+}

@@ -1,0 +1,545 @@
+//! Networks as data: operations on shaped tensors, each named by its tensor path.
+//!
+//! A graph describes one *row* (one picture under one conditioning); the planner multiplies it by
+//! the number of rows. Shapes are inferred and checked while the graph is built, so a checkpoint
+//! that does not fit fails here, with the path of the layer, before any memory is taken.
+
+use std::collections::HashMap;
+
+use crate::{Error, ErrorKind, Result};
+
+/// The shape of one row: `height × width` positions of `channels`, channels innermost (NHWC).
+/// A token sequence has `width` 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Shape {
+    /// Rows of positions, or tokens.
+    pub height: usize,
+    /// Positions in a row; 1 for token sequences.
+    pub width: usize,
+    /// Values at each position.
+    pub channels: usize,
+}
+
+impl Shape {
+    /// A map of `height × width` positions.
+    pub fn new(height: usize, width: usize, channels: usize) -> Self {
+        Self { height, width, channels }
+    }
+
+    /// A sequence of `tokens`.
+    pub fn tokens(tokens: usize, channels: usize) -> Self {
+        Self { height: tokens, width: 1, channels }
+    }
+
+    /// Number of positions.
+    pub fn positions(&self) -> usize {
+        self.height * self.width
+    }
+
+    /// Channels in groups of four, the unit in which kernels load and store.
+    /// Storage is padded to whole quads with zeros.
+    pub fn quads(&self) -> usize {
+        self.channels.div_ceil(4)
+    }
+}
+
+impl std::fmt::Display for Shape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}x{}x{}", self.height, self.width, self.channels)
+    }
+}
+
+/// Handle of a tensor in its [`Graph`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tensor(pub(crate) usize);
+
+/// Handle of a weight in its [`Graph`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WeightId(pub(crate) usize);
+
+/// How a tensor is stored on the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Store {
+    /// In the plan's precision, f32 or f16.
+    Elem,
+    /// In f32 quads: results to be read back.
+    F32,
+    /// In f32 without padding: log-sum-exp, column sums.
+    Plain,
+}
+
+/// What a tensor is: its shape in one row, its storage, its name.
+#[derive(Debug, Clone)]
+pub struct TensorInfo {
+    /// Shape in one row.
+    pub shape: Shape,
+    /// Storage.
+    pub store: Store,
+    /// The path of the layer that makes it, as in the original checkpoint layout.
+    pub path: String,
+}
+
+/// How a weight is laid out on the device; `in` and `out` padded to multiples of four with zeros.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Layout {
+    /// Biases and norm parameters: f32 whatever the precision.
+    Vector,
+    /// `[out, in]` (or `[out, in, 1, 1]`) in the file, `[in][out]` on the device.
+    Linear,
+    /// `[out, in, 3, 3]` in the file, `[3][3][in][out]` on the device.
+    Conv3x3,
+}
+
+/// A weight the graph wants from the checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Weight {
+    /// Names in the checkpoint; several are joined along `out`, in this order.
+    pub sources: Vec<String>,
+    /// Shape of each source in the checkpoint.
+    pub shapes: Vec<Vec<usize>>,
+    /// Layout on the device.
+    pub layout: Layout,
+}
+
+impl Weight {
+    /// Sum of the sources' output features.
+    pub fn out_features(&self) -> usize {
+        self.shapes.iter().map(|s| s[0]).sum()
+    }
+
+    /// Input features, 1 for vectors.
+    pub fn in_features(&self) -> usize {
+        self.shapes[0].get(1).copied().unwrap_or(1)
+    }
+
+    /// Values on the device, padding counted.
+    pub fn device_len(&self) -> usize {
+        let out = self.out_features().next_multiple_of(4);
+        let inp = self.in_features().next_multiple_of(4);
+        match self.layout {
+            Layout::Vector => out,
+            Layout::Linear => inp * out,
+            Layout::Conv3x3 => 9 * inp * out,
+        }
+    }
+}
+
+/// A function applied to each value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Activation {
+    /// x·sigmoid(x).
+    Silu,
+    /// x·Φ(x), with the exact error function.
+    Gelu,
+    /// x·sigmoid(1.702 x), CLIP-L's approximation.
+    QuickGelu,
+}
+
+/// Where a kernel finds queries, keys and values: channel offsets into merged projections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Heads {
+    /// Number of heads.
+    pub heads: usize,
+    /// Channels of one head.
+    pub dim: usize,
+    /// First channel of the queries, keys and values in their tensors.
+    pub offsets: [usize; 3],
+}
+
+/// An operation. Inputs and outputs stand in the [`Node`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Op {
+    /// y = x·W + b at each position.
+    Linear {
+        /// `[in][out]`.
+        weight: WeightId,
+        /// `[out]`.
+        bias: Option<WeightId>,
+    },
+    /// 3×3 convolution with `pad` zeros before each side; the shape tells the rest.
+    Conv3x3 {
+        /// `[3][3][in][out]`.
+        weight: WeightId,
+        /// `[out]`.
+        bias: WeightId,
+        /// 1 or 2.
+        stride: usize,
+        /// Zeros before the first row and column.
+        pad: usize,
+    },
+    /// Normalises each of `groups` groups of channels over all positions, then scale and shift.
+    GroupNorm {
+        /// Scale, `[channels]`.
+        gamma: WeightId,
+        /// Shift, `[channels]`.
+        beta: WeightId,
+        /// Number of groups.
+        groups: usize,
+        /// Added to the variance.
+        eps: f32,
+    },
+    /// Normalises the channels at each position, then scale and shift.
+    LayerNorm {
+        /// Scale, `[channels]`.
+        gamma: WeightId,
+        /// Shift, `[channels]`.
+        beta: WeightId,
+        /// Added to the variance.
+        eps: f32,
+    },
+    /// softmax(q·kᵀ/√d)·v. Inputs: queries, keys-and-values (the same tensor when merged).
+    /// With a second output: log-sum-exp of each query's scores, `[tokens, heads]`, f32.
+    Attention {
+        /// Heads and where they stand.
+        heads: Heads,
+        /// Position i sees only positions ≤ i.
+        causal: bool,
+    },
+    /// SAG's record: c[j] = mean over heads of Σ_i P[i,j], from queries, keys and log-sum-exp.
+    /// Output `[tokens, 1]`, f32; P itself is never stored.
+    AttentionColumns {
+        /// Heads and where they stand.
+        heads: Heads,
+    },
+    /// A function of each value.
+    Activate(Activation),
+    /// value · gelu(gate): the first half of the channels times the second half's GELU.
+    Geglu,
+    /// Sum of two tensors of one shape.
+    Add,
+    /// x plus a vector: one position, added at all positions of its row.
+    AddVector,
+    /// Channels of the first, then of the second.
+    Concat,
+    /// Each position doubled in both directions (nearest).
+    Upsample2x,
+    /// The same values in another storage.
+    Copy,
+}
+
+/// An operation with its operands.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// What is done.
+    pub op: Op,
+    /// Operands.
+    pub inputs: Vec<Tensor>,
+    /// Results.
+    pub outputs: Vec<Tensor>,
+    /// The layer's path.
+    pub path: String,
+}
+
+/// A network for one row.
+#[derive(Debug, Clone, Default)]
+pub struct Graph {
+    prefix: String,
+    tensors: Vec<TensorInfo>,
+    nodes: Vec<Node>,
+    weights: Vec<Weight>,
+    known: HashMap<Weight, WeightId>,
+    inputs: Vec<(String, Tensor)>,
+    outputs: Vec<(String, Tensor)>,
+}
+
+impl Graph {
+    /// An empty graph; weights are looked up as `prefix` + path + `.weight`.
+    pub fn new(prefix: impl Into<String>) -> Self {
+        Self { prefix: prefix.into(), ..Self::default() }
+    }
+
+    /// All nodes, in an order in which they can run.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// What `tensor` is.
+    pub fn info(&self, tensor: Tensor) -> &TensorInfo {
+        &self.tensors[tensor.0]
+    }
+
+    /// Shape of `tensor` in one row.
+    pub fn shape(&self, tensor: Tensor) -> Shape {
+        self.tensors[tensor.0].shape
+    }
+
+    /// Number of tensors.
+    pub fn tensor_count(&self) -> usize {
+        self.tensors.len()
+    }
+
+    /// All weights.
+    pub fn weights(&self) -> &[Weight] {
+        &self.weights
+    }
+
+    /// Named inputs.
+    pub fn inputs(&self) -> &[(String, Tensor)] {
+        &self.inputs
+    }
+
+    /// Named outputs.
+    pub fn outputs(&self) -> &[(String, Tensor)] {
+        &self.outputs
+    }
+
+    /// Declares an input that the caller fills before each run.
+    pub fn input(&mut self, name: &str, shape: Shape) -> Tensor {
+        let tensor = self.tensor(name, shape, Store::Elem);
+        self.inputs.push((name.to_owned(), tensor));
+        tensor
+    }
+
+    /// Names `tensor`, which nothing else reads, as a result; it is stored as f32 so that nothing
+    /// is lost on the way out.
+    pub fn output(&mut self, name: &str, tensor: Tensor) {
+        if self.tensors[tensor.0].store == Store::Elem {
+            self.tensors[tensor.0].store = Store::F32;
+        }
+        self.outputs.push((name.to_owned(), tensor));
+    }
+
+    /// Names a copy of `tensor` as a result, for looking into a network.
+    pub fn trace(&mut self, name: &str, tensor: Tensor) {
+        let shape = self.shape(tensor);
+        let copy = self.node(name, Op::Copy, &[tensor], shape);
+        self.output(name, copy);
+    }
+
+    /// Matrix product at each position; weights `path.weight` `[out, in]`, `path.bias`.
+    pub fn linear(&mut self, path: &str, x: Tensor, out: usize, bias: bool) -> Result<Tensor> {
+        self.linear_merged(path, x, &[(path, out)], bias)
+    }
+
+    /// A 1×1 convolution, which in NHWC is a linear layer; weights `[out, in, 1, 1]` in the file.
+    pub fn conv1x1(&mut self, path: &str, x: Tensor, out: usize) -> Result<Tensor> {
+        self.conv1x1_merged(path, x, &[(path, out)])
+    }
+
+    /// Several 1×1 convolutions of one input as one product, results side by side.
+    pub fn conv1x1_merged(&mut self, path: &str, x: Tensor, parts: &[(&str, usize)]) -> Result<Tensor> {
+        let c = self.shape(x).channels;
+        let shapes = parts.iter().map(|&(_, n)| vec![n, c, 1, 1]).collect();
+        self.product(path, x, parts, shapes, true)
+    }
+
+    /// Several linear layers of one input (Q, K and V) as one product, results side by side.
+    pub fn linear_merged(
+        &mut self,
+        path: &str,
+        x: Tensor,
+        parts: &[(&str, usize)],
+        bias: bool,
+    ) -> Result<Tensor> {
+        let c = self.shape(x).channels;
+        let shapes = parts.iter().map(|&(_, n)| vec![n, c]).collect();
+        self.product(path, x, parts, shapes, bias)
+    }
+
+    fn product(
+        &mut self,
+        path: &str,
+        x: Tensor,
+        parts: &[(&str, usize)],
+        shapes: Vec<Vec<usize>>,
+        bias: bool,
+    ) -> Result<Tensor> {
+        // Results stand side by side in quads: an odd part in the middle would shift the others.
+        if parts.len() > 1 && parts.iter().any(|&(_, n)| n % 4 != 0) {
+            return Err(self.misfit(path, "merged widths that are multiples of 4", format!("{parts:?}")));
+        }
+        let names = |end: &str| parts.iter().map(|(p, _)| format!("{}{p}.{end}", self.prefix)).collect();
+        let (weights, biases) = (names("weight"), names("bias"));
+        let weight = self.weight(Weight { sources: weights, shapes, layout: Layout::Linear });
+        let bias = bias.then(|| {
+            let shapes = parts.iter().map(|&(_, n)| vec![n]).collect();
+            self.weight(Weight { sources: biases, shapes, layout: Layout::Vector })
+        });
+        let out = parts.iter().map(|&(_, n)| n).sum();
+        let shape = Shape { channels: out, ..self.shape(x) };
+        Ok(self.node(path, Op::Linear { weight, bias }, &[x], shape))
+    }
+
+    /// 3×3 convolution: `stride` 1 keeps the size, 2 halves it rounding up. With `pad` 0 and
+    /// stride 2 the zeros stand after the last row and column only (the VAE encoder's habit).
+    pub fn conv3x3(
+        &mut self,
+        path: &str,
+        x: Tensor,
+        out: usize,
+        stride: usize,
+        pad: usize,
+    ) -> Result<Tensor> {
+        let s = self.shape(x);
+        // Padding after is 1 in both cases, so the last tap may always stand one past the end.
+        let size = |n: usize| (n + pad + 1).checked_sub(3).map(|n| n / stride + 1);
+        let (Some(height), Some(width)) = (size(s.height), size(s.width)) else {
+            return Err(self.misfit(path, "an input of at least 2x2", s.to_string()));
+        };
+        let weight = self.weight(Weight {
+            sources: vec![format!("{}{path}.weight", self.prefix)],
+            shapes: vec![vec![out, s.channels, 3, 3]],
+            layout: Layout::Conv3x3,
+        });
+        let bias = self.vector(&format!("{path}.bias"), out);
+        let op = Op::Conv3x3 { weight, bias, stride, pad };
+        Ok(self.node(path, op, &[x], Shape::new(height, width, out)))
+    }
+
+    /// Group normalisation with 32 groups, as everywhere in Stable Diffusion.
+    pub fn group_norm(&mut self, path: &str, x: Tensor, eps: f32) -> Result<Tensor> {
+        let shape = self.shape(x);
+        if shape.channels % 32 != 0 {
+            return Err(self.misfit(path, "channels in multiples of 32", shape.to_string()));
+        }
+        let gamma = self.vector(&format!("{path}.weight"), shape.channels);
+        let beta = self.vector(&format!("{path}.bias"), shape.channels);
+        Ok(self.node(path, Op::GroupNorm { gamma, beta, groups: 32, eps }, &[x], shape))
+    }
+
+    /// Layer normalisation over the channels, eps 1e-5.
+    pub fn layer_norm(&mut self, path: &str, x: Tensor) -> Tensor {
+        let shape = self.shape(x);
+        let gamma = self.vector(&format!("{path}.weight"), shape.channels);
+        let beta = self.vector(&format!("{path}.bias"), shape.channels);
+        self.node(path, Op::LayerNorm { gamma, beta, eps: 1e-5 }, &[x], shape)
+    }
+
+    /// Self-attention on a merged Q‖K‖V projection. Returns the result and, for
+    /// [`Graph::attention_columns`], the log-sum-exp if `record` is set.
+    pub fn self_attention(
+        &mut self,
+        path: &str,
+        qkv: Tensor,
+        heads: usize,
+        causal: bool,
+        record: bool,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let s = self.shape(qkv);
+        let c = s.channels / 3;
+        let heads = self.heads(path, c, heads, [0, c, 2 * c])?;
+        Ok(self.attention(path, &[qkv, qkv], Op::Attention { heads, causal }, Shape { channels: c, ..s }, record))
+    }
+
+    /// Cross-attention of queries to a merged K‖V projection of another sequence.
+    pub fn cross_attention(&mut self, path: &str, q: Tensor, kv: Tensor, heads: usize) -> Result<Tensor> {
+        let s = self.shape(q);
+        let c = s.channels;
+        let heads = self.heads(path, c, heads, [0, 0, c])?;
+        Ok(self.attention(path, &[q, kv], Op::Attention { heads, causal: false }, s, false).0)
+    }
+
+    /// Column sums of the attention that `qkv` and `lse` describe: how much attention each
+    /// position receives, mean over heads, summed over queries. Shape `[positions]`, mean 1.
+    pub fn attention_columns(&mut self, path: &str, qkv: Tensor, lse: Tensor, heads: usize) -> Result<Tensor> {
+        let s = self.shape(qkv);
+        let c = s.channels / 3;
+        let heads = self.heads(path, c, heads, [0, c, 2 * c])?;
+        let out = self.tensor(path, Shape { channels: 1, ..s }, Store::Plain);
+        self.push(path, Op::AttentionColumns { heads }, &[qkv, lse], vec![out]);
+        Ok(out)
+    }
+
+    /// A function of each value.
+    pub fn activate(&mut self, path: &str, f: Activation, x: Tensor) -> Tensor {
+        let shape = self.shape(x);
+        self.node(path, Op::Activate(f), &[x], shape)
+    }
+
+    /// value · gelu(gate), halving the channels.
+    pub fn geglu(&mut self, path: &str, x: Tensor) -> Tensor {
+        let s = self.shape(x);
+        self.node(path, Op::Geglu, &[x], Shape { channels: s.channels / 2, ..s })
+    }
+
+    /// Sum of two tensors.
+    pub fn add(&mut self, path: &str, a: Tensor, b: Tensor) -> Result<Tensor> {
+        let (s, t) = (self.shape(a), self.shape(b));
+        if s != t {
+            return Err(self.misfit(path, &format!("two tensors of {s}"), t.to_string()));
+        }
+        Ok(self.node(path, Op::Add, &[a, b], s))
+    }
+
+    /// `x` plus `vector` (one position) at every position.
+    pub fn add_vector(&mut self, path: &str, x: Tensor, vector: Tensor) -> Result<Tensor> {
+        let (s, t) = (self.shape(x), self.shape(vector));
+        if t.positions() != 1 || s.channels != t.channels {
+            return Err(self.misfit(path, &format!("a vector of {}", s.channels), t.to_string()));
+        }
+        Ok(self.node(path, Op::AddVector, &[x, vector], s))
+    }
+
+    /// Channels of `a`, then of `b`.
+    pub fn concat(&mut self, path: &str, a: Tensor, b: Tensor) -> Result<Tensor> {
+        let (s, t) = (self.shape(a), self.shape(b));
+        if (s.height, s.width) != (t.height, t.width) || s.channels % 4 != 0 || t.channels % 4 != 0 {
+            return Err(self.misfit(path, &format!("a map of {}x{}", s.height, s.width), t.to_string()));
+        }
+        Ok(self.node(path, Op::Concat, &[a, b], Shape { channels: s.channels + t.channels, ..s }))
+    }
+
+    /// Doubles height and width, nearest.
+    pub fn upsample(&mut self, path: &str, x: Tensor) -> Tensor {
+        let s = self.shape(x);
+        self.node(path, Op::Upsample2x, &[x], Shape::new(2 * s.height, 2 * s.width, s.channels))
+    }
+
+    fn heads(&self, path: &str, channels: usize, heads: usize, offsets: [usize; 3]) -> Result<Heads> {
+        if heads == 0 || !channels.is_multiple_of(heads) || (channels / heads) % 4 != 0 {
+            let want = format!("{heads} heads of a multiple of 4 channels each");
+            return Err(self.misfit(path, &want, format!("{channels} channels")));
+        }
+        Ok(Heads { heads, dim: channels / heads, offsets })
+    }
+
+    fn attention(
+        &mut self,
+        path: &str,
+        inputs: &[Tensor],
+        op: Op,
+        shape: Shape,
+        record: bool,
+    ) -> (Tensor, Option<Tensor>) {
+        let Op::Attention { heads, .. } = &op else { unreachable!("only called with attention") };
+        let lse_shape = Shape { channels: heads.heads, ..shape };
+        let out = self.tensor(path, shape, Store::Elem);
+        let lse = record.then(|| self.tensor(path, lse_shape, Store::Plain));
+        self.push(path, op, inputs, [out].into_iter().chain(lse).collect());
+        (out, lse)
+    }
+
+    fn vector(&mut self, name: &str, len: usize) -> WeightId {
+        let sources = vec![format!("{}{name}", self.prefix)];
+        self.weight(Weight { sources, shapes: vec![vec![len]], layout: Layout::Vector })
+    }
+
+    fn weight(&mut self, weight: Weight) -> WeightId {
+        *self.known.entry(weight.clone()).or_insert_with(|| {
+            self.weights.push(weight);
+            WeightId(self.weights.len() - 1)
+        })
+    }
+
+    fn tensor(&mut self, path: &str, shape: Shape, store: Store) -> Tensor {
+        self.tensors.push(TensorInfo { shape, store, path: path.to_owned() });
+        Tensor(self.tensors.len() - 1)
+    }
+
+    fn node(&mut self, path: &str, op: Op, inputs: &[Tensor], shape: Shape) -> Tensor {
+        let out = self.tensor(path, shape, Store::Elem);
+        self.push(path, op, inputs, vec![out]);
+        out
+    }
+
+    fn push(&mut self, path: &str, op: Op, inputs: &[Tensor], outputs: Vec<Tensor>) {
+        self.nodes.push(Node { op, inputs: inputs.to_vec(), outputs, path: path.to_owned() });
+    }
+
+    fn misfit(&self, path: &str, expected: &str, found: String) -> Error {
+        Error::new(ErrorKind::Model, "a layer does not fit its input")
+            .at(format!("{}{path}", self.prefix))
+            .expected(expected)
+            .found(found)
+    }
+}

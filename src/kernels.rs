@@ -1,0 +1,171 @@
+//! The kernels, one module a kernel, with the base name of its shader: parameters as the shader
+//! reads them, the size of the grid, and a plain reference in f64 that tests hold the shader to.
+//!
+//! A [`Call`] is one dispatch as data. Nothing here knows wgpu.
+
+pub mod attention;
+pub mod attention_columns;
+pub mod elementwise;
+pub mod gemm;
+pub mod group_norm;
+pub mod layer_norm;
+
+use crate::graph::{Activation, WeightId};
+
+/// Storage precision of activations and weights. Arithmetic is f32 in both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// 4 bytes a value.
+    F32,
+    /// 2 bytes a value; about three decimal digits.
+    F16,
+}
+
+impl Precision {
+    /// Bytes of a stored value.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Precision::F32 => 4,
+            Precision::F16 => 2,
+        }
+    }
+
+    /// `f32` or `f16`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::F16 => "f16",
+        }
+    }
+}
+
+/// A line of a shader's generated header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Const {
+    /// `const NAME = 4u;`
+    U32(&'static str, u32),
+    /// `const NAME = true;`
+    Bool(&'static str, bool),
+}
+
+/// A kernel in one variant: what has to be compiled.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Variant {
+    /// File name in `shaders/` without `.wgsl`.
+    pub shader: &'static str,
+    /// Constants of the header.
+    pub consts: Vec<Const>,
+    /// Shared files to import in front, beyond those the shader imports itself.
+    pub core: Option<&'static str>,
+    /// Storage precision.
+    pub precision: Precision,
+    /// Whether the result is f32 whatever the precision.
+    pub out_f32: bool,
+}
+
+impl std::fmt::Display for Variant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.shader)?;
+        if let Some(core) = self.core {
+            write!(f, "+{core}")?;
+        }
+        write!(f, " {}", self.precision.name())?;
+        if self.out_f32 {
+            write!(f, ">f32")?;
+        }
+        for c in &self.consts {
+            match c {
+                Const::U32(n, v) => write!(f, " {n}={v}")?,
+                Const::Bool(n, true) => write!(f, " {n}")?,
+                Const::Bool(_, false) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A stretch of device memory that calls read and write; the planner gives it a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Buf(pub usize);
+
+/// What a binding holds, in the order of the shader's binding numbers from 1 on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operand {
+    /// Read by the call.
+    Read(Buf),
+    /// Written by the call.
+    Write(Buf),
+    /// A weight, read.
+    Weight(WeightId),
+    /// Not used in this variant.
+    Unused,
+}
+
+/// One dispatch as data.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// What is run.
+    pub variant: Variant,
+    /// The uniform parameters, binding 0.
+    pub params: Vec<u8>,
+    /// Bindings from 1 on.
+    pub operands: Vec<Operand>,
+    /// Workgroups.
+    pub groups: [u32; 3],
+    /// The layer's path.
+    pub path: String,
+    /// Multiply-adds counted twice.
+    pub flops: u64,
+}
+
+/// Which kind of machine the variants are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// Many cores with workgroup memory.
+    Gpu,
+    /// A driver that runs shaders on the CPU.
+    Cpu,
+}
+
+/// Largest number of workgroups in one direction on every device.
+pub const MAX_GROUPS: u32 = 65_535;
+
+/// Spreads `n` workgroups over two directions.
+pub fn spread(n: u32) -> [u32; 2] {
+    let y = n.div_ceil(MAX_GROUPS).max(1);
+    [n.div_ceil(y), y]
+}
+
+/// The number that `shaders/shared/activation.wgsl` knows `f` by.
+pub fn activation_code(f: Option<Activation>) -> u32 {
+    match f {
+        None => 0,
+        Some(Activation::Silu) => 1,
+        Some(Activation::Gelu) => 2,
+        Some(Activation::QuickGelu) => 3,
+    }
+}
+
+/// `f(x)` in f64.
+pub fn activation_reference(f: Option<Activation>, x: f64) -> f64 {
+    match f {
+        None => x,
+        Some(Activation::Silu) => x / (1.0 + (-x).exp()),
+        Some(Activation::Gelu) => 0.5 * x * (1.0 + erf(x * std::f64::consts::FRAC_1_SQRT_2)),
+        Some(Activation::QuickGelu) => x / (1.0 + (-1.702 * x).exp()),
+    }
+}
+
+/// erf in f64 by its series 2/√π · e^(-x²) · Σ 2ⁿ x^(2n+1) / (2n+1)!!, all terms of one sign.
+fn erf(x: f64) -> f64 {
+    if x.abs() > 6.0 {
+        return x.signum();
+    }
+    let (mut term, mut sum, mut n) = (x, x, 1.0);
+    while term.abs() > 1e-18 * sum.abs() {
+        n += 2.0;
+        term *= 2.0 * x * x / n;
+        sum += term;
+    }
+    std::f64::consts::FRAC_2_SQRT_PI * (-x * x).exp() * sum
+}

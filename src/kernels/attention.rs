@@ -1,0 +1,136 @@
+//! Streaming attention: `attention_tile.wgsl` for GPUs, `attention_lanes.wgsl` for CPU drivers.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Call, Const, Operand, Precision, Target, Variant};
+use crate::graph::{Heads, Shape};
+
+/// Parameters as `shaders/shared/attention.wgsl` reads them.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub struct Params {
+    queries: u32,
+    pub(super) keys: u32,
+    heads: u32,
+    q_stride: u32,
+    kv_stride: u32,
+    q_offset: u32,
+    k_offset: u32,
+    v_offset: u32,
+    scale: f32,
+}
+
+/// Everything about one attention.
+#[derive(Debug, Clone, Copy)]
+pub struct Attention<'a> {
+    /// The layer's path.
+    pub path: &'a str,
+    /// Number of rows.
+    pub rows: usize,
+    /// Heads and where they stand in the projections.
+    pub heads: Heads,
+    /// Shape of the queries' projection in a row.
+    pub q: Shape,
+    /// Shape of the keys' and values' projection in a row.
+    pub kv: Shape,
+    /// Queries, keys and values stand in one tensor.
+    pub merged: bool,
+    /// Position i sees only positions ≤ i.
+    pub causal: bool,
+    /// Storage precision.
+    pub precision: Precision,
+    /// Result in f32.
+    pub out_f32: bool,
+}
+
+impl Attention<'_> {
+    /// The parameters, also of [`super::attention_columns`].
+    pub(super) fn params(&self) -> Params {
+        let [q_offset, k_offset, v_offset] = self.heads.offsets.map(|o| (o / 4) as u32);
+        Params {
+            queries: self.q.positions() as u32,
+            keys: self.kv.positions() as u32,
+            heads: self.heads.heads as u32,
+            q_stride: self.q.quads() as u32,
+            kv_stride: self.kv.quads() as u32,
+            q_offset,
+            k_offset,
+            v_offset,
+            scale: 1.0 / (self.heads.dim as f32).sqrt(),
+        }
+    }
+
+    /// The constants that say how projections are read.
+    pub(super) fn layout(&self) -> Vec<Const> {
+        vec![Const::U32("DIM4", (self.heads.dim / 4) as u32), Const::Bool("MERGED", self.merged)]
+    }
+
+    /// Multiply-adds of one product of queries and keys, counted twice.
+    pub(super) fn score_flops(&self) -> u64 {
+        let pairs = self.q.positions() as u64 * self.kv.positions() as u64;
+        2 * self.rows as u64 * pairs * (self.heads.heads * self.heads.dim) as u64
+    }
+}
+
+/// The dispatch of `a` on `target`; `lse` is [`Operand::Unused`] when nothing is recorded.
+pub fn call(a: &Attention<'_>, target: Target, q: Operand, kv: Operand, y: Operand, lse: Operand) -> Call {
+    let (shader, block) = match target {
+        Target::Gpu => ("attention_tile", 16),
+        Target::Cpu => ("attention_lanes", 64),
+    };
+    let mut consts = a.layout();
+    consts.push(Const::Bool("CAUSAL", a.causal));
+    consts.push(Const::Bool("RECORD", lse != Operand::Unused));
+    let params = a.params();
+    Call {
+        variant: Variant { shader, consts, core: None, precision: a.precision, out_f32: a.out_f32 },
+        params: bytemuck::bytes_of(&params).to_vec(),
+        operands: vec![if a.merged { Operand::Unused } else { q }, kv, y, lse],
+        groups: [params.queries.div_ceil(block), params.heads, a.rows as u32],
+        path: a.path.to_owned(),
+        flops: 2 * a.score_flops(),
+    }
+}
+
+/// One row in f64: probabilities `[head][query][key]`.
+pub fn probabilities(heads: Heads, causal: bool, q: (&[f64], usize), k: (&[f64], usize)) -> Vec<Vec<Vec<f64>>> {
+    let ((q, q_stride), (k, k_stride)) = (q, k);
+    let (queries, keys) = (q.len() / q_stride, k.len() / k_stride);
+    let [q_at, k_at, _] = heads.offsets;
+    let dot = |h: usize, i: usize, j: usize| -> f64 {
+        let d = heads.dim;
+        let q = &q[i * q_stride + q_at + h * d..][..d];
+        let k = &k[j * k_stride + k_at + h * d..][..d];
+        q.iter().zip(k).map(|(a, b)| a * b).sum::<f64>() / (d as f64).sqrt()
+    };
+    (0..heads.heads)
+        .map(|h| {
+            (0..queries)
+                .map(|i| {
+                    let seen = if causal { i + 1 } else { keys };
+                    let s: Vec<f64> = (0..seen).map(|j| dot(h, i, j)).collect();
+                    let top = s.iter().copied().fold(f64::MIN, f64::max);
+                    let e: Vec<f64> = s.iter().map(|s| (s - top).exp()).collect();
+                    let sum: f64 = e.iter().sum();
+                    e.iter().map(|e| e / sum).collect()
+                })
+                .collect()
+        })
+        .collect()
+}
+
+/// One row in f64: result `[query][head·dim]` from projections with their strides.
+pub fn reference(heads: Heads, causal: bool, q: (&[f64], usize), kv: (&[f64], usize)) -> Vec<f64> {
+    let p = probabilities(heads, causal, q, kv);
+    let queries = q.0.len() / q.1;
+    let mut y = Vec::with_capacity(queries * heads.heads * heads.dim);
+    for i in 0..queries {
+        for (h, p) in p.iter().enumerate() {
+            for d in 0..heads.dim {
+                let v = |j: usize| kv.0[j * kv.1 + heads.offsets[2] + h * heads.dim + d];
+                y.push(p[i].iter().enumerate().map(|(j, p)| p * v(j)).sum());
+            }
+        }
+    }
+    y
+}

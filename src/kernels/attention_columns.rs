@@ -1,0 +1,34 @@
+//! SAG's record of self-attention: `attention_columns.wgsl`.
+
+use super::attention::{Attention, probabilities};
+use super::{Call, Operand, Variant};
+use crate::graph::Heads;
+
+/// The dispatch that sums, for each key, the attention it receives. `a` describes the recorded
+/// self-attention (merged), `lse` is what that attention wrote.
+pub fn call(a: &Attention<'_>, qkv: Operand, lse: Operand, columns: Operand) -> Call {
+    let params = a.params();
+    Call {
+        variant: Variant {
+            shader: "attention_columns",
+            consts: a.layout(),
+            core: None,
+            precision: a.precision,
+            out_f32: true,
+        },
+        params: bytemuck::bytes_of(&params).to_vec(),
+        operands: vec![Operand::Unused, qkv, lse, columns],
+        groups: [params.keys, a.rows as u32, 1],
+        path: a.path.to_owned(),
+        flops: a.score_flops(),
+    }
+}
+
+/// One row in f64: mean over heads of Σ_i P[i, j], `[key]`, from a merged projection.
+pub fn reference(heads: Heads, qkv: &[f64], stride: usize) -> Vec<f64> {
+    let p = probabilities(heads, false, (qkv, stride), (qkv, stride));
+    let tokens = qkv.len() / stride;
+    (0..tokens)
+        .map(|j| p.iter().flatten().map(|queries| queries[j]).sum::<f64>() / heads.heads as f64)
+        .collect()
+}

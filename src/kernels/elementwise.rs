@@ -1,0 +1,88 @@
+//! Kernels of one invocation a quad: `activate`, `geglu`, `add`, `concat`, `upsample`.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Call, Const, Operand, Precision, Variant, activation_code, spread};
+use crate::graph::{Activation, Shape};
+
+/// Parameters as `shaders/shared/grid.wgsl` reads them.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub struct Params {
+    total: u32,
+    width: u32,
+    a4: u32,
+    b4: u32,
+    positions: u32,
+}
+
+/// What is common to the calls of this module.
+#[derive(Debug, Clone, Copy)]
+pub struct Elementwise<'a> {
+    /// The layer's path.
+    pub path: &'a str,
+    /// Number of rows.
+    pub rows: usize,
+    /// Shape of the result in one row.
+    pub output: Shape,
+    /// Storage precision.
+    pub precision: Precision,
+    /// Result in f32.
+    pub out_f32: bool,
+}
+
+impl Elementwise<'_> {
+    fn call(&self, shader: &'static str, consts: Vec<Const>, [a4, b4]: [usize; 2], operands: Vec<Operand>) -> Call {
+        let total = (self.rows * self.output.positions() * self.output.quads()) as u32;
+        let [x, y] = spread(total.div_ceil(64));
+        let params = Params {
+            total,
+            width: x * 64,
+            a4: a4 as u32,
+            b4: b4 as u32,
+            positions: self.output.positions() as u32,
+        };
+        Call {
+            variant: Variant {
+                shader,
+                consts,
+                core: None,
+                precision: self.precision,
+                out_f32: self.out_f32,
+            },
+            params: bytemuck::bytes_of(&params).to_vec(),
+            operands,
+            groups: [x, y, 1],
+            path: self.path.to_owned(),
+            flops: 4 * total as u64,
+        }
+    }
+
+    /// y = f(x); without `f` a copy, which may change the storage.
+    pub fn activate(&self, f: Option<Activation>, x: Operand, y: Operand) -> Call {
+        let code = Const::U32("ACTIVATION", activation_code(f));
+        self.call("activate", vec![code], [0, 0], vec![x, y])
+    }
+
+    /// y = value · gelu(gate); x has twice the channels of y.
+    pub fn geglu(&self, x: Operand, y: Operand) -> Call {
+        let q = self.output.quads();
+        self.call("geglu", vec![Const::U32("ACTIVATION", 2)], [2 * q, q], vec![x, y])
+    }
+
+    /// y = a + b, or with `broadcast` a + the one position of b.
+    pub fn add(&self, broadcast: bool, a: Operand, b: Operand, y: Operand) -> Call {
+        let q = self.output.quads();
+        self.call("add", vec![Const::Bool("BROADCAST", broadcast)], [q, q], vec![a, b, y])
+    }
+
+    /// y = the channels of a (`a4` quads), then those of b.
+    pub fn concat(&self, a4: usize, a: Operand, b: Operand, y: Operand) -> Call {
+        self.call("concat", vec![], [a4, self.output.quads() - a4], vec![a, b, y])
+    }
+
+    /// y = x with height and width doubled.
+    pub fn upsample(&self, x: Operand, y: Operand) -> Call {
+        self.call("upsample", vec![], [self.output.quads(), self.output.width], vec![x, y])
+    }
+}

@@ -1,0 +1,175 @@
+//! Linear layers and 3×3 convolutions: `matmul.wgsl` and `conv2d.wgsl` over one of two cores.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Call, Const, Operand, Precision, Target, Variant, activation_code, activation_reference, spread};
+use crate::graph::{Activation, Shape};
+
+/// Parameters as `shaders/shared/gemm.wgsl` reads them.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub struct Params {
+    m: u32,
+    n4: u32,
+    c4: u32,
+    positions: u32,
+    in_height: u32,
+    in_width: u32,
+    out_width: u32,
+    stride: u32,
+    pad: u32,
+    groups_y: u32,
+}
+
+/// What surrounds the sum.
+#[derive(Debug, Clone, Copy)]
+pub struct Epilogue {
+    /// f32, `[out]`.
+    pub bias: Operand,
+    /// One position a row, added at all of its positions.
+    pub vector: Operand,
+    /// Applied after the additions above.
+    pub activation: Option<Activation>,
+    /// Added last, of the result's shape.
+    pub residual: Operand,
+}
+
+/// The window of a convolution; a linear layer has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// 1 or 2.
+    pub stride: usize,
+    /// Zeros before the first row and column.
+    pub pad: usize,
+    /// Read the input as if doubled in both directions.
+    pub upsample: bool,
+}
+
+/// Everything about one product.
+#[derive(Debug, Clone, Copy)]
+pub struct Gemm<'a> {
+    /// The layer's path.
+    pub path: &'a str,
+    /// Number of rows.
+    pub rows: usize,
+    /// Shape of the input in one row, as stored (before upsampling).
+    pub input: Shape,
+    /// Shape of the result in one row.
+    pub output: Shape,
+    /// None for linear layers.
+    pub window: Option<Window>,
+    /// The input.
+    pub x: Operand,
+    /// The weight.
+    pub w: Operand,
+    /// The result.
+    pub y: Operand,
+    /// What surrounds the sum.
+    pub epilogue: Epilogue,
+    /// Storage precision.
+    pub precision: Precision,
+    /// Result in f32.
+    pub out_f32: bool,
+}
+
+/// The dispatch of `g` on `target`. The variant depends on the shape of a row, never on the
+/// number of rows, so that a row's result does not depend on its company.
+pub fn call(g: &Gemm<'_>, target: Target) -> Call {
+    let n4 = g.output.quads() as u32;
+    let m = (g.rows * g.output.positions()) as u32;
+    let used = |o: Operand| o != Operand::Unused;
+    let mut consts = vec![
+        Const::Bool("HAS_BIAS", used(g.epilogue.bias)),
+        Const::Bool("HAS_VECTOR", used(g.epilogue.vector)),
+        Const::Bool("HAS_RESIDUAL", used(g.epilogue.residual)),
+        Const::U32("ACTIVATION", activation_code(g.epilogue.activation)),
+    ];
+    if let Some(w) = g.window {
+        consts.push(Const::Bool("UPSAMPLE", w.upsample));
+    }
+    let (core, tile_m, tile_n4) = match target {
+        Target::Gpu => ("gemm_tile", 64, 16),
+        Target::Cpu => {
+            let lanes = if n4 >= 16 { 16 } else { 8 };
+            let rows = 16;
+            consts.extend([Const::U32("LANES", lanes), Const::U32("ROWS", rows)]);
+            ("gemm_lanes", rows, lanes)
+        }
+    };
+    let [groups_y, groups_z] = spread(m.div_ceil(tile_m));
+    let window = g.window.unwrap_or(Window { stride: 1, pad: 0, upsample: false });
+    let zoom = if window.upsample { 2 } else { 1 };
+    let params = Params {
+        m,
+        n4,
+        c4: g.input.quads() as u32,
+        positions: g.output.positions() as u32,
+        in_height: (g.input.height * zoom) as u32,
+        in_width: (g.input.width * zoom) as u32,
+        out_width: g.output.width as u32,
+        stride: window.stride as u32,
+        pad: window.pad as u32,
+        groups_y,
+    };
+    let taps = if g.window.is_some() { 9 } else { 1 };
+    let e = &g.epilogue;
+    Call {
+        variant: Variant {
+            shader: if g.window.is_some() { "conv2d" } else { "matmul" },
+            consts,
+            core: Some(core),
+            precision: g.precision,
+            out_f32: g.out_f32,
+        },
+        params: bytemuck::bytes_of(&params).to_vec(),
+        operands: vec![g.w, e.bias, g.x, e.vector, e.residual, g.y],
+        groups: [n4.div_ceil(tile_n4), groups_y, groups_z],
+        path: g.path.to_owned(),
+        flops: 2 * m as u64 * taps * g.input.channels as u64 * g.output.channels as u64,
+    }
+}
+
+/// The same in f64 for one row: `x` `[position, in]`, `w` `[tap][in][out]`, `vector` `[out]`,
+/// `residual` `[position, out]`; result `[position, out]`.
+#[allow(clippy::too_many_arguments)]
+pub fn reference(
+    input: Shape,
+    output: Shape,
+    window: Option<Window>,
+    x: &[f64],
+    w: &[f64],
+    bias: Option<&[f64]>,
+    vector: Option<&[f64]>,
+    activation: Option<Activation>,
+    residual: Option<&[f64]>,
+) -> Vec<f64> {
+    let (ci, co) = (input.channels, output.channels);
+    let taps: &[(isize, isize)] = match window {
+        None => &[(0, 0)],
+        Some(_) => &[(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)],
+    };
+    let win = window.unwrap_or(Window { stride: 1, pad: 0, upsample: false });
+    let zoom = if win.upsample { 2 } else { 1 };
+    let mut y = Vec::with_capacity(output.positions() * co);
+    for at in 0..output.positions() {
+        let (oy, ox) = (at / output.width, at % output.width);
+        for n in 0..co {
+            let mut sum = 0.0;
+            for (tap, &(ky, kx)) in taps.iter().enumerate() {
+                let iy = (oy * win.stride) as isize + ky - win.pad as isize;
+                let ix = (ox * win.stride) as isize + kx - win.pad as isize;
+                let (h, w_) = ((input.height * zoom) as isize, (input.width * zoom) as isize);
+                if iy < 0 || ix < 0 || iy >= h || ix >= w_ {
+                    continue;
+                }
+                let from = (iy as usize / zoom) * input.width + ix as usize / zoom;
+                for c in 0..ci {
+                    sum += x[from * ci + c] * w[(tap * ci + c) * co + n];
+                }
+            }
+            sum += bias.map_or(0.0, |b| b[n]) + vector.map_or(0.0, |v| v[n]);
+            y.push(activation_reference(activation, sum) + residual.map_or(0.0, |r| r[at * co + n]));
+        }
+    }
+    y
+}

@@ -1,0 +1,232 @@
+//! From a graph to a list of dispatches with places in memory: pure arithmetic, no GPU.
+//!
+//! [`Plan::new`] fuses ([`fuse`]), chooses kernels and their variants ([`lower`]) and lays the
+//! tensors into an arena ([`arena`]). The exact bytes and dispatches are known before anything
+//! runs; [`chunk`] turns them into rows per call.
+
+pub mod arena;
+pub mod chunk;
+pub mod fuse;
+pub mod lower;
+
+use std::collections::BTreeMap;
+
+use crate::graph::{Graph, Shape, Store, Tensor, TensorInfo, WeightId};
+use crate::kernels::{Call, Operand, Precision, Target, Variant};
+use crate::{Error, ErrorKind, Result};
+
+pub use arena::Region;
+
+/// What the planner must know of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Which variants to choose.
+    pub target: Target,
+    /// Largest stretch of a buffer that can be bound, bytes.
+    pub max_binding: u64,
+    /// Largest buffer, bytes.
+    pub max_buffer: u64,
+    /// Places in buffers start on multiples of this, bytes.
+    pub alignment: u64,
+}
+
+impl Capabilities {
+    /// What every WebGPU device offers: 128 MiB bindings, 256 MiB buffers.
+    pub fn baseline(target: Target) -> Self {
+        Self { target, max_binding: 128 << 20, max_buffer: 256 << 20, alignment: 256 }
+    }
+}
+
+/// How a plan is made.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Rows computed together.
+    pub rows: usize,
+    /// Storage of activations and weights.
+    pub precision: Precision,
+    /// The device.
+    pub device: Capabilities,
+    /// Unused bytes kept behind every tensor; tests fill them with a pattern to catch kernels
+    /// that write past their result.
+    pub guard: u64,
+}
+
+/// What a dispatch's binding holds once everything has its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// A stretch of the arena.
+    Arena(Region),
+    /// A weight.
+    Weight(WeightId),
+    /// Nothing: any buffer will do.
+    Unused,
+}
+
+/// One dispatch, ready for the engine.
+#[derive(Debug, Clone)]
+pub struct Dispatch {
+    /// What is run.
+    pub variant: Variant,
+    /// The uniform parameters, binding 0.
+    pub params: Vec<u8>,
+    /// Bindings from 1 on.
+    pub bindings: Vec<Bound>,
+    /// Workgroups.
+    pub groups: [u32; 3],
+    /// The layer's path.
+    pub path: String,
+    /// Multiply-adds counted twice.
+    pub flops: u64,
+}
+
+/// A named input or output and its place.
+#[derive(Debug, Clone)]
+pub struct Slot {
+    /// The graph's name for it.
+    pub name: String,
+    /// Shape in one row.
+    pub shape: Shape,
+    /// Storage.
+    pub store: Store,
+    /// Place of all rows, row-major.
+    pub region: Region,
+}
+
+/// A network made ready for a number of rows on a kind of device.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Rows computed together.
+    pub rows: usize,
+    /// Storage of activations and weights.
+    pub precision: Precision,
+    /// In order.
+    pub dispatches: Vec<Dispatch>,
+    /// Sizes of the arena's buffers, bytes.
+    pub slabs: Vec<u64>,
+    /// Filled by the caller before a run.
+    pub inputs: Vec<Slot>,
+    /// Read by the caller after a run.
+    pub outputs: Vec<Slot>,
+    /// Largest sum of tensors alive at one time: no arena can be smaller.
+    pub lower_bound: u64,
+    /// Name and bytes of every tensor, for reports and tests.
+    pub tensors: Vec<(String, u64)>,
+}
+
+impl Plan {
+    /// Plans `graph` for `options`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Memory`] naming the tensor, if one is larger than the device can bind.
+    pub fn new(graph: &Graph, options: &Options) -> Result<Plan> {
+        let fused = fuse::fuse(graph);
+        let lowered = lower::lower(graph, &fused, options)?;
+        for (name, bytes) in &lowered.sizes {
+            if *bytes > options.device.max_binding {
+                return Err(Error::new(ErrorKind::Memory, "a tensor is larger than this device can bind")
+                    .at(name.clone())
+                    .expected(format!("at most {} bytes", options.device.max_binding))
+                    .found(format!("{bytes} bytes for {} rows", options.rows))
+                    .hint("use fewer rows at a time, a smaller picture or f16"));
+            }
+        }
+        let lives = lifetimes(graph, &lowered.calls, lowered.sizes.len());
+        let requests: Vec<arena::Request> = lives
+            .iter()
+            .zip(&lowered.sizes)
+            .filter_map(|(life, (_, bytes))| life.map(|(first, last)| arena::Request { bytes: *bytes, first, last }))
+            .collect();
+        let placed = arena::place(&requests, options.device.alignment, options.guard, options.device.max_buffer);
+        let mut at = placed.regions.iter();
+        let regions: Vec<Option<Region>> = lives.iter().map(|l| l.and_then(|_| at.next().copied())).collect();
+        let region = |buf: usize| {
+            regions[buf].ok_or_else(|| Error::internal(format!("{} has no place", lowered.sizes[buf].0)))
+        };
+        let slot = |(name, t): &(String, Tensor)| -> Result<Slot> {
+            let TensorInfo { shape, store, .. } = *graph.info(*t);
+            Ok(Slot { name: name.clone(), shape, store, region: region(t.0)? })
+        };
+        let bind = |o: &Operand| {
+            Ok(match *o {
+                Operand::Read(b) | Operand::Write(b) => Bound::Arena(region(b.0)?),
+                Operand::Weight(w) => Bound::Weight(w),
+                Operand::Unused => Bound::Unused,
+            })
+        };
+        let dispatch = |c: &Call| -> Result<Dispatch> {
+            Ok(Dispatch {
+                variant: c.variant.clone(),
+                params: c.params.clone(),
+                bindings: c.operands.iter().map(bind).collect::<Result<_>>()?,
+                groups: c.groups,
+                path: c.path.clone(),
+                flops: c.flops,
+            })
+        };
+        Ok(Plan {
+            rows: options.rows,
+            precision: options.precision,
+            dispatches: lowered.calls.iter().map(dispatch).collect::<Result<_>>()?,
+            slabs: placed.slabs,
+            inputs: graph.inputs().iter().filter(|(_, t)| regions[t.0].is_some()).map(slot).collect::<Result<_>>()?,
+            outputs: graph.outputs().iter().map(slot).collect::<Result<_>>()?,
+            lower_bound: arena::lower_bound(&requests),
+            tensors: lowered.sizes,
+        })
+    }
+
+    /// Bytes of the arena.
+    pub fn arena_bytes(&self) -> u64 {
+        self.slabs.iter().sum()
+    }
+
+    /// Multiply-adds counted twice, all dispatches.
+    pub fn flops(&self) -> u64 {
+        self.dispatches.iter().map(|d| d.flops).sum()
+    }
+
+    /// Dispatches of each kernel variant.
+    pub fn variants(&self) -> BTreeMap<String, usize> {
+        let mut count = BTreeMap::new();
+        for d in &self.dispatches {
+            *count.entry(d.variant.to_string()).or_default() += 1;
+        }
+        count
+    }
+}
+
+/// Bytes of a tensor for `rows` rows.
+pub fn tensor_bytes(info: &TensorInfo, rows: usize, precision: Precision) -> u64 {
+    let positions = (rows * info.shape.positions()) as u64;
+    match info.store {
+        Store::Elem => positions * info.shape.quads() as u64 * 4 * precision.bytes(),
+        Store::F32 => positions * info.shape.quads() as u64 * 16,
+        Store::Plain => positions * info.shape.channels as u64 * 4,
+    }
+}
+
+/// First and last call in which each buffer holds something; None for those never used. Inputs
+/// live from the start, outputs to the end.
+fn lifetimes(graph: &Graph, calls: &[Call], count: usize) -> Vec<Option<(usize, usize)>> {
+    let mut lives: Vec<Option<(usize, usize)>> = vec![None; count];
+    let mut touch = |buf: usize, at: usize| {
+        let life = lives[buf].get_or_insert((at, at));
+        *life = (life.0.min(at), life.1.max(at));
+    };
+    for (at, call) in calls.iter().enumerate() {
+        for operand in &call.operands {
+            if let Operand::Read(b) | Operand::Write(b) = operand {
+                touch(b.0, at);
+            }
+        }
+    }
+    for (_, t) in graph.outputs() {
+        touch(t.0, calls.len());
+    }
+    for (_, t) in graph.inputs() {
+        if let Some(life) = &mut lives[t.0] {
+            life.0 = 0;
+        }
+    }
+    lives
+}

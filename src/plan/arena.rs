@@ -1,0 +1,95 @@
+//! Places for tensors in a few large buffers, so that tensors which never live together share
+//! memory. Greedy by size: the largest tensor first, each at the lowest place where nothing that
+//! lives at the same time stands.
+
+/// A stretch of one of the arena's buffers, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Region {
+    /// Which buffer.
+    pub slab: usize,
+    /// First byte.
+    pub offset: u64,
+    /// Length.
+    pub bytes: u64,
+}
+
+/// A tensor that wants a place.
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
+    /// Length.
+    pub bytes: u64,
+    /// First call that touches it.
+    pub first: usize,
+    /// Last call that touches it.
+    pub last: usize,
+}
+
+impl Request {
+    fn overlaps(&self, other: &Request) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+}
+
+/// Places for all requests.
+pub struct Placed {
+    /// In the order of the requests.
+    pub regions: Vec<Region>,
+    /// Sizes of the buffers.
+    pub slabs: Vec<u64>,
+}
+
+/// Places `requests` on multiples of `alignment`, `guard` unused bytes behind each, in buffers of
+/// at most `max_slab` bytes. A single request beyond `max_slab` gets a buffer of its own size: the
+/// device will refuse it with its own words.
+pub fn place(requests: &[Request], alignment: u64, guard: u64, max_slab: u64) -> Placed {
+    let room = |r: &Request| (r.bytes + guard).next_multiple_of(alignment);
+    let mut order: Vec<usize> = (0..requests.len()).collect();
+    order.sort_by_key(|&i| (std::cmp::Reverse(requests[i].bytes), requests[i].first));
+    let mut regions = vec![Region { slab: 0, offset: 0, bytes: 0 }; requests.len()];
+    let mut slabs: Vec<(u64, Vec<usize>)> = Vec::new();
+    for i in order {
+        let want = room(&requests[i]);
+        let mut slab = 0;
+        let offset = loop {
+            let Some((_, members)) = slabs.get(slab) else {
+                slabs.push((0, Vec::new()));
+                break 0;
+            };
+            let mut busy: Vec<(u64, u64)> = members
+                .iter()
+                .filter(|&&m| requests[m].overlaps(&requests[i]))
+                .map(|&m| (regions[m].offset, regions[m].offset + room(&requests[m])))
+                .collect();
+            busy.sort_unstable();
+            let offset = busy.iter().fold((0, None), |(end, found): (u64, Option<u64>), &(from, to)| {
+                let fits = found.or((from >= end + want).then_some(end));
+                (end.max(to), fits)
+            });
+            let at = offset.1.unwrap_or(offset.0);
+            if at + want <= max_slab {
+                break at;
+            }
+            slab += 1;
+        };
+        regions[i] = Region { slab, offset, bytes: requests[i].bytes };
+        slabs[slab].0 = slabs[slab].0.max(offset + want);
+        slabs[slab].1.push(i);
+    }
+    Placed { regions, slabs: slabs.into_iter().map(|(size, _)| size).collect() }
+}
+
+/// Largest sum of requests alive at one time.
+pub fn lower_bound(requests: &[Request]) -> u64 {
+    let end = requests.iter().map(|r| r.last + 1).max().unwrap_or(0);
+    let mut change = vec![0i128; end + 1];
+    for r in requests {
+        change[r.first] += r.bytes as i128;
+        change[r.last + 1] -= r.bytes as i128;
+    }
+    let (mut now, mut top) = (0, 0);
+    for c in change {
+        now += c;
+        top = top.max(now);
+    }
+    top as u64
+}

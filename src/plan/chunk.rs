@@ -1,0 +1,67 @@
+//! How many rows a network call computes together.
+//!
+//! Results do not depend on it: kernel variants are chosen by the shape of a row, and no sum runs
+//! over rows.
+
+use super::Plan;
+use crate::{Error, ErrorKind, Result};
+
+/// How rows are split into network calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ChunkPolicy {
+    /// As many rows as the memory budget and the device's limits allow.
+    #[default]
+    Auto,
+    /// At most this many.
+    Rows(usize),
+}
+
+impl std::str::FromStr for ChunkPolicy {
+    type Err = Error;
+
+    /// `auto` or a number of rows from 1 on.
+    fn from_str(s: &str) -> Result<Self> {
+        match s {
+            "auto" => Ok(Self::Auto),
+            _ => match s.parse() {
+                Ok(n) if n > 0 => Ok(Self::Rows(n)),
+                _ => Err(Error::usage("not a chunk size").expected("`auto` or a number of rows from 1 on").found(s)),
+            },
+        }
+    }
+}
+
+/// Rows per call for `wanted` rows: the largest number that `plan` can make and whose arena stays
+/// within `budget` bytes. `plan` must get dearer with the number of rows.
+///
+/// # Errors
+/// The planner's, for one row; [`ErrorKind::Memory`] if one row is over the budget.
+pub fn rows_per_call(
+    policy: ChunkPolicy,
+    wanted: usize,
+    budget: Option<u64>,
+    plan: impl Fn(usize) -> Result<Plan>,
+) -> Result<usize> {
+    let fits = |rows: usize| plan(rows).is_ok_and(|p| budget.is_none_or(|b| p.arena_bytes() <= b));
+    let one = plan(1)?;
+    if let Some(budget) = budget.filter(|b| one.arena_bytes() > *b) {
+        return Err(Error::new(ErrorKind::Memory, "one row of the network does not fit the memory budget")
+            .expected(format!("at most {} MiB left for activations", budget >> 20))
+            .found(format!("{} MiB", one.arena_bytes().div_ceil(1 << 20)))
+            .hint("raise --max-memory, use f16 or a smaller picture"));
+    }
+    let mut low = 1;
+    let mut high = match policy {
+        ChunkPolicy::Auto => wanted.max(1),
+        ChunkPolicy::Rows(n) => n.clamp(1, wanted.max(1)),
+    };
+    while low < high {
+        let middle = (low + high).div_ceil(2);
+        if fits(middle) {
+            low = middle;
+        } else {
+            high = middle - 1;
+        }
+    }
+    Ok(low)
+}

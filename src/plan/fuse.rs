@@ -1,0 +1,120 @@
+//! Fusion: what a kernel can do on its way in or out is taken from the nodes around it.
+//!
+//! * product, then + vector, activation, + residual (in this order): one product with an epilogue;
+//! * group normalisation, then activation: one normalisation;
+//! * doubling, then convolution: the convolution reads as if doubled.
+//!
+//! A fused node runs where its last part stood, so that all it reads is there.
+
+use std::collections::HashMap;
+
+use crate::graph::{Activation, Graph, Node, Op, Tensor};
+
+/// A node with what it took in.
+#[derive(Debug, Clone)]
+pub struct Fused {
+    /// The operation at its heart.
+    pub op: Op,
+    /// The layer's path.
+    pub path: String,
+    /// Operands of `op`.
+    pub inputs: Vec<Tensor>,
+    /// Results of the whole.
+    pub outputs: Vec<Tensor>,
+    /// Added to a product at every position.
+    pub vector: Option<Tensor>,
+    /// Applied to the result.
+    pub activation: Option<Activation>,
+    /// Added last.
+    pub residual: Option<Tensor>,
+    /// The input is read as if doubled.
+    pub upsample: bool,
+}
+
+impl Fused {
+    fn plain(node: &Node) -> Self {
+        Self {
+            op: node.op.clone(),
+            path: node.path.clone(),
+            inputs: node.inputs.clone(),
+            outputs: node.outputs.clone(),
+            vector: None,
+            activation: None,
+            residual: None,
+            upsample: false,
+        }
+    }
+
+    fn is_product(&self) -> bool {
+        matches!(self.op, Op::Linear { .. } | Op::Conv3x3 { .. })
+    }
+}
+
+/// The nodes of `graph`, fused, in an order in which they can run.
+pub fn fuse(graph: &Graph) -> Vec<Fused> {
+    let uses = count_uses(graph);
+    // Nodes taken into later ones leave a None behind.
+    let mut out: Vec<Option<Fused>> = Vec::with_capacity(graph.nodes().len());
+    let mut maker: HashMap<Tensor, usize> = HashMap::new();
+    for node in graph.nodes() {
+        let mut fused = Fused::plain(node);
+        // The maker of `t`, if this node is the only one to read it and `fits` holds.
+        let sole = |t: Tensor, out: &[Option<Fused>], fits: &dyn Fn(&Fused) -> bool| {
+            let at = *maker.get(&t)?;
+            (uses[t.0] == 1 && out[at].as_ref().is_some_and(fits)).then_some(at)
+        };
+        let taken = match node.op {
+            Op::AddVector => sole(node.inputs[0], &out, &|f| {
+                f.is_product() && f.vector.is_none() && f.activation.is_none() && f.residual.is_none()
+            }),
+            Op::Activate(_) => sole(node.inputs[0], &out, &|f| {
+                (f.is_product() && f.residual.is_none() || matches!(f.op, Op::GroupNorm { .. }))
+                    && f.activation.is_none()
+            }),
+            Op::Add => {
+                let fits = |f: &Fused| f.is_product() && f.residual.is_none();
+                // The later of two products: the other one's result is then complete.
+                let [a, b] = [node.inputs[0], node.inputs[1]].map(|t| sole(t, &out, &fits));
+                a.max(b).filter(|_| node.inputs[0] != node.inputs[1])
+            }
+            Op::Conv3x3 { .. } => sole(node.inputs[0], &out, &|f| f.op == Op::Upsample2x),
+            _ => None,
+        };
+        if let Some(mut inner) = taken.and_then(|at| out[at].take()) {
+            match node.op {
+                Op::AddVector => inner.vector = Some(node.inputs[1]),
+                Op::Activate(f) => inner.activation = Some(f),
+                Op::Add => {
+                    let own = inner.outputs[0];
+                    inner.residual = node.inputs.iter().copied().find(|t| *t != own);
+                }
+                _ => {
+                    fused.inputs[0] = inner.inputs[0];
+                    fused.upsample = true;
+                    inner = fused;
+                }
+            }
+            inner.outputs.clone_from(&node.outputs);
+            fused = inner;
+        }
+        for t in &fused.outputs {
+            maker.insert(*t, out.len());
+        }
+        out.push(Some(fused));
+    }
+    out.into_iter().flatten().collect()
+}
+
+/// How often each tensor is read; being a result counts.
+fn count_uses(graph: &Graph) -> Vec<usize> {
+    let mut uses = vec![0; graph.tensor_count()];
+    let read = graph.nodes().iter().flat_map(|n| {
+        // Attention on a merged projection names it twice but reads it as one.
+        let twice = n.inputs.len() == 2 && n.inputs[0] == n.inputs[1];
+        n.inputs[usize::from(twice)..].iter()
+    });
+    for t in read.chain(graph.outputs().iter().map(|(_, t)| t)) {
+        uses[t.0] += 1;
+    }
+    uses
+}

@@ -1,0 +1,96 @@
+//! What the tests share: the adapter, random data, the error measure.
+#![allow(dead_code)]
+
+use std::sync::OnceLock;
+
+use sagittal::gpu::Gpu;
+use sagittal::kernels::Precision;
+
+/// The adapter under test, or None with a note when `SAGITTAL_TEST_GPU=off`. Without an adapter a
+/// test fails unless it is off: a test that runs nowhere shows nothing.
+pub fn gpu() -> Option<Gpu> {
+    static GPU: OnceLock<Option<Gpu>> = OnceLock::new();
+    GPU.get_or_init(|| {
+        if std::env::var("SAGITTAL_TEST_GPU").is_ok_and(|v| v == "off") {
+            eprintln!("SAGITTAL_TEST_GPU=off: tests that need an adapter are not run");
+            return None;
+        }
+        let device = std::env::var("SAGITTAL_DEVICE").ok();
+        Some(Gpu::open(device.as_deref()).expect("these tests need a GPU adapter, or SAGITTAL_TEST_GPU=off"))
+    })
+    .clone()
+}
+
+/// SplitMix64: reproducible data for tests.
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// In -1..1.
+    pub fn value(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+
+    /// In `from..=to`.
+    pub fn range(&mut self, from: usize, to: usize) -> usize {
+        from + (self.next() % (to - from + 1) as u64) as usize
+    }
+
+    /// `n` values as the device will hold them in `precision`.
+    pub fn values(&mut self, n: usize, precision: Precision) -> Vec<f32> {
+        (0..n).map(|_| stored(self.value(), precision)).collect()
+    }
+}
+
+/// `v` rounded to what `precision` can hold.
+pub fn stored(v: f32, precision: Precision) -> f32 {
+    match precision {
+        Precision::F32 => v,
+        Precision::F16 => half::f16::from_f32(v).to_f32(),
+    }
+}
+
+pub fn to_f64(v: &[f32]) -> Vec<f64> {
+    v.iter().map(|v| f64::from(*v)).collect()
+}
+
+/// Squared error over squared expectation.
+pub fn nmse(got: &[f32], want: &[f64]) -> f64 {
+    assert_eq!(got.len(), want.len(), "number of values");
+    let error: f64 = got.iter().zip(want).map(|(g, w)| (f64::from(*g) - w).powi(2)).sum();
+    let size: f64 = want.iter().map(|w| w * w).sum();
+    if error.is_finite() { error / size.max(1e-30) } else { f64::INFINITY }
+}
+
+/// Largest difference over the standard deviation of the expectation.
+pub fn d_over_s(got: &[f32], want: &[f32]) -> f64 {
+    assert_eq!(got.len(), want.len(), "number of values");
+    let n = want.len() as f64;
+    let mean = want.iter().map(|v| f64::from(*v)).sum::<f64>() / n;
+    let s = (want.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / n).sqrt();
+    let d = got.iter().zip(want).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
+    if got.iter().all(|v| v.is_finite()) { d / s } else { f64::INFINITY }
+}
+
+/// Collects failures so that one run shows all of them.
+#[derive(Default)]
+pub struct Failures(Vec<String>);
+
+impl Failures {
+    pub fn check(&mut self, ok: bool, what: impl FnOnce() -> String) {
+        if !ok {
+            self.0.push(what());
+        }
+    }
+
+    pub fn finish(self) {
+        assert!(self.0.is_empty(), "{} failures:\n{}", self.0.len(), self.0.join("\n"));
+    }
+}

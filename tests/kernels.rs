@@ -1,0 +1,378 @@
+//! Every kernel in every variant against its f64 reference, on random odd shapes, with a pattern
+//! around all results that must survive.
+
+mod common;
+
+use std::sync::atomic::AtomicBool;
+
+use common::{Failures, Rng, gpu, nmse, stored, to_f64};
+use sagittal::engine::{Engine, Source};
+use sagittal::graph::{Activation, Graph, Heads, Op, Shape, Tensor};
+use sagittal::kernels::gemm::Window;
+use sagittal::kernels::{Precision, Target, attention, attention_columns, gemm, group_norm, layer_norm};
+use sagittal::plan::{Bound, Capabilities, Options, Plan};
+
+const SENTINEL: u32 = 0x7FC0_BEEF;
+
+/// Weights made from their names.
+struct Weights(Precision);
+
+impl Source for Weights {
+    fn read(&self, name: &str, shape: &[usize]) -> sagittal::Result<Vec<f32>> {
+        let seed = name.bytes().fold(7u64, |h, b| h.wrapping_mul(31) + u64::from(b));
+        // Vectors stay f32 on the device.
+        let precision = if shape.len() == 1 { Precision::F32 } else { self.0 };
+        let mut rng = Rng(seed);
+        Ok((0..shape.iter().product()).map(|_| stored(rng.value(), precision)).collect())
+    }
+}
+
+impl Weights {
+    fn f64(&self, name: &str, shape: &[usize]) -> Vec<f64> {
+        to_f64(&self.read(name, shape).expect("made from its name"))
+    }
+
+    /// A product's weight as the reference wants it: `[tap][in][out]`.
+    fn product(&self, name: &str, out: usize, inp: usize, taps: usize) -> Vec<f64> {
+        let shape = if taps == 9 { vec![out, inp, 3, 3] } else { vec![out, inp] };
+        let file = self.f64(name, &shape);
+        let mut w = vec![0.0; file.len()];
+        for o in 0..out {
+            for i in 0..inp {
+                for t in 0..taps {
+                    w[(t * inp + i) * out + o] = file[(o * inp + i) * taps + t];
+                }
+            }
+        }
+        w
+    }
+}
+
+struct Bench {
+    engine: Engine,
+    target: Target,
+    precision: Precision,
+    rows: usize,
+}
+
+impl Bench {
+    /// Runs `graph` on `inputs` and checks that nothing outside the tensors was written.
+    fn run(&self, graph: &Graph, inputs: &[(&str, &[f32])]) -> Vec<Vec<f32>> {
+        let device = Capabilities { target: self.target, ..self.engine.gpu().capabilities() };
+        let options = Options { rows: self.rows, precision: self.precision, device, guard: 4096 };
+        let plan = Plan::new(graph, &options).expect("plan");
+        let weights = self.engine.upload(graph.weights(), &Weights(self.precision), self.precision).expect("upload");
+        let prepared = self.engine.prepare(plan, &weights).expect("prepare");
+        self.engine.fill_arena(&prepared, SENTINEL);
+        let results = self.engine.run(&prepared, inputs, &AtomicBool::new(false)).expect("run");
+        let plan = prepared.plan();
+        let mut words = self.engine.arena_words(&prepared).expect("read the arena");
+        let bound = plan.dispatches.iter().flat_map(|d| &d.bindings).filter_map(|b| match b {
+            Bound::Arena(r) => Some(*r),
+            _ => None,
+        });
+        for r in bound {
+            let at = r.offset as usize / 4;
+            words[r.slab][at..at + (r.bytes as usize).div_ceil(4)].fill(SENTINEL);
+        }
+        let stray = words.iter().flatten().filter(|w| **w != SENTINEL).count();
+        assert_eq!(stray, 0, "words written outside of all tensors by {:?}", plan.variants());
+        results.into_iter().map(|(_, v)| v).collect()
+    }
+
+    fn values(&self, rng: &mut Rng, shape: Shape) -> Vec<f32> {
+        rng.values(self.rows * shape.positions() * shape.channels, self.precision)
+    }
+
+    /// Splits `values` into rows of f64.
+    fn rows(&self, values: &[f32]) -> Vec<Vec<f64>> {
+        values.chunks(values.len() / self.rows).map(to_f64).collect()
+    }
+}
+
+/// Runs `case` for both targets and precisions with several seeds; it returns what was tested and
+/// the error. Limits: f32 as given, f16 storage 1e-6 (inputs are f16 values already, results f32).
+fn each(limit: f64, case: impl Fn(&Bench, &mut Rng) -> Vec<(String, f64)>) {
+    let Some(gpu) = gpu() else { return };
+    let mut failures = Failures::default();
+    let mut worst: f64 = 0.0;
+    for (target, precision) in [
+        (Target::Gpu, Precision::F32),
+        (Target::Cpu, Precision::F32),
+        (Target::Gpu, Precision::F16),
+        (Target::Cpu, Precision::F16),
+    ] {
+        let limit = if precision == Precision::F32 { limit } else { 1e-6 };
+        for seed in 0..4 {
+            let mut rng = Rng(seed * 1000 + 17);
+            let rows = rng.range(1, 3);
+            let bench = Bench { engine: Engine::new(gpu.clone()).expect("engine"), target, precision, rows };
+            for (what, error) in case(&bench, &mut rng) {
+                worst = worst.max(error / limit);
+                failures.check(error <= limit, || {
+                    format!("{target:?} {precision:?} seed {seed} rows {rows} {what}: {error:.2e} > {limit:.0e}")
+                });
+            }
+        }
+    }
+    println!("largest share of the tolerance used: {:.1} %", worst * 100.0);
+    failures.finish();
+}
+
+fn check(bench: &Bench, what: String, got: &[f32], want: impl Iterator<Item = Vec<f64>>) -> (String, f64) {
+    let want: Vec<f64> = want.flatten().collect();
+    assert_eq!(got.len(), want.len(), "{what} with {} rows", bench.rows);
+    (what, nmse(got, &want))
+}
+
+#[test]
+fn linear() {
+    each(1e-10, |b, rng| {
+        let x_shape = Shape::new(rng.range(1, 9), rng.range(1, 13), rng.range(1, 90));
+        let out = rng.range(1, 150);
+        let activation = [None, Some(Activation::Silu), Some(Activation::Gelu), Some(Activation::QuickGelu)]
+            [rng.range(0, 3)];
+        let (bias, vector, residual) = (rng.range(0, 1) == 1, rng.range(0, 1) == 1, rng.range(0, 1) == 1);
+        let y_shape = Shape { channels: out, ..x_shape };
+        let mut g = Graph::new("");
+        let x = g.input("x", x_shape);
+        let v = g.input("v", Shape::tokens(1, out));
+        let r = g.input("r", y_shape);
+        let mut y = g.linear("l", x, out, bias).expect("linear");
+        if vector {
+            y = g.add_vector("v", y, v).expect("vector");
+        }
+        if let Some(f) = activation {
+            y = g.activate("a", f, y);
+        }
+        if residual {
+            y = g.add("r", r, y).expect("residual");
+        }
+        g.output("y", y);
+        let (xs, vs, rs) = (b.values(rng, x_shape), b.values(rng, Shape::tokens(1, out)), b.values(rng, y_shape));
+        let got = &b.run(&g, &[("x", &xs), ("v", &vs), ("r", &rs)])[0];
+        let w = Weights(b.precision);
+        let weight = w.product("l.weight", out, x_shape.channels, 1);
+        let bs = w.f64("l.bias", &[out]);
+        let (xs, vs, rs) = (b.rows(&xs), b.rows(&vs), b.rows(&rs));
+        let want = (0..b.rows).map(|i| {
+            let part = |used: bool, v: &[f64]| used.then(|| v.to_vec());
+            let (bs, vs, rs) = (part(bias, &bs), part(vector, &vs[i]), part(residual, &rs[i]));
+            let (bs, vs, rs) = (bs.as_deref(), vs.as_deref(), rs.as_deref());
+            gemm::reference(x_shape, y_shape, None, &xs[i], &weight, bs, vs, activation, rs)
+        });
+        vec![check(b, format!("{x_shape} -> {out} {activation:?} {bias} {vector} {residual}"), got, want)]
+    });
+}
+
+#[test]
+fn conv3x3() {
+    each(1e-10, |b, rng| {
+        let x_shape = Shape::new(rng.range(2, 11), rng.range(2, 17), rng.range(1, 40));
+        let out = rng.range(1, 80);
+        let windows = [(1, 1, false), (2, 1, false), (2, 0, false), (1, 1, true)];
+        windows
+            .into_iter()
+            .map(|(stride, pad, upsample)| {
+                let mut g = Graph::new("");
+                let x = g.input("x", x_shape);
+                let v = g.input("v", Shape::tokens(1, out));
+                let up = if upsample { g.upsample("up", x) } else { x };
+                let y = g.conv3x3("c", up, out, stride, pad).expect("conv");
+                let y_shape = g.shape(y);
+                let y = g.add_vector("v", y, v).expect("vector");
+                g.output("y", y);
+                let (xs, vs) = (b.values(rng, x_shape), b.values(rng, Shape::tokens(1, out)));
+                let got = &b.run(&g, &[("x", &xs), ("v", &vs)])[0];
+                let w = Weights(b.precision);
+                let weight = w.product("c.weight", out, x_shape.channels, 9);
+                let bias = w.f64("c.bias", &[out]);
+                let window = Some(Window { stride, pad, upsample });
+                let (xs, vs) = (b.rows(&xs), b.rows(&vs));
+                let want = (0..b.rows).map(|i| {
+                    let (bias, v) = (Some(bias.as_slice()), Some(vs[i].as_slice()));
+                    gemm::reference(x_shape, y_shape, window, &xs[i], &weight, bias, v, None, None)
+                });
+                check(b, format!("{x_shape} -> {y_shape} {window:?}"), got, want)
+            })
+            .collect()
+    });
+}
+
+#[test]
+fn group_norm() {
+    each(1e-11, |b, rng| {
+        let shape = Shape::new(rng.range(1, 13), rng.range(1, 19), 32 * rng.range(1, 5));
+        let activation = [None, Some(Activation::Silu)][rng.range(0, 1)];
+        let mut g = Graph::new("");
+        let x = g.input("x", shape);
+        let mut y = g.group_norm("n", x, 1e-5).expect("norm");
+        if let Some(f) = activation {
+            y = g.activate("a", f, y);
+        }
+        g.output("y", y);
+        // A mean far from zero shows a variance that was computed carelessly.
+        let xs: Vec<f32> = b.values(rng, shape).iter().map(|v| stored(v + 3.0, b.precision)).collect();
+        let got = &b.run(&g, &[("x", &xs)])[0];
+        let w = Weights(b.precision);
+        let (gamma, beta) = (w.f64("n.weight", &[shape.channels]), w.f64("n.bias", &[shape.channels]));
+        let want =
+            b.rows(&xs).into_iter().map(|x| group_norm::reference(shape, 32, 1e-5, activation, &x, &gamma, &beta));
+        vec![check(b, format!("{shape} {activation:?}"), got, want)]
+    });
+}
+
+#[test]
+fn layer_norm() {
+    each(1e-11, |b, rng| {
+        let shape = Shape::tokens(rng.range(1, 130), 4 * rng.range(1, 50));
+        let mut g = Graph::new("");
+        let x = g.input("x", shape);
+        let y = g.layer_norm("n", x);
+        g.output("y", y);
+        let xs: Vec<f32> = b.values(rng, shape).iter().map(|v| stored(v + 3.0, b.precision)).collect();
+        let got = &b.run(&g, &[("x", &xs)])[0];
+        let w = Weights(b.precision);
+        let (gamma, beta) = (w.f64("n.weight", &[shape.channels]), w.f64("n.bias", &[shape.channels]));
+        let want = b.rows(&xs).into_iter().map(|x| layer_norm::reference(shape.channels, 1e-5, &x, &gamma, &beta));
+        vec![check(b, shape.to_string(), got, want)]
+    });
+}
+
+/// The heads that the last attention of `g` was built with.
+fn heads_of(g: &Graph) -> Heads {
+    let heads = g.nodes().iter().rev().find_map(|n| match n.op {
+        Op::Attention { heads, .. } => Some(heads),
+        _ => None,
+    });
+    heads.expect("an attention was built")
+}
+
+#[test]
+fn self_attention_and_its_column_sums() {
+    each(1e-10, |b, rng| {
+        let (heads, dim) = (rng.range(1, 5), 4 * rng.range(1, 45));
+        let tokens = Shape::new(rng.range(1, 9), rng.range(1, 11), 3 * heads * dim);
+        let mut g = Graph::new("");
+        let qkv = g.input("qkv", tokens);
+        let (y, lse) = g.self_attention("a", qkv, heads, false, true).expect("attention");
+        let c = g.attention_columns("c", qkv, lse.expect("recorded"), heads).expect("columns");
+        g.output("y", y);
+        g.output("c", c);
+        let xs: Vec<f32> = b.values(rng, tokens).iter().map(|v| stored(v * 2.0, b.precision)).collect();
+        let got = b.run(&g, &[("qkv", &xs)]);
+        let h = heads_of(&g);
+        let stride = tokens.channels;
+        let rows = b.rows(&xs);
+        let want = rows.iter().map(|x| attention::reference(h, false, (x, stride), (x, stride)));
+        let columns = rows.iter().map(|x| attention_columns::reference(h, x, stride));
+        let what = format!("{tokens} heads {heads} dim {dim}");
+        vec![check(b, what.clone(), &got[0], want), check(b, format!("columns of {what}"), &got[1], columns)]
+    });
+}
+
+#[test]
+fn causal_attention() {
+    each(1e-10, |b, rng| {
+        let (heads, dim) = (rng.range(1, 3), 4 * rng.range(1, 20));
+        let tokens = Shape::tokens(rng.range(1, 90), 3 * heads * dim);
+        let mut g = Graph::new("");
+        let qkv = g.input("qkv", tokens);
+        let (y, _) = g.self_attention("a", qkv, heads, true, false).expect("attention");
+        g.output("y", y);
+        let xs = b.values(rng, tokens);
+        let got = &b.run(&g, &[("qkv", &xs)])[0];
+        let h = heads_of(&g);
+        let stride = tokens.channels;
+        let want = b.rows(&xs).into_iter().map(|x| attention::reference(h, true, (&x, stride), (&x, stride)));
+        vec![check(b, format!("{tokens} heads {heads}"), got, want)]
+    });
+}
+
+#[test]
+fn cross_attention() {
+    each(1e-10, |b, rng| {
+        let (heads, dim) = (rng.range(1, 5), 4 * rng.range(1, 20));
+        let q_shape = Shape::new(rng.range(1, 9), rng.range(1, 9), heads * dim);
+        let kv_shape = Shape::tokens(rng.range(1, 160), 2 * heads * dim);
+        let mut g = Graph::new("");
+        let q = g.input("q", q_shape);
+        let kv = g.input("kv", kv_shape);
+        let y = g.cross_attention("a", q, kv, heads).expect("attention");
+        g.output("y", y);
+        let (qs, kvs) = (b.values(rng, q_shape), b.values(rng, kv_shape));
+        let got = &b.run(&g, &[("q", &qs), ("kv", &kvs)])[0];
+        let h = heads_of(&g);
+        let want = b.rows(&qs).into_iter().zip(b.rows(&kvs)).map(|(q, kv)| {
+            attention::reference(h, false, (&q, q_shape.channels), (&kv, kv_shape.channels))
+        });
+        vec![check(b, format!("{q_shape} x {kv_shape} heads {heads}"), got, want)]
+    });
+}
+
+/// One elementwise operation on inputs of the given shapes against a function of one row.
+fn elementwise(
+    b: &Bench,
+    rng: &mut Rng,
+    shapes: &[Shape],
+    build: impl Fn(&mut Graph, &[Tensor]) -> Tensor,
+    reference: impl Fn(&[Vec<f64>]) -> Vec<f64>,
+) -> (String, f64) {
+    let names = ["a", "b"];
+    let mut g = Graph::new("");
+    let tensors: Vec<Tensor> = shapes.iter().zip(names).map(|(s, n)| g.input(n, *s)).collect();
+    let y = build(&mut g, &tensors);
+    g.output("y", y);
+    let data: Vec<Vec<f32>> = shapes.iter().map(|s| b.values(rng, *s).iter().map(|v| v * 4.0).collect()).collect();
+    let data: Vec<Vec<f32>> = data.iter().map(|d| d.iter().map(|v| stored(*v, b.precision)).collect()).collect();
+    let inputs: Vec<(&str, &[f32])> = names.iter().zip(&data).map(|(n, d)| (*n, d.as_slice())).collect();
+    let got = &b.run(&g, &inputs)[0];
+    let rows: Vec<Vec<Vec<f64>>> = data.iter().map(|d| b.rows(d)).collect();
+    let want = (0..b.rows).map(|i| reference(&rows.iter().map(|r| r[i].clone()).collect::<Vec<_>>()));
+    check(b, format!("{:?}", g.nodes()[0].op), got, want)
+}
+
+#[test]
+fn elementwise_kernels() {
+    use sagittal::kernels::activation_reference as f;
+    each(1e-11, |b, rng| {
+        let shape = Shape::new(rng.range(1, 9), rng.range(1, 9), 4 * rng.range(1, 20));
+        let other = Shape { channels: 4 * rng.range(1, 9), ..shape };
+        let c = shape.channels;
+        let mut results = Vec::new();
+        for a in [Activation::Silu, Activation::Gelu, Activation::QuickGelu] {
+            results.push(elementwise(b, rng, &[shape], |g, t| g.activate("y", a, t[0]), |x| {
+                x[0].iter().map(|v| f(Some(a), *v)).collect()
+            }));
+        }
+        let double = Shape { channels: 2 * c, ..shape };
+        results.push(elementwise(b, rng, &[double], |g, t| g.geglu("y", t[0]), |x| {
+            x[0].chunks(2 * c)
+                .flat_map(|x| (0..c).map(move |i| x[i] * f(Some(Activation::Gelu), x[c + i])))
+                .collect()
+        }));
+        results.push(elementwise(b, rng, &[shape, shape], |g, t| g.add("y", t[0], t[1]).expect("add"), |x| {
+            x[0].iter().zip(&x[1]).map(|(a, b)| a + b).collect()
+        }));
+        let one = Shape::tokens(1, c);
+        results.push(elementwise(b, rng, &[shape, one], |g, t| g.add_vector("y", t[0], t[1]).expect("add"), |x| {
+            x[0].iter().enumerate().map(|(i, a)| a + x[1][i % c]).collect()
+        }));
+        results.push(elementwise(b, rng, &[shape, other], |g, t| g.concat("y", t[0], t[1]).expect("concat"), |x| {
+            let parts = x[0].chunks(c).zip(x[1].chunks(other.channels));
+            parts.flat_map(|(a, b)| a.iter().chain(b).copied()).collect()
+        }));
+        results.push(elementwise(b, rng, &[shape], |g, t| g.upsample("y", t[0]), |x| {
+            let (h, w) = (2 * shape.height, 2 * shape.width);
+            (0..h * w)
+                .flat_map(|i| (0..c).map(move |k| ((i / w / 2) * shape.width + i % w / 2) * c + k))
+                .map(|i| x[0][i])
+                .collect()
+        }));
+        results.push(elementwise(b, rng, &[other], |g, t| {
+            g.trace("copy", t[0]);
+            g.activate("y", Activation::Silu, t[0])
+        }, |x| x[0].clone()));
+        results
+    });
+}
