@@ -21,7 +21,8 @@ fn x_base(m: u32, tap: u32) -> i32 {
         return -1;
     }
     if UPSAMPLE {
-        let position = (row * (p.in_height / 2u) + iy / 2u) * (p.in_width / 2u) + ix / 2u;
+        // A map of odd size was halved rounding up.
+        let position = (row * ((p.in_height + 1u) / 2u) + iy / 2u) * ((p.in_width + 1u) / 2u) + ix / 2u;
         return i32(position * p.c4);
     }
     return i32(((row * p.in_height + iy) * p.in_width + ix) * p.c4);

@@ -11,10 +11,12 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if i >= p.total {
         return;
     }
-    // b4 is the width of y in positions; halving the row number of all pictures together is
-    // right because each has an even number of rows.
+    // b4 is the width of y in positions.
     let quad = i % p.a4;
-    let column = i / p.a4 % p.b4;
-    let line = i / p.a4 / p.b4;
-    y[i] = store_out(load4(x[(line / 2u * (p.b4 / 2u) + column / 2u) * p.a4 + quad]));
+    let row = i / p.a4 / p.positions;
+    let at = i / p.a4 % p.positions;
+    let half_width = (p.b4 + 1u) / 2u;
+    let half_height = (p.positions / p.b4 + 1u) / 2u;
+    let line = row * half_height + at / p.b4 / 2u;
+    y[i] = store_out(load4(x[(line * half_width + at % p.b4 / 2u) * p.a4 + quad]));
 }

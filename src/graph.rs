@@ -211,7 +211,7 @@ pub enum Op {
     AddVector,
     /// Channels of the first, then of the second.
     Concat,
-    /// Each position doubled in both directions (nearest).
+    /// Each position doubled in both directions (nearest); a last odd row or column is left out.
     Upsample2x,
     /// The same values in another storage.
     Copy,
@@ -479,10 +479,14 @@ impl Graph {
         Ok(self.node(path, Op::Concat, &[a, b], Shape { channels: s.channels + t.channels, ..s }))
     }
 
-    /// Doubles height and width, nearest.
-    pub fn upsample(&mut self, path: &str, x: Tensor) -> Tensor {
+    /// Doubles height and width, nearest, up to `height` × `width`: the size of a map that was
+    /// halved rounding up, so the double or one less.
+    pub fn upsample(&mut self, path: &str, x: Tensor, height: usize, width: usize) -> Result<Tensor> {
         let s = self.shape(x);
-        self.node(path, Op::Upsample2x, &[x], Shape::new(2 * s.height, 2 * s.width, s.channels))
+        if (height.div_ceil(2), width.div_ceil(2)) != (s.height, s.width) {
+            return Err(self.misfit(path, &format!("a map of about half of {height}x{width}"), s.to_string()));
+        }
+        Ok(self.node(path, Op::Upsample2x, &[x], Shape::new(height, width, s.channels)))
     }
 
     fn heads(&self, path: &str, channels: usize, heads: usize, offsets: [usize; 3]) -> Result<Heads> {

@@ -170,14 +170,18 @@ fn conv3x3() {
     each(1e-10, |b, rng| {
         let x_shape = Shape::new(rng.range(2, 11), rng.range(2, 17), rng.range(1, 40));
         let out = rng.range(1, 80);
-        let windows = [(1, 1, false), (2, 1, false), (2, 0, false), (1, 1, true)];
+        // The last: doubled, odd sizes (one row and column less than the double).
+        let windows = [(1, 1, None), (2, 1, None), (2, 0, None), (1, 1, Some(0)), (1, 1, Some(1))];
         windows
             .into_iter()
-            .map(|(stride, pad, upsample)| {
+            .map(|(stride, pad, doubled)| {
                 let mut g = Graph::new("");
                 let x = g.input("x", x_shape);
                 let v = g.input("v", Shape::tokens(1, out));
-                let up = if upsample { g.upsample("up", x) } else { x };
+                let up = doubled.map_or(x, |less| {
+                    g.upsample("up", x, 2 * x_shape.height - less, 2 * x_shape.width - less).expect("upsample")
+                });
+                let (seen, upsample) = (g.shape(up), doubled.is_some());
                 let y = g.conv3x3("c", up, out, stride, pad).expect("conv");
                 let y_shape = g.shape(y);
                 let y = g.add_vector("v", y, v).expect("vector");
@@ -191,7 +195,7 @@ fn conv3x3() {
                 let (xs, vs) = (b.rows(&xs), b.rows(&vs));
                 let want = (0..b.rows).map(|i| {
                     let (bias, v) = (Some(bias.as_slice()), Some(vs[i].as_slice()));
-                    gemm::reference(x_shape, y_shape, window, &xs[i], &weight, bias, v, None, None)
+                    gemm::reference(seen, y_shape, window, &xs[i], &weight, bias, v, None, None)
                 });
                 check(b, format!("{x_shape} -> {y_shape} {window:?}"), got, want)
             })
@@ -362,13 +366,15 @@ fn elementwise_kernels() {
             let parts = x[0].chunks(c).zip(x[1].chunks(other.channels));
             parts.flat_map(|(a, b)| a.iter().chain(b).copied()).collect()
         }));
-        results.push(elementwise(b, rng, &[shape], |g, t| g.upsample("y", t[0]), |x| {
-            let (h, w) = (2 * shape.height, 2 * shape.width);
-            (0..h * w)
-                .flat_map(|i| (0..c).map(move |k| ((i / w / 2) * shape.width + i % w / 2) * c + k))
-                .map(|i| x[0][i])
-                .collect()
-        }));
+        for less in [0, 1] {
+            let (h, w) = (2 * shape.height - less, 2 * shape.width - less);
+            results.push(elementwise(b, rng, &[shape], |g, t| g.upsample("y", t[0], h, w).expect("upsample"), |x| {
+                (0..h * w)
+                    .flat_map(|i| (0..c).map(move |k| ((i / w / 2) * shape.width + i % w / 2) * c + k))
+                    .map(|i| x[0][i])
+                    .collect()
+            }));
+        }
         results.push(elementwise(b, rng, &[other], |g, t| {
             g.trace("copy", t[0]);
             g.activate("y", Activation::Silu, t[0])

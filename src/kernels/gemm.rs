@@ -52,7 +52,7 @@ pub struct Gemm<'a> {
     pub path: &'a str,
     /// Number of rows.
     pub rows: usize,
-    /// Shape of the input in one row, as stored (before upsampling).
+    /// Shape of the input in one row, as the window sees it (after upsampling, if any).
     pub input: Shape,
     /// Shape of the result in one row.
     pub output: Shape,
@@ -98,14 +98,13 @@ pub fn call(g: &Gemm<'_>, target: Target) -> Call {
     };
     let [groups_y, groups_z] = spread(m.div_ceil(tile_m));
     let window = g.window.unwrap_or(Window { stride: 1, pad: 0, upsample: false });
-    let zoom = if window.upsample { 2 } else { 1 };
     let params = Params {
         m,
         n4,
         c4: g.input.quads() as u32,
         positions: g.output.positions() as u32,
-        in_height: (g.input.height * zoom) as u32,
-        in_width: (g.input.width * zoom) as u32,
+        in_height: g.input.height as u32,
+        in_width: g.input.width as u32,
         out_width: g.output.width as u32,
         stride: window.stride as u32,
         pad: window.pad as u32,
@@ -129,7 +128,7 @@ pub fn call(g: &Gemm<'_>, target: Target) -> Call {
     }
 }
 
-/// The same in f64 for one row: `x` `[position, in]`, `w` `[tap][in][out]`, `vector` `[out]`,
+/// The same in f64 for one row: `x` `[position, in]` as stored (half as large with upsampling), `w` `[tap][in][out]`, `vector` `[out]`,
 /// `residual` `[position, out]`; result `[position, out]`.
 #[allow(clippy::too_many_arguments)]
 pub fn reference(
@@ -158,11 +157,11 @@ pub fn reference(
             for (tap, &(ky, kx)) in taps.iter().enumerate() {
                 let iy = (oy * win.stride) as isize + ky - win.pad as isize;
                 let ix = (ox * win.stride) as isize + kx - win.pad as isize;
-                let (h, w_) = ((input.height * zoom) as isize, (input.width * zoom) as isize);
+                let (h, w_) = (input.height as isize, input.width as isize);
                 if iy < 0 || ix < 0 || iy >= h || ix >= w_ {
                     continue;
                 }
-                let from = (iy as usize / zoom) * input.width + ix as usize / zoom;
+                let from = (iy as usize / zoom) * input.width.div_ceil(zoom) + ix as usize / zoom;
                 for c in 0..ci {
                     sum += x[from * ci + c] * w[(tap * ci + c) * co + n];
                 }

@@ -27,8 +27,8 @@ pub struct Fused {
     pub activation: Option<Activation>,
     /// Added last.
     pub residual: Option<Tensor>,
-    /// The input is read as if doubled.
-    pub upsample: bool,
+    /// The input is read as if it were the doubled tensor of this handle.
+    pub upsample: Option<Tensor>,
 }
 
 impl Fused {
@@ -41,7 +41,7 @@ impl Fused {
             vector: None,
             activation: None,
             residual: None,
-            upsample: false,
+            upsample: None,
         }
     }
 
@@ -89,8 +89,8 @@ pub fn fuse(graph: &Graph) -> Vec<Fused> {
                     inner.residual = node.inputs.iter().copied().find(|t| *t != own);
                 }
                 _ => {
+                    fused.upsample = Some(node.inputs[0]);
                     fused.inputs[0] = inner.inputs[0];
-                    fused.upsample = true;
                     inner = fused;
                 }
             }

@@ -67,7 +67,7 @@ impl Lowering<'_> {
                 self.gemm(n, None, Operand::Weight(weight), bias);
             }
             Op::Conv3x3 { weight, bias, stride, pad } => {
-                let window = Window { stride, pad, upsample: n.upsample };
+                let window = Window { stride, pad, upsample: n.upsample.is_some() };
                 self.gemm(n, Some(window), Operand::Weight(weight), Operand::Weight(bias));
             }
             Op::GroupNorm { gamma, beta, groups, eps } => {
@@ -122,7 +122,7 @@ impl Lowering<'_> {
         let g = Gemm {
             path: &n.path,
             rows: self.options.rows,
-            input: self.graph.shape(x),
+            input: self.graph.shape(n.upsample.unwrap_or(x)),
             output: self.graph.shape(y),
             window,
             x: read(x),

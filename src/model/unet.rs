@@ -1,0 +1,249 @@
+//! The denoising network: residual blocks and transformers on the way down, in the middle and on
+//! the way up, each way-up block joined with the map that its level had on the way down.
+
+use super::Builder;
+use super::config::{InputBlock, MiddleBlock, OutputBlock, UNET, UnetConfig};
+use crate::graph::{Activation, Graph, Shape, Tensor};
+use crate::{Error, ErrorKind, Result};
+
+/// The self-attention that SAG listens to.
+pub const SAG_LAYER: &str = "middle_block.1.transformer_blocks.0.attn1";
+
+/// Name of the result that holds the recorded column sums, `[map height · map width]`.
+pub const COLUMNS: &str = "columns";
+
+/// How a UNet graph is to be built.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Latent height and width.
+    pub size: (usize, usize),
+    /// Tokens of the conditioning.
+    pub tokens: usize,
+    /// Record the column sums of [`SAG_LAYER`].
+    pub record: bool,
+    /// Paths of modules whose results are wanted too.
+    pub trace: Vec<String>,
+}
+
+/// Builds the network. Inputs: `x` `[height, width, in_channels]` (scaled for the network),
+/// `time` (see [`time_embedding`]), `context` `[tokens, context_dim]`, and `y` where the network
+/// has extra conditioning. Results: `out`, and [`COLUMNS`] if recorded, whose shape is the true
+/// size of the attention map.
+///
+/// # Errors
+/// [`ErrorKind::Model`] if layers do not fit, or if the column sums are wanted of a network without
+/// middle attention.
+pub fn build(config: &UnetConfig, options: &Options) -> Result<Graph> {
+    let mut unet = Unet { b: Builder::new(UNET, &options.trace), config, emb: Tensor(0), context: Tensor(0) };
+    unet.build(options)?;
+    Ok(unet.b.graph)
+}
+
+/// The sinusoidal embedding of a timestep, `[channels]`: cosines, then sines, of t · 10000^(-i/half).
+/// In f32 like the networks were trained: t is up to 999, where f64 would give other last digits.
+pub fn time_embedding(timestep: f32, channels: usize) -> Vec<f32> {
+    let half = channels / 2;
+    let angle = |i: usize| timestep * (-(10_000f32.ln()) * i as f32 / half as f32).exp();
+    (0..half).map(|i| angle(i).cos()).chain((0..half).map(|i| angle(i).sin())).collect()
+}
+
+struct Unet<'a> {
+    b: Builder,
+    config: &'a UnetConfig,
+    /// SiLU of the time embedding, read by every residual block.
+    emb: Tensor,
+    context: Tensor,
+}
+
+impl Unet<'_> {
+    fn build(&mut self, options: &Options) -> Result<()> {
+        let c = self.config;
+        let (height, width) = options.size;
+        if options.record && c.middle.transformer_depth() == 0 {
+            return Err(Error::new(ErrorKind::Model, "this UNet has no self-attention in its middle block")
+                .at(format!("{UNET}{SAG_LAYER}"))
+                .expected("a middle block with a transformer, whose attention SAG reads")
+                .found(format!("{:?}", c.middle))
+                .hint("turn SAG off (--sag-scale 0)"));
+        }
+        let mut x = self.b.graph.input("x", Shape::new(height, width, c.in_channels));
+        self.time(c)?;
+        self.context = self.b.graph.input("context", Shape::tokens(options.tokens, c.context_dim));
+        let mut skips = Vec::new();
+        for (i, block) in c.input_blocks.iter().enumerate() {
+            x = self.input_block(&format!("input_blocks.{i}"), *block, x)?;
+            skips.push(x);
+        }
+        x = self.middle(x, options.record)?;
+        for (i, block) in c.output_blocks.iter().enumerate() {
+            let skip = skips.pop().ok_or_else(|| Error::internal("more output blocks than input blocks"))?;
+            // The next skip tells the size to grow to: odd sizes were halved rounding up.
+            let next = skips.last().map(|t| self.b.graph.shape(*t));
+            x = self.output_block(&format!("output_blocks.{i}"), block, x, skip, next)?;
+        }
+        let out = self.b.norm_conv("out.0", "out.2", x, c.out_channels, 1e-5)?;
+        self.b.graph.output("out", out);
+        Ok(())
+    }
+
+    fn time(&mut self, c: &UnetConfig) -> Result<()> {
+        let t = self.b.graph.input("time", Shape::tokens(1, c.model_channels));
+        let mut emb = self.mlp("time_embed.0", "time_embed.2", t)?;
+        self.b.mark("time_embed", emb);
+        if let Some(channels) = c.adm_in_channels {
+            let y = self.b.graph.input("y", Shape::tokens(1, channels));
+            let label = self.mlp("label_emb.0.0", "label_emb.0.2", y)?;
+            emb = self.b.graph.add("label_emb", emb, label)?;
+        }
+        self.emb = self.b.graph.activate("time_embed", Activation::Silu, emb);
+        Ok(())
+    }
+
+    fn mlp(&mut self, first: &str, second: &str, x: Tensor) -> Result<Tensor> {
+        let width = self.config.time_channels;
+        let h = self.b.graph.linear(first, x, width, true)?;
+        let h = self.b.graph.activate(first, Activation::Silu, h);
+        self.b.graph.linear(second, h, width, true)
+    }
+
+    fn input_block(&mut self, path: &str, block: InputBlock, x: Tensor) -> Result<Tensor> {
+        let first = format!("{path}.0");
+        match block {
+            InputBlock::Conv { out_channels, .. } => self.b.graph.conv3x3(&first, x, out_channels, 1, 1),
+            InputBlock::Down { channels } => self.b.graph.conv3x3(&format!("{first}.op"), x, channels, 2, 1),
+            InputBlock::Res { out_channels, transformer_depth, .. } => {
+                let h = self.resnet(&first, x, out_channels)?;
+                self.transformer(&format!("{path}.1"), h, transformer_depth, false)
+            }
+        }
+    }
+
+    fn middle(&mut self, x: Tensor, record: bool) -> Result<Tensor> {
+        let channels = self.config.middle_channels();
+        match self.config.middle {
+            MiddleBlock::Absent => Ok(x),
+            MiddleBlock::Res => self.resnet("middle_block.0", x, channels),
+            MiddleBlock::Attention { transformer_depth } => {
+                let h = self.resnet("middle_block.0", x, channels)?;
+                let h = self.transformer("middle_block.1", h, transformer_depth, record)?;
+                self.resnet("middle_block.2", h, channels)
+            }
+        }
+    }
+
+    fn output_block(
+        &mut self,
+        path: &str,
+        block: &OutputBlock,
+        x: Tensor,
+        skip: Tensor,
+        next: Option<Shape>,
+    ) -> Result<Tensor> {
+        let joined = self.b.graph.concat(&format!("{path}.skip"), x, skip)?;
+        let mut h = self.resnet(&format!("{path}.0"), joined, block.out_channels)?;
+        h = self.transformer(&format!("{path}.1"), h, block.transformer_depth, false)?;
+        if block.up {
+            let up = format!("{path}.{}", block.up_index());
+            let size = next.ok_or_else(|| Error::internal("an upsampling after the last skip"))?;
+            h = self.b.graph.upsample(&up, h, size.height, size.width)?;
+            h = self.b.graph.conv3x3(&format!("{up}.conv"), h, block.out_channels, 1, 1)?;
+        }
+        Ok(h)
+    }
+
+    fn resnet(&mut self, path: &str, x: Tensor, out: usize) -> Result<Tensor> {
+        let part = |name: &str| format!("{path}.{name}");
+        let h = self.b.norm_conv(&part("in_layers.0"), &part("in_layers.2"), x, out, 1e-5)?;
+        let emb = self.b.graph.linear(&part("emb_layers.1"), self.emb, out, true)?;
+        let h = self.b.graph.add_vector(&part("emb_layers"), h, emb)?;
+        let h = self.b.norm_conv(&part("out_layers.0"), &part("out_layers.3"), h, out, 1e-5)?;
+        let skip = if self.b.graph.shape(x).channels == out {
+            x
+        } else {
+            self.b.graph.conv1x1(&part("skip_connection"), x, out)?
+        };
+        let y = self.b.graph.add(path, skip, h)?;
+        self.b.mark(path, y);
+        Ok(y)
+    }
+
+    fn transformer(&mut self, path: &str, x: Tensor, depth: usize, record: bool) -> Result<Tensor> {
+        if depth == 0 {
+            return Ok(x);
+        }
+        let g = &mut self.b.graph;
+        let channels = g.shape(x).channels;
+        let (first, last) = (format!("{path}.proj_in"), format!("{path}.proj_out"));
+        let linear = self.config.use_linear_in_transformer;
+        let mut h = g.group_norm(&format!("{path}.norm"), x, 1e-6)?;
+        h = if linear { g.linear(&first, h, channels, true)? } else { g.conv1x1(&first, h, channels)? };
+        for i in 0..depth {
+            h = self.transformer_block(&format!("{path}.transformer_blocks.{i}"), h, record && i == 0)?;
+        }
+        let g = &mut self.b.graph;
+        h = if linear { g.linear(&last, h, channels, true)? } else { g.conv1x1(&last, h, channels)? };
+        let y = g.add(path, h, x)?;
+        self.b.mark(path, y);
+        Ok(y)
+    }
+
+    fn transformer_block(&mut self, path: &str, x: Tensor, record: bool) -> Result<Tensor> {
+        let part = |name: &str| format!("{path}.{name}");
+        let h = self.b.graph.layer_norm(&part("norm1"), x);
+        self.b.mark(&part("norm1"), h);
+        let h = self.self_attention(&part("attn1"), h, record)?;
+        let x = self.b.graph.add(&part("attn1"), h, x)?;
+        let h = self.b.graph.layer_norm(&part("norm2"), x);
+        let h = self.cross_attention(&part("attn2"), h)?;
+        let x = self.b.graph.add(&part("attn2"), h, x)?;
+        let h = self.b.graph.layer_norm(&part("norm3"), x);
+        let h = self.feed_forward(&part("ff"), h)?;
+        let x = self.b.graph.add(path, h, x)?;
+        self.b.mark(path, x);
+        Ok(x)
+    }
+
+    fn self_attention(&mut self, path: &str, x: Tensor, record: bool) -> Result<Tensor> {
+        let g = &mut self.b.graph;
+        let c = g.shape(x).channels;
+        let heads = self.config.heads.count(c);
+        let [q, k, v] = ["to_q", "to_k", "to_v"].map(|n| format!("{path}.{n}"));
+        let qkv = g.linear_merged(&format!("{path}.to_qkv"), x, &[(&q, c), (&k, c), (&v, c)], false)?;
+        let (h, lse) = g.self_attention(path, qkv, heads, false, record)?;
+        if let Some(lse) = lse {
+            let columns = g.attention_columns(&format!("{path}.{COLUMNS}"), qkv, lse, heads)?;
+            g.output(COLUMNS, columns);
+        }
+        self.project(path, h)
+    }
+
+    fn cross_attention(&mut self, path: &str, x: Tensor) -> Result<Tensor> {
+        let g = &mut self.b.graph;
+        let c = g.shape(x).channels;
+        let heads = self.config.heads.count(c);
+        let [k, v] = ["to_k", "to_v"].map(|n| format!("{path}.{n}"));
+        let q = g.linear(&format!("{path}.to_q"), x, c, false)?;
+        let kv = g.linear_merged(&format!("{path}.to_kv"), self.context, &[(&k, c), (&v, c)], false)?;
+        let h = g.cross_attention(path, q, kv, heads)?;
+        let y = self.project(path, h)?;
+        self.b.mark(path, y);
+        Ok(y)
+    }
+
+    fn project(&mut self, path: &str, x: Tensor) -> Result<Tensor> {
+        let c = self.b.graph.shape(x).channels;
+        let y = self.b.graph.linear(&format!("{path}.to_out.0"), x, c, true)?;
+        self.b.mark(&format!("{path}.to_out"), y);
+        Ok(y)
+    }
+
+    fn feed_forward(&mut self, path: &str, x: Tensor) -> Result<Tensor> {
+        let g = &mut self.b.graph;
+        let c = g.shape(x).channels;
+        let h = g.linear(&format!("{path}.net.0.proj"), x, 8 * c, true)?;
+        let h = g.geglu(&format!("{path}.net.0"), h);
+        let y = g.linear(&format!("{path}.net.2"), h, c, true)?;
+        self.b.mark(path, y);
+        Ok(y)
+    }
+}

@@ -1,0 +1,171 @@
+//! The noise levels a network was trained on: a table of 1000 sigmas, indexed by timestep.
+//!
+//! Betas and their cumulative product are computed in `f64` and stored as `f32`, as ComfyUI does:
+//! rounding earlier moves the smallest sigmas by more than a schedule's tolerance.
+
+use crate::{Error, Result};
+
+/// Number of timesteps all Stable Diffusion models are trained with.
+const TRAIN_STEPS: usize = 1000;
+
+/// A discrete table of noise levels, smallest first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Discrete {
+    sigmas: Vec<f32>,
+    /// Kept beside `sigmas` because it is the logarithm of the unrounded sigma.
+    log_sigmas: Vec<f32>,
+}
+
+impl Discrete {
+    /// The table of SD 1, SD 2 and SDXL: "scaled linear" betas,
+    /// `β_i = (√0.00085 + (√0.012 - √0.00085)·i/999)²`.
+    pub fn stable_diffusion() -> Self {
+        let (start, end) = (0.00085f64.sqrt(), 0.012f64.sqrt());
+        let beta = |i: usize| (start + (end - start) * i as f64 / (TRAIN_STEPS - 1) as f64).powi(2);
+        let products = (0..TRAIN_STEPS).scan(1.0, |product, i| {
+            *product *= 1.0 - beta(i);
+            Some(*product)
+        });
+        Self::from_products(products)
+    }
+
+    /// The table of any noise schedule, from `ᾱ_i = Π (1 - β)`, first timestep first:
+    /// `σ_i = √((1 - ᾱ_i) / ᾱ_i)`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) unless there are at least two values, each
+    /// between 0 and 1 and none larger than the one before.
+    pub fn from_alphas_cumprod(alphas_cumprod: &[f64]) -> Result<Self> {
+        if alphas_cumprod.len() < 2 {
+            return Err(Error::usage("a noise schedule is too short")
+                .expected("at least two cumulative alphas")
+                .found(alphas_cumprod.len().to_string()));
+        }
+        let mut before = 1.0;
+        for (i, &alpha) in alphas_cumprod.iter().enumerate() {
+            // Written so that NaN fails too.
+            if !(alpha > 0.0 && alpha < 1.0 && alpha <= before) {
+                return Err(Error::usage("a noise schedule's cumulative alphas do not fall from 1 to 0")
+                    .at(format!("timestep {i}"))
+                    .expected(format!("a value above 0, below 1 and at most {before}"))
+                    .found(alpha.to_string()));
+            }
+            before = alpha;
+        }
+        Ok(Self::from_products(alphas_cumprod.iter().copied()))
+    }
+
+    fn from_products(products: impl Iterator<Item = f64>) -> Self {
+        let exact: Vec<f64> = products.map(|alpha| ((1.0 - alpha) / alpha).sqrt()).collect();
+        Self {
+            sigmas: exact.iter().map(|&s| s as f32).collect(),
+            log_sigmas: exact.iter().map(|s| s.ln() as f32).collect(),
+        }
+    }
+
+    /// All sigmas, smallest first; the index is the timestep.
+    pub fn sigmas(&self) -> &[f32] {
+        &self.sigmas
+    }
+
+    /// The smallest sigma of the table.
+    pub fn sigma_min(&self) -> f32 {
+        self.sigmas[0]
+    }
+
+    /// The largest sigma of the table.
+    pub fn sigma_max(&self) -> f32 {
+        self.sigmas[self.last()]
+    }
+
+    fn last(&self) -> usize {
+        self.sigmas.len() - 1
+    }
+
+    /// The timestep whose sigma is nearest in logarithm: always a whole number, because that is
+    /// what the network is told.
+    pub fn timestep(&self, sigma: f32) -> f32 {
+        let wanted = ln(sigma);
+        let mut nearest = (f32::INFINITY, 0);
+        for (i, log_sigma) in self.log_sigmas.iter().enumerate() {
+            let distance = (wanted - log_sigma).abs();
+            if distance < nearest.0 {
+                nearest = (distance, i);
+            }
+        }
+        nearest.1 as f32
+    }
+
+    /// The sigma at a timestep: linear in `ln σ` between two entries, clamped to the table.
+    pub fn sigma(&self, timestep: f32) -> f32 {
+        let t = timestep.clamp(0.0, self.last() as f32);
+        // A NaN timestep casts to entry 0 and stays NaN through the weight.
+        let (low, high) = (self.log_sigmas[t.floor() as usize], self.log_sigmas[t.ceil() as usize]);
+        let weight = t - t.floor();
+        exp((1.0 - weight) * low + weight * high)
+    }
+
+    /// The sigma at which a share of the whole denoising is done: 0 is before the first step
+    /// (a sigma above all others), 1 after the last (0).
+    pub fn percent_to_sigma(&self, percent: f64) -> f32 {
+        // Not infinity: callers compare and multiply with it.
+        const ABOVE_ALL: f32 = 999_999_999.9;
+        if percent <= 0.0 {
+            ABOVE_ALL
+        } else if percent >= 1.0 {
+            0.0
+        } else {
+            self.sigma(((1.0 - percent) * self.last() as f64) as f32)
+        }
+    }
+}
+
+/// `ln` of an `f32`, correctly rounded on every platform but for rare ties: `f32::ln` is the
+/// platform's own and differs in the last bit between systems.
+pub(super) fn ln(x: f32) -> f32 {
+    f64::from(x).ln() as f32
+}
+
+/// `eˣ` of an `f32`; see [`ln`].
+pub(super) fn exp(x: f32) -> f32 {
+    f64::from(x).exp() as f32
+}
+
+/// `eˣ - 1` of an `f32`; see [`ln`].
+pub(super) fn exp_m1(x: f32) -> f32 {
+    f64::from(x).exp_m1() as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alphas_give_back_the_standard_table() {
+        let table = Discrete::stable_diffusion();
+        let alphas: Vec<f64> = table.sigmas.iter().map(|&s| 1.0 / (1.0 + f64::from(s).powi(2))).collect();
+        let again = Discrete::from_alphas_cumprod(&alphas).unwrap();
+        for (a, b) in table.sigmas.iter().zip(&again.sigmas) {
+            assert!((a - b).abs() <= 2e-7 * a, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn bad_alphas_are_refused() {
+        for bad in [&[][..], &[0.5], &[0.5, 0.6], &[0.9, 0.0], &[1.0, 0.5], &[0.5, f64::NAN]] {
+            assert!(Discrete::from_alphas_cumprod(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn odd_numbers_do_not_panic() {
+        let table = Discrete::stable_diffusion();
+        for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -1.0, 0.0, f32::MAX] {
+            table.timestep(odd);
+            table.sigma(odd);
+            table.percent_to_sigma(f64::from(odd));
+        }
+        assert!(table.sigma(f32::NAN).is_nan());
+        assert_eq!(table.sigma(1e9), table.sigma(999.0));
+    }
+}

@@ -1,0 +1,70 @@
+//! Looking up a sampler or scheduler by a name that a person typed.
+
+use crate::{Error, Result};
+
+/// Something with one name of its own and other programs' names for it.
+pub(super) struct Named<T> {
+    pub value: T,
+    pub name: &'static str,
+    pub aliases: &'static [&'static str],
+}
+
+/// The entry of `table` that is called `wanted`, whatever its case and with spaces or dashes for
+/// underscores ("Euler a", "SGM Uniform").
+///
+/// # Errors
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) with the nearest names and all names;
+/// `what` is "sampler" or "scheduler".
+pub(super) fn find<T>(what: &str, wanted: &str, table: impl IntoIterator<Item = Named<T>>) -> Result<T> {
+    let plain = wanted.trim().to_lowercase().replace([' ', '-'], "_");
+    let mut distances = Vec::new();
+    for entry in table {
+        if entry.name == plain || entry.aliases.contains(&plain.as_str()) {
+            return Ok(entry.value);
+        }
+        distances.push((edit_distance(&plain, entry.name), entry.name));
+    }
+    let all: Vec<_> = distances.iter().map(|&(_, name)| name).collect();
+    let error = Error::usage(format!("unknown {what}"))
+        .expected(format!("one of {}", all.join(", ")))
+        .found(format!("{wanted:?}"));
+    Err(match nearest(&plain, distances) {
+        near if near.is_empty() => error,
+        near => error.hint(format!("did you mean {}?", near.join(" or "))),
+    })
+}
+
+/// The names that could be slips of the pen for `plain`: at most two, nearest first.
+fn nearest(plain: &str, mut distances: Vec<(usize, &'static str)>) -> Vec<&'static str> {
+    distances.sort();
+    let slip = plain.chars().count().div_ceil(2);
+    distances.iter().filter(|&&(distance, _)| distance <= slip).map(|&(_, name)| name).take(2).collect()
+}
+
+/// Levenshtein's distance: how many letters to insert, delete or replace.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances() {
+        for (a, b, d) in [("", "", 0), ("", "abc", 3), ("karas", "karras", 1), ("euler", "elder", 2)] {
+            assert_eq!((edit_distance(a, b), edit_distance(b, a)), (d, d), "{a} {b}");
+        }
+    }
+}

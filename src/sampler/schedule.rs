@@ -1,0 +1,325 @@
+//! Schedulers: which noise levels a run of N steps visits.
+//!
+//! Every scheduler gives a falling list of sigmas that ends in 0; a step goes from one entry to the
+//! next. Names and values are ComfyUI's.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::beta;
+use super::discrete::{Discrete, exp};
+use super::names::{self, Named};
+use crate::{Error, Result};
+
+/// More steps than this are a mistake (or a denoise near 0), and would only fill the memory.
+const MAX_STEPS: usize = 1_000_000;
+
+/// A rule that spreads N steps over a model's noise levels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scheduler {
+    /// Even in timesteps, both ends included.
+    Normal,
+    /// Even in `σ^(1/7)` (Karras et al. 2022, eq. 5).
+    Karras,
+    /// Every (1000/N)-th entry of the table, from the top.
+    Simple,
+    /// Even in timesteps, the last of N+1 left out.
+    SgmUniform,
+    /// Even in `ln σ`.
+    Exponential,
+    /// Every (1000/N)-th entry of the table, from the bottom; may give more than N steps.
+    DdimUniform,
+    /// Timesteps at the quantiles of Beta(0.6, 0.6) (Lee et al. 2024); may give fewer than N steps.
+    Beta,
+    /// Half of the steps fall linearly to 97.5 % of σ_max, the others quadratically to 0.
+    LinearQuadratic,
+    /// Even in `atan σ` (Sabour et al. 2024, "Align Your Steps", eq. 9).
+    KlOptimal,
+}
+
+impl Scheduler {
+    /// Every scheduler.
+    pub const ALL: [Scheduler; 9] = [
+        Scheduler::Normal,
+        Scheduler::Karras,
+        Scheduler::Simple,
+        Scheduler::SgmUniform,
+        Scheduler::Exponential,
+        Scheduler::DdimUniform,
+        Scheduler::Beta,
+        Scheduler::LinearQuadratic,
+        Scheduler::KlOptimal,
+    ];
+
+    /// The name, as in ComfyUI.
+    pub fn name(self) -> &'static str {
+        match self {
+            Scheduler::Normal => "normal",
+            Scheduler::Karras => "karras",
+            Scheduler::Simple => "simple",
+            Scheduler::SgmUniform => "sgm_uniform",
+            Scheduler::Exponential => "exponential",
+            Scheduler::DdimUniform => "ddim_uniform",
+            Scheduler::Beta => "beta",
+            Scheduler::LinearQuadratic => "linear_quadratic",
+            Scheduler::KlOptimal => "kl_optimal",
+        }
+    }
+
+    /// What stable-diffusion.cpp calls it, where that differs.
+    fn aliases(self) -> &'static [&'static str] {
+        match self {
+            Scheduler::Normal => &["discrete"],
+            _ => &[],
+        }
+    }
+
+    /// The sigmas of a run, largest first, the last one 0.
+    ///
+    /// `denoise` is the share of the noise levels to go through: 1 is all of them, 0.6 starts
+    /// from a picture with some noise added. The rule is applied to `steps / denoise` steps and
+    /// the last `steps` of them are kept; 0 (or less) gives no sigmas, that is, nothing to do.
+    ///
+    /// `discard_penultimate` is for samplers that look past σ_min (see
+    /// [`Sampler::discard_penultimate`](super::Sampler::discard_penultimate)): one step more is
+    /// planned and the last sigma before 0 dropped.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if `steps` is 0, `denoise` is not a number,
+    /// or `steps / denoise` is over a million.
+    pub fn sigmas(
+        self,
+        table: &Discrete,
+        steps: usize,
+        denoise: f64,
+        discard_penultimate: bool,
+    ) -> Result<Vec<f32>> {
+        if denoise <= 0.0 {
+            return Ok(Vec::new());
+        }
+        let planned = planned_steps(steps, denoise)?;
+        let mut sigmas = self.spread(table, planned + usize::from(discard_penultimate));
+        if discard_penultimate && sigmas.len() >= 2 {
+            sigmas.remove(sigmas.len() - 2);
+        }
+        // A whole run is never cut: `ddim_uniform` may have more than N+1 sigmas.
+        if denoise <= FULL {
+            sigmas.drain(..sigmas.len().saturating_sub(steps + 1));
+        }
+        Ok(sigmas)
+    }
+
+    fn spread(self, table: &Discrete, steps: usize) -> Vec<f32> {
+        match self {
+            Scheduler::Normal => normal(table, steps),
+            Scheduler::Karras => karras(table, steps),
+            Scheduler::Simple => simple(table, steps),
+            Scheduler::SgmUniform => sgm_uniform(table, steps),
+            Scheduler::Exponential => exponential(table, steps),
+            Scheduler::DdimUniform => ddim_uniform(table, steps),
+            Scheduler::Beta => beta(table, steps),
+            Scheduler::LinearQuadratic => linear_quadratic(table, steps),
+            Scheduler::KlOptimal => kl_optimal(table, steps),
+        }
+    }
+}
+
+impl FromStr for Scheduler {
+    type Err = Error;
+
+    /// By name, in ComfyUI's or stable-diffusion.cpp's spelling.
+    fn from_str(name: &str) -> Result<Self> {
+        let table = Self::ALL.map(|s| Named { value: s, name: s.name(), aliases: s.aliases() });
+        names::find("scheduler", name, table)
+    }
+}
+
+impl fmt::Display for Scheduler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A denoise above this is a whole run, as ComfyUI has it.
+const FULL: f64 = 0.9999;
+
+/// The steps of the whole run of which the last `steps` are done: `⌊steps / denoise⌋`.
+fn planned_steps(steps: usize, denoise: f64) -> Result<usize> {
+    if steps == 0 || denoise.is_nan() {
+        return Err(Error::usage("nothing to schedule")
+            .expected("at least 1 step and a denoise between 0 and 1")
+            .found(format!("{steps} steps, denoise {denoise}")));
+    }
+    let planned = if denoise > FULL { steps as f64 } else { (steps as f64 / denoise).floor() };
+    if planned > MAX_STEPS as f64 {
+        return Err(Error::usage("too many steps")
+            .expected(format!("steps / denoise of at most {MAX_STEPS}"))
+            .found(format!("{steps} steps, denoise {denoise}")));
+    }
+    Ok(planned as usize)
+}
+
+/// `σ(linspace(last, 0, N))`, then 0.
+fn normal(table: &Discrete, steps: usize) -> Vec<f32> {
+    let (start, end) = (table.timestep(table.sigma_max()), table.timestep(table.sigma_min()));
+    let at = |steps| linspace(start, end, steps).map(|t| table.sigma(t));
+    // A table that starts at 0 has its own last sigma.
+    if is_zero(table.sigma(end)) { at(steps + 1).collect() } else { ending_in_zero(at(steps)) }
+}
+
+/// `σ(linspace(last, 0, N+1))` without its last point, then 0.
+fn sgm_uniform(table: &Discrete, steps: usize) -> Vec<f32> {
+    let (start, end) = (table.timestep(table.sigma_max()), table.timestep(table.sigma_min()));
+    ending_in_zero(linspace(start, end, steps + 1).take(steps).map(|t| table.sigma(t)))
+}
+
+/// `(σ_max^(1/ρ) + r (σ_min^(1/ρ) - σ_max^(1/ρ)))^ρ` with ρ = 7 and r from 0 to 1.
+fn karras(table: &Discrete, steps: usize) -> Vec<f32> {
+    let root = |sigma: f32| f64::from(sigma).powf(1.0 / 7.0);
+    let (high, low) = (root(table.sigma_max()), root(table.sigma_min()));
+    let (high, span) = (high as f32, (low - high) as f32);
+    ending_in_zero(linspace(0.0, 1.0, steps).map(|r| f64::from(high + r * span).powi(7) as f32))
+}
+
+/// `exp(linspace(ln σ_max, ln σ_min, N))`, then 0.
+fn exponential(table: &Discrete, steps: usize) -> Vec<f32> {
+    let ln = |sigma: f32| f64::from(sigma).ln() as f32;
+    ending_in_zero(linspace(ln(table.sigma_max()), ln(table.sigma_min()), steps).map(exp))
+}
+
+/// The entries `⌊k · size / N⌋` from the top, then 0.
+fn simple(table: &Discrete, steps: usize) -> Vec<f32> {
+    let sigmas = table.sigmas();
+    let stride = sigmas.len() as f64 / steps as f64;
+    ending_in_zero((0..steps).map(|k| sigmas[sigmas.len() - 1 - (k as f64 * stride) as usize]))
+}
+
+/// The entries 1, 1+s, 1+2s… with s = `size / N`, from the top, then 0.
+fn ddim_uniform(table: &Discrete, steps: usize) -> Vec<f32> {
+    let sigmas = table.sigmas();
+    let own_zero = is_zero(sigmas[1]);
+    let stride = (sigmas.len() / (steps + usize::from(own_zero))).max(1);
+    let mut rising: Vec<f32> = if own_zero { Vec::new() } else { vec![0.0] };
+    rising.extend(sigmas.iter().skip(1).step_by(stride));
+    rising.reverse();
+    rising
+}
+
+/// The entries at the quantiles 1, 1-1/N, … of Beta(0.6, 0.6), each once, then 0.
+fn beta(table: &Discrete, steps: usize) -> Vec<f32> {
+    let last = table.sigmas().len() - 1;
+    let at = |k: usize| beta::quantile(1.0 - k as f64 / steps as f64, 0.6, 0.6) * last as f64;
+    let mut timesteps: Vec<usize> = (0..steps).map(|k| at(k).round_ties_even() as usize).collect();
+    timesteps.dedup();
+    ending_in_zero(timesteps.into_iter().map(|t| table.sigmas()[t]))
+}
+
+/// `σ_max` times a curve from 1 to 0: linear down to 0.975 over the first half of the steps, then
+/// the parabola that continues it without a kink.
+fn linear_quadratic(table: &Discrete, steps: usize) -> Vec<f32> {
+    const DROP: f64 = 0.025;
+    let scaled = |left: f64| left as f32 * table.sigma_max();
+    if steps == 1 {
+        return vec![scaled(1.0), 0.0];
+    }
+    let half = steps / 2;
+    let (linear, rest, all) = (half as f64, (steps - half) as f64, steps as f64);
+    // The parabola's excess over the straight line, spread over `rest` steps.
+    let excess = linear - DROP * all;
+    let square = excess / (linear * rest * rest);
+    let slope = DROP / linear - 2.0 * excess / (rest * rest);
+    let constant = square * linear * linear;
+    let fallen = |k: usize| {
+        let i = k as f64;
+        if k < half { i * DROP / linear } else { square * i * i + slope * i + constant }
+    };
+    ending_in_zero((0..steps).map(|k| scaled(1.0 - fallen(k))))
+}
+
+/// `tan(a·atan σ_min + (1-a)·atan σ_max)` with a from 0 to 1, then 0.
+fn kl_optimal(table: &Discrete, steps: usize) -> Vec<f32> {
+    let atan = |sigma: f32| f64::from(sigma).atan() as f32;
+    let (low, high) = (atan(table.sigma_min()), atan(table.sigma_max()));
+    // One step starts at σ_max, as with every other scheduler; ComfyUI divides 0 by 0 here.
+    let intervals = steps.saturating_sub(1).max(1) as f32;
+    ending_in_zero((0..steps).map(|k| {
+        let a = k as f32 / intervals;
+        f64::from(a * low + (1.0 - a) * high).tan() as f32
+    }))
+}
+
+/// `count` evenly spaced points, both ends included; one point is `start`. The second half counts
+/// back from `end`, as torch does, so that the last point is exact.
+fn linspace(start: f32, end: f32, count: usize) -> impl Iterator<Item = f32> {
+    let step = (end - start) / count.saturating_sub(1).max(1) as f32;
+    (0..count).map(move |i| {
+        if i == 0 || i < count / 2 { start + step * i as f32 } else { end - step * (count - 1 - i) as f32 }
+    })
+}
+
+fn ending_in_zero(sigmas: impl Iterator<Item = f32>) -> Vec<f32> {
+    sigmas.chain([0.0]).collect()
+}
+
+fn is_zero(sigma: f32) -> bool {
+    sigma.abs() <= 1e-5
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    #[test]
+    fn names_go_both_ways() {
+        for scheduler in Scheduler::ALL {
+            assert_eq!(scheduler.name().parse::<Scheduler>().unwrap(), scheduler);
+        }
+        assert_eq!("discrete".parse::<Scheduler>().unwrap(), Scheduler::Normal);
+        assert_eq!("SGM Uniform".parse::<Scheduler>().unwrap(), Scheduler::SgmUniform);
+    }
+
+    #[test]
+    fn an_unknown_name_lists_the_nearest_and_all() {
+        let error = "karas".parse::<Scheduler>().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage);
+        let text = error.to_string();
+        assert!(text.contains("did you mean karras"), "{text}");
+        assert!(Scheduler::ALL.iter().all(|s| text.contains(s.name())), "{text}");
+        let error = "✨".parse::<Scheduler>().unwrap_err().to_string();
+        assert!(!error.contains("did you mean"), "{error}");
+    }
+
+    #[test]
+    fn no_denoise_is_no_steps() {
+        let table = Discrete::stable_diffusion();
+        for denoise in [0.0, -1.0, f64::NEG_INFINITY] {
+            assert!(Scheduler::Karras.sigmas(&table, 20, denoise, false).unwrap().is_empty());
+        }
+    }
+
+    #[test]
+    fn senseless_steps_are_refused() {
+        let table = Discrete::stable_diffusion();
+        for (steps, denoise) in [(0, 1.0), (20, f64::NAN), (20, 1e-9), (usize::MAX, 1.0), (usize::MAX, 0.5)] {
+            let error = Scheduler::Normal.sigmas(&table, steps, denoise, false).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
+        }
+    }
+
+    #[test]
+    fn every_schedule_falls_to_zero_for_any_step_count() {
+        let table = Discrete::stable_diffusion();
+        let smallest = Discrete::from_alphas_cumprod(&[0.9, 0.1]).unwrap();
+        for scheduler in Scheduler::ALL {
+            for steps in [1, 2, 3, 7, 50, 999, 1000, 1001, 2500] {
+                for (table, discard) in [&table, &smallest].into_iter().zip([false, true]) {
+                    let sigmas = scheduler.sigmas(table, steps, 1.0, discard).unwrap();
+                    assert_eq!(sigmas.last(), Some(&0.0), "{scheduler} {steps}");
+                    // `simple` repeats entries once there are more steps than entries.
+                    assert!(sigmas.windows(2).all(|w| w[0] >= w[1]), "{scheduler} {steps} {sigmas:?}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Models whose samples are known exactly, for testing samplers.
+
+use super::*;
+
+/// Pictures whose values are independent normals: `D(x, σ) = x·v / (v + σ²)`.
+pub(super) struct Gaussian {
+    /// Of the data.
+    pub variance: f64,
+}
+
+impl Denoiser for Gaussian {
+    fn denoise(&mut self, x: &Latent, sigma: f32) -> Result<Denoised> {
+        let shrink = self.variance / (self.variance + f64::from(sigma).powi(2));
+        Ok(Denoised { denoised: x.scaled(shrink as f32), uncond: None })
+    }
+}
+
+/// Samples a 4×64×64 latent from noise of the first sigma.
+pub(super) fn run(
+    sampler: Sampler,
+    model: &mut dyn Denoiser,
+    sigmas: &[f32],
+    options: &SampleOptions,
+    on_step: &mut OnStep<'_>,
+) -> Result<Latent> {
+    let x = noise::noise(11, [1, 4, 64, 64]).scaled(sigmas[0]);
+    sample(sampler, model, x, sigmas, options, on_step)
+}
+
+pub(super) fn mean_square(x: &Latent) -> f64 {
+    x.data().iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / x.data().len() as f64
+}
+
+/// How fast the error falls as steps are doubled: `log2(error(N) / error(2N))`. The probability
+/// flow takes `x(σ)` to `x(σ₀)·√((v + σ²) / (v + σ₀²))`.
+pub(super) fn order_of_convergence(sampler: Sampler) -> f64 {
+    let (variance, high, low) = (1.0f64, 10.0f64, 0.1f64);
+    let error = |steps: u32| {
+        let sigma = |i: u32| (high * (low / high).powf(f64::from(i) / f64::from(steps))) as f32;
+        let sigmas: Vec<f32> = (0..=steps).map(sigma).collect();
+        let exact = ((variance + low * low) / (variance + high * high)).sqrt();
+        let start = Latent::from_vec([1, 1, 1, 1], vec![1.0]).unwrap();
+        let mut model = Gaussian { variance };
+        let end = sample(sampler, &mut model, start, &sigmas, &SampleOptions::default(), &mut |_| Ok(()));
+        (f64::from(end.unwrap().data()[0]) / exact - 1.0).abs()
+    };
+    (error(40) / error(80)).log2()
+}
