@@ -25,10 +25,28 @@ pub struct Engine {
     budget: AtomicU64,
 }
 
+/// Memory for activations. Plans that run one after the other share one.
+#[derive(Clone)]
+pub struct Arena {
+    slabs: Vec<wgpu::Buffer>,
+}
+
+impl Arena {
+    /// Whether `plan` fits.
+    pub fn holds(&self, plan: &Plan) -> bool {
+        plan.slabs.len() <= self.slabs.len() && plan.slabs.iter().zip(&self.slabs).all(|(want, b)| *want <= b.size())
+    }
+
+    /// Bytes of all buffers.
+    pub fn bytes(&self) -> u64 {
+        self.slabs.iter().map(wgpu::Buffer::size).sum()
+    }
+}
+
 /// A plan with its memory and bindings on the device.
 pub struct Prepared {
     plan: Plan,
-    arena: Vec<wgpu::Buffer>,
+    arena: Arena,
     steps: Vec<(wgpu::ComputePipeline, wgpu::BindGroup)>,
     readback: wgpu::Buffer,
 }
@@ -74,17 +92,27 @@ impl Engine {
         Weights::upload(&self.gpu, weights, source, precision)
     }
 
-    /// Makes `plan` ready to run with `weights`.
-    pub fn prepare(&self, plan: Plan, weights: &Weights) -> Result<Prepared> {
-        self.pipelines.compile(&self.gpu, plan.dispatches.iter().map(|d| &d.variant))?;
-        self.gpu.checked("make the buffers of a plan", || self.bind(plan, weights))?
+    /// Memory for `plan`.
+    pub fn arena(&self, plan: &Plan) -> Result<Arena> {
+        use wgpu::BufferUsages as U;
+        let usage = U::STORAGE | U::COPY_SRC | U::COPY_DST;
+        self.gpu.checked("make room for activations", || Arena {
+            slabs: plan.slabs.iter().map(|s| buffer(&self.gpu, "arena", *s, usage)).collect(),
+        })
     }
 
-    fn bind(&self, plan: Plan, weights: &Weights) -> Result<Prepared> {
+    /// Makes `plan` ready to run with `weights` in `arena`, which must hold it.
+    pub fn prepare(&self, plan: Plan, weights: &Weights, arena: &Arena) -> Result<Prepared> {
+        if !arena.holds(&plan) {
+            return Err(Error::internal("a plan does not fit its arena"));
+        }
+        self.pipelines.compile(&self.gpu, plan.dispatches.iter().map(|d| &d.variant))?;
+        self.gpu.checked("make the buffers of a plan", || self.bind(plan, weights, arena.clone()))?
+    }
+
+    fn bind(&self, plan: Plan, weights: &Weights, arena: Arena) -> Result<Prepared> {
         use wgpu::BufferUsages as U;
         let gpu = &self.gpu;
-        let usage = U::STORAGE | U::COPY_SRC | U::COPY_DST;
-        let arena: Vec<_> = plan.slabs.iter().map(|s| buffer(gpu, "arena", *s, usage)).collect();
         let alignment = gpu.capabilities().alignment;
         let mut params = Vec::new();
         let mut offsets = Vec::with_capacity(plan.dispatches.len());
@@ -102,9 +130,9 @@ impl Engine {
             for (i, bound) in d.bindings.iter().enumerate() {
                 let number = i as u32 + 1;
                 entries.push(match *bound {
-                    Bound::Arena(r) => entry(number, &arena[r.slab], r.offset, r.bytes),
+                    Bound::Arena(r) => entry(number, &arena.slabs[r.slab], r.offset, r.bytes),
                     Bound::Weight(w) => {
-                        let (page, offset, bytes) = weights.place(w)?;
+                        let (page, offset, bytes) = weights.place(&plan.weights[w.0])?;
                         entry(number, page, offset, bytes)
                     }
                     Bound::Unused => entry(number, &self.unused[i], 0, 256),
@@ -140,7 +168,7 @@ impl Engine {
                     .find(|(name, _)| *name == slot.name)
                     .ok_or_else(|| Error::internal(format!("input {} is missing", slot.name)))?;
                 let bytes = to_device(slot, values.1, prepared.plan.rows, prepared.plan.precision)?;
-                self.gpu.queue().write_buffer(&prepared.arena[slot.region.slab], slot.region.offset, &bytes);
+                self.gpu.queue().write_buffer(&prepared.arena.slabs[slot.region.slab], slot.region.offset, &bytes);
             }
             self.dispatch(prepared, cancel)?;
             self.read(prepared)
@@ -204,7 +232,7 @@ impl Engine {
         let mut at = 0;
         for o in &prepared.plan.outputs {
             let r = o.region;
-            encoder.copy_buffer_to_buffer(&prepared.arena[r.slab], r.offset, &prepared.readback, at, r.bytes);
+            encoder.copy_buffer_to_buffer(&prepared.arena.slabs[r.slab], r.offset, &prepared.readback, at, r.bytes);
             at += r.bytes;
         }
         let index = self.gpu.queue().submit([encoder.finish()]);
@@ -231,7 +259,7 @@ impl Engine {
 
     /// Fills the whole arena with `word`; for tests that look for stray writes.
     pub fn fill_arena(&self, prepared: &Prepared, word: u32) {
-        for slab in &prepared.arena {
+        for slab in &prepared.arena.slabs {
             let words = vec![word; slab.size() as usize / 4];
             self.gpu.queue().write_buffer(slab, 0, bytemuck::cast_slice(&words));
         }
@@ -242,6 +270,7 @@ impl Engine {
         use wgpu::BufferUsages as U;
         prepared
             .arena
+            .slabs
             .iter()
             .map(|slab| {
                 let copy = buffer(&self.gpu, "arena copy", slab.size(), U::MAP_READ | U::COPY_DST);

@@ -11,7 +11,7 @@ pub mod lower;
 
 use std::collections::BTreeMap;
 
-use crate::graph::{Graph, Shape, Store, Tensor, TensorInfo, WeightId};
+use crate::graph::{Graph, Shape, Store, Tensor, TensorInfo, Weight, WeightId};
 use crate::kernels::{Call, Operand, Precision, Target, Variant};
 use crate::{Error, ErrorKind, Result};
 
@@ -111,6 +111,8 @@ pub struct Plan {
     pub lower_bound: u64,
     /// Name and bytes of every tensor, for reports and tests.
     pub tensors: Vec<(String, u64)>,
+    /// What [`Bound::Weight`] refers to.
+    pub weights: Vec<Weight>,
 }
 
 impl Plan {
@@ -172,6 +174,7 @@ impl Plan {
             outputs: graph.outputs().iter().map(slot).collect::<Result<_>>()?,
             lower_bound: arena::lower_bound(&requests),
             tensors: lowered.sizes,
+            weights: graph.weights().to_vec(),
         })
     }
 

@@ -62,7 +62,8 @@ impl Bench {
         let options = Options { rows: self.rows, precision: self.precision, device, guard: 4096 };
         let plan = Plan::new(graph, &options).expect("plan");
         let weights = self.engine.upload(graph.weights(), &Weights(self.precision), self.precision).expect("upload");
-        let prepared = self.engine.prepare(plan, &weights).expect("prepare");
+        let arena = self.engine.arena(&plan).expect("arena");
+        let prepared = self.engine.prepare(plan, &weights, &arena).expect("prepare");
         self.engine.fill_arena(&prepared, SENTINEL);
         let results = self.engine.run(&prepared, inputs, &AtomicBool::new(false)).expect("run");
         let plan = prepared.plan();

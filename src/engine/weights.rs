@@ -1,8 +1,10 @@
 //! Weights on the device, re-laid for the kernels and packed into a few large buffers.
 
+use std::collections::HashMap;
+
 use super::buffer;
 use crate::gpu::Gpu;
-use crate::graph::{Layout, Weight, WeightId};
+use crate::graph::{Layout, Weight};
 use crate::kernels::Precision;
 use crate::{Error, ErrorKind, Result};
 
@@ -12,10 +14,11 @@ pub trait Source {
     fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>>;
 }
 
-/// The weights of one graph on the device.
+/// Weights on the device. They serve every graph that asks for no others.
 pub struct Weights {
     pages: Vec<wgpu::Buffer>,
-    places: Vec<(usize, u64, u64)>,
+    /// Page, offset and bytes.
+    places: HashMap<Weight, (usize, u64, u64)>,
 }
 
 /// Weights share buffers up to this size; a larger weight has one of its own.
@@ -28,9 +31,11 @@ impl Weights {
     }
 
     /// Buffer, offset and bytes of a weight.
-    pub(super) fn place(&self, id: WeightId) -> Result<(&wgpu::Buffer, u64, u64)> {
-        let &(page, offset, bytes) =
-            self.places.get(id.0).ok_or_else(|| Error::internal("a plan asks for a weight of another graph"))?;
+    pub(super) fn place(&self, weight: &Weight) -> Result<(&wgpu::Buffer, u64, u64)> {
+        let &(page, offset, bytes) = self
+            .places
+            .get(weight)
+            .ok_or_else(|| Error::internal(format!("{} is not on the device", weight.sources.join(" + "))))?;
         Ok((&self.pages[page], offset, bytes))
     }
 
@@ -56,7 +61,7 @@ impl Weights {
         }
         // Bring the copies under way now, or they pile up in staging memory.
         gpu.queue().submit([]);
-        Ok(Self { pages, places })
+        Ok(Self { pages, places: weights.iter().cloned().zip(places).collect() })
     }
 }
 

@@ -1,0 +1,82 @@
+//! Recognises sound safetensors files that are no Stable Diffusion checkpoint, by their names.
+
+use super::Checkpoint;
+use crate::Result;
+
+/// Parts of names that give a kind of model away, what it is, and what to do.
+struct Sign {
+    parts: &'static [&'static str],
+    what: &'static str,
+    hint: &'static str,
+}
+
+const FULL: &str = "pass a full checkpoint (UNet, VAE and text encoder in one file)";
+const OTHER: &str = "only networks of the Stable Diffusion 1, 2 and XL families are known";
+const LAYOUT: &str = "pass the single-file version of the model in its original layout";
+
+/// The first sign that any name contains decides: from the particular to the general.
+const SIGNS: &[Sign] = &[
+    Sign {
+        parts: &["lora_unet_", "lora_te", ".lora_A.", ".lora_up.", ".lora_down.", "hada_w1"],
+        what: "a LoRA",
+        hint: "it changes a checkpoint and cannot be run alone: pass the checkpoint",
+    },
+    Sign { parts: &["control_model.", "controlnet_", "input_hint_block."], what: "a ControlNet", hint: FULL },
+    Sign { parts: &["emb_params", "string_to_param"], what: "a textual-inversion embedding", hint: FULL },
+    Sign {
+        parts: &["double_blocks.", "joint_blocks.", "single_transformer_blocks."],
+        what: "a diffusion transformer (such as Flux or SD3)",
+        hint: OTHER,
+    },
+    Sign {
+        parts: &["down_blocks.0.", "mid_block."],
+        what: "a part of a model in the diffusers layout",
+        hint: LAYOUT,
+    },
+    Sign { parts: &["decoder.up.0.", "decoder.up_blocks."], what: "a VAE without a UNet", hint: FULL },
+    Sign { parts: &["text_model.encoder.", "resblocks."], what: "a text encoder without a UNet", hint: FULL },
+    Sign { parts: &["model.layers."], what: "a language model", hint: OTHER },
+];
+
+/// Refuses a file that holds no UNet of this family, or one whose weights need more than decoding.
+///
+/// # Errors
+/// [`ErrorKind::Model`](crate::ErrorKind::Model), saying what the file seems to be.
+pub(crate) fn refuse_foreign(model: &Checkpoint) -> Result<()> {
+    // Weights stored with a scale of their own would decode without complaint, to wrong values.
+    let quantised = [".scale_weight", "scaled_fp8", ".quant_state.", ".absmax", ".qweight"];
+    if let Some(name) = name_with(model, &quantised) {
+        return Err(model
+            .fault("the weights are quantised with scales")
+            .at(name)
+            .hint("pass the checkpoint as F32, F16, BF16 or plain F8"));
+    }
+    if let Some(name) = name_with(model, &["time_stack.", "time_mixer", "temporal_transformer"]) {
+        return Err(model.fault("a video model").at(name).hint(OTHER));
+    }
+    if model.has("model.diffusion_model.input_blocks.0.0.weight") {
+        return Ok(());
+    }
+    let error = model
+        .fault("no Stable Diffusion checkpoint")
+        .expected("tensors under model.diffusion_model.input_blocks");
+    if model.names().len() == 0 {
+        return Err(error.found("a file without tensors").hint("fetch the file again"));
+    }
+    let sign = SIGNS.iter().find(|sign| name_with(model, sign.parts).is_some());
+    Err(match sign {
+        Some(sign) => error.found(sign.what).hint(sign.hint),
+        None if model.has("input_blocks.0.0.weight") => error.found("a UNet alone").hint(FULL),
+        None => error.found(examples(model)).hint(FULL),
+    })
+}
+
+fn name_with<'a>(model: &'a Checkpoint, parts: &[&str]) -> Option<&'a str> {
+    model.names().find(|name| parts.iter().any(|part| name.contains(part)))
+}
+
+/// The first names, so that the reader can tell what the file is.
+fn examples(model: &Checkpoint) -> String {
+    let names: Vec<&str> = model.names().take(3).collect();
+    format!("{} tensors such as {}", model.names().len(), names.join(", "))
+}

@@ -1,0 +1,247 @@
+//! Guidance: several predictions of the network combined linearly in denoised space.
+//!
+//! A step is a list of rows (picture × conditioning entry × perturbation). The [`Network`]
+//! evaluates rows in whatever portions it likes; [`Guided`] combines their results in a canonical
+//! order, so that neither the portions nor the order of entries can change a bit of the result.
+//!
+//! CFG:  R = D_u + (D_c - D_u) · cfg
+//! SAG:  R + (D_g - S) · scale, with D_g = D_u blurred where attention is high, and S the
+//!       prediction for D_g under the same noise (Hong et al. 2022, arXiv 2210.00939).
+
+pub mod entry;
+pub mod sag;
+mod weighted;
+
+use std::cmp::Ordering;
+
+pub use entry::{Area, Conditioning, Entry};
+pub use sag::Sag;
+use weighted::Weighted;
+
+use crate::latent::Latent;
+use crate::sampler::{Denoised, Denoiser, Discrete};
+use crate::{Error, Result};
+
+/// One evaluation of the network: a picture under one entry.
+#[derive(Debug, Clone)]
+pub struct Row<'a> {
+    /// The conditioning.
+    pub entry: &'a Entry,
+    /// The noisy latent of one picture, cropped to the entry's area.
+    pub x: Latent,
+    /// Its noise level.
+    pub sigma: f32,
+    /// Whether the column sums of the middle block's self-attention are wanted.
+    pub record: bool,
+}
+
+/// What the network says of a row.
+#[derive(Debug, Clone)]
+pub struct RowResult {
+    /// The prediction of the picture under the noise, of the row's shape.
+    pub denoised: Latent,
+    /// The column sums, if they were wanted.
+    pub columns: Option<Columns>,
+}
+
+/// Attention received at each position of the middle block's map; the mean over positions is 1.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Columns {
+    /// True height of the map.
+    pub height: usize,
+    /// True width of the map.
+    pub width: usize,
+    /// `[height, width]`.
+    pub values: Vec<f32>,
+}
+
+/// A network that predicts rows.
+pub trait Network {
+    /// Predicts each row by itself: a result may depend on its row alone, not on its company.
+    ///
+    /// # Errors
+    /// Whatever stops the network.
+    fn predict(&mut self, rows: &[Row<'_>]) -> Result<Vec<RowResult>>;
+}
+
+/// A noisy latent's prediction under guidance, with all that led to it. Latents are of the
+/// input's shape.
+#[derive(Debug, Clone)]
+pub struct Evaluation {
+    /// Prediction with the prompt.
+    pub cond: Latent,
+    /// Prediction with the negative prompt, if it was evaluated.
+    pub uncond: Option<Latent>,
+    /// After classifier-free guidance.
+    pub cfg: Latent,
+    /// What SAG did, if it was active.
+    pub sag: Option<SagEvaluation>,
+    /// The result.
+    pub result: Latent,
+}
+
+/// The inner values of a SAG step.
+#[derive(Debug, Clone)]
+pub struct SagEvaluation {
+    /// Column sums, one for each picture and recorded entry, in canonical order of entries.
+    pub columns: Vec<Columns>,
+    /// 1 where the prediction is blurred, `[batch, height, width]`.
+    pub mask: Vec<u8>,
+    /// The prediction with the masked parts blurred.
+    pub degraded: Latent,
+    /// The same under the noise of the step: what the third row sees.
+    pub input: Latent,
+    /// The prediction for `input`.
+    pub sag: Latent,
+}
+
+/// A [`Network`] under guidance, as samplers want it.
+pub struct Guided<'a> {
+    network: &'a mut dyn Network,
+    positive: Vec<&'a Entry>,
+    negative: Vec<&'a Entry>,
+    cfg: f32,
+    sag: Sag,
+    /// Sigmas between which SAG acts.
+    window: (f32, f32),
+    discrete: &'a Discrete,
+}
+
+impl<'a> Guided<'a> {
+    /// Guides `network` by `conditioning`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if a setting is outside its range or a side
+    /// of the conditioning is empty.
+    pub fn new(
+        network: &'a mut dyn Network,
+        conditioning: &'a Conditioning,
+        discrete: &'a Discrete,
+        cfg: f32,
+        sag: Sag,
+    ) -> Result<Self> {
+        sag.check()?;
+        if !cfg.is_finite() {
+            return Err(Error::usage("the CFG scale must be a number").found(cfg.to_string()));
+        }
+        let sorted = |side: &'a [Entry], name: &str| {
+            if side.is_empty() {
+                return Err(Error::usage(format!("the {name} conditioning is empty"))
+                    .expected("at least one entry; an empty prompt is one"));
+            }
+            let mut entries: Vec<&Entry> = side.iter().collect();
+            entries.sort_by(|a, b| a.canonical_order(b));
+            Ok(entries)
+        };
+        let positive = sorted(&conditioning.positive, "positive")?;
+        let negative = sorted(&conditioning.negative, "negative")?;
+        let window = (discrete.percent_to_sigma(sag.start), discrete.percent_to_sigma(sag.end));
+        Ok(Self { network, positive, negative, cfg, sag, window, discrete })
+    }
+
+    /// Evaluates all rows of a step and combines them.
+    pub fn evaluate(&mut self, x: &Latent, sigma: f32) -> Result<Evaluation> {
+        let active = self.sag.acts_on(x) && sigma <= self.window.0 && sigma >= self.window.1;
+        let on_cond = active && self.cfg == 1.0 && self.sag.cond_at_cfg_1;
+        // At cfg 1 the negative has no weight; only SAG may need it.
+        let with_uncond = self.cfg != 1.0 || (active && !on_cond);
+        let positive = self.active(&self.positive, sigma);
+        let negative = if with_uncond { self.active(&self.negative, sigma) } else { Vec::new() };
+        if positive.is_empty() || (with_uncond && negative.is_empty()) {
+            return Err(Error::usage("no conditioning is active at this point of the sampling")
+                .at(format!("sigma {sigma}"))
+                .hint("let the timestep ranges of the entries cover all of the sampling"));
+        }
+        // One list for both sides lets the network compute them together.
+        let mut rows = rows(&positive, x, sigma, active && on_cond);
+        rows.extend(self::rows(&negative, x, sigma, active && !on_cond));
+        let results = self.predict(&rows)?;
+        let (cond_results, uncond_results) = results.split_at(positive.len() * x.batch());
+
+        let cond = Weighted::new(&positive, x).denoised(cond_results);
+        let uncond = with_uncond.then(|| Weighted::new(&negative, x).denoised(uncond_results));
+        let cfg = match &uncond {
+            Some(uncond) => uncond.zip(&cond, |u, c| u + (c - u) * self.cfg),
+            None => cond.clone(),
+        };
+        let sag = if active {
+            let (entries, results) =
+                if on_cond { (&positive, cond_results) } else { (&negative, uncond_results) };
+            let base = uncond.as_ref().unwrap_or(&cond);
+            self.sag_step(x, sigma, base, entries, results)?
+        } else {
+            None
+        };
+        let result = match &sag {
+            Some(s) => {
+                let pull = s.degraded.zip(&s.sag, |g, s| g - s);
+                cfg.zip(&pull, |r, d| r + d * self.sag.scale)
+            }
+            None => cfg.clone(),
+        };
+        Ok(Evaluation { cond, uncond, cfg, sag, result })
+    }
+
+    /// The third row: blur where attention is high, keep the noise, predict again.
+    fn sag_step(
+        &mut self,
+        x: &Latent,
+        sigma: f32,
+        base: &Latent,
+        entries: &[&Entry],
+        results: &[RowResult],
+    ) -> Result<Option<SagEvaluation>> {
+        let missing = || Error::internal("the network recorded no attention");
+        let columns: Vec<Columns> =
+            results.iter().map(|r| r.columns.clone().ok_or_else(missing)).collect::<Result<_>>()?;
+        // A map of one position has nothing that stands out.
+        if columns.iter().all(|c| c.values.len() == 1) {
+            return Ok(None);
+        }
+        let scores = Weighted::new(entries, x).scores(&columns);
+        let mask: Vec<u8> = scores.iter().map(|s| u8::from(*s > self.sag.threshold)).collect();
+        let degraded = sag::degrade(base, &mask, self.sag.blur_sigma);
+        let input = Latent::combine(&[(1.0, &degraded), (1.0, x), (-1.0, base)]);
+        let results = self.predict(&rows(entries, &input, sigma, false))?;
+        let sag = Weighted::new(entries, x).denoised(&results);
+        Ok(Some(SagEvaluation { columns, mask, degraded, input, sag }))
+    }
+
+    fn predict(&mut self, rows: &[Row<'_>]) -> Result<Vec<RowResult>> {
+        let results = self.network.predict(rows)?;
+        if results.len() != rows.len() {
+            return Err(Error::internal("the network lost a row"));
+        }
+        Ok(results)
+    }
+
+    /// Entries whose range of sampling holds `sigma`.
+    fn active(&self, entries: &[&'a Entry], sigma: f32) -> Vec<&'a Entry> {
+        let inside = |e: &&Entry| {
+            sigma <= self.discrete.percent_to_sigma(e.start) && sigma >= self.discrete.percent_to_sigma(e.end)
+        };
+        entries.iter().copied().filter(inside).collect()
+    }
+}
+
+impl Denoiser for Guided<'_> {
+    fn denoise(&mut self, x: &Latent, sigma: f32) -> Result<Denoised> {
+        let e = self.evaluate(x, sigma)?;
+        Ok(Denoised { denoised: e.result, uncond: e.uncond })
+    }
+}
+
+/// All rows of a side: entry by entry, picture by picture.
+fn rows<'e>(entries: &[&'e Entry], x: &Latent, sigma: f32, record: bool) -> Vec<Row<'e>> {
+    let of_entry = |entry: &&'e Entry| {
+        let entry = *entry;
+        let area = entry.area_in(x);
+        (0..x.batch()).map(move |i| Row { entry, x: area.crop(&x.row(i)), sigma, record }).collect::<Vec<_>>()
+    };
+    entries.iter().flat_map(of_entry).collect()
+}
+
+/// Order of two lists of f32 by their bits: a total order that any two machines agree on.
+fn order_of_bits(a: &[f32], b: &[f32]) -> Ordering {
+    a.iter().map(|v| v.to_bits()).cmp(b.iter().map(|v| v.to_bits()))
+}

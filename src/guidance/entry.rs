@@ -1,0 +1,135 @@
+//! What a prediction is conditioned on: text, and where and when it counts.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use super::order_of_bits;
+use crate::latent::Latent;
+
+/// One conditioning entry: a text with a place, a time and a weight.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// The text encoder's result, `[tokens, channels]`.
+    pub context: Arc<Vec<f32>>,
+    /// Number of tokens.
+    pub tokens: usize,
+    /// Extra conditioning vector of the networks that have one.
+    pub vector: Option<Arc<Vec<f32>>>,
+    /// Where it counts; everywhere if None.
+    pub area: Option<Area>,
+    /// How much it counts at each latent cell, `[height, width]`; 1 if None.
+    pub mask: Option<Arc<Vec<f32>>>,
+    /// Factor on the weight.
+    pub strength: f32,
+    /// Part of the sampling from which it counts, 0 to 1.
+    pub start: f64,
+    /// Part of the sampling up to which it counts, 0 to 1.
+    pub end: f64,
+}
+
+/// Both sides of classifier-free guidance.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Conditioning {
+    /// What the picture shall be; the order has no meaning.
+    pub positive: Vec<Entry>,
+    /// What it shall not be; the order has no meaning.
+    pub negative: Vec<Entry>,
+}
+
+/// A rectangle of latent cells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Area {
+    /// First row.
+    pub y: usize,
+    /// First column.
+    pub x: usize,
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+}
+
+impl Entry {
+    /// A text that counts everywhere and always. `context` is `[tokens, channels]`.
+    pub fn new(context: Vec<f32>, tokens: usize) -> Self {
+        Self {
+            context: Arc::new(context),
+            tokens,
+            vector: None,
+            area: None,
+            mask: None,
+            strength: 1.0,
+            start: 0.0,
+            end: 1.0,
+        }
+    }
+
+    /// The entry's rectangle, cut to the latent.
+    pub(super) fn area_in(&self, x: &Latent) -> Area {
+        let whole = Area { y: 0, x: 0, height: x.height(), width: x.width() };
+        self.area.map_or(whole, |a| {
+            let (y, left) = (a.y.min(x.height() - 1), a.x.min(x.width() - 1));
+            let height = a.height.clamp(1, x.height() - y);
+            Area { y, x: left, height, width: a.width.clamp(1, x.width() - left) }
+        })
+    }
+
+    /// The weight of each cell of `area`, `[height, width]`. Edges of a rectangle inside the
+    /// latent fade linearly over up to 8 cells, as in ComfyUI, unless a mask draws its own.
+    pub(super) fn weights(&self, area: Area, x: &Latent) -> Vec<f32> {
+        let mut weights = vec![self.strength; area.height * area.width];
+        if let Some(mask) = &self.mask {
+            for (i, w) in weights.iter_mut().enumerate() {
+                let (y, column) = (area.y + i / area.width, area.x + i % area.width);
+                *w *= mask.get(y * x.width() + column).copied().unwrap_or(0.0);
+            }
+            return weights;
+        }
+        if self.area.is_none() {
+            return weights;
+        }
+        let fade = |at: usize, first: usize, len: usize, full: usize| {
+            let over = (len / 4).min(8);
+            let step = |t: usize| if t < over { (1.0 / over as f32) * (t + 1) as f32 } else { 1.0 };
+            let before = if first != 0 { step(at) } else { 1.0 };
+            before * if first + len < full { step(len - 1 - at) } else { 1.0 }
+        };
+        for (i, w) in weights.iter_mut().enumerate() {
+            *w *= fade(i / area.width, area.y, area.height, x.height());
+            *w *= fade(i % area.width, area.x, area.width, x.width());
+        }
+        weights
+    }
+
+    /// A total order of entries by their content: sums over entries run in this order, whatever
+    /// the order in which they were given.
+    pub(super) fn canonical_order(&self, other: &Self) -> Ordering {
+        let bits = |v: &Option<Arc<Vec<f32>>>| v.as_ref().map_or(Vec::new(), |v| v.to_vec());
+        order_of_bits(&self.context, &other.context)
+            .then_with(|| order_of_bits(&bits(&self.vector), &bits(&other.vector)))
+            .then_with(|| self.area.cmp(&other.area))
+            .then_with(|| order_of_bits(&bits(&self.mask), &bits(&other.mask)))
+            .then_with(|| self.strength.total_cmp(&other.strength))
+            .then_with(|| self.start.total_cmp(&other.start))
+            .then_with(|| self.end.total_cmp(&other.end))
+    }
+}
+
+impl Area {
+    /// The part of a single picture's latent inside the rectangle.
+    pub(super) fn crop(&self, x: &Latent) -> Latent {
+        let [_, channels, height, width] = x.shape();
+        if (self.height, self.width) == (height, width) {
+            return x.clone();
+        }
+        let mut out = Latent::zeros(1, channels, self.height, self.width);
+        for c in 0..channels {
+            for y in 0..self.height {
+                let from = (c * height + self.y + y) * width + self.x;
+                let to = (c * self.height + y) * self.width;
+                out.data_mut()[to..to + self.width].copy_from_slice(&x.data()[from..from + self.width]);
+            }
+        }
+        out
+    }
+}

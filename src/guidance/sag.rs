@@ -1,0 +1,141 @@
+//! Self-Attention Guidance on the host: settings, mask and blur.
+//!
+//! The network gives column sums c\[j\] = Σ_i mean_h P\[h, i, j\] of the middle block's first
+//! self-attention, at its true size. Their mean is 1; positions above the threshold are blurred.
+
+use crate::latent::Latent;
+use crate::{Error, Result};
+
+/// Taps on each side of the blur's centre: the kernel is 9×9 whatever its width.
+const REACH: usize = 4;
+
+/// Settings of Self-Attention Guidance. The defaults are those of ComfyUI's node.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sag {
+    /// Strength, -2 to 5. 0 turns SAG off, and no third row is computed.
+    pub scale: f32,
+    /// Standard deviation of the blur in latent cells, 0 to 10. 0 turns SAG off as well.
+    pub blur_sigma: f32,
+    /// Positions whose column sum is above this are blurred; 1 is the mean.
+    pub threshold: f32,
+    /// Part of the sampling from which SAG acts, 0 to 1.
+    pub start: f64,
+    /// Part of the sampling up to which SAG acts, 0 to 1.
+    pub end: f64,
+    /// At CFG scale 1, listen to the conditional prediction and leave the unconditional one out:
+    /// two rows a picture instead of three.
+    pub cond_at_cfg_1: bool,
+}
+
+impl Default for Sag {
+    fn default() -> Self {
+        Self { scale: 0.5, blur_sigma: 2.0, threshold: 1.0, start: 0.0, end: 1.0, cond_at_cfg_1: false }
+    }
+}
+
+impl Sag {
+    /// No SAG.
+    pub fn off() -> Self {
+        Self { scale: 0.0, ..Self::default() }
+    }
+
+    /// Whether SAG can have any effect at some point of a sampling.
+    pub fn is_on(&self) -> bool {
+        self.scale != 0.0 && self.blur_sigma != 0.0
+    }
+
+    /// Whether SAG can act on latents of this size: its blur reflects four cells at each edge.
+    pub(super) fn acts_on(&self, x: &Latent) -> bool {
+        self.is_on() && x.height().min(x.width()) > REACH
+    }
+
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage), naming the setting and its range.
+    pub fn check(&self) -> Result<()> {
+        let inside = |name: &str, value: f64, from: f64, to: f64| {
+            if (from..=to).contains(&value) {
+                return Ok(());
+            }
+            Err(Error::usage(format!("the {name} is outside its range"))
+                .expected(format!("{from} to {to}"))
+                .found(value.to_string()))
+        };
+        inside("SAG scale", self.scale.into(), -2.0, 5.0)?;
+        inside("SAG blur sigma", self.blur_sigma.into(), 0.0, 10.0)?;
+        inside("SAG threshold", self.threshold.into(), 0.0, f64::from(f32::MAX))?;
+        inside("SAG start", self.start, 0.0, 1.0)?;
+        inside("SAG end", self.end, 0.0, 1.0)
+    }
+}
+
+/// The position of a map of `size` that stands for cell `at` of `full`: nearest, as PyTorch's
+/// `interpolate` computes it in f32.
+pub fn nearest(at: usize, size: usize, full: usize) -> usize {
+    let position = at as f32 * (size as f32 / full as f32);
+    (position as usize).min(size - 1)
+}
+
+/// `x` with the cells blurred where `mask` `[batch, height, width]` is 1.
+pub fn degrade(x: &Latent, mask: &[u8], blur_sigma: f32) -> Latent {
+    let mut out = blur(x, blur_sigma);
+    let [_, channels, height, width] = x.shape();
+    let plane = height * width;
+    for image in 0..x.batch() {
+        let mask = &mask[image * plane..][..plane];
+        let kept = x.image(image);
+        for c in 0..channels {
+            let blurred = &mut out.image_mut(image)[c * plane..][..plane];
+            for ((b, m), k) in blurred.iter_mut().zip(mask).zip(&kept[c * plane..]) {
+                if *m == 0 {
+                    *b = *k;
+                }
+            }
+        }
+    }
+    out
+}
+
+/// Gaussian blur of each channel, 9 taps each way, edges reflected without repeating them.
+/// `sigma` 0 returns `x`. Sides must be longer than 4 cells.
+pub fn blur(x: &Latent, sigma: f32) -> Latent {
+    if sigma == 0.0 {
+        return x.clone();
+    }
+    let kernel = kernel(sigma);
+    let [_, _, height, width] = x.shape();
+    let mut out = x.clone();
+    let mut across = vec![0.0f32; height * width];
+    for plane in out.data_mut().chunks_exact_mut(height * width) {
+        for (i, a) in across.iter_mut().enumerate() {
+            let (line, at) = (i / width, i % width);
+            *a = tap(&kernel, at, width, |k| plane[line * width + k]);
+        }
+        for (i, p) in plane.iter_mut().enumerate() {
+            let (at, column) = (i / width, i % width);
+            *p = tap(&kernel, at, height, |k| across[k * width + column]);
+        }
+    }
+    out
+}
+
+/// w_k ∝ exp(-½ (k/σ)²), k = -4..4, normalised over the nine taps.
+fn kernel(sigma: f32) -> [f32; 2 * REACH + 1] {
+    let mut w = std::array::from_fn(|i| {
+        let k = (i as f32 - REACH as f32) / sigma;
+        (-0.5 * k * k).exp()
+    });
+    let sum: f32 = w.iter().sum();
+    w.iter_mut().for_each(|v| *v /= sum);
+    w
+}
+
+fn tap(kernel: &[f32; 2 * REACH + 1], at: usize, len: usize, value: impl Fn(usize) -> f32) -> f32 {
+    let reflect = |i: isize| {
+        let last = len as isize - 1;
+        let i = i.abs();
+        (if i > last { 2 * last - i } else { i }) as usize
+    };
+    kernel.iter().enumerate().map(|(k, w)| w * value(reflect(at as isize + k as isize - REACH as isize))).sum()
+}

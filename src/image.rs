@@ -1,0 +1,40 @@
+//! Pictures: 8-bit RGB, to and from the network's -1..1, and PNG files.
+
+pub mod png;
+pub mod preview;
+
+use crate::{Error, ErrorKind, Result};
+
+/// An 8-bit RGB picture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Picture {
+    /// Columns.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// `[height, width, 3]`.
+    pub rgb: Vec<u8>,
+}
+
+impl Picture {
+    /// From the VAE's values `[height, width, 3]`: 255 · clamp((v + 1) / 2, 0, 1), truncated as
+    /// ComfyUI does.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NonFinite`] if a value is NaN or infinite: it would be a black pixel.
+    pub fn from_decoded(height: usize, width: usize, values: &[f32]) -> Result<Self> {
+        if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+            return Err(Error::new(ErrorKind::NonFinite, "the decoded picture is not finite")
+                .at(format!("pixel {}, {}", at / 3 % width, at / 3 / width))
+                .found(values[at].to_string())
+                .hint("use --precision f32"));
+        }
+        let byte = |v: &f32| (255.0 * ((v + 1.0) / 2.0).clamp(0.0, 1.0)) as u8;
+        Ok(Self { width, height, rgb: values.iter().map(byte).collect() })
+    }
+
+    /// To the VAE's values in -1..1, `[height, width, 3]`.
+    pub fn to_values(&self) -> Vec<f32> {
+        self.rgb.iter().map(|v| f32::from(*v) / 255.0 * 2.0 - 1.0).collect()
+    }
+}

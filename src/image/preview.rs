@@ -1,0 +1,26 @@
+//! A rough picture of a latent without the VAE: each RGB channel a linear function of the four
+//! latent channels, one pixel a cell.
+
+use super::Picture;
+use crate::latent::Latent;
+
+/// RGB of each latent channel, then the offset.
+pub type Factors = [[f32; 3]; 5];
+
+/// For the VAE of SD 1.x and 2.x.
+pub const SD1: Factors =
+    [[0.298, 0.207, 0.208], [0.187, 0.286, 0.173], [-0.158, 0.189, 0.264], [-0.184, -0.271, -0.473], [0.0; 3]];
+
+/// The first picture of `latent`, which is in the UNet's scale.
+pub fn preview(latent: &Latent, factors: &Factors) -> Picture {
+    let [_, channels, height, width] = latent.shape();
+    let values = latent.image(0);
+    let mut rgb = Vec::with_capacity(height * width * 3);
+    for at in 0..height * width {
+        for k in 0..3 {
+            let sum: f32 = (0..channels.min(4)).map(|c| values[c * height * width + at] * factors[c][k]).sum();
+            rgb.push((127.5 * (sum + factors[4][k] + 1.0)).clamp(0.0, 255.0) as u8);
+        }
+    }
+    Picture { width, height, rgb }
+}

@@ -1,0 +1,251 @@
+//! What network a checkpoint holds, from the names and shapes of its tensors alone.
+//!
+//! Nothing is looked up by a model's name: sizes are read off the weights, so that any network of
+//! the family runs, including small ones. Where two weights disagree, that is an error here and
+//! not a wrong picture later.
+
+mod text;
+mod unet;
+mod vae;
+
+use std::fmt;
+
+use crate::checkpoint::{Checkpoint, refuse_foreign};
+use crate::{Error, Result};
+
+pub use text::{Activation, TextConfig, Tower};
+pub use unet::{Heads, InputBlock, MiddleBlock, OutputBlock, UNET, UnetConfig};
+pub use vae::{VAE, VaeConfig};
+
+/// The generation of Stable Diffusion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Family {
+    /// 1.x: CLIP ViT-L text encoder, 8 attention heads everywhere.
+    Sd1,
+    /// 2.x: OpenCLIP ViT-H text encoder, heads of 64 channels.
+    Sd2,
+    /// XL: CLIP ViT-L and OpenCLIP ViT-bigG, size and pooled-text conditioning.
+    Sdxl,
+}
+
+/// What the UNet takes besides a noisy latent and a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Variant {
+    /// Nothing: text to image.
+    Base,
+    /// 9 input channels: latent, mask, masked image.
+    Inpainting,
+    /// 8 input channels: latent, image to be edited (InstructPix2Pix).
+    Edit,
+    /// 5 input channels: latent, depth map.
+    Depth,
+    /// 7 input channels: latent, small image.
+    Upscaler,
+    /// SDXL's second stage: OpenCLIP ViT-bigG alone, with an aesthetic score.
+    Refiner,
+    /// SD2 with an image embedding beside the prompt.
+    Unclip,
+}
+
+/// What the UNet's output means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Prediction {
+    /// The noise, ε.
+    Eps,
+    /// The velocity, v = α ε − σ x₀ (Salimans and Ho, 2022).
+    V,
+}
+
+/// All that the graph builders need to know of a checkpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelConfig {
+    /// Generation.
+    pub family: Family,
+    /// Kind of UNet input.
+    pub variant: Variant,
+    /// Meaning of the UNet's output. May be overridden where the user knows better.
+    pub prediction: Prediction,
+    /// What a VAE latent is multiplied by to have a variance near 1 for the UNet.
+    pub latent_scale: f32,
+    /// The denoising network.
+    pub unet: UnetConfig,
+    /// The autoencoder between pictures and latents.
+    pub vae: VaeConfig,
+    /// Text encoders, in the order in which their outputs are concatenated; never empty.
+    pub text: Vec<TextConfig>,
+}
+
+impl ModelConfig {
+    /// Infers the configuration of a checkpoint in the original single-file layout. Tensors that
+    /// belong to no network (`position_ids`, `betas`, `model_ema.*`, …) are ignored.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Model`](crate::ErrorKind::Model) if a part is missing, parts do not fit
+    /// together, or the file is another kind of model; the message names the tensor.
+    pub fn infer(model: &Checkpoint) -> Result<Self> {
+        refuse_foreign(model)?;
+        let unet = UnetConfig::infer(model)?;
+        let text = TextConfig::infer_all(model)?;
+        let vae = VaeConfig::infer(model)?;
+        let family = family_of(&text);
+        let variant = variant_of(model, family, &unet, &text)?;
+        check_fit(model, family, variant, &unet, &vae, &text)?;
+        let latent_scale = match family {
+            Family::Sd1 | Family::Sd2 => 0.18215,
+            Family::Sdxl => 0.13025,
+        };
+        let prediction = prediction_of(model, family, &unet)?;
+        Ok(Self { family, variant, prediction, latent_scale, unet, vae, text })
+    }
+
+    /// Pixels per latent cell, in each direction.
+    pub fn latent_cell(&self) -> usize {
+        self.vae.scale()
+    }
+}
+
+fn family_of(text: &[TextConfig]) -> Family {
+    match text.first().map(|t| t.tower) {
+        Some(Tower::H) => Family::Sd2,
+        Some(Tower::G) => Family::Sdxl,
+        _ if text.len() > 1 => Family::Sdxl,
+        _ => Family::Sd1,
+    }
+}
+
+fn variant_of(model: &Checkpoint, family: Family, unet: &UnetConfig, text: &[TextConfig]) -> Result<Variant> {
+    Ok(match unet.in_channels {
+        4 if family == Family::Sdxl && text.len() == 1 => Variant::Refiner,
+        4 if family == Family::Sd2 && unet.adm_in_channels.is_some() => Variant::Unclip,
+        4 => Variant::Base,
+        5 => Variant::Depth,
+        7 => Variant::Upscaler,
+        8 => Variant::Edit,
+        9 => Variant::Inpainting,
+        n => {
+            return Err(model
+                .fault("a UNet with an unknown kind of input")
+                .at(format!("{UNET}input_blocks.0.0.weight"))
+                .expected("4, 5, 7, 8 or 9 channels")
+                .found(n.to_string())
+                .hint("pass a text-to-image checkpoint"));
+        }
+    })
+}
+
+/// The parts of a checkpoint were trained together; a file whose parts do not fit was put
+/// together from several models.
+fn check_fit(
+    model: &Checkpoint,
+    family: Family,
+    variant: Variant,
+    unet: &UnetConfig,
+    vae: &VaeConfig,
+    text: &[TextConfig],
+) -> Result<()> {
+    let unfit = |what: &str, expected: String, found: String| -> Result<()> {
+        Err(misfit(model, what).expected(expected).found(found))
+    };
+    let width: usize = text.iter().map(|t| t.width).sum();
+    if unet.context_dim != width {
+        let expected = format!("{} values per token for the UNet's cross-attention", unet.context_dim);
+        return unfit("text encoder and UNet do not fit", expected, format!("{width} from the text encoder"));
+    }
+    if unet.out_channels != vae.latent_channels {
+        let expected = format!("{} latent channels for the VAE", vae.latent_channels);
+        return unfit("UNet and VAE do not fit", expected, format!("{} from the UNet", unet.out_channels));
+    }
+    if unet.use_linear_in_transformer != (family != Family::Sd1) {
+        let kind = |linear| if linear { "matrices" } else { "1×1 convolutions" };
+        let expected = format!("{} around the transformers, as in {family}", kind(family != Family::Sd1));
+        return unfit(
+            "text encoder and UNet are of different families",
+            expected,
+            kind(family == Family::Sd1).into(),
+        );
+    }
+    // Besides the pooled text: sizes of 256 values each. The refiner has an aesthetic score
+    // where the base model has the target's height and width.
+    let sizes = 256 * if variant == Variant::Refiner { 5 } else { 6 };
+    let adm = match (family, variant) {
+        (Family::Sdxl, _) => text.last().and_then(|t| t.projection).map(|pooled| pooled + sizes),
+        (_, Variant::Unclip | Variant::Upscaler) => unet.adm_in_channels,
+        _ => None,
+    };
+    if unet.adm_in_channels != adm {
+        let show = |n: Option<usize>| n.map_or("none".into(), |n| format!("{n} values"));
+        return unfit(
+            "the UNet's extra conditioning does not fit",
+            show(adm),
+            format!("{} in {UNET}label_emb.0.0.weight", show(unet.adm_in_channels)),
+        );
+    }
+    Ok(())
+}
+
+fn misfit(model: &Checkpoint, what: &str) -> Error {
+    model.fault(what).hint("the file was put together from different models: use an unmodified checkpoint")
+}
+
+/// SD1 and SDXL predict ε unless an SDXL file is marked otherwise. Both kinds of SD2 have the
+/// same shapes; as ComfyUI does, they are told apart by a bias that training on v leaves larger.
+fn prediction_of(model: &Checkpoint, family: Family, unet: &UnetConfig) -> Result<Prediction> {
+    const LIMIT: f64 = 0.09;
+    let tell_tale = format!("{UNET}output_blocks.11.1.transformer_blocks.0.norm1.bias");
+    let is_v = match family {
+        Family::Sd1 => false,
+        Family::Sdxl => model.has("v_pred"),
+        // SD2's inpainting and depth models predict ε.
+        Family::Sd2 if unet.in_channels != 4 => false,
+        Family::Sd2 => match model.dims::<1>(&tell_tale) {
+            Ok(shape) => standard_deviation(&model.read_f32(&tell_tale, &shape)?) > LIMIT,
+            // A smaller network has no block 11: its author can only say it.
+            Err(_) => model.metadata().get("modelspec.prediction_type").is_some_and(|p| p.starts_with('v')),
+        },
+    };
+    Ok(if is_v { Prediction::V } else { Prediction::Eps })
+}
+
+/// With n − 1, as PyTorch's `std`.
+fn standard_deviation(values: &[f32]) -> f64 {
+    let n = values.len() as f64;
+    let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
+    let squares: f64 = values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum();
+    (squares / (n - 1.0)).sqrt()
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Family::Sd1 => "SD 1",
+            Family::Sd2 => "SD 2",
+            Family::Sdxl => "SDXL",
+        })
+    }
+}
+
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Variant::Base => "text to image",
+            Variant::Inpainting => "inpainting",
+            Variant::Edit => "image editing",
+            Variant::Depth => "depth to image",
+            Variant::Upscaler => "upscaler",
+            Variant::Refiner => "refiner",
+            Variant::Unclip => "unCLIP",
+        })
+    }
+}
+
+impl fmt::Display for Prediction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Prediction::Eps => "eps",
+            Prediction::V => "v",
+        })
+    }
+}

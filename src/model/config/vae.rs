@@ -1,0 +1,126 @@
+//! The autoencoder between pictures and latents.
+
+use super::unet::{NORM_GROUPS, conv3x3, expect, indivisible};
+use crate::Result;
+use crate::checkpoint::Checkpoint;
+
+/// Prefix of the VAE's tensors.
+pub const VAE: &str = "first_stage_model.";
+
+/// The AutoencoderKL of latent diffusion: `encoder`, `quant_conv`, `post_quant_conv`, `decoder`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VaeConfig {
+    /// Channels of a picture.
+    pub image_channels: usize,
+    /// Channels of the encoder's first convolution (128).
+    pub channels: usize,
+    /// Channels of each level, from full resolution down. `encoder.down.0` and `decoder.up.0` are
+    /// the full resolution; every level but the last halves (or, going up, doubles) the sides.
+    pub level_channels: Vec<usize>,
+    /// Residual blocks of each encoder level; the decoder's levels have one more.
+    pub res_blocks: usize,
+    /// Channels of the encoder's mean and of the decoder's input.
+    pub z_channels: usize,
+    /// Channels of a latent, between `quant_conv` and `post_quant_conv`.
+    pub latent_channels: usize,
+}
+
+impl VaeConfig {
+    /// Pixels per latent cell, in each direction (8).
+    pub fn scale(&self) -> usize {
+        1 << (self.level_channels.len() - 1)
+    }
+
+    /// `level_channels` as multiples of `channels`, rounded down.
+    pub fn channel_mult(&self) -> Vec<usize> {
+        self.level_channels.iter().map(|c| c / self.channels).collect()
+    }
+
+    /// Reads the network off a checkpoint's names and shapes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Model`](crate::ErrorKind::Model) if a tensor is missing, encoder and decoder
+    /// do not fit, or the network has attention outside its middle.
+    pub fn infer(model: &Checkpoint) -> Result<Self> {
+        let first = format!("{VAE}encoder.conv_in.weight");
+        let (channels, image_channels) = conv3x3(model, &first)?;
+        expect(model, "image channels", 3, image_channels, &first)?;
+        let levels = level_count(model)?;
+        let res_blocks = model.count(&format!("{VAE}encoder.down.0.block."))?;
+        let mut level_channels = Vec::with_capacity(levels);
+        let mut width = channels;
+        for level in 0..levels {
+            width = down_level(model, level, width, res_blocks)?;
+            level_channels.push(width);
+        }
+        let (top, z_channels) = conv3x3(model, &format!("{VAE}decoder.conv_in.weight"))?;
+        expect(model, "channels, as in the encoder", width, top, &format!("{VAE}decoder.conv_in"))?;
+        for level in (0..levels).rev() {
+            up_level(model, level, level_channels[level], res_blocks)?;
+        }
+        let latent_channels = latent_channels(model, z_channels)?;
+        Ok(Self { image_channels, channels, level_channels, res_blocks, z_channels, latent_channels })
+    }
+}
+
+/// Levels of the encoder, as many as the decoder's. Attention outside the middle is refused: no
+/// Stable Diffusion has it, and skipping it would give wrong pictures.
+fn level_count(model: &Checkpoint) -> Result<usize> {
+    let (down, up) = (format!("{VAE}encoder.down."), format!("{VAE}decoder.up."));
+    let levels = model.count(&down)?;
+    expect(model, "levels, as in the encoder", levels, model.count(&up)?, &up)?;
+    // Four everywhere so far; the side of a picture is divided by 2 to the power of this.
+    if !(1..=8).contains(&levels) {
+        return Err(model
+            .fault("the VAE has an impossible number of levels")
+            .at(down)
+            .expected("1 to 8")
+            .found(levels.to_string())
+            .hint("pass a complete checkpoint (UNet, VAE and text encoder in one file)"));
+    }
+    match model.names_under(&down).chain(model.names_under(&up)).find(|name| name.contains(".attn.")) {
+        None => Ok(levels),
+        Some(name) => Err(model
+            .fault("the VAE has attention outside its middle block")
+            .at(name)
+            .hint("pass a checkpoint with a Stable Diffusion VAE")),
+    }
+}
+
+/// Checks a level of the encoder on `width` channels; returns its output channels.
+fn down_level(model: &Checkpoint, level: usize, width: usize, res_blocks: usize) -> Result<usize> {
+    let path = format!("{VAE}encoder.down.{level}.block.");
+    expect(model, "residual blocks", res_blocks, model.count(&path)?, &path)?;
+    let name = format!("{path}0.conv1.weight");
+    let (out, input) = conv3x3(model, &name)?;
+    expect(model, "input channels", width, input, &name)?;
+    match out % NORM_GROUPS {
+        0 => Ok(out),
+        _ => Err(indivisible(model, &name, out, NORM_GROUPS, "normalisation groups")),
+    }
+}
+
+/// Checks that a level of the decoder mirrors the encoder's.
+fn up_level(model: &Checkpoint, level: usize, width: usize, res_blocks: usize) -> Result<()> {
+    let path = format!("{VAE}decoder.up.{level}.block.");
+    expect(model, "residual blocks", res_blocks + 1, model.count(&path)?, &path)?;
+    let name = format!("{path}0.conv1.weight");
+    let (out, _) = conv3x3(model, &name)?;
+    expect(model, "output channels, as in the encoder", width, out, &name)
+}
+
+fn latent_channels(model: &Checkpoint, z_channels: usize) -> Result<usize> {
+    let (quant, post) = (format!("{VAE}quant_conv.weight"), format!("{VAE}post_quant_conv.weight"));
+    let [out, latent_channels, 1, 1] = model.dims(&post)? else {
+        return Err(model.misshapen(&post, "a 1×1 convolution", &model.dims::<4>(&post)?));
+    };
+    expect(model, "output channels, as the decoder's input", z_channels, out, &post)?;
+    // The encoder gives a mean and a log variance for each channel.
+    match model.dims(&quant)? {
+        found if found == [2 * latent_channels, 2 * z_channels, 1, 1] => Ok(latent_channels),
+        found => {
+            let expected = format!("{:?}", [2 * latent_channels, 2 * z_channels, 1, 1]);
+            Err(model.misshapen(&quant, expected, &found))
+        }
+    }
+}

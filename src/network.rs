@@ -1,0 +1,225 @@
+//! The UNet as a [`Network`]: rows in, denoised predictions out, in chunks that fit the memory.
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
+
+use crate::engine::{Arena, Engine, Prepared, Weights};
+use crate::graph::Graph;
+use crate::guidance::{Columns, Network, Row, RowResult};
+use crate::kernels::Precision;
+use crate::latent::Latent;
+use crate::model::Prediction;
+use crate::model::config::UnetConfig;
+use crate::model::unet::{self, COLUMNS};
+use crate::plan::chunk::{ChunkPolicy, rows_per_call};
+use crate::plan::{Options, Plan};
+use crate::sampler::Discrete;
+use crate::{Error, Result};
+
+/// What rows must share to be computed together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Kind {
+    /// Latent height and width.
+    pub size: (usize, usize),
+    /// Tokens of the conditioning.
+    pub tokens: usize,
+    /// Whether column sums are recorded.
+    pub record: bool,
+}
+
+/// The parts of a loaded UNet that a run needs.
+#[derive(Clone, Copy)]
+pub struct Unet<'a> {
+    /// The engine.
+    pub engine: &'a Engine,
+    /// Blocks and widths.
+    pub config: &'a UnetConfig,
+    /// On the device.
+    pub weights: &'a Weights,
+    /// Storage of activations and weights.
+    pub precision: Precision,
+    /// What the output means.
+    pub prediction: Prediction,
+    /// Timesteps of noise levels.
+    pub discrete: &'a Discrete,
+}
+
+impl Unet<'_> {
+    /// The graph for rows of `kind`.
+    pub fn graph(&self, kind: Kind) -> Result<Graph> {
+        let Kind { size, tokens, record } = kind;
+        unet::build(self.config, &unet::Options { size, tokens, record, trace: Vec::new() })
+    }
+
+    /// The plan of `graph` for a number of rows.
+    pub fn plan(&self, graph: &Graph, rows: usize) -> Result<Plan> {
+        let device = self.engine.gpu().capabilities();
+        Plan::new(graph, &Options { rows, precision: self.precision, device, guard: 0 })
+    }
+}
+
+/// Runs a UNet for one sampling.
+pub struct UnetNetwork<'a> {
+    unet: Unet<'a>,
+    policy: ChunkPolicy,
+    budget: Option<u64>,
+    cancel: &'a AtomicBool,
+    graphs: HashMap<Kind, Graph>,
+    ready: HashMap<(Kind, usize), Prepared>,
+    arena: Option<Arena>,
+    rows_done: usize,
+}
+
+impl<'a> UnetNetwork<'a> {
+    /// A network that computes rows by `policy` with an arena of at most `budget` bytes.
+    pub fn new(unet: Unet<'a>, policy: ChunkPolicy, budget: Option<u64>, cancel: &'a AtomicBool) -> Self {
+        let (graphs, ready) = (HashMap::new(), HashMap::new());
+        Self { unet, policy, budget, cancel, graphs, ready, arena: None, rows_done: 0 }
+    }
+
+    /// Rows computed so far.
+    pub fn rows_done(&self) -> usize {
+        self.rows_done
+    }
+
+    /// Bytes of the arena so far.
+    pub fn arena_bytes(&self) -> u64 {
+        self.arena.as_ref().map_or(0, Arena::bytes)
+    }
+
+    fn graph(&mut self, kind: Kind) -> Result<()> {
+        if !self.graphs.contains_key(&kind) {
+            let graph = self.unet.graph(kind)?;
+            self.graphs.insert(kind, graph);
+        }
+        Ok(())
+    }
+
+    /// Makes a plan ready, in the arena of the others if it fits, else in a larger one for all.
+    fn prepare(&mut self, kind: Kind, rows: usize) -> Result<()> {
+        if self.ready.contains_key(&(kind, rows)) {
+            return Ok(());
+        }
+        let plan = self.unet.plan(&self.graphs[&kind], rows)?;
+        let arena = match self.arena.take().filter(|a| a.holds(&plan)) {
+            Some(arena) => arena,
+            None => {
+                // What was bound to the old arena goes with it.
+                self.ready.clear();
+                self.unet.engine.arena(&plan)?
+            }
+        };
+        self.arena = Some(arena.clone());
+        let prepared = self.unet.engine.prepare(plan, self.unet.weights, &arena)?;
+        self.ready.insert((kind, rows), prepared);
+        Ok(())
+    }
+
+    fn chunk(&mut self, kind: Kind, rows: &[&Row<'_>]) -> Result<Vec<RowResult>> {
+        self.prepare(kind, rows.len())?;
+        let inputs = Inputs::new(&self.unet, rows);
+        let results = self.unet.engine.run(&self.ready[&(kind, rows.len())], &inputs.named(), self.cancel)?;
+        let named = |name: &str| {
+            results.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_slice())
+                .ok_or_else(|| Error::internal(format!("the UNet gave no {name}")))
+        };
+        let out = named("out")?;
+        let columns = if kind.record { Some(self.columns(kind, named(COLUMNS)?)?) } else { None };
+        let per_row = out.len() / rows.len();
+        self.rows_done += rows.len();
+        rows.iter()
+            .enumerate()
+            .map(|(i, row)| {
+                let denoised = self.denoised(row, &out[i * per_row..][..per_row]);
+                Ok(RowResult { denoised, columns: columns.as_ref().map(|c| c[i].clone()) })
+            })
+            .collect()
+    }
+
+    /// Column sums row by row, with the true size of the map from the graph.
+    fn columns(&self, kind: Kind, values: &[f32]) -> Result<Vec<Columns>> {
+        let graph = &self.graphs[&kind];
+        let tensor = graph.outputs().iter().find(|(n, _)| n == COLUMNS);
+        let (_, tensor) = tensor.ok_or_else(|| Error::internal("the graph records nothing"))?;
+        let shape = graph.shape(*tensor);
+        let of_row = |v: &[f32]| Columns { height: shape.height, width: shape.width, values: v.to_vec() };
+        Ok(values.chunks_exact(shape.positions()).map(of_row).collect())
+    }
+
+    /// The prediction of the picture from the network's output `[height, width, channels]`:
+    /// eps: x - σ·out; v: x / (σ² + 1) - out · σ / √(σ² + 1).
+    fn denoised(&self, row: &Row<'_>, out: &[f32]) -> Latent {
+        let [_, channels, height, width] = row.x.shape();
+        let sigma = row.sigma;
+        let (keep, take) = match self.unet.prediction {
+            Prediction::Eps => (1.0, sigma),
+            Prediction::V => (1.0 / (sigma * sigma + 1.0), sigma / (sigma * sigma + 1.0).sqrt()),
+        };
+        let mut denoised = row.x.clone();
+        for (i, d) in denoised.data_mut().iter_mut().enumerate() {
+            let (c, at) = (i / (height * width), i % (height * width));
+            *d = *d * keep - out[at * channels + c] * take;
+        }
+        denoised
+    }
+}
+
+impl Network for UnetNetwork<'_> {
+    fn predict(&mut self, rows: &[Row<'_>]) -> Result<Vec<RowResult>> {
+        let mut groups: Vec<(Kind, Vec<usize>)> = Vec::new();
+        for (i, row) in rows.iter().enumerate() {
+            let kind =
+                Kind { size: (row.x.height(), row.x.width()), tokens: row.entry.tokens, record: row.record };
+            match groups.iter_mut().find(|(k, _)| *k == kind) {
+                Some((_, members)) => members.push(i),
+                None => groups.push((kind, vec![i])),
+            }
+        }
+        let mut results: Vec<Option<RowResult>> = vec![None; rows.len()];
+        for (kind, members) in groups {
+            self.graph(kind)?;
+            let graph = &self.graphs[&kind];
+            let size = rows_per_call(self.policy, members.len(), self.budget, |n| self.unet.plan(graph, n))?;
+            for chunk in members.chunks(size) {
+                let part: Vec<&Row<'_>> = chunk.iter().map(|i| &rows[*i]).collect();
+                for (i, result) in chunk.iter().zip(self.chunk(kind, &part)?) {
+                    results[*i] = Some(result);
+                }
+            }
+        }
+        results.into_iter().map(|r| r.ok_or_else(|| Error::internal("a row was not computed"))).collect()
+    }
+}
+
+/// The inputs of a chunk, row after row.
+struct Inputs {
+    x: Vec<f32>,
+    time: Vec<f32>,
+    context: Vec<f32>,
+    vector: Vec<f32>,
+}
+
+impl Inputs {
+    fn new(unet: &Unet<'_>, rows: &[&Row<'_>]) -> Self {
+        let mut inputs = Inputs { x: Vec::new(), time: Vec::new(), context: Vec::new(), vector: Vec::new() };
+        for row in rows {
+            let [_, channels, height, width] = row.x.shape();
+            // eps and v alike: the network sees a picture of variance 1.
+            let scale = (row.sigma * row.sigma + 1.0).sqrt();
+            for at in 0..height * width {
+                inputs.x.extend((0..channels).map(|c| row.x.data()[c * height * width + at] / scale));
+            }
+            let timestep = unet.discrete.timestep(row.sigma);
+            inputs.time.extend(unet::time_embedding(timestep, unet.config.model_channels));
+            inputs.context.extend_from_slice(&row.entry.context);
+            if let Some(vector) = &row.entry.vector {
+                inputs.vector.extend_from_slice(vector);
+            }
+        }
+        inputs
+    }
+
+    fn named(&self) -> [(&str, &[f32]); 4] {
+        [("x", &self.x), ("time", &self.time), ("context", &self.context), ("y", &self.vector)]
+    }
+}

@@ -1,0 +1,321 @@
+//! The whole road: a checkpoint opened on a device, a request, pictures.
+//!
+//! [`Model::generate`] does all of it; [`Model::encode`], [`Model::sample`] and
+//! [`Model::decode`] are its parts, for those who guide or sample their own way.
+
+mod parts;
+mod request;
+
+use std::sync::atomic::AtomicBool;
+
+use crate::checkpoint::Checkpoint;
+use crate::engine::{Engine, Source, Weights};
+use crate::gpu::Gpu;
+use crate::graph::Graph;
+use crate::guidance::{Conditioning, Entry, Guided};
+use crate::image::{Picture, preview};
+use crate::kernels::Precision;
+use crate::latent::Latent;
+use crate::model::{Family, ModelConfig, Prediction, unet, vae};
+use crate::network::{Unet, UnetNetwork};
+use crate::plan::{Options, Plan};
+use crate::sampler::{self, Discrete, SampleOptions};
+use crate::text::encode::{Encoding, TextEncoder};
+use crate::text::{Tokenizer, clip};
+use crate::{Error, ErrorKind, Result};
+use parts::Parts;
+pub use request::{Event, Generated, Noise, Request, Sampling};
+
+/// How a model is opened.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ModelOptions {
+    /// Storage of activations and weights; None is f16 on GPUs and f32 on CPU drivers.
+    pub precision: Option<Precision>,
+    /// What the UNet's output means, where the file does not tell or tells wrong.
+    pub prediction: Option<Prediction>,
+}
+
+/// Memory for activations when the caller sets no budget. More rows at a time gain little once a
+/// device is busy.
+const DEFAULT_ARENA: u64 = 2 << 30;
+
+/// A checkpoint on a device. Weights are brought over when they are first needed.
+pub struct Model {
+    engine: Engine,
+    checkpoint: Checkpoint,
+    config: ModelConfig,
+    precision: Precision,
+    discrete: Discrete,
+    tokenizer: Tokenizer,
+    parts: Parts,
+}
+
+impl Model {
+    /// Opens `checkpoint` on `gpu`. Reads names and shapes only.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Model`] if the checkpoint holds no network that runs here.
+    pub fn new(gpu: Gpu, checkpoint: Checkpoint, options: ModelOptions) -> Result<Self> {
+        let mut config = ModelConfig::infer(&checkpoint)?;
+        if config.family != Family::Sd1 || config.unet.in_channels != 4 {
+            return Err(Error::new(ErrorKind::Model, "this kind of model is not supported yet")
+                .file(checkpoint.file())
+                .expected("an SD 1 text-to-image checkpoint")
+                .found(format!("{}, {}", config.family, config.variant)));
+        }
+        config.prediction = options.prediction.unwrap_or(config.prediction);
+        let precision = options.precision.unwrap_or(match gpu.capabilities().target {
+            crate::kernels::Target::Gpu => Precision::F16,
+            crate::kernels::Target::Cpu => Precision::F32,
+        });
+        Ok(Self {
+            engine: Engine::new(gpu)?,
+            checkpoint,
+            config,
+            precision,
+            discrete: Discrete::stable_diffusion(),
+            tokenizer: Tokenizer::new(),
+            parts: Parts::default(),
+        })
+    }
+
+    /// What the checkpoint holds.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The file.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// Storage of activations and weights.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// The engine and, through it, the device.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Noise levels and timesteps.
+    pub fn discrete(&self) -> &Discrete {
+        &self.discrete
+    }
+
+    /// Turns a prompt into pictures. `observe` hears of progress; setting `cancel` ends the work
+    /// within one submission to the device.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] for settings outside their range, [`ErrorKind::Cancelled`],
+    /// [`ErrorKind::NonFinite`] naming the step, or the device's.
+    pub fn generate(
+        &self,
+        request: &Request,
+        observe: &mut dyn FnMut(Event<'_>),
+        cancel: &AtomicBool,
+    ) -> Result<Generated> {
+        request.check()?;
+        observe(Event::Encoding);
+        let conditioning = Conditioning {
+            positive: vec![self.encode(&request.prompt, request.clip_skip, cancel)?],
+            negative: request
+                .negative_prompts()
+                .map(|n| self.encode(n, request.clip_skip, cancel))
+                .collect::<Result<_>>()?,
+        };
+        let latent = self.sample(&conditioning, &request.sampling()?, observe, cancel)?;
+        let pictures = self.decode(&latent, observe, cancel)?;
+        Ok(Generated { pictures, latent })
+    }
+
+    /// The conditioning entry of a prompt, by the family's rules. `clip_skip` 1 is the last layer.
+    pub fn encode(&self, prompt: &str, clip_skip: usize, cancel: &AtomicBool) -> Result<Entry> {
+        let options = clip::Options { skip: clip_skip, norm: true, pooled: false };
+        let encoding = self.encode_text(prompt, &options, cancel)?;
+        Ok(Entry::new(encoding.context, encoding.tokens))
+    }
+
+    /// The text encoder's own results for a prompt.
+    pub fn encode_text(&self, prompt: &str, options: &clip::Options, cancel: &AtomicBool) -> Result<Encoding> {
+        let config = self.config.text.first().ok_or_else(|| Error::internal("a model without a text encoder"))?;
+        let layers = config.layers;
+        if !(1..=layers).contains(&options.skip) {
+            return Err(Error::usage("no such clip skip")
+                .expected(format!("1 (the last layer) to {layers}"))
+                .found(options.skip.to_string()));
+        }
+        let whole = clip::build(config, &clip::Options { skip: 1, norm: true, pooled: true })?;
+        let weights = self.parts.text(|| self.upload(whole.weights()))?;
+        let encoder = TextEncoder {
+            engine: &self.engine,
+            checkpoint: &self.checkpoint,
+            config,
+            weights: &weights,
+            tokenizer: &self.tokenizer,
+            precision: self.precision,
+        };
+        encoder.encode(prompt, options, cancel)
+    }
+
+    /// Samples a latent. Latents in and out are in the VAE's scale, as ComfyUI stores them.
+    pub fn sample(
+        &self,
+        conditioning: &Conditioning,
+        sampling: &Sampling,
+        observe: &mut dyn FnMut(Event<'_>),
+        cancel: &AtomicBool,
+    ) -> Result<Latent> {
+        let sigmas = sampling.scheduler.sigmas(
+            &self.discrete,
+            sampling.steps,
+            sampling.denoise,
+            sampling.sampler.discard_penultimate(),
+        )?;
+        let scale = self.config.latent_scale;
+        let shape = sampling.noise.shape();
+        let [_, channels, height, width] = shape;
+        if channels != self.config.unet.out_channels || height == 0 || width == 0 {
+            return Err(Error::usage("the noise does not fit the model")
+                .expected(format!("[batch, {}, height, width]", self.config.unet.out_channels))
+                .found(format!("{shape:?}")));
+        }
+        let start = match &sampling.latent {
+            Some(latent) => latent.scaled(scale),
+            None => Latent::zeros(shape[0], channels, height, width),
+        };
+        let Some(&first) = sigmas.first() else {
+            return Ok(start.scaled(1.0 / scale));
+        };
+        observe(Event::Loading { part: "UNet" });
+        let weights = self.unet_weights()?;
+        let mut network = UnetNetwork::new(self.unet(&weights), sampling.chunk, self.arena_budget(sampling)?, cancel);
+        let x = sampler::initial(&sampling.noise, &start, first, self.discrete.sigma_max())?;
+        let mut guided = Guided::new(&mut network, conditioning, &self.discrete, sampling.cfg, sampling.sag)?;
+        let options = SampleOptions { seed: sampling.seed, ..Default::default() };
+        let factors = preview::SD1;
+        let total = sigmas.len() - 1;
+        observe(Event::Sampling { step: 0, total, sigma: first, preview: &|| preview::preview(&x, &factors) });
+        let samples = sampler::sample(sampling.sampler, &mut guided, x.clone(), &sigmas, &options, &mut |s| {
+            if cancel.load(std::sync::atomic::Ordering::Relaxed) {
+                return Err(Error::cancelled());
+            }
+            let preview = || preview::preview(s.denoised, &factors);
+            observe(Event::Sampling { step: s.index + 1, total: s.total, sigma: s.sigma, preview: &preview });
+            Ok(())
+        })?;
+        Ok(samples.scaled(1.0 / scale))
+    }
+
+    /// Turns latents (in the VAE's scale) into pictures, one at a time.
+    pub fn decode(
+        &self,
+        latent: &Latent,
+        observe: &mut dyn FnMut(Event<'_>),
+        cancel: &AtomicBool,
+    ) -> Result<Vec<Picture>> {
+        let cell = self.config.latent_cell();
+        (0..latent.batch())
+            .map(|i| {
+                observe(Event::Decoding { picture: i, total: latent.batch() });
+                let values = self.decode_values(&latent.row(i), cancel)?;
+                Picture::from_decoded(latent.height() * cell, latent.width() * cell, &values)
+            })
+            .collect()
+    }
+
+    /// The VAE decoder's own result for one latent: `[8·height, 8·width, 3]`, about -1..1.
+    pub fn decode_values(&self, z: &Latent, cancel: &AtomicBool) -> Result<Vec<f32>> {
+        let [_, channels, height, width] = z.shape();
+        let graph = vae::decoder(&self.config.vae, height, width)?;
+        let weights = self.parts.decoder(|| self.upload(graph.weights()))?;
+        let z = to_positions(z.image(0), channels);
+        self.run_once(&graph, &weights, ("z", &z), cancel)
+    }
+
+    /// The VAE encoder's mean for one picture `[height, width, 3]` in -1..1: a latent in the VAE's
+    /// scale. Sides must be multiples of 8.
+    pub fn encode_values(&self, height: usize, width: usize, values: &[f32], cancel: &AtomicBool) -> Result<Latent> {
+        let cell = self.config.latent_cell();
+        if !height.is_multiple_of(cell) || !width.is_multiple_of(cell) || height * width == 0 {
+            return Err(Error::usage("the picture's size does not fit the autoencoder")
+                .expected(format!("multiples of {cell}"))
+                .found(format!("{width}x{height}")));
+        }
+        let graph = vae::encoder(&self.config.vae, height, width)?;
+        let weights = self.parts.encoder(|| self.upload(graph.weights()))?;
+        let moments = self.run_once(&graph, &weights, ("image", values), cancel)?;
+        let channels = self.config.vae.latent_channels;
+        let (h, w) = (height / cell, width / cell);
+        let mut latent = Latent::zeros(1, channels, h, w);
+        for (i, v) in latent.data_mut().iter_mut().enumerate() {
+            *v = moments[i % (h * w) * 2 * channels + i / (h * w)];
+        }
+        Ok(latent)
+    }
+
+    /// The UNet's weights on the device.
+    pub fn unet_weights(&self) -> Result<std::sync::Arc<Weights>> {
+        // Any size will do: the weights are the same for all.
+        let options = unet::Options { size: (64, 64), tokens: 77, ..Default::default() };
+        let graph = unet::build(&self.config.unet, &options)?;
+        self.parts.unet(|| self.upload(graph.weights()))
+    }
+
+    /// The UNet with `weights`, for a [`UnetNetwork`].
+    pub fn unet<'a>(&'a self, weights: &'a Weights) -> Unet<'a> {
+        Unet {
+            engine: &self.engine,
+            config: &self.config.unet,
+            weights,
+            precision: self.precision,
+            prediction: self.config.prediction,
+            discrete: &self.discrete,
+        }
+    }
+
+    /// Bytes that the device's buffers for activations may take.
+    fn arena_budget(&self, sampling: &Sampling) -> Result<Option<u64>> {
+        let Some(limit) = sampling.memory else { return Ok(Some(DEFAULT_ARENA)) };
+        let held = self.parts.bytes();
+        limit.checked_sub(held).map(Some).ok_or_else(|| {
+            Error::new(ErrorKind::Memory, "the weights alone are over the memory budget")
+                .expected(format!("at most {} MiB", limit >> 20))
+                .found(format!("{} MiB of weights", held >> 20))
+                .hint("raise --max-memory or use f16")
+        })
+    }
+
+    fn upload(&self, weights: &[crate::graph::Weight]) -> Result<Weights> {
+        self.engine.upload(weights, &self.checkpoint, self.precision)
+    }
+
+    /// Runs a graph of one row with one input and one result.
+    fn run_once(
+        &self,
+        graph: &Graph,
+        weights: &Weights,
+        input: (&str, &[f32]),
+        cancel: &AtomicBool,
+    ) -> Result<Vec<f32>> {
+        let device = self.engine.gpu().capabilities();
+        let plan = Plan::new(graph, &Options { rows: 1, precision: self.precision, device, guard: 0 })?;
+        let arena = self.engine.arena(&plan)?;
+        let prepared = self.engine.prepare(plan, weights, &arena)?;
+        let mut results = self.engine.run(&prepared, &[input], cancel)?;
+        results.pop().map(|(_, v)| v).ok_or_else(|| Error::internal("a network gave no result"))
+    }
+}
+
+impl Source for Checkpoint {
+    fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        self.read_f32(name, shape)
+    }
+}
+
+/// `[channel, position]` to `[position, channel]`, the order of the device.
+fn to_positions(planes: &[f32], channels: usize) -> Vec<f32> {
+    let positions = planes.len() / channels;
+    (0..positions).flat_map(|at| (0..channels).map(move |c| planes[c * positions + at])).collect()
+}

@@ -1,0 +1,61 @@
+//! Weights on the device, by part of the model, brought over when first asked for.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::Result;
+use crate::engine::Weights;
+
+#[derive(Default)]
+struct Part(Mutex<Option<Arc<Weights>>>);
+
+impl Part {
+    fn get(&self, load: impl FnOnce() -> Result<Weights>) -> Result<Arc<Weights>> {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(weights) = &*held {
+            return Ok(weights.clone());
+        }
+        let weights = Arc::new(load()?);
+        *held = Some(weights.clone());
+        Ok(weights)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, |w| w.bytes())
+    }
+}
+
+/// The four networks of a model.
+#[derive(Default)]
+pub struct Parts {
+    text: Part,
+    unet: Part,
+    decoder: Part,
+    encoder: Part,
+}
+
+impl Parts {
+    /// The text encoder's.
+    pub fn text(&self, load: impl FnOnce() -> Result<Weights>) -> Result<Arc<Weights>> {
+        self.text.get(load)
+    }
+
+    /// The UNet's.
+    pub fn unet(&self, load: impl FnOnce() -> Result<Weights>) -> Result<Arc<Weights>> {
+        self.unet.get(load)
+    }
+
+    /// The VAE decoder's.
+    pub fn decoder(&self, load: impl FnOnce() -> Result<Weights>) -> Result<Arc<Weights>> {
+        self.decoder.get(load)
+    }
+
+    /// The VAE encoder's.
+    pub fn encoder(&self, load: impl FnOnce() -> Result<Weights>) -> Result<Arc<Weights>> {
+        self.encoder.get(load)
+    }
+
+    /// Bytes held on the device.
+    pub fn bytes(&self) -> u64 {
+        [&self.text, &self.unet, &self.decoder, &self.encoder].iter().map(|p| p.bytes()).sum()
+    }
+}

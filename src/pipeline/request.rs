@@ -1,0 +1,209 @@
+//! What is asked of a model, what it tells meanwhile, what it gives.
+
+use crate::guidance::Sag;
+use crate::image::Picture;
+use crate::latent::Latent;
+use crate::plan::chunk::ChunkPolicy;
+use crate::sampler::noise::{noise, noise_for};
+use crate::sampler::{Sampler, Scheduler};
+use crate::{Error, Result};
+
+/// Where the noise comes from that a picture is made of.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Noise {
+    /// One stream for the whole batch.
+    Seed,
+    /// These pictures of the batch's stream: each is what it would be in the whole batch.
+    Pictures(Vec<usize>),
+    /// Given, `[batch, 4, height / 8, width / 8]`.
+    Given(Latent),
+}
+
+/// A wish for pictures. Start from [`Request::new`] and change what you like.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// What shall be seen.
+    pub prompt: String,
+    /// What shall not; several are averaged, none is the empty prompt.
+    pub negative: Vec<String>,
+    /// Width in pixels, a multiple of 8.
+    pub width: usize,
+    /// Height in pixels, a multiple of 8.
+    pub height: usize,
+    /// Pictures made together.
+    pub batch: usize,
+    /// Seed of the noise.
+    pub seed: u64,
+    /// Where the noise comes from.
+    pub noise: Noise,
+    /// Number of sampling steps.
+    pub steps: usize,
+    /// Scale of classifier-free guidance; 1 is none.
+    pub cfg: f32,
+    /// Self-Attention Guidance.
+    pub sag: Sag,
+    /// Numerical method.
+    pub sampler: Sampler,
+    /// Noise levels.
+    pub scheduler: Scheduler,
+    /// Text encoder layer counted from the end; 1 is the last.
+    pub clip_skip: usize,
+    /// A latent to start from (in the VAE's scale), for image to image.
+    pub start: Option<Latent>,
+    /// Share of the noise levels run through, 0 to 1; below 1 `start` shows through.
+    pub denoise: f64,
+    /// Rows of a network call.
+    pub chunk: ChunkPolicy,
+    /// Device memory that weights and activations may take, bytes.
+    pub memory: Option<u64>,
+}
+
+impl Request {
+    /// A picture of `prompt` with the usual settings: 20 steps of euler on the normal schedule,
+    /// CFG 7, SAG as ComfyUI's node has it.
+    pub fn new(prompt: impl Into<String>, width: usize, height: usize) -> Self {
+        Self {
+            prompt: prompt.into(),
+            negative: Vec::new(),
+            width,
+            height,
+            batch: 1,
+            seed: 0,
+            noise: Noise::Seed,
+            steps: 20,
+            cfg: 7.0,
+            sag: Sag::default(),
+            sampler: Sampler::Euler,
+            scheduler: Scheduler::Normal,
+            clip_skip: 1,
+            start: None,
+            denoise: 1.0,
+            chunk: ChunkPolicy::Auto,
+            memory: None,
+        }
+    }
+
+    pub(super) fn negative_prompts(&self) -> impl Iterator<Item = &str> {
+        let none = self.negative.is_empty().then_some("");
+        self.negative.iter().map(String::as_str).chain(none)
+    }
+
+    /// Checks what can be checked without a model.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage), naming the setting and its range.
+    pub fn check(&self) -> Result<()> {
+        for (name, value) in [("width", self.width), ("height", self.height)] {
+            if value == 0 || !value.is_multiple_of(8) || value > 16_384 {
+                return Err(Error::usage(format!("the {name} does not fit the latent grid"))
+                    .expected("a multiple of 8 from 8 to 16384")
+                    .found(value.to_string())
+                    .hint(format!("try {}", (value.clamp(8, 16_384) + 4) / 8 * 8)));
+            }
+        }
+        for (name, value, most) in [("steps", self.steps, 10_000), ("batch size", self.batch, 4096)] {
+            if !(1..=most).contains(&value) {
+                return Err(Error::usage(format!("the number of {name} is outside its range"))
+                    .expected(format!("1 to {most}"))
+                    .found(value.to_string()));
+            }
+        }
+        if !(0.0..=1.0).contains(&self.denoise) {
+            return Err(Error::usage("the denoise strength is outside its range")
+                .expected("0 to 1")
+                .found(self.denoise.to_string()));
+        }
+        if !self.cfg.is_finite() {
+            return Err(Error::usage("the CFG scale is not a number").found(self.cfg.to_string()));
+        }
+        self.sag.check()
+    }
+
+    pub(super) fn sampling(&self) -> Result<Sampling> {
+        let (height, width) = (self.height / 8, self.width / 8);
+        let noise = match &self.noise {
+            Noise::Seed => noise(self.seed, [self.batch, 4, height, width]),
+            Noise::Pictures(indices) => noise_for(self.seed, indices, [indices.len(), 4, height, width])?,
+            Noise::Given(latent) => latent.clone(),
+        };
+        Ok(Sampling {
+            noise,
+            latent: self.start.clone(),
+            sampler: self.sampler,
+            scheduler: self.scheduler,
+            steps: self.steps,
+            denoise: self.denoise,
+            cfg: self.cfg,
+            sag: self.sag,
+            seed: self.seed,
+            chunk: self.chunk,
+            memory: self.memory,
+        })
+    }
+}
+
+/// A sampling without text: what [`super::Model::sample`] needs besides conditioning.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampling {
+    /// Noise of variance 1, `[batch, 4, height, width]`.
+    pub noise: Latent,
+    /// A latent to start from, in the VAE's scale.
+    pub latent: Option<Latent>,
+    /// Numerical method.
+    pub sampler: Sampler,
+    /// Noise levels.
+    pub scheduler: Scheduler,
+    /// Number of steps.
+    pub steps: usize,
+    /// Share of the noise levels run through.
+    pub denoise: f64,
+    /// Scale of classifier-free guidance.
+    pub cfg: f32,
+    /// Self-Attention Guidance.
+    pub sag: Sag,
+    /// Seed of the noise that samplers add.
+    pub seed: u64,
+    /// Rows of a network call.
+    pub chunk: ChunkPolicy,
+    /// Device memory that weights and activations may take, bytes.
+    pub memory: Option<u64>,
+}
+
+/// What a run tells.
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// Weights are brought to the device.
+    Loading {
+        /// Which.
+        part: &'static str,
+    },
+    /// Prompts go through the text encoder.
+    Encoding,
+    /// A step is evaluated; step 0 is before the first.
+    Sampling {
+        /// From 1.
+        step: usize,
+        /// Number of steps.
+        total: usize,
+        /// Noise level of the step.
+        sigma: f32,
+        /// Makes a small picture of the prediction, one pixel a latent cell.
+        preview: &'a dyn Fn() -> Picture,
+    },
+    /// A picture goes through the VAE.
+    Decoding {
+        /// From 0.
+        picture: usize,
+        /// Number of pictures.
+        total: usize,
+    },
+}
+
+/// What a run gives.
+#[derive(Debug, Clone)]
+pub struct Generated {
+    /// The pictures.
+    pub pictures: Vec<Picture>,
+    /// Their latents, in the VAE's scale.
+    pub latent: Latent,
+}

@@ -1,0 +1,108 @@
+//! `embedding:name` in a prompt: finds the names among the words of a segment.
+
+/// What `embedding:name` in a prompt means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Embeddings {
+    /// It names a learned vector. None are loaded yet, so the word has no tokens and its name is in
+    /// [`Tokens::missing_embeddings`](super::Tokens::missing_embeddings); ComfyUI too goes on without a
+    /// vector that it does not find.
+    #[default]
+    Named,
+    /// It is text like any other: ComfyUI without a directory of embeddings.
+    Text,
+}
+
+/// A part of a segment that becomes tokens, or fails to, on its own.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    Text(String),
+    Missing(String),
+}
+
+const MARK: &str = "embedding:";
+
+/// The words of `segment`: one, plus one for each mark that follows a space.
+pub(super) fn words(segment: &str, embeddings: Embeddings) -> Vec<Word> {
+    let mut words = Vec::new();
+    for part in parts(segment) {
+        match part.strip_prefix(MARK) {
+            Some(rest) if embeddings == Embeddings::Named => named(rest, &mut words),
+            _ => words.push(Word::Text(part.to_owned())),
+        }
+    }
+    words
+}
+
+/// `segment` cut before each mark that follows a space, without empty parts.
+fn parts(segment: &str) -> impl Iterator<Item = &str> {
+    let after_space = |&at: &usize| segment[..at].ends_with(is_space);
+    let cuts = segment.match_indices(MARK).map(|(at, _)| at).filter(after_space);
+    let mut start = 0;
+    cuts.chain([segment.len()])
+        .map(move |end| &segment[std::mem::replace(&mut start, end)..end])
+        .filter(|part| !part.is_empty())
+}
+
+/// Reads what follows a mark: a name, which ends at a space, `<` or `[`, then more text.
+fn named(rest: &str, words: &mut Vec<Word>) {
+    let mut pieces = rest.split(is_space).filter(|piece| !piece.is_empty());
+    let first = pieces.next().unwrap_or_default();
+    let (name, attached) = first.split_at(first.find(['<', '[']).unwrap_or(first.len()));
+    let mut text = pieces.collect::<Vec<_>>().join(" ");
+    if !attached.is_empty() {
+        text = if text.is_empty() { attached.to_owned() } else { format!("{attached} {text}") };
+    }
+    // A comma after the name belongs to the text. ComfyUI drops as many characters as the bare name
+    // has, so a comma before the name lets the name's last letters through; so be it.
+    let bare = name.trim_matches(',');
+    if bare.len() < name.len() {
+        let kept: String = name.chars().skip(bare.chars().count()).collect();
+        text = format!("{kept} {text}");
+    }
+    words.push(Word::Missing(bare.to_owned()));
+    if !text.is_empty() {
+        words.push(Word::Text(text));
+    }
+}
+
+/// Space as Python has it: the four ASCII separators too.
+fn is_space(c: char) -> bool {
+    c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn missing(name: &str) -> Word {
+        Word::Missing(name.into())
+    }
+
+    fn text(text: &str) -> Word {
+        Word::Text(text.into())
+    }
+
+    #[test]
+    fn a_name_ends_at_a_space_a_comma_or_a_bracket() {
+        let cases = [
+            ("embedding:foo bar  baz", vec![missing("foo"), text("bar baz")]),
+            ("a embedding:foo, bar", vec![text("a "), missing("foo"), text(", bar")]),
+            ("embedding:foo<lora:x> y", vec![missing("foo"), text("<lora:x> y")]),
+            ("embedding:foo[x", vec![missing("foo"), text("[x")]),
+            ("embedding:é,embedding:b\nembedding:c", vec![missing("é,embedding:b"), missing("c")]),
+            ("embedding: foo", vec![missing("foo")]),
+            ("embedding:,foo", vec![missing("foo"), text("o ")]),
+            ("embedding:", vec![missing("")]),
+            ("xembedding:foo", vec![text("xembedding:foo")]),
+        ];
+        for (segment, expected) in cases {
+            assert_eq!(words(segment, Embeddings::Named), expected, "{segment:?}");
+        }
+    }
+
+    #[test]
+    fn as_text_the_mark_only_cuts() {
+        assert_eq!(words("a embedding:foo, b", Embeddings::Text), [text("a "), text("embedding:foo, b")]);
+    }
+}

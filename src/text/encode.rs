@@ -1,0 +1,111 @@
+//! A prompt through the text encoder: chunks on the device, then weights on the host.
+
+use std::sync::atomic::AtomicBool;
+
+use super::clip;
+use super::prompt::{self, CHUNK, Chunk};
+use super::tokenizer::{self, Tokenizer};
+use crate::checkpoint::Checkpoint;
+use crate::engine::{Engine, Weights};
+use crate::kernels::Precision;
+use crate::model::config::TextConfig;
+use crate::plan::{Options, Plan};
+use crate::{Error, Result};
+
+/// What a text encoder makes of a prompt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Encoding {
+    /// `[tokens, width]`, all chunks one after the other.
+    pub context: Vec<f32>,
+    /// Number of tokens, a multiple of 77.
+    pub tokens: usize,
+    /// The final vector of the first end token of the first chunk, `[width]`, if it was wanted.
+    pub pooled: Option<Vec<f32>>,
+    /// Names after `embedding:` for which there is no vector; they were left out.
+    pub missing_embeddings: Vec<String>,
+}
+
+/// A text encoder whose weights are on the device.
+#[derive(Clone, Copy)]
+pub struct TextEncoder<'a> {
+    /// The engine.
+    pub engine: &'a Engine,
+    /// For the rows of the token table, which stays in the file.
+    pub checkpoint: &'a Checkpoint,
+    /// Widths and names.
+    pub config: &'a TextConfig,
+    /// On the device.
+    pub weights: &'a Weights,
+    /// Byte-pair encoding.
+    pub tokenizer: &'a Tokenizer,
+    /// Storage of activations and weights.
+    pub precision: Precision,
+}
+
+impl TextEncoder<'_> {
+    /// Encodes `text`. Weights move a token's vector away from what the empty prompt has in its
+    /// place: z ← z_empty + w (z - z_empty).
+    pub fn encode(&self, text: &str, options: &clip::Options, cancel: &AtomicBool) -> Result<Encoding> {
+        let tokens = prompt::chunks(self.tokenizer, text, tokenizer::END)?;
+        let empty = if tokens.weighted() { prompt::chunks(self.tokenizer, "", tokenizer::END)?.chunks } else { vec![] };
+        let graph = clip::build(self.config, options)?;
+        let mut contexts = Vec::new();
+        let mut pooled = None;
+        // Chunk by chunk: prompts have one or two, and the result must not depend on their number.
+        let device = self.engine.gpu().capabilities();
+        let plan = Plan::new(&graph, &Options { rows: 1, precision: self.precision, device, guard: 0 })?;
+        let arena = self.engine.arena(&plan)?;
+        let prepared = self.engine.prepare(plan, self.weights, &arena)?;
+        for chunk in tokens.chunks.iter().chain(&empty) {
+            let embedding = self.embed(chunk)?;
+            let mut results = self.engine.run(&prepared, &[("embedding", &embedding)], cancel)?;
+            if options.pooled && pooled.is_none() {
+                let at = chunk.ids.iter().position(|id| *id == tokenizer::END).unwrap_or(CHUNK - 1);
+                let last = take(&mut results, "last")?;
+                pooled = Some(last[at * self.config.width..][..self.config.width].to_vec());
+            }
+            contexts.push(take(&mut results, "hidden")?);
+        }
+        let empty = if empty.is_empty() { None } else { contexts.pop() };
+        if let Some(empty) = &empty {
+            for (context, chunk) in contexts.iter_mut().zip(&tokens.chunks) {
+                self.weigh(context, &chunk.weights, empty);
+            }
+        }
+        Ok(Encoding {
+            tokens: CHUNK * contexts.len(),
+            context: contexts.concat(),
+            pooled,
+            missing_embeddings: tokens.missing_embeddings,
+        })
+    }
+
+    /// Token vectors plus position vectors, `[77, width]`.
+    fn embed(&self, chunk: &Chunk) -> Result<Vec<f32>> {
+        let name = |table: &str| format!("{}embeddings.{table}_embedding.weight", self.config.prefix);
+        let ids: Vec<usize> = chunk.ids.iter().map(|id| *id as usize).collect();
+        let mut vectors = self.checkpoint.rows_f32(&name("token"), &ids)?;
+        let positions: Vec<usize> = (0..CHUNK).collect();
+        let places = self.checkpoint.rows_f32(&name("position"), &positions)?;
+        for (v, p) in vectors.iter_mut().zip(&places) {
+            *v += p;
+        }
+        Ok(vectors)
+    }
+
+    fn weigh(&self, context: &mut [f32], weights: &[f32; CHUNK], empty: &[f32]) {
+        let width = self.config.width;
+        for (i, w) in weights.iter().enumerate().filter(|(_, w)| **w != 1.0) {
+            let range = i * width..(i + 1) * width;
+            for (z, e) in context[range.clone()].iter_mut().zip(&empty[range]) {
+                *z = (*z - e) * w + e;
+            }
+        }
+    }
+}
+
+fn take(results: &mut Vec<(String, Vec<f32>)>, name: &str) -> Result<Vec<f32>> {
+    let at = results.iter().position(|(n, _)| n == name);
+    let at = at.ok_or_else(|| Error::internal(format!("the text encoder gave no {name}")))?;
+    Ok(results.swap_remove(at).1)
+}
