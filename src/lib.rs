@@ -1,5 +1,6 @@
 //! sagittal
 pub mod checkpoint;
+pub mod embedded;
 pub mod engine;
 pub mod error;
 pub mod gpu;
