@@ -3,6 +3,7 @@
 // One workgroup a row and group. Each invocation sums values less a common shift (the group's
 // first value), which keeps the squares small; the parts are merged pairwise by Chan's formula, in
 // a fixed order, so the result does not depend on how many rows are computed together.
+// A group may begin and end inside a quad: whole quads are read and foreign channels masked.
 
 struct Params {
     positions: u32,
@@ -21,29 +22,31 @@ const SIZE = 64u;
 // Count, mean and sum of squared deviations of a part.
 var<workgroup> parts: array<vec3<f32>, SIZE>;
 
-fn value(row: u32, position: u32, channel: u32) -> f32 {
-    return load4(x[(row * p.positions + position) * p.c4 + channel / 4u])[channel % 4u];
-}
-
 @compute @workgroup_size(SIZE)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) t: u32) {
     let group = wid.x;
     let row = wid.y;
     let first = group * p.group_size;
-    let shift = value(row, 0u, first);
-    var sum = 0.0;
-    var squares = 0.0;
-    var count = 0.0;
-    for (var at = t; at < p.positions; at += SIZE) {
-        for (var c = 0u; c < p.group_size; c++) {
-            let d = value(row, at, first + c) - shift;
+    let end = first + p.group_size;
+    let shift = load4(x[row * p.positions * p.c4 + first / 4u])[first % 4u];
+    var sum = vec4<f32>(0.0);
+    var squares = vec4<f32>(0.0);
+    for (var quad = first / 4u; quad * 4u < end; quad++) {
+        let channel = quad * 4u + vec4<u32>(0u, 1u, 2u, 3u);
+        let own = channel >= vec4<u32>(first) & channel < vec4<u32>(end);
+        for (var at = t; at < p.positions; at += SIZE) {
+            let v = load4(x[(row * p.positions + at) * p.c4 + quad]);
+            let d = select(vec4<f32>(0.0), v - shift, own);
             sum += d;
-            squares += d * d;
-            count += 1.0;
+            squares = fma(d, d, squares);
         }
     }
-    let mean = sum / max(count, 1.0);
-    parts[t] = vec3<f32>(count, shift + mean, squares - sum * mean);
+    let positions = (p.positions + SIZE - 1u - t) / SIZE;
+    let count = f32(positions * p.group_size);
+    let total = (sum.x + sum.y) + (sum.z + sum.w);
+    let mean = total / max(count, 1.0);
+    let deviations = (squares.x + squares.y) + (squares.z + squares.w) - total * mean;
+    parts[t] = vec3<f32>(count, shift + mean, deviations);
     workgroupBarrier();
     for (var half = SIZE / 2u; half > 0u; half /= 2u) {
         if t < half {

@@ -345,7 +345,7 @@ impl Graph {
         bias: bool,
     ) -> Result<Tensor> {
         // Results stand side by side in quads: an odd part in the middle would shift the others.
-        if parts.len() > 1 && parts.iter().any(|&(_, n)| n % 4 != 0) {
+        if parts.len() > 1 && parts.iter().any(|&(_, n)| !n.is_multiple_of(4)) {
             return Err(self.misfit(path, "merged widths that are multiples of 4", format!("{parts:?}")));
         }
         let names = |end: &str| parts.iter().map(|(p, _)| format!("{}{p}.{end}", self.prefix)).collect();
@@ -389,7 +389,7 @@ impl Graph {
     /// Group normalisation with 32 groups, as everywhere in Stable Diffusion.
     pub fn group_norm(&mut self, path: &str, x: Tensor, eps: f32) -> Result<Tensor> {
         let shape = self.shape(x);
-        if shape.channels % 32 != 0 {
+        if !shape.channels.is_multiple_of(32) {
             return Err(self.misfit(path, "channels in multiples of 32", shape.to_string()));
         }
         let gamma = self.vector(&format!("{path}.weight"), shape.channels);
@@ -473,7 +473,7 @@ impl Graph {
     /// Channels of `a`, then of `b`.
     pub fn concat(&mut self, path: &str, a: Tensor, b: Tensor) -> Result<Tensor> {
         let (s, t) = (self.shape(a), self.shape(b));
-        if (s.height, s.width) != (t.height, t.width) || s.channels % 4 != 0 || t.channels % 4 != 0 {
+        if (s.height, s.width) != (t.height, t.width) || !(s.channels | t.channels).is_multiple_of(4) {
             return Err(self.misfit(path, &format!("a map of {}x{}", s.height, s.width), t.to_string()));
         }
         Ok(self.node(path, Op::Concat, &[a, b], Shape { channels: s.channels + t.channels, ..s }))
@@ -490,7 +490,7 @@ impl Graph {
     }
 
     fn heads(&self, path: &str, channels: usize, heads: usize, offsets: [usize; 3]) -> Result<Heads> {
-        if heads == 0 || !channels.is_multiple_of(heads) || (channels / heads) % 4 != 0 {
+        if heads == 0 || !channels.is_multiple_of(heads) || !(channels / heads).is_multiple_of(4) {
             let want = format!("{heads} heads of a multiple of 4 channels each");
             return Err(self.misfit(path, &want, format!("{channels} channels")));
         }

@@ -141,6 +141,19 @@ impl<'a> Guided<'a> {
 
     /// Evaluates all rows of a step and combines them.
     pub fn evaluate(&mut self, x: &Latent, sigma: f32) -> Result<Evaluation> {
+        self.evaluate_with(x, sigma, None)
+    }
+
+    /// [`evaluate`](Self::evaluate) with a mask that SAG takes instead of its own, `[batch, height,
+    /// width]`: for masks of one's own making, and for comparing what follows from a mask between
+    /// implementations, where rounding may flip a bit of it.
+    pub fn evaluate_with(&mut self, x: &Latent, sigma: f32, mask: Option<&[u8]>) -> Result<Evaluation> {
+        let [batch, _, height, width] = x.shape();
+        if let Some(mask) = mask.filter(|m| m.len() != batch * height * width) {
+            return Err(Error::usage("the mask does not fit the latent")
+                .expected(format!("{batch} masks of {height}x{width}"))
+                .found(format!("{} values", mask.len())));
+        }
         let active = self.sag.acts_on(x) && sigma <= self.window.0 && sigma >= self.window.1;
         let on_cond = active && self.cfg == 1.0 && self.sag.cond_at_cfg_1;
         // At cfg 1 the negative has no weight; only SAG may need it.
@@ -168,7 +181,7 @@ impl<'a> Guided<'a> {
             let (entries, results) =
                 if on_cond { (&positive, cond_results) } else { (&negative, uncond_results) };
             let base = uncond.as_ref().unwrap_or(&cond);
-            self.sag_step(x, sigma, base, entries, results)?
+            self.sag_step(x, sigma, (base, mask), entries, results)?
         } else {
             None
         };
@@ -187,7 +200,7 @@ impl<'a> Guided<'a> {
         &mut self,
         x: &Latent,
         sigma: f32,
-        base: &Latent,
+        (base, mask): (&Latent, Option<&[u8]>),
         entries: &[&Entry],
         results: &[RowResult],
     ) -> Result<Option<SagEvaluation>> {
@@ -198,13 +211,16 @@ impl<'a> Guided<'a> {
         if columns.iter().all(|c| c.values.len() == 1) {
             return Ok(None);
         }
-        let scores = Weighted::new(entries, x).scores(&columns);
-        let mask: Vec<u8> = scores.iter().map(|s| u8::from(*s > self.sag.threshold)).collect();
+        let mask = mask.map_or_else(|| self.mask(&Weighted::new(entries, x).scores(&columns)), <[u8]>::to_vec);
         let degraded = sag::degrade(base, &mask, self.sag.blur_sigma);
         let input = Latent::combine(&[(1.0, &degraded), (1.0, x), (-1.0, base)]);
         let results = self.predict(&rows(entries, &input, sigma, false))?;
         let sag = Weighted::new(entries, x).denoised(&results);
         Ok(Some(SagEvaluation { columns, mask, degraded, input, sag }))
+    }
+
+    fn mask(&self, scores: &[f32]) -> Vec<u8> {
+        scores.iter().map(|s| u8::from(*s > self.sag.threshold)).collect()
     }
 
     fn predict(&mut self, rows: &[Row<'_>]) -> Result<Vec<RowResult>> {

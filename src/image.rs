@@ -1,5 +1,6 @@
 //! Pictures: 8-bit RGB, to and from the network's -1..1, and PNG files.
 
+pub mod parameters;
 pub mod png;
 pub mod preview;
 

@@ -9,8 +9,11 @@ pub mod elementwise;
 pub mod gemm;
 pub mod group_norm;
 pub mod layer_norm;
+mod params;
 
 use crate::graph::{Activation, WeightId};
+pub use params::Field;
+use params::params;
 
 /// Storage precision of activations and weights. Arithmetic is f32 in both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -4,6 +4,8 @@
 //! (65 µs against 10 ms and more for the network) and buys arithmetic that is the same on every
 //! vendor's GPU: sampler updates, guidance and the SAG mask never differ between drivers.
 
+pub mod file;
+
 use crate::{Error, Result};
 
 /// A batch of latents, `[batch, channels, height, width]`, row-major.

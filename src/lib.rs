@@ -16,6 +16,7 @@ pub mod plan;
 pub mod sampler;
 pub mod shader;
 pub mod text;
+pub mod verify;
 
 pub use error::{Error, ErrorKind, Result};
 pub use latent::Latent;

@@ -1,1 +1,108 @@
-fn main(){}
+//! The command line of sagittal: text to pictures with Self-Attention Guidance.
+
+mod cli {
+    pub mod args;
+    pub mod devices;
+    pub mod dry_run;
+    pub mod generate;
+    pub mod output;
+    pub mod progress;
+    pub mod tell;
+    pub mod value;
+    pub mod verify;
+}
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use sagittal::{Error, ErrorKind};
+
+use cli::{args, devices, generate, tell, verify};
+
+const LONG_ABOUT: &str = "\
+Stable Diffusion with exact Self-Attention Guidance, on any GPU.
+
+Start with
+  sagittal generate -p \"fox, 3d style\"
+which draws with the small model inside the program. With a checkpoint of your own:
+  sagittal generate -m v1-5-pruned-emaonly.safetensors -p \"a fox in the snow\"";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  2    a flag or its value is wrong
+  3    an input file is missing or bad
+  4    the device failed, memory ran out, or a result is not finite
+  130  cancelled with Ctrl-C
+
+Environment:
+  SAGITTAL_LOG  what to log on stderr, such as `debug` or `sagittal=trace`
+  WGPU_BACKEND  which graphics API to use: vulkan, metal or dx12";
+
+/// Stable Diffusion with exact Self-Attention Guidance, on any GPU
+#[derive(Parser)]
+#[command(version, long_about = LONG_ABOUT, after_help = EXIT_CODES, max_term_width = 110)]
+#[command(arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Log what happens on stderr; twice for more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Draw pictures from a prompt
+    Generate(Box<args::Args>),
+    /// Check whether this GPU and its driver compute right
+    Verify(verify::Args),
+    /// List the GPUs and what they can do
+    Devices(devices::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Help that nobody reads any more is no fault.
+            let _ = e.print();
+            return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
+        }
+    };
+    log_to_stderr(cli.verbose);
+    let done = match &cli.command {
+        Command::Generate(args) => generate::run(args).map(|()| true),
+        Command::Verify(args) => verify::run(args),
+        Command::Devices(args) => devices::run(args).map(|()| true),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(4),
+        Err(e) => {
+            tell::error(&e);
+            ExitCode::from(exit_code(&e))
+        }
+    }
+}
+
+/// The exit code that stands for an error.
+fn exit_code(error: &Error) -> u8 {
+    match error.kind() {
+        ErrorKind::Usage => 2,
+        ErrorKind::File | ErrorKind::Model => 3,
+        ErrorKind::Cancelled => 130,
+        _ => 4,
+    }
+}
+
+fn log_to_stderr(verbose: u8) {
+    let filter = match verbose {
+        0 => "error",
+        1 => "sagittal=info,warn",
+        _ => "sagittal=debug,info",
+    };
+    // A logger that is set already is as good.
+    let _ =
+        env_logger::Builder::from_env(env_logger::Env::new().filter_or("SAGITTAL_LOG", filter)).try_init();
+}

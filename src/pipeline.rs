@@ -4,6 +4,7 @@
 //! [`Model::decode`] are its parts, for those who guide or sample their own way.
 
 mod parts;
+pub mod report;
 mod request;
 
 use std::sync::atomic::AtomicBool;

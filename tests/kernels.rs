@@ -48,14 +48,14 @@ impl Weights {
     }
 }
 
-struct Bench {
-    engine: Engine,
+struct Bench<'a> {
+    engine: &'a Engine,
     target: Target,
     precision: Precision,
     rows: usize,
 }
 
-impl Bench {
+impl Bench<'_> {
     /// Runs `graph` on `inputs` and checks that nothing outside the tensors was written.
     fn run(&self, graph: &Graph, inputs: &[(&str, &[f32])]) -> Vec<Vec<f32>> {
         let device = Capabilities { target: self.target, ..self.engine.gpu().capabilities() };
@@ -93,8 +93,9 @@ impl Bench {
 
 /// Runs `case` for both targets and precisions with several seeds; it returns what was tested and
 /// the error. Limits: f32 as given, f16 storage 1e-6 (inputs are f16 values already, results f32).
-fn each(limit: f64, case: impl Fn(&Bench, &mut Rng) -> Vec<(String, f64)>) {
+fn each(limit: f64, case: impl Fn(&Bench<'_>, &mut Rng) -> Vec<(String, f64)>) {
     let Some(gpu) = gpu() else { return };
+    let engine = Engine::new(gpu).expect("engine");
     let mut failures = Failures::default();
     let mut worst: f64 = 0.0;
     for (target, precision) in [
@@ -107,7 +108,7 @@ fn each(limit: f64, case: impl Fn(&Bench, &mut Rng) -> Vec<(String, f64)>) {
         for seed in 0..4 {
             let mut rng = Rng(seed * 1000 + 17);
             let rows = rng.range(1, 3);
-            let bench = Bench { engine: Engine::new(gpu.clone()).expect("engine"), target, precision, rows };
+            let bench = Bench { engine: &engine, target, precision, rows };
             for (what, error) in case(&bench, &mut rng) {
                 worst = worst.max(error / limit);
                 failures.check(error <= limit, || {
@@ -120,7 +121,7 @@ fn each(limit: f64, case: impl Fn(&Bench, &mut Rng) -> Vec<(String, f64)>) {
     failures.finish();
 }
 
-fn check(bench: &Bench, what: String, got: &[f32], want: impl Iterator<Item = Vec<f64>>) -> (String, f64) {
+fn check(bench: &Bench<'_>, what: String, got: &[f32], want: impl Iterator<Item = Vec<f64>>) -> (String, f64) {
     let want: Vec<f64> = want.flatten().collect();
     assert_eq!(got.len(), want.len(), "{what} with {} rows", bench.rows);
     (what, nmse(got, &want))
@@ -317,7 +318,7 @@ fn cross_attention() {
 
 /// One elementwise operation on inputs of the given shapes against a function of one row.
 fn elementwise(
-    b: &Bench,
+    b: &Bench<'_>,
     rng: &mut Rng,
     shapes: &[Shape],
     build: impl Fn(&mut Graph, &[Tensor]) -> Tensor,

@@ -41,7 +41,7 @@ pub fn write(path: &Path, bytes: &[u8], replace: bool) -> Result<()> {
         file.write_all(bytes)?;
         file.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
         // A hard link fails if the name is taken, where a rename would replace it silently.
-        if replace { std::fs::rename(&part, path) } else { std::fs::hard_link(&part, path) }
+        if replace { std::fs::rename(&part, path) } else { link(&part, path) }
     })();
     // The part is left over after a link and after a failure.
     let _ = std::fs::remove_file(&part);
@@ -51,4 +51,16 @@ pub fn write(path: &Path, bytes: &[u8], replace: bool) -> Result<()> {
             .hint("pass --force to replace it, or another name with -o"),
         _ => Error::io(path, "the file cannot be written", e),
     })
+}
+
+/// Gives the file `part` the name `path` if that is free.
+fn link(part: &Path, path: &Path) -> std::io::Result<()> {
+    match std::fs::hard_link(part, path) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+            // FAT and some network drives know no links: take the name with an empty file first.
+            drop(std::fs::File::create_new(path)?);
+            std::fs::rename(part, path).inspect_err(|_| drop(std::fs::remove_file(path)))
+        }
+        done => done,
+    }
 }

@@ -17,9 +17,10 @@ pub fn preview(latent: &Latent, factors: &Factors) -> Picture {
     let values = latent.image(0);
     let mut rgb = Vec::with_capacity(height * width * 3);
     for at in 0..height * width {
-        for k in 0..3 {
-            let sum: f32 = (0..channels.min(4)).map(|c| values[c * height * width + at] * factors[c][k]).sum();
-            rgb.push((127.5 * (sum + factors[4][k] + 1.0)).clamp(0.0, 255.0) as u8);
+        for (k, offset) in factors[4].iter().enumerate() {
+            let channels = factors[..4].iter().take(channels).enumerate();
+            let sum: f32 = channels.map(|(c, f)| values[c * height * width + at] * f[k]).sum();
+            rgb.push((127.5 * (sum + offset + 1.0)).clamp(0.0, 255.0) as u8);
         }
     }
     Picture { width, height, rgb }

@@ -1,23 +1,21 @@
 //! Streaming attention: `attention_tile.wgsl` for GPUs, `attention_lanes.wgsl` for CPU drivers.
 
-use bytemuck::{Pod, Zeroable};
-
-use super::{Call, Const, Operand, Precision, Target, Variant};
+use super::{Call, Const, Operand, Precision, Target, Variant, params};
 use crate::graph::{Heads, Shape};
 
-/// Parameters as `shaders/shared/attention.wgsl` reads them.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-pub struct Params {
-    queries: u32,
-    pub(super) keys: u32,
-    heads: u32,
-    q_stride: u32,
-    kv_stride: u32,
-    q_offset: u32,
-    k_offset: u32,
-    v_offset: u32,
-    scale: f32,
+params! {
+    /// Parameters as `shaders/shared/attention.wgsl` reads them.
+    pub struct Params {
+        queries: u32,
+        pub(super) keys: u32,
+        heads: u32,
+        q_stride: u32,
+        kv_stride: u32,
+        q_offset: u32,
+        k_offset: u32,
+        v_offset: u32,
+        scale: f32,
+    }
 }
 
 /// Everything about one attention.
@@ -74,13 +72,19 @@ impl Attention<'_> {
 
 /// The dispatch of `a` on `target`; `lse` is [`Operand::Unused`] when nothing is recorded.
 pub fn call(a: &Attention<'_>, target: Target, q: Operand, kv: Operand, y: Operand, lse: Operand) -> Call {
-    let (shader, block) = match target {
-        Target::Gpu => ("attention_tile", 16),
-        Target::Cpu => ("attention_lanes", 64),
-    };
     let mut consts = a.layout();
     consts.push(Const::Bool("CAUSAL", a.causal));
     consts.push(Const::Bool("RECORD", lse != Operand::Unused));
+    let (shader, block) = match target {
+        Target::Gpu => ("attention_tile", 16),
+        Target::Cpu => {
+            // What a lane holds grows with the depth of a head; past some 64 vectors it spills.
+            let queries = if a.heads.dim <= 64 { 4 } else { 1 };
+            let lanes = 8;
+            consts.extend([Const::U32("QUERIES", queries), Const::U32("LANES", lanes)]);
+            ("attention_lanes", queries * lanes)
+        }
+    };
     let params = a.params();
     Call {
         variant: Variant { shader, consts, core: None, precision: a.precision, out_f32: a.out_f32 },
@@ -93,7 +97,12 @@ pub fn call(a: &Attention<'_>, target: Target, q: Operand, kv: Operand, y: Opera
 }
 
 /// One row in f64: probabilities `[head][query][key]`.
-pub fn probabilities(heads: Heads, causal: bool, q: (&[f64], usize), k: (&[f64], usize)) -> Vec<Vec<Vec<f64>>> {
+pub fn probabilities(
+    heads: Heads,
+    causal: bool,
+    q: (&[f64], usize),
+    k: (&[f64], usize),
+) -> Vec<Vec<Vec<f64>>> {
     let ((q, q_stride), (k, k_stride)) = (q, k);
     let (queries, keys) = (q.len() / q_stride, k.len() / k_stride);
     let [q_at, k_at, _] = heads.offsets;

@@ -1,19 +1,17 @@
 //! Kernels of one invocation a quad: `activate`, `geglu`, `add`, `concat`, `upsample`.
 
-use bytemuck::{Pod, Zeroable};
-
-use super::{Call, Const, Operand, Precision, Variant, activation_code, spread};
+use super::{Call, Const, Operand, Precision, Variant, activation_code, params, spread};
 use crate::graph::{Activation, Shape};
 
-/// Parameters as `shaders/shared/grid.wgsl` reads them.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-pub struct Params {
-    total: u32,
-    width: u32,
-    a4: u32,
-    b4: u32,
-    positions: u32,
+params! {
+    /// Parameters as `shaders/shared/grid.wgsl` reads them.
+    pub struct Params {
+        total: u32,
+        width: u32,
+        a4: u32,
+        b4: u32,
+        positions: u32,
+    }
 }
 
 /// What is common to the calls of this module.
@@ -32,7 +30,13 @@ pub struct Elementwise<'a> {
 }
 
 impl Elementwise<'_> {
-    fn call(&self, shader: &'static str, consts: Vec<Const>, [a4, b4]: [usize; 2], operands: Vec<Operand>) -> Call {
+    fn call(
+        &self,
+        shader: &'static str,
+        consts: Vec<Const>,
+        [a4, b4]: [usize; 2],
+        operands: Vec<Operand>,
+    ) -> Call {
         let total = (self.rows * self.output.positions() * self.output.quads()) as u32;
         let [x, y] = spread(total.div_ceil(64));
         let params = Params {
@@ -43,13 +47,7 @@ impl Elementwise<'_> {
             positions: self.output.positions() as u32,
         };
         Call {
-            variant: Variant {
-                shader,
-                consts,
-                core: None,
-                precision: self.precision,
-                out_f32: self.out_f32,
-            },
+            variant: Variant { shader, consts, core: None, precision: self.precision, out_f32: self.out_f32 },
             params: bytemuck::bytes_of(&params).to_vec(),
             operands,
             groups: [x, y, 1],

@@ -1,31 +1,32 @@
 //! Group normalisation: `group_norm_stats.wgsl`, then `group_norm_apply.wgsl`.
 
-use bytemuck::{Pod, Zeroable};
-
-use super::{Call, Const, Operand, Precision, Variant, activation_code, activation_reference, spread};
+use super::{
+    Call, Const, Operand, Precision, Variant, activation_code, activation_reference, params, spread,
+};
 use crate::graph::{Activation, Shape};
 
-/// Parameters as `shaders/group_norm_stats.wgsl` reads them.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-pub struct StatsParams {
-    positions: u32,
-    c4: u32,
-    group_size: u32,
-    groups: u32,
-    eps: f32,
+params! {
+    /// Parameters as `shaders/group_norm_stats.wgsl` reads them.
+    pub struct StatsParams {
+        positions: u32,
+        c4: u32,
+        group_size: u32,
+        groups: u32,
+        eps: f32,
+    }
 }
 
-/// Parameters as `shaders/group_norm_apply.wgsl` reads them.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-pub struct ApplyParams {
-    total: u32,
-    c4: u32,
-    positions: u32,
-    group_size: u32,
-    groups: u32,
-    width: u32,
+params! {
+    /// Parameters as `shaders/group_norm_apply.wgsl` reads them.
+    pub struct ApplyParams {
+        total: u32,
+        c4: u32,
+        positions: u32,
+        spans: u32,
+        group_size: u32,
+        groups: u32,
+        width: u32,
+    }
 }
 
 /// Everything about one normalisation.
@@ -65,16 +66,14 @@ pub fn calls(n: &GroupNorm<'_>, x: Operand, stats: [Operand; 2], y: Operand) -> 
     let groups = n.groups as u32;
     let [read_stats, write_stats] = stats;
     let first = StatsParams { positions, c4, group_size, groups, eps: n.eps };
-    let total = n.rows as u32 * positions * c4;
+    // Small maps keep their parallelism; large ones share what is fetched for a quad.
+    let span = if positions >= 256 { 8 } else { 2 };
+    let spans = positions.div_ceil(span);
+    let total = n.rows as u32 * spans * c4;
     let [x_groups, y_groups] = spread(total.div_ceil(64));
-    let second = ApplyParams { total, c4, positions, group_size, groups, width: x_groups * 64 };
-    let variant = |shader, consts, out_f32| Variant {
-        shader,
-        consts,
-        core: None,
-        precision: n.precision,
-        out_f32,
-    };
+    let second = ApplyParams { total, c4, positions, spans, group_size, groups, width: x_groups * 64 };
+    let variant =
+        |shader, consts, out_f32| Variant { shader, consts, core: None, precision: n.precision, out_f32 };
     let work = n.rows as u64 * (n.shape.positions() * n.shape.channels) as u64;
     [
         Call {
@@ -88,7 +87,7 @@ pub fn calls(n: &GroupNorm<'_>, x: Operand, stats: [Operand; 2], y: Operand) -> 
         Call {
             variant: variant(
                 "group_norm_apply",
-                vec![Const::U32("ACTIVATION", activation_code(n.activation))],
+                vec![Const::U32("ACTIVATION", activation_code(n.activation)), Const::U32("SPAN", span)],
                 n.out_f32,
             ),
             params: bytemuck::bytes_of(&second).to_vec(),
@@ -114,7 +113,8 @@ pub fn reference(
     let mut y = vec![0.0; x.len()];
     for g in 0..groups {
         let of_group = || {
-            (0..shape.positions()).flat_map(move |p| (g * size..(g + 1) * size).map(move |c| (p * shape.channels + c, c)))
+            (0..shape.positions())
+                .flat_map(move |p| (g * size..(g + 1) * size).map(move |c| (p * shape.channels + c, c)))
         };
         let count = (shape.positions() * size) as f64;
         let mean = of_group().map(|(i, _)| x[i]).sum::<f64>() / count;

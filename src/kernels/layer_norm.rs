@@ -1,19 +1,17 @@
 //! Layer normalisation: `layer_norm.wgsl`.
 
-use bytemuck::{Pod, Zeroable};
-
-use super::{Call, Const, Operand, Precision, Target, Variant, spread};
+use super::{Call, Const, Operand, Precision, Target, Variant, params, spread};
 use crate::graph::Shape;
 
-/// Parameters as `shaders/layer_norm.wgsl` reads them.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-pub struct Params {
-    positions: u32,
-    c4: u32,
-    channels: f32,
-    eps: f32,
-    groups_x: u32,
+params! {
+    /// Parameters as `shaders/layer_norm.wgsl` reads them.
+    pub struct Params {
+        positions: u32,
+        c4: u32,
+        channels: f32,
+        eps: f32,
+        groups_x: u32,
+    }
 }
 
 /// Everything about one normalisation.

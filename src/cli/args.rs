@@ -1,0 +1,181 @@
+//! The flags of `sagittal generate`, named as stable-diffusion.cpp and A1111 name them.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use sagittal::kernels::Precision;
+use sagittal::model::Prediction;
+use sagittal::plan::chunk::ChunkPolicy;
+use sagittal::sampler::{Sampler, Scheduler};
+
+use super::value;
+
+const EXAMPLES: &str = "\
+Examples:
+  A picture with the model inside the program:
+    sagittal generate -p \"fox, 3d style\" -o fox.png
+  A checkpoint, a negative prompt, other sampling:
+    sagittal generate -m v1-5.safetensors -p \"a lighthouse at dawn\" -n \"blurry\" \\
+        --sampling-method dpmpp_2m --scheduler karras --steps 25 -s 42
+  The same seed without and with Self-Attention Guidance:
+    sagittal generate -p \"\" --cfg-scale 1 -s 7 --sag-scale 0 -o off.png
+    sagittal generate -p \"\" --cfg-scale 1 -s 7 --sag-scale 1.5 -o on.png
+  Eight pictures, two at a time, numbered out-01.png to out-08.png:
+    sagittal generate -p \"panda, noto style\" --batch-size 2 --batch-count 4 -o out-%02d.png
+  What would it take?
+    sagittal generate -m v1-5.safetensors -p \"\" -W 1024 -H 1024 --dry-run";
+
+/// Draw pictures from a prompt.
+///
+/// Writes PNG files that hold their settings as A1111 writes them (chunk `parameters`), so that
+/// its "PNG info" reads them. The same seed and settings give the same bytes on one device,
+/// whatever --chunk and --max-memory are.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES, after_help = "More with --help.")]
+pub struct Args {
+    /// Checkpoint, a .safetensors file [default: the small emoji model in the program]
+    #[arg(short, long, value_name = "FILE", help_heading = "Model")]
+    pub model: Option<PathBuf>,
+    /// What the network's output means [default: what the checkpoint tells]
+    #[arg(long, value_name = "KIND", help_heading = "Model")]
+    pub prediction: Option<PredictionChoice>,
+
+    /// What shall be seen; (word:1.2) weighs a word, any length is allowed, "" is no prompt
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true, help_heading = "Prompt")]
+    pub prompt: String,
+    /// What shall not be seen; may be given several times, the entries are averaged
+    #[arg(short, long = "negative-prompt", value_name = "TEXT", allow_hyphen_values = true)]
+    #[arg(help_heading = "Prompt")]
+    pub negative: Vec<String>,
+    /// Text encoder layer, counted from the end: 1 is the last, 2 the one before
+    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(value_parser = value::clip_skip, allow_hyphen_values = true, help_heading = "Prompt")]
+    pub clip_skip: usize,
+
+    /// Width in pixels, a multiple of 8 [default: the model's: SD 1 512, SD 2 v 768, SDXL 1024]
+    #[arg(short = 'W', long, value_name = "PX", value_parser = value::side, allow_negative_numbers = true)]
+    #[arg(help_heading = "Picture")]
+    pub width: Option<usize>,
+    /// Height in pixels, a multiple of 8 [default: the model's]
+    #[arg(short = 'H', long, value_name = "PX", value_parser = value::side, allow_negative_numbers = true)]
+    #[arg(help_heading = "Picture")]
+    pub height: Option<usize>,
+    /// Seed of the noise; -1 is a random one, which is printed and stored in the picture
+    #[arg(short, long, value_name = "N", default_value = "-1")]
+    #[arg(value_parser = value::seed, allow_hyphen_values = true, help_heading = "Picture")]
+    pub seed: value::Seed,
+    /// Pictures made together; they share one stream of noise, as in ComfyUI
+    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(value_parser = value::batch_size, allow_negative_numbers = true, help_heading = "Picture")]
+    pub batch_size: usize,
+    /// Batches made one after the other; batch i has the seed SEED + i
+    #[arg(short = 'b', long, value_name = "N", default_value = "1")]
+    #[arg(value_parser = value::batch_count, allow_negative_numbers = true, help_heading = "Picture")]
+    pub batch_count: usize,
+
+    /// Number of steps
+    #[arg(long, value_name = "N", default_value = "20")]
+    #[arg(value_parser = value::steps, allow_negative_numbers = true, help_heading = "Sampling")]
+    pub steps: usize,
+    #[arg(long, value_name = "NAME", default_value = "euler", help = sampler_help())]
+    #[arg(help_heading = "Sampling", visible_alias = "sampler")]
+    pub sampling_method: Sampler,
+    #[arg(long, value_name = "NAME", default_value = "normal", help = scheduler_help())]
+    #[arg(help_heading = "Sampling", alias = "schedule")]
+    pub scheduler: Scheduler,
+    /// How strongly the prompt steers; 1 is not at all [default: 7, the emoji model's 3.5]
+    #[arg(long, value_name = "F", value_parser = value::cfg_scale, allow_hyphen_values = true)]
+    #[arg(help_heading = "Sampling")]
+    pub cfg_scale: Option<f32>,
+
+    /// How strongly the picture is pulled away from its own blurred version, -2 to 5; 0 is off
+    #[arg(long, value_name = "F", default_value = "0.5")]
+    #[arg(value_parser = value::sag_scale, allow_hyphen_values = true)]
+    #[arg(help_heading = "Self-Attention Guidance")]
+    pub sag_scale: f32,
+    /// Width (sigma) of that blur in latent cells, 0 to 10; 0 is off
+    #[arg(long, value_name = "F", default_value = "2.0")]
+    #[arg(value_parser = value::sag_blur, allow_hyphen_values = true)]
+    #[arg(help_heading = "Self-Attention Guidance")]
+    pub sag_blur: f32,
+
+    /// GPU, by its number or a part of its name; see `sagittal devices` [default: the first real one]
+    #[arg(long, value_name = "INDEX_OR_NAME", help_heading = "Device")]
+    pub device: Option<String>,
+    /// How weights and activations are stored; arithmetic is f32 [auto: f16 on GPUs, f32 on CPUs]
+    #[arg(long, value_name = "KIND", default_value = "auto", help_heading = "Device")]
+    pub precision: PrecisionChoice,
+    /// Rows (picture × prompt entry) of a network call: `auto` or a number; never changes a picture
+    #[arg(long, value_name = "auto|ROWS", default_value = "auto", help_heading = "Device")]
+    pub chunk: ChunkPolicy,
+    /// Device memory that weights and activations may take
+    #[arg(long, value_name = "MIB", value_parser = value::mebibytes, allow_negative_numbers = true)]
+    #[arg(help_heading = "Device")]
+    pub max_memory: Option<u64>,
+
+    /// PNG file; %d or %03d becomes the picture's number, from 1 [default: sagittal-SEED.png]
+    ///
+    /// Several pictures without %d are numbered: out-1.png, out-2.png, ...
+    #[arg(short, long, value_name = "OUT.png", help_heading = "Output")]
+    pub output: Option<PathBuf>,
+    /// Write the latent too, as ComfyUI's SaveLatent does; one file a batch
+    #[arg(long, value_name = "OUT.latent", help_heading = "Output")]
+    pub save_latent: Option<PathBuf>,
+    /// Replace files that exist
+    #[arg(long, help_heading = "Output")]
+    pub force: bool,
+    /// Tell what the run would take (rows, MiB, dispatches, kernels), and end
+    #[arg(long, help_heading = "Output")]
+    pub dry_run: bool,
+    /// Print events on stdout, one JSON object a line; text for people stays on stderr
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+}
+
+/// `--prediction`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum PredictionChoice {
+    /// The noise
+    Eps,
+    /// The velocity
+    V,
+}
+
+/// `--precision`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum PrecisionChoice {
+    /// By the kind of device
+    Auto,
+    /// 4 bytes a value
+    F32,
+    /// 2 bytes a value
+    F16,
+}
+
+impl From<PredictionChoice> for Prediction {
+    fn from(choice: PredictionChoice) -> Self {
+        match choice {
+            PredictionChoice::Eps => Prediction::Eps,
+            PredictionChoice::V => Prediction::V,
+        }
+    }
+}
+
+impl PrecisionChoice {
+    /// The storage asked for; None leaves it to the device.
+    pub fn precision(self) -> Option<Precision> {
+        match self {
+            PrecisionChoice::Auto => None,
+            PrecisionChoice::F32 => Some(Precision::F32),
+            PrecisionChoice::F16 => Some(Precision::F16),
+        }
+    }
+}
+
+fn sampler_help() -> String {
+    format!("Sampler: {}; euler_a and dpm++2m are understood too", Sampler::ALL.map(Sampler::name).join(", "))
+}
+
+fn scheduler_help() -> String {
+    format!("Noise levels: {}", Scheduler::ALL.map(Scheduler::name).join(", "))
+}

@@ -1,0 +1,82 @@
+//! `--dry-run`: what a run would take, from the planner's arithmetic.
+
+use sagittal::model::ModelConfig;
+use sagittal::pipeline::report::{Call, Purpose, Report};
+use sagittal::pipeline::{Model, Request};
+use serde_json::{Value, json};
+
+use super::tell::{self, mib, to_mib};
+
+/// Prints `report` on stdout.
+pub fn print(model: &Model, request: &Request, report: &Report, json: bool) {
+    if json {
+        tell::event("plan", as_json(model, request, report));
+    } else {
+        as_text(model, request, report).iter().for_each(tell::result);
+    }
+}
+
+fn as_text(model: &Model, request: &Request, report: &Report) -> Vec<String> {
+    let info = model.engine().gpu().device().adapter_info();
+    let ModelConfig { family, prediction, .. } = model.config();
+    let calls: Vec<String> =
+        report.calls.iter().map(|c| format!("{} {}", c.rows, purpose_name(c.purpose))).collect();
+    let weights: Vec<String> =
+        report.weight_bytes.iter().map(|(part, bytes)| format!("{part} {}", mib(*bytes))).collect();
+    let mut lines = vec![
+        format!("model           {}, {family}, {prediction}", model.checkpoint().file().display()),
+        format!("device          {} ({:?}), {}", info.name, info.backend, model.precision().name()),
+        format!("pictures        {} of {}x{}", request.batch, request.width, request.height),
+        format!("sampling        {} steps, {}, {}", request.steps, request.sampler, request.scheduler),
+        format!("rows per step   {} in {} calls: {}", report.rows_per_step(), calls.len(), calls.join(", ")),
+        format!("rows per chunk  {}", report.rows_per_call()),
+        format!("arena           {} (VAE {})", mib(report.arena_bytes), mib(report.decoder_arena_bytes)),
+        format!("weights         {} ({})", mib(report.all_weight_bytes()), weights.join(", ")),
+        format!(
+            "dispatches      {} per step, {:.1} GFLOP",
+            report.dispatches_per_step(),
+            report.flops_per_step() as f64 / 1e9
+        ),
+        "kernel variants, and dispatches of each in a step".to_owned(),
+    ];
+    lines.extend(report.variants.iter().map(|(variant, count)| format!("  {count:>5}  {variant}")));
+    lines
+}
+
+fn as_json(model: &Model, request: &Request, report: &Report) -> Value {
+    let info = model.engine().gpu().device().adapter_info();
+    let call = |c: &Call| {
+        let purpose = purpose_name(c.purpose);
+        json!({ "rows": c.rows, "purpose": purpose, "dispatches": c.dispatches, "flops": c.flops })
+    };
+    let weights: serde_json::Map<String, Value> =
+        report.weight_bytes.iter().map(|(part, bytes)| ((*part).to_owned(), json!(to_mib(*bytes)))).collect();
+    json!({
+        "model": model.checkpoint().file().display().to_string(),
+        "family": model.config().family.to_string(),
+        "device": info.name,
+        "precision": model.precision().name(),
+        "width": request.width,
+        "height": request.height,
+        "batch_size": request.batch,
+        "steps": request.steps,
+        "rows_per_step": report.rows_per_step(),
+        "rows_per_chunk": report.rows_per_call(),
+        "calls": report.calls.iter().map(call).collect::<Vec<_>>(),
+        "arena_mib": to_mib(report.arena_bytes),
+        "decoder_arena_mib": to_mib(report.decoder_arena_bytes),
+        "weights_mib": to_mib(report.all_weight_bytes()),
+        "weights": weights,
+        "dispatches_per_step": report.dispatches_per_step(),
+        "flops_per_step": report.flops_per_step(),
+        "variants": report.variants,
+    })
+}
+
+fn purpose_name(purpose: Purpose) -> &'static str {
+    match purpose {
+        Purpose::Guidance => "guidance",
+        Purpose::Recorded => "recorded",
+        Purpose::Sag => "sag",
+    }
+}

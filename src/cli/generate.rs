@@ -1,0 +1,253 @@
+//! `sagittal generate`: from flags to pictures in files. Everything that can be wrong is looked at
+//! in the order of its price: flags, output files, the checkpoint's header, then the device.
+
+use std::hash::{BuildHasher, RandomState};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use sagittal::checkpoint::Checkpoint;
+use sagittal::gpu::Gpu;
+use sagittal::guidance::Sag;
+use sagittal::image::parameters::{self, parameters};
+use sagittal::image::png;
+use sagittal::model::{Family, ModelConfig, Prediction};
+use sagittal::pipeline::report::Report;
+use sagittal::pipeline::{Generated, Model, ModelOptions, Request};
+use sagittal::{Error, Result, embedded, latent};
+use serde_json::json;
+
+use super::args::Args;
+use super::output::{Series, check_png};
+use super::progress::{Progress, speed};
+use super::value::Seed;
+use super::{dry_run, tell};
+
+/// Runs the command.
+///
+/// # Errors
+/// Any of the library's; with `--json` the error is an event too.
+pub fn run(args: &Args) -> Result<()> {
+    let done = draw(args);
+    if let (Err(e), true) = (&done, args.json) {
+        tell::event("error", json!({ "kind": tell::kind_name(e.kind()), "message": e.to_string() }));
+    }
+    done
+}
+
+fn draw(args: &Args) -> Result<()> {
+    let seed = match args.seed {
+        Seed::Given(seed) => seed,
+        Seed::Random => random_seed(),
+    };
+    let files = Files::new(args, seed)?;
+    if !args.dry_run {
+        files.check()?;
+    }
+    let checkpoint = match &args.model {
+        Some(path) => Checkpoint::open(path)?,
+        None => embedded::checkpoint()?,
+    };
+    let request = request(args, seed, &ModelConfig::infer(&checkpoint)?);
+    let options = ModelOptions {
+        precision: args.precision.precision(),
+        prediction: args.prediction.map(Prediction::from),
+    };
+    let model = Model::new(Gpu::open(args.device.as_deref())?, checkpoint, options)?;
+    let report = model.report(&request)?;
+    if args.dry_run {
+        dry_run::print(&model, &request, &report, args.json);
+        return Ok(());
+    }
+    Run { args, files, model, request, report }.all_batches()
+}
+
+/// The request of the first batch.
+fn request(args: &Args, seed: u64, config: &ModelConfig) -> Request {
+    let embedded = args.model.is_none();
+    let side =
+        if embedded { embedded::SIZE } else { native_side(config, args.prediction.map(Prediction::from)) };
+    let (width, height) = (args.width.unwrap_or(side), args.height.unwrap_or(side));
+    let cfg = args.cfg_scale.unwrap_or(if embedded { embedded::CFG } else { 7.0 });
+    let sag = Sag { scale: args.sag_scale, blur_sigma: args.sag_blur, ..Sag::default() };
+    Request {
+        negative: args.negative.clone(),
+        batch: args.batch_size,
+        seed,
+        steps: args.steps,
+        cfg,
+        sag,
+        sampler: args.sampling_method,
+        scheduler: args.scheduler,
+        clip_skip: args.clip_skip,
+        chunk: args.chunk,
+        memory: args.max_memory,
+        ..Request::new(&args.prompt, width, height)
+    }
+}
+
+/// Width and height that a family was trained at.
+fn native_side(config: &ModelConfig, prediction: Option<Prediction>) -> usize {
+    match (config.family, prediction.unwrap_or(config.prediction)) {
+        (Family::Sdxl, _) => 1024,
+        (Family::Sd2, Prediction::V) => 768,
+        _ => 512,
+    }
+}
+
+/// A seed of 32 bits: as many as the noise generator takes, and as A1111 shows.
+fn random_seed() -> u64 {
+    // The hasher's keys come from the operating system.
+    RandomState::new().hash_one(std::time::SystemTime::now()) & u64::from(u32::MAX)
+}
+
+/// The files that a run writes.
+struct Files {
+    pictures: Series,
+    latents: Option<Series>,
+}
+
+impl Files {
+    fn new(args: &Args, seed: u64) -> Result<Self> {
+        let pattern = args.output.clone().unwrap_or_else(|| PathBuf::from(format!("sagittal-{seed}.png")));
+        check_png(&pattern)?;
+        let count = args.batch_size.saturating_mul(args.batch_count);
+        let latents = args.save_latent.as_ref().map(|path| Series::new(path, args.batch_count, args.force));
+        Ok(Self { pictures: Series::new(pattern, count, args.force), latents })
+    }
+
+    fn check(&self) -> Result<()> {
+        self.pictures.check()?;
+        let Some(latents) = &self.latents else { return Ok(()) };
+        latents.check()?;
+        match latents.paths().find(|l| self.pictures.paths().any(|p| p == *l)) {
+            Some(both) => Err(Error::usage("a picture and a latent have the same file name").file(both)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// All that a run needs, known to be sound.
+struct Run<'a> {
+    args: &'a Args,
+    files: Files,
+    model: Model,
+    request: Request,
+    report: Report,
+}
+
+impl Run<'_> {
+    fn all_batches(mut self) -> Result<()> {
+        let cancel = cancel_on_ctrl_c();
+        let began = Instant::now();
+        let batches = self.args.batch_count;
+        self.announce();
+        let mut progress =
+            Progress::new(self.args.json, self.request.steps, batches, self.report.rows_per_step());
+        let first = self.request.seed;
+        for batch in 0..batches {
+            self.request.seed = first.wrapping_add(batch as u64);
+            progress.begin(batch);
+            let made = self.model.generate(&self.request, &mut |event| progress.observe(&event), &cancel);
+            // The bar leaves before anything else is said, the error included.
+            let made = made.inspect_err(|_| progress.end())?;
+            if cancel.load(Ordering::Relaxed) {
+                progress.end();
+                return Err(Error::cancelled());
+            }
+            self.save(batch, &made, &progress).inspect_err(|_| progress.end())?;
+        }
+        progress.end();
+        self.conclude(began, &progress);
+        Ok(())
+    }
+
+    fn announce(&self) {
+        let (r, info) = (&self.request, self.model.engine().gpu().device().adapter_info());
+        let sag = if r.sag.is_on() {
+            format!("SAG {} blur {}", r.sag.scale, r.sag.blur_sigma)
+        } else {
+            "SAG off".into()
+        };
+        tell::say(format!(
+            "{}x{}, {} steps of {} ({}), CFG {}, {sag}, seed {}",
+            r.width, r.height, r.steps, r.sampler, r.scheduler, r.cfg, r.seed
+        ));
+        log::info!("{} on {}, {}", self.model_name(), info.name, self.model.precision().name());
+        log::info!(
+            "{} rows a step, at most {} together; arena {}, weights {}",
+            self.report.rows_per_step(),
+            self.report.rows_per_call(),
+            tell::mib(self.report.arena_bytes),
+            tell::mib(self.report.all_weight_bytes())
+        );
+        if !self.args.json {
+            return;
+        }
+        let rest = json!({
+            "version": env!("CARGO_PKG_VERSION"), "model": self.model_name(),
+            "family": self.model.config().family.to_string(), "device": info.name,
+            "precision": self.model.precision().name(), "seed": r.seed, "width": r.width, "height": r.height,
+            "steps": r.steps, "sampler": r.sampler.name(), "scheduler": r.scheduler.name(),
+            "cfg_scale": tell::decimal(r.cfg), "sag_scale": tell::decimal(r.sag.scale),
+            "sag_blur": tell::decimal(r.sag.blur_sigma),
+            "batch_size": r.batch, "batch_count": self.args.batch_count,
+            "rows_per_step": self.report.rows_per_step(), "rows_per_chunk": self.report.rows_per_call(),
+        });
+        tell::event("start", rest);
+    }
+
+    fn save(&self, batch: usize, made: &Generated, progress: &Progress) -> Result<()> {
+        let name = self.model_name();
+        let seed = self.request.seed;
+        let saved = |kind: &str, path: &Path| {
+            progress.say(&format!("{} (seed {seed})", path.display()));
+            if self.args.json {
+                tell::event(
+                    "saved",
+                    json!({ "kind": kind, "path": path.display().to_string(), "seed": seed }),
+                );
+            }
+        };
+        for (i, picture) in made.pictures.iter().enumerate() {
+            let text = parameters(&self.request, &name, i);
+            let bytes = png::encode(picture, &[(parameters::KEYWORD, &text)])?;
+            let path = self.files.pictures.write(batch * self.request.batch + i, &bytes)?;
+            saved("picture", &path);
+        }
+        if let Some(latents) = &self.files.latents {
+            let text = parameters(&self.request, &name, 0);
+            let bytes = latent::file::encode(&made.latent, &[(parameters::KEYWORD, &text)])?;
+            saved("latent", &latents.write(batch, &bytes)?);
+        }
+        Ok(())
+    }
+
+    fn conclude(&self, began: Instant, progress: &Progress) {
+        let seconds = began.elapsed().as_secs_f64();
+        let rate = progress.steps_per_second();
+        tell::say(format!("done in {seconds:.1} s, sampling at {}", speed(rate).trim()));
+        if self.args.json {
+            tell::event("done", json!({ "seconds": seconds, "steps_per_second": rate }));
+        }
+    }
+
+    /// The model's name as A1111 has it: the file's, without folder and extension.
+    fn model_name(&self) -> String {
+        match &self.args.model {
+            Some(path) => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+            None => "tiny-emoji".into(),
+        }
+    }
+}
+
+/// A flag that Ctrl-C sets.
+fn cancel_on_ctrl_c() -> Arc<AtomicBool> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let set = flag.clone();
+    if let Err(e) = ctrlc::set_handler(move || set.store(true, Ordering::Relaxed)) {
+        log::warn!("Ctrl-C will end the program at once: {e}");
+    }
+    flag
+}

@@ -1,0 +1,65 @@
+//! Where words go: text for people to stderr, results and JSON events to stdout. A reader that has
+//! gone away (`| head`) is no fault of the program, so failures to write are passed over.
+
+use std::io::Write;
+
+use sagittal::{Error, ErrorKind};
+use serde_json::{Value, json};
+
+/// A line for the person at the terminal.
+pub fn say(line: impl AsRef<str>) {
+    let _ = writeln!(std::io::stderr().lock(), "{}", line.as_ref());
+}
+
+/// A line of the command's result.
+pub fn result(line: impl AsRef<str>) {
+    let _ = writeln!(std::io::stdout().lock(), "{}", line.as_ref());
+}
+
+/// A JSON object on one line, named by its first member `event`, at once.
+pub fn event(name: &str, rest: Value) {
+    let mut object = serde_json::Map::from_iter([("event".to_owned(), json!(name))]);
+    if let Value::Object(rest) = rest {
+        object.extend(rest);
+    }
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{}", Value::Object(object));
+    let _ = out.flush();
+}
+
+/// The last line of a run that failed.
+pub fn error(error: &Error) {
+    match error.kind() {
+        ErrorKind::Cancelled => say("cancelled"),
+        _ => say(format!("error: {error}")),
+    }
+}
+
+/// The name of a kind of error in JSON events.
+pub fn kind_name(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::Usage => "usage",
+        ErrorKind::File => "file",
+        ErrorKind::Model => "model",
+        ErrorKind::Device => "device",
+        ErrorKind::Memory => "memory",
+        ErrorKind::NonFinite => "non_finite",
+        ErrorKind::Cancelled => "cancelled",
+        _ => "internal",
+    }
+}
+
+/// Bytes as a person reads them.
+pub fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", to_mib(bytes))
+}
+
+/// Bytes in MiB.
+pub fn to_mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+/// `value` as JSON shows it: the shortest decimal number, not the digits of its f64.
+pub fn decimal(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(f64::from(value))
+}

@@ -1,0 +1,139 @@
+//! Flag values checked while the command line is read, so that a complaint names its flag. The
+//! ranges are the library's own.
+
+use sagittal::pipeline::Request;
+use sagittal::{Error, Result};
+
+/// A request whose only question is the setting that `set` changes.
+fn checked(set: impl FnOnce(&mut Request)) -> Result<()> {
+    let mut request = Request::new("", 64, 64);
+    set(&mut request);
+    request.check()
+}
+
+fn whole(text: &str) -> Result<usize> {
+    text.parse().map_err(|_| Error::usage("not a whole number").expected("0, 1, 2, …"))
+}
+
+fn real(text: &str) -> Result<f32> {
+    match text.parse::<f32>() {
+        Ok(value) if value.is_finite() => Ok(value),
+        Ok(_) => Err(Error::usage("not a finite number")),
+        Err(_) => Err(Error::usage("not a number")),
+    }
+}
+
+/// Width or height in pixels.
+pub fn side(text: &str) -> Result<usize> {
+    let side = whole(text)?;
+    checked(|r| r.width = side)?;
+    Ok(side)
+}
+
+/// Number of sampling steps.
+pub fn steps(text: &str) -> Result<usize> {
+    let steps = whole(text)?;
+    checked(|r| r.steps = steps)?;
+    Ok(steps)
+}
+
+/// Pictures made together.
+pub fn batch_size(text: &str) -> Result<usize> {
+    let batch = whole(text)?;
+    checked(|r| r.batch = batch)?;
+    Ok(batch)
+}
+
+/// Batches made one after the other.
+pub fn batch_count(text: &str) -> Result<usize> {
+    match whole(text)? {
+        count @ 1..=100_000 => Ok(count),
+        _ => Err(Error::usage("the number of batches is outside its range").expected("1 to 100000")),
+    }
+}
+
+/// Scale of classifier-free guidance.
+pub fn cfg_scale(text: &str) -> Result<f32> {
+    let cfg = real(text)?;
+    checked(|r| r.cfg = cfg)?;
+    Ok(cfg)
+}
+
+/// Scale of Self-Attention Guidance.
+pub fn sag_scale(text: &str) -> Result<f32> {
+    let scale = real(text)?;
+    checked(|r| r.sag.scale = scale)?;
+    Ok(scale)
+}
+
+/// Width of SAG's blur in latent cells.
+pub fn sag_blur(text: &str) -> Result<f32> {
+    let sigma = real(text)?;
+    checked(|r| r.sag.blur_sigma = sigma)?;
+    Ok(sigma)
+}
+
+/// Text encoder layer counted from the end. -1 is stable-diffusion.cpp's word for "the usual".
+pub fn clip_skip(text: &str) -> Result<usize> {
+    match text {
+        "-1" => Ok(1),
+        _ => match whole(text)? {
+            0 => Err(Error::usage("no such clip skip").expected("1 (the last layer) or more")),
+            skip => Ok(skip),
+        },
+    }
+}
+
+/// A device memory limit in MiB, as bytes.
+pub fn mebibytes(text: &str) -> Result<u64> {
+    let bytes = text.parse::<u64>().ok().filter(|mib| *mib > 0).and_then(|mib| mib.checked_mul(1 << 20));
+    bytes.ok_or_else(|| Error::usage("not a memory size").expected("a whole number of MiB from 1 on"))
+}
+
+/// What `--seed` asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seed {
+    /// Another one each time.
+    Random,
+    /// This one.
+    Given(u64),
+}
+
+/// A seed; any negative number is a random one, as other programs have it.
+pub fn seed(text: &str) -> Result<Seed> {
+    match text.parse::<i128>() {
+        Ok(n) if n < 0 => Ok(Seed::Random),
+        Ok(n) if n <= i128::from(u64::MAX) => Ok(Seed::Given(n as u64)),
+        _ => Err(Error::usage("not a seed").expected("0 to 18446744073709551615, or -1 for a random one")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn good_and_bad_values() {
+        assert_eq!(side("64").ok(), Some(64));
+        assert_eq!(sag_scale("-0.5").ok(), Some(-0.5));
+        assert_eq!((seed("-1").ok(), seed("7").ok()), (Some(Seed::Random), Some(Seed::Given(7))));
+        assert_eq!(mebibytes("2").ok(), Some(2 << 20));
+        let bad = [
+            side("60").is_err(),
+            side("0").is_err(),
+            steps("0").is_err(),
+            steps("-3").is_err(),
+            batch_size("0").is_err(),
+            batch_count("0").is_err(),
+            cfg_scale("nan").is_err(),
+            cfg_scale("1e39").is_err(),
+            sag_scale("5.1").is_err(),
+            sag_blur("-0.1").is_err(),
+            clip_skip("0").is_err(),
+            mebibytes("0").is_err(),
+            mebibytes("99999999999999999").is_err(),
+            seed("18446744073709551616").is_err(),
+        ];
+        assert!(bad.iter().all(|b| *b), "{bad:?}");
+    }
+}

@@ -1,0 +1,155 @@
+//! The text chunk `parameters` of a PNG, written the way A1111's web UI does, so that its "PNG
+//! info" and the galleries that read it fill in the settings of a picture.
+//!
+//! ```text
+//! a fox
+//! Negative prompt: blurry
+//! Steps: 20, Sampler: Euler, Schedule type: Normal, CFG scale: 7, Seed: 1, Size: 512x512, …
+//! ```
+
+use crate::pipeline::Request;
+use crate::sampler::Sampler;
+
+/// The keyword of the chunk.
+pub const KEYWORD: &str = "parameters";
+
+/// The text for picture `picture` (from 0) of the batch that `request` makes with `model`, a
+/// name without directories.
+pub fn parameters(request: &Request, model: &str, picture: usize) -> String {
+    let mut text = request.prompt.clone();
+    // Entries are averaged in a canonical order, so their order here must not tell either.
+    let mut negative: Vec<&str> =
+        request.negative.iter().map(String::as_str).filter(|n| !n.is_empty()).collect();
+    negative.sort_unstable();
+    if !negative.is_empty() {
+        text.push_str("\nNegative prompt: ");
+        text.push_str(&negative.join(" AND "));
+    }
+    let settings: Vec<String> = settings(request, model, picture)
+        .into_iter()
+        .map(|(name, value)| format!("{name}: {}", quoted(value)))
+        .collect();
+    format!("{text}\n{}", settings.join(", ")).trim().to_owned()
+}
+
+fn settings(request: &Request, model: &str, picture: usize) -> Vec<(&'static str, String)> {
+    let mut all = vec![
+        ("Steps", request.steps.to_string()),
+        ("Sampler", label(SAMPLERS, request.sampler.name())),
+        ("Schedule type", label(SCHEDULERS, request.scheduler.name())),
+        ("CFG scale", request.cfg.to_string()),
+        ("Seed", request.seed.to_string()),
+        ("Size", format!("{}x{}", request.width, request.height)),
+        ("Model", model.to_owned()),
+    ];
+    if request.denoise < 1.0 {
+        all.push(("Denoising strength", request.denoise.to_string()));
+    }
+    if request.clip_skip > 1 {
+        all.push(("Clip skip", request.clip_skip.to_string()));
+    }
+    if request.batch > 1 && (picture > 0 || needs_batch(request)) {
+        all.push(("Batch size", request.batch.to_string()));
+        all.push(("Batch pos", picture.to_string()));
+    }
+    // The seed is that of PyTorch's CPU generator.
+    all.push(("RNG", "CPU".into()));
+    if request.sag.is_on() {
+        all.push(("SAG Guidance Enabled", "True".into()));
+        all.push(("SAG Guidance Scale", request.sag.scale.to_string()));
+        all.push(("SAG Mask Threshold", request.sag.threshold.to_string()));
+        all.push(("SAG Blur Sigma", request.sag.blur_sigma.to_string()));
+    }
+    all.push(("Version", concat!("sagittal ", env!("CARGO_PKG_VERSION")).into()));
+    all
+}
+
+/// Whether even the first picture of a batch differs from that of a batch of one: where noise is
+/// drawn for the whole batch again at each step, or the generator's blocks of 16 values reach
+/// across pictures.
+fn needs_batch(request: &Request) -> bool {
+    let noisy = matches!(request.sampler, Sampler::EulerAncestral);
+    noisy || !(request.width / 8 * (request.height / 8)).is_multiple_of(4)
+}
+
+/// Text with a comma, colon or line break stands in quotes, as JSON writes it.
+fn quoted(value: String) -> String {
+    if value.contains([',', ':', '\n']) { serde_json::Value::from(value).to_string() } else { value }
+}
+
+type Labels = &'static [(&'static str, &'static str)];
+
+/// A1111's label of ComfyUI's name; other names stand for themselves.
+fn label(labels: Labels, name: &str) -> String {
+    labels.iter().find(|(own, _)| *own == name).map_or(name, |(_, label)| label).to_owned()
+}
+
+const SAMPLERS: Labels = &[
+    ("euler", "Euler"),
+    ("euler_ancestral", "Euler a"),
+    ("heun", "Heun"),
+    ("dpm_2", "DPM2"),
+    ("dpm_2_ancestral", "DPM2 a"),
+    ("lms", "LMS"),
+    ("dpm_fast", "DPM fast"),
+    ("dpm_adaptive", "DPM adaptive"),
+    ("dpmpp_2s_ancestral", "DPM++ 2S a"),
+    ("dpmpp_sde", "DPM++ SDE"),
+    ("dpmpp_2m", "DPM++ 2M"),
+    ("dpmpp_2m_sde", "DPM++ 2M SDE"),
+    ("dpmpp_3m_sde", "DPM++ 3M SDE"),
+    ("lcm", "LCM"),
+    ("ddim", "DDIM"),
+    ("uni_pc", "UniPC"),
+];
+
+const SCHEDULERS: Labels = &[
+    ("normal", "Normal"),
+    ("karras", "Karras"),
+    ("simple", "Simple"),
+    ("sgm_uniform", "SGM Uniform"),
+    ("exponential", "Exponential"),
+    ("ddim_uniform", "DDIM"),
+    ("beta", "Beta"),
+    ("kl_optimal", "KL Optimal"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_a1111_writes_it() {
+        let mut request = Request::new("a fox, <b>", 512, 768);
+        request.negative = vec!["ugly".into(), "blurry".into()];
+        request.seed = 42;
+        request.clip_skip = 2;
+        assert_eq!(
+            parameters(&request, "v1-5", 0),
+            format!(
+                "a fox, <b>\nNegative prompt: blurry AND ugly\nSteps: 20, Sampler: Euler, \
+                 Schedule type: Normal, CFG scale: 7, Seed: 42, Size: 512x768, Model: v1-5, Clip skip: 2, \
+                 RNG: CPU, SAG Guidance Enabled: True, SAG Guidance Scale: 0.5, SAG Mask Threshold: 1, \
+                 SAG Blur Sigma: 2, Version: sagittal {}",
+                env!("CARGO_PKG_VERSION")
+            )
+        );
+    }
+
+    #[test]
+    fn only_what_matters_is_told() {
+        let plain = |change: fn(&mut Request)| {
+            let mut request = Request::new("", 64, 64);
+            change(&mut request);
+            parameters(&request, "m, n", 0)
+        };
+        let off = plain(|r| r.sag.scale = 0.0);
+        assert!(
+            off.starts_with("Steps: 20") && !off.contains("SAG") && off.contains("Model: \"m, n\""),
+            "{off}"
+        );
+        assert_eq!(off, plain(|r| r.sag.blur_sigma = 0.0));
+        assert_eq!(plain(|_| ()), plain(|r| r.batch = 4));
+        assert!(plain(|r| (r.batch, r.sampler) = (4, Sampler::EulerAncestral)).contains("Batch pos: 0"));
+    }
+}

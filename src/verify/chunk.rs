@@ -1,0 +1,77 @@
+//! Batches in portions: each picture must come out as if it were alone, however the rows of a step
+//! are split into network calls.
+
+use super::case::Case;
+use super::compare::Comparison;
+use super::model::{self, Context};
+use super::run::compare_samples;
+use crate::Result;
+use crate::guidance::Conditioning;
+use crate::latent::Latent;
+use crate::pipeline::Sampling;
+use crate::plan::chunk::ChunkPolicy;
+
+/// Portions that are tried besides the whole.
+const ROWS: [usize; 3] = [1, 2, 3];
+
+pub(super) fn verify(context: &mut Context<'_, '_>) -> Result<()> {
+    for case in context.set.root().list("truth") {
+        let name = format!("truth.{}", case.name()?);
+        context.case(&name, |c| verify_truth(c, &case, &name))?;
+    }
+    for case in context.set.root().list("comfyui_behaviour") {
+        context.findings.unsupported(&format!("comfyui.{}", case.name()?), "the set does not give its settings");
+    }
+    Ok(())
+}
+
+fn verify_truth(context: &mut Context<'_, '_>, case: &Case<'_>, name: &str) -> Result<()> {
+    let set = context.set;
+    let noise = set.latent(&format!("{name}.noise"))?;
+    let samples = format!("{name}.samples");
+    let expected = set.latent(&samples)?;
+    let conditioning = context.conditioning(case)?;
+    let whole = sample(context, case, &conditioning, noise.clone(), ChunkPolicy::Auto)?;
+    compare_samples(context, case, &samples, &whole, &expected)?;
+    // To the bit: a difference between portions would be a difference between machines.
+    for rows in ROWS {
+        let split = sample(context, case, &conditioning, noise.clone(), ChunkPolicy::Rows(rows))?;
+        let faults = differing(&whole, split.data());
+        context.findings.compared(&format!("{samples} ({rows} rows a call)"), Comparison::of_faults(faults));
+    }
+    let mut alone = Vec::new();
+    for image in 0..noise.batch() {
+        let picture = sample(context, case, &conditioning, noise.row(image), ChunkPolicy::Auto)?;
+        alone.extend_from_slice(picture.data());
+    }
+    let faults = differing(&whole, &alone);
+    context.findings.compared(&format!("{samples} (each picture alone)"), Comparison::of_faults(faults));
+    Ok(())
+}
+
+fn sample(
+    context: &Context<'_, '_>,
+    case: &Case<'_>,
+    conditioning: &Conditioning,
+    noise: Latent,
+    chunk: ChunkPolicy,
+) -> Result<Latent> {
+    let sampling = Sampling {
+        noise,
+        latent: None,
+        sampler: case.text("sampler")?.parse()?,
+        scheduler: case.text("scheduler")?.parse()?,
+        steps: case.size("steps")?,
+        denoise: 1.0,
+        cfg: case.number("cfg")? as f32,
+        sag: model::sag(case)?,
+        seed: case.integer("seed")?,
+        chunk,
+        memory: None,
+    };
+    context.model.sample(conditioning, &sampling, &mut |_| {}, context.cancel)
+}
+
+fn differing(a: &Latent, b: &[f32]) -> usize {
+    a.data().iter().zip(b).filter(|(a, b)| a.to_bits() != b.to_bits()).count() + a.data().len().abs_diff(b.len())
+}

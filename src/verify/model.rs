@@ -1,0 +1,110 @@
+//! A set of a family's model: its parts one by one.
+
+use std::sync::atomic::AtomicBool;
+
+use super::case::Case;
+use super::compare::Findings;
+use super::set::Set;
+use super::tolerance::Tolerances;
+use super::{run, step, text, unet, vae};
+use crate::guidance::{Conditioning, Entry, Sag};
+use crate::pipeline::Model;
+use crate::{Error, ErrorKind, Result};
+
+/// What the cases of a set share.
+pub(super) struct Context<'a, 'f> {
+    pub set: &'a Set,
+    pub model: &'a Model,
+    pub tolerances: Tolerances,
+    pub findings: &'a mut Findings<'f>,
+    pub cancel: &'a AtomicBool,
+}
+
+pub(super) fn verify(context: &mut Context<'_, '_>) -> Result<()> {
+    type Part = fn(&mut Context<'_, '_>) -> Result<()>;
+    let parts: [(&str, Part); 5] = [
+        ("text", text::verify),
+        ("unet", unet::verify),
+        ("vae", vae::verify),
+        ("step", step::verify),
+        ("run", run::verify),
+    ];
+    for (_, part) in parts.iter().filter(|(name, _)| context.set.wants(name)) {
+        part(context)?;
+    }
+    Ok(())
+}
+
+/// Lists every case of a set whose model does not run.
+pub(super) fn all_unsupported(kind: &str, set: &Set, findings: &mut Findings<'_>, why: &str) {
+    let mut list = |part: &str, names: Vec<&str>| {
+        for name in names {
+            findings.unsupported(&format!("{part}.{name}"), why);
+        }
+    };
+    let names = |key| set.root().list(key).iter().filter_map(|c| c.name().ok()).collect::<Vec<_>>();
+    if kind == "chunk" {
+        list("truth", names("truth"));
+        return list("comfyui", names("comfyui_behaviour"));
+    }
+    list("text", set.cases_with("text", "cond"));
+    list("vae", [set.cases_with("vae", "z"), set.cases_with("vae", "image")].concat());
+    for part in ["unet", "step", "run"] {
+        list(part, names(part));
+    }
+}
+
+impl Context<'_, '_> {
+    /// Runs a case under `name`. A fault of the case alone is noted and the others go on.
+    ///
+    /// # Errors
+    /// Those after which no other case could run, and those of the set itself.
+    pub fn case(&mut self, name: &str, run: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        match run(self) {
+            Err(e) if matches!(e.kind(), ErrorKind::Cancelled | ErrorKind::File) => Err(e),
+            Err(e) => {
+                self.findings.failed(name, e.to_string());
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// The text of the prompt `name`.
+    pub fn prompt(&self, name: &str) -> Result<&str> {
+        let root = self.set.root();
+        let prompts = root.object("text").and_then(|t| t.object("prompts")).or_else(|| root.object("prompts"));
+        let missing =
+            || Error::new(ErrorKind::File, "the golden set has no such prompt").file(self.set.file()).at(name);
+        prompts.ok_or_else(missing)?.text(name).map_err(|_| missing())
+    }
+
+    /// The conditioning of the prompt `name`: as the set has it, so that a fault of the text
+    /// encoder shows there alone, else encoded here.
+    pub fn entry(&self, name: &str) -> Result<Entry> {
+        let tensor = format!("text.{name}.cond");
+        match self.set.find(&tensor).map(|t| (t, t.shape.as_slice())) {
+            Some((values, &[1, tokens, channels])) if channels == self.model.config().unet.context_dim => {
+                Ok(Entry::new(values.numbers(), tokens))
+            }
+            Some(_) => {
+                let channels = self.model.config().unet.context_dim;
+                Err(self.set.misshapen(&tensor, format!("[1, tokens, {channels}]")))
+            }
+            None => self.model.encode(self.prompt(name)?, 1, self.cancel),
+        }
+    }
+
+    /// Both sides of the guidance of a step or run, `pos` and `neg` unless it names others.
+    pub fn conditioning(&self, case: &Case<'_>) -> Result<Conditioning> {
+        let side = |key| self.entry(case.text(key).unwrap_or(key));
+        Ok(Conditioning { positive: vec![side("pos")?], negative: vec![side("neg")?] })
+    }
+}
+
+/// The SAG settings of a step or run; `null` is without.
+pub(super) fn sag(case: &Case<'_>) -> Result<Sag> {
+    let Some(sag) = case.object("sag") else { return Ok(Sag::off()) };
+    let (scale, blur_sigma) = (sag.number("scale")? as f32, sag.number("blur_sigma")? as f32);
+    Ok(Sag { scale, blur_sigma, ..Sag::default() })
+}

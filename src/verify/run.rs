@@ -1,0 +1,149 @@
+//! Whole runs: noise in, samples out, with the masks of every evaluation.
+//!
+//! The latents of a run are as ComfyUI returns them, divided by the latent scale.
+
+use super::case::Case;
+use super::compare::{Comparison, Yardstick, spread};
+use super::model::{self, Context};
+use super::tensor::Tensor;
+use super::tolerance;
+use crate::guidance::Guided;
+use crate::latent::Latent;
+use crate::network::UnetNetwork;
+use crate::plan::chunk::ChunkPolicy;
+use crate::sampler::{self, Denoised, Denoiser, SampleOptions, Sampler, Scheduler};
+use crate::Result;
+
+/// Activations of all rows that are computed together.
+const BUDGET: Option<u64> = Some(2 << 30);
+
+pub(super) fn verify(context: &mut Context<'_, '_>) -> Result<()> {
+    for case in context.set.root().list("run") {
+        let name = format!("run.{}", case.name()?);
+        let (sampler, scheduler) = (case.text("sampler")?.parse(), case.text("scheduler")?.parse());
+        match (sampler, scheduler) {
+            (Ok(sampler), Ok(scheduler)) => {
+                context.case(&name, |c| verify_run(c, &case, &name, sampler, scheduler))?;
+            }
+            (Err(e), _) | (_, Err(e)) => context.findings.unsupported(&name, e.to_string()),
+        }
+    }
+    Ok(())
+}
+
+fn verify_run(
+    context: &mut Context<'_, '_>,
+    case: &Case<'_>,
+    name: &str,
+    sampler: Sampler,
+    scheduler: Scheduler,
+) -> Result<()> {
+    let set = context.set;
+    let (steps, denoise) = (case.size("steps")?, case.number("denoise").unwrap_or(1.0));
+    let sigmas = scheduler.sigmas(context.model.discrete(), steps, denoise, sampler.discard_penultimate())?;
+    let sigmas_name = format!("{name}.sigmas");
+    if let Some(expected) = set.find(&sigmas_name) {
+        let by = Yardstick::relative(tolerance::SIGMAS);
+        context.findings.compare(&sigmas_name, Tensor::f32(&[sigmas.len()], sigmas.clone()), expected, by);
+    }
+    let samples_name = format!("{name}.samples");
+    let expected = set.latent(&samples_name)?;
+    let run = sample(context, case, &noise(context, case, name)?, sampler, &sigmas)?;
+    compare_samples(context, case, &samples_name, &run.samples, &expected)?;
+    compare_masks(context, name, &run);
+    Ok(())
+}
+
+/// The starting noise: a tensor that the case names, or the case's own.
+fn noise(context: &Context<'_, '_>, case: &Case<'_>, name: &str) -> Result<Latent> {
+    match case.text("noise") {
+        Ok(shared) => context.set.latent(shared),
+        Err(_) => context.set.latent(&format!("{name}.noise")),
+    }
+}
+
+struct Run {
+    samples: Latent,
+    /// Column sums of every evaluation with SAG, `[evaluation][picture, position]`.
+    columns: Vec<Vec<f32>>,
+}
+
+fn sample(
+    context: &Context<'_, '_>,
+    case: &Case<'_>,
+    noise: &Latent,
+    sampler: Sampler,
+    sigmas: &[f32],
+) -> Result<Run> {
+    let model = context.model;
+    let scale = model.config().latent_scale;
+    let start = match case.text("latent") {
+        Ok(name) => context.set.latent(name)?.scaled(scale),
+        Err(_) => noise.scaled(0.0),
+    };
+    let x = match sigmas.first() {
+        Some(first) => sampler::initial(noise, &start, *first, model.discrete().sigma_max())?,
+        None => start,
+    };
+    let conditioning = context.conditioning(case)?;
+    let weights = model.unet_weights()?;
+    let mut network = UnetNetwork::new(model.unet(&weights), ChunkPolicy::Auto, BUDGET, context.cancel);
+    let (cfg, sag) = (case.number("cfg")? as f32, model::sag(case)?);
+    let mut guided = Guided::new(&mut network, &conditioning, model.discrete(), cfg, sag)?;
+    let mut recorder = Recorder { guided: &mut guided, columns: Vec::new() };
+    let options = SampleOptions { seed: case.integer("seed").unwrap_or(0), ..Default::default() };
+    let samples = sampler::sample(sampler, &mut recorder, x, sigmas, &options, &mut |_| Ok(()))?;
+    Ok(Run { samples: samples.scaled(1.0 / scale), columns: recorder.columns })
+}
+
+/// Guidance that keeps the column sums it goes by.
+struct Recorder<'r, 'a> {
+    guided: &'r mut Guided<'a>,
+    columns: Vec<Vec<f32>>,
+}
+
+impl Denoiser for Recorder<'_, '_> {
+    fn denoise(&mut self, x: &Latent, sigma: f32) -> Result<Denoised> {
+        let e = self.guided.evaluate(x, sigma)?;
+        if let Some(sag) = e.sag {
+            self.columns.push(sag.columns.into_iter().flat_map(|c| c.values).collect());
+        }
+        Ok(Denoised { denoised: e.result, uncond: e.uncond })
+    }
+}
+
+/// Holds samples against the set's, by the limit for the run's CFG scale.
+pub(super) fn compare_samples(
+    context: &mut Context<'_, '_>,
+    case: &Case<'_>,
+    name: &str,
+    found: &Latent,
+    expected: &Latent,
+) -> Result<()> {
+    let s = spread(expected.data());
+    let sensitivity = case.number("sensitivity_1e6").unwrap_or(0.0);
+    match context.tolerances.run(case.number("cfg")?, s, sensitivity) {
+        Some(tolerance) => {
+            let by = Yardstick::spread_of(s, tolerance);
+            context.findings.compare(name, found.into(), &expected.into(), by);
+        }
+        None => {
+            let faults = found.data().iter().filter(|v| !v.is_finite()).count();
+            context.findings.compared(&format!("{name} (finite)"), Comparison::of_faults(faults));
+            context.findings.keep(name, found.into());
+        }
+    }
+    Ok(())
+}
+
+fn compare_masks(context: &mut Context<'_, '_>, name: &str, run: &Run) {
+    let name = format!("{name}.mask");
+    let Some(expected) = context.set.find(&name) else { return };
+    // SAG of no effect computes no masks. In f16 bits flip, and the sets do not say which may.
+    if run.columns.is_empty() || context.tolerances.masks_may_flip() {
+        return;
+    }
+    let bits: Vec<u8> = run.columns.iter().flatten().map(|c| u8::from(*c > 1.0)).collect();
+    let shape = [run.columns.len(), bits.len() / run.columns.len()];
+    context.findings.compare(&name, Tensor::u8(&shape, bits), expected, Yardstick::equal());
+}

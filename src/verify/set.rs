@@ -1,0 +1,126 @@
+//! A golden set: FILE.json lists the cases, FILE.safetensors beside it holds the tensors.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::case::Case;
+use super::tensor::{self, Tensor};
+use crate::latent::Latent;
+use crate::{Error, ErrorKind, Result};
+
+/// Sets of these kinds have all they need in the JSON file.
+const WITHOUT_TENSORS: [&str; 2] = ["schedules", "tokens"];
+
+/// A golden set in memory.
+pub struct Set {
+    file: PathBuf,
+    json: Value,
+    tensors: BTreeMap<String, Tensor>,
+    parts: Option<Vec<String>>,
+}
+
+impl Set {
+    /// Opens `FILE.json` and, unless its kind has none, `FILE.safetensors`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::File`] if one of them is missing or damaged.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let cannot = |path: &Path, e| Error::io(path, "cannot read the golden set", e);
+        let json = fs::read_to_string(path).map_err(|e| {
+            cannot(path, e).hint("pass the .json file of a set; its .safetensors file is found beside it")
+        })?;
+        let mut set = Self::parse(path, &json, None)?;
+        if !WITHOUT_TENSORS.contains(&set.kind()?) {
+            let beside = path.with_extension("safetensors");
+            let bytes = fs::read(&beside).map_err(|e| cannot(&beside, e))?;
+            set.tensors = tensor::read_all(&bytes).map_err(|e| e.file(&beside))?;
+        }
+        Ok(set)
+    }
+
+    /// A set that is in memory already; `name` stands for the file in messages.
+    ///
+    /// # Errors
+    /// [`ErrorKind::File`] if the text is not JSON or the tensors are damaged.
+    pub fn parse(name: impl AsRef<Path>, json: &str, tensors: Option<&[u8]>) -> Result<Self> {
+        let file = name.as_ref().to_path_buf();
+        let json = serde_json::from_str(json)
+            .map_err(|e| Error::new(ErrorKind::File, "the golden set is not valid JSON").file(&file).cause(e))?;
+        let tensors = match tensors {
+            Some(bytes) => tensor::read_all(bytes).map_err(|e| e.file(&file))?,
+            None => BTreeMap::new(),
+        };
+        Ok(Self { file, json, tensors, parts: None })
+    }
+
+    /// Only these parts of a set of kind `model`: some of `text`, `unet`, `vae`, `step`, `run`.
+    pub fn only(mut self, parts: &[&str]) -> Self {
+        self.parts = Some(parts.iter().map(|p| (*p).to_owned()).collect());
+        self
+    }
+
+    /// The file, or the name that stands for it.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// What the set is about: `model`, `sag_node`, `noise`, `schedules`, `tokens` or `chunk`.
+    pub fn kind(&self) -> Result<&str> {
+        self.root().text("kind")
+    }
+
+    pub(super) fn wants(&self, part: &str) -> bool {
+        self.parts.as_ref().is_none_or(|parts| parts.iter().any(|p| p == part))
+    }
+
+    /// The JSON as a whole.
+    pub(super) fn root(&self) -> Case<'_> {
+        Case::new(&self.file, &self.json)
+    }
+
+    pub(super) fn find(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.get(name)
+    }
+
+    pub(super) fn tensor(&self, name: &str) -> Result<&Tensor> {
+        self.find(name).ok_or_else(|| {
+            Error::new(ErrorKind::File, "a tensor of the golden set is missing").file(&self.file).at(name)
+        })
+    }
+
+    pub(super) fn numbers(&self, name: &str) -> Result<Vec<f32>> {
+        Ok(self.tensor(name)?.numbers())
+    }
+
+    /// A tensor of four dimensions, none of them zero.
+    pub(super) fn latent(&self, name: &str) -> Result<Latent> {
+        let tensor = self.tensor(name)?;
+        let shape = <[usize; 4]>::try_from(tensor.shape.as_slice()).ok().filter(|s| !s.contains(&0));
+        let shape = shape.ok_or_else(|| self.misshapen(name, "four dimensions, none of them 0"))?;
+        Latent::from_vec(shape, tensor.numbers())
+    }
+
+    /// The error for a tensor that does not fit its part.
+    pub(super) fn misshapen(&self, name: &str, expected: impl Into<String>) -> Error {
+        let error = Error::new(ErrorKind::File, "a tensor of the golden set has the wrong shape")
+            .file(&self.file)
+            .at(name)
+            .expected(expected);
+        match self.find(name) {
+            Some(tensor) => error.found(format!("{:?}", tensor.shape)),
+            None => error,
+        }
+    }
+
+    /// Names of cases that have a tensor `prefix.NAME.suffix`, sorted. Names may hold dots.
+    pub(super) fn cases_with(&self, prefix: &str, suffix: &str) -> Vec<&str> {
+        self.tensors
+            .keys()
+            .filter_map(|name| name.strip_prefix(prefix)?.strip_prefix('.')?.strip_suffix(suffix)?.strip_suffix('.'))
+            .collect()
+    }
+}

@@ -1,0 +1,60 @@
+//! Text encoders: the conditioning and the pooled vector of prompts.
+
+use super::compare::Yardstick;
+use super::model::Context;
+use super::tensor::Tensor;
+use crate::text::clip;
+use crate::{Error, Result};
+
+/// A prompt, and the layer that its conditioning is taken from (-1 is the last), if not the usual.
+struct Prompt<'a> {
+    name: &'a str,
+    text: &'a str,
+    layer: Option<i64>,
+}
+
+pub(super) fn verify(context: &mut Context<'_, '_>) -> Result<()> {
+    let set = context.set;
+    let listed = set.root().object("text").map(|t| t.list("cases")).unwrap_or_default();
+    let mut prompts = Vec::new();
+    for case in &listed {
+        let layer = case.get("layer").and_then(serde_json::Value::as_i64);
+        prompts.push((case.name()?, case.text("prompt")?.to_owned(), layer));
+    }
+    if listed.is_empty() {
+        // Without a list, NAME_skip2 is the prompt NAME at layer -2.
+        for name in set.cases_with("text", "cond") {
+            let (prompt, layer) = match name.strip_suffix("_skip2") {
+                Some(prompt) => (prompt, Some(-2)),
+                None => (name, None),
+            };
+            prompts.push((name, context.prompt(prompt)?.to_owned(), layer));
+        }
+    }
+    for (name, text, layer) in &prompts {
+        let prompt = Prompt { name, text, layer: *layer };
+        context.case(&format!("text.{name}"), |c| verify_prompt(c, &prompt))?;
+    }
+    Ok(())
+}
+
+fn verify_prompt(context: &mut Context<'_, '_>, prompt: &Prompt<'_>) -> Result<()> {
+    let name = |what: &str| format!("text.{}.{what}", prompt.name);
+    let skip = usize::try_from(-prompt.layer.unwrap_or(-1))
+        .map_err(|_| Error::usage("a layer counts back from the end").found(format!("{:?}", prompt.layer)))?;
+    let pooled = context.set.find(&name("pooled")).cloned();
+    let options = clip::Options { skip, norm: true, pooled: pooled.is_some() };
+    let encoding = context.model.encode_text(prompt.text, &options, context.cancel)?;
+    let width = encoding.context.len() / encoding.tokens.max(1);
+    let found = [
+        (name("cond"), Some(Tensor::f32(&[1, encoding.tokens, width], encoding.context))),
+        (name("pooled"), encoding.pooled.map(|p| Tensor::f32(&[1, p.len()], p))),
+    ];
+    for (name, found) in found {
+        if let (Some(found), Some(expected)) = (found, context.set.find(&name)) {
+            let by = Yardstick::spread(&expected.numbers(), context.tolerances.text_and_vae);
+            context.findings.compare(&name, found, expected, by);
+        }
+    }
+    Ok(())
+}
