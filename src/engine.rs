@@ -12,7 +12,7 @@ use crate::kernels::{Precision, Target};
 use crate::plan::{Bound, Dispatch, Plan, Slot};
 use crate::{Error, ErrorKind, Result};
 use pipelines::Pipelines;
-pub use weights::{Source, Weights};
+pub use weights::{Source, Weights, device_bytes};
 
 /// Runs plans on a device. Shaders are compiled once and kept.
 pub struct Engine {
@@ -34,7 +34,8 @@ pub struct Arena {
 impl Arena {
     /// Whether `plan` fits.
     pub fn holds(&self, plan: &Plan) -> bool {
-        plan.slabs.len() <= self.slabs.len() && plan.slabs.iter().zip(&self.slabs).all(|(want, b)| *want <= b.size())
+        plan.slabs.len() <= self.slabs.len()
+            && plan.slabs.iter().zip(&self.slabs).all(|(want, b)| *want <= b.size())
     }
 
     /// Bytes of all buffers.
@@ -168,7 +169,11 @@ impl Engine {
                     .find(|(name, _)| *name == slot.name)
                     .ok_or_else(|| Error::internal(format!("input {} is missing", slot.name)))?;
                 let bytes = to_device(slot, values.1, prepared.plan.rows, prepared.plan.precision)?;
-                self.gpu.queue().write_buffer(&prepared.arena.slabs[slot.region.slab], slot.region.offset, &bytes);
+                self.gpu.queue().write_buffer(
+                    &prepared.arena.slabs[slot.region.slab],
+                    slot.region.offset,
+                    &bytes,
+                );
             }
             self.dispatch(prepared, cancel)?;
             self.read(prepared)
@@ -232,7 +237,13 @@ impl Engine {
         let mut at = 0;
         for o in &prepared.plan.outputs {
             let r = o.region;
-            encoder.copy_buffer_to_buffer(&prepared.arena.slabs[r.slab], r.offset, &prepared.readback, at, r.bytes);
+            encoder.copy_buffer_to_buffer(
+                &prepared.arena.slabs[r.slab],
+                r.offset,
+                &prepared.readback,
+                at,
+                r.bytes,
+            );
             at += r.bytes;
         }
         let index = self.gpu.queue().submit([encoder.finish()]);
@@ -314,7 +325,10 @@ fn buffer(gpu: &Gpu, label: &str, size: u64, usage: wgpu::BufferUsages) -> wgpu:
 
 fn entry(binding: u32, buffer: &wgpu::Buffer, offset: u64, size: u64) -> wgpu::BindGroupEntry<'_> {
     let size = wgpu::BufferSize::new(size);
-    wgpu::BindGroupEntry { binding, resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size }) }
+    wgpu::BindGroupEntry {
+        binding,
+        resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size }),
+    }
 }
 
 /// `[row, position, channel]` as the device stores it: channels padded to quads, in the slot's type.

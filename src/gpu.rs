@@ -89,8 +89,9 @@ impl Gpu {
     /// Runs `f` and turns what the device reports meanwhile on this thread into an error.
     /// Uses error scopes, so the app's handlers see nothing of it.
     pub(crate) fn checked<T>(&self, what: &str, f: impl FnOnce() -> T) -> Result<T> {
-        let scopes = [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation]
-            .map(|filter| self.device.push_error_scope(filter));
+        let scopes =
+            [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation]
+                .map(|filter| self.device.push_error_scope(filter));
         let value = f();
         let mut first = None;
         // Scopes end in the reverse order of their start.
@@ -143,8 +144,10 @@ fn pick(all: &[wgpu::Adapter], choice: Option<&str>) -> Result<usize> {
     };
     let by_number = choice.parse::<usize>().ok().filter(|i| *i < all.len());
     let wanted = choice.to_lowercase();
-    by_number.or_else(|| infos.iter().position(|i| i.name.to_lowercase().contains(&wanted))).ok_or_else(|| {
-        let names: Vec<_> = infos.iter().enumerate().map(|(i, a)| format!("{i}: {}", a.name)).collect();
-        Error::usage("no such device").expected(names.join(", ")).found(choice)
-    })
+    by_number.or_else(|| infos.iter().position(|i| i.name.to_lowercase().contains(&wanted))).ok_or_else(
+        || {
+            let names: Vec<_> = infos.iter().enumerate().map(|(i, a)| format!("{i}: {}", a.name)).collect();
+            Error::usage("no such device").expected(names.join(", ")).found(choice)
+        },
+    )
 }

@@ -418,7 +418,13 @@ impl Graph {
         let s = self.shape(qkv);
         let c = s.channels / 3;
         let heads = self.heads(path, c, heads, [0, c, 2 * c])?;
-        Ok(self.attention(path, &[qkv, qkv], Op::Attention { heads, causal }, Shape { channels: c, ..s }, record))
+        Ok(self.attention(
+            path,
+            &[qkv, qkv],
+            Op::Attention { heads, causal },
+            Shape { channels: c, ..s },
+            record,
+        ))
     }
 
     /// Cross-attention of queries to a merged K‖V projection of another sequence.
@@ -431,7 +437,13 @@ impl Graph {
 
     /// Column sums of the attention that `qkv` and `lse` describe: how much attention each
     /// position receives, mean over heads, summed over queries. Shape `[positions]`, mean 1.
-    pub fn attention_columns(&mut self, path: &str, qkv: Tensor, lse: Tensor, heads: usize) -> Result<Tensor> {
+    pub fn attention_columns(
+        &mut self,
+        path: &str,
+        qkv: Tensor,
+        lse: Tensor,
+        heads: usize,
+    ) -> Result<Tensor> {
         let s = self.shape(qkv);
         let c = s.channels / 3;
         let heads = self.heads(path, c, heads, [0, c, 2 * c])?;
@@ -484,7 +496,11 @@ impl Graph {
     pub fn upsample(&mut self, path: &str, x: Tensor, height: usize, width: usize) -> Result<Tensor> {
         let s = self.shape(x);
         if (height.div_ceil(2), width.div_ceil(2)) != (s.height, s.width) {
-            return Err(self.misfit(path, &format!("a map of about half of {height}x{width}"), s.to_string()));
+            return Err(self.misfit(
+                path,
+                &format!("a map of about half of {height}x{width}"),
+                s.to_string(),
+            ));
         }
         Ok(self.node(path, Op::Upsample2x, &[x], Shape::new(height, width, s.channels)))
     }

@@ -211,7 +211,8 @@ impl<'a> Guided<'a> {
         if columns.iter().all(|c| c.values.len() == 1) {
             return Ok(None);
         }
-        let mask = mask.map_or_else(|| self.mask(&Weighted::new(entries, x).scores(&columns)), <[u8]>::to_vec);
+        let mask =
+            mask.map_or_else(|| self.mask(&Weighted::new(entries, x).scores(&columns)), <[u8]>::to_vec);
         let degraded = sag::degrade(base, &mask, self.sag.blur_sigma);
         let input = Latent::combine(&[(1.0, &degraded), (1.0, x), (-1.0, base)]);
         let results = self.predict(&rows(entries, &input, sigma, false))?;

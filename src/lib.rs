@@ -1,4 +1,6 @@
-//! sagittal
+#![doc = include_str!("../README.md")]
+#![warn(missing_docs)]
+
 pub mod checkpoint;
 pub mod embedded;
 pub mod engine;
@@ -6,8 +8,8 @@ pub mod error;
 pub mod gpu;
 pub mod graph;
 pub mod guidance;
-pub mod kernels;
 pub mod image;
+pub mod kernels;
 pub mod latent;
 pub mod model;
 pub mod network;
@@ -18,6 +20,11 @@ pub mod shader;
 pub mod text;
 pub mod verify;
 
+pub use checkpoint::Checkpoint;
 pub use error::{Error, ErrorKind, Result};
+pub use gpu::Gpu;
+pub use guidance::Sag;
+pub use image::Picture;
 pub use latent::Latent;
+pub use pipeline::{Event, Generated, Model, ModelOptions, Request};
 pub use wgpu;

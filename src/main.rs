@@ -61,6 +61,7 @@ enum Command {
     Devices(devices::Args),
 }
 
+/// Parses, runs, and turns the outcome into an exit code: the only place that ends the program.
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -96,6 +97,7 @@ fn exit_code(error: &Error) -> u8 {
     }
 }
 
+/// Logs of this crate and of wgpu, off but for errors: messages for users do not go through the log.
 fn log_to_stderr(verbose: u8) {
     let filter = match verbose {
         0 => "error",

@@ -12,7 +12,7 @@ use crate::model::Prediction;
 use crate::model::config::UnetConfig;
 use crate::model::unet::{self, COLUMNS};
 use crate::plan::chunk::{ChunkPolicy, rows_per_call};
-use crate::plan::{Options, Plan};
+use crate::plan::{Capabilities, Options, Plan};
 use crate::sampler::Discrete;
 use crate::{Error, Result};
 
@@ -23,28 +23,22 @@ pub struct Kind {
     pub size: (usize, usize),
     /// Tokens of the conditioning.
     pub tokens: usize,
-    /// Whether column sums are recorded.
+    /// Whether column sums are recorded: for all rows if for one.
     pub record: bool,
 }
 
-/// The parts of a loaded UNet that a run needs.
+/// What planning a UNet's calls takes.
 #[derive(Clone, Copy)]
-pub struct Unet<'a> {
-    /// The engine.
-    pub engine: &'a Engine,
+pub struct Planner<'a> {
     /// Blocks and widths.
     pub config: &'a UnetConfig,
-    /// On the device.
-    pub weights: &'a Weights,
     /// Storage of activations and weights.
     pub precision: Precision,
-    /// What the output means.
-    pub prediction: Prediction,
-    /// Timesteps of noise levels.
-    pub discrete: &'a Discrete,
+    /// The device.
+    pub device: Capabilities,
 }
 
-impl Unet<'_> {
+impl Planner<'_> {
     /// The graph for rows of `kind`.
     pub fn graph(&self, kind: Kind) -> Result<Graph> {
         let Kind { size, tokens, record } = kind;
@@ -53,18 +47,85 @@ impl Unet<'_> {
 
     /// The plan of `graph` for a number of rows.
     pub fn plan(&self, graph: &Graph, rows: usize) -> Result<Plan> {
-        let device = self.engine.gpu().capabilities();
-        Plan::new(graph, &Options { rows, precision: self.precision, device, guard: 0 })
+        Plan::new(graph, &Options { rows, precision: self.precision, device: self.device, guard: 0 })
     }
+}
+
+/// Cuts the rows of a step into network calls.
+pub struct Batching<'a> {
+    planner: Planner<'a>,
+    policy: ChunkPolicy,
+    budget: Option<u64>,
+    graphs: HashMap<Kind, Graph>,
+}
+
+impl<'a> Batching<'a> {
+    /// Calls by `policy`, each with an arena of at most `budget` bytes.
+    pub fn new(planner: Planner<'a>, policy: ChunkPolicy, budget: Option<u64>) -> Self {
+        Self { planner, policy, budget, graphs: HashMap::new() }
+    }
+
+    /// The calls for `rows`: what is computed, and which rows by their place in the list.
+    pub fn calls(&mut self, rows: &[Row<'_>]) -> Result<Vec<(Kind, Vec<usize>)>> {
+        // Recording is decided for all rows of a step at once: a network that records is compiled
+        // differently, and a row's result must not depend on how the step is cut into chunks.
+        let record = rows.iter().any(|r| r.record);
+        let mut groups: Vec<(Kind, Vec<usize>)> = Vec::new();
+        for (i, row) in rows.iter().enumerate() {
+            let kind = Kind { size: (row.x.height(), row.x.width()), tokens: row.entry.tokens, record };
+            match groups.iter_mut().find(|(k, _)| *k == kind) {
+                Some((_, members)) => members.push(i),
+                None => groups.push((kind, vec![i])),
+            }
+        }
+        let mut calls = Vec::new();
+        for (kind, members) in groups {
+            if !self.graphs.contains_key(&kind) {
+                self.graphs.insert(kind, self.planner.graph(kind)?);
+            }
+            let graph = &self.graphs[&kind];
+            let plan = |rows| self.planner.plan(graph, rows);
+            let size = rows_per_call(self.policy, members.len(), self.budget, plan)?;
+            calls.extend(members.chunks(size).map(|chunk| (kind, chunk.to_vec())));
+        }
+        Ok(calls)
+    }
+
+    /// The plan of a call that [`calls`](Self::calls) gave.
+    pub fn plan(&self, kind: Kind, rows: usize) -> Result<Plan> {
+        self.planner.plan(&self.graphs[&kind], rows)
+    }
+
+    /// True height and width of the attention map that a recording call gives.
+    pub fn map_size(&self, kind: Kind) -> Result<(usize, usize)> {
+        let graph = &self.graphs[&kind];
+        let columns = graph.outputs().iter().find(|(n, _)| n == COLUMNS);
+        let (_, tensor) = columns.ok_or_else(|| Error::internal("the graph records nothing"))?;
+        let shape = graph.shape(*tensor);
+        Ok((shape.height, shape.width))
+    }
+}
+
+/// The parts of a loaded UNet that a run needs.
+#[derive(Clone, Copy)]
+pub struct Unet<'a> {
+    /// Its calls.
+    pub planner: Planner<'a>,
+    /// The engine.
+    pub engine: &'a Engine,
+    /// On the device.
+    pub weights: &'a Weights,
+    /// What the output means.
+    pub prediction: Prediction,
+    /// Timesteps of noise levels.
+    pub discrete: &'a Discrete,
 }
 
 /// Runs a UNet for one sampling.
 pub struct UnetNetwork<'a> {
     unet: Unet<'a>,
-    policy: ChunkPolicy,
-    budget: Option<u64>,
+    batching: Batching<'a>,
     cancel: &'a AtomicBool,
-    graphs: HashMap<Kind, Graph>,
     ready: HashMap<(Kind, usize), Prepared>,
     arena: Option<Arena>,
     rows_done: usize,
@@ -73,8 +134,8 @@ pub struct UnetNetwork<'a> {
 impl<'a> UnetNetwork<'a> {
     /// A network that computes rows by `policy` with an arena of at most `budget` bytes.
     pub fn new(unet: Unet<'a>, policy: ChunkPolicy, budget: Option<u64>, cancel: &'a AtomicBool) -> Self {
-        let (graphs, ready) = (HashMap::new(), HashMap::new());
-        Self { unet, policy, budget, cancel, graphs, ready, arena: None, rows_done: 0 }
+        let batching = Batching::new(unet.planner, policy, budget);
+        Self { unet, batching, cancel, ready: HashMap::new(), arena: None, rows_done: 0 }
     }
 
     /// Rows computed so far.
@@ -87,20 +148,12 @@ impl<'a> UnetNetwork<'a> {
         self.arena.as_ref().map_or(0, Arena::bytes)
     }
 
-    fn graph(&mut self, kind: Kind) -> Result<()> {
-        if !self.graphs.contains_key(&kind) {
-            let graph = self.unet.graph(kind)?;
-            self.graphs.insert(kind, graph);
-        }
-        Ok(())
-    }
-
     /// Makes a plan ready, in the arena of the others if it fits, else in a larger one for all.
     fn prepare(&mut self, kind: Kind, rows: usize) -> Result<()> {
         if self.ready.contains_key(&(kind, rows)) {
             return Ok(());
         }
-        let plan = self.unet.plan(&self.graphs[&kind], rows)?;
+        let plan = self.batching.plan(kind, rows)?;
         let arena = match self.arena.take().filter(|a| a.holds(&plan)) {
             Some(arena) => arena,
             None => {
@@ -120,7 +173,10 @@ impl<'a> UnetNetwork<'a> {
         let inputs = Inputs::new(&self.unet, rows);
         let results = self.unet.engine.run(&self.ready[&(kind, rows.len())], &inputs.named(), self.cancel)?;
         let named = |name: &str| {
-            results.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_slice())
+            results
+                .iter()
+                .find(|(n, _)| n == name)
+                .map(|(_, v)| v.as_slice())
                 .ok_or_else(|| Error::internal(format!("the UNet gave no {name}")))
         };
         let out = named("out")?;
@@ -136,14 +192,11 @@ impl<'a> UnetNetwork<'a> {
             .collect()
     }
 
-    /// Column sums row by row, with the true size of the map from the graph.
+    /// Column sums row by row.
     fn columns(&self, kind: Kind, values: &[f32]) -> Result<Vec<Columns>> {
-        let graph = &self.graphs[&kind];
-        let tensor = graph.outputs().iter().find(|(n, _)| n == COLUMNS);
-        let (_, tensor) = tensor.ok_or_else(|| Error::internal("the graph records nothing"))?;
-        let shape = graph.shape(*tensor);
-        let of_row = |v: &[f32]| Columns { height: shape.height, width: shape.width, values: v.to_vec() };
-        Ok(values.chunks_exact(shape.positions()).map(of_row).collect())
+        let (height, width) = self.batching.map_size(kind)?;
+        let of_row = |v: &[f32]| Columns { height, width, values: v.to_vec() };
+        Ok(values.chunks_exact(height * width).map(of_row).collect())
     }
 
     /// The prediction of the picture from the network's output `[height, width, channels]`:
@@ -166,25 +219,11 @@ impl<'a> UnetNetwork<'a> {
 
 impl Network for UnetNetwork<'_> {
     fn predict(&mut self, rows: &[Row<'_>]) -> Result<Vec<RowResult>> {
-        let mut groups: Vec<(Kind, Vec<usize>)> = Vec::new();
-        for (i, row) in rows.iter().enumerate() {
-            let kind =
-                Kind { size: (row.x.height(), row.x.width()), tokens: row.entry.tokens, record: row.record };
-            match groups.iter_mut().find(|(k, _)| *k == kind) {
-                Some((_, members)) => members.push(i),
-                None => groups.push((kind, vec![i])),
-            }
-        }
         let mut results: Vec<Option<RowResult>> = vec![None; rows.len()];
-        for (kind, members) in groups {
-            self.graph(kind)?;
-            let graph = &self.graphs[&kind];
-            let size = rows_per_call(self.policy, members.len(), self.budget, |n| self.unet.plan(graph, n))?;
-            for chunk in members.chunks(size) {
-                let part: Vec<&Row<'_>> = chunk.iter().map(|i| &rows[*i]).collect();
-                for (i, result) in chunk.iter().zip(self.chunk(kind, &part)?) {
-                    results[*i] = Some(result);
-                }
+        for (kind, members) in self.batching.calls(rows)? {
+            let part: Vec<&Row<'_>> = members.iter().map(|i| &rows[*i]).collect();
+            for (i, result) in members.iter().zip(self.chunk(kind, &part)?) {
+                results[*i] = Some(result);
             }
         }
         results.into_iter().map(|r| r.ok_or_else(|| Error::internal("a row was not computed"))).collect()
@@ -210,7 +249,7 @@ impl Inputs {
                 inputs.x.extend((0..channels).map(|c| row.x.data()[c * height * width + at] / scale));
             }
             let timestep = unet.discrete.timestep(row.sigma);
-            inputs.time.extend(unet::time_embedding(timestep, unet.config.model_channels));
+            inputs.time.extend(unet::time_embedding(timestep, unet.planner.config.model_channels));
             inputs.context.extend_from_slice(&row.entry.context);
             if let Some(vector) = &row.entry.vector {
                 inputs.vector.extend_from_slice(vector);

@@ -18,7 +18,7 @@ use crate::image::{Picture, preview};
 use crate::kernels::Precision;
 use crate::latent::Latent;
 use crate::model::{Family, ModelConfig, Prediction, unet, vae};
-use crate::network::{Unet, UnetNetwork};
+use crate::network::{Planner, Unet, UnetNetwork};
 use crate::plan::{Options, Plan};
 use crate::sampler::{self, Discrete, SampleOptions};
 use crate::text::encode::{Encoding, TextEncoder};
@@ -139,8 +139,14 @@ impl Model {
     }
 
     /// The text encoder's own results for a prompt.
-    pub fn encode_text(&self, prompt: &str, options: &clip::Options, cancel: &AtomicBool) -> Result<Encoding> {
-        let config = self.config.text.first().ok_or_else(|| Error::internal("a model without a text encoder"))?;
+    pub fn encode_text(
+        &self,
+        prompt: &str,
+        options: &clip::Options,
+        cancel: &AtomicBool,
+    ) -> Result<Encoding> {
+        let config =
+            self.config.text.first().ok_or_else(|| Error::internal("a model without a text encoder"))?;
         let layers = config.layers;
         if !(1..=layers).contains(&options.skip) {
             return Err(Error::usage("no such clip skip")
@@ -191,21 +197,33 @@ impl Model {
         };
         observe(Event::Loading { part: "UNet" });
         let weights = self.unet_weights()?;
-        let mut network = UnetNetwork::new(self.unet(&weights), sampling.chunk, self.arena_budget(sampling)?, cancel);
+        let mut network =
+            UnetNetwork::new(self.unet(&weights), sampling.chunk, self.arena_budget(sampling)?, cancel);
         let x = sampler::initial(&sampling.noise, &start, first, self.discrete.sigma_max())?;
         let mut guided = Guided::new(&mut network, conditioning, &self.discrete, sampling.cfg, sampling.sag)?;
         let options = SampleOptions { seed: sampling.seed, ..Default::default() };
         let factors = preview::SD1;
         let total = sigmas.len() - 1;
-        observe(Event::Sampling { step: 0, total, sigma: first, preview: &|| preview::preview(&x, &factors) });
-        let samples = sampler::sample(sampling.sampler, &mut guided, x.clone(), &sigmas, &options, &mut |s| {
-            if cancel.load(std::sync::atomic::Ordering::Relaxed) {
-                return Err(Error::cancelled());
-            }
-            let preview = || preview::preview(s.denoised, &factors);
-            observe(Event::Sampling { step: s.index + 1, total: s.total, sigma: s.sigma, preview: &preview });
-            Ok(())
-        })?;
+        observe(Event::Sampling {
+            step: 0,
+            total,
+            sigma: first,
+            preview: &|| preview::preview(&x, &factors),
+        });
+        let samples =
+            sampler::sample(sampling.sampler, &mut guided, x.clone(), &sigmas, &options, &mut |s| {
+                if cancel.load(std::sync::atomic::Ordering::Relaxed) {
+                    return Err(Error::cancelled());
+                }
+                let preview = || preview::preview(s.denoised, &factors);
+                observe(Event::Sampling {
+                    step: s.index + 1,
+                    total: s.total,
+                    sigma: s.sigma,
+                    preview: &preview,
+                });
+                Ok(())
+            })?;
         Ok(samples.scaled(1.0 / scale))
     }
 
@@ -237,7 +255,13 @@ impl Model {
 
     /// The VAE encoder's mean for one picture `[height, width, 3]` in -1..1: a latent in the VAE's
     /// scale. Sides must be multiples of 8.
-    pub fn encode_values(&self, height: usize, width: usize, values: &[f32], cancel: &AtomicBool) -> Result<Latent> {
+    pub fn encode_values(
+        &self,
+        height: usize,
+        width: usize,
+        values: &[f32],
+        cancel: &AtomicBool,
+    ) -> Result<Latent> {
         let cell = self.config.latent_cell();
         if !height.is_multiple_of(cell) || !width.is_multiple_of(cell) || height * width == 0 {
             return Err(Error::usage("the picture's size does not fit the autoencoder")
@@ -267,12 +291,19 @@ impl Model {
     /// The UNet with `weights`, for a [`UnetNetwork`].
     pub fn unet<'a>(&'a self, weights: &'a Weights) -> Unet<'a> {
         Unet {
+            planner: self.planner(),
             engine: &self.engine,
-            config: &self.config.unet,
             weights,
-            precision: self.precision,
             prediction: self.config.prediction,
             discrete: &self.discrete,
+        }
+    }
+
+    fn planner(&self) -> Planner<'_> {
+        Planner {
+            config: &self.config.unet,
+            precision: self.precision,
+            device: self.engine.gpu().capabilities(),
         }
     }
 

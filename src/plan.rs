@@ -136,9 +136,12 @@ impl Plan {
         let requests: Vec<arena::Request> = lives
             .iter()
             .zip(&lowered.sizes)
-            .filter_map(|(life, (_, bytes))| life.map(|(first, last)| arena::Request { bytes: *bytes, first, last }))
+            .filter_map(|(life, (_, bytes))| {
+                life.map(|(first, last)| arena::Request { bytes: *bytes, first, last })
+            })
             .collect();
-        let placed = arena::place(&requests, options.device.alignment, options.guard, options.device.max_buffer);
+        let placed =
+            arena::place(&requests, options.device.alignment, options.guard, options.device.max_buffer);
         let mut at = placed.regions.iter();
         let regions: Vec<Option<Region>> = lives.iter().map(|l| l.and_then(|_| at.next().copied())).collect();
         let region = |buf: usize| {
@@ -170,7 +173,12 @@ impl Plan {
             precision: options.precision,
             dispatches: lowered.calls.iter().map(dispatch).collect::<Result<_>>()?,
             slabs: placed.slabs,
-            inputs: graph.inputs().iter().filter(|(_, t)| regions[t.0].is_some()).map(slot).collect::<Result<_>>()?,
+            inputs: graph
+                .inputs()
+                .iter()
+                .filter(|(_, t)| regions[t.0].is_some())
+                .map(slot)
+                .collect::<Result<_>>()?,
             outputs: graph.outputs().iter().map(slot).collect::<Result<_>>()?,
             lower_bound: arena::lower_bound(&requests),
             tensors: lowered.sizes,

@@ -17,6 +17,7 @@
 //! # Ok::<(), sagittal::Error>(())
 //! ```
 
+mod behaviour;
 mod case;
 mod chunk;
 mod compare;
@@ -193,7 +194,11 @@ impl<'a> Verifier<'a> {
             Ok(text) if text.starts_with("f32") => Dtype::F32,
             _ => Dtype::F16,
         };
-        Ok(Origin::Formula { family: json.text("family")?.to_owned(), seed: json.integer("synthetic_seed")?, dtype })
+        Ok(Origin::Formula {
+            family: json.text("family")?.to_owned(),
+            seed: json.integer("synthetic_seed")?,
+            dtype,
+        })
     }
 
     fn checkpoint(&self, origin: &Origin) -> Result<Checkpoint> {
@@ -255,7 +260,8 @@ mod tests {
     fn a_fault_is_found_and_named() {
         let mut tensors = SAG_NODE.to_vec();
         *tensors.last_mut().unwrap() ^= 1;
-        let set = |bytes: &[u8]| Set::parse("set", include_str!("verify/data/sag_node.json"), Some(bytes)).unwrap();
+        let set =
+            |bytes: &[u8]| Set::parse("set", include_str!("verify/data/sag_node.json"), Some(bytes)).unwrap();
         assert!(verify(&set(SAG_NODE)).unwrap().holds(false));
         let report = verify(&set(&tensors)).unwrap();
         assert!(!report.holds(true));
@@ -266,7 +272,8 @@ mod tests {
 
     #[test]
     fn what_is_unsupported_counts_unless_allowed() {
-        let json = r#"{"kind": "schedules", "schedules": [{"scheduler": "of_tomorrow", "steps": 1, "denoise": 1}]}"#;
+        let json =
+            r#"{"kind": "schedules", "schedules": [{"scheduler": "of_tomorrow", "steps": 1, "denoise": 1}]}"#;
         let report = verify(&Set::parse("set", json, None).unwrap()).unwrap();
         assert!(report.findings[0].is_unsupported());
         assert!(!report.holds(false) && report.holds(true));
@@ -285,11 +292,17 @@ mod tests {
             (r#"{"kind": "model", "family": "sd9", "synthetic_seed": 0}"#, "sd9"),
             (r#"{"kind": "noise", "cases": [{"name": "a", "seed": -1}]}"#, "case a, seed"),
             (r#"{"kind": "noise", "cases": [{"name": "a", "seed": 1, "shape": [1, 4]}]}"#, "case a, shape"),
-            (r#"{"kind": "noise", "cases": [{"name": "a", "seed": 1, "shape": [9999999, 9999999, 1, 1]}]}"#, "shape"),
+            (
+                r#"{"kind": "noise", "cases": [{"name": "a", "seed": 1, "shape": [9999999, 9999999, 1, 1]}]}"#,
+                "shape",
+            ),
             (r#"{"kind": "noise", "cases": [{"name": "a", "seed": 1, "shape": [1, 1, 1, 1]}]}"#, "(a)"),
             (r#"{"kind": "sag_node", "cases": [{"name": "a"}]}"#, "a.x0"),
             (r#"{"kind": "tokens", "prompts": [{"prompt": "a", "ids": 1}]}"#, "tokens.0"),
-            (r#"{"kind": "tokens", "prompts": [{"prompt": "a", "ids": [[1]], "weights": [[[1.0, 999]]]}]}"#, "tokens.0"),
+            (
+                r#"{"kind": "tokens", "prompts": [{"prompt": "a", "ids": [[1]], "weights": [[[1.0, 999]]]}]}"#,
+                "tokens.0",
+            ),
             (r#"{"kind": "schedules", "schedules": [{"scheduler": "simple", "denoise": 1}]}"#, "steps"),
         ] {
             let error = Set::parse("set.json", json, None).and_then(|set| verify(&set)).unwrap_err();

@@ -11,7 +11,8 @@ use sagittal::verify::{Finding, Options, Outcome, Report, Set, Verifier, compact
 use sagittal::{Error, ErrorKind, Result};
 
 fn set(name: &str) -> Set {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name).with_extension("json");
+    let path =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name).with_extension("json");
     Set::open(path).unwrap()
 }
 
@@ -30,7 +31,9 @@ fn verify(set: &Set, precision: Precision) -> Option<Report> {
 /// nothing shows nothing. Names that start with `not_yet` may be unsupported.
 fn check(report: Option<Report>, compared: usize, not_yet: &str) {
     let Some(report) = report else { return };
-    let fine = |f: &&Finding| !f.holds() && !(f.is_unsupported() && !not_yet.is_empty() && f.name.starts_with(not_yet));
+    let fine = |f: &&Finding| {
+        !f.holds() && !(f.is_unsupported() && !not_yet.is_empty() && f.name.starts_with(not_yet))
+    };
     let failures: Vec<_> = report.findings.iter().filter(fine).map(describe).collect();
     assert!(failures.is_empty(), "{} findings do not hold:\n{}", failures.len(), failures.join("\n"));
     let count = report.findings.iter().filter(|f| f.holds()).count();
@@ -47,7 +50,13 @@ fn check(report: Option<Report>, compared: usize, not_yet: &str) {
 fn describe(finding: &Finding) -> String {
     match &finding.outcome {
         Outcome::Compared(c) => {
-            format!("{}: {} {:.2e}, tolerance {:.1e}", finding.name, c.measure.name(), c.difference, c.tolerance)
+            format!(
+                "{}: {} {:.2e}, tolerance {:.1e}",
+                finding.name,
+                c.measure.name(),
+                c.difference,
+                c.tolerance
+            )
         }
         Outcome::Failed(why) => format!("{}: {why}", finding.name),
         Outcome::Unsupported(why) => format!("{}: unsupported, {why}", finding.name),
@@ -86,7 +95,7 @@ fn whole_runs() {
 #[test]
 fn parts_in_f16() {
     let report = verify(&set("tiny-sd1").only(&["text", "unet", "vae", "step"]), Precision::F16);
-    check(report, 99, "");
+    check(report, 100, "");
 }
 
 #[test]
@@ -96,7 +105,7 @@ fn sag_node() {
 
 #[test]
 fn chunked_batches() {
-    check(verify(&set("chunk"), Precision::F32), 15, "comfyui.");
+    check(verify(&set("chunk"), Precision::F32), 37, "");
 }
 
 #[test]
@@ -116,7 +125,7 @@ fn tokens() {
 
 #[test]
 fn the_sets_inside_the_program() {
-    for (set, compared) in compact_sets().unwrap().iter().zip([29, 18, 52, 75, 45]) {
+    for (set, compared) in compact_sets().unwrap().iter().zip([28, 18, 46, 79, 45]) {
         check(verify(set, Precision::F32), compared, "");
     }
 }

@@ -70,14 +70,21 @@ fn transposed(x: &Latent) -> Latent {
     for plane in 0..batch * channels {
         for y in 0..height {
             for x_ in 0..width {
-                out.data_mut()[(plane * width + x_) * height + y] = x.data()[(plane * height + y) * width + x_];
+                out.data_mut()[(plane * width + x_) * height + y] =
+                    x.data()[(plane * height + y) * width + x_];
             }
         }
     }
     out
 }
 
-fn evaluate(toy: &mut Toy, c: &Conditioning, x: &Latent, cfg: f32, sag: Sag) -> sagittal::guidance::Evaluation {
+fn evaluate(
+    toy: &mut Toy,
+    c: &Conditioning,
+    x: &Latent,
+    cfg: f32,
+    sag: Sag,
+) -> sagittal::guidance::Evaluation {
     let discrete = Discrete::stable_diffusion();
     Guided::new(toy, c, &discrete, cfg, sag).expect("settings").evaluate(x, 3.0).expect("evaluation")
 }
@@ -93,7 +100,13 @@ fn reference(x: &Latent, columns: &[f32], (rows, cols): (usize, usize), sigma: f
         .collect();
     let reflect = |i: isize, n: usize| {
         let n = n as isize;
-        (if i < 0 { -i } else if i >= n { 2 * (n - 1) - i } else { i }) as usize
+        (if i < 0 {
+            -i
+        } else if i >= n {
+            2 * (n - 1) - i
+        } else {
+            i
+        }) as usize
     };
     let weight = |k: isize| (-0.5 * (k as f64 / sigma).powi(2)).exp();
     let total: f64 = (-4..=4).map(weight).sum();
@@ -135,7 +148,13 @@ fn every_size_from_5_to_40_has_the_mask_and_blur_of_the_reference() {
             let uncond = e.uncond.expect("cfg 7");
             let (mask, degraded) = reference(&uncond, &attention(size.0, size.1, false), size, 2.0);
             failures.check(s.mask == mask, || format!("{height}x{width}: mask"));
-            let d = s.degraded.data().iter().zip(&degraded).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
+            let d = s
+                .degraded
+                .data()
+                .iter()
+                .zip(&degraded)
+                .map(|(a, b)| (f64::from(*a) - b).abs())
+                .fold(0.0, f64::max);
             failures.check(d < 1e-5, || format!("{height}x{width}: degraded differs by {d}"));
         }
     }
@@ -245,7 +264,8 @@ fn the_order_of_entries_means_nothing() {
 fn several_negatives_are_averaged_and_so_are_their_scores() {
     let x = latent(1, 16, 16);
     let both = evaluate(&mut Toy::default(), &sides(0.3, &[0.1, 0.5]), &x, 7.0, Sag::default());
-    let [a, b] = [0.1, 0.5].map(|v| evaluate(&mut Toy::default(), &sides(0.3, &[v]), &x, 7.0, Sag::default()));
+    let [a, b] =
+        [0.1, 0.5].map(|v| evaluate(&mut Toy::default(), &sides(0.3, &[v]), &x, 7.0, Sag::default()));
     let mean = a.uncond.expect("cfg 7").zip(&b.uncond.expect("cfg 7"), |a, b| (a + b) / 2.0);
     let d = mean.zip(&both.uncond.expect("cfg 7"), |a, b| (a - b).abs());
     assert!(d.data().iter().all(|d| *d < 1e-5));

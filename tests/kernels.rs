@@ -61,7 +61,8 @@ impl Bench<'_> {
         let device = Capabilities { target: self.target, ..self.engine.gpu().capabilities() };
         let options = Options { rows: self.rows, precision: self.precision, device, guard: 4096 };
         let plan = Plan::new(graph, &options).expect("plan");
-        let weights = self.engine.upload(graph.weights(), &Weights(self.precision), self.precision).expect("upload");
+        let weights =
+            self.engine.upload(graph.weights(), &Weights(self.precision), self.precision).expect("upload");
         let arena = self.engine.arena(&plan).expect("arena");
         let prepared = self.engine.prepare(plan, &weights, &arena).expect("prepare");
         self.engine.fill_arena(&prepared, SENTINEL);
@@ -112,7 +113,9 @@ fn each(limit: f64, case: impl Fn(&Bench<'_>, &mut Rng) -> Vec<(String, f64)>) {
             for (what, error) in case(&bench, &mut rng) {
                 worst = worst.max(error / limit);
                 failures.check(error <= limit, || {
-                    format!("{target:?} {precision:?} seed {seed} rows {rows} {what}: {error:.2e} > {limit:.0e}")
+                    format!(
+                        "{target:?} {precision:?} seed {seed} rows {rows} {what}: {error:.2e} > {limit:.0e}"
+                    )
                 });
             }
         }
@@ -121,7 +124,12 @@ fn each(limit: f64, case: impl Fn(&Bench<'_>, &mut Rng) -> Vec<(String, f64)>) {
     failures.finish();
 }
 
-fn check(bench: &Bench<'_>, what: String, got: &[f32], want: impl Iterator<Item = Vec<f64>>) -> (String, f64) {
+fn check(
+    bench: &Bench<'_>,
+    what: String,
+    got: &[f32],
+    want: impl Iterator<Item = Vec<f64>>,
+) -> (String, f64) {
     let want: Vec<f64> = want.flatten().collect();
     assert_eq!(got.len(), want.len(), "{what} with {} rows", bench.rows);
     (what, nmse(got, &want))
@@ -151,7 +159,8 @@ fn linear() {
             y = g.add("r", r, y).expect("residual");
         }
         g.output("y", y);
-        let (xs, vs, rs) = (b.values(rng, x_shape), b.values(rng, Shape::tokens(1, out)), b.values(rng, y_shape));
+        let (xs, vs, rs) =
+            (b.values(rng, x_shape), b.values(rng, Shape::tokens(1, out)), b.values(rng, y_shape));
         let got = &b.run(&g, &[("x", &xs), ("v", &vs), ("r", &rs)])[0];
         let w = Weights(b.precision);
         let weight = w.product("l.weight", out, x_shape.channels, 1);
@@ -181,7 +190,8 @@ fn conv3x3() {
                 let x = g.input("x", x_shape);
                 let v = g.input("v", Shape::tokens(1, out));
                 let up = doubled.map_or(x, |less| {
-                    g.upsample("up", x, 2 * x_shape.height - less, 2 * x_shape.width - less).expect("upsample")
+                    g.upsample("up", x, 2 * x_shape.height - less, 2 * x_shape.width - less)
+                        .expect("upsample")
                 });
                 let (seen, upsample) = (g.shape(up), doubled.is_some());
                 let y = g.conv3x3("c", up, out, stride, pad).expect("conv");
@@ -222,8 +232,10 @@ fn group_norm() {
         let got = &b.run(&g, &[("x", &xs)])[0];
         let w = Weights(b.precision);
         let (gamma, beta) = (w.f64("n.weight", &[shape.channels]), w.f64("n.bias", &[shape.channels]));
-        let want =
-            b.rows(&xs).into_iter().map(|x| group_norm::reference(shape, 32, 1e-5, activation, &x, &gamma, &beta));
+        let want = b
+            .rows(&xs)
+            .into_iter()
+            .map(|x| group_norm::reference(shape, 32, 1e-5, activation, &x, &gamma, &beta));
         vec![check(b, format!("{shape} {activation:?}"), got, want)]
     });
 }
@@ -240,7 +252,8 @@ fn layer_norm() {
         let got = &b.run(&g, &[("x", &xs)])[0];
         let w = Weights(b.precision);
         let (gamma, beta) = (w.f64("n.weight", &[shape.channels]), w.f64("n.bias", &[shape.channels]));
-        let want = b.rows(&xs).into_iter().map(|x| layer_norm::reference(shape.channels, 1e-5, &x, &gamma, &beta));
+        let want =
+            b.rows(&xs).into_iter().map(|x| layer_norm::reference(shape.channels, 1e-5, &x, &gamma, &beta));
         vec![check(b, shape.to_string(), got, want)]
     });
 }
@@ -309,9 +322,10 @@ fn cross_attention() {
         let (qs, kvs) = (b.values(rng, q_shape), b.values(rng, kv_shape));
         let got = &b.run(&g, &[("q", &qs), ("kv", &kvs)])[0];
         let h = heads_of(&g);
-        let want = b.rows(&qs).into_iter().zip(b.rows(&kvs)).map(|(q, kv)| {
-            attention::reference(h, false, (&q, q_shape.channels), (&kv, kv_shape.channels))
-        });
+        let want =
+            b.rows(&qs).into_iter().zip(b.rows(&kvs)).map(|(q, kv)| {
+                attention::reference(h, false, (&q, q_shape.channels), (&kv, kv_shape.channels))
+            });
         vec![check(b, format!("{q_shape} x {kv_shape} heads {heads}"), got, want)]
     });
 }
@@ -329,8 +343,10 @@ fn elementwise(
     let tensors: Vec<Tensor> = shapes.iter().zip(names).map(|(s, n)| g.input(n, *s)).collect();
     let y = build(&mut g, &tensors);
     g.output("y", y);
-    let data: Vec<Vec<f32>> = shapes.iter().map(|s| b.values(rng, *s).iter().map(|v| v * 4.0).collect()).collect();
-    let data: Vec<Vec<f32>> = data.iter().map(|d| d.iter().map(|v| stored(*v, b.precision)).collect()).collect();
+    let data: Vec<Vec<f32>> =
+        shapes.iter().map(|s| b.values(rng, *s).iter().map(|v| v * 4.0).collect()).collect();
+    let data: Vec<Vec<f32>> =
+        data.iter().map(|d| d.iter().map(|v| stored(*v, b.precision)).collect()).collect();
     let inputs: Vec<(&str, &[f32])> = names.iter().zip(&data).map(|(n, d)| (*n, d.as_slice())).collect();
     let got = &b.run(&g, &inputs)[0];
     let rows: Vec<Vec<Vec<f64>>> = data.iter().map(|d| b.rows(d)).collect();
@@ -347,40 +363,76 @@ fn elementwise_kernels() {
         let c = shape.channels;
         let mut results = Vec::new();
         for a in [Activation::Silu, Activation::Gelu, Activation::QuickGelu] {
-            results.push(elementwise(b, rng, &[shape], |g, t| g.activate("y", a, t[0]), |x| {
-                x[0].iter().map(|v| f(Some(a), *v)).collect()
-            }));
+            results.push(elementwise(
+                b,
+                rng,
+                &[shape],
+                |g, t| g.activate("y", a, t[0]),
+                |x| x[0].iter().map(|v| f(Some(a), *v)).collect(),
+            ));
         }
         let double = Shape { channels: 2 * c, ..shape };
-        results.push(elementwise(b, rng, &[double], |g, t| g.geglu("y", t[0]), |x| {
-            x[0].chunks(2 * c)
-                .flat_map(|x| (0..c).map(move |i| x[i] * f(Some(Activation::Gelu), x[c + i])))
-                .collect()
-        }));
-        results.push(elementwise(b, rng, &[shape, shape], |g, t| g.add("y", t[0], t[1]).expect("add"), |x| {
-            x[0].iter().zip(&x[1]).map(|(a, b)| a + b).collect()
-        }));
+        results.push(elementwise(
+            b,
+            rng,
+            &[double],
+            |g, t| g.geglu("y", t[0]),
+            |x| {
+                x[0].chunks(2 * c)
+                    .flat_map(|x| (0..c).map(move |i| x[i] * f(Some(Activation::Gelu), x[c + i])))
+                    .collect()
+            },
+        ));
+        results.push(elementwise(
+            b,
+            rng,
+            &[shape, shape],
+            |g, t| g.add("y", t[0], t[1]).expect("add"),
+            |x| x[0].iter().zip(&x[1]).map(|(a, b)| a + b).collect(),
+        ));
         let one = Shape::tokens(1, c);
-        results.push(elementwise(b, rng, &[shape, one], |g, t| g.add_vector("y", t[0], t[1]).expect("add"), |x| {
-            x[0].iter().enumerate().map(|(i, a)| a + x[1][i % c]).collect()
-        }));
-        results.push(elementwise(b, rng, &[shape, other], |g, t| g.concat("y", t[0], t[1]).expect("concat"), |x| {
-            let parts = x[0].chunks(c).zip(x[1].chunks(other.channels));
-            parts.flat_map(|(a, b)| a.iter().chain(b).copied()).collect()
-        }));
+        results.push(elementwise(
+            b,
+            rng,
+            &[shape, one],
+            |g, t| g.add_vector("y", t[0], t[1]).expect("add"),
+            |x| x[0].iter().enumerate().map(|(i, a)| a + x[1][i % c]).collect(),
+        ));
+        results.push(elementwise(
+            b,
+            rng,
+            &[shape, other],
+            |g, t| g.concat("y", t[0], t[1]).expect("concat"),
+            |x| {
+                let parts = x[0].chunks(c).zip(x[1].chunks(other.channels));
+                parts.flat_map(|(a, b)| a.iter().chain(b).copied()).collect()
+            },
+        ));
         for less in [0, 1] {
             let (h, w) = (2 * shape.height - less, 2 * shape.width - less);
-            results.push(elementwise(b, rng, &[shape], |g, t| g.upsample("y", t[0], h, w).expect("upsample"), |x| {
-                (0..h * w)
-                    .flat_map(|i| (0..c).map(move |k| ((i / w / 2) * shape.width + i % w / 2) * c + k))
-                    .map(|i| x[0][i])
-                    .collect()
-            }));
+            results.push(elementwise(
+                b,
+                rng,
+                &[shape],
+                |g, t| g.upsample("y", t[0], h, w).expect("upsample"),
+                |x| {
+                    (0..h * w)
+                        .flat_map(|i| (0..c).map(move |k| ((i / w / 2) * shape.width + i % w / 2) * c + k))
+                        .map(|i| x[0][i])
+                        .collect()
+                },
+            ));
         }
-        results.push(elementwise(b, rng, &[other], |g, t| {
-            g.trace("copy", t[0]);
-            g.activate("y", Activation::Silu, t[0])
-        }, |x| x[0].clone()));
+        results.push(elementwise(
+            b,
+            rng,
+            &[other],
+            |g, t| {
+                g.trace("copy", t[0]);
+                g.activate("y", Activation::Silu, t[0])
+            },
+            |x| x[0].clone(),
+        ));
         results
     });
 }

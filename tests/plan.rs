@@ -21,11 +21,17 @@ fn options(rows: usize, precision: Precision) -> Options {
 fn config(family: &str) -> ModelConfig {
     let path = format!("tests/golden/manifests/{family}.json");
     let manifest = Manifest::parse(&std::fs::read_to_string(path).expect("manifest")).expect("manifest");
-    let checkpoint = Checkpoint::synthetic(&manifest, 0, sagittal::checkpoint::Dtype::F16).expect("checkpoint");
+    let checkpoint =
+        Checkpoint::synthetic(&manifest, 0, sagittal::checkpoint::Dtype::F16).expect("checkpoint");
     ModelConfig::infer(&checkpoint).expect("a known family")
 }
 
-fn unet_plan(config: &ModelConfig, size: (usize, usize), record: bool, o: &Options) -> sagittal::Result<Plan> {
+fn unet_plan(
+    config: &ModelConfig,
+    size: (usize, usize),
+    record: bool,
+    o: &Options,
+) -> sagittal::Result<Plan> {
     let build = unet::Options { size, tokens: 77, record, trace: vec![] };
     Plan::new(&unet::build(&config.unet, &build)?, o)
 }
@@ -38,7 +44,11 @@ fn nothing_that_lives_together_overlaps() {
         let requests: Vec<Request> = (0..rng.range(1, 120))
             .map(|_| {
                 let first = rng.range(0, steps);
-                Request { bytes: rng.range(1, 100_000) as u64, first, last: rng.range(first, (first + 8).min(steps)) }
+                Request {
+                    bytes: rng.range(1, 100_000) as u64,
+                    first,
+                    last: rng.range(first, (first + 8).min(steps)),
+                }
             })
             .collect();
         let alignment = [16, 256][rng.range(0, 1)];
@@ -52,7 +62,8 @@ fn nothing_that_lives_together_overlaps() {
             assert!(placed.slabs[ra.slab] <= slab.next_multiple_of(alignment));
             for (b, rb) in requests.iter().zip(&placed.regions).take(i) {
                 let together = a.first <= b.last && b.first <= a.last && ra.slab == rb.slab;
-                let apart = ra.offset + ra.bytes + guard <= rb.offset || rb.offset + rb.bytes + guard <= ra.offset;
+                let apart =
+                    ra.offset + ra.bytes + guard <= rb.offset || rb.offset + rb.bytes + guard <= ra.offset;
                 assert!(!together || apart, "{a:?} at {ra:?} and {b:?} at {rb:?}");
             }
         }
@@ -127,7 +138,8 @@ fn chunks_follow_policy_budget_and_limits() {
     let error = rows(ChunkPolicy::Auto, Some(arena(1) - 1)).expect_err("too small");
     assert_eq!(error.kind(), ErrorKind::Memory);
     let narrow = Capabilities { max_binding: 1 << 20, ..BASELINE(Target::Gpu) };
-    let limited = |rows| unet_plan(&c, (16, 16), true, &Options { device: narrow, ..options(rows, Precision::F32) });
+    let limited =
+        |rows| unet_plan(&c, (16, 16), true, &Options { device: narrow, ..options(rows, Precision::F32) });
     let most = rows_per_call(ChunkPolicy::Auto, 1000, None, limited).expect("fits");
     assert!(limited(most).is_ok() && limited(most + 1).is_err(), "{most}");
 }

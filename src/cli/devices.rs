@@ -1,4 +1,5 @@
-//! `sagittal devices`: the adapters and what matters of them.
+//! `sagittal devices`: the adapters and what matters of them: which kernels can be chosen (f16,
+//! subgroups, cooperative matrices), and how large pictures and chunks can become (limits).
 
 use sagittal::gpu::{self, Adapter};
 use sagittal::wgpu::{DeviceType, Features};
@@ -42,6 +43,7 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// A paragraph for people; `*` marks the adapter that is used without `--device`.
 fn as_text(adapter: &Adapter, chosen: bool) -> Vec<String> {
     let Adapter { index, info, limits, .. } = adapter;
     let yes = |feature| if adapter.features.contains(feature) { "yes" } else { "no" };
@@ -68,6 +70,7 @@ fn as_text(adapter: &Adapter, chosen: bool) -> Vec<String> {
     ]
 }
 
+/// The same facts for programs, sizes in bytes; null where something is not known.
 fn as_json(adapter: &Adapter, chosen: bool) -> Value {
     let Adapter { index, info, limits, features } = adapter;
     json!({
@@ -92,6 +95,7 @@ fn as_json(adapter: &Adapter, chosen: bool) -> Value {
     })
 }
 
+/// The kind of hardware, in words that do not change with wgpu.
 fn type_name(adapter: &Adapter) -> &'static str {
     match adapter.info.device_type {
         DeviceType::DiscreteGpu => "discrete GPU",
@@ -102,6 +106,7 @@ fn type_name(adapter: &Adapter) -> &'static str {
     }
 }
 
+/// Whether lanes can exchange values without memory, and how many at a time.
 fn subgroups(adapter: &Adapter) -> String {
     match adapter.features.contains(Features::SUBGROUP) {
         true => format!("yes, {} to {} wide", adapter.info.subgroup_min_size, adapter.info.subgroup_max_size),

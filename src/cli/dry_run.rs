@@ -1,4 +1,5 @@
-//! `--dry-run`: what a run would take, from the planner's arithmetic.
+//! `--dry-run`: what a run would take, from the planner's arithmetic. The device is opened, because
+//! kernels are chosen by what it can do, but nothing is loaded and nothing runs.
 
 use sagittal::model::ModelConfig;
 use sagittal::pipeline::report::{Call, Purpose, Report};
@@ -16,6 +17,7 @@ pub fn print(model: &Model, request: &Request, report: &Report, json: bool) {
     }
 }
 
+/// A table for people: one fact a line, the kernels last because they are many.
 fn as_text(model: &Model, request: &Request, report: &Report) -> Vec<String> {
     let info = model.engine().gpu().device().adapter_info();
     let ModelConfig { family, prediction, .. } = model.config();
@@ -43,6 +45,7 @@ fn as_text(model: &Model, request: &Request, report: &Report) -> Vec<String> {
     lines
 }
 
+/// The same facts for programs. Sizes are in MiB as on the command line, not rounded.
 fn as_json(model: &Model, request: &Request, report: &Report) -> Value {
     let info = model.engine().gpu().device().adapter_info();
     let call = |c: &Call| {
@@ -73,10 +76,10 @@ fn as_json(model: &Model, request: &Request, report: &Report) -> Value {
     })
 }
 
+/// One word for what a call's rows are for; scripts may rely on it.
 fn purpose_name(purpose: Purpose) -> &'static str {
     match purpose {
         Purpose::Guidance => "guidance",
-        Purpose::Recorded => "recorded",
         Purpose::Sag => "sag",
     }
 }

@@ -36,12 +36,14 @@ pub fn run(args: &Args) -> Result<()> {
     done
 }
 
+/// The command itself; [`run`] adds the event for errors.
 fn draw(args: &Args) -> Result<()> {
     let seed = match args.seed {
         Seed::Given(seed) => seed,
         Seed::Random => random_seed(),
     };
     let files = Files::new(args, seed)?;
+    // A dry run writes nothing, so it may be asked where files exist already.
     if !args.dry_run {
         files.check()?;
     }
@@ -49,6 +51,7 @@ fn draw(args: &Args) -> Result<()> {
         Some(path) => Checkpoint::open(path)?,
         None => embedded::checkpoint()?,
     };
+    // Reads the header only, so that a bad file is told of before a driver is even loaded.
     let request = request(args, seed, &ModelConfig::infer(&checkpoint)?);
     let options = ModelOptions {
         precision: args.precision.precision(),
@@ -109,6 +112,7 @@ struct Files {
 }
 
 impl Files {
+    /// The names that the flags ask for; `seed` is in the name when they ask for none.
     fn new(args: &Args, seed: u64) -> Result<Self> {
         let pattern = args.output.clone().unwrap_or_else(|| PathBuf::from(format!("sagittal-{seed}.png")));
         check_png(&pattern)?;
@@ -117,6 +121,7 @@ impl Files {
         Ok(Self { pictures: Series::new(pattern, count, args.force), latents })
     }
 
+    /// Checks that all of them can be written, now.
     fn check(&self) -> Result<()> {
         self.pictures.check()?;
         let Some(latents) = &self.latents else { return Ok(()) };
@@ -138,6 +143,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// Draws batch after batch; what is finished is kept when a later one fails.
     fn all_batches(mut self) -> Result<()> {
         let cancel = cancel_on_ctrl_c();
         let began = Instant::now();
@@ -152,6 +158,7 @@ impl Run<'_> {
             let made = self.model.generate(&self.request, &mut |event| progress.observe(&event), &cancel);
             // The bar leaves before anything else is said, the error included.
             let made = made.inspect_err(|_| progress.end())?;
+            // Ctrl-C may have come after the last work on the device: still, nothing is written.
             if cancel.load(Ordering::Relaxed) {
                 progress.end();
                 return Err(Error::cancelled());
@@ -163,6 +170,7 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// What is about to be done; the seed above all, which is random more often than not.
     fn announce(&self) {
         let (r, info) = (&self.request, self.model.engine().gpu().device().adapter_info());
         let sag = if r.sag.is_on() {
@@ -198,6 +206,7 @@ impl Run<'_> {
         tell::event("start", rest);
     }
 
+    /// Writes the pictures of a batch, each with its settings, and the latent if it is wanted.
     fn save(&self, batch: usize, made: &Generated, progress: &Progress) -> Result<()> {
         let name = self.model_name();
         let seed = self.request.seed;
@@ -224,6 +233,7 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// How long it took: all of it, and the steps alone, which is what GPUs are compared by.
     fn conclude(&self, began: Instant, progress: &Progress) {
         let seconds = began.elapsed().as_secs_f64();
         let rate = progress.steps_per_second();

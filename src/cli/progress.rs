@@ -67,6 +67,7 @@ impl Progress {
         }
     }
 
+    /// The rows tell whether SAG is at work: with it there are more.
     fn sampling_message(&self) -> String {
         let rows = if self.rows == 1 { "1 row".to_owned() } else { format!("{} rows", self.rows) };
         match self.batches {
@@ -75,6 +76,7 @@ impl Progress {
         }
     }
 
+    /// A step is done. Its time is taken here, as the library does not look at clocks.
     fn step(&mut self, step: usize, total: usize, sigma: f32) {
         let took = self.last.elapsed();
         self.last = Instant::now();
@@ -91,6 +93,7 @@ impl Progress {
         }
     }
 
+    /// Work that has no steps of its own.
     fn note(&self, message: &str, name: &str, mut rest: serde_json::Value) {
         self.bar.set_message(message.to_owned());
         if self.json {

@@ -241,7 +241,10 @@ fn tell_end(args: &Args, tally: &Tally, gpu: Option<&Gpu>) {
         tell::result(format!("{} ({} {})", device.name, device.driver, device.driver_info));
     }
     let verdict = if tally.holds { "all hold" } else { "NOT all hold" };
-    let worst = tally.worst.as_ref().map(|(share, name)| format!("; the most of a tolerance, {}, by {name}", percent(*share)));
+    let worst = tally
+        .worst
+        .as_ref()
+        .map(|(share, name)| format!("; the most of a tolerance, {}, by {name}", percent(*share)));
     tell::result(format!(
         "{verdict}: {} compared, {} failed, {} unsupported{}",
         tally.compared,

@@ -39,7 +39,12 @@ impl Weights {
         Ok((&self.pages[page], offset, bytes))
     }
 
-    pub(super) fn upload(gpu: &Gpu, weights: &[Weight], source: &dyn Source, precision: Precision) -> Result<Self> {
+    pub(super) fn upload(
+        gpu: &Gpu,
+        weights: &[Weight],
+        source: &dyn Source,
+        precision: Precision,
+    ) -> Result<Self> {
         let capabilities = gpu.capabilities();
         let (sizes, places) = layout(weights, precision, capabilities.alignment);
         for (weight, &(_, _, bytes)) in weights.iter().zip(&places) {

@@ -137,5 +137,9 @@ fn tap(kernel: &[f32; 2 * REACH + 1], at: usize, len: usize, value: impl Fn(usiz
         let i = i.abs();
         (if i > last { 2 * last - i } else { i }) as usize
     };
-    kernel.iter().enumerate().map(|(k, w)| w * value(reflect(at as isize + k as isize - REACH as isize))).sum()
+    kernel
+        .iter()
+        .enumerate()
+        .map(|(k, w)| w * value(reflect(at as isize + k as isize - REACH as isize)))
+        .sum()
 }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::{DEFAULT_ARENA, Model, Request};
-use crate::graph::{Layout, Weight};
-use crate::kernels::Precision;
-use crate::model::unet::COLUMNS;
-use crate::model::{unet, vae};
-use crate::network::Kind;
-use crate::plan::chunk::rows_per_call;
+use crate::engine::device_bytes;
+use crate::graph::Weight;
+use crate::guidance::{Columns, Conditioning, Entry, Guided, Network, Row, RowResult};
+use crate::latent::Latent;
+use crate::model::vae;
+use crate::network::{Batching, Kind};
 use crate::plan::{Options, Plan};
 use crate::text::{CHUNK, clip, prompt, tokenizer};
 use crate::{Error, ErrorKind, Result};
@@ -44,10 +44,8 @@ pub struct Call {
 /// What a row is evaluated for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// The prediction with the prompt, without it, or both.
+    /// The predictions with and without the prompt.
     Guidance,
-    /// The prediction whose self-attention SAG listens to.
-    Recorded,
     /// The prediction for the picture that SAG has blurred in places.
     Sag,
 }
@@ -101,8 +99,7 @@ impl Model {
             let text = clip::build(config, &clip::Options { skip: 1, norm: true, pooled: true })?;
             text_bytes += weights_of(text.weights());
         }
-        let network =
-            unet::build(&self.config.unet, &unet::Options { size, tokens: CHUNK, ..Default::default() })?;
+        let network = self.planner().graph(Kind { size, tokens: CHUNK, record: false })?;
         let unet_bytes = weights_of(network.weights());
         let decoder = vae::decoder(&self.config.vae, size.0, size.1)?;
         let options = Options { rows: 1, precision: self.precision, device, guard: 0 };
@@ -116,73 +113,67 @@ impl Model {
             ..Default::default()
         };
         let budget = left_of(request.memory, text_bytes + unet_bytes)?;
-        for (purpose, kind, rows) in self.rows(request, size)? {
-            self.add_calls(&mut report, request, budget, (purpose, kind, rows))?;
-        }
+        self.rehearse(request, size, budget, &mut report)?;
         Ok(report)
     }
 
-    /// The rows of a step by what they must share to be computed together, as guidance asks for
-    /// them: first the predictions, then SAG's.
-    fn rows(&self, request: &Request, size: (usize, usize)) -> Result<Vec<(Purpose, Kind, usize)>> {
-        let tokens = |text: &str| -> Result<usize> {
-            Ok(CHUNK * prompt::chunks(&self.tokenizer, text, tokenizer::END)?.chunks.len())
-        };
-        let sag = request.sag.is_on() && size.0.min(size.1) > 4;
-        let on_cond = sag && request.cfg == 1.0 && request.sag.cond_at_cfg_1;
-        let mut groups = Vec::new();
-        let mut add = |purpose, record, tokens| {
-            let kind = Kind { size, tokens, record };
-            match groups.iter_mut().find(|(p, k, _)| (*p, *k) == (purpose, kind)) {
-                Some((_, _, rows)) => *rows += request.batch,
-                None => groups.push((purpose, kind, request.batch)),
-            }
-        };
-        let side = |recorded| if recorded { Purpose::Recorded } else { Purpose::Guidance };
-        let prompt = tokens(&request.prompt)?;
-        let negative: Vec<usize> = request.negative_prompts().map(tokens).collect::<Result<_>>()?;
-        add(side(on_cond), on_cond, prompt);
-        if request.cfg != 1.0 || (sag && !on_cond) {
-            negative.iter().for_each(|n| add(side(sag && !on_cond), sag && !on_cond, *n));
-        }
-        if sag && self.map_positions(size)? > 1 {
-            let again = if on_cond { vec![prompt] } else { negative };
-            again.iter().for_each(|n| add(Purpose::Sag, false, *n));
-        }
-        Ok(groups)
-    }
-
-    /// Positions of the attention map that SAG reads.
-    fn map_positions(&self, size: (usize, usize)) -> Result<usize> {
-        let options = unet::Options { size, tokens: CHUNK, record: true, ..Default::default() };
-        let graph = unet::build(&self.config.unet, &options)?;
-        let columns = graph.outputs().iter().find(|(name, _)| name == COLUMNS);
-        Ok(columns.map_or(0, |(_, tensor)| graph.shape(*tensor).positions()))
-    }
-
-    fn add_calls(
+    /// Lets guidance ask for the rows of a step in which SAG acts, and notes the calls.
+    fn rehearse(
         &self,
-        report: &mut Report,
         request: &Request,
+        size: (usize, usize),
         budget: u64,
-        (purpose, kind, rows): (Purpose, Kind, usize),
+        report: &mut Report,
     ) -> Result<()> {
-        let Kind { size, tokens, record } = kind;
-        let graph =
-            unet::build(&self.config.unet, &unet::Options { size, tokens, record, ..Default::default() })?;
-        let device = self.engine.gpu().capabilities();
-        let plan = |rows| Plan::new(&graph, &Options { rows, precision: self.precision, device, guard: 0 });
-        let most = rows_per_call(request.chunk, rows, Some(budget), plan)?;
-        for first in (0..rows).step_by(most) {
-            let rows = most.min(rows - first);
-            let plan = plan(rows)?;
-            report.arena_bytes = report.arena_bytes.max(plan.arena_bytes());
-            for (variant, count) in plan.variants() {
-                *report.variants.entry(variant).or_default() += count;
-            }
-            report.calls.push(Call { purpose, rows, dispatches: plan.dispatches.len(), flops: plan.flops() });
-        }
+        let entry = |text: &str| -> Result<Entry> {
+            let chunks = prompt::chunks(&self.tokenizer, text, tokenizer::END)?.chunks.len();
+            Ok(Entry::new(Vec::new(), CHUNK * chunks))
+        };
+        let conditioning = Conditioning {
+            positive: vec![entry(&request.prompt)?],
+            negative: request.negative_prompts().map(entry).collect::<Result<_>>()?,
+        };
+        let batching = Batching::new(self.planner(), request.chunk, Some(budget));
+        let mut rehearsal = Rehearsal { batching, report, purpose: Purpose::Guidance };
+        let (middle, x) = ((request.sag.start + request.sag.end) / 2.0, [request.batch, 4, size.0, size.1]);
+        let sigma = self.discrete.percent_to_sigma(middle.clamp(0.001, 0.999));
+        Guided::new(&mut rehearsal, &conditioning, &self.discrete, request.cfg, request.sag)?
+            .evaluate(&Latent::zeros(x[0], x[1], x[2], x[3]), sigma)?;
         Ok(())
+    }
+}
+
+/// A network that plans its calls and computes nothing.
+struct Rehearsal<'a> {
+    batching: Batching<'a>,
+    report: &'a mut Report,
+    /// Guidance asks twice: for the predictions, then for SAG's.
+    purpose: Purpose,
+}
+
+impl Network for Rehearsal<'_> {
+    fn predict(&mut self, rows: &[Row<'_>]) -> Result<Vec<RowResult>> {
+        for (kind, members) in self.batching.calls(rows)? {
+            let plan = self.batching.plan(kind, members.len())?;
+            self.report.arena_bytes = self.report.arena_bytes.max(plan.arena_bytes());
+            for (variant, count) in plan.variants() {
+                *self.report.variants.entry(variant).or_default() += count;
+            }
+            self.report.calls.push(Call {
+                purpose: self.purpose,
+                rows: members.len(),
+                dispatches: plan.dispatches.len(),
+                flops: plan.flops(),
+            });
+        }
+        self.purpose = Purpose::Sag;
+        let result = |row: &Row<'_>| -> Result<RowResult> {
+            let kind = Kind { size: (row.x.height(), row.x.width()), tokens: row.entry.tokens, record: true };
+            let columns = |(height, width)| Columns { height, width, values: vec![1.0; height * width] };
+            let columns = if row.record { Some(columns(self.batching.map_size(kind)?)) } else { None };
+            Ok(RowResult { denoised: row.x.clone(), columns })
+        };
+        rows.iter().map(result).collect()
     }
 }
 
@@ -195,13 +186,4 @@ fn left_of(limit: Option<u64>, weights: u64) -> Result<u64> {
             .found(format!("{} MiB of weights", weights >> 20))
             .hint("raise --max-memory or use f16")
     })
-}
-
-/// Bytes that weights take on the device, each on a multiple of `alignment`.
-fn device_bytes(weights: &[Weight], precision: Precision, alignment: u64) -> u64 {
-    let of = |w: &Weight| {
-        let stored = if w.layout == Layout::Vector { Precision::F32 } else { precision };
-        (w.device_len() as u64 * stored.bytes()).next_multiple_of(alignment)
-    };
-    weights.iter().map(of).sum()
 }

@@ -25,7 +25,9 @@ impl std::str::FromStr for ChunkPolicy {
             "auto" => Ok(Self::Auto),
             _ => match s.parse() {
                 Ok(n) if n > 0 => Ok(Self::Rows(n)),
-                _ => Err(Error::usage("not a chunk size").expected("`auto` or a number of rows from 1 on").found(s)),
+                _ => Err(Error::usage("not a chunk size")
+                    .expected("`auto` or a number of rows from 1 on")
+                    .found(s)),
             },
         }
     }

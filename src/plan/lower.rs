@@ -50,7 +50,8 @@ fn write(t: Tensor) -> Operand {
 
 impl Lowering<'_> {
     fn node(&mut self, n: &Fused) -> Result<()> {
-        let (rows, precision, target) = (self.options.rows, self.options.precision, self.options.device.target);
+        let (rows, precision, target) =
+            (self.options.rows, self.options.precision, self.options.device.target);
         let path = &n.path;
         let y = n.outputs[0];
         let x = n.inputs[0];

@@ -47,7 +47,11 @@ impl TextEncoder<'_> {
     /// place: z ← z_empty + w (z - z_empty).
     pub fn encode(&self, text: &str, options: &clip::Options, cancel: &AtomicBool) -> Result<Encoding> {
         let tokens = prompt::chunks(self.tokenizer, text, tokenizer::END)?;
-        let empty = if tokens.weighted() { prompt::chunks(self.tokenizer, "", tokenizer::END)?.chunks } else { vec![] };
+        let empty = if tokens.weighted() {
+            prompt::chunks(self.tokenizer, "", tokenizer::END)?.chunks
+        } else {
+            vec![]
+        };
         let graph = clip::build(self.config, options)?;
         let mut contexts = Vec::new();
         let mut pooled = None;

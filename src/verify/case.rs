@@ -52,7 +52,9 @@ impl<'a> Case<'a> {
     /// A shape of four sizes.
     pub(super) fn shape(&self, key: &str) -> Result<[usize; 4]> {
         let sizes = <[usize; 4]>::try_from(self.sizes(key)?).ok();
-        let fits = |s: &[usize; 4]| s.iter().try_fold(1u64, |n, d| n.checked_mul(*d as u64)).is_some_and(|n| n <= MOST);
+        let fits = |s: &[usize; 4]| {
+            s.iter().try_fold(1u64, |n, d| n.checked_mul(*d as u64)).is_some_and(|n| n <= MOST)
+        };
         sizes.filter(fits).ok_or_else(|| self.lacks(key, "four sizes"))
     }
 

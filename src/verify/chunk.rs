@@ -1,6 +1,7 @@
 //! Batches in portions: each picture must come out as if it were alone, however the rows of a step
 //! are split into network calls.
 
+use super::behaviour;
 use super::case::Case;
 use super::compare::Comparison;
 use super::model::{self, Context};
@@ -20,7 +21,7 @@ pub(super) fn verify(context: &mut Context<'_, '_>) -> Result<()> {
         context.case(&name, |c| verify_truth(c, &case, &name))?;
     }
     for case in context.set.root().list("comfyui_behaviour") {
-        context.findings.unsupported(&format!("comfyui.{}", case.name()?), "the set does not give its settings");
+        behaviour::verify(context, &case)?;
     }
     Ok(())
 }
@@ -73,5 +74,6 @@ fn sample(
 }
 
 fn differing(a: &Latent, b: &[f32]) -> usize {
-    a.data().iter().zip(b).filter(|(a, b)| a.to_bits() != b.to_bits()).count() + a.data().len().abs_diff(b.len())
+    a.data().iter().zip(b).filter(|(a, b)| a.to_bits() != b.to_bits()).count()
+        + a.data().len().abs_diff(b.len())
 }

@@ -65,7 +65,9 @@ impl Yardstick {
         let (found, expected) = (found.numbers(), expected.numbers());
         let pairs = || found.iter().copied().zip(expected.iter().copied());
         let difference = match self.measure {
-            Measure::Spread | Measure::Absolute => over(pairs().map(|(f, e)| f64::from(f) - f64::from(e)), self.unit),
+            Measure::Spread | Measure::Absolute => {
+                over(pairs().map(|(f, e)| f64::from(f) - f64::from(e)), self.unit)
+            }
             Measure::Relative => over(pairs().map(|(f, e)| relative(f.into(), e.into())), 1.0),
             Measure::Count => pairs().filter(|(f, e)| f != e).count() as f64,
         };
@@ -184,7 +186,8 @@ impl<'a> Findings<'a> {
     pub(super) fn compare(&mut self, name: &str, found: Tensor, expected: &Tensor, by: Yardstick) {
         if found.len() != expected.len() {
             self.keep(name, found.clone());
-            return self.failed(name, format!("shape {:?} where the set has {:?}", found.shape, expected.shape));
+            return self
+                .failed(name, format!("shape {:?} where the set has {:?}", found.shape, expected.shape));
         }
         let found = Tensor { shape: expected.shape.clone(), ..found };
         self.push(name, Outcome::Compared(by.compare(&found, expected)));

@@ -73,9 +73,11 @@ impl Context<'_, '_> {
     /// The text of the prompt `name`.
     pub fn prompt(&self, name: &str) -> Result<&str> {
         let root = self.set.root();
-        let prompts = root.object("text").and_then(|t| t.object("prompts")).or_else(|| root.object("prompts"));
-        let missing =
-            || Error::new(ErrorKind::File, "the golden set has no such prompt").file(self.set.file()).at(name);
+        let prompts =
+            root.object("text").and_then(|t| t.object("prompts")).or_else(|| root.object("prompts"));
+        let missing = || {
+            Error::new(ErrorKind::File, "the golden set has no such prompt").file(self.set.file()).at(name)
+        };
         prompts.ok_or_else(missing)?.text(name).map_err(|_| missing())
     }
 

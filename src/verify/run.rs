@@ -7,12 +7,12 @@ use super::compare::{Comparison, Yardstick, spread};
 use super::model::{self, Context};
 use super::tensor::Tensor;
 use super::tolerance;
+use crate::Result;
 use crate::guidance::Guided;
 use crate::latent::Latent;
 use crate::network::UnetNetwork;
 use crate::plan::chunk::ChunkPolicy;
 use crate::sampler::{self, Denoised, Denoiser, SampleOptions, Sampler, Scheduler};
-use crate::Result;
 
 /// Activations of all rows that are computed together.
 const BUDGET: Option<u64> = Some(2 << 30);

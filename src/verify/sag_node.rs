@@ -35,20 +35,41 @@ fn verify_case(set: &Set, case: &Case<'_>, findings: &mut Findings<'_>) -> Resul
     let wrong_guess = case.flag("size_guess_wrong");
     let (batch, height, width) = (x0.batch(), x0.height(), x0.width());
     if let Some(expected) = set.find(&name("mask_up")).filter(|_| !wrong_guess) {
-        findings.compare(&name("mask_up"), Tensor::u8(&[batch, height, width], guided.mask), expected, Yardstick::equal());
+        findings.compare(
+            &name("mask_up"),
+            Tensor::u8(&[batch, height, width], guided.mask),
+            expected,
+            Yardstick::equal(),
+        );
     }
     if let Some(expected) = set.find(&name("blurred")) {
         let blurred = sag::blur(&x0, case.number("sigma")? as f32);
-        findings.compare(&name("blurred"), (&blurred).into(), expected, Yardstick::absolute(tolerance::DEGRADED));
+        findings.compare(
+            &name("blurred"),
+            (&blurred).into(),
+            expected,
+            Yardstick::absolute(tolerance::DEGRADED),
+        );
     }
     let degraded = name(if wrong_guess { "degraded_true_size" } else { "degraded" });
     let expected = set.tensor(&degraded)?;
-    findings.compare(&degraded, (&guided.degraded).into(), expected, Yardstick::absolute(tolerance::DEGRADED));
+    findings.compare(
+        &degraded,
+        (&guided.degraded).into(),
+        expected,
+        Yardstick::absolute(tolerance::DEGRADED),
+    );
     Ok(())
 }
 
 /// The column sums of a case: of its probabilities, compared on the way, where it has them.
-fn sums(set: &Set, case: &Case<'_>, findings: &mut Findings<'_>, batch: usize, keys: usize) -> Result<Vec<f32>> {
+fn sums(
+    set: &Set,
+    case: &Case<'_>,
+    findings: &mut Findings<'_>,
+    batch: usize,
+    keys: usize,
+) -> Result<Vec<f32>> {
     let name = |what: &str| format!("{}.{what}", case.name().unwrap_or_default());
     let stored = set.tensor(&name("colsum"))?;
     if keys == 0 || stored.len() != batch * keys {

@@ -48,8 +48,9 @@ impl Set {
     /// [`ErrorKind::File`] if the text is not JSON or the tensors are damaged.
     pub fn parse(name: impl AsRef<Path>, json: &str, tensors: Option<&[u8]>) -> Result<Self> {
         let file = name.as_ref().to_path_buf();
-        let json = serde_json::from_str(json)
-            .map_err(|e| Error::new(ErrorKind::File, "the golden set is not valid JSON").file(&file).cause(e))?;
+        let json = serde_json::from_str(json).map_err(|e| {
+            Error::new(ErrorKind::File, "the golden set is not valid JSON").file(&file).cause(e)
+        })?;
         let tensors = match tensors {
             Some(bytes) => tensor::read_all(bytes).map_err(|e| e.file(&file))?,
             None => BTreeMap::new(),
@@ -120,7 +121,9 @@ impl Set {
     pub(super) fn cases_with(&self, prefix: &str, suffix: &str) -> Vec<&str> {
         self.tensors
             .keys()
-            .filter_map(|name| name.strip_prefix(prefix)?.strip_prefix('.')?.strip_suffix(suffix)?.strip_suffix('.'))
+            .filter_map(|name| {
+                name.strip_prefix(prefix)?.strip_prefix('.')?.strip_suffix(suffix)?.strip_suffix('.')
+            })
             .collect()
     }
 }

@@ -25,8 +25,12 @@ fn verify_step(context: &mut Context<'_, '_>, case: &Case<'_>, name: &str) -> Re
     let x = context.set.latent(&format!("{name}.x"))?;
     let mask = given_mask(context, case, name, &x)?;
     let e = evaluate(context, case, &x, mask.as_deref())?;
-    let predictions =
-        [("cond", Some(&e.cond)), ("uncond", e.uncond.as_ref()), ("cfg", Some(&e.cfg)), ("result", Some(&e.result))];
+    let predictions = [
+        ("cond", Some(&e.cond)),
+        ("uncond", e.uncond.as_ref()),
+        ("cfg", Some(&e.cfg)),
+        ("result", Some(&e.result)),
+    ];
     for (what, found) in predictions {
         if let Some(found) = found {
             compare(context, name, what, found, what, &x)?;
@@ -84,10 +88,17 @@ fn compare(
     Ok(())
 }
 
-fn evaluate(context: &Context<'_, '_>, case: &Case<'_>, x: &Latent, mask: Option<&[u8]>) -> Result<Evaluation> {
+fn evaluate(
+    context: &Context<'_, '_>,
+    case: &Case<'_>,
+    x: &Latent,
+    mask: Option<&[u8]>,
+) -> Result<Evaluation> {
     let model = context.model;
     if x.shape()[1] != model.config().unet.in_channels {
-        return Err(Error::usage("the step's latent does not fit the model").found(format!("{:?}", x.shape())));
+        return Err(
+            Error::usage("the step's latent does not fit the model").found(format!("{:?}", x.shape()))
+        );
     }
     let conditioning = context.conditioning(case)?;
     let weights = model.unet_weights()?;

@@ -83,7 +83,10 @@ pub(super) fn read_all(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>> {
         .map(|(name, view)| {
             let values = match view.dtype() {
                 Dtype::F32 => Values::F32(
-                    view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+                    view.data()
+                        .chunks_exact(4)
+                        .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                        .collect(),
                 ),
                 Dtype::U8 => Values::U8(view.data().to_vec()),
                 other => {
@@ -119,7 +122,8 @@ pub fn write_all(tensors: &[(String, Tensor)]) -> Result<Vec<u8>> {
                 Values::U8(_) => Dtype::U8,
             };
             let view = TensorView::new(dtype, tensor.shape.clone(), bytes);
-            view.map(|v| (*name, v)).map_err(|e| Error::internal("a result does not fit its shape").at(*name).cause(e))
+            view.map(|v| (*name, v))
+                .map_err(|e| Error::internal("a result does not fit its shape").at(*name).cause(e))
         })
         .collect::<Result<Vec<_>>>()?;
     ::safetensors::serialize(views, None)

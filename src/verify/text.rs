@@ -15,13 +15,13 @@ struct Prompt<'a> {
 
 pub(super) fn verify(context: &mut Context<'_, '_>) -> Result<()> {
     let set = context.set;
-    let listed = set.root().object("text").map(|t| t.list("cases")).unwrap_or_default();
+    let listed = set.root().object("text").map(|t| t.list("cases"));
     let mut prompts = Vec::new();
-    for case in &listed {
+    for case in listed.iter().flatten() {
         let layer = case.get("layer").and_then(serde_json::Value::as_i64);
         prompts.push((case.name()?, case.text("prompt")?.to_owned(), layer));
     }
-    if listed.is_empty() {
+    if listed.is_none() {
         // Without a list, NAME_skip2 is the prompt NAME at layer -2.
         for name in set.cases_with("text", "cond") {
             let (prompt, layer) = match name.strip_suffix("_skip2") {

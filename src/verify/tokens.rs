@@ -23,7 +23,8 @@ fn verify_prompt(
     name: &str,
     findings: &mut Findings<'_>,
 ) -> Result<()> {
-    let damaged = || Error::new(ErrorKind::File, "the golden set's tokens are damaged").file(set.file()).at(name);
+    let damaged =
+        || Error::new(ErrorKind::File, "the golden set's tokens are damaged").file(set.file()).at(name);
     // The sets are made without a directory of embeddings, where `embedding:name` is plain text.
     let chunks = |pad| prompt::chunks_with(tokenizer, case.text("prompt")?, pad, Embeddings::Text);
     let (padded, zeros) = (chunks(tokenizer::END)?.chunks, chunks(0)?.chunks);

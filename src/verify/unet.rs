@@ -109,7 +109,12 @@ fn inputs(context: &Context<'_, '_>, case: &Case<'_>, name: &str) -> Result<Inpu
 
 /// The conditioning of all rows and its number of tokens: a tensor of the case's own, or those
 /// that it names.
-fn conditioning(context: &Context<'_, '_>, case: &Case<'_>, name: &str, rows: usize) -> Result<(Vec<f32>, usize)> {
+fn conditioning(
+    context: &Context<'_, '_>,
+    case: &Case<'_>,
+    name: &str,
+    rows: usize,
+) -> Result<(Vec<f32>, usize)> {
     let own = format!("{name}.context");
     let names = if context.set.find(&own).is_some() { vec![own.as_str()] } else { case.texts("context") };
     let mut values = Vec::new();
@@ -150,7 +155,8 @@ fn result<'r>(results: &'r Results, name: &str) -> Result<&'r [f32]> {
 pub(super) fn positions(x: &Latent) -> Vec<f32> {
     let [batch, channels, height, width] = x.shape();
     let n = height * width;
-    let of_image = |i: usize| (0..n).flat_map(move |at| (0..channels).map(move |c| (i * channels + c) * n + at));
+    let of_image =
+        |i: usize| (0..n).flat_map(move |at| (0..channels).map(move |c| (i * channels + c) * n + at));
     (0..batch).flat_map(of_image).map(|at| x.data()[at]).collect()
 }
 
@@ -158,7 +164,8 @@ pub(super) fn positions(x: &Latent) -> Vec<f32> {
 pub(super) fn planes(values: &[f32], rows: usize, (height, width): (usize, usize)) -> Tensor {
     let n = height * width;
     let channels = values.len() / (rows * n).max(1);
-    let of_row = |r: usize| (0..channels).flat_map(move |c| (0..n).map(move |at| (r * n + at) * channels + c));
+    let of_row =
+        |r: usize| (0..channels).flat_map(move |c| (0..n).map(move |at| (r * n + at) * channels + c));
     let values = (0..rows).flat_map(of_row).map(|at| values[at]).collect();
     Tensor::f32(&[rows, channels, height, width], values)
 }
@@ -189,7 +196,8 @@ pub(super) fn compare_mask(
     match columns {
         Some(columns) if margin > 0.0 => {
             let counted: Vec<bool> = columns.iter().map(|c| f64::from((c - 1.0).abs()) > margin).collect();
-            let comparison = Yardstick::equal().compare(&masked(&found, &counted), &masked(expected, &counted));
+            let comparison =
+                Yardstick::equal().compare(&masked(&found, &counted), &masked(expected, &counted));
             context.findings.compared(name, comparison);
             context.findings.keep(name, Tensor { shape: expected.shape.clone(), ..found });
         }

@@ -21,7 +21,9 @@ pub(super) fn verify(context: &mut Context<'_, '_>) -> Result<()> {
 fn decode(context: &mut Context<'_, '_>, name: &str) -> Result<()> {
     let z = context.set.latent(&format!("{name}.z"))?;
     if z.shape()[1] != context.model.config().vae.latent_channels {
-        return Err(context.set.misshapen(&format!("{name}.z"), "the autoencoder's number of latent channels"));
+        return Err(context
+            .set
+            .misshapen(&format!("{name}.z"), "the autoencoder's number of latent channels"));
     }
     let cell = context.model.config().latent_cell();
     let (height, width) = (z.height() * cell, z.width() * cell);
@@ -35,7 +37,9 @@ fn decode(context: &mut Context<'_, '_>, name: &str) -> Result<()> {
 fn encode(context: &mut Context<'_, '_>, name: &str) -> Result<()> {
     let image = context.set.latent(&format!("{name}.image"))?;
     if image.shape()[1] != context.model.config().vae.image_channels {
-        return Err(context.set.misshapen(&format!("{name}.image"), "the autoencoder's number of picture channels"));
+        return Err(context
+            .set
+            .misshapen(&format!("{name}.image"), "the autoencoder's number of picture channels"));
     }
     let (height, width) = (image.height(), image.width());
     let mut values = Vec::new();
