@@ -98,6 +98,21 @@ pub struct Args {
     #[arg(value_parser = value::sag_blur, allow_hyphen_values = true)]
     #[arg(help_heading = "Self-Attention Guidance")]
     pub sag_blur: f32,
+    /// Attention above which a place is blurred; 1 is the mean
+    #[arg(long, value_name = "F", default_value = "1.0", allow_hyphen_values = true)]
+    #[arg(help_heading = "Self-Attention Guidance")]
+    pub sag_threshold: f32,
+    /// Part of the sampling from which SAG acts, 0 to 1
+    #[arg(long, value_name = "F", default_value = "0.0", allow_hyphen_values = true)]
+    #[arg(help_heading = "Self-Attention Guidance")]
+    pub sag_start: f64,
+    /// Part of the sampling up to which SAG acts, 0 to 1
+    #[arg(long, value_name = "F", default_value = "1.0", allow_hyphen_values = true)]
+    #[arg(help_heading = "Self-Attention Guidance")]
+    pub sag_end: f64,
+    /// At --cfg-scale 1, guide by the prompt's own attention: two rows a picture instead of three
+    #[arg(long, help_heading = "Self-Attention Guidance")]
+    pub sag_cond: bool,
 
     /// GPU, by its number or a part of its name; see `sagittal devices` [default: the first real one]
     #[arg(long, value_name = "INDEX_OR_NAME", help_heading = "Device")]

@@ -53,6 +53,7 @@ fn draw(args: &Args) -> Result<()> {
     };
     // Reads the header only, so that a bad file is told of before a driver is even loaded.
     let request = request(args, seed, &ModelConfig::infer(&checkpoint)?);
+    request.check()?;
     let options = ModelOptions {
         precision: args.precision.precision(),
         prediction: args.prediction.map(Prediction::from),
@@ -73,7 +74,14 @@ fn request(args: &Args, seed: u64, config: &ModelConfig) -> Request {
         if embedded { embedded::SIZE } else { native_side(config, args.prediction.map(Prediction::from)) };
     let (width, height) = (args.width.unwrap_or(side), args.height.unwrap_or(side));
     let cfg = args.cfg_scale.unwrap_or(if embedded { embedded::CFG } else { 7.0 });
-    let sag = Sag { scale: args.sag_scale, blur_sigma: args.sag_blur, ..Sag::default() };
+    let sag = Sag {
+        scale: args.sag_scale,
+        blur_sigma: args.sag_blur,
+        threshold: args.sag_threshold,
+        start: args.sag_start,
+        end: args.sag_end,
+        cond_at_cfg_1: args.sag_cond,
+    };
     Request {
         negative: args.negative.clone(),
         batch: args.batch_size,

@@ -59,6 +59,13 @@ fn settings(request: &Request, model: &str, picture: usize) -> Vec<(&'static str
         all.push(("SAG Guidance Scale", request.sag.scale.to_string()));
         all.push(("SAG Mask Threshold", request.sag.threshold.to_string()));
         all.push(("SAG Blur Sigma", request.sag.blur_sigma.to_string()));
+        if (request.sag.start, request.sag.end) != (0.0, 1.0) {
+            all.push(("SAG Start", request.sag.start.to_string()));
+            all.push(("SAG End", request.sag.end.to_string()));
+        }
+        if request.sag.cond_at_cfg_1 {
+            all.push(("SAG Attention", "cond at CFG 1".into()));
+        }
     }
     all.push(("Version", concat!("sagittal ", env!("CARGO_PKG_VERSION")).into()));
     all

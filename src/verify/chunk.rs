@@ -26,6 +26,7 @@ pub(super) fn verify(context: &mut Context<'_, '_>) -> Result<()> {
     Ok(())
 }
 
+/// Samples of a batch whose pictures the reference made one by one, each from its row of the noise.
 fn verify_truth(context: &mut Context<'_, '_>, case: &Case<'_>, name: &str) -> Result<()> {
     let set = context.set;
     let noise = set.latent(&format!("{name}.noise"))?;
@@ -40,6 +41,7 @@ fn verify_truth(context: &mut Context<'_, '_>, case: &Case<'_>, name: &str) -> R
         let faults = differing(&whole, split.data());
         context.findings.compared(&format!("{samples} ({rows} rows a call)"), Comparison::of_faults(faults));
     }
+    // A picture of a batch is the picture of its row of the noise, to the bit as well.
     let mut alone = Vec::new();
     for image in 0..noise.batch() {
         let picture = sample(context, case, &conditioning, noise.row(image), ChunkPolicy::Auto)?;
@@ -73,6 +75,7 @@ fn sample(
     context.model.sample(conditioning, &sampling, &mut |_| {}, context.cancel)
 }
 
+/// How many values differ in any bit.
 fn differing(a: &Latent, b: &[f32]) -> usize {
     a.data().iter().zip(b).filter(|(a, b)| a.to_bits() != b.to_bits()).count()
         + a.data().len().abs_diff(b.len())

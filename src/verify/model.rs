@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::case::Case;
 use super::compare::Findings;
-use super::set::Set;
+use super::set::{Kind, Set};
 use super::tolerance::Tolerances;
 use super::{run, step, text, unet, vae};
 use crate::guidance::{Conditioning, Entry, Sag};
@@ -36,14 +36,14 @@ pub(super) fn verify(context: &mut Context<'_, '_>) -> Result<()> {
 }
 
 /// Lists every case of a set whose model does not run.
-pub(super) fn all_unsupported(kind: &str, set: &Set, findings: &mut Findings<'_>, why: &str) {
+pub(super) fn all_unsupported(set: &Set, findings: &mut Findings<'_>, why: &str) {
     let mut list = |part: &str, names: Vec<&str>| {
-        for name in names {
+        for name in names.into_iter().filter(|_| set.wants(part)) {
             findings.unsupported(&format!("{part}.{name}"), why);
         }
     };
     let names = |key| set.root().list(key).iter().filter_map(|c| c.name().ok()).collect::<Vec<_>>();
-    if kind == "chunk" {
+    if set.kind() == Kind::Chunk {
         list("truth", names("truth"));
         return list("comfyui", names("comfyui_behaviour"));
     }
@@ -86,7 +86,9 @@ impl Context<'_, '_> {
     pub fn entry(&self, name: &str) -> Result<Entry> {
         let tensor = format!("text.{name}.cond");
         match self.set.find(&tensor).map(|t| (t, t.shape.as_slice())) {
-            Some((values, &[1, tokens, channels])) if channels == self.model.config().unet.context_dim => {
+            Some((values, &[1, tokens, channels]))
+                if tokens > 0 && channels == self.model.config().unet.context_dim =>
+            {
                 Ok(Entry::new(values.numbers(), tokens))
             }
             Some(_) => {

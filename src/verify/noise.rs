@@ -33,6 +33,7 @@ pub(super) fn verify(set: &Set, findings: &mut Findings<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Noise that a run starts from: all of it, or its ends and sums.
 fn initial(set: &Set, case: &Case<'_>, findings: &mut Findings<'_>) -> Result<()> {
     let name = case.name()?;
     let got = noise(case.integer("seed")?, case.shape("shape")?);

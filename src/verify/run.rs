@@ -31,6 +31,7 @@ pub(super) fn verify(context: &mut Context<'_, '_>) -> Result<()> {
     Ok(())
 }
 
+/// Schedule, samples and masks of a run.
 fn verify_run(
     context: &mut Context<'_, '_>,
     case: &Case<'_>,
@@ -62,12 +63,15 @@ fn noise(context: &Context<'_, '_>, case: &Case<'_>, name: &str) -> Result<Laten
     }
 }
 
+/// What came of a run.
 struct Run {
     samples: Latent,
     /// Column sums of every evaluation with SAG, `[evaluation][picture, position]`.
     columns: Vec<Vec<f32>>,
 }
 
+/// Samples from `noise`, with an eye on the attention: what [`crate::pipeline::Model::sample`] does,
+/// which keeps no record.
 fn sample(
     context: &Context<'_, '_>,
     case: &Case<'_>,
@@ -77,6 +81,7 @@ fn sample(
 ) -> Result<Run> {
     let model = context.model;
     let scale = model.config().latent_scale;
+    // Without a latent the start is empty: all zeros, of the noise's shape.
     let start = match case.text("latent") {
         Ok(name) => context.set.latent(name)?.scaled(scale),
         Err(_) => noise.scaled(0.0),
@@ -136,6 +141,7 @@ pub(super) fn compare_samples(
     Ok(())
 }
 
+/// Masks of the attention map's own size, one for each evaluation with SAG.
 fn compare_masks(context: &mut Context<'_, '_>, name: &str, run: &Run) {
     let name = format!("{name}.mask");
     let Some(expected) = context.set.find(&name) else { return };

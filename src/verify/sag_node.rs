@@ -18,13 +18,14 @@ pub(super) fn verify(set: &Set, findings: &mut Findings<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Mask, mask at the latent's size, blur and degraded prediction of one case.
 fn verify_case(set: &Set, case: &Case<'_>, findings: &mut Findings<'_>) -> Result<()> {
     let name = |what: &str| format!("{}.{what}", case.name().unwrap_or_default());
     let x0 = set.latent(&name("x0"))?;
     let [rows, columns] = case.sizes("attention_size")?[..] else {
         return Err(set.misshapen(&name("colsum"), "attention_size of rows and columns"));
     };
-    let sums = sums(set, case, findings, x0.batch(), rows * columns)?;
+    let sums = sums(set, case, findings, x0.batch(), rows.saturating_mul(columns))?;
     let guided = degrade(&x0, &sums, (rows, columns), case.number("sigma")? as f32)?;
     let bits: Vec<u8> = sums.iter().map(|c| u8::from(*c > 1.0)).collect();
     if let Some(expected) = set.find(&name("mask")) {
@@ -72,7 +73,7 @@ fn sums(
 ) -> Result<Vec<f32>> {
     let name = |what: &str| format!("{}.{what}", case.name().unwrap_or_default());
     let stored = set.tensor(&name("colsum"))?;
-    if keys == 0 || stored.len() != batch * keys {
+    if keys == 0 || stored.len() != batch.saturating_mul(keys) {
         return Err(set.misshapen(&name("colsum"), format!("{batch} rows of {keys} sums")));
     }
     let Some(attention) = set.find(&name("attn")) else { return Ok(stored.numbers()) };

@@ -35,6 +35,7 @@ pub(super) fn verify(set: &Set, findings: &mut Findings<'_>) -> Result<()> {
     Ok(())
 }
 
+/// The sigmas of one schedule, as many and as large as expected.
 fn schedule(case: &Case<'_>, table: &Discrete, findings: &mut Findings<'_>) -> Result<()> {
     let (scheduler, steps, denoise) = (case.text("scheduler")?, case.size("steps")?, case.number("denoise")?);
     let discard = case.flag("discard_penultimate");

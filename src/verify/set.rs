@@ -11,12 +11,38 @@ use super::tensor::{self, Tensor};
 use crate::latent::Latent;
 use crate::{Error, ErrorKind, Result};
 
-/// Sets of these kinds have all they need in the JSON file.
-const WITHOUT_TENSORS: [&str; 2] = ["schedules", "tokens"];
+/// What a set is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A family's model: text encoder, UNet, autoencoder, guided steps, whole runs.
+    Model,
+    /// SAG's mask and blur alone.
+    SagNode,
+    /// Initial and ancestral noise.
+    Noise,
+    /// Noise levels and schedulers. All is in the JSON file.
+    Schedules,
+    /// Prompts as token ids and weights. All is in the JSON file.
+    Tokens,
+    /// Batches in portions.
+    Chunk,
+}
+
+impl Kind {
+    const NAMES: [(&'static str, Kind); 6] = [
+        ("model", Kind::Model),
+        ("sag_node", Kind::SagNode),
+        ("noise", Kind::Noise),
+        ("schedules", Kind::Schedules),
+        ("tokens", Kind::Tokens),
+        ("chunk", Kind::Chunk),
+    ];
+}
 
 /// A golden set in memory.
 pub struct Set {
     file: PathBuf,
+    kind: Kind,
     json: Value,
     tensors: BTreeMap<String, Tensor>,
     parts: Option<Vec<String>>,
@@ -34,7 +60,7 @@ impl Set {
             cannot(path, e).hint("pass the .json file of a set; its .safetensors file is found beside it")
         })?;
         let mut set = Self::parse(path, &json, None)?;
-        if !WITHOUT_TENSORS.contains(&set.kind()?) {
+        if !matches!(set.kind, Kind::Schedules | Kind::Tokens) {
             let beside = path.with_extension("safetensors");
             let bytes = fs::read(&beside).map_err(|e| cannot(&beside, e))?;
             set.tensors = tensor::read_all(&bytes).map_err(|e| e.file(&beside))?;
@@ -45,17 +71,25 @@ impl Set {
     /// A set that is in memory already; `name` stands for the file in messages.
     ///
     /// # Errors
-    /// [`ErrorKind::File`] if the text is not JSON or the tensors are damaged.
+    /// [`ErrorKind::File`] if the text is not JSON, the kind is unknown or the tensors are damaged.
     pub fn parse(name: impl AsRef<Path>, json: &str, tensors: Option<&[u8]>) -> Result<Self> {
         let file = name.as_ref().to_path_buf();
-        let json = serde_json::from_str(json).map_err(|e| {
+        let json: Value = serde_json::from_str(json).map_err(|e| {
             Error::new(ErrorKind::File, "the golden set is not valid JSON").file(&file).cause(e)
         })?;
+        let name = Case::new(&file, &json).text("kind")?;
+        let kind = Kind::NAMES.iter().find(|(n, _)| *n == name).ok_or_else(|| {
+            Error::new(ErrorKind::File, "a golden set of an unknown kind")
+                .file(&file)
+                .expected(format!("one of {}", Kind::NAMES.map(|(n, _)| n).join(", ")))
+                .found(name)
+        })?;
+        let kind = kind.1;
         let tensors = match tensors {
             Some(bytes) => tensor::read_all(bytes).map_err(|e| e.file(&file))?,
             None => BTreeMap::new(),
         };
-        Ok(Self { file, json, tensors, parts: None })
+        Ok(Self { file, kind, json, tensors, parts: None })
     }
 
     /// Only these parts of a set of kind `model`: some of `text`, `unet`, `vae`, `step`, `run`.
@@ -69,9 +103,9 @@ impl Set {
         &self.file
     }
 
-    /// What the set is about: `model`, `sag_node`, `noise`, `schedules`, `tokens` or `chunk`.
-    pub fn kind(&self) -> Result<&str> {
-        self.root().text("kind")
+    /// What the set is about.
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     pub(super) fn wants(&self, part: &str) -> bool {

@@ -21,6 +21,7 @@ pub(super) fn verify(context: &mut Context<'_, '_>) -> Result<()> {
     Ok(())
 }
 
+/// The predictions of a step, and what SAG made of them.
 fn verify_step(context: &mut Context<'_, '_>, case: &Case<'_>, name: &str) -> Result<()> {
     let x = context.set.latent(&format!("{name}.x"))?;
     let mask = given_mask(context, case, name, &x)?;
@@ -38,6 +39,7 @@ fn verify_step(context: &mut Context<'_, '_>, case: &Case<'_>, name: &str) -> Re
     }
     match &e.sag {
         Some(sag) => verify_sag(context, name, sag, &x),
+        // Latents of four cells and less, and SAG of no effect, have no third row.
         None => {
             let expected = case.flag("skipped") || !model::sag(case)?.is_on();
             if !expected {
@@ -48,6 +50,7 @@ fn verify_step(context: &mut Context<'_, '_>, case: &Case<'_>, name: &str) -> Re
     }
 }
 
+/// Column sums, mask, and the third row from its input to its prediction.
 fn verify_sag(context: &mut Context<'_, '_>, name: &str, sag: &SagEvaluation, x: &Latent) -> Result<()> {
     let set = context.set;
     let columns: Vec<f32> = sag.columns.iter().flat_map(|c| c.values.iter().copied()).collect();
@@ -88,6 +91,7 @@ fn compare(
     Ok(())
 }
 
+/// The step as samplers would have it evaluated.
 fn evaluate(
     context: &Context<'_, '_>,
     case: &Case<'_>,
@@ -119,7 +123,8 @@ fn given_mask(context: &Context<'_, '_>, case: &Case<'_>, name: &str, x: &Latent
     let (Values::U8(bits), &[rows, columns]) = (&mask.values, size.as_slice()) else {
         return Err(context.set.misshapen(&mask_name, "a u8 mask and its size in the case"));
     };
-    if rows * columns == 0 || bits.len() != x.batch() * rows * columns {
+    let cells = rows.saturating_mul(columns);
+    if cells == 0 || bits.len() != cells.saturating_mul(x.batch()) {
         return Err(context.set.misshapen(&mask_name, format!("{} masks of {rows}x{columns}", x.batch())));
     }
     let (height, width) = (x.height(), x.width());

@@ -15,6 +15,7 @@ struct Prompt<'a> {
 
 pub(super) fn verify(context: &mut Context<'_, '_>) -> Result<()> {
     let set = context.set;
+    // Small families list their cases; full-size ones have their prompts at the top.
     let listed = set.root().object("text").map(|t| t.list("cases"));
     let mut prompts = Vec::new();
     for case in listed.iter().flatten() {
@@ -38,6 +39,7 @@ pub(super) fn verify(context: &mut Context<'_, '_>) -> Result<()> {
     Ok(())
 }
 
+/// One prompt through the encoder: all of its chunks, and the pooled vector of the first.
 fn verify_prompt(context: &mut Context<'_, '_>, prompt: &Prompt<'_>) -> Result<()> {
     let name = |what: &str| format!("text.{}.{what}", prompt.name);
     let skip = usize::try_from(-prompt.layer.unwrap_or(-1))

@@ -16,6 +16,7 @@ pub(super) fn verify(set: &Set, findings: &mut Findings<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Ids with either padding, and weights, of one prompt.
 fn verify_prompt(
     set: &Set,
     case: &Case<'_>,

@@ -29,6 +29,7 @@ pub(super) fn verify(context: &mut Context<'_, '_>) -> Result<()> {
     Ok(())
 }
 
+/// Output, column sums and modules of one call of all rows together.
 fn verify_call(context: &mut Context<'_, '_>, case: &Case<'_>, name: &str) -> Result<()> {
     let set = context.set;
     let inputs = inputs(context, case, name)?;
@@ -74,6 +75,7 @@ fn verify_trace(context: &mut Context<'_, '_>, case: &Case<'_>, name: &str, inpu
             continue;
         };
         let expected = context.set.tensor(&name)?;
+        // Traces are of row 0 alone, as maps or as lists of tokens.
         let first = values[..values.len() / inputs.rows].to_vec();
         let found = match *expected.shape.as_slice() {
             [1, _, height, width] => planes(&first, 1, (height, width)),
@@ -85,6 +87,7 @@ fn verify_trace(context: &mut Context<'_, '_>, case: &Case<'_>, name: &str, inpu
     Ok(())
 }
 
+/// The inputs of a case as the device wants them. `x` is scaled for the network already.
 fn inputs(context: &Context<'_, '_>, case: &Case<'_>, name: &str) -> Result<Inputs> {
     let (set, config) = (context.set, &context.model.config().unet);
     let tensor = |what: &str| format!("{name}.{what}");
@@ -130,8 +133,10 @@ fn conditioning(
     Ok((values, tokens))
 }
 
+/// Results by name, `[row, position, channel]`.
 type Results = Vec<(String, Vec<f32>)>;
 
+/// Runs the network, with modules in `trace` read out as well.
 fn call(context: &Context<'_, '_>, inputs: &Inputs, record: bool, trace: Vec<String>) -> Result<Results> {
     let (model, engine) = (context.model, context.model.engine());
     let options = unet::Options { size: inputs.size, tokens: inputs.tokens, record, trace };

@@ -18,6 +18,7 @@ pub(super) fn verify(context: &mut Context<'_, '_>) -> Result<()> {
     Ok(())
 }
 
+/// Latents, already divided by the latent scale, to pictures of about -1..1, one by one.
 fn decode(context: &mut Context<'_, '_>, name: &str) -> Result<()> {
     let z = context.set.latent(&format!("{name}.z"))?;
     if z.shape()[1] != context.model.config().vae.latent_channels {
@@ -34,6 +35,7 @@ fn decode(context: &mut Context<'_, '_>, name: &str) -> Result<()> {
     compare(context, &format!("{name}.decoded"), planes(&values, z.batch(), (height, width)))
 }
 
+/// Pictures of -1..1 to the mean of their latents, without the latent scale.
 fn encode(context: &mut Context<'_, '_>, name: &str) -> Result<()> {
     let image = context.set.latent(&format!("{name}.image"))?;
     if image.shape()[1] != context.model.config().vae.image_channels {
