@@ -336,6 +336,18 @@ impl Graph {
         self.product(path, x, parts, shapes, bias)
     }
 
+    /// A product whose weight `[out, in]` and bias have names of their own (OpenCLIP's joined
+    /// `in_proj_weight` and `in_proj_bias`).
+    pub fn linear_named(&mut self, path: &str, x: Tensor, out: usize, weight: &str, bias: &str) -> Tensor {
+        let shapes = vec![vec![out, self.shape(x).channels]];
+        let names = [weight, bias].map(|n| vec![format!("{}{n}", self.prefix)]);
+        let [weight, bias] = names;
+        let weight = self.weight(Weight { sources: weight, shapes, layout: Layout::Linear });
+        let bias = self.weight(Weight { sources: bias, shapes: vec![vec![out]], layout: Layout::Vector });
+        let shape = Shape { channels: out, ..self.shape(x) };
+        self.node(path, Op::Linear { weight, bias: Some(bias) }, &[x], shape)
+    }
+
     fn product(
         &mut self,
         path: &str,

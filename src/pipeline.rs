@@ -3,6 +3,7 @@
 //! [`Model::generate`] does all of it; [`Model::encode`], [`Model::sample`] and
 //! [`Model::decode`] are its parts, for those who guide or sample their own way.
 
+mod conditioning;
 mod parts;
 pub mod report;
 mod request;
@@ -13,17 +14,18 @@ use crate::checkpoint::Checkpoint;
 use crate::engine::{Engine, Source, Weights};
 use crate::gpu::Gpu;
 use crate::graph::Graph;
-use crate::guidance::{Conditioning, Entry, Guided};
+use crate::guidance::{Conditioning, Guided};
 use crate::image::{Picture, preview};
 use crate::kernels::Precision;
 use crate::latent::Latent;
-use crate::model::{Family, ModelConfig, Prediction, unet, vae};
+use crate::model::config::Variant;
+use crate::model::{ModelConfig, Prediction, unet, vae};
 use crate::network::{Planner, Unet, UnetNetwork};
 use crate::plan::{Options, Plan};
 use crate::sampler::{self, Discrete, SampleOptions};
-use crate::text::encode::{Encoding, TextEncoder};
-use crate::text::{Tokenizer, clip};
+use crate::text::Tokenizer;
 use crate::{Error, ErrorKind, Result};
+pub use conditioning::Sizes;
 use parts::Parts;
 pub use request::{Event, Generated, Noise, Request, Sampling};
 
@@ -58,10 +60,10 @@ impl Model {
     /// [`ErrorKind::Model`] if the checkpoint holds no network that runs here.
     pub fn new(gpu: Gpu, checkpoint: Checkpoint, options: ModelOptions) -> Result<Self> {
         let mut config = ModelConfig::infer(&checkpoint)?;
-        if config.family != Family::Sd1 || config.unet.in_channels != 4 {
+        if config.variant != Variant::Base {
             return Err(Error::new(ErrorKind::Model, "this kind of model is not supported yet")
                 .file(checkpoint.file())
-                .expected("an SD 1 text-to-image checkpoint")
+                .expected("a text-to-image checkpoint of SD 1, SD 2 or SDXL")
                 .found(format!("{}, {}", config.family, config.variant)));
         }
         config.prediction = options.prediction.unwrap_or(config.prediction);
@@ -119,51 +121,15 @@ impl Model {
     ) -> Result<Generated> {
         request.check()?;
         observe(Event::Encoding);
+        let sizes = request.sizes.unwrap_or(Sizes::of(request.height, request.width));
+        let encode = |prompt: &str| self.encode(prompt, request.clip_skip, sizes, cancel);
         let conditioning = Conditioning {
-            positive: vec![self.encode(&request.prompt, request.clip_skip, cancel)?],
-            negative: request
-                .negative_prompts()
-                .map(|n| self.encode(n, request.clip_skip, cancel))
-                .collect::<Result<_>>()?,
+            positive: vec![encode(&request.prompt)?],
+            negative: request.negative_prompts().map(encode).collect::<Result<_>>()?,
         };
         let latent = self.sample(&conditioning, &request.sampling()?, observe, cancel)?;
         let pictures = self.decode(&latent, observe, cancel)?;
         Ok(Generated { pictures, latent })
-    }
-
-    /// The conditioning entry of a prompt, by the family's rules. `clip_skip` 1 is the last layer.
-    pub fn encode(&self, prompt: &str, clip_skip: usize, cancel: &AtomicBool) -> Result<Entry> {
-        let options = clip::Options { skip: clip_skip, norm: true, pooled: false };
-        let encoding = self.encode_text(prompt, &options, cancel)?;
-        Ok(Entry::new(encoding.context, encoding.tokens))
-    }
-
-    /// The text encoder's own results for a prompt.
-    pub fn encode_text(
-        &self,
-        prompt: &str,
-        options: &clip::Options,
-        cancel: &AtomicBool,
-    ) -> Result<Encoding> {
-        let config =
-            self.config.text.first().ok_or_else(|| Error::internal("a model without a text encoder"))?;
-        let layers = config.layers;
-        if !(1..=layers).contains(&options.skip) {
-            return Err(Error::usage("no such clip skip")
-                .expected(format!("1 (the last layer) to {layers}"))
-                .found(options.skip.to_string()));
-        }
-        let whole = clip::build(config, &clip::Options { skip: 1, norm: true, pooled: true })?;
-        let weights = self.parts.text(|| self.upload(whole.weights()))?;
-        let encoder = TextEncoder {
-            engine: &self.engine,
-            checkpoint: &self.checkpoint,
-            config,
-            weights: &weights,
-            tokenizer: &self.tokenizer,
-            precision: self.precision,
-        };
-        encoder.encode(prompt, options, cancel)
     }
 
     /// Samples a latent. Latents in and out are in the VAE's scale, as ComfyUI stores them.

@@ -78,7 +78,7 @@ fn errors_are_typed_and_never_reach_the_apps_handler() {
     assert_eq!(run(&set(|r| r.width = 60), &go), Some(ErrorKind::Usage));
     assert_eq!(run(&set(|r| r.steps = 0), &go), Some(ErrorKind::Usage));
     assert_eq!(run(&set(|r| r.sag.scale = 9.0), &go), Some(ErrorKind::Usage));
-    assert_eq!(run(&set(|r| r.clip_skip = 40), &go), Some(ErrorKind::Usage));
+    assert_eq!(run(&set(|r| r.clip_skip = Some(40)), &go), Some(ErrorKind::Usage));
     assert_eq!(run(&set(|r| r.memory = Some(1 << 20)), &go), Some(ErrorKind::Memory));
     // One row at this size passes the 128 MiB that a default device can bind.
     assert_eq!(run(&set(|r| (r.width, r.height) = (16_384, 16_384)), &go), Some(ErrorKind::Memory));

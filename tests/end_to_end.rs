@@ -9,7 +9,7 @@ use common::{Failures, gpu};
 use sagittal::guidance::Guided;
 use sagittal::kernels::Precision;
 use sagittal::network::UnetNetwork;
-use sagittal::pipeline::{Event, Generated, Noise};
+use sagittal::pipeline::{Event, Generated, Noise, Sizes};
 use sagittal::plan::chunk::ChunkPolicy;
 use sagittal::sampler::Sampler;
 use sagittal::sampler::noise::noise;
@@ -173,7 +173,7 @@ fn a_mirrored_network_on_a_mirrored_latent_gives_the_mirrored_mask() {
             let cancel = AtomicBool::new(false);
             let weights = m.unet_weights().expect("weights");
             let mut network = UnetNetwork::new(m.unet(&weights), ChunkPolicy::Auto, None, &cancel);
-            let entry = |p: &str| m.encode(p, 1, &cancel).expect("text");
+            let entry = |p: &str| m.encode(p, None, Sizes::default(), &cancel).expect("text");
             let c = sagittal::guidance::Conditioning {
                 positive: vec![entry("owl, flat style")],
                 negative: vec![entry("")],

@@ -2,11 +2,13 @@
 
 use safetensors::SafeTensors;
 use sagittal::ErrorKind;
-use sagittal::sampler::noise::{AncestralNoise, noise, noise_for};
+use sagittal::sampler::noise::{AncestralNoise, BrownianNoise, noise, noise_for};
 use serde_json::Value;
 
 /// Absolute: torch's own `f32` functions differ by an ulp between machines.
 const TOLERANCE: f32 = 2e-6;
+/// A Brownian increment is a sum over tens of draws.
+const BROWNIAN: f32 = 1e-5;
 
 const TENSORS: &[u8] = include_bytes!("golden/noise.safetensors");
 
@@ -33,8 +35,8 @@ fn shape(case: &Value) -> [usize; 4] {
 }
 
 /// Collects what differs, and how much of the tolerance was used.
-#[derive(Default)]
 struct Report {
+    tolerance: f32,
     failures: Vec<String>,
     worst: f32,
     equal: usize,
@@ -42,6 +44,10 @@ struct Report {
 }
 
 impl Report {
+    fn new(tolerance: f32) -> Self {
+        Self { tolerance, failures: Vec::new(), worst: 0.0, equal: 0, compared: 0 }
+    }
+
     fn compare(&mut self, name: &str, got: &[f32], want: &[f32]) {
         if got.len() != want.len() {
             self.failures.push(format!("{name}: {} values for {}", got.len(), want.len()));
@@ -52,7 +58,7 @@ impl Report {
         self.worst = self.worst.max(worst);
         self.equal += got.iter().zip(want).filter(|(g, w)| g == w).count();
         self.compared += got.len();
-        self.expect(worst <= TOLERANCE, || format!("{name}: off by {worst:.1e}"));
+        self.expect(worst <= self.tolerance, || format!("{name}: off by {worst:.1e}"));
     }
 
     fn expect(&mut self, right: bool, what: impl FnOnce() -> String) {
@@ -71,7 +77,7 @@ impl Report {
 #[test]
 fn initial_noise_is_torchs() {
     let golden = golden();
-    let mut report = Report::default();
+    let mut report = Report::new(TOLERANCE);
     for case in golden["cases"].as_array().unwrap() {
         let got = noise(case["seed"].as_u64().unwrap(), shape(case));
         let got = got.data();
@@ -102,7 +108,7 @@ fn compare_sums(report: &mut Report, case: &Value, got: &[f32]) {
 
 #[test]
 fn batch_indices_choose_pictures_of_the_stream() {
-    let mut report = Report::default();
+    let mut report = Report::new(TOLERANCE);
     for case in golden()["noise_inds"].as_array().unwrap() {
         let seed = case["seed"].as_u64().unwrap();
         let got = noise_for(seed, &integers(&case["noise_inds"]), shape(case)).unwrap();
@@ -113,7 +119,7 @@ fn batch_indices_choose_pictures_of_the_stream() {
 
 #[test]
 fn ancestral_noise_is_the_next_seeds() {
-    let mut report = Report::default();
+    let mut report = Report::new(TOLERANCE);
     for case in golden()["ancestral"].as_array().unwrap() {
         let mut stream = AncestralNoise::new(case["seed"].as_u64().unwrap()).unwrap();
         let draws = (0..case["draws"].as_u64().unwrap()).map(|_| stream.draw(shape(case)));
@@ -123,6 +129,25 @@ fn ancestral_noise_is_the_next_seeds() {
     report.finish();
     let error = AncestralNoise::new(u64::MAX).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Usage);
+}
+
+#[test]
+fn brownian_noise_is_torchsdes() {
+    let mut report = Report::new(BROWNIAN);
+    for case in golden()["brownian"].as_array().unwrap() {
+        let sigma = |value: &Value| value.as_f64().unwrap() as f32;
+        let path = BrownianNoise::new(
+            case["seed"].as_u64().unwrap(),
+            shape(case),
+            sigma(&case["sigma_min"]),
+            sigma(&case["sigma_max"]),
+        );
+        let pairs = case["pairs_in_call_order"].as_array().unwrap();
+        let steps = pairs.iter().map(|pair| path.between(sigma(&pair[0]), sigma(&pair[1])));
+        let got: Vec<f32> = steps.flat_map(|latent| latent.data().to_vec()).collect();
+        report.compare(name(case), &got, &tensor(name(case)));
+    }
+    report.finish();
 }
 
 #[test]

@@ -47,10 +47,11 @@ pub struct Args {
     #[arg(short, long = "negative-prompt", value_name = "TEXT", allow_hyphen_values = true)]
     #[arg(help_heading = "Prompt")]
     pub negative: Vec<String>,
-    /// Text encoder layer, counted from the end: 1 is the last, 2 the one before
-    #[arg(long, value_name = "N", default_value = "1")]
+    /// Text encoder layer, counted from the end: 1 is the last, 2 the one before [default: the
+    /// model's: SD 1 the last, SD 2 and SDXL the one before]
+    #[arg(long, value_name = "N")]
     #[arg(value_parser = value::clip_skip, allow_hyphen_values = true, help_heading = "Prompt")]
-    pub clip_skip: usize,
+    pub clip_skip: Option<usize>,
 
     /// Width in pixels, a multiple of 8 [default: the model's: SD 1 512, SD 2 v 768, SDXL 1024]
     #[arg(short = 'W', long, value_name = "PX", value_parser = value::side, allow_negative_numbers = true)]

@@ -73,14 +73,11 @@ pub fn sag_blur(text: &str) -> Result<f32> {
     Ok(sigma)
 }
 
-/// Text encoder layer counted from the end. -1 is stable-diffusion.cpp's word for "the usual".
+/// Text encoder layer counted from the end.
 pub fn clip_skip(text: &str) -> Result<usize> {
-    match text {
-        "-1" => Ok(1),
-        _ => match whole(text)? {
-            0 => Err(Error::usage("no such clip skip").expected("1 (the last layer) or more")),
-            skip => Ok(skip),
-        },
+    match whole(text)? {
+        0 => Err(Error::usage("no such clip skip").expected("1 (the last layer) or more")),
+        skip => Ok(skip),
     }
 }
 

@@ -45,8 +45,8 @@ fn settings(request: &Request, model: &str, picture: usize) -> Vec<(&'static str
     if request.denoise < 1.0 {
         all.push(("Denoising strength", request.denoise.to_string()));
     }
-    if request.clip_skip > 1 {
-        all.push(("Clip skip", request.clip_skip.to_string()));
+    if let Some(skip) = request.clip_skip {
+        all.push(("Clip skip", skip.to_string()));
     }
     if request.batch > 1 && (picture > 0 || needs_batch(request)) {
         all.push(("Batch size", request.batch.to_string()));
@@ -130,7 +130,7 @@ mod tests {
         let mut request = Request::new("a fox, <b>", 512, 768);
         request.negative = vec!["ugly".into(), "blurry".into()];
         request.seed = 42;
-        request.clip_skip = 2;
+        request.clip_skip = Some(2);
         assert_eq!(
             parameters(&request, "v1-5", 0),
             format!(

@@ -93,6 +93,7 @@ impl Unet<'_> {
         if let Some(channels) = c.adm_in_channels {
             let y = self.b.graph.input("y", Shape::tokens(1, channels));
             let label = self.mlp("label_emb.0.0", "label_emb.0.2", y)?;
+            self.b.mark("label_emb", label);
             emb = self.b.graph.add("label_emb", emb, label)?;
         }
         self.emb = self.b.graph.activate("time_embed", Activation::Silu, emb);

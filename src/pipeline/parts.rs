@@ -24,19 +24,19 @@ impl Part {
     }
 }
 
-/// The four networks of a model.
+/// The networks of a model.
 #[derive(Default)]
 pub struct Parts {
-    text: Part,
+    text: [Part; 2],
     unet: Part,
     decoder: Part,
     encoder: Part,
 }
 
 impl Parts {
-    /// The text encoder's.
-    pub fn text(&self, load: impl FnOnce() -> Result<Weights>) -> Result<Arc<Weights>> {
-        self.text.get(load)
+    /// Those of text encoder `i`; no model has more than two.
+    pub fn text(&self, i: usize, load: impl FnOnce() -> Result<Weights>) -> Result<Arc<Weights>> {
+        self.text[i.min(1)].get(load)
     }
 
     /// The UNet's.
@@ -56,6 +56,9 @@ impl Parts {
 
     /// Bytes held on the device.
     pub fn bytes(&self) -> u64 {
-        [&self.text, &self.unet, &self.decoder, &self.encoder].iter().map(|p| p.bytes()).sum()
+        [&self.text[0], &self.text[1], &self.unet, &self.decoder, &self.encoder]
+            .iter()
+            .map(|p| p.bytes())
+            .sum()
     }
 }

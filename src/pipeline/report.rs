@@ -89,13 +89,9 @@ impl Model {
         let device = self.engine.gpu().capabilities();
         let weights_of = |weights: &[Weight]| device_bytes(weights, self.precision, device.alignment);
 
+        self.text_options(request.clip_skip, false)?;
         let mut text_bytes = 0;
         for config in &self.config.text {
-            if !(1..=config.layers).contains(&request.clip_skip) {
-                return Err(Error::usage("no such clip skip")
-                    .expected(format!("1 (the last layer) to {}", config.layers))
-                    .found(request.clip_skip.to_string()));
-            }
             let text = clip::build(config, &clip::Options { skip: 1, norm: true, pooled: true })?;
             text_bytes += weights_of(text.weights());
         }

@@ -1,5 +1,6 @@
 //! What is asked of a model, what it tells meanwhile, what it gives.
 
+use super::Sizes;
 use crate::guidance::Sag;
 use crate::image::Picture;
 use crate::latent::Latent;
@@ -46,8 +47,10 @@ pub struct Request {
     pub sampler: Sampler,
     /// Noise levels.
     pub scheduler: Scheduler,
-    /// Text encoder layer counted from the end; 1 is the last.
-    pub clip_skip: usize,
+    /// Text encoder layer counted from the end, 1 the last; None is the family's habit.
+    pub clip_skip: Option<usize>,
+    /// What SDXL is told of the picture's size; None is the size itself.
+    pub sizes: Option<Sizes>,
     /// A latent to start from (in the VAE's scale), for image to image.
     pub start: Option<Latent>,
     /// Share of the noise levels run through, 0 to 1; below 1 `start` shows through.
@@ -75,7 +78,8 @@ impl Request {
             sag: Sag::default(),
             sampler: Sampler::Euler,
             scheduler: Scheduler::Normal,
-            clip_skip: 1,
+            clip_skip: None,
+            sizes: None,
             start: None,
             denoise: 1.0,
             chunk: ChunkPolicy::Auto,

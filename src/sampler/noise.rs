@@ -4,7 +4,12 @@
 //! Functions of the platform's `f32` maths library differ in the last bit between systems; here
 //! they are taken in `f64` and rounded, and a seed gives the same bytes everywhere.
 
+mod brownian;
+mod seed_sequence;
+
 use std::f64::consts::TAU;
+
+pub use brownian::BrownianNoise;
 
 use rand_mt::Mt;
 

@@ -8,7 +8,7 @@ use super::tokenizer::{self, Tokenizer};
 use crate::checkpoint::Checkpoint;
 use crate::engine::{Engine, Weights};
 use crate::kernels::Precision;
-use crate::model::config::TextConfig;
+use crate::model::config::{TextConfig, Tower};
 use crate::plan::{Options, Plan};
 use crate::{Error, Result};
 
@@ -19,7 +19,8 @@ pub struct Encoding {
     pub context: Vec<f32>,
     /// Number of tokens, a multiple of 77.
     pub tokens: usize,
-    /// The final vector of the first end token of the first chunk, `[width]`, if it was wanted.
+    /// The final vector of the first end token of the first chunk, projected where the encoder has
+    /// a projection, `[width]`, if it was wanted.
     pub pooled: Option<Vec<f32>>,
     /// Names after `embedding:` for which there is no vector; they were left out.
     pub missing_embeddings: Vec<String>,
@@ -46,9 +47,9 @@ impl TextEncoder<'_> {
     /// Encodes `text`. Weights move a token's vector away from what the empty prompt has in its
     /// place: z ← z_empty + w (z - z_empty).
     pub fn encode(&self, text: &str, options: &clip::Options, cancel: &AtomicBool) -> Result<Encoding> {
-        let tokens = prompt::chunks(self.tokenizer, text, tokenizer::END)?;
+        let tokens = prompt::chunks(self.tokenizer, text, self.padding())?;
         let empty = if tokens.weighted() {
-            prompt::chunks(self.tokenizer, "", tokenizer::END)?.chunks
+            prompt::chunks(self.tokenizer, "", self.padding())?.chunks
         } else {
             vec![]
         };
@@ -66,7 +67,7 @@ impl TextEncoder<'_> {
             if options.pooled && pooled.is_none() {
                 let at = chunk.ids.iter().position(|id| *id == tokenizer::END).unwrap_or(CHUNK - 1);
                 let last = take(&mut results, "last")?;
-                pooled = Some(last[at * self.config.width..][..self.config.width].to_vec());
+                pooled = Some(self.project(&last[at * self.config.width..][..self.config.width])?);
             }
             contexts.push(take(&mut results, "hidden")?);
         }
@@ -84,13 +85,39 @@ impl TextEncoder<'_> {
         })
     }
 
+    /// What short prompts are filled up with: OpenAI's encoder was trained on end tokens, OpenCLIP's
+    /// on zeros.
+    fn padding(&self) -> u32 {
+        match self.config.tower {
+            Tower::L => tokenizer::END,
+            Tower::H | Tower::G => 0,
+        }
+    }
+
+    /// `vector · text_projection`. One vector a prompt: not worth a kernel.
+    fn project(&self, vector: &[f32]) -> Result<Vec<f32>> {
+        let Some(columns) = self.config.projection else { return Ok(vector.to_vec()) };
+        let name = format!("{}text_projection", self.config.prefix);
+        let matrix = self.checkpoint.read_f32(&name, &[vector.len(), columns])?;
+        let mut out = vec![0.0f64; columns];
+        for (v, row) in vector.iter().zip(matrix.chunks_exact(columns)) {
+            for (o, m) in out.iter_mut().zip(row) {
+                *o += f64::from(*v) * f64::from(*m);
+            }
+        }
+        Ok(out.into_iter().map(|v| v as f32).collect())
+    }
+
     /// Token vectors plus position vectors, `[77, width]`.
     fn embed(&self, chunk: &Chunk) -> Result<Vec<f32>> {
-        let name = |table: &str| format!("{}embeddings.{table}_embedding.weight", self.config.prefix);
+        let names = clip::names(self.config.tower);
+        let table = |name: &str, rows: &[usize]| {
+            self.checkpoint.rows_f32(&format!("{}{name}", self.config.prefix), rows)
+        };
         let ids: Vec<usize> = chunk.ids.iter().map(|id| *id as usize).collect();
-        let mut vectors = self.checkpoint.rows_f32(&name("token"), &ids)?;
+        let mut vectors = table(names.tokens, &ids)?;
         let positions: Vec<usize> = (0..CHUNK).collect();
-        let places = self.checkpoint.rows_f32(&name("position"), &positions)?;
+        let places = table(names.positions, &positions)?;
         for (v, p) in vectors.iter_mut().zip(&places) {
             *v += p;
         }
@@ -105,6 +132,24 @@ impl TextEncoder<'_> {
                 *z = (*z - e) * w + e;
             }
         }
+    }
+}
+
+impl Encoding {
+    /// Two encoders' results side by side: this one's channels, then the other's, at each token;
+    /// the other's pooled vector.
+    pub fn beside(self, other: Encoding) -> Result<Encoding> {
+        if self.tokens != other.tokens {
+            return Err(Error::internal("two text encoders cut a prompt differently"));
+        }
+        let [a, b] = [&self, &other].map(|e| e.context.chunks_exact(e.context.len() / e.tokens));
+        let context = a.zip(b).flat_map(|(a, b)| a.iter().chain(b).copied()).collect();
+        Ok(Encoding {
+            context,
+            tokens: self.tokens,
+            pooled: other.pooled,
+            missing_embeddings: self.missing_embeddings,
+        })
     }
 }
 

@@ -163,7 +163,10 @@ fn compare(context: &mut Context<'_, '_>, case: &Case<'_>, name: &str, found: Te
 }
 
 fn run(context: &Context<'_, '_>, case: &Case<'_>, scenario: &Scenario) -> Result<Latent> {
-    let side = |names: &[&str]| names.iter().map(|n| context.entry(n)).collect::<Result<Vec<_>>>();
+    let side = |names: &[&str]| {
+        let [_, height, width] = scenario.size;
+        names.iter().map(|n| context.entry(n, (height, width))).collect::<Result<Vec<_>>>()
+    };
     let mut negative = side(scenario.negative)?;
     if let Some(last) = negative.last_mut() {
         (scenario.limit)(last);

@@ -8,7 +8,7 @@ use super::set::{Kind, Set};
 use super::tolerance::Tolerances;
 use super::{run, step, text, unet, vae};
 use crate::guidance::{Conditioning, Entry, Sag};
-use crate::pipeline::Model;
+use crate::pipeline::{Model, Sizes};
 use crate::{Error, ErrorKind, Result};
 
 /// What the cases of a set share.
@@ -81,27 +81,33 @@ impl Context<'_, '_> {
         prompts.ok_or_else(missing)?.text(name).map_err(|_| missing())
     }
 
-    /// The conditioning of the prompt `name`: as the set has it, so that a fault of the text
-    /// encoder shows there alone, else encoded here.
-    pub fn entry(&self, name: &str) -> Result<Entry> {
+    /// The conditioning of the prompt `name` for latents of `(height, width)`: as the set has it,
+    /// so that a fault of the text encoder shows there alone, else encoded here.
+    pub fn entry(&self, name: &str, (height, width): (usize, usize)) -> Result<Entry> {
+        let sizes = Sizes::of(8 * height, 8 * width);
         let tensor = format!("text.{name}.cond");
         match self.set.find(&tensor).map(|t| (t, t.shape.as_slice())) {
             Some((values, &[1, tokens, channels]))
                 if tokens > 0 && channels == self.model.config().unet.context_dim =>
             {
-                Ok(Entry::new(values.numbers(), tokens))
+                let mut entry = Entry::new(values.numbers(), tokens);
+                if let Some(pooled) = self.set.find(&format!("text.{name}.pooled")) {
+                    entry.vector = self.model.vector(Some(pooled.numbers()), sizes);
+                }
+                Ok(entry)
             }
             Some(_) => {
                 let channels = self.model.config().unet.context_dim;
                 Err(self.set.misshapen(&tensor, format!("[1, tokens, {channels}]")))
             }
-            None => self.model.encode(self.prompt(name)?, 1, self.cancel),
+            None => self.model.encode(self.prompt(name)?, None, sizes, self.cancel),
         }
     }
 
     /// Both sides of the guidance of a step or run, `pos` and `neg` unless it names others.
     pub fn conditioning(&self, case: &Case<'_>) -> Result<Conditioning> {
-        let side = |key| self.entry(case.text(key).unwrap_or(key));
+        let size = (case.size("height")?, case.size("width")?);
+        let side = |key| self.entry(case.text(key).unwrap_or(key), size);
         Ok(Conditioning { positive: vec![side("pos")?], negative: vec![side("neg")?] })
     }
 }

@@ -3,7 +3,6 @@
 use super::compare::Yardstick;
 use super::model::Context;
 use super::tensor::Tensor;
-use crate::text::clip;
 use crate::{Error, Result};
 
 /// A prompt, and the layer that its conditioning is taken from (-1 is the last), if not the usual.
@@ -42,11 +41,14 @@ pub(super) fn verify(context: &mut Context<'_, '_>) -> Result<()> {
 /// One prompt through the encoder: all of its chunks, and the pooled vector of the first.
 fn verify_prompt(context: &mut Context<'_, '_>, prompt: &Prompt<'_>) -> Result<()> {
     let name = |what: &str| format!("text.{}.{what}", prompt.name);
-    let skip = usize::try_from(-prompt.layer.unwrap_or(-1))
-        .map_err(|_| Error::usage("a layer counts back from the end").found(format!("{:?}", prompt.layer)))?;
-    let pooled = context.set.find(&name("pooled")).cloned();
-    let options = clip::Options { skip, norm: true, pooled: pooled.is_some() };
-    let encoding = context.model.encode_text(prompt.text, &options, context.cancel)?;
+    let layer = |layer: i64| {
+        usize::try_from(-layer).map_err(|_| {
+            Error::usage("a layer counts back from the end").expected("-1 or less").found(layer.to_string())
+        })
+    };
+    let skip = prompt.layer.map(layer).transpose()?;
+    let pooled = context.set.find(&name("pooled")).is_some();
+    let encoding = context.model.encode_text(prompt.text, skip, pooled, context.cancel)?;
     let width = encoding.context.len() / encoding.tokens.max(1);
     let found = [
         (name("cond"), Some(Tensor::f32(&[1, encoding.tokens, width], encoding.context))),

@@ -1,0 +1,148 @@
+//! Noise that does not depend on the steps taken: increments of one Brownian path over σ.
+//!
+//! The path is torchsde's `BrownianTree`, the one behind ComfyUI's SDE samplers. An interval is
+//! halved again and again until its parts fit what is asked for; each half's increment follows from
+//! the whole's and from noise whose seed is the half's address in the tree. So nothing is stored,
+//! and a path is the same whatever is asked of it, in whatever order.
+
+use super::noise;
+use super::seed_sequence::seed;
+use crate::latent::Latent;
+
+/// Places after the decimal point that times are rounded to.
+const DIGITS: usize = 6;
+
+/// A Brownian path over an interval of noise levels.
+pub struct BrownianNoise {
+    seed: u64,
+    shape: [usize; 4],
+    whole: Interval,
+    increment: Latent,
+}
+
+/// A node of the tree.
+#[derive(Clone, Copy)]
+struct Interval {
+    start: f64,
+    end: f64,
+    /// The way down from the root, a bit for each level: 0 left, 1 right.
+    key: u64,
+    depth: u64,
+}
+
+impl Interval {
+    /// Where it is halved; None for an interval too small to halve.
+    fn middle(&self) -> Option<f64> {
+        let middle = on_grid(0.5 * (self.end + self.start));
+        (self.start < middle && middle < self.end).then_some(middle)
+    }
+
+    fn halves(&self, middle: f64) -> [Interval; 2] {
+        // Beyond 64 levels, which only sigmas above 1e13 have, keys repeat.
+        let (key, depth) = (self.key.wrapping_mul(2), self.depth + 1);
+        [
+            Interval { start: self.start, end: middle, key, depth },
+            Interval { start: middle, end: self.end, key: key.wrapping_add(1), depth },
+        ]
+    }
+}
+
+impl BrownianNoise {
+    /// The path between two noise levels, for latents `[batch, channels, height, width]`. All 64
+    /// bits of the seed count.
+    pub fn new(seed: u64, shape: [usize; 4], sigma_min: f32, sigma_max: f32) -> Self {
+        let (low, high) = (f64::from(sigma_min.min(sigma_max)), f64::from(sigma_min.max(sigma_max)));
+        let root = self::seed(seed, &[]);
+        Self {
+            seed,
+            shape,
+            whole: Interval { start: on_grid(low), end: on_grid(high), key: 0, depth: 0 },
+            increment: noise(root.into(), shape).scaled((high - low).sqrt() as f32),
+        }
+    }
+
+    /// The noise of the step from `sigma` to `next`, of variance 1: the path's increment divided by
+    /// `√|σ' - σ|`. The path ends at its levels and stays where it is beyond them; a step of no
+    /// length has no noise.
+    pub fn between(&self, sigma: f32, next: f32) -> Latent {
+        let at = |t: f32| on_grid(f64::from(t).clamp(self.whole.start, self.whole.end));
+        let wanted = (at(sigma.min(next)), at(sigma.max(next)));
+        let [batch, channels, height, width] = self.shape;
+        let mut sum = Latent::zeros(batch, channels, height, width);
+        if wanted.0 < wanted.1 {
+            self.add(self.whole, self.increment.clone(), wanted, &mut sum);
+            // The path runs upwards.
+            let length = (next - sigma).abs().sqrt().copysign(next - sigma);
+            sum.data_mut().iter_mut().for_each(|v| *v /= length);
+        }
+        sum
+    }
+
+    /// Adds what lies in `wanted` of `interval`, whose whole increment is given.
+    fn add(&self, interval: Interval, increment: Latent, wanted: (f64, f64), sum: &mut Latent) {
+        if wanted.0 <= interval.start && interval.end <= wanted.1 {
+            for (s, v) in sum.data_mut().iter_mut().zip(increment.data()) {
+                *s += v;
+            }
+            return;
+        }
+        let Some(middle) = interval.middle() else { return };
+        let left = self.left_half(interval, middle, &increment);
+        let right = increment.zip(&left, |whole, left| whole - left);
+        let [before, after] = interval.halves(middle);
+        if wanted.0 < middle {
+            self.add(before, left, wanted, sum);
+        }
+        if wanted.1 > middle {
+            self.add(after, right, wanted, sum);
+        }
+    }
+
+    /// The Brownian bridge: given its ends, a path is normal in between, with the mean on the
+    /// straight line and the variance `l·r / (l + r)` for parts of lengths l and r.
+    fn left_half(&self, interval: Interval, middle: f64, increment: &Latent) -> Latent {
+        let (left, right) = (middle - interval.start, interval.end - middle);
+        let part = 1.0 / (interval.end - interval.start);
+        let deviation = (left * right * part).sqrt() as f32;
+        let (left, part) = (left as f32, part as f32);
+        let seed = self::seed(self.seed, &[interval.key, interval.depth]);
+        increment.zip(&noise(seed.into(), self.shape), |w, z| left * w * part + deviation * z)
+    }
+}
+
+/// Rounds to the decimal grid, to the nearest decimal exactly: multiplying by 1e6 would not be.
+fn on_grid(t: f64) -> f64 {
+    format!("{t:.DIGITS$}").parse().unwrap_or(t)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_is_pythons() {
+        assert_eq!(on_grid(0.0078125), 0.007812);
+        assert_eq!(on_grid(14.614642143249512), 14.614642);
+        assert_eq!(on_grid(0.0291675), 0.029167);
+    }
+
+    #[test]
+    fn neighbouring_steps_add_up() {
+        let path = BrownianNoise::new(5, [1, 1, 4, 8], 0.03, 14.6);
+        let scaled = |a: f32, b: f32| path.between(a, b).scaled((a - b).sqrt());
+        let parts = Latent::combine(&[(1.0, &scaled(9.0, 4.0)), (1.0, &scaled(4.0, 1.5))]);
+        for (a, b) in parts.data().iter().zip(scaled(9.0, 1.5).data()) {
+            assert!((a - b).abs() < 1e-5, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn odd_steps_do_not_panic() {
+        let path = BrownianNoise::new(5, [1, 1, 4, 8], 0.03, 14.6);
+        for (a, b) in [(1.0, 1.0), (20.0, 15.0), (0.02, 0.01), (f32::NAN, 1.0), (f32::MAX, 0.0)] {
+            assert!(path.between(a, b).is_finite(), "{a} {b}");
+        }
+        let long = BrownianNoise::new(5, [1, 1, 4, 8], f32::MIN_POSITIVE, f32::MAX);
+        assert!(long.between(2.0, 1.0).data().iter().all(|v| !v.is_nan()));
+    }
+}
