@@ -3,6 +3,7 @@
 //! [`Model::generate`] does all of it; [`Model::encode`], [`Model::sample`] and
 //! [`Model::decode`] are its parts, for those who guide or sample their own way.
 
+mod autoencoder;
 mod conditioning;
 mod parts;
 pub mod report;
@@ -15,11 +16,11 @@ use crate::engine::{Engine, Source, Weights};
 use crate::gpu::Gpu;
 use crate::graph::Graph;
 use crate::guidance::{Conditioning, Guided};
-use crate::image::{Picture, preview};
+use crate::image::preview;
 use crate::kernels::Precision;
 use crate::latent::Latent;
 use crate::model::config::Variant;
-use crate::model::{ModelConfig, Prediction, unet, vae};
+use crate::model::{Family, ModelConfig, Prediction, unet};
 use crate::network::{Planner, Unet, UnetNetwork};
 use crate::plan::{Options, Plan};
 use crate::sampler::{self, Discrete, SampleOptions};
@@ -34,6 +35,9 @@ pub use request::{Event, Generated, Noise, Request, Sampling};
 pub struct ModelOptions {
     /// Storage of activations and weights; None is f16 on GPUs and f32 on CPU drivers.
     pub precision: Option<Precision>,
+    /// The same for the autoencoder; None is that of the rest, but f32 for SDXL, whose original
+    /// autoencoder overflows f16.
+    pub vae_precision: Option<Precision>,
     /// What the UNet's output means, where the file does not tell or tells wrong.
     pub prediction: Option<Prediction>,
 }
@@ -48,6 +52,7 @@ pub struct Model {
     checkpoint: Checkpoint,
     config: ModelConfig,
     precision: Precision,
+    vae_precision: Precision,
     discrete: Discrete,
     tokenizer: Tokenizer,
     parts: Parts,
@@ -71,11 +76,14 @@ impl Model {
             crate::kernels::Target::Gpu => Precision::F16,
             crate::kernels::Target::Cpu => Precision::F32,
         });
+        let usual = if config.family == Family::Sdxl { Precision::F32 } else { precision };
+        let vae_precision = options.vae_precision.unwrap_or(usual);
         Ok(Self {
             engine: Engine::new(gpu)?,
             checkpoint,
             config,
             precision,
+            vae_precision,
             discrete: Discrete::stable_diffusion(),
             tokenizer: Tokenizer::new(),
             parts: Parts::default(),
@@ -95,6 +103,11 @@ impl Model {
     /// Storage of activations and weights.
     pub fn precision(&self) -> Precision {
         self.precision
+    }
+
+    /// Storage of the autoencoder.
+    pub fn vae_precision(&self) -> Precision {
+        self.vae_precision
     }
 
     /// The engine and, through it, the device.
@@ -193,65 +206,12 @@ impl Model {
         Ok(samples.scaled(1.0 / scale))
     }
 
-    /// Turns latents (in the VAE's scale) into pictures, one at a time.
-    pub fn decode(
-        &self,
-        latent: &Latent,
-        observe: &mut dyn FnMut(Event<'_>),
-        cancel: &AtomicBool,
-    ) -> Result<Vec<Picture>> {
-        let cell = self.config.latent_cell();
-        (0..latent.batch())
-            .map(|i| {
-                observe(Event::Decoding { picture: i, total: latent.batch() });
-                let values = self.decode_values(&latent.row(i), cancel)?;
-                Picture::from_decoded(latent.height() * cell, latent.width() * cell, &values)
-            })
-            .collect()
-    }
-
-    /// The VAE decoder's own result for one latent: `[8·height, 8·width, 3]`, about -1..1.
-    pub fn decode_values(&self, z: &Latent, cancel: &AtomicBool) -> Result<Vec<f32>> {
-        let [_, channels, height, width] = z.shape();
-        let graph = vae::decoder(&self.config.vae, height, width)?;
-        let weights = self.parts.decoder(|| self.upload(graph.weights()))?;
-        let z = to_positions(z.image(0), channels);
-        self.run_once(&graph, &weights, ("z", &z), cancel)
-    }
-
-    /// The VAE encoder's mean for one picture `[height, width, 3]` in -1..1: a latent in the VAE's
-    /// scale. Sides must be multiples of 8.
-    pub fn encode_values(
-        &self,
-        height: usize,
-        width: usize,
-        values: &[f32],
-        cancel: &AtomicBool,
-    ) -> Result<Latent> {
-        let cell = self.config.latent_cell();
-        if !height.is_multiple_of(cell) || !width.is_multiple_of(cell) || height * width == 0 {
-            return Err(Error::usage("the picture's size does not fit the autoencoder")
-                .expected(format!("multiples of {cell}"))
-                .found(format!("{width}x{height}")));
-        }
-        let graph = vae::encoder(&self.config.vae, height, width)?;
-        let weights = self.parts.encoder(|| self.upload(graph.weights()))?;
-        let moments = self.run_once(&graph, &weights, ("image", values), cancel)?;
-        let channels = self.config.vae.latent_channels;
-        let (h, w) = (height / cell, width / cell);
-        let mut latent = Latent::zeros(1, channels, h, w);
-        for (i, v) in latent.data_mut().iter_mut().enumerate() {
-            *v = moments[i % (h * w) * 2 * channels + i / (h * w)];
-        }
-        Ok(latent)
-    }
-
     /// The UNet's weights on the device.
     pub fn unet_weights(&self) -> Result<std::sync::Arc<Weights>> {
         // Any size will do: the weights are the same for all.
         let options = unet::Options { size: (64, 64), tokens: 77, ..Default::default() };
         let graph = unet::build(&self.config.unet, &options)?;
-        self.parts.unet(|| self.upload(graph.weights()))
+        self.parts.unet(|| self.upload(graph.weights(), self.precision))
     }
 
     /// The UNet with `weights`, for a [`UnetNetwork`].
@@ -285,8 +245,8 @@ impl Model {
         })
     }
 
-    fn upload(&self, weights: &[crate::graph::Weight]) -> Result<Weights> {
-        self.engine.upload(weights, &self.checkpoint, self.precision)
+    fn upload(&self, weights: &[crate::graph::Weight], precision: Precision) -> Result<Weights> {
+        self.engine.upload(weights, &self.checkpoint, precision)
     }
 
     /// Runs a graph of one row with one input and one result.
@@ -294,11 +254,12 @@ impl Model {
         &self,
         graph: &Graph,
         weights: &Weights,
+        precision: Precision,
         input: (&str, &[f32]),
         cancel: &AtomicBool,
     ) -> Result<Vec<f32>> {
         let device = self.engine.gpu().capabilities();
-        let plan = Plan::new(graph, &Options { rows: 1, precision: self.precision, device, guard: 0 })?;
+        let plan = Plan::new(graph, &Options { rows: 1, precision, device, guard: 0 })?;
         let arena = self.engine.arena(&plan)?;
         let prepared = self.engine.prepare(plan, weights, &arena)?;
         let mut results = self.engine.run(&prepared, &[input], cancel)?;
@@ -310,10 +271,4 @@ impl Source for Checkpoint {
     fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         self.read_f32(name, shape)
     }
-}
-
-/// `[channel, position]` to `[position, channel]`, the order of the device.
-fn to_positions(planes: &[f32], channels: usize) -> Vec<f32> {
-    let positions = planes.len() / channels;
-    (0..positions).flat_map(|at| (0..channels).map(move |c| planes[c * positions + at])).collect()
 }

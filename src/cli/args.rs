@@ -121,6 +121,9 @@ pub struct Args {
     /// How weights and activations are stored; arithmetic is f32 [auto: f16 on GPUs, f32 on CPUs]
     #[arg(long, value_name = "KIND", default_value = "auto", help_heading = "Device")]
     pub precision: PrecisionChoice,
+    /// The same for the VAE [auto: as --precision, but f32 for SDXL, whose VAE overflows f16]
+    #[arg(long, value_name = "KIND", default_value = "auto", help_heading = "Device")]
+    pub vae_precision: PrecisionChoice,
     /// Rows (picture × prompt entry) of a network call: `auto` or a number; never changes a picture
     #[arg(long, value_name = "auto|ROWS", default_value = "auto", help_heading = "Device")]
     pub chunk: ChunkPolicy,

@@ -56,6 +56,7 @@ fn draw(args: &Args) -> Result<()> {
     request.check()?;
     let options = ModelOptions {
         precision: args.precision.precision(),
+        vae_precision: args.vae_precision.precision(),
         prediction: args.prediction.map(Prediction::from),
     };
     let model = Model::new(Gpu::open(args.device.as_deref())?, checkpoint, options)?;

@@ -63,6 +63,10 @@ impl Progress {
                 let message = format!("decoding picture {} of {total}", picture + 1);
                 self.note(&message, "decoding", json!({ "picture": picture + 1, "pictures": total }));
             }
+            Event::DecodingAgain { picture } => {
+                let message = format!("picture {} overflowed f16: decoding it again in f32", picture + 1);
+                self.note(&message, "decoding_again", json!({ "picture": picture + 1 }));
+            }
             _ => (),
         }
     }

@@ -73,7 +73,7 @@ impl Model {
         let mut whole: Option<Encoding> = None;
         for (i, config) in self.config.text.iter().enumerate() {
             let graph = clip::build(config, &clip::Options { skip: 1, norm: true, pooled: true })?;
-            let weights = self.parts.text(i, || self.upload(graph.weights()))?;
+            let weights = self.parts.text(i, || self.upload(graph.weights(), self.precision))?;
             let encoder = TextEncoder {
                 engine: &self.engine,
                 checkpoint: &self.checkpoint,

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::Result;
 use crate::engine::Weights;
+use crate::kernels::Precision;
 
 #[derive(Default)]
 struct Part(Mutex<Option<Arc<Weights>>>);
@@ -29,7 +30,8 @@ impl Part {
 pub struct Parts {
     text: [Part; 2],
     unet: Part,
-    decoder: Part,
+    /// In f32 and in f16: a decoder that overflows is run again.
+    decoder: [Part; 2],
     encoder: Part,
 }
 
@@ -45,8 +47,12 @@ impl Parts {
     }
 
     /// The VAE decoder's.
-    pub fn decoder(&self, load: impl FnOnce() -> Result<Weights>) -> Result<Arc<Weights>> {
-        self.decoder.get(load)
+    pub fn decoder(
+        &self,
+        precision: Precision,
+        load: impl FnOnce() -> Result<Weights>,
+    ) -> Result<Arc<Weights>> {
+        self.decoder[usize::from(precision == Precision::F16)].get(load)
     }
 
     /// The VAE encoder's.
@@ -56,9 +62,7 @@ impl Parts {
 
     /// Bytes held on the device.
     pub fn bytes(&self) -> u64 {
-        [&self.text[0], &self.text[1], &self.unet, &self.decoder, &self.encoder]
-            .iter()
-            .map(|p| p.bytes())
-            .sum()
+        let single = [&self.unet, &self.encoder];
+        self.text.iter().chain(&self.decoder).chain(single).map(Part::bytes).sum()
     }
 }

@@ -87,23 +87,23 @@ impl Model {
         request.check()?;
         let size = (request.height / 8, request.width / 8);
         let device = self.engine.gpu().capabilities();
-        let weights_of = |weights: &[Weight]| device_bytes(weights, self.precision, device.alignment);
+        let weights_of = |weights: &[Weight], precision| device_bytes(weights, precision, device.alignment);
 
         self.text_options(request.clip_skip, false)?;
         let mut text_bytes = 0;
         for config in &self.config.text {
             let text = clip::build(config, &clip::Options { skip: 1, norm: true, pooled: true })?;
-            text_bytes += weights_of(text.weights());
+            text_bytes += weights_of(text.weights(), self.precision);
         }
         let network = self.planner().graph(Kind { size, tokens: CHUNK, record: false })?;
-        let unet_bytes = weights_of(network.weights());
+        let unet_bytes = weights_of(network.weights(), self.precision);
         let decoder = vae::decoder(&self.config.vae, size.0, size.1)?;
-        let options = Options { rows: 1, precision: self.precision, device, guard: 0 };
+        let options = Options { rows: 1, precision: self.vae_precision, device, guard: 0 };
         let mut report = Report {
             weight_bytes: vec![
                 ("text encoder", text_bytes),
                 ("UNet", unet_bytes),
-                ("VAE decoder", weights_of(decoder.weights())),
+                ("VAE decoder", weights_of(decoder.weights(), self.vae_precision)),
             ],
             decoder_arena_bytes: Plan::new(&decoder, &options)?.arena_bytes(),
             ..Default::default()

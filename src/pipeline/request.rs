@@ -201,6 +201,11 @@ pub enum Event<'a> {
         /// Number of pictures.
         total: usize,
     },
+    /// A picture was not finite in f16 and goes through the VAE again, in f32.
+    DecodingAgain {
+        /// From 0.
+        picture: usize,
+    },
 }
 
 /// What a run gives.
