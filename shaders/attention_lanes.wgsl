@@ -1,7 +1,9 @@
 // Attention for CPU drivers: o_i = Σ_j softmax_j(q_i·k_j/√d) v_j. Each invocation is a SIMD lane
 // with QUERIES queries and their sums in registers; keys come four at a time with a running
 // maximum (no T×T buffer), so that one exponential rescales for four keys and each key and value
-// is read once for all of the lane's queries.
+// is read once for all of the lane's queries. Loops over the depth run in blocks of BLOCK, which a
+// compiler unrolls: Mesa's CPU driver ends every loop of an invocation, without a word, after
+// 65,535 iterations of all its loops together.
 // o [row, token, head·d]; lse [row, token, head] = log Σ_j exp(q_i·k_j/√d), if RECORD.
 #import shared/attention
 
@@ -36,10 +38,13 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         for (var b = 0u; b < KEYS; b++) {
             let j = min(j0 + b, p.keys - 1u);
             var dots: array<vec4<f32>, QUERIES>;
-            for (var d = 0u; d < DIM4; d++) {
-                let k = key(row, j, head, d);
-                for (var a = 0u; a < QUERIES; a++) {
-                    dots[a] = fma(qi[a][d], k, dots[a]);
+            for (var d0 = 0u; d0 < DIM4; d0 += BLOCK) {
+                for (var e = 0u; e < BLOCK; e++) {
+                    let d = d0 + e;
+                    let k = key(row, j, head, d);
+                    for (var a = 0u; a < QUERIES; a++) {
+                        dots[a] = fma(qi[a][d], k, dots[a]);
+                    }
                 }
             }
             for (var a = 0u; a < QUERIES; a++) {
@@ -53,8 +58,11 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             let shrink = exp(top[a] - higher);
             top[a] = higher;
             weight[a] *= shrink;
-            for (var d = 0u; d < DIM4; d++) {
-                sum[a][d] *= shrink;
+            for (var d0 = 0u; d0 < DIM4; d0 += BLOCK) {
+                for (var e = 0u; e < BLOCK; e++) {
+                    let d = d0 + e;
+                    sum[a][d] *= shrink;
+                }
             }
             for (var b = 0u; b < KEYS; b++) {
                 s[a][b] = exp(s[a][b] - higher);
@@ -63,10 +71,13 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         }
         for (var b = 0u; b < KEYS; b++) {
             let j = min(j0 + b, p.keys - 1u);
-            for (var d = 0u; d < DIM4; d++) {
-                let v = value(row, j, head, d);
-                for (var a = 0u; a < QUERIES; a++) {
-                    sum[a][d] = fma(vec4<f32>(s[a][b]), v, sum[a][d]);
+            for (var d0 = 0u; d0 < DIM4; d0 += BLOCK) {
+                for (var e = 0u; e < BLOCK; e++) {
+                    let d = d0 + e;
+                    let v = value(row, j, head, d);
+                    for (var a = 0u; a < QUERIES; a++) {
+                        sum[a][d] = fma(vec4<f32>(s[a][b]), v, sum[a][d]);
+                    }
                 }
             }
         }

@@ -174,6 +174,22 @@ impl Checkpoint {
         &self.metadata
     }
 
+    /// Looks for a tensor in the header alone; its data is not read.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Model`] if the tensor is missing or has another shape.
+    pub fn expect(&self, name: &str, shape: &[usize]) -> Result<()> {
+        self.look(name, shape).map(|_| ())
+    }
+
+    fn look(&self, name: &str, shape: &[usize]) -> Result<&Tensor> {
+        let tensor = self.get(name).ok_or_else(|| self.missing(name, format!("{shape:?}")))?;
+        if tensor.info.shape != shape {
+            return Err(self.misshapen(name, format!("{shape:?}"), &tensor.info.shape));
+        }
+        Ok(tensor)
+    }
+
     /// All elements of a tensor, row-major, as `f32`.
     ///
     /// # Errors
@@ -181,10 +197,7 @@ impl Checkpoint {
     /// not stored as floating point, or holds NaN or infinity; [`ErrorKind::Memory`] if there is
     /// no room for the result.
     pub fn read_f32(&self, name: &str, expected_shape: &[usize]) -> Result<Vec<f32>> {
-        let tensor = self.get(name).ok_or_else(|| self.missing(name, format!("{expected_shape:?}")))?;
-        if tensor.info.shape != expected_shape {
-            return Err(self.misshapen(name, format!("{expected_shape:?}"), &tensor.info.shape));
-        }
+        let tensor = self.look(name, expected_shape)?;
         let elements = tensor.info.elements();
         let mut out = self.reserve(name, elements)?;
         self.decode(tensor, 0..elements, &mut out)?;

@@ -89,8 +89,9 @@ impl Engine {
         weights: &[crate::graph::Weight],
         source: &dyn Source,
         precision: Precision,
+        cancel: &AtomicBool,
     ) -> Result<Weights> {
-        Weights::upload(&self.gpu, weights, source, precision)
+        Weights::upload(&self.gpu, weights, source, precision, cancel)
     }
 
     /// Memory for `plan`.
@@ -336,7 +337,9 @@ fn to_device(slot: &Slot, values: &[f32], rows: usize, precision: Precision) -> 
     let c = slot.shape.channels;
     let want = rows * slot.shape.positions() * c;
     if values.len() != want {
-        return Err(Error::internal(format!("input {} has {} values, not {want}", slot.name, values.len())));
+        return Err(Error::usage(format!("the input `{}` does not fit the network", slot.name))
+            .expected(format!("{want} values: {rows} rows of {}", slot.shape))
+            .found(values.len().to_string()));
     }
     let width = slot.shape.quads() * 4;
     let mut padded = vec![0.0f32; rows * slot.shape.positions() * width];

@@ -142,12 +142,15 @@ fn pick(all: &[wgpu::Adapter], choice: Option<&str>) -> Result<usize> {
     let Some(choice) = choice else {
         return Ok(infos.iter().position(|i| i.device_type != wgpu::DeviceType::Cpu).unwrap_or(0));
     };
-    let by_number = choice.parse::<usize>().ok().filter(|i| *i < all.len());
+    // A number is never a part of a name, or `1` would find "LLVM 15".
     let wanted = choice.to_lowercase();
-    by_number.or_else(|| infos.iter().position(|i| i.name.to_lowercase().contains(&wanted))).ok_or_else(
-        || {
-            let names: Vec<_> = infos.iter().enumerate().map(|(i, a)| format!("{i}: {}", a.name)).collect();
-            Error::usage("no such device").expected(names.join(", ")).found(choice)
-        },
-    )
+    let found = match choice.parse::<usize>() {
+        Ok(number) => (number < all.len()).then_some(number),
+        Err(_) if wanted.is_empty() => None,
+        Err(_) => infos.iter().position(|i| i.name.to_lowercase().contains(&wanted)),
+    };
+    found.ok_or_else(|| {
+        let names: Vec<_> = infos.iter().enumerate().map(|(i, a)| format!("{i}: {}", a.name)).collect();
+        Error::usage("no such device").expected(names.join(", ")).found(choice)
+    })
 }

@@ -195,7 +195,7 @@ pub enum Op {
         /// Position i sees only positions ≤ i.
         causal: bool,
     },
-    /// SAG's record: c[j] = mean over heads of Σ_i P[i,j], from queries, keys and log-sum-exp.
+    /// SAG's record: c\[j\] = mean over heads of Σ_i P\[i,j\], from queries, keys and log-sum-exp.
     /// Output `[tokens, 1]`, f32; P itself is never stored.
     AttentionColumns {
         /// Heads and where they stand.

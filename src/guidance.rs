@@ -129,6 +129,7 @@ impl<'a> Guided<'a> {
                 return Err(Error::usage(format!("the {name} conditioning is empty"))
                     .expected("at least one entry; an empty prompt is one"));
             }
+            side.iter().try_for_each(Entry::check)?;
             let mut entries: Vec<&Entry> = side.iter().collect();
             entries.sort_by(|a, b| a.canonical_order(b));
             Ok(entries)
@@ -153,6 +154,12 @@ impl<'a> Guided<'a> {
             return Err(Error::usage("the mask does not fit the latent")
                 .expected(format!("{batch} masks of {height}x{width}"))
                 .found(format!("{} values", mask.len())));
+        }
+        if batch * height * width == 0 {
+            return Err(Error::usage("an empty latent").found(format!("{:?}", x.shape())));
+        }
+        for entry in self.positive.iter().chain(&self.negative) {
+            entry.check_mask(x)?;
         }
         let active = self.sag.acts_on(x) && sigma <= self.window.0 && sigma >= self.window.1;
         let on_cond = active && self.cfg == 1.0 && self.sag.cond_at_cfg_1;
@@ -226,8 +233,13 @@ impl<'a> Guided<'a> {
 
     fn predict(&mut self, rows: &[Row<'_>]) -> Result<Vec<RowResult>> {
         let results = self.network.predict(rows)?;
-        if results.len() != rows.len() {
-            return Err(Error::internal("the network lost a row"));
+        let fits = |(row, result): (&Row<'_>, &RowResult)| {
+            let whole = |c: &Columns| !c.values.is_empty() && c.values.len() == c.height * c.width;
+            result.denoised.shape() == row.x.shape() && result.columns.as_ref().is_none_or(whole)
+        };
+        if results.len() != rows.len() || !rows.iter().zip(&results).all(fits) {
+            return Err(Error::usage("the network's results do not fit its rows")
+                .expected("a prediction of each row's shape, and column sums of the map's size"));
         }
         Ok(results)
     }

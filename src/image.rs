@@ -24,11 +24,16 @@ impl Picture {
     /// # Errors
     /// [`ErrorKind::NonFinite`] if a value is NaN or infinite: it would be a black pixel.
     pub fn from_decoded(height: usize, width: usize, values: &[f32]) -> Result<Self> {
+        if values.len() != height * width * 3 {
+            return Err(Error::usage("the values do not fit the picture")
+                .expected(format!("{width}x{height} pixels of 3 values"))
+                .found(format!("{} values", values.len())));
+        }
         if let Some(at) = values.iter().position(|v| !v.is_finite()) {
             return Err(Error::new(ErrorKind::NonFinite, "the decoded picture is not finite")
                 .at(format!("pixel {}, {}", at / 3 % width, at / 3 / width))
                 .found(values[at].to_string())
-                .hint("use --precision f32"));
+                .hint("in f16 the autoencoder may overflow: decode in f32 (--vae-precision f32)"));
         }
         let byte = |v: &f32| (255.0 * ((v + 1.0) / 2.0).clamp(0.0, 1.0)) as u8;
         Ok(Self { width, height, rgb: values.iter().map(byte).collect() })

@@ -30,10 +30,11 @@ impl Latent {
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if the number of values is not the product of the sizes.
     pub fn from_vec(shape: [usize; 4], data: Vec<f32>) -> Result<Self> {
         let [batch, channels, height, width] = shape;
-        if data.len() != shape.iter().product::<usize>() {
+        let size = shape.iter().try_fold(1usize, |n, side| n.checked_mul(*side));
+        if size != Some(data.len()) {
             return Err(Error::usage("a latent's values do not fit its shape")
-                .expected(format!("{} values for {shape:?}", shape.iter().product::<usize>()))
-                .found(data.len().to_string()));
+                .expected(format!("a value for each cell of {shape:?}"))
+                .found(format!("{} values", data.len())));
         }
         Ok(Self { batch, channels, height, width, data })
     }
@@ -69,6 +70,9 @@ impl Latent {
     }
 
     /// The values of picture `image`, `[channels, height, width]`.
+    ///
+    /// # Panics
+    /// If there is no such picture, as indexing does.
     pub fn image(&self, image: usize) -> &[f32] {
         let n = self.channels * self.height * self.width;
         &self.data[image * n..(image + 1) * n]
@@ -107,6 +111,9 @@ impl Latent {
     }
 
     /// Combines two latents of one shape element by element.
+    ///
+    /// # Panics
+    /// If the shapes differ.
     pub fn zip(&self, other: &Latent, f: impl Fn(f32, f32) -> f32) -> Latent {
         assert_eq!(self.shape(), other.shape(), "latents of different shapes combined");
         Self { data: self.data.iter().zip(&other.data).map(|(&a, &b)| f(a, b)).collect(), ..*self }

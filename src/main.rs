@@ -53,7 +53,6 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Draw pictures from a prompt
     Generate(Box<args::Args>),
     /// Check whether this GPU and its driver compute right
     Verify(verify::Args),
@@ -78,6 +77,10 @@ fn main() -> ExitCode {
         Command::Devices(args) => devices::run(args).map(|()| true),
     };
     match done {
+        Ok(_) if tell::lost() => {
+            tell::say("error: a part of the result could not be written to the standard output");
+            ExitCode::from(3)
+        }
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(4),
         Err(e) => {
@@ -97,10 +100,10 @@ fn exit_code(error: &Error) -> u8 {
     }
 }
 
-/// Logs of this crate and of wgpu, off but for errors: messages for users do not go through the log.
+/// Logs of this crate and of wgpu: warnings of ours, errors of all, more if asked for.
 fn log_to_stderr(verbose: u8) {
     let filter = match verbose {
-        0 => "error",
+        0 => "sagittal=warn,error",
         1 => "sagittal=info,warn",
         _ => "sagittal=debug,info",
     };

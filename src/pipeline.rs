@@ -20,7 +20,7 @@ use crate::image::preview;
 use crate::kernels::Precision;
 use crate::latent::Latent;
 use crate::model::config::Variant;
-use crate::model::{Family, ModelConfig, Prediction, unet};
+use crate::model::{Family, ModelConfig, Prediction};
 use crate::network::{Planner, Unet, UnetNetwork};
 use crate::plan::{Options, Plan};
 use crate::sampler::{self, Discrete, SampleOptions};
@@ -59,7 +59,8 @@ pub struct Model {
 }
 
 impl Model {
-    /// Opens `checkpoint` on `gpu`. Reads names and shapes only.
+    /// Opens `checkpoint` on `gpu`. Reads names and shapes only, but looks for every tensor that
+    /// any of its networks needs.
     ///
     /// # Errors
     /// [`ErrorKind::Model`] if the checkpoint holds no network that runs here.
@@ -76,6 +77,7 @@ impl Model {
             crate::kernels::Target::Gpu => Precision::F16,
             crate::kernels::Target::Cpu => Precision::F32,
         });
+        parts::check(&config, &checkpoint)?;
         let usual = if config.family == Family::Sdxl { Precision::F32 } else { precision };
         let vae_precision = options.vae_precision.unwrap_or(usual);
         Ok(Self {
@@ -161,8 +163,8 @@ impl Model {
         )?;
         let scale = self.config.latent_scale;
         let shape = sampling.noise.shape();
-        let [_, channels, height, width] = shape;
-        if channels != self.config.unet.out_channels || height == 0 || width == 0 {
+        let [batch, channels, height, width] = shape;
+        if channels != self.config.unet.out_channels || batch * height * width == 0 {
             return Err(Error::usage("the noise does not fit the model")
                 .expected(format!("[batch, {}, height, width]", self.config.unet.out_channels))
                 .found(format!("{shape:?}")));
@@ -175,7 +177,7 @@ impl Model {
             return Ok(start.scaled(1.0 / scale));
         };
         observe(Event::Loading { part: "UNet" });
-        let weights = self.unet_weights()?;
+        let weights = self.unet_weights(cancel)?;
         let mut network =
             UnetNetwork::new(self.unet(&weights), sampling.chunk, self.arena_budget(sampling)?, cancel);
         let x = sampler::initial(&sampling.noise, &start, first, self.discrete.sigma_max())?;
@@ -207,11 +209,9 @@ impl Model {
     }
 
     /// The UNet's weights on the device.
-    pub fn unet_weights(&self) -> Result<std::sync::Arc<Weights>> {
-        // Any size will do: the weights are the same for all.
-        let options = unet::Options { size: (64, 64), tokens: 77, ..Default::default() };
-        let graph = unet::build(&self.config.unet, &options)?;
-        self.parts.unet(|| self.upload(graph.weights(), self.precision))
+    pub fn unet_weights(&self, cancel: &AtomicBool) -> Result<std::sync::Arc<Weights>> {
+        let graph = parts::unet(&self.config)?;
+        self.parts.unet(|| self.upload(graph.weights(), self.precision, cancel))
     }
 
     /// The UNet with `weights`, for a [`UnetNetwork`].
@@ -245,8 +245,13 @@ impl Model {
         })
     }
 
-    fn upload(&self, weights: &[crate::graph::Weight], precision: Precision) -> Result<Weights> {
-        self.engine.upload(weights, &self.checkpoint, precision)
+    fn upload(
+        &self,
+        weights: &[crate::graph::Weight],
+        precision: Precision,
+        cancel: &AtomicBool,
+    ) -> Result<Weights> {
+        self.engine.upload(weights, &self.checkpoint, precision, cancel)
     }
 
     /// Runs a graph of one row with one input and one result.

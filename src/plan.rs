@@ -128,8 +128,11 @@ impl Plan {
                 return Err(Error::new(ErrorKind::Memory, "a tensor is larger than this device can bind")
                     .at(name.clone())
                     .expected(format!("at most {} bytes", options.device.max_binding))
-                    .found(format!("{bytes} bytes for {} rows", options.rows))
-                    .hint("use fewer rows at a time, a smaller picture or f16"));
+                    .found(format!("{bytes} bytes for {} rows in {}", options.rows, options.precision.name()))
+                    .hint(match options.precision {
+                        Precision::F32 => "use a smaller picture, or f16 (--precision, --vae-precision)",
+                        Precision::F16 => "use a smaller picture",
+                    }));
             }
         }
         let lives = lifetimes(graph, &lowered.calls, lowered.sizes.len());

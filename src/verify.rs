@@ -152,12 +152,11 @@ impl<'a> Verifier<'a> {
             let checkpoint = self.checkpoint(&origin)?;
             // A damaged file is an error here; what follows is about networks that do not run yet.
             ModelConfig::infer(&checkpoint)?;
-            let options =
-                ModelOptions {
-                    precision: Some(self.options.precision),
-                    prediction: self.options.prediction,
-                    ..Default::default()
-                };
+            let options = ModelOptions {
+                precision: Some(self.options.precision),
+                prediction: self.options.prediction,
+                ..Default::default()
+            };
             match Model::new(self.gpu_or_open()?, checkpoint, options) {
                 Ok(model) => self.model = Some((origin, model)),
                 Err(e) if e.kind() == ErrorKind::Model => {

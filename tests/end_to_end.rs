@@ -171,7 +171,7 @@ fn a_mirrored_network_on_a_mirrored_latent_gives_the_mirrored_mask() {
         }
         let [a, b] = [(m, &x), (&mirrored, &turned)].map(|(m, x)| {
             let cancel = AtomicBool::new(false);
-            let weights = m.unet_weights().expect("weights");
+            let weights = m.unet_weights(&cancel).expect("weights");
             let mut network = UnetNetwork::new(m.unet(&weights), ChunkPolicy::Auto, None, &cancel);
             let entry = |p: &str| m.encode(p, None, Sizes::default(), &cancel).expect("text");
             let c = sagittal::guidance::Conditioning {

@@ -88,7 +88,7 @@ fn guided_steps() {
 
 #[test]
 fn whole_runs() {
-    check(part("run", Precision::F32), 108, "");
+    check(part("run", Precision::F32), 259, "");
 }
 
 #[test]

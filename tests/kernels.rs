@@ -61,8 +61,10 @@ impl Bench<'_> {
         let device = Capabilities { target: self.target, ..self.engine.gpu().capabilities() };
         let options = Options { rows: self.rows, precision: self.precision, device, guard: 4096 };
         let plan = Plan::new(graph, &options).expect("plan");
-        let weights =
-            self.engine.upload(graph.weights(), &Weights(self.precision), self.precision).expect("upload");
+        let weights = self
+            .engine
+            .upload(graph.weights(), &Weights(self.precision), self.precision, &AtomicBool::new(false))
+            .expect("upload");
         let arena = self.engine.arena(&plan).expect("arena");
         let prepared = self.engine.prepare(plan, &weights, &arena).expect("prepare");
         self.engine.fill_arena(&prepared, SENTINEL);
@@ -327,6 +329,28 @@ fn cross_attention() {
                 attention::reference(h, false, (&q, q_shape.channels), (&kv, kv_shape.channels))
             });
         vec![check(b, format!("{q_shape} x {kv_shape} heads {heads}"), got, want)]
+    });
+}
+
+/// As in a VAE, whose single head has 512 channels: a driver may end long loops early.
+#[test]
+fn a_deep_head_over_many_keys() {
+    each(1e-10, |b, rng| {
+        let (dim, queries, keys) = (4 * rng.range(100, 128), rng.range(1, 9), rng.range(300, 400));
+        let (q_shape, kv_shape) = (Shape::tokens(queries, dim), Shape::tokens(keys, 2 * dim));
+        let mut g = Graph::new("");
+        let q = g.input("q", q_shape);
+        let kv = g.input("kv", kv_shape);
+        let y = g.cross_attention("a", q, kv, 1).expect("attention");
+        g.output("y", y);
+        let (qs, kvs) = (b.values(rng, q_shape), b.values(rng, kv_shape));
+        let got = &b.run(&g, &[("q", &qs), ("kv", &kvs)])[0];
+        let h = heads_of(&g);
+        let want =
+            b.rows(&qs).into_iter().zip(b.rows(&kvs)).map(|(q, kv)| {
+                attention::reference(h, false, (&q, q_shape.channels), (&kv, kv_shape.channels))
+            });
+        vec![check(b, format!("{queries} queries {keys} keys dim {dim}"), got, want)]
     });
 }
 

@@ -136,7 +136,7 @@ fn brownian_noise_is_torchsdes() {
     let mut report = Report::new(BROWNIAN);
     for case in golden()["brownian"].as_array().unwrap() {
         let sigma = |value: &Value| value.as_f64().unwrap() as f32;
-        let path = BrownianNoise::new(
+        let mut path = BrownianNoise::new(
             case["seed"].as_u64().unwrap(),
             shape(case),
             sigma(&case["sigma_min"]),

@@ -60,7 +60,7 @@ const TEXT: &[(&str, Foreign)] = &[
         "{",
         Foreign {
             what: "a JSON text",
-            hint: "pass the .safetensors file that lies beside it; a workflow is run with `sagittal run`",
+            hint: "pass the .safetensors file; a workflow names it in its loader node",
         },
     ),
     ("[", Foreign { what: "a JSON text", hint: "pass the .safetensors file" }),

@@ -135,11 +135,19 @@ impl Files {
         self.pictures.check()?;
         let Some(latents) = &self.latents else { return Ok(()) };
         latents.check()?;
-        match latents.paths().find(|l| self.pictures.paths().any(|p| p == *l)) {
+        let pictures: Vec<PathBuf> = self.pictures.paths().map(|p| real(&p)).collect();
+        match latents.paths().find(|l| pictures.contains(&real(l))) {
             Some(both) => Err(Error::usage("a picture and a latent have the same file name").file(both)),
             None => Ok(()),
         }
     }
+}
+
+/// `path` with its folder's links and dots resolved: two names may mean one file.
+fn real(path: &Path) -> PathBuf {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    folder.join(path.file_name().unwrap_or_default())
 }
 
 /// All that a run needs, known to be sound.

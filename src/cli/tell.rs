@@ -1,7 +1,9 @@
 //! Where words go: text for people to stderr, results and JSON events to stdout. A reader that has
-//! gone away (`| head`) is no fault of the program, so failures to write are passed over.
+//! gone away (`| head`) is no fault of the program; any other failure to write a result is, and is
+//! remembered for the exit code.
 
-use std::io::Write;
+use std::io::{ErrorKind as Io, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sagittal::{Error, ErrorKind};
 use serde_json::{Value, json};
@@ -13,7 +15,20 @@ pub fn say(line: impl AsRef<str>) {
 
 /// A line of the command's result.
 pub fn result(line: impl AsRef<str>) {
-    let _ = writeln!(std::io::stdout().lock(), "{}", line.as_ref());
+    note(writeln!(std::io::stdout().lock(), "{}", line.as_ref()));
+}
+
+static LOST: AtomicBool = AtomicBool::new(false);
+
+/// Whether a part of the result could not be written.
+pub fn lost() -> bool {
+    LOST.load(Ordering::Relaxed)
+}
+
+fn note(written: std::io::Result<()>) {
+    if written.is_err_and(|e| e.kind() != Io::BrokenPipe) {
+        LOST.store(true, Ordering::Relaxed);
+    }
 }
 
 /// A JSON object on one line, named by its first member `event`, at once.
@@ -23,8 +38,7 @@ pub fn event(name: &str, rest: Value) {
         object.extend(rest);
     }
     let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{}", Value::Object(object));
-    let _ = out.flush();
+    note(writeln!(out, "{}", Value::Object(object)).and_then(|()| out.flush()));
 }
 
 /// The last line of a run that failed.

@@ -1,6 +1,7 @@
 //! Weights on the device, re-laid for the kernels and packed into a few large buffers.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::buffer;
 use crate::gpu::Gpu;
@@ -44,6 +45,7 @@ impl Weights {
         weights: &[Weight],
         source: &dyn Source,
         precision: Precision,
+        cancel: &AtomicBool,
     ) -> Result<Self> {
         let capabilities = gpu.capabilities();
         let (sizes, places) = layout(weights, precision, capabilities.alignment);
@@ -61,6 +63,9 @@ impl Weights {
             sizes.iter().map(|s| buffer(gpu, "weights", *s, usage)).collect::<Vec<_>>()
         })?;
         for (weight, &(page, offset, _)) in weights.iter().zip(&places) {
+            if cancel.load(Ordering::Relaxed) {
+                return Err(Error::cancelled());
+            }
             let bytes = packed(weight, source, precision)?;
             gpu.checked("take a weight", || gpu.queue().write_buffer(&pages[page], offset, &bytes))?;
         }

@@ -5,6 +5,10 @@ use std::sync::Arc;
 
 use super::order_of_bits;
 use crate::latent::Latent;
+use crate::{Error, Result};
+
+/// Far more tokens than any prompt has; larger numbers are mistakes that would overflow sizes.
+const MOST_TOKENS: usize = 1 << 20;
 
 /// One conditioning entry: a text with a place, a time and a weight.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,6 +65,37 @@ impl Entry {
             strength: 1.0,
             start: 0.0,
             end: 1.0,
+        }
+    }
+
+    /// Checks what can be checked without a latent.
+    pub(super) fn check(&self) -> Result<()> {
+        let wrong = |what: &str, expected: &str, found: String| {
+            Err(Error::usage(what).at("conditioning entry").expected(expected).found(found))
+        };
+        if self.tokens == 0 || self.tokens > MOST_TOKENS || !self.context.len().is_multiple_of(self.tokens) {
+            let found = format!("{} values for {} tokens", self.context.len(), self.tokens);
+            return wrong("the context does not fit its tokens", "a vector for each token", found);
+        }
+        if !self.strength.is_finite() {
+            return wrong("the strength is not a number", "a finite factor", self.strength.to_string());
+        }
+        match self.mask.as_ref().and_then(|m| m.iter().find(|v| !v.is_finite())) {
+            Some(v) => wrong("the mask is not finite", "a weight for each cell", v.to_string()),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks that a mask has a weight for each cell of `x`.
+    pub(super) fn check_mask(&self, x: &Latent) -> Result<()> {
+        match &self.mask {
+            Some(mask) if mask.len() != x.height() * x.width() => {
+                Err(Error::usage("the mask does not fit the latent")
+                    .at("conditioning entry")
+                    .expected(format!("{}x{} weights", x.height(), x.width()))
+                    .found(mask.len().to_string()))
+            }
+            _ => Ok(()),
         }
     }
 

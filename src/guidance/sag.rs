@@ -64,9 +64,15 @@ impl Sag {
         };
         inside("SAG scale", self.scale.into(), -2.0, 5.0)?;
         inside("SAG blur sigma", self.blur_sigma.into(), 0.0, 10.0)?;
-        inside("SAG threshold", self.threshold.into(), 0.0, f64::from(f32::MAX))?;
+        inside("SAG threshold", self.threshold.into(), 0.0, 1e6)?;
         inside("SAG start", self.start, 0.0, 1.0)?;
-        inside("SAG end", self.end, 0.0, 1.0)
+        inside("SAG end", self.end, 0.0, 1.0)?;
+        if self.start >= self.end {
+            return Err(Error::usage("SAG would never act")
+                .expected("a start before the end")
+                .found(format!("{} to {}", self.start, self.end)));
+        }
+        Ok(())
     }
 }
 
@@ -77,18 +83,19 @@ pub fn nearest(at: usize, size: usize, full: usize) -> usize {
     (position as usize).min(size - 1)
 }
 
-/// `x` with the cells blurred where `mask` `[batch, height, width]` is 1.
+/// `x` with the cells blurred where `mask` `[batch, height, width]` is not 0; cells beyond the
+/// mask's end are kept.
 pub fn degrade(x: &Latent, mask: &[u8], blur_sigma: f32) -> Latent {
     let mut out = blur(x, blur_sigma);
     let [_, channels, height, width] = x.shape();
     let plane = height * width;
     for image in 0..x.batch() {
-        let mask = &mask[image * plane..][..plane];
+        let mask = mask.iter().skip(image * plane).copied().chain(std::iter::repeat(0)).take(plane);
         let kept = x.image(image);
         for c in 0..channels {
             let blurred = &mut out.image_mut(image)[c * plane..][..plane];
-            for ((b, m), k) in blurred.iter_mut().zip(mask).zip(&kept[c * plane..]) {
-                if *m == 0 {
+            for ((b, m), k) in blurred.iter_mut().zip(mask.clone()).zip(&kept[c * plane..]) {
+                if m == 0 {
                     *b = *k;
                 }
             }
@@ -98,9 +105,9 @@ pub fn degrade(x: &Latent, mask: &[u8], blur_sigma: f32) -> Latent {
 }
 
 /// Gaussian blur of each channel, 9 taps each way, edges reflected without repeating them.
-/// `sigma` 0 returns `x`. Sides must be longer than 4 cells.
+/// `sigma` 0 returns `x`, and so does a side of 4 cells or less, which cannot be reflected so far.
 pub fn blur(x: &Latent, sigma: f32) -> Latent {
-    if sigma == 0.0 {
+    if sigma == 0.0 || x.height().min(x.width()) <= REACH {
         return x.clone();
     }
     let kernel = kernel(sigma);

@@ -75,8 +75,10 @@ fn settings(request: &Request, model: &str, picture: usize) -> Vec<(&'static str
 /// drawn for the whole batch again at each step, or the generator's blocks of 16 values reach
 /// across pictures.
 fn needs_batch(request: &Request) -> bool {
-    let noisy = matches!(request.sampler, Sampler::EulerAncestral);
-    noisy || !(request.width / 8 * (request.height / 8)).is_multiple_of(4)
+    // Its steps are as long as the error of the whole batch allows.
+    let shares_steps = request.sampler == Sampler::DpmAdaptive;
+    let whole_blocks = (request.width / 8 * (request.height / 8)).is_multiple_of(4);
+    request.sampler.adds_noise() || shares_steps || !whole_blocks
 }
 
 /// Text with a comma, colon or line break stands in quotes, as JSON writes it.

@@ -19,7 +19,10 @@ pub const SD1: Factors = [
 /// The first picture of `latent`, which is in the UNet's scale.
 pub fn preview(latent: &Latent, factors: &Factors) -> Picture {
     let [_, channels, height, width] = latent.shape();
-    let values = latent.image(0);
+    let values = latent.data();
+    if values.is_empty() {
+        return Picture { width: 0, height: 0, rgb: Vec::new() };
+    }
     let mut rgb = Vec::with_capacity(height * width * 3);
     for at in 0..height * width {
         for (k, offset) in factors[4].iter().enumerate() {

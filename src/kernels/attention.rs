@@ -70,20 +70,61 @@ impl Attention<'_> {
     }
 }
 
+/// SIMD lanes of a workgroup of `attention_lanes`.
+const LANES: u32 = 8;
+
+/// Mesa's CPU driver ends all loops of an invocation after 65,535 iterations in sum, and goes on
+/// with what it has. Short loops are unrolled and do not count; the rest of the distance is for
+/// what its compiler may do otherwise one day.
+const MOST_ITERATIONS: u64 = 50_000;
+
+/// How `attention_lanes` divides its work.
+struct Lanes {
+    /// Queries of a lane.
+    queries: u32,
+    /// Quads of depth in an unrolled loop.
+    block: u32,
+}
+
+impl Lanes {
+    fn new(a: &Attention<'_>) -> Self {
+        let quads = (a.heads.dim / 4) as u32;
+        // What a lane holds grows with the depth of a head; past some 64 vectors it spills.
+        let queries = if a.heads.dim <= 64 { 4 } else { 1 };
+        // Found by trying: 32 and 20 are unrolled, 25 in f16 is not, whose loads take more code.
+        let most = match a.precision {
+            Precision::F32 => 32,
+            Precision::F16 => 16,
+        };
+        let block = (1..=quads.min(most)).rev().find(|b| quads.is_multiple_of(*b)).unwrap_or(1);
+        Self { queries, block }
+    }
+
+    /// Iterations of an invocation: for four keys the depth is run through nine times, and some
+    /// short loops may or may not be unrolled.
+    fn iterations(&self, a: &Attention<'_>) -> u64 {
+        let blocks = (a.heads.dim / 4) as u64 / u64::from(self.block);
+        let depth = if blocks > 1 { 9 * blocks } else { 0 };
+        (a.kv.positions() as u64).div_ceil(4) * (depth + 12)
+    }
+}
+
 /// The dispatch of `a` on `target`; `lse` is [`Operand::Unused`] when nothing is recorded.
 pub fn call(a: &Attention<'_>, target: Target, q: Operand, kv: Operand, y: Operand, lse: Operand) -> Call {
     let mut consts = a.layout();
     consts.push(Const::Bool("CAUSAL", a.causal));
     consts.push(Const::Bool("RECORD", lse != Operand::Unused));
+    let lanes = Lanes::new(a);
     let (shader, block) = match target {
-        Target::Gpu => ("attention_tile", 16),
-        Target::Cpu => {
-            // What a lane holds grows with the depth of a head; past some 64 vectors it spills.
-            let queries = if a.heads.dim <= 64 { 4 } else { 1 };
-            let lanes = 8;
-            consts.extend([Const::U32("QUERIES", queries), Const::U32("LANES", lanes)]);
-            ("attention_lanes", queries * lanes)
+        Target::Cpu if lanes.iterations(a) <= MOST_ITERATIONS => {
+            consts.extend([
+                Const::U32("QUERIES", lanes.queries),
+                Const::U32("LANES", LANES),
+                Const::U32("BLOCK", lanes.block),
+            ]);
+            ("attention_lanes", lanes.queries * LANES)
         }
+        Target::Gpu | Target::Cpu => ("attention_tile", 16),
     };
     let params = a.params();
     Call {

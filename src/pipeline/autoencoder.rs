@@ -54,7 +54,7 @@ impl Model {
                 .found(format!("{:?}", z.shape())));
         }
         let graph = vae::decoder(&self.config.vae, height, width)?;
-        let weights = self.parts.decoder(precision, || self.upload(graph.weights(), precision))?;
+        let weights = self.parts.decoder(precision, || self.upload(graph.weights(), precision, cancel))?;
         self.run_once(&graph, &weights, precision, ("z", &to_positions(z.image(0), channels)), cancel)
     }
 
@@ -79,7 +79,7 @@ impl Model {
         }
         let graph = vae::encoder(&self.config.vae, height, width)?;
         let precision = self.vae_precision;
-        let weights = self.parts.encoder(|| self.upload(graph.weights(), precision))?;
+        let weights = self.parts.encoder(|| self.upload(graph.weights(), precision, cancel))?;
         let moments = self.run_once(&graph, &weights, precision, ("image", values), cancel)?;
         let channels = self.config.vae.latent_channels;
         let (h, w) = (height / cell, width / cell);

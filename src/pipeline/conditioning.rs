@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::Model;
+use super::{Model, parts};
 use crate::guidance::Entry;
 use crate::model::Family;
 use crate::model::unet::time_embedding;
@@ -50,6 +50,9 @@ impl Model {
     ) -> Result<Entry> {
         let wants_vector = self.config.unet.adm_in_channels.is_some();
         let encoding = self.encode_text(prompt, clip_skip, wants_vector, cancel)?;
+        for name in &encoding.missing_embeddings {
+            log::warn!("there is no embedding {name:?}: the word is left out of the prompt");
+        }
         let mut entry = Entry::new(encoding.context, encoding.tokens);
         entry.vector = self.vector(encoding.pooled, sizes);
         Ok(entry)
@@ -72,8 +75,8 @@ impl Model {
         let options = self.text_options(clip_skip, pooled)?;
         let mut whole: Option<Encoding> = None;
         for (i, config) in self.config.text.iter().enumerate() {
-            let graph = clip::build(config, &clip::Options { skip: 1, norm: true, pooled: true })?;
-            let weights = self.parts.text(i, || self.upload(graph.weights(), self.precision))?;
+            let graph = parts::text(config)?;
+            let weights = self.parts.text(i, || self.upload(graph.weights(), self.precision, cancel))?;
             let encoder = TextEncoder {
                 engine: &self.engine,
                 checkpoint: &self.checkpoint,

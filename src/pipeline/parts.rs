@@ -3,8 +3,39 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::Result;
+use crate::checkpoint::Checkpoint;
 use crate::engine::Weights;
+use crate::graph::Graph;
 use crate::kernels::Precision;
+use crate::model::config::TextConfig;
+use crate::model::{ModelConfig, unet, vae};
+use crate::text::{CHUNK, clip};
+
+/// The UNet's graph at some size: its weights are the same at all.
+pub fn unet(config: &ModelConfig) -> Result<Graph> {
+    unet::build(&config.unet, &unet::Options { size: (64, 64), tokens: CHUNK, ..Default::default() })
+}
+
+/// The whole graph of a text encoder, whose weights serve every clip skip.
+pub fn text(config: &TextConfig) -> Result<Graph> {
+    clip::build(config, &clip::Options { skip: 1, norm: true, pooled: true })
+}
+
+/// Looks for every tensor that the networks of `config` need, so that none is missed after
+/// minutes of sampling.
+///
+/// # Errors
+/// [`ErrorKind::Model`](crate::ErrorKind::Model) naming the tensor.
+pub fn check(config: &ModelConfig, checkpoint: &Checkpoint) -> Result<()> {
+    let texts: Vec<Graph> = config.text.iter().map(text).collect::<Result<_>>()?;
+    let vae = [vae::decoder(&config.vae, 8, 8)?, vae::encoder(&config.vae, 64, 64)?];
+    for weight in texts.iter().chain(&vae).chain([&unet(config)?]).flat_map(Graph::weights) {
+        for (name, shape) in weight.sources.iter().zip(&weight.shapes) {
+            checkpoint.expect(name, shape)?;
+        }
+    }
+    Ok(())
+}
 
 #[derive(Default)]
 struct Part(Mutex<Option<Arc<Weights>>>);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{DEFAULT_ARENA, Model, Request};
+use super::{DEFAULT_ARENA, Model, Request, parts};
 use crate::engine::device_bytes;
 use crate::graph::Weight;
 use crate::guidance::{Columns, Conditioning, Entry, Guided, Network, Row, RowResult};
@@ -10,7 +10,7 @@ use crate::latent::Latent;
 use crate::model::vae;
 use crate::network::{Batching, Kind};
 use crate::plan::{Options, Plan};
-use crate::text::{CHUNK, clip, prompt, tokenizer};
+use crate::text::{CHUNK, prompt, tokenizer};
 use crate::{Error, ErrorKind, Result};
 
 /// The cost of a request.
@@ -92,10 +92,10 @@ impl Model {
         self.text_options(request.clip_skip, false)?;
         let mut text_bytes = 0;
         for config in &self.config.text {
-            let text = clip::build(config, &clip::Options { skip: 1, norm: true, pooled: true })?;
+            let text = parts::text(config)?;
             text_bytes += weights_of(text.weights(), self.precision);
         }
-        let network = self.planner().graph(Kind { size, tokens: CHUNK, record: false })?;
+        let network = parts::unet(&self.config)?;
         let unet_bytes = weights_of(network.weights(), self.precision);
         let decoder = vae::decoder(&self.config.vae, size.0, size.1)?;
         let options = Options { rows: 1, precision: self.vae_precision, device, guard: 0 };

@@ -9,6 +9,9 @@ use crate::sampler::noise::{noise, noise_for};
 use crate::sampler::{Sampler, Scheduler};
 use crate::{Error, Result};
 
+/// The largest batch.
+const MOST_PICTURES: usize = 4096;
+
 /// Where the noise comes from that a picture is made of.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Noise {
@@ -31,7 +34,7 @@ pub struct Request {
     pub width: usize,
     /// Height in pixels, a multiple of 8.
     pub height: usize,
-    /// Pictures made together.
+    /// Pictures made together; [`Noise::Pictures`] and [`Noise::Given`] bring their own number.
     pub batch: usize,
     /// Seed of the noise.
     pub seed: u64,
@@ -105,7 +108,7 @@ impl Request {
                     .hint(format!("try {}", (value.clamp(8, 16_384) + 4) / 8 * 8)));
             }
         }
-        for (name, value, most) in [("steps", self.steps, 10_000), ("batch size", self.batch, 4096)] {
+        for (name, value, most) in [("steps", self.steps, 10_000), ("pictures", self.batch, MOST_PICTURES)] {
             if !(1..=most).contains(&value) {
                 return Err(Error::usage(format!("the number of {name} is outside its range"))
                     .expected(format!("1 to {most}"))
@@ -127,8 +130,20 @@ impl Request {
         let (height, width) = (self.height / 8, self.width / 8);
         let noise = match &self.noise {
             Noise::Seed => noise(self.seed, [self.batch, 4, height, width]),
-            Noise::Pictures(indices) => noise_for(self.seed, indices, [indices.len(), 4, height, width])?,
-            Noise::Given(latent) => latent.clone(),
+            Noise::Pictures(indices) => {
+                if let Some(far) = indices.iter().find(|i| **i >= MOST_PICTURES) {
+                    return Err(Error::usage("no such picture of a batch")
+                        .expected(format!("numbers below {MOST_PICTURES}"))
+                        .found(far.to_string()));
+                }
+                noise_for(self.seed, indices, [indices.len(), 4, height, width])?
+            }
+            Noise::Given(latent) if latent.shape()[1..] == [4, height, width] => latent.clone(),
+            Noise::Given(latent) => {
+                return Err(Error::usage("the noise does not fit the picture's size")
+                    .expected(format!("[batch, 4, {height}, {width}]"))
+                    .found(format!("{:?}", latent.shape())));
+            }
         };
         Ok(Sampling {
             noise,

@@ -1,75 +1,66 @@
 //! Euler's method, plain and ancestral (Karras et al. 2022, algorithm 2; k-diffusion's
-//! `sample_euler` and `sample_euler_ancestral`).
+//! `sample_euler` and `sample_euler_ancestral`), and with CFG++ (Chung et al. 2024, arXiv 2406.08070).
 
 use super::Drive;
-use super::noise::AncestralNoise;
+use super::step::{FreshNoise, ancestral_step, plus, slope, steps, towards};
 use crate::Result;
 use crate::latent::Latent;
 
 /// `x += d·(σ' - σ)` with the slope `d = (x - D) / σ`.
 pub(super) fn euler(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32]) -> Result<Latent> {
-    for (index, step) in sigmas.windows(2).enumerate() {
-        let denoised = drive.step(index, &x, step[0])?.denoised;
-        x = towards(&x, &denoised, step[0], step[1]);
+    for (index, sigma, next) in steps(sigmas) {
+        let denoised = drive.step(index, &x, sigma)?.denoised;
+        x = towards(&x, &denoised, sigma, next);
     }
     Ok(x)
 }
 
 /// Euler's step to σ_down, then new noise of σ_up, so that together they make σ'.
 pub(super) fn euler_ancestral(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32]) -> Result<Latent> {
-    let (eta, s_noise) = (drive.options.eta, drive.options.s_noise);
-    let mut noise = AncestralNoise::new(drive.options.seed)?;
-    for (index, step) in sigmas.windows(2).enumerate() {
-        let denoised = drive.step(index, &x, step[0])?.denoised;
-        let (down, up) = ancestral_step(step[0], step[1], eta);
-        x = if down == 0.0 {
-            denoised
-        } else {
-            let stepped = towards(&x, &denoised, step[0], down);
-            stepped.zip(&noise.draw(x.shape()), |v, z| v + z * s_noise * up)
-        };
+    let eta = drive.options.eta;
+    let mut noise = FreshNoise::new(drive, eta)?;
+    for (index, sigma, next) in steps(sigmas) {
+        let denoised = drive.step(index, &x, sigma)?.denoised;
+        let (down, up) = ancestral_step(sigma, next, eta);
+        x = if down == 0.0 { denoised } else { noise.add(&towards(&x, &denoised, sigma, down), up) };
     }
     Ok(x)
 }
 
-/// `x + (x - D)/σ · (σ' - σ)`, in this order of operations.
-fn towards(x: &Latent, denoised: &Latent, sigma: f32, next: f32) -> Latent {
-    let dt = next - sigma;
-    x.zip(denoised, |x, d| x + (x - d) / sigma * dt)
+pub(super) fn euler_cfg_pp(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+    cfg_pp(drive, x, sigmas, 0.0)
 }
 
-/// How far down to step and how much noise to add: `(σ_down, σ_up)` with
-/// `σ_up = min(σ', η √(σ'² (σ² - σ'²) / σ²))` and `σ_down = √(σ'² - σ_up²)`.
-/// η = 0 adds none, η = 1 as much as keeps the process a Markov chain.
-pub(super) fn ancestral_step(sigma: f32, next: f32, eta: f32) -> (f32, f32) {
-    if eta == 0.0 {
-        return (next, 0.0);
+pub(super) fn euler_ancestral_cfg_pp(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+    let eta = drive.options.eta;
+    cfg_pp(drive, x, sigmas, eta)
+}
+
+/// `x = D + σ_down·d` with the slope of the prediction without the prompt, `d = (x - U) / σ`: the
+/// picture follows the guidance, the noise does not.
+fn cfg_pp(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32], eta: f32) -> Result<Latent> {
+    let mut noise = FreshNoise::new(drive, eta)?;
+    for (index, sigma, next) in steps(sigmas) {
+        let out = drive.step(index, &x, sigma)?;
+        x = if next == 0.0 {
+            out.denoised
+        } else {
+            let (down, up) = ancestral_step(sigma, next, eta);
+            noise.add(&plus(&out.denoised, down, &slope(&x, out.unprompted()?, sigma)), up)
+        };
     }
-    let (s2, n2) = (sigma * sigma, next * next);
-    let up = next.min(eta * (n2 * (s2 - n2) / s2).sqrt());
-    ((n2 - up * up).sqrt(), up)
+    Ok(x)
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::toy::{Gaussian, mean_square, order_of_convergence, run};
     use super::super::{SampleOptions, Sampler};
-    use super::*;
 
     #[test]
     fn euler_is_of_first_order() {
         let order = order_of_convergence(Sampler::Euler);
         assert!((0.9..1.15).contains(&order), "{order}");
-    }
-
-    #[test]
-    fn ancestral_parts_make_up_the_next_sigma() {
-        for (sigma, next) in [(14.6, 10.7), (3.0, 1.0), (1.0, 0.03), (0.03, 0.0)] {
-            for eta in [0.0, 0.5, 1.0, 2.0] {
-                let (down, up) = ancestral_step(sigma, next, eta);
-                assert!((down.hypot(up) - next).abs() <= 1e-6 * next, "{sigma} {next} {eta}");
-            }
-        }
     }
 
     #[test]

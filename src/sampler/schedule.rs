@@ -250,7 +250,7 @@ fn kl_optimal(table: &Discrete, steps: usize) -> Vec<f32> {
 
 /// `count` evenly spaced points, both ends included; one point is `start`. The second half counts
 /// back from `end`, as torch does, so that the last point is exact.
-fn linspace(start: f32, end: f32, count: usize) -> impl Iterator<Item = f32> {
+pub(super) fn linspace(start: f32, end: f32, count: usize) -> impl Iterator<Item = f32> {
     let step = (end - start) / count.saturating_sub(1).max(1) as f32;
     (0..count).map(move |i| {
         if i == 0 || i < count / 2 { start + step * i as f32 } else { end - step * (count - 1 - i) as f32 }

@@ -11,7 +11,8 @@ pub(super) struct Gaussian {
 impl Denoiser for Gaussian {
     fn denoise(&mut self, x: &Latent, sigma: f32) -> Result<Denoised> {
         let shrink = self.variance / (self.variance + f64::from(sigma).powi(2));
-        Ok(Denoised { denoised: x.scaled(shrink as f32), uncond: None })
+        let denoised = x.scaled(shrink as f32);
+        Ok(Denoised { uncond: Some(denoised.clone()), denoised })
     }
 }
 
@@ -34,6 +35,11 @@ pub(super) fn mean_square(x: &Latent) -> f64 {
 /// How fast the error falls as steps are doubled: `log2(error(N) / error(2N))`. The probability
 /// flow takes `x(σ)` to `x(σ₀)·√((v + σ²) / (v + σ₀²))`.
 pub(super) fn order_of_convergence(sampler: Sampler) -> f64 {
+    order_of_convergence_with(sampler, &SampleOptions::default())
+}
+
+/// The same under options, for samplers of SDEs: without noise they follow the flow.
+pub(super) fn order_of_convergence_with(sampler: Sampler, options: &SampleOptions) -> f64 {
     let (variance, high, low) = (1.0f64, 10.0f64, 0.1f64);
     let error = |steps: u32| {
         let sigma = |i: u32| (high * (low / high).powf(f64::from(i) / f64::from(steps))) as f32;
@@ -41,7 +47,7 @@ pub(super) fn order_of_convergence(sampler: Sampler) -> f64 {
         let exact = ((variance + low * low) / (variance + high * high)).sqrt();
         let start = Latent::from_vec([1, 1, 1, 1], vec![1.0]).unwrap();
         let mut model = Gaussian { variance };
-        let end = sample(sampler, &mut model, start, &sigmas, &SampleOptions::default(), &mut |_| Ok(()));
+        let end = sample(sampler, &mut model, start, &sigmas, options, &mut |_| Ok(()));
         (f64::from(end.unwrap().data()[0]) / exact - 1.0).abs()
     };
     (error(40) / error(80)).log2()

@@ -91,7 +91,7 @@ fn sample(
         None => start,
     };
     let conditioning = context.conditioning(case)?;
-    let weights = model.unet_weights()?;
+    let weights = model.unet_weights(context.cancel)?;
     let mut network = UnetNetwork::new(model.unet(&weights), ChunkPolicy::Auto, BUDGET, context.cancel);
     let (cfg, sag) = (case.number("cfg")? as f32, model::sag(case)?);
     let mut guided = Guided::new(&mut network, &conditioning, model.discrete(), cfg, sag)?;

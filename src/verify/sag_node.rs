@@ -96,7 +96,8 @@ struct Degraded {
 /// What guidance makes of a prediction `x0` and column sums of a map of `size`.
 fn degrade(x0: &Latent, sums: &[f32], size: (usize, usize), blur_sigma: f32) -> Result<Degraded> {
     let mut network = Given { x0, sums, size };
-    let entry = || Entry::new(Vec::new(), 0);
+    // What the entries say does not matter: the network is given.
+    let entry = || Entry::new(vec![0.0], 1);
     let conditioning = Conditioning { positive: vec![entry()], negative: vec![entry()] };
     let sag = Sag { scale: 1.0, blur_sigma, ..Sag::default() };
     let table = Discrete::stable_diffusion();

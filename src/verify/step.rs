@@ -105,7 +105,7 @@ fn evaluate(
         );
     }
     let conditioning = context.conditioning(case)?;
-    let weights = model.unet_weights()?;
+    let weights = model.unet_weights(context.cancel)?;
     let mut network = UnetNetwork::new(model.unet(&weights), ChunkPolicy::Auto, None, context.cancel);
     let cfg = case.number("cfg")? as f32;
     let mut guided = Guided::new(&mut network, &conditioning, model.discrete(), cfg, model::sag(case)?)?;

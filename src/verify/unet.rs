@@ -144,7 +144,7 @@ fn call(context: &Context<'_, '_>, inputs: &Inputs, record: bool, trace: Vec<Str
     let device = engine.gpu().capabilities();
     let options = plan::Options { rows: inputs.rows, precision: model.precision(), device, guard: 0 };
     let plan = Plan::new(&graph, &options)?;
-    let (weights, arena) = (model.unet_weights()?, engine.arena(&plan)?);
+    let (weights, arena) = (model.unet_weights(context.cancel)?, engine.arena(&plan)?);
     let prepared = engine.prepare(plan, &weights, &arena)?;
     let values =
         [("x", &inputs.x[..]), ("time", &inputs.time), ("context", &inputs.context), ("y", &inputs.y)];

@@ -2,8 +2,10 @@
 //!
 //! The path is torchsde's `BrownianTree`, the one behind ComfyUI's SDE samplers. An interval is
 //! halved again and again until its parts fit what is asked for; each half's increment follows from
-//! the whole's and from noise whose seed is the half's address in the tree. So nothing is stored,
-//! and a path is the same whatever is asked of it, in whatever order.
+//! the whole's and from noise whose seed is the half's address in the tree. So a path is the same
+//! whatever is asked of it, in whatever order.
+
+use std::collections::HashMap;
 
 use super::noise;
 use super::seed_sequence::seed;
@@ -18,6 +20,9 @@ pub struct BrownianNoise {
     shape: [usize; 4],
     whole: Interval,
     increment: Latent,
+    /// Left halves' increments from the last step, by the whole's address: the next step begins where
+    /// that one ended, and needs the same.
+    known: HashMap<(u64, u64), Latent>,
 }
 
 /// A node of the tree.
@@ -58,19 +63,23 @@ impl BrownianNoise {
             shape,
             whole: Interval { start: on_grid(low), end: on_grid(high), key: 0, depth: 0 },
             increment: noise(root.into(), shape).scaled((high - low).sqrt() as f32),
+            known: HashMap::new(),
         }
     }
 
     /// The noise of the step from `sigma` to `next`, of variance 1: the path's increment divided by
     /// `√|σ' - σ|`. The path ends at its levels and stays where it is beyond them; a step of no
     /// length has no noise.
-    pub fn between(&self, sigma: f32, next: f32) -> Latent {
-        let at = |t: f32| on_grid(f64::from(t).clamp(self.whole.start, self.whole.end));
+    pub fn between(&mut self, sigma: f32, next: f32) -> Latent {
+        // Not `clamp`, which panics for a path between levels that are not numbers.
+        let at = |t: f32| on_grid(f64::from(t).max(self.whole.start).min(self.whole.end));
         let wanted = (at(sigma.min(next)), at(sigma.max(next)));
         let [batch, channels, height, width] = self.shape;
         let mut sum = Latent::zeros(batch, channels, height, width);
         if wanted.0 < wanted.1 {
-            self.add(self.whole, self.increment.clone(), wanted, &mut sum);
+            let mut used = HashMap::new();
+            self.add(self.whole, self.increment.clone(), wanted, &mut used, &mut sum);
+            self.known = used;
             // The path runs upwards.
             let length = (next - sigma).abs().sqrt().copysign(next - sigma);
             sum.data_mut().iter_mut().for_each(|v| *v /= length);
@@ -79,7 +88,14 @@ impl BrownianNoise {
     }
 
     /// Adds what lies in `wanted` of `interval`, whose whole increment is given.
-    fn add(&self, interval: Interval, increment: Latent, wanted: (f64, f64), sum: &mut Latent) {
+    fn add(
+        &self,
+        interval: Interval,
+        increment: Latent,
+        wanted: (f64, f64),
+        used: &mut HashMap<(u64, u64), Latent>,
+        sum: &mut Latent,
+    ) {
         if wanted.0 <= interval.start && interval.end <= wanted.1 {
             for (s, v) in sum.data_mut().iter_mut().zip(increment.data()) {
                 *s += v;
@@ -87,14 +103,17 @@ impl BrownianNoise {
             return;
         }
         let Some(middle) = interval.middle() else { return };
-        let left = self.left_half(interval, middle, &increment);
+        let address = (interval.key, interval.depth);
+        let known = self.known.get(&address).cloned();
+        let left = known.unwrap_or_else(|| self.left_half(interval, middle, &increment));
+        used.insert(address, left.clone());
         let right = increment.zip(&left, |whole, left| whole - left);
         let [before, after] = interval.halves(middle);
         if wanted.0 < middle {
-            self.add(before, left, wanted, sum);
+            self.add(before, left, wanted, used, sum);
         }
         if wanted.1 > middle {
-            self.add(after, right, wanted, sum);
+            self.add(after, right, wanted, used, sum);
         }
     }
 
@@ -128,21 +147,35 @@ mod tests {
 
     #[test]
     fn neighbouring_steps_add_up() {
-        let path = BrownianNoise::new(5, [1, 1, 4, 8], 0.03, 14.6);
-        let scaled = |a: f32, b: f32| path.between(a, b).scaled((a - b).sqrt());
-        let parts = Latent::combine(&[(1.0, &scaled(9.0, 4.0)), (1.0, &scaled(4.0, 1.5))]);
+        let mut path = BrownianNoise::new(5, [1, 1, 4, 8], 0.03, 14.6);
+        let mut scaled = |a: f32, b: f32| path.between(a, b).scaled((a - b).sqrt());
+        let (first, second) = (scaled(9.0, 4.0), scaled(4.0, 1.5));
+        let parts = Latent::combine(&[(1.0, &first), (1.0, &second)]);
         for (a, b) in parts.data().iter().zip(scaled(9.0, 1.5).data()) {
             assert!((a - b).abs() < 1e-5, "{a} {b}");
         }
     }
 
     #[test]
+    fn the_order_of_questions_does_not_matter() {
+        let fresh = || BrownianNoise::new(5, [1, 1, 4, 8], 0.03, 14.6);
+        let mut path = fresh();
+        for (a, b) in [(9.0, 4.0), (9.0, 1.0), (4.0, 1.0), (9.0, 4.0), (0.5, 0.3)] {
+            assert_eq!(path.between(a, b), fresh().between(a, b), "{a} {b}");
+        }
+    }
+
+    #[test]
     fn odd_steps_do_not_panic() {
-        let path = BrownianNoise::new(5, [1, 1, 4, 8], 0.03, 14.6);
+        let mut path = BrownianNoise::new(5, [1, 1, 4, 8], 0.03, 14.6);
         for (a, b) in [(1.0, 1.0), (20.0, 15.0), (0.02, 0.01), (f32::NAN, 1.0), (f32::MAX, 0.0)] {
             assert!(path.between(a, b).is_finite(), "{a} {b}");
         }
-        let long = BrownianNoise::new(5, [1, 1, 4, 8], f32::MIN_POSITIVE, f32::MAX);
+        assert_eq!(
+            BrownianNoise::new(5, [1, 1, 4, 8], f32::NAN, f32::NAN).between(2.0, 1.0).shape(),
+            [1, 1, 4, 8]
+        );
+        let mut long = BrownianNoise::new(5, [1, 1, 4, 8], f32::MIN_POSITIVE, 1e12);
         assert!(long.between(2.0, 1.0).data().iter().all(|v| !v.is_nan()));
     }
 }

@@ -1,0 +1,138 @@
+//! Adams-Bashforth methods: `x' = x + Σ c_j·d_j` over the slopes of the last few steps. The rules
+//! for the weights differ in what they hold for polynomial, and in which variable.
+
+use std::collections::VecDeque;
+
+use super::Drive;
+use super::step::{slope, steps};
+use crate::Result;
+use crate::latent::Latent;
+
+/// Runs with `weights(index)`, one for each slope, newest first: of the present step and those
+/// before, at most `order`. The step to 0 takes the prediction.
+pub(super) fn adams(
+    drive: &mut Drive<'_>,
+    mut x: Latent,
+    sigmas: &[f32],
+    order: usize,
+    weights: impl Fn(usize) -> Vec<f32>,
+) -> Result<Latent> {
+    let mut slopes = VecDeque::new();
+    for (index, sigma, next) in steps(sigmas) {
+        let denoised = drive.step(index, &x, sigma)?.denoised;
+        if next == 0.0 {
+            x = denoised;
+        } else {
+            slopes.push_front(slope(&x, &denoised, sigma));
+            slopes.truncate(order);
+            let weights = weights(index);
+            let terms: Vec<_> = weights.into_iter().zip(&slopes).collect();
+            x = x.zip(&Latent::combine(&terms), |x, step| x + step);
+        }
+    }
+    Ok(x)
+}
+
+/// LMS: the slope as a function of σ is the polynomial through the last four slopes.
+pub(super) fn lms(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+    adams(drive, x, sigmas, 4, |index| {
+        let nodes = last(sigmas, index, 4);
+        let (start, end) = (f64::from(sigmas[index]), f64::from(sigmas[index + 1]));
+        // Gauss' rule of two points integrates cubics exactly.
+        let (middle, half) = ((start + end) / 2.0, (end - start) / 2.0);
+        let off = half / 3f64.sqrt();
+        let integral = |j| half * (lagrange(&nodes, j, middle - off) + lagrange(&nodes, j, middle + off));
+        (0..nodes.len()).map(|j| integral(j) as f32).collect()
+    })
+}
+
+/// The classical weights, which are right for steps of equal length.
+const EQUAL_STEPS: [&[f64]; 4] = [
+    &[1.0],
+    &[3.0 / 2.0, -1.0 / 2.0],
+    &[23.0 / 12.0, -16.0 / 12.0, 5.0 / 12.0],
+    &[55.0 / 24.0, -59.0 / 24.0, 37.0 / 24.0, -9.0 / 24.0],
+];
+
+/// iPNDM (Zhang and Chen 2022, arXiv 2204.13902): the classical weights, whatever the steps.
+pub(super) fn ipndm(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+    adams(drive, x, sigmas, 4, |index| {
+        let length = sigmas[index + 1] - sigmas[index];
+        EQUAL_STEPS[index.min(3)].iter().map(|&weight| length * weight as f32).collect()
+    })
+}
+
+/// iPNDM for steps of different length, with the weights of the diff-sampler toolbox. From the third
+/// order on they are not quite Adams' and Bashforth's: a bracket in [`Ratios::third`] stands
+/// elsewhere. Pictures depend on it, so it stays.
+pub(super) fn ipndm_v(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+    adams(drive, x, sigmas, 4, |index| {
+        // The lengths of this step and of those before, newest first.
+        let lengths: Vec<f32> =
+            (0..=index.min(3)).map(|k| sigmas[index - k + 1] - sigmas[index - k]).collect();
+        let weights = match lengths[..] {
+            [h, h1, h2, h3] => fourth_order(h, h1, h2, h3),
+            [h, h1, h2] => third_order(h, h1, h2),
+            [h, h1] => second_order(h, h1),
+            _ => vec![1.0],
+        };
+        weights.into_iter().map(|weight| lengths[0] * weight).collect()
+    })
+}
+
+fn second_order(h: f32, h1: f32) -> Vec<f32> {
+    vec![(2.0 + h / h1) / 2.0, -(h / h1) / 2.0]
+}
+
+fn third_order(h: f32, h1: f32, h2: f32) -> Vec<f32> {
+    let base = second_order(h, h1);
+    let a = third_difference(h, h1, h2);
+    vec![base[0] + a, base[1] - (1.0 + h1 / h2) * a, a * h1 / h2]
+}
+
+/// What the third slope adds to the newest one's weight.
+fn third_difference(h: f32, h1: f32, h2: f32) -> f32 {
+    (1.0 - h / (3.0 * (h + h1)) * (h * (h + h1)) / (h1 * (h1 + h2))) / 2.0
+}
+
+fn fourth_order(h: f32, h1: f32, h2: f32, h3: f32) -> Vec<f32> {
+    let base = third_order(h, h1, h2);
+    let span = h + h1;
+    // What the fourth slope adds to the newest one's weight.
+    let b = ((1.0 - h / (3.0 * span)) / 2.0 + (1.0 - h / (2.0 * span)) * h / (6.0 * (span + h2)))
+        * (h * span * (span + h2))
+        / (h1 * (h1 + h2) * (h1 + h2 + h3));
+    let near = h1 / h2;
+    let far = h1 * (h1 + h2) / (h2 * (h2 + h3));
+    vec![
+        base[0] + b,
+        base[1] - (1.0 + near + far) * b,
+        base[2] + (near + far * (1.0 + h2 / h3)) * b,
+        -b * far * near,
+    ]
+}
+
+/// The sigma of step `index` and those before it, newest first, at most `count`.
+fn last(sigmas: &[f32], index: usize, count: usize) -> Vec<f64> {
+    sigmas[..=index].iter().rev().take(count).map(|&s| f64::from(s)).collect()
+}
+
+/// The polynomial that is 1 at node `j` and 0 at the others, at `t`.
+pub(super) fn lagrange(nodes: &[f64], j: usize, t: f64) -> f64 {
+    let others = nodes.iter().enumerate().filter(|&(k, _)| k != j);
+    others.map(|(_, &node)| (t - node) / (nodes[j] - node)).product()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Sampler;
+    use super::super::toy::order_of_convergence;
+
+    #[test]
+    fn orders() {
+        for (sampler, expected) in [(Sampler::Lms, 3.0..5.0), (Sampler::Ipndm, 0.8..2.5)] {
+            let order = order_of_convergence(sampler);
+            assert!(expected.contains(&order), "{sampler} {order}");
+        }
+    }
+}

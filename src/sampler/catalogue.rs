@@ -1,0 +1,251 @@
+//! The samplers by name: each is one line here and one function in its family's file.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::names::{self, Named};
+use super::{
+    Drive, adams, deis, dpm_solver, dpmpp, dpmpp_sde, er_sde, euler, gradient_estimation, heun, renoise,
+    res_multistep, sa_solver, seeds, uni_pc,
+};
+use crate::latent::Latent;
+use crate::{Error, Result};
+
+pub(super) type Run = fn(&mut Drive<'_>, Latent, &[f32]) -> Result<Latent>;
+
+/// What there is to know of a sampler.
+pub(super) struct Entry {
+    /// ComfyUI's name.
+    name: &'static str,
+    /// What stable-diffusion.cpp and A1111 call it, where that differs, and ComfyUI's variants that
+    /// only draw their noise elsewhere.
+    aliases: &'static [&'static str],
+    pub run: Run,
+    noisy: bool,
+    between_sigmas: bool,
+    unprompted: bool,
+}
+
+const fn entry(name: &'static str, aliases: &'static [&'static str], run: Run) -> Entry {
+    Entry { name, aliases, run, noisy: false, between_sigmas: false, unprompted: false }
+}
+
+impl Entry {
+    /// It draws noise after the start.
+    const fn noisy(self) -> Self {
+        Self { noisy: true, ..self }
+    }
+
+    /// It evaluates between two sigmas, and its schedule leaves out the penultimate one.
+    const fn between_sigmas(self) -> Self {
+        Self { between_sigmas: true, ..self }
+    }
+
+    /// It steers by the prediction without the prompt (CFG++).
+    const fn unprompted(self) -> Self {
+        Self { unprompted: true, ..self }
+    }
+}
+
+macro_rules! catalogue {
+    ($($(#[$doc:meta])* $sampler:ident => $entry:expr;)*) => {
+        /// A numerical method that follows the noise levels down.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Sampler {
+            $($(#[$doc])* $sampler,)*
+        }
+
+        impl Sampler {
+            /// Every sampler.
+            pub const ALL: [Sampler; [$(Sampler::$sampler),*].len()] = [$(Sampler::$sampler),*];
+
+            pub(super) const fn entry(self) -> Entry {
+                match self { $(Sampler::$sampler => $entry,)* }
+            }
+        }
+    };
+}
+
+catalogue! {
+    /// Euler's method.
+    Euler => entry("euler", &[], euler::euler);
+    /// Euler's method with CFG++: the guidance moves the picture and not the noise.
+    EulerCfgPp => entry("euler_cfg_pp", &[], euler::euler_cfg_pp).unprompted();
+    /// Euler's method with new noise after every step.
+    EulerAncestral => entry("euler_ancestral", &["euler_a"], euler::euler_ancestral).noisy();
+    /// Euler's method with new noise after every step, with CFG++.
+    EulerAncestralCfgPp =>
+        entry("euler_ancestral_cfg_pp", &["euler_a_cfg_pp"], euler::euler_ancestral_cfg_pp)
+            .noisy()
+            .unprompted();
+    /// Heun's method: the mean of the slopes at both ends of a step.
+    Heun => entry("heun", &[], heun::heun);
+    /// Heun's method with up to three slopes.
+    Heunpp2 => entry("heunpp2", &["heun++2", "heun++"], heun::heunpp2);
+    /// Heun's method for the exponential integrator.
+    ExpHeun2X0 => entry("exp_heun_2_x0", &[], seeds::exp_heun_2_x0);
+    /// Heun's method for the exponential integrator of the reverse SDE.
+    ExpHeun2X0Sde => entry("exp_heun_2_x0_sde", &[], seeds::exp_heun_2_x0_sde).noisy();
+    /// The midpoint method (DPM-Solver-2).
+    Dpm2 => entry("dpm_2", &["dpm2"], heun::dpm_2).between_sigmas();
+    /// The midpoint method with new noise after every step.
+    Dpm2Ancestral =>
+        entry("dpm_2_ancestral", &["dpm2_a", "dpm_2_a"], heun::dpm_2_ancestral).noisy().between_sigmas();
+    /// The linear multistep method of fourth order.
+    Lms => entry("lms", &[], adams::lms);
+    /// DPM-Solver with steps of its own, as many predictions as there are steps.
+    DpmFast => entry("dpm_fast", &[], dpm_solver::dpm_fast);
+    /// DPM-Solver with as many steps as its error needs.
+    DpmAdaptive => entry("dpm_adaptive", &[], dpm_solver::dpm_adaptive);
+    /// DPM-Solver++ 2S with new noise after every step.
+    Dpmpp2sAncestral =>
+        entry("dpmpp_2s_ancestral", &["dpm++_2s_a", "dpm++2s_a"], dpmpp::dpmpp_2s_ancestral).noisy();
+    /// DPM-Solver++ 2S with new noise after every step, with CFG++.
+    Dpmpp2sAncestralCfgPp =>
+        entry("dpmpp_2s_ancestral_cfg_pp", &[], dpmpp::dpmpp_2s_ancestral_cfg_pp).noisy().unprompted();
+    /// DPM-Solver++ for the reverse SDE, two predictions a step.
+    DpmppSde => entry("dpmpp_sde", &["dpm++_sde", "dpmpp_sde_gpu"], dpmpp_sde::dpmpp_sde).noisy();
+    /// DPM-Solver++ 2M, the second-order multistep method.
+    Dpmpp2m => entry("dpmpp_2m", &["dpm++2m", "dpm++_2m"], dpmpp::dpmpp_2m);
+    /// DPM-Solver++ 2M with CFG++.
+    Dpmpp2mCfgPp => entry("dpmpp_2m_cfg_pp", &[], dpmpp::dpmpp_2m_cfg_pp).unprompted();
+    /// DPM-Solver++ 2M for the reverse SDE.
+    Dpmpp2mSde =>
+        entry("dpmpp_2m_sde", &["dpm++_2m_sde", "dpm++2m_sde", "dpmpp_2m_sde_gpu"], dpmpp_sde::dpmpp_2m_sde)
+            .noisy();
+    /// DPM-Solver++ 2M for the reverse SDE, weighted as in Heun's method.
+    Dpmpp2mSdeHeun =>
+        entry(
+            "dpmpp_2m_sde_heun",
+            &["dpm++_2m_sde_heun", "dpmpp_2m_sde_heun_gpu"],
+            dpmpp_sde::dpmpp_2m_sde_heun,
+        )
+        .noisy();
+    /// DPM-Solver++ 3M for the reverse SDE.
+    Dpmpp3mSde =>
+        entry("dpmpp_3m_sde", &["dpm++_3m_sde", "dpmpp_3m_sde_gpu"], dpmpp_sde::dpmpp_3m_sde).noisy();
+    /// The diffusion's own reverse steps.
+    Ddpm => entry("ddpm", &[], renoise::ddpm).noisy();
+    /// For consistency models: the prediction under all new noise.
+    Lcm => entry("lcm", &[], renoise::lcm).noisy();
+    /// iPNDM: Adams-Bashforth with the weights for equal steps.
+    Ipndm => entry("ipndm", &[], adams::ipndm);
+    /// iPNDM for steps of different length.
+    IpndmV => entry("ipndm_v", &[], adams::ipndm_v);
+    /// DEIS, third order.
+    Deis => entry("deis", &[], deis::deis);
+    /// The refined exponential solver, second-order multistep.
+    ResMultistep => entry("res_multistep", &[], res_multistep::res_multistep);
+    /// The refined exponential solver with CFG++.
+    ResMultistepCfgPp => entry("res_multistep_cfg_pp", &[], res_multistep::res_multistep_cfg_pp).unprompted();
+    /// The refined exponential solver with new noise after every step.
+    ResMultistepAncestral =>
+        entry("res_multistep_ancestral", &["res_multistep_a"], res_multistep::res_multistep_ancestral)
+            .noisy();
+    /// The refined exponential solver with new noise after every step, with CFG++.
+    ResMultistepAncestralCfgPp =>
+        entry("res_multistep_ancestral_cfg_pp", &[], res_multistep::res_multistep_ancestral_cfg_pp)
+            .noisy()
+            .unprompted();
+    /// Euler's method along a slope that runs ahead.
+    GradientEstimation => entry("gradient_estimation", &[], gradient_estimation::gradient_estimation);
+    /// Euler's method along a slope that runs ahead, with CFG++.
+    GradientEstimationCfgPp =>
+        entry("gradient_estimation_cfg_pp", &[], gradient_estimation::gradient_estimation_cfg_pp)
+            .unprompted();
+    /// The extended reverse-time SDE solver, third order.
+    ErSde => entry("er_sde", &[], er_sde::er_sde).noisy();
+    /// SEEDS with two stages.
+    Seeds2 => entry("seeds_2", &[], seeds::seeds_2).noisy();
+    /// SEEDS with three stages.
+    Seeds3 => entry("seeds_3", &[], seeds::seeds_3).noisy();
+    /// The stochastic Adams solver.
+    SaSolver => entry("sa_solver", &[], sa_solver::sa_solver).noisy();
+    /// The stochastic Adams solver with a second prediction after each correction.
+    SaSolverPece => entry("sa_solver_pece", &[], sa_solver::sa_solver_pece).noisy();
+    /// DDIM. Without added noise that is Euler's method in σ; ComfyUI tells the two apart only in
+    /// the noise it paints outside of an inpainting mask.
+    Ddim => entry("ddim", &[], euler::euler);
+    /// UniPC, third order.
+    UniPc => entry("uni_pc", &["unipc"], uni_pc::uni_pc).between_sigmas();
+    /// UniPC with another weight of its corrections.
+    UniPcBh2 => entry("uni_pc_bh2", &["unipc_bh2"], uni_pc::uni_pc_bh2).between_sigmas();
+}
+
+impl Sampler {
+    /// The name, as in ComfyUI.
+    pub fn name(self) -> &'static str {
+        self.entry().name
+    }
+
+    /// Whether the last sigma before 0 is left out of this sampler's schedule (see
+    /// [`Scheduler::sigmas`](super::Scheduler::sigmas)): so it is for methods that evaluate between
+    /// two sigmas.
+    pub fn discard_penultimate(self) -> bool {
+        self.entry().between_sigmas
+    }
+
+    /// Whether a run draws noise after the start, for the whole batch at once.
+    pub fn adds_noise(self) -> bool {
+        self.entry().noisy
+    }
+
+    /// Whether it steers by [`Denoised::uncond`](super::Denoised::uncond) (CFG++).
+    pub fn needs_uncond(self) -> bool {
+        self.entry().unprompted
+    }
+}
+
+impl FromStr for Sampler {
+    type Err = Error;
+
+    /// By name, in ComfyUI's, stable-diffusion.cpp's or A1111's spelling.
+    fn from_str(name: &str) -> Result<Self> {
+        let table = Self::ALL.map(|s| Named { value: s, name: s.name(), aliases: s.entry().aliases });
+        names::find("sampler", name, table)
+    }
+}
+
+impl fmt::Display for Sampler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    #[test]
+    fn names_go_both_ways() {
+        let mut names = std::collections::BTreeSet::new();
+        for sampler in Sampler::ALL {
+            assert_eq!(sampler.name().parse::<Sampler>().unwrap(), sampler);
+            assert!(names.insert(sampler.name()), "{sampler}");
+            for alias in sampler.entry().aliases {
+                assert_eq!(alias.parse::<Sampler>().unwrap(), sampler);
+                assert!(names.insert(alias), "{alias}");
+            }
+        }
+        assert_eq!(Sampler::ALL.len(), 40);
+        for (label, sampler) in [
+            ("Euler a", Sampler::EulerAncestral),
+            ("DPM++ 2M", Sampler::Dpmpp2m),
+            ("DPM++ 2S a", Sampler::Dpmpp2sAncestral),
+            ("DPM++ 2M SDE Heun", Sampler::Dpmpp2mSdeHeun),
+            ("DPM2 a", Sampler::Dpm2Ancestral),
+            ("UniPC", Sampler::UniPc),
+        ] {
+            assert_eq!(label.parse::<Sampler>().unwrap(), sampler);
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_lists_the_nearest() {
+        let error = "dpmpp_3m".parse::<Sampler>().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage);
+        assert!(error.to_string().contains("did you mean dpmpp_2m"), "{error}");
+    }
+}

@@ -1,0 +1,203 @@
+//! DPM-Solver (Lu et al. 2022, arXiv 2206.00927) in λ, with steps of its own between the first and
+//! the last positive sigma: "fast" has as many predictions as the schedule has steps, "adaptive" as
+//! many as its error needs. Both leave the noise of the last positive sigma in the picture.
+
+use super::Drive;
+use super::discrete::exp_m1;
+use super::step::{change, lambda, plus, sigma, slope};
+use crate::Result;
+use crate::latent::Latent;
+
+/// Where the third-order step looks, as shares of its length.
+const THIRDS: (f32, f32) = (1.0 / 3.0, 2.0 / 3.0);
+
+/// The λ at both ends of the solver's way. None if there is only one positive sigma.
+fn ends(sigmas: &[f32]) -> Option<(f32, f32)> {
+    let (&first, &last) = (sigmas.first()?, sigmas.iter().rfind(|&&s| s > 0.0)?);
+    (first > last).then(|| (lambda(first), lambda(last)))
+}
+
+/// The only step there is without a way to go: to the prediction.
+fn to_prediction(drive: &mut Drive<'_>, x: &Latent, sigmas: &[f32]) -> Result<Latent> {
+    Ok(drive.step(0, x, sigmas[0])?.denoised)
+}
+
+/// A step within which slopes are looked up.
+struct Span<'a> {
+    index: usize,
+    x: &'a Latent,
+    /// The slope at its start.
+    slope: &'a Latent,
+    start: f32,
+    end: f32,
+}
+
+impl Span<'_> {
+    fn h(&self) -> f32 {
+        self.end - self.start
+    }
+
+    /// λ and σ at a share of the step.
+    fn at(&self, share: f32) -> (f32, f32) {
+        let l = self.start + share * self.h();
+        (l, sigma(l))
+    }
+
+    /// Along the slope to the step's share `r`: `x - σ_r (e^{rh} - 1)·d`.
+    fn first_order(&self, share: f32) -> Latent {
+        plus(self.x, -(self.at(share).1 * exp_m1(share * self.h())), self.slope)
+    }
+
+    fn slope_at(&self, drive: &mut Drive<'_>, share: f32, x: &Latent) -> Result<Latent> {
+        drive.slope_at(self.index, x, self.at(share).1)
+    }
+
+    /// To the end with the slope `there` found at share `r`.
+    fn second_order(&self, share: f32, there: &Latent) -> Latent {
+        let (to, grown) = (sigma(self.end), exp_m1(self.h()));
+        Latent::combine(&[
+            (1.0, self.x),
+            (-(to * grown), self.slope),
+            (-(to / (2.0 * share) * grown), &change(self.slope, there)),
+        ])
+    }
+
+    /// To the end with the slope `first` found at a third; looks up another at two thirds.
+    fn third_order(&self, drive: &mut Drive<'_>, first: &Latent) -> Result<Latent> {
+        let (r1, r2) = THIRDS;
+        let bent = |share: f32, ratio: f32, there: &Latent| {
+            let (length, to) = (share * self.h(), self.at(share).1);
+            Latent::combine(&[
+                (1.0, self.x),
+                (-(to * exp_m1(length)), self.slope),
+                (-(to * ratio * (exp_m1(length) / length - 1.0)), &change(self.slope, there)),
+            ])
+        };
+        let second = self.slope_at(drive, r2, &bent(r2, r2 / r1, first))?;
+        Ok(bent(1.0, 1.0 / r2, &second))
+    }
+}
+
+/// As many third-order steps as the number of predictions has room for, then what is left of them.
+pub(super) fn dpm_fast(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32]) -> Result<Latent> {
+    let Some((start, end)) = ends(sigmas) else { return to_prediction(drive, &x, sigmas) };
+    let predictions = sigmas.len() - 1;
+    let mut orders = vec![3; predictions / 3];
+    match predictions % 3 {
+        // The last step is a small one: two of lower order need as many predictions.
+        0 => orders.splice(orders.len() - 1.., [2, 1]).for_each(drop),
+        rest => orders.push(rest),
+    }
+    drive.total = orders.len();
+    let places: Vec<f32> = super::schedule::linspace(start, end, orders.len() + 1).collect();
+    for (index, (pair, order)) in places.windows(2).zip(orders).enumerate() {
+        let level = sigma(pair[0]);
+        let slope = slope(&x, &drive.step(index, &x, level)?.denoised, level);
+        let span = Span { index, x: &x, slope: &slope, start: pair[0], end: pair[1] };
+        let look = |drive: &mut Drive<'_>, share| span.slope_at(drive, share, &span.first_order(share));
+        x = match order {
+            1 => span.first_order(1.0),
+            2 => span.second_order(0.5, &look(drive, 0.5)?),
+            _ => {
+                let first = look(drive, THIRDS.0)?;
+                span.third_order(drive, &first)?
+            }
+        };
+    }
+    Ok(x)
+}
+
+/// Steps as long as the second and the third order agree; a step on which they do not is tried again
+/// with a shorter length, as a step of its own to those who watch. The error is a mean over the whole
+/// batch, so its pictures share their steps.
+pub(super) fn dpm_adaptive(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32]) -> Result<Latent> {
+    let Some((start, end)) = ends(sigmas) else { return to_prediction(drive, &x, sigmas) };
+    let mut control = StepControl::default();
+    let (mut at, mut before) = (start, x.clone());
+    let mut index = 0;
+    while at < end - 1e-5 {
+        // How many more there are is a guess from the present length.
+        drive.total = index + ((end - at) / control.h as f32).ceil().max(1.0) as usize;
+        let level = sigma(at);
+        let slope = slope(&x, &drive.step(index, &x, level)?.denoised, level);
+        let next = end.min(at + control.h as f32);
+        let span = Span { index, x: &x, slope: &slope, start: at, end: next };
+        let first = span.slope_at(drive, THIRDS.0, &span.first_order(THIRDS.0))?;
+        let low = span.second_order(THIRDS.0, &first);
+        let high = span.third_order(drive, &first)?;
+        if control.accept(error(&low, &high, &before)) {
+            (x, before, at) = (high, low, next);
+        }
+        index += 1;
+    }
+    Ok(x)
+}
+
+/// The root mean square of the difference, in units of what is tolerated at each value.
+fn error(low: &Latent, high: &Latent, before: &Latent) -> f64 {
+    const ABSOLUTE: f32 = 0.0078;
+    const RELATIVE: f32 = 0.05;
+    let tolerated = low.zip(before, |l, b| ABSOLUTE.max(RELATIVE * l.abs().max(b.abs())));
+    let off = low.zip(high, |l, h| l - h).zip(&tolerated, |d, t| d / t);
+    let squares: f64 = off.data().iter().map(|&v| f64::from(v).powi(2)).sum();
+    (squares / off.data().len().max(1) as f64).sqrt()
+}
+
+/// Chooses the length of steps: an integral controller with a limit on how fast it changes.
+struct StepControl {
+    h: f64,
+}
+
+impl Default for StepControl {
+    fn default() -> Self {
+        Self { h: 0.05 }
+    }
+}
+
+impl StepControl {
+    /// Whether a step of this error stands; the next length follows from it either way.
+    fn accept(&mut self, error: f64) -> bool {
+        const SAFETY: f64 = 0.81;
+        let ideal = (1.0 / (error + 1e-8)).powf(1.0 / 3.0);
+        let factor = 1.0 + (ideal - 1.0).atan();
+        self.h *= factor;
+        factor >= SAFETY
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::toy::{Gaussian, run};
+    use super::super::{SampleOptions, Sampler};
+    use super::*;
+
+    #[test]
+    fn fast_has_a_prediction_for_every_step() {
+        for steps in 1..=12usize {
+            let sigmas: Vec<f32> = (0..=steps).map(|i| 10.0 * 0.7f32.powi(i as i32)).collect();
+            let mut count = Counted { model: Gaussian { variance: 1.0 }, calls: 0 };
+            run(Sampler::DpmFast, &mut count, &sigmas, &SampleOptions::default(), &mut |_| Ok(())).unwrap();
+            assert_eq!(count.calls, steps);
+        }
+    }
+
+    struct Counted {
+        model: Gaussian,
+        calls: usize,
+    }
+
+    impl super::super::Denoiser for Counted {
+        fn denoise(&mut self, x: &Latent, sigma: f32) -> Result<super::super::Denoised> {
+            self.calls += 1;
+            self.model.denoise(x, sigma)
+        }
+    }
+
+    #[test]
+    fn a_large_error_shortens_the_step() {
+        let mut control = StepControl::default();
+        assert!(!control.accept(100.0));
+        let short = control.h;
+        assert!(short < 0.05 && control.accept(1e-3) && control.h > short);
+    }
+}

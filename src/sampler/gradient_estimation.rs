@@ -1,0 +1,40 @@
+//! Gradient estimation (Permenter and Yuan 2023, arXiv 2306.04848): Euler's steps along a slope that
+//! runs ahead of the model's by its last change, `d + (γ - 1)(d - d_before)` with γ = 2.
+
+use super::step::{change, plus, slope, steps};
+use super::{Denoised, Drive};
+use crate::Result;
+use crate::latent::Latent;
+
+pub(super) fn gradient_estimation(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+    run(drive, x, sigmas, |out| Ok(&out.denoised))
+}
+
+/// With CFG++: the slope is that of the prediction without the prompt.
+pub(super) fn gradient_estimation_cfg_pp(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+    run(drive, x, sigmas, Denoised::unprompted)
+}
+
+/// Euler's step `D + d·σ'` keeps the guided prediction; without CFG++ it is the usual one.
+fn run(
+    drive: &mut Drive<'_>,
+    mut x: Latent,
+    sigmas: &[f32],
+    source: fn(&Denoised) -> Result<&Latent>,
+) -> Result<Latent> {
+    let mut before: Option<Latent> = None;
+    for (index, sigma, next) in steps(sigmas) {
+        let out = drive.step(index, &x, sigma)?;
+        let here = slope(&x, source(&out)?, sigma);
+        if next == 0.0 {
+            x = out.denoised;
+        } else {
+            x = plus(&out.denoised, next, &here);
+            if let Some(before) = &before {
+                x = plus(&x, next - sigma, &change(before, &here));
+            }
+        }
+        before = Some(here);
+    }
+    Ok(x)
+}

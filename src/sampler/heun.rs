@@ -1,0 +1,92 @@
+//! Methods of second order in σ that look ahead within a step: Heun's (Karras et al. 2022,
+//! algorithm 2), Heun++ with up to two looks, and the midpoint method with the midpoint in ln σ
+//! (DPM-Solver-2 there).
+
+use super::Drive;
+use super::step::{FreshNoise, ancestral_step, lambda, lerp, plus, sigma as sigma_at, slope, steps};
+use crate::Result;
+use crate::latent::Latent;
+
+/// The mean of the slopes at both ends; Euler's step to 0.
+pub(super) fn heun(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32]) -> Result<Latent> {
+    for (index, sigma, next) in steps(sigmas) {
+        let here = slope(&x, &drive.step(index, &x, sigma)?.denoised, sigma);
+        let ahead = plus(&x, next - sigma, &here);
+        x = if next == 0.0 {
+            ahead
+        } else {
+            let there = drive.slope_at(index, &ahead, next)?;
+            plus(&x, next - sigma, &here.zip(&there, |a, b| (a + b) / 2.0))
+        };
+    }
+    Ok(x)
+}
+
+/// Heun++: the slopes at this sigma and the next one or two, none of them the last, weighted by
+/// their sigmas over σ₀; the first one's weight is what is left of 1.
+pub(super) fn heunpp2(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32]) -> Result<Latent> {
+    for (index, sigma, next) in steps(sigmas) {
+        let here = slope(&x, &drive.step(index, &x, sigma)?.denoised, sigma);
+        let mut ahead = plus(&x, next - sigma, &here);
+        let left = &sigmas[index + 1..sigmas.len() - 1];
+        let looks = &left[..left.len().min(2)];
+        if looks.is_empty() {
+            x = ahead;
+            continue;
+        }
+        let whole = (looks.len() + 1) as f32 * sigmas[0];
+        let mut weighted = vec![(1.0, here)];
+        for (k, &look) in looks.iter().enumerate() {
+            let there = drive.slope_at(index, &ahead, look)?;
+            if let Some(&after) = looks.get(k + 1) {
+                ahead = plus(&ahead, after - look, &there);
+            }
+            weighted[0].0 -= look / whole;
+            weighted.push((look / whole, there));
+        }
+        let terms: Vec<_> = weighted.iter().map(|(weight, slope)| (*weight, slope)).collect();
+        x = plus(&x, next - sigma, &Latent::combine(&terms));
+    }
+    Ok(x)
+}
+
+/// Without new noise.
+pub(super) fn dpm_2(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+    midpoint(drive, x, sigmas, 0.0)
+}
+
+pub(super) fn dpm_2_ancestral(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+    let eta = drive.options.eta;
+    midpoint(drive, x, sigmas, eta)
+}
+
+/// The slope at the midpoint carries x to σ_down, and new noise from there to σ'.
+fn midpoint(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32], eta: f32) -> Result<Latent> {
+    let mut noise = FreshNoise::new(drive, eta)?;
+    for (index, sigma, next) in steps(sigmas) {
+        let here = slope(&x, &drive.step(index, &x, sigma)?.denoised, sigma);
+        let (down, up) = ancestral_step(sigma, next, eta);
+        x = if down == 0.0 {
+            plus(&x, -sigma, &here)
+        } else {
+            let middle = sigma_at(lerp(lambda(sigma), lambda(down), 0.5));
+            let there = drive.slope_at(index, &plus(&x, middle - sigma, &here), middle)?;
+            noise.add(&plus(&x, down - sigma, &there), up)
+        };
+    }
+    Ok(x)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Sampler;
+    use super::super::toy::order_of_convergence;
+
+    #[test]
+    fn looking_ahead_is_of_second_order() {
+        for sampler in [Sampler::Heun, Sampler::Dpm2] {
+            let order = order_of_convergence(sampler);
+            assert!((1.8..2.3).contains(&order), "{sampler} {order}");
+        }
+    }
+}

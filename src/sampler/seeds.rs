@@ -1,0 +1,128 @@
+//! SEEDS (Gonzalez et al. 2023, arXiv 2305.14267), exponential solvers of the reverse SDE that look
+//! ahead within a step, and the exponential Heun methods of the same form.
+
+use super::Drive;
+use super::step::{FreshNoise, SdeStep, lambda, lerp, phi_1, phi_2, sigma as sigma_at, steps};
+use crate::Result;
+use crate::latent::Latent;
+
+/// How the two predictions of a two-stage step are weighed. Both are of second order: a constant at
+/// the middle of the step is right where a line through its ends is.
+#[derive(Clone, Copy, PartialEq)]
+enum Rule {
+    /// The later one alone, as if it were constant.
+    Constant,
+    /// The line through both.
+    Linear,
+}
+
+pub(super) fn seeds_2(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+    let eta = drive.options.eta;
+    two_stages(drive, x, sigmas, eta, (0.5, Rule::Constant))
+}
+
+/// The second prediction is at the end of the step.
+pub(super) fn exp_heun_2_x0(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+    two_stages(drive, x, sigmas, 0.0, (1.0, Rule::Linear))
+}
+
+pub(super) fn exp_heun_2_x0_sde(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+    let eta = drive.options.eta;
+    two_stages(drive, x, sigmas, eta, (1.0, Rule::Linear))
+}
+
+/// The second prediction is at the share `r` of the step in λ.
+fn two_stages(
+    drive: &mut Drive<'_>,
+    mut x: Latent,
+    sigmas: &[f32],
+    eta: f32,
+    (r, rule): (f32, Rule),
+) -> Result<Latent> {
+    let mut noise = FreshNoise::new(drive, eta)?;
+    for (index, sigma, next) in steps(sigmas) {
+        let denoised = drive.step(index, &x, sigma)?.denoised;
+        if next == 0.0 {
+            x = denoised;
+            continue;
+        }
+        let place = sigma_at(lerp(lambda(sigma), lambda(next), r));
+        let (part, whole) = (SdeStep::new(sigma, place, eta), SdeStep::new(sigma, next, eta));
+        let shape = x.shape();
+
+        let moved = Latent::combine(&[(part.keep, &x), (phi_1(r * whole.h_eta), &denoised)]);
+        let drawn = noise.decay(None, shape, r * whole.h * eta);
+        let there = drive.predict(index, &with(moved, place, &drawn), place)?.denoised;
+
+        let second = match rule {
+            Rule::Constant => phi_1(whole.h_eta),
+            Rule::Linear => phi_2(whole.h_eta) / r,
+        };
+        let first = phi_1(whole.h_eta) - second;
+        let moved = Latent::combine(&[(whole.keep, &x), (first, &denoised), (second, &there)]);
+        let drawn = noise.decay(drawn, shape, (1.0 - r) * whole.h * eta);
+        x = with(moved, next, &drawn);
+    }
+    Ok(x)
+}
+
+/// Three stages, with predictions at one and two thirds of the step. Each stage starts from `x` anew,
+/// under the noise that has come in by then.
+pub(super) fn seeds_3(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32]) -> Result<Latent> {
+    let eta = drive.options.eta;
+    let (r1, r2) = (1.0 / 3.0, 2.0 / 3.0);
+    let mut noise = FreshNoise::new(drive, eta)?;
+    for (index, sigma, next) in steps(sigmas) {
+        let denoised = drive.step(index, &x, sigma)?.denoised;
+        if next == 0.0 {
+            x = denoised;
+            continue;
+        }
+        let place = |r| sigma_at(lerp(lambda(sigma), lambda(next), r));
+        let whole = SdeStep::new(sigma, next, eta);
+        let (shape, growth) = (x.shape(), whole.h * eta);
+        let keep = |to| SdeStep::new(sigma, to, eta).keep;
+
+        let moved = Latent::combine(&[(keep(place(r1)), &x), (phi_1(r1 * whole.h_eta), &denoised)]);
+        let drawn = noise.decay(None, shape, r1 * growth);
+        let second = drive.predict(index, &with(moved, place(r1), &drawn), place(r1))?.denoised;
+
+        let later = r2 / r1 * phi_2(r2 * whole.h_eta);
+        let here = phi_1(r2 * whole.h_eta) - later;
+        let moved = Latent::combine(&[(keep(place(r2)), &x), (here, &denoised), (later, &second)]);
+        let drawn = noise.decay(drawn, shape, (r2 - r1) * growth);
+        let third = drive.predict(index, &with(moved, place(r2), &drawn), place(r2))?.denoised;
+
+        let later = phi_2(whole.h_eta) / r2;
+        let here = phi_1(whole.h_eta) - later;
+        let moved = Latent::combine(&[(whole.keep, &x), (here, &denoised), (later, &third)]);
+        let drawn = noise.decay(drawn, shape, (1.0 - r2) * growth);
+        x = with(moved, next, &drawn);
+    }
+    Ok(x)
+}
+
+/// `x` with noise, if there is any, at a level.
+fn with(x: Latent, sigma: f32, noise: &Option<Latent>) -> Latent {
+    match noise {
+        Some(noise) => super::step::plus(&x, sigma, noise),
+        None => x,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::toy::order_of_convergence_with;
+    use super::super::{SampleOptions, Sampler};
+
+    #[test]
+    fn orders_without_noise() {
+        let options = SampleOptions { eta: 0.0, ..Default::default() };
+        for (sampler, expected) in
+            [(Sampler::Seeds2, 1.8..2.3), (Sampler::ExpHeun2X0, 1.8..2.3), (Sampler::Seeds3, 2.7..4.0)]
+        {
+            let order = order_of_convergence_with(sampler, &options);
+            assert!(expected.contains(&order), "{sampler} {order}");
+        }
+    }
+}

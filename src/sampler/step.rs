@@ -1,0 +1,183 @@
+//! The parts that samplers' steps are made of.
+//!
+//! Two coordinates appear: the noise level σ itself, and `λ = -ln σ`, half the logarithm of the
+//! signal-to-noise ratio (Lu et al. 2022, arXiv 2206.00927), in which exponential integrators step.
+
+use super::discrete::{exp, exp_m1, ln};
+use super::noise::{AncestralNoise, BrownianNoise};
+use super::{Drive, SampleOptions};
+use crate::Result;
+use crate::latent::Latent;
+
+/// The steps of a schedule: index, noise level, next noise level.
+pub(super) fn steps(sigmas: &[f32]) -> impl Iterator<Item = (usize, f32, f32)> {
+    sigmas.windows(2).enumerate().map(|(index, pair)| (index, pair[0], pair[1]))
+}
+
+/// The slope of the probability flow, `d = (x - D) / σ`: the noise that the model sees.
+pub(super) fn slope(x: &Latent, denoised: &Latent, sigma: f32) -> Latent {
+    x.zip(denoised, |x, d| (x - d) / sigma)
+}
+
+/// `x + a·y`.
+pub(super) fn plus(x: &Latent, a: f32, y: &Latent) -> Latent {
+    x.zip(y, |x, y| x + a * y)
+}
+
+/// `y - x`.
+pub(super) fn change(x: &Latent, y: &Latent) -> Latent {
+    x.zip(y, |x, y| y - x)
+}
+
+/// Euler's step: `x + d·(σ' - σ)`.
+pub(super) fn towards(x: &Latent, denoised: &Latent, sigma: f32, next: f32) -> Latent {
+    plus(x, next - sigma, &slope(x, denoised, sigma))
+}
+
+/// λ of a noise level; infinite for 0.
+pub(super) fn lambda(sigma: f32) -> f32 {
+    -ln(sigma)
+}
+
+/// The noise level at a λ.
+pub(super) fn sigma(lambda: f32) -> f32 {
+    exp(-lambda)
+}
+
+/// From `a` at 0 to `b` at 1, exact at both ends.
+pub(super) fn lerp(a: f32, b: f32, weight: f32) -> f32 {
+    if weight < 0.5 { a + weight * (b - a) } else { b - (b - a) * (1.0 - weight) }
+}
+
+/// How far down to step and how much noise to add: `(σ_down, σ_up)` with
+/// `σ_up = min(σ', η √(σ'² (σ² - σ'²) / σ²))` and `σ_down = √(σ'² - σ_up²)`.
+/// η = 0 adds none, η = 1 as much as keeps the process a Markov chain.
+pub(super) fn ancestral_step(sigma: f32, next: f32, eta: f32) -> (f32, f32) {
+    if eta == 0.0 {
+        return (next, 0.0);
+    }
+    let (s2, n2) = (sigma * sigma, next * next);
+    let up = next.min(eta * (n2 * (s2 - n2) / s2).sqrt());
+    ((n2 - up * up).sqrt(), up)
+}
+
+/// The linear part of a step of the reverse SDE with noise η: what remains of x, and how much noise
+/// comes in. η = 0 is the probability flow, η = 1 the reverse diffusion.
+pub(super) struct SdeStep {
+    /// The step's length in λ.
+    pub h: f32,
+    /// `h·(1 + η)`, the length that predictions are integrated over.
+    pub h_eta: f32,
+    /// x's factor, `σ'/σ · e^{-hη}`.
+    pub keep: f32,
+    /// The deviation of the noise, `σ' √(1 - e^{-2hη})`.
+    pub noise: f32,
+}
+
+impl SdeStep {
+    pub(super) fn new(from: f32, to: f32, eta: f32) -> Self {
+        let h = lambda(to) - lambda(from);
+        Self {
+            h,
+            h_eta: h * (eta + 1.0),
+            keep: to / from * exp(-h * eta),
+            noise: to * (-exp_m1(-2.0 * h * eta)).sqrt(),
+        }
+    }
+}
+
+/// `1 - e^{-h} = h·φ₁(-h)`: the weight of a constant prediction over a step of length h in λ.
+pub(super) fn phi_1(h: f32) -> f32 {
+    -exp_m1(-h)
+}
+
+/// `1 - (1 - e^{-h})/h = h·φ₂(-h)`: the weight of a prediction that grows from 0 to 1 over the step.
+pub(super) fn phi_2(h: f32) -> f32 {
+    exp_m1(-h) / h + 1.0
+}
+
+/// Whether options and sampler ask for noise at all.
+fn is_on(options: &SampleOptions, eta: f32) -> bool {
+    eta > 0.0 && options.s_noise > 0.0
+}
+
+/// New noise for every step, from the stream that belongs to the run's seed.
+pub(super) struct FreshNoise {
+    /// None where a run wants no noise: then the seed may be any.
+    stream: Option<AncestralNoise>,
+    s_noise: f32,
+}
+
+impl FreshNoise {
+    pub(super) fn new(drive: &Drive<'_>, eta: f32) -> Result<Self> {
+        let options = drive.options;
+        let stream = is_on(options, eta).then(|| AncestralNoise::new(options.seed)).transpose()?;
+        Ok(Self { stream, s_noise: options.s_noise })
+    }
+
+    /// `x` with noise of this deviation.
+    pub(super) fn add(&mut self, x: &Latent, deviation: f32) -> Latent {
+        match &mut self.stream {
+            Some(stream) => x.zip(&stream.draw(x.shape()), |x, z| x + z * self.s_noise * deviation),
+            None => x.clone(),
+        }
+    }
+
+    /// Noise that decays over a step, for steps that need it at places in between: over a length
+    /// `l`, `z ← e^{-l} z + √(1 - e^{-2l}) · new`.
+    pub(super) fn decay(&mut self, noise: Option<Latent>, shape: [usize; 4], length: f32) -> Option<Latent> {
+        let (keep, fresh) = (exp(-length), (-exp_m1(-2.0 * length)).sqrt());
+        let drawn = self.stream.as_mut()?.draw(shape).scaled(fresh * self.s_noise);
+        Some(noise.map_or_else(|| drawn.clone(), |noise| plus(&drawn, keep, &noise)))
+    }
+}
+
+/// Noise along one Brownian path over σ, which does not depend on the steps taken.
+pub(super) struct PathNoise {
+    path: Option<BrownianNoise>,
+    s_noise: f32,
+}
+
+impl PathNoise {
+    pub(super) fn new(drive: &Drive<'_>, x: &Latent, sigmas: &[f32], eta: f32) -> Self {
+        let options = drive.options;
+        let ends = sigmas.first().zip(sigmas.iter().rfind(|&&s| s > 0.0));
+        let path = ends
+            .filter(|_| is_on(options, eta))
+            .map(|(&high, &low)| BrownianNoise::new(options.seed, x.shape(), low, high));
+        Self { path, s_noise: options.s_noise }
+    }
+
+    /// `x` with the noise of the step from `sigma` to `next`, of this deviation.
+    pub(super) fn add(&mut self, x: &Latent, (sigma, next): (f32, f32), deviation: f32) -> Latent {
+        match &mut self.path {
+            Some(path) => x.zip(&path.between(sigma, next), |x, z| x + z * self.s_noise * deviation),
+            None => x.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ancestral_parts_make_up_the_next_sigma() {
+        for (sigma, next) in [(14.6, 10.7), (3.0, 1.0), (1.0, 0.03), (0.03, 0.0)] {
+            for eta in [0.0, 0.5, 1.0, 2.0] {
+                let (down, up) = ancestral_step(sigma, next, eta);
+                assert!((down.hypot(up) - next).abs() <= 1e-6 * next, "{sigma} {next} {eta}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_sde_step_keeps_the_variance() {
+        // Pure noise of variance σ², whose prediction is 0, must become pure noise of variance σ'².
+        for eta in [0.0, 0.5, 1.0] {
+            let step = SdeStep::new(3.0, 2.0, eta);
+            let variance = (step.keep * 3.0).powi(2) + step.noise.powi(2);
+            assert!((variance - 4.0).abs() < 1e-5, "{eta} {variance}");
+        }
+    }
+}
