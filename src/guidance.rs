@@ -105,6 +105,8 @@ pub struct Guided<'a> {
     /// Sigmas between which SAG acts.
     window: (f32, f32),
     discrete: &'a Discrete,
+    /// Whether the negative is predicted although it may have no weight.
+    keep_uncond: bool,
 }
 
 impl<'a> Guided<'a> {
@@ -137,7 +139,7 @@ impl<'a> Guided<'a> {
         let positive = sorted(&conditioning.positive, "positive")?;
         let negative = sorted(&conditioning.negative, "negative")?;
         let window = (discrete.percent_to_sigma(sag.start), discrete.percent_to_sigma(sag.end));
-        Ok(Self { network, positive, negative, cfg, sag, window, discrete })
+        Ok(Self { network, positive, negative, cfg, sag, window, discrete, keep_uncond: false })
     }
 
     /// Evaluates all rows of a step and combines them.
@@ -163,8 +165,8 @@ impl<'a> Guided<'a> {
         }
         let active = self.sag.acts_on(x) && sigma <= self.window.0 && sigma >= self.window.1;
         let on_cond = active && self.cfg == 1.0 && self.sag.cond_at_cfg_1;
-        // At cfg 1 the negative has no weight; only SAG may need it.
-        let with_uncond = self.cfg != 1.0 || (active && !on_cond);
+        // At cfg 1 the negative has no weight; only SAG or the sampler may need it.
+        let with_uncond = self.cfg != 1.0 || self.keep_uncond || (active && !on_cond);
         let positive = self.active(&self.positive, sigma);
         let negative = if with_uncond { self.active(&self.negative, sigma) } else { Vec::new() };
         if positive.is_empty() || (with_uncond && negative.is_empty()) {
@@ -257,6 +259,10 @@ impl Denoiser for Guided<'_> {
     fn denoise(&mut self, x: &Latent, sigma: f32) -> Result<Denoised> {
         let e = self.evaluate(x, sigma)?;
         Ok(Denoised { denoised: e.result, uncond: e.uncond })
+    }
+
+    fn keep_uncond(&mut self) {
+        self.keep_uncond = true;
     }
 }
 

@@ -182,7 +182,12 @@ impl Model {
             UnetNetwork::new(self.unet(&weights), sampling.chunk, self.arena_budget(sampling)?, cancel);
         let x = sampler::initial(&sampling.noise, &start, first, self.discrete.sigma_max())?;
         let mut guided = Guided::new(&mut network, conditioning, &self.discrete, sampling.cfg, sampling.sag)?;
-        let options = SampleOptions { seed: sampling.seed, ..Default::default() };
+        let options = SampleOptions {
+            seed: sampling.seed,
+            eta: sampling.eta,
+            s_noise: sampling.s_noise,
+            ..Default::default()
+        };
         let factors = preview::SD1;
         let total = sigmas.len() - 1;
         observe(Event::Sampling {

@@ -109,7 +109,7 @@ fn chunked_batches() {
 
 #[test]
 fn noise() {
-    check(verify(&set("noise"), Precision::F32), 219, "brownian.");
+    check(verify(&set("noise"), Precision::F32), 225, "");
 }
 
 #[test]

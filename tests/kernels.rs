@@ -310,25 +310,38 @@ fn causal_attention() {
     });
 }
 
+/// Queries of one sequence on keys and values of another.
+fn attend(
+    b: &Bench<'_>,
+    rng: &mut Rng,
+    (heads, dim): (usize, usize),
+    queries: Shape,
+    keys: usize,
+) -> (String, f64) {
+    let kv_shape = Shape::tokens(keys, 2 * heads * dim);
+    let mut g = Graph::new("");
+    let q = g.input("q", queries);
+    let kv = g.input("kv", kv_shape);
+    let y = g.cross_attention("a", q, kv, heads).expect("attention");
+    g.output("y", y);
+    let (qs, kvs) = (b.values(rng, queries), b.values(rng, kv_shape));
+    let got = &b.run(&g, &[("q", &qs), ("kv", &kvs)])[0];
+    let h = heads_of(&g);
+    let want = b
+        .rows(&qs)
+        .into_iter()
+        .zip(b.rows(&kvs))
+        .map(|(q, kv)| attention::reference(h, false, (&q, queries.channels), (&kv, kv_shape.channels)));
+    check(b, format!("{queries} x {kv_shape} heads {heads}"), got, want)
+}
+
 #[test]
 fn cross_attention() {
     each(1e-10, |b, rng| {
         let (heads, dim) = (rng.range(1, 5), 4 * rng.range(1, 20));
-        let q_shape = Shape::new(rng.range(1, 9), rng.range(1, 9), heads * dim);
-        let kv_shape = Shape::tokens(rng.range(1, 160), 2 * heads * dim);
-        let mut g = Graph::new("");
-        let q = g.input("q", q_shape);
-        let kv = g.input("kv", kv_shape);
-        let y = g.cross_attention("a", q, kv, heads).expect("attention");
-        g.output("y", y);
-        let (qs, kvs) = (b.values(rng, q_shape), b.values(rng, kv_shape));
-        let got = &b.run(&g, &[("q", &qs), ("kv", &kvs)])[0];
-        let h = heads_of(&g);
-        let want =
-            b.rows(&qs).into_iter().zip(b.rows(&kvs)).map(|(q, kv)| {
-                attention::reference(h, false, (&q, q_shape.channels), (&kv, kv_shape.channels))
-            });
-        vec![check(b, format!("{q_shape} x {kv_shape} heads {heads}"), got, want)]
+        let queries = Shape::new(rng.range(1, 9), rng.range(1, 9), heads * dim);
+        let keys = rng.range(1, 160);
+        vec![attend(b, rng, (heads, dim), queries, keys)]
     });
 }
 
@@ -337,20 +350,7 @@ fn cross_attention() {
 fn a_deep_head_over_many_keys() {
     each(1e-10, |b, rng| {
         let (dim, queries, keys) = (4 * rng.range(100, 128), rng.range(1, 9), rng.range(300, 400));
-        let (q_shape, kv_shape) = (Shape::tokens(queries, dim), Shape::tokens(keys, 2 * dim));
-        let mut g = Graph::new("");
-        let q = g.input("q", q_shape);
-        let kv = g.input("kv", kv_shape);
-        let y = g.cross_attention("a", q, kv, 1).expect("attention");
-        g.output("y", y);
-        let (qs, kvs) = (b.values(rng, q_shape), b.values(rng, kv_shape));
-        let got = &b.run(&g, &[("q", &qs), ("kv", &kvs)])[0];
-        let h = heads_of(&g);
-        let want =
-            b.rows(&qs).into_iter().zip(b.rows(&kvs)).map(|(q, kv)| {
-                attention::reference(h, false, (&q, q_shape.channels), (&kv, kv_shape.channels))
-            });
-        vec![check(b, format!("{queries} queries {keys} keys dim {dim}"), got, want)]
+        vec![attend(b, rng, (1, dim), Shape::tokens(queries, dim), keys)]
     });
 }
 

@@ -84,6 +84,14 @@ pub struct Args {
     #[arg(long, value_name = "NAME", default_value = "normal", help = scheduler_help())]
     #[arg(help_heading = "Sampling", alias = "schedule")]
     pub scheduler: Scheduler,
+    /// Share of new noise in ancestral and stochastic samplers; 0 adds none
+    #[arg(long, value_name = "F", default_value = "1", allow_hyphen_values = true)]
+    #[arg(help_heading = "Sampling")]
+    pub eta: f32,
+    /// Factor on the noise that samplers add
+    #[arg(long, value_name = "F", default_value = "1", allow_hyphen_values = true)]
+    #[arg(help_heading = "Sampling")]
+    pub s_noise: f32,
     /// How strongly the prompt steers; 1 is not at all [default: 7, the emoji model's 3.5]
     #[arg(long, value_name = "F", value_parser = value::cfg_scale, allow_hyphen_values = true)]
     #[arg(help_heading = "Sampling")]

@@ -92,6 +92,8 @@ fn request(args: &Args, seed: u64, config: &ModelConfig) -> Request {
         sag,
         sampler: args.sampling_method,
         scheduler: args.scheduler,
+        eta: args.eta,
+        s_noise: args.s_noise,
         clip_skip: args.clip_skip,
         chunk: args.chunk,
         memory: args.max_memory,

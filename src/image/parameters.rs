@@ -52,6 +52,11 @@ fn settings(request: &Request, model: &str, picture: usize) -> Vec<(&'static str
         all.push(("Batch size", request.batch.to_string()));
         all.push(("Batch pos", picture.to_string()));
     }
+    if request.sampler.adds_noise() {
+        let usual = |value: f32| value == 1.0;
+        let noise = [("Eta", request.eta), ("Sigma noise", request.s_noise)];
+        all.extend(noise.iter().filter(|(_, v)| !usual(*v)).map(|(name, v)| (*name, v.to_string())));
+    }
     // The seed is that of PyTorch's CPU generator.
     all.push(("RNG", "CPU".into()));
     if request.sag.is_on() {

@@ -50,6 +50,10 @@ pub struct Request {
     pub sampler: Sampler,
     /// Noise levels.
     pub scheduler: Scheduler,
+    /// Share of new noise in ancestral and stochastic samplers: 0 none, 1 the usual.
+    pub eta: f32,
+    /// Factor on the noise that samplers add.
+    pub s_noise: f32,
     /// Text encoder layer counted from the end, 1 the last; None is the family's habit.
     pub clip_skip: Option<usize>,
     /// What SDXL is told of the picture's size; None is the size itself.
@@ -81,6 +85,8 @@ impl Request {
             sag: Sag::default(),
             sampler: Sampler::Euler,
             scheduler: Scheduler::Normal,
+            eta: 1.0,
+            s_noise: 1.0,
             clip_skip: None,
             sizes: None,
             start: None,
@@ -120,6 +126,13 @@ impl Request {
                 .expected("0 to 1")
                 .found(self.denoise.to_string()));
         }
+        for (name, value) in [("eta", self.eta), ("noise factor", self.s_noise)] {
+            if !(0.0..=100.0).contains(&value) {
+                return Err(Error::usage(format!("the {name} is outside its range"))
+                    .expected("0 to 100")
+                    .found(value.to_string()));
+            }
+        }
         if !self.cfg.is_finite() {
             return Err(Error::usage("the CFG scale is not a number").found(self.cfg.to_string()));
         }
@@ -155,6 +168,8 @@ impl Request {
             cfg: self.cfg,
             sag: self.sag,
             seed: self.seed,
+            eta: self.eta,
+            s_noise: self.s_noise,
             chunk: self.chunk,
             memory: self.memory,
         })
@@ -182,6 +197,10 @@ pub struct Sampling {
     pub sag: Sag,
     /// Seed of the noise that samplers add.
     pub seed: u64,
+    /// Share of new noise in ancestral and stochastic samplers.
+    pub eta: f32,
+    /// Factor on the noise that samplers add.
+    pub s_noise: f32,
     /// Rows of a network call.
     pub chunk: ChunkPolicy,
     /// Device memory that weights and activations may take, bytes.

@@ -184,6 +184,8 @@ fn run(context: &Context<'_, '_>, case: &Case<'_>, scenario: &Scenario) -> Resul
         cfg: CFG,
         sag: Sag { scale, blur_sigma, ..Sag::default() },
         seed,
+        eta: 1.0,
+        s_noise: 1.0,
         chunk: scenario.chunk,
         memory: None,
     };

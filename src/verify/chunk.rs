@@ -69,6 +69,8 @@ fn sample(
         cfg: case.number("cfg")? as f32,
         sag: model::sag(case)?,
         seed: case.integer("seed")?,
+        eta: 1.0,
+        s_noise: 1.0,
         chunk,
         memory: None,
     };

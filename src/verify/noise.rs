@@ -1,11 +1,11 @@
-//! Initial noise and ancestral noise: torch's CPU generator.
+//! Initial, ancestral and Brownian noise: torch's CPU generator and torchsde's tree.
 
 use super::case::Case;
 use super::compare::{Comparison, Findings, Yardstick};
 use super::set::Set;
 use super::tensor::Tensor;
-use super::tolerance::NOISE;
-use crate::sampler::noise::{AncestralNoise, noise, noise_for};
+use super::tolerance::{BROWNIAN, NOISE};
+use crate::sampler::noise::{AncestralNoise, BrownianNoise, noise, noise_for};
 use crate::{Error, Result};
 
 /// Values at each end that are stored of a long stream.
@@ -28,8 +28,25 @@ pub(super) fn verify(set: &Set, findings: &mut Findings<'_>) -> Result<()> {
         compare(set, findings, case.name()?, &draws)?;
     }
     for case in root.list("brownian") {
-        findings.unsupported(case.name()?, "there is no Brownian noise yet");
+        brownian(set, &case, findings)?;
     }
+    Ok(())
+}
+
+/// Noise of steps between pairs of sigmas.
+fn brownian(set: &Set, case: &Case<'_>, findings: &mut Findings<'_>) -> Result<()> {
+    let (name, sigma) = (case.name()?, |key| Ok::<_, Error>(case.number(key)? as f32));
+    let mut path = BrownianNoise::new(
+        case.integer("seed")?,
+        case.shape("shape")?,
+        sigma("sigma_min")?,
+        sigma("sigma_max")?,
+    );
+    let steps = case.pairs("pairs_in_call_order").into_iter();
+    let draws: Vec<f32> =
+        steps.flat_map(|(sigma, next)| path.between(sigma as f32, next as f32).data().to_vec()).collect();
+    let found = Tensor::f32(&[draws.len()], draws);
+    findings.compare(name, found, set.tensor(name)?, Yardstick::absolute(BROWNIAN));
     Ok(())
 }
 

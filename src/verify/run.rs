@@ -115,6 +115,10 @@ impl Denoiser for Recorder<'_, '_> {
         }
         Ok(Denoised { denoised: e.result, uncond: e.uncond })
     }
+
+    fn keep_uncond(&mut self) {
+        self.guided.keep_uncond();
+    }
 }
 
 /// Holds samples against the set's, by the limit for the run's CFG scale.

@@ -11,6 +11,8 @@ const FULL_WIDTH: usize = 320;
 
 /// Absolute, for initial noise and ancestral draws.
 pub(super) const NOISE: f64 = 2e-6;
+/// Absolute, for Brownian increments, which are sums of tens of draws.
+pub(super) const BROWNIAN: f64 = 1e-5;
 /// Relative, for sigmas.
 pub(super) const SIGMAS: f64 = 2e-6;
 /// Absolute, for a degraded prediction from given attention.
