@@ -68,9 +68,12 @@ struct Tensor {
 }
 
 enum Source {
-    Mapped(Mmap),
+    /// With the file, whose length is looked at again before each read.
+    Mapped(Mmap, File),
     Embedded(&'static [u8]),
-    Synthetic { seed: u64 },
+    Synthetic {
+        seed: u64,
+    },
 }
 
 impl Checkpoint {
@@ -101,11 +104,11 @@ impl Checkpoint {
         let file = File::open(path).map_err(cannot)?;
         // SAFETY: a mapping is only sound while nobody shortens or rewrites the file, which no
         // program can rule out; this is the usual bargain for models of several GB, which would
-        // otherwise be copied whole. Every access is checked against the mapped length, the bytes
+        // otherwise be copied whole. Every read looks at the file's length first, the bytes
         // are only decoded as plain numbers, and no reference outlives the map.
         let map = unsafe { Mmap::map(&file) }.map_err(cannot)?;
         let header = safetensors::parse(&map).map_err(|e| e.file(path))?;
-        Ok(Self::from_header(path.into(), header, Source::Mapped(map)))
+        Ok(Self::from_header(path.into(), header, Source::Mapped(map, file)))
     }
 
     /// A safetensors file that is part of the program; `name` stands for it in errors.
@@ -304,7 +307,19 @@ impl Checkpoint {
     /// Appends the elements of `range` to `out`.
     fn decode(&self, tensor: &Tensor, range: Range<usize>, out: &mut Vec<f32>) -> Result<()> {
         let stored = match &self.source {
-            Source::Mapped(map) => &map[tensor.bytes.clone()],
+            Source::Mapped(map, file) => {
+                // A file that was cut short meanwhile (a download begun again) would end the
+                // program with a signal at the first page that is gone.
+                let length = file.metadata().map_or(0, |m| m.len());
+                if length < map.len() as u64 {
+                    return Err(Error::new(ErrorKind::File, "the file became shorter while it was in use")
+                        .file(&self.file)
+                        .expected(format!("{} bytes", map.len()))
+                        .found(format!("{length} bytes"))
+                        .hint("open it again when it is complete"));
+                }
+                &map[tensor.bytes.clone()]
+            }
             Source::Embedded(bytes) => &bytes[tensor.bytes.clone()],
             Source::Synthetic { seed } => {
                 synthetic::extend(out, &tensor.name, &tensor.info, *seed, range);

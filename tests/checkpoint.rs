@@ -215,3 +215,20 @@ fn unusable_manifests_are_errors() {
     let error = synthetic(&model).read_f32("a", &[1_000_000_000, 1_000_000_000]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Memory);
 }
+
+#[test]
+fn a_file_cut_short_while_open_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let header = br#"{"w":{"dtype":"F32","shape":[2048],"data_offsets":[0,8192]}}"#;
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend_from_slice(header);
+    bytes.resize(bytes.len() + 8192, 0);
+    std::fs::write(&path, &bytes).unwrap();
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    assert_eq!(checkpoint.read_f32("w", &[2048]).unwrap().len(), 2048);
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(100).unwrap();
+    let error = checkpoint.read_f32("w", &[2048]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::File);
+    assert!(error.to_string().contains("shorter"), "{error}");
+}
