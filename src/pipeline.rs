@@ -135,6 +135,10 @@ impl Model {
         cancel: &AtomicBool,
     ) -> Result<Generated> {
         request.check()?;
+        if request.memory.is_some() {
+            // What does not fit shall be known before the work begins, not after the sampling.
+            self.report(request)?;
+        }
         observe(Event::Encoding);
         let sizes = request.sizes.unwrap_or(Sizes::of(request.height, request.width));
         let encode = |prompt: &str| self.encode(prompt, request.clip_skip, sizes, cancel);

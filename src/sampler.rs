@@ -194,7 +194,9 @@ impl Drive<'_> {
             return Ok(());
         }
         let place = format!("step {} of {}, sigma {sigma}", index + 1, self.total);
-        Err(Error::new(ErrorKind::NonFinite, format!("{what} holds NaN or infinity")).at(place))
+        Err(Error::new(ErrorKind::NonFinite, format!("{what} holds NaN or infinity"))
+            .at(place)
+            .hint("lower the CFG scale and prompt weights, or use f32 (--precision f32)"))
     }
 }
 

@@ -60,7 +60,8 @@ impl Sag {
             }
             Err(Error::usage(format!("the {name} is outside its range"))
                 .expected(format!("{from} to {to}"))
-                .found(value.to_string()))
+                // Settings are f32: more digits than it has would not be what was typed.
+                .found((value as f32).to_string()))
         };
         inside("SAG scale", self.scale.into(), -2.0, 5.0)?;
         inside("SAG blur sigma", self.blur_sigma.into(), 0.0, 10.0)?;

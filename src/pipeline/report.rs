@@ -110,6 +110,13 @@ impl Model {
         };
         let budget = left_of(request.memory, text_bytes + unet_bytes)?;
         self.rehearse(request, size, budget, &mut report)?;
+        let decoding = report.all_weight_bytes() + report.decoder_arena_bytes;
+        if let Some(limit) = request.memory.filter(|limit| *limit < decoding) {
+            return Err(Error::new(ErrorKind::Memory, "decoding does not fit the memory budget")
+                .expected(format!("at most {} MiB", limit >> 20))
+                .found(format!("{} MiB of weights and activations", decoding.div_ceil(1 << 20)))
+                .hint("raise --max-memory or draw a smaller picture"));
+        }
         Ok(report)
     }
 
