@@ -57,12 +57,15 @@ pub struct Batching<'a> {
     policy: ChunkPolicy,
     budget: Option<u64>,
     graphs: HashMap<Kind, Graph>,
+    /// Rows of a call by kind and number of rows wanted: every step asks the same again, and each
+    /// answer takes several plans.
+    sizes: HashMap<(Kind, usize), usize>,
 }
 
 impl<'a> Batching<'a> {
     /// Calls by `policy`, each with an arena of at most `budget` bytes.
     pub fn new(planner: Planner<'a>, policy: ChunkPolicy, budget: Option<u64>) -> Self {
-        Self { planner, policy, budget, graphs: HashMap::new() }
+        Self { planner, policy, budget, graphs: HashMap::new(), sizes: HashMap::new() }
     }
 
     /// The calls for `rows`: what is computed, and which rows by their place in the list.
@@ -83,9 +86,15 @@ impl<'a> Batching<'a> {
             if !self.graphs.contains_key(&kind) {
                 self.graphs.insert(kind, self.planner.graph(kind)?);
             }
-            let graph = &self.graphs[&kind];
-            let plan = |rows| self.planner.plan(graph, rows);
-            let size = rows_per_call(self.policy, members.len(), self.budget, plan)?;
+            let size = match self.sizes.get(&(kind, members.len())) {
+                Some(size) => *size,
+                None => {
+                    let plan = |rows| self.plan(kind, rows);
+                    let size = rows_per_call(self.policy, members.len(), self.budget, plan)?;
+                    self.sizes.insert((kind, members.len()), size);
+                    size
+                }
+            };
             calls.extend(members.chunks(size).map(|chunk| (kind, chunk.to_vec())));
         }
         Ok(calls)

@@ -182,8 +182,12 @@ impl Model {
         };
         observe(Event::Loading { part: "UNet" });
         let weights = self.unet_weights(cancel)?;
-        let mut network =
-            UnetNetwork::new(self.unet(&weights), sampling.chunk, self.arena_budget(sampling)?, cancel);
+        let mut network = UnetNetwork::new(
+            self.unet(&weights),
+            sampling.chunk,
+            Some(report::left_of(sampling.memory, self.parts.bytes())?),
+            cancel,
+        );
         let x = sampler::initial(&sampling.noise, &start, first, self.discrete.sigma_max())?;
         let mut guided = Guided::new(&mut network, conditioning, &self.discrete, sampling.cfg, sampling.sag)?;
         let options = SampleOptions {
@@ -240,18 +244,6 @@ impl Model {
             precision: self.precision,
             device: self.engine.gpu().capabilities(),
         }
-    }
-
-    /// Bytes that the device's buffers for activations may take.
-    fn arena_budget(&self, sampling: &Sampling) -> Result<Option<u64>> {
-        let Some(limit) = sampling.memory else { return Ok(Some(DEFAULT_ARENA)) };
-        let held = self.parts.bytes();
-        limit.checked_sub(held).map(Some).ok_or_else(|| {
-            Error::new(ErrorKind::Memory, "the weights alone are over the memory budget")
-                .expected(format!("at most {} MiB", limit >> 20))
-                .found(format!("{} MiB of weights", held >> 20))
-                .hint("raise --max-memory or use f16")
-        })
     }
 
     fn upload(

@@ -1,7 +1,10 @@
 //! What network a checkpoint holds: the six described families, the embedded model, and relatives.
 
+mod common;
+
 use std::collections::BTreeMap;
 
+use common::MANIFESTS;
 use sagittal::Error;
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
 use sagittal::model::config::{
@@ -9,15 +12,6 @@ use sagittal::model::config::{
     UnetConfig, VAE, VaeConfig, Variant,
 };
 use serde_json::{Value, json};
-
-const MANIFESTS: [(&str, &str); 6] = [
-    ("tiny-sd1", include_str!("golden/manifests/tiny-sd1.json")),
-    ("tiny-sd2", include_str!("golden/manifests/tiny-sd2.json")),
-    ("tiny-sdxl", include_str!("golden/manifests/tiny-sdxl.json")),
-    ("sd15", include_str!("golden/manifests/sd15.json")),
-    ("sd21", include_str!("golden/manifests/sd21.json")),
-    ("sdxl", include_str!("golden/manifests/sdxl.json")),
-];
 
 fn manifest(name: &str) -> Manifest {
     let (_, text) = MANIFESTS.iter().find(|(n, _)| *n == name).unwrap();

@@ -7,7 +7,7 @@ mod common;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
-use common::Failures;
+use common::{Failures, MANIFESTS};
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, StorageAccess, TypeInner};
@@ -20,15 +20,6 @@ use sagittal::model::config::{ModelConfig, TextConfig};
 use sagittal::model::{unet, vae};
 use sagittal::plan::{self, Bound, Plan};
 use sagittal::{shader, text::clip};
-
-const MANIFESTS: [(&str, &str); 6] = [
-    ("tiny-sd1", include_str!("golden/manifests/tiny-sd1.json")),
-    ("tiny-sd2", include_str!("golden/manifests/tiny-sd2.json")),
-    ("tiny-sdxl", include_str!("golden/manifests/tiny-sdxl.json")),
-    ("sd15", include_str!("golden/manifests/sd15.json")),
-    ("sd21", include_str!("golden/manifests/sd21.json")),
-    ("sdxl", include_str!("golden/manifests/sdxl.json")),
-];
 
 /// What `wgpu::Limits::default()` grants, and with it every device.
 const MAX_INVOCATIONS: u32 = 256;

@@ -181,7 +181,7 @@ impl Network for Rehearsal<'_> {
 }
 
 /// What `limit` leaves for activations beside `weights` bytes of weights.
-fn left_of(limit: Option<u64>, weights: u64) -> Result<u64> {
+pub(super) fn left_of(limit: Option<u64>, weights: u64) -> Result<u64> {
     let Some(limit) = limit else { return Ok(DEFAULT_ARENA) };
     limit.checked_sub(weights).ok_or_else(|| {
         Error::new(ErrorKind::Memory, "the weights alone are over the memory budget")

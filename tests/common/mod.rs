@@ -6,6 +6,16 @@ use std::sync::OnceLock;
 use sagittal::gpu::Gpu;
 use sagittal::kernels::Precision;
 
+/// The six families by name: what a checkpoint of each holds.
+pub const MANIFESTS: [(&str, &str); 6] = [
+    ("tiny-sd1", include_str!("../golden/manifests/tiny-sd1.json")),
+    ("tiny-sd2", include_str!("../golden/manifests/tiny-sd2.json")),
+    ("tiny-sdxl", include_str!("../golden/manifests/tiny-sdxl.json")),
+    ("sd15", include_str!("../golden/manifests/sd15.json")),
+    ("sd21", include_str!("../golden/manifests/sd21.json")),
+    ("sdxl", include_str!("../golden/manifests/sdxl.json")),
+];
+
 /// The adapter under test, or None with a note when `SAGITTAL_TEST_GPU=off`. Without an adapter a
 /// test fails unless it is off: a test that runs nowhere shows nothing.
 pub fn gpu() -> Option<Gpu> {
