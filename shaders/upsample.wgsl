@@ -17,6 +17,6 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let at = i / p.a4 % p.positions;
     let half_width = (p.b4 + 1u) / 2u;
     let half_height = (p.positions / p.b4 + 1u) / 2u;
-    let line = row * half_height + at / p.b4 / 2u;
+    let line = row * half_height + (at / p.b4 + p.first_out) / 2u - p.first_in;
     y[i] = store_out(load4(x[(line * half_width + at % p.b4 / 2u) * p.a4 + quad]));
 }

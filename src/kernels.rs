@@ -91,13 +91,24 @@ impl std::fmt::Display for Variant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Buf(pub usize);
 
+/// A part of a [`Buf`], bytes. A tensor that is too large to be bound is bound in parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stretch {
+    /// Of what.
+    pub buf: Buf,
+    /// First byte, where a binding may begin.
+    pub offset: u64,
+    /// Length.
+    pub bytes: u64,
+}
+
 /// What a binding holds, in the order of the shader's binding numbers from 1 on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operand {
     /// Read by the call.
-    Read(Buf),
+    Read(Stretch),
     /// Written by the call.
-    Write(Buf),
+    Write(Stretch),
     /// A weight, read.
     Weight(WeightId),
     /// Not used in this variant.

@@ -1,13 +1,14 @@
 //! From a graph to a list of dispatches with places in memory: pure arithmetic, no GPU.
 //!
-//! [`Plan::new`] fuses ([`fuse`]), chooses kernels and their variants ([`lower`]) and lays the
-//! tensors into an arena ([`arena`]). The exact bytes and dispatches are known before anything
+//! [`Plan::new`] fuses ([`fuse`]), splits what is too large to be bound ([`split`]), chooses kernels
+//! and their variants ([`lower`]) and lays the tensors into an arena ([`arena`]). The exact bytes and dispatches are known before anything
 //! runs; [`chunk`] turns them into rows per call.
 
 pub mod arena;
 pub mod chunk;
 pub mod fuse;
 pub mod lower;
+pub mod split;
 
 use std::collections::BTreeMap;
 
@@ -156,7 +157,10 @@ impl Plan {
         };
         let bind = |o: &Operand| {
             Ok(match *o {
-                Operand::Read(b) | Operand::Write(b) => Bound::Arena(region(b.0)?),
+                Operand::Read(s) | Operand::Write(s) => {
+                    let whole = region(s.buf.0)?;
+                    Bound::Arena(Region { offset: whole.offset + s.offset, bytes: s.bytes, ..whole })
+                }
                 Operand::Weight(w) => Bound::Weight(w),
                 Operand::Unused => Bound::Unused,
             })
@@ -229,8 +233,8 @@ fn lifetimes(graph: &Graph, calls: &[Call], count: usize) -> Vec<Option<(usize, 
     };
     for (at, call) in calls.iter().enumerate() {
         for operand in &call.operands {
-            if let Operand::Read(b) | Operand::Write(b) = operand {
-                touch(b.0, at);
+            if let Operand::Read(s) | Operand::Write(s) = operand {
+                touch(s.buf.0, at);
             }
         }
     }

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::collections::HashMap;
+
 use common::{Failures, Rng};
 use sagittal::ErrorKind;
 use sagittal::checkpoint::{Checkpoint, Manifest};
@@ -104,7 +106,11 @@ fn no_buffer_grows_with_the_square_of_the_tokens() {
             let o = Options { rows: 1, precision: Precision::F32, device, guard: 0 };
             unet_plan(&c, (n, n), true, &o).expect("plan")
         });
-        for ((name, a), (_, b)) in small.tensors.iter().zip(&large.tensors) {
+        let before: HashMap<&String, u64> =
+            small.tensors.iter().map(|(name, bytes)| (name, *bytes)).collect();
+        for (name, b) in &large.tensors {
+            // Statistics in spans are there for large maps only: 16 bytes a span and group.
+            let a = before.get(name).copied().unwrap_or(4 << 10);
             failures.check(*b <= 4 * a, || format!("{family} {name}: {a} bytes at 64, {b} at 128"));
         }
         let growth = large.arena_bytes() as f64 / small.arena_bytes() as f64;

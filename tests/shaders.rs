@@ -84,7 +84,8 @@ fn variants() -> HashMap<Variant, Usage> {
     let graphs = networks().into_iter().chain([every_operation(), every_product()]);
     for (name, graph) in graphs {
         for (target, precision) in targets_and_precisions() {
-            let [one, three] = [1, 3].map(|rows| dispatched(&name, &graph, rows, target, precision));
+            let [one, three] =
+                [1, 3].map(|rows| dispatched(&name, &graph, rows, (target, 1 << 40), precision));
             // A row's result must not depend on its company.
             assert_eq!(one, three, "{name}: variants for one row and for three");
             for (variant, usage) in one {
@@ -93,7 +94,21 @@ fn variants() -> HashMap<Variant, Usage> {
             }
         }
     }
+    for (name, graph) in large() {
+        for (target, precision) in targets_and_precisions() {
+            found.extend(dispatched(&name, &graph, 1, (target, 1 << 20), precision));
+        }
+    }
     found
+}
+
+/// Networks too large for the small device that they are planned for: computed in parts.
+fn large() -> Vec<(String, Graph)> {
+    let manifest = Manifest::parse(MANIFESTS[0].1).unwrap();
+    let config = ModelConfig::infer(&Checkpoint::synthetic(&manifest, 0, Dtype::F16).unwrap()).unwrap();
+    let options = unet::Options { size: (80, 72), tokens: 77, record: false, trace: vec![] };
+    let unet = unet::build(&config.unet, &options).unwrap();
+    vec![("large unet".into(), unet), ("large decoder".into(), vae::decoder(&config.vae, 24, 31).unwrap())]
 }
 
 fn targets_and_precisions() -> [(Target, Precision); 4] {
@@ -105,11 +120,11 @@ fn dispatched(
     name: &str,
     graph: &Graph,
     rows: usize,
-    target: Target,
+    (target, max_binding): (Target, u64),
     precision: Precision,
 ) -> Vec<(Variant, Usage)> {
-    let unlimited = plan::Capabilities { target, max_binding: 1 << 40, max_buffer: 1 << 40, alignment: 256 };
-    let options = plan::Options { rows, precision, device: unlimited, guard: 0 };
+    let device = plan::Capabilities { target, max_binding, max_buffer: 1 << 40, alignment: 256 };
+    let options = plan::Options { rows, precision, device, guard: 0 };
     let plan = Plan::new(graph, &options).unwrap_or_else(|e| panic!("{name}: {e}"));
     let kind = |b: &Bound| match b {
         Bound::Weight(_) => Binding::Weight,
@@ -342,9 +357,11 @@ fn bindings_agree() {
 fn rust_params(shader: &str) -> &'static [Field] {
     match shader {
         "activate" | "add" | "concat" | "geglu" | "upsample" => elementwise::Params::FIELDS,
+        "attention_merge" => attention::MergeParams::FIELDS,
         "attention_columns" | "attention_lanes" | "attention_tile" => attention::Params::FIELDS,
         "conv2d" | "matmul" => gemm::Params::FIELDS,
         "group_norm_apply" => group_norm::ApplyParams::FIELDS,
+        "group_norm_merge" => group_norm::MergeParams::FIELDS,
         "group_norm_stats" => group_norm::StatsParams::FIELDS,
         "layer_norm" => layer_norm::Params::FIELDS,
         _ => panic!("{shader} has no parameters in this table: add them"),

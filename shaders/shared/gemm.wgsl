@@ -17,6 +17,8 @@ struct Params {
     stride: u32,
     pad: u32,
     groups_y: u32,   // row tiles are spread over y and z
+    first_in: u32,   // where x and y are parts of a map: their first lines
+    first_out: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;

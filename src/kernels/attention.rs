@@ -1,6 +1,6 @@
 //! Streaming attention: `attention_tile.wgsl` for GPUs, `attention_lanes.wgsl` for CPU drivers.
 
-use super::{Call, Const, Operand, Precision, Target, Variant, params};
+use super::{Call, Const, Operand, Precision, Target, Variant, params, spread};
 use crate::graph::{Heads, Shape};
 
 params! {
@@ -15,6 +15,15 @@ params! {
         k_offset: u32,
         v_offset: u32,
         scale: f32,
+    }
+}
+
+params! {
+    /// Parameters as `shaders/attention_merge.wgsl` reads them.
+    pub struct MergeParams {
+        total: u32,
+        width: u32,
+        dim4: u32,
     }
 }
 
@@ -76,7 +85,7 @@ const LANES: u32 = 8;
 /// Mesa's CPU driver ends all loops of an invocation after 65,535 iterations in sum, and goes on
 /// with what it has. Short loops are unrolled and do not count; the rest of the distance is for
 /// what its compiler may do otherwise one day.
-const MOST_ITERATIONS: u64 = 50_000;
+pub(super) const MOST_ITERATIONS: u64 = 50_000;
 
 /// How `attention_lanes` divides its work.
 struct Lanes {
@@ -87,12 +96,12 @@ struct Lanes {
 }
 
 impl Lanes {
-    fn new(a: &Attention<'_>) -> Self {
-        let quads = (a.heads.dim / 4) as u32;
+    fn new(heads: Heads, precision: Precision) -> Self {
+        let quads = (heads.dim / 4) as u32;
         // What a lane holds grows with the depth of a head; past some 64 vectors it spills.
-        let queries = if a.heads.dim <= 64 { 4 } else { 1 };
+        let queries = if heads.dim <= 64 { 4 } else { 1 };
         // Found by trying: 32 and 20 are unrolled, 25 in f16 is not, whose loads take more code.
-        let most = match a.precision {
+        let most = match precision {
             Precision::F32 => 32,
             Precision::F16 => 16,
         };
@@ -100,13 +109,30 @@ impl Lanes {
         Self { queries, block }
     }
 
-    /// Iterations of an invocation: for four keys the depth is run through nine times, and some
-    /// short loops may or may not be unrolled.
-    fn iterations(&self, a: &Attention<'_>) -> u64 {
-        let blocks = (a.heads.dim / 4) as u64 / u64::from(self.block);
+    /// Keys that an invocation may see: for four of them the depth is run through nine times, and
+    /// some short loops may or may not be unrolled.
+    fn most_keys(&self, heads: Heads) -> u64 {
+        let blocks = (heads.dim / 4) as u64 / u64::from(self.block);
         let depth = if blocks > 1 { 9 * blocks } else { 0 };
-        (a.kv.positions() as u64).div_ceil(4) * (depth + 12)
+        4 * (MOST_ITERATIONS / (depth + 12))
     }
+}
+
+/// Keys that one dispatch may see. Beyond them the planner attends to parts of the keys, one after
+/// the other, and [`merge`]s.
+pub fn most_keys(heads: Heads, precision: Precision, target: Target) -> usize {
+    match target {
+        Target::Gpu => usize::MAX,
+        Target::Cpu => Lanes::new(heads, precision).most_keys(heads).max(most_keys_of_tiles(heads)) as usize,
+    }
+}
+
+/// The same of `attention_tile` on a CPU driver: for 16 keys the depth is run through in steps of
+/// eight quads, then each key is added to the quads of the sum.
+fn most_keys_of_tiles(heads: Heads) -> u64 {
+    let quads = heads.dim as u64 / 4;
+    let (steps, own) = (quads.div_ceil(8), quads.div_ceil(16));
+    16 * (MOST_ITERATIONS / (9 * steps + 17 * own + 33))
 }
 
 /// The dispatch of `a` on `target`; `lse` is [`Operand::Unused`] when nothing is recorded.
@@ -114,9 +140,9 @@ pub fn call(a: &Attention<'_>, target: Target, q: Operand, kv: Operand, y: Opera
     let mut consts = a.layout();
     consts.push(Const::Bool("CAUSAL", a.causal));
     consts.push(Const::Bool("RECORD", lse != Operand::Unused));
-    let lanes = Lanes::new(a);
+    let lanes = Lanes::new(a.heads, a.precision);
     let (shader, block) = match target {
-        Target::Cpu if lanes.iterations(a) <= MOST_ITERATIONS => {
+        Target::Cpu if a.kv.positions() as u64 <= lanes.most_keys(a.heads) => {
             consts.extend([
                 Const::U32("QUERIES", lanes.queries),
                 Const::U32("LANES", LANES),
@@ -134,6 +160,29 @@ pub fn call(a: &Attention<'_>, target: Target, q: Operand, kv: Operand, y: Opera
         groups: [params.queries.div_ceil(block), params.heads, a.rows as u32],
         path: a.path.to_owned(),
         flops: 2 * a.score_flops(),
+    }
+}
+
+/// Attention over all keys from that over two parts of them. `a` and `b` are results in f32 with
+/// their log-sum-exp; so are `y` and `lse`, which is [`Operand::Unused`] when nothing is recorded.
+pub fn merge(of: &Attention<'_>, a: [Operand; 2], b: [Operand; 2], y: Operand, lse: Operand) -> Call {
+    let dim4 = (of.heads.dim / 4) as u32;
+    let total = (of.rows * of.q.positions() * of.heads.heads) as u32 * dim4;
+    let [x, y_groups] = spread(total.div_ceil(64));
+    let params = MergeParams { total, width: x * 64, dim4 };
+    Call {
+        variant: Variant {
+            shader: "attention_merge",
+            consts: vec![Const::Bool("RECORD", lse != Operand::Unused)],
+            core: None,
+            precision: of.precision,
+            out_f32: of.out_f32,
+        },
+        params: bytemuck::bytes_of(&params).to_vec(),
+        operands: vec![a[0], a[1], b[0], b[1], y, lse],
+        groups: [x, y_groups, 1],
+        path: of.path.to_owned(),
+        flops: 16 * u64::from(total),
     }
 }
 

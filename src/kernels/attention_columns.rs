@@ -1,8 +1,14 @@
 //! SAG's record of self-attention: `attention_columns.wgsl`.
 
-use super::attention::{Attention, probabilities};
-use super::{Call, Operand, Variant};
+use super::attention::{Attention, MOST_ITERATIONS, probabilities};
+use super::{Call, Operand, Target, Variant};
 use crate::graph::Heads;
+
+/// Whether one dispatch can record the attention of `tokens`.
+pub fn fits(heads: Heads, tokens: usize, target: Target) -> bool {
+    let pairs = (tokens * heads.heads) as u64;
+    target == Target::Gpu || pairs.div_ceil(64) * (heads.dim as u64 / 4 + 1) <= MOST_ITERATIONS
+}
 
 /// The dispatch that sums, for each key, the attention it receives. `a` describes the recorded
 /// self-attention (merged), `lse` is what that attention wrote.

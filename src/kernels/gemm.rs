@@ -1,5 +1,7 @@
 //! Linear layers and 3×3 convolutions: `matmul.wgsl` and `conv2d.wgsl` over one of two cores.
 
+use std::ops::Range;
+
 use super::{
     Call, Const, Operand, Precision, Target, Variant, activation_code, activation_reference, params, spread,
 };
@@ -18,6 +20,8 @@ params! {
         stride: u32,
         pad: u32,
         groups_y: u32,
+        first_in: u32,
+        first_out: u32,
     }
 }
 
@@ -45,6 +49,16 @@ pub struct Window {
     pub upsample: bool,
 }
 
+impl Window {
+    /// The lines of a stored input of `height` lines that the `output` lines are made of.
+    pub fn lines(&self, output: &Range<usize>, height: usize) -> Range<usize> {
+        let zoom = if self.upsample { 2 } else { 1 };
+        let first = (output.start * self.stride).saturating_sub(self.pad);
+        let last = ((output.end - 1) * self.stride + 2).saturating_sub(self.pad);
+        first / zoom..(last / zoom + 1).min(height)
+    }
+}
+
 /// Everything about one product.
 #[derive(Debug, Clone, Copy)]
 pub struct Gemm<'a> {
@@ -58,6 +72,9 @@ pub struct Gemm<'a> {
     pub output: Shape,
     /// None for linear layers.
     pub window: Option<Window>,
+    /// Where `x` and `y` are parts of larger maps: the first line of each. `input` is then still
+    /// the whole map, `output` the part.
+    pub first_lines: [usize; 2],
     /// The input.
     pub x: Operand,
     /// The weight.
@@ -134,6 +151,8 @@ pub fn call(g: &Gemm<'_>, target: Target) -> Call {
         stride: window.stride as u32,
         pad: window.pad as u32,
         groups_y,
+        first_in: g.first_lines[0] as u32,
+        first_out: g.first_lines[1] as u32,
     };
     let taps = if g.window.is_some() { 9 } else { 1 };
     let e = &g.epilogue;

@@ -1,7 +1,8 @@
-//! Group normalisation: `group_norm_stats.wgsl`, then `group_norm_apply.wgsl`.
+//! Group normalisation: `group_norm_stats.wgsl`, for large maps `group_norm_merge.wgsl`, then
+//! `group_norm_apply.wgsl`.
 
 use super::{
-    Call, Const, Operand, Precision, Variant, activation_code, activation_reference, params, spread,
+    Call, Const, Operand, Precision, Target, Variant, activation_code, activation_reference, params, spread,
 };
 use crate::graph::{Activation, Shape};
 
@@ -12,6 +13,18 @@ params! {
         c4: u32,
         group_size: u32,
         groups: u32,
+        span: u32,
+        first_span: u32,
+        spans: u32,
+        eps: f32,
+    }
+}
+
+params! {
+    /// Parameters as `shaders/group_norm_merge.wgsl` reads them.
+    pub struct MergeParams {
+        groups: u32,
+        spans: u32,
         eps: f32,
     }
 }
@@ -29,15 +42,16 @@ params! {
     }
 }
 
-/// Everything about one normalisation.
+/// Everything about one normalisation but its map, which may come in parts: statistics of each
+/// part, their merger unless a row is a single span, then each part is normalised.
 #[derive(Debug, Clone, Copy)]
 pub struct GroupNorm<'a> {
     /// The layer's path.
     pub path: &'a str,
     /// Number of rows.
     pub rows: usize,
-    /// Shape of a row.
-    pub shape: Shape,
+    /// Channels of all groups.
+    pub channels: usize,
     /// Number of groups.
     pub groups: usize,
     /// Added to the variance.
@@ -52,51 +66,110 @@ pub struct GroupNorm<'a> {
     pub out_f32: bool,
 }
 
-/// Bytes of the statistics: a mean and a factor for each row and group.
-pub fn stats_bytes(rows: usize, groups: usize) -> u64 {
-    (rows * groups * 8) as u64
+/// Positions that a workgroup sums: on a GPU few, so that many workgroups share a map; on a CPU
+/// driver, where two dozen keep all cores busy, few barriers matter more.
+fn span(target: Target) -> usize {
+    match target {
+        Target::Gpu => 1024,
+        Target::Cpu => 4096,
+    }
 }
 
-/// The two dispatches: `x` is read, `stats` (see [`stats_bytes`]) written and read, `y` written.
-/// Operands: `x` and `stats` for reading, then for writing.
-pub fn calls(n: &GroupNorm<'_>, x: Operand, stats: [Operand; 2], y: Operand) -> [Call; 2] {
-    let c4 = n.shape.quads() as u32;
-    let positions = n.shape.positions() as u32;
-    let group_size = (n.shape.channels / n.groups) as u32;
-    let groups = n.groups as u32;
-    let [read_stats, write_stats] = stats;
-    let first = StatsParams { positions, c4, group_size, groups, eps: n.eps };
-    // Small maps keep their parallelism; large ones share what is fetched for a quad.
-    let span = if positions >= 256 { 8 } else { 2 };
-    let spans = positions.div_ceil(span);
-    let total = n.rows as u32 * spans * c4;
-    let [x_groups, y_groups] = spread(total.div_ceil(64));
-    let second = ApplyParams { total, c4, positions, spans, group_size, groups, width: x_groups * 64 };
-    let variant =
-        |shader, consts, out_f32| Variant { shader, consts, core: None, precision: n.precision, out_f32 };
-    let work = n.rows as u64 * (n.shape.positions() * n.shape.channels) as u64;
-    [
+/// Spans of a part of a row with `positions`.
+pub fn spans(positions: usize, target: Target) -> usize {
+    positions.div_ceil(span(target))
+}
+
+impl GroupNorm<'_> {
+    /// Bytes of the statistics of `spans` spans of a row.
+    pub fn span_bytes(&self, spans: usize) -> u64 {
+        (self.rows * spans * self.groups * 16) as u64
+    }
+
+    /// Bytes of the merged statistics: a mean and a factor for each row and group.
+    pub fn stats_bytes(&self) -> u64 {
+        (self.rows * self.groups * 8) as u64
+    }
+
+    /// Statistics of the part `x` of `positions` positions a row, whose first span is number
+    /// `first` of `spans`. `stats` holds [`span_bytes`](Self::span_bytes), with one span
+    /// [`stats_bytes`](Self::stats_bytes).
+    pub fn stats(
+        &self,
+        target: Target,
+        (positions, first, spans): (usize, usize, usize),
+        x: Operand,
+        stats: Operand,
+    ) -> Call {
+        let params = StatsParams {
+            positions: positions as u32,
+            c4: self.channels.div_ceil(4) as u32,
+            group_size: (self.channels / self.groups) as u32,
+            groups: self.groups as u32,
+            span: span(target) as u32,
+            first_span: first as u32,
+            spans: spans as u32,
+            eps: self.eps,
+        };
         Call {
-            variant: variant("group_norm_stats", vec![], false),
-            params: bytemuck::bytes_of(&first).to_vec(),
-            operands: vec![x, write_stats],
-            groups: [groups, n.rows as u32, 1],
-            path: n.path.to_owned(),
-            flops: 4 * work,
-        },
+            variant: self.variant("group_norm_stats", vec![Const::Bool("WHOLE", spans == 1)], false),
+            params: bytemuck::bytes_of(&params).to_vec(),
+            operands: vec![x, stats],
+            groups: [self.groups as u32, self::spans(positions, target) as u32, self.rows as u32],
+            path: self.path.to_owned(),
+            flops: self.work(positions),
+        }
+    }
+
+    /// The statistics of rows from those of their `spans`.
+    pub fn merge(&self, spans: usize, parts: Operand, stats: Operand) -> Call {
+        let params = MergeParams { groups: self.groups as u32, spans: spans as u32, eps: self.eps };
         Call {
-            variant: variant(
-                "group_norm_apply",
-                vec![Const::U32("ACTIVATION", activation_code(n.activation)), Const::U32("SPAN", span)],
-                n.out_f32,
-            ),
-            params: bytemuck::bytes_of(&second).to_vec(),
-            operands: vec![n.gamma_beta[0], n.gamma_beta[1], x, read_stats, y],
+            variant: self.variant("group_norm_merge", vec![], false),
+            params: bytemuck::bytes_of(&params).to_vec(),
+            operands: vec![parts, stats],
+            groups: [self.groups as u32, self.rows as u32, 1],
+            path: self.path.to_owned(),
+            flops: self.work(spans),
+        }
+    }
+
+    /// Normalises the part `x` of shape `part` into `y`.
+    pub fn apply(&self, part: Shape, x: Operand, stats: Operand, y: Operand) -> Call {
+        let (c4, positions) = (part.quads() as u32, part.positions() as u32);
+        // Small maps keep their parallelism; large ones share what is fetched for a quad.
+        let span = if positions >= 256 { 8 } else { 2 };
+        let spans = positions.div_ceil(span);
+        let total = self.rows as u32 * spans * c4;
+        let [x_groups, y_groups] = spread(total.div_ceil(64));
+        let params = ApplyParams {
+            total,
+            c4,
+            positions,
+            spans,
+            group_size: (self.channels / self.groups) as u32,
+            groups: self.groups as u32,
+            width: x_groups * 64,
+        };
+        let consts =
+            vec![Const::U32("ACTIVATION", activation_code(self.activation)), Const::U32("SPAN", span)];
+        Call {
+            variant: self.variant("group_norm_apply", consts, self.out_f32),
+            params: bytemuck::bytes_of(&params).to_vec(),
+            operands: vec![self.gamma_beta[0], self.gamma_beta[1], x, stats, y],
             groups: [x_groups, y_groups, 1],
-            path: n.path.to_owned(),
-            flops: 4 * work,
-        },
-    ]
+            path: self.path.to_owned(),
+            flops: self.work(part.positions()),
+        }
+    }
+
+    fn variant(&self, shader: &'static str, consts: Vec<Const>, out_f32: bool) -> Variant {
+        Variant { shader, consts, core: None, precision: self.precision, out_f32 }
+    }
+
+    fn work(&self, positions: usize) -> u64 {
+        4 * (self.rows * positions * self.channels) as u64
+    }
 }
 
 /// The same in f64 for one row: `x` `[position, channel]`.

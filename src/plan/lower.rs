@@ -1,143 +1,331 @@
 //! From fused nodes to kernel calls.
 
+mod parts;
+
+use std::ops::Range;
+
+use super::Options;
 use super::fuse::Fused;
-use super::{Options, tensor_bytes};
-use crate::graph::{Graph, Op, Store, Tensor};
+use super::split::Split;
+use crate::graph::{Graph, Heads, Op, Shape, Store, Tensor};
 use crate::kernels::attention::{self, Attention};
 use crate::kernels::elementwise::Elementwise;
 use crate::kernels::gemm::{self, Epilogue, Gemm, Window};
 use crate::kernels::group_norm::{self, GroupNorm};
 use crate::kernels::layer_norm::{self, LayerNorm};
-use crate::kernels::{Buf, Call, Operand, attention_columns};
+use crate::kernels::{Call, Operand, Precision, Target, attention_columns};
 use crate::{Error, Result};
+use parts::Parts;
 
-/// Calls, and the name and bytes of every buffer: the graph's tensors first, then temporaries.
+/// Calls, and the name and bytes of every buffer: the graph's tensors first, then further pieces
+/// of split tensors and temporaries.
 pub struct Lowered {
     /// In order.
     pub calls: Vec<Call>,
-    /// By [`Buf`] number.
+    /// By [`Buf`](crate::kernels::Buf) number.
     pub sizes: Vec<(String, u64)>,
 }
 
 /// Chooses kernels and variants for `nodes`.
+///
+/// # Errors
+/// [`ErrorKind::Memory`](crate::ErrorKind::Memory) naming the layer that cannot be split far enough.
 pub fn lower(graph: &Graph, nodes: &[Fused], options: &Options) -> Result<Lowered> {
-    let sizes = (0..graph.tensor_count())
-        .map(|t| {
-            let info = graph.info(Tensor(t));
-            (info.path.clone(), tensor_bytes(info, options.rows, options.precision))
-        })
-        .collect();
-    let mut lowering = Lowering { graph, options, out: Lowered { calls: Vec::new(), sizes } };
+    let parts = Parts::new(graph, options, Split::new(graph, nodes, options));
+    let mut lowering = Lowering {
+        graph,
+        rows: options.rows,
+        precision: options.precision,
+        target: options.device.target,
+        parts,
+        calls: Vec::new(),
+    };
     for node in nodes {
         lowering.node(node)?;
     }
-    Ok(lowering.out)
+    Ok(Lowered { calls: lowering.calls, sizes: lowering.parts.sizes })
 }
 
 struct Lowering<'a> {
     graph: &'a Graph,
-    options: &'a Options,
-    out: Lowered,
-}
-
-fn read(t: Tensor) -> Operand {
-    Operand::Read(Buf(t.0))
-}
-
-fn write(t: Tensor) -> Operand {
-    Operand::Write(Buf(t.0))
+    rows: usize,
+    precision: Precision,
+    target: Target,
+    parts: Parts<'a>,
+    calls: Vec<Call>,
 }
 
 impl Lowering<'_> {
     fn node(&mut self, n: &Fused) -> Result<()> {
-        let (rows, precision, target) =
-            (self.options.rows, self.options.precision, self.options.device.target);
-        let path = &n.path;
-        let y = n.outputs[0];
-        let x = n.inputs[0];
-        let shape = self.graph.shape(x);
-        let output = self.graph.shape(y);
-        let out_f32 = self.graph.info(y).store == Store::F32;
         if n.inputs.iter().any(|t| self.graph.info(*t).store == Store::F32) {
-            return Err(Error::internal(format!("{path} reads a result that is stored for the way out")));
+            return Err(Error::internal(format!("{} reads a result that is stored for the way out", n.path)));
         }
-        let each = Elementwise { path, rows, output, precision, out_f32 };
         match n.op {
-            Op::Linear { weight, bias } => {
-                let bias = bias.map_or(Operand::Unused, Operand::Weight);
-                self.gemm(n, None, Operand::Weight(weight), bias);
-            }
             Op::Conv3x3 { weight, bias, stride, pad } => {
                 let window = Window { stride, pad, upsample: n.upsample.is_some() };
-                self.gemm(n, Some(window), Operand::Weight(weight), Operand::Weight(bias));
+                let (weight, bias) = (Operand::Weight(weight), Operand::Weight(bias));
+                for lines in self.parts.windows(n, &window)? {
+                    let from = self.reach(n, &window, &lines)?;
+                    let call = self.gemm(n, Some((window, from)), &lines, weight, bias)?;
+                    self.calls.push(call);
+                }
+            }
+            Op::Upsample2x => {
+                let window = Window { stride: 1, pad: 0, upsample: true };
+                for lines in self.parts.windows(n, &window)? {
+                    let (x, first) = self.reach(n, &window, &lines)?;
+                    let y = self.parts.write(n.outputs[0], &lines)?;
+                    self.calls.push(self.each(n, &lines).upsample([first, lines.start], x, y));
+                }
             }
             Op::GroupNorm { gamma, beta, groups, eps } => {
-                let gamma_beta = [Operand::Weight(gamma), Operand::Weight(beta)];
-                let activation = n.activation;
-                let norm =
-                    GroupNorm { path, rows, shape, groups, eps, activation, gamma_beta, precision, out_f32 };
-                let stats = self.temporary(format!("{path}.stats"), group_norm::stats_bytes(rows, groups));
-                let stats = [Operand::Read(stats), Operand::Write(stats)];
-                self.out.calls.extend(group_norm::calls(&norm, read(x), stats, write(y)));
+                let norm = GroupNorm {
+                    path: &n.path,
+                    rows: self.rows,
+                    channels: self.graph.shape(n.inputs[0]).channels,
+                    groups,
+                    eps,
+                    activation: n.activation,
+                    gamma_beta: [Operand::Weight(gamma), Operand::Weight(beta)],
+                    precision: self.precision,
+                    out_f32: self.out_f32(n),
+                };
+                self.group_norm(n, &norm)?;
             }
-            Op::LayerNorm { gamma, beta, eps } => {
-                let gamma_beta = [Operand::Weight(gamma), Operand::Weight(beta)];
-                let norm = LayerNorm { path, rows, shape, eps, gamma_beta, precision, out_f32 };
-                self.out.calls.push(layer_norm::call(&norm, target, read(x), write(y)));
+            Op::Attention { heads, causal } => self.attention(n, heads, causal)?,
+            Op::AttentionColumns { heads } => self.attention_columns(n, heads)?,
+            _ => {
+                for lines in self.parts.of(n) {
+                    let call = self.pointwise(n, &lines)?;
+                    self.calls.push(call);
+                }
             }
-            Op::Attention { heads, causal } => {
-                let kv = n.inputs[1];
-                let merged = x == kv;
-                let (q, kv_shape) = (shape, self.graph.shape(kv));
-                let a = Attention { path, rows, heads, q, kv: kv_shape, merged, causal, precision, out_f32 };
-                let lse = n.outputs.get(1).map_or(Operand::Unused, |t| write(*t));
-                self.out.calls.push(attention::call(&a, target, read(x), read(kv), write(y), lse));
-            }
-            Op::AttentionColumns { heads } => {
-                let (q, kv, merged, causal) = (shape, shape, true, false);
-                let a = Attention { path, rows, heads, q, kv, merged, causal, precision, out_f32 };
-                self.out.calls.push(attention_columns::call(&a, read(x), read(n.inputs[1]), write(y)));
-            }
-            Op::Activate(f) => self.out.calls.push(each.activate(Some(f), read(x), write(y))),
-            Op::Copy => self.out.calls.push(each.activate(None, read(x), write(y))),
-            Op::Geglu => self.out.calls.push(each.geglu(read(x), write(y))),
-            Op::Add => self.out.calls.push(each.add(false, read(x), read(n.inputs[1]), write(y))),
-            Op::AddVector => self.out.calls.push(each.add(true, read(x), read(n.inputs[1]), write(y))),
-            Op::Concat => {
-                let call = each.concat(shape.quads(), read(x), read(n.inputs[1]), write(y));
-                self.out.calls.push(call);
-            }
-            Op::Upsample2x => self.out.calls.push(each.upsample(read(x), write(y))),
         }
         Ok(())
     }
 
-    fn gemm(&mut self, n: &Fused, window: Option<Window>, w: Operand, bias: Operand) {
-        let (x, y) = (n.inputs[0], n.outputs[0]);
-        let epilogue = Epilogue {
-            bias,
-            vector: n.vector.map_or(Operand::Unused, read),
-            activation: n.activation,
-            residual: n.residual.map_or(Operand::Unused, read),
+    /// What reads and writes the same positions.
+    fn pointwise(&self, n: &Fused, lines: &Range<usize>) -> Result<Call> {
+        let x = self.parts.read(n.inputs[0], lines)?;
+        let y = self.parts.write(n.outputs[0], lines)?;
+        let each = self.each(n, lines);
+        let other = || self.parts.read(n.inputs[1], lines);
+        Ok(match n.op {
+            Op::Linear { weight, bias } => {
+                let bias = bias.map_or(Operand::Unused, Operand::Weight);
+                self.gemm(n, None, lines, Operand::Weight(weight), bias)?
+            }
+            Op::LayerNorm { gamma, beta, eps } => {
+                let norm = LayerNorm {
+                    path: &n.path,
+                    rows: self.rows,
+                    shape: self.part(n.inputs[0], lines),
+                    eps,
+                    gamma_beta: [Operand::Weight(gamma), Operand::Weight(beta)],
+                    precision: self.precision,
+                    out_f32: self.out_f32(n),
+                };
+                layer_norm::call(&norm, self.target, x, y)
+            }
+            Op::Activate(f) => each.activate(Some(f), x, y),
+            Op::Copy => each.activate(None, x, y),
+            Op::Geglu => each.geglu(x, y),
+            Op::Add => each.add(false, x, other()?, y),
+            Op::AddVector => each.add(true, x, self.parts.whole(n.inputs[1])?, y),
+            Op::Concat => each.concat(self.graph.shape(n.inputs[0]).quads(), x, other()?, y),
+            _ => return Err(Error::internal(format!("{} is not done position by position", n.path))),
+        })
+    }
+
+    /// The product of `n` for `lines` of its result; a window comes with the lines that it reads
+    /// and the first of them.
+    fn gemm(
+        &self,
+        n: &Fused,
+        window: Option<(Window, (Operand, usize))>,
+        lines: &Range<usize>,
+        w: Operand,
+        bias: Operand,
+    ) -> Result<Call> {
+        let read = |t: Option<Tensor>| t.map_or(Ok(Operand::Unused), |t| self.parts.read(t, lines));
+        let (x, first, input) = match window {
+            Some((_, (x, first))) => (x, first, self.graph.shape(n.upsample.unwrap_or(n.inputs[0]))),
+            None => (self.parts.read(n.inputs[0], lines)?, lines.start, self.part(n.inputs[0], lines)),
         };
         let g = Gemm {
             path: &n.path,
-            rows: self.options.rows,
-            input: self.graph.shape(n.upsample.unwrap_or(x)),
-            output: self.graph.shape(y),
-            window,
-            x: read(x),
+            rows: self.rows,
+            input,
+            output: self.part(n.outputs[0], lines),
+            window: window.map(|(w, _)| w),
+            first_lines: [first, lines.start],
+            x,
             w,
-            y: write(y),
-            epilogue,
-            precision: self.options.precision,
-            out_f32: self.graph.info(y).store == Store::F32,
+            y: self.parts.write(n.outputs[0], lines)?,
+            epilogue: Epilogue {
+                bias,
+                vector: n.vector.map_or(Ok(Operand::Unused), |t| self.parts.whole(t))?,
+                activation: n.activation,
+                residual: read(n.residual)?,
+            },
+            precision: self.precision,
+            out_f32: self.out_f32(n),
         };
-        self.out.calls.push(gemm::call(&g, self.options.device.target));
+        Ok(gemm::call(&g, self.target))
     }
 
-    fn temporary(&mut self, name: String, bytes: u64) -> Buf {
-        self.out.sizes.push((name, bytes));
-        Buf(self.out.sizes.len() - 1)
+    fn group_norm(&mut self, n: &Fused, norm: &GroupNorm<'_>) -> Result<()> {
+        let (x, y) = (n.inputs[0], n.outputs[0]);
+        let parts = self.parts.of(n);
+        let positions = |lines: &Range<usize>| self.part(x, lines).positions();
+        let spans = |lines: &Range<usize>| group_norm::spans(positions(lines), self.target);
+        let total: usize = parts.iter().map(spans).sum();
+        let stats = self.parts.temporary(format!("{}.stats", n.path), norm.stats_bytes());
+        let of_spans = match total {
+            1 => stats,
+            _ => self.parts.temporary(format!("{}.spans", n.path), norm.span_bytes(total)),
+        };
+        let mut first = 0;
+        for lines in &parts {
+            let of = (self.part(x, lines).positions(), first, total);
+            let x = self.parts.read(x, lines)?;
+            self.calls.push(norm.stats(self.target, of, x, Operand::Write(of_spans)));
+            first += group_norm::spans(of.0, self.target);
+        }
+        if total > 1 {
+            self.calls.push(norm.merge(total, Operand::Read(of_spans), Operand::Write(stats)));
+        }
+        for lines in &parts {
+            let (from, to) = (self.parts.read(x, lines)?, self.parts.write(y, lines)?);
+            self.calls.push(norm.apply(self.part(x, lines), from, Operand::Read(stats), to));
+        }
+        Ok(())
+    }
+
+    /// Queries by the lines of their map, each on all pieces of the keys.
+    fn attention(&mut self, n: &Fused, heads: Heads, causal: bool) -> Result<()> {
+        let (q, kv, y) = (n.inputs[0], n.inputs[1], n.outputs[0]);
+        let keys = self.parts.pieces(kv);
+        let longest = keys.iter().map(|k| self.part(kv, k).positions()).max().unwrap_or(0);
+        if longest > attention::most_keys(heads, self.precision, self.target) || causal && keys.len() > 1 {
+            return Err(parts::too_large(&n.path, format!("attention over {longest} keys in one part")));
+        }
+        for lines in self.parts.of(n) {
+            let lse = n.outputs.get(1).map_or(Ok(Operand::Unused), |t| self.parts.write(*t, &lines))?;
+            let whole = Attention {
+                path: &n.path,
+                rows: self.rows,
+                heads,
+                q: self.part(q, &lines),
+                kv: self.graph.shape(kv),
+                merged: q == kv,
+                causal,
+                precision: self.precision,
+                out_f32: self.out_f32(n),
+            };
+            let from = self.parts.read(q, &lines)?;
+            let to = self.parts.write(y, &lines)?;
+            let mut before: Option<[Operand; 2]> = None;
+            for (i, key_lines) in keys.iter().enumerate() {
+                let last = i + 1 == keys.len();
+                let a = Attention {
+                    kv: self.part(kv, key_lines),
+                    merged: q == kv && lines == *key_lines,
+                    out_f32: whole.out_f32 || keys.len() > 1,
+                    ..whole
+                };
+                let at = self.parts.read(kv, key_lines)?;
+                let (o, l) = if keys.len() == 1 { ([to; 2], [lse; 2]) } else { self.partial(&whole) };
+                self.calls.push(attention::call(&a, self.target, from, at, o[1], l[1]));
+                before = match before {
+                    None => Some([o[0], l[0]]),
+                    Some(before) => {
+                        let (to, lse) = if last { ([to; 2], [lse; 2]) } else { self.partial(&whole) };
+                        let merged = Attention { out_f32: whole.out_f32 || !last, ..whole };
+                        self.calls.push(attention::merge(&merged, before, [o[0], l[0]], to[1], lse[1]));
+                        Some([to[0], lse[0]])
+                    }
+                };
+            }
+        }
+        Ok(())
+    }
+
+    /// Room for the result and log-sum-exp of attention over some of the keys: each to be read,
+    /// then to be written.
+    fn partial(&mut self, a: &Attention<'_>) -> ([Operand; 2], [Operand; 2]) {
+        let queries = (a.q.positions() * a.heads.heads) as u64;
+        let mut room = |what: &str, bytes: u64| {
+            let stretch = self.parts.temporary(format!("{}.{what}", a.path), bytes);
+            [Operand::Read(stretch), Operand::Write(stretch)]
+        };
+        (room("of_keys", queries * a.heads.dim as u64 * 4), room("of_keys.lse", queries * 4))
+    }
+
+    fn attention_columns(&mut self, n: &Fused, heads: Heads) -> Result<()> {
+        let (qkv, lse, y) = (n.inputs[0], n.inputs[1], n.outputs[0]);
+        let shape = self.graph.shape(qkv);
+        let fits = attention_columns::fits(heads, shape.positions(), self.target);
+        if !fits || self.parts.pieces(qkv).len() > 1 {
+            return Err(parts::too_large(&n.path, format!("a record of {} tokens", shape.positions())));
+        }
+        let (rows, precision, path) = (self.rows, self.precision, &n.path);
+        let (q, kv, merged, causal, out_f32) = (shape, shape, true, false, true);
+        let a = Attention { path, rows, heads, q, kv, merged, causal, precision, out_f32 };
+        let lines = 0..shape.height;
+        let (qkv, lse) = (self.parts.read(qkv, &lines)?, self.parts.whole(lse)?);
+        let columns = self.parts.write_whole(y)?;
+        self.calls.push(attention_columns::call(&a, qkv, lse, columns));
+        Ok(())
+    }
+
+    /// Where the lines of the input stand that `window` needs for `lines` of the result, and the
+    /// first line there: in one piece, or gathered from several.
+    fn reach(&mut self, n: &Fused, window: &Window, lines: &Range<usize>) -> Result<(Operand, usize)> {
+        let x = n.inputs[0];
+        let want = window.lines(lines, self.graph.shape(x).height);
+        if let Some(piece) = self.parts.piece_around(x, &want) {
+            return Ok((self.parts.read(x, &piece)?, piece.start));
+        }
+        let want = self.parts.widened(x, &want);
+        let line = self.parts.line_bytes(x);
+        let room = self.parts.temporary(format!("{}.lines", n.path), want.len() as u64 * line);
+        for piece in self.parts.pieces(x) {
+            let common = piece.start.max(want.start)..piece.end.min(want.end);
+            if common.is_empty() {
+                continue;
+            }
+            let to =
+                parts::within(room, (common.start - want.start) as u64 * line, common.len() as u64 * line);
+            let copy = Elementwise {
+                path: &n.path,
+                rows: self.rows,
+                output: self.part(x, &common),
+                precision: self.precision,
+                out_f32: false,
+            };
+            let from = self.parts.read(x, &common)?;
+            self.calls.push(copy.activate(None, from, Operand::Write(to)));
+        }
+        Ok((Operand::Read(room), want.start))
+    }
+
+    fn each<'n>(&self, n: &'n Fused, lines: &Range<usize>) -> Elementwise<'n> {
+        Elementwise {
+            path: &n.path,
+            rows: self.rows,
+            output: self.part(n.outputs[0], lines),
+            precision: self.precision,
+            out_f32: self.out_f32(n),
+        }
+    }
+
+    fn out_f32(&self, n: &Fused) -> bool {
+        self.graph.info(n.outputs[0]).store == Store::F32
+    }
+
+    /// The shape of `lines` of `t`.
+    fn part(&self, t: Tensor, lines: &Range<usize>) -> Shape {
+        Shape { height: lines.len(), ..self.graph.shape(t) }
     }
 }
