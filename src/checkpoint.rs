@@ -207,6 +207,17 @@ impl Checkpoint {
         Ok(out)
     }
 
+    /// The bytes of a tensor as the file holds them, little-endian and at any alignment, and their
+    /// dtype. No bytes if there are none, for weights made by formula.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Model`] if the tensor is missing or has another shape than `expected_shape`;
+    /// the values are not looked at.
+    pub fn raw(&self, name: &str, expected_shape: &[usize]) -> Result<(Dtype, Option<&[u8]>)> {
+        let tensor = self.look(name, expected_shape)?;
+        Ok((tensor.info.dtype, self.stored(tensor)?))
+    }
+
     /// Some rows of a matrix `[rows, columns]` as `f32`, one after the other; the rest is not
     /// decoded. For token embeddings, of which a prompt needs 77 rows of 49,408.
     ///
@@ -304,9 +315,9 @@ impl Checkpoint {
         Ok(out)
     }
 
-    /// Appends the elements of `range` to `out`.
-    fn decode(&self, tensor: &Tensor, range: Range<usize>, out: &mut Vec<f32>) -> Result<()> {
-        let stored = match &self.source {
+    /// The bytes of a tensor; none for weights made by formula.
+    fn stored(&self, tensor: &Tensor) -> Result<Option<&[u8]>> {
+        match &self.source {
             Source::Mapped(map, file) => {
                 // A file that was cut short meanwhile (a download begun again) would end the
                 // program with a signal at the first page that is gone.
@@ -318,13 +329,20 @@ impl Checkpoint {
                         .found(format!("{length} bytes"))
                         .hint("open it again when it is complete"));
                 }
-                &map[tensor.bytes.clone()]
+                Ok(Some(&map[tensor.bytes.clone()]))
             }
-            Source::Embedded(bytes) => &bytes[tensor.bytes.clone()],
-            Source::Synthetic { seed } => {
-                synthetic::extend(out, &tensor.name, &tensor.info, *seed, range);
-                return Ok(());
+            Source::Embedded(bytes) => Ok(Some(&bytes[tensor.bytes.clone()])),
+            Source::Synthetic { .. } => Ok(None),
+        }
+    }
+
+    /// Appends the elements of `range` to `out`.
+    fn decode(&self, tensor: &Tensor, range: Range<usize>, out: &mut Vec<f32>) -> Result<()> {
+        let Some(stored) = self.stored(tensor)? else {
+            if let Source::Synthetic { seed } = self.source {
+                synthetic::extend(out, &tensor.name, &tensor.info, seed, range);
             }
+            return Ok(());
         };
         let (start, first) = (out.len(), range.start);
         if !dtype::extend(out, tensor.info.dtype, stored, range) {

@@ -1,6 +1,7 @@
 //! The only part that dispatches: pipelines, buffers and submissions for a [`Plan`].
 
 mod pipelines;
+mod upload;
 mod weights;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -91,7 +92,7 @@ impl Engine {
         precision: Precision,
         cancel: &AtomicBool,
     ) -> Result<Weights> {
-        Weights::upload(&self.gpu, weights, source, precision, cancel)
+        Weights::upload(&self.gpu, &self.pipelines, weights, source, precision, cancel)
     }
 
     /// Memory for `plan`.
@@ -202,7 +203,7 @@ impl Engine {
             }
             let index = self.gpu.queue().submit([encoder.finish()]);
             if let Some((index, work, since)) = flying.take() {
-                self.wait(index)?;
+                wait(&self.gpu, index)?;
                 self.learn(work, since.elapsed());
             }
             // The next portion starts when this one's predecessor is done, which is now.
@@ -210,7 +211,7 @@ impl Engine {
             from = to;
         }
         if let Some((index, work, since)) = flying {
-            self.wait(index)?;
+            wait(&self.gpu, index)?;
             self.learn(work, since.elapsed());
         }
         Ok(())
@@ -226,11 +227,6 @@ impl Engine {
         let old = self.budget.load(Ordering::Relaxed) as f64;
         let new = fits.clamp(old / 2.0, old * 2.0).clamp(1e8, 1e14);
         self.budget.store(new as u64, Ordering::Relaxed);
-    }
-
-    fn wait(&self, index: wgpu::SubmissionIndex) -> Result<()> {
-        let poll = wgpu::PollType::Wait { submission_index: Some(index), timeout: None };
-        self.gpu.device().poll(poll).map(|_| ()).map_err(|e| lost().cause(e))
     }
 
     fn read(&self, prepared: &Prepared) -> Result<Vec<(String, Vec<f32>)>> {
@@ -254,7 +250,7 @@ impl Engine {
             // The receiver lives until the end of this function; a lost device may drop it earlier.
             let _ = send.send(r);
         });
-        self.wait(index)?;
+        wait(&self.gpu, index)?;
         receive.recv().map_err(|_| lost())?.map_err(|e| lost().cause(e))?;
         let view = slice.get_mapped_range().map_err(|e| lost().cause(e))?;
         let mut at = 0;
@@ -279,23 +275,27 @@ impl Engine {
 
     /// The arena's words; for tests that look for stray writes.
     pub fn arena_words(&self, prepared: &Prepared) -> Result<Vec<Vec<u32>>> {
-        use wgpu::BufferUsages as U;
-        prepared
-            .arena
-            .slabs
-            .iter()
-            .map(|slab| {
-                let copy = buffer(&self.gpu, "arena copy", slab.size(), U::MAP_READ | U::COPY_DST);
-                let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
-                encoder.copy_buffer_to_buffer(slab, 0, &copy, 0, slab.size());
-                let index = self.gpu.queue().submit([encoder.finish()]);
-                copy.slice(..).map_async(wgpu::MapMode::Read, |_| {});
-                self.wait(index)?;
-                let view = copy.slice(..).get_mapped_range().map_err(|e| lost().cause(e))?;
-                Ok(bytemuck::pod_collect_to_vec(&view[..]))
-            })
-            .collect()
+        prepared.arena.slabs.iter().map(|slab| read_buffer(&self.gpu, slab)).collect()
     }
+}
+
+/// The words of a buffer, when all that was submitted is done.
+fn read_buffer(gpu: &Gpu, from: &wgpu::Buffer) -> Result<Vec<u32>> {
+    use wgpu::BufferUsages as U;
+    let copy = buffer(gpu, "copy", from.size(), U::MAP_READ | U::COPY_DST);
+    let mut encoder = gpu.device().create_command_encoder(&Default::default());
+    encoder.copy_buffer_to_buffer(from, 0, &copy, 0, from.size());
+    let index = gpu.queue().submit([encoder.finish()]);
+    copy.slice(..).map_async(wgpu::MapMode::Read, |_| {});
+    wait(gpu, index)?;
+    let view = copy.slice(..).get_mapped_range().map_err(|e| lost().cause(e))?;
+    Ok(bytemuck::pod_collect_to_vec(&view[..]))
+}
+
+/// Waits for a submission.
+fn wait(gpu: &Gpu, index: wgpu::SubmissionIndex) -> Result<()> {
+    let poll = wgpu::PollType::Wait { submission_index: Some(index), timeout: None };
+    gpu.device().poll(poll).map(|_| ()).map_err(|e| lost().cause(e))
 }
 
 /// How far the dispatches from `from` on go with `budget`, at least one, and their work.

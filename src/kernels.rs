@@ -10,6 +10,7 @@ pub mod gemm;
 pub mod group_norm;
 pub mod layer_norm;
 mod params;
+pub mod repack;
 
 use crate::graph::{Activation, WeightId};
 pub use params::Field;

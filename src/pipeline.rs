@@ -11,13 +11,14 @@ mod request;
 
 use std::sync::atomic::AtomicBool;
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Dtype};
 use crate::engine::{Engine, Source, Weights};
 use crate::gpu::Gpu;
 use crate::graph::Graph;
 use crate::guidance::{Conditioning, Guided};
 use crate::image::preview;
 use crate::kernels::Precision;
+use crate::kernels::repack::Stored;
 use crate::latent::Latent;
 use crate::model::config::Variant;
 use crate::model::{Family, ModelConfig, Prediction};
@@ -276,5 +277,18 @@ impl Model {
 impl Source for Checkpoint {
     fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         self.read_f32(name, shape)
+    }
+
+    fn raw(&self, name: &str, shape: &[usize]) -> Result<Option<(Stored, &[u8])>> {
+        let (dtype, bytes) = self.raw(name, shape)?;
+        let stored = match dtype {
+            Dtype::F32 => Stored::F32,
+            Dtype::F16 => Stored::F16,
+            Dtype::BF16 => Stored::Bf16,
+            Dtype::F8_E4M3 => Stored::F8E4m3,
+            Dtype::F8_E5M2 => Stored::F8E5m2,
+            _ => return Ok(None),
+        };
+        Ok(bytes.map(|b| (stored, b)))
     }
 }

@@ -26,6 +26,7 @@ pub const FILES: &[(&str, &str)] = files![
     "group_norm_stats",
     "layer_norm",
     "matmul",
+    "repack",
     "upsample",
     "shared/activation",
     "shared/attention",

@@ -13,8 +13,9 @@ use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, StorageAccess, TypeInner};
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
 use sagittal::graph::{Activation, Graph, Shape, Store};
+use sagittal::kernels::repack::Stored;
 use sagittal::kernels::{
-    Field, Precision, Target, Variant, attention, elementwise, gemm, group_norm, layer_norm,
+    Field, Precision, Target, Variant, attention, elementwise, gemm, group_norm, layer_norm, repack,
 };
 use sagittal::model::config::{ModelConfig, TextConfig};
 use sagittal::model::{unet, vae};
@@ -93,6 +94,11 @@ fn variants() -> HashMap<Variant, Usage> {
                 assert!(before.is_none_or(|b| b == usage), "{variant} is used in two ways");
             }
         }
+    }
+    for (from, to) in Stored::ALL.iter().flat_map(|s| [(*s, Precision::F32), (*s, Precision::F16)]) {
+        let bindings = vec![Binding::Weight, Binding::Activation, Binding::Activation];
+        let params = std::mem::size_of::<repack::Params>();
+        found.insert(repack::variant(from, to), Usage { params, bindings });
     }
     for (name, graph) in large() {
         for (target, precision) in targets_and_precisions() {
@@ -363,6 +369,7 @@ fn rust_params(shader: &str) -> &'static [Field] {
         "group_norm_apply" => group_norm::ApplyParams::FIELDS,
         "group_norm_merge" => group_norm::MergeParams::FIELDS,
         "group_norm_stats" => group_norm::StatsParams::FIELDS,
+        "repack" => repack::Params::FIELDS,
         "layer_norm" => layer_norm::Params::FIELDS,
         _ => panic!("{shader} has no parameters in this table: add them"),
     }

@@ -4,15 +4,24 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::buffer;
+use super::pipelines::Pipelines;
+use super::upload::{Part, Place, Road};
 use crate::gpu::Gpu;
-use crate::graph::{Layout, Weight};
+use crate::graph::Weight;
 use crate::kernels::Precision;
+use crate::kernels::repack::{self, Stored};
 use crate::{Error, ErrorKind, Result};
 
 /// Where weights come from.
 pub trait Source {
-    /// The values of tensor `name`, which must have `shape`.
+    /// The values of tensor `name`, which must have `shape`; an error if one is not finite.
     fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>>;
+
+    /// The same tensor as it is stored, little-endian, for those that hold it so: it is then
+    /// converted on the device. None sends the caller to [`read`](Self::read).
+    fn raw(&self, _name: &str, _shape: &[usize]) -> Result<Option<(Stored, &[u8])>> {
+        Ok(None)
+    }
 }
 
 /// Weights on the device. They serve every graph that asks for no others.
@@ -42,6 +51,7 @@ impl Weights {
 
     pub(super) fn upload(
         gpu: &Gpu,
+        pipelines: &Pipelines,
         weights: &[Weight],
         source: &dyn Source,
         precision: Precision,
@@ -58,21 +68,53 @@ impl Weights {
                     .hint("use f16"));
             }
         }
-        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
+        let usage = wgpu::BufferUsages::STORAGE;
         let pages = gpu.checked("hold the weights", || {
             sizes.iter().map(|s| buffer(gpu, "weights", *s, usage)).collect::<Vec<_>>()
         })?;
-        for (weight, &(page, offset, _)) in weights.iter().zip(&places) {
-            if cancel.load(Ordering::Relaxed) {
-                return Err(Error::cancelled());
+        let mut road = Road::new(gpu, pipelines, weights.len())?;
+        for (number, (weight, &(page, offset, bytes))) in weights.iter().zip(&places).enumerate() {
+            let place = Place { page: &pages[page], offset, bytes };
+            let to = repack::precision_of(weight, precision);
+            let mut first = 0;
+            for (name, shape) in weight.sources.iter().zip(&weight.shapes) {
+                if cancel.load(Ordering::Relaxed) {
+                    return Err(Error::cancelled());
+                }
+                let part = Part { weight, number, first, outs: shape[0], to };
+                match source.raw(name, shape)? {
+                    Some((stored, bytes)) => road.send(&part, &place, stored, bytes)?,
+                    None => {
+                        let values = source.read(name, shape)?;
+                        road.send(&part, &place, Stored::F32, bytemuck::cast_slice(&values))?;
+                    }
+                }
+                first += shape[0];
             }
-            let bytes = packed(weight, source, precision)?;
-            gpu.checked("take a weight", || gpu.queue().write_buffer(&pages[page], offset, &bytes))?;
         }
-        // Bring the copies under way now, or they pile up in staging memory.
-        gpu.queue().submit([]);
+        let faulty = road.finish()?;
+        if let Some(weight) = faulty.into_iter().map(|number| &weights[number]).next() {
+            return Err(fault(weight, source));
+        }
         Ok(Self { pages, places: weights.iter().cloned().zip(places).collect() })
     }
+}
+
+/// Why the device would not take `weight`.
+fn fault(weight: &Weight, source: &dyn Source) -> Error {
+    let mut largest = 0.0f32;
+    for (name, shape) in weight.sources.iter().zip(&weight.shapes) {
+        match source.read(name, shape) {
+            Ok(values) => largest = values.iter().fold(largest, |a, b| a.max(b.abs())),
+            // Names the tensor and the value that is not finite.
+            Err(e) => return e,
+        }
+    }
+    Error::new(ErrorKind::Model, "a weight does not fit f16")
+        .at(weight.sources.join(" + "))
+        .expected("values up to 65504")
+        .found(largest.to_string())
+        .hint("use --precision f32")
 }
 
 /// Bytes that the weights of a graph take on the device.
@@ -85,7 +127,7 @@ fn layout(weights: &[Weight], precision: Precision, alignment: u64) -> (Vec<u64>
     let mut sizes: Vec<u64> = Vec::new();
     let mut places = Vec::with_capacity(weights.len());
     for w in weights {
-        let bytes = w.device_len() as u64 * stored(w, precision).bytes();
+        let bytes = w.device_len() as u64 * repack::precision_of(w, precision).bytes();
         let room = bytes.next_multiple_of(alignment);
         if sizes.last().is_none_or(|size| size + room > PAGE) {
             sizes.push(0);
@@ -95,46 +137,6 @@ fn layout(weights: &[Weight], precision: Precision, alignment: u64) -> (Vec<u64>
         sizes[page] += room;
     }
     (sizes, places)
-}
-
-fn stored(weight: &Weight, precision: Precision) -> Precision {
-    match weight.layout {
-        Layout::Vector => Precision::F32,
-        _ => precision,
-    }
-}
-
-/// The bytes of `weight` as the kernels read them.
-fn packed(weight: &Weight, source: &dyn Source, precision: Precision) -> Result<Vec<u8>> {
-    let (inp, out) = (weight.in_features(), weight.out_features());
-    let (inp4, out4) = (inp.next_multiple_of(4), out.next_multiple_of(4));
-    let mut values = vec![0.0f32; weight.device_len()];
-    let mut first = 0;
-    for (name, shape) in weight.sources.iter().zip(&weight.shapes) {
-        let data = source.read(name, shape)?;
-        let taps = if weight.layout == Layout::Conv3x3 { 9 } else { 1 };
-        // File: [out][in][tap]. Device: [tap][in][out].
-        for (o, per_out) in data.chunks_exact(inp * taps).enumerate() {
-            for (i, per_in) in per_out.chunks_exact(taps).enumerate() {
-                for (tap, v) in per_in.iter().enumerate() {
-                    values[(tap * inp4 + i) * out4 + first + o] = *v;
-                }
-            }
-        }
-        first += shape[0];
-    }
-    if stored(weight, precision) == Precision::F32 {
-        return Ok(bytemuck::cast_slice(&values).to_vec());
-    }
-    let bytes = to_f16(&values);
-    if let Some(bad) = values.iter().find(|v| v.abs() > 65504.0) {
-        return Err(Error::new(ErrorKind::Model, "a weight does not fit f16")
-            .at(weight.sources.join(" + "))
-            .expected("values up to 65504")
-            .found(bad.to_string())
-            .hint("use --precision f32"));
-    }
-    Ok(bytes)
 }
 
 /// `values` rounded to f16, little endian.

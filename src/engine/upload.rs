@@ -1,0 +1,206 @@
+//! The road of weights to the device: copied as the file holds them through a ring of mapped
+//! buffers, then converted and re-laid there by `repack.wgsl`.
+//!
+//! The host touches each byte once, and needs the ring's memory, whatever the file's size.
+
+use wgpu::BufferUsages as U;
+
+use super::pipelines::Pipelines;
+use super::{buffer, entry, lost, read_buffer, wait};
+use crate::gpu::Gpu;
+use crate::graph::Weight;
+use crate::kernels::repack::{self, Stored};
+use crate::kernels::{Precision, Variant};
+use crate::{Error, Result};
+
+/// Bytes of a mapped buffer. A few of them keep copies, transfers and conversions all busy.
+const SLOT: u64 = 16 << 20;
+const SLOTS: usize = 3;
+/// Most stretches of weights in a slot: each has its parameters in one small buffer.
+const MOST_JOBS: usize = 512;
+
+/// A source of a weight, or some of its outputs.
+pub struct Part<'a> {
+    pub weight: &'a Weight,
+    /// The weight's number, by which its faults are known.
+    pub number: usize,
+    /// First output feature, a multiple of four, and how many.
+    pub first: usize,
+    pub outs: usize,
+    /// Storage on the device.
+    pub to: Precision,
+}
+
+/// Where a weight stands on the device.
+pub struct Place<'a> {
+    pub page: &'a wgpu::Buffer,
+    pub offset: u64,
+    pub bytes: u64,
+}
+
+/// A ring of mapped buffers and what is on its way.
+pub struct Road<'g> {
+    gpu: &'g Gpu,
+    pipelines: &'g Pipelines,
+    slots: Vec<Slot>,
+    /// The slot that is being filled, and up to where.
+    at: usize,
+    filled: u64,
+    jobs: Vec<Job>,
+    /// What the device reads: the slot's bytes, in device memory.
+    raw: wgpu::Buffer,
+    params: wgpu::Buffer,
+    faults: wgpu::Buffer,
+}
+
+struct Slot {
+    buffer: wgpu::Buffer,
+    /// The submission that reads it; None while it is mapped.
+    pending: Option<wgpu::SubmissionIndex>,
+}
+
+struct Job {
+    variant: Variant,
+    params: repack::Params,
+    groups: [u32; 3],
+    offset: u64,
+    bytes: u64,
+    place: (wgpu::Buffer, u64, u64),
+}
+
+impl<'g> Road<'g> {
+    /// A road for `weights` weights.
+    pub fn new(gpu: &'g Gpu, pipelines: &'g Pipelines, weights: usize) -> Result<Self> {
+        gpu.checked("make room for weights on their way", || {
+            let mapped = || {
+                gpu.device().create_buffer(&wgpu::BufferDescriptor {
+                    label: Some("staging"),
+                    size: SLOT,
+                    usage: U::MAP_WRITE | U::COPY_SRC,
+                    mapped_at_creation: true,
+                })
+            };
+            let alignment = gpu.capabilities().alignment;
+            Self {
+                gpu,
+                pipelines,
+                slots: (0..SLOTS).map(|_| Slot { buffer: mapped(), pending: None }).collect(),
+                at: 0,
+                filled: 0,
+                jobs: Vec::new(),
+                raw: buffer(gpu, "raw weights", SLOT, U::STORAGE | U::COPY_DST),
+                params: buffer(gpu, "params", MOST_JOBS as u64 * alignment, U::UNIFORM | U::COPY_DST),
+                faults: buffer(gpu, "faults", 8 * weights.max(1) as u64, U::STORAGE | U::COPY_SRC),
+            }
+        })
+    }
+
+    /// Sends `bytes`, the values of `part` in the file's order, to their `place`.
+    pub fn send(&mut self, part: &Part<'_>, place: &Place<'_>, stored: Stored, bytes: &[u8]) -> Result<()> {
+        let line = repack::places(part.weight) * stored.bytes();
+        if !part.first.is_multiple_of(4) || bytes.len() != line * part.outs {
+            return Err(Error::internal(format!("{} cannot be packed", part.weight.sources.join(" + "))));
+        }
+        let alignment = self.gpu.capabilities().alignment;
+        let mut sent = 0;
+        while sent < part.outs {
+            // Stretches begin at whole quads of outputs.
+            let room = (SLOT - self.filled) as usize / line.max(1) / 4 * 4;
+            let outs = room.min(part.outs - sent);
+            if outs == 0 || self.jobs.len() == MOST_JOBS {
+                if self.filled == 0 {
+                    return Err(Error::internal("four outputs of a weight are larger than a staging buffer"));
+                }
+                self.submit()?;
+                continue;
+            }
+            let stretch = &bytes[sent * line..(sent + outs) * line];
+            self.fill(stretch)?;
+            let (params, groups) = repack::call(part.weight, part.first + sent, outs, part.number);
+            self.jobs.push(Job {
+                variant: repack::variant(stored, part.to),
+                params,
+                groups,
+                offset: self.filled,
+                bytes: (stretch.len() as u64).next_multiple_of(4),
+                place: (place.page.clone(), place.offset, place.bytes),
+            });
+            self.filled = (self.filled + stretch.len() as u64).next_multiple_of(alignment);
+            sent += outs;
+        }
+        Ok(())
+    }
+
+    /// Copies `stretch` into the slot.
+    fn fill(&mut self, stretch: &[u8]) -> Result<()> {
+        let slot = &mut self.slots[self.at];
+        if let Some(index) = slot.pending.take() {
+            let (send, receive) = std::sync::mpsc::channel();
+            // The receiver may be gone if the device is lost meanwhile.
+            slot.buffer.map_async(wgpu::MapMode::Write, .., move |r| drop(send.send(r)));
+            wait(self.gpu, index)?;
+            receive.recv().map_err(|_| lost())?.map_err(|e| lost().cause(e))?;
+        }
+        let end = (self.filled + stretch.len() as u64).next_multiple_of(4);
+        let mut view = slot.buffer.get_mapped_range_mut(self.filled..end).map_err(|e| lost().cause(e))?;
+        view.slice(..stretch.len()).copy_from_slice(stretch);
+        Ok(())
+    }
+
+    /// Sends the slot on its way and turns to the next.
+    fn submit(&mut self) -> Result<()> {
+        let jobs = std::mem::take(&mut self.jobs);
+        self.pipelines.compile(self.gpu, jobs.iter().map(|j| &j.variant))?;
+        let index = self.gpu.checked("take weights", || self.encode(&jobs))??;
+        self.slots[self.at].pending = Some(index);
+        self.at = (self.at + 1) % SLOTS;
+        self.filled = 0;
+        Ok(())
+    }
+
+    fn encode(&self, jobs: &[Job]) -> Result<wgpu::SubmissionIndex> {
+        let gpu = self.gpu;
+        let alignment = gpu.capabilities().alignment;
+        let mut params = vec![0; jobs.len() * alignment as usize];
+        for (to, job) in params.chunks_exact_mut(alignment as usize).zip(jobs) {
+            let bytes = bytemuck::bytes_of(&job.params);
+            to[..bytes.len()].copy_from_slice(bytes);
+        }
+        gpu.queue().write_buffer(&self.params, 0, &params);
+        let staging = &self.slots[self.at].buffer;
+        staging.unmap();
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        encoder.copy_buffer_to_buffer(staging, 0, &self.raw, 0, self.filled.min(SLOT));
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        for (i, job) in jobs.iter().enumerate() {
+            let pipeline = self.pipelines.get(&job.variant)?;
+            let (page, offset, bytes) = &job.place;
+            let size = std::mem::size_of::<repack::Params>().next_multiple_of(16) as u64;
+            let group = gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some("repack"),
+                layout: &pipeline.get_bind_group_layout(0),
+                entries: &[
+                    entry(0, &self.params, i as u64 * alignment, size),
+                    entry(1, &self.raw, job.offset, job.bytes),
+                    entry(2, page, *offset, *bytes),
+                    entry(3, &self.faults, 0, self.faults.size()),
+                ],
+            });
+            pass.set_pipeline(&pipeline);
+            pass.set_bind_group(0, &group, &[]);
+            pass.dispatch_workgroups(job.groups[0], job.groups[1], job.groups[2]);
+        }
+        drop(pass);
+        Ok(gpu.queue().submit([encoder.finish()]))
+    }
+
+    /// Waits for everything to arrive. The numbers of the weights that hold a value which is not
+    /// finite or does not fit their storage.
+    pub fn finish(mut self) -> Result<Vec<usize>> {
+        if !self.jobs.is_empty() {
+            self.submit()?;
+        }
+        let counts = read_buffer(self.gpu, &self.faults)?;
+        Ok(counts.chunks_exact(2).enumerate().filter(|(_, c)| c[0] + c[1] > 0).map(|(i, _)| i).collect())
+    }
+}

@@ -1,0 +1,94 @@
+//! Weights from a file's layout to the kernels': `repack.wgsl`.
+
+use super::{Const, Precision, Variant, params};
+use crate::graph::{Layout, Weight};
+
+params! {
+    /// Parameters as `shaders/repack.wgsl` reads them.
+    pub struct Params {
+        places: u32,
+        taps: u32,
+        outs: u32,
+        in4: u32,
+        out4: u32,
+        first4: u32,
+        fault: u32,
+    }
+}
+
+/// How a file stores numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stored {
+    /// IEEE single precision.
+    F32,
+    /// IEEE half precision.
+    F16,
+    /// The upper half of an f32.
+    Bf16,
+    /// OCP FP8 E4M3: no infinity.
+    F8E4m3,
+    /// OCP FP8 E5M2: the upper half of an f16.
+    F8E5m2,
+}
+
+impl Stored {
+    /// All of them, in the order of the shader's numbers.
+    pub const ALL: [Self; 5] = [Self::F32, Self::F16, Self::Bf16, Self::F8E4m3, Self::F8E5m2];
+
+    /// Bytes of a number.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+            Self::F8E4m3 | Self::F8E5m2 => 1,
+        }
+    }
+}
+
+/// The storage of `weight` on the device in a network of `precision`.
+pub fn precision_of(weight: &Weight, precision: Precision) -> Precision {
+    match weight.layout {
+        Layout::Vector => Precision::F32,
+        Layout::Linear | Layout::Conv3x3 => precision,
+    }
+}
+
+/// The shader for numbers stored as `from`, to be packed in `to`.
+pub fn variant(from: Stored, to: Precision) -> Variant {
+    Variant {
+        shader: "repack",
+        consts: vec![Const::U32("TYPE", from as u32), Const::Bool("HALF", to == Precision::F16)],
+        core: None,
+        precision: Precision::F32,
+        out_f32: true,
+    }
+}
+
+/// Numbers of one output feature in the file: inputs × taps.
+pub fn places(weight: &Weight) -> usize {
+    weight.in_features() * taps(weight)
+}
+
+fn taps(weight: &Weight) -> usize {
+    if weight.layout == Layout::Conv3x3 { 9 } else { 1 }
+}
+
+/// Parameters and workgroups for `outs` outputs of `weight` from output `first` on, a multiple of
+/// four; `fault` is the weight's place among the faults.
+pub fn call(weight: &Weight, first: usize, outs: usize, fault: usize) -> (Params, [u32; 3]) {
+    let in4 = match weight.layout {
+        Layout::Vector => 1,
+        _ => weight.in_features().next_multiple_of(4),
+    };
+    let params = Params {
+        places: places(weight) as u32,
+        taps: taps(weight) as u32,
+        outs: outs as u32,
+        in4: in4 as u32,
+        out4: weight.out_features().div_ceil(4) as u32,
+        first4: (first / 4) as u32,
+        fault: 2 * fault as u32,
+    };
+    let groups = [(params.in4 * params.taps).div_ceil(8), params.outs.div_ceil(4).div_ceil(8), 1];
+    (params, groups)
+}
