@@ -1,5 +1,6 @@
 //! The only part that dispatches: pipelines, buffers and submissions for a [`Plan`].
 
+mod pages;
 mod pipelines;
 mod upload;
 mod weights;
@@ -13,6 +14,7 @@ use crate::kernels::{Precision, Target};
 use crate::plan::{Bound, Dispatch, Plan, Slot};
 use crate::{Error, ErrorKind, Result};
 use pipelines::Pipelines;
+use upload::OnDevice;
 pub use weights::{Source, Weights, device_bytes};
 
 /// Runs plans on a device. Shaders are compiled once and kept.
@@ -49,8 +51,15 @@ impl Arena {
 pub struct Prepared {
     plan: Plan,
     arena: Arena,
-    steps: Vec<(wgpu::ComputePipeline, wgpu::BindGroup)>,
+    steps: Vec<Step>,
     readback: wgpu::Buffer,
+}
+
+struct Step {
+    pipeline: wgpu::ComputePipeline,
+    group: wgpu::BindGroup,
+    /// Pages of weights that must be brought over first, where weights take turns.
+    turning: Vec<usize>,
 }
 
 impl Prepared {
@@ -84,15 +93,22 @@ impl Engine {
         &self.gpu
     }
 
-    /// Brings `weights` of a graph to the device, read from `source`.
+    /// Brings `weights` of a graph to the device, read from `source`. With `most` bytes too few for
+    /// all, some stay where they are and are brought over in turn at each run: see
+    /// [`run_in_turn`](Self::run_in_turn).
     pub fn upload(
         &self,
         weights: &[crate::graph::Weight],
         source: &dyn Source,
         precision: Precision,
+        most: Option<u64>,
         cancel: &AtomicBool,
     ) -> Result<Weights> {
-        Weights::upload(&self.gpu, &self.pipelines, weights, source, precision, cancel)
+        Weights::upload(&self.on_device(), weights, source, precision, most, cancel)
+    }
+
+    fn on_device(&self) -> OnDevice<'_> {
+        OnDevice { gpu: &self.gpu, pipelines: &self.pipelines }
     }
 
     /// Memory for `plan`.
@@ -130,12 +146,14 @@ impl Engine {
         for (d, (offset, size)) in plan.dispatches.iter().zip(offsets) {
             let pipeline = self.pipelines.get(&d.variant)?;
             let mut entries = vec![entry(0, &uniform, offset, size)];
+            let mut turning = Vec::new();
             for (i, bound) in d.bindings.iter().enumerate() {
                 let number = i as u32 + 1;
                 entries.push(match *bound {
                     Bound::Arena(r) => entry(number, &arena.slabs[r.slab], r.offset, r.bytes),
                     Bound::Weight(w) => {
                         let (page, offset, bytes) = weights.place(&plan.weights[w.0])?;
+                        turning.extend(weights.turning_page(&plan.weights[w.0])?);
                         entry(number, page, offset, bytes)
                     }
                     Bound::Unused => entry(number, &self.unused[i], 0, 256),
@@ -146,7 +164,15 @@ impl Engine {
                 layout: &pipeline.get_bind_group_layout(0),
                 entries: &entries,
             });
-            steps.push((pipeline, group));
+            turning.sort_unstable();
+            turning.dedup();
+            if turning.windows(2).any(|p| p[1] - p[0] >= pages::WINDOW) {
+                return Err(Error::internal(format!(
+                    "{} needs weights that take turns with each other",
+                    d.path
+                )));
+            }
+            steps.push(Step { pipeline, group, turning });
         }
         let bytes: u64 = plan.outputs.iter().map(|o| o.region.bytes).sum();
         let readback = buffer(gpu, "readback", bytes.max(4), U::MAP_READ | U::COPY_DST);
@@ -164,6 +190,30 @@ impl Engine {
         inputs: &[(&str, &[f32])],
         cancel: &AtomicBool,
     ) -> Result<Vec<(String, Vec<f32>)>> {
+        self.run_with(prepared, None, inputs, cancel)
+    }
+
+    /// The same for weights that may not all be on the device: they are read from `source` when
+    /// their turn comes.
+    pub fn run_in_turn(
+        &self,
+        prepared: &Prepared,
+        (weights, source): (&Weights, &dyn Source),
+        inputs: &[(&str, &[f32])],
+        cancel: &AtomicBool,
+    ) -> Result<Vec<(String, Vec<f32>)>> {
+        let results = self.run_with(prepared, Some((weights, source)), inputs, cancel)?;
+        weights.check_turns(&self.on_device(), source)?;
+        Ok(results)
+    }
+
+    fn run_with(
+        &self,
+        prepared: &Prepared,
+        turns: Option<(&Weights, &dyn Source)>,
+        inputs: &[(&str, &[f32])],
+        cancel: &AtomicBool,
+    ) -> Result<Vec<(String, Vec<f32>)>> {
         self.gpu.checked("run a plan", || {
             for slot in &prepared.plan.inputs {
                 let values = inputs
@@ -171,19 +221,21 @@ impl Engine {
                     .find(|(name, _)| *name == slot.name)
                     .ok_or_else(|| Error::internal(format!("input {} is missing", slot.name)))?;
                 let bytes = to_device(slot, values.1, prepared.plan.rows, prepared.plan.precision)?;
-                self.gpu.queue().write_buffer(
-                    &prepared.arena.slabs[slot.region.slab],
-                    slot.region.offset,
-                    &bytes,
-                );
+                let slab = &prepared.arena.slabs[slot.region.slab];
+                self.gpu.queue().write_buffer(slab, slot.region.offset, &bytes);
             }
-            self.dispatch(prepared, cancel)?;
+            self.dispatch(prepared, turns, cancel)?;
             self.read(prepared)
         })?
     }
 
     /// Submits all dispatches in portions of about [`SUBMISSION`], at most two in flight.
-    fn dispatch(&self, prepared: &Prepared, cancel: &AtomicBool) -> Result<()> {
+    fn dispatch(
+        &self,
+        prepared: &Prepared,
+        turns: Option<(&Weights, &dyn Source)>,
+        cancel: &AtomicBool,
+    ) -> Result<()> {
         let dispatches = &prepared.plan.dispatches;
         let mut flying: Option<(wgpu::SubmissionIndex, u64, Instant)> = None;
         let mut from = 0;
@@ -191,13 +243,23 @@ impl Engine {
             if cancel.load(Ordering::Relaxed) {
                 return Err(Error::cancelled());
             }
-            let (to, work) = portion(dispatches, from, self.budget.load(Ordering::Relaxed));
+            let pages = &prepared.steps[from].turning;
+            if !pages.is_empty() {
+                let (weights, source) =
+                    turns.ok_or_else(|| Error::internal("weights that take turns need their source"))?;
+                weights.turn(&self.on_device(), pages, source, cancel)?;
+            }
+            let (most, work) = portion(dispatches, from, self.budget.load(Ordering::Relaxed));
+            // A submission sees the pages that were there when it left.
+            let same =
+                prepared.steps[from..most].iter().take_while(|s| s.turning.iter().all(|p| pages.contains(p)));
+            let to = from + same.count();
             let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
             {
                 let mut pass = encoder.begin_compute_pass(&Default::default());
-                for (d, (pipeline, group)) in dispatches[from..to].iter().zip(&prepared.steps[from..to]) {
-                    pass.set_pipeline(pipeline);
-                    pass.set_bind_group(0, group, &[]);
+                for (d, step) in dispatches[from..to].iter().zip(&prepared.steps[from..to]) {
+                    pass.set_pipeline(&step.pipeline);
+                    pass.set_bind_group(0, &step.group, &[]);
                     pass.dispatch_workgroups(d.groups[0], d.groups[1], d.groups[2]);
                 }
             }
@@ -207,6 +269,7 @@ impl Engine {
                 self.learn(work, since.elapsed());
             }
             // The next portion starts when this one's predecessor is done, which is now.
+            let work = if to == most { work } else { 0 };
             flying = Some((index, work, Instant::now()));
             from = to;
         }
@@ -219,8 +282,8 @@ impl Engine {
 
     /// Moves the budget towards what fits into [`SUBMISSION`] at the speed just seen.
     fn learn(&self, work: u64, took: Duration) {
-        // Short portions tell more about overheads than about speed.
-        if took < Duration::from_millis(2) {
+        // Short portions tell more about overheads than about speed; those without work were cut.
+        if work == 0 || took < Duration::from_millis(2) {
             return;
         }
         let fits = work as f64 * SUBMISSION.as_secs_f64() / took.as_secs_f64();

@@ -253,7 +253,7 @@ impl Model {
         precision: Precision,
         cancel: &AtomicBool,
     ) -> Result<Weights> {
-        self.engine.upload(weights, &self.checkpoint, precision, cancel)
+        self.engine.upload(weights, &self.checkpoint, precision, None, cancel)
     }
 
     /// Runs a graph of one row with one input and one result.

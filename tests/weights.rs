@@ -7,12 +7,58 @@ use std::sync::atomic::AtomicBool;
 
 use common::{Failures, Rng, gpu};
 use half::{bf16, f16};
-use sagittal::engine::{Engine, Source};
+use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
+use sagittal::engine::{Engine, Source, device_bytes};
 use sagittal::graph::{Graph, Shape};
 use sagittal::kernels::Precision;
 use sagittal::kernels::repack::Stored;
+use sagittal::model::{ModelConfig, unet};
 use sagittal::plan::{Options, Plan};
 use sagittal::{Error, ErrorKind, Result};
+
+/// A UNet whose weights take turns gives what it gives with all of them on the device, run after
+/// run, in whatever share of the memory.
+#[test]
+fn weights_that_take_turns_change_nothing() {
+    let Some(gpu) = gpu() else { return };
+    let engine = Engine::new(gpu).expect("engine");
+    let manifest = Manifest::parse(common::MANIFESTS[0].1).expect("manifest");
+    let model = Checkpoint::synthetic(&manifest, 3, Dtype::F16).expect("checkpoint");
+    let config = ModelConfig::infer(&model).expect("known");
+    let build = unet::Options { size: (8, 6), tokens: 77, record: true, trace: vec![] };
+    let g = unet::build(&config.unet, &build).expect("unet");
+    let precision = Precision::F16;
+    let device = engine.gpu().capabilities();
+    let cancel = AtomicBool::new(false);
+    let data: Vec<(String, Vec<f32>)> = g
+        .inputs()
+        .iter()
+        .map(|(name, t)| {
+            let shape = g.shape(*t);
+            (name.clone(), Rng(5).values(2 * shape.positions() * shape.channels, precision))
+        })
+        .collect();
+    let inputs: Vec<(&str, &[f32])> = data.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
+    let all = device_bytes(g.weights(), precision, device.alignment, None).expect("sizes");
+    let mut first = None;
+    for most in [None, Some(all * 3 / 4), Some(all / 2), Some(all / 3)] {
+        let weights = engine.upload(g.weights(), &model, precision, most, &cancel).expect("upload");
+        if let Some(most) = most {
+            let held = device_bytes(g.weights(), precision, device.alignment, Some(most)).expect("sizes");
+            assert_eq!(held, weights.bytes());
+            println!("{} of {all} bytes, {held} held with the road", most);
+        }
+        let plan = Plan::new(&g, &Options { rows: 2, precision, device, guard: 0 }).expect("plan");
+        let arena = engine.arena(&plan).expect("arena");
+        let prepared = engine.prepare(plan, &weights, &arena).expect("prepare");
+        for _ in 0..2 {
+            let results = engine.run_in_turn(&prepared, (&weights, &model), &inputs, &cancel).expect("a run");
+            assert!(*first.get_or_insert(results.clone()) == results, "{most:?}");
+        }
+    }
+    let error = device_bytes(g.weights(), precision, device.alignment, Some(1000)).expect_err("too little");
+    assert_eq!(error.kind(), ErrorKind::Memory);
+}
 
 /// One tensor, whatever its name.
 struct File {
@@ -82,7 +128,7 @@ fn on_device(
     g.output("y", y);
     let device = engine.gpu().capabilities();
     let cancel = AtomicBool::new(false);
-    let weights = engine.upload(g.weights(), file, precision, &cancel)?;
+    let weights = engine.upload(g.weights(), file, precision, None, &cancel)?;
     let plan = Plan::new(&g, &Options { rows: 1, precision, device, guard: 0 })?;
     let arena = engine.arena(&plan)?;
     let prepared = engine.prepare(plan, &weights, &arena)?;

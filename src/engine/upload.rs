@@ -19,6 +19,16 @@ const SLOTS: usize = 3;
 /// Most stretches of weights in a slot: each has its parameters in one small buffer.
 const MOST_JOBS: usize = 512;
 
+/// Bytes of device memory that a road takes: its mapped buffers, and what the device reads.
+pub const RING: u64 = (SLOTS as u64 + 1) * SLOT;
+
+/// What it takes to run conversions.
+#[derive(Clone, Copy)]
+pub struct OnDevice<'a> {
+    pub gpu: &'a Gpu,
+    pub pipelines: &'a Pipelines,
+}
+
 /// A source of a weight, or some of its outputs.
 pub struct Part<'a> {
     pub weight: &'a Weight,
@@ -39,9 +49,7 @@ pub struct Place<'a> {
 }
 
 /// A ring of mapped buffers and what is on its way.
-pub struct Road<'g> {
-    gpu: &'g Gpu,
-    pipelines: &'g Pipelines,
+pub struct Road {
     slots: Vec<Slot>,
     /// The slot that is being filled, and up to where.
     at: usize,
@@ -68,9 +76,9 @@ struct Job {
     place: (wgpu::Buffer, u64, u64),
 }
 
-impl<'g> Road<'g> {
+impl Road {
     /// A road for `weights` weights.
-    pub fn new(gpu: &'g Gpu, pipelines: &'g Pipelines, weights: usize) -> Result<Self> {
+    pub fn new(gpu: &Gpu, weights: usize) -> Result<Self> {
         gpu.checked("make room for weights on their way", || {
             let mapped = || {
                 gpu.device().create_buffer(&wgpu::BufferDescriptor {
@@ -82,8 +90,6 @@ impl<'g> Road<'g> {
             };
             let alignment = gpu.capabilities().alignment;
             Self {
-                gpu,
-                pipelines,
                 slots: (0..SLOTS).map(|_| Slot { buffer: mapped(), pending: None }).collect(),
                 at: 0,
                 filled: 0,
@@ -96,12 +102,19 @@ impl<'g> Road<'g> {
     }
 
     /// Sends `bytes`, the values of `part` in the file's order, to their `place`.
-    pub fn send(&mut self, part: &Part<'_>, place: &Place<'_>, stored: Stored, bytes: &[u8]) -> Result<()> {
+    pub fn send(
+        &mut self,
+        device: &OnDevice<'_>,
+        part: &Part<'_>,
+        place: &Place<'_>,
+        stored: Stored,
+        bytes: &[u8],
+    ) -> Result<()> {
         let line = repack::places(part.weight) * stored.bytes();
         if !part.first.is_multiple_of(4) || bytes.len() != line * part.outs {
             return Err(Error::internal(format!("{} cannot be packed", part.weight.sources.join(" + "))));
         }
-        let alignment = self.gpu.capabilities().alignment;
+        let alignment = device.gpu.capabilities().alignment;
         let mut sent = 0;
         while sent < part.outs {
             // Stretches begin at whole quads of outputs.
@@ -111,11 +124,11 @@ impl<'g> Road<'g> {
                 if self.filled == 0 {
                     return Err(Error::internal("four outputs of a weight are larger than a staging buffer"));
                 }
-                self.submit()?;
+                self.depart(device)?;
                 continue;
             }
             let stretch = &bytes[sent * line..(sent + outs) * line];
-            self.fill(stretch)?;
+            self.fill(device.gpu, stretch)?;
             let (params, groups) = repack::call(part.weight, part.first + sent, outs, part.number);
             self.jobs.push(Job {
                 variant: repack::variant(stored, part.to),
@@ -132,13 +145,13 @@ impl<'g> Road<'g> {
     }
 
     /// Copies `stretch` into the slot.
-    fn fill(&mut self, stretch: &[u8]) -> Result<()> {
+    fn fill(&mut self, gpu: &Gpu, stretch: &[u8]) -> Result<()> {
         let slot = &mut self.slots[self.at];
         if let Some(index) = slot.pending.take() {
             let (send, receive) = std::sync::mpsc::channel();
             // The receiver may be gone if the device is lost meanwhile.
             slot.buffer.map_async(wgpu::MapMode::Write, .., move |r| drop(send.send(r)));
-            wait(self.gpu, index)?;
+            wait(gpu, index)?;
             receive.recv().map_err(|_| lost())?.map_err(|e| lost().cause(e))?;
         }
         let end = (self.filled + stretch.len() as u64).next_multiple_of(4);
@@ -147,19 +160,22 @@ impl<'g> Road<'g> {
         Ok(())
     }
 
-    /// Sends the slot on its way and turns to the next.
-    fn submit(&mut self) -> Result<()> {
+    /// Sends what is in the slot on its way and turns to the next.
+    pub fn depart(&mut self, device: &OnDevice<'_>) -> Result<()> {
         let jobs = std::mem::take(&mut self.jobs);
-        self.pipelines.compile(self.gpu, jobs.iter().map(|j| &j.variant))?;
-        let index = self.gpu.checked("take weights", || self.encode(&jobs))??;
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        device.pipelines.compile(device.gpu, jobs.iter().map(|j| &j.variant))?;
+        let index = device.gpu.checked("take weights", || self.encode(device, &jobs))??;
         self.slots[self.at].pending = Some(index);
         self.at = (self.at + 1) % SLOTS;
         self.filled = 0;
         Ok(())
     }
 
-    fn encode(&self, jobs: &[Job]) -> Result<wgpu::SubmissionIndex> {
-        let gpu = self.gpu;
+    fn encode(&self, device: &OnDevice<'_>, jobs: &[Job]) -> Result<wgpu::SubmissionIndex> {
+        let gpu = device.gpu;
         let alignment = gpu.capabilities().alignment;
         let mut params = vec![0; jobs.len() * alignment as usize];
         for (to, job) in params.chunks_exact_mut(alignment as usize).zip(jobs) {
@@ -173,7 +189,7 @@ impl<'g> Road<'g> {
         encoder.copy_buffer_to_buffer(staging, 0, &self.raw, 0, self.filled.min(SLOT));
         let mut pass = encoder.begin_compute_pass(&Default::default());
         for (i, job) in jobs.iter().enumerate() {
-            let pipeline = self.pipelines.get(&job.variant)?;
+            let pipeline = device.pipelines.get(&job.variant)?;
             let (page, offset, bytes) = &job.place;
             let size = std::mem::size_of::<repack::Params>().next_multiple_of(16) as u64;
             let group = gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
@@ -196,11 +212,9 @@ impl<'g> Road<'g> {
 
     /// Waits for everything to arrive. The numbers of the weights that hold a value which is not
     /// finite or does not fit their storage.
-    pub fn finish(mut self) -> Result<Vec<usize>> {
-        if !self.jobs.is_empty() {
-            self.submit()?;
-        }
-        let counts = read_buffer(self.gpu, &self.faults)?;
+    pub fn arrived(&mut self, device: &OnDevice<'_>) -> Result<Vec<usize>> {
+        self.depart(device)?;
+        let counts = read_buffer(device.gpu, &self.faults)?;
         Ok(counts.chunks_exact(2).enumerate().filter(|(_, c)| c[0] + c[1] > 0).map(|(i, _)| i).collect())
     }
 }

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use super::buffer;
-use super::pipelines::Pipelines;
-use super::upload::{Part, Place, Road};
-use crate::gpu::Gpu;
+use super::pages::{Pages, WINDOW};
+use super::upload::{self, OnDevice, Part, Place, Road};
 use crate::graph::Weight;
 use crate::kernels::Precision;
 use crate::kernels::repack::{self, Stored};
@@ -26,56 +26,106 @@ pub trait Source {
 
 /// Weights on the device. They serve every graph that asks for no others.
 pub struct Weights {
-    pages: Vec<wgpu::Buffer>,
-    /// Page, offset and bytes.
-    places: HashMap<Weight, (usize, u64, u64)>,
+    pages: Pages,
+    /// By page; pages that take turns share the buffers of a window.
+    buffers: Vec<wgpu::Buffer>,
+    numbers: HashMap<Weight, usize>,
+    weights: Vec<Weight>,
+    precision: Precision,
+    /// Only where pages take turns.
+    turns: Option<Mutex<Turns>>,
 }
 
-/// Weights share buffers up to this size; a larger weight has one of its own.
-const PAGE: u64 = 64 << 20;
+/// The window of pages that take turns.
+struct Turns {
+    road: Road,
+    /// By slot, the page that it holds.
+    holds: [Option<usize>; WINDOW],
+}
 
 impl Weights {
-    /// Bytes of all buffers.
+    /// Bytes that the device holds for them.
     pub fn bytes(&self) -> u64 {
-        self.pages.iter().map(wgpu::Buffer::size).sum()
+        self.pages.device_bytes() + if self.turns.is_some() { upload::RING } else { 0 }
+    }
+
+    fn number(&self, weight: &Weight) -> Result<usize> {
+        let number = self.numbers.get(weight).copied();
+        number.ok_or_else(|| Error::internal(format!("{} is not on the device", weight.sources.join(" + "))))
     }
 
     /// Buffer, offset and bytes of a weight.
     pub(super) fn place(&self, weight: &Weight) -> Result<(&wgpu::Buffer, u64, u64)> {
-        let &(page, offset, bytes) = self
-            .places
-            .get(weight)
-            .ok_or_else(|| Error::internal(format!("{} is not on the device", weight.sources.join(" + "))))?;
-        Ok((&self.pages[page], offset, bytes))
+        let spot = self.pages.spots[self.number(weight)?];
+        Ok((&self.buffers[spot.page], spot.offset, spot.bytes))
     }
 
+    /// The page of a weight, if it takes turns.
+    pub(super) fn turning_page(&self, weight: &Weight) -> Result<Option<usize>> {
+        let page = self.pages.spots[self.number(weight)?].page;
+        Ok((page >= self.pages.resident).then_some(page))
+    }
+
+    /// Brings `weights` over; see [`Engine::upload`](super::Engine::upload).
     pub(super) fn upload(
-        gpu: &Gpu,
-        pipelines: &Pipelines,
+        device: &OnDevice<'_>,
         weights: &[Weight],
         source: &dyn Source,
         precision: Precision,
+        most: Option<u64>,
         cancel: &AtomicBool,
     ) -> Result<Self> {
+        let gpu = device.gpu;
         let capabilities = gpu.capabilities();
-        let (sizes, places) = layout(weights, precision, capabilities.alignment);
-        for (weight, &(_, _, bytes)) in weights.iter().zip(&places) {
-            if bytes > capabilities.max_binding {
+        let pages = Pages::new(weights, precision, capabilities.alignment, most)?;
+        for (weight, spot) in weights.iter().zip(&pages.spots) {
+            if spot.bytes > capabilities.max_binding {
                 return Err(Error::new(ErrorKind::Memory, "a weight is larger than this device can bind")
                     .at(weight.sources.join(" + "))
                     .expected(format!("at most {} bytes", capabilities.max_binding))
-                    .found(format!("{bytes} bytes"))
+                    .found(format!("{} bytes", spot.bytes))
                     .hint("use f16"));
             }
         }
         let usage = wgpu::BufferUsages::STORAGE;
-        let pages = gpu.checked("hold the weights", || {
-            sizes.iter().map(|s| buffer(gpu, "weights", *s, usage)).collect::<Vec<_>>()
+        let buffers = gpu.checked("hold the weights", || {
+            let turning = pages.sizes.len() - pages.resident;
+            let window: Vec<_> = (0..WINDOW.min(turning))
+                .map(|_| buffer(gpu, "weights in turn", pages.slot_bytes(), usage))
+                .collect();
+            let of_page = |(page, size): (usize, &u64)| match pages.slot(page) {
+                Some(slot) => window[slot].clone(),
+                None => buffer(gpu, "weights", *size, usage),
+            };
+            pages.sizes.iter().enumerate().map(of_page).collect::<Vec<_>>()
         })?;
-        let mut road = Road::new(gpu, pipelines, weights.len())?;
-        for (number, (weight, &(page, offset, bytes))) in weights.iter().zip(&places).enumerate() {
-            let place = Place { page: &pages[page], offset, bytes };
-            let to = repack::precision_of(weight, precision);
+        let numbers = weights.iter().cloned().zip(0..).collect();
+        let mut held = Self { pages, buffers, numbers, weights: weights.to_vec(), precision, turns: None };
+        let mut road = Road::new(gpu, weights.len())?;
+        for page in 0..held.pages.resident {
+            held.send(device, &mut road, page, source, cancel)?;
+        }
+        held.check(road.arrived(device)?, source)?;
+        if held.pages.resident < held.pages.sizes.len() {
+            held.turns = Some(Mutex::new(Turns { road, holds: [None; WINDOW] }));
+        }
+        Ok(held)
+    }
+
+    /// Sends the weights of a page on their way.
+    fn send(
+        &self,
+        device: &OnDevice<'_>,
+        road: &mut Road,
+        page: usize,
+        source: &dyn Source,
+        cancel: &AtomicBool,
+    ) -> Result<()> {
+        let of_page = self.pages.spots.iter().enumerate().filter(|(_, spot)| spot.page == page);
+        for (number, spot) in of_page {
+            let weight = &self.weights[number];
+            let place = Place { page: &self.buffers[page], offset: spot.offset, bytes: spot.bytes };
+            let to = repack::precision_of(weight, self.precision);
             let mut first = 0;
             for (name, shape) in weight.sources.iter().zip(&weight.shapes) {
                 if cancel.load(Ordering::Relaxed) {
@@ -83,21 +133,67 @@ impl Weights {
                 }
                 let part = Part { weight, number, first, outs: shape[0], to };
                 match source.raw(name, shape)? {
-                    Some((stored, bytes)) => road.send(&part, &place, stored, bytes)?,
+                    Some((stored, bytes)) => road.send(device, &part, &place, stored, bytes)?,
                     None => {
                         let values = source.read(name, shape)?;
-                        road.send(&part, &place, Stored::F32, bytemuck::cast_slice(&values))?;
+                        let bytes = bytemuck::cast_slice(&values);
+                        road.send(device, &part, &place, Stored::F32, bytes)?;
                     }
                 }
                 first += shape[0];
             }
         }
-        let faulty = road.finish()?;
-        if let Some(weight) = faulty.into_iter().map(|number| &weights[number]).next() {
-            return Err(fault(weight, source));
-        }
-        Ok(Self { pages, places: weights.iter().cloned().zip(places).collect() })
+        Ok(())
     }
+
+    /// Sees that the pages of `wanted` are on the device, in the queue's order.
+    pub(super) fn turn(
+        &self,
+        device: &OnDevice<'_>,
+        wanted: &[usize],
+        source: &dyn Source,
+        cancel: &AtomicBool,
+    ) -> Result<()> {
+        let Some(turns) = &self.turns else { return Ok(()) };
+        let mut turns = turns.lock().unwrap_or_else(PoisonError::into_inner);
+        for &page in wanted {
+            let Some(slot) = self.pages.slot(page).filter(|slot| turns.holds[*slot] != Some(page)) else {
+                continue;
+            };
+            // Until it is complete the slot holds no page, in case this ends early.
+            turns.holds[slot] = None;
+            self.send(device, &mut turns.road, page, source, cancel)?;
+            turns.road.depart(device)?;
+            turns.holds[slot] = Some(page);
+        }
+        Ok(())
+    }
+
+    /// Whether all that took turns since the last time was sound.
+    pub(super) fn check_turns(&self, device: &OnDevice<'_>, source: &dyn Source) -> Result<()> {
+        let Some(turns) = &self.turns else { return Ok(()) };
+        let mut turns = turns.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check(turns.road.arrived(device)?, source)
+    }
+
+    /// An error that names what is wrong with the first of the weights by number.
+    fn check(&self, faulty: Vec<usize>, source: &dyn Source) -> Result<()> {
+        faulty.first().map_or(Ok(()), |number| Err(fault(&self.weights[*number], source)))
+    }
+}
+
+/// Bytes that the weights of a graph take on the device, of at most `most`.
+///
+/// # Errors
+/// [`ErrorKind::Memory`] if they do not fit `most`, even by turns.
+pub fn device_bytes(
+    weights: &[Weight],
+    precision: Precision,
+    alignment: u64,
+    most: Option<u64>,
+) -> Result<u64> {
+    let pages = Pages::new(weights, precision, alignment, most)?;
+    Ok(pages.device_bytes() + if pages.resident < pages.sizes.len() { upload::RING } else { 0 })
 }
 
 /// Why the device would not take `weight`.
@@ -115,28 +211,6 @@ fn fault(weight: &Weight, source: &dyn Source) -> Error {
         .expected("values up to 65504")
         .found(largest.to_string())
         .hint("use --precision f32")
-}
-
-/// Bytes that the weights of a graph take on the device.
-pub fn device_bytes(weights: &[Weight], precision: Precision, alignment: u64) -> u64 {
-    layout(weights, precision, alignment).0.iter().sum()
-}
-
-/// Page sizes, and page, offset and bytes of each weight.
-fn layout(weights: &[Weight], precision: Precision, alignment: u64) -> (Vec<u64>, Vec<(usize, u64, u64)>) {
-    let mut sizes: Vec<u64> = Vec::new();
-    let mut places = Vec::with_capacity(weights.len());
-    for w in weights {
-        let bytes = w.device_len() as u64 * repack::precision_of(w, precision).bytes();
-        let room = bytes.next_multiple_of(alignment);
-        if sizes.last().is_none_or(|size| size + room > PAGE) {
-            sizes.push(0);
-        }
-        let page = sizes.len() - 1;
-        places.push((page, sizes[page], bytes));
-        sizes[page] += room;
-    }
-    (sizes, places)
 }
 
 /// `values` rounded to f16, little endian.

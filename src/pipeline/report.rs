@@ -87,23 +87,24 @@ impl Model {
         request.check()?;
         let size = (request.height / 8, request.width / 8);
         let device = self.engine.gpu().capabilities();
-        let weights_of = |weights: &[Weight], precision| device_bytes(weights, precision, device.alignment);
+        let weights_of =
+            |weights: &[Weight], precision| device_bytes(weights, precision, device.alignment, None);
 
         self.text_options(request.clip_skip, false)?;
         let mut text_bytes = 0;
         for config in &self.config.text {
             let text = parts::text(config)?;
-            text_bytes += weights_of(text.weights(), self.precision);
+            text_bytes += weights_of(text.weights(), self.precision)?;
         }
         let network = parts::unet(&self.config)?;
-        let unet_bytes = weights_of(network.weights(), self.precision);
+        let unet_bytes = weights_of(network.weights(), self.precision)?;
         let decoder = vae::decoder(&self.config.vae, size.0, size.1)?;
         let options = Options { rows: 1, precision: self.vae_precision, device, guard: 0 };
         let mut report = Report {
             weight_bytes: vec![
                 ("text encoder", text_bytes),
                 ("UNet", unet_bytes),
-                ("VAE decoder", weights_of(decoder.weights(), self.vae_precision)),
+                ("VAE decoder", weights_of(decoder.weights(), self.vae_precision)?),
             ],
             decoder_arena_bytes: Plan::new(&decoder, &options)?.arena_bytes(),
             ..Default::default()

@@ -69,7 +69,7 @@ impl Bench<'_> {
         let plan = self.plan(graph);
         let weights = self
             .engine
-            .upload(graph.weights(), &Weights(self.precision), self.precision, &AtomicBool::new(false))
+            .upload(graph.weights(), &Weights(self.precision), self.precision, None, &AtomicBool::new(false))
             .expect("upload");
         let arena = self.engine.arena(&plan).expect("arena");
         let prepared = self.engine.prepare(plan, &weights, &arena).expect("prepare");

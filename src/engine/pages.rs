@@ -1,0 +1,89 @@
+//! Where weights stand on the device: pages of a few buffers, in the order of their use. Pages
+//! that a budget has no room for take turns in a small window of buffers while a network runs.
+
+use crate::graph::Weight;
+use crate::kernels::Precision;
+use crate::kernels::repack::precision_of;
+use crate::{Error, ErrorKind, Result};
+
+/// Weights share pages up to this size; a larger weight has one of its own. Where memory is short
+/// pages are a small part of it, so that the window takes little from what can stay.
+fn page_bytes(most: u64) -> u64 {
+    (most / 64).clamp(256 << 10, 64 << 20)
+}
+
+/// Buffers in which pages take turns. A dispatch may need two pages at once, and one more is filled
+/// while those are read.
+pub const WINDOW: usize = 3;
+
+/// Page, offset and bytes of a weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spot {
+    pub page: usize,
+    pub offset: u64,
+    pub bytes: u64,
+}
+
+/// The pages of some weights.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pages {
+    /// Bytes of each page.
+    pub sizes: Vec<u64>,
+    /// Of each weight.
+    pub spots: Vec<Spot>,
+    /// Pages from this one on take turns.
+    pub resident: usize,
+}
+
+impl Pages {
+    /// Pages for `weights`, of which the device shall hold at most `most` bytes at a time.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Memory`] if not even the window fits.
+    pub fn new(weights: &[Weight], precision: Precision, alignment: u64, most: Option<u64>) -> Result<Self> {
+        let most = most.unwrap_or(u64::MAX);
+        let mut sizes: Vec<u64> = Vec::new();
+        let mut spots = Vec::with_capacity(weights.len());
+        for w in weights {
+            let bytes = w.device_len() as u64 * precision_of(w, precision).bytes();
+            let room = bytes.next_multiple_of(alignment);
+            if sizes.last().is_none_or(|size| size + room > page_bytes(most)) {
+                sizes.push(0);
+            }
+            let page = sizes.len() - 1;
+            spots.push(Spot { page, offset: sizes[page], bytes });
+            sizes[page] += room;
+        }
+        let mut pages = Self { resident: sizes.len(), sizes, spots };
+        while pages.device_bytes() > most {
+            if pages.resident == 0 {
+                return Err(Error::new(
+                    ErrorKind::Memory,
+                    "the weights do not fit the memory, not even in parts",
+                )
+                .expected(format!("at most {} MiB for weights", most >> 20))
+                .found(format!("{} MiB for the parts that are needed at once", pages.device_bytes() >> 20))
+                .hint("raise --max-memory or use f16"));
+            }
+            pages.resident -= 1;
+        }
+        Ok(pages)
+    }
+
+    /// Bytes that the device holds at a time.
+    pub fn device_bytes(&self) -> u64 {
+        let (resident, turning) = self.sizes.split_at(self.resident);
+        let window = if turning.is_empty() { 0 } else { WINDOW as u64 * self.slot_bytes() };
+        resident.iter().sum::<u64>() + window
+    }
+
+    /// Bytes of a buffer of the window: any page that takes turns fits.
+    pub fn slot_bytes(&self) -> u64 {
+        self.sizes[self.resident..].iter().copied().max().unwrap_or(0)
+    }
+
+    /// The buffer of the window for a page that takes turns.
+    pub fn slot(&self, page: usize) -> Option<usize> {
+        page.checked_sub(self.resident).map(|turn| turn % WINDOW)
+    }
+}
