@@ -1,6 +1,8 @@
 //! What the tests share: the adapter, random data, the error measure.
 #![allow(dead_code)]
 
+pub mod files;
+
 use std::sync::OnceLock;
 
 use sagittal::gpu::Gpu;
