@@ -32,7 +32,9 @@ use crate::{Error, ErrorKind, Result};
 pub use self::manifest::Manifest;
 pub use ::safetensors::Dtype;
 pub(crate) use family::refuse_foreign;
-pub(crate) use settings::{PREDICTION, TEXT_ACTIVATION, TEXT_FOLDERS, TEXT_HEADS, UNET_HEADS, ZERO_SNR};
+pub(crate) use settings::{
+    LATENT_SCALE, PREDICTION, TEXT_ACTIVATION, TEXT_FOLDERS, TEXT_HEADS, UNET_HEADS, ZERO_SNR,
+};
 
 /// What the header says of one tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]

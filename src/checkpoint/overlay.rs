@@ -68,6 +68,7 @@ impl Checkpoint {
         if !vae.has(&format!("{VAE}decoder.conv_in.weight")) {
             return Err(vae.without("a VAE", "encoder.conv_in and decoder.conv_in"));
         }
+        self.metadata.remove(super::LATENT_SCALE);
         self.tensors.retain(|t| !t.name.starts_with(VAE));
         let part = vae.tensors.iter().filter(|t| t.name.starts_with(VAE)).cloned().collect();
         self.absorb(vae, part)

@@ -14,6 +14,8 @@ pub(crate) const PREDICTION: &str = "scheduler.prediction_type";
 pub(crate) const ZERO_SNR: &str = "scheduler.rescale_betas_zero_snr";
 /// A number of attention heads, or a list with one for each level.
 pub(crate) const UNET_HEADS: &str = "unet.attention_heads";
+/// What a latent is multiplied by for the UNet.
+pub(crate) const LATENT_SCALE: &str = "vae.scaling_factor";
 /// What follows a text encoder's folder name: its number of attention heads.
 pub(crate) const TEXT_HEADS: &str = ".num_attention_heads";
 /// What follows a text encoder's folder name: the nonlinearity in its MLPs.
@@ -30,6 +32,10 @@ impl Checkpoint {
         let heads = ["num_attention_heads", "attention_head_dim"].map(|key| &unet[key]);
         if let Some(heads) = heads.into_iter().find(|v| !v.is_null()) {
             self.metadata.insert(UNET_HEADS.into(), heads.to_string());
+        }
+        let vae = settings(&folder.join("vae").join("config.json"))?;
+        if let Some(scale) = vae["scaling_factor"].as_f64() {
+            self.metadata.insert(LATENT_SCALE.into(), scale.to_string());
         }
         for name in TEXT_FOLDERS {
             let text = settings(&folder.join(name).join("config.json"))?;

@@ -94,10 +94,12 @@ impl ModelConfig {
         let family = family_of(&text);
         let variant = variant_of(model, family, &unet, &text)?;
         check_fit(model, family, variant, &unet, &vae, &text)?;
-        let latent_scale = match family {
-            Family::Sd1 | Family::Sd2 => 0.18215,
-            Family::Sdxl => 0.13025,
-        };
+        let told = model.metadata().get(checkpoint::LATENT_SCALE).and_then(|s| s.parse().ok());
+        let latent_scale =
+            told.filter(|scale: &f32| scale.is_normal() && *scale > 0.0).unwrap_or(match family {
+                Family::Sd1 | Family::Sd2 => 0.18215,
+                Family::Sdxl => 0.13025,
+            });
         let prediction = match told_prediction(model)? {
             Some(told) => told,
             None => prediction_of(model, family, &unet)?,
