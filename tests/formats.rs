@@ -5,6 +5,7 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use common::files::{
     Tensor, UNET, VAE, diffusers_unet, diffusers_vae, prefixed, rounded, tensors, transformers_text, under,
@@ -13,7 +14,9 @@ use common::files::{
 use common::{Failures, MANIFESTS};
 use sagittal::Error;
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
-use sagittal::model::config::ModelConfig;
+use sagittal::model::Prediction;
+use sagittal::model::config::{Activation, Heads, ModelConfig};
+use sagittal::{Model, ModelOptions};
 use serde_json::json;
 
 /// A small family and the prefixes of its text encoders.
@@ -308,4 +311,57 @@ fn packed_encoders_are_cut_apart() {
     let dtype = |name: &str| if name.starts_with("cond_stage_model.") { Dtype::F16 } else { Dtype::F32 };
     family.check("packed", &model, dtype, &mut failures);
     failures.finish();
+}
+
+/// What the settings beside the weights tell: heads, nonlinearity, latent scale.
+#[test]
+fn settings_are_heeded() {
+    let family = families().next().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    family.settings(folder.path());
+    for (part, base, tensors) in family.parts(false) {
+        write(&folder.path().join(part).join(format!("{base}.safetensors")), &tensors, &[], |_| Dtype::F16);
+    }
+    let open = || ModelConfig::infer(&Checkpoint::open(folder.path()).unwrap()).unwrap();
+    let put = |part: &str, text: serde_json::Value| {
+        fs::write(folder.path().join(part).join("config.json"), text.to_string()).unwrap();
+    };
+    // What diffusers writes for a network of this kind changes nothing.
+    put("unet", json!({ "attention_head_dim": 8, "num_attention_heads": null }));
+    put("vae", json!({ "scaling_factor": 0.18215 }));
+    put("text_encoder", json!({ "hidden_act": "quick_gelu", "num_attention_heads": 1 }));
+    assert_eq!(open(), family.config());
+    put("unet", json!({ "attention_head_dim": [2, 4, 8] }));
+    put("vae", json!({ "scaling_factor": 0.5 }));
+    put("text_encoder", json!({ "hidden_act": "gelu", "num_attention_heads": 4 }));
+    let scheduler = json!({ "prediction_type": "v_prediction" });
+    fs::write(folder.path().join("scheduler/scheduler_config.json"), scheduler.to_string()).unwrap();
+    let found = open();
+    assert_eq!((found.unet.heads, found.latent_scale), (Heads::Width(32), 0.5));
+    assert_eq!((found.text[0].activation, found.text[0].heads), (Activation::Gelu, 4));
+    assert_eq!(found.prediction, Prediction::V);
+    // They go with the parts that they belong to.
+    let model = Checkpoint::open(folder.path()).unwrap();
+    let other = || Checkpoint::synthetic(&family.manifest, 0, Dtype::F16).unwrap();
+    let found =
+        ModelConfig::infer(&model.with_vae(other()).unwrap().with_text_encoder(other()).unwrap()).unwrap();
+    assert_eq!((found.vae, found.latent_scale), (family.config().vae, 0.18215));
+    assert_eq!(found.text, family.config().text);
+}
+
+/// SD 2 reads the last layer but one, and its files in the diffusers layout end there.
+#[test]
+fn the_last_layer_of_sd2_may_be_absent() {
+    let (_, json) = MANIFESTS.iter().find(|(name, _)| *name == "sd21").unwrap();
+    let mut manifest = Manifest::parse(json).unwrap();
+    manifest.tensors.retain(|(name, _)| !name.contains("resblocks.23."));
+    let checkpoint = Checkpoint::synthetic(&manifest, 0, Dtype::F16).unwrap();
+    let config = ModelConfig::infer(&checkpoint).unwrap();
+    assert_eq!((config.text[0].layers, config.text[0].absent), (23, 1));
+    let Some(gpu) = common::gpu() else { return };
+    let model = Model::new(gpu, checkpoint, ModelOptions::default()).unwrap();
+    for skip in [1, 25] {
+        let error = model.encode_text("", Some(skip), false, &AtomicBool::new(false)).err().unwrap();
+        assert!(error.to_string().contains("expected 2 to 24"), "{error}");
+    }
 }
