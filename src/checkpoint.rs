@@ -6,25 +6,35 @@
 
 mod dtype;
 mod family;
+mod folder;
 mod header;
+mod layout;
 mod manifest;
+pub mod names;
+mod overlay;
 mod safetensors;
+mod settings;
+mod shards;
 mod sniff;
+mod store;
 mod synthetic;
+mod tensor;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs::{self, File};
-use std::ops::{Bound, Range};
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
-
+use self::store::Store;
+use self::tensor::Tensor;
 use crate::{Error, ErrorKind, Result};
 
 pub use self::manifest::Manifest;
 pub use ::safetensors::Dtype;
 pub(crate) use family::refuse_foreign;
+pub(crate) use settings::{
+    LATENT_SCALE, PREDICTION, TEXT_ACTIVATION, TEXT_FOLDERS, TEXT_HEADS, UNET_HEADS, ZERO_SNR,
+};
 
 /// What the header says of one tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,11 +52,17 @@ impl TensorInfo {
     }
 }
 
-/// A model file: names, shapes and, on demand, weights.
+/// A model: names, shapes and, on demand, weights.
+///
+/// Whatever the layout on disk, tensors have the names of the original single-file layout:
+/// `model.diffusion_model.*`, `first_stage_model.*`, and `cond_stage_model.*` or
+/// `conditioner.embedders.*`. Parts in files of their own are laid over a checkpoint by
+/// [`with_vae`](Self::with_vae) and [`with_text_encoder`](Self::with_text_encoder).
 ///
 /// ```no_run
 /// use sagittal::checkpoint::Checkpoint;
-/// let model = Checkpoint::open("v1-5-pruned-emaonly.safetensors")?;
+/// let model = Checkpoint::open("v1-5-pruned-emaonly.safetensors")?
+///     .with_vae(Checkpoint::open("vae-ft-mse-840000-ema-pruned.safetensors")?)?;
 /// let bias = model.read_f32("model.diffusion_model.out.2.bias", &[4])?;
 /// # Ok::<(), sagittal::Error>(())
 /// ```
@@ -57,58 +73,32 @@ pub struct Checkpoint {
     /// Sorted, so that everything below one prefix is one range.
     index: BTreeMap<String, usize>,
     metadata: BTreeMap<String, String>,
-    source: Source,
-}
-
-struct Tensor {
-    name: String,
-    info: TensorInfo,
-    /// Bytes from the start of the file; unused by a synthetic checkpoint.
-    bytes: Range<usize>,
-}
-
-enum Source {
-    /// With the file, whose length is looked at again before each read.
-    Mapped(Mmap, File),
-    Embedded(&'static [u8]),
-    Synthetic {
-        seed: u64,
-    },
+    /// The files that hold the bytes.
+    stores: Vec<Store>,
 }
 
 impl Checkpoint {
-    /// Opens a `.safetensors` file. It is mapped, not read: memory is used for what is decoded.
+    /// Opens a `.safetensors` file, or a folder in the diffusers layout (`model_index.json`, `unet`,
+    /// `vae`, `text_encoder`, `text_encoder_2`; files of a part may be sharded, or have a variant in
+    /// their names such as `.fp16`). A folder of one part, such as `vae`, will do for that part. Files
+    /// are mapped, not read: memory is used for what is decoded.
     ///
     /// # Errors
-    /// [`ErrorKind::File`] if the path cannot be read, is a folder, or holds something else than
-    /// a sound safetensors file; the message says what it looks like and what to pass instead.
+    /// [`ErrorKind::File`] if the path cannot be read or holds something else than sound
+    /// safetensors files; the message says what it looks like and what to pass instead.
+    /// [`ErrorKind::Model`] if a part in the diffusers layout has tensors that no network here has.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let cannot = |source| {
-            Error::io(path, "cannot open the model", source)
-                .hint("check the path and that you may read the file")
-        };
-        let meta = fs::metadata(path).map_err(cannot)?;
-        if meta.is_dir() {
-            return Err(sniff::directory(path));
+        if path.is_dir() {
+            return folder::open(path);
         }
-        // Opening a pipe would wait for a writer for ever.
-        if !meta.is_file() {
-            return Err(Error::new(ErrorKind::File, "not a regular file")
-                .file(path)
-                .hint("the model is mapped into memory, so it must be a file on a disk"));
-        }
-        if meta.len() == 0 {
-            return Err(sniff::not_a_model(&[]).file(path));
-        }
-        let file = File::open(path).map_err(cannot)?;
-        // SAFETY: a mapping is only sound while nobody shortens or rewrites the file, which no
-        // program can rule out; this is the usual bargain for models of several GB, which would
-        // otherwise be copied whole. Every read looks at the file's length first, the bytes
-        // are only decoded as plain numbers, and no reference outlives the map.
-        let map = unsafe { Mmap::map(&file) }.map_err(cannot)?;
-        let header = safetensors::parse(&map).map_err(|e| e.file(path))?;
-        Ok(Self::from_header(path.into(), header, Source::Mapped(map, file)))
+        Self::open_file(path)?.in_original_layout()
+    }
+
+    /// The tensors of one file under the names that they have there.
+    fn open_file(path: &Path) -> Result<Self> {
+        let (store, header) = Store::open(path)?;
+        Self::from_header(path.into(), header, store)
     }
 
     /// A safetensors file that is part of the program; `name` stands for it in errors.
@@ -116,8 +106,8 @@ impl Checkpoint {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn from_bytes(name: &str, bytes: &'static [u8]) -> Result<Self> {
-        let header = safetensors::parse(bytes).map_err(|e| e.file(name))?;
-        Ok(Self::from_header(name.into(), header, Source::Embedded(bytes)))
+        let (store, header) = Store::embedded(name, bytes)?;
+        Self::from_header(name.into(), header, store)?.in_original_layout()
     }
 
     /// A checkpoint whose weights are given by a formula and rounded to `dtype` (`F16` or `F32`):
@@ -134,13 +124,33 @@ impl Checkpoint {
         }
         let header = manifest.header(seed, dtype)?;
         let name = format!("{} (synthetic, seed {seed})", manifest.family);
-        Ok(Self::from_header(name.into(), header, Source::Synthetic { seed }))
+        Self::from_header(name.clone().into(), header, Store::synthetic(name, seed))
     }
 
-    fn from_header(file: PathBuf, header: header::Header, source: Source) -> Self {
-        let header::Header { tensors, metadata } = header;
-        let index = tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
-        Self { file, tensors, index, metadata, source }
+    fn from_header(file: PathBuf, header: header::Header, store: Store) -> Result<Self> {
+        let tensors = header.tensors.into_iter().map(|stored| Tensor::new(0, stored)).collect();
+        Self { file, tensors, index: BTreeMap::new(), metadata: header.metadata, stores: vec![store] }
+            .indexed()
+    }
+
+    /// Tells where each name is, after the tensors have changed.
+    fn indexed(mut self) -> Result<Self> {
+        self.index.clear();
+        for (i, tensor) in self.tensors.iter().enumerate() {
+            if self.index.insert(tensor.name.clone(), i).is_some() {
+                return Err(self
+                    .fault("two tensors stand for one of the original layout")
+                    .at(&tensor.name)
+                    .hint("the file mixes two layouts: use an unmodified one"));
+            }
+        }
+        match self.tensors.len() {
+            0..=header::MAX_TENSORS => Ok(self),
+            n => Err(Error::new(ErrorKind::File, "too many tensors")
+                .file(&self.file)
+                .expected(format!("at most {}", header::MAX_TENSORS))
+                .found(n.to_string())),
+        }
     }
 
     /// The path of the file, or the name that stands for it.
@@ -180,7 +190,7 @@ impl Checkpoint {
     /// Looks for a tensor in the header alone; its data is not read.
     ///
     /// # Errors
-    /// [`ErrorKind::Model`] if the tensor is missing or has another shape.
+    /// [`ErrorKind::Model`] if the tensor is missing, has another shape, or is not floating point.
     pub fn expect(&self, name: &str, shape: &[usize]) -> Result<()> {
         self.look(name, shape).map(|_| ())
     }
@@ -190,6 +200,7 @@ impl Checkpoint {
         if tensor.info.shape != shape {
             return Err(self.misshapen(name, format!("{shape:?}"), &tensor.info.shape));
         }
+        tensor.floating(&self.stores)?;
         Ok(tensor)
     }
 
@@ -203,19 +214,20 @@ impl Checkpoint {
         let tensor = self.look(name, expected_shape)?;
         let elements = tensor.info.elements();
         let mut out = self.reserve(name, elements)?;
-        self.decode(tensor, 0..elements, &mut out)?;
+        tensor.decode(&self.stores, 0..elements, &mut out)?;
         Ok(out)
     }
 
     /// The bytes of a tensor as the file holds them, little-endian and at any alignment, and their
-    /// dtype. No bytes if there are none, for weights made by formula.
+    /// dtype. No bytes if they do not lie so in a file: weights made by formula, or put together
+    /// from several stored tensors.
     ///
     /// # Errors
     /// [`ErrorKind::Model`] if the tensor is missing or has another shape than `expected_shape`;
     /// the values are not looked at.
     pub fn raw(&self, name: &str, expected_shape: &[usize]) -> Result<(Dtype, Option<&[u8]>)> {
         let tensor = self.look(name, expected_shape)?;
-        Ok((tensor.info.dtype, self.stored(tensor)?))
+        Ok((tensor.info.dtype, tensor.raw(&self.stores)?))
     }
 
     /// Some rows of a matrix `[rows, columns]` as `f32`, one after the other; the rest is not
@@ -225,7 +237,7 @@ impl Checkpoint {
     /// As [`read_f32`](Self::read_f32); [`ErrorKind::Usage`] for a row beyond the last.
     pub fn rows_f32(&self, name: &str, rows: &[usize]) -> Result<Vec<f32>> {
         let [height, width] = self.dims(name)?;
-        let tensor = self.get(name).ok_or_else(|| self.missing(name, "a matrix"))?;
+        let tensor = self.look(name, &[height, width])?;
         let mut out = self.reserve(name, rows.len().saturating_mul(width))?;
         for &row in rows {
             if row >= height {
@@ -235,7 +247,7 @@ impl Checkpoint {
                     .expected(format!("a row below {height}"))
                     .found(row.to_string()));
             }
-            self.decode(tensor, row * width..(row + 1) * width, &mut out)?;
+            tensor.decode(&self.stores, row * width..(row + 1) * width, &mut out)?;
         }
         Ok(out)
     }
@@ -270,6 +282,11 @@ impl Checkpoint {
         }
     }
 
+    /// The file that holds a tensor; the checkpoint's own if there is none of that name.
+    fn file_of(&self, name: &str) -> &Path {
+        self.get(name).and_then(|t| self.stores.get(t.store())).map_or(&self.file, Store::file)
+    }
+
     /// An [`ErrorKind::Model`] error about this file.
     pub(crate) fn fault(&self, what: impl Into<String>) -> Error {
         Error::new(ErrorKind::Model, what).file(&self.file)
@@ -278,6 +295,7 @@ impl Checkpoint {
     /// The error for a tensor of another shape than the network needs.
     pub(crate) fn misshapen(&self, name: &str, expected: impl Into<String>, found: &[usize]) -> Error {
         self.fault("a tensor has the wrong shape")
+            .file(self.file_of(name))
             .at(name)
             .expected(expected)
             .found(format!("{found:?}"))
@@ -287,11 +305,11 @@ impl Checkpoint {
     /// The error for a tensor that the network needs and the file lacks.
     pub(crate) fn missing(&self, name: &str, expected: impl Into<String>) -> Error {
         let nearest = self.nearest(name).map_or("no tensors".into(), |n| format!("{n} as the nearest name"));
-        self.fault("a tensor is missing")
-            .at(name)
-            .expected(expected)
-            .found(nearest)
-            .hint("pass a complete checkpoint (UNet, VAE and text encoder in one file)")
+        self.fault("a tensor is missing").at(name).expected(expected).found(nearest).hint(match name {
+            _ if name.starts_with(layout::UNET) => "pass a complete checkpoint",
+            _ if name.starts_with(layout::VAE) => "pass a complete checkpoint, or a complete VAE with --vae",
+            _ => "pass a complete checkpoint, or a complete text encoder with --text-encoder",
+        })
     }
 
     /// In sorted order the name with the longest common prefix is next to where `name` would be.
@@ -313,54 +331,6 @@ impl Checkpoint {
             Error::new(ErrorKind::Memory, "no memory for a tensor").file(&self.file).at(name).cause(source)
         })?;
         Ok(out)
-    }
-
-    /// The bytes of a tensor; none for weights made by formula.
-    fn stored(&self, tensor: &Tensor) -> Result<Option<&[u8]>> {
-        match &self.source {
-            Source::Mapped(map, file) => {
-                // A file that was cut short meanwhile (a download begun again) would end the
-                // program with a signal at the first page that is gone.
-                let length = file.metadata().map_or(0, |m| m.len());
-                if length < map.len() as u64 {
-                    return Err(Error::new(ErrorKind::File, "the file became shorter while it was in use")
-                        .file(&self.file)
-                        .expected(format!("{} bytes", map.len()))
-                        .found(format!("{length} bytes"))
-                        .hint("open it again when it is complete"));
-                }
-                Ok(Some(&map[tensor.bytes.clone()]))
-            }
-            Source::Embedded(bytes) => Ok(Some(&bytes[tensor.bytes.clone()])),
-            Source::Synthetic { .. } => Ok(None),
-        }
-    }
-
-    /// Appends the elements of `range` to `out`.
-    fn decode(&self, tensor: &Tensor, range: Range<usize>, out: &mut Vec<f32>) -> Result<()> {
-        let Some(stored) = self.stored(tensor)? else {
-            if let Source::Synthetic { seed } = self.source {
-                synthetic::extend(out, &tensor.name, &tensor.info, seed, range);
-            }
-            return Ok(());
-        };
-        let (start, first) = (out.len(), range.start);
-        if !dtype::extend(out, tensor.info.dtype, stored, range) {
-            return Err(self
-                .fault("a weight is not stored as floating point")
-                .at(&tensor.name)
-                .expected("F32, F16, BF16, F64, F8_E4M3 or F8_E5M2")
-                .found(tensor.info.dtype.to_string())
-                .hint("pass the checkpoint before it was quantised"));
-        }
-        match dtype::first_non_finite(&out[start..]) {
-            None => Ok(()),
-            Some((offset, value)) => Err(self
-                .fault("a weight is not a finite number")
-                .at(format!("{} element {}", tensor.name, first + offset))
-                .found(format!("{value}"))
-                .hint("the file is damaged or was converted beyond its number range: use another copy")),
-        }
     }
 }
 

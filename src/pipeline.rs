@@ -20,13 +20,12 @@ use crate::image::preview;
 use crate::kernels::Precision;
 use crate::kernels::repack::Stored;
 use crate::latent::Latent;
-use crate::model::config::Variant;
 use crate::model::{Family, ModelConfig, Prediction};
 use crate::network::{Planner, Unet, UnetNetwork};
 use crate::plan::{Options, Plan};
 use crate::sampler::{self, Discrete, SampleOptions};
 use crate::text::Tokenizer;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, Result};
 pub use conditioning::Sizes;
 use parts::Parts;
 pub use request::{Event, Generated, Noise, Request, Sampling};
@@ -64,15 +63,10 @@ impl Model {
     /// any of its networks needs.
     ///
     /// # Errors
-    /// [`ErrorKind::Model`] if the checkpoint holds no network that runs here.
+    /// [`ErrorKind::Model`](crate::ErrorKind::Model) if the checkpoint holds no network that runs here.
     pub fn new(gpu: Gpu, checkpoint: Checkpoint, options: ModelOptions) -> Result<Self> {
         let mut config = ModelConfig::infer(&checkpoint)?;
-        if config.variant != Variant::Base {
-            return Err(Error::new(ErrorKind::Model, "this kind of model is not supported yet")
-                .file(checkpoint.file())
-                .expected("a text-to-image checkpoint of SD 1, SD 2 or SDXL")
-                .found(format!("{}, {}", config.family, config.variant)));
-        }
+        config.runnable(checkpoint.file())?;
         config.prediction = options.prediction.unwrap_or(config.prediction);
         let precision = options.precision.unwrap_or(match gpu.capabilities().target {
             crate::kernels::Target::Gpu => Precision::F16,
@@ -127,8 +121,9 @@ impl Model {
     /// within one submission to the device.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`] for settings outside their range, [`ErrorKind::Cancelled`],
-    /// [`ErrorKind::NonFinite`] naming the step, or the device's.
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for settings outside their range,
+    /// [`Cancelled`](crate::ErrorKind::Cancelled), [`NonFinite`](crate::ErrorKind::NonFinite) naming the
+    /// step, or the device's.
     pub fn generate(
         &self,
         request: &Request,

@@ -51,9 +51,17 @@ fn not_safetensors() -> Vec<Case> {
         case("jpeg", b"\xff\xd8\xff\xe0\0\x10JFIF\0", &["JPEG picture"]),
         case("webp", b"RIFF\x24\0\0\0WEBPVP8 ", &["WebP picture"]),
         case("gif", b"GIF89a\x01\0\x01\0\0\0", &["GIF picture"]),
-        case("zip ckpt", b"PK\x03\x04\0\0\x08\x08\0\0archive/data.pkl", &["zip", ".ckpt", "convert"]),
+        case(
+            "zip ckpt",
+            b"PK\x03\x04\0\0\x08\x08\0\0archive/data.pkl",
+            &["zip", ".ckpt", "convert", "CheckpointSave"],
+        ),
         case("pickle pt", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P", &["pickle", "convert"]),
-        case("gguf", b"GGUF\x03\0\0\0\x10\0\0\0\0\0\0\0", &["GGUF", "original .safetensors"]),
+        case(
+            "gguf",
+            b"GGUF\x03\0\0\0\x10\0\0\0\0\0\0\0",
+            &["GGUF", "original .safetensors", "gguf.dequantize"],
+        ),
         case("html", b"\n <!DOCTYPE html><html><title>Log in</title>", &["HTML page", "download link"]),
         case("html, short", b"<HTML>", &["HTML page"]),
         case(
@@ -229,26 +237,37 @@ fn other_models() -> Vec<Case> {
         case(
             "diffusers UNet",
             &["down_blocks.0.resnets.0.conv1.weight"],
-            &["diffusers layout", "single-file"],
+            &["incomplete part", "diffusers layout", "single-file"],
         ),
         case(
             "VAE",
             &["encoder.conv_in.weight", "decoder.up.0.block.0.conv1.weight"],
-            &["VAE without a UNet"],
+            &["VAE without a UNet", "--vae"],
         ),
         case(
             "text encoder",
             &["text_model.encoder.layers.0.mlp.fc1.weight"],
-            &["text encoder without a UNet"],
+            &["text encoder without a UNet", "--text-encoder"],
         ),
         case("language model", &["model.layers.0.mlp.up_proj.weight"], &["language model"]),
-        case("UNet alone", &["input_blocks.0.0.weight"], &["UNet alone"]),
+        case("a UNet's beginning", &["input_blocks.0.0.weight"], &["incomplete UNet"]),
         case("something else", &["conv1", "conv2"], &["2 tensors such as conv1, conv2"]),
         case(
             "scaled f8",
             &["model.diffusion_model.input_blocks.0.0.weight", "scaled_fp8"],
             &["quantised with scales"],
         ),
+        case(
+            "f8 with scales",
+            &["model.diffusion_model.input_blocks.0.0.weight", "model.diffusion_model.out.2.scale_weight"],
+            &["quantised with scales", "out.2.scale_weight"],
+        ),
+        case(
+            "EDM",
+            &["model.diffusion_model.input_blocks.0.0.weight", "edm_mean"],
+            &["not supported", "Playground"],
+        ),
+        case("EMA alone", &["model_ema.diffusion_modelinput_blocks00weight"], &["EMA copy without"]),
         case(
             "video",
             &["model.diffusion_model.input_blocks.1.0.time_stack.in_layers.0.weight"],
@@ -320,7 +339,6 @@ fn paths_that_are_no_files() {
         (dir.path().join("absent.safetensors"), &["cannot open", "check the path"]),
         (folder("plain", ""), &["a folder", "pass the file itself"]),
         (folder("models", "sd15.safetensors"), &["a folder", "sd15.safetensors"]),
-        (folder("pipeline", "model_index.json"), &["diffusers layout", "single-file"]),
     ];
     #[cfg(unix)]
     {

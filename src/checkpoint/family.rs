@@ -11,8 +11,8 @@ struct Sign {
 }
 
 const FULL: &str = "pass a full checkpoint (UNet, VAE and text encoder in one file)";
+const PART: &str = "pass a checkpoint, or a UNet's file, and this beside it (--vae, --text-encoder)";
 const OTHER: &str = "only networks of the Stable Diffusion 1, 2 and XL families are known";
-const LAYOUT: &str = "pass the single-file version of the model in its original layout";
 
 /// The first sign that any name contains decides: from the particular to the general.
 const SIGNS: &[Sign] = &[
@@ -30,11 +30,12 @@ const SIGNS: &[Sign] = &[
     },
     Sign {
         parts: &["down_blocks.0.", "mid_block."],
-        what: "a part of a model in the diffusers layout",
-        hint: LAYOUT,
+        what: "an incomplete part of a model in the diffusers layout",
+        hint: "pass the model's whole folder, or its single-file version",
     },
-    Sign { parts: &["decoder.up.0.", "decoder.up_blocks."], what: "a VAE without a UNet", hint: FULL },
-    Sign { parts: &["text_model.encoder.", "resblocks."], what: "a text encoder without a UNet", hint: FULL },
+    Sign { parts: &["decoder.up.0.", "decoder.up_blocks."], what: "a VAE without a UNet", hint: PART },
+    Sign { parts: &["text_model.encoder.", "resblocks."], what: "a text encoder without a UNet", hint: PART },
+    Sign { parts: &["model_ema."], what: "an EMA copy without the network itself", hint: FULL },
     Sign { parts: &["model.layers."], what: "a language model", hint: OTHER },
 ];
 
@@ -43,16 +44,22 @@ const SIGNS: &[Sign] = &[
 /// # Errors
 /// [`ErrorKind::Model`](crate::ErrorKind::Model), saying what the file seems to be.
 pub(crate) fn refuse_foreign(model: &Checkpoint) -> Result<()> {
-    // Weights stored with a scale of their own would decode without complaint, to wrong values.
-    let quantised = [".scale_weight", "scaled_fp8", ".quant_state.", ".absmax", ".qweight"];
-    if let Some(name) = name_with(model, &quantised) {
-        return Err(model
-            .fault("the weights are quantised with scales")
-            .at(name)
-            .hint("pass the checkpoint as F32, F16, BF16 or plain F8"));
-    }
+    refuse_quantised(model)?;
     if let Some(name) = name_with(model, &["time_stack.", "time_mixer", "temporal_transformer"]) {
         return Err(model.fault("a video model").at(name).hint(OTHER));
+    }
+    // Networks of known shape that are to be sampled in a way of their own.
+    for (mark, what) in [
+        ("edm_mean", "a model with EDM's scaling of latents (Playground 2.5)"),
+        ("edm_vpred.sigma_max", "a model with EDM's noise levels"),
+        (
+            "model.diffusion_model.time_embed.cond_proj.weight",
+            "a network that is told its guidance scale (LCM)",
+        ),
+    ] {
+        if model.has(mark) {
+            return Err(model.fault("this kind of model is not supported").at(mark).found(what).hint(OTHER));
+        }
     }
     if model.has("model.diffusion_model.input_blocks.0.0.weight") {
         return Ok(());
@@ -66,9 +73,37 @@ pub(crate) fn refuse_foreign(model: &Checkpoint) -> Result<()> {
     let sign = SIGNS.iter().find(|sign| name_with(model, sign.parts).is_some());
     Err(match sign {
         Some(sign) => error.found(sign.what).hint(sign.hint),
-        None if model.has("input_blocks.0.0.weight") => error.found("a UNet alone").hint(FULL),
+        None if model.has("input_blocks.0.0.weight") => error.found("an incomplete UNet").hint(FULL),
         None => error.found(examples(model)).hint(FULL),
     })
+}
+
+/// Weights stored with a scale of their own would decode without complaint, to wrong values.
+pub(super) fn refuse_quantised(model: &Checkpoint) -> Result<()> {
+    const SIGNS: [&str; 11] = [
+        ".scale_weight",
+        ".weight_scale",
+        ".scale_input",
+        ".input_scale",
+        "scaled_fp8",
+        ".comfy_quant",
+        ".quant_state.",
+        ".quant_map",
+        ".absmax",
+        ".qweight",
+        ".weight_scb",
+    ];
+    let sign = |name: &&str| {
+        let name = name.to_ascii_lowercase();
+        SIGNS.iter().any(|sign| name.contains(sign))
+    };
+    match model.names().find(sign) {
+        None => Ok(()),
+        Some(name) => Err(model
+            .fault("the weights are quantised with scales")
+            .at(name)
+            .hint("pass the checkpoint as F32, F16, BF16 or plain F8")),
+    }
 }
 
 fn name_with<'a>(model: &'a Checkpoint, parts: &[&str]) -> Option<&'a str> {

@@ -1,10 +1,11 @@
 //! What a checkpoint's header holds, and the rules that every tensor in it must keep.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
 
 use ::safetensors::Dtype;
 
-use super::{Tensor, TensorInfo};
+use super::TensorInfo;
 use crate::{Error, ErrorKind, Result};
 
 /// More than any network of this family has (SDXL with a second copy of its weights: 5,000).
@@ -14,9 +15,17 @@ const MAX_RANK: usize = 8;
 /// The longest real names have about 120 bytes.
 const MAX_NAME: usize = 512;
 
+/// A tensor as a file holds it.
+pub(super) struct Stored {
+    pub name: String,
+    pub info: TensorInfo,
+    /// Bytes from the start of the file; unused where weights are given by a formula.
+    pub bytes: Range<usize>,
+}
+
 /// Tensors in the order of the file, and the metadata.
 pub(super) struct Header {
-    pub tensors: Vec<Tensor>,
+    pub tensors: Vec<Stored>,
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -70,7 +79,7 @@ pub(super) fn damaged(what: &str) -> Error {
 }
 
 /// Lays tensors one after the other, as a file of `dtype` would hold them.
-pub(super) fn lay_out(tensors: &[(String, Vec<usize>)], dtype: Dtype) -> Result<Vec<Tensor>> {
+pub(super) fn lay_out(tensors: &[(String, Vec<usize>)], dtype: Dtype) -> Result<Vec<Stored>> {
     let mut names = Names::default();
     let mut end = 0usize;
     let place = |(name, shape): &(String, Vec<usize>)| {
@@ -80,7 +89,7 @@ pub(super) fn lay_out(tensors: &[(String, Vec<usize>)], dtype: Dtype) -> Result<
         end = start
             .checked_add(byte_size(name, &info)?)
             .ok_or_else(|| damaged("the file is too large").at(name))?;
-        Ok(Tensor { name: name.clone(), info, bytes: start..end })
+        Ok(Stored { name: name.clone(), info, bytes: start..end })
     };
     tensors.iter().map(place).collect()
 }

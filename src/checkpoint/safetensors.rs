@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use ::safetensors::tensor::TensorInfo as Entry;
 
-use super::header::{Header, MAX_TENSORS, Names, byte_size, damaged, describe};
-use super::{Tensor, TensorInfo, sniff};
+use super::header::{Header, MAX_TENSORS, Names, Stored, byte_size, damaged, describe};
+use super::{TensorInfo, sniff};
 use crate::{Error, ErrorKind, Result};
 
 /// SDXL's header has 0.3 MB; the rest is room for long training notes in the metadata.
@@ -62,7 +62,7 @@ fn split(bytes: &[u8]) -> Result<(&str, usize)> {
 }
 
 /// One header entry; its offsets still count from the start of the data.
-fn tensor(name: String, value: &str) -> Result<Tensor> {
+fn tensor(name: String, value: &str) -> Result<Stored> {
     let entry: Entry = match serde_json::from_str(value) {
         Ok(entry) => entry,
         Err(e) => return Err(damaged("a tensor's description is not valid").at(name).cause(e)),
@@ -76,12 +76,12 @@ fn tensor(name: String, value: &str) -> Result<Tensor> {
             .expected(format!("{size} bytes for {}", describe(&info)))
             .found(format!("offsets {start} to {end}")));
     }
-    Ok(Tensor { name, info, bytes: start..end })
+    Ok(Stored { name, info, bytes: start..end })
 }
 
 /// Sorts by offset, demands that the tensors fill the data without gap or overlap, and makes the
 /// offsets count from the start of the file.
-fn place(tensors: &mut [Tensor], data_start: usize, file_len: usize) -> Result<()> {
+fn place(tensors: &mut [Stored], data_start: usize, file_len: usize) -> Result<()> {
     tensors.sort_by_key(|t| (t.bytes.start, t.bytes.end));
     let mut cursor = 0;
     for tensor in &*tensors {

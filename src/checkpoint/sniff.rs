@@ -12,12 +12,13 @@ pub(super) struct Foreign {
 }
 
 const PICTURE: &str = "pass the checkpoint, not a picture made with it";
-const PICKLE: &str =
-    "pickles can run code when loaded and are not read: convert the file to .safetensors first";
+const PICKLE: &str = "pickles can run code when loaded and are not read: \
+     convert the file to .safetensors, as ComfyUI's CheckpointSave node and A1111's checkpoint merger do";
 const ARCHIVE: &str = "unpack it and pass the .safetensors file inside";
 const PAGE: &str =
     "a web page was saved instead of the file: use the download link, and log in if the site asks for it";
-const GGUF: &str = "quantised GGUF models are not read: pass the original .safetensors file";
+const GGUF: &str = "quantised GGUF models are not read: pass the original .safetensors file it was made from, \
+     or turn it back with Python's `gguf` package (gguf.dequantize)";
 
 /// Magic bytes at an offset.
 const MAGIC: &[(usize, &[u8], Foreign)] = &[
@@ -95,14 +96,11 @@ pub(super) fn not_a_model(bytes: &[u8]) -> Error {
     }
 }
 
-/// The error for a folder; it names the model files inside, if there are any.
+/// The error for a folder that is no model; it names the model files inside, if there are any.
 pub(super) fn directory(path: &Path) -> Error {
-    let error = Error::new(ErrorKind::File, "not a model file").file(path).expected("a .safetensors file");
-    if path.join("model_index.json").is_file() {
-        return error.found("a folder in the diffusers layout").hint(
-            "pass the single-file version of the model (its original layout), which most authors publish beside the folder",
-        );
-    }
+    let error = Error::new(ErrorKind::File, "not a model")
+        .file(path)
+        .expected("a .safetensors file, or a folder in the diffusers layout with model_index.json");
     // A folder may hold any number of files; a message names three.
     let inside: Vec<String> = fs::read_dir(path)
         .into_iter()
@@ -112,7 +110,9 @@ pub(super) fn directory(path: &Path) -> Error {
         .take(3)
         .collect();
     match inside.is_empty() {
-        true => error.found("a folder").hint("pass the file itself"),
-        false => error.found("a folder").hint(format!("pass a file in it, such as {}", inside.join(" or "))),
+        true => error.found("a folder of something else").hint("pass the file itself"),
+        false => error
+            .found("a folder of something else")
+            .hint(format!("pass a file in it, such as {}", inside.join(" or "))),
     }
 }

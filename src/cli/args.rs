@@ -33,9 +33,16 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES, after_help = "More with --help.")]
 pub struct Args {
-    /// Checkpoint, a .safetensors file [default: the small emoji model in the program]
-    #[arg(short, long, value_name = "FILE", help_heading = "Model")]
+    /// Checkpoint: a .safetensors file or a diffusers folder [default: the small emoji model in the
+    /// program]
+    #[arg(short, long, value_name = "PATH", help_heading = "Model")]
     pub model: Option<PathBuf>,
+    /// VAE to use instead of the checkpoint's own: a file, a folder, or another checkpoint
+    #[arg(long, value_name = "PATH", help_heading = "Model")]
+    pub vae: Option<PathBuf>,
+    /// Text encoder to use instead of the checkpoint's own; twice for SDXL, in any order
+    #[arg(long, value_name = "PATH", help_heading = "Model")]
+    pub text_encoder: Vec<PathBuf>,
     /// What the network's output means [default: what the checkpoint tells]
     #[arg(long, value_name = "KIND", help_heading = "Model")]
     pub prediction: Option<PredictionChoice>,

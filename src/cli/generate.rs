@@ -47,12 +47,11 @@ fn draw(args: &Args) -> Result<()> {
     if !args.dry_run {
         files.check()?;
     }
-    let checkpoint = match &args.model {
-        Some(path) => Checkpoint::open(path)?,
-        None => embedded::checkpoint()?,
-    };
+    let checkpoint = open(args)?;
     // Reads the header only, so that a bad file is told of before a driver is even loaded.
-    let request = request(args, seed, &ModelConfig::infer(&checkpoint)?);
+    let config = ModelConfig::infer(&checkpoint)?;
+    config.runnable(checkpoint.file())?;
+    let request = request(args, seed, &config);
     request.check()?;
     let options = ModelOptions {
         precision: args.precision.precision(),
@@ -66,6 +65,21 @@ fn draw(args: &Args) -> Result<()> {
         return Ok(());
     }
     Run { args, files, model, request, report }.all_batches()
+}
+
+/// The checkpoint, with the parts that the flags put in place of its own.
+fn open(args: &Args) -> Result<Checkpoint> {
+    let mut checkpoint = match &args.model {
+        Some(path) => Checkpoint::open(path)?,
+        None => embedded::checkpoint()?,
+    };
+    if let Some(vae) = &args.vae {
+        checkpoint = checkpoint.with_vae(Checkpoint::open(vae)?)?;
+    }
+    for text in &args.text_encoder {
+        checkpoint = checkpoint.with_text_encoder(Checkpoint::open(text)?)?;
+    }
+    Ok(checkpoint)
 }
 
 /// The request of the first batch.

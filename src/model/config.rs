@@ -9,9 +9,10 @@ mod unet;
 mod vae;
 
 use std::fmt;
+use std::path::Path;
 
-use crate::checkpoint::{Checkpoint, refuse_foreign};
-use crate::{Error, Result};
+use crate::checkpoint::{self, Checkpoint, refuse_foreign};
+use crate::{Error, ErrorKind, Result};
 
 pub use text::{Activation, TextConfig, Tower};
 pub use unet::{Heads, InputBlock, MiddleBlock, OutputBlock, UNET, UnetConfig};
@@ -93,12 +94,32 @@ impl ModelConfig {
         let family = family_of(&text);
         let variant = variant_of(model, family, &unet, &text)?;
         check_fit(model, family, variant, &unet, &vae, &text)?;
-        let latent_scale = match family {
-            Family::Sd1 | Family::Sd2 => 0.18215,
-            Family::Sdxl => 0.13025,
+        let told = model.metadata().get(checkpoint::LATENT_SCALE).and_then(|s| s.parse().ok());
+        let latent_scale =
+            told.filter(|scale: &f32| scale.is_normal() && *scale > 0.0).unwrap_or(match family {
+                Family::Sd1 | Family::Sd2 => 0.18215,
+                Family::Sdxl => 0.13025,
+            });
+        let prediction = match told_prediction(model)? {
+            Some(told) => told,
+            None => prediction_of(model, family, &unet)?,
         };
-        let prediction = prediction_of(model, family, &unet)?;
         Ok(Self { family, variant, prediction, latent_scale, unet, vae, text })
+    }
+
+    /// Whether this version runs such a network; `file` is named if not.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Model`] for inpainting, image editing and other kinds of input.
+    pub fn runnable(&self, file: &Path) -> Result<()> {
+        if self.variant == Variant::Base {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Model, "this kind of model is not supported yet")
+            .file(file)
+            .expected("a text-to-image checkpoint of SD 1, SD 2 or SDXL")
+            .found(format!("{}, {}, {} input channels", self.family, self.variant, self.unet.in_channels))
+            .hint("pass the checkpoint that this one was trained from"))
     }
 
     /// Pixels per latent cell, in each direction.
@@ -113,6 +134,15 @@ fn family_of(text: &[TextConfig]) -> Family {
         Some(Tower::G) => Family::Sdxl,
         _ if text.len() > 1 => Family::Sdxl,
         _ => Family::Sd1,
+    }
+}
+
+/// The family that a UNet looks like on its own.
+fn nearest(unet: &UnetConfig) -> Family {
+    match (unet.use_linear_in_transformer, unet.adm_in_channels) {
+        (false, _) => Family::Sd1,
+        (true, None) => Family::Sd2,
+        (true, Some(_)) => Family::Sdxl,
     }
 }
 
@@ -152,7 +182,9 @@ fn check_fit(
     let width: usize = text.iter().map(|t| t.width).sum();
     if unet.context_dim != width {
         let expected = format!("{} values per token for the UNet's cross-attention", unet.context_dim);
-        return unfit("text encoder and UNet do not fit", expected, format!("{width} from the text encoder"));
+        let found =
+            format!("{width} from the text encoder of {family}; the UNet looks like {}", nearest(unet));
+        return unfit("text encoder and UNet do not fit", expected, found);
     }
     if unet.out_channels != vae.latent_channels {
         let expected = format!("{} latent channels for the VAE", vae.latent_channels);
@@ -164,7 +196,7 @@ fn check_fit(
         return unfit(
             "text encoder and UNet are of different families",
             expected,
-            kind(family == Family::Sd1).into(),
+            format!("{}; the UNet looks like {}", kind(family == Family::Sd1), nearest(unet)),
         );
     }
     // Besides the pooled text: sizes of 256 values each. The refiner has an aesthetic score
@@ -190,6 +222,22 @@ fn misfit(model: &Checkpoint, what: &str) -> Error {
     model.fault(what).hint("the file was put together from different models: use an unmodified checkpoint")
 }
 
+/// What the settings of a diffusers folder say.
+fn told_prediction(model: &Checkpoint) -> Result<Option<Prediction>> {
+    let told = |key: &str| model.metadata().get(key).map(String::as_str);
+    if told(checkpoint::ZERO_SNR) == Some("true") {
+        return Err(model
+            .fault("the network was trained on noise levels that are not supported")
+            .at(checkpoint::ZERO_SNR)
+            .hint("pass a checkpoint without zero terminal SNR"));
+    }
+    Ok(match told(checkpoint::PREDICTION) {
+        Some("v_prediction") => Some(Prediction::V),
+        Some(_) => Some(Prediction::Eps),
+        None => None,
+    })
+}
+
 /// SD1 and SDXL predict ε unless an SDXL file is marked otherwise. Both kinds of SD2 have the
 /// same shapes; as ComfyUI does, they are told apart by a bias that training on v leaves larger.
 fn prediction_of(model: &Checkpoint, family: Family, unet: &UnetConfig) -> Result<Prediction> {
@@ -209,12 +257,12 @@ fn prediction_of(model: &Checkpoint, family: Family, unet: &UnetConfig) -> Resul
     Ok(if is_v { Prediction::V } else { Prediction::Eps })
 }
 
-/// With n − 1, as PyTorch's `std`.
+/// Of the whole population: divided by n.
 fn standard_deviation(values: &[f32]) -> f64 {
     let n = values.len() as f64;
     let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
     let squares: f64 = values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum();
-    (squares / (n - 1.0)).sqrt()
+    (squares / n).sqrt()
 }
 
 impl fmt::Display for Family {

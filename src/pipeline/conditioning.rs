@@ -101,13 +101,17 @@ impl Model {
             Family::Sd2 => (2, true),
             Family::Sdxl => (2, false),
         };
+        // Layers that the file leaves out count, though they cannot be asked for.
+        let absent = self.config.text.iter().map(|t| t.absent).max().unwrap_or(0);
         let skip = clip_skip.unwrap_or(usual);
         let layers = self.config.text.iter().map(|t| t.layers).min().unwrap_or(0);
-        if !(1..=layers).contains(&skip) {
+        if !(1..=layers).contains(&skip.saturating_sub(absent)) {
+            let first = if absent == 0 { "1 (the last layer)".into() } else { format!("{}", 1 + absent) };
             return Err(Error::usage("no such clip skip")
-                .expected(format!("1 (the last layer) to {layers}"))
+                .expected(format!("{first} to {}", layers + absent))
                 .found(skip.to_string()));
         }
+        let skip = skip - absent;
         Ok(clip::Options { skip, norm, pooled })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::unet::expect;
 use crate::Result;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, TEXT_ACTIVATION, TEXT_FOLDERS, TEXT_HEADS};
 
 /// One of the three CLIP text encoders that Stable Diffusion uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,10 +33,14 @@ pub struct TextConfig {
     pub prefix: String,
     /// Width of a token.
     pub width: usize,
-    /// Attention heads, of 64 channels each; one if the width is less than 64.
+    /// Attention heads, of 64 channels each (one if the width is less than 64), unless the file tells
+    /// otherwise.
     pub heads: usize,
     /// Number of transformer layers.
     pub layers: usize,
+    /// Layers behind these that the network was trained with and the file leaves out, because
+    /// nobody reads them. Clip skip counts them.
+    pub absent: usize,
     /// Width inside the MLPs.
     pub mlp_width: usize,
     /// Tokens in a sequence (77).
@@ -53,6 +57,10 @@ pub struct TextConfig {
 const VOCABULARY: usize = 49_408;
 /// Tokens that a prompt is cut or padded to.
 const SEQUENCE: usize = 77;
+
+/// Width and layers of OpenCLIP ViT-H/14. SD 2 reads the last but one, so files in the diffusers
+/// layout end there.
+const VIT_H: (usize, usize) = (1024, 24);
 
 /// Where encoders live, most particular prefix first.
 const PLACES: &[(&str, Tower)] = &[
@@ -101,18 +109,32 @@ impl TextConfig {
     pub fn infer_all(model: &Checkpoint) -> Result<Vec<Self>> {
         let present =
             |&&(prefix, tower): &&(&str, Tower)| model.has(&format!("{prefix}{}", tower.layout().tokens));
-        let found: Result<Vec<Self>> =
-            PLACES.iter().filter(present).map(|&(prefix, tower)| Self::infer(model, prefix, tower)).collect();
-        match found {
-            Ok(towers) if towers.is_empty() => Err(model
+        let found: Vec<(&str, Tower)> = PLACES.iter().filter(present).copied().collect();
+        let area = |prefix: &str| prefix.starts_with("conditioner.");
+        if found.windows(2).any(|pair| !area(pair[0].0) || !area(pair[1].0)) || found.len() > 2 {
+            let prefixes: Vec<&str> = found.iter().map(|(prefix, _)| *prefix).collect();
+            return Err(model
+                .fault("the file has text encoders of several families")
+                .expected("that of SD 1, that of SD 2, or the two of SDXL")
+                .found(prefixes.join(" and "))
+                .hint("the file was put together from different models: use an unmodified checkpoint"));
+        }
+        if found.is_empty() {
+            return Err(model
                 .fault("the file has no text encoder")
                 .expected(format!("{}{}", PLACES[0].0, Tower::L.layout().tokens))
-                .hint("pass a full checkpoint (UNet, VAE and text encoder in one file)")),
-            found => found,
+                .hint(
+                    "pass a full checkpoint (UNet, VAE and text encoder in one file), or add --text-encoder",
+                ));
         }
+        found
+            .iter()
+            .zip(TEXT_FOLDERS)
+            .map(|(&(p, tower), folder)| Self::infer(model, p, tower, folder))
+            .collect()
     }
 
-    fn infer(model: &Checkpoint, prefix: &str, tower: Tower) -> Result<Self> {
+    fn infer(model: &Checkpoint, prefix: &str, tower: Tower, folder: &str) -> Result<Self> {
         let layout = tower.layout();
         let [vocab, width] = model.dims(&format!("{prefix}{}", layout.tokens))?;
         at_least(model, "tokens", VOCABULARY, vocab, &format!("{prefix}{}", layout.tokens))?;
@@ -124,16 +146,42 @@ impl TextConfig {
         let name = format!("{prefix}{}0.{}", layout.layers, layout.mlp);
         let [mlp_width, mlp_input] = model.dims(&name)?;
         expect(model, "columns, as the token embedding", width, mlp_input, &name)?;
-        let heads = (width / 64).max(1);
+        let told = |key: &str| model.metadata().get(&format!("{folder}{key}")).map(String::as_str);
+        let heads = told(TEXT_HEADS).and_then(|n| n.parse().ok()).unwrap_or(width / 64).max(1);
         expect(model, "values per token left over by the heads", 0, width % heads, prefix)?;
         let name = format!("{prefix}text_projection");
         let projection = match model.has(&name) {
             true => Some(model.dims::<2>(&name)?[1]),
             false => None,
         };
-        let activation = if tower == Tower::L { Activation::QuickGelu } else { Activation::Gelu };
+        let activation = match told(TEXT_ACTIVATION) {
+            Some("quick_gelu") => Activation::QuickGelu,
+            Some("gelu") => Activation::Gelu,
+            None if tower == Tower::L => Activation::QuickGelu,
+            None => Activation::Gelu,
+            Some(other) => {
+                return Err(model
+                    .fault("the text encoder has an unknown nonlinearity")
+                    .at(format!("{folder}{TEXT_ACTIVATION}"))
+                    .expected("quick_gelu or gelu")
+                    .found(other.chars().take(80).collect::<String>()));
+            }
+        };
+        let absent = usize::from(tower == Tower::H && (width, layers + 1) == VIT_H);
         let prefix = prefix.to_owned();
-        Ok(Self { tower, prefix, width, heads, layers, mlp_width, positions, vocab, activation, projection })
+        Ok(Self {
+            tower,
+            prefix,
+            width,
+            heads,
+            layers,
+            absent,
+            mlp_width,
+            positions,
+            vocab,
+            activation,
+            projection,
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The UNet's blocks, walked in the order in which they run.
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, UNET_HEADS};
 use crate::{Error, Result};
 
 /// Prefix of the UNet's tensors.
@@ -205,7 +205,7 @@ impl UnetConfig {
                 .fault("the UNet has no cross-attention, so no prompt can act")
                 .hint("pass a text-to-image checkpoint"));
         };
-        Ok(Self {
+        let mut config = Self {
             in_channels: input_blocks.first().map_or(0, |b| match *b {
                 InputBlock::Conv { in_channels, .. } => in_channels,
                 _ => 0,
@@ -220,8 +220,35 @@ impl UnetConfig {
             input_blocks,
             middle,
             output_blocks,
-        })
+        };
+        if let Some(told) = model.metadata().get(UNET_HEADS) {
+            config.heads = told_heads(model, told, &config.level_channels(), config.heads)?;
+        }
+        Ok(config)
     }
+}
+
+/// The heads that a diffusers folder's settings tell: one number, or one for each level.
+fn told_heads(model: &Checkpoint, told: &str, channels: &[usize], usual: Heads) -> Result<Heads> {
+    let numbers: Vec<usize> = match serde_json::from_str::<usize>(told) {
+        Ok(number) => vec![number; channels.len()],
+        Err(_) => serde_json::from_str(told).unwrap_or_default(),
+    };
+    let fits = |heads: Heads| channels.iter().zip(&numbers).all(|(&c, &n)| n > 0 && heads.count(c) == n);
+    let (first, width) = match (numbers.first(), channels.first()) {
+        (Some(&n), Some(&c)) if n > 0 && c.is_multiple_of(n) => (n, c / n),
+        _ => (0, 0),
+    };
+    let rules = [usual, Heads::Count(first), Heads::Width(width.max(1))];
+    let rule = rules.into_iter().find(|&rule| numbers.len() == channels.len() && first > 0 && fits(rule));
+    let divides = |heads: Heads| channels.iter().all(|&c| c.is_multiple_of(heads.count(c).max(1)));
+    rule.filter(|&heads| divides(heads)).ok_or_else(|| {
+        model
+            .fault("the UNet's attention heads follow no known rule")
+            .at(UNET_HEADS)
+            .expected(format!("one number for all of the levels' channels {channels:?}, or one width"))
+            .found(told.chars().take(80).collect::<String>())
+    })
 }
 
 /// Shapes do not show the number of heads. In all published networks it goes with the kind of

@@ -1,0 +1,137 @@
+//! One file that holds weights, and the decoding of a stretch of one of its tensors.
+
+use std::fs::{self, File};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+
+use super::header::{Header, Stored};
+use super::{dtype, safetensors, sniff, synthetic};
+use crate::{Error, ErrorKind, Result};
+
+/// Where the bytes of tensors come from.
+pub(super) struct Store {
+    file: PathBuf,
+    source: Source,
+}
+
+enum Source {
+    /// With the file, whose length is looked at again before each read.
+    Mapped(Mmap, File),
+    Embedded(&'static [u8]),
+    Synthetic {
+        seed: u64,
+    },
+}
+
+impl Store {
+    /// Maps a file and reads its header.
+    pub fn open(path: &Path) -> Result<(Self, Header)> {
+        let cannot = |source| {
+            Error::io(path, "cannot open the model", source)
+                .hint("check the path and that you may read the file")
+        };
+        let meta = fs::metadata(path).map_err(cannot)?;
+        // Opening a pipe would wait for a writer for ever.
+        if !meta.is_file() {
+            return Err(Error::new(ErrorKind::File, "not a regular file")
+                .file(path)
+                .hint("the model is mapped into memory, so it must be a file on a disk"));
+        }
+        if meta.len() == 0 {
+            return Err(sniff::not_a_model(&[]).file(path));
+        }
+        let file = File::open(path).map_err(cannot)?;
+        // SAFETY: a mapping is only sound while nobody shortens or rewrites the file, which no
+        // program can rule out; this is the usual bargain for models of several GB, which would
+        // otherwise be copied whole. Every read looks at the file's length first, the bytes
+        // are only decoded as plain numbers, and no reference outlives the map.
+        let map = unsafe { Mmap::map(&file) }.map_err(cannot)?;
+        let header = safetensors::parse(&map).map_err(|e| e.file(path))?;
+        Ok((Self { file: path.into(), source: Source::Mapped(map, file) }, header))
+    }
+
+    /// A safetensors file in memory; `name` stands for it in errors.
+    pub fn embedded(name: &str, bytes: &'static [u8]) -> Result<(Self, Header)> {
+        let header = safetensors::parse(bytes).map_err(|e| e.file(name))?;
+        Ok((Self { file: name.into(), source: Source::Embedded(bytes) }, header))
+    }
+
+    /// A file whose weights are given by a formula.
+    pub fn synthetic(name: String, seed: u64) -> Self {
+        Self { file: name.into(), source: Source::Synthetic { seed } }
+    }
+
+    /// The path of the file, or the name that stands for it.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The bytes of `tensor`; none where weights are given by a formula.
+    pub fn bytes(&self, tensor: &Stored) -> Result<Option<&[u8]>> {
+        match &self.source {
+            Source::Mapped(map, file) => {
+                self.still_whole(map.len() as u64, file)?;
+                Ok(Some(&map[tensor.bytes.clone()]))
+            }
+            Source::Embedded(bytes) => Ok(Some(&bytes[tensor.bytes.clone()])),
+            Source::Synthetic { .. } => Ok(None),
+        }
+    }
+
+    /// Appends the elements `range` of `tensor` to `out`; `name` is what the caller calls it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Model`] for a weight that is no finite number; [`ErrorKind::File`] if the file
+    /// was cut short meanwhile.
+    pub fn decode(&self, tensor: &Stored, name: &str, range: Range<usize>, out: &mut Vec<f32>) -> Result<()> {
+        let Some(stored) = self.bytes(tensor)? else {
+            if let Source::Synthetic { seed } = self.source {
+                synthetic::extend(out, &tensor.name, &tensor.info, seed, range);
+            }
+            return Ok(());
+        };
+        let (start, first) = (out.len(), range.start);
+        if !dtype::extend(out, tensor.info.dtype, stored, range) {
+            return Err(self.not_floating(tensor, name));
+        }
+        match dtype::first_non_finite(&out[start..]) {
+            None => Ok(()),
+            Some((offset, value)) => Err(Error::new(ErrorKind::Model, "a weight is not a finite number")
+                .file(&self.file)
+                .at(format!("{} element {}", shown(tensor, name), first + offset))
+                .found(format!("{value}"))
+                .hint("the file is damaged or was converted beyond its number range: use another copy")),
+        }
+    }
+
+    /// The error for a tensor whose dtype is an integer's, or one that needs more than decoding.
+    pub fn not_floating(&self, tensor: &Stored, name: &str) -> Error {
+        Error::new(ErrorKind::Model, "a weight is not stored as floating point")
+            .file(&self.file)
+            .at(shown(tensor, name))
+            .expected("F32, F16, BF16, F64, F8_E4M3 or F8_E5M2")
+            .found(tensor.info.dtype.to_string())
+            .hint("pass the checkpoint before it was quantised")
+    }
+
+    /// A file that was cut short meanwhile (a download begun again) would end the program with a
+    /// signal at the first page that is gone.
+    fn still_whole(&self, expected: u64, file: &File) -> Result<()> {
+        let length = file.metadata().map_or(0, |m| m.len());
+        if length >= expected {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::File, "the file became shorter while it was in use")
+            .file(&self.file)
+            .expected(format!("{expected} bytes"))
+            .found(format!("{length} bytes"))
+            .hint("open it again when it is complete"))
+    }
+}
+
+/// The tensor's name, with that in the file if the layout is another.
+fn shown(tensor: &Stored, name: &str) -> String {
+    if name == tensor.name { name.to_owned() } else { format!("{name}, stored as {}", tensor.name) }
+}

@@ -1,0 +1,152 @@
+//! A tensor as the checkpoint presents it: pieces of stored tensors, one after the other.
+//!
+//! Most have one piece under another name at most. Layouts differ in more than names, though: some
+//! keep queries, keys and values in one matrix and some in three, and some keep a matrix transposed.
+//! Nothing is copied for that; reads find the pieces they need.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::header::Stored;
+use super::store::Store;
+use super::{TensorInfo, dtype};
+use crate::{Error, Result};
+
+/// A tensor of a checkpoint.
+#[derive(Clone)]
+pub(super) struct Tensor {
+    pub name: String,
+    /// Shape as presented; the dtype is that of the first piece.
+    pub info: TensorInfo,
+    pieces: Vec<Piece>,
+}
+
+/// A stretch of a stored tensor.
+#[derive(Clone)]
+struct Piece {
+    /// Index of the store that holds it.
+    store: usize,
+    stored: Arc<Stored>,
+    /// Flat elements, counted after transposing.
+    elements: Range<usize>,
+    transposed: bool,
+}
+
+impl Tensor {
+    /// The whole of a stored tensor, under its own name.
+    pub fn new(store: usize, stored: Stored) -> Self {
+        let (name, info) = (stored.name.clone(), stored.info.clone());
+        let elements = 0..info.elements();
+        Self { name, info, pieces: vec![Piece { store, stored: stored.into(), elements, transposed: false }] }
+    }
+
+    /// The same values under another name.
+    pub fn renamed(self, name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..self }
+    }
+
+    /// The same values in another shape of as many elements.
+    pub fn reshaped(mut self, shape: Vec<usize>) -> Self {
+        debug_assert_eq!(shape.iter().product::<usize>(), self.info.elements());
+        self.info.shape = shape;
+        self
+    }
+
+    /// `parts` one after the other along the first dimension; None unless there is at least one and the
+    /// other dimensions agree.
+    pub fn stacked(name: &str, parts: Vec<Tensor>) -> Option<Self> {
+        let mut info = parts.first()?.info.clone();
+        let (_, inner) = info.shape.split_first()?;
+        if parts.iter().any(|p| p.info.shape.split_first().is_none_or(|(_, rest)| rest != inner)) {
+            return None;
+        }
+        info.shape[0] = parts.iter().map(|p| p.info.shape[0]).sum();
+        Some(Self { name: name.into(), info, pieces: parts.into_iter().flat_map(|p| p.pieces).collect() })
+    }
+
+    /// Part `part` of `of` equal parts along the first dimension; None if it cannot be cut so.
+    pub fn part(&self, part: usize, of: usize) -> Option<Self> {
+        let [piece] = self.pieces.as_slice() else { return None };
+        let mut info = self.info.clone();
+        let first = info.shape.first_mut().filter(|size| size.is_multiple_of(of))?;
+        *first /= of;
+        let (len, start) = (info.elements(), piece.elements.start);
+        let elements = start + part * len..start + (part + 1) * len;
+        Some(Self { name: self.name.clone(), info, pieces: vec![Piece { elements, ..piece.clone() }] })
+    }
+
+    /// The matrix with rows and columns exchanged; None if it is no matrix in one piece.
+    pub fn transposed(mut self) -> Option<Self> {
+        let [piece] = self.pieces.as_mut_slice() else { return None };
+        if self.info.shape.len() != 2 || piece.elements != (0..self.info.elements()) {
+            return None;
+        }
+        piece.transposed = !piece.transposed;
+        self.info.shape.reverse();
+        Some(self)
+    }
+
+    /// The same tensor after its stores were moved `by` places.
+    pub fn moved(mut self, by: usize) -> Self {
+        self.pieces.iter_mut().for_each(|p| p.store += by);
+        self
+    }
+
+    /// The store that holds the beginning.
+    pub fn store(&self) -> usize {
+        self.pieces.first().map_or(0, |p| p.store)
+    }
+
+    /// Refuses a dtype that does not decode to numbers.
+    pub fn floating(&self, stores: &[Store]) -> Result<()> {
+        match self.pieces.iter().find(|p| !dtype::is_floating(p.stored.info.dtype)) {
+            Some(piece) => Err(stores[piece.store].not_floating(&piece.stored, &self.name)),
+            None => Ok(()),
+        }
+    }
+
+    /// The stored bytes, where they lie in one stretch and in this order.
+    pub fn raw<'a>(&self, stores: &'a [Store]) -> Result<Option<&'a [u8]>> {
+        match self.pieces.as_slice() {
+            [piece] if !piece.transposed => {
+                let bytes = stores[piece.store].bytes(&piece.stored)?;
+                let width = piece.stored.info.dtype.bitsize() / 8;
+                Ok(bytes.map(|b| &b[piece.elements.start * width..piece.elements.end * width]))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Appends the elements `range` to `out`.
+    pub fn decode(&self, stores: &[Store], range: Range<usize>, out: &mut Vec<f32>) -> Result<()> {
+        let mut start = 0;
+        for piece in &self.pieces {
+            let end = start + piece.elements.len();
+            // What the range and this piece have in common, counted from the piece's start.
+            let (from, to) = (range.start.max(start), range.end.min(end));
+            if from < to {
+                let skip = piece.elements.start;
+                let wanted = skip + from - start..skip + to - start;
+                piece.decode(&stores[piece.store], &self.name, wanted, out)?;
+            }
+            start = end;
+        }
+        Ok(())
+    }
+}
+
+impl Piece {
+    fn decode(&self, store: &Store, name: &str, range: Range<usize>, out: &mut Vec<f32>) -> Result<()> {
+        if !self.transposed {
+            return store.decode(&self.stored, name, range, out);
+        }
+        let [rows, columns] = *self.stored.info.shape.as_slice() else {
+            return Err(Error::internal("a transposed tensor that is no matrix"));
+        };
+        // Only small matrices are kept transposed, and they are read once.
+        let mut whole = Vec::new();
+        store.decode(&self.stored, name, 0..rows * columns, &mut whole)?;
+        out.extend(range.map(|i| whole[i % rows * columns + i / rows]));
+        Ok(())
+    }
+}
