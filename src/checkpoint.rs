@@ -4,11 +4,11 @@
 //! decoded when a builder asks for them, with the shape it expects: a tensor that is missing,
 //! misshapen or not finite is an error that names it, never a wrong picture.
 
-pub(crate) mod diffusers_names;
 mod dtype;
 mod family;
 mod header;
 mod manifest;
+pub mod names;
 mod safetensors;
 mod sniff;
 mod synthetic;

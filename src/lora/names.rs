@@ -5,9 +5,9 @@ use std::collections::HashMap;
 
 use super::patches::Part;
 use crate::checkpoint::Checkpoint;
-use crate::checkpoint::diffusers_names::{CLIP_LAYER, Level, QKV, UNET_ENDS, unet_blocks};
+use crate::checkpoint::names::{text, unet};
 use crate::model::ModelConfig;
-use crate::model::config::{TextConfig, Tower, UNET, UnetConfig};
+use crate::model::config::{TextConfig, Tower, UNET};
 
 /// A weight, or a third of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,9 +36,9 @@ pub(super) struct Names(HashMap<String, Target>);
 impl Names {
     pub fn new(config: &ModelConfig, model: &Checkpoint) -> Self {
         let mut names = Names(HashMap::new());
-        names.add_unet(&config.unet, model);
-        for (i, text) in config.text.iter().enumerate() {
-            names.add_text(i, text, model, config.text.len() == 1);
+        names.add_unet(model);
+        for (i, encoder) in config.text.iter().enumerate() {
+            names.add_text(i, encoder, model, config.text.len() == 1);
         }
         names
     }
@@ -61,75 +61,52 @@ impl Names {
     }
 
     /// Every weight of the UNet under its original name and under diffusers'.
-    fn add_unet(&mut self, config: &UnetConfig, model: &Checkpoint) {
-        let blocks = unet_blocks(&levels(config));
-        for (tensor, module) in modules(model, UNET) {
-            let end = || UNET_ENDS.iter().find(|(o, _)| *o == module).map(|(_, d)| (*d).to_owned());
-            let diffusers = blocks.iter().find_map(|b| b.diffusers_name(module)).or_else(end);
+    fn add_unet(&mut self, model: &Checkpoint) {
+        let layout = unet::from_original(|name| model.has(&format!("{UNET}{name}")));
+        for (tensor, name) in matrices(model, UNET) {
+            let Some(module) = name.strip_suffix(".weight") else { continue };
             let target = Target { tensor: tensor.into(), part: Part::Unet, third: None, transposed: false };
             self.add(&UNET_NAMES, module, &target);
-            if let Some(diffusers) = diffusers {
-                self.add(&UNET_NAMES, &diffusers, &target);
+            if let Some(module) = layout.diffusers(name).as_deref().and_then(|n| n.strip_suffix(".weight")) {
+                self.add(&UNET_NAMES, module, &target);
             }
         }
     }
 
-    /// Every weight of text encoder `i` under its name in transformers.
+    /// The weights in the layers of text encoder `i`, and its projection, under their names in
+    /// transformers.
     fn add_text(&mut self, i: usize, config: &TextConfig, model: &Checkpoint, only: bool) {
         let mut prefixes = TEXT_NAMES[i.min(1)].to_vec();
         // A bare name tells nothing where there are two encoders.
         if only {
             prefixes.push("");
         }
-        let mut add = |module: &str, tensor: &str, third, transposed| {
-            let target = Target { tensor: tensor.into(), part: Part::Text(i), third, transposed };
-            self.add(&prefixes, module, &target);
-        };
-        for (tensor, module) in modules(model, &config.prefix) {
-            match config.tower {
-                Tower::L => add(&format!("text_model.{module}"), tensor, None, false),
-                Tower::H | Tower::G => {
-                    if let Some(name) = clip_layer(module) {
-                        add(&name, tensor, None, false);
-                    }
-                }
+        let (part, prefix) = (Part::Text(i), &config.prefix);
+        for (tensor, name) in matrices(model, prefix) {
+            let names = match config.tower {
+                Tower::L => vec![name.to_owned()],
+                Tower::H | Tower::G => text::transformers(name).unwrap_or_default(),
+            };
+            let packed = names.len() > 1;
+            // The tables of token and position vectors are read by rows, and not patched.
+            for (n, name) in names.iter().enumerate().filter(|(_, name)| name.starts_with("encoder.layers."))
+            {
+                let Some(module) = name.strip_suffix(".weight") else { continue };
+                let third = packed.then_some(n);
+                let target = Target { tensor: tensor.into(), part, third, transposed: false };
+                self.add(&prefixes, &format!("text_model.{module}"), &target);
             }
         }
-        if config.tower == Tower::L {
-            return;
+        let (original, name) = text::PROJECTION;
+        let target = Target { tensor: format!("{prefix}{original}"), part, third: None, transposed: true };
+        if config.projection.is_some() {
+            self.add(&prefixes, name.trim_end_matches(".weight"), &target);
         }
-        for layer in 0..config.layers {
-            let tensor = format!("{}transformer.resblocks.{layer}.attn.in_proj_weight", config.prefix);
-            for (third, name) in QKV.iter().enumerate() {
-                add(&format!("text_model.encoder.layers.{layer}.{name}"), &tensor, Some(third), false);
-            }
-        }
-        add("text_projection", &format!("{}text_projection", config.prefix), None, true);
     }
 }
 
-/// Names of the weights below `prefix` that are matrices or kernels, whole and as modules.
-fn modules<'a>(model: &'a Checkpoint, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+/// Names of the matrices and kernels below `prefix`, with and without it.
+fn matrices<'a>(model: &'a Checkpoint, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
     let matrix = move |name: &&str| model.tensor(name).is_some_and(|t| t.shape.len() >= 2);
-    let module = move |name: &'a str| Some((name, name.strip_prefix(prefix)?.strip_suffix(".weight")?));
-    model.names_under(prefix).filter(matrix).filter_map(module)
-}
-
-/// `transformer.resblocks.3.mlp.c_fc` → `text_model.encoder.layers.3.mlp.fc1`.
-fn clip_layer(module: &str) -> Option<String> {
-    let (layer, part) = module.strip_prefix("transformer.resblocks.")?.split_once('.')?;
-    let (_, name) = CLIP_LAYER.iter().find(|(original, _)| *original == part)?;
-    Some(format!("text_model.encoder.layers.{layer}.{name}"))
-}
-
-/// The levels of a UNet, from full resolution down.
-fn levels(config: &UnetConfig) -> Vec<Level> {
-    let mut outputs = config.output_blocks.iter().rev();
-    let level = |&res_blocks: &usize| {
-        // Reversed, a level begins with its last block.
-        let up_attention = outputs.clone().next().is_some_and(|b| b.transformer_depth > 0);
-        outputs.by_ref().take(res_blocks + 1).for_each(drop);
-        Level { res_blocks, up_attention }
-    };
-    config.num_res_blocks().iter().map(level).collect()
+    model.names_under(prefix).filter(matrix).map(move |name| (name, &name[prefix.len()..]))
 }

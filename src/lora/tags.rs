@@ -75,7 +75,8 @@ mod tests {
 
     #[test]
     fn tags_are_taken_out() {
-        let cases: &[(&str, &str, &[(&str, f32, f32)])] = &[
+        type Tags = &'static [(&'static str, f32, f32)];
+        let cases: &[(&str, &str, Tags)] = &[
             ("a fox", "a fox", &[]),
             (
                 "<lora:a>x<lora:b:0.5> <lora:c:1:-2>",
