@@ -105,7 +105,17 @@ impl Product<'_> {
         let mut sum = vec![0.0f32; columns];
         for (row, factors) in values.chunks_exact_mut(columns).zip(up.chunks_exact(self.rank)) {
             sum.fill(0.0);
-            for (factor, down) in factors.iter().zip(self.down.chunks_exact(columns)) {
+            // Four at a time, or the loop would wait for `sum` to go to memory and back.
+            let (fours, rest) = factors.as_chunks::<4>();
+            let mut down = self.down.chunks_exact(columns);
+            for &[a, b, c, d] in fours {
+                let mut next = || down.next().unwrap_or_default().iter();
+                let four = next().zip(next()).zip(next().zip(next()));
+                for (s, ((w, x), (y, z))) in sum.iter_mut().zip(four) {
+                    *s += (a * w + b * x) + (c * y + d * z);
+                }
+            }
+            for (factor, down) in rest.iter().zip(down) {
                 for (s, d) in sum.iter_mut().zip(down) {
                     *s += factor * d;
                 }
