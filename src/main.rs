@@ -5,6 +5,7 @@ mod cli {
     pub mod devices;
     pub mod dry_run;
     pub mod generate;
+    pub mod loras;
     pub mod output;
     pub mod progress;
     pub mod tell;

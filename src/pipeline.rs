@@ -5,6 +5,7 @@
 
 mod autoencoder;
 mod conditioning;
+mod extras;
 mod parts;
 pub mod report;
 mod request;
@@ -13,6 +14,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::checkpoint::{Checkpoint, Dtype};
 use crate::engine::{Engine, Source, Weights};
+use crate::folder::Folder;
 use crate::gpu::Gpu;
 use crate::graph::Graph;
 use crate::guidance::{Conditioning, Guided};
@@ -20,6 +22,7 @@ use crate::image::preview;
 use crate::kernels::Precision;
 use crate::kernels::repack::Stored;
 use crate::latent::Latent;
+use crate::lora::{Patched, Patches};
 use crate::model::{Family, ModelConfig, Prediction};
 use crate::network::{Planner, Unet, UnetNetwork};
 use crate::plan::{Options, Plan};
@@ -56,6 +59,10 @@ pub struct Model {
     discrete: Discrete,
     tokenizer: Tokenizer,
     parts: Parts,
+    /// LoRAs.
+    patches: Patches,
+    /// Where `embedding:name` is looked for.
+    embeddings: Option<Folder>,
 }
 
 impl Model {
@@ -84,6 +91,8 @@ impl Model {
             discrete: Discrete::stable_diffusion(),
             tokenizer: Tokenizer::new(),
             parts: Parts::default(),
+            patches: Patches::default(),
+            embeddings: None,
         })
     }
 
@@ -242,13 +251,18 @@ impl Model {
         }
     }
 
+    /// The checkpoint's weights with the LoRAs added.
+    fn source(&self) -> Patched<'_> {
+        Patched { checkpoint: &self.checkpoint, patches: &self.patches }
+    }
+
     fn upload(
         &self,
         weights: &[crate::graph::Weight],
         precision: Precision,
         cancel: &AtomicBool,
     ) -> Result<Weights> {
-        self.engine.upload(weights, &self.checkpoint, precision, None, cancel)
+        self.engine.upload(weights, &self.source(), precision, None, cancel)
     }
 
     /// Runs a graph of one row with one input and one result.

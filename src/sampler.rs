@@ -19,7 +19,7 @@ mod euler;
 mod gradient_estimation;
 mod heun;
 mod moments;
-mod names;
+pub(crate) mod names;
 pub mod noise;
 mod renoise;
 mod res_multistep;

@@ -18,12 +18,12 @@
 
 mod bpe;
 pub mod clip;
-mod embedding;
+pub mod embedding;
 pub mod encode;
 pub mod prompt;
 pub mod tokenizer;
 mod weight;
 
-pub use embedding::Embeddings;
+pub use embedding::{Embeddings, Vectors};
 pub use prompt::{CHUNK, Chunk, Segment, Tokens};
 pub use tokenizer::Tokenizer;

@@ -91,7 +91,7 @@ fn help_is_there() {
         assert!(text(&good(folder.path(), flags).stdout).contains("Usage: sagittal"), "{flags:?}");
     }
     let help = text(&good(folder.path(), &["generate", "--help"]).stdout);
-    let flags = "-m -p -n -W -H -s --steps --cfg-scale --sampling-method --scheduler --clip-skip --prediction \
+    let flags = "-m --lora --lora-dir --embedding-dir -p -n -W -H -s --steps --cfg-scale --sampling-method --scheduler --clip-skip --prediction \
          --sag-scale --sag-blur --batch-size --batch-count --chunk --max-memory --precision --device -o \
          --save-latent --dry-run --json --force";
     for flag in flags.split_whitespace().chain(["Examples:", "dpmpp_2m", "karras"]) {

@@ -5,7 +5,7 @@ mod common;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 
-use common::{Failures, gpu};
+use common::{Failures, gpu, safetensors};
 use sagittal::guidance::Guided;
 use sagittal::kernels::Precision;
 use sagittal::network::UnetNetwork;
@@ -130,12 +130,10 @@ fn odd_sizes_run_end_to_end() {
 /// computes the mirrored picture.
 fn mirrored_checkpoint() -> Checkpoint {
     let original = embedded::checkpoint().expect("embedded");
-    let names: Vec<String> = original.names().map(str::to_owned).collect();
-    let mut header = serde_json::Map::new();
-    let mut data: Vec<u8> = Vec::new();
-    for name in names {
-        let shape = original.tensor(&name).expect("listed").shape.clone();
-        let mut values = original.read_f32(&name, &shape).expect("read");
+    let mut tensors: Vec<(&str, &[usize], Vec<f32>)> = Vec::new();
+    for name in original.names() {
+        let shape = &original.tensor(name).expect("listed").shape;
+        let mut values = original.read_f32(name, shape).expect("read");
         if shape.len() == 4 && shape[2..] == [3, 3] {
             for k in values.chunks_exact_mut(9) {
                 for (a, b) in [(1, 3), (2, 6), (5, 7)] {
@@ -143,16 +141,9 @@ fn mirrored_checkpoint() -> Checkpoint {
                 }
             }
         }
-        let from = data.len();
-        data.extend_from_slice(bytemuck::cast_slice(&values));
-        let offsets = [from, data.len()];
-        header.insert(name, serde_json::json!({"dtype": "F32", "shape": shape, "data_offsets": offsets}));
+        tensors.push((name, shape, values));
     }
-    let mut head = serde_json::to_vec(&header).expect("json");
-    head.resize(head.len().next_multiple_of(8), b' ');
-    let mut file = (head.len() as u64).to_le_bytes().to_vec();
-    file.extend(head);
-    file.extend(data);
+    let file = safetensors(tensors.iter().map(|(name, shape, values)| (*name, *shape, &values[..])));
     Checkpoint::from_bytes("mirrored", file.leak()).expect("a sound file")
 }
 

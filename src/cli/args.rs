@@ -8,7 +8,7 @@ use sagittal::model::Prediction;
 use sagittal::plan::chunk::ChunkPolicy;
 use sagittal::sampler::{Sampler, Scheduler};
 
-use super::value;
+use super::{loras, value};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -46,6 +46,16 @@ pub struct Args {
     /// What the network's output means [default: what the checkpoint tells]
     #[arg(long, value_name = "KIND", help_heading = "Model")]
     pub prediction: Option<PredictionChoice>,
+
+    /// A LoRA on top of the checkpoint, with its weight [default: 1]; may be given several times
+    #[arg(long, value_name = "FILE[:WEIGHT]", help_heading = "Model")]
+    pub lora: Vec<loras::Flag>,
+    /// Folder of the LoRAs that the prompt names: <lora:ink:0.8> is DIR/ink.safetensors
+    #[arg(long, value_name = "DIR", help_heading = "Model")]
+    pub lora_dir: Option<PathBuf>,
+    /// Folder of the embeddings that prompts name: embedding:moss is DIR/moss.safetensors
+    #[arg(long, value_name = "DIR", help_heading = "Model")]
+    pub embedding_dir: Option<PathBuf>,
 
     /// What shall be seen; (word:1.2) weighs a word, any length is allowed, "" is no prompt
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true, help_heading = "Prompt")]

@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use sagittal::checkpoint::Checkpoint;
+use sagittal::folder::Folder;
 use sagittal::gpu::Gpu;
 use sagittal::guidance::Sag;
 use sagittal::image::parameters::{self, parameters};
 use sagittal::image::png;
+use sagittal::lora::Patches;
 use sagittal::model::{Family, ModelConfig, Prediction};
 use sagittal::pipeline::report::Report;
 use sagittal::pipeline::{Generated, Model, ModelOptions, Request};
@@ -22,7 +24,7 @@ use super::args::Args;
 use super::output::{Series, check_png};
 use super::progress::{Progress, speed};
 use super::value::Seed;
-use super::{dry_run, tell};
+use super::{dry_run, loras, tell};
 
 /// Runs the command.
 ///
@@ -47,24 +49,29 @@ fn draw(args: &Args) -> Result<()> {
     if !args.dry_run {
         files.check()?;
     }
+    let asked = loras::gather(args)?;
+    let embeddings = args.embedding_dir.as_ref().map(Folder::open).transpose()?;
     let checkpoint = open(args)?;
-    // Reads the header only, so that a bad file is told of before a driver is even loaded.
+    // Reads headers only, so that a bad file is told of before a driver is even loaded.
     let config = ModelConfig::infer(&checkpoint)?;
     config.runnable(checkpoint.file())?;
-    let request = request(args, seed, &config);
+    Patches::new(&config, &checkpoint, &asked.uses)?;
+    let request = Request { prompt: asked.prompt, ..request(args, seed, &config) };
     request.check()?;
     let options = ModelOptions {
         precision: args.precision.precision(),
         vae_precision: args.vae_precision.precision(),
         prediction: args.prediction.map(Prediction::from),
     };
-    let model = Model::new(Gpu::open(args.device.as_deref())?, checkpoint, options)?;
+    let mut model = Model::new(Gpu::open(args.device.as_deref())?, checkpoint, options)?;
+    model.set_loras(&asked.uses)?;
+    model.set_embedding_folder(embeddings);
     let report = model.report(&request)?;
     if args.dry_run {
         dry_run::print(&model, &request, &report, args.json);
         return Ok(());
     }
-    Run { args, files, model, request, report }.all_batches()
+    Run { args, files, model, shown: asked.shown, request, report }.all_batches()
 }
 
 /// The checkpoint, with the parts that the flags put in place of its own.
@@ -171,6 +178,8 @@ struct Run<'a> {
     args: &'a Args,
     files: Files,
     model: Model,
+    /// The prompt as the pictures tell it.
+    shown: String,
     request: Request,
     report: Report,
 }
@@ -243,6 +252,7 @@ impl Run<'_> {
     fn save(&self, batch: usize, made: &Generated, progress: &Progress) -> Result<()> {
         let name = self.model_name();
         let seed = self.request.seed;
+        let told = Request { prompt: self.shown.clone(), ..self.request.clone() };
         let saved = |kind: &str, path: &Path| {
             progress.say(&format!("{} (seed {seed})", path.display()));
             if self.args.json {
@@ -253,13 +263,13 @@ impl Run<'_> {
             }
         };
         for (i, picture) in made.pictures.iter().enumerate() {
-            let text = parameters(&self.request, &name, i);
+            let text = parameters(&told, &name, i);
             let bytes = png::encode(picture, &[(parameters::KEYWORD, &text)])?;
             let path = self.files.pictures.write(batch * self.request.batch + i, &bytes)?;
             saved("picture", &path);
         }
         if let Some(latents) = &self.files.latents {
-            let text = parameters(&self.request, &name, 0);
+            let text = parameters(&told, &name, 0);
             let bytes = latent::file::encode(&made.latent, &[(parameters::KEYWORD, &text)])?;
             saved("latent", &latents.write(batch, &bytes)?);
         }

@@ -79,7 +79,8 @@ impl Model {
             let weights = self.parts.text(i, || self.upload(graph.weights(), self.precision, cancel))?;
             let encoder = TextEncoder {
                 engine: &self.engine,
-                checkpoint: &self.checkpoint,
+                source: self.source(),
+                embeddings: self.embeddings.as_ref(),
                 config,
                 weights: &weights,
                 tokenizer: &self.tokenizer,

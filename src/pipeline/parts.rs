@@ -7,6 +7,7 @@ use crate::checkpoint::Checkpoint;
 use crate::engine::Weights;
 use crate::graph::Graph;
 use crate::kernels::Precision;
+use crate::lora::Part as Network;
 use crate::model::config::TextConfig;
 use crate::model::{ModelConfig, unet, vae};
 use crate::text::{CHUNK, clip};
@@ -51,6 +52,10 @@ impl Part {
         Ok(weights)
     }
 
+    fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     fn bytes(&self) -> u64 {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, |w| w.bytes())
     }
@@ -89,6 +94,14 @@ impl Parts {
     /// The VAE encoder's.
     pub fn encoder(&self, load: impl FnOnce() -> Result<Weights>) -> Result<Arc<Weights>> {
         self.encoder.get(load)
+    }
+
+    /// Drops the weights of a network, so that they are brought over again.
+    pub fn forget(&self, network: Network) {
+        match network {
+            Network::Unet => self.unet.forget(),
+            Network::Text(i) => self.text[i.min(1)].forget(),
+        }
     }
 
     /// Bytes held on the device.

@@ -10,7 +10,7 @@ use crate::latent::Latent;
 use crate::model::vae;
 use crate::network::{Batching, Kind};
 use crate::plan::{Options, Plan};
-use crate::text::{CHUNK, prompt, tokenizer};
+use crate::text::CHUNK;
 use crate::{Error, ErrorKind, Result};
 
 /// The cost of a request.
@@ -130,7 +130,7 @@ impl Model {
         report: &mut Report,
     ) -> Result<()> {
         let entry = |text: &str| -> Result<Entry> {
-            let chunks = prompt::chunks(&self.tokenizer, text, tokenizer::END)?.chunks.len();
+            let chunks = self.tokens(text)?.chunks.len();
             Ok(Entry::new(Vec::new(), CHUNK * chunks))
         };
         let conditioning = Conditioning {

@@ -17,25 +17,25 @@ pub(super) struct Named<T> {
 /// `what` is "sampler" or "scheduler".
 pub(super) fn find<T>(what: &str, wanted: &str, table: impl IntoIterator<Item = Named<T>>) -> Result<T> {
     let plain = wanted.trim().to_lowercase().replace([' ', '-'], "_");
-    let mut distances = Vec::new();
+    let mut names = Vec::new();
     for entry in table {
         if entry.name == plain || entry.aliases.contains(&plain.as_str()) {
             return Ok(entry.value);
         }
-        distances.push((edit_distance(&plain, entry.name), entry.name));
+        names.push(entry.name);
     }
-    let all: Vec<_> = distances.iter().map(|&(_, name)| name).collect();
     let error = Error::usage(format!("unknown {what}"))
-        .expected(format!("one of {}", all.join(", ")))
+        .expected(format!("one of {}", names.join(", ")))
         .found(format!("{wanted:?}"));
-    Err(match nearest(&plain, distances) {
+    Err(match nearest_to(&plain, names) {
         near if near.is_empty() => error,
         near => error.hint(format!("did you mean {}?", near.join(" or "))),
     })
 }
 
-/// The names that could be slips of the pen for `plain`: at most two, nearest first.
-fn nearest(plain: &str, mut distances: Vec<(usize, &'static str)>) -> Vec<&'static str> {
+/// The names that `plain` could be a slip of the pen for: at most two, nearest first.
+pub(crate) fn nearest_to<'a>(plain: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut distances: Vec<_> = names.into_iter().map(|name| (edit_distance(plain, name), name)).collect();
     distances.sort();
     let slip = plain.chars().count().div_ceil(2);
     distances.iter().filter(|&&(distance, _)| distance <= slip).map(|&(_, name)| name).take(2).collect()

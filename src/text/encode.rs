@@ -3,14 +3,16 @@
 use std::sync::atomic::AtomicBool;
 
 use super::clip;
+use super::embedding::{Embeddings, Learned};
 use super::prompt::{self, CHUNK, Chunk};
-use super::tokenizer::{self, Tokenizer};
-use crate::checkpoint::Checkpoint;
-use crate::engine::{Engine, Weights};
+use super::tokenizer::{self, Tokenizer, VOCABULARY};
+use crate::engine::{Engine, Source, Weights};
+use crate::folder::Folder;
 use crate::kernels::Precision;
+use crate::lora::Patched;
 use crate::model::config::{TextConfig, Tower};
 use crate::plan::{Options, Plan};
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// What a text encoder makes of a prompt.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,8 +33,10 @@ pub struct Encoding {
 pub struct TextEncoder<'a> {
     /// The engine.
     pub engine: &'a Engine,
-    /// For the rows of the token table, which stays in the file.
-    pub checkpoint: &'a Checkpoint,
+    /// For the rows of the token table, which stays in the file, and the projection.
+    pub source: Patched<'a>,
+    /// Where `embedding:name` is looked for.
+    pub embeddings: Option<&'a Folder>,
     /// Widths and names.
     pub config: &'a TextConfig,
     /// On the device.
@@ -47,7 +51,9 @@ impl TextEncoder<'_> {
     /// Encodes `text`. Weights move a token's vector away from what the empty prompt has in its
     /// place: z ← z_empty + w (z - z_empty).
     pub fn encode(&self, text: &str, options: &clip::Options, cancel: &AtomicBool) -> Result<Encoding> {
-        let tokens = prompt::chunks(self.tokenizer, text, self.padding())?;
+        let learned = self.embeddings.map(|folder| Learned::new(folder, self.config));
+        let embeddings = learned.as_ref().map_or(Embeddings::Named, |l| Embeddings::Found(l));
+        let tokens = prompt::chunks_with(self.tokenizer, text, self.padding(), embeddings)?;
         let empty = if tokens.weighted() {
             prompt::chunks(self.tokenizer, "", self.padding())?.chunks
         } else {
@@ -62,7 +68,7 @@ impl TextEncoder<'_> {
         let arena = self.engine.arena(&plan)?;
         let prepared = self.engine.prepare(plan, self.weights, &arena)?;
         for chunk in tokens.chunks.iter().chain(&empty) {
-            let embedding = self.embed(chunk)?;
+            let embedding = self.embed(chunk, &tokens.vectors)?;
             let mut results = self.engine.run(&prepared, &[("embedding", &embedding)], cancel)?;
             if options.pooled && pooled.is_none() {
                 let at = chunk.ids.iter().position(|id| *id == tokenizer::END).unwrap_or(CHUNK - 1);
@@ -98,7 +104,7 @@ impl TextEncoder<'_> {
     fn project(&self, vector: &[f32]) -> Result<Vec<f32>> {
         let Some(columns) = self.config.projection else { return Ok(vector.to_vec()) };
         let name = format!("{}text_projection", self.config.prefix);
-        let matrix = self.checkpoint.read_f32(&name, &[vector.len(), columns])?;
+        let matrix = self.source.read(&name, &[vector.len(), columns])?;
         let mut out = vec![0.0f64; columns];
         for (v, row) in vector.iter().zip(matrix.chunks_exact(columns)) {
             for (o, m) in out.iter_mut().zip(row) {
@@ -109,13 +115,19 @@ impl TextEncoder<'_> {
     }
 
     /// Token vectors plus position vectors, `[77, width]`.
-    fn embed(&self, chunk: &Chunk) -> Result<Vec<f32>> {
+    fn embed(&self, chunk: &Chunk, learned: &[Vec<f32>]) -> Result<Vec<f32>> {
         let names = clip::names(self.config.tower);
         let table = |name: &str, rows: &[usize]| {
-            self.checkpoint.rows_f32(&format!("{}{name}", self.config.prefix), rows)
+            self.source.checkpoint.rows_f32(&format!("{}{name}", self.config.prefix), rows)
         };
-        let ids: Vec<usize> = chunk.ids.iter().map(|id| *id as usize).collect();
+        let known = |id: &u32| if *id < VOCABULARY { *id as usize } else { 0 };
+        let ids: Vec<usize> = chunk.ids.iter().map(known).collect();
         let mut vectors = table(names.tokens, &ids)?;
+        for (place, id) in vectors.chunks_exact_mut(self.config.width).zip(&chunk.ids) {
+            if let Some(vector) = id.checked_sub(VOCABULARY).and_then(|i| learned.get(i as usize)) {
+                place.copy_from_slice(vector);
+            }
+        }
         let positions: Vec<usize> = (0..CHUNK).collect();
         let places = table(names.positions, &positions)?;
         for (v, p) in vectors.iter_mut().zip(&places) {
@@ -140,7 +152,13 @@ impl Encoding {
     /// the other's pooled vector.
     pub fn beside(self, other: Encoding) -> Result<Encoding> {
         if self.tokens != other.tokens {
-            return Err(Error::internal("two text encoders cut a prompt differently"));
+            return Err(Error::new(
+                ErrorKind::Model,
+                "an embedding is longer for one text encoder than the other",
+            )
+            .expected(format!("{} tokens in all, as for the first", self.tokens))
+            .found(other.tokens.to_string())
+            .hint("leave it out of the prompt"));
         }
         let [a, b] = [&self, &other].map(|e| e.context.chunks_exact(e.context.len() / e.tokens));
         let context = a.zip(b).flat_map(|(a, b)| a.iter().chain(b).copied()).collect();

@@ -26,7 +26,8 @@ pub struct Segment {
 /// The ids and weights of one pass through the text encoder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chunk {
-    /// [`START`], up to 75 ids of the text, [`END`], then padding.
+    /// [`START`], up to 75 ids of the text, [`END`], then padding. Ids from [`VOCABULARY`] on stand
+    /// for [`Tokens::vectors`].
     pub ids: [u32; CHUNK],
     /// The weight of each id: 1.0 for start, end and padding.
     pub weights: [f32; CHUNK],
@@ -39,6 +40,8 @@ pub struct Tokens {
     pub chunks: Vec<Chunk>,
     /// The names after `embedding:` that have no vector, in order: worth a warning.
     pub missing_embeddings: Vec<String>,
+    /// The learned vectors of embeddings: id [`VOCABULARY`] + i in a chunk stands for `vectors[i]`.
+    pub vectors: Vec<Vec<f32>>,
 }
 
 impl Tokens {
@@ -95,7 +98,7 @@ pub fn parse(text: &str) -> Vec<Segment> {
 /// The chunks of a prompt, padded with `pad`: [`END`] for CLIP-L, 0 for CLIP-G and CLIP-H.
 ///
 /// Each segment is a group of ids; a group of fewer than 8 is kept within a chunk, a longer one is cut
-/// at the 75th id. Words `embedding:name` have no tokens, see [`Embeddings::Named`].
+/// at the 75th id. Words `embedding:name` have no tokens here, see [`Embeddings::Named`].
 ///
 /// # Errors
 /// [`Usage`](crate::ErrorKind::Usage) if `pad` is not in the vocabulary.
@@ -106,8 +109,13 @@ pub fn chunks(tokenizer: &Tokenizer, text: &str, pad: u32) -> Result<Tokens> {
 /// [`chunks`], with a say in what `embedding:name` means.
 ///
 /// # Errors
-/// As [`chunks`].
-pub fn chunks_with(tokenizer: &Tokenizer, text: &str, pad: u32, embeddings: Embeddings) -> Result<Tokens> {
+/// As [`chunks`], and those of [`Vectors::find`](super::Vectors::find).
+pub fn chunks_with(
+    tokenizer: &Tokenizer,
+    text: &str,
+    pad: u32,
+    embeddings: Embeddings<'_>,
+) -> Result<Tokens> {
     if pad >= VOCABULARY {
         return Err(Error::usage("no such padding token")
             .expected(format!("an id below {VOCABULARY}"))
@@ -117,10 +125,16 @@ pub fn chunks_with(tokenizer: &Tokenizer, text: &str, pad: u32, embeddings: Embe
     let mut tokens = Tokens::default();
     let mut chunk = Open::new(pad);
     for segment in parse(text) {
-        for word in embedding::words(&segment.text, embeddings) {
+        for word in embedding::words(&segment.text, embeddings)? {
             match word {
                 Word::Text(text) => {
                     chunk.add(&tokenizer.encode(&text), segment.weight, &mut tokens.chunks);
+                }
+                Word::Vectors(vectors) => {
+                    let first = VOCABULARY + tokens.vectors.len() as u32;
+                    let ids: Vec<u32> = (first..).take(vectors.len()).collect();
+                    tokens.vectors.extend(vectors);
+                    chunk.add(&ids, segment.weight, &mut tokens.chunks);
                 }
                 Word::Missing(name) => tokens.missing_embeddings.push(name),
             }

@@ -6,6 +6,7 @@ pub mod files;
 
 use std::sync::OnceLock;
 
+use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
 use sagittal::gpu::Gpu;
 use sagittal::kernels::Precision;
 
@@ -18,6 +19,29 @@ pub const MANIFESTS: [(&str, &str); 6] = [
     ("sd21", include_str!("../golden/manifests/sd21.json")),
     ("sdxl", include_str!("../golden/manifests/sdxl.json")),
 ];
+
+/// A family's checkpoint with weights by formula.
+pub fn synthetic(family: &str) -> Checkpoint {
+    let (_, text) = MANIFESTS.iter().find(|(n, _)| *n == family).expect("a family");
+    Checkpoint::synthetic(&Manifest::parse(text).expect("a manifest"), 0, Dtype::F32).expect("a checkpoint")
+}
+
+/// The bytes of a safetensors file of F32 tensors.
+pub fn safetensors<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a [usize], &'a [f32])>) -> Vec<u8> {
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    for (name, shape, values) in tensors {
+        let from = data.len();
+        data.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+        let entry = serde_json::json!({"dtype": "F32", "shape": shape, "data_offsets": [from, data.len()]});
+        header.insert(name.to_owned(), entry);
+    }
+    let mut head = serde_json::to_vec(&header).expect("json");
+    head.resize(head.len().next_multiple_of(8), b' ');
+    let mut file = (head.len() as u64).to_le_bytes().to_vec();
+    file.extend(head);
+    file.extend(data);
+    file
+}
 
 /// The adapter under test, or None with a note when `SAGITTAL_TEST_GPU=off`. Without an adapter a
 /// test fails unless it is off: a test that runs nowhere shows nothing.

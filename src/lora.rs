@@ -1,0 +1,48 @@
+//! LoRA files: small changes to a model's weights, W + weight · alpha/rank · up · down.
+//!
+//! ```text
+//! Lora::open     file            →  pairs of matrices, under whatever names the file has
+//! Patches::new   pairs, a model  →  which tensor each pair changes, all shapes checked
+//! Patched        tensor name     →  its values with the changes, when they are brought over
+//! ```
+//!
+//! The sum is made in f32 when a weight is read, before it is rounded to the storage of the device:
+//! a model with LoRAs costs no more to run than one without, and its file stays as it is.
+
+mod file;
+mod foreign;
+mod merge;
+mod names;
+mod patches;
+pub mod tags;
+
+use std::sync::Arc;
+
+pub use file::Lora;
+pub use merge::Patched;
+pub use patches::{Part, Patches};
+
+/// A LoRA and how strongly it acts.
+#[derive(Debug, Clone)]
+pub struct LoraUse {
+    /// The file.
+    pub lora: Arc<Lora>,
+    /// Factor on its change of the UNet; 1 is as trained, 0 none, negative the opposite.
+    pub unet: f32,
+    /// Factor on its change of the text encoders.
+    pub text: f32,
+}
+
+impl LoraUse {
+    /// `lora` with the same weight everywhere.
+    pub fn new(lora: impl Into<Arc<Lora>>, weight: f32) -> Self {
+        Self { lora: lora.into(), unet: weight, text: weight }
+    }
+
+    fn weight(&self, part: Part) -> f32 {
+        match part {
+            Part::Unet => self.unet,
+            Part::Text(_) => self.text,
+        }
+    }
+}

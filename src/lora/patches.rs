@@ -1,0 +1,221 @@
+//! LoRAs fitted to a model: which tensors they change, every shape looked at.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::file::{Change, Lora};
+use super::names::{Names, Target};
+use super::{LoraUse, foreign};
+use crate::checkpoint::Checkpoint;
+use crate::model::ModelConfig;
+use crate::{Error, ErrorKind, Result};
+
+/// A network whose weights a LoRA may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// The denoising network.
+    Unet,
+    /// A text encoder, counted from 0.
+    Text(usize),
+}
+
+/// One change of one tensor.
+#[derive(Debug)]
+pub(super) struct Patch {
+    pub lora: Arc<Lora>,
+    /// Which of the LoRA's changes.
+    pub change: usize,
+    /// weight · alpha/rank.
+    pub scale: f32,
+    /// See [`Target`].
+    pub third: Option<usize>,
+    pub transposed: bool,
+}
+
+/// What some LoRAs do to a model's tensors.
+#[derive(Debug, Default)]
+pub struct Patches {
+    tensors: HashMap<String, Vec<Patch>>,
+    /// Which LoRAs act on a part and how strongly, to see whether something changed. An address
+    /// stands for a LoRA: the patches keep it alive.
+    acting: HashMap<Part, Vec<(usize, u32)>>,
+}
+
+impl Patches {
+    /// Fits `uses` to `model`, whose configuration is `config`. Names and shapes alone are looked at.
+    /// The result does not depend on the order of `uses`. What a LoRA holds beyond what the model
+    /// has is left out with a warning in the log, as ComfyUI does.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Model`] if nothing of a LoRA fits, or a matrix has the wrong shape: the message
+    /// says which, and the family that the LoRA seems to be made for; [`ErrorKind::Usage`] for a
+    /// weight that is not finite.
+    pub fn new(config: &ModelConfig, model: &Checkpoint, uses: &[LoraUse]) -> Result<Self> {
+        let mut patches = Patches::default();
+        let names = Names::new(config, model);
+        // Sums of more than two numbers depend on their order, if only in the last digit.
+        let mut uses: Vec<&LoraUse> = uses.iter().collect();
+        uses.sort_by(|a, b| {
+            let file = a.lora.file().cmp(b.lora.file());
+            file.then(a.unet.total_cmp(&b.unet)).then(a.text.total_cmp(&b.text))
+        });
+        for one in uses {
+            if let Some(weight) = [one.unet, one.text].into_iter().find(|w| !w.is_finite()) {
+                return Err(Error::usage("the weight of a LoRA is not a finite number")
+                    .file(one.lora.file())
+                    .found(weight.to_string()));
+            }
+            patches.fit(&Fit { config, model, lora: &one.lora }, &names, one)?;
+        }
+        Ok(patches)
+    }
+
+    /// Whether no tensor is changed.
+    pub fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+
+    /// Names of the tensors that are changed, in no order.
+    pub fn tensors(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Whether `self` and `other` do the same to a network.
+    pub fn same(&self, other: &Patches, part: Part) -> bool {
+        self.acting.get(&part) == other.acting.get(&part)
+    }
+
+    pub(super) fn of(&self, tensor: &str) -> &[Patch] {
+        self.tensors.get(tensor).map_or(&[], Vec::as_slice)
+    }
+
+    fn fit(&mut self, fit: &Fit<'_>, names: &Names, one: &LoraUse) -> Result<()> {
+        let mut unused: Vec<&str> = one.lora.others.iter().map(String::as_str).collect();
+        for (i, change) in one.lora.changes.iter().enumerate() {
+            let Some(target) = names.find(&change.module).filter(|t| fit.model.has(&t.tensor)) else {
+                unused.push(&change.down);
+                continue;
+            };
+            fit.check(change, target)?;
+            let weight = one.weight(target.part);
+            // At weight 0 not even -0 may become 0.
+            if weight != 0.0 {
+                self.acts(target.part, one, weight);
+                self.tensors.entry(target.tensor.clone()).or_default().push(Patch {
+                    lora: one.lora.clone(),
+                    change: i,
+                    scale: (f64::from(weight) * change.scale) as f32,
+                    third: target.third,
+                    transposed: target.transposed,
+                });
+            }
+        }
+        fit.tell_unused(&unused)
+    }
+
+    fn acts(&mut self, part: Part, one: &LoraUse, weight: f32) {
+        let entry = (Arc::as_ptr(&one.lora).addr(), weight.to_bits());
+        let acting = self.acting.entry(part).or_default();
+        if acting.last() != Some(&entry) {
+            acting.push(entry);
+        }
+    }
+}
+
+/// A LoRA beside a model.
+struct Fit<'a> {
+    config: &'a ModelConfig,
+    model: &'a Checkpoint,
+    lora: &'a Lora,
+}
+
+impl Fit<'_> {
+    /// Checks that up · down has the shape of the weight that it is added to.
+    fn check(&self, change: &Change, target: &Target) -> Result<()> {
+        let mut want = self.model.tensor(&target.tensor).map_or_else(Vec::new, |t| t.shape.clone());
+        if target.transposed {
+            want.reverse();
+        }
+        if let (Some(_), Some(rows)) = (target.third, want.first_mut()) {
+            *rows /= 3;
+        }
+        let found = self.product(change).ok_or_else(|| self.mismatched(change))?;
+        // A 1×1 kernel and a matrix are the same thing: SD 1 has the one where SD 2 has the other.
+        let (want, found) = (matrix(&want), matrix(&found));
+        if want == found {
+            return Ok(());
+        }
+        let expected = format!("a change of {want:?} for {}", target.tensor);
+        Err(self.misfit(&change.module).expected(expected).found(format!("{found:?}")))
+    }
+
+    /// The shape of up · down (up · mid · down), or None if they cannot be multiplied.
+    fn product(&self, change: &Change) -> Option<Vec<usize>> {
+        let [outputs, rank, ref ones @ ..] = *self.lora.shape(&change.up) else { return None };
+        let [rows, inputs, ref kernel @ ..] = *self.lora.shape(&change.down) else { return None };
+        let one = |kernel: &[usize]| kernel.iter().all(|n| *n == 1);
+        let (fits, kernel) = match &change.mid {
+            None => (rank == rows, kernel),
+            Some(mid) => match *self.lora.shape(mid) {
+                [a, b, ref taps @ ..] => (rank == a && b == rows && one(kernel), taps),
+                _ => return None,
+            },
+        };
+        let shape = [&[outputs, inputs], kernel].concat();
+        (fits && one(ones) && rank * rows > 0 && !shape.contains(&0)).then_some(shape)
+    }
+
+    fn mismatched(&self, change: &Change) -> Error {
+        let [up, down] = [&change.up, &change.down].map(|name| self.lora.shape(name));
+        self.lora
+            .tensors
+            .fault("the matrices of a LoRA do not fit each other")
+            .at(&change.down)
+            .expected("up [outputs, rank] and down [rank, inputs]")
+            .found(format!("up {up:?} and down {down:?}"))
+            .hint("the file is damaged: fetch it again")
+    }
+
+    /// The keys that fit nothing: a warning, or an error where nothing else is left or the file
+    /// itself says that it is for another family.
+    fn tell_unused(&self, unused: &[&str]) -> Result<()> {
+        let Some(first) = unused.first() else { return Ok(()) };
+        let all = self.lora.changes.len() + self.lora.others.len();
+        let fitting = all - unused.len();
+        let other = foreign::made_for(self.lora).is_some_and(|f| f != self.config.family.to_string());
+        if fitting == 0 || other {
+            return Err(self
+                .misfit(first)
+                .expected(format!("modules of this {} model", self.config.family))
+                .found(format!("{} of {all} that it does not have", unused.len())));
+        }
+        log::warn!(
+            "{}: {} of {all} LoRA keys fit nothing in this model and are left out, such as {first}",
+            self.lora.file().display(),
+            unused.len()
+        );
+        Ok(())
+    }
+
+    fn misfit(&self, at: &str) -> Error {
+        let family = self.config.family;
+        let hint = match foreign::made_for(self.lora) {
+            Some(other) if other != family.to_string() => {
+                format!("it seems to be made for {other}: pass one made for {family}")
+            }
+            _ => format!("pass one made for {family} models of this size"),
+        };
+        Error::new(ErrorKind::Model, "the LoRA does not fit this model")
+            .file(self.lora.file())
+            .at(at)
+            .hint(hint)
+    }
+}
+
+/// `shape` without a kernel of 1×1.
+fn matrix(shape: &[usize]) -> &[usize] {
+    match shape {
+        [outputs_inputs @ .., 1, 1] if outputs_inputs.len() == 2 => outputs_inputs,
+        _ => shape,
+    }
+}

@@ -1,0 +1,108 @@
+//! `<lora:name:weight>` in a prompt, as A1111 has it.
+
+use crate::{Error, Result};
+
+/// A LoRA that a prompt asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tag {
+    /// The file's name without folder and extension.
+    pub name: String,
+    /// Factor for the text encoders.
+    pub text: f32,
+    /// Factor for the UNet.
+    pub unet: f32,
+}
+
+/// A prompt without its tags, and the tags. `<lora:name>` has weight 1; `<lora:name:0.8:0.5>` is 0.8
+/// for the text encoders and 0.5 for the UNet, in A1111's order. The space around a tag stays.
+///
+/// ```
+/// let (prompt, tags) = sagittal::lora::tags::take("a fox <lora:ink:0.7>, snow")?;
+/// assert_eq!((prompt.as_str(), tags[0].name.as_str(), tags[0].unet), ("a fox , snow", "ink", 0.7));
+/// # Ok::<(), sagittal::Error>(())
+/// ```
+///
+/// # Errors
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for a tag without a name or whose weight is not a
+/// finite number, and for A1111's `<hypernet:…>`, which is not supported.
+pub fn take(prompt: &str) -> Result<(String, Vec<Tag>)> {
+    let (mut kept, mut tags, mut rest) = (String::new(), Vec::new(), prompt);
+    while let Some((before, after)) = rest.split_once('<') {
+        kept.push_str(before);
+        let inner = after.split_once('>').and_then(|(inner, rest)| Some((inner.split_once(':')?, rest)));
+        match inner {
+            // LyCORIS was an extension of its own once.
+            Some((("lora" | "lyco", arguments), after)) => {
+                tags.push(tag(arguments)?);
+                rest = after;
+            }
+            Some((("hypernet", _), _)) => return Err(Error::usage("hypernetworks are not supported")),
+            _ => {
+                kept.push('<');
+                rest = after;
+            }
+        }
+    }
+    kept.push_str(rest);
+    Ok((kept, tags))
+}
+
+fn tag(arguments: &str) -> Result<Tag> {
+    let fault = |what: &str| {
+        Error::usage(what)
+            .at(format!("<lora:{arguments}>"))
+            .expected("<lora:NAME:WEIGHT>")
+            .hint("a weight is a number such as 0.8")
+    };
+    let mut parts = arguments.split(':').map(str::trim);
+    let name = parts.next().filter(|name| !name.is_empty()).ok_or_else(|| fault("a LoRA without a name"))?;
+    let weights: Vec<f32> = parts
+        .map(|text| text.parse().ok().filter(|w: &f32| w.is_finite()))
+        .collect::<Option<_>>()
+        .ok_or_else(|| fault("the weight of a LoRA is not a number"))?;
+    let (text, unet) = match weights[..] {
+        [] => (1.0, 1.0),
+        [weight] => (weight, weight),
+        [text, unet] => (text, unet),
+        _ => return Err(fault("a LoRA with more than two weights")),
+    };
+    Ok(Tag { name: name.to_owned(), text, unet })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_taken_out() {
+        type Tags = &'static [(&'static str, f32, f32)];
+        let cases: &[(&str, &str, Tags)] = &[
+            ("a fox", "a fox", &[]),
+            (
+                "<lora:a>x<lora:b:0.5> <lora:c:1:-2>",
+                "x ",
+                &[("a", 1.0, 1.0), ("b", 0.5, 0.5), ("c", 1.0, -2.0)],
+            ),
+            ("<lyco:sub/a.b:.5>", "", &[("sub/a.b", 0.5, 0.5)]),
+            ("a < b <3 <b> <x:y> <lora", "a < b <3 <b> <x:y> <lora", &[]),
+            ("<<lora:a>>", "<>", &[("a", 1.0, 1.0)]),
+        ];
+        for (prompt, kept, expected) in cases {
+            let (text, tags) = take(prompt).unwrap();
+            assert_eq!(text, *kept, "{prompt:?}");
+            let tags: Vec<_> = tags.iter().map(|t| (t.name.as_str(), t.text, t.unet)).collect();
+            assert_eq!(tags, *expected, "{prompt:?}");
+        }
+        for bad in [
+            "<lora:>",
+            "<lora: :1>",
+            "<lora:a:x>",
+            "<lora:a:nan>",
+            "<lora:a:>",
+            "<lora:a:1:2:3>",
+            "<hypernet:a:1>",
+        ] {
+            assert_eq!(take(bad).unwrap_err().kind(), crate::ErrorKind::Usage, "{bad}");
+        }
+    }
+}
