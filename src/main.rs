@@ -7,6 +7,7 @@ mod cli {
     pub mod generate;
     pub mod output;
     pub mod progress;
+    pub mod start;
     pub mod tell;
     pub mod value;
     pub mod verify;

@@ -18,6 +18,7 @@
 
 mod bpe;
 pub mod clip;
+pub mod compose;
 mod embedding;
 pub mod encode;
 pub mod prompt;
