@@ -8,6 +8,7 @@
 //! SAG:  R + (D_g - S) · scale, with D_g = D_u blurred where attention is high, and S the
 //!       prediction for D_g under the same noise (Hong et al. 2022, arXiv 2210.00939).
 
+mod compose;
 pub mod entry;
 pub mod sag;
 mod weighted;

@@ -1,8 +1,13 @@
 //! Pictures: 8-bit RGB, to and from the network's -1..1, and PNG files.
 
+mod mask;
 pub mod parameters;
 pub mod png;
 pub mod preview;
+pub mod read;
+pub mod resize;
+
+pub use mask::Mask;
 
 use crate::{Error, ErrorKind, Result};
 

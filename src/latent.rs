@@ -89,6 +89,11 @@ impl Latent {
         Self { batch: 1, data: self.image(image).to_vec(), ..*self }
     }
 
+    /// A batch of `batch` times the first picture.
+    pub fn repeated(&self, batch: usize) -> Latent {
+        Self { batch, data: self.image(0).repeat(batch), ..*self }
+    }
+
     /// `self * a`, element by element.
     pub fn scaled(&self, a: f32) -> Latent {
         Self { data: self.data.iter().map(|v| v * a).collect(), ..*self }

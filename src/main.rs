@@ -8,6 +8,7 @@ mod cli {
     pub mod loras;
     pub mod output;
     pub mod progress;
+    pub mod start;
     pub mod tell;
     pub mod value;
     pub mod verify;

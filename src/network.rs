@@ -215,7 +215,9 @@ impl<'a> UnetNetwork<'a> {
         let sigma = row.sigma;
         let (keep, take) = match self.unet.prediction {
             Prediction::Eps => (1.0, sigma),
-            Prediction::V => (1.0 / (sigma * sigma + 1.0), sigma / (sigma * sigma + 1.0).sqrt()),
+            Prediction::V | Prediction::ZeroSnrV => {
+                (1.0 / (sigma * sigma + 1.0), sigma / (sigma * sigma + 1.0).sqrt())
+            }
         };
         let mut denoised = row.x.clone();
         for (i, d) in denoised.data_mut().iter_mut().enumerate() {

@@ -17,7 +17,7 @@ use crate::engine::{Engine, Source, Weights};
 use crate::folder::Folder;
 use crate::gpu::Gpu;
 use crate::graph::Graph;
-use crate::guidance::{Conditioning, Guided};
+use crate::guidance::{Conditioning, Entry, Guided};
 use crate::image::preview;
 use crate::kernels::Precision;
 use crate::kernels::repack::Stored;
@@ -26,12 +26,13 @@ use crate::lora::{Patched, Patches};
 use crate::model::{Family, ModelConfig, Prediction};
 use crate::network::{Planner, Unet, UnetNetwork};
 use crate::plan::{Options, Plan};
-use crate::sampler::{self, Discrete, SampleOptions};
+use crate::sampler::{self, Denoiser, Discrete, Inpaint, SampleOptions};
 use crate::text::Tokenizer;
+use crate::text::compose::Part;
 use crate::{Error, Result};
 pub use conditioning::Sizes;
 use parts::Parts;
-pub use request::{Event, Generated, Noise, Request, Sampling};
+pub use request::{Event, Generated, Noise, Request, Sampling, Start};
 
 /// How a model is opened.
 #[derive(Debug, Clone, Copy, Default)]
@@ -82,13 +83,17 @@ impl Model {
         parts::check(&config, &checkpoint)?;
         let usual = if config.family == Family::Sdxl { Precision::F32 } else { precision };
         let vae_precision = options.vae_precision.unwrap_or(usual);
+        let discrete = match config.prediction {
+            Prediction::Eps | Prediction::V => Discrete::stable_diffusion(),
+            Prediction::ZeroSnrV => Discrete::zero_terminal_snr(),
+        };
         Ok(Self {
             engine: Engine::new(gpu)?,
             checkpoint,
             config,
             precision,
             vae_precision,
-            discrete: Discrete::stable_diffusion(),
+            discrete,
             tokenizer: Tokenizer::new(),
             parts: Parts::default(),
             patches: Patches::default(),
@@ -147,11 +152,13 @@ impl Model {
         observe(Event::Encoding);
         let sizes = request.sizes.unwrap_or(Sizes::of(request.height, request.width));
         let encode = |prompt: &str| self.encode(prompt, request.clip_skip, sizes, cancel);
+        let prompted = |part: Part| Ok(Entry { strength: part.strength, ..encode(&part.text)? });
         let conditioning = Conditioning {
-            positive: vec![encode(&request.prompt)?],
-            negative: request.negative_prompts().map(encode).collect::<Result<_>>()?,
+            positive: request.positive_prompts().into_iter().map(prompted).collect::<Result<_>>()?,
+            negative: request.negative_prompts().map(|p| encode(&p)).collect::<Result<_>>()?,
         };
-        let latent = self.sample(&conditioning, &request.sampling()?, observe, cancel)?;
+        let start = self.start(request, observe, cancel)?;
+        let latent = self.sample(&conditioning, &request.sampling(start)?, observe, cancel)?;
         let pictures = self.decode(&latent, observe, cancel)?;
         Ok(Generated { pictures, latent })
     }
@@ -170,7 +177,6 @@ impl Model {
             sampling.denoise,
             sampling.sampler.discard_penultimate(),
         )?;
-        let scale = self.config.latent_scale;
         let shape = sampling.noise.shape();
         let [batch, channels, height, width] = shape;
         if channels != self.config.unet.out_channels || batch * height * width == 0 {
@@ -179,12 +185,15 @@ impl Model {
                 .found(format!("{shape:?}")));
         }
         let start = match &sampling.latent {
-            Some(latent) => latent.scaled(scale),
+            Some(latent) if latent.batch() == 1 => latent.repeated(batch),
+            Some(latent) => latent.clone(),
             None => Latent::zeros(shape[0], channels, height, width),
         };
         let Some(&first) = sigmas.first() else {
-            return Ok(start.scaled(1.0 / scale));
+            return Ok(start);
         };
+        let scale = self.config.latent_scale;
+        let start = start.scaled(scale);
         observe(Event::Loading { part: "UNet" });
         let weights = self.unet_weights(cancel)?;
         let mut network = UnetNetwork::new(
@@ -195,11 +204,20 @@ impl Model {
         );
         let x = sampler::initial(&sampling.noise, &start, first, self.discrete.sigma_max())?;
         let mut guided = Guided::new(&mut network, conditioning, &self.discrete, sampling.cfg, sampling.sag)?;
+        let mut inpaint;
+        let model: &mut dyn Denoiser = match &sampling.mask {
+            Some(mask) => {
+                let noise = sampling.sampler.inpaint_noise(&sampling.noise, sampling.seed)?;
+                inpaint = Inpaint::new(&mut guided, mask, &start, noise)?;
+                &mut inpaint
+            }
+            None => &mut guided,
+        };
         let options = SampleOptions {
             seed: sampling.seed,
             eta: sampling.eta,
             s_noise: sampling.s_noise,
-            ..Default::default()
+            noise_window: (self.discrete.percent_to_sigma(0.2), self.discrete.percent_to_sigma(0.8)),
         };
         let factors = preview::SD1;
         let total = sigmas.len() - 1;
@@ -209,20 +227,14 @@ impl Model {
             sigma: first,
             preview: &|| preview::preview(&x, &factors),
         });
-        let samples =
-            sampler::sample(sampling.sampler, &mut guided, x.clone(), &sigmas, &options, &mut |s| {
-                if cancel.load(std::sync::atomic::Ordering::Relaxed) {
-                    return Err(Error::cancelled());
-                }
-                let preview = || preview::preview(s.denoised, &factors);
-                observe(Event::Sampling {
-                    step: s.index + 1,
-                    total: s.total,
-                    sigma: s.sigma,
-                    preview: &preview,
-                });
-                Ok(())
-            })?;
+        let samples = sampler::sample(sampling.sampler, model, x.clone(), &sigmas, &options, &mut |s| {
+            if cancel.load(std::sync::atomic::Ordering::Relaxed) {
+                return Err(Error::cancelled());
+            }
+            let preview = || preview::preview(s.denoised, &factors);
+            observe(Event::Sampling { step: s.index + 1, total: s.total, sigma: s.sigma, preview: &preview });
+            Ok(())
+        })?;
         Ok(samples.scaled(1.0 / scale))
     }
 

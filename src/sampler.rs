@@ -18,6 +18,7 @@ mod er_sde;
 mod euler;
 mod gradient_estimation;
 mod heun;
+mod inpaint;
 mod moments;
 pub(crate) mod names;
 pub mod noise;
@@ -33,6 +34,7 @@ mod uni_pc;
 
 pub use catalogue::Sampler;
 pub use discrete::Discrete;
+pub use inpaint::Inpaint;
 pub use schedule::Scheduler;
 
 use crate::latent::Latent;

@@ -18,6 +18,7 @@
 
 mod bpe;
 pub mod clip;
+pub mod compose;
 pub mod embedding;
 pub mod encode;
 pub mod prompt;

@@ -9,7 +9,7 @@ use common::{Failures, gpu, safetensors};
 use sagittal::guidance::Guided;
 use sagittal::kernels::Precision;
 use sagittal::network::UnetNetwork;
-use sagittal::pipeline::{Event, Generated, Noise, Sizes};
+use sagittal::pipeline::{Event, Generated, Noise, Sizes, Start};
 use sagittal::plan::chunk::ChunkPolicy;
 use sagittal::sampler::Sampler;
 use sagittal::sampler::noise::noise;
@@ -196,7 +196,7 @@ fn image_to_image_keeps_what_it_is_told_to() {
     let distance = |a: &Latent, b: &Latent| -> f32 { a.zip(b, |a, b| (a - b).powi(2)).data().iter().sum() };
     let at = |denoise: f64| {
         let mut r = request(64, 64, 4);
-        (r.start, r.denoise, r.seed) = (Some(start.clone()), denoise, 77);
+        (r.start, r.denoise, r.seed) = (Some(Start::Latent(start.clone())), denoise, 77);
         m.generate(&r, &mut |_| {}, &cancel).expect("latent").latent
     };
     assert_eq!(at(0.0).data().len(), start.data().len());

@@ -418,4 +418,6 @@ fn relatives_are_recognised() {
     let mut m = manifest("tiny-sdxl");
     m.tensors.push(("v_pred".into(), vec![0]));
     assert_eq!(infer(&m).unwrap().prediction, Prediction::V);
+    m.tensors.push(("ztsnr".into(), vec![0]));
+    assert_eq!(infer(&m).unwrap().prediction, Prediction::ZeroSnrV);
 }

@@ -22,6 +22,9 @@ Examples:
     sagittal generate -p \"\" --cfg-scale 1 -s 7 --sag-scale 1.5 -o on.png
   Eight pictures, two at a time, numbered out-01.png to out-08.png:
     sagittal generate -p \"panda, noto style\" --batch-size 2 --batch-count 4 -o out-%02d.png
+  A picture drawn anew, and one of which only the mask's white part is:
+    sagittal generate -p \"fox, noto style\" -i fox.png --strength 0.6 -o again.png
+    sagittal generate -p \"owl, 3d style\" -i fox.png --mask mask.png -o owl.png
   What would it take?
     sagittal generate -m v1-5.safetensors -p \"\" -W 1024 -H 1024 --dry-run";
 
@@ -58,9 +61,14 @@ pub struct Args {
     pub embedding_dir: Option<PathBuf>,
 
     /// What shall be seen; (word:1.2) weighs a word, any length is allowed, "" is no prompt
-    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true, help_heading = "Prompt")]
-    pub prompt: String,
-    /// What shall not be seen; may be given several times, the entries are averaged
+    ///
+    /// `AND` between two prompts, or this flag given twice, averages their predictions; `a cat :1.5
+    /// AND a dog` weighs them. (A1111 adds them up, which is the same at a CFG scale larger by the
+    /// sum of the weights.) `BREAK` begins a new chunk of 77 tokens.
+    #[arg(short, long, value_name = "TEXT", required = true)]
+    #[arg(allow_hyphen_values = true, help_heading = "Prompt")]
+    pub prompt: Vec<String>,
+    /// What shall not be seen; may be given several times, the entries are averaged; knows BREAK
     #[arg(short, long = "negative-prompt", value_name = "TEXT", allow_hyphen_values = true)]
     #[arg(help_heading = "Prompt")]
     pub negative: Vec<String>,
@@ -69,6 +77,39 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     #[arg(value_parser = value::clip_skip, allow_hyphen_values = true, help_heading = "Prompt")]
     pub clip_skip: Option<usize>,
+
+    /// Picture to start from, a PNG: image to image
+    ///
+    /// Its size is that of the result unless -W or -H says otherwise. Sides are cut to multiples of 8
+    /// around the middle, as ComfyUI does; with -W or -H the whole is scaled by Lanczos's kernel,
+    /// a side that is not given following the other. Transparency is left out.
+    #[arg(short, long = "init-img", value_name = "IMAGE.png", alias = "image")]
+    #[arg(help_heading = "Image to image")]
+    pub init_img: Option<PathBuf>,
+    /// How much of the picture is drawn anew, 0 (nothing) to 1 (all) [default: 0.75]
+    ///
+    /// ComfyUI's denoise: all --steps are done, the last ones of a run of steps / strength.
+    #[arg(long, value_name = "F", value_parser = value::strength, allow_hyphen_values = true)]
+    #[arg(requires = "init_img", help_heading = "Image to image")]
+    pub strength: Option<f64>,
+    /// Where the picture is drawn over, a PNG: white is drawn, black is kept, grey is between
+    ///
+    /// Inpainting by a latent mask, as ComfyUI's SetLatentNoiseMask: one weight a cell of 8×8 pixels.
+    /// A mask of another size is stretched over the picture. Transparent is black. The whole picture
+    /// goes through the VAE, so that kept places come back nearly, not exactly, as they were.
+    #[arg(long, value_name = "MASK.png", requires = "init_img", help_heading = "Image to image")]
+    pub mask: Option<PathBuf>,
+
+    /// SDXL: the size that the picture is told to have had before scaling [default: its own]
+    #[arg(long, value_name = "WxH", value_parser = value::size, help_heading = "Prompt")]
+    pub original_size: Option<(usize, usize)>,
+    /// SDXL: where the picture is told to be cropped, pixels from the top, then from the left
+    #[arg(long, value_name = "TOP,LEFT", value_parser = value::crop, help_heading = "Prompt")]
+    #[arg(allow_hyphen_values = true)]
+    pub crop: Option<(usize, usize)>,
+    /// SDXL: the size that the picture is told to have after scaling and cropping [default: its own]
+    #[arg(long, value_name = "WxH", value_parser = value::size, help_heading = "Prompt")]
+    pub target_size: Option<(usize, usize)>,
 
     /// Width in pixels, a multiple of 8 [default: the model's: SD 1 512, SD 2 v 768, SDXL 1024]
     #[arg(short = 'W', long, value_name = "PX", value_parser = value::side, allow_negative_numbers = true)]
@@ -183,6 +224,9 @@ pub enum PredictionChoice {
     Eps,
     /// The velocity
     V,
+    /// The velocity, from a first step of pure noise (zero terminal SNR)
+    #[value(name = "v-zsnr")]
+    VZsnr,
 }
 
 /// `--precision`.
@@ -201,6 +245,7 @@ impl From<PredictionChoice> for Prediction {
         match choice {
             PredictionChoice::Eps => Prediction::Eps,
             PredictionChoice::V => Prediction::V,
+            PredictionChoice::VZsnr => Prediction::ZeroSnrV,
         }
     }
 }

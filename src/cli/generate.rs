@@ -16,13 +16,14 @@ use sagittal::image::png;
 use sagittal::lora::Patches;
 use sagittal::model::{Family, ModelConfig, Prediction};
 use sagittal::pipeline::report::Report;
-use sagittal::pipeline::{Generated, Model, ModelOptions, Request};
+use sagittal::pipeline::{Generated, Model, ModelOptions, Request, Sizes};
 use sagittal::{Error, Result, embedded, latent};
 use serde_json::json;
 
 use super::args::Args;
 use super::output::{Series, check_png};
 use super::progress::{Progress, speed};
+use super::start::Start;
 use super::value::Seed;
 use super::{dry_run, loras, tell};
 
@@ -49,6 +50,7 @@ fn draw(args: &Args) -> Result<()> {
     if !args.dry_run {
         files.check()?;
     }
+    let start = Start::read(args)?;
     let asked = loras::gather(args)?;
     let embeddings = args.embedding_dir.as_ref().map(Folder::open).transpose()?;
     let checkpoint = open(args)?;
@@ -56,7 +58,7 @@ fn draw(args: &Args) -> Result<()> {
     let config = ModelConfig::infer(&checkpoint)?;
     config.runnable(checkpoint.file())?;
     Patches::new(&config, &checkpoint, &asked.uses)?;
-    let request = Request { prompt: asked.prompt, ..request(args, seed, &config) };
+    let request = request(args, seed, asked.prompt, start, &config)?;
     request.check()?;
     let options = ModelOptions {
         precision: args.precision.precision(),
@@ -90,11 +92,20 @@ fn open(args: &Args) -> Result<Checkpoint> {
 }
 
 /// The request of the first batch.
-fn request(args: &Args, seed: u64, config: &ModelConfig) -> Request {
+fn request(
+    args: &Args,
+    seed: u64,
+    prompt: String,
+    start: Option<Start>,
+    config: &ModelConfig,
+) -> Result<Request> {
     let embedded = args.model.is_none();
     let side =
         if embedded { embedded::SIZE } else { native_side(config, args.prediction.map(Prediction::from)) };
-    let (width, height) = (args.width.unwrap_or(side), args.height.unwrap_or(side));
+    let (width, height) = match &start {
+        Some(start) => start.size(),
+        None => (args.width.unwrap_or(side), args.height.unwrap_or(side)),
+    };
     let cfg = args.cfg_scale.unwrap_or(if embedded { embedded::CFG } else { 7.0 });
     let sag = Sag {
         scale: args.sag_scale,
@@ -104,7 +115,8 @@ fn request(args: &Args, seed: u64, config: &ModelConfig) -> Request {
         end: args.sag_end,
         cond_at_cfg_1: args.sag_cond,
     };
-    Request {
+    let mut request = Request {
+        compose: true,
         negative: args.negative.clone(),
         batch: args.batch_size,
         seed,
@@ -118,15 +130,40 @@ fn request(args: &Args, seed: u64, config: &ModelConfig) -> Request {
         clip_skip: args.clip_skip,
         chunk: args.chunk,
         memory: args.max_memory,
-        ..Request::new(&args.prompt, width, height)
+        sizes: sizes(args, config, Sizes::of(height, width))?,
+        ..Request::new(prompt, width, height)
+    };
+    if let Some(start) = start {
+        start.put_into(&mut request);
     }
+    Ok(request)
+}
+
+/// What SDXL is told of sizes, if the flags say anything: what they leave out is `usual`.
+fn sizes(args: &Args, config: &ModelConfig, usual: Sizes) -> Result<Option<Sizes>> {
+    let given = [args.original_size, args.crop, args.target_size];
+    if given.iter().all(Option::is_none) {
+        return Ok(None);
+    }
+    if config.family != Family::Sdxl {
+        return Err(Error::usage("--original-size, --crop and --target-size are for SDXL")
+            .expected("an SDXL checkpoint")
+            .found(config.family.to_string())
+            .hint("leave them out, or pass another checkpoint with -m"));
+    }
+    let [original, crop, target] = given;
+    Ok(Some(Sizes {
+        original: original.unwrap_or(usual.original),
+        crop: crop.unwrap_or(usual.crop),
+        target: target.unwrap_or(usual.target),
+    }))
 }
 
 /// Width and height that a family was trained at.
 fn native_side(config: &ModelConfig, prediction: Option<Prediction>) -> usize {
     match (config.family, prediction.unwrap_or(config.prediction)) {
         (Family::Sdxl, _) => 1024,
-        (Family::Sd2, Prediction::V) => 768,
+        (Family::Sd2, Prediction::V | Prediction::ZeroSnrV) => 768,
         _ => 512,
     }
 }

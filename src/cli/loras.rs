@@ -32,8 +32,10 @@ pub fn gather(args: &Args) -> Result<Asked> {
             .found(tag)
             .hint("name it in the prompt, or with --lora"));
     }
-    let (prompt, tags) = tags::take(&args.prompt)?;
-    let mut asked = Asked { prompt, shown: args.prompt.clone(), uses: Vec::new() };
+    // Several prompts are one whose parts are predicted by themselves.
+    let shown = args.prompt.join(" AND ");
+    let (prompt, tags) = tags::take(&shown)?;
+    let mut asked = Asked { prompt, shown, uses: Vec::new() };
     for (file, weight) in args.lora.iter().map(|l| (&l.file, l.weight)) {
         let lora = Lora::open(file)?;
         asked.shown.push_str(&format!("{}<lora:{}:{weight}>", space_after(&asked.shown), lora.name()));

@@ -49,6 +49,7 @@ impl Progress {
     pub fn observe(&mut self, event: &Event<'_>) {
         match event {
             Event::Encoding => self.note("encoding the prompt", "encoding", json!({})),
+            Event::EncodingPicture => self.note("encoding the picture", "encoding_picture", json!({})),
             Event::Loading { part } => {
                 self.note(&format!("loading the {part}"), "loading", json!({ "part": part }))
             }

@@ -73,6 +73,36 @@ pub fn sag_blur(text: &str) -> Result<f32> {
     Ok(sigma)
 }
 
+/// Share of the noise that image to image goes through.
+pub fn strength(text: &str) -> Result<f64> {
+    let strength = text.parse::<f64>().map_err(|_| Error::usage("not a number").expected("0 to 1"))?;
+    checked(|r| r.denoise = strength)?;
+    Ok(strength)
+}
+
+/// The largest size that SDXL can be told of, as in ComfyUI.
+const LARGEST: usize = 16_384;
+
+/// `WxH` in pixels as (height, width).
+pub fn size(text: &str) -> Result<(usize, usize)> {
+    match pair(text, 'x') {
+        Some((width, height)) => Ok((height, width)),
+        None => Err(Error::usage("not a size").expected(format!("WxH, numbers up to {LARGEST}: 1024x768"))),
+    }
+}
+
+/// `TOP,LEFT` in pixels.
+pub fn crop(text: &str) -> Result<(usize, usize)> {
+    let expected = format!("TOP,LEFT, numbers up to {LARGEST}: 0,128");
+    pair(text, ',').ok_or_else(|| Error::usage("not a crop").expected(expected))
+}
+
+fn pair(text: &str, between: char) -> Option<(usize, usize)> {
+    let number = |t: &str| t.trim().parse().ok().filter(|n| *n <= LARGEST);
+    let (first, second) = text.split_once(between)?;
+    Some((number(first)?, number(second)?))
+}
+
 /// Text encoder layer counted from the end.
 pub fn clip_skip(text: &str) -> Result<usize> {
     match whole(text)? {
@@ -115,6 +145,8 @@ mod tests {
         assert_eq!(sag_scale("-0.5").ok(), Some(-0.5));
         assert_eq!((seed("-1").ok(), seed("7").ok()), (Some(Seed::Random), Some(Seed::Given(7))));
         assert_eq!(mebibytes("2").ok(), Some(2 << 20));
+        assert_eq!((size("20x10").ok(), crop("3, 4").ok()), (Some((10, 20)), Some((3, 4))));
+        assert_eq!((strength("0").ok(), strength("1").ok()), (Some(0.0), Some(1.0)));
         let bad = [
             side("60").is_err(),
             side("0").is_err(),
@@ -130,6 +162,13 @@ mod tests {
             mebibytes("0").is_err(),
             mebibytes("99999999999999999").is_err(),
             seed("18446744073709551616").is_err(),
+            strength("1.01").is_err(),
+            strength("-0.1").is_err(),
+            strength("nan").is_err(),
+            size("1024").is_err(),
+            size("1x-1").is_err(),
+            size("99999x1").is_err(),
+            crop("1x1").is_err(),
         ];
         assert!(bad.iter().all(|b| *b), "{bad:?}");
     }

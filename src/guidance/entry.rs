@@ -19,9 +19,11 @@ pub struct Entry {
     pub tokens: usize,
     /// Extra conditioning vector of the networks that have one.
     pub vector: Option<Arc<Vec<f32>>>,
-    /// Where it counts; everywhere if None.
+    /// Where it counts; everywhere if None. ComfyUI gives such an entry an opposite on the other side:
+    /// [`Conditioning::with_opposites`].
     pub area: Option<Area>,
-    /// How much it counts at each latent cell, `[height, width]`; 1 if None.
+    /// How much it counts at each latent cell, `[height, width]`; 1 if None. A mask in pixels is
+    /// brought to this size by [`Mask::to_latent`](crate::image::Mask::to_latent).
     pub mask: Option<Arc<Vec<f32>>>,
     /// Factor on the weight.
     pub strength: f32,

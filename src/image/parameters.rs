@@ -42,7 +42,7 @@ fn settings(request: &Request, model: &str, picture: usize) -> Vec<(&'static str
         ("Size", format!("{}x{}", request.width, request.height)),
         ("Model", model.to_owned()),
     ];
-    if request.denoise < 1.0 {
+    if request.start.is_some() || request.denoise < 1.0 {
         all.push(("Denoising strength", request.denoise.to_string()));
     }
     if let Some(skip) = request.clip_skip {
@@ -71,6 +71,12 @@ fn settings(request: &Request, model: &str, picture: usize) -> Vec<(&'static str
         if request.sag.cond_at_cfg_1 {
             all.push(("SAG Attention", "cond at CFG 1".into()));
         }
+    }
+    if let Some(sizes) = request.sizes {
+        let [original, target] = [sizes.original, sizes.target].map(|(h, w)| format!("{w}x{h}"));
+        all.push(("Original size", original));
+        all.push(("Crop", format!("{}/{}", sizes.crop.0, sizes.crop.1)));
+        all.push(("Target size", target));
     }
     all.push(("Version", concat!("sagittal ", env!("CARGO_PKG_VERSION")).into()));
     all

@@ -58,6 +58,8 @@ pub enum Prediction {
     Eps,
     /// The velocity, v = α ε − σ x₀ (Salimans and Ho, 2022).
     V,
+    /// The velocity, by a network whose last step is pure noise: a signal-to-noise ratio of zero.
+    ZeroSnrV,
 }
 
 /// All that the graph builders need to know of a checkpoint.
@@ -242,6 +244,9 @@ fn told_prediction(model: &Checkpoint) -> Result<Option<Prediction>> {
 /// same shapes; as ComfyUI does, they are told apart by a bias that training on v leaves larger.
 fn prediction_of(model: &Checkpoint, family: Family, unet: &UnetConfig) -> Result<Prediction> {
     const LIMIT: f64 = 0.09;
+    if family == Family::Sdxl && model.has("v_pred") && model.has("ztsnr") {
+        return Ok(Prediction::ZeroSnrV);
+    }
     let tell_tale = format!("{UNET}output_blocks.11.1.transformer_blocks.0.norm1.bias");
     let is_v = match family {
         Family::Sd1 => false,
@@ -294,6 +299,7 @@ impl fmt::Display for Prediction {
         f.write_str(match self {
             Prediction::Eps => "eps",
             Prediction::V => "v",
+            Prediction::ZeroSnrV => "v, zero terminal SNR",
         })
     }
 }

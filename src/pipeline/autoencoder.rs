@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use super::{Event, Model};
+use super::{Event, Model, Request, Start};
 use crate::image::Picture;
 use crate::kernels::Precision;
 use crate::latent::Latent;
@@ -56,6 +56,38 @@ impl Model {
         let graph = vae::decoder(&self.config.vae, height, width)?;
         let weights = self.parts.decoder(precision, || self.upload(graph.weights(), precision, cancel))?;
         self.run_once(&graph, &weights, precision, ("z", &to_positions(z.image(0), channels)), cancel)
+    }
+
+    /// The latent that `request` starts from.
+    pub(super) fn start(
+        &self,
+        request: &Request,
+        observe: &mut dyn FnMut(Event<'_>),
+        cancel: &AtomicBool,
+    ) -> Result<Option<Latent>> {
+        match &request.start {
+            None => Ok(None),
+            Some(Start::Latent(latent)) => Ok(Some(latent.clone())),
+            Some(Start::Picture(picture)) => {
+                observe(Event::EncodingPicture);
+                self.encode_picture(picture, cancel).map(Some)
+            }
+        }
+    }
+
+    /// The latent of a picture, in the VAE's scale. Of the distribution that the encoder gives the
+    /// mean is taken, as in ComfyUI, and not a sample.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] if a side is no multiple of 8; [`ErrorKind::NonFinite`] if the encoder
+    /// overflows.
+    pub fn encode_picture(&self, picture: &Picture, cancel: &AtomicBool) -> Result<Latent> {
+        let latent = self.encode_values(picture.height, picture.width, &picture.to_values(), cancel)?;
+        if latent.is_finite() {
+            return Ok(latent);
+        }
+        Err(Error::new(ErrorKind::NonFinite, "the encoded picture is not finite")
+            .hint("in f16 the autoencoder may overflow: encode in f32 (--vae-precision f32)"))
     }
 
     /// The VAE encoder's mean for one picture `[height, width, 3]` in -1..1: a latent in the VAE's

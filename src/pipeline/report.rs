@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{DEFAULT_ARENA, Model, Request, parts};
+use super::{DEFAULT_ARENA, Model, Request, Start, parts};
 use crate::engine::device_bytes;
 use crate::graph::Weight;
 use crate::guidance::{Columns, Conditioning, Entry, Guided, Network, Row, RowResult};
@@ -22,6 +22,8 @@ pub struct Report {
     pub arena_bytes: u64,
     /// Bytes that the VAE decoder needs for activations, for one picture.
     pub decoder_arena_bytes: u64,
+    /// Bytes that the VAE encoder needs for the picture to start from; 0 without one.
+    pub encoder_arena_bytes: u64,
     /// Bytes of weights on the device, by part of the model.
     pub weight_bytes: Vec<(&'static str, u64)>,
     /// Dispatches of a step, by kernel variant.
@@ -109,11 +111,19 @@ impl Model {
             decoder_arena_bytes: Plan::new(&decoder, &options)?.arena_bytes(),
             ..Default::default()
         };
-        let budget = left_of(request.memory, text_bytes + unet_bytes)?;
+        let mut before = text_bytes + unet_bytes;
+        if let Some(Start::Picture(_)) = &request.start {
+            let encoder = vae::encoder(&self.config.vae, request.height, request.width)?;
+            let bytes = weights_of(encoder.weights(), self.vae_precision)?;
+            report.encoder_arena_bytes = Plan::new(&encoder, &options)?.arena_bytes();
+            report.weight_bytes.push(("VAE encoder", bytes));
+            before += bytes;
+        }
+        let budget = left_of(request.memory, before)?;
         self.rehearse(request, size, budget, &mut report)?;
-        let decoding = report.all_weight_bytes() + report.decoder_arena_bytes;
+        let decoding = report.all_weight_bytes() + report.decoder_arena_bytes.max(report.encoder_arena_bytes);
         if let Some(limit) = request.memory.filter(|limit| *limit < decoding) {
-            return Err(Error::new(ErrorKind::Memory, "decoding does not fit the memory budget")
+            return Err(Error::new(ErrorKind::Memory, "the autoencoder does not fit the memory budget")
                 .expected(format!("at most {} MiB", limit >> 20))
                 .found(format!("{} MiB of weights and activations", decoding.div_ceil(1 << 20)))
                 .hint("raise --max-memory or draw a smaller picture"));
@@ -134,8 +144,8 @@ impl Model {
             Ok(Entry::new(Vec::new(), CHUNK * chunks))
         };
         let conditioning = Conditioning {
-            positive: vec![entry(&request.prompt)?],
-            negative: request.negative_prompts().map(entry).collect::<Result<_>>()?,
+            positive: request.positive_prompts().iter().map(|p| entry(&p.text)).collect::<Result<_>>()?,
+            negative: request.negative_prompts().map(|p| entry(&p)).collect::<Result<_>>()?,
         };
         let batching = Batching::new(self.planner(), request.chunk, Some(budget));
         let mut rehearsal = Rehearsal { batching, report, purpose: Purpose::Guidance };

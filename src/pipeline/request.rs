@@ -1,5 +1,7 @@
 //! What is asked of a model, what it tells meanwhile, what it gives.
 
+use std::borrow::Cow;
+
 use super::Sizes;
 use crate::guidance::Sag;
 use crate::image::Picture;
@@ -7,6 +9,7 @@ use crate::latent::Latent;
 use crate::plan::chunk::ChunkPolicy;
 use crate::sampler::noise::{noise, noise_for};
 use crate::sampler::{Sampler, Scheduler};
+use crate::text::compose::{self, Part};
 use crate::{Error, Result};
 
 /// The largest batch.
@@ -23,11 +26,25 @@ pub enum Noise {
     Given(Latent),
 }
 
+/// What image to image starts from: one for all pictures of the batch, or one for each.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Start {
+    /// In the VAE's scale, `[1 or batch, 4, height / 8, width / 8]`.
+    Latent(Latent),
+    /// Goes through the VAE's encoder first. Of the size of the request: see
+    /// [`image::resize`](crate::image::resize).
+    Picture(Picture),
+}
+
 /// A wish for pictures. Start from [`Request::new`] and change what you like.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
     /// What shall be seen.
     pub prompt: String,
+    /// Whether prompts are read as A1111 reads them: `AND` sets apart what is predicted by itself
+    /// and averaged ([`compose::parts`]; in [`prompt`](Self::prompt) alone), `BREAK` begins a chunk.
+    /// If not, both are words like others, as in ComfyUI.
+    pub compose: bool,
     /// What shall not; several are averaged, none is the empty prompt.
     pub negative: Vec<String>,
     /// Width in pixels, a multiple of 8.
@@ -58,10 +75,15 @@ pub struct Request {
     pub clip_skip: Option<usize>,
     /// What SDXL is told of the picture's size; None is the size itself.
     pub sizes: Option<Sizes>,
-    /// A latent to start from (in the VAE's scale), for image to image.
-    pub start: Option<Latent>,
-    /// Share of the noise levels run through, 0 to 1; below 1 `start` shows through.
+    /// What to start from, for image to image.
+    pub start: Option<Start>,
+    /// Share of the noise levels run through, 0 to 1; below 1 `start` shows through. All
+    /// [`steps`](Self::steps) are done, the last ones of a run of `steps / denoise`; 0 is none.
     pub denoise: f64,
+    /// Where `start` is drawn over (1) and where it is kept (0), for inpainting: `[1 or batch, 1,
+    /// height / 8, width / 8]`, see [`Mask::to_latent`](crate::image::Mask::to_latent). Kept cells come
+    /// back as they were; pixels near the edge change, since the VAE decodes all of it.
+    pub mask: Option<Latent>,
     /// Rows of a network call.
     pub chunk: ChunkPolicy,
     /// Device memory that weights and activations may take, bytes.
@@ -74,6 +96,7 @@ impl Request {
     pub fn new(prompt: impl Into<String>, width: usize, height: usize) -> Self {
         Self {
             prompt: prompt.into(),
+            compose: false,
             negative: Vec::new(),
             width,
             height,
@@ -91,14 +114,25 @@ impl Request {
             sizes: None,
             start: None,
             denoise: 1.0,
+            mask: None,
             chunk: ChunkPolicy::Auto,
             memory: None,
         }
     }
 
-    pub(super) fn negative_prompts(&self) -> impl Iterator<Item = &str> {
+    /// The prompts that are averaged, ready for the tokenizer.
+    pub(super) fn positive_prompts(&self) -> Vec<Part> {
+        if !self.compose {
+            return vec![Part::new(&self.prompt)];
+        }
+        let marked = |part: Part| Part { text: compose::breaks(&part.text), ..part };
+        compose::parts(&self.prompt).into_iter().map(marked).collect()
+    }
+
+    pub(super) fn negative_prompts(&self) -> impl Iterator<Item = Cow<'_, str>> {
         let none = self.negative.is_empty().then_some("");
-        self.negative.iter().map(String::as_str).chain(none)
+        let marked = |text| if self.compose { compose::breaks(text).into() } else { Cow::from(text) };
+        self.negative.iter().map(String::as_str).chain(none).map(marked)
     }
 
     /// Checks what can be checked without a model.
@@ -136,10 +170,31 @@ impl Request {
         if !self.cfg.is_finite() {
             return Err(Error::usage("the CFG scale is not a number").found(self.cfg.to_string()));
         }
+        let strength: f32 = self.positive_prompts().iter().map(|p| p.strength).sum();
+        if !(strength > 0.0 && strength.is_finite()) {
+            return Err(Error::usage("the prompts' strengths do not add up to a weight")
+                .expected("a sum above 0: the prompts around AND are averaged")
+                .found(strength.to_string()));
+        }
+        self.check_start()?;
         self.sag.check()
     }
 
-    pub(super) fn sampling(&self) -> Result<Sampling> {
+    fn check_start(&self) -> Result<()> {
+        match &self.start {
+            Some(Start::Picture(p)) if (p.width, p.height) != (self.width, self.height) => {
+                Err(Error::usage("the picture to start from has another size")
+                    .expected(format!("{}x{}", self.width, self.height))
+                    .found(format!("{}x{}", p.width, p.height)))
+            }
+            None if self.mask.is_some() => Err(Error::usage("a mask without a picture to start from")
+                .hint("what is not drawn over must be there already")),
+            _ => Ok(()),
+        }
+    }
+
+    /// The sampling, from a `start` that is a latent by now.
+    pub(super) fn sampling(&self, start: Option<Latent>) -> Result<Sampling> {
         let (height, width) = (self.height / 8, self.width / 8);
         let noise = match &self.noise {
             Noise::Seed => noise(self.seed, [self.batch, 4, height, width]),
@@ -160,7 +215,8 @@ impl Request {
         };
         Ok(Sampling {
             noise,
-            latent: self.start.clone(),
+            latent: start,
+            mask: self.mask.clone(),
             sampler: self.sampler,
             scheduler: self.scheduler,
             steps: self.steps,
@@ -181,8 +237,10 @@ impl Request {
 pub struct Sampling {
     /// Noise of variance 1, `[batch, 4, height, width]`.
     pub noise: Latent,
-    /// A latent to start from, in the VAE's scale.
+    /// A latent to start from, in the VAE's scale: one for all pictures, or one for each.
     pub latent: Option<Latent>,
+    /// Where `latent` is drawn over (1) and kept (0), `[1 or batch, 1, height, width]`.
+    pub mask: Option<Latent>,
     /// Numerical method.
     pub sampler: Sampler,
     /// Noise levels.
@@ -217,6 +275,8 @@ pub enum Event<'a> {
     },
     /// Prompts go through the text encoder.
     Encoding,
+    /// The picture to start from goes through the VAE's encoder.
+    EncodingPicture,
     /// A step is evaluated; step 0 is before the first.
     Sampling {
         /// From 1.

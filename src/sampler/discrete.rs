@@ -20,13 +20,31 @@ impl Discrete {
     /// The table of SD 1, SD 2 and SDXL: "scaled linear" betas,
     /// `β_i = (√0.00085 + (√0.012 - √0.00085)·i/999)²`.
     pub fn stable_diffusion() -> Self {
+        Self::from_products(Self::products_of_stable_diffusion().into_iter())
+    }
+
+    /// `ᾱ_i = Π (1 - β)`, first timestep first.
+    fn products_of_stable_diffusion() -> Vec<f64> {
         let (start, end) = (0.00085f64.sqrt(), 0.012f64.sqrt());
         let beta = |i: usize| (start + (end - start) * i as f64 / (TRAIN_STEPS - 1) as f64).powi(2);
         let products = (0..TRAIN_STEPS).scan(1.0, |product, i| {
             *product *= 1.0 - beta(i);
             Some(*product)
         });
-        Self::from_products(products)
+        products.collect()
+    }
+
+    /// The table of networks trained to see a last step of pure noise (Lin et al. 2023, arXiv
+    /// 2305.08891, algorithm 1): `√ᾱ` of the usual table, shifted to end in 0 and stretched to
+    /// begin where it did. The last ᾱ is then set to 4.9e-8, as ComfyUI does, since σ would be
+    /// infinite at 0.
+    pub fn zero_terminal_snr() -> Self {
+        const LAST: f64 = 4.8973451890853435e-08;
+        let usual = Self::products_of_stable_diffusion();
+        let (first, last) = (usual[0].sqrt(), usual[TRAIN_STEPS - 1].sqrt());
+        let stretch = first / (first - last);
+        let shifted = usual.iter().take(TRAIN_STEPS - 1).map(|a| ((a.sqrt() - last) * stretch).powi(2));
+        Self::from_products(shifted.chain([LAST]))
     }
 
     /// The table of any noise schedule, from `ᾱ_i = Π (1 - β)`, first timestep first:
@@ -147,6 +165,21 @@ mod tests {
         let again = Discrete::from_alphas_cumprod(&alphas).unwrap();
         for (a, b) in table.sigmas.iter().zip(&again.sigmas) {
             assert!((a - b).abs() <= 2e-7 * a, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn zero_terminal_snr_begins_as_usual_and_ends_in_noise() {
+        let (usual, zero) = (Discrete::stable_diffusion(), Discrete::zero_terminal_snr());
+        assert!((zero.sigma_min() / usual.sigma_min() - 1.0).abs() < 1e-6);
+        // √((1 - ᾱ) / ᾱ) of the last ᾱ.
+        assert!((zero.sigma_max() / 4518.7637 - 1.0).abs() < 1e-6, "{}", zero.sigma_max());
+        assert!(zero.sigmas.windows(2).all(|w| w[0] < w[1]));
+        // The shift in √ᾱ, from the sigmas: √ᾱ' = a·√ᾱ + b with the same a and b everywhere.
+        let root = |table: &Discrete, i: usize| 1.0 / f64::from(table.sigmas[i]).hypot(1.0);
+        let slope = |i, j| (root(&zero, i) - root(&zero, j)) / (root(&usual, i) - root(&usual, j));
+        for i in (100..999).step_by(100) {
+            assert!((slope(0, i) / slope(0, 998) - 1.0).abs() < 1e-5, "{i}");
         }
     }
 

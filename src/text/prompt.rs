@@ -11,6 +11,10 @@ pub const CHUNK: usize = 77;
 /// A group of this many ids or more is cut where a chunk ends; a smaller one moves to the next whole.
 const CUT_FROM: usize = 8;
 
+/// Ends a chunk where it stands; a control character, so that no words mean it by accident. See
+/// [`breaks`](super::compose::breaks).
+pub const BREAK: char = '\u{3}';
+
 /// What one more pair of parentheses multiplies the weight by.
 const EMPHASIS: f64 = 1.1;
 
@@ -128,7 +132,12 @@ pub fn chunks_with(
         for word in embedding::words(&segment.text, embeddings)? {
             match word {
                 Word::Text(text) => {
-                    chunk.add(&tokenizer.encode(&text), segment.weight, &mut tokens.chunks);
+                    for (i, text) in text.split(BREAK).enumerate() {
+                        if i > 0 {
+                            chunk.finish(&mut tokens.chunks);
+                        }
+                        chunk.add(&tokenizer.encode(text), segment.weight, &mut tokens.chunks);
+                    }
                 }
                 Word::Vectors(vectors) => {
                     let first = VOCABULARY + tokens.vectors.len() as u32;
@@ -140,7 +149,10 @@ pub fn chunks_with(
             }
         }
     }
-    chunk.finish(&mut tokens.chunks);
+    // After a break at the very end there is nothing to say.
+    if chunk.len > 1 || tokens.chunks.is_empty() {
+        chunk.finish(&mut tokens.chunks);
+    }
     Ok(tokens)
 }
 
@@ -315,6 +327,23 @@ mod tests {
         assert_eq!(lengths(&format!("{cats}(a b c d e f g h)")), [75, 3]);
         assert_eq!(lengths(&"cat ".repeat(75)), [75]);
         assert_eq!(lengths(&"cat ".repeat(76)), [75, 1]);
+    }
+
+    #[test]
+    fn a_break_begins_a_chunk() {
+        let tokenizer = Tokenizer::new();
+        let lengths = |text: &str| -> Vec<usize> {
+            let text = crate::text::compose::breaks(text);
+            let words = |chunk: &Chunk| chunk.ids.iter().position(|&id| id == END).unwrap() - 1;
+            chunks(&tokenizer, &text, 0).unwrap().chunks.iter().map(words).collect()
+        };
+        assert_eq!(lengths("a b BREAK c"), [2, 1]);
+        assert_eq!(lengths("a (b BREAK c d:1.2)"), [2, 2]);
+        assert_eq!(lengths("BREAK a BREAK BREAK"), [0, 1, 0]);
+        assert_eq!(lengths("BREAK"), [0]);
+        assert_eq!(lengths(&format!("{}BREAK cat", "cat ".repeat(75))), [75, 1]);
+        let weights = chunks(&tokenizer, &crate::text::compose::breaks("(b BREAK c:1.2)"), 0).unwrap();
+        assert_eq!(weights.chunks.iter().map(|c| c.weights[1]).collect::<Vec<_>>(), [1.2, 1.2]);
     }
 
     #[test]

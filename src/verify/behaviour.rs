@@ -177,6 +177,7 @@ fn run(context: &Context<'_, '_>, case: &Case<'_>, scenario: &Scenario) -> Resul
     let sampling = Sampling {
         noise: noise(seed, [batch, context.model.config().unet.out_channels, height, width]),
         latent: None,
+        mask: None,
         sampler: Sampler::Euler,
         scheduler: Scheduler::Karras,
         steps: scenario.steps,

@@ -62,6 +62,7 @@ fn sample(
     let sampling = Sampling {
         noise,
         latent: None,
+        mask: None,
         sampler: case.text("sampler")?.parse()?,
         scheduler: case.text("scheduler")?.parse()?,
         steps: case.size("steps")?,

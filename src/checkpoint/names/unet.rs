@@ -97,7 +97,7 @@ pub fn from_original(exists: impl Fn(&str) -> bool) -> KeyMap {
     map(&down, &up)
 }
 
-fn last(levels: &mut Vec<Level>) -> &mut Level {
+fn last(levels: &mut [Level]) -> &mut Level {
     let at = levels.len() - 1;
     &mut levels[at]
 }

@@ -1,0 +1,81 @@
+//! `-i`, `--strength` and `--mask`: the picture that a run starts from, in the size it is drawn in.
+
+use sagittal::image::{Mask, Picture, read, resize};
+use sagittal::{Latent, Request, Result, pipeline};
+
+use super::args::Args;
+
+/// A1111's and stable-diffusion.cpp's usual strength.
+const STRENGTH: f64 = 0.75;
+
+/// What image to image starts from.
+pub struct Start {
+    picture: Picture,
+    mask: Option<Latent>,
+    strength: f64,
+}
+
+impl Start {
+    /// Reads the files that the flags name; None without `-i`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::File`](sagittal::ErrorKind::File) if one of them is no sound PNG.
+    pub fn read(args: &Args) -> Result<Option<Self>> {
+        let Some(path) = &args.init_img else { return Ok(None) };
+        let whole = read::picture(path)?;
+        let (width, height) = size(args, &whole);
+        // Before memory is taken for it.
+        Request::new("", width, height).check()?;
+        // Without -W and -H nothing is scaled, and so nothing softened.
+        let cut = args.width.or(args.height).is_none();
+        let mask = match &args.mask {
+            Some(path) => {
+                let mut mask = read::mask(path)?;
+                if cut && mask.size() == (whole.width, whole.height) {
+                    mask = mask.centre(width, height);
+                }
+                Some(latent_mask(&mask, (width, height)))
+            }
+            None => None,
+        };
+        let picture = if cut { resize::centre(&whole, width, height) } else { whole };
+        Ok(Some(Self {
+            // A side below 8 pixels is scaled in any case.
+            picture: resize::lanczos(&picture, width, height),
+            mask,
+            strength: args.strength.unwrap_or(STRENGTH),
+        }))
+    }
+
+    /// Width and height in pixels.
+    pub fn size(&self) -> (usize, usize) {
+        (self.picture.width, self.picture.height)
+    }
+
+    /// Sets what `request` starts from.
+    pub fn put_into(self, request: &mut Request) {
+        request.denoise = self.strength;
+        request.mask = self.mask;
+        request.start = Some(pipeline::Start::Picture(self.picture));
+    }
+}
+
+fn latent_mask(mask: &Mask, (width, height): (usize, usize)) -> Latent {
+    mask.to_latent(height / 8, width / 8)
+}
+
+/// The width and height to draw: the flags', a side without flag in the picture's proportion; the
+/// picture's own, cut down, without any.
+fn size(args: &Args, picture: &Picture) -> (usize, usize) {
+    let (own_width, own_height) = (picture.width, picture.height);
+    // Rounded to the nearest multiple of 8.
+    let beside = |given: usize, side: usize, other: usize| {
+        ((given as f64 * side as f64 / other as f64 / 8.0).round() as usize * 8).max(8)
+    };
+    match (args.width, args.height) {
+        (Some(width), Some(height)) => (width, height),
+        (Some(width), None) => (width, beside(width, own_height, own_width)),
+        (None, Some(height)) => (beside(height, own_width, own_height), height),
+        (None, None) => ((own_width / 8 * 8).max(8), (own_height / 8 * 8).max(8)),
+    }
+}

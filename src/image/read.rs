@@ -1,0 +1,180 @@
+//! PNG files to pictures and masks.
+
+use std::io::{BufRead, Cursor, Seek};
+use std::path::Path;
+
+use super::{Mask, Picture};
+use crate::{Error, ErrorKind, Result};
+
+/// Longer sides than any picture that can be drawn are refused before memory is taken for them.
+const LONGEST: u32 = 16_384;
+
+/// Reads a PNG of any bit depth and colour type as 8-bit RGB. Of 16 bits the upper 8 are taken,
+/// transparency is left out, of an animation the first picture counts: as ComfyUI's *Load Image*
+/// has it, but for the animation.
+///
+/// # Errors
+/// [`ErrorKind::File`] if the file cannot be read, is no PNG or a damaged one, or has a side of more
+/// than 16384 pixels.
+pub fn picture(path: &Path) -> Result<Picture> {
+    let pixels = pixels(path)?;
+    let rgb = |p: &[u8]| if p.len() < 3 { [p[0]; 3] } else { [p[0], p[1], p[2]] };
+    let rgb = pixels.values.chunks_exact(pixels.samples).flat_map(rgb).collect();
+    Ok(Picture { width: pixels.width, height: pixels.height, rgb })
+}
+
+/// Reads a PNG as a mask: white is 1, black and transparent are 0, colours count by their
+/// brightness (0.299 R + 0.587 G + 0.114 B).
+///
+/// # Errors
+/// As [`picture`].
+pub fn mask(path: &Path) -> Result<Mask> {
+    let pixels = pixels(path)?;
+    let weight = |p: &[u8]| {
+        let grey = match p {
+            [r, g, b, ..] => (f32::from(*r) * 299.0 + f32::from(*g) * 587.0 + f32::from(*b) * 114.0) / 1000.0,
+            [grey, ..] => f32::from(*grey),
+            [] => 0.0,
+        };
+        // Samples of two and four end in alpha.
+        let alpha = if p.len().is_multiple_of(2) { f32::from(p[p.len() - 1]) / 255.0 } else { 1.0 };
+        grey / 255.0 * alpha
+    };
+    let weights = pixels.values.chunks_exact(pixels.samples).map(weight).collect();
+    Mask::new(pixels.width, pixels.height, weights)
+}
+
+/// 8-bit samples: grey, grey and alpha, RGB or RGBA.
+struct Pixels {
+    width: usize,
+    height: usize,
+    samples: usize,
+    values: Vec<u8>,
+}
+
+fn pixels(path: &Path) -> Result<Pixels> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, "the picture cannot be read", e))?;
+    if !bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
+        return Err(Error::new(ErrorKind::File, "only PNG pictures are read")
+            .file(path)
+            .expected("a PNG file")
+            .found(kind_of(&bytes))
+            .hint("convert it to PNG first"));
+    }
+    let damaged = |e: png::DecodingError| {
+        Error::new(ErrorKind::File, "the PNG is damaged").file(path).cause(e).hint("save it anew")
+    };
+    let mut decoder = png::Decoder::new(Cursor::new(bytes));
+    decoder.set_transformations(png::Transformations::normalize_to_color8());
+    let header = decoder.read_header_info().map_err(damaged)?;
+    let (width, height) = (header.width, header.height);
+    if width.max(height) > LONGEST {
+        return Err(Error::new(ErrorKind::File, "the picture is too large")
+            .file(path)
+            .expected(format!("sides of at most {LONGEST} pixels"))
+            .found(format!("{width}x{height}"))
+            .hint("scale it down first"));
+    }
+    decode(decoder.read_info().map_err(damaged)?).map_err(damaged)
+}
+
+fn decode<R: BufRead + Seek>(mut reader: png::Reader<R>) -> Result<Pixels, png::DecodingError> {
+    let size = reader.output_buffer_size().ok_or(png::DecodingError::LimitsExceeded)?;
+    let mut values = vec![0; size];
+    let frame = reader.next_frame(&mut values)?;
+    values.truncate(frame.buffer_size());
+    let (width, height) = (frame.width as usize, frame.height as usize);
+    Ok(Pixels { width, height, samples: frame.color_type.samples(), values })
+}
+
+/// What a file seems to be, by its first bytes.
+fn kind_of(bytes: &[u8]) -> &'static str {
+    match bytes {
+        [] => "an empty file",
+        [0xff, 0xd8, 0xff, ..] => "a JPEG picture",
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => "a WebP picture",
+        [b'G', b'I', b'F', b'8', ..] => "a GIF picture",
+        [b'B', b'M', ..] => "a BMP picture",
+        _ => "something else",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A PNG of 2×1 pixels.
+    fn png(color: png::ColorType, depth: png::BitDepth, palette: bool, data: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, 2, 1);
+        encoder.set_color(color);
+        encoder.set_depth(depth);
+        if palette {
+            encoder.set_palette(vec![255, 0, 0, 0, 0, 255]);
+            encoder.set_trns(vec![255, 0]);
+        }
+        encoder.write_header().unwrap().write_image_data(data).unwrap();
+        bytes
+    }
+
+    fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        file
+    }
+
+    #[test]
+    fn every_kind_of_png_is_read() {
+        use png::BitDepth::{Eight, One, Sixteen, Two};
+        use png::ColorType::{Grayscale, GrayscaleAlpha, Indexed, Rgb, Rgba};
+        // Kind, data, then the two pixels and the two weights.
+        type Case = (png::ColorType, png::BitDepth, &'static [u8], [u8; 6], [f32; 2]);
+        let cases: [Case; 8] = [
+            (Grayscale, One, &[0b0100_0000], [0, 0, 0, 255, 255, 255], [0.0, 1.0]),
+            (Grayscale, Two, &[0b0110_0000], [85, 85, 85, 170, 170, 170], [85.0 / 255.0, 170.0 / 255.0]),
+            (Grayscale, Sixteen, &[128, 7, 255, 255], [128, 128, 128, 255, 255, 255], [128.0 / 255.0, 1.0]),
+            (GrayscaleAlpha, Eight, &[255, 51, 255, 255], [255; 6], [0.2, 1.0]),
+            (Rgb, Eight, &[255, 0, 0, 0, 255, 0], [255, 0, 0, 0, 255, 0], [0.299, 0.587]),
+            (Rgb, Sixteen, &[1, 255, 2, 0, 3, 9, 4, 4, 5, 5, 6, 6], [1, 2, 3, 4, 5, 6], [0.0071, 0.0192]),
+            (Rgba, Eight, &[9, 9, 9, 0, 255, 255, 255, 255], [9, 9, 9, 255, 255, 255], [0.0, 1.0]),
+            (Indexed, One, &[0b0100_0000], [255, 0, 0, 0, 0, 255], [0.299, 0.0]),
+        ];
+        for (color, depth, data, rgb, weights) in cases {
+            let file = file(&png(color, depth, color == Indexed, data));
+            let read = picture(file.path()).unwrap();
+            assert_eq!(
+                (read.width, read.height, read.rgb.as_slice()),
+                (2, 1, &rgb[..]),
+                "{color:?} {depth:?}"
+            );
+            let latent = mask(file.path()).unwrap().to_latent(1, 2);
+            let near = latent.data().iter().zip(weights).all(|(a, b)| (a - b).abs() < 1e-3);
+            assert!(near, "{color:?} {depth:?}: {:?}", latent.data());
+        }
+    }
+
+    #[test]
+    fn other_files_are_refused_by_name() {
+        let sound = png(png::ColorType::Rgb, png::BitDepth::Eight, false, &[1, 2, 3, 4, 5, 6]);
+        let mut wide = sound.clone();
+        // Width 2 becomes 2^24 + 2; the checksum that no longer fits must not hide it or crash.
+        wide[16] = 1;
+        let cases: [(&[u8], &str); 6] = [
+            (b"", "empty"),
+            (b"\xff\xd8\xff\xe0 JFIF", "JPEG"),
+            (b"RIFF\0\0\0\0WEBPVP8 ", "WebP"),
+            (b"\x89PNG\r\n\x1a\n", "damaged"),
+            (&sound[..sound.len() - 20], "damaged"),
+            (&wide, "PNG"),
+        ];
+        for (bytes, word) in cases {
+            let file = file(bytes);
+            for error in [picture(file.path()).unwrap_err(), mask(file.path()).unwrap_err()] {
+                assert_eq!(error.kind(), ErrorKind::File);
+                assert!(error.to_string().contains(word), "{error}");
+            }
+        }
+        let none = picture(Path::new("no such picture.png")).unwrap_err();
+        assert_eq!(none.kind(), ErrorKind::File);
+    }
+}

@@ -1,0 +1,153 @@
+//! Inpainting by a latent mask: a part of the latent is drawn, the rest is held to the start.
+//!
+//! Nothing of it is in the samplers: they see a model whose pictures always have the kept part.
+
+use super::noise::AncestralNoise;
+use super::{Denoised, Denoiser, Sampler, same_shape};
+use crate::latent::Latent;
+use crate::{Error, Result};
+
+/// A model that is shown, and shows, the start wherever the mask keeps it. As in ComfyUI, at each
+/// evaluation with the mask m (1 is drawn, 0 is kept, between is a mixture):
+///
+/// ```text
+/// x ← m·x + (1 - m)·(start + σ·noise)    what the model sees, with guidance and all
+/// D ← m·D + (1 - m)·start                what it is taken to have predicted
+/// ```
+///
+/// The last step of most samplers goes to D itself, so the kept part comes back as it was; those
+/// that stop at a sigma above 0 leave as much noise on it.
+pub struct Inpaint<'a> {
+    model: &'a mut dyn Denoiser,
+    /// A weight for each value of the latent.
+    mask: Latent,
+    start: &'a Latent,
+    noise: Latent,
+}
+
+impl<'a> Inpaint<'a> {
+    /// Draws with `model` where `mask`, `[1 or batch, 1, height, width]`, is not 0. `start` and
+    /// `noise` are those that the run starts from, in its own scale.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if the shapes do not fit or a weight is not in
+    /// 0..=1.
+    pub fn new(model: &'a mut dyn Denoiser, mask: &Latent, start: &'a Latent, noise: Latent) -> Result<Self> {
+        same_shape("the noise does not fit the latent", start, &noise)?;
+        Ok(Self { model, mask: spread(mask, start)?, start, noise })
+    }
+
+    /// `drawn` where the mask is 1, `kept` where it is 0.
+    fn blend(&self, drawn: &Latent, kept: impl Fn(usize) -> f32) -> Latent {
+        let mut out = drawn.clone();
+        for (i, (v, m)) in out.data_mut().iter_mut().zip(self.mask.data()).enumerate() {
+            *v = *v * m + kept(i) * (1.0 - m);
+        }
+        out
+    }
+}
+
+impl Denoiser for Inpaint<'_> {
+    fn denoise(&mut self, x: &Latent, sigma: f32) -> Result<Denoised> {
+        same_shape("the noisy latent does not fit the start", self.start, x)?;
+        let (start, noise) = (self.start.data(), self.noise.data());
+        let x = self.blend(x, |i| noise[i] * sigma + start[i]);
+        let seen = self.model.denoise(&x, sigma)?;
+        same_shape("a prediction does not fit the noisy latent", &x, &seen.denoised)?;
+        // CFG++ steers by the plain prediction, here as in ComfyUI.
+        Ok(Denoised { denoised: self.blend(&seen.denoised, |i| start[i]), uncond: seen.uncond })
+    }
+
+    fn keep_uncond(&mut self) {
+        self.model.keep_uncond();
+    }
+}
+
+impl Sampler {
+    /// The noise that the kept part is shown under. ComfyUI's `ddim` draws it anew, from
+    /// `seed + 1`; the others take the noise of the start.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for a seed without successor.
+    pub fn inpaint_noise(self, start: &Latent, seed: u64) -> Result<Latent> {
+        if self == Sampler::Ddim {
+            return Ok(AncestralNoise::new(seed)?.draw(start.shape()));
+        }
+        Ok(start.clone())
+    }
+}
+
+/// `mask` for every picture and channel of `x`.
+fn spread(mask: &Latent, x: &Latent) -> Result<Latent> {
+    let [batch, channels, height, width] = x.shape();
+    let [masks, one, mask_height, mask_width] = mask.shape();
+    let fits = (masks == 1 || masks == batch) && one == 1 && (mask_height, mask_width) == (height, width);
+    if !fits {
+        return Err(Error::usage("the mask does not fit the latent")
+            .expected(format!("[1 or {batch}, 1, {height}, {width}]"))
+            .found(format!("{:?}", mask.shape())));
+    }
+    if let Some(odd) = mask.data().iter().find(|m| !(0.0..=1.0).contains(*m)) {
+        return Err(Error::usage("the mask holds something else than weights")
+            .expected("0 (kept) to 1 (drawn) at each cell")
+            .found(odd.to_string()));
+    }
+    let plane = height * width;
+    let mut out = Latent::zeros(batch, channels, height, width);
+    for image in 0..batch {
+        let weights = mask.image(if masks == 1 { 0 } else { image });
+        out.image_mut(image).chunks_exact_mut(plane.max(1)).for_each(|p| p.copy_from_slice(weights));
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::noise::noise;
+    use super::super::toy::Gaussian;
+    use super::*;
+
+    fn latent(shape: [usize; 4], value: f32) -> Latent {
+        Latent::from_vec(shape, vec![value; shape.iter().product()]).unwrap()
+    }
+
+    #[test]
+    fn both_sides_of_a_prediction_are_blended() {
+        let shape = [2, 1, 1, 2];
+        let (start, noise) = (latent(shape, 10.0), latent(shape, 2.0));
+        // One mask for each picture: the second is drawn, of the first only a quarter of a cell.
+        let mask = Latent::from_vec(shape, vec![0.0, 0.25, 1.0, 1.0]).unwrap();
+        let mut model = Gaussian { variance: 9.0 };
+        let mut inpaint = Inpaint::new(&mut model, &mask, &start, noise).unwrap();
+        let out = inpaint.denoise(&latent(shape, 100.0), 3.0).unwrap();
+        // The toy halves what it sees at σ = 3; there, kept cells stand at 10 + 3·2.
+        let mixed = 0.25 * ((0.25 * 100.0 + 0.75 * 16.0) / 2.0) + 0.75 * 10.0;
+        assert_eq!(out.denoised.data(), [10.0, mixed, 50.0, 50.0]);
+        assert_eq!(out.uncond.unwrap().data()[0], 8.0);
+    }
+
+    #[test]
+    fn masks_that_do_not_fit_are_refused() {
+        let start = latent([2, 4, 3, 5], 0.0);
+        let refused = |mask: Latent, noise: Latent| {
+            let mut model = Gaussian { variance: 1.0 };
+            let error = Inpaint::new(&mut model, &mask, &start, noise).err().expect("refused");
+            assert_eq!(error.kind(), crate::ErrorKind::Usage, "{error}");
+        };
+        for shape in [[1, 1, 5, 3], [3, 1, 3, 5], [1, 4, 3, 5], [0, 1, 3, 5]] {
+            refused(latent(shape, 1.0), start.clone());
+        }
+        for odd in [-0.1, 1.1, f32::NAN, f32::INFINITY] {
+            refused(latent([1, 1, 3, 5], odd), start.clone());
+        }
+        refused(latent([1, 1, 3, 5], 1.0), latent([1, 4, 3, 5], 1.0));
+    }
+
+    #[test]
+    fn ddim_draws_the_noise_anew() {
+        let own = noise(7, [1, 4, 4, 4]);
+        assert_eq!(Sampler::Ddim.inpaint_noise(&own, 7).unwrap(), noise(8, [1, 4, 4, 4]));
+        assert_eq!(Sampler::Euler.inpaint_noise(&own, 7).unwrap(), own);
+        assert!(Sampler::Ddim.inpaint_noise(&own, u64::MAX).is_err());
+    }
+}
