@@ -86,7 +86,7 @@ impl ModelConfig {
     /// belong to no network (`position_ids`, `betas`, `model_ema.*`, …) are ignored.
     ///
     /// # Errors
-    /// [`ErrorKind::Model`](crate::ErrorKind::Model) if a part is missing, parts do not fit
+    /// [`ErrorKind::Model`] if a part is missing, parts do not fit
     /// together, or the file is another kind of model; the message names the tensor.
     pub fn infer(model: &Checkpoint) -> Result<Self> {
         refuse_foreign(model)?;
