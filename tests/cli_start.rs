@@ -7,7 +7,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use common::Failures;
+use common::{Failures, MANIFESTS};
+use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
 use tempfile::TempDir;
 
 /// Exit code, stdout and stderr of the program in `folder`.
@@ -233,4 +234,60 @@ fn prompts_are_combined_in_any_order() {
         plan["rows_per_step"].as_u64()
     };
     assert_eq!((rows("fox"), rows("fox AND owl AND cat"), rows("SANDY")), (Some(3), Some(5), Some(3)));
+}
+
+/// A checkpoint of the small SDXL family.
+fn small_sdxl(path: &Path) {
+    let (_, manifest) = MANIFESTS.iter().find(|(name, _)| *name == "tiny-sdxl").expect("a family");
+    let made = Checkpoint::synthetic(&Manifest::parse(manifest).expect("a manifest"), 0, Dtype::F16);
+    let made = made.expect("a checkpoint");
+    let tensors: Vec<(String, Vec<usize>, Vec<f32>)> = made
+        .names()
+        .map(|name| {
+            let shape = made.tensor(name).expect("listed").shape.clone();
+            let values = made.read_f32(name, &shape).expect("values");
+            (name.to_owned(), shape, values)
+        })
+        .collect();
+    let views = tensors.iter().map(|(name, shape, values)| {
+        let bytes = bytemuck::cast_slice(values);
+        let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes);
+        (name, view.expect("a tensor"))
+    });
+    fs::write(path, safetensors::serialize(views, None).expect("a file")).expect("the file");
+}
+
+#[test]
+fn sdxl_is_told_of_sizes() {
+    if gpu_is_off() {
+        return;
+    }
+    let folder = TempDir::new().expect("a folder");
+    small_sdxl(&folder.path().join("xl.safetensors"));
+    let make = |flags: &[&str]| {
+        let fixed = ["-m", "xl.safetensors", "-p", "x", "-W", "64", "-H", "72", "-o", "out.png"];
+        let (code, _, stderr) = run(folder.path(), &[&fixed, flags].concat());
+        assert_eq!(code, Some(0), "{flags:?}: {stderr}");
+        let (_, _, pixels, text) = read(&folder.path().join("out.png"));
+        (pixels, text)
+    };
+    let (usual, text) = make(&[]);
+    assert!(!text.contains("Original size"), "{text}");
+    // What is left out is the picture's own size, and no crop.
+    for same in [&["--crop", "0,0"][..], &["--original-size", "64x72"], &["--target-size", "64x72"]] {
+        assert!(usual == make(same).0, "{same:?} is the default");
+    }
+    let mut seen = vec![usual];
+    for flags in [
+        &["--original-size", "72x64"][..],
+        &["--target-size", "72x64"],
+        &["--crop", "9,0"],
+        &["--crop", "0,9"],
+    ] {
+        let (pixels, _) = make(flags);
+        assert!(!seen.contains(&pixels), "{flags:?} changes the picture");
+        seen.push(pixels);
+    }
+    let (_, text) = make(&["--original-size", "128x64", "--crop", "8,0"]);
+    assert!(text.contains("Original size: 128x64, Crop: 8/0, Target size: 64x72"), "{text}");
 }
