@@ -32,7 +32,11 @@ fn as_text(model: &Model, request: &Request, report: &Report) -> Vec<String> {
         format!("sampling        {} steps, {}, {}", request.steps, request.sampler, request.scheduler),
         format!("rows per step   {} in {} calls: {}", report.rows_per_step(), calls.len(), calls.join(", ")),
         format!("rows per chunk  {}", report.rows_per_call()),
-        format!("arena           {} (VAE {})", mib(report.arena_bytes), mib(report.decoder_arena_bytes)),
+        format!(
+            "arena           {} (VAE {})",
+            mib(report.arena_bytes),
+            mib(report.decoder_arena_bytes.max(report.encoder_arena_bytes))
+        ),
         format!("weights         {} ({})", mib(report.all_weight_bytes()), weights.join(", ")),
         format!(
             "dispatches      {} per step, {:.1} GFLOP",
@@ -68,6 +72,7 @@ fn as_json(model: &Model, request: &Request, report: &Report) -> Value {
         "calls": report.calls.iter().map(call).collect::<Vec<_>>(),
         "arena_mib": to_mib(report.arena_bytes),
         "decoder_arena_mib": to_mib(report.decoder_arena_bytes),
+        "encoder_arena_mib": to_mib(report.encoder_arena_bytes),
         "weights_mib": to_mib(report.all_weight_bytes()),
         "weights": weights,
         "dispatches_per_step": report.dispatches_per_step(),
