@@ -49,7 +49,7 @@ fn draw(args: &Args) -> Result<()> {
     if !args.dry_run {
         files.check()?;
     }
-    let asked = loras::gather(args)?;
+    let asked = loras::gather(&args.prompt, args)?;
     let embeddings = args.embedding_dir.as_ref().map(Folder::open).transpose()?;
     let checkpoint = match &args.model {
         Some(path) => Checkpoint::open(path)?,

@@ -3,9 +3,9 @@
 use std::thread;
 
 use super::patches::{Patch, Patches};
-use crate::Result;
 use crate::checkpoint::Checkpoint;
 use crate::engine::Source;
+use crate::{Error, ErrorKind, Result};
 
 /// A checkpoint as it is with LoRAs added. The sum is made anew each time a tensor is read, and
 /// each time the same.
@@ -20,10 +20,21 @@ pub struct Patched<'a> {
 impl Source for Patched<'_> {
     fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let mut values = self.checkpoint.read_f32(name, shape)?;
-        for patch in self.patches.of(name) {
+        let patches = self.patches.of(name);
+        for patch in patches {
             add(&mut values, shape, patch)?;
         }
-        Ok(values)
+        // The file's own values were looked at when they were read.
+        match (patches.first(), values.iter().find(|v| !v.is_finite())) {
+            (Some(patch), Some(value)) => {
+                Err(Error::new(ErrorKind::Model, "a weight leaves the range of f32")
+                    .file(patch.lora.file())
+                    .at(name)
+                    .found(value.to_string())
+                    .hint("lower the weight of the LoRA"))
+            }
+            _ => Ok(values),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! LoRAs fitted to a model: which tensors they change, every shape looked at.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::file::{Change, Lora};
@@ -91,6 +91,7 @@ impl Patches {
 
     fn fit(&mut self, fit: &Fit<'_>, names: &Names, one: &LoraUse) -> Result<()> {
         let mut unused: Vec<&str> = one.lora.others.iter().map(String::as_str).collect();
+        let mut parts = HashSet::new();
         for (i, change) in one.lora.changes.iter().enumerate() {
             let Some(target) = names.find(&change.module).filter(|t| fit.model.has(&t.tensor)) else {
                 unused.push(&change.down);
@@ -100,25 +101,25 @@ impl Patches {
             let weight = one.weight(target.part);
             // At weight 0 not even -0 may become 0.
             if weight != 0.0 {
-                self.acts(target.part, one, weight);
+                let scale = (f64::from(weight) * change.scale) as f32;
+                if !scale.is_finite() {
+                    return Err(fit.endless(change, scale));
+                }
+                parts.insert(target.part);
                 self.tensors.entry(target.tensor.clone()).or_default().push(Patch {
                     lora: one.lora.clone(),
                     change: i,
-                    scale: (f64::from(weight) * change.scale) as f32,
+                    scale,
                     third: target.third,
                     transposed: target.transposed,
                 });
             }
         }
-        fit.tell_unused(&unused)
-    }
-
-    fn acts(&mut self, part: Part, one: &LoraUse, weight: f32) {
-        let entry = (Arc::as_ptr(&one.lora).addr(), weight.to_bits());
-        let acting = self.acting.entry(part).or_default();
-        if acting.last() != Some(&entry) {
-            acting.push(entry);
+        for part in parts {
+            let acting = (Arc::as_ptr(&one.lora).addr(), one.weight(part).to_bits());
+            self.acting.entry(part).or_default().push(acting);
         }
+        fit.tell_unused(&unused)
     }
 }
 
@@ -163,6 +164,15 @@ impl Fit<'_> {
         };
         let shape = [&[outputs, inputs], kernel].concat();
         (fits && one(ones) && rank * rows > 0 && !shape.contains(&0)).then_some(shape)
+    }
+
+    fn endless(&self, change: &Change, scale: f32) -> Error {
+        self.lora
+            .tensors
+            .fault("weight · alpha / rank is too large")
+            .at(&change.module)
+            .found(scale.to_string())
+            .hint("the file is damaged, or the weight far beyond the usual -2 to 2")
     }
 
     fn mismatched(&self, change: &Change) -> Error {

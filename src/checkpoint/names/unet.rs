@@ -77,7 +77,7 @@ pub fn from_original(exists: impl Fn(&str) -> bool) -> KeyMap {
     let block = |n: &usize| exists(&format!("input_blocks.{n}.0.in_layers.2.weight"));
     let halves = |n: &usize| exists(&format!("input_blocks.{n}.0.op.weight"));
     for n in (1..).take_while(|n| block(n) || halves(n)) {
-        let level = last(&mut down);
+        let Some(level) = down.last_mut() else { break };
         if halves(&n) {
             level.resamples = true;
             down.push(Level::default());
@@ -86,8 +86,8 @@ pub fn from_original(exists: impl Fn(&str) -> bool) -> KeyMap {
         }
     }
     for n in (0..).take_while(|n| exists(&format!("output_blocks.{n}.0.in_layers.2.weight"))) {
+        let Some(level) = up.last_mut() else { break };
         let attends = exists(&format!("output_blocks.{n}.1.norm.weight"));
-        let level = last(&mut up);
         level.attention.push(attends);
         if exists(&format!("output_blocks.{n}.{}.conv.weight", 1 + usize::from(attends))) {
             level.resamples = true;
@@ -95,11 +95,6 @@ pub fn from_original(exists: impl Fn(&str) -> bool) -> KeyMap {
         }
     }
     map(&down, &up)
-}
-
-fn last(levels: &mut Vec<Level>) -> &mut Level {
-    let at = levels.len() - 1;
-    &mut levels[at]
 }
 
 /// Numbers the blocks as the original layout does: input block 0 is the first convolution.
