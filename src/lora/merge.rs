@@ -3,9 +3,9 @@
 use std::thread;
 
 use super::patches::{Patch, Patches};
+use crate::Result;
 use crate::checkpoint::Checkpoint;
 use crate::engine::Source;
-use crate::{Error, ErrorKind, Result};
 
 /// A checkpoint as it is with LoRAs added. The sum is made anew each time a tensor is read, and
 /// each time the same.
@@ -25,16 +25,11 @@ impl Source for Patched<'_> {
             add(&mut values, shape, patch)?;
         }
         // The file's own values were looked at when they were read.
-        match (patches.first(), values.iter().find(|v| !v.is_finite())) {
-            (Some(patch), Some(value)) => {
-                Err(Error::new(ErrorKind::Model, "a weight leaves the range of f32")
-                    .file(patch.lora.file())
-                    .at(name)
-                    .found(value.to_string())
-                    .hint("lower the weight of the LoRA"))
-            }
-            _ => Ok(values),
+        if let (Some(patch), Some(value)) = (patches.first(), values.iter().find(|v| !v.is_finite())) {
+            let error = self.checkpoint.fault("a weight leaves the range of f32").file(patch.lora.file());
+            return Err(error.at(name).found(value.to_string()).hint("lower the weight of the LoRA"));
         }
+        Ok(values)
     }
 }
 

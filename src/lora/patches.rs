@@ -39,12 +39,13 @@ pub struct Patches {
     /// Which LoRAs act on a part and how strongly, to see whether something changed. An address
     /// stands for a LoRA: the patches keep it alive.
     acting: HashMap<Part, Vec<(usize, u32)>>,
+    left_out: Vec<String>,
 }
 
 impl Patches {
     /// Fits `uses` to `model`, whose configuration is `config`. Names and shapes alone are looked at.
     /// The result does not depend on the order of `uses`. What a LoRA holds beyond what the model
-    /// has is left out with a warning in the log, as ComfyUI does.
+    /// has is left out, as ComfyUI does, and told by [`left_out`](Self::left_out).
     ///
     /// # Errors
     /// [`ErrorKind::Model`] if nothing of a LoRA fits, or a matrix has the wrong shape: the message
@@ -85,6 +86,11 @@ impl Patches {
         self.acting.get(&part) == other.acting.get(&part)
     }
 
+    /// A sentence for each LoRA that holds more than the model has.
+    pub fn left_out(&self) -> &[String] {
+        &self.left_out
+    }
+
     pub(super) fn of(&self, tensor: &str) -> &[Patch] {
         self.tensors.get(tensor).map_or(&[], Vec::as_slice)
     }
@@ -119,7 +125,8 @@ impl Patches {
             let acting = (Arc::as_ptr(&one.lora).addr(), one.weight(part).to_bits());
             self.acting.entry(part).or_default().push(acting);
         }
-        fit.tell_unused(&unused)
+        self.left_out.extend(fit.left_out(&unused)?);
+        Ok(())
     }
 }
 
@@ -186,10 +193,10 @@ impl Fit<'_> {
             .hint("the file is damaged: fetch it again")
     }
 
-    /// The keys that fit nothing: a warning, or an error where nothing else is left or the file
+    /// Tells of the keys that fit nothing; an error where nothing else is left or the file
     /// itself says that it is for another family.
-    fn tell_unused(&self, unused: &[&str]) -> Result<()> {
-        let Some(first) = unused.first() else { return Ok(()) };
+    fn left_out(&self, unused: &[&str]) -> Result<Option<String>> {
+        let Some(first) = unused.first() else { return Ok(None) };
         let all = self.lora.changes.len() + self.lora.others.len();
         let fitting = all - unused.len();
         let other = foreign::made_for(self.lora).is_some_and(|f| f != self.config.family.to_string());
@@ -199,12 +206,11 @@ impl Fit<'_> {
                 .expected(format!("modules of this {} model", self.config.family))
                 .found(format!("{} of {all} that it does not have", unused.len())));
         }
-        log::warn!(
+        Ok(Some(format!(
             "{}: {} of {all} LoRA keys fit nothing in this model and are left out, such as {first}",
             self.lora.file().display(),
             unused.len()
-        );
-        Ok(())
+        )))
     }
 
     fn misfit(&self, at: &str) -> Error {
