@@ -350,6 +350,9 @@ fn several_loras_add_up_in_any_order() {
     }
     let patches = Patches::new(&config, &model, &uses[..1]).expect("it fits");
     let none = Patches::default();
+    let twice = [uses[0].clone(), uses[0].clone()];
+    let twice = Patches::new(&config, &model, &twice).expect("it fits");
+    assert!(!patches.same(&twice, Part::Unet), "the same one twice");
     assert!(!patches.same(&none, Part::Unet) && patches.same(&none, Part::Text(1)));
 }
 
@@ -453,9 +456,22 @@ fn bad_loras_are_refused_with_reasons() {
     let e = Patched { checkpoint: &model, patches: &patches }.read(&name, &[128, 64]).unwrap_err();
     failures.check(e.to_string().contains("nan: a weight is not a finite number"), || format!("NaN: {e}"));
 
+    // Finite values whose sum is not.
+    let mut huge = good.clone();
+    (huge[0].2[0], huge[1].2[0]) = (3e38, 3e38);
+    let patches = Patches::new(&config, &model, &[LoraUse::new(lora("huge", &huge), 1.0)]).expect("fits");
+    let e = Patched { checkpoint: &model, patches: &patches }.read(&name, &[128, 64]).unwrap_err();
+    failures.check(e.to_string().contains("leaves the range of f32"), || format!("huge: {e}"));
+    let mut alpha = good.clone();
+    alpha[2].2[0] = 3e38;
+    let e = Patches::new(&config, &model, &[LoraUse::new(lora("l", &alpha), 1e9)]).map(drop).unwrap_err();
+    failures.check(e.to_string().contains("too large"), || format!("alpha: {e}"));
+
     // A module too many is left out, as ComfyUI does.
     let more = [good, pair(&mut rng, "lora_unet_no_such_module", &KOHYA, &[4, 4], 4)].concat();
     let patches = Patches::new(&config, &model, &[LoraUse::new(lora("more", &more), 1.0)]).expect("fits");
-    failures.check(patches.tensors().count() == 1, || "a module too many".into());
+    let told = patches.left_out().join("\n");
+    let right = patches.tensors().count() == 1 && told.contains("1 of 2 LoRA keys fit nothing");
+    failures.check(right, || format!("a module too many: {told}"));
     failures.finish();
 }

@@ -51,7 +51,8 @@ fn draw(args: &Args) -> Result<()> {
         files.check()?;
     }
     let start = Start::read(args)?;
-    let asked = loras::gather(args)?;
+    // Several prompts are one whose parts are predicted by themselves.
+    let asked = loras::gather(&args.prompt.join(" AND "), args)?;
     let embeddings = args.embedding_dir.as_ref().map(Folder::open).transpose()?;
     let checkpoint = open(args)?;
     // Reads headers only, so that a bad file is told of before a driver is even loaded.

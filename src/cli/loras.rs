@@ -19,12 +19,12 @@ pub struct Asked {
     pub uses: Vec<LoraUse>,
 }
 
-/// Opens all LoRAs.
+/// Opens the LoRAs of the flags and of `prompt`.
 ///
 /// # Errors
 /// [`ErrorKind::Usage`](sagittal::ErrorKind::Usage) for a tag that is wrong or has no folder or no
 /// file; otherwise as [`Lora::open`].
-pub fn gather(args: &Args) -> Result<Asked> {
+pub fn gather(prompt: &str, args: &Args) -> Result<Asked> {
     if let Some(tag) = args.negative.iter().find(|n| tags::take(n).map_or(true, |(_, tags)| !tags.is_empty()))
     {
         return Err(Error::usage("a LoRA changes the whole model")
@@ -32,10 +32,8 @@ pub fn gather(args: &Args) -> Result<Asked> {
             .found(tag)
             .hint("name it in the prompt, or with --lora"));
     }
-    // Several prompts are one whose parts are predicted by themselves.
-    let shown = args.prompt.join(" AND ");
-    let (prompt, tags) = tags::take(&shown)?;
-    let mut asked = Asked { prompt, shown, uses: Vec::new() };
+    let (clean, tags) = tags::take(prompt)?;
+    let mut asked = Asked { prompt: clean, shown: prompt.to_owned(), uses: Vec::new() };
     for (file, weight) in args.lora.iter().map(|l| (&l.file, l.weight)) {
         let lora = Lora::open(file)?;
         asked.shown.push_str(&format!("{}<lora:{}:{weight}>", space_after(&asked.shown), lora.name()));

@@ -21,8 +21,14 @@ pub struct Patched<'a> {
 impl Source for Patched<'_> {
     fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let mut values = self.checkpoint.read_f32(name, shape)?;
-        for patch in self.patches.of(name) {
+        let patches = self.patches.of(name);
+        for patch in patches {
             add(&mut values, shape, patch)?;
+        }
+        // The file's own values were looked at when they were read.
+        if let (Some(patch), Some(value)) = (patches.first(), values.iter().find(|v| !v.is_finite())) {
+            let error = self.checkpoint.fault("a weight leaves the range of f32").file(patch.lora.file());
+            return Err(error.at(name).found(value.to_string()).hint("lower the weight of the LoRA"));
         }
         Ok(values)
     }

@@ -1,6 +1,6 @@
 //! LoRAs fitted to a model: which tensors they change, every shape looked at.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::file::{Change, Lora};
@@ -39,12 +39,13 @@ pub struct Patches {
     /// Which LoRAs act on a part and how strongly, to see whether something changed. An address
     /// stands for a LoRA: the patches keep it alive.
     acting: HashMap<Part, Vec<(usize, u32)>>,
+    left_out: Vec<String>,
 }
 
 impl Patches {
     /// Fits `uses` to `model`, whose configuration is `config`. Names and shapes alone are looked at.
     /// The result does not depend on the order of `uses`. What a LoRA holds beyond what the model
-    /// has is left out with a warning in the log, as ComfyUI does.
+    /// has is left out, as ComfyUI does, and told by [`left_out`](Self::left_out).
     ///
     /// # Errors
     /// [`ErrorKind::Model`] if nothing of a LoRA fits, or a matrix has the wrong shape: the message
@@ -85,12 +86,18 @@ impl Patches {
         self.acting.get(&part) == other.acting.get(&part)
     }
 
+    /// A sentence for each LoRA that holds more than the model has.
+    pub fn left_out(&self) -> &[String] {
+        &self.left_out
+    }
+
     pub(super) fn of(&self, tensor: &str) -> &[Patch] {
         self.tensors.get(tensor).map_or(&[], Vec::as_slice)
     }
 
     fn fit(&mut self, fit: &Fit<'_>, names: &Names, one: &LoraUse) -> Result<()> {
         let mut unused: Vec<&str> = one.lora.others.iter().map(String::as_str).collect();
+        let mut parts = HashSet::new();
         for (i, change) in one.lora.changes.iter().enumerate() {
             let Some(target) = names.find(&change.module).filter(|t| fit.model.has(&t.tensor)) else {
                 unused.push(&change.down);
@@ -100,25 +107,26 @@ impl Patches {
             let weight = one.weight(target.part);
             // At weight 0 not even -0 may become 0.
             if weight != 0.0 {
-                self.acts(target.part, one, weight);
+                let scale = (f64::from(weight) * change.scale) as f32;
+                if !scale.is_finite() {
+                    return Err(fit.endless(change, scale));
+                }
+                parts.insert(target.part);
                 self.tensors.entry(target.tensor.clone()).or_default().push(Patch {
                     lora: one.lora.clone(),
                     change: i,
-                    scale: (f64::from(weight) * change.scale) as f32,
+                    scale,
                     third: target.third,
                     transposed: target.transposed,
                 });
             }
         }
-        fit.tell_unused(&unused)
-    }
-
-    fn acts(&mut self, part: Part, one: &LoraUse, weight: f32) {
-        let entry = (Arc::as_ptr(&one.lora).addr(), weight.to_bits());
-        let acting = self.acting.entry(part).or_default();
-        if acting.last() != Some(&entry) {
-            acting.push(entry);
+        for part in parts {
+            let acting = (Arc::as_ptr(&one.lora).addr(), one.weight(part).to_bits());
+            self.acting.entry(part).or_default().push(acting);
         }
+        self.left_out.extend(fit.left_out(&unused)?);
+        Ok(())
     }
 }
 
@@ -165,6 +173,15 @@ impl Fit<'_> {
         (fits && one(ones) && rank * rows > 0 && !shape.contains(&0)).then_some(shape)
     }
 
+    fn endless(&self, change: &Change, scale: f32) -> Error {
+        self.lora
+            .tensors
+            .fault("weight · alpha / rank is too large")
+            .at(&change.module)
+            .found(scale.to_string())
+            .hint("the file is damaged, or the weight far beyond the usual -2 to 2")
+    }
+
     fn mismatched(&self, change: &Change) -> Error {
         let [up, down] = [&change.up, &change.down].map(|name| self.lora.shape(name));
         self.lora
@@ -176,10 +193,10 @@ impl Fit<'_> {
             .hint("the file is damaged: fetch it again")
     }
 
-    /// The keys that fit nothing: a warning, or an error where nothing else is left or the file
+    /// Tells of the keys that fit nothing; an error where nothing else is left or the file
     /// itself says that it is for another family.
-    fn tell_unused(&self, unused: &[&str]) -> Result<()> {
-        let Some(first) = unused.first() else { return Ok(()) };
+    fn left_out(&self, unused: &[&str]) -> Result<Option<String>> {
+        let Some(first) = unused.first() else { return Ok(None) };
         let all = self.lora.changes.len() + self.lora.others.len();
         let fitting = all - unused.len();
         let other = foreign::made_for(self.lora).is_some_and(|f| f != self.config.family.to_string());
@@ -189,12 +206,11 @@ impl Fit<'_> {
                 .expected(format!("modules of this {} model", self.config.family))
                 .found(format!("{} of {all} that it does not have", unused.len())));
         }
-        log::warn!(
+        Ok(Some(format!(
             "{}: {} of {all} LoRA keys fit nothing in this model and are left out, such as {first}",
             self.lora.file().display(),
             unused.len()
-        );
-        Ok(())
+        )))
     }
 
     fn misfit(&self, at: &str) -> Error {

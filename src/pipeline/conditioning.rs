@@ -51,7 +51,11 @@ impl Model {
         let wants_vector = self.config.unet.adm_in_channels.is_some();
         let encoding = self.encode_text(prompt, clip_skip, wants_vector, cancel)?;
         for name in &encoding.missing_embeddings {
-            log::warn!("there is no embedding {name:?}: the word is left out of the prompt");
+            let why = match &self.embeddings {
+                Some(folder) => folder.missing("embedding", name).to_string(),
+                None => "no folder of embeddings was given".into(),
+            };
+            log::warn!("there is no embedding {name:?}, the word is left out of the prompt: {why}");
         }
         let mut entry = Entry::new(encoding.context, encoding.tokens);
         entry.vector = self.vector(encoding.pooled, sizes);

@@ -16,6 +16,9 @@ impl Model {
     /// As [`Patches::new`]; the model stays as it was.
     pub fn set_loras(&mut self, uses: &[LoraUse]) -> Result<()> {
         let patches = Patches::new(&self.config, &self.checkpoint, uses)?;
+        for sentence in patches.left_out() {
+            log::warn!("{sentence}");
+        }
         let texts = (0..self.config.text.len()).map(Part::Text);
         for part in texts.chain([Part::Unet]).filter(|part| !patches.same(&self.patches, *part)) {
             self.parts.forget(part);
