@@ -327,6 +327,10 @@ impl Run<'_> {
     /// The model's name as A1111 has it: the file's, without folder and extension.
     fn model_name(&self) -> String {
         match &self.args.model {
+            // A folder's name may hold a version, which is no extension.
+            Some(path) if path.is_dir() => {
+                path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+            }
             Some(path) => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
             None => "tiny-emoji".into(),
         }
