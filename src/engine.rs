@@ -15,6 +15,7 @@ use crate::plan::{Bound, Dispatch, Plan, Slot};
 use crate::{Error, ErrorKind, Result};
 use pipelines::Pipelines;
 use upload::OnDevice;
+pub use upload::ring_bytes;
 pub use weights::{Source, Weights, device_bytes};
 
 /// Runs plans on a device. Shaders are compiled once and kept.
@@ -26,6 +27,8 @@ pub struct Engine {
     unused: Vec<wgpu::Buffer>,
     /// Work that one submission may hold; follows the measured speed.
     budget: AtomicU64,
+    /// The most bytes of buffers that the device was seen to hold.
+    peak: AtomicU64,
 }
 
 /// Memory for activations. Plans that run one after the other share one.
@@ -85,7 +88,13 @@ impl Engine {
             Target::Cpu => 1_000_000_000,
             Target::Gpu => 50_000_000_000,
         };
-        Ok(Self { gpu, pipelines: Pipelines::default(), unused, budget: AtomicU64::new(budget) })
+        Ok(Self {
+            gpu,
+            pipelines: Pipelines::default(),
+            unused,
+            budget: AtomicU64::new(budget),
+            peak: AtomicU64::new(0),
+        })
     }
 
     /// The device.
@@ -104,7 +113,25 @@ impl Engine {
         most: Option<u64>,
         cancel: &AtomicBool,
     ) -> Result<Weights> {
-        Weights::upload(&self.on_device(), weights, source, precision, most, cancel)
+        Weights::upload(
+            &self.on_device(),
+            weights,
+            source,
+            precision,
+            most,
+            &mut || self.look_at_memory(),
+            cancel,
+        )
+    }
+
+    /// The most bytes of buffers on the device at one time so far, as wgpu counts them.
+    pub fn peak_bytes(&self) -> u64 {
+        self.peak.load(Ordering::Relaxed)
+    }
+
+    /// Looks at the memory where it is at its highest: while weights are under way, while a plan runs.
+    fn look_at_memory(&self) {
+        self.peak.fetch_max(self.gpu.buffer_bytes(), Ordering::Relaxed);
     }
 
     fn on_device(&self) -> OnDevice<'_> {
@@ -224,6 +251,7 @@ impl Engine {
                 let slab = &prepared.arena.slabs[slot.region.slab];
                 self.gpu.queue().write_buffer(slab, slot.region.offset, &bytes);
             }
+            self.look_at_memory();
             self.dispatch(prepared, turns, cancel)?;
             self.read(prepared)
         })?

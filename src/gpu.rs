@@ -86,6 +86,12 @@ impl Gpu {
         self.capabilities
     }
 
+    /// Bytes of all buffers of the device at this moment, those of the app included, as wgpu counts
+    /// them.
+    pub fn buffer_bytes(&self) -> u64 {
+        self.device.get_internal_counters().hal.buffer_memory.read().max(0) as u64
+    }
+
     /// Runs `f` and turns what the device reports meanwhile on this thread into an error.
     /// Uses error scopes, so the app's handlers see nothing of it.
     pub(crate) fn checked<T>(&self, what: &str, f: impl FnOnce() -> T) -> Result<T> {

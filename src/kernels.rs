@@ -17,7 +17,7 @@ pub use params::Field;
 use params::params;
 
 /// Storage precision of activations and weights. Arithmetic is f32 in both.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Precision {
     /// 4 bytes a value.
     F32,

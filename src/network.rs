@@ -8,6 +8,7 @@ use crate::graph::Graph;
 use crate::guidance::{Columns, Network, Row, RowResult};
 use crate::kernels::Precision;
 use crate::latent::Latent;
+use crate::lora::Patched;
 use crate::model::Prediction;
 use crate::model::config::UnetConfig;
 use crate::model::unet::{self, COLUMNS};
@@ -122,8 +123,10 @@ pub struct Unet<'a> {
     pub planner: Planner<'a>,
     /// The engine.
     pub engine: &'a Engine,
-    /// On the device.
+    /// On the device, or as many as the memory allows.
     pub weights: &'a Weights,
+    /// Where the others are.
+    pub source: Patched<'a>,
     /// What the output means.
     pub prediction: Prediction,
     /// Timesteps of noise levels.
@@ -180,7 +183,9 @@ impl<'a> UnetNetwork<'a> {
     fn chunk(&mut self, kind: Kind, rows: &[&Row<'_>]) -> Result<Vec<RowResult>> {
         self.prepare(kind, rows.len())?;
         let inputs = Inputs::new(&self.unet, rows);
-        let results = self.unet.engine.run(&self.ready[&(kind, rows.len())], &inputs.named(), self.cancel)?;
+        let Unet { engine, weights, source, .. } = self.unet;
+        let ready = &self.ready[&(kind, rows.len())];
+        let results = engine.run_in_turn(ready, (weights, &source), &inputs.named(), self.cancel)?;
         let named = |name: &str| {
             results
                 .iter()

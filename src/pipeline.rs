@@ -6,17 +6,19 @@
 mod autoencoder;
 mod conditioning;
 mod extras;
+mod memory;
 mod parts;
+mod rehearsal;
 pub mod report;
 mod request;
+mod tiles;
 
 use std::sync::atomic::AtomicBool;
 
 use crate::checkpoint::{Checkpoint, Dtype};
-use crate::engine::{Engine, Source, Weights};
+use crate::engine::{Engine, Source, Weights, device_bytes};
 use crate::folder::Folder;
 use crate::gpu::Gpu;
-use crate::graph::Graph;
 use crate::guidance::{Conditioning, Entry, Guided};
 use crate::image::preview;
 use crate::kernels::Precision;
@@ -25,14 +27,15 @@ use crate::latent::Latent;
 use crate::lora::{Patched, Patches};
 use crate::model::{Family, ModelConfig, Prediction};
 use crate::network::{Planner, Unet, UnetNetwork};
-use crate::plan::{Options, Plan};
 use crate::sampler::{self, Denoiser, Discrete, Inpaint, SampleOptions};
 use crate::text::Tokenizer;
 use crate::text::compose::Part;
 use crate::{Error, Result};
 pub use conditioning::Sizes;
 use parts::Parts;
+use rehearsal::Wish;
 pub use request::{Event, Generated, Noise, Request, Sampling, Start};
+pub use tiles::Tiling;
 
 /// How a model is opened.
 #[derive(Debug, Clone, Copy, Default)]
@@ -44,11 +47,9 @@ pub struct ModelOptions {
     pub vae_precision: Option<Precision>,
     /// What the UNet's output means, where the file does not tell or tells wrong.
     pub prediction: Option<Prediction>,
+    /// Whether pictures go through the autoencoder in tiles.
+    pub tiling: Tiling,
 }
-
-/// Memory for activations when the caller sets no budget. More rows at a time gain little once a
-/// device is busy.
-const DEFAULT_ARENA: u64 = 2 << 30;
 
 /// A checkpoint on a device. Weights are brought over when they are first needed.
 pub struct Model {
@@ -57,6 +58,7 @@ pub struct Model {
     config: ModelConfig,
     precision: Precision,
     vae_precision: Precision,
+    tiling: Tiling,
     discrete: Discrete,
     tokenizer: Tokenizer,
     parts: Parts,
@@ -93,6 +95,7 @@ impl Model {
             config,
             precision,
             vae_precision,
+            tiling: options.tiling,
             discrete,
             tokenizer: Tokenizer::new(),
             parts: Parts::default(),
@@ -151,7 +154,8 @@ impl Model {
         }
         observe(Event::Encoding);
         let sizes = request.sizes.unwrap_or(Sizes::of(request.height, request.width));
-        let encode = |prompt: &str| self.encode(prompt, request.clip_skip, sizes, cancel);
+        let encode =
+            |prompt: &str| self.encode_within(request.memory, prompt, request.clip_skip, sizes, cancel);
         let prompted = |part: Part| Ok(Entry { strength: part.strength, ..encode(&part.text)? });
         let conditioning = Conditioning {
             positive: request.positive_prompts().into_iter().map(prompted).collect::<Result<_>>()?,
@@ -159,7 +163,7 @@ impl Model {
         };
         let start = self.start(request, observe, cancel)?;
         let latent = self.sample(&conditioning, &request.sampling(start)?, observe, cancel)?;
-        let pictures = self.decode(&latent, observe, cancel)?;
+        let pictures = self.decode_within(request.memory, &latent, observe, cancel)?;
         Ok(Generated { pictures, latent })
     }
 
@@ -195,13 +199,19 @@ impl Model {
         let scale = self.config.latent_scale;
         let start = start.scaled(scale);
         observe(Event::Loading { part: "UNet" });
-        let weights = self.unet_weights(cancel)?;
-        let mut network = UnetNetwork::new(
-            self.unet(&weights),
-            sampling.chunk,
-            Some(report::left_of(sampling.memory, self.parts.bytes())?),
-            cancel,
-        );
+        let wish = Wish {
+            conditioning,
+            shape,
+            cfg: sampling.cfg,
+            sag: sampling.sag,
+            chunk: sampling.chunk,
+            limit: sampling.memory,
+        };
+        let (fit, _) = self.fit_unet(&wish)?;
+        let graph = parts::unet(&self.config)?;
+        let load = || self.upload(graph.weights(), self.precision, fit.most_weights, cancel);
+        let weights = self.parts.get(parts::Network::Unet, fit.need, sampling.memory, load)?;
+        let mut network = UnetNetwork::new(self.unet(&weights), fit.chunk, fit.budget, cancel);
         let x = sampler::initial(&sampling.noise, &start, first, self.discrete.sigma_max())?;
         let mut guided = Guided::new(&mut network, conditioning, &self.discrete, sampling.cfg, sampling.sag)?;
         let mut inpaint;
@@ -241,7 +251,10 @@ impl Model {
     /// The UNet's weights on the device.
     pub fn unet_weights(&self, cancel: &AtomicBool) -> Result<std::sync::Arc<Weights>> {
         let graph = parts::unet(&self.config)?;
-        self.parts.unet(|| self.upload(graph.weights(), self.precision, cancel))
+        let alignment = self.engine.gpu().capabilities().alignment;
+        let weights = device_bytes(graph.weights(), self.precision, alignment, None)?;
+        let load = || self.upload(graph.weights(), self.precision, None, cancel);
+        self.parts.get(parts::Network::Unet, memory::Need::new(weights, 0), None, load)
     }
 
     /// The UNet with `weights`, for a [`UnetNetwork`].
@@ -250,6 +263,7 @@ impl Model {
             planner: self.planner(),
             engine: &self.engine,
             weights,
+            source: self.source(),
             prediction: self.config.prediction,
             discrete: &self.discrete,
         }
@@ -272,26 +286,10 @@ impl Model {
         &self,
         weights: &[crate::graph::Weight],
         precision: Precision,
+        most: Option<u64>,
         cancel: &AtomicBool,
     ) -> Result<Weights> {
-        self.engine.upload(weights, &self.source(), precision, None, cancel)
-    }
-
-    /// Runs a graph of one row with one input and one result.
-    fn run_once(
-        &self,
-        graph: &Graph,
-        weights: &Weights,
-        precision: Precision,
-        input: (&str, &[f32]),
-        cancel: &AtomicBool,
-    ) -> Result<Vec<f32>> {
-        let device = self.engine.gpu().capabilities();
-        let plan = Plan::new(graph, &Options { rows: 1, precision, device, guard: 0 })?;
-        let arena = self.engine.arena(&plan)?;
-        let prepared = self.engine.prepare(plan, weights, &arena)?;
-        let mut results = self.engine.run(&prepared, &[input], cancel)?;
-        results.pop().map(|(_, v)| v).ok_or_else(|| Error::internal("a network gave no result"))
+        self.engine.upload(weights, &self.source(), precision, most, cancel)
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use sagittal::kernels::Precision;
 use sagittal::model::Prediction;
+use sagittal::pipeline::Tiling;
 use sagittal::plan::chunk::ChunkPolicy;
 use sagittal::sampler::{Sampler, Scheduler};
 
@@ -190,6 +191,9 @@ pub struct Args {
     /// The same for the VAE [auto: as --precision, but f32 for SDXL, whose VAE overflows f16]
     #[arg(long, value_name = "KIND", default_value = "auto", help_heading = "Device")]
     pub vae_precision: PrecisionChoice,
+    /// Tiles of the VAE: `auto` where the memory asks for it, `off`, or latent cells a side from 16 on
+    #[arg(long, value_name = "auto|off|CELLS", default_value = "auto", help_heading = "Device")]
+    pub vae_tile: Tiling,
     /// Rows (picture × prompt entry) of a network call: `auto` or a number; never changes a picture
     #[arg(long, value_name = "auto|ROWS", default_value = "auto", help_heading = "Device")]
     pub chunk: ChunkPolicy,

@@ -38,13 +38,21 @@ fn as_text(model: &Model, request: &Request, report: &Report) -> Vec<String> {
             mib(report.decoder_arena_bytes.max(report.encoder_arena_bytes))
         ),
         format!("weights         {} ({})", mib(report.all_weight_bytes()), weights.join(", ")),
+        format!("device memory   {} at most", mib(report.peak_bytes)),
         format!(
             "dispatches      {} per step, {:.1} GFLOP",
             report.dispatches_per_step(),
             report.flops_per_step() as f64 / 1e9
         ),
-        "kernel variants, and dispatches of each in a step".to_owned(),
     ];
+    if report.weights_in_turn {
+        lines.push("the UNet's weights do not fit: they are brought over in turn at every call".to_owned());
+    }
+    let tiles = report.decoder_tiles.max(report.encoder_tiles);
+    if tiles > 1 {
+        lines.push(format!("the autoencoder works in {tiles} tiles"));
+    }
+    lines.push("kernel variants, and dispatches of each in a step".to_owned());
     lines.extend(report.variants.iter().map(|(variant, count)| format!("  {count:>5}  {variant}")));
     lines
 }
@@ -75,6 +83,9 @@ fn as_json(model: &Model, request: &Request, report: &Report) -> Value {
         "encoder_arena_mib": to_mib(report.encoder_arena_bytes),
         "weights_mib": to_mib(report.all_weight_bytes()),
         "weights": weights,
+        "peak_mib": to_mib(report.peak_bytes),
+        "weights_in_turn": report.weights_in_turn,
+        "decoder_tiles": report.decoder_tiles,
         "dispatches_per_step": report.dispatches_per_step(),
         "flops_per_step": report.flops_per_step(),
         "variants": report.variants,

@@ -65,6 +65,7 @@ fn draw(args: &Args) -> Result<()> {
         precision: args.precision.precision(),
         vae_precision: args.vae_precision.precision(),
         prediction: args.prediction.map(Prediction::from),
+        tiling: args.vae_tile,
     };
     let mut model = Model::new(Gpu::open(args.device.as_deref())?, checkpoint, options)?;
     model.set_loras(&asked.uses)?;
@@ -318,9 +319,15 @@ impl Run<'_> {
     fn conclude(&self, began: Instant, progress: &Progress) {
         let seconds = began.elapsed().as_secs_f64();
         let rate = progress.steps_per_second();
-        tell::say(format!("done in {seconds:.1} s, sampling at {}", speed(rate).trim()));
+        let peak = self.model.engine().peak_bytes();
+        let (speed, memory) = (speed(rate), tell::mib(peak));
+        tell::say(format!("done in {seconds:.1} s, sampling at {}, {memory} of device memory", speed.trim()));
         if self.args.json {
-            tell::event("done", json!({ "seconds": seconds, "steps_per_second": rate }));
+            let rest = json!({
+                "seconds": seconds, "steps_per_second": rate, "peak_mib": tell::to_mib(peak),
+                "planned_mib": tell::to_mib(self.report.peak_bytes),
+            });
+            tell::event("done", rest);
         }
     }
 

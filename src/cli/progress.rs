@@ -60,6 +60,10 @@ impl Progress {
                 self.last = Instant::now();
             }
             Event::Sampling { step, total, sigma, .. } => self.step(*step, *total, *sigma),
+            Event::Tiles { tiles, side } => {
+                self.say(&format!("the autoencoder works in {tiles} tiles of {side} latent cells a side"));
+                self.note("decoding in tiles", "tiles", json!({ "tiles": tiles, "side": side }));
+            }
             Event::Decoding { picture, total } => {
                 let message = format!("decoding picture {} of {total}", picture + 1);
                 self.note(&message, "decoding", json!({ "picture": picture + 1, "pictures": total }));

@@ -77,6 +77,11 @@ impl Pages {
         resident.iter().sum::<u64>() + window
     }
 
+    /// Bytes of all weights.
+    pub fn all_bytes(&self) -> u64 {
+        self.sizes.iter().sum()
+    }
+
     /// Bytes of a buffer of the window: any page that takes turns fits.
     pub fn slot_bytes(&self) -> u64 {
         self.sizes[self.resident..].iter().copied().max().unwrap_or(0)

@@ -13,14 +13,23 @@ use crate::kernels::repack::{self, Stored};
 use crate::kernels::{Precision, Variant};
 use crate::{Error, Result};
 
-/// Bytes of a mapped buffer. A few of them keep copies, transfers and conversions all busy.
-const SLOT: u64 = 16 << 20;
+/// A few mapped buffers keep copies, transfers and conversions all busy.
 const SLOTS: usize = 3;
+
+/// Bytes of a mapped buffer on the way of weights of `total` bytes: an eighth, within what is worth
+/// a submission and what is worth its memory.
+pub fn slot_bytes(total: u64) -> u64 {
+    (total / 8).next_multiple_of(1 << 20).clamp(1 << 20, 16 << 20)
+}
+
+/// Device memory that weights of `total` bytes need on their way: the mapped buffers, and one that
+/// the device reads.
+pub fn ring_bytes(total: u64) -> u64 {
+    (SLOTS as u64 + 1) * slot_bytes(total)
+}
+
 /// Most stretches of weights in a slot: each has its parameters in one small buffer.
 const MOST_JOBS: usize = 512;
-
-/// Bytes of device memory that a road takes: its mapped buffers, and what the device reads.
-pub const RING: u64 = (SLOTS as u64 + 1) * SLOT;
 
 /// What it takes to run conversions.
 #[derive(Clone, Copy)]
@@ -51,6 +60,7 @@ pub struct Place<'a> {
 /// A ring of mapped buffers and what is on its way.
 pub struct Road {
     slots: Vec<Slot>,
+    slot_bytes: u64,
     /// The slot that is being filled, and up to where.
     at: usize,
     filled: u64,
@@ -77,13 +87,13 @@ struct Job {
 }
 
 impl Road {
-    /// A road for `weights` weights.
-    pub fn new(gpu: &Gpu, weights: usize) -> Result<Self> {
+    /// A road for `weights` weights, in portions of `slot_bytes`.
+    pub fn new(gpu: &Gpu, weights: usize, slot_bytes: u64) -> Result<Self> {
         gpu.checked("make room for weights on their way", || {
             let mapped = || {
                 gpu.device().create_buffer(&wgpu::BufferDescriptor {
                     label: Some("staging"),
-                    size: SLOT,
+                    size: slot_bytes,
                     usage: U::MAP_WRITE | U::COPY_SRC,
                     mapped_at_creation: true,
                 })
@@ -91,10 +101,11 @@ impl Road {
             let alignment = gpu.capabilities().alignment;
             Self {
                 slots: (0..SLOTS).map(|_| Slot { buffer: mapped(), pending: None }).collect(),
+                slot_bytes,
                 at: 0,
                 filled: 0,
                 jobs: Vec::new(),
-                raw: buffer(gpu, "raw weights", SLOT, U::STORAGE | U::COPY_DST),
+                raw: buffer(gpu, "raw weights", slot_bytes, U::STORAGE | U::COPY_DST),
                 params: buffer(gpu, "params", MOST_JOBS as u64 * alignment, U::UNIFORM | U::COPY_DST),
                 faults: buffer(gpu, "faults", 8 * weights.max(1) as u64, U::STORAGE | U::COPY_SRC),
             }
@@ -118,7 +129,7 @@ impl Road {
         let mut sent = 0;
         while sent < part.outs {
             // Stretches begin at whole quads of outputs.
-            let room = (SLOT - self.filled) as usize / line.max(1) / 4 * 4;
+            let room = (self.slot_bytes - self.filled) as usize / line.max(1) / 4 * 4;
             let outs = room.min(part.outs - sent);
             if outs == 0 || self.jobs.len() == MOST_JOBS {
                 if self.filled == 0 {
@@ -186,7 +197,7 @@ impl Road {
         let staging = &self.slots[self.at].buffer;
         staging.unmap();
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(staging, 0, &self.raw, 0, self.filled.min(SLOT));
+        encoder.copy_buffer_to_buffer(staging, 0, &self.raw, 0, self.filled.min(self.slot_bytes));
         let mut pass = encoder.begin_compute_pass(&Default::default());
         for (i, job) in jobs.iter().enumerate() {
             let pipeline = device.pipelines.get(&job.variant)?;

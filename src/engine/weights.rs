@@ -46,7 +46,7 @@ struct Turns {
 impl Weights {
     /// Bytes that the device holds for them.
     pub fn bytes(&self) -> u64 {
-        self.pages.device_bytes() + if self.turns.is_some() { upload::RING } else { 0 }
+        held_bytes(&self.pages)
     }
 
     fn number(&self, weight: &Weight) -> Result<usize> {
@@ -66,13 +66,15 @@ impl Weights {
         Ok((page >= self.pages.resident).then_some(page))
     }
 
-    /// Brings `weights` over; see [`Engine::upload`](super::Engine::upload).
+    /// Brings `weights` over; see [`Engine::upload`](super::Engine::upload). `arriving` is called when
+    /// most memory is in use.
     pub(super) fn upload(
         device: &OnDevice<'_>,
         weights: &[Weight],
         source: &dyn Source,
         precision: Precision,
         most: Option<u64>,
+        arriving: &mut dyn FnMut(),
         cancel: &AtomicBool,
     ) -> Result<Self> {
         let gpu = device.gpu;
@@ -101,10 +103,12 @@ impl Weights {
         })?;
         let numbers = weights.iter().cloned().zip(0..).collect();
         let mut held = Self { pages, buffers, numbers, weights: weights.to_vec(), precision, turns: None };
-        let mut road = Road::new(gpu, weights.len())?;
+        let slot_bytes = upload::slot_bytes(held.pages.all_bytes());
+        let mut road = Road::new(gpu, weights.len(), slot_bytes)?;
         for page in 0..held.pages.resident {
             held.send(device, &mut road, page, source, cancel)?;
         }
+        arriving();
         held.check(road.arrived(device)?, source)?;
         if held.pages.resident < held.pages.sizes.len() {
             held.turns = Some(Mutex::new(Turns { road, holds: [None; WINDOW] }));
@@ -192,8 +196,13 @@ pub fn device_bytes(
     alignment: u64,
     most: Option<u64>,
 ) -> Result<u64> {
-    let pages = Pages::new(weights, precision, alignment, most)?;
-    Ok(pages.device_bytes() + if pages.resident < pages.sizes.len() { upload::RING } else { 0 })
+    Ok(held_bytes(&Pages::new(weights, precision, alignment, most)?))
+}
+
+/// Weights that take turns keep their road.
+fn held_bytes(pages: &Pages) -> u64 {
+    let turning = pages.resident < pages.sizes.len();
+    pages.device_bytes() + if turning { upload::ring_bytes(pages.all_bytes()) } else { 0 }
 }
 
 /// Why the device would not take `weight`.

@@ -2,12 +2,36 @@
 
 use std::sync::atomic::AtomicBool;
 
+use super::memory::Need;
+use super::parts::Network;
+use super::tiles::{LEAST_SIDE, Tiles, Tiling};
 use super::{Event, Model, Request, Start};
+use crate::engine::{Prepared, device_bytes};
+use crate::graph::Graph;
 use crate::image::Picture;
 use crate::kernels::Precision;
 use crate::latent::Latent;
 use crate::model::vae;
+use crate::plan::{Options, Plan};
 use crate::{Error, ErrorKind, Result};
+
+/// How an autoencoder takes pictures of one size.
+pub(super) struct Fit {
+    pub tiles: Tiles,
+    /// For a tile.
+    pub plan: Plan,
+    pub need: Need,
+}
+
+/// An autoencoder ready to work on tiles of one size.
+struct Ready {
+    tiles: Tiles,
+    prepared: Prepared,
+}
+
+/// What an autoencoder may take for activations when the caller sets no limit: more is done in
+/// tiles.
+const MOST_WHOLE: u64 = 4 << 30;
 
 impl Model {
     /// Turns latents (in the VAE's scale) into pictures, one at a time. A decoder whose f16
@@ -21,41 +45,154 @@ impl Model {
         observe: &mut dyn FnMut(Event<'_>),
         cancel: &AtomicBool,
     ) -> Result<Vec<Picture>> {
+        self.decode_within(None, latent, observe, cancel)
+    }
+
+    /// The same in at most `limit` bytes of device memory, all weights of the model counted: in
+    /// tiles if it must be, of which `observe` hears too.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode); [`ErrorKind::Memory`] if the smallest tile does not fit.
+    pub fn decode_within(
+        &self,
+        limit: Option<u64>,
+        latent: &Latent,
+        observe: &mut dyn FnMut(Event<'_>),
+        cancel: &AtomicBool,
+    ) -> Result<Vec<Picture>> {
+        let (height, width) = (latent.height(), latent.width());
         let cell = self.config.latent_cell();
-        (0..latent.batch())
-            .map(|picture| {
-                observe(Event::Decoding { picture, total: latent.batch() });
-                let z = latent.row(picture);
-                let draw = |precision| {
-                    let values = self.decode_in(precision, &z, cancel)?;
-                    Picture::from_decoded(latent.height() * cell, latent.width() * cell, &values)
-                };
-                match draw(self.vae_precision) {
-                    Err(e) if e.kind() == ErrorKind::NonFinite && self.vae_precision == Precision::F16 => {
-                        observe(Event::DecodingAgain { picture });
-                        draw(Precision::F32)
-                    }
-                    done => done,
+        let picture = |values: Vec<f32>| Picture::from_decoded(height * cell, width * cell, &values);
+        let first = self.decoder(self.vae_precision, (height, width), limit, cancel)?;
+        let mut again = None;
+        tell_of_tiles(&first.tiles, observe);
+        let mut pictures = Vec::new();
+        for i in 0..latent.batch() {
+            observe(Event::Decoding { picture: i, total: latent.batch() });
+            let z = latent.row(i);
+            let done = picture(self.draw(&first, &z, cancel)?);
+            pictures.push(match done {
+                Err(e) if e.kind() == ErrorKind::NonFinite && self.vae_precision == Precision::F16 => {
+                    observe(Event::DecodingAgain { picture: i });
+                    let ready = match again.take() {
+                        Some(ready) => ready,
+                        None => self.decoder(Precision::F32, (height, width), limit, cancel)?,
+                    };
+                    let done = picture(self.draw(&ready, &z, cancel)?);
+                    again = Some(ready);
+                    done?
                 }
-            })
-            .collect()
+                done => done?,
+            });
+        }
+        Ok(pictures)
     }
 
     /// The VAE decoder's own result for one latent: `[8·height, 8·width, 3]`, about -1..1.
     pub fn decode_values(&self, z: &Latent, cancel: &AtomicBool) -> Result<Vec<f32>> {
-        self.decode_in(self.vae_precision, z, cancel)
-    }
-
-    fn decode_in(&self, precision: Precision, z: &Latent, cancel: &AtomicBool) -> Result<Vec<f32>> {
         let [batch, channels, height, width] = z.shape();
         if batch != 1 || channels != self.config.vae.latent_channels || height * width == 0 {
             return Err(Error::usage("the latent does not fit the autoencoder")
                 .expected(format!("[1, {}, height, width]", self.config.vae.latent_channels))
                 .found(format!("{:?}", z.shape())));
         }
-        let graph = vae::decoder(&self.config.vae, height, width)?;
-        let weights = self.parts.decoder(precision, || self.upload(graph.weights(), precision, cancel))?;
-        self.run_once(&graph, &weights, precision, ("z", &to_positions(z.image(0), channels)), cancel)
+        let ready = self.decoder(self.vae_precision, (height, width), None, cancel)?;
+        self.draw(&ready, z, cancel)
+    }
+
+    /// How the decoder fits for a latent of `whole`.
+    pub(super) fn fit_decoder(
+        &self,
+        precision: Precision,
+        whole: (usize, usize),
+        limit: Option<u64>,
+    ) -> Result<Fit> {
+        self.fit(precision, whole, limit, |(h, w)| vae::decoder(&self.config.vae, h, w))
+    }
+
+    /// How the encoder fits for a picture that becomes a latent of `whole`.
+    pub(super) fn fit_encoder(&self, whole: (usize, usize), limit: Option<u64>) -> Result<Fit> {
+        let cell = self.config.latent_cell();
+        let graph = |(h, w)| vae::encoder(&self.config.vae, h * cell, w * cell);
+        self.fit(self.vae_precision, whole, limit, graph)
+    }
+
+    /// The whole at once if it fits, else the largest tiles that do.
+    fn fit(
+        &self,
+        precision: Precision,
+        whole: (usize, usize),
+        limit: Option<u64>,
+        graph: impl Fn((usize, usize)) -> Result<Graph>,
+    ) -> Result<Fit> {
+        let device = self.engine.gpu().capabilities();
+        let longest = whole.0.max(whole.1);
+        let sides: Vec<usize> = match self.tiling {
+            Tiling::Off => vec![longest],
+            Tiling::Side(side) => vec![side],
+            Tiling::Auto => {
+                let smaller = (LEAST_SIDE..longest).rev().filter(|side| side.is_multiple_of(8));
+                std::iter::once(longest).chain(smaller).collect()
+            }
+        };
+        let mut failure = None;
+        for side in sides {
+            let tiles = Tiles::new(whole, side);
+            let graph = graph(tiles.size)?;
+            let weights = device_bytes(graph.weights(), precision, device.alignment, None)?;
+            match Plan::new(&graph, &Options { rows: 1, precision, device, guard: 0 }) {
+                Ok(plan) => {
+                    let need = Need::new(weights, plan.arena_bytes());
+                    let most = limit.unwrap_or(weights + MOST_WHOLE);
+                    if need.bytes() <= most || self.tiling == Tiling::Off && limit.is_none() {
+                        return Ok(Fit { tiles, plan, need });
+                    }
+                    failure = need.within(Some(most), Network::Decoder(precision)).err();
+                }
+                Err(e) => failure = Some(e),
+            }
+        }
+        Err(failure.unwrap_or_else(|| Error::internal("no tile was tried")))
+    }
+
+    fn decoder(
+        &self,
+        precision: Precision,
+        whole: (usize, usize),
+        limit: Option<u64>,
+        cancel: &AtomicBool,
+    ) -> Result<Ready> {
+        let fit = self.fit_decoder(precision, whole, limit)?;
+        self.ready(Network::Decoder(precision), fit, precision, limit, cancel)
+    }
+
+    fn ready(
+        &self,
+        network: Network,
+        fit: Fit,
+        precision: Precision,
+        limit: Option<u64>,
+        cancel: &AtomicBool,
+    ) -> Result<Ready> {
+        let load = || self.upload(&fit.plan.weights, precision, None, cancel);
+        let weights = self.parts.get(network, fit.need, limit, load)?;
+        let arena = self.engine.arena(&fit.plan)?;
+        let prepared = self.engine.prepare(fit.plan, &weights, &arena)?;
+        Ok(Ready { tiles: fit.tiles, prepared })
+    }
+
+    /// Decodes one latent.
+    fn draw(&self, ready: &Ready, z: &Latent, cancel: &AtomicBool) -> Result<Vec<f32>> {
+        let [_, channels, _, width] = z.shape();
+        let planes = z.data();
+        ready.tiles.blend(self.config.latent_cell(), self.config.vae.image_channels, |corner| {
+            let (rows, columns) = ready.tiles.cells(corner);
+            let plane = planes.len() / channels;
+            let cells = rows.flat_map(|y| columns.clone().map(move |x| y * width + x));
+            let input: Vec<f32> =
+                cells.flat_map(|at| (0..channels).map(move |c| planes[c * plane + at])).collect();
+            self.run_once(&ready.prepared, ("z", &input), cancel)
+        })
     }
 
     /// The latent that `request` starts from.
@@ -70,7 +207,7 @@ impl Model {
             Some(Start::Latent(latent)) => Ok(Some(latent.clone())),
             Some(Start::Picture(picture)) => {
                 observe(Event::EncodingPicture);
-                self.encode_picture(picture, cancel).map(Some)
+                self.encode_picture_within(request.memory, picture, observe, cancel).map(Some)
             }
         }
     }
@@ -82,7 +219,23 @@ impl Model {
     /// [`ErrorKind::Usage`] if a side is no multiple of 8; [`ErrorKind::NonFinite`] if the encoder
     /// overflows.
     pub fn encode_picture(&self, picture: &Picture, cancel: &AtomicBool) -> Result<Latent> {
-        let latent = self.encode_values(picture.height, picture.width, &picture.to_values(), cancel)?;
+        self.encode_picture_within(None, picture, &mut |_| {}, cancel)
+    }
+
+    /// The same in at most `limit` bytes of device memory, in tiles if it must be.
+    ///
+    /// # Errors
+    /// As [`encode_picture`](Self::encode_picture); [`ErrorKind::Memory`] if the smallest tile does
+    /// not fit.
+    pub fn encode_picture_within(
+        &self,
+        limit: Option<u64>,
+        picture: &Picture,
+        observe: &mut dyn FnMut(Event<'_>),
+        cancel: &AtomicBool,
+    ) -> Result<Latent> {
+        let size = (picture.height, picture.width);
+        let latent = self.encode_in(limit, size, &picture.to_values(), observe, cancel)?;
         if latent.is_finite() {
             return Ok(latent);
         }
@@ -102,19 +255,37 @@ impl Model {
         values: &[f32],
         cancel: &AtomicBool,
     ) -> Result<Latent> {
-        let cell = self.config.latent_cell();
+        self.encode_in(None, (height, width), values, &mut |_| {}, cancel)
+    }
+
+    fn encode_in(
+        &self,
+        limit: Option<u64>,
+        (height, width): (usize, usize),
+        values: &[f32],
+        observe: &mut dyn FnMut(Event<'_>),
+        cancel: &AtomicBool,
+    ) -> Result<Latent> {
+        let (cell, image) = (self.config.latent_cell(), self.config.vae.image_channels);
         let fits = height.is_multiple_of(cell) && width.is_multiple_of(cell) && height * width > 0;
-        if !fits || values.len() != height * width * self.config.vae.image_channels {
+        if !fits || values.len() != height * width * image {
             return Err(Error::usage("the picture does not fit the autoencoder")
                 .expected(format!("sides in multiples of {cell} and a value for each channel"))
                 .found(format!("{width}x{height} with {} values", values.len())));
         }
-        let graph = vae::encoder(&self.config.vae, height, width)?;
-        let precision = self.vae_precision;
-        let weights = self.parts.encoder(|| self.upload(graph.weights(), precision, cancel))?;
-        let moments = self.run_once(&graph, &weights, precision, ("image", values), cancel)?;
-        let channels = self.config.vae.latent_channels;
         let (h, w) = (height / cell, width / cell);
+        let fit = self.fit_encoder((h, w), limit)?;
+        let ready = self.ready(Network::Encoder, fit, self.vae_precision, limit, cancel)?;
+        tell_of_tiles(&ready.tiles, observe);
+        let channels = self.config.vae.latent_channels;
+        let moments = ready.tiles.blend(1, 2 * channels, |corner| {
+            let (rows, columns) = ready.tiles.cells(corner);
+            let line = |y: usize| (y * width + columns.start * cell) * image;
+            let length = columns.len() * cell * image;
+            let lines = rows.start * cell..rows.end * cell;
+            let input: Vec<f32> = lines.flat_map(|y| &values[line(y)..line(y) + length]).copied().collect();
+            self.run_once(&ready.prepared, ("image", &input), cancel)
+        })?;
         let mut latent = Latent::zeros(1, channels, h, w);
         for (i, v) in latent.data_mut().iter_mut().enumerate() {
             // The log variance in the second half of the channels is left out.
@@ -122,10 +293,16 @@ impl Model {
         }
         Ok(latent)
     }
+
+    /// Runs a network of one row with one input and one result.
+    fn run_once(&self, prepared: &Prepared, input: (&str, &[f32]), cancel: &AtomicBool) -> Result<Vec<f32>> {
+        let mut results = self.engine.run(prepared, &[input], cancel)?;
+        results.pop().map(|(_, v)| v).ok_or_else(|| Error::internal("a network gave no result"))
+    }
 }
 
-/// `[channel, position]` to `[position, channel]`, the order of the device.
-fn to_positions(planes: &[f32], channels: usize) -> Vec<f32> {
-    let positions = planes.len() / channels;
-    (0..positions).flat_map(|at| (0..channels).map(move |c| planes[c * positions + at])).collect()
+fn tell_of_tiles(tiles: &Tiles, observe: &mut dyn FnMut(Event<'_>)) {
+    if tiles.corners.len() > 1 {
+        observe(Event::Tiles { tiles: tiles.corners.len(), side: tiles.size.0.max(tiles.size.1) });
+    }
 }

@@ -3,10 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::{Model, parts};
+use super::Model;
+use super::memory::Need;
+use super::parts::{self, Network};
+use crate::engine::device_bytes;
+use crate::graph::Graph;
 use crate::guidance::Entry;
 use crate::model::Family;
 use crate::model::unet::time_embedding;
+use crate::plan::{Options, Plan};
 use crate::text::clip;
 use crate::text::encode::{Encoding, TextEncoder};
 use crate::{Error, Result};
@@ -48,8 +53,20 @@ impl Model {
         sizes: Sizes,
         cancel: &AtomicBool,
     ) -> Result<Entry> {
+        self.encode_within(None, prompt, clip_skip, sizes, cancel)
+    }
+
+    /// The same in at most `limit` bytes of device memory.
+    pub(super) fn encode_within(
+        &self,
+        limit: Option<u64>,
+        prompt: &str,
+        clip_skip: Option<usize>,
+        sizes: Sizes,
+        cancel: &AtomicBool,
+    ) -> Result<Entry> {
         let wants_vector = self.config.unet.adm_in_channels.is_some();
-        let encoding = self.encode_text(prompt, clip_skip, wants_vector, cancel)?;
+        let encoding = self.encode_text_within(limit, prompt, clip_skip, wants_vector, cancel)?;
         for name in &encoding.missing_embeddings {
             let why = match &self.embeddings {
                 Some(folder) => folder.missing("embedding", name).to_string(),
@@ -76,11 +93,23 @@ impl Model {
         pooled: bool,
         cancel: &AtomicBool,
     ) -> Result<Encoding> {
+        self.encode_text_within(None, prompt, clip_skip, pooled, cancel)
+    }
+
+    fn encode_text_within(
+        &self,
+        limit: Option<u64>,
+        prompt: &str,
+        clip_skip: Option<usize>,
+        pooled: bool,
+        cancel: &AtomicBool,
+    ) -> Result<Encoding> {
         let options = self.text_options(clip_skip, pooled)?;
         let mut whole: Option<Encoding> = None;
         for (i, config) in self.config.text.iter().enumerate() {
             let graph = parts::text(config)?;
-            let weights = self.parts.text(i, || self.upload(graph.weights(), self.precision, cancel))?;
+            let load = || self.upload(graph.weights(), self.precision, None, cancel);
+            let weights = self.parts.get(Network::Text(i), self.text_need(&graph)?, limit, load)?;
             let encoder = TextEncoder {
                 engine: &self.engine,
                 source: self.source(),
@@ -97,6 +126,14 @@ impl Model {
             });
         }
         whole.ok_or_else(|| Error::internal("a model without a text encoder"))
+    }
+
+    /// What a text encoder takes: its chunks go through one after the other.
+    pub(super) fn text_need(&self, graph: &Graph) -> Result<Need> {
+        let (precision, device) = (self.precision, self.engine.gpu().capabilities());
+        let plan = Plan::new(graph, &Options { rows: 1, precision, device, guard: 0 })?;
+        let weights = device_bytes(graph.weights(), precision, device.alignment, None)?;
+        Ok(Need::new(weights, plan.arena_bytes()))
     }
 
     /// SD1 takes the last layer, SD2 and SDXL the one before; SDXL leaves out the normalisation.

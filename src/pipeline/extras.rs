@@ -21,7 +21,7 @@ impl Model {
         }
         let texts = (0..self.config.text.len()).map(Part::Text);
         for part in texts.chain([Part::Unet]).filter(|part| !patches.same(&self.patches, *part)) {
-            self.parts.forget(part);
+            self.parts.forget(part.into());
         }
         self.patches = patches;
         Ok(())

@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::memory::{Need, leaving};
 use crate::Result;
 use crate::checkpoint::Checkpoint;
 use crate::engine::Weights;
 use crate::graph::Graph;
 use crate::kernels::Precision;
-use crate::lora::Part as Network;
 use crate::model::config::TextConfig;
 use crate::model::{ModelConfig, unet, vae};
 use crate::text::{CHUNK, clip};
@@ -38,75 +38,73 @@ pub fn check(config: &ModelConfig, checkpoint: &Checkpoint) -> Result<()> {
     Ok(())
 }
 
-#[derive(Default)]
-struct Part(Mutex<Option<Arc<Weights>>>);
+/// A network of a model whose weights come and go. In the order in which they leave where memory
+/// is short: a text encoder is back soonest, the UNet last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Network {
+    /// By number.
+    Text(usize),
+    /// Of the autoencoder.
+    Encoder,
+    /// Of the autoencoder; one that overflows f16 is run again in f32.
+    Decoder(Precision),
+    /// It alone is needed at every step.
+    Unet,
+}
 
-impl Part {
-    fn get(&self, load: impl FnOnce() -> Result<Weights>) -> Result<Arc<Weights>> {
+impl std::fmt::Display for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Text(_) => "the text encoder",
+            Self::Encoder => "the VAE encoder",
+            Self::Decoder(_) => "the VAE decoder",
+            Self::Unet => "the UNet",
+        })
+    }
+}
+
+impl From<crate::lora::Part> for Network {
+    fn from(part: crate::lora::Part) -> Self {
+        match part {
+            crate::lora::Part::Text(i) => Self::Text(i),
+            crate::lora::Part::Unet => Self::Unet,
+        }
+    }
+}
+
+/// The networks of a model on the device.
+#[derive(Default)]
+pub struct Parts(Mutex<Vec<(Network, Arc<Weights>)>>);
+
+impl Parts {
+    /// The weights of `network`, brought over by `load` unless they are there as `need` has them.
+    /// With its activations they will stay below `limit`: other networks leave first.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Memory`](crate::ErrorKind::Memory) if `need` is over the limit by itself; those
+    /// of `load`.
+    pub fn get(
+        &self,
+        network: Network,
+        need: Need,
+        limit: Option<u64>,
+        load: impl FnOnce() -> Result<Weights>,
+    ) -> Result<Arc<Weights>> {
+        need.within(limit, network)?;
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(weights) = &*held {
+        let bytes: Vec<(Network, u64)> = held.iter().map(|(n, w)| (*n, w.bytes())).collect();
+        let leaving = leaving(&bytes, network, need, limit);
+        held.retain(|(n, w)| !leaving.contains(n) && (*n != network || w.bytes() == need.weights));
+        if let Some((_, weights)) = held.iter().find(|(n, _)| *n == network) {
             return Ok(weights.clone());
         }
         let weights = Arc::new(load()?);
-        *held = Some(weights.clone());
+        held.push((network, weights.clone()));
         Ok(weights)
-    }
-
-    fn forget(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    fn bytes(&self) -> u64 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, |w| w.bytes())
-    }
-}
-
-/// The networks of a model.
-#[derive(Default)]
-pub struct Parts {
-    text: [Part; 2],
-    unet: Part,
-    /// In f32 and in f16: a decoder that overflows is run again.
-    decoder: [Part; 2],
-    encoder: Part,
-}
-
-impl Parts {
-    /// Those of text encoder `i`; no model has more than two.
-    pub fn text(&self, i: usize, load: impl FnOnce() -> Result<Weights>) -> Result<Arc<Weights>> {
-        self.text[i.min(1)].get(load)
-    }
-
-    /// The UNet's.
-    pub fn unet(&self, load: impl FnOnce() -> Result<Weights>) -> Result<Arc<Weights>> {
-        self.unet.get(load)
-    }
-
-    /// The VAE decoder's.
-    pub fn decoder(
-        &self,
-        precision: Precision,
-        load: impl FnOnce() -> Result<Weights>,
-    ) -> Result<Arc<Weights>> {
-        self.decoder[usize::from(precision == Precision::F16)].get(load)
-    }
-
-    /// The VAE encoder's.
-    pub fn encoder(&self, load: impl FnOnce() -> Result<Weights>) -> Result<Arc<Weights>> {
-        self.encoder.get(load)
     }
 
     /// Drops the weights of a network, so that they are brought over again.
     pub fn forget(&self, network: Network) {
-        match network {
-            Network::Unet => self.unet.forget(),
-            Network::Text(i) => self.text[i.min(1)].forget(),
-        }
-    }
-
-    /// Bytes held on the device.
-    pub fn bytes(&self) -> u64 {
-        let single = [&self.unet, &self.encoder];
-        self.text.iter().chain(&self.decoder).chain(single).map(Part::bytes).sum()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(n, _)| *n != network);
     }
 }

@@ -2,16 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{DEFAULT_ARENA, Model, Request, Start, parts};
-use crate::engine::device_bytes;
-use crate::graph::Weight;
-use crate::guidance::{Columns, Conditioning, Entry, Guided, Network, Row, RowResult};
-use crate::latent::Latent;
-use crate::model::vae;
-use crate::network::{Batching, Kind};
-use crate::plan::{Options, Plan};
+use super::memory::Forecast;
+use super::parts::Network;
+use super::rehearsal::Wish;
+use super::{Model, Request, Start, parts};
+use crate::Result;
+use crate::guidance::{Conditioning, Entry};
 use crate::text::CHUNK;
-use crate::{Error, ErrorKind, Result};
 
 /// The cost of a request.
 #[derive(Debug, Clone, Default)]
@@ -22,9 +19,17 @@ pub struct Report {
     pub arena_bytes: u64,
     /// Bytes that the VAE decoder needs for activations, for one picture.
     pub decoder_arena_bytes: u64,
+    /// Tiles of a picture in the decoder; 1 is the whole at once.
+    pub decoder_tiles: usize,
     /// Bytes that the VAE encoder needs for the picture to start from; 0 without one.
     pub encoder_arena_bytes: u64,
-    /// Bytes of weights on the device, by part of the model.
+    /// Tiles of that picture.
+    pub encoder_tiles: usize,
+    /// Whether the UNet's weights do not fit and are brought over in turn at every call.
+    pub weights_in_turn: bool,
+    /// The most bytes of device memory at one time.
+    pub peak_bytes: u64,
+    /// Bytes of weights on the device, by part of the model; not all need be there at one time.
     pub weight_bytes: Vec<(&'static str, u64)>,
     /// Dispatches of a step, by kernel variant.
     pub variants: BTreeMap<String, usize>,
@@ -88,116 +93,57 @@ impl Model {
     pub fn report(&self, request: &Request) -> Result<Report> {
         request.check()?;
         let size = (request.height / 8, request.width / 8);
-        let device = self.engine.gpu().capabilities();
-        let weights_of =
-            |weights: &[Weight], precision| device_bytes(weights, precision, device.alignment, None);
-
+        let limit = request.memory;
         self.text_options(request.clip_skip, false)?;
+        let mut forecast = Forecast::default();
+        let mut report = Report::default();
         let mut text_bytes = 0;
-        for config in &self.config.text {
-            let text = parts::text(config)?;
-            text_bytes += weights_of(text.weights(), self.precision)?;
+        for (i, config) in self.config.text.iter().enumerate() {
+            let need = self.text_need(&parts::text(config)?)?;
+            text_bytes += need.weights;
+            forecast.enter(Network::Text(i), need, limit)?;
         }
-        let network = parts::unet(&self.config)?;
-        let unet_bytes = weights_of(network.weights(), self.precision)?;
-        let decoder = vae::decoder(&self.config.vae, size.0, size.1)?;
-        let options = Options { rows: 1, precision: self.vae_precision, device, guard: 0 };
-        let mut report = Report {
-            weight_bytes: vec![
-                ("text encoder", text_bytes),
-                ("UNet", unet_bytes),
-                ("VAE decoder", weights_of(decoder.weights(), self.vae_precision)?),
-            ],
-            decoder_arena_bytes: Plan::new(&decoder, &options)?.arena_bytes(),
-            ..Default::default()
-        };
-        let mut before = text_bytes + unet_bytes;
+        report.weight_bytes.push(("text encoder", text_bytes));
         if let Some(Start::Picture(_)) = &request.start {
-            let encoder = vae::encoder(&self.config.vae, request.height, request.width)?;
-            let bytes = weights_of(encoder.weights(), self.vae_precision)?;
-            report.encoder_arena_bytes = Plan::new(&encoder, &options)?.arena_bytes();
-            report.weight_bytes.push(("VAE encoder", bytes));
-            before += bytes;
+            let fit = self.fit_encoder(size, limit)?;
+            forecast.enter(Network::Encoder, fit.need, limit)?;
+            report.weight_bytes.push(("VAE encoder", fit.need.weights));
+            report.encoder_arena_bytes = fit.need.arena;
+            report.encoder_tiles = fit.tiles.corners.len();
         }
-        let budget = left_of(request.memory, before)?;
-        self.rehearse(request, size, budget, &mut report)?;
-        let decoding = report.all_weight_bytes() + report.decoder_arena_bytes.max(report.encoder_arena_bytes);
-        if let Some(limit) = request.memory.filter(|limit| *limit < decoding) {
-            return Err(Error::new(ErrorKind::Memory, "the autoencoder does not fit the memory budget")
-                .expected(format!("at most {} MiB", limit >> 20))
-                .found(format!("{} MiB of weights and activations", decoding.div_ceil(1 << 20)))
-                .hint("raise --max-memory or draw a smaller picture"));
-        }
+        let conditioning = self.rehearsed(request)?;
+        let (fit, done) = self.fit_unet(&Wish {
+            conditioning: &conditioning,
+            shape: [request.batch, self.config.unet.out_channels, size.0, size.1],
+            cfg: request.cfg,
+            sag: request.sag,
+            chunk: request.chunk,
+            limit,
+        })?;
+        forecast.enter(Network::Unet, fit.need, limit)?;
+        report.weight_bytes.push(("UNet", fit.need.weights));
+        report.weights_in_turn = fit.most_weights.is_some();
+        report.arena_bytes = done.arena_bytes;
+        report.calls = done.calls;
+        report.variants = done.variants;
+        let fit = self.fit_decoder(self.vae_precision, size, limit)?;
+        forecast.enter(Network::Decoder(self.vae_precision), fit.need, limit)?;
+        report.weight_bytes.push(("VAE decoder", fit.need.weights));
+        report.decoder_arena_bytes = fit.need.arena;
+        report.decoder_tiles = fit.tiles.corners.len();
+        report.peak_bytes = forecast.peak;
         Ok(report)
     }
 
-    /// Lets guidance ask for the rows of a step in which SAG acts, and notes the calls.
-    fn rehearse(
-        &self,
-        request: &Request,
-        size: (usize, usize),
-        budget: u64,
-        report: &mut Report,
-    ) -> Result<()> {
+    /// Entries with the number of tokens that the prompts of `request` have, and no contents.
+    fn rehearsed(&self, request: &Request) -> Result<Conditioning> {
         let entry = |text: &str| -> Result<Entry> {
             let chunks = self.tokens(text)?.chunks.len();
             Ok(Entry::new(Vec::new(), CHUNK * chunks))
         };
-        let conditioning = Conditioning {
+        Ok(Conditioning {
             positive: request.positive_prompts().iter().map(|p| entry(&p.text)).collect::<Result<_>>()?,
             negative: request.negative_prompts().map(|p| entry(&p)).collect::<Result<_>>()?,
-        };
-        let batching = Batching::new(self.planner(), request.chunk, Some(budget));
-        let mut rehearsal = Rehearsal { batching, report, purpose: Purpose::Guidance };
-        let (middle, x) = ((request.sag.start + request.sag.end) / 2.0, [request.batch, 4, size.0, size.1]);
-        let sigma = self.discrete.percent_to_sigma(middle.clamp(0.001, 0.999));
-        Guided::new(&mut rehearsal, &conditioning, &self.discrete, request.cfg, request.sag)?
-            .evaluate(&Latent::zeros(x[0], x[1], x[2], x[3]), sigma)?;
-        Ok(())
+        })
     }
-}
-
-/// A network that plans its calls and computes nothing.
-struct Rehearsal<'a> {
-    batching: Batching<'a>,
-    report: &'a mut Report,
-    /// Guidance asks twice: for the predictions, then for SAG's.
-    purpose: Purpose,
-}
-
-impl Network for Rehearsal<'_> {
-    fn predict(&mut self, rows: &[Row<'_>]) -> Result<Vec<RowResult>> {
-        for (kind, members) in self.batching.calls(rows)? {
-            let plan = self.batching.plan(kind, members.len())?;
-            self.report.arena_bytes = self.report.arena_bytes.max(plan.arena_bytes());
-            for (variant, count) in plan.variants() {
-                *self.report.variants.entry(variant).or_default() += count;
-            }
-            self.report.calls.push(Call {
-                purpose: self.purpose,
-                rows: members.len(),
-                dispatches: plan.dispatches.len(),
-                flops: plan.flops(),
-            });
-        }
-        self.purpose = Purpose::Sag;
-        let result = |row: &Row<'_>| -> Result<RowResult> {
-            let kind = Kind { size: (row.x.height(), row.x.width()), tokens: row.entry.tokens, record: true };
-            let columns = |(height, width)| Columns { height, width, values: vec![1.0; height * width] };
-            let columns = if row.record { Some(columns(self.batching.map_size(kind)?)) } else { None };
-            Ok(RowResult { denoised: row.x.clone(), columns })
-        };
-        rows.iter().map(result).collect()
-    }
-}
-
-/// What `limit` leaves for activations beside `weights` bytes of weights.
-pub(super) fn left_of(limit: Option<u64>, weights: u64) -> Result<u64> {
-    let Some(limit) = limit else { return Ok(DEFAULT_ARENA) };
-    limit.checked_sub(weights).ok_or_else(|| {
-        Error::new(ErrorKind::Memory, "the weights alone are over the memory budget")
-            .expected(format!("at most {} MiB", limit >> 20))
-            .found(format!("{} MiB of weights", weights >> 20))
-            .hint("raise --max-memory or use f16")
-    })
 }

@@ -288,6 +288,13 @@ pub enum Event<'a> {
         /// Makes a small picture of the prediction, one pixel a latent cell.
         preview: &'a dyn Fn() -> Picture,
     },
+    /// The autoencoder works in overlapping tiles, because the whole does not fit the memory.
+    Tiles {
+        /// How many.
+        tiles: usize,
+        /// Latent cells of a side.
+        side: usize,
+    },
     /// A picture goes through the VAE.
     Decoding {
         /// From 0.

@@ -63,7 +63,7 @@ impl Tiles {
             let free = whole - tile;
             // Evenly, so that the last tile overlaps no more than the others.
             let steps = free.div_ceil((tile - overlap.min(tile - 1)).max(1));
-            (0..=steps).map(|i| if steps == 0 { 0 } else { free * i / steps }).collect()
+            (0..=steps).map(|i| free * i / steps.max(1)).collect()
         };
         let columns = starts(whole.1, size.1);
         let rows = starts(whole.0, size.0);

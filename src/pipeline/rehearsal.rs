@@ -1,0 +1,147 @@
+//! A step without computing: which calls guidance will make, and in what memory.
+
+use std::collections::BTreeMap;
+
+use super::memory::Need;
+use super::report::{Call, Purpose};
+use super::{Model, parts};
+use crate::engine::{device_bytes, ring_bytes};
+use crate::guidance::{Columns, Conditioning, Guided, Network, Row, RowResult, Sag};
+use crate::latent::Latent;
+use crate::network::{Batching, Kind};
+use crate::plan::chunk::ChunkPolicy;
+use crate::{Error, ErrorKind, Result};
+
+/// Memory for activations when the caller sets no limit. More rows at a time gain little once a
+/// device is busy.
+const DEFAULT_ARENA: u64 = 2 << 30;
+
+/// What a step depends on, as far as memory goes.
+pub struct Wish<'a> {
+    pub conditioning: &'a Conditioning,
+    /// Of the latents.
+    pub shape: [usize; 4],
+    pub cfg: f32,
+    pub sag: Sag,
+    pub chunk: ChunkPolicy,
+    /// Bytes of device memory for everything.
+    pub limit: Option<u64>,
+}
+
+/// How the UNet fits.
+#[derive(Debug, Clone, Copy)]
+pub struct UnetFit {
+    pub need: Need,
+    /// Bytes of weights that stay on the device; None is all of them.
+    pub most_weights: Option<u64>,
+    pub chunk: ChunkPolicy,
+    /// For activations.
+    pub budget: Option<u64>,
+}
+
+/// The calls of a step.
+#[derive(Debug, Default)]
+pub struct Rehearsed {
+    pub calls: Vec<Call>,
+    /// Of the largest call; they share one arena.
+    pub arena_bytes: u64,
+    /// Dispatches by kernel variant.
+    pub variants: BTreeMap<String, usize>,
+}
+
+impl Model {
+    /// How the UNet fits for `wish`, and the calls of a step in which SAG acts: with all weights on
+    /// the device and as many rows at a time as the rest allows; else row by row, with as many
+    /// weights as the rest allows.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Memory`] if it does not fit in any way.
+    pub(super) fn fit_unet(&self, wish: &Wish<'_>) -> Result<(UnetFit, Rehearsed)> {
+        let graph = parts::unet(&self.config)?;
+        let alignment = self.engine.gpu().capabilities().alignment;
+        let bytes = |most| device_bytes(graph.weights(), self.precision, alignment, most);
+        let all = bytes(None)?;
+        let left = match wish.limit {
+            None => Some(DEFAULT_ARENA),
+            Some(limit) => limit.checked_sub(all).filter(|left| *left >= ring_bytes(all)),
+        };
+        if let Some(budget) = left {
+            match self.rehearse(wish, wish.chunk, Some(budget)) {
+                Err(e) if e.kind() == ErrorKind::Memory && wish.limit.is_some() => {}
+                done => {
+                    let done = done?;
+                    let need = Need::new(all, done.arena_bytes);
+                    let fit = UnetFit { need, most_weights: None, chunk: wish.chunk, budget: Some(budget) };
+                    return Ok((fit, done));
+                }
+            }
+        }
+        let limit = wish.limit.unwrap_or(u64::MAX);
+        let done = self.rehearse(wish, ChunkPolicy::Rows(1), None)?;
+        let over = |least: u64| {
+            Error::new(ErrorKind::Memory, "the UNet does not fit the memory budget")
+                .expected(format!("at most {} MiB", limit >> 20))
+                .found(format!(
+                    "{} MiB of weights in turn and activations of one row",
+                    least.div_ceil(1 << 20)
+                ))
+                .hint("raise --max-memory, use f16 or draw a smaller picture")
+        };
+        let most = limit
+            .checked_sub(done.arena_bytes + ring_bytes(all))
+            .ok_or_else(|| over(done.arena_bytes + ring_bytes(all)))?;
+        let weights = bytes(Some(most))?;
+        let need = Need { weights, arena: done.arena_bytes, road: 0 };
+        if need.bytes() > limit {
+            return Err(over(need.bytes()));
+        }
+        Ok((UnetFit { need, most_weights: Some(most), chunk: ChunkPolicy::Rows(1), budget: None }, done))
+    }
+
+    /// Lets guidance ask for the rows of a step in which SAG acts, and notes the calls.
+    fn rehearse(&self, wish: &Wish<'_>, chunk: ChunkPolicy, budget: Option<u64>) -> Result<Rehearsed> {
+        let mut done = Rehearsed::default();
+        let batching = Batching::new(self.planner(), chunk, budget);
+        let mut rehearsal = Rehearsal { batching, done: &mut done, purpose: Purpose::Guidance };
+        let middle = (wish.sag.start + wish.sag.end) / 2.0;
+        let sigma = self.discrete.percent_to_sigma(middle.clamp(0.001, 0.999));
+        let [batch, channels, height, width] = wish.shape;
+        Guided::new(&mut rehearsal, wish.conditioning, &self.discrete, wish.cfg, wish.sag)?
+            .evaluate(&Latent::zeros(batch, channels, height, width), sigma)?;
+        Ok(done)
+    }
+}
+
+/// A network that plans its calls and computes nothing.
+struct Rehearsal<'a> {
+    batching: Batching<'a>,
+    done: &'a mut Rehearsed,
+    /// Guidance asks twice: for the predictions, then for SAG's.
+    purpose: Purpose,
+}
+
+impl Network for Rehearsal<'_> {
+    fn predict(&mut self, rows: &[Row<'_>]) -> Result<Vec<RowResult>> {
+        for (kind, members) in self.batching.calls(rows)? {
+            let plan = self.batching.plan(kind, members.len())?;
+            self.done.arena_bytes = self.done.arena_bytes.max(plan.arena_bytes());
+            for (variant, count) in plan.variants() {
+                *self.done.variants.entry(variant).or_default() += count;
+            }
+            self.done.calls.push(Call {
+                purpose: self.purpose,
+                rows: members.len(),
+                dispatches: plan.dispatches.len(),
+                flops: plan.flops(),
+            });
+        }
+        self.purpose = Purpose::Sag;
+        let result = |row: &Row<'_>| -> Result<RowResult> {
+            let kind = Kind { size: (row.x.height(), row.x.width()), tokens: row.entry.tokens, record: true };
+            let columns = |(height, width)| Columns { height, width, values: vec![1.0; height * width] };
+            let columns = if row.record { Some(columns(self.batching.map_size(kind)?)) } else { None };
+            Ok(RowResult { denoised: row.x.clone(), columns })
+        };
+        rows.iter().map(result).collect()
+    }
+}

@@ -1,0 +1,113 @@
+//! Memory: what a plan says is what a run takes, a limit is kept, and what a limit changes is told.
+
+mod common;
+
+use std::sync::atomic::AtomicBool;
+
+use common::{Failures, gpu, nmse, to_f64};
+use sagittal::kernels::Precision;
+use sagittal::pipeline::{Event, Tiling};
+use sagittal::{ErrorKind, Model, ModelOptions, Request, embedded};
+
+const MIB: u64 = 1 << 20;
+
+fn model(options: ModelOptions) -> Option<Model> {
+    Some(Model::new(gpu()?, embedded::checkpoint().expect("embedded"), options).expect("model"))
+}
+
+fn request(limit: Option<u64>) -> Request {
+    let mut r = Request::new("fox", 192, 192);
+    (r.steps, r.cfg, r.memory, r.batch) = (1, 3.5, limit, 2);
+    r
+}
+
+/// Planned and measured peak, pictures, and what was told.
+fn run(m: &Model, r: &Request) -> (u64, u64, sagittal::Generated, Vec<&'static str>) {
+    let planned = m.report(r).expect("a plan").peak_bytes;
+    let mut told = Vec::new();
+    let mut observe = |e: Event<'_>| {
+        if let Event::Tiles { .. } = e {
+            told.push("tiles");
+        }
+    };
+    let before = m.engine().gpu().buffer_bytes();
+    let made = m.generate(r, &mut observe, &AtomicBool::new(false)).expect("a run");
+    (planned, m.engine().peak_bytes().saturating_sub(before), made, told)
+}
+
+#[test]
+fn a_run_takes_what_was_planned_and_a_limit_is_kept() {
+    if gpu().is_none() {
+        return;
+    }
+    let mut failures = Failures::default();
+    let mut first = None;
+    // All is there; no room for two rows; weights by turns; and the decoder in tiles.
+    for limit in [None, Some(80), Some(52), Some(38), Some(30)] {
+        // A device of its own: others' buffers would be counted.
+        let choice = std::env::var("SAGITTAL_DEVICE").ok();
+        let gpu = sagittal::Gpu::open(choice.as_deref()).expect("adapter");
+        let options = ModelOptions { precision: Some(Precision::F16), ..Default::default() };
+        let m = Model::new(gpu, embedded::checkpoint().expect("embedded"), options).expect("model");
+        let r = request(limit.map(|l| l * MIB));
+        let report = m.report(&r).expect("a plan");
+        let (planned, measured, made, told) = run(&m, &r);
+        println!(
+            "limit {limit:?}: planned {:.1}, measured {:.1} MiB, {} rows together, in turn: {}, tiles {}",
+            planned as f64 / MIB as f64,
+            measured as f64 / MIB as f64,
+            report.rows_per_call(),
+            report.weights_in_turn,
+            report.decoder_tiles,
+        );
+        let ratio = measured as f64 / planned as f64;
+        failures.check((0.95..=1.05).contains(&ratio), || format!("{limit:?}: {measured} of {planned}"));
+        failures.check(limit.is_none_or(|l| planned <= l * MIB), || format!("{limit:?}: {planned}"));
+        // The latent is the same whatever the memory; the picture unless tiles were told of.
+        let (latent, picture) = first.get_or_insert((made.latent.clone(), made.pictures.clone()));
+        failures.check(*latent == made.latent, || format!("{limit:?}: another latent"));
+        failures
+            .check(*picture == made.pictures || told == ["tiles"], || format!("{limit:?}: another picture"));
+        failures.check((report.decoder_tiles > 1) == (told == ["tiles"]), || format!("{limit:?}: {told:?}"));
+    }
+    failures.finish();
+}
+
+#[test]
+fn what_cannot_fit_is_an_error_before_anything_runs() {
+    let Some(m) = model(ModelOptions::default()) else { return };
+    for limit in [0, 1, 10 * MIB, 20 * MIB] {
+        let mut heard = 0;
+        let r = request(Some(limit));
+        let error = m.generate(&r, &mut |_| heard += 1, &AtomicBool::new(false)).expect_err("too little");
+        assert_eq!((error.kind(), heard), (ErrorKind::Memory, 0), "{error}");
+        assert!(error.to_string().contains("--max-memory"), "{error}");
+    }
+}
+
+/// Largest difference of a pixel to the picture decoded whole, and its size; seams would show as
+/// larger steps where tiles meet than elsewhere.
+#[test]
+fn tiles_leave_no_seams() {
+    let Some(whole) = model(ModelOptions { tiling: Tiling::Off, ..Default::default() }) else { return };
+    let tiled = model(ModelOptions { tiling: Tiling::Side(32), ..Default::default() }).expect("model");
+    let cancel = AtomicBool::new(false);
+    // A picture of the model's own making is what the decoder is meant for.
+    let mut r = request(None);
+    (r.width, r.height, r.steps, r.batch, r.seed) = (448, 320, 8, 1, 3);
+    let made = whole.generate(&r, &mut |_| {}, &cancel).expect("a picture");
+    let again = tiled.decode(&made.latent, &mut |_| {}, &cancel).expect("a picture").remove(0);
+    let picture = &made.pictures[0];
+    let differences: Vec<u8> = picture.rgb.iter().zip(&again.rgb).map(|(a, b)| a.abs_diff(*b)).collect();
+    let largest = differences.iter().max().expect("pixels");
+    let mean = differences.iter().map(|d| f64::from(*d)).sum::<f64>() / differences.len() as f64;
+    println!("decoded in tiles: largest difference {largest} of 255, mean {mean:.2}");
+    assert!(*largest <= 48 && mean <= 3.0, "largest {largest}, mean {mean}");
+
+    let values = picture.to_values();
+    let of = |m: &Model| m.encode_values(320, 448, &values, &cancel).expect("a latent");
+    let (a, b) = (of(&tiled), of(&whole));
+    let error = nmse(a.data(), &to_f64(b.data()));
+    println!("encoded in tiles: squared error {error:.1e}");
+    assert!(error <= 3e-2, "{error}");
+}
