@@ -76,18 +76,23 @@ impl Model {
     }
 
     /// The latent of a picture, in the VAE's scale. Of the distribution that the encoder gives the
-    /// mean is taken, as in ComfyUI, and not a sample.
+    /// mean is taken, as in ComfyUI, and not a sample. An encoder that overflows f16 is run again in
+    /// f32.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`] if a side is no multiple of 8; [`ErrorKind::NonFinite`] if the encoder
-    /// overflows.
+    /// [`ErrorKind::Usage`] if a side is no multiple of 8; [`ErrorKind::NonFinite`] if the latent is
+    /// not finite in f32 either.
     pub fn encode_picture(&self, picture: &Picture, cancel: &AtomicBool) -> Result<Latent> {
-        let latent = self.encode_values(picture.height, picture.width, &picture.to_values(), cancel)?;
+        let (size, values) = ((picture.height, picture.width), picture.to_values());
+        let mut latent = self.encode_in(self.vae_precision, size, &values, cancel)?;
+        if !latent.is_finite() && self.vae_precision == Precision::F16 {
+            log::warn!("the picture overflowed the encoder's f16: encoding it again in f32");
+            latent = self.encode_in(Precision::F32, size, &values, cancel)?;
+        }
         if latent.is_finite() {
             return Ok(latent);
         }
-        Err(Error::new(ErrorKind::NonFinite, "the encoded picture is not finite")
-            .hint("in f16 the autoencoder may overflow: encode in f32 (--vae-precision f32)"))
+        Err(Error::new(ErrorKind::NonFinite, "the encoded picture is not finite"))
     }
 
     /// The VAE encoder's mean for one picture `[height, width, 3]` in -1..1: a latent in the VAE's
@@ -102,6 +107,16 @@ impl Model {
         values: &[f32],
         cancel: &AtomicBool,
     ) -> Result<Latent> {
+        self.encode_in(self.vae_precision, (height, width), values, cancel)
+    }
+
+    fn encode_in(
+        &self,
+        precision: Precision,
+        (height, width): (usize, usize),
+        values: &[f32],
+        cancel: &AtomicBool,
+    ) -> Result<Latent> {
         let cell = self.config.latent_cell();
         let fits = height.is_multiple_of(cell) && width.is_multiple_of(cell) && height * width > 0;
         if !fits || values.len() != height * width * self.config.vae.image_channels {
@@ -110,8 +125,7 @@ impl Model {
                 .found(format!("{width}x{height} with {} values", values.len())));
         }
         let graph = vae::encoder(&self.config.vae, height, width)?;
-        let precision = self.vae_precision;
-        let weights = self.parts.encoder(|| self.upload(graph.weights(), precision, cancel))?;
+        let weights = self.parts.encoder(precision, || self.upload(graph.weights(), precision, cancel))?;
         let moments = self.run_once(&graph, &weights, precision, ("image", values), cancel)?;
         let channels = self.config.vae.latent_channels;
         let (h, w) = (height / cell, width / cell);

@@ -61,9 +61,9 @@ impl Part {
 pub struct Parts {
     text: [Part; 2],
     unet: Part,
-    /// In f32 and in f16: a decoder that overflows is run again.
+    /// In f32 and in f16, as the encoder: what overflows is run again.
     decoder: [Part; 2],
-    encoder: Part,
+    encoder: [Part; 2],
 }
 
 impl Parts {
@@ -87,13 +87,17 @@ impl Parts {
     }
 
     /// The VAE encoder's.
-    pub fn encoder(&self, load: impl FnOnce() -> Result<Weights>) -> Result<Arc<Weights>> {
-        self.encoder.get(load)
+    pub fn encoder(
+        &self,
+        precision: Precision,
+        load: impl FnOnce() -> Result<Weights>,
+    ) -> Result<Arc<Weights>> {
+        self.encoder[usize::from(precision == Precision::F16)].get(load)
     }
 
     /// Bytes held on the device.
     pub fn bytes(&self) -> u64 {
-        let single = [&self.unet, &self.encoder];
-        self.text.iter().chain(&self.decoder).chain(single).map(Part::bytes).sum()
+        let coders = self.decoder.iter().chain(&self.encoder);
+        self.text.iter().chain(coders).chain([&self.unet]).map(Part::bytes).sum()
     }
 }
