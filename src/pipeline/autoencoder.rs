@@ -111,10 +111,15 @@ impl Model {
     }
 
     /// How the encoder fits for a picture that becomes a latent of `whole`.
-    pub(super) fn fit_encoder(&self, whole: (usize, usize), limit: Option<u64>) -> Result<Fit> {
+    pub(super) fn fit_encoder(
+        &self,
+        precision: Precision,
+        whole: (usize, usize),
+        limit: Option<u64>,
+    ) -> Result<Fit> {
         let cell = self.config.latent_cell();
         let graph = |(h, w)| vae::encoder(&self.config.vae, h * cell, w * cell);
-        self.fit(self.vae_precision, whole, limit, graph)
+        self.fit(precision, whole, limit, graph)
     }
 
     /// The whole at once if it fits, else the largest tiles that do.
@@ -213,11 +218,12 @@ impl Model {
     }
 
     /// The latent of a picture, in the VAE's scale. Of the distribution that the encoder gives the
-    /// mean is taken, as in ComfyUI, and not a sample.
+    /// mean is taken, as in ComfyUI, and not a sample. An encoder that overflows f16 is run again in
+    /// f32.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`] if a side is no multiple of 8; [`ErrorKind::NonFinite`] if the encoder
-    /// overflows.
+    /// [`ErrorKind::Usage`] if a side is no multiple of 8; [`ErrorKind::NonFinite`] if the latent is
+    /// not finite in f32 either.
     pub fn encode_picture(&self, picture: &Picture, cancel: &AtomicBool) -> Result<Latent> {
         self.encode_picture_within(None, picture, &mut |_| {}, cancel)
     }
@@ -235,12 +241,16 @@ impl Model {
         cancel: &AtomicBool,
     ) -> Result<Latent> {
         let size = (picture.height, picture.width);
-        let latent = self.encode_in(limit, size, &picture.to_values(), observe, cancel)?;
+        let values = picture.to_values();
+        let mut latent = self.encode_in(self.vae_precision, limit, size, &values, observe, cancel)?;
+        if !latent.is_finite() && self.vae_precision == Precision::F16 {
+            log::warn!("the picture overflowed the encoder's f16: encoding it again in f32");
+            latent = self.encode_in(Precision::F32, limit, size, &values, observe, cancel)?;
+        }
         if latent.is_finite() {
             return Ok(latent);
         }
-        Err(Error::new(ErrorKind::NonFinite, "the encoded picture is not finite")
-            .hint("in f16 the autoencoder may overflow: encode in f32 (--vae-precision f32)"))
+        Err(Error::new(ErrorKind::NonFinite, "the encoded picture is not finite"))
     }
 
     /// The VAE encoder's mean for one picture `[height, width, 3]` in -1..1: a latent in the VAE's
@@ -255,11 +265,12 @@ impl Model {
         values: &[f32],
         cancel: &AtomicBool,
     ) -> Result<Latent> {
-        self.encode_in(None, (height, width), values, &mut |_| {}, cancel)
+        self.encode_in(self.vae_precision, None, (height, width), values, &mut |_| {}, cancel)
     }
 
     fn encode_in(
         &self,
+        precision: Precision,
         limit: Option<u64>,
         (height, width): (usize, usize),
         values: &[f32],
@@ -274,8 +285,8 @@ impl Model {
                 .found(format!("{width}x{height} with {} values", values.len())));
         }
         let (h, w) = (height / cell, width / cell);
-        let fit = self.fit_encoder((h, w), limit)?;
-        let ready = self.ready(Network::Encoder, fit, self.vae_precision, limit, cancel)?;
+        let fit = self.fit_encoder(precision, (h, w), limit)?;
+        let ready = self.ready(Network::Encoder(precision), fit, precision, limit, cancel)?;
         tell_of_tiles(&ready.tiles, observe);
         let channels = self.config.vae.latent_channels;
         let moments = ready.tiles.blend(1, 2 * channels, |corner| {

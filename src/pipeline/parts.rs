@@ -44,9 +44,9 @@ pub fn check(config: &ModelConfig, checkpoint: &Checkpoint) -> Result<()> {
 pub enum Network {
     /// By number.
     Text(usize),
-    /// Of the autoencoder.
-    Encoder,
     /// Of the autoencoder; one that overflows f16 is run again in f32.
+    Encoder(Precision),
+    /// Of the autoencoder, likewise.
     Decoder(Precision),
     /// It alone is needed at every step.
     Unet,
@@ -56,7 +56,7 @@ impl std::fmt::Display for Network {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Text(_) => "the text encoder",
-            Self::Encoder => "the VAE encoder",
+            Self::Encoder(_) => "the VAE encoder",
             Self::Decoder(_) => "the VAE decoder",
             Self::Unet => "the UNet",
         })

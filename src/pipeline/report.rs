@@ -105,8 +105,8 @@ impl Model {
         }
         report.weight_bytes.push(("text encoder", text_bytes));
         if let Some(Start::Picture(_)) = &request.start {
-            let fit = self.fit_encoder(size, limit)?;
-            forecast.enter(Network::Encoder, fit.need, limit)?;
+            let fit = self.fit_encoder(self.vae_precision, size, limit)?;
+            forecast.enter(Network::Encoder(self.vae_precision), fit.need, limit)?;
             report.weight_bytes.push(("VAE encoder", fit.need.weights));
             report.encoder_arena_bytes = fit.need.arena;
             report.encoder_tiles = fit.tiles.corners.len();
