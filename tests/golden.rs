@@ -97,6 +97,15 @@ fn parts_in_f16() {
     check(report, 100, "");
 }
 
+/// What differs from SD 1: text encoders, prediction, SDXL's vector.
+#[test]
+fn other_families() {
+    for (family, f32, f16) in [("tiny-sd2", 96, 90), ("tiny-sdxl", 97, 91)] {
+        check(verify(&set(family), Precision::F32), f32, "");
+        check(verify(&set(family), Precision::F16), f16, "");
+    }
+}
+
 #[test]
 fn sag_node() {
     check(verify(&set("sag_node"), Precision::F32), 95, "");

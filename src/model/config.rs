@@ -227,13 +227,17 @@ fn misfit(model: &Checkpoint, what: &str) -> Error {
 /// What the settings of a diffusers folder say.
 fn told_prediction(model: &Checkpoint) -> Result<Option<Prediction>> {
     let told = |key: &str| model.metadata().get(key).map(String::as_str);
-    if told(checkpoint::ZERO_SNR) == Some("true") {
-        return Err(model
-            .fault("the network was trained on noise levels that are not supported")
-            .at(checkpoint::ZERO_SNR)
-            .hint("pass a checkpoint without zero terminal SNR"));
-    }
+    let zero_snr = told(checkpoint::ZERO_SNR) == Some("true");
     Ok(match told(checkpoint::PREDICTION) {
+        Some("v_prediction") if zero_snr => Some(Prediction::ZeroSnrV),
+        _ if zero_snr => {
+            return Err(model
+                .fault("noise levels that end in pure noise need v prediction")
+                .at(checkpoint::ZERO_SNR)
+                .expected("v_prediction")
+                .found(told(checkpoint::PREDICTION).unwrap_or("none"))
+                .hint("say what the network predicts with --prediction, or mend scheduler_config.json"));
+        }
         Some("v_prediction") => Some(Prediction::V),
         Some(_) => Some(Prediction::Eps),
         None => None,

@@ -5,7 +5,7 @@
 use super::case::Case;
 use super::compare::{Comparison, Yardstick, spread};
 use super::model::{self, Context};
-use super::tensor::Tensor;
+use super::tensor::{Tensor, Values};
 use super::tolerance;
 use crate::Result;
 use crate::guidance::Guided;
@@ -49,7 +49,8 @@ fn verify_run(
     }
     let samples_name = format!("{name}.samples");
     let expected = set.latent(&samples_name)?;
-    let run = sample(context, case, &noise(context, case, name)?, sampler, &sigmas)?;
+    let masks = given_masks(context, case, name)?;
+    let run = sample(context, case, &noise(context, case, name)?, sampler, &sigmas, masks)?;
     compare_samples(context, case, &samples_name, &run.samples, &expected)?;
     compare_masks(context, name, &run);
     Ok(())
@@ -61,6 +62,32 @@ fn noise(context: &Context<'_, '_>, case: &Case<'_>, name: &str) -> Result<Laten
         Ok(shared) => context.set.latent(shared),
         Err(_) => context.set.latent(&format!("{name}.noise")),
     }
+}
+
+/// The set's own masks of a run, where rounding may flip bits: samples at CFG scale 1 have a limit
+/// in f16 too, and a single bit moves them beyond it.
+fn given_masks(context: &Context<'_, '_>, case: &Case<'_>, name: &str) -> Result<Option<Masks>> {
+    let mask_name = format!("{name}.mask");
+    let Some(mask) = context.set.find(&mask_name).filter(|_| context.tolerances.masks_may_flip()) else {
+        return Ok(None);
+    };
+    let size = case.sizes("mask_size")?;
+    let (Values::U8(bits), &[rows, columns], Some(evaluations)) =
+        (&mask.values, size.as_slice(), mask.shape.first().filter(|n| **n > 0))
+    else {
+        return Err(context.set.misshapen(&mask_name, "u8 masks and their size in the case"));
+    };
+    let each = bits.len() / evaluations;
+    if rows * columns == 0 || each == 0 || !each.is_multiple_of(rows * columns) {
+        return Err(context.set.misshapen(&mask_name, format!("masks of {rows}x{columns}")));
+    }
+    Ok(Some(Masks { size: (rows, columns), bits: bits.chunks_exact(each).map(<[u8]>::to_vec).collect() }))
+}
+
+/// Masks of an attention map's size, by evaluation with SAG.
+struct Masks {
+    size: (usize, usize),
+    bits: Vec<Vec<u8>>,
 }
 
 /// What came of a run.
@@ -78,6 +105,7 @@ fn sample(
     noise: &Latent,
     sampler: Sampler,
     sigmas: &[f32],
+    masks: Option<Masks>,
 ) -> Result<Run> {
     let model = context.model;
     let scale = model.config().latent_scale;
@@ -95,7 +123,7 @@ fn sample(
     let mut network = UnetNetwork::new(model.unet(&weights), ChunkPolicy::Auto, BUDGET, context.cancel);
     let (cfg, sag) = (case.number("cfg")? as f32, model::sag(case)?);
     let mut guided = Guided::new(&mut network, &conditioning, model.discrete(), cfg, sag)?;
-    let mut recorder = Recorder { guided: &mut guided, columns: Vec::new() };
+    let mut recorder = Recorder { guided: &mut guided, columns: Vec::new(), masks };
     let options = SampleOptions { seed: case.integer("seed").unwrap_or(0), ..Default::default() };
     let samples = sampler::sample(sampler, &mut recorder, x, sigmas, &options, &mut |_| Ok(()))?;
     Ok(Run { samples: samples.scaled(1.0 / scale), columns: recorder.columns })
@@ -105,11 +133,23 @@ fn sample(
 struct Recorder<'r, 'a> {
     guided: &'r mut Guided<'a>,
     columns: Vec<Vec<f32>>,
+    masks: Option<Masks>,
+}
+
+impl Recorder<'_, '_> {
+    /// The mask that the set has for this evaluation.
+    fn mask(&self, x: &Latent) -> Option<Vec<u8>> {
+        let masks = self.masks.as_ref()?;
+        let bits = masks.bits.get(self.columns.len())?;
+        let fits = bits.len() == x.batch() * masks.size.0 * masks.size.1;
+        fits.then(|| super::step::enlarged(bits, masks.size, x))
+    }
 }
 
 impl Denoiser for Recorder<'_, '_> {
     fn denoise(&mut self, x: &Latent, sigma: f32) -> Result<Denoised> {
-        let e = self.guided.evaluate(x, sigma)?;
+        let mask = self.mask(x);
+        let e = self.guided.evaluate_with(x, sigma, mask.as_deref())?;
         if let Some(sag) = e.sag {
             self.columns.push(sag.columns.into_iter().flat_map(|c| c.values).collect());
         }

@@ -4,7 +4,7 @@
     python3 tests/golden/make_compact.py FOLDER
 
 FOLDER holds the whole sets (NAME.json, NAME.safetensors, manifests/). Written are
-tests/golden/{tiny-sd1,sag_node,chunk}.* for the tests, and src/verify/data/* for `sagittal verify`
+tests/golden/{tiny-sd1,tiny-sd2,tiny-sdxl,sag_node,chunk}.* for the tests, and src/verify/data/* for `sagittal verify`
 without arguments. Only the standard library is needed.
 """
 import json, pathlib, struct, sys
@@ -13,6 +13,7 @@ TESTS = pathlib.Path(__file__).parent
 DATA = TESTS.parent.parent / "src" / "verify" / "data"
 # Attention probabilities above this size are left out but for these cases; their column sums stay.
 LARGE_ATTENTION = 100_000
+OTHER_RUNS = {"sag_euler", "sag_dpmpp_2m_sde", "cfg1", "batch3", "unequal_prompts", "img2img_2m"}
 KEEP_ATTENTION = {"square64_r8", "odd_33x47_r4"}
 
 
@@ -80,6 +81,14 @@ def for_tests(folder):
         case, tensors, everything(case["text"]["cases"]), everything(case["unet"]), everything(case["vae"]),
         everything(case["step"]), lambda r: True, trace=True)
     save(TESTS, "tiny-sd1", case, tensors, indent=1)
+
+    # Of the other families what differs from SD 1: text, prediction, the vector of SDXL.
+    for family in ("tiny-sd2", "tiny-sdxl"):
+        case, tensors = load(folder, family)
+        texts, unets = everything(case["text"]["cases"]), everything(case["unet"])
+        case, tensors = model(
+            case, tensors, texts, unets, {"1"}, {"0", "1", "2", "5", "6"}, lambda r: r["name"] in OTHER_RUNS, trace=True)
+        save(TESTS, family, case, tensors, indent=1)
 
     case, tensors = load(folder, "sag_node")
     spare = lambda n, t: n.endswith(".attn") and len(t[1]) > LARGE_ATTENTION and n[:-5] not in KEEP_ATTENTION
