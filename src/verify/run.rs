@@ -68,9 +68,8 @@ fn noise(context: &Context<'_, '_>, case: &Case<'_>, name: &str) -> Result<Laten
 /// in f16 too, and a single bit moves them beyond it.
 fn given_masks(context: &Context<'_, '_>, case: &Case<'_>, name: &str) -> Result<Option<Masks>> {
     let mask_name = format!("{name}.mask");
-    let Some(mask) = context.set.find(&mask_name).filter(|_| context.tolerances.masks_may_flip()) else {
-        return Ok(None);
-    };
+    let wanted = context.tolerances.masks_may_flip() && case.number("cfg")? == 1.0;
+    let Some(mask) = context.set.find(&mask_name).filter(|_| wanted) else { return Ok(None) };
     let size = case.sizes("mask_size")?;
     let (Values::U8(bits), &[rows, columns], Some(evaluations)) =
         (&mask.values, size.as_slice(), mask.shape.first().filter(|n| **n > 0))
