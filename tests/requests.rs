@@ -306,6 +306,35 @@ fn on_the_device_neither_order_nor_chunks_nor_memory_change_a_bit() {
     failures.finish();
 }
 
+/// All samplers, with prompts of unequal length on the negative side: another order, one row a call
+/// and a memory in which the UNet's weights take turns, all at once.
+#[test]
+fn no_sampler_draws_another_picture_in_less_memory() {
+    let Some(m) = model(Some("tiny-sd1"), ModelOptions::default()) else { return };
+    let width = m.config().unet.context_dim;
+    let entry = |tokens: usize, seed: u64| {
+        let mut rng = common::Rng(seed);
+        Entry::new((0..tokens * width).map(|_| rng.value()).collect(), tokens)
+    };
+    let mut c = Conditioning { positive: vec![entry(77, 1)], negative: vec![entry(77, 2), entry(154, 3)] };
+    let run = |c: &Conditioning, sampling: &Sampling| {
+        m.sample(c, sampling, &mut |_| {}, &AtomicBool::new(false)).expect("samples")
+    };
+    let plan = m.report(&Request::new("", 64, 64)).expect("a plan");
+    let unet = plan.weight_bytes.iter().find(|(part, _)| *part == "UNet").expect("a UNet").1;
+    let whole = |sampler| sampling(sampler, 2, [1, 4, 5, 5]);
+    // First all of them one way, then all the other: weights are brought over once each way.
+    let wanted = Sampler::ALL.map(|sampler| run(&c, &whole(sampler)));
+    c.negative.reverse();
+    let mut failures = Failures::default();
+    for (sampler, want) in Sampler::ALL.into_iter().zip(&wanted) {
+        let memory = Some(unet * 9 / 10);
+        let tight = Sampling { memory, chunk: ChunkPolicy::Rows(1), ..whole(sampler) };
+        failures.check(same_bits(want, &run(&c, &tight)), || format!("{sampler}"));
+    }
+    failures.finish();
+}
+
 #[test]
 fn pictures_are_encoded_and_kept() {
     let Some(m) = model(None, ModelOptions::default()) else { return };

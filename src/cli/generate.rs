@@ -260,8 +260,15 @@ impl Run<'_> {
             "SAG off".into()
         };
         tell::say(format!(
-            "{}x{}, {} steps of {} ({}), CFG {}, {sag}, seed {}",
-            r.width, r.height, r.steps, r.sampler, r.scheduler, r.cfg, r.seed
+            "{}x{}, {} steps of {} ({}), CFG {}, {sag}, seed {}; {} of device memory at most",
+            r.width,
+            r.height,
+            r.steps,
+            r.sampler,
+            r.scheduler,
+            r.cfg,
+            r.seed,
+            tell::mib(self.report.peak_bytes)
         ));
         log::info!("{} on {}, {}", self.model_name(), info.name, self.model.precision().name());
         log::info!(
