@@ -37,9 +37,24 @@ impl Gpu {
     /// No callback of the device is touched.
     pub fn from_device(device: wgpu::Device, queue: wgpu::Queue) -> Self {
         let cpu = device.adapter_info().device_type == wgpu::DeviceType::Cpu;
+        Self::with_target(device, queue, if cpu { Target::Cpu } else { Target::Gpu })
+    }
+
+    /// The same for an app that knows the adapter: where its device was made with
+    /// `Features::SHADER_F16`, `Features::EXPERIMENTAL_COOPERATIVE_MATRIX` and the adapter's limits,
+    /// f16 is computed with cooperative matrices, several times faster.
+    pub fn from_adapter(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Self {
+        let limit = device.limits().max_compute_workgroup_storage_size;
+        if offers_matrices(adapter) && device.features().contains(MATRICES) && limit >= MATRICES_MEMORY {
+            return Self::with_target(device, queue, Target::Matrices);
+        }
+        Self::from_device(device, queue)
+    }
+
+    fn with_target(device: wgpu::Device, queue: wgpu::Queue, target: Target) -> Self {
         let limits = device.limits();
         let capabilities = Capabilities {
-            target: if cpu { Target::Cpu } else { Target::Gpu },
+            target,
             max_binding: limits.max_storage_buffer_binding_size,
             max_buffer: limits.max_buffer_size,
             alignment: u64::from(
@@ -60,15 +75,23 @@ impl Gpu {
         let all = enumerate(&instance);
         let picked = pick(&all, choice)?;
         let adapter = &all[picked];
+        let (features, experimental) = match offers_matrices(adapter) {
+            // SAFETY: what is experimental is that wgpu may change the interface or fail to check its
+            // use; the kernels' use of it is held to references on odd shapes.
+            true => (MATRICES, unsafe { wgpu::ExperimentalFeatures::enabled() }),
+            false => (wgpu::Features::empty(), wgpu::ExperimentalFeatures::disabled()),
+        };
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("sagittal"),
             required_limits: adapter.limits(),
+            required_features: features,
+            experimental_features: experimental,
             ..Default::default()
         };
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).map_err(|e| {
             Error::new(ErrorKind::Device, "the adapter gives no device").at(adapter.get_info().name).cause(e)
         })?;
-        Ok(Self::from_device(device, queue))
+        Ok(Self::from_adapter(adapter, device, queue))
     }
 
     /// The device.
@@ -113,6 +136,25 @@ impl Gpu {
             }
         }
     }
+}
+
+/// What cooperative matrices of f16 take.
+const MATRICES: wgpu::Features =
+    wgpu::Features::SHADER_F16.union(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
+
+/// Workgroup memory that their kernels take at most, bytes.
+const MATRICES_MEMORY: u32 = 32 << 10;
+
+/// Whether a device can be made that [`Target::Matrices`] fits.
+fn offers_matrices(adapter: &wgpu::Adapter) -> bool {
+    use wgpu::CooperativeScalarType as S;
+    let (info, limits) = (adapter.get_info(), adapter.limits());
+    adapter.features().contains(MATRICES)
+        && (info.subgroup_min_size, info.subgroup_max_size) == (32, 32)
+        && limits.max_compute_workgroup_storage_size >= MATRICES_MEMORY
+        && adapter.cooperative_matrix_properties().iter().any(|m| {
+            (m.m_size, m.n_size, m.k_size) == (16, 16, 16) && (m.ab_type, m.cr_type) == (S::F16, S::F32)
+        })
 }
 
 /// All adapters, in the driver's order.

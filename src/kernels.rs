@@ -67,6 +67,13 @@ pub struct Variant {
     pub out_f32: bool,
 }
 
+impl Variant {
+    /// Whether it needs cooperative matrices.
+    pub fn matrices(&self) -> bool {
+        self.core == Some(gemm::MATRICES)
+    }
+}
+
 impl std::fmt::Display for Variant {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.shader)?;
@@ -138,8 +145,18 @@ pub struct Call {
 pub enum Target {
     /// Many cores with workgroup memory.
     Gpu,
+    /// The same with cooperative matrices of 16×16×16 for f16, subgroups of 32 and 32 KiB of workgroup
+    /// memory.
+    Matrices,
     /// A driver that runs shaders on the CPU.
     Cpu,
+}
+
+impl Target {
+    /// Whether shaders run on the CPU.
+    pub fn is_cpu(self) -> bool {
+        self == Target::Cpu
+    }
 }
 
 /// Largest number of workgroups in one direction on every device.

@@ -79,7 +79,7 @@ impl Model {
         config.runnable(checkpoint.file())?;
         config.prediction = options.prediction.unwrap_or(config.prediction);
         let precision = options.precision.unwrap_or(match gpu.capabilities().target {
-            crate::kernels::Target::Gpu => Precision::F16,
+            crate::kernels::Target::Gpu | crate::kernels::Target::Matrices => Precision::F16,
             crate::kernels::Target::Cpu => Precision::F32,
         });
         parts::check(&config, &checkpoint)?;

@@ -32,8 +32,10 @@ pub const FILES: &[(&str, &str)] = files![
     "shared/attention",
     "shared/elem_f16",
     "shared/elem_f32",
+    "shared/elem_half",
     "shared/gemm",
     "shared/gemm_lanes",
+    "shared/gemm_matrices",
     "shared/gemm_tile",
     "shared/grid",
     "shared/moments",
@@ -44,6 +46,10 @@ pub const FILES: &[(&str, &str)] = files![
 /// The WGSL text of `variant`.
 pub fn source(variant: &Variant) -> Result<String> {
     let mut text = String::new();
+    if variant.matrices() {
+        // Vectors of four are counted in single values by some and in vectors by others.
+        text += "enable f16;\nenable wgpu_cooperative_matrix;\nconst STRIDE = 1u;\n";
+    }
     for c in &variant.consts {
         match c {
             Const::U32(name, v) => text += &format!("const {name} = {v}u;\n"),
@@ -52,6 +58,7 @@ pub fn source(variant: &Variant) -> Result<String> {
     }
     let elem = match variant.precision {
         Precision::F32 => "shared/elem_f32",
+        Precision::F16 if variant.matrices() => "shared/elem_half",
         Precision::F16 => "shared/elem_f16",
     };
     include(elem, &mut text)?;

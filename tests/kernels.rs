@@ -17,12 +17,16 @@ fn each(limit: f64, case: impl Fn(&Bench<'_>, &mut Rng) -> Vec<(String, f64)>) {
     let engine = Engine::new(gpu).expect("engine");
     let mut failures = Failures::default();
     let mut worst: f64 = 0.0;
-    for (target, precision) in [
+    let mut kinds = vec![
         (Target::Gpu, Precision::F32),
         (Target::Cpu, Precision::F32),
         (Target::Gpu, Precision::F16),
         (Target::Cpu, Precision::F16),
-    ] {
+    ];
+    if engine.gpu().capabilities().target == Target::Matrices {
+        kinds.push((Target::Matrices, Precision::F16));
+    }
+    for (target, precision) in kinds {
         let limit = if precision == Precision::F32 { limit } else { 1e-6 };
         for seed in 0..4 {
             let mut rng = Rng(seed * 1000 + 17);

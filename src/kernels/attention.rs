@@ -122,7 +122,7 @@ impl Lanes {
 /// the other, and [`merge`]s.
 pub fn most_keys(heads: Heads, precision: Precision, target: Target) -> usize {
     match target {
-        Target::Gpu => usize::MAX,
+        Target::Gpu | Target::Matrices => usize::MAX,
         Target::Cpu => Lanes::new(heads, precision).most_keys(heads).max(most_keys_of_tiles(heads)) as usize,
     }
 }
@@ -150,7 +150,7 @@ pub fn call(a: &Attention<'_>, target: Target, q: Operand, kv: Operand, y: Opera
             ]);
             ("attention_lanes", lanes.queries * LANES)
         }
-        Target::Gpu | Target::Cpu => ("attention_tile", 16),
+        Target::Gpu | Target::Matrices | Target::Cpu => ("attention_tile", 16),
     };
     let params = a.params();
     Call {

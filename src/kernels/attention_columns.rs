@@ -7,7 +7,7 @@ use crate::graph::Heads;
 /// Whether one dispatch can record the attention of `tokens`.
 pub fn fits(heads: Heads, tokens: usize, target: Target) -> bool {
     let pairs = (tokens * heads.heads) as u64;
-    target == Target::Gpu || pairs.div_ceil(64) * (heads.dim as u64 / 4 + 1) <= MOST_ITERATIONS
+    !target.is_cpu() || pairs.div_ceil(64) * (heads.dim as u64 / 4 + 1) <= MOST_ITERATIONS
 }
 
 /// The dispatch that sums, for each key, the attention it receives. `a` describes the recorded

@@ -110,6 +110,20 @@ impl LaneTile {
     }
 }
 
+/// The core that multiplies with cooperative matrices.
+pub const MATRICES: &str = "gemm_matrices";
+
+/// Whether cooperative matrices help: they read f16 and fill tiles of 64.
+fn matrices_pay(g: &Gemm<'_>) -> bool {
+    g.precision == Precision::F16 && g.output.positions() >= 16 && g.output.channels >= 16
+}
+
+/// Side of a tile: the large one where a row alone has tiles enough to keep a device busy.
+fn matrix_tile(g: &Gemm<'_>) -> u32 {
+    let tiles = g.output.positions().div_ceil(128) * g.output.channels.div_ceil(128);
+    if tiles >= 64 { 128 } else { 64 }
+}
+
 /// The dispatch of `g` on `target`. The variant depends on the shape of a row, never on the
 /// number of rows, so that a row's result does not depend on its company.
 pub fn call(g: &Gemm<'_>, target: Target) -> Call {
@@ -126,7 +140,12 @@ pub fn call(g: &Gemm<'_>, target: Target) -> Call {
         consts.push(Const::Bool("UPSAMPLE", w.upsample));
     }
     let (core, tile_m, tile_n4) = match target {
-        Target::Gpu => ("gemm_tile", 64, 16),
+        Target::Matrices if matrices_pay(g) => {
+            let tile = matrix_tile(g);
+            consts.push(Const::U32("TILE", tile));
+            (MATRICES, tile, tile / 4)
+        }
+        Target::Gpu | Target::Matrices => ("gemm_tile", 64, 16),
         Target::Cpu => {
             let tile = LaneTile::new(g.output.positions() as u32, n4);
             consts.extend([

@@ -70,7 +70,7 @@ pub struct GroupNorm<'a> {
 /// driver, where two dozen keep all cores busy, few barriers matter more.
 fn span(target: Target) -> usize {
     match target {
-        Target::Gpu => 1024,
+        Target::Gpu | Target::Matrices => 1024,
         Target::Cpu => 4096,
     }
 }
