@@ -143,7 +143,7 @@ const MATRICES: wgpu::Features =
     wgpu::Features::SHADER_F16.union(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
 
 /// Workgroup memory that their kernels take at most, bytes.
-const MATRICES_MEMORY: u32 = 32 << 10;
+const MATRICES_MEMORY: u32 = 40 << 10;
 
 /// Whether a device can be made that [`Target::Matrices`] fits.
 fn offers_matrices(adapter: &wgpu::Adapter) -> bool {

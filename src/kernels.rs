@@ -70,7 +70,7 @@ pub struct Variant {
 impl Variant {
     /// Whether it needs cooperative matrices.
     pub fn matrices(&self) -> bool {
-        self.core == Some(gemm::MATRICES)
+        self.core == Some(gemm::MATRICES) || self.shader == attention::MATRICES
     }
 }
 
@@ -145,7 +145,7 @@ pub struct Call {
 pub enum Target {
     /// Many cores with workgroup memory.
     Gpu,
-    /// The same with cooperative matrices of 16×16×16 for f16, subgroups of 32 and 32 KiB of workgroup
+    /// The same with cooperative matrices of 16×16×16 for f16, subgroups of 32 and 40 KiB of workgroup
     /// memory.
     Matrices,
     /// A driver that runs shaders on the CPU.

@@ -16,6 +16,7 @@ pub const FILES: &[(&str, &str)] = files![
     "add",
     "attention_columns",
     "attention_lanes",
+    "attention_matrices",
     "attention_merge",
     "attention_tile",
     "concat",

@@ -135,6 +135,24 @@ fn most_keys_of_tiles(heads: Heads) -> u64 {
     16 * (MOST_ITERATIONS / (9 * steps + 17 * own + 33))
 }
 
+/// The shader that computes with cooperative matrices.
+pub const MATRICES: &str = "attention_matrices";
+
+/// Whether cooperative matrices help: they read f16, know no causal mask, and hold a head's depth in
+/// registers.
+fn matrices_pay(a: &Attention<'_>) -> bool {
+    a.precision == Precision::F16 && !a.causal && a.heads.dim <= 160 && a.q.positions() >= 16
+}
+
+/// Subgroups of a workgroup, by what is left of its memory beside keys and values.
+fn subgroups(dim: usize) -> u32 {
+    match dim.next_multiple_of(16) {
+        ..=64 => 8,
+        65..=96 => 4,
+        _ => 2,
+    }
+}
+
 /// The dispatch of `a` on `target`; `lse` is [`Operand::Unused`] when nothing is recorded.
 pub fn call(a: &Attention<'_>, target: Target, q: Operand, kv: Operand, y: Operand, lse: Operand) -> Call {
     let mut consts = a.layout();
@@ -149,6 +167,11 @@ pub fn call(a: &Attention<'_>, target: Target, q: Operand, kv: Operand, y: Opera
                 Const::U32("BLOCK", lanes.block),
             ]);
             ("attention_lanes", lanes.queries * LANES)
+        }
+        Target::Matrices if matrices_pay(a) => {
+            let subgroups = subgroups(a.heads.dim);
+            consts.push(Const::U32("SUBGROUPS", subgroups));
+            (MATRICES, 16 * subgroups)
         }
         Target::Gpu | Target::Matrices | Target::Cpu => ("attention_tile", 16),
     };
