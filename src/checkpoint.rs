@@ -75,6 +75,8 @@ pub struct Checkpoint {
     metadata: BTreeMap<String, String>,
     /// The files that hold the bytes.
     stores: Vec<Store>,
+    /// Where text encoders from files of their own stand.
+    overlaid: Vec<&'static str>,
 }
 
 impl Checkpoint {
@@ -129,8 +131,15 @@ impl Checkpoint {
 
     fn from_header(file: PathBuf, header: header::Header, store: Store) -> Result<Self> {
         let tensors = header.tensors.into_iter().map(|stored| Tensor::new(0, stored)).collect();
-        Self { file, tensors, index: BTreeMap::new(), metadata: header.metadata, stores: vec![store] }
-            .indexed()
+        Self {
+            file,
+            tensors,
+            index: BTreeMap::new(),
+            metadata: header.metadata,
+            stores: vec![store],
+            overlaid: Vec::new(),
+        }
+        .indexed()
     }
 
     /// Tells where each name is, after the tensors have changed.
@@ -282,9 +291,12 @@ impl Checkpoint {
         }
     }
 
-    /// The file that holds a tensor; the checkpoint's own if there is none of that name.
+    /// The file that holds a tensor, or the rest of its network; the checkpoint's own if none does.
     fn file_of(&self, name: &str) -> &Path {
-        self.get(name).and_then(|t| self.stores.get(t.store())).map_or(&self.file, Store::file)
+        let network = name.split('.').next().unwrap_or(name);
+        let beside = self.names_under(network).find_map(|n| self.get(n));
+        let tensor = self.get(name).or(beside);
+        tensor.and_then(|t| self.stores.get(t.store())).map_or(&self.file, Store::file)
     }
 
     /// An [`ErrorKind::Model`] error about this file.
@@ -305,7 +317,8 @@ impl Checkpoint {
     /// The error for a tensor that the network needs and the file lacks.
     pub(crate) fn missing(&self, name: &str, expected: impl Into<String>) -> Error {
         let nearest = self.nearest(name).map_or("no tensors".into(), |n| format!("{n} as the nearest name"));
-        self.fault("a tensor is missing").at(name).expected(expected).found(nearest).hint(match name {
+        let fault = self.fault("a tensor is missing").file(self.file_of(name));
+        fault.at(name).expected(expected).found(nearest).hint(match name {
             _ if name.starts_with(layout::UNET) => "pass a complete checkpoint",
             _ if name.starts_with(layout::VAE) => "pass a complete checkpoint, or a complete VAE with --vae",
             _ => "pass a complete checkpoint, or a complete text encoder with --text-encoder",

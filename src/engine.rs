@@ -27,8 +27,10 @@ pub struct Engine {
     unused: Vec<wgpu::Buffer>,
     /// Work that one submission may hold; follows the measured speed.
     budget: AtomicU64,
-    /// The most bytes of buffers that the device was seen to hold.
+    /// The most bytes of buffers that the device was seen to hold beyond `before`.
     peak: AtomicU64,
+    /// What it held before: the app's buffers and wgpu's own.
+    before: u64,
 }
 
 /// Memory for activations. Plans that run one after the other share one.
@@ -79,6 +81,7 @@ const SUBMISSION: Duration = Duration::from_millis(100);
 impl Engine {
     /// An engine on `gpu`.
     pub fn new(gpu: Gpu) -> Result<Self> {
+        let before = gpu.buffer_bytes();
         let unused = gpu.checked("make small buffers", || {
             let usage = wgpu::BufferUsages::STORAGE;
             (0..8).map(|_| buffer(&gpu, "unused", 256, usage)).collect()
@@ -94,6 +97,7 @@ impl Engine {
             unused,
             budget: AtomicU64::new(budget),
             peak: AtomicU64::new(0),
+            before,
         })
     }
 
@@ -124,14 +128,16 @@ impl Engine {
         )
     }
 
-    /// The most bytes of buffers on the device at one time so far, as wgpu counts them.
+    /// The most bytes of buffers that came to the device at one time so far, as wgpu counts them:
+    /// the engine's, and what the app makes meanwhile.
     pub fn peak_bytes(&self) -> u64 {
         self.peak.load(Ordering::Relaxed)
     }
 
     /// Looks at the memory where it is at its highest: while weights are under way, while a plan runs.
     fn look_at_memory(&self) {
-        self.peak.fetch_max(self.gpu.buffer_bytes(), Ordering::Relaxed);
+        let now = self.gpu.buffer_bytes().saturating_sub(self.before);
+        self.peak.fetch_max(now, Ordering::Relaxed);
     }
 
     fn on_device(&self) -> OnDevice<'_> {

@@ -198,6 +198,13 @@ impl Plan {
         self.slabs.iter().sum()
     }
 
+    /// Bytes that a run takes beside the arena: parameters, and what goes in and comes out.
+    pub fn side_bytes(&self, alignment: u64) -> u64 {
+        let slots = self.inputs.iter().chain(&self.outputs).map(|s| s.region.bytes);
+        // Parameters are written through a copy.
+        2 * alignment * self.dispatches.len() as u64 + slots.sum::<u64>()
+    }
+
     /// Multiply-adds counted twice, all dispatches.
     pub fn flops(&self) -> u64 {
         self.dispatches.iter().map(|d| d.flops).sum()

@@ -85,6 +85,22 @@ fn events(stdout: &[u8]) -> Vec<Value> {
 }
 
 #[test]
+fn a_model_is_not_replaced_by_an_output() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let model = dir.path().join("model.png");
+    std::fs::write(&model, "a model, as far as names go").expect("written");
+    let m = model.to_str().expect("a name");
+    for flags in
+        [["-o", m, "-m", m], ["--save-latent", m, "-m", m], ["-o", m, "--vae", m], ["-o", m, "--lora", m]]
+    {
+        let flags = [&["generate", "-p", "x", "--force"][..], &flags].concat();
+        let out = run(dir.path(), &flags);
+        assert_eq!(out.status.code(), Some(2), "{flags:?}: {}", String::from_utf8_lossy(&out.stderr));
+        assert!(model.metadata().expect("still there").len() == 27, "{flags:?}");
+    }
+}
+
+#[test]
 fn help_is_there() {
     let folder = folder();
     for flags in [&["--help"][..], &["generate", "--help"], &["verify", "--help"], &["devices", "--help"]] {

@@ -414,7 +414,7 @@ fn networks_that_do_not_fit_together() {
         Box::new(move |m| m.tensors.push((name.clone(), shape.clone())))
     };
     let cases: Vec<(&str, Edit, &[&str])> = vec![
-        ("no VAE", remove("first_stage_model.".into()), &["first_stage_model.encoder.conv_in", "missing"]),
+        ("no VAE", remove("first_stage_model.".into()), &["has no VAE", "--vae"]),
         ("no text encoder", remove("cond_stage_model.".into()), &["no text encoder"]),
         ("a block left out", remove(format!("{unet}input_blocks.3.")), &["input_blocks.3", "input_blocks.4"]),
         ("a layer left out", remove("encoder.layers.0.".into()), &["encoder.layers.0", "encoder.layers.1"]),

@@ -43,6 +43,8 @@ fn pipeline_of(folder: &Path, index: &Path) -> Result<Checkpoint> {
         }
     }
     model.note_settings(folder)?;
+    // The folder's own may be laid over once more.
+    model.overlaid.clear();
     Ok(model)
 }
 

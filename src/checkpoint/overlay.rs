@@ -85,13 +85,21 @@ impl Checkpoint {
         super::family::refuse_quantised(&text)?;
         let slots = self.slots()?;
         let mut part = Vec::new();
-        let mut found = false;
+        let (mut found, mut taken) = (false, Vec::new());
         for &(prefix, naming) in PLACES {
             let Some(width) = text.encoder_width(prefix, naming) else { continue };
             found = true;
             let second = naming == Naming::OpenClip || text.projection(prefix)?.is_some();
             let slot = choose(&slots, width, second)
                 .ok_or_else(|| text.other_width(prefix, naming, &slots, width))?;
+            if self.overlaid.contains(&slot.area) {
+                return Err(text
+                    .fault("two text encoders for one place")
+                    .at(format!("{}, {} values a token", slot.what, slot.width))
+                    .expected("one file for each text encoder of the family")
+                    .hint("leave one out"));
+            }
+            taken.push(slot.area);
             self.tensors.retain(|t| !t.name.starts_with(slot.area));
             part.retain(|t: &Tensor| !t.name.starts_with(slot.area));
             part.extend(text.encoder(prefix, naming, slot)?);
@@ -100,6 +108,7 @@ impl Checkpoint {
             return Err(text.without("a text encoder", "text_model.embeddings or transformer.resblocks"));
         }
         self.forget_text_settings();
+        self.overlaid.extend(taken);
         self.absorb(text, part)
     }
 

@@ -1,6 +1,6 @@
 //! The flags of `sagittal generate`, named as stable-diffusion.cpp and A1111 name them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use sagittal::kernels::Precision;
@@ -242,6 +242,14 @@ pub enum PrecisionChoice {
     F32,
     /// 2 bytes a value
     F16,
+}
+
+impl Args {
+    /// The files and folders that weights are read from.
+    pub fn models(&self) -> impl Iterator<Item = &Path> {
+        let parts = self.model.iter().chain(&self.vae).chain(&self.text_encoder);
+        parts.map(PathBuf::as_path).chain(self.lora.iter().map(loras::Flag::file))
+    }
 }
 
 impl From<PredictionChoice> for Prediction {

@@ -48,7 +48,7 @@ fn draw(args: &Args) -> Result<()> {
     let files = Files::new(args, seed)?;
     // A dry run writes nothing, so it may be asked where files exist already.
     if !args.dry_run {
-        files.check()?;
+        files.check(args)?;
     }
     let start = Start::read(args)?;
     // Several prompts are one whose parts are predicted by themselves.
@@ -193,8 +193,16 @@ impl Files {
     }
 
     /// Checks that all of them can be written, now.
-    fn check(&self) -> Result<()> {
+    fn check(&self, args: &Args) -> Result<()> {
         self.pictures.check()?;
+        // Not even --force is meant to replace a model.
+        let read: Vec<PathBuf> = args.models().map(real).collect();
+        let written = self.pictures.paths().chain(self.latents.iter().flat_map(Series::paths));
+        if let Some(both) = written.map(|p| real(&p)).find(|p| read.contains(p)) {
+            return Err(Error::usage("an output would replace a model that is read")
+                .file(both)
+                .hint("choose another name with -o or --save-latent"));
+        }
         let Some(latents) = &self.latents else { return Ok(()) };
         latents.check()?;
         let pictures: Vec<PathBuf> = self.pictures.paths().map(|p| real(&p)).collect();

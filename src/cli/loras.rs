@@ -64,6 +64,13 @@ pub struct Flag {
     weight: f32,
 }
 
+impl Flag {
+    /// The file.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+}
+
 impl std::str::FromStr for Flag {
     type Err = Error;
 

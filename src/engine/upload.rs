@@ -25,7 +25,8 @@ pub fn slot_bytes(total: u64) -> u64 {
 /// Device memory that weights of `total` bytes need on their way: the mapped buffers, and one that
 /// the device reads.
 pub fn ring_bytes(total: u64) -> u64 {
-    (SLOTS as u64 + 1) * slot_bytes(total)
+    // Parameters are written through a copy; the rest is small change.
+    (SLOTS as u64 + 1) * slot_bytes(total) + 2 * MOST_JOBS as u64 * 256 + (64 << 10)
 }
 
 /// Most stretches of weights in a slot: each has its parameters in one small buffer.

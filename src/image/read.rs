@@ -1,6 +1,6 @@
 //! PNG files to pictures and masks.
 
-use std::io::{BufRead, Cursor, Seek};
+use std::io::{BufRead, Cursor, Read, Seek};
 use std::path::Path;
 
 use super::{Mask, Picture};
@@ -8,6 +8,9 @@ use crate::{Error, ErrorKind, Result};
 
 /// Longer sides than any picture that can be drawn are refused before memory is taken for them.
 const LONGEST: u32 = 16_384;
+
+/// How every PNG begins.
+const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 
 /// Reads a PNG of any bit depth and colour type as 8-bit RGB. Of 16 bits the upper 8 are taken,
 /// transparency is left out, of an animation the first picture counts: as ComfyUI's *Load Image*
@@ -52,9 +55,27 @@ struct Pixels {
     values: Vec<u8>,
 }
 
+/// A file that begins as a PNG does, or the beginning of another: what is no picture may be larger
+/// than the memory, or have no end.
+fn bytes(path: &Path) -> Result<Vec<u8>> {
+    let cannot = |e| Error::io(path, "the picture cannot be read", e);
+    // Opening a pipe would wait for a writer for ever.
+    let meta = std::fs::metadata(path).map_err(cannot)?;
+    if !meta.is_file() && !meta.is_dir() {
+        return Err(Error::new(ErrorKind::File, "not a regular file").file(path).expected("a PNG file"));
+    }
+    let mut file = std::fs::File::open(path).map_err(cannot)?;
+    let mut bytes = Vec::new();
+    file.by_ref().take(64).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.starts_with(SIGNATURE) {
+        file.read_to_end(&mut bytes).map_err(cannot)?;
+    }
+    Ok(bytes)
+}
+
 fn pixels(path: &Path) -> Result<Pixels> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, "the picture cannot be read", e))?;
-    if !bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
+    let bytes = bytes(path)?;
+    if !bytes.starts_with(SIGNATURE) {
         return Err(Error::new(ErrorKind::File, "only PNG pictures are read")
             .file(path)
             .expected("a PNG file")

@@ -147,7 +147,7 @@ impl Model {
             let weights = device_bytes(graph.weights(), precision, device.alignment, None)?;
             match Plan::new(&graph, &Options { rows: 1, precision, device, guard: 0 }) {
                 Ok(plan) => {
-                    let need = Need::new(weights, plan.arena_bytes());
+                    let need = Need::new(weights, plan.arena_bytes() + plan.side_bytes(device.alignment));
                     let most = limit.unwrap_or(weights + MOST_WHOLE);
                     if need.bytes() <= most || self.tiling == Tiling::Off && limit.is_none() {
                         return Ok(Fit { tiles, plan, need });

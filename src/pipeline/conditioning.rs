@@ -133,7 +133,7 @@ impl Model {
         let (precision, device) = (self.precision, self.engine.gpu().capabilities());
         let plan = Plan::new(graph, &Options { rows: 1, precision, device, guard: 0 })?;
         let weights = device_bytes(graph.weights(), precision, device.alignment, None)?;
-        Ok(Need::new(weights, plan.arena_bytes()))
+        Ok(Need::new(weights, plan.arena_bytes() + plan.side_bytes(device.alignment)))
     }
 
     /// SD1 takes the last layer, SD2 and SDXL the one before; SDXL leaves out the normalisation.

@@ -6,6 +6,9 @@ use super::parts::Network;
 use crate::engine::ring_bytes;
 use crate::{Error, ErrorKind, Result};
 
+/// Small buffers of the engine, too many to name.
+const SMALL_CHANGE: u64 = 16 << 10;
+
 /// What a network needs on the device, bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Need {
@@ -25,7 +28,7 @@ impl Need {
 
     /// With what is needed to bring the weights over, which is gone before the activations come.
     pub fn bytes(&self) -> u64 {
-        self.weights + self.arena.max(self.road)
+        self.weights + self.arena.max(self.road) + SMALL_CHANGE
     }
 
     /// Refuses what is over `limit` by itself.
@@ -106,7 +109,7 @@ mod tests {
         for network in [Network::Text(0), Network::Unet, Network::Decoder(Precision::F16)] {
             f.enter(network, need(100, 80), None).unwrap();
         }
-        assert_eq!(f.peak, 380 * MIB);
+        assert_eq!(f.peak, 380 * MIB + SMALL_CHANGE);
     }
 
     #[test]
@@ -114,10 +117,10 @@ mod tests {
         let limit = Some(1000 * MIB);
         let held = [(Network::Unet, 700 * MIB), (Network::Text(0), 200 * MIB)];
         let decoder = Network::Decoder(Precision::F32);
-        assert!(leaving(&held, decoder, need(10, 90), limit).is_empty());
+        assert!(leaving(&held, decoder, need(10, 89), limit).is_empty());
         assert_eq!(leaving(&held, decoder, need(50, 100), limit), [Network::Text(0)]);
         assert_eq!(leaving(&held, decoder, need(50, 300), limit), [Network::Text(0), Network::Unet]);
         let error = Forecast::default().enter(decoder, need(900, 200), limit).unwrap_err();
-        assert!(error.to_string().contains("raise --max-memory to 1100"), "{error}");
+        assert!(error.to_string().contains("raise --max-memory to 1101"), "{error}");
     }
 }

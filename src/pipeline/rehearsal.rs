@@ -45,8 +45,17 @@ pub struct Rehearsed {
     pub calls: Vec<Call>,
     /// Of the largest call; they share one arena.
     pub arena_bytes: u64,
+    /// Of each kind of call: what it takes beside the arena.
+    side_bytes: BTreeMap<(Kind, usize), u64>,
     /// Dispatches by kernel variant.
     pub variants: BTreeMap<String, usize>,
+}
+
+impl Rehearsed {
+    /// Bytes of all calls together.
+    fn bytes(&self) -> u64 {
+        self.arena_bytes + self.side_bytes.values().sum::<u64>()
+    }
 }
 
 impl Model {
@@ -68,9 +77,11 @@ impl Model {
         if let Some(budget) = left {
             match self.rehearse(wish, wish.chunk, Some(budget)) {
                 Err(e) if e.kind() == ErrorKind::Memory && wish.limit.is_some() => {}
+                Ok(done)
+                    if Need::new(all, done.bytes()).within(wish.limit, parts::Network::Unet).is_err() => {}
                 done => {
                     let done = done?;
-                    let need = Need::new(all, done.arena_bytes);
+                    let need = Need::new(all, done.bytes());
                     let fit = UnetFit { need, most_weights: None, chunk: wish.chunk, budget: Some(budget) };
                     return Ok((fit, done));
                 }
@@ -85,13 +96,18 @@ impl Model {
                     "{} MiB of weights in turn and activations of one row",
                     least.div_ceil(1 << 20)
                 ))
-                .hint("raise --max-memory, use f16 or draw a smaller picture")
+                .hint(format!(
+                    "raise --max-memory to {}, use f16 or draw a smaller picture",
+                    least.div_ceil(1 << 20)
+                ))
         };
-        let most = limit
-            .checked_sub(done.arena_bytes + ring_bytes(all))
-            .ok_or_else(|| over(done.arena_bytes + ring_bytes(all)))?;
-        let weights = bytes(Some(most))?;
-        let need = Need { weights, arena: done.arena_bytes, road: 0 };
+        let Some(most) = limit.checked_sub(done.bytes() + ring_bytes(all)) else {
+            return Err(over(done.bytes() + least(all, &bytes)?));
+        };
+        let Ok(weights) = bytes(Some(most)) else {
+            return Err(over(done.bytes() + least(all, &bytes)?));
+        };
+        let need = Need { weights, arena: done.bytes(), road: 0 };
         if need.bytes() > limit {
             return Err(over(need.bytes()));
         }
@@ -102,7 +118,8 @@ impl Model {
     fn rehearse(&self, wish: &Wish<'_>, chunk: ChunkPolicy, budget: Option<u64>) -> Result<Rehearsed> {
         let mut done = Rehearsed::default();
         let batching = Batching::new(self.planner(), chunk, budget);
-        let mut rehearsal = Rehearsal { batching, done: &mut done, purpose: Purpose::Guidance };
+        let alignment = self.engine.gpu().capabilities().alignment;
+        let mut rehearsal = Rehearsal { batching, alignment, done: &mut done, purpose: Purpose::Guidance };
         let middle = (wish.sag.start + wish.sag.end) / 2.0;
         let sigma = self.discrete.percent_to_sigma(middle.clamp(0.001, 0.999));
         let [batch, channels, height, width] = wish.shape;
@@ -112,9 +129,21 @@ impl Model {
     }
 }
 
+/// The least that weights of `all` bytes take by turns, with their road; `bytes` says what they take
+/// where so many may stay.
+fn least(all: u64, bytes: &dyn Fn(Option<u64>) -> Result<u64>) -> Result<u64> {
+    let (mut low, mut high) = (0, all);
+    while high - low > 1 << 19 {
+        let middle = low + (high - low) / 2;
+        if bytes(Some(middle)).is_ok() { high = middle } else { low = middle }
+    }
+    Ok(bytes(Some(high))?.max(high + ring_bytes(all)))
+}
+
 /// A network that plans its calls and computes nothing.
 struct Rehearsal<'a> {
     batching: Batching<'a>,
+    alignment: u64,
     done: &'a mut Rehearsed,
     /// Guidance asks twice: for the predictions, then for SAG's.
     purpose: Purpose,
@@ -125,6 +154,7 @@ impl Network for Rehearsal<'_> {
         for (kind, members) in self.batching.calls(rows)? {
             let plan = self.batching.plan(kind, members.len())?;
             self.done.arena_bytes = self.done.arena_bytes.max(plan.arena_bytes());
+            self.done.side_bytes.insert((kind, members.len()), plan.side_bytes(self.alignment));
             for (variant, count) in plan.variants() {
                 *self.done.variants.entry(variant).or_default() += count;
             }

@@ -42,6 +42,13 @@ impl VaeConfig {
     /// [`ErrorKind::Model`](crate::ErrorKind::Model) if a tensor is missing, encoder and decoder
     /// do not fit, or the network has attention outside its middle.
     pub fn infer(model: &Checkpoint) -> Result<Self> {
+        if model.names_under(VAE).next().is_none() {
+            return Err(model
+                .fault("the file has no VAE")
+                .at(format!("{VAE}*"))
+                .expected("an encoder and a decoder of pictures")
+                .hint("pass one with --vae, or a complete checkpoint"));
+        }
         let first = format!("{VAE}encoder.conv_in.weight");
         let (channels, image_channels) = conv3x3(model, &first)?;
         expect(model, "image channels", 3, image_channels, &first)?;
