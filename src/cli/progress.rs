@@ -60,9 +60,10 @@ impl Progress {
                 self.last = Instant::now();
             }
             Event::Sampling { step, total, sigma, .. } => self.step(*step, *total, *sigma),
-            Event::Tiles { tiles, side } => {
-                self.say(&format!("the autoencoder works in {tiles} tiles of {side} latent cells a side"));
-                self.note("decoding in tiles", "tiles", json!({ "tiles": tiles, "side": side }));
+            Event::Tiles { part, tiles, side } => {
+                self.say(&format!("the VAE {part} works in {tiles} tiles of {side} latent cells a side"));
+                let rest = json!({ "part": part, "tiles": tiles, "side": side });
+                self.note(&format!("{part} in tiles"), "tiles", rest);
             }
             Event::Decoding { picture, total } => {
                 let message = format!("decoding picture {} of {total}", picture + 1);

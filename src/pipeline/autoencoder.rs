@@ -65,7 +65,7 @@ impl Model {
         let picture = |values: Vec<f32>| Picture::from_decoded(height * cell, width * cell, &values);
         let first = self.decoder(self.vae_precision, (height, width), limit, cancel)?;
         let mut again = None;
-        tell_of_tiles(&first.tiles, observe);
+        tell_of_tiles("decoder", &first.tiles, observe);
         let mut pictures = Vec::new();
         for i in 0..latent.batch() {
             observe(Event::Decoding { picture: i, total: latent.batch() });
@@ -81,6 +81,9 @@ impl Model {
                     let done = picture(self.draw(&ready, &z, cancel)?);
                     again = Some(ready);
                     done?
+                }
+                Err(e) if e.kind() == ErrorKind::NonFinite => {
+                    return Err(e.hint("lower the CFG scale, and the weights of prompts and LoRAs"));
                 }
                 done => done?,
             });
@@ -287,7 +290,7 @@ impl Model {
         let (h, w) = (height / cell, width / cell);
         let fit = self.fit_encoder(precision, (h, w), limit)?;
         let ready = self.ready(Network::Encoder(precision), fit, precision, limit, cancel)?;
-        tell_of_tiles(&ready.tiles, observe);
+        tell_of_tiles("encoder", &ready.tiles, observe);
         let channels = self.config.vae.latent_channels;
         let moments = ready.tiles.blend(1, 2 * channels, |corner| {
             let (rows, columns) = ready.tiles.cells(corner);
@@ -312,8 +315,8 @@ impl Model {
     }
 }
 
-fn tell_of_tiles(tiles: &Tiles, observe: &mut dyn FnMut(Event<'_>)) {
+fn tell_of_tiles(part: &'static str, tiles: &Tiles, observe: &mut dyn FnMut(Event<'_>)) {
     if tiles.corners.len() > 1 {
-        observe(Event::Tiles { tiles: tiles.corners.len(), side: tiles.size.0.max(tiles.size.1) });
+        observe(Event::Tiles { part, tiles: tiles.corners.len(), side: tiles.size.0.max(tiles.size.1) });
     }
 }

@@ -95,6 +95,8 @@ impl Model {
         let size = (request.height / 8, request.width / 8);
         let limit = request.memory;
         self.text_options(request.clip_skip, false)?;
+        let discard = request.sampler.discard_penultimate();
+        request.scheduler.sigmas(&self.discrete, request.steps, request.denoise, discard)?;
         let mut forecast = Forecast::default();
         let mut report = Report::default();
         let mut text_bytes = 0;

@@ -290,6 +290,8 @@ pub enum Event<'a> {
     },
     /// The autoencoder works in overlapping tiles, because the whole does not fit the memory.
     Tiles {
+        /// Encoder or decoder.
+        part: &'static str,
         /// How many.
         tiles: usize,
         /// Latent cells of a side.
