@@ -3,7 +3,8 @@
 // and values pass through workgroup memory for all subgroups. Scores go through workgroup memory to
 // the softmax, two lanes a query, and come back as f16; sums stay in accumulators. These are scaled
 // down only when a score outgrows the reference by more than 2^8, so weights stay below 256, safe in
-// f16. What matrices load must start and step on 16 bytes.
+// f16. What matrices load must start and step on 16 bytes; their strides count
+// vectors, the elements of the arrays.
 // o [row, token, head·d]; lse [row, token, head] = log Σ_j exp(q_i·k_j/√d), if RECORD.
 #import shared/attention
 
@@ -51,7 +52,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             weights[own_p + at / 4u * P_ROW + at % 4u] = v;
         }
         workgroupBarrier();
-        q_part[d] = coopLoadT<coop_mat16x16<f16, A>>(&weights[own_p], P_ROW * STRIDE);
+        q_part[d] = coopLoadT<coop_mat16x16<f16, A>>(&weights[own_p], P_ROW);
         workgroupBarrier();
     }
     var sum: array<coop_mat16x16<f32, C>, PARTS>;
@@ -84,10 +85,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             var s = coop_mat16x16<f32, C>();
             for (var d = 0u; d < PARTS; d++) {
                 // Read by columns, which turns keys × depth around.
-                let k = coopLoad<coop_mat16x16<f16, B>>(&keys[16u * j * KV_ROW + 4u * d], KV_ROW * STRIDE);
+                let k = coopLoad<coop_mat16x16<f16, B>>(&keys[16u * j * KV_ROW + 4u * d], KV_ROW);
                 s = coopMultiplyAdd(q_part[d], k, s);
             }
-            coopStoreT(s, &scores[own_s + 4u * j], S_ROW * STRIDE);
+            coopStoreT(s, &scores[own_s + 4u * j], S_ROW);
         }
         workgroupBarrier();
         var s: array<vec4<f32>, 8>;
@@ -110,7 +111,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             total *= factor;
             factors[group * 8u + query_row / 2u][query_row % 2u] = factor;
             for (var d = 0u; d < PARTS; d++) {
-                coopStoreT(sum[d], &scores[own_s], S_ROW * STRIDE);
+                coopStoreT(sum[d], &scores[own_s], S_ROW);
                 workgroupBarrier();
                 for (var h = 0u; h < 2u; h++) {
                     let at = lane * 2u + h;
@@ -118,7 +119,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
                     scores[own_s + r * S_ROW + at % 4u] *= factors[group * 8u + r / 2u][r % 2u];
                 }
                 workgroupBarrier();
-                sum[d] = coopLoadT<coop_mat16x16<f32, C>>(&scores[own_s], S_ROW * STRIDE);
+                sum[d] = coopLoadT<coop_mat16x16<f32, C>>(&scores[own_s], S_ROW);
                 workgroupBarrier();
             }
         }
@@ -129,9 +130,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         }
         workgroupBarrier();
         for (var j = 0u; j < 2u; j++) {
-            let w = coopLoadT<coop_mat16x16<f16, A>>(&weights[own_p + 4u * j], P_ROW * STRIDE);
+            let w = coopLoadT<coop_mat16x16<f16, A>>(&weights[own_p + 4u * j], P_ROW);
             for (var d = 0u; d < PARTS; d++) {
-                let v = coopLoadT<coop_mat16x16<f16, B>>(&values[16u * j * KV_ROW + 4u * d], KV_ROW * STRIDE);
+                let v = coopLoadT<coop_mat16x16<f16, B>>(&values[16u * j * KV_ROW + 4u * d], KV_ROW);
                 sum[d] = coopMultiplyAdd(w, v, sum[d]);
             }
         }
@@ -146,7 +147,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     workgroupBarrier();
     factors[group * 8u + query_row / 2u][query_row % 2u] = 1.0 / both;
     for (var d = 0u; d < PARTS; d++) {
-        coopStoreT(sum[d], &scores[own_s], S_ROW * STRIDE);
+        coopStoreT(sum[d], &scores[own_s], S_ROW);
         workgroupBarrier();
         for (var h = 0u; h < 2u; h++) {
             let at = lane * 2u + h;

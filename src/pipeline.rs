@@ -78,10 +78,8 @@ impl Model {
         let mut config = ModelConfig::infer(&checkpoint)?;
         config.runnable(checkpoint.file())?;
         config.prediction = options.prediction.unwrap_or(config.prediction);
-        let precision = options.precision.unwrap_or(match gpu.capabilities().target {
-            crate::kernels::Target::Gpu | crate::kernels::Target::Matrices => Precision::F16,
-            crate::kernels::Target::Cpu => Precision::F32,
-        });
+        let usual = if gpu.capabilities().target.is_cpu() { Precision::F32 } else { Precision::F16 };
+        let precision = options.precision.unwrap_or(usual);
         parts::check(&config, &checkpoint)?;
         let usual = if config.family == Family::Sdxl { Precision::F32 } else { precision };
         let vae_precision = options.vae_precision.unwrap_or(usual);

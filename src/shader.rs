@@ -48,8 +48,7 @@ pub const FILES: &[(&str, &str)] = files![
 pub fn source(variant: &Variant) -> Result<String> {
     let mut text = String::new();
     if variant.matrices() {
-        // Vectors of four are counted in single values by some and in vectors by others.
-        text += "enable f16;\nenable wgpu_cooperative_matrix;\nconst STRIDE = 1u;\n";
+        text += "enable f16;\nenable wgpu_cooperative_matrix;\n";
     }
     for c in &variant.consts {
         match c {

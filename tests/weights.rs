@@ -5,7 +5,7 @@ mod common;
 
 use std::sync::atomic::AtomicBool;
 
-use common::{Failures, Rng, gpu};
+use common::{Failures, Rng, gpu, stored};
 use half::{bf16, f16};
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
 use sagittal::engine::{Engine, Source, device_bytes};
@@ -135,10 +135,6 @@ fn on_device(
     let unit: Vec<f32> =
         rows.clone().flat_map(|r| (0..inp).map(move |i| f32::from(u8::from(i == r)))).collect();
     Ok(engine.run(&prepared, &[("x", &unit)], &cancel)?.remove(0).1)
-}
-
-fn stored(v: f32, precision: Precision) -> f32 {
-    common::stored(v, precision)
 }
 
 #[test]

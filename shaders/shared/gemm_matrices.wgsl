@@ -3,7 +3,8 @@
 // steps of 32 channels through two tiles of f16 in workgroup memory, whose rows are eight values
 // longer than they need be: without, the lanes of a load meet in the same banks. Accumulators reach
 // the epilogue 16×16 at a time through a kilobyte a subgroup; little workgroup memory keeps more
-// workgroups on a core. What cooperative matrices load must start and step on 16 bytes.
+// workgroups on a core. What cooperative matrices load must start and step on 16 bytes; their strides count
+// vectors, the elements of the arrays.
 
 const FRAGMENTS = TILE / 32u;
 const X_ROW = 10u;              // vectors in a row of tile_x: 32 channels and 8 unused
@@ -61,11 +62,11 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
                 var a: array<coop_mat16x16<f16, A>, FRAGMENTS>;
                 for (var i = 0u; i < FRAGMENTS; i++) {
                     let first = (qm + 16u * i) * X_ROW + 4u * k;
-                    a[i] = coopLoadT<coop_mat16x16<f16, A>>(&tile_x[first], X_ROW * STRIDE);
+                    a[i] = coopLoadT<coop_mat16x16<f16, A>>(&tile_x[first], X_ROW);
                 }
                 for (var j = 0u; j < FRAGMENTS; j++) {
                     let first = 16u * k * W_ROW + (qn + 16u * j) / 4u;
-                    let b = coopLoadT<coop_mat16x16<f16, B>>(&tile_w[first], W_ROW * STRIDE);
+                    let b = coopLoadT<coop_mat16x16<f16, B>>(&tile_w[first], W_ROW);
                     for (var i = 0u; i < FRAGMENTS; i++) {
                         acc[i][j] = coopMultiplyAdd(a[i], b, acc[i][j]);
                     }
@@ -76,7 +77,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     }
     for (var i = 0u; i < FRAGMENTS; i++) {
         for (var j = 0u; j < FRAGMENTS; j++) {
-            coopStoreT(acc[i][j], &fragment[group * 64u], 4u * STRIDE);
+            coopStoreT(acc[i][j], &fragment[group * 64u], 4u);
             workgroupBarrier();
             for (var h = 0u; h < 2u; h++) {
                 let at = lane * 2u + h;
