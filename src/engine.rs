@@ -2,6 +2,7 @@
 
 mod pages;
 mod pipelines;
+mod timing;
 mod upload;
 mod weights;
 
@@ -71,6 +72,14 @@ impl Prepared {
     /// The plan.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Adds dispatch `i` to `pass`.
+    fn encode(&self, pass: &mut wgpu::ComputePass<'_>, i: usize) {
+        let [x, y, z] = self.plan.dispatches[i].groups;
+        pass.set_pipeline(&self.steps[i].pipeline);
+        pass.set_bind_group(0, &self.steps[i].group, &[]);
+        pass.dispatch_workgroups(x, y, z);
     }
 }
 
@@ -291,11 +300,7 @@ impl Engine {
             let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
             {
                 let mut pass = encoder.begin_compute_pass(&Default::default());
-                for (d, step) in dispatches[from..to].iter().zip(&prepared.steps[from..to]) {
-                    pass.set_pipeline(&step.pipeline);
-                    pass.set_bind_group(0, &step.group, &[]);
-                    pass.dispatch_workgroups(d.groups[0], d.groups[1], d.groups[2]);
-                }
+                (from..to).for_each(|i| prepared.encode(&mut pass, i));
             }
             let index = self.gpu.queue().submit([encoder.finish()]);
             if let Some((index, work, since)) = flying.take() {

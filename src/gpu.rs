@@ -75,6 +75,7 @@ impl Gpu {
         let all = enumerate(&instance);
         let picked = pick(&all, choice)?;
         let adapter = &all[picked];
+        let times = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
         let (features, experimental) = match offers_matrices(adapter) {
             // SAFETY: what is experimental is that wgpu may change the interface or fail to check its
             // use; the kernels' use of it is held to references on odd shapes.
@@ -84,7 +85,7 @@ impl Gpu {
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("sagittal"),
             required_limits: adapter.limits(),
-            required_features: features,
+            required_features: features | times,
             experimental_features: experimental,
             ..Default::default()
         };

@@ -1,0 +1,96 @@
+//! GPU time of a plan's dispatches, by timestamp queries.
+
+use std::time::Duration;
+
+use super::{Engine, Prepared, read_buffer};
+use crate::{Error, ErrorKind, Result};
+
+/// Most timestamps of a query set on any device, in pairs.
+const PAIRS: usize = 2048;
+
+impl Engine {
+    /// GPU time of `times` runs of `prepared`, one after the other in one pass, without what comes
+    /// in and goes out. The arena keeps what the last [`run`](Self::run) left there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Device`] if the device counts no time, or is lost.
+    pub fn time(&self, prepared: &Prepared, times: usize) -> Result<Duration> {
+        let ticks = self.timestamps(2, |encoder, queries| {
+            let writes = wgpu::ComputePassTimestampWrites {
+                query_set: queries,
+                beginning_of_pass_write_index: Some(0),
+                end_of_pass_write_index: Some(1),
+            };
+            let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes: Some(writes) };
+            let mut pass = encoder.begin_compute_pass(&descriptor);
+            for _ in 0..times {
+                (0..prepared.steps.len()).for_each(|i| prepared.encode(&mut pass, i));
+            }
+        })?;
+        Ok(self.between(&ticks))
+    }
+
+    /// GPU time of each dispatch of `prepared`, in order, each in a pass of its own: some
+    /// microseconds more a dispatch than in one pass.
+    ///
+    /// # Errors
+    /// As [`time`](Self::time).
+    pub fn time_each(&self, prepared: &Prepared) -> Result<Vec<Duration>> {
+        let mut taken = Vec::with_capacity(prepared.steps.len());
+        let all: Vec<usize> = (0..prepared.steps.len()).collect();
+        for portion in all.chunks(PAIRS) {
+            let ticks = self.timestamps(2 * portion.len() as u32, |encoder, queries| {
+                for (at, step) in portion.iter().enumerate() {
+                    let writes = wgpu::ComputePassTimestampWrites {
+                        query_set: queries,
+                        beginning_of_pass_write_index: Some(2 * at as u32),
+                        end_of_pass_write_index: Some(2 * at as u32 + 1),
+                    };
+                    let descriptor =
+                        wgpu::ComputePassDescriptor { label: None, timestamp_writes: Some(writes) };
+                    prepared.encode(&mut encoder.begin_compute_pass(&descriptor), *step);
+                }
+            })?;
+            taken.extend(ticks.chunks_exact(2).map(|pair| self.between(pair)));
+        }
+        Ok(taken)
+    }
+
+    /// Ticks that `encode` lets the device write into a query set of `count`.
+    fn timestamps(
+        &self,
+        count: u32,
+        encode: impl FnOnce(&mut wgpu::CommandEncoder, &wgpu::QuerySet),
+    ) -> Result<Vec<u64>> {
+        use wgpu::BufferUsages as U;
+        let device = self.gpu.device();
+        if !device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
+            return Err(Error::new(ErrorKind::Device, "this device counts no time")
+                .expected("a device with Features::TIMESTAMP_QUERY"));
+        }
+        self.gpu.checked("count time", || {
+            let queries = device.create_query_set(&wgpu::QuerySetDescriptor {
+                label: Some("times"),
+                ty: wgpu::QueryType::Timestamp,
+                count,
+            });
+            let ticks = super::buffer(
+                &self.gpu,
+                "times",
+                u64::from(count) * 8,
+                U::QUERY_RESOLVE | U::COPY_SRC,
+            );
+            let mut encoder = device.create_command_encoder(&Default::default());
+            encode(&mut encoder, &queries);
+            encoder.resolve_query_set(&queries, 0..count, &ticks, 0);
+            self.gpu.queue().submit([encoder.finish()]);
+            Ok(bytemuck::cast_slice(&read_buffer(&self.gpu, &ticks)?).to_vec())
+        })?
+    }
+
+    /// Time from the first of `ticks` to the last.
+    fn between(&self, ticks: &[u64]) -> Duration {
+        let passed = ticks[ticks.len() - 1].saturating_sub(ticks[0]) as f64;
+        Duration::from_secs_f64(passed * f64::from(self.gpu.queue().get_timestamp_period()) * 1e-9)
+    }
+}
