@@ -3,7 +3,7 @@
 // One workgroup a row and key; its invocations take (query, head) pairs in turn and their parts
 // are added pairwise, in a fixed order, so c does not depend on how rows are batched.
 // columns [row, token], f32.
-#import shared/attention
+#import shared/attention_quads
 
 @group(0) @binding(3) var<storage, read_write> lse: array<f32>;
 @group(0) @binding(4) var<storage, read_write> columns: array<f32>;

@@ -5,7 +5,7 @@
 // compiler unrolls: Mesa's CPU driver ends every loop of an invocation, without a word, after
 // 65,535 iterations of all its loops together.
 // o [row, token, head·d]; lse [row, token, head] = log Σ_j exp(q_i·k_j/√d), if RECORD.
-#import shared/attention
+#import shared/attention_quads
 
 @group(0) @binding(3) var<storage, read_write> o: array<out4>;
 @group(0) @binding(4) var<storage, read_write> lse: array<f32>;

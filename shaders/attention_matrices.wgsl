@@ -1,29 +1,55 @@
 // Attention with cooperative matrices of 16×16×16, f16 in and f32 out: o_i = Σ_j softmax_j(q_i·k_j/√d) v_j.
-// A workgroup takes 16 queries a subgroup, a tile of 32 keys at a time. Queries stay in matrices, keys
-// and values pass through workgroup memory for all subgroups. Scores go through workgroup memory to
-// the softmax, two lanes a query, and come back as f16; sums stay in accumulators. These are scaled
-// down only when a score outgrows the reference by more than 2^8, so weights stay below 256, safe in
-// f16. What matrices load must start and step on 16 bytes; their strides count
-// vectors, the elements of the arrays.
+// A workgroup takes 16·PARTS_Q queries a subgroup and KEYS keys at a time. Queries and sums stay in
+// matrices; keys and values pass through workgroup memory for all subgroups, fetched into registers
+// one tile ahead. Scores go through workgroup memory to the softmax, two lanes a query, and come
+// back as f16 weights. Sums are scaled down only when a score outgrows the reference by more than
+// 2^8, so weights stay below 256, safe in f16.
+// Between two barriers different units work: while weights are made of the scores of one tile, the
+// scores of the next are multiplied; its keys were put in place one turn before, and values have two
+// places, so that three barriers a tile are enough.
+// What matrices load must start and step on 16 bytes; their strides count vectors, the elements of
+// the arrays; they are chosen so that lanes which read or write together meet in different banks.
 // o [row, token, head·d]; lse [row, token, head] = log Σ_j exp(q_i·k_j/√d), if RECORD.
+#import shared/wide_eight
 #import shared/attention
 
 @group(0) @binding(3) var<storage, read_write> o: array<out4>;
 @group(0) @binding(4) var<storage, read_write> lse: array<f32>;
 
-const PARTS = (DIM4 + 3u) / 4u;         // matrices along the depth of a head
-const KV_ROW = PARTS * 4u + 2u;         // vectors of a key: the depth and 8 unused values
-const S_ROW = 9u;                       // of a query's scores: 32 keys and 4 unused
-const P_ROW = 10u;                      // of its weights: 32 keys and 8 unused
+const DIM8 = DIM4 / 2u;
+const KEYS = 16u * PARTS_K;             // of a tile
+const KV_ROW = PARTS_D * 4u + 2u;       // vectors of a key: the depth and 8 unused values
+const S_ROW = KEYS / 4u + 2u;           // of a query's scores, and of its weights
 const SIZE = SUBGROUPS * 32u;
+const EIGHTS = KEYS * DIM8;             // of a tile's keys
+const LOADS = (EIGHTS + SIZE - 1u) / SIZE;
+const QUERIES = 16u * PARTS_Q;          // of a subgroup
 const NONE = -1e30;
 
-var<workgroup> keys: array<vec4<f16>, 32u * KV_ROW>;
-var<workgroup> values: array<vec4<f16>, 32u * KV_ROW>;
-var<workgroup> scores: array<vec4<f32>, SUBGROUPS * 16u * S_ROW>;
-var<workgroup> weights: array<vec4<f16>, SUBGROUPS * 16u * P_ROW>;
-var<workgroup> factors: array<vec4<f32>, SUBGROUPS * 8u>;   // one value a lane
+var<workgroup> keys: array<vec4<f16>, KEYS * KV_ROW>;
+var<workgroup> values: array<vec4<f16>, 2u * KEYS * KV_ROW>;
+var<workgroup> scores: array<vec4<f32>, SUBGROUPS * QUERIES * S_ROW>;
+var<workgroup> weights: array<vec4<f16>, SUBGROUPS * QUERIES * S_ROW>;
+var<workgroup> factors: array<vec4<f32>, SUBGROUPS * QUERIES / 4u>;
 var<workgroup> outgrown: vec4<u32>;
+
+// Eight values of depth of a tile's keys or values, for each place that an invocation fills.
+fn fetch(to: ptr<function, array<Eight, LOADS>>, row: u32, first_at: u32, j0: u32, t: u32) {
+    for (var i = 0u; i < LOADS; i++) {
+        let at = t + i * SIZE;
+        let j = j0 + at / DIM8;
+        (*to)[i] = Eight();
+        if (EIGHTS % SIZE == 0u || at < EIGHTS) && j < p.keys {
+            (*to)[i] = kv[((row * p.keys + j) * p.kv_stride + first_at) / 2u + at % DIM8];
+        }
+    }
+}
+
+// Place i of an invocation in a tile: the first of two vectors.
+fn spot(i: u32, t: u32) -> u32 {
+    let at = t + i * SIZE;
+    return at / DIM8 * KV_ROW + at % DIM8 * 2u;
+}
 
 @compute @workgroup_size(SIZE)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) t: u32) {
@@ -31,133 +57,210 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let row = wid.z;
     let group = t / 32u;
     let lane = t % 32u;
-    let i0 = (wid.x * SUBGROUPS + group) * 16u;
-    let own_s = group * 16u * S_ROW;
-    let own_p = group * 16u * P_ROW;
-    // In the softmax: this lane's query, and its half of the keys.
+    let i0 = (wid.x * SUBGROUPS + group) * QUERIES;
+    let own = group * QUERIES * S_ROW;
+    // In the softmax: this lane's query of every 16, and which of its vectors, every second one.
     let query_row = lane / 2u;
     let half = lane % 2u;
+    let k_from = p.k_offset + head * DIM4;
+    let v_from = p.v_offset + head * DIM4;
 
+    // What lies beyond the depth stays zero.
+    if DIM4 % 4u != 0u {
+        for (var at = t; at < 2u * KEYS; at += SIZE) {
+            if at < KEYS {
+                keys[at * KV_ROW + DIM4] = vec4<f16>();
+                keys[at * KV_ROW + DIM4 + 1u] = vec4<f16>();
+            }
+            values[at * KV_ROW + DIM4] = vec4<f16>();
+            values[at * KV_ROW + DIM4 + 1u] = vec4<f16>();
+        }
+    }
     // Queries, sixteen values of depth at a time.
-    var q_part: array<coop_mat16x16<f16, A>, PARTS>;
-    for (var d = 0u; d < PARTS; d++) {
-        for (var h = 0u; h < 2u; h++) {
-            let at = lane * 2u + h;
-            let i = i0 + at / 4u;
-            let quad = 4u * d + at % 4u;
-            var v = vec4<f16>();
-            if i < p.queries && quad < DIM4 {
-                v = vec4<f16>(query(row, i, head, quad));
+    var q_part: array<array<coop_mat16x16<f16, A>, PARTS_D>, PARTS_Q>;
+    #repeat r PARTS_Q
+    #repeat d PARTS_D
+    {
+        let i = i0 + 16u * r + query_row;
+        let eight = 2u * d + half;
+        var v = Eight();
+        if i < p.queries && eight < DIM8 {
+            let at = ((row * p.queries + i) * p.q_stride + p.q_offset + head * DIM4) / 2u + eight;
+            if MERGED {
+                v = kv[at];
+            } else {
+                v = q[at];
             }
-            weights[own_p + at / 4u * P_ROW + at % 4u] = v;
         }
+        weights[own + query_row * S_ROW + 2u * half] = v.lo;
+        weights[own + query_row * S_ROW + 2u * half + 1u] = v.hi;
         workgroupBarrier();
-        q_part[d] = coopLoadT<coop_mat16x16<f16, A>>(&weights[own_p], P_ROW);
+        q_part[r][d] = coopLoadT<coop_mat16x16<f16, A>>(&weights[own], S_ROW);
         workgroupBarrier();
     }
-    var sum: array<coop_mat16x16<f32, C>, PARTS>;
-    for (var d = 0u; d < PARTS; d++) {
-        sum[d] = coop_mat16x16<f32, C>();
-    }
-    // Scores in powers of two.
+    #end
+    #end
+    var sum: array<array<coop_mat16x16<f32, C>, PARTS_D>, PARTS_Q>;
+    var top: array<f32, PARTS_Q>;      // the reference of this lane's queries, in powers of two
+    var total: array<f32, PARTS_Q>;    // of their weights, this lane's part
+    #repeat r PARTS_Q
+    #repeat d PARTS_D
+    sum[r][d] = coop_mat16x16<f32, C>();
+    #end
+    top[r] = NONE;
+    #end
     let scale = p.scale * 1.4426950408889634;
-    var top = NONE;      // the reference of this lane's query
-    var total = 0.0;     // of its weights, this lane's half
-    for (var j0 = 0u; j0 < p.keys; j0 += 32u) {
-        for (var at = t; at < 32u * PARTS * 4u; at += SIZE) {
-            let j = at / (PARTS * 4u);
-            let quad = at % (PARTS * 4u);
-            var k = vec4<f16>();
-            var v = vec4<f16>();
-            if j0 + j < p.keys && quad < DIM4 {
-                let from_key = (row * p.keys + j0 + j) * p.kv_stride + head * DIM4 + quad;
-                k = kv[from_key + p.k_offset];
-                v = kv[from_key + p.v_offset];
-            }
-            keys[j * KV_ROW + quad] = k;
-            values[j * KV_ROW + quad] = v;
+    var next_k: array<Eight, LOADS>;
+    var next_v: array<Eight, LOADS>;
+    fetch(&next_k, row, k_from, 0u, t);
+    for (var i = 0u; i < LOADS; i++) {
+        if EIGHTS % SIZE == 0u || t + i * SIZE < EIGHTS {
+            keys[spot(i, t)] = next_k[i].lo;
+            keys[spot(i, t) + 1u] = next_k[i].hi;
         }
-        if t == 0u {
-            outgrown = vec4<u32>(0u);
-        }
-        workgroupBarrier();
-        for (var j = 0u; j < 2u; j++) {
-            var s = coop_mat16x16<f32, C>();
-            for (var d = 0u; d < PARTS; d++) {
-                // Read by columns, which turns keys × depth around.
-                let k = coopLoad<coop_mat16x16<f16, B>>(&keys[16u * j * KV_ROW + 4u * d], KV_ROW);
-                s = coopMultiplyAdd(q_part[d], k, s);
-            }
-            coopStoreT(s, &scores[own_s + 4u * j], S_ROW);
-        }
-        workgroupBarrier();
-        var s: array<vec4<f32>, 8>;
+    }
+    if t == 0u {
+        outgrown = vec4<u32>(0u);
+    }
+    fetch(&next_k, row, k_from, KEYS, t);
+    fetch(&next_v, row, v_from, 0u, t);
+    workgroupBarrier();
+    #repeat r PARTS_Q
+    #repeat j PARTS_K
+    {
+        var s = coop_mat16x16<f32, C>();
+        #repeat d PARTS_D
+        // Read by columns, which turns keys × depth around.
+        s = coopMultiplyAdd(q_part[r][d], coopLoad<coop_mat16x16<f16, B>>(&keys[16u * j * KV_ROW + 4u * d], KV_ROW), s);
+        #end
+        coopStoreT(s, &scores[own + 16u * r * S_ROW + 4u * j], S_ROW);
+    }
+    #end
+    #end
+    workgroupBarrier();
+    for (var j0 = 0u; j0 < p.keys; j0 += KEYS) {
+        let place = j0 / KEYS % 2u * KEYS * KV_ROW;
+        // The scores of this tile out, the next keys and this tile's values in.
+        var s: array<array<vec4<f32>, OWN>, PARTS_Q>;
+        var reference: array<f32, PARTS_Q>;
+        #repeat r PARTS_Q
         var highest = vec4<f32>(NONE);
-        for (var c = 0u; c < 8u; c++) {
-            let j = j0 + 4u * c + vec4<u32>(0u, 1u, 2u, 3u);
-            let v = scores[own_s + query_row * S_ROW + c] * scale;
-            s[c] = select(vec4<f32>(NONE), v, j < vec4<u32>(p.keys));
-            highest = max(highest, s[c]);
+        #repeat c OWN
+        s[r][c] = scores[own + (16u * r + query_row) * S_ROW + 2u * c + half];
+        if !FULL || CAUSAL {
+            let j = j0 + 8u * c + 4u * half + vec4<u32>(0u, 1u, 2u, 3u);
+            var seen = j < vec4<u32>(p.keys);
+            if CAUSAL {
+                seen = seen & (j <= vec4<u32>(i0 + 16u * r + query_row));
+            }
+            s[r][c] = select(vec4<f32>(NONE), s[r][c], seen);
         }
-        let higher = max(max(highest.x, highest.y), max(highest.z, highest.w));
-        if higher > top + 8.0 {
+        highest = max(highest, s[r][c]);
+        #end
+        let pair = max(max(highest.x, highest.y), max(highest.z, highest.w)) * scale;
+        let higher = max(pair, subgroupShuffleXor(pair, 1u));
+        reference[r] = max(top[r], higher);
+        if higher > top[r] + 8.0 {
             outgrown.x = 1u;
         }
-        workgroupBarrier();
+        #end
+        for (var i = 0u; i < LOADS; i++) {
+            if EIGHTS % SIZE == 0u || t + i * SIZE < EIGHTS {
+                keys[spot(i, t)] = next_k[i].lo;
+                keys[spot(i, t) + 1u] = next_k[i].hi;
+                values[place + spot(i, t)] = next_v[i].lo;
+                values[place + spot(i, t) + 1u] = next_v[i].hi;
+            }
+        }
         if workgroupUniformLoad(&outgrown).x != 0u {
-            let reference = max(top, higher);
-            let factor = exp2(top - reference);
-            top = reference;
-            total *= factor;
-            factors[group * 8u + query_row / 2u][query_row % 2u] = factor;
-            for (var d = 0u; d < PARTS; d++) {
-                coopStoreT(sum[d], &scores[own_s], S_ROW);
-                workgroupBarrier();
-                for (var h = 0u; h < 2u; h++) {
-                    let at = lane * 2u + h;
-                    let r = at / 4u;
-                    scores[own_s + r * S_ROW + at % 4u] *= factors[group * 8u + r / 2u][r % 2u];
-                }
-                workgroupBarrier();
-                sum[d] = coopLoadT<coop_mat16x16<f32, C>>(&scores[own_s], S_ROW);
-                workgroupBarrier();
+            #repeat r PARTS_Q
+            let factor = exp2(top[r] - reference[r]);
+            top[r] = reference[r];
+            total[r] *= factor;
+            let at = group * QUERIES + 16u * r + query_row;
+            factors[at / 4u][at % 4u] = factor;
+            #end
+            workgroupBarrier();
+            if t == 0u {
+                outgrown = vec4<u32>(0u);
             }
+            #repeat r PARTS_Q
+            #repeat d PARTS_D
+            coopStoreT(sum[r][d], &scores[own], S_ROW);
+            workgroupBarrier();
+            let at = group * QUERIES + 16u * r + query_row;
+            scores[own + query_row * S_ROW + half] *= factors[at / 4u][at % 4u];
+            scores[own + query_row * S_ROW + half + 2u] *= factors[at / 4u][at % 4u];
+            workgroupBarrier();
+            sum[r][d] = coopLoadT<coop_mat16x16<f32, C>>(&scores[own], S_ROW);
+            workgroupBarrier();
+            #end
+            #end
         }
-        for (var c = 0u; c < 4u; c++) {
-            let e = exp2(s[half * 4u + c] - top);
-            total += (e.x + e.y) + (e.z + e.w);
-            weights[own_p + query_row * P_ROW + half * 4u + c] = vec4<f16>(e);
+        // Weights of this tile, scores of the next.
+        #repeat r PARTS_Q
+        #repeat c OWN
+        let e = exp2(fma(s[r][c], vec4<f32>(scale), vec4<f32>(-top[r])));
+        total[r] += (e.x + e.y) + (e.z + e.w);
+        weights[own + (16u * r + query_row) * S_ROW + 2u * c + half] = vec4<f16>(e);
+        #end
+        #end
+        fetch(&next_k, row, k_from, j0 + 2u * KEYS, t);
+        fetch(&next_v, row, v_from, j0 + KEYS, t);
+        // Once, if there is a next: control flow by a loop's variable counts as uniform, by `if` not.
+        for (var next = j0 + KEYS; next < p.keys; next += p.keys) {
+            #repeat j PARTS_K
+            {
+                var s: array<coop_mat16x16<f32, C>, PARTS_Q>;
+                #repeat r PARTS_Q
+                s[r] = coop_mat16x16<f32, C>();
+                #end
+                #repeat d PARTS_D
+                let k = coopLoad<coop_mat16x16<f16, B>>(&keys[16u * j * KV_ROW + 4u * d], KV_ROW);
+                #repeat r PARTS_Q
+                s[r] = coopMultiplyAdd(q_part[r][d], k, s[r]);
+                #end
+                #end
+                #repeat r PARTS_Q
+                coopStoreT(s[r], &scores[own + 16u * r * S_ROW + 4u * j], S_ROW);
+                #end
+            }
+            #end
         }
         workgroupBarrier();
-        for (var j = 0u; j < 2u; j++) {
-            let w = coopLoadT<coop_mat16x16<f16, A>>(&weights[own_p + 4u * j], P_ROW);
-            for (var d = 0u; d < PARTS; d++) {
-                let v = coopLoadT<coop_mat16x16<f16, B>>(&values[16u * j * KV_ROW + 4u * d], KV_ROW);
-                sum[d] = coopMultiplyAdd(w, v, sum[d]);
-            }
+        #repeat j PARTS_K
+        {
+            var w: array<coop_mat16x16<f16, A>, PARTS_Q>;
+            #repeat r PARTS_Q
+            w[r] = coopLoadT<coop_mat16x16<f16, A>>(&weights[own + 16u * r * S_ROW + 4u * j], S_ROW);
+            #end
+            #repeat d PARTS_D
+            let at = place + 16u * j * KV_ROW + 4u * d;
+            let v = coopLoadT<coop_mat16x16<f16, B>>(&values[at], KV_ROW);
+            #repeat r PARTS_Q
+            sum[r][d] = coopMultiplyAdd(w[r], v, sum[r][d]);
+            #end
+            #end
         }
-        workgroupBarrier();
+        #end
     }
-    factors[t / 4u][t % 4u] = total;
+    #repeat r PARTS_Q
+    let both = total[r] + subgroupShuffleXor(total[r], 1u);
+    let i = i0 + 16u * r + query_row;
+    if RECORD && half == 0u && i < p.queries {
+        lse[(row * p.queries + i) * p.heads + head] = (top[r] + log2(both)) * 0.6931471805599453;
+    }
+    #repeat d PARTS_D
     workgroupBarrier();
-    let both = factors[(t ^ 1u) / 4u][(t ^ 1u) % 4u] + total;
-    if RECORD && half == 0u && i0 + query_row < p.queries {
-        lse[(row * p.queries + i0 + query_row) * p.heads + head] = (top + log2(both)) * 0.6931471805599453;
-    }
+    coopStoreT(sum[r][d], &scores[own], S_ROW);
     workgroupBarrier();
-    factors[group * 8u + query_row / 2u][query_row % 2u] = 1.0 / both;
-    for (var d = 0u; d < PARTS; d++) {
-        coopStoreT(sum[d], &scores[own_s], S_ROW);
-        workgroupBarrier();
-        for (var h = 0u; h < 2u; h++) {
-            let at = lane * 2u + h;
-            let r = at / 4u;
-            let quad = 4u * d + at % 4u;
-            if i0 + r < p.queries && quad < DIM4 {
-                let v = scores[own_s + r * S_ROW + at % 4u] * factors[group * 8u + r / 2u][r % 2u];
-                o[((row * p.queries + i0 + r) * p.heads + head) * DIM4 + quad] = store_out(v);
-            }
+    for (var h = 0u; h < 2u; h++) {
+        let quad = 4u * d + 2u * h + half;
+        if i < p.queries && quad < DIM4 {
+            let v = scores[own + query_row * S_ROW + 2u * h + half] / both;
+            o[((row * p.queries + i) * p.heads + head) * DIM4 + quad] = store_out(v);
         }
-        workgroupBarrier();
     }
+    #end
+    #end
 }

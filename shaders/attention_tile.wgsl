@@ -4,7 +4,7 @@
 // the head may be as deep as the VAE's 512 within 16 KiB. Sums: each invocation the quads lane,
 // lane + 16, ... of its query, values read straight from storage (256 B in a row).
 // o [row, token, head·d]; lse [row, token, head] = log Σ_j exp(q_i·k_j/√d), if RECORD.
-#import shared/attention
+#import shared/attention_quads
 
 @group(0) @binding(3) var<storage, read_write> o: array<out4>;
 @group(0) @binding(4) var<storage, read_write> lse: array<f32>;

@@ -7,23 +7,29 @@
 
 const TAPS = 9u;
 
-// Index of the first input quad that output position m meets at `tap`, or -1 outside the picture.
-fn x_base(m: u32, tap: u32) -> i32 {
+// Line and column at tap 0, and the first stored line of the row.
+fn x_place(m: u32) -> vec3<i32> {
     if m >= p.m {
-        return -1;
+        return vec3<i32>(-0x10000);
     }
     let row = m / p.positions;
     let at = m % p.positions;
+    let y0 = (at / p.out_width + p.first_out) * p.stride;
+    let x0 = at % p.out_width * p.stride;
+    // A map of odd size was halved rounding up.
+    let lines = select(p.in_height, (p.in_height + 1u) / 2u, UPSAMPLE);
+    return vec3<i32>(vec3<u32>(y0, x0, row * lines)) - vec3<i32>(vec3<u32>(p.pad, p.pad, p.first_in));
+}
+
+fn x_at(place: vec3<i32>, tap: u32) -> i32 {
     // Unsigned: a coordinate before the picture wraps to a huge one and fails the same test.
-    let iy = (at / p.out_width + p.first_out) * p.stride + tap / 3u - p.pad;
-    let ix = at % p.out_width * p.stride + tap % 3u - p.pad;
+    let iy = u32(place.x) + tap / 3u;
+    let ix = u32(place.y) + tap % 3u;
     if iy >= p.in_height || ix >= p.in_width {
         return -1;
     }
     if UPSAMPLE {
-        // A map of odd size was halved rounding up.
-        let line = row * ((p.in_height + 1u) / 2u) + iy / 2u - p.first_in;
-        return i32((line * ((p.in_width + 1u) / 2u) + ix / 2u) * p.c4);
+        return ((place.z + i32(iy / 2u)) * i32((p.in_width + 1u) / 2u) + i32(ix / 2u)) * i32(p.c4);
     }
-    return i32(((row * p.in_height + iy - p.first_in) * p.in_width + ix) * p.c4);
+    return ((place.z + i32(iy)) * i32(p.in_width) + i32(ix)) * i32(p.c4);
 }

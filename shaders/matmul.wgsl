@@ -6,7 +6,10 @@
 
 const TAPS = 1u;
 
-// Index of the first input quad of position m, or -1 past the end.
-fn x_base(m: u32, tap: u32) -> i32 {
-    return select(-1, i32(m * p.c4), m < p.m);
+fn x_place(m: u32) -> vec3<i32> {
+    return vec3<i32>(select(-1, i32(m * p.c4), m < p.m));
+}
+
+fn x_at(place: vec3<i32>, tap: u32) -> i32 {
+    return place.x;
 }

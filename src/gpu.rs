@@ -139,12 +139,13 @@ impl Gpu {
     }
 }
 
-/// What cooperative matrices of f16 take.
-const MATRICES: wgpu::Features =
-    wgpu::Features::SHADER_F16.union(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
+/// What kernels with cooperative matrices of f16 take.
+const MATRICES: wgpu::Features = wgpu::Features::SHADER_F16
+    .union(wgpu::Features::SUBGROUP)
+    .union(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
 
 /// Workgroup memory that their kernels take at most, bytes.
-const MATRICES_MEMORY: u32 = 40 << 10;
+const MATRICES_MEMORY: u32 = 48 << 10;
 
 /// Whether a device can be made that [`Target::Matrices`] fits.
 fn offers_matrices(adapter: &wgpu::Adapter) -> bool {

@@ -70,7 +70,7 @@ pub struct Variant {
 impl Variant {
     /// Whether it needs cooperative matrices.
     pub fn matrices(&self) -> bool {
-        self.core == Some(gemm::MATRICES) || self.shader == attention::MATRICES
+        self.core == Some(gemm::matrices::CORE) || self.shader == attention::matrices::SHADER
     }
 }
 

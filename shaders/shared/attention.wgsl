@@ -15,21 +15,5 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read_write> q: array<elem4>;
-@group(0) @binding(2) var<storage, read_write> kv: array<elem4>;
-
-fn query(row: u32, token: u32, head: u32, quad: u32) -> vec4<f32> {
-    let i = (row * p.queries + token) * p.q_stride + p.q_offset + head * DIM4 + quad;
-    if MERGED {
-        return load4(kv[i]);
-    }
-    return load4(q[i]);
-}
-
-fn key(row: u32, token: u32, head: u32, quad: u32) -> vec4<f32> {
-    return load4(kv[(row * p.keys + token) * p.kv_stride + p.k_offset + head * DIM4 + quad]);
-}
-
-fn value(row: u32, token: u32, head: u32, quad: u32) -> vec4<f32> {
-    return load4(kv[(row * p.keys + token) * p.kv_stride + p.v_offset + head * DIM4 + quad]);
-}
+@group(0) @binding(1) var<storage, read_write> q: array<wide>;
+@group(0) @binding(2) var<storage, read_write> kv: array<wide>;

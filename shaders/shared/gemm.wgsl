@@ -1,48 +1,15 @@
-// What the matrix product and the convolution share: operands and the epilogue.
+// What the matrix product and the convolution share: the operands of the sum.
 //
-//   y[m, n] = act( Σ_tap Σ_c x[position(m, tap), c] · w[tap, c, n] + bias[n] + vector[row(m), n] )
-//             + residual[m, n]
+//   sum[m, n] = Σ_tap Σ_c x[position(m, tap), c] · w[tap, c, n]
 //
-// m counts output positions over all rows, n output channels, c input channels; channels go in
-// quads. A linear layer has one tap, a 3×3 convolution nine (implicit GEMM: no im2col buffer).
+// c counts input channels. A linear layer has one tap, a 3×3 convolution nine (implicit GEMM: no
+// im2col buffer). Each shader says where x is read: x_place(m), all that does not depend on the
+// tap, then x_at(place, tap), the first quad there or -1 outside.
+#import shared/epilogue
 
-struct Params {
-    m: u32,          // output positions, all rows
-    n4: u32,         // output quads
-    c4: u32,         // input quads
-    positions: u32,  // output positions of one row
-    in_height: u32,  // as the kernel sees it: after the upsampling, if any
-    in_width: u32,
-    out_width: u32,
-    stride: u32,
-    pad: u32,
-    groups_y: u32,   // row tiles are spread over y and z
-    first_in: u32,   // where x and y are parts of a map: their first lines
-    first_out: u32,
-}
+@group(0) @binding(5) var<storage, read> w: array<wide>;
+@group(0) @binding(6) var<storage, read_write> x: array<wide>;
 
-@group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> w: array<elem4>;
-@group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> x: array<elem4>;
-@group(0) @binding(4) var<storage, read_write> vector: array<elem4>;
-@group(0) @binding(5) var<storage, read_write> residual: array<elem4>;
-@group(0) @binding(6) var<storage, read_write> y: array<out4>;
-
-fn finish(m: u32, n: u32, sum: vec4<f32>) {
-    if m >= p.m || n >= p.n4 {
-        return;
-    }
-    var v = sum;
-    if HAS_BIAS {
-        v += bias[n];
-    }
-    if HAS_VECTOR {
-        v += load4(vector[m / p.positions * p.n4 + n]);
-    }
-    v = activate(v);
-    if HAS_RESIDUAL {
-        v += load4(residual[m * p.n4 + n]);
-    }
-    y[m * p.n4 + n] = store_out(v);
+fn x_base(m: u32, tap: u32) -> i32 {
+    return x_at(x_place(m), tap);
 }

@@ -1,90 +1,161 @@
-// GEMM core for GPUs with cooperative matrices of 16×16×16, f16 in and f32 out: a tile of TILE×TILE
-// by four subgroups of 32, two by two, each a quarter in FRAGMENTS² accumulators. The depth goes in
-// steps of 32 channels through two tiles of f16 in workgroup memory, whose rows are eight values
-// longer than they need be: without, the lanes of a load meet in the same banks. Accumulators reach
-// the epilogue 16×16 at a time through a kilobyte a subgroup; little workgroup memory keeps more
-// workgroups on a core. What cooperative matrices load must start and step on 16 bytes; their strides count
-// vectors, the elements of the arrays.
+// GEMM core for GPUs with cooperative matrices of 16×16×16, f16 in and f32 out: a tile of TILE_M×TILE_N
+// by SUB_M×SUB_N subgroups of 32, each with PARTS_M×PARTS_N matrices of it in accumulators. The depth goes in steps
+// of STEP channels through two tiles of f16 in workgroup memory, whose rows are eight values longer
+// than they need be: without, the lanes of a load meet in the same banks. With PREFETCH the next
+// step is on its way while this one is multiplied. Accumulators reach the epilogue in strips
+// of sixteen positions through workgroup memory.
+// What cooperative matrices load must start and step on 16 bytes; their strides count vectors, the
+// elements of the arrays. FULL_C and FULL_N say that steps and tiles meet no end of x and w.
+// PARTIAL: the depth is divided among workgroups; each stores its sums as they are for gemm_merge,
+// [part][m, padded][n, padded].
+#import shared/wide_eight
 
-const FRAGMENTS = TILE / 32u;
-const X_ROW = 10u;              // vectors in a row of tile_x: 32 channels and 8 unused
-const W_ROW = TILE / 4u + 2u;
-const PER_ROW = TILE / 16u;     // rows of x that an invocation brings in
+@group(0) @binding(7) var<storage, read_write> parts: array<vec4<f32>>;
 
-var<workgroup> tile_x: array<vec4<f16>, TILE * X_ROW>;   // [position TILE][channel 32 + 8]
-var<workgroup> tile_w: array<vec4<f16>, 32u * W_ROW>;    // [channel 32][output TILE + 8]
-var<workgroup> fragment: array<vec4<f32>, 256>;          // [subgroup 4][16][16]
+const THREADS = 32u * SUB_M * SUB_N;
+const TILE_M = SUB_M * PARTS_M * 16u;
+const TILE_N = SUB_N * PARTS_N * 16u;
+const X_ROW = STEP / 4u + 2u;             // vectors in a row of tile_x, and of tile_w
+const W_ROW = TILE_N / 4u + 2u;
+const STEP8 = STEP / 8u;
+const LOADS_X = TILE_M * STEP8 / THREADS; // of an invocation in a step
+const STRIP = 64u * PARTS_N;              // vectors of sixteen rows of a subgroup's part
+const W_EIGHTS = STEP * TILE_N / 8u;
+const LOADS_W = (W_EIGHTS + THREADS - 1u) / THREADS;
 
-@compute @workgroup_size(128)
+var<workgroup> tile_x: array<vec4<f16>, TILE_M * X_ROW>;         // [position][channel STEP + 8]
+var<workgroup> tile_w: array<vec4<f16>, STEP * W_ROW>;           // [channel][output TILE_N + 8]
+var<workgroup> strips: array<vec4<f32>, SUB_M * SUB_N * STRIP>;  // [subgroup][16][16 · PARTS_N]
+
+// A step on its way to workgroup memory, and where the next one is read.
+struct Walk {
+    x: array<Eight, LOADS_X>,
+    w: array<Eight, LOADS_W>,
+    place: array<vec3<i32>, LOADS_X>,   // of this invocation's positions
+    base: array<i32, LOADS_X>,          // at this tap
+    tap: u32,
+    c0: u32,                            // first quad of the step
+}
+
+// Brings the next step into registers: of x, eight channels of every (THREADS / STEP8)th position.
+fn fetch(walk: ptr<function, Walk>, n0: u32, t: u32) {
+    let c0 = (*walk).c0;
+    let c = c0 + t % STEP8 * 2u;
+    for (var i = 0u; i < LOADS_X; i++) {
+        (*walk).x[i] = Eight();
+        if (*walk).base[i] >= 0 && (FULL_C || c < p.c4) {
+            (*walk).x[i] = x[(u32((*walk).base[i]) + c) / 2u];
+        }
+    }
+    for (var i = 0u; i < LOADS_W; i++) {
+        let at = t + i * THREADS;
+        let k = c0 * 4u + at / (TILE_N / 8u);
+        let n = n0 + at % (TILE_N / 8u) * 2u;
+        (*walk).w[i] = Eight();
+        if (W_EIGHTS % THREADS == 0u || at < W_EIGHTS) && (FULL_C || k < p.c4 * 4u) && (FULL_N || n < p.n4) {
+            (*walk).w[i] = w[(((*walk).tap * p.c4 * 4u + k) * p.n4 + n) / 2u];
+        }
+    }
+    (*walk).c0 = c0 + STEP / 4u;
+    if c0 + STEP / 4u >= p.c4 {
+        (*walk).c0 = 0u;
+        (*walk).tap += 1u;
+        for (var i = 0u; i < LOADS_X; i++) {
+            (*walk).base[i] = x_at((*walk).place[i], (*walk).tap);
+        }
+    }
+}
+
+// From registers to the tiles.
+fn put(walk: ptr<function, Walk>, t: u32) {
+    for (var i = 0u; i < LOADS_X; i++) {
+        let to = (t / STEP8 + i * (THREADS / STEP8)) * X_ROW + t % STEP8 * 2u;
+        tile_x[to] = (*walk).x[i].lo;
+        tile_x[to + 1u] = (*walk).x[i].hi;
+    }
+    for (var i = 0u; i < LOADS_W; i++) {
+        let at = t + i * THREADS;
+        if W_EIGHTS % THREADS == 0u || at < W_EIGHTS {
+            let to = at / (TILE_N / 8u) * W_ROW + at % (TILE_N / 8u) * 2u;
+            tile_w[to] = (*walk).w[i].lo;
+            tile_w[to + 1u] = (*walk).w[i].hi;
+        }
+    }
+}
+
+@compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) t: u32) {
-    let m0 = (wid.z * p.groups_y + wid.y) * TILE;
-    let n0 = wid.x * (TILE / 4u);
+    let part = wid.z % p.splits;
+    let m0 = (wid.z / p.splits * p.groups_y + wid.y) * TILE_M;
+    let n0 = wid.x * (TILE_N / 4u);
     let group = t / 32u;
     let lane = t % 32u;
-    // The quarter of this subgroup.
-    let qm = group / 2u * (TILE / 2u);
-    let qn = group % 2u * (TILE / 2u);
-    // What this invocation brings in of x: a quad of channels of every 16th position.
-    let load_m = t / 8u;
-    let load_c = t % 8u;
+    // The part of this subgroup.
+    let own_m = group / SUB_N * (TILE_M / SUB_M);
+    let own_n = group % SUB_N * (TILE_N / SUB_N);
 
-    var acc: array<array<coop_mat16x16<f32, C>, FRAGMENTS>, FRAGMENTS>;
-    for (var i = 0u; i < FRAGMENTS; i++) {
-        for (var j = 0u; j < FRAGMENTS; j++) {
-            acc[i][j] = coop_mat16x16<f32, C>();
-        }
+    let blocks = (p.c4 + STEP / 4u - 1u) / (STEP / 4u);
+    let first = part * p.steps;
+    let end = min(first + p.steps, TAPS * blocks);
+    var walk: Walk;
+    walk.tap = first / blocks;
+    walk.c0 = first % blocks * (STEP / 4u);
+    for (var i = 0u; i < LOADS_X; i++) {
+        walk.place[i] = x_place(m0 + t / STEP8 + i * (THREADS / STEP8));
+        walk.base[i] = x_at(walk.place[i], walk.tap);
     }
-    for (var tap = 0u; tap < TAPS; tap++) {
-        var base: array<i32, PER_ROW>;
-        for (var i = 0u; i < PER_ROW; i++) {
-            base[i] = x_base(m0 + load_m + 16u * i, tap);
-        }
-        for (var c0 = 0u; c0 < p.c4; c0 += 8u) {
-            let c = c0 + load_c;
-            for (var i = 0u; i < PER_ROW; i++) {
-                var v = vec4<f16>();
-                if base[i] >= 0 && c < p.c4 {
-                    v = x[u32(base[i]) + c];
-                }
-                tile_x[(load_m + 16u * i) * X_ROW + load_c] = v;
-            }
-            for (var at = t; at < 8u * TILE; at += 128u) {
-                let k = at / (TILE / 4u);
-                let n = at % (TILE / 4u);
-                var v = vec4<f16>();
-                if c0 * 4u + k < p.c4 * 4u && n0 + n < p.n4 {
-                    v = w[((tap * p.c4 + c0) * 4u + k) * p.n4 + n0 + n];
-                }
-                tile_w[k * W_ROW + n] = v;
-            }
-            workgroupBarrier();
-            for (var k = 0u; k < 2u; k++) {
-                var a: array<coop_mat16x16<f16, A>, FRAGMENTS>;
-                for (var i = 0u; i < FRAGMENTS; i++) {
-                    let first = (qm + 16u * i) * X_ROW + 4u * k;
-                    a[i] = coopLoadT<coop_mat16x16<f16, A>>(&tile_x[first], X_ROW);
-                }
-                for (var j = 0u; j < FRAGMENTS; j++) {
-                    let first = 16u * k * W_ROW + (qn + 16u * j) / 4u;
-                    let b = coopLoadT<coop_mat16x16<f16, B>>(&tile_w[first], W_ROW);
-                    for (var i = 0u; i < FRAGMENTS; i++) {
-                        acc[i][j] = coopMultiplyAdd(a[i], b, acc[i][j]);
-                    }
-                }
-            }
-            workgroupBarrier();
-        }
+    var acc: array<array<coop_mat16x16<f32, C>, PARTS_N>, PARTS_M>;
+    #repeat i PARTS_M
+    #repeat j PARTS_N
+    acc[i][j] = coop_mat16x16<f32, C>();
+    #end
+    #end
+    if PREFETCH {
+        fetch(&walk, n0, t);
     }
-    for (var i = 0u; i < FRAGMENTS; i++) {
-        for (var j = 0u; j < FRAGMENTS; j++) {
-            coopStoreT(acc[i][j], &fragment[group * 64u], 4u);
-            workgroupBarrier();
-            for (var h = 0u; h < 2u; h++) {
-                let at = lane * 2u + h;
-                let m = m0 + qm + 16u * i + at / 4u;
-                finish(m, n0 + (qn + 16u * j) / 4u + at % 4u, fragment[group * 64u + at]);
-            }
-            workgroupBarrier();
+    for (var step = first; step < end; step++) {
+        if !PREFETCH {
+            fetch(&walk, n0, t);
         }
+        put(&walk, t);
+        workgroupBarrier();
+        if PREFETCH && step + 1u < end {
+            fetch(&walk, n0, t);
+        }
+        for (var k = 0u; k < STEP / 16u; k++) {
+            var a: array<coop_mat16x16<f16, A>, PARTS_M>;
+            #repeat i PARTS_M
+            let at = (own_m + 16u * i) * X_ROW + 4u * k;
+            a[i] = coopLoadT<coop_mat16x16<f16, A>>(&tile_x[at], X_ROW);
+            #end
+            #repeat j PARTS_N
+            let at = 16u * k * W_ROW + (own_n + 16u * j) / 4u;
+            let b = coopLoadT<coop_mat16x16<f16, B>>(&tile_w[at], W_ROW);
+            #repeat i PARTS_M
+            acc[i][j] = coopMultiplyAdd(a[i], b, acc[i][j]);
+            #end
+            #end
+        }
+        workgroupBarrier();
     }
+    #repeat i PARTS_M
+    #repeat j PARTS_N
+    if PARTIAL {
+        let stride = p.part_n4;
+        let at = (part * p.part_m + m0 + own_m + 16u * i) * stride + n0 + (own_n + 16u * j) / 4u;
+        coopStoreT(acc[i][j], &parts[at], stride);
+    } else {
+        let at = group * STRIP + 4u * j;
+        coopStoreT(acc[i][j], &strips[at], 4u * PARTS_N);
+    }
+    #end
+    if !PARTIAL {
+        workgroupBarrier();
+        for (var at = lane; at < STRIP; at += 32u) {
+            let m = m0 + own_m + 16u * i + at / (4u * PARTS_N);
+            finish(m, n0 + own_n / 4u + at % (4u * PARTS_N), strips[group * STRIP + at]);
+        }
+        workgroupBarrier();
+    }
+    #end
 }

@@ -74,12 +74,8 @@ impl Engine {
                 ty: wgpu::QueryType::Timestamp,
                 count,
             });
-            let ticks = super::buffer(
-                &self.gpu,
-                "times",
-                u64::from(count) * 8,
-                U::QUERY_RESOLVE | U::COPY_SRC,
-            );
+            let ticks =
+                super::buffer(&self.gpu, "times", u64::from(count) * 8, U::QUERY_RESOLVE | U::COPY_SRC);
             let mut encoder = device.create_command_encoder(&Default::default());
             encode(&mut encoder, &queries);
             encoder.resolve_query_set(&queries, 0..count, &ticks, 0);

@@ -1,5 +1,7 @@
 //! Streaming attention: `attention_tile.wgsl` for GPUs, `attention_lanes.wgsl` for CPU drivers.
 
+pub mod matrices;
+
 use super::{Call, Const, Operand, Precision, Target, Variant, params, spread};
 use crate::graph::{Heads, Shape};
 
@@ -135,52 +137,50 @@ fn most_keys_of_tiles(heads: Heads) -> u64 {
     16 * (MOST_ITERATIONS / (9 * steps + 17 * own + 33))
 }
 
-/// The shader that computes with cooperative matrices.
-pub const MATRICES: &str = "attention_matrices";
-
-/// Whether cooperative matrices help: they read f16, know no causal mask, and hold a head's depth in
-/// registers.
-fn matrices_pay(a: &Attention<'_>) -> bool {
-    a.precision == Precision::F16 && !a.causal && a.heads.dim <= 160 && a.q.positions() >= 16
-}
-
-/// Subgroups of a workgroup, by what is left of its memory beside keys and values.
-fn subgroups(dim: usize) -> u32 {
-    match dim.next_multiple_of(16) {
-        ..=64 => 8,
-        65..=96 => 4,
-        _ => 2,
-    }
-}
-
 /// The dispatch of `a` on `target`; `lse` is [`Operand::Unused`] when nothing is recorded.
 pub fn call(a: &Attention<'_>, target: Target, q: Operand, kv: Operand, y: Operand, lse: Operand) -> Call {
-    let mut consts = a.layout();
-    consts.push(Const::Bool("CAUSAL", a.causal));
-    consts.push(Const::Bool("RECORD", lse != Operand::Unused));
     let lanes = Lanes::new(a.heads, a.precision);
-    let (shader, block) = match target {
+    let operands = [q, kv, y, lse];
+    match target {
         Target::Cpu if a.kv.positions() as u64 <= lanes.most_keys(a.heads) => {
-            consts.extend([
+            let consts = [
                 Const::U32("QUERIES", lanes.queries),
                 Const::U32("LANES", LANES),
                 Const::U32("BLOCK", lanes.block),
-            ]);
-            ("attention_lanes", lanes.queries * LANES)
+            ];
+            dispatch(a, "attention_lanes", &consts, lanes.queries * LANES, operands)
         }
-        Target::Matrices if matrices_pay(a) => {
-            let subgroups = subgroups(a.heads.dim);
-            consts.push(Const::U32("SUBGROUPS", subgroups));
-            (MATRICES, 16 * subgroups)
-        }
-        Target::Gpu | Target::Matrices | Target::Cpu => ("attention_tile", 16),
-    };
+        Target::Matrices if matrices::pay(a) => with_matrices(a, matrices::choose(a), operands),
+        Target::Gpu | Target::Matrices | Target::Cpu => dispatch(a, "attention_tile", &[], 16, operands),
+    }
+}
+
+/// The dispatch of `a` with cooperative matrices; operands as [`call`] takes them.
+pub fn with_matrices(a: &Attention<'_>, tile: matrices::Tile, operands: [Operand; 4]) -> Call {
+    dispatch(a, matrices::SHADER, &tile.consts(a), tile.queries(), operands)
+}
+
+/// One dispatch of a shader whose workgroups take `queries` of a head.
+fn dispatch(
+    a: &Attention<'_>,
+    shader: &'static str,
+    own: &[Const],
+    queries: u32,
+    [q, kv, y, lse]: [Operand; 4],
+) -> Call {
+    let shared = [Const::Bool("CAUSAL", a.causal), Const::Bool("RECORD", lse != Operand::Unused)];
     let params = a.params();
     Call {
-        variant: Variant { shader, consts, core: None, precision: a.precision, out_f32: a.out_f32 },
+        variant: Variant {
+            shader,
+            consts: [a.layout().as_slice(), &shared, own].concat(),
+            core: None,
+            precision: a.precision,
+            out_f32: a.out_f32,
+        },
         params: bytemuck::bytes_of(&params).to_vec(),
         operands: vec![if a.merged { Operand::Unused } else { q }, kv, y, lse],
-        groups: [params.queries.div_ceil(block), params.heads, a.rows as u32],
+        groups: [params.queries.div_ceil(queries), params.heads, a.rows as u32],
         path: a.path.to_owned(),
         flops: 2 * a.score_flops(),
     }

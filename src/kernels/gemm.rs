@@ -1,14 +1,17 @@
-//! Linear layers and 3×3 convolutions: `matmul.wgsl` and `conv2d.wgsl` over one of two cores.
+//! Linear layers and 3×3 convolutions: `matmul.wgsl` and `conv2d.wgsl` over one of three cores.
+
+pub mod matrices;
 
 use std::ops::Range;
 
 use super::{
-    Call, Const, Operand, Precision, Target, Variant, activation_code, activation_reference, params, spread,
+    Call, Const, Operand, Precision, Stretch, Target, Variant, activation_code, activation_reference, params,
+    spread,
 };
 use crate::graph::{Activation, Shape};
 
 params! {
-    /// Parameters as `shaders/shared/gemm.wgsl` reads them.
+    /// Parameters as `shaders/shared/epilogue.wgsl` reads them.
     pub struct Params {
         m: u32,
         n4: u32,
@@ -22,6 +25,10 @@ params! {
         groups_y: u32,
         first_in: u32,
         first_out: u32,
+        splits: u32,
+        steps: u32,
+        part_m: u32,
+        part_n4: u32,
     }
 }
 
@@ -110,58 +117,72 @@ impl LaneTile {
     }
 }
 
-/// The core that multiplies with cooperative matrices.
-pub const MATRICES: &str = "gemm_matrices";
-
-/// Whether cooperative matrices help: they read f16 and fill tiles of 64.
-fn matrices_pay(g: &Gemm<'_>) -> bool {
-    g.precision == Precision::F16 && g.output.positions() >= 16 && g.output.channels >= 16
-}
-
-/// Side of a tile: the large one where a row alone has tiles enough to keep a device busy.
-fn matrix_tile(g: &Gemm<'_>) -> u32 {
-    let tiles = g.output.positions().div_ceil(128) * g.output.channels.div_ceil(128);
-    if tiles >= 64 { 128 } else { 64 }
-}
-
-/// The dispatch of `g` on `target`. The variant depends on the shape of a row, never on the
-/// number of rows, so that a row's result does not depend on its company.
-pub fn call(g: &Gemm<'_>, target: Target) -> Call {
-    let n4 = g.output.quads() as u32;
-    let m = (g.rows * g.output.positions()) as u32;
-    let used = |o: Operand| o != Operand::Unused;
-    let mut consts = vec![
-        Const::Bool("HAS_BIAS", used(g.epilogue.bias)),
-        Const::Bool("HAS_VECTOR", used(g.epilogue.vector)),
-        Const::Bool("HAS_RESIDUAL", used(g.epilogue.residual)),
-        Const::U32("ACTIVATION", activation_code(g.epilogue.activation)),
-    ];
-    if let Some(w) = g.window {
-        consts.push(Const::Bool("UPSAMPLE", w.upsample));
-    }
-    let (core, tile_m, tile_n4) = match target {
-        Target::Matrices if matrices_pay(g) => {
-            let tile = matrix_tile(g);
-            consts.push(Const::U32("TILE", tile));
-            (MATRICES, tile, tile / 4)
-        }
-        Target::Gpu | Target::Matrices => ("gemm_tile", 64, 16),
+/// The dispatches of `g` on `target`, in order; `room` gives memory for what stands between them, at most
+/// `most` bytes a row. The
+/// variant depends on the shape of a row, never on the number of rows, so that a row's result does
+/// not depend on its company.
+pub fn calls(g: &Gemm<'_>, target: Target, most: u64, room: impl FnOnce(u64) -> Stretch) -> Vec<Call> {
+    match target {
+        Target::Matrices if matrices::pay(g) => matrices::calls(g, matrices::choose(g, most), room),
+        Target::Gpu | Target::Matrices => vec![call(g, "gemm_tile", &[], [64, 16])],
         Target::Cpu => {
-            let tile = LaneTile::new(g.output.positions() as u32, n4);
-            consts.extend([
+            let tile = LaneTile::new(g.output.positions() as u32, g.output.quads() as u32);
+            let consts = [
                 Const::U32("ROWS", tile.rows),
                 Const::U32("QUADS", tile.quads),
                 Const::U32("LANES_N", tile.lanes_n),
                 Const::U32("LANES_M", tile.lanes_m),
-            ]);
-            ("gemm_lanes", tile.rows * tile.lanes_m, tile.quads * tile.lanes_n)
+            ];
+            vec![call(g, "gemm_lanes", &consts, [tile.rows * tile.lanes_m, tile.quads * tile.lanes_n])]
         }
-    };
-    let [groups_y, groups_z] = spread(m.div_ceil(tile_m));
+    }
+}
+
+/// One dispatch of a core whose workgroups compute `tile` positions and quads.
+fn call(g: &Gemm<'_>, core: &'static str, consts: &[Const], tile: [u32; 2]) -> Call {
+    let e = &g.epilogue;
+    let params = params(g, tile[0]);
+    Call {
+        variant: Variant {
+            shader: shader(g),
+            consts: [&epilogue_consts(e), window_consts(g).as_slice(), consts].concat(),
+            core: Some(core),
+            precision: g.precision,
+            out_f32: g.out_f32,
+        },
+        params: bytemuck::bytes_of(&params).to_vec(),
+        operands: vec![e.bias, e.vector, e.residual, g.y, g.w, g.x],
+        groups: grid(&params, tile),
+        path: g.path.to_owned(),
+        flops: flops(g),
+    }
+}
+
+fn shader(g: &Gemm<'_>) -> &'static str {
+    if g.window.is_some() { "conv2d" } else { "matmul" }
+}
+
+fn epilogue_consts(e: &Epilogue) -> [Const; 4] {
+    let used = |o: Operand| o != Operand::Unused;
+    [
+        Const::Bool("HAS_BIAS", used(e.bias)),
+        Const::Bool("HAS_VECTOR", used(e.vector)),
+        Const::Bool("HAS_RESIDUAL", used(e.residual)),
+        Const::U32("ACTIVATION", activation_code(e.activation)),
+    ]
+}
+
+fn window_consts(g: &Gemm<'_>) -> Vec<Const> {
+    g.window.map(|w| Const::Bool("UPSAMPLE", w.upsample)).into_iter().collect()
+}
+
+/// Parameters for tiles of `tile_m` positions and an undivided depth.
+fn params(g: &Gemm<'_>, tile_m: u32) -> Params {
+    let m = (g.rows * g.output.positions()) as u32;
     let window = g.window.unwrap_or(Window { stride: 1, pad: 0, upsample: false });
-    let params = Params {
+    Params {
         m,
-        n4,
+        n4: g.output.quads() as u32,
         c4: g.input.quads() as u32,
         positions: g.output.positions() as u32,
         in_height: g.input.height as u32,
@@ -169,26 +190,29 @@ pub fn call(g: &Gemm<'_>, target: Target) -> Call {
         out_width: g.output.width as u32,
         stride: window.stride as u32,
         pad: window.pad as u32,
-        groups_y,
+        groups_y: spread(m.div_ceil(tile_m))[0],
         first_in: g.first_lines[0] as u32,
         first_out: g.first_lines[1] as u32,
-    };
-    let taps = if g.window.is_some() { 9 } else { 1 };
-    let e = &g.epilogue;
-    Call {
-        variant: Variant {
-            shader: if g.window.is_some() { "conv2d" } else { "matmul" },
-            consts,
-            core: Some(core),
-            precision: g.precision,
-            out_f32: g.out_f32,
-        },
-        params: bytemuck::bytes_of(&params).to_vec(),
-        operands: vec![g.w, e.bias, g.x, e.vector, e.residual, g.y],
-        groups: [n4.div_ceil(tile_n4), groups_y, groups_z],
-        path: g.path.to_owned(),
-        flops: 2 * m as u64 * taps * g.input.channels as u64 * g.output.channels as u64,
+        splits: 1,
+        steps: u32::MAX,
+        part_m: 0,
+        part_n4: 0,
     }
+}
+
+fn grid(p: &Params, tile: [u32; 2]) -> [u32; 3] {
+    let [y, z] = spread(p.m.div_ceil(tile[0]));
+    [p.n4.div_ceil(tile[1]), y, z * p.splits]
+}
+
+/// Products of a result.
+fn taps(g: &Gemm<'_>) -> u32 {
+    if g.window.is_some() { 9 } else { 1 }
+}
+
+fn flops(g: &Gemm<'_>) -> u64 {
+    let m = (g.rows * g.output.positions()) as u64;
+    2 * m * u64::from(taps(g)) * g.input.channels as u64 * g.output.channels as u64
 }
 
 /// The same in f64 for one row: `x` `[position, in]` as stored (half as large with upsampling), `w` `[tap][in][out]`, `vector` `[out]`,

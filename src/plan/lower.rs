@@ -37,6 +37,7 @@ pub fn lower(graph: &Graph, nodes: &[Fused], options: &Options) -> Result<Lowere
         rows: options.rows,
         precision: options.precision,
         target: options.device.target,
+        most: options.device.max_binding,
         parts,
         calls: Vec::new(),
     };
@@ -51,6 +52,8 @@ struct Lowering<'a> {
     rows: usize,
     precision: Precision,
     target: Target,
+    /// Bytes of the largest binding.
+    most: u64,
     parts: Parts<'a>,
     calls: Vec<Call>,
 }
@@ -66,8 +69,7 @@ impl Lowering<'_> {
                 let (weight, bias) = (Operand::Weight(weight), Operand::Weight(bias));
                 for lines in self.parts.windows(n, &window)? {
                     let from = self.reach(n, &window, &lines)?;
-                    let call = self.gemm(n, Some((window, from)), &lines, weight, bias)?;
-                    self.calls.push(call);
+                    self.gemm(n, Some((window, from)), &lines, weight, bias)?;
                 }
             }
             Op::Upsample2x => {
@@ -92,6 +94,12 @@ impl Lowering<'_> {
                 };
                 self.group_norm(n, &norm)?;
             }
+            Op::Linear { weight, bias } => {
+                let bias = bias.map_or(Operand::Unused, Operand::Weight);
+                for lines in self.parts.of(n) {
+                    self.gemm(n, None, &lines, Operand::Weight(weight), bias)?;
+                }
+            }
             Op::Attention { heads, causal } => self.attention(n, heads, causal)?,
             Op::AttentionColumns { heads } => self.attention_columns(n, heads)?,
             _ => {
@@ -111,10 +119,6 @@ impl Lowering<'_> {
         let each = self.each(n, lines);
         let other = || self.parts.read(n.inputs[1], lines);
         Ok(match n.op {
-            Op::Linear { weight, bias } => {
-                let bias = bias.map_or(Operand::Unused, Operand::Weight);
-                self.gemm(n, None, lines, Operand::Weight(weight), bias)?
-            }
             Op::LayerNorm { gamma, beta, eps } => {
                 let norm = LayerNorm {
                     path: &n.path,
@@ -140,13 +144,13 @@ impl Lowering<'_> {
     /// The product of `n` for `lines` of its result; a window comes with the lines that it reads
     /// and the first of them.
     fn gemm(
-        &self,
+        &mut self,
         n: &Fused,
         window: Option<(Window, (Operand, usize))>,
         lines: &Range<usize>,
         w: Operand,
         bias: Operand,
-    ) -> Result<Call> {
+    ) -> Result<()> {
         let read = |t: Option<Tensor>| t.map_or(Ok(Operand::Unused), |t| self.parts.read(t, lines));
         let (x, first, input) = match window {
             Some((_, (x, first))) => (x, first, self.graph.shape(n.upsample.unwrap_or(n.inputs[0]))),
@@ -171,7 +175,9 @@ impl Lowering<'_> {
             precision: self.precision,
             out_f32: self.out_f32(n),
         };
-        Ok(gemm::call(&g, self.target))
+        let room = |bytes| self.parts.temporary(format!("{}.parts", n.path), bytes);
+        self.calls.extend(gemm::calls(&g, self.target, self.most, room));
+        Ok(())
     }
 
     fn group_norm(&mut self, n: &Fused, norm: &GroupNorm<'_>) -> Result<()> {

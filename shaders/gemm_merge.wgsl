@@ -1,0 +1,21 @@
+// The whole of a product whose depth was summed in parts: parts [part][m, padded][n, padded], f32,
+// added in order, then the epilogue. One invocation a quad.
+#import shared/activation
+#import shared/epilogue
+
+@group(0) @binding(5) var<storage, read_write> parts: array<vec4<f32>>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+    let i = (wid.y * p.groups_y + wid.x) * 64u + t;
+    let m = i / p.n4;
+    let n = i % p.n4;
+    if m >= p.m {
+        return;
+    }
+    var sum = vec4<f32>(0.0);
+    for (var part = 0u; part < p.splits; part++) {
+        sum += parts[(part * p.part_m + m) * p.part_n4 + n];
+    }
+    finish(m, n, sum);
+}

@@ -1,0 +1,18 @@
+// Queries, keys and values of the attention kernels by quads of a head.
+#import shared/attention
+
+fn query(row: u32, token: u32, head: u32, quad: u32) -> vec4<f32> {
+    let i = (row * p.queries + token) * p.q_stride + p.q_offset + head * DIM4 + quad;
+    if MERGED {
+        return load4(kv[i]);
+    }
+    return load4(q[i]);
+}
+
+fn key(row: u32, token: u32, head: u32, quad: u32) -> vec4<f32> {
+    return load4(kv[(row * p.keys + token) * p.kv_stride + p.k_offset + head * DIM4 + quad]);
+}
+
+fn value(row: u32, token: u32, head: u32, quad: u32) -> vec4<f32> {
+    return load4(kv[(row * p.keys + token) * p.kv_stride + p.v_offset + head * DIM4 + quad]);
+}
