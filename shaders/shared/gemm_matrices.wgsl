@@ -18,10 +18,8 @@ const TILE_N = SUB_N * PARTS_N * 16u;
 const X_ROW = STEP / 4u + 2u;             // vectors in a row of tile_x, and of tile_w
 const W_ROW = TILE_N / 4u + 2u;
 const STEP8 = STEP / 8u;
-const LOADS_X = TILE_M * STEP8 / THREADS; // of an invocation in a step
 const STRIP = 64u * PARTS_N;              // vectors of sixteen rows of a subgroup's part
 const W_EIGHTS = STEP * TILE_N / 8u;
-const LOADS_W = (W_EIGHTS + THREADS - 1u) / THREADS;
 
 var<workgroup> tile_x: array<vec4<f16>, TILE_M * X_ROW>;         // [position][channel STEP + 8]
 var<workgroup> tile_w: array<vec4<f16>, STEP * W_ROW>;           // [channel][output TILE_N + 8]
@@ -29,7 +27,7 @@ var<workgroup> strips: array<vec4<f32>, SUB_M * SUB_N * STRIP>;  // [subgroup][1
 
 // A step on its way to workgroup memory, and where the next one is read.
 struct Walk {
-    x: array<Eight, LOADS_X>,
+    x: array<Eight, LOADS_X>,           // LOADS of an invocation in a step
     w: array<Eight, LOADS_W>,
     place: array<vec3<i32>, LOADS_X>,   // of this invocation's positions
     base: array<i32, LOADS_X>,          // at this tap
@@ -41,13 +39,13 @@ struct Walk {
 fn fetch(walk: ptr<function, Walk>, n0: u32, t: u32) {
     let c0 = (*walk).c0;
     let c = c0 + t % STEP8 * 2u;
-    for (var i = 0u; i < LOADS_X; i++) {
+    #repeat i LOADS_X
         (*walk).x[i] = Eight();
         if (*walk).base[i] >= 0 && (FULL_C || c < p.c4) {
             (*walk).x[i] = x[(u32((*walk).base[i]) + c) / 2u];
         }
-    }
-    for (var i = 0u; i < LOADS_W; i++) {
+    #end
+    #repeat i LOADS_W
         let at = t + i * THREADS;
         let k = c0 * 4u + at / (TILE_N / 8u);
         let n = n0 + at % (TILE_N / 8u) * 2u;
@@ -55,32 +53,32 @@ fn fetch(walk: ptr<function, Walk>, n0: u32, t: u32) {
         if (W_EIGHTS % THREADS == 0u || at < W_EIGHTS) && (FULL_C || k < p.c4 * 4u) && (FULL_N || n < p.n4) {
             (*walk).w[i] = w[(((*walk).tap * p.c4 * 4u + k) * p.n4 + n) / 2u];
         }
-    }
+    #end
     (*walk).c0 = c0 + STEP / 4u;
     if c0 + STEP / 4u >= p.c4 {
         (*walk).c0 = 0u;
         (*walk).tap += 1u;
-        for (var i = 0u; i < LOADS_X; i++) {
+        #repeat i LOADS_X
             (*walk).base[i] = x_at((*walk).place[i], (*walk).tap);
-        }
+        #end
     }
 }
 
 // From registers to the tiles.
 fn put(walk: ptr<function, Walk>, t: u32) {
-    for (var i = 0u; i < LOADS_X; i++) {
+    #repeat i LOADS_X
         let to = (t / STEP8 + i * (THREADS / STEP8)) * X_ROW + t % STEP8 * 2u;
         tile_x[to] = (*walk).x[i].lo;
         tile_x[to + 1u] = (*walk).x[i].hi;
-    }
-    for (var i = 0u; i < LOADS_W; i++) {
+    #end
+    #repeat i LOADS_W
         let at = t + i * THREADS;
         if W_EIGHTS % THREADS == 0u || at < W_EIGHTS {
             let to = at / (TILE_N / 8u) * W_ROW + at % (TILE_N / 8u) * 2u;
             tile_w[to] = (*walk).w[i].lo;
             tile_w[to + 1u] = (*walk).w[i].hi;
         }
-    }
+    #end
 }
 
 @compute @workgroup_size(THREADS)
@@ -100,10 +98,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     var walk: Walk;
     walk.tap = first / blocks;
     walk.c0 = first % blocks * (STEP / 4u);
-    for (var i = 0u; i < LOADS_X; i++) {
+    #repeat i LOADS_X
         walk.place[i] = x_place(m0 + t / STEP8 + i * (THREADS / STEP8));
         walk.base[i] = x_at(walk.place[i], walk.tap);
-    }
+    #end
     var acc: array<array<coop_mat16x16<f32, C>, PARTS_N>, PARTS_M>;
     #repeat i PARTS_M
     #repeat j PARTS_N

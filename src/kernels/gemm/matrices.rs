@@ -23,35 +23,46 @@ pub struct Tile {
     pub splits: u32,
 }
 
-/// Whether cooperative matrices help: they read f16, eight channels at a time, and fill tiles.
+/// Whether cooperative matrices help: they read f16, eight channels at a time.
 pub(super) fn pay(g: &Gemm<'_>) -> bool {
-    g.precision == Precision::F16
-        && g.output.positions() >= 16
-        && g.input.channels.is_multiple_of(8)
-        && g.output.channels.is_multiple_of(8)
+    g.precision == Precision::F16 && g.input.channels.is_multiple_of(8) && g.output.channels.is_multiple_of(8)
 }
 
-/// The tile for the shape of a row: large where a row alone has tiles enough to keep a device busy,
-/// else small, with the depth divided until there are about [`BUSY`] workgroups. Measured on an H100,
-/// 2 rows, TFLOP/s by splits 1, 2, 4, 8: 3×3 convolution of 1280 channels at 16×16 64, 94, 93, -; at
-/// 8×8 25, 48, 66, 73; 640 channels at 32×32 72, 99, -, -; linear 512×1280×5120 48, 86, 76, -. The
-/// partial sums of a row take at most `most` bytes.
+/// The tile for the shape of a row. Measured on an H100, 328 variants on 42 shapes, one row and two;
+/// µs of one row and two together, the best, then others:
+///
+/// | product | 128×160×32 | 64×160×32 | others |
+/// |---|---|---|---|
+/// | 4096×2560×320 | 172, without prefetch 210 | | 128×128 193 |
+/// | 1024×640×2560 | 125, K in 2 | 111, K in 2 | |
+/// | 256×1280×1280 | 55, K in 4 | 45, K in 2; 48, K in 4 | |
+/// | 256×1280×5120 | 128, K in 8 | 114, K in 4; 118, K in 2 | |
+/// | 3×3 of 320 at 64×64 | 203, K in 2; 204 | | 64×320 218 |
+/// | 3×3 of 640 at 32×32 | 208, K in 4; 228, K in 2 | | |
+/// | 3×3 of 1280 at 16×16 | 229, K in 8; with prefetch 258 | | 64×320 240 |
+/// | 3×3 of 512 at 128×128 | | | 128×128 562, 128×64 571 |
+///
+/// Steps of 64 never won. The partial sums of a row take at most `most` bytes.
 pub fn choose(g: &Gemm<'_>, most: u64) -> Tile {
-    let (positions, channels) = (g.output.positions(), g.output.channels);
-    let tile =
-        |side: u32, splits| Tile { size: [side; 2], step: 32, subgroups: [2, 2], prefetch: false, splits };
-    if positions.div_ceil(128) * channels.div_ceil(128) >= 64 {
-        return tile(128, 1);
-    }
-    let tiles = (positions.div_ceil(64) * channels.div_ceil(64)) as u32;
+    let (positions, channels) = (g.output.positions() as u32, g.output.channels as u32);
     let steps = taps(g) * (g.input.channels as u32).div_ceil(32);
-    // A part of fewer than ten steps costs more to add than it saves.
-    let bound = u32::try_from(most / (u64::from(tiles) * 64 * 64 * 4)).unwrap_or(u32::MAX);
-    tile(64, (BUSY / tiles).min(steps / 10).min(bound).clamp(1, 16))
+    if channels <= 32 {
+        return Tile { size: [128, 32], step: 64, subgroups: [4, 1], prefetch: false, splits: 1 };
+    }
+    let width = if channels.is_multiple_of(160) { 160 } else { 128.min(channels.next_multiple_of(64)) };
+    let tiles = |height: u32| positions.div_ceil(height) * channels.div_ceil(width);
+    let linear = g.window.is_none();
+    let height = if linear && (positions <= 64 || tiles(128) < 48) { 64 } else { 128 };
+    // Parts of the depth so short cost more to add than they save.
+    let shortest = if linear { 16 } else { 9 };
+    let of_row = u64::from(tiles(height) * height * width) * 4;
+    let bound = u32::try_from(most / of_row).unwrap_or(u32::MAX);
+    let splits = (BUSY / tiles(height)).min(steps / shortest).min(bound).clamp(1, 16);
+    Tile { size: [height, width], step: 32, subgroups: [2, 2], prefetch: linear, splits }
 }
 
 /// Workgroups of a row beyond which dividing the depth gains nothing.
-const BUSY: u32 = 330;
+const BUSY: u32 = 128;
 
 /// The dispatches of `g` with `tile`; `room` gives memory for partial sums.
 pub fn calls(g: &Gemm<'_>, tile: Tile, room: impl FnOnce(u64) -> Stretch) -> Vec<Call> {
@@ -77,10 +88,13 @@ pub fn calls(g: &Gemm<'_>, tile: Tile, room: impl FnOnce(u64) -> Stretch) -> Vec
         Some(_) => (&none, Operand::Unused),
         None => (&g.epilogue, g.y),
     };
+    let threads = 32 * tile.subgroups[0] * tile.subgroups[1];
     let own = [
         Const::U32("PARTS_M", tile_m / tile.subgroups[0] / 16),
         Const::U32("PARTS_N", tile_n / tile.subgroups[1] / 16),
         Const::U32("STEP", tile.step),
+        Const::U32("LOADS_X", tile_m * tile.step / 8 / threads),
+        Const::U32("LOADS_W", (tile.step * tile_n / 8).div_ceil(threads)),
         Const::U32("SUB_M", tile.subgroups[0]),
         Const::U32("SUB_N", tile.subgroups[1]),
         Const::Bool("PREFETCH", tile.prefetch),
