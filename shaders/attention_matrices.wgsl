@@ -70,7 +70,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             var k = vec4<f16>();
             var v = vec4<f16>();
             if j0 + j < p.keys && quad < DIM4 {
-                let from_key = (row * p.keys + j0 + j) * p.kv_stride + head * DIM4 + quad;
+                let from_key = row * p.kv_row + (j0 + j) * p.kv_stride + head * DIM4 + quad;
                 k = kv[from_key + p.k_offset];
                 v = kv[from_key + p.v_offset];
             }

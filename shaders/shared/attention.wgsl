@@ -8,6 +8,7 @@ struct Params {
     heads: u32,
     q_stride: u32,  // quads of a token
     kv_stride: u32,
+    kv_row: u32,    // quads from a row to the next: keys and values may be slices of more
     q_offset: u32,  // first quad of head 0
     k_offset: u32,
     v_offset: u32,
@@ -27,9 +28,9 @@ fn query(row: u32, token: u32, head: u32, quad: u32) -> vec4<f32> {
 }
 
 fn key(row: u32, token: u32, head: u32, quad: u32) -> vec4<f32> {
-    return load4(kv[(row * p.keys + token) * p.kv_stride + p.k_offset + head * DIM4 + quad]);
+    return load4(kv[row * p.kv_row + token * p.kv_stride + p.k_offset + head * DIM4 + quad]);
 }
 
 fn value(row: u32, token: u32, head: u32, quad: u32) -> vec4<f32> {
-    return load4(kv[(row * p.keys + token) * p.kv_stride + p.v_offset + head * DIM4 + quad]);
+    return load4(kv[row * p.kv_row + token * p.kv_stride + p.v_offset + head * DIM4 + quad]);
 }

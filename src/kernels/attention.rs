@@ -1,6 +1,6 @@
 //! Streaming attention: `attention_tile.wgsl` for GPUs, `attention_lanes.wgsl` for CPU drivers.
 
-use super::{Call, Const, Operand, Precision, Target, Variant, params, spread};
+use super::{Call, Const, Operand, Precision, Strided, Target, Variant, params, spread};
 use crate::graph::{Heads, Shape};
 
 params! {
@@ -11,6 +11,7 @@ params! {
         heads: u32,
         q_stride: u32,
         kv_stride: u32,
+        kv_row: u32,
         q_offset: u32,
         k_offset: u32,
         v_offset: u32,
@@ -60,6 +61,7 @@ impl Attention<'_> {
             heads: self.heads.heads as u32,
             q_stride: self.q.quads() as u32,
             kv_stride: self.kv.quads() as u32,
+            kv_row: (self.kv.positions() * self.kv.quads()) as u32,
             q_offset,
             k_offset,
             v_offset,
@@ -153,8 +155,8 @@ fn subgroups(dim: usize) -> u32 {
     }
 }
 
-/// The dispatch of `a` on `target`; `lse` is [`Operand::Unused`] when nothing is recorded.
-pub fn call(a: &Attention<'_>, target: Target, q: Operand, kv: Operand, y: Operand, lse: Operand) -> Call {
+/// The dispatch of `a` on `target`. `kv` may be a slice of something longer; `lse` is [`Operand::Unused`] when nothing is recorded.
+pub fn call(a: &Attention<'_>, target: Target, q: Operand, kv: Strided, y: Operand, lse: Operand) -> Call {
     let mut consts = a.layout();
     consts.push(Const::Bool("CAUSAL", a.causal));
     consts.push(Const::Bool("RECORD", lse != Operand::Unused));
@@ -175,11 +177,18 @@ pub fn call(a: &Attention<'_>, target: Target, q: Operand, kv: Operand, y: Opera
         }
         Target::Gpu | Target::Matrices | Target::Cpu => ("attention_tile", 16),
     };
+    let first = kv.first as u32;
     let params = a.params();
+    let params = Params {
+        kv_row: kv.row as u32,
+        k_offset: params.k_offset + first,
+        v_offset: params.v_offset + first,
+        ..params
+    };
     Call {
         variant: Variant { shader, consts, core: None, precision: a.precision, out_f32: a.out_f32 },
         params: bytemuck::bytes_of(&params).to_vec(),
-        operands: vec![if a.merged { Operand::Unused } else { q }, kv, y, lse],
+        operands: vec![if a.merged { Operand::Unused } else { q }, kv.operand, y, lse],
         groups: [params.queries.div_ceil(block), params.heads, a.rows as u32],
         path: a.path.to_owned(),
         flops: 2 * a.score_flops(),

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use super::{
-    Call, Const, Operand, Precision, Target, Variant, activation_code, activation_reference, params, spread,
+    Call, Const, Operand, Precision, Strided, Target, Variant, activation_code, activation_reference, params,
+    spread,
 };
 use crate::graph::{Activation, Shape};
 
@@ -22,6 +23,8 @@ params! {
         groups_y: u32,
         first_in: u32,
         first_out: u32,
+        vector_offset4: u32,
+        vector_stride4: u32,
     }
 }
 
@@ -31,7 +34,7 @@ pub struct Epilogue {
     /// f32, `[out]`.
     pub bias: Operand,
     /// One position a row, added at all of its positions.
-    pub vector: Operand,
+    pub vector: Strided,
     /// Applied after the additions above.
     pub activation: Option<Activation>,
     /// Added last, of the result's shape.
@@ -132,7 +135,7 @@ pub fn call(g: &Gemm<'_>, target: Target) -> Call {
     let used = |o: Operand| o != Operand::Unused;
     let mut consts = vec![
         Const::Bool("HAS_BIAS", used(g.epilogue.bias)),
-        Const::Bool("HAS_VECTOR", used(g.epilogue.vector)),
+        Const::Bool("HAS_VECTOR", used(g.epilogue.vector.operand)),
         Const::Bool("HAS_RESIDUAL", used(g.epilogue.residual)),
         Const::U32("ACTIVATION", activation_code(g.epilogue.activation)),
     ];
@@ -172,6 +175,8 @@ pub fn call(g: &Gemm<'_>, target: Target) -> Call {
         groups_y,
         first_in: g.first_lines[0] as u32,
         first_out: g.first_lines[1] as u32,
+        vector_offset4: g.epilogue.vector.first as u32,
+        vector_stride4: g.epilogue.vector.row as u32,
     };
     let taps = if g.window.is_some() { 9 } else { 1 };
     let e = &g.epilogue;
@@ -184,7 +189,7 @@ pub fn call(g: &Gemm<'_>, target: Target) -> Call {
             out_f32: g.out_f32,
         },
         params: bytemuck::bytes_of(&params).to_vec(),
-        operands: vec![g.w, e.bias, g.x, e.vector, e.residual, g.y],
+        operands: vec![g.w, e.bias, g.x, e.vector.operand, e.residual, g.y],
         groups: [n4.div_ceil(tile_n4), groups_y, groups_z],
         path: g.path.to_owned(),
         flops: 2 * m as u64 * taps * g.input.channels as u64 * g.output.channels as u64,
