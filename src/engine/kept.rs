@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use super::{Engine, Prepared, Source, Weights, buffer};
+use super::{Engine, Prepared, Source, Weights, buffer, wait};
 use crate::{Error, Result};
 
 /// What a plan of one row kept, by name.
@@ -34,9 +34,11 @@ impl Engine {
                 encoder.copy_buffer_to_buffer(slab, o.region.offset, &kept, 0, o.region.bytes);
                 tensors.push((o.name.clone(), kept));
             }
-            self.gpu.queue().submit([encoder.finish()]);
-            Kept { tensors }
-        })
+            let index = self.gpu.queue().submit([encoder.finish()]);
+            // Until then the arena cannot leave, for which others may have no room.
+            wait(&self.gpu, index)?;
+            Ok(Kept { tensors })
+        })?
     }
 
     /// Runs a plan with inputs that other plans kept, one [`Kept`] a row, beside those from the
