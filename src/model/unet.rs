@@ -34,8 +34,8 @@ pub struct Options {
 
 /// Builds the network. Inputs: `x` `[height, width, in_channels]` (scaled for the network),
 /// `time` (see [`time_embedding`]), `kv.0` and so on as [`conditioning`] keeps them, and `y` where
-/// the network has extra conditioning. Results: `out`, and [`COLUMNS`] if recorded, whose shape is the true
-/// size of the attention map.
+/// the network has extra conditioning. Results: `out`, and [`COLUMNS`] if recorded, whose shape is
+/// the true size of the attention map.
 ///
 /// # Errors
 /// [`ErrorKind::Model`] if layers do not fit, or if the column sums are wanted of a network without
@@ -134,7 +134,7 @@ impl Unet<'_> {
         for (path, _) in &mut blocks {
             path.push_str(".emb_layers.1");
         }
-        for (i, group) in blocks::groups(&blocks, MOST_MERGED / width).into_iter().enumerate() {
+        for (i, group) in blocks::groups(&blocks, MOST_MERGED / width.max(1)).into_iter().enumerate() {
             let parts: Vec<(&str, usize)> = group.iter().map(|(path, out)| (path.as_str(), *out)).collect();
             let all = g.linear_merged(&format!("emb_layers.{i}"), emb, &parts, true)?;
             let mut first = 0;

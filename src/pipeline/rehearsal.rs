@@ -77,9 +77,11 @@ impl Model {
         let prompts = self.prompts(wish.conditioning)?.prompt_bytes;
         let left = match wish.limit {
             None => Some(DEFAULT_ARENA),
-            Some(limit) => limit.checked_sub(all).filter(|left| *left >= ring_bytes(all)),
+            Some(limit) => limit
+                .checked_sub(all)
+                .filter(|left| *left >= ring_bytes(all))
+                .map(|left| left.saturating_sub(prompts)),
         };
-        let left = left.map(|left| if wish.limit.is_some() { left.saturating_sub(prompts) } else { left });
         if let Some(budget) = left {
             match self.rehearse(wish, wish.chunk, Some(budget)) {
                 Err(e) if e.kind() == ErrorKind::Memory && wish.limit.is_some() => {}
@@ -133,9 +135,7 @@ impl Model {
             .evaluate(&Latent::zeros(batch, channels, height, width), sigma)?;
         Ok(done)
     }
-}
 
-impl Model {
     /// What reading the prompts takes. All of them are kept, those too that are not active at the
     /// step that is rehearsed.
     fn prompts(&self, conditioning: &Conditioning) -> Result<Rehearsed> {
