@@ -40,7 +40,7 @@ fn fetch(to: ptr<function, array<Eight, LOADS>>, row: u32, first_at: u32, j0: u3
         let j = j0 + at / DIM8;
         (*to)[i] = Eight();
         if (EIGHTS % SIZE == 0u || at < EIGHTS) && j < p.keys {
-            (*to)[i] = kv[((row * p.keys + j) * p.kv_stride + first_at) / 2u + at % DIM8];
+            (*to)[i] = kv[(row * p.kv_row + j * p.kv_stride + first_at) / 2u + at % DIM8];
         }
     }
 }

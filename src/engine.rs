@@ -1,5 +1,6 @@
 //! The only part that dispatches: pipelines, buffers and submissions for a [`Plan`].
 
+mod kept;
 mod pages;
 mod pipelines;
 mod timing;
@@ -14,6 +15,7 @@ use crate::graph::Store;
 use crate::kernels::{Precision, Target};
 use crate::plan::{Bound, Dispatch, Plan, Slot};
 use crate::{Error, ErrorKind, Result};
+pub use kept::Kept;
 use pipelines::Pipelines;
 use upload::OnDevice;
 pub use upload::ring_bytes;
@@ -216,7 +218,7 @@ impl Engine {
             }
             steps.push(Step { pipeline, group, turning });
         }
-        let bytes: u64 = plan.outputs.iter().map(|o| o.region.bytes).sum();
+        let bytes: u64 = plan.read_back().map(|o| o.region.bytes).sum();
         let readback = buffer(gpu, "readback", bytes.max(4), U::MAP_READ | U::COPY_DST);
         Ok(Prepared { plan, arena, steps, readback })
     }
@@ -232,7 +234,7 @@ impl Engine {
         inputs: &[(&str, &[f32])],
         cancel: &AtomicBool,
     ) -> Result<Vec<(String, Vec<f32>)>> {
-        self.run_with(prepared, None, inputs, cancel)
+        self.run_with(prepared, None, (inputs, &[]), cancel)
     }
 
     /// The same for weights that may not all be on the device: they are read from `source` when
@@ -244,20 +246,19 @@ impl Engine {
         inputs: &[(&str, &[f32])],
         cancel: &AtomicBool,
     ) -> Result<Vec<(String, Vec<f32>)>> {
-        let results = self.run_with(prepared, Some((weights, source)), inputs, cancel)?;
-        weights.check_turns(&self.on_device(), source)?;
-        Ok(results)
+        self.run_on_kept(prepared, (weights, source), inputs, &[], cancel)
     }
 
     fn run_with(
         &self,
         prepared: &Prepared,
         turns: Option<(&Weights, &dyn Source)>,
-        inputs: &[(&str, &[f32])],
+        (inputs, kept): (&[(&str, &[f32])], &[&Kept]),
         cancel: &AtomicBool,
     ) -> Result<Vec<(String, Vec<f32>)>> {
         self.gpu.checked("run a plan", || {
-            for slot in &prepared.plan.inputs {
+            let from_host = |slot: &&Slot| kept.is_empty() || !slot.kept;
+            for slot in prepared.plan.inputs.iter().filter(from_host) {
                 let values = inputs
                     .iter()
                     .find(|(name, _)| *name == slot.name)
@@ -267,7 +268,7 @@ impl Engine {
                 self.gpu.queue().write_buffer(slab, slot.region.offset, &bytes);
             }
             self.look_at_memory();
-            self.dispatch(prepared, turns, cancel)?;
+            self.dispatch(prepared, turns, kept, cancel)?;
             self.read(prepared)
         })?
     }
@@ -277,6 +278,7 @@ impl Engine {
         &self,
         prepared: &Prepared,
         turns: Option<(&Weights, &dyn Source)>,
+        kept: &[&Kept],
         cancel: &AtomicBool,
     ) -> Result<()> {
         let dispatches = &prepared.plan.dispatches;
@@ -298,6 +300,9 @@ impl Engine {
                 prepared.steps[from..most].iter().take_while(|s| s.turning.iter().all(|p| pages.contains(p)));
             let to = from + same.count();
             let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
+            if from == 0 {
+                prepared.bring(&mut encoder, kept)?;
+            }
             {
                 let mut pass = encoder.begin_compute_pass(&Default::default());
                 (from..to).for_each(|i| prepared.encode(&mut pass, i));
@@ -334,7 +339,7 @@ impl Engine {
     fn read(&self, prepared: &Prepared) -> Result<Vec<(String, Vec<f32>)>> {
         let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
         let mut at = 0;
-        for o in &prepared.plan.outputs {
+        for o in prepared.plan.read_back() {
             let r = o.region;
             encoder.copy_buffer_to_buffer(
                 &prepared.arena.slabs[r.slab],
@@ -357,7 +362,7 @@ impl Engine {
         let view = slice.get_mapped_range().map_err(|e| lost().cause(e))?;
         let mut at = 0;
         let mut results = Vec::with_capacity(prepared.plan.outputs.len());
-        for o in &prepared.plan.outputs {
+        for o in prepared.plan.read_back() {
             let bytes = &view[at..at + o.region.bytes as usize];
             results.push((o.name.clone(), from_device(o, bytes, prepared.plan.rows)));
             at += o.region.bytes as usize;

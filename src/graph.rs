@@ -4,9 +4,14 @@
 //! the number of rows. Shapes are inferred and checked while the graph is built, so a checkpoint
 //! that does not fit fails here, with the path of the layer, before any memory is taken.
 
+mod part;
+mod weight;
+
 use std::collections::HashMap;
 
 use crate::{Error, ErrorKind, Result};
+pub use part::Part;
+pub use weight::{Layout, Weight, WeightId};
 
 /// The shape of one row: `height × width` positions of `channels`, channels innermost (NHWC).
 /// A token sequence has `width` 1.
@@ -53,10 +58,6 @@ impl std::fmt::Display for Shape {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tensor(pub(crate) usize);
 
-/// Handle of a weight in its [`Graph`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct WeightId(pub(crate) usize);
-
 /// How a tensor is stored on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Store {
@@ -77,51 +78,11 @@ pub struct TensorInfo {
     pub store: Store,
     /// The path of the layer that makes it, as in the original checkpoint layout.
     pub path: String,
-}
-
-/// How a weight is laid out on the device; `in` and `out` padded to multiples of four with zeros.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Layout {
-    /// Biases and norm parameters: f32 whatever the precision.
-    Vector,
-    /// `[out, in]` (or `[out, in, 1, 1]`) in the file, `[in][out]` on the device.
-    Linear,
-    /// `[out, in, 3, 3]` in the file, `[3][3][in][out]` on the device.
-    Conv3x3,
-}
-
-/// A weight the graph wants from the checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Weight {
-    /// Names in the checkpoint; several are joined along `out`, in this order.
-    pub sources: Vec<String>,
-    /// Shape of each source in the checkpoint.
-    pub shapes: Vec<Vec<usize>>,
-    /// Layout on the device.
-    pub layout: Layout,
-}
-
-impl Weight {
-    /// Sum of the sources' output features.
-    pub fn out_features(&self) -> usize {
-        self.shapes.iter().map(|s| s[0]).sum()
-    }
-
-    /// Input features, 1 for vectors.
-    pub fn in_features(&self) -> usize {
-        self.shapes[0].get(1).copied().unwrap_or(1)
-    }
-
-    /// Values on the device, padding counted.
-    pub fn device_len(&self) -> usize {
-        let out = self.out_features().next_multiple_of(4);
-        let inp = self.in_features().next_multiple_of(4);
-        match self.layout {
-            Layout::Vector => out,
-            Layout::Linear => inp * out,
-            Layout::Conv3x3 => 9 * inp * out,
-        }
-    }
+    /// Where it stands, if that is in another tensor.
+    pub part: Option<Part>,
+    /// Whether it stays on the device from one run to another: an input that another plan's run
+    /// left there, or a result that is not read back.
+    pub kept: bool,
 }
 
 /// A function applied to each value.
@@ -554,7 +515,7 @@ impl Graph {
     }
 
     fn tensor(&mut self, path: &str, shape: Shape, store: Store) -> Tensor {
-        self.tensors.push(TensorInfo { shape, store, path: path.to_owned() });
+        self.tensors.push(TensorInfo { shape, store, path: path.to_owned(), part: None, kept: false });
         Tensor(self.tensors.len() - 1)
     }
 

@@ -123,6 +123,22 @@ pub enum Operand {
     Unused,
 }
 
+/// What each row has a stretch of, in quads of one binding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Strided {
+    /// The binding.
+    pub operand: Operand,
+    /// Where the first row's stretch begins.
+    pub first: usize,
+    /// From a row's stretch to the next row's.
+    pub row: usize,
+}
+
+impl Strided {
+    /// Not used in this variant.
+    pub const UNUSED: Self = Self { operand: Operand::Unused, first: 0, row: 0 };
+}
+
 /// One dispatch as data.
 #[derive(Debug, Clone)]
 pub struct Call {

@@ -1,5 +1,7 @@
 //! The UNet as a [`Network`]: rows in, denoised predictions out, in chunks that fit the memory.
 
+mod prompts;
+
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 
@@ -16,6 +18,7 @@ use crate::plan::chunk::{ChunkPolicy, rows_per_call};
 use crate::plan::{Capabilities, Options, Plan};
 use crate::sampler::Discrete;
 use crate::{Error, Result};
+use prompts::Prompts;
 
 /// What rows must share to be computed together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,6 +52,11 @@ impl Planner<'_> {
     /// The plan of `graph` for a number of rows.
     pub fn plan(&self, graph: &Graph, rows: usize) -> Result<Plan> {
         Plan::new(graph, &Options { rows, precision: self.precision, device: self.device, guard: 0 })
+    }
+
+    /// The plan that makes what rows with a prompt of `tokens` read at every step.
+    pub fn conditioning(&self, tokens: usize) -> Result<Plan> {
+        self.plan(&unet::conditioning(self.config, tokens)?, 1)
     }
 }
 
@@ -140,6 +148,7 @@ pub struct UnetNetwork<'a> {
     cancel: &'a AtomicBool,
     ready: HashMap<(Kind, usize), Prepared>,
     arena: Option<Arena>,
+    prompts: Prompts,
     rows_done: usize,
 }
 
@@ -147,7 +156,8 @@ impl<'a> UnetNetwork<'a> {
     /// A network that computes rows by `policy` with an arena of at most `budget` bytes.
     pub fn new(unet: Unet<'a>, policy: ChunkPolicy, budget: Option<u64>, cancel: &'a AtomicBool) -> Self {
         let batching = Batching::new(unet.planner, policy, budget);
-        Self { unet, batching, cancel, ready: HashMap::new(), arena: None, rows_done: 0 }
+        let (ready, prompts) = (HashMap::new(), Prompts::default());
+        Self { unet, batching, cancel, ready, arena: None, prompts, rows_done: 0 }
     }
 
     /// Rows computed so far.
@@ -160,24 +170,30 @@ impl<'a> UnetNetwork<'a> {
         self.arena.as_ref().map_or(0, Arena::bytes)
     }
 
-    /// Makes a plan ready, in the arena of the others if it fits, else in a larger one for all.
+    /// Makes a plan ready.
     fn prepare(&mut self, kind: Kind, rows: usize) -> Result<()> {
         if self.ready.contains_key(&(kind, rows)) {
             return Ok(());
         }
         let plan = self.batching.plan(kind, rows)?;
-        let arena = match self.arena.take().filter(|a| a.holds(&plan)) {
+        let arena = self.arena_for(&plan)?;
+        let prepared = self.unet.engine.prepare(plan, self.unet.weights, &arena)?;
+        self.ready.insert((kind, rows), prepared);
+        Ok(())
+    }
+
+    /// The arena of the other plans if `plan` fits, else a larger one for all.
+    fn arena_for(&mut self, plan: &Plan) -> Result<Arena> {
+        let arena = match self.arena.take().filter(|a| a.holds(plan)) {
             Some(arena) => arena,
             None => {
                 // What was bound to the old arena goes with it.
                 self.ready.clear();
-                self.unet.engine.arena(&plan)?
+                self.unet.engine.arena(plan)?
             }
         };
         self.arena = Some(arena.clone());
-        let prepared = self.unet.engine.prepare(plan, self.unet.weights, &arena)?;
-        self.ready.insert((kind, rows), prepared);
-        Ok(())
+        Ok(arena)
     }
 
     fn chunk(&mut self, kind: Kind, rows: &[&Row<'_>]) -> Result<Vec<RowResult>> {
@@ -185,7 +201,8 @@ impl<'a> UnetNetwork<'a> {
         let inputs = Inputs::new(&self.unet, rows);
         let Unet { engine, weights, source, .. } = self.unet;
         let ready = &self.ready[&(kind, rows.len())];
-        let results = engine.run_in_turn(ready, (weights, &source), &inputs.named(), self.cancel)?;
+        let kept = self.prompts.of(rows)?;
+        let results = engine.run_on_kept(ready, (weights, &source), &inputs.named(), &kept, self.cancel)?;
         let named = |name: &str| {
             results
                 .iter()
@@ -235,6 +252,7 @@ impl<'a> UnetNetwork<'a> {
 
 impl Network for UnetNetwork<'_> {
     fn predict(&mut self, rows: &[Row<'_>]) -> Result<Vec<RowResult>> {
+        self.read_prompts(rows)?;
         let mut results: Vec<Option<RowResult>> = vec![None; rows.len()];
         for (kind, members) in self.batching.calls(rows)? {
             let part: Vec<&Row<'_>> = members.iter().map(|i| &rows[*i]).collect();
@@ -250,13 +268,12 @@ impl Network for UnetNetwork<'_> {
 struct Inputs {
     x: Vec<f32>,
     time: Vec<f32>,
-    context: Vec<f32>,
     vector: Vec<f32>,
 }
 
 impl Inputs {
     fn new(unet: &Unet<'_>, rows: &[&Row<'_>]) -> Self {
-        let mut inputs = Inputs { x: Vec::new(), time: Vec::new(), context: Vec::new(), vector: Vec::new() };
+        let mut inputs = Inputs { x: Vec::new(), time: Vec::new(), vector: Vec::new() };
         for row in rows {
             let [_, channels, height, width] = row.x.shape();
             // eps and v alike: the network sees a picture of variance 1.
@@ -266,7 +283,6 @@ impl Inputs {
             }
             let timestep = unet.discrete.timestep(row.sigma);
             inputs.time.extend(unet::time_embedding(timestep, unet.planner.config.model_channels));
-            inputs.context.extend_from_slice(&row.entry.context);
             if let Some(vector) = &row.entry.vector {
                 inputs.vector.extend_from_slice(vector);
             }
@@ -274,7 +290,7 @@ impl Inputs {
         inputs
     }
 
-    fn named(&self) -> [(&str, &[f32]); 4] {
-        [("x", &self.x), ("time", &self.time), ("context", &self.context), ("y", &self.vector)]
+    fn named(&self) -> [(&str, &[f32]); 3] {
+        [("x", &self.x), ("time", &self.time), ("y", &self.vector)]
     }
 }

@@ -25,7 +25,7 @@ use crate::kernels::Precision;
 use crate::kernels::repack::Stored;
 use crate::latent::Latent;
 use crate::lora::{Patched, Patches};
-use crate::model::{Family, ModelConfig, Prediction};
+use crate::model::{Family, ModelConfig, Prediction, unet};
 use crate::network::{Planner, Unet, UnetNetwork};
 use crate::sampler::{self, Denoiser, Discrete, Inpaint, SampleOptions};
 use crate::text::Tokenizer;
@@ -206,8 +206,8 @@ impl Model {
             limit: sampling.memory,
         };
         let (fit, _) = self.fit_unet(&wish)?;
-        let graph = parts::unet(&self.config)?;
-        let load = || self.upload(graph.weights(), self.precision, fit.most_weights, cancel);
+        let wanted = unet::weights(&self.config.unet)?;
+        let load = || self.upload(&wanted, self.precision, fit.most_weights, cancel);
         let weights = self.parts.get(parts::Network::Unet, fit.need, sampling.memory, load)?;
         let mut network = UnetNetwork::new(self.unet(&weights), fit.chunk, fit.budget, cancel);
         let x = sampler::initial(&sampling.noise, &start, first, self.discrete.sigma_max())?;
@@ -248,11 +248,11 @@ impl Model {
 
     /// The UNet's weights on the device.
     pub fn unet_weights(&self, cancel: &AtomicBool) -> Result<std::sync::Arc<Weights>> {
-        let graph = parts::unet(&self.config)?;
+        let wanted = unet::weights(&self.config.unet)?;
         let alignment = self.engine.gpu().capabilities().alignment;
-        let weights = device_bytes(graph.weights(), self.precision, alignment, None)?;
-        let load = || self.upload(graph.weights(), self.precision, None, cancel);
-        self.parts.get(parts::Network::Unet, memory::Need::new(weights, 0), None, load)
+        let bytes = device_bytes(&wanted, self.precision, alignment, None)?;
+        let load = || self.upload(&wanted, self.precision, None, cancel);
+        self.parts.get(parts::Network::Unet, memory::Need::new(bytes, 0), None, load)
     }
 
     /// The UNet with `weights`, for a [`UnetNetwork`].

@@ -89,6 +89,8 @@ pub struct Slot {
     pub shape: Shape,
     /// Storage.
     pub store: Store,
+    /// Whether it stays on the device from one run to another.
+    pub kept: bool,
     /// Place of all rows, row-major.
     pub region: Region,
 }
@@ -106,7 +108,7 @@ pub struct Plan {
     pub slabs: Vec<u64>,
     /// Filled by the caller before a run.
     pub inputs: Vec<Slot>,
-    /// Read by the caller after a run.
+    /// Read by the caller after a run, or kept on the device.
     pub outputs: Vec<Slot>,
     /// Largest sum of tensors alive at one time: no arena can be smaller.
     pub lower_bound: u64,
@@ -124,18 +126,7 @@ impl Plan {
     pub fn new(graph: &Graph, options: &Options) -> Result<Plan> {
         let fused = fuse::fuse(graph);
         let lowered = lower::lower(graph, &fused, options)?;
-        for (name, bytes) in &lowered.sizes {
-            if *bytes > options.device.max_binding {
-                return Err(Error::new(ErrorKind::Memory, "a tensor is larger than this device can bind")
-                    .at(name.clone())
-                    .expected(format!("at most {} bytes", options.device.max_binding))
-                    .found(format!("{bytes} bytes for {} rows in {}", options.rows, options.precision.name()))
-                    .hint(match options.precision {
-                        Precision::F32 => "use a smaller picture, or f16 (--precision, --vae-precision)",
-                        Precision::F16 => "use a smaller picture",
-                    }));
-            }
-        }
+        check_sizes(graph, &lowered, options)?;
         let lives = lifetimes(graph, &lowered.calls, lowered.sizes.len());
         let requests: Vec<arena::Request> = lives
             .iter()
@@ -152,8 +143,8 @@ impl Plan {
             regions[buf].ok_or_else(|| Error::internal(format!("{} has no place", lowered.sizes[buf].0)))
         };
         let slot = |(name, t): &(String, Tensor)| -> Result<Slot> {
-            let TensorInfo { shape, store, .. } = *graph.info(*t);
-            Ok(Slot { name: name.clone(), shape, store, region: region(t.0)? })
+            let TensorInfo { shape, store, kept, .. } = *graph.info(*t);
+            Ok(Slot { name: name.clone(), shape, store, kept, region: region(t.0)? })
         };
         let bind = |o: &Operand| {
             Ok(match *o {
@@ -198,9 +189,20 @@ impl Plan {
         self.slabs.iter().sum()
     }
 
+    /// Results that are read back.
+    pub fn read_back(&self) -> impl Iterator<Item = &Slot> {
+        self.outputs.iter().filter(|o| !o.kept)
+    }
+
+    /// Bytes of the results that stay on the device.
+    pub fn kept_bytes(&self) -> u64 {
+        self.outputs.iter().filter(|o| o.kept).map(|o| o.region.bytes).sum()
+    }
+
     /// Bytes that a run takes beside the arena: parameters, and what goes in and comes out.
     pub fn side_bytes(&self, alignment: u64) -> u64 {
-        let slots = self.inputs.iter().chain(&self.outputs).map(|s| s.region.bytes);
+        let inputs = self.inputs.iter().filter(|i| !i.kept);
+        let slots = inputs.chain(self.read_back()).map(|s| s.region.bytes);
         // Parameters are written through a copy.
         2 * alignment * self.dispatches.len() as u64 + slots.sum::<u64>()
     }
@@ -218,6 +220,41 @@ impl Plan {
         }
         count
     }
+}
+
+/// Refuses what the device cannot bind. Tensors in which others stand are bound in parts, but need
+/// a buffer as a whole.
+fn check_sizes(graph: &Graph, lowered: &lower::Lowered, options: &Options) -> Result<()> {
+    let device = &options.device;
+    let refuse = |buf: usize, what: &str, bytes: u64, most: u64| {
+        Err(Error::new(ErrorKind::Memory, format!("a tensor is larger than {what}"))
+            .at(lowered.sizes[buf].0.clone())
+            .expected(format!("at most {most} bytes"))
+            .found(format!("{bytes} bytes for {} rows in {}", options.rows, options.precision.name()))
+            .hint(match options.precision {
+                Precision::F32 => "use a smaller picture, or f16 (--precision, --vae-precision)",
+                Precision::F16 => "use a smaller picture",
+            }))
+    };
+    let wholes = graph.wholes();
+    for (buf, (_, bytes)) in lowered.sizes.iter().enumerate() {
+        if wholes.contains(&Tensor(buf)) {
+            if *bytes > device.max_buffer {
+                return refuse(buf, "a buffer of this device", *bytes, device.max_buffer);
+            }
+        } else if *bytes > device.max_binding {
+            return refuse(buf, "this device can bind", *bytes, device.max_binding);
+        }
+    }
+    for operand in lowered.calls.iter().flat_map(|c| &c.operands) {
+        match operand {
+            Operand::Read(s) | Operand::Write(s) if s.bytes > device.max_binding => {
+                return refuse(s.buf.0, "this device can bind", s.bytes, device.max_binding);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Bytes of a tensor for `rows` rows.

@@ -103,12 +103,27 @@ fn variants() -> HashMap<Variant, Usage> {
         let params = std::mem::size_of::<repack::Params>();
         found.insert(repack::variant(from, to), Usage { params, bindings });
     }
+    for (name, graph) in conditioning() {
+        for (target, precision) in targets_and_precisions() {
+            found.extend(dispatched(&name, &graph, 1, (target, 1 << 40), precision));
+        }
+    }
     for (name, graph) in large() {
         for (target, precision) in targets_and_precisions() {
             found.extend(dispatched(&name, &graph, 1, (target, 1 << 20), precision));
         }
     }
     found
+}
+
+/// What reads the prompts of every family, one at a time.
+fn conditioning() -> Vec<(String, Graph)> {
+    let graph = |(name, text): (&str, &str)| {
+        let model = Checkpoint::synthetic(&Manifest::parse(text).unwrap(), 0, Dtype::F16).unwrap();
+        let config = ModelConfig::infer(&model).unwrap();
+        (format!("{name} conditioning"), unet::conditioning(&config.unet, 77).unwrap())
+    };
+    MANIFESTS.into_iter().map(graph).collect()
 }
 
 /// Networks too large for the small device that they are planned for: computed in parts.

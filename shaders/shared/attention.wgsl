@@ -8,6 +8,7 @@ struct Params {
     heads: u32,
     q_stride: u32,  // quads of a token
     kv_stride: u32,
+    kv_row: u32,    // quads from a row to the next: keys and values may be slices of more
     q_offset: u32,  // first quad of head 0
     k_offset: u32,
     v_offset: u32,

@@ -10,9 +10,9 @@ fn query(row: u32, token: u32, head: u32, quad: u32) -> vec4<f32> {
 }
 
 fn key(row: u32, token: u32, head: u32, quad: u32) -> vec4<f32> {
-    return load4(kv[(row * p.keys + token) * p.kv_stride + p.k_offset + head * DIM4 + quad]);
+    return load4(kv[row * p.kv_row + token * p.kv_stride + p.k_offset + head * DIM4 + quad]);
 }
 
 fn value(row: u32, token: u32, head: u32, quad: u32) -> vec4<f32> {
-    return load4(kv[(row * p.keys + token) * p.kv_stride + p.v_offset + head * DIM4 + quad]);
+    return load4(kv[row * p.kv_row + token * p.kv_stride + p.v_offset + head * DIM4 + quad]);
 }

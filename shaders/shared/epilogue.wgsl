@@ -17,6 +17,8 @@ struct Params {
     groups_y: u32,   // row tiles are spread over y and z
     first_in: u32,   // where x and y are parts of a map: their first lines
     first_out: u32,
+    vector_offset4: u32,  // the vector may be a slice of a longer one: its first quad
+    vector_stride4: u32,  // from a row's to the next
     splits: u32,     // parts of the depth, each summed for itself; see gemm_merge
     steps: u32,      // of the depth in a part
     part_m: u32,     // positions of a part's sums, and their quads
@@ -38,7 +40,7 @@ fn finish(m: u32, n: u32, sum: vec4<f32>) {
         v += bias[n];
     }
     if HAS_VECTOR {
-        v += load4(vector[m / p.positions * p.n4 + n]);
+        v += load4(vector[m / p.positions * p.vector_stride4 + p.vector_offset4 + n]);
     }
     v = activate(v);
     if HAS_RESIDUAL {

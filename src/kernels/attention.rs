@@ -2,7 +2,7 @@
 
 pub mod matrices;
 
-use super::{Call, Const, Operand, Precision, Target, Variant, params, spread};
+use super::{Call, Const, Operand, Precision, Strided, Target, Variant, params, spread};
 use crate::graph::{Heads, Shape};
 
 params! {
@@ -13,6 +13,7 @@ params! {
         heads: u32,
         q_stride: u32,
         kv_stride: u32,
+        kv_row: u32,
         q_offset: u32,
         k_offset: u32,
         v_offset: u32,
@@ -62,6 +63,7 @@ impl Attention<'_> {
             heads: self.heads.heads as u32,
             q_stride: self.q.quads() as u32,
             kv_stride: self.kv.quads() as u32,
+            kv_row: (self.kv.positions() * self.kv.quads()) as u32,
             q_offset,
             k_offset,
             v_offset,
@@ -137,10 +139,11 @@ fn most_keys_of_tiles(heads: Heads) -> u64 {
     16 * (MOST_ITERATIONS / (9 * steps + 17 * own + 33))
 }
 
-/// The dispatch of `a` on `target`; `lse` is [`Operand::Unused`] when nothing is recorded.
-pub fn call(a: &Attention<'_>, target: Target, q: Operand, kv: Operand, y: Operand, lse: Operand) -> Call {
+/// The dispatch of `a` on `target`. `kv` may be a slice of something longer; `lse` is
+/// [`Operand::Unused`] when nothing is recorded.
+pub fn call(a: &Attention<'_>, target: Target, q: Operand, kv: Strided, y: Operand, lse: Operand) -> Call {
     let lanes = Lanes::new(a.heads, a.precision);
-    let operands = [q, kv, y, lse];
+    let operands = ([q, y, lse], kv);
     match target {
         Target::Cpu if a.kv.positions() as u64 <= lanes.most_keys(a.heads) => {
             let consts = [
@@ -150,13 +153,13 @@ pub fn call(a: &Attention<'_>, target: Target, q: Operand, kv: Operand, y: Opera
             ];
             dispatch(a, "attention_lanes", &consts, lanes.queries * LANES, operands)
         }
-        Target::Matrices if matrices::pay(a) => with_matrices(a, matrices::choose(a), operands),
+        Target::Matrices if matrices::pay(a, kv) => with_matrices(a, matrices::choose(a), operands),
         Target::Gpu | Target::Matrices | Target::Cpu => dispatch(a, "attention_tile", &[], 16, operands),
     }
 }
 
 /// The dispatch of `a` with cooperative matrices; operands as [`call`] takes them.
-pub fn with_matrices(a: &Attention<'_>, tile: matrices::Tile, operands: [Operand; 4]) -> Call {
+pub fn with_matrices(a: &Attention<'_>, tile: matrices::Tile, operands: ([Operand; 3], Strided)) -> Call {
     dispatch(a, matrices::SHADER, &tile.consts(a), tile.queries(), operands)
 }
 
@@ -166,10 +169,16 @@ fn dispatch(
     shader: &'static str,
     own: &[Const],
     queries: u32,
-    [q, kv, y, lse]: [Operand; 4],
+    ([q, y, lse], kv): ([Operand; 3], Strided),
 ) -> Call {
     let shared = [Const::Bool("CAUSAL", a.causal), Const::Bool("RECORD", lse != Operand::Unused)];
     let params = a.params();
+    let params = Params {
+        kv_row: kv.row as u32,
+        k_offset: params.k_offset + kv.first as u32,
+        v_offset: params.v_offset + kv.first as u32,
+        ..params
+    };
     Call {
         variant: Variant {
             shader,
@@ -179,7 +188,7 @@ fn dispatch(
             out_f32: a.out_f32,
         },
         params: bytemuck::bytes_of(&params).to_vec(),
-        operands: vec![if a.merged { Operand::Unused } else { q }, kv, y, lse],
+        operands: vec![if a.merged { Operand::Unused } else { q }, kv.operand, y, lse],
         groups: [params.queries.div_ceil(queries), params.heads, a.rows as u32],
         path: a.path.to_owned(),
         flops: 2 * a.score_flops(),

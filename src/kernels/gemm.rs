@@ -5,8 +5,8 @@ pub mod matrices;
 use std::ops::Range;
 
 use super::{
-    Call, Const, Operand, Precision, Stretch, Target, Variant, activation_code, activation_reference, params,
-    spread,
+    Call, Const, Operand, Precision, Stretch, Strided, Target, Variant, activation_code,
+    activation_reference, params, spread,
 };
 use crate::graph::{Activation, Shape};
 
@@ -25,6 +25,8 @@ params! {
         groups_y: u32,
         first_in: u32,
         first_out: u32,
+        vector_offset4: u32,
+        vector_stride4: u32,
         splits: u32,
         steps: u32,
         part_m: u32,
@@ -38,7 +40,7 @@ pub struct Epilogue {
     /// f32, `[out]`.
     pub bias: Operand,
     /// One position a row, added at all of its positions.
-    pub vector: Operand,
+    pub vector: Strided,
     /// Applied after the additions above.
     pub activation: Option<Activation>,
     /// Added last, of the result's shape.
@@ -151,7 +153,7 @@ fn call(g: &Gemm<'_>, core: &'static str, consts: &[Const], tile: [u32; 2]) -> C
             out_f32: g.out_f32,
         },
         params: bytemuck::bytes_of(&params).to_vec(),
-        operands: vec![e.bias, e.vector, e.residual, g.y, g.w, g.x],
+        operands: vec![e.bias, e.vector.operand, e.residual, g.y, g.w, g.x],
         groups: grid(&params, tile),
         path: g.path.to_owned(),
         flops: flops(g),
@@ -166,7 +168,7 @@ fn epilogue_consts(e: &Epilogue) -> [Const; 4] {
     let used = |o: Operand| o != Operand::Unused;
     [
         Const::Bool("HAS_BIAS", used(e.bias)),
-        Const::Bool("HAS_VECTOR", used(e.vector)),
+        Const::Bool("HAS_VECTOR", used(e.vector.operand)),
         Const::Bool("HAS_RESIDUAL", used(e.residual)),
         Const::U32("ACTIVATION", activation_code(e.activation)),
     ]
@@ -193,6 +195,8 @@ fn params(g: &Gemm<'_>, tile_m: u32) -> Params {
         groups_y: spread(m.div_ceil(tile_m))[0],
         first_in: g.first_lines[0] as u32,
         first_out: g.first_lines[1] as u32,
+        vector_offset4: g.epilogue.vector.first as u32,
+        vector_stride4: g.epilogue.vector.row as u32,
         splits: 1,
         steps: u32::MAX,
         part_m: 0,

@@ -1,10 +1,17 @@
 //! The denoising network: residual blocks and transformers on the way down, in the middle and on
 //! the way up, each way-up block joined with the map that its level had on the way down.
 
+mod blocks;
+mod keys;
+
+use std::collections::HashMap;
+
 use super::Builder;
 use super::config::{InputBlock, MiddleBlock, OutputBlock, UNET, UnetConfig};
-use crate::graph::{Activation, Graph, Shape, Tensor};
+use crate::graph::{Activation, Graph, Shape, Tensor, Weight};
 use crate::{Error, ErrorKind, Result};
+use keys::Keys;
+pub use keys::conditioning;
 
 /// The self-attention that SAG listens to.
 pub const SAG_LAYER: &str = "middle_block.1.transformer_blocks.0.attn1";
@@ -26,17 +33,30 @@ pub struct Options {
 }
 
 /// Builds the network. Inputs: `x` `[height, width, in_channels]` (scaled for the network),
-/// `time` (see [`time_embedding`]), `context` `[tokens, context_dim]`, and `y` where the network
-/// has extra conditioning. Results: `out`, and [`COLUMNS`] if recorded, whose shape is the true
-/// size of the attention map.
+/// `time` (see [`time_embedding`]), `kv.0` and so on as [`conditioning`] keeps them, and `y` where
+/// the network has extra conditioning. Results: `out`, and [`COLUMNS`] if recorded, whose shape is
+/// the true size of the attention map.
 ///
 /// # Errors
 /// [`ErrorKind::Model`] if layers do not fit, or if the column sums are wanted of a network without
 /// middle attention.
 pub fn build(config: &UnetConfig, options: &Options) -> Result<Graph> {
-    let mut unet = Unet { b: Builder::new(UNET, &options.trace), config, emb: Tensor(0), context: Tensor(0) };
+    let b = Builder::new(UNET, &options.trace);
+    let mut unet = Unet { b, config, vectors: HashMap::new(), keys: HashMap::new() };
     unet.build(options)?;
     Ok(unet.b.graph)
+}
+
+/// The weights of the network and of its [`conditioning`], the same at all sizes. Those that are
+/// needed at each step stand first: where memory is short the others take turns before them.
+///
+/// # Errors
+/// As [`build`].
+pub fn weights(config: &UnetConfig) -> Result<Vec<Weight>> {
+    let (size, tokens) = ((64, 64), 1);
+    let step = build(config, &Options { size, tokens, ..Default::default() })?;
+    let prompt = conditioning(config, tokens)?;
+    Ok(step.weights().iter().chain(prompt.weights()).cloned().collect())
 }
 
 /// The sinusoidal embedding of a timestep, `[channels]`: cosines, then sines, of t · 10000^(-i/half).
@@ -50,10 +70,15 @@ pub fn time_embedding(timestep: f32, channels: usize) -> Vec<f32> {
 struct Unet<'a> {
     b: Builder,
     config: &'a UnetConfig,
-    /// SiLU of the time embedding, read by every residual block.
-    emb: Tensor,
-    context: Tensor,
+    /// By residual block: what it adds for the time.
+    vectors: HashMap<String, Tensor>,
+    /// By cross-attention: keys and values of the prompt.
+    keys: HashMap<String, Tensor>,
 }
+
+/// Most values in the merged weight of the residual blocks' vectors: 64 MiB in f32, as much as the
+/// engine puts into a buffer, and far below what any device binds.
+const MOST_MERGED: usize = 16 << 20;
 
 impl Unet<'_> {
     fn build(&mut self, options: &Options) -> Result<()> {
@@ -68,7 +93,8 @@ impl Unet<'_> {
         }
         let mut x = self.b.graph.input("x", Shape::new(height, width, c.in_channels));
         self.time(c)?;
-        self.context = self.b.graph.input("context", Shape::tokens(options.tokens, c.context_dim));
+        self.keys =
+            Keys::new(c, options.tokens).inputs(&mut self.b.graph, options.tokens)?.into_iter().collect();
         let mut skips = Vec::new();
         for (i, block) in c.input_blocks.iter().enumerate() {
             x = self.input_block(&format!("input_blocks.{i}"), *block, x)?;
@@ -96,7 +122,28 @@ impl Unet<'_> {
             self.b.mark("label_emb", label);
             emb = self.b.graph.add("label_emb", emb, label)?;
         }
-        self.emb = self.b.graph.activate("time_embed", Activation::Silu, emb);
+        let emb = self.b.graph.activate("time_embed", Activation::Silu, emb);
+        self.vectors(emb)
+    }
+
+    /// What each residual block adds, from the time embedding: few products of one position for all
+    /// blocks, since each of them is over before a device is busy.
+    fn vectors(&mut self, emb: Tensor) -> Result<()> {
+        let (width, g) = (self.config.time_channels, &mut self.b.graph);
+        let mut blocks = blocks::residual(self.config);
+        for (path, _) in &mut blocks {
+            path.push_str(".emb_layers.1");
+        }
+        for (i, group) in blocks::groups(&blocks, MOST_MERGED / width.max(1)).into_iter().enumerate() {
+            let parts: Vec<(&str, usize)> = group.iter().map(|(path, out)| (path.as_str(), *out)).collect();
+            let all = g.linear_merged(&format!("emb_layers.{i}"), emb, &parts, true)?;
+            let mut first = 0;
+            for (path, out) in group {
+                let vector = g.part(path, all, first, Shape::tokens(1, *out))?;
+                self.vectors.insert(path.clone(), vector);
+                first += out;
+            }
+        }
         Ok(())
     }
 
@@ -155,7 +202,7 @@ impl Unet<'_> {
     fn resnet(&mut self, path: &str, x: Tensor, out: usize) -> Result<Tensor> {
         let part = |name: &str| format!("{path}.{name}");
         let h = self.b.norm_conv(&part("in_layers.0"), &part("in_layers.2"), x, out, 1e-5)?;
-        let emb = self.b.graph.linear(&part("emb_layers.1"), self.emb, out, true)?;
+        let emb = found(&self.vectors, &part("emb_layers.1"))?;
         let h = self.b.graph.add_vector(&part("emb_layers"), h, emb)?;
         let h = self.b.norm_conv(&part("out_layers.0"), &part("out_layers.3"), h, out, 1e-5)?;
         let skip = if self.b.graph.shape(x).channels == out {
@@ -219,12 +266,11 @@ impl Unet<'_> {
     }
 
     fn cross_attention(&mut self, path: &str, x: Tensor) -> Result<Tensor> {
+        let kv = found(&self.keys, path)?;
         let g = &mut self.b.graph;
         let c = g.shape(x).channels;
         let heads = self.config.heads.count(c);
-        let [k, v] = ["to_k", "to_v"].map(|n| format!("{path}.{n}"));
         let q = g.linear(&format!("{path}.to_q"), x, c, false)?;
-        let kv = g.linear_merged(&format!("{path}.to_kv"), self.context, &[(&k, c), (&v, c)], false)?;
         let h = g.cross_attention(path, q, kv, heads)?;
         let y = self.project(path, h)?;
         self.b.mark(path, y);
@@ -247,4 +293,8 @@ impl Unet<'_> {
         self.b.mark(path, y);
         Ok(y)
     }
+}
+
+fn found(tensors: &HashMap<String, Tensor>, path: &str) -> Result<Tensor> {
+    tensors.get(path).copied().ok_or_else(|| Error::internal(format!("{path} was not listed")))
 }

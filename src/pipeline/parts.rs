@@ -10,12 +10,7 @@ use crate::graph::Graph;
 use crate::kernels::Precision;
 use crate::model::config::TextConfig;
 use crate::model::{ModelConfig, unet, vae};
-use crate::text::{CHUNK, clip};
-
-/// The UNet's graph at some size: its weights are the same at all.
-pub fn unet(config: &ModelConfig) -> Result<Graph> {
-    unet::build(&config.unet, &unet::Options { size: (64, 64), tokens: CHUNK, ..Default::default() })
-}
+use crate::text::clip;
 
 /// The whole graph of a text encoder, whose weights serve every clip skip.
 pub fn text(config: &TextConfig) -> Result<Graph> {
@@ -30,7 +25,8 @@ pub fn text(config: &TextConfig) -> Result<Graph> {
 pub fn check(config: &ModelConfig, checkpoint: &Checkpoint) -> Result<()> {
     let texts: Vec<Graph> = config.text.iter().map(text).collect::<Result<_>>()?;
     let vae = [vae::decoder(&config.vae, 8, 8)?, vae::encoder(&config.vae, 64, 64)?];
-    for weight in texts.iter().chain(&vae).chain([&unet(config)?]).flat_map(Graph::weights) {
+    let unet = unet::weights(&config.unet)?;
+    for weight in texts.iter().chain(&vae).flat_map(Graph::weights).chain(&unet) {
         for (name, shape) in weight.sources.iter().zip(&weight.shapes) {
             checkpoint.expect(name, shape)?;
         }

@@ -1,6 +1,7 @@
 //! A step without computing: which calls guidance will make, and in what memory.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::memory::Need;
 use super::report::{Call, Purpose};
@@ -8,6 +9,7 @@ use super::{Model, parts};
 use crate::engine::{device_bytes, ring_bytes};
 use crate::guidance::{Columns, Conditioning, Guided, Network, Row, RowResult, Sag};
 use crate::latent::Latent;
+use crate::model::unet;
 use crate::network::{Batching, Kind};
 use crate::plan::chunk::ChunkPolicy;
 use crate::{Error, ErrorKind, Result};
@@ -47,6 +49,8 @@ pub struct Rehearsed {
     pub arena_bytes: u64,
     /// Of each kind of call: what it takes beside the arena.
     side_bytes: BTreeMap<(Kind, usize), u64>,
+    /// What is kept of the prompts while all steps run.
+    prompt_bytes: u64,
     /// Dispatches by kernel variant.
     pub variants: BTreeMap<String, usize>,
 }
@@ -54,7 +58,7 @@ pub struct Rehearsed {
 impl Rehearsed {
     /// Bytes of all calls together.
     fn bytes(&self) -> u64 {
-        self.arena_bytes + self.side_bytes.values().sum::<u64>()
+        self.arena_bytes + self.side_bytes.values().sum::<u64>() + self.prompt_bytes
     }
 }
 
@@ -66,13 +70,17 @@ impl Model {
     /// # Errors
     /// [`ErrorKind::Memory`] if it does not fit in any way.
     pub(super) fn fit_unet(&self, wish: &Wish<'_>) -> Result<(UnetFit, Rehearsed)> {
-        let graph = parts::unet(&self.config)?;
+        let weights = unet::weights(&self.config.unet)?;
         let alignment = self.engine.gpu().capabilities().alignment;
-        let bytes = |most| device_bytes(graph.weights(), self.precision, alignment, most);
+        let bytes = |most| device_bytes(&weights, self.precision, alignment, most);
         let all = bytes(None)?;
+        let prompts = self.prompts(wish.conditioning)?.prompt_bytes;
         let left = match wish.limit {
             None => Some(DEFAULT_ARENA),
-            Some(limit) => limit.checked_sub(all).filter(|left| *left >= ring_bytes(all)),
+            Some(limit) => limit
+                .checked_sub(all)
+                .filter(|left| *left >= ring_bytes(all))
+                .map(|left| left.saturating_sub(prompts)),
         };
         if let Some(budget) = left {
             match self.rehearse(wish, wish.chunk, Some(budget)) {
@@ -116,7 +124,7 @@ impl Model {
 
     /// Lets guidance ask for the rows of a step in which SAG acts, and notes the calls.
     fn rehearse(&self, wish: &Wish<'_>, chunk: ChunkPolicy, budget: Option<u64>) -> Result<Rehearsed> {
-        let mut done = Rehearsed::default();
+        let mut done = self.prompts(wish.conditioning)?;
         let batching = Batching::new(self.planner(), chunk, budget);
         let alignment = self.engine.gpu().capabilities().alignment;
         let mut rehearsal = Rehearsal { batching, alignment, done: &mut done, purpose: Purpose::Guidance };
@@ -125,6 +133,23 @@ impl Model {
         let [batch, channels, height, width] = wish.shape;
         Guided::new(&mut rehearsal, wish.conditioning, &self.discrete, wish.cfg, wish.sag)?
             .evaluate(&Latent::zeros(batch, channels, height, width), sigma)?;
+        Ok(done)
+    }
+
+    /// What reading the prompts takes. All of them are kept, those too that are not active at the
+    /// step that is rehearsed.
+    fn prompts(&self, conditioning: &Conditioning) -> Result<Rehearsed> {
+        let mut done = Rehearsed::default();
+        let mut known: Vec<&Arc<Vec<f32>>> = Vec::new();
+        for entry in conditioning.positive.iter().chain(&conditioning.negative) {
+            if known.iter().any(|context| Arc::ptr_eq(context, &entry.context)) {
+                continue;
+            }
+            known.push(&entry.context);
+            let plan = self.planner().conditioning(entry.tokens)?;
+            done.arena_bytes = done.arena_bytes.max(plan.arena_bytes());
+            done.prompt_bytes += plan.kept_bytes();
+        }
         Ok(done)
     }
 }

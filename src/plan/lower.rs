@@ -13,7 +13,7 @@ use crate::kernels::elementwise::Elementwise;
 use crate::kernels::gemm::{self, Epilogue, Gemm, Window};
 use crate::kernels::group_norm::{self, GroupNorm};
 use crate::kernels::layer_norm::{self, LayerNorm};
-use crate::kernels::{Call, Operand, Precision, Target, attention_columns};
+use crate::kernels::{Call, Operand, Precision, Strided, Target, attention_columns};
 use crate::{Error, Result};
 use parts::Parts;
 
@@ -168,7 +168,7 @@ impl Lowering<'_> {
             y: self.parts.write(n.outputs[0], lines)?,
             epilogue: Epilogue {
                 bias,
-                vector: n.vector.map_or(Ok(Operand::Unused), |t| self.parts.whole(t))?,
+                vector: n.vector.map_or(Ok(Strided::UNUSED), |t| self.parts.strided(t, &(0..1)))?,
                 activation: n.activation,
                 residual: read(n.residual)?,
             },
@@ -240,7 +240,7 @@ impl Lowering<'_> {
                     out_f32: whole.out_f32 || keys.len() > 1,
                     ..whole
                 };
-                let at = self.parts.read(kv, key_lines)?;
+                let at = self.parts.strided(kv, key_lines)?;
                 let (o, l) = if keys.len() == 1 { ([to; 2], [lse; 2]) } else { self.partial(&whole) };
                 self.calls.push(attention::call(&a, self.target, from, at, o[1], l[1]));
                 before = match before {

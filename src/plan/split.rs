@@ -4,7 +4,7 @@
 //! lines, so that what works position by position works piece by piece. Only plans for one row
 //! split: with more rows the caller has the better remedy of taking fewer.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
 use super::fuse::Fused;
@@ -84,8 +84,10 @@ struct Want {
 /// The tensors that have to be split.
 fn too_large(graph: &Graph, nodes: &[Fused], options: &Options) -> BTreeMap<Tensor, Want> {
     let device = &options.device;
-    // The caller fills and reads these whole.
-    let outside: Vec<Tensor> = graph.inputs().iter().chain(graph.outputs()).map(|(_, t)| *t).collect();
+    // The caller fills and reads these whole; so is a tensor in which others stand.
+    let outside = graph.inputs().iter().chain(graph.outputs()).map(|(_, t)| *t);
+    let mut outside: HashSet<Tensor> = outside.chain(graph.wholes()).collect();
+    outside.extend((0..graph.tensor_count()).map(Tensor).filter(|t| graph.info(*t).part.is_some()));
     let mut large = BTreeMap::new();
     for t in (0..graph.tensor_count()).map(Tensor).filter(|t| !outside.contains(t)) {
         let bytes = tensor_bytes(graph.info(t), 1, options.precision);

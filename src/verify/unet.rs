@@ -5,6 +5,7 @@ use super::case::Case;
 use super::compare::{Yardstick, masked};
 use super::model::Context;
 use super::tensor::Tensor;
+use crate::engine::{Kept, Source};
 use crate::latent::Latent;
 use crate::model::unet::{self, COLUMNS};
 use crate::plan::{self, Plan};
@@ -146,9 +147,16 @@ fn call(context: &Context<'_, '_>, inputs: &Inputs, record: bool, trace: Vec<Str
     let plan = Plan::new(&graph, &options)?;
     let (weights, arena) = (model.unet_weights(context.cancel)?, engine.arena(&plan)?);
     let prepared = engine.prepare(plan, &weights, &arena)?;
-    let values =
-        [("x", &inputs.x[..]), ("time", &inputs.time), ("context", &inputs.context), ("y", &inputs.y)];
-    engine.run(&prepared, &values, context.cancel)
+    let unet = model.unet(&weights);
+    let plan = unet.planner.conditioning(inputs.tokens)?;
+    let arena = engine.arena(&plan)?;
+    let reader = engine.prepare(plan, &weights, &arena)?;
+    let from = (unet.weights, &unet.source as &dyn Source);
+    let read = |prompt| engine.run_and_keep(&reader, from, &[("context", prompt)], context.cancel);
+    let prompts = inputs.context.chunks_exact(inputs.context.len() / inputs.rows);
+    let kept: Vec<Kept> = prompts.map(read).collect::<Result<_>>()?;
+    let values = [("x", &inputs.x[..]), ("time", &inputs.time), ("y", &inputs.y)];
+    engine.run_on_kept(&prepared, from, &values, &kept.iter().collect::<Vec<_>>(), context.cancel)
 }
 
 fn result<'r>(results: &'r Results, name: &str) -> Result<&'r [f32]> {

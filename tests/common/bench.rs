@@ -81,7 +81,8 @@ impl Bench<'_> {
             Bound::Arena(r) => Some(*r),
             _ => None,
         });
-        for r in bound {
+        // Of an input that others slice, not all need be bound.
+        for r in bound.chain(plan.inputs.iter().map(|i| i.region)) {
             let at = r.offset as usize / 4;
             words[r.slab][at..at + (r.bytes as usize).div_ceil(4)].fill(SENTINEL);
         }

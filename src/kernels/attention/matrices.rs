@@ -1,7 +1,7 @@
 //! Attention with cooperative matrices: `attention_matrices.wgsl`.
 
 use super::Attention;
-use crate::kernels::{Const, Precision};
+use crate::kernels::{Const, Precision, Strided};
 
 /// The shader.
 pub const SHADER: &str = "attention_matrices";
@@ -45,11 +45,13 @@ impl Tile {
 
 /// Whether cooperative matrices help: they read f16, eight values at a time, and hold a head's depth
 /// in registers.
-pub(super) fn pay(a: &Attention<'_>) -> bool {
+pub(super) fn pay(a: &Attention<'_>, keys: Strided) -> bool {
     let Attention { heads, q, kv, .. } = a;
     a.precision == Precision::F16
         && heads.dim <= 160
         && q.positions() >= 16
+        && keys.first.is_multiple_of(2)
+        && keys.row.is_multiple_of(2)
         && [heads.dim, q.channels, kv.channels].iter().chain(&heads.offsets).all(|n| n.is_multiple_of(8))
 }
 

@@ -1,7 +1,7 @@
 //! Products with cooperative matrices: `gemm_matrices.wgsl`, and `gemm_merge.wgsl` where the depth is
 //! divided among workgroups.
 
-use super::{Call, Const, Epilogue, Gemm, Operand, Precision, Stretch, Variant};
+use super::{Call, Const, Epilogue, Gemm, Operand, Precision, Stretch, Strided, Variant};
 use super::{epilogue_consts, flops, grid, params, shader, taps, window_consts};
 use crate::kernels::spread;
 
@@ -84,7 +84,7 @@ pub fn calls(g: &Gemm<'_>, tile: Tile, room: impl FnOnce(u64) -> Stretch) -> Vec
     let parts = (splits > 1).then(|| room(bytes));
     let none = Epilogue {
         bias: Operand::Unused,
-        vector: Operand::Unused,
+        vector: Strided::UNUSED,
         activation: None,
         residual: Operand::Unused,
     };
@@ -117,7 +117,7 @@ pub fn calls(g: &Gemm<'_>, tile: Tile, room: impl FnOnce(u64) -> Stretch) -> Vec
         params: bytemuck::bytes_of(&params).to_vec(),
         operands: vec![
             e.bias,
-            e.vector,
+            e.vector.operand,
             e.residual,
             y,
             g.w,
@@ -141,7 +141,7 @@ pub fn calls(g: &Gemm<'_>, tile: Tile, room: impl FnOnce(u64) -> Stretch) -> Vec
                 out_f32: g.out_f32,
             },
             params: bytemuck::bytes_of(&params).to_vec(),
-            operands: vec![e.bias, e.vector, e.residual, g.y, Operand::Read(parts)],
+            operands: vec![e.bias, e.vector.operand, e.residual, g.y, Operand::Read(parts)],
             groups: [x, y, 1],
             path: g.path.to_owned(),
             flops: u64::from(params.m * params.n4) * 4 * u64::from(splits),

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::graph::{Graph, Shape, Tensor};
 use crate::kernels::gemm::Window;
-use crate::kernels::{Buf, Operand, Stretch};
+use crate::kernels::{Buf, Operand, Stretch, Strided};
 use crate::plan::fuse::Fused;
 use crate::plan::split::Split;
 use crate::plan::{Options, tensor_bytes};
@@ -27,8 +27,10 @@ impl<'a> Parts<'a> {
         let tensors = || (0..graph.tensor_count()).map(Tensor);
         for t in tensors() {
             let first = &parts.lines(t)[0];
-            let bytes = first.len() as u64 * parts.line_bytes(t);
-            parts.sizes.push((graph.info(t).path.clone(), bytes));
+            let info = graph.info(t);
+            // What stands in another tensor needs no room of its own.
+            let bytes = if info.part.is_some() { 0 } else { first.len() as u64 * parts.line_bytes(t) };
+            parts.sizes.push((info.path.clone(), bytes));
         }
         for t in tensors() {
             let mut kept = Vec::new();
@@ -79,6 +81,10 @@ impl<'a> Parts<'a> {
     }
 
     fn stretch(&self, t: Tensor, lines: &Range<usize>) -> Result<Stretch> {
+        if self.graph.info(t).part.is_some() {
+            let path = &self.graph.info(t).path;
+            return Err(Error::internal(format!("{path} stands in another tensor, where this cannot reach")));
+        }
         let (piece, buf) = self.kept[t.0].iter().find(|(piece, _)| holds(piece, lines)).ok_or_else(|| {
             Error::internal(format!("no piece of {} holds lines {lines:?}", self.graph.info(t).path))
         })?;
@@ -92,7 +98,30 @@ impl<'a> Parts<'a> {
     }
 
     pub fn write(&self, t: Tensor, lines: &Range<usize>) -> Result<Operand> {
-        Ok(Operand::Write(self.stretch(t, lines)?))
+        // Results have no strides, which one row does not need.
+        let alone = self.options.rows == 1 && self.graph.info(t).part.is_some();
+        match self.strided(t, lines) {
+            Ok(Strided { operand: Operand::Read(s), first: 0, .. }) if alone => Ok(Operand::Write(s)),
+            _ => Ok(Operand::Write(self.stretch(t, lines)?)),
+        }
+    }
+
+    /// As [`read`](Self::read) for what may stand in another tensor, which is never split.
+    pub fn strided(&self, t: Tensor, lines: &Range<usize>) -> Result<Strided> {
+        let shape = self.graph.shape(t);
+        let own = lines.len() * shape.width * shape.quads();
+        let Some(part) = self.graph.info(t).part.filter(|_| *lines == (0..shape.height)) else {
+            return Ok(Strided { operand: self.read(t, lines)?, first: 0, row: own });
+        };
+        let whole = self.graph.shape(part.of);
+        let row = whole.positions() * whole.quads();
+        let quad = 4 * self.options.precision.bytes();
+        // Bindings begin at multiples of the alignment, the kernel finds the rest of the way.
+        let bound = (part.first as u64 / 4 * quad) / self.options.device.alignment;
+        let offset = bound * self.options.device.alignment;
+        let first = part.first / 4 - (offset / quad) as usize;
+        let bytes = ((self.options.rows - 1) * row + first + own) as u64 * quad;
+        Ok(Strided { operand: Operand::Read(Stretch { buf: Buf(part.of.0), offset, bytes }), first, row })
     }
 
     /// All of `t`, which is not split.

@@ -1,0 +1,71 @@
+//! Tensors that stand in others: slices of the result of a merged product, and results put side by
+//! side so that one copy moves them all.
+
+use std::collections::HashSet;
+
+use super::{Graph, Shape, Store, Tensor};
+use crate::{Error, Result};
+
+/// Where a tensor stands that is a stretch of each row of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// The other.
+    pub of: Tensor,
+    /// The stretch's first value in a row.
+    pub first: usize,
+}
+
+impl Graph {
+    /// The values of each row of `of` from `first` on, as a tensor of `shape`. Its rows lie further
+    /// apart than they are long, which few kernels know: it may be the keys and values of
+    /// [`cross_attention`](Self::cross_attention), and the vector that
+    /// [`add_vector`](Self::add_vector) adds to a product.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) if it does not stand within `of`, in quads.
+    pub fn part(&mut self, path: &str, of: Tensor, first: usize, shape: Shape) -> Result<Tensor> {
+        let part = self.tensor(path, shape, Store::Elem);
+        self.place(part, of, first)?;
+        Ok(part)
+    }
+
+    /// Room for `values` values, made by what is [placed](Self::place) in it.
+    pub fn room(&mut self, path: &str, values: usize) -> Tensor {
+        self.tensor(path, Shape::new(1, 1, values), Store::Elem)
+    }
+
+    /// Lets the maker of `tensor` write it into each row of `of`, from value `first` on. Only plans
+    /// of one row can.
+    ///
+    /// # Errors
+    /// As [`part`](Self::part).
+    pub fn place(&mut self, tensor: Tensor, of: Tensor, first: usize) -> Result<()> {
+        let (inner, outer) = (self.shape(tensor), self.shape(of));
+        let values = |s: Shape| s.positions() * s.channels;
+        let quads = [first, inner.channels, outer.channels].iter().all(|n| n.is_multiple_of(4));
+        if !quads || first + values(inner) > values(outer) || self.info(of).part.is_some() {
+            let path = &self.info(tensor).path;
+            return Err(Error::internal(format!("{path} of {inner} at {first} does not stand in {outer}")));
+        }
+        self.tensors[tensor.0].part = Some(Part { of, first });
+        Ok(())
+    }
+
+    /// Names `tensor` as a result that stays on the device, stored as other networks read it.
+    pub fn keep(&mut self, name: &str, tensor: Tensor) {
+        self.tensors[tensor.0].kept = true;
+        self.outputs.push((name.to_owned(), tensor));
+    }
+
+    /// Declares an input that another graph [keeps](Self::keep) by this name.
+    pub fn kept_input(&mut self, name: &str, shape: Shape) -> Tensor {
+        let tensor = self.input(name, shape);
+        self.tensors[tensor.0].kept = true;
+        tensor
+    }
+
+    /// The tensors in which others stand.
+    pub fn wholes(&self) -> HashSet<Tensor> {
+        self.tensors.iter().filter_map(|t| Some(t.part?.of)).collect()
+    }
+}

@@ -1,0 +1,50 @@
+//! What a graph wants from a checkpoint, and how the device holds it.
+
+/// Handle of a weight in its [`Graph`](super::Graph).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WeightId(pub(crate) usize);
+
+/// How a weight is laid out on the device; `in` and `out` padded to multiples of four with zeros.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Layout {
+    /// Biases and norm parameters: f32 whatever the precision.
+    Vector,
+    /// `[out, in]` (or `[out, in, 1, 1]`) in the file, `[in][out]` on the device.
+    Linear,
+    /// `[out, in, 3, 3]` in the file, `[3][3][in][out]` on the device.
+    Conv3x3,
+}
+
+/// A weight the graph wants from the checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Weight {
+    /// Names in the checkpoint; several are joined along `out`, in this order.
+    pub sources: Vec<String>,
+    /// Shape of each source in the checkpoint.
+    pub shapes: Vec<Vec<usize>>,
+    /// Layout on the device.
+    pub layout: Layout,
+}
+
+impl Weight {
+    /// Sum of the sources' output features.
+    pub fn out_features(&self) -> usize {
+        self.shapes.iter().map(|s| s[0]).sum()
+    }
+
+    /// Input features, 1 for vectors.
+    pub fn in_features(&self) -> usize {
+        self.shapes[0].get(1).copied().unwrap_or(1)
+    }
+
+    /// Values on the device, padding counted.
+    pub fn device_len(&self) -> usize {
+        let out = self.out_features().next_multiple_of(4);
+        let inp = self.in_features().next_multiple_of(4);
+        match self.layout {
+            Layout::Vector => out,
+            Layout::Linear => inp * out,
+            Layout::Conv3x3 => 9 * inp * out,
+        }
+    }
+}
