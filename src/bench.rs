@@ -51,10 +51,15 @@ impl Bench<'_> {
         if self.cancel.load(Ordering::Relaxed) { Err(Error::cancelled()) } else { Ok(()) }
     }
 
+    /// Lets go of what was dropped before, which is freed only when the device is looked after.
+    fn settle(&self) {
+        // A lost device says so at the next call that has an answer.
+        let _ = self.gpu.device().poll(wgpu::PollType::wait_indefinitely());
+    }
+
     /// An engine of its own, so that it holds nothing but what is measured.
     fn engine(&self) -> Result<Engine> {
-        // What was dropped before is freed only when the device is looked after.
-        let _ = self.gpu.device().poll(wgpu::PollType::wait_indefinitely());
+        self.settle();
         Engine::new(self.gpu.clone())
     }
 }

@@ -15,11 +15,13 @@ pub struct Chart {
     pub right: Option<Scale>,
 }
 
-/// A vertical axis, which begins at 0.
+/// A vertical axis. It begins at 0, or shows each decade as high as the others.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scale {
     /// What it shows, with its unit.
     pub label: String,
+    /// Whether it is logarithmic, for values above 0 that span decades.
+    pub log: bool,
     /// Curves: a name and points (x, y), from left to right.
     pub curves: Vec<(String, Vec<(f64, f64)>)>,
 }
@@ -49,9 +51,10 @@ impl Chart {
         let mut colours = COLOURS.iter().cycle();
         let mut named = 0;
         for (i, scale) in self.scales().enumerate() {
-            let marks = marks(points(scale).map(|p| p.1).fold(0.0, f64::max));
-            let most = marks.last().copied().unwrap_or(1.0);
-            let y = |v: f64| HEIGHT - MARGIN[3] - v / most * (HEIGHT - MARGIN[2] - MARGIN[3]);
+            let values: Vec<f64> = points(scale).map(|p| p.1).collect();
+            let marks = if scale.log { log_marks(&values) } else { marks(&values) };
+            let part = part_of(&marks, scale.log);
+            let y = |v: f64| HEIGHT - MARGIN[3] - part(v) * (HEIGHT - MARGIN[2] - MARGIN[3]);
             svg.vertical(&scale.label, &marks, i == 1, y);
             for ((name, curve), colour) in scale.curves.iter().zip(&mut colours) {
                 let placed = finite(curve).map(|(a, b)| (x(a), y(b)));
@@ -75,13 +78,38 @@ fn finite(curve: &[(f64, f64)]) -> impl Iterator<Item = (f64, f64)> {
     curve.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite())
 }
 
-/// Round numbers from 0 to at least `most`: steps of 1, 2 or 5 times a power of ten.
-fn marks(most: f64) -> Vec<f64> {
+/// Round numbers from 0 to the largest of `values` or above: steps of 1, 2 or 5 times a power of ten.
+fn marks(values: &[f64]) -> Vec<f64> {
+    let most = values.iter().copied().fold(0.0, f64::max);
     let most = if most > 0.0 { most } else { 1.0 };
     let decade = 10f64.powf((most / MARKS).log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].map(|s| s * decade).into_iter().find(|s| most / s <= MARKS);
     let step = step.unwrap_or(10.0 * decade);
     (0..=(most / step - 1e-9).ceil() as usize).map(|i| i as f64 * step).collect()
+}
+
+/// 1, 2 and 5 of each decade, around all of `values` that are above 0.
+fn log_marks(values: &[f64]) -> Vec<f64> {
+    let above = || values.iter().copied().filter(|v| *v > 0.0);
+    let (least, most) = (above().fold(f64::INFINITY, f64::min), above().fold(0.0, f64::max));
+    if most == 0.0 {
+        return vec![1.0, 10.0];
+    }
+    let decades = least.log10().floor() as i32..=most.log10().ceil() as i32;
+    let all: Vec<f64> = decades.flat_map(|d| [1.0, 2.0, 5.0].map(|s| s * 10f64.powi(d))).collect();
+    let first = all.iter().rposition(|m| *m <= least).unwrap_or(0);
+    let last = all.iter().position(|m| *m >= most).unwrap_or(all.len() - 1);
+    // An axis has two ends, also for a single value.
+    all[first..=last.max(first + 1)].to_vec()
+}
+
+/// Where a value stands between the first mark (0) and the last (1).
+fn part_of(marks: &[f64], log: bool) -> impl Fn(f64) -> f64 {
+    let (first, last) = (marks[0], marks[marks.len() - 1]);
+    move |v| match log {
+        true => (v.max(first) / first).ln() / (last / first).ln(),
+        false => (v - first) / (last - first),
+    }
 }
 
 /// A number as short as it can be: marks are round.
@@ -153,7 +181,7 @@ impl Svg {
         let (out, anchor, away) = if right { (5.0, "start", 60.0) } else { (-5.0, "end", -58.0) };
         for mark in marks {
             let height = y(*mark);
-            if !right && *mark > 0.0 {
+            if !right {
                 self.stroke((left, height), (end, height), "#dddddd");
             }
             self.stroke((at, height), (at + out, height), "black");
@@ -195,10 +223,13 @@ mod tests {
 
     #[test]
     fn marks_are_round() {
-        assert_eq!(marks(7.0), [0.0, 2.0, 4.0, 6.0, 8.0]);
-        assert_eq!(marks(60.0).last(), Some(&60.0));
-        assert_eq!(marks(0.013), [0.0, 0.005, 0.01, 0.015]);
-        assert_eq!(marks(0.0).len(), marks(1.0).len());
+        assert_eq!(marks(&[7.0]), [0.0, 2.0, 4.0, 6.0, 8.0]);
+        assert_eq!(marks(&[60.0, 1.0]).last(), Some(&60.0));
+        assert_eq!(marks(&[0.013]), [0.0, 0.005, 0.01, 0.015]);
+        assert_eq!(marks(&[0.0]).len(), marks(&[1.0]).len());
+        assert_eq!(log_marks(&[3.0, 70.0]), [2.0, 5.0, 10.0, 20.0, 50.0, 100.0]);
+        assert_eq!(log_marks(&[10.0]), [10.0, 20.0]);
+        assert_eq!(log_marks(&[0.0]).len(), 2);
         assert_eq!(short(0.015), "0.015");
         assert_eq!(short(200.0), "200");
     }
@@ -206,7 +237,7 @@ mod tests {
     #[test]
     fn names_are_text() {
         let curve = ("a < b & c".to_owned(), vec![(1.0, 2.0), (2.0, f64::NAN)]);
-        let left = Scale { label: "ms".into(), curves: vec![curve] };
+        let left = Scale { label: "ms".into(), log: false, curves: vec![curve] };
         let chart = Chart { title: "t".into(), x_label: "x".into(), left, right: None };
         let svg = chart.svg();
         assert!(svg.contains("a &lt; b &amp; c") && !svg.contains("NaN"), "{svg}");

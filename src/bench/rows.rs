@@ -21,7 +21,8 @@ pub struct Row {
     pub name: String,
     /// How long it took.
     pub timing: Timing,
-    /// The most bytes of buffers on the device meanwhile, as wgpu counts them.
+    /// The most bytes of buffers on the device meanwhile, as wgpu counts them: weights are there
+    /// already, what they took on their way is not counted.
     pub peak_bytes: u64,
 }
 
@@ -202,8 +203,7 @@ impl Session<'_> {
 
     fn model(&mut self, items: &[&Item]) -> Result<()> {
         let options = ModelOptions { precision: self.bench.precision, ..Default::default() };
-        // An engine is made and dropped for what it frees.
-        self.bench.engine()?;
+        self.bench.settle();
         let model = Model::new(self.bench.gpu.clone(), self.scale.sd.checkpoint()?, options)?;
         let unets = Unets { config: &model.config().unet, side: self.scale.sd.side() };
         for item in items {
@@ -265,7 +265,6 @@ impl Session<'_> {
             return Ok(());
         }
         self.bench.go_on()?;
-        engine.forget_peak();
         match measure(self) {
             Ok(timings) => {
                 let peak_bytes = engine.peak_bytes();
@@ -292,6 +291,7 @@ impl Session<'_> {
         rows: usize,
     ) -> Result<Vec<(usize, Timing)>> {
         let ready = Ready::new(self.bench, engine, graph, rows, weights)?;
+        engine.forget_peak();
         let mut timings = Vec::new();
         for (at, name) in item.names.iter().enumerate() {
             match name.ends_with(" GPU") {
@@ -320,6 +320,7 @@ impl Session<'_> {
             true => Some(Ready::new(self.bench, engine, &unets.graph(false)?, 1, weights)?),
             false => None,
         };
+        engine.forget_peak();
         let calls: Vec<&Ready<'_>> = [&guidance].into_iter().chain(&third).collect();
         let timing = gpu_of(self.bench, &calls)?;
         Ok((0..item.names.len()).map(|at| (at, timing)).collect())
@@ -339,6 +340,7 @@ impl Session<'_> {
         let once = || generation(model, &request, self.bench);
         let effort = self.bench.effort;
         effort.warm(|| once().map(drop))?;
+        model.engine().forget_peak();
         let (whole, sampling): (Vec<_>, Vec<_>) = effort.sample(effort.runs, once)?.into_iter().unzip();
         let per_step = Timing::of(&sampling).scaled(1.0 / self.scale.steps as f64);
         let of_name = |name: &String| if name.ends_with(" per step") { per_step } else { Timing::of(&whole) };

@@ -142,10 +142,10 @@ fn point(
     step: Step,
 ) -> Result<Point> {
     // The room of the step before is given back before this one's is taken.
-    let _ = engine.gpu().device().poll(wgpu::PollType::wait_indefinitely());
-    engine.forget_peak();
+    bench.settle();
     let graph = Unets { config, side: step.side / 8 }.graph(false)?;
     let ready = Ready::new(bench, engine, &graph, step.rows, weights)?;
+    engine.forget_peak();
     let wall = ready.wall_of(step.calls())?;
     let gpu = match engine.counts_time() {
         true => Some(ready.gpu()?.scaled(step.calls() as f64)),

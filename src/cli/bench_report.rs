@@ -55,18 +55,18 @@ fn curve(points: &[Point], axis: Axis, y: impl Fn(&Point) -> Option<f64>) -> Vec
 }
 
 /// Wall and GPU time for each picture.
-fn times(points: &[Point], axis: Axis, label: &str) -> Scale {
+fn times(points: &[Point], axis: Axis, label: &str, log: bool) -> Scale {
     let wall = curve(points, axis, |p| Some(p.ms_per_picture()));
     let gpu = curve(points, axis, tables::gpu_per_picture);
     let curves = [("wall time".to_owned(), wall), ("GPU time".to_owned(), gpu)];
-    Scale { label: label.into(), curves: curves.into_iter().filter(|(_, c)| !c.is_empty()).collect() }
+    Scale { label: label.into(), log, curves: curves.into_iter().filter(|(_, c)| !c.is_empty()).collect() }
 }
 
 fn batch_chart(points: &[Point]) -> Chart {
     Chart {
         title: "A CFG step of SD 1.5: time for each picture against batch".into(),
         x_label: "pictures in a step".into(),
-        left: times(points, Axis::Batch, "ms for each picture"),
+        left: times(points, Axis::Batch, "ms for each picture", false),
         right: None,
     }
 }
@@ -76,8 +76,8 @@ fn size_chart(points: &[Point]) -> Chart {
     Chart {
         title: "A CFG step of SD 1.5: time and memory against picture size".into(),
         x_label: "side of the picture, pixels".into(),
-        left: times(points, Axis::Size, "ms"),
-        right: Some(Scale { label: "GiB".into(), curves: vec![("memory".into(), memory)] }),
+        left: times(points, Axis::Size, "ms", true),
+        right: Some(Scale { label: "GiB".into(), log: false, curves: vec![("memory".into(), memory)] }),
     }
 }
 
@@ -94,6 +94,11 @@ fn page(bench: &Bench<'_>, rows: &[Row], points: &[Point]) -> String {
         today(),
         command().replace('`', "'")
     );
+    if bench.tiny {
+        page.push_str(
+            "Networks and pictures are small ones: these figures say nothing of the device's speed.\n\n",
+        );
+    }
     page.push_str("| row | ms | min | max | n | MiB |\n| --- | ---: | ---: | ---: | ---: | ---: |\n");
     for row in rows {
         let (t, mib) = (row.timing, tell::to_mib(row.peak_bytes));
