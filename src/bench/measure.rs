@@ -34,10 +34,9 @@ impl Effort {
         Self { calls: 1, runs: 1, warm_up: Duration::ZERO, most: Duration::ZERO }
     }
 
-    /// Does `once` until it is warm, at least one time.
+    /// Does `once` until it is warm; not at all where no warm-up is wanted.
     pub(super) fn warm(&self, mut once: impl FnMut() -> Result<()>) -> Result<()> {
         let begun = Instant::now();
-        once()?;
         while begun.elapsed() < self.warm_up {
             once()?;
         }

@@ -71,21 +71,21 @@ pub struct Args {
     #[arg(long)]
     pub tiny: bool,
 
-    /// Network of --profile
-    #[arg(long, value_name = "NAME", default_value = "sd15", requires = "profile")]
-    pub model: NetworkChoice,
+    /// Network of --profile [default: sd15]
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<NetworkChoice>,
     /// Rows of the call of --profile [default: 2, the VAE's 1]
-    #[arg(long, value_name = "N", requires = "profile")]
+    #[arg(long, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub rows_per_call: Option<u32>,
-    /// Layers that --profile lists, longest first
-    #[arg(long, value_name = "N", default_value = "40", requires = "profile")]
-    pub layers: usize,
+    /// Layers that --profile lists, longest first [default: 40]
+    #[arg(long, value_name = "N")]
+    pub layers: Option<usize>,
     /// Arithmetic that the device can do at most [default: 790, an H100 in f16]
-    #[arg(long, value_name = "TFLOP/S", requires = "profile", value_parser = positive)]
+    #[arg(long, value_name = "TFLOP/S", value_parser = positive)]
     pub tflops: Option<f64>,
     /// Bytes that it can move at most [default: 3000, an H100]
-    #[arg(long, value_name = "GB/S", requires = "profile", value_parser = positive)]
+    #[arg(long, value_name = "GB/S", value_parser = positive)]
     pub gbps: Option<f64>,
 
     /// GPU, by its number or a part of its name; see `sagittal devices` [default: the first real one]
@@ -95,7 +95,7 @@ pub struct Args {
     #[arg(long, value_name = "KIND", default_value = "auto")]
     pub precision: PrecisionChoice,
     /// Replace files that exist
-    #[arg(long, requires = "report")]
+    #[arg(long)]
     pub force: bool,
     /// Print events on stdout, one JSON object a line; text for people stays on stderr
     #[arg(long)]
@@ -115,6 +115,37 @@ pub enum NetworkChoice {
     Clip,
 }
 
+/// Layers in the table of a profile.
+const LAYERS: usize = 40;
+
+impl Args {
+    /// Refuses flags that would do nothing. clap's own `requires` is silent where the flag that is
+    /// required conflicts with one that was given.
+    fn check(&self) -> Result<()> {
+        let of_profile = [
+            ("--model", self.model.is_some()),
+            ("--rows-per-call", self.rows_per_call.is_some()),
+            ("--layers", self.layers.is_some()),
+            ("--tflops", self.tflops.is_some()),
+            ("--gbps", self.gbps.is_some()),
+        ];
+        let of_profile = of_profile.map(|(flag, given)| (flag, given, self.profile, "--profile"));
+        let rows = self.rows || self.report.is_some();
+        let others = [
+            ("--force", self.force, self.report.is_some(), "--report"),
+            ("--only", !self.only.is_empty(), rows || self.shapes, "--rows, --report or --shapes"),
+            ("--runs", self.runs.is_some(), rows, "--rows or --report"),
+            ("--deadline", self.deadline.is_some(), rows || self.sweep, "--rows, --report or --sweep"),
+        ];
+        match of_profile.into_iter().chain(others).find(|(_, given, fits, _)| *given && !*fits) {
+            None => Ok(()),
+            Some((flag, .., with)) => {
+                Err(Error::usage(format!("{flag} does nothing here")).expected(format!("it with {with}")))
+            }
+        }
+    }
+}
+
 /// A number above 0.
 fn positive(text: &str) -> Result<f64> {
     let value = text.parse().ok().filter(|v: &f64| v.is_finite() && *v > 0.0);
@@ -127,6 +158,7 @@ fn positive(text: &str) -> Result<f64> {
 /// [`ErrorKind::Usage`] for names that nothing has; [`ErrorKind::Device`] where timestamps are needed
 /// and the device has none.
 pub fn run(args: &Args) -> Result<bool> {
+    args.check()?;
     let begun = Instant::now();
     let files = args.report.as_ref().map(|folder| Files::new(folder, args.force)).transpose()?;
     let cancel = verify::cancel_on_ctrl_c()?;
@@ -226,7 +258,7 @@ pub fn run_sweep(
 }
 
 fn run_profile(args: &Args, bench: &Bench<'_>) -> Result<bool> {
-    let network = match args.model {
+    let network = match args.model.unwrap_or(NetworkChoice::Sd15) {
         NetworkChoice::Sd15 => Network::Sd15,
         NetworkChoice::Sdxl => Network::Sdxl,
         NetworkChoice::Vae => Network::Vae,
@@ -243,7 +275,7 @@ fn run_profile(args: &Args, bench: &Bench<'_>) -> Result<bool> {
     if args.json {
         tables::profile_as_json(&profile, &ceiling).into_iter().for_each(|(name, e)| tell::event(name, e));
     } else {
-        tables::profile(&profile, &ceiling, args.layers).iter().for_each(tell::result);
+        tables::profile(&profile, &ceiling, args.layers.unwrap_or(LAYERS)).iter().for_each(tell::result);
     }
     Ok(true)
 }

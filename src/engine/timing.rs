@@ -113,6 +113,7 @@ impl Engine {
             let mut encoder = device.create_command_encoder(&Default::default());
             encode(&mut encoder, &queries);
             encoder.resolve_query_set(&queries, 0..count, &ticks, 0);
+            self.look_at_memory();
             self.gpu.queue().submit([encoder.finish()]);
             Ok(bytemuck::cast_slice(&read_buffer(&self.gpu, &ticks)?).to_vec())
         })?
