@@ -145,6 +145,11 @@ impl Engine {
         self.peak.load(Ordering::Relaxed)
     }
 
+    /// Lets [`peak_bytes`](Self::peak_bytes) begin anew, to see what one piece of work takes.
+    pub fn forget_peak(&self) {
+        self.peak.store(0, Ordering::Relaxed);
+    }
+
     /// Looks at the memory where it is at its highest: while weights are under way, while a plan runs.
     fn look_at_memory(&self) {
         let now = self.gpu.buffer_bytes().saturating_sub(self.before);

@@ -2,6 +2,9 @@
 
 mod cli {
     pub mod args;
+    pub mod bench;
+    pub mod bench_report;
+    pub mod bench_tables;
     pub mod devices;
     pub mod dry_run;
     pub mod generate;
@@ -19,7 +22,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use sagittal::{Error, ErrorKind};
 
-use cli::{args, devices, generate, tell, verify};
+use cli::{args, bench, devices, generate, tell, verify};
 
 const LONG_ABOUT: &str = "\
 Stable Diffusion with exact Self-Attention Guidance, on any GPU.
@@ -56,6 +59,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Generate(Box<args::Args>),
+    Bench(bench::Args),
     /// Check whether this GPU and its driver compute right
     Verify(verify::Args),
     /// List the GPUs and what they can do
@@ -75,6 +79,7 @@ fn main() -> ExitCode {
     log_to_stderr(cli.verbose);
     let done = match &cli.command {
         Command::Generate(args) => generate::run(args).map(|()| true),
+        Command::Bench(args) => bench::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Devices(args) => devices::run(args).map(|()| true),
     };

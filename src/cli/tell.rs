@@ -18,6 +18,12 @@ pub fn result(line: impl AsRef<str>) {
     note(writeln!(std::io::stdout().lock(), "{}", line.as_ref()));
 }
 
+/// A line of the command's result, at once: whoever reads it may wait for the next for minutes.
+pub fn result_now(line: impl AsRef<str>) {
+    let mut out = std::io::stdout().lock();
+    note(writeln!(out, "{}", line.as_ref()).and_then(|()| out.flush()));
+}
+
 static LOST: AtomicBool = AtomicBool::new(false);
 
 /// Whether a part of the result could not be written.

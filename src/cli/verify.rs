@@ -126,7 +126,7 @@ fn options(args: &Args) -> Result<Options> {
 }
 
 /// A flag that Ctrl-C sets. A second Ctrl-C does not wait for the work to notice.
-fn cancel_on_ctrl_c() -> Result<Arc<AtomicBool>> {
+pub fn cancel_on_ctrl_c() -> Result<Arc<AtomicBool>> {
     let cancel = Arc::new(AtomicBool::new(false));
     let flag = cancel.clone();
     let set = ctrlc::set_handler(move || {

@@ -1,20 +1,57 @@
 //! GPU time of a plan's dispatches, by timestamp queries.
 
+use std::ops::Range;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Engine, Prepared, read_buffer};
+use super::{Engine, Prepared, portion, read_buffer};
 use crate::{Error, ErrorKind, Result};
 
 /// Most timestamps of a query set on any device, in pairs.
 const PAIRS: usize = 2048;
 
 impl Engine {
+    /// Whether the device counts time, as all methods of this file need.
+    pub fn counts_time(&self) -> bool {
+        self.gpu.device().features().contains(wgpu::Features::TIMESTAMP_QUERY)
+    }
+
+    /// Refuses a device that counts no time.
+    pub(crate) fn need_clock(&self) -> Result<()> {
+        if self.counts_time() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Device, "this device counts no time")
+            .expected("a device with Features::TIMESTAMP_QUERY"))
+    }
+
     /// GPU time of `times` runs of `prepared`, one after the other in one pass, without what comes
     /// in and goes out. The arena keeps what the last [`run`](Self::run) left there.
     ///
     /// # Errors
     /// [`ErrorKind::Device`] if the device counts no time, or is lost.
     pub fn time(&self, prepared: &Prepared, times: usize) -> Result<Duration> {
+        self.time_part(prepared, 0..prepared.steps.len(), times)
+    }
+
+    /// GPU time of one run of `prepared` in the portions that [`run`](Self::run) submits, so that a
+    /// slow device is not held for long; what passes between portions does not count.
+    ///
+    /// # Errors
+    /// As [`time`](Self::time).
+    pub fn time_run(&self, prepared: &Prepared) -> Result<Duration> {
+        let dispatches = &prepared.plan.dispatches;
+        let (mut from, mut sum) = (0, Duration::ZERO);
+        while from < dispatches.len() {
+            let (to, _) = portion(dispatches, from, self.budget.load(Ordering::Relaxed));
+            sum += self.time_part(prepared, from..to, 1)?;
+            from = to;
+        }
+        Ok(sum)
+    }
+
+    /// GPU time of `times` runs of some dispatches.
+    fn time_part(&self, prepared: &Prepared, part: Range<usize>, times: usize) -> Result<Duration> {
         let ticks = self.timestamps(2, |encoder, queries| {
             let writes = wgpu::ComputePassTimestampWrites {
                 query_set: queries,
@@ -24,7 +61,7 @@ impl Engine {
             let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes: Some(writes) };
             let mut pass = encoder.begin_compute_pass(&descriptor);
             for _ in 0..times {
-                (0..prepared.steps.len()).for_each(|i| prepared.encode(&mut pass, i));
+                part.clone().for_each(|i| prepared.encode(&mut pass, i));
             }
         })?;
         Ok(self.between(&ticks))
@@ -64,10 +101,7 @@ impl Engine {
     ) -> Result<Vec<u64>> {
         use wgpu::BufferUsages as U;
         let device = self.gpu.device();
-        if !device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
-            return Err(Error::new(ErrorKind::Device, "this device counts no time")
-                .expected("a device with Features::TIMESTAMP_QUERY"));
-        }
+        self.need_clock()?;
         self.gpu.checked("count time", || {
             let queries = device.create_query_set(&wgpu::QuerySetDescriptor {
                 label: Some("times"),
@@ -79,6 +113,7 @@ impl Engine {
             let mut encoder = device.create_command_encoder(&Default::default());
             encode(&mut encoder, &queries);
             encoder.resolve_query_set(&queries, 0..count, &ticks, 0);
+            self.look_at_memory();
             self.gpu.queue().submit([encoder.finish()]);
             Ok(bytemuck::cast_slice(&read_buffer(&self.gpu, &ticks)?).to_vec())
         })?

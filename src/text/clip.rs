@@ -64,6 +64,20 @@ pub(super) fn names(tower: Tower) -> &'static Names {
     }
 }
 
+/// Names and shapes of the weights that no graph has: the tables of token and position vectors,
+/// and the projection, where there is one. They stay on the host.
+pub(crate) fn tables(config: &TextConfig) -> Vec<(String, Vec<usize>)> {
+    let names = names(config.tower);
+    let table =
+        |name: &str, rows: usize, columns: usize| (format!("{}{name}", config.prefix), vec![rows, columns]);
+    let mut tables = vec![
+        table(names.tokens, config.vocab, config.width),
+        table(names.positions, config.positions, config.width),
+    ];
+    tables.extend(config.projection.map(|columns| table("text_projection", config.width, columns)));
+    tables
+}
+
 /// Builds the encoder for one chunk. Input `embedding` `[positions, width]`: token plus position
 /// vectors. Results `hidden` and, if wanted, `last`, both `[positions, width]`.
 pub fn build(config: &TextConfig, options: &Options) -> Result<Graph> {

@@ -1,0 +1,256 @@
+//! Where the time of a network goes: by dispatch and by class of kernel, against the device's ceilings.
+
+use std::time::Duration;
+
+use super::presets::Preset;
+use super::ready::{Ready, upload};
+use super::rows::Unets;
+use super::{Bench, Timing};
+use crate::graph::Graph;
+use crate::kernels::{Const, Variant, repack};
+use crate::model::vae;
+use crate::plan::{Bound, Dispatch, Plan};
+use crate::text::clip;
+use crate::{Error, Result};
+
+/// A network that can be profiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// SD 1.5's UNet, 64×64 latents.
+    Sd15,
+    /// SDXL's UNet, 128×128 latents.
+    Sdxl,
+    /// SD 1.5's VAE decoder, 512×512 pixels.
+    Vae,
+    /// SD 1.5's text encoder, 77 tokens.
+    Clip,
+}
+
+/// Kinds of work that have ceilings of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// 3×3 convolutions.
+    Convolution,
+    /// Matrix products, 1×1 convolutions among them.
+    Linear,
+    /// Attention and its records.
+    Attention,
+    /// Group and layer normalisation.
+    Norm,
+    /// Activations and sums that no product took in.
+    Elementwise,
+    /// Values that only change place: concatenation, doubling.
+    Copy,
+}
+
+impl Class {
+    /// All, in the order of tables.
+    pub const ALL: [Class; 6] =
+        [Class::Convolution, Class::Linear, Class::Attention, Class::Norm, Class::Elementwise, Class::Copy];
+
+    /// What tables call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::Convolution => "convolution",
+            Class::Linear => "linear",
+            Class::Attention => "attention",
+            Class::Norm => "norm",
+            Class::Elementwise => "elementwise",
+            Class::Copy => "copy",
+        }
+    }
+
+    /// The class of a kernel, by the name of its shader.
+    pub fn of(variant: &Variant) -> Self {
+        let begins = |start: &str| variant.shader.starts_with(start);
+        // An activation that is none copies.
+        let idle = variant.consts.contains(&Const::U32("ACTIVATION", 0));
+        if begins("conv") {
+            Class::Convolution
+        } else if begins("matmul") || begins("gemm") {
+            Class::Linear
+        } else if begins("attention") {
+            Class::Attention
+        } else if variant.shader.contains("norm") {
+            Class::Norm
+        } else if begins("concat") || begins("upsample") || begins("activate") && idle {
+            Class::Copy
+        } else {
+            Class::Elementwise
+        }
+    }
+}
+
+/// The most that the device can do.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ceiling {
+    /// Floating-point operations per second, a multiply-add counted twice.
+    pub flops: f64,
+    /// Bytes per second to and from memory.
+    pub bytes: f64,
+}
+
+impl Default for Ceiling {
+    /// What an H100 reaches: f16 products 790 TFLOP/s, copies 3.0 TB/s.
+    fn default() -> Self {
+        Self { flops: 790e12, bytes: 3.0e12 }
+    }
+}
+
+impl Ceiling {
+    /// The least time that some work can take, seconds.
+    pub fn seconds(&self, flops: u64, bytes: u64) -> f64 {
+        (flops as f64 / self.flops).max(bytes as f64 / self.bytes)
+    }
+}
+
+/// A dispatch and its GPU time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Layer {
+    /// The layer's path.
+    pub path: String,
+    /// The kernel and its variant.
+    pub variant: String,
+    /// Its class.
+    pub class: Class,
+    /// Workgroups.
+    pub groups: [u32; 3],
+    /// Median time, in a pass of its own.
+    pub time: Duration,
+    /// Multiply-adds counted twice.
+    pub flops: u64,
+    /// Bytes of all that is bound, read or written.
+    pub bytes: u64,
+}
+
+/// What a class comes to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClassSum {
+    /// Which.
+    pub class: Class,
+    /// Number of dispatches.
+    pub dispatches: usize,
+    /// Sum of their times.
+    pub time: Duration,
+    /// Multiply-adds counted twice.
+    pub flops: u64,
+    /// Bytes of all that is bound.
+    pub bytes: u64,
+    /// The least time that its dispatches can take, each by the larger of its two ceilings.
+    pub floor: Duration,
+}
+
+/// Where the time of a network's call goes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Profile {
+    /// Rows of the call.
+    pub rows: usize,
+    /// GPU time of the whole call in one pass.
+    pub whole: Timing,
+    /// By dispatch, in order. Each has a pass of its own, which takes some microseconds more than its
+    /// share of the whole.
+    pub layers: Vec<Layer>,
+}
+
+impl Profile {
+    /// Sum of the dispatches' times.
+    pub fn sum(&self) -> Duration {
+        self.layers.iter().map(|l| l.time).sum()
+    }
+
+    /// By class, classes without dispatches left out.
+    pub fn classes(&self, ceiling: &Ceiling) -> Vec<ClassSum> {
+        let of_class = |class| {
+            let layers: Vec<&Layer> = self.layers.iter().filter(|l| l.class == class).collect();
+            ClassSum {
+                class,
+                dispatches: layers.len(),
+                time: layers.iter().map(|l| l.time).sum(),
+                flops: layers.iter().map(|l| l.flops).sum(),
+                bytes: layers.iter().map(|l| l.bytes).sum(),
+                floor: Duration::from_secs_f64(
+                    layers.iter().map(|l| ceiling.seconds(l.flops, l.bytes)).sum(),
+                ),
+            }
+        };
+        Class::ALL.map(of_class).into_iter().filter(|c| c.dispatches > 0).collect()
+    }
+
+    /// The dispatches, longest first.
+    pub fn longest(&self) -> Vec<&Layer> {
+        let mut layers: Vec<&Layer> = self.layers.iter().collect();
+        layers.sort_by_key(|l| std::cmp::Reverse(l.time));
+        layers
+    }
+}
+
+/// How often every dispatch is timed.
+const TIMES: usize = 5;
+
+/// Profiles a call of `rows` rows.
+///
+/// # Errors
+/// [`ErrorKind::Device`](crate::ErrorKind::Device) if the device counts no time.
+pub fn profile(bench: &Bench<'_>, network: Network, rows: usize) -> Result<Profile> {
+    let preset = match (network, bench.tiny) {
+        (Network::Sdxl, false) => Preset::Sdxl,
+        (Network::Sdxl, true) => Preset::TinySdxl,
+        (_, false) => Preset::Sd15,
+        (_, true) => Preset::TinySd1,
+    };
+    let graph = graph(network, preset)?;
+    let engine = bench.engine()?;
+    // Before gigabytes are on their way.
+    engine.need_clock()?;
+    let weights = upload(bench, &engine, &graph, &preset.checkpoint()?)?;
+    let ready = Ready::new(bench, &engine, &graph, rows, &weights)?;
+    let mut samples = Vec::new();
+    for _ in 0..TIMES {
+        bench.go_on()?;
+        samples.push(engine.time_each(ready.prepared())?);
+    }
+    let plan = ready.prepared().plan();
+    let layers = plan.dispatches.iter().enumerate();
+    let layers = layers
+        .map(|(i, d)| {
+            let mut times: Vec<Duration> = samples.iter().map(|s| s[i]).collect();
+            times.sort();
+            Layer {
+                path: d.path.clone(),
+                variant: d.variant.to_string(),
+                class: Class::of(&d.variant),
+                groups: d.groups,
+                time: times[TIMES / 2],
+                flops: d.flops,
+                bytes: bytes(plan, d),
+            }
+        })
+        .collect();
+    Ok(Profile { rows, whole: ready.gpu()?, layers })
+}
+
+fn graph(network: Network, preset: Preset) -> Result<Graph> {
+    let (config, side) = (preset.config(), preset.side());
+    match network {
+        Network::Sd15 | Network::Sdxl => Unets { config: &config.unet, side }.graph(false),
+        Network::Vae => vae::decoder(&config.vae, side, side),
+        Network::Clip => {
+            let text =
+                config.text.first().ok_or_else(|| Error::internal("a model without a text encoder"))?;
+            clip::build(text, &clip::Options { skip: 1, norm: true, pooled: false })
+        }
+    }
+}
+
+/// Bytes of all bindings of a dispatch.
+fn bytes(plan: &Plan, dispatch: &Dispatch) -> u64 {
+    let of_binding = |bound: &Bound| match *bound {
+        Bound::Arena(region) => region.bytes,
+        Bound::Weight(id) => {
+            let weight = &plan.weights[id.0];
+            weight.device_len() as u64 * repack::precision_of(weight, plan.precision).bytes()
+        }
+        Bound::Unused => 0,
+    };
+    dispatch.bindings.iter().map(of_binding).sum()
+}

@@ -1,0 +1,121 @@
+//! A graph on the device with weights by formula and random inputs, ready to be timed.
+
+use std::time::{Duration, Instant};
+
+use super::{Bench, Timing};
+use crate::checkpoint::Checkpoint;
+use crate::engine::{Engine, Prepared, Weights};
+use crate::graph::Graph;
+use crate::kernels::Precision;
+use crate::plan::{Options, Plan};
+use crate::{Error, ErrorKind, Result};
+
+/// A plan that can be run again and again.
+pub struct Ready<'a> {
+    bench: &'a Bench<'a>,
+    engine: &'a Engine,
+    prepared: Prepared,
+    inputs: Vec<(String, Vec<f32>)>,
+}
+
+impl<'a> Ready<'a> {
+    /// `graph` for `rows` rows with `weights`, in an arena of its own. It has run once, so that its
+    /// arena holds finite numbers, and is warm.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NonFinite`] if its results are not finite; the device's.
+    pub fn new(
+        bench: &'a Bench<'a>,
+        engine: &'a Engine,
+        graph: &Graph,
+        rows: usize,
+        weights: &Weights,
+    ) -> Result<Self> {
+        let (precision, device) = (bench.precision(), engine.gpu().capabilities());
+        let plan = Plan::new(graph, &Options { rows, precision, device, guard: 0 })?;
+        let arena = engine.arena(&plan)?;
+        let prepared = engine.prepare(plan, weights, &arena)?;
+        let slots = prepared.plan().inputs.iter();
+        let inputs =
+            slots.map(|s| (s.name.clone(), noise(rows * s.shape.positions() * s.shape.channels))).collect();
+        let ready = Self { bench, engine, prepared, inputs };
+        let results = ready.run()?;
+        if let Some((name, _)) = results.iter().find(|(_, v)| v.iter().any(|v| !v.is_finite())) {
+            return Err(Error::new(ErrorKind::NonFinite, "a result is not finite").at(name.clone()));
+        }
+        bench.effort.warm(|| ready.run().map(drop))?;
+        Ok(ready)
+    }
+
+    /// The plan.
+    pub fn prepared(&self) -> &Prepared {
+        &self.prepared
+    }
+
+    fn run(&self) -> Result<Vec<(String, Vec<f32>)>> {
+        let inputs: Vec<(&str, &[f32])> =
+            self.inputs.iter().map(|(name, v)| (name.as_str(), v.as_slice())).collect();
+        self.engine.run(&self.prepared, &inputs, self.bench.cancel)
+    }
+
+    /// Wall time of one run.
+    pub fn wall(&self) -> Result<Timing> {
+        self.wall_of(1)
+    }
+
+    /// Wall time of `calls` runs one after the other.
+    pub fn wall_of(&self, calls: usize) -> Result<Timing> {
+        let once = || {
+            let begun = Instant::now();
+            for _ in 0..calls {
+                self.run()?;
+            }
+            Ok(begun.elapsed())
+        };
+        Ok(Timing::of(&self.bench.effort.sample(self.bench.effort.calls, once)?))
+    }
+
+    /// GPU time of one run.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Device`] if the device counts no time.
+    pub fn gpu_once(&self) -> Result<Duration> {
+        self.bench.go_on()?;
+        self.engine.time_run(&self.prepared)
+    }
+
+    /// GPU time of one run, of several samples.
+    ///
+    /// # Errors
+    /// As [`gpu_once`](Self::gpu_once).
+    pub fn gpu(&self) -> Result<Timing> {
+        gpu_of(self.bench, &[self])
+    }
+}
+
+/// GPU time of several networks one after the other, which may take turns in one arena.
+pub fn gpu_of(bench: &Bench<'_>, networks: &[&Ready<'_>]) -> Result<Timing> {
+    let once = || networks.iter().map(|n| n.gpu_once()).sum::<Result<Duration>>();
+    // The first timing after runs of the other kind pays for the change.
+    once()?;
+    Ok(Timing::of(&bench.effort.sample(bench.effort.calls, once)?))
+}
+
+/// Weights of `graphs` on the device, of which there may be several that share some.
+pub fn upload(bench: &Bench<'_>, engine: &Engine, graph: &Graph, checkpoint: &Checkpoint) -> Result<Weights> {
+    let precision: Precision = bench.precision();
+    engine.upload(graph.weights(), checkpoint, precision, None, bench.cancel)
+}
+
+/// `n` numbers that look random, of variance 1: products of zeros take less power, and so time.
+fn noise(n: usize) -> Vec<f32> {
+    let mut state = 0x9E37_79B9_7F4A_7C15u64;
+    let mut next = || {
+        // Marsaglia's xorshift64.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        ((state >> 40) as f32 / (1u32 << 23) as f32 - 1.0) * 3f32.sqrt()
+    };
+    (0..n).map(|_| next()).collect()
+}

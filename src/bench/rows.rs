@@ -1,0 +1,407 @@
+//! The rows that are compared between programs: a network's call, a step, a whole generation.
+
+use std::time::{Duration, Instant};
+
+use super::presets::Preset;
+use super::ready::{Ready, gpu_of, upload};
+use super::{Bench, Timing};
+use crate::engine::{Engine, Weights};
+use crate::graph::Graph;
+use crate::guidance::Sag;
+use crate::model::config::UnetConfig;
+use crate::model::{unet, vae};
+use crate::pipeline::{Event, Model, ModelOptions, Request};
+use crate::text::{CHUNK, clip};
+use crate::{Error, ErrorKind, Result};
+
+/// A measured row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// What was measured. GPU times end in ` GPU`, sampling alone in ` per step`.
+    pub name: String,
+    /// How long it took.
+    pub timing: Timing,
+    /// The most bytes of buffers on the device meanwhile, as wgpu counts them: weights are there
+    /// already, what they took on their way is not counted.
+    pub peak_bytes: u64,
+}
+
+/// What becomes of a row.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It was measured.
+    Measured(Row),
+    /// It was not, for a reason that is no fault.
+    Skipped {
+        /// Its name.
+        name: String,
+        /// Why.
+        why: &'static str,
+    },
+    /// It failed.
+    Failed {
+        /// Its name.
+        name: String,
+        /// Why.
+        error: Error,
+    },
+}
+
+/// Which rows are wanted.
+#[derive(Debug, Clone, Default)]
+pub struct Choice {
+    /// Parts of names; all rows if there is none.
+    pub only: Vec<String>,
+    /// Rows that would begin later are skipped.
+    pub deadline: Option<Instant>,
+}
+
+/// Why rows with GPU times may be missing.
+pub const NO_CLOCK: &str = "this device counts no time";
+
+/// Why rows at the end may be missing.
+pub const TOO_LATE: &str = "deadline";
+
+/// What shares weights on the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Group {
+    /// A whole SD 1.5.
+    Sd15,
+    Vae,
+    Clip,
+    /// SDXL's UNet.
+    Sdxl,
+}
+
+/// One measurement, which gives one or two rows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum What {
+    /// A network's call of so many rows: its wall time and its GPU time.
+    Call(usize),
+    /// The network calls of a step, GPU time.
+    Step { sag: bool },
+    /// Whole generations of a number of pictures: all of it, and sampling by step.
+    Pictures { sag: bool, batch: usize },
+}
+
+struct Item {
+    group: Group,
+    what: What,
+    /// One for each row that it gives.
+    names: Vec<String>,
+}
+
+/// The sizes that small and large networks are measured at.
+struct Scale {
+    prefix: &'static str,
+    sd: Preset,
+    xl: Preset,
+    /// Of a generation.
+    steps: usize,
+}
+
+impl Scale {
+    fn of(tiny: bool) -> Self {
+        match tiny {
+            false => Self { prefix: "", sd: Preset::Sd15, xl: Preset::Sdxl, steps: 20 },
+            true => Self { prefix: "tiny ", sd: Preset::TinySd1, xl: Preset::TinySdxl, steps: 2 },
+        }
+    }
+
+    /// All measurements, grouped.
+    fn items(&self) -> Vec<Item> {
+        let Scale { prefix, sd, xl, steps } = *self;
+        let (side, large) = (8 * sd.side(), xl.side());
+        let mut items = Vec::new();
+        let mut call = |group, rows, name: String| {
+            let names = vec![format!("{prefix}{name}"), format!("{prefix}{name} GPU")];
+            items.push(Item { group, what: What::Call(rows), names });
+        };
+        for rows in [1, 2, 8, 16] {
+            call(Group::Sd15, rows, format!("SD1.5 UNet b{rows}"));
+        }
+        call(Group::Vae, 1, format!("VAE decode {side}"));
+        call(Group::Clip, 2, "CLIP b2".into());
+        call(Group::Sdxl, 2, format!("SDXL UNet {large}x{large} b2"));
+        let step = |sag| Item {
+            group: Group::Sd15,
+            what: What::Step { sag },
+            names: vec![format!("{prefix}{} step GPU", if sag { "SAG" } else { "CFG" })],
+        };
+        let pictures = |(sag, batch)| {
+            let guidance = if sag { "CFG+SAG" } else { "CFG" };
+            let name = format!("{prefix}SD1.5 {steps} steps {side}x{side} euler cfg 7.5 {guidance} b{batch}");
+            let names = vec![name.clone(), format!("{name} per step")];
+            Item { group: Group::Sd15, what: What::Pictures { sag, batch }, names }
+        };
+        // Among those of one model the generations stand last: they bring its other parts over, which
+        // would count as memory of the UNet's rows.
+        items.extend([false, true].map(step));
+        let batches = [1, 4, 16].into_iter();
+        items.extend(batches.flat_map(|batch| [(false, batch), (true, batch)]).map(pictures));
+        items
+    }
+}
+
+/// The names of all rows, those of small networks if `tiny` is set.
+pub fn names(tiny: bool) -> Vec<String> {
+    Scale::of(tiny).items().into_iter().flat_map(|i| i.names).collect()
+}
+
+/// Measures what `choice` asks for and tells of each row as it is done.
+///
+/// # Errors
+/// [`ErrorKind::Usage`] if no row has such a name, [`ErrorKind::Cancelled`]. What stops a single
+/// row is told as its [`Outcome`].
+pub fn measure(bench: &Bench<'_>, choice: &Choice, tell: &mut dyn FnMut(Outcome)) -> Result<()> {
+    let wanted = |name: &String| choice.only.is_empty() || choice.only.iter().any(|o| name.contains(o));
+    let scale = Scale::of(bench.tiny);
+    let mut items = scale.items();
+    for item in &mut items {
+        item.names.retain(wanted);
+    }
+    items.retain(|i| !i.names.is_empty());
+    if items.is_empty() {
+        return Err(Error::usage("no row has such a name")
+            .expected(format!("a part of one of: {}", names(bench.tiny).join(", ")))
+            .found(choice.only.join(", ")));
+    }
+    let mut session = Session { bench, scale, deadline: choice.deadline, tell };
+    for group in [Group::Sd15, Group::Vae, Group::Clip, Group::Sdxl] {
+        let items: Vec<&Item> = items.iter().filter(|i| i.group == group).collect();
+        if !items.is_empty() {
+            session.group(group, &items)?;
+        }
+    }
+    Ok(())
+}
+
+struct Session<'a> {
+    bench: &'a Bench<'a>,
+    scale: Scale,
+    deadline: Option<Instant>,
+    tell: &'a mut dyn FnMut(Outcome),
+}
+
+impl Session<'_> {
+    /// The items of one group, whose weights are brought over once.
+    fn group(&mut self, group: Group, items: &[&Item]) -> Result<()> {
+        if self.late() {
+            items.iter().for_each(|i| self.skip(i, TOO_LATE));
+            return Ok(());
+        }
+        let done = match group {
+            Group::Sd15 => self.model(items),
+            Group::Vae => self.vae(items),
+            Group::Clip => self.clip(items),
+            Group::Sdxl => self.sdxl(items),
+        };
+        // Nothing of the group could be measured: its weights did not come over.
+        done.or_else(|error| self.fail(items, error))
+    }
+
+    fn model(&mut self, items: &[&Item]) -> Result<()> {
+        let options = ModelOptions { precision: self.bench.precision, ..Default::default() };
+        self.bench.settle();
+        let model = Model::new(self.bench.gpu.clone(), self.scale.sd.checkpoint()?, options)?;
+        let unets = Unets { config: &model.config().unet, side: self.scale.sd.side() };
+        for item in items {
+            let measure = |session: &Self| match item.what {
+                What::Call(rows) => {
+                    let weights = model.unet_weights(session.bench.cancel)?;
+                    session.call(item, model.engine(), &weights, &unets.graph(false)?, rows)
+                }
+                What::Step { sag } => {
+                    let weights = model.unet_weights(session.bench.cancel)?;
+                    session.step(item, model.engine(), &weights, &unets, sag)
+                }
+                What::Pictures { sag, batch } => session.pictures(item, &model, sag, batch),
+            };
+            self.item(item, model.engine(), measure)?;
+        }
+        Ok(())
+    }
+
+    fn vae(&mut self, items: &[&Item]) -> Result<()> {
+        let side = self.scale.sd.side();
+        let graph = vae::decoder(&self.scale.sd.config().vae, side, side)?;
+        self.network(items, self.scale.sd, &graph)
+    }
+
+    fn clip(&mut self, items: &[&Item]) -> Result<()> {
+        let config = self.scale.sd.config();
+        let text = config.text.first().ok_or_else(|| Error::internal("a model without a text encoder"))?;
+        let graph = clip::build(text, &clip::Options { skip: 1, norm: true, pooled: false })?;
+        self.network(items, self.scale.sd, &graph)
+    }
+
+    fn sdxl(&mut self, items: &[&Item]) -> Result<()> {
+        let config = self.scale.xl.config();
+        let graph = Unets { config: &config.unet, side: self.scale.xl.side() }.graph(false)?;
+        self.network(items, self.scale.xl, &graph)
+    }
+
+    /// A network by itself.
+    fn network(&mut self, items: &[&Item], preset: Preset, graph: &Graph) -> Result<()> {
+        let engine = self.bench.engine()?;
+        let weights = upload(self.bench, &engine, graph, &preset.checkpoint()?)?;
+        for item in items {
+            let What::Call(rows) = item.what else { continue };
+            self.item(item, &engine, |session| session.call(item, &engine, &weights, graph, rows))?;
+        }
+        Ok(())
+    }
+
+    /// Measures an item unless it is too late, and tells of its rows.
+    fn item(
+        &mut self,
+        item: &Item,
+        engine: &Engine,
+        measure: impl FnOnce(&Self) -> Result<Vec<(usize, Timing)>>,
+    ) -> Result<()> {
+        if self.late() {
+            self.skip(item, TOO_LATE);
+            return Ok(());
+        }
+        self.bench.go_on()?;
+        match measure(self) {
+            Ok(timings) => {
+                let peak_bytes = engine.peak_bytes();
+                for (at, name) in item.names.iter().enumerate() {
+                    let name = name.clone();
+                    (self.tell)(match timings.iter().find(|(i, _)| *i == at) {
+                        Some((_, timing)) => Outcome::Measured(Row { name, timing: *timing, peak_bytes }),
+                        None => Outcome::Skipped { name, why: NO_CLOCK },
+                    });
+                }
+                Ok(())
+            }
+            Err(error) => self.fail(&[item], error),
+        }
+    }
+
+    /// The rows of a call by their place among the item's names.
+    fn call(
+        &self,
+        item: &Item,
+        engine: &Engine,
+        weights: &Weights,
+        graph: &Graph,
+        rows: usize,
+    ) -> Result<Vec<(usize, Timing)>> {
+        let ready = Ready::new(self.bench, engine, graph, rows, weights)?;
+        engine.forget_peak();
+        let mut timings = Vec::new();
+        for (at, name) in item.names.iter().enumerate() {
+            match name.ends_with(" GPU") {
+                false => timings.push((at, ready.wall()?)),
+                true if engine.counts_time() => timings.push((at, ready.gpu()?)),
+                true => {}
+            }
+        }
+        Ok(timings)
+    }
+
+    /// The calls of a step for one picture: two rows, and a third for SAG.
+    fn step(
+        &self,
+        item: &Item,
+        engine: &Engine,
+        weights: &Weights,
+        unets: &Unets<'_>,
+        sag: bool,
+    ) -> Result<Vec<(usize, Timing)>> {
+        if !engine.counts_time() {
+            return Ok(Vec::new());
+        }
+        let guidance = Ready::new(self.bench, engine, &unets.graph(sag)?, 2, weights)?;
+        let third = match sag {
+            true => Some(Ready::new(self.bench, engine, &unets.graph(false)?, 1, weights)?),
+            false => None,
+        };
+        engine.forget_peak();
+        let calls: Vec<&Ready<'_>> = [&guidance].into_iter().chain(&third).collect();
+        let timing = gpu_of(self.bench, &calls)?;
+        Ok((0..item.names.len()).map(|at| (at, timing)).collect())
+    }
+
+    /// Whole generations, and their sampling by step.
+    fn pictures(&self, item: &Item, model: &Model, sag: bool, batch: usize) -> Result<Vec<(usize, Timing)>> {
+        let side = 8 * self.scale.sd.side();
+        let request = Request {
+            negative: vec!["blurry".into()],
+            batch,
+            steps: self.scale.steps,
+            cfg: 7.5,
+            sag: if sag { Sag::default() } else { Sag::off() },
+            ..Request::new("a photo of a cat on a table", side, side)
+        };
+        let once = || generation(model, &request, self.bench);
+        let effort = self.bench.effort;
+        effort.warm(|| once().map(drop))?;
+        model.engine().forget_peak();
+        let (whole, sampling): (Vec<_>, Vec<_>) = effort.sample(effort.runs, once)?.into_iter().unzip();
+        let per_step = Timing::of(&sampling).scaled(1.0 / self.scale.steps as f64);
+        let of_name = |name: &String| if name.ends_with(" per step") { per_step } else { Timing::of(&whole) };
+        Ok(item.names.iter().map(of_name).enumerate().collect())
+    }
+
+    fn late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() > deadline)
+    }
+
+    fn skip(&mut self, item: &Item, why: &'static str) {
+        for name in item.names.clone() {
+            (self.tell)(Outcome::Skipped { name, why });
+        }
+    }
+
+    /// Tells that `items` failed; an end that was asked for is no failure.
+    fn fail(&mut self, items: &[&Item], error: Error) -> Result<()> {
+        if error.kind() == ErrorKind::Cancelled {
+            return Err(error);
+        }
+        let names = items.iter().flat_map(|i| &i.names);
+        let mut error = Some(error);
+        for name in names {
+            // The first tells; the others failed for the same reason.
+            let error = error.take().unwrap_or_else(|| Error::new(ErrorKind::Device, "as before"));
+            (self.tell)(Outcome::Failed { name: name.clone(), error });
+        }
+        Ok(())
+    }
+}
+
+/// UNet graphs at one size.
+pub(super) struct Unets<'a> {
+    pub config: &'a UnetConfig,
+    /// Latent cells.
+    pub side: usize,
+}
+
+impl Unets<'_> {
+    /// For a prompt of one chunk; with column sums if `record` is set.
+    pub fn graph(&self, record: bool) -> Result<Graph> {
+        let size = (self.side, self.side);
+        unet::build(self.config, &unet::Options { size, tokens: CHUNK, record, ..Default::default() })
+    }
+}
+
+/// One generation: its wall time, and from the first step's start to the last one's end.
+fn generation(model: &Model, request: &Request, bench: &Bench<'_>) -> Result<(Duration, Duration)> {
+    let begun = Instant::now();
+    let mut steps = Vec::new();
+    let mut observe = |event: Event<'_>| {
+        if let Event::Sampling { .. } = event {
+            steps.push(Instant::now());
+        }
+    };
+    model.generate(request, &mut observe, bench.cancel)?;
+    let whole = begun.elapsed();
+    let sampling = match steps.as_slice() {
+        [first, .., last] => *last - *first,
+        _ => whole,
+    };
+    Ok((whole, sampling))
+}
