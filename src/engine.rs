@@ -251,7 +251,7 @@ impl Engine {
         inputs: &[(&str, &[f32])],
         cancel: &AtomicBool,
     ) -> Result<Vec<(String, Vec<f32>)>> {
-        self.run_on_kept(prepared, (weights, source), inputs, &[], cancel)
+        self.run_on_kept(prepared, Some((weights, source)), inputs, &[], cancel)
     }
 
     fn run_with(

@@ -202,7 +202,8 @@ impl<'a> UnetNetwork<'a> {
         let Unet { engine, weights, source, .. } = self.unet;
         let ready = &self.ready[&(kind, rows.len())];
         let kept = self.prompts.of(rows)?;
-        let results = engine.run_on_kept(ready, (weights, &source), &inputs.named(), &kept, self.cancel)?;
+        let results =
+            engine.run_on_kept(ready, Some((weights, &source)), &inputs.named(), &kept, self.cancel)?;
         let named = |name: &str| {
             results
                 .iter()

@@ -135,7 +135,7 @@ fn each_row_reads_the_prompt_that_was_kept_for_it() {
     let run = |kept: &[&Kept], rows: usize| {
         let (x, time) = (x.repeat(rows), time.repeat(rows));
         let inputs = [("x", x.as_slice()), ("time", time.as_slice())];
-        Ok(engine.run_on_kept(&prepare(&graph, rows), from, &inputs, kept, &cancel)?.remove(0).1)
+        Ok(engine.run_on_kept(&prepare(&graph, rows), Some(from), &inputs, kept, &cancel)?.remove(0).1)
     };
     let alone: Vec<Vec<f32>> = kept.iter().map(|k| run(&[k], 1).expect("a run")).collect();
     assert_ne!(alone[0], alone[1], "the prompt matters");

@@ -110,6 +110,7 @@ impl Preset {
         let options = unet::Options { size: (64, 64), tokens: CHUNK, ..Default::default() };
         let mut graphs = vec![
             unet::build(&config.unet, &options)?,
+            unet::conditioning(&config.unet, CHUNK)?,
             vae::decoder(&config.vae, 8, 8)?,
             vae::encoder(&config.vae, 64, 64)?,
         ];

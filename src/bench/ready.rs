@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Bench, Timing};
 use crate::checkpoint::Checkpoint;
-use crate::engine::{Engine, Prepared, Weights};
+use crate::engine::{Engine, Kept, Prepared, Weights};
 use crate::graph::Graph;
 use crate::kernels::Precision;
 use crate::plan::{Options, Plan};
@@ -16,6 +16,8 @@ pub struct Ready<'a> {
     engine: &'a Engine,
     prepared: Prepared,
     inputs: Vec<(String, Vec<f32>)>,
+    /// What a network would have kept of a prompt, for each row.
+    kept: Option<Kept>,
 }
 
 impl<'a> Ready<'a> {
@@ -35,10 +37,17 @@ impl<'a> Ready<'a> {
         let plan = Plan::new(graph, &Options { rows, precision, device, guard: 0 })?;
         let arena = engine.arena(&plan)?;
         let prepared = engine.prepare(plan, weights, &arena)?;
-        let slots = prepared.plan().inputs.iter();
-        let inputs =
-            slots.map(|s| (s.name.clone(), noise(rows * s.shape.positions() * s.shape.channels))).collect();
-        let ready = Self { bench, engine, prepared, inputs };
+        let values = |kept: bool, rows: usize| -> Vec<(String, Vec<f32>)> {
+            let slots = prepared.plan().inputs.iter().filter(|s| s.kept == kept);
+            slots.map(|s| (s.name.clone(), noise(rows * s.shape.positions() * s.shape.channels))).collect()
+        };
+        let inputs = values(false, rows);
+        let of_prompt = values(true, 1);
+        let kept = match of_prompt.is_empty() {
+            true => None,
+            false => Some(engine.keep(&prepared, &named(&of_prompt))?),
+        };
+        let ready = Self { bench, engine, prepared, inputs, kept };
         let results = ready.run()?;
         if let Some((name, _)) = results.iter().find(|(_, v)| v.iter().any(|v| !v.is_finite())) {
             return Err(Error::new(ErrorKind::NonFinite, "a result is not finite").at(name.clone()));
@@ -53,9 +62,9 @@ impl<'a> Ready<'a> {
     }
 
     fn run(&self) -> Result<Vec<(String, Vec<f32>)>> {
-        let inputs: Vec<(&str, &[f32])> =
-            self.inputs.iter().map(|(name, v)| (name.as_str(), v.as_slice())).collect();
-        self.engine.run(&self.prepared, &inputs, self.bench.cancel)
+        let kept: Vec<&Kept> = self.kept.iter().cycle().take(self.prepared.plan().rows).collect();
+        let inputs = named(&self.inputs);
+        self.engine.run_on_kept(&self.prepared, None, &inputs, &kept, self.bench.cancel)
     }
 
     /// Wall time of one run.
@@ -91,6 +100,10 @@ impl<'a> Ready<'a> {
     pub fn gpu(&self) -> Result<Timing> {
         gpu_of(self.bench, &[self])
     }
+}
+
+fn named(values: &[(String, Vec<f32>)]) -> Vec<(&str, &[f32])> {
+    values.iter().map(|(name, v)| (name.as_str(), v.as_slice())).collect()
 }
 
 /// GPU time of several networks one after the other, which may take turns in one arena.

@@ -2,7 +2,8 @@
 
 use std::sync::atomic::AtomicBool;
 
-use super::{Engine, Prepared, Source, Weights, buffer, wait};
+use super::{Engine, Prepared, Source, Weights, buffer, to_device, wait};
+use crate::plan::Slot;
 use crate::{Error, Result};
 
 /// What a plan of one row kept, by name.
@@ -41,21 +42,44 @@ impl Engine {
         })?
     }
 
+    /// Keeps values of one row from the host as if a plan had made them: for what `prepared` takes.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn keep(&self, prepared: &Prepared, values: &[(&str, &[f32])]) -> Result<Kept> {
+        use wgpu::BufferUsages as U;
+        let keep = |slot: &Slot| {
+            let (_, values) = values
+                .iter()
+                .find(|(name, _)| *name == slot.name)
+                .ok_or_else(|| Error::internal(format!("input {} is missing", slot.name)))?;
+            let bytes = to_device(slot, values, 1, prepared.plan.precision)?;
+            let kept = buffer(&self.gpu, "kept", bytes.len() as u64, U::COPY_SRC | U::COPY_DST);
+            self.gpu.queue().write_buffer(&kept, 0, &bytes);
+            Ok((slot.name.clone(), kept))
+        };
+        let slots = prepared.plan.inputs.iter().filter(|i| i.kept);
+        let tensors = self.gpu.checked("keep values", || slots.map(keep).collect::<Result<_>>())??;
+        Ok(Kept { tensors })
+    }
+
     /// Runs a plan with inputs that other plans kept, one [`Kept`] a row, beside those from the
-    /// host. Weights may take turns.
+    /// host. With `turns`, weights and where they come from, they may take turns.
     ///
     /// # Errors
     /// As [`run`](Self::run).
     pub fn run_on_kept(
         &self,
         prepared: &Prepared,
-        (weights, source): (&Weights, &dyn Source),
+        turns: Option<(&Weights, &dyn Source)>,
         inputs: &[(&str, &[f32])],
         kept: &[&Kept],
         cancel: &AtomicBool,
     ) -> Result<Vec<(String, Vec<f32>)>> {
-        let results = self.run_with(prepared, Some((weights, source)), (inputs, kept), cancel)?;
-        weights.check_turns(&self.on_device(), source)?;
+        let results = self.run_with(prepared, turns, (inputs, kept), cancel)?;
+        if let Some((weights, source)) = turns {
+            weights.check_turns(&self.on_device(), source)?;
+        }
         Ok(results)
     }
 }

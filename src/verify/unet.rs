@@ -156,7 +156,7 @@ fn call(context: &Context<'_, '_>, inputs: &Inputs, record: bool, trace: Vec<Str
     let prompts = inputs.context.chunks_exact(inputs.context.len() / inputs.rows);
     let kept: Vec<Kept> = prompts.map(read).collect::<Result<_>>()?;
     let values = [("x", &inputs.x[..]), ("time", &inputs.time), ("y", &inputs.y)];
-    engine.run_on_kept(&prepared, from, &values, &kept.iter().collect::<Vec<_>>(), context.cancel)
+    engine.run_on_kept(&prepared, Some(from), &values, &kept.iter().collect::<Vec<_>>(), context.cancel)
 }
 
 fn result<'r>(results: &'r Results, name: &str) -> Result<&'r [f32]> {
