@@ -22,7 +22,6 @@ const KV_ROW = PARTS_D * 4u + 2u;       // vectors of a key: the depth and 8 unu
 const S_ROW = KEYS / 4u + 2u;           // of a query's scores, and of its weights
 const SIZE = SUBGROUPS * 32u;
 const EIGHTS = KEYS * DIM8;             // of a tile's keys
-const LOADS = (EIGHTS + SIZE - 1u) / SIZE;
 const QUERIES = 16u * PARTS_Q;          // of a subgroup
 const NONE = -1e30;
 
@@ -35,14 +34,14 @@ var<workgroup> outgrown: vec4<u32>;
 
 // Eight values of depth of a tile's keys or values, for each place that an invocation fills.
 fn fetch(to: ptr<function, array<Eight, LOADS>>, row: u32, first_at: u32, j0: u32, t: u32) {
-    for (var i = 0u; i < LOADS; i++) {
+    #repeat i LOADS
         let at = t + i * SIZE;
         let j = j0 + at / DIM8;
         (*to)[i] = Eight();
         if (EIGHTS % SIZE == 0u || at < EIGHTS) && j < p.keys {
             (*to)[i] = kv[(row * p.kv_row + j * p.kv_stride + first_at) / 2u + at % DIM8];
         }
-    }
+    #end
 }
 
 // Place i of an invocation in a tile: the first of two vectors.
@@ -113,12 +112,12 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     var next_k: array<Eight, LOADS>;
     var next_v: array<Eight, LOADS>;
     fetch(&next_k, row, k_from, 0u, t);
-    for (var i = 0u; i < LOADS; i++) {
+    #repeat i LOADS
         if EIGHTS % SIZE == 0u || t + i * SIZE < EIGHTS {
             keys[spot(i, t)] = next_k[i].lo;
             keys[spot(i, t) + 1u] = next_k[i].hi;
         }
-    }
+    #end
     if t == 0u {
         outgrown = vec4<u32>(0u);
     }
@@ -164,14 +163,14 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             outgrown.x = 1u;
         }
         #end
-        for (var i = 0u; i < LOADS; i++) {
+        #repeat i LOADS
             if EIGHTS % SIZE == 0u || t + i * SIZE < EIGHTS {
                 keys[spot(i, t)] = next_k[i].lo;
                 keys[spot(i, t) + 1u] = next_k[i].hi;
                 values[place + spot(i, t)] = next_v[i].lo;
                 values[place + spot(i, t) + 1u] = next_v[i].hi;
             }
-        }
+        #end
         if workgroupUniformLoad(&outgrown).x != 0u {
             #repeat r PARTS_Q
             let factor = exp2(top[r] - reference[r]);

@@ -30,7 +30,7 @@ impl Tile {
         3 * self.keys * kv_row * 8 + self.queries() * (s_row * 24 + 4) + 16
     }
 
-    pub(super) fn consts(self, a: &Attention<'_>) -> [Const; 6] {
+    pub(super) fn consts(self, a: &Attention<'_>) -> [Const; 7] {
         [
             Const::U32("SUBGROUPS", self.subgroups),
             Const::U32("PARTS_Q", self.parts_q),
@@ -38,6 +38,8 @@ impl Tile {
             Const::U32("PARTS_D", a.heads.dim.div_ceil(16) as u32),
             // Vectors of a query's scores that one of its two lanes takes.
             Const::U32("OWN", self.keys / 8),
+            // Eights of a tile's keys that an invocation brings in.
+            Const::U32("LOADS", (self.keys * a.heads.dim as u32 / 8).div_ceil(32 * self.subgroups)),
             Const::Bool("FULL", a.kv.positions().is_multiple_of(self.keys as usize)),
         ]
     }
@@ -56,11 +58,11 @@ pub(super) fn pay(a: &Attention<'_>, keys: Strided) -> bool {
 }
 
 /// The tile for a head's depth. Measured on an H100, 2 rows of 8 heads: 4,096 tokens of depth 40 in
-/// 434 µs (8 subgroups with 32 keys 508, 4 with 16 keys 592); 1,024 of depth 80 in 155 (4 with 16
-/// keys 181); 256 of depth 160 in 82 with either 2 or 4 subgroups and 32 keys.
+/// 434 µs (8 subgroups with 32 keys 508, 4 with 16 keys 592); of one row, 1,024 of depth 80 in 51 (4
+/// with 16 keys 48), 256 of depth 160 in 27 (8 with 16 keys 36).
 pub fn choose(a: &Attention<'_>) -> Tile {
     match a.heads.dim {
         ..=96 => Tile { subgroups: 8, parts_q: 1, keys: 16 },
-        _ => Tile { subgroups: 2, parts_q: 1, keys: 32 },
+        _ => Tile { subgroups: 4, parts_q: 1, keys: 32 },
     }
 }
