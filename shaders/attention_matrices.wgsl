@@ -78,35 +78,33 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     // Queries, sixteen values of depth at a time.
     var q_part: array<array<coop_mat16x16<f16, A>, PARTS_D>, PARTS_Q>;
     #repeat r PARTS_Q
-    #repeat d PARTS_D
-    {
-        let i = i0 + 16u * r + query_row;
-        let eight = 2u * d + half;
-        var v = Eight();
-        if i < p.queries && eight < DIM8 {
-            let at = ((row * p.queries + i) * p.q_stride + p.q_offset + head * DIM4) / 2u + eight;
-            if MERGED {
-                v = kv[at];
-            } else {
-                v = q[at];
+        #repeat d PARTS_D
+            let i = i0 + 16u * r + query_row;
+            let eight = 2u * d + half;
+            var v = Eight();
+            if i < p.queries && eight < DIM8 {
+                let at = ((row * p.queries + i) * p.q_stride + p.q_offset + head * DIM4) / 2u + eight;
+                if MERGED {
+                    v = kv[at];
+                } else {
+                    v = q[at];
+                }
             }
-        }
-        weights[own + query_row * S_ROW + 2u * half] = v.lo;
-        weights[own + query_row * S_ROW + 2u * half + 1u] = v.hi;
-        workgroupBarrier();
-        q_part[r][d] = coopLoadT<coop_mat16x16<f16, A>>(&weights[own], S_ROW);
-        workgroupBarrier();
-    }
-    #end
+            weights[own + query_row * S_ROW + 2u * half] = v.lo;
+            weights[own + query_row * S_ROW + 2u * half + 1u] = v.hi;
+            workgroupBarrier();
+            q_part[r][d] = coopLoadT<coop_mat16x16<f16, A>>(&weights[own], S_ROW);
+            workgroupBarrier();
+        #end
     #end
     var sum: array<array<coop_mat16x16<f32, C>, PARTS_D>, PARTS_Q>;
     var top: array<f32, PARTS_Q>;      // the reference of this lane's queries, in powers of two
     var total: array<f32, PARTS_Q>;    // of their weights, this lane's part
     #repeat r PARTS_Q
-    #repeat d PARTS_D
-    sum[r][d] = coop_mat16x16<f32, C>();
-    #end
-    top[r] = NONE;
+        #repeat d PARTS_D
+            sum[r][d] = coop_mat16x16<f32, C>();
+        #end
+        top[r] = NONE;
     #end
     let scale = p.scale * 1.4426950408889634;
     var next_k: array<Eight, LOADS>;
@@ -125,16 +123,18 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     fetch(&next_v, row, v_from, 0u, t);
     workgroupBarrier();
     #repeat r PARTS_Q
-    #repeat j PARTS_K
-    {
-        var s = coop_mat16x16<f32, C>();
-        #repeat d PARTS_D
-        // Read by columns, which turns keys × depth around.
-        s = coopMultiplyAdd(q_part[r][d], coopLoad<coop_mat16x16<f16, B>>(&keys[16u * j * KV_ROW + 4u * d], KV_ROW), s);
+        #repeat j PARTS_K
+            var s = coop_mat16x16<f32, C>();
+            #repeat d PARTS_D
+                // Read by columns, which turns keys × depth around.
+                s = coopMultiplyAdd(
+                    q_part[r][d],
+                    coopLoad<coop_mat16x16<f16, B>>(&keys[16u * j * KV_ROW + 4u * d], KV_ROW),
+                    s,
+                );
+            #end
+            coopStoreT(s, &scores[own + 16u * r * S_ROW + 4u * j], S_ROW);
         #end
-        coopStoreT(s, &scores[own + 16u * r * S_ROW + 4u * j], S_ROW);
-    }
-    #end
     #end
     workgroupBarrier();
     for (var j0 = 0u; j0 < p.keys; j0 += KEYS) {
@@ -143,25 +143,25 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         var s: array<array<vec4<f32>, OWN>, PARTS_Q>;
         var reference: array<f32, PARTS_Q>;
         #repeat r PARTS_Q
-        var highest = vec4<f32>(NONE);
-        #repeat c OWN
-        s[r][c] = scores[own + (16u * r + query_row) * S_ROW + 2u * c + half];
-        if !FULL || CAUSAL {
-            let j = j0 + 8u * c + 4u * half + vec4<u32>(0u, 1u, 2u, 3u);
-            var seen = j < vec4<u32>(p.keys);
-            if CAUSAL {
-                seen = seen & (j <= vec4<u32>(i0 + 16u * r + query_row));
+            var highest = vec4<f32>(NONE);
+            #repeat c OWN
+                s[r][c] = scores[own + (16u * r + query_row) * S_ROW + 2u * c + half];
+                if !FULL || CAUSAL {
+                    let j = j0 + 8u * c + 4u * half + vec4<u32>(0u, 1u, 2u, 3u);
+                    var seen = j < vec4<u32>(p.keys);
+                    if CAUSAL {
+                        seen = seen & (j <= vec4<u32>(i0 + 16u * r + query_row));
+                    }
+                    s[r][c] = select(vec4<f32>(NONE), s[r][c], seen);
+                }
+                highest = max(highest, s[r][c]);
+            #end
+            let pair = max(max(highest.x, highest.y), max(highest.z, highest.w)) * scale;
+            let higher = max(pair, subgroupShuffleXor(pair, 1u));
+            reference[r] = max(top[r], higher);
+            if higher > top[r] + 8.0 {
+                outgrown.x = 1u;
             }
-            s[r][c] = select(vec4<f32>(NONE), s[r][c], seen);
-        }
-        highest = max(highest, s[r][c]);
-        #end
-        let pair = max(max(highest.x, highest.y), max(highest.z, highest.w)) * scale;
-        let higher = max(pair, subgroupShuffleXor(pair, 1u));
-        reference[r] = max(top[r], higher);
-        if higher > top[r] + 8.0 {
-            outgrown.x = 1u;
-        }
         #end
         #repeat i LOADS
             if EIGHTS % SIZE == 0u || t + i * SIZE < EIGHTS {
@@ -173,93 +173,89 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         #end
         if workgroupUniformLoad(&outgrown).x != 0u {
             #repeat r PARTS_Q
-            let factor = exp2(top[r] - reference[r]);
-            top[r] = reference[r];
-            total[r] *= factor;
-            let at = group * QUERIES + 16u * r + query_row;
-            factors[at / 4u][at % 4u] = factor;
+                let factor = exp2(top[r] - reference[r]);
+                top[r] = reference[r];
+                total[r] *= factor;
+                let at = group * QUERIES + 16u * r + query_row;
+                factors[at / 4u][at % 4u] = factor;
             #end
             workgroupBarrier();
             if t == 0u {
                 outgrown = vec4<u32>(0u);
             }
             #repeat r PARTS_Q
-            #repeat d PARTS_D
-            coopStoreT(sum[r][d], &scores[own], S_ROW);
-            workgroupBarrier();
-            let at = group * QUERIES + 16u * r + query_row;
-            scores[own + query_row * S_ROW + half] *= factors[at / 4u][at % 4u];
-            scores[own + query_row * S_ROW + half + 2u] *= factors[at / 4u][at % 4u];
-            workgroupBarrier();
-            sum[r][d] = coopLoadT<coop_mat16x16<f32, C>>(&scores[own], S_ROW);
-            workgroupBarrier();
-            #end
+                #repeat d PARTS_D
+                    coopStoreT(sum[r][d], &scores[own], S_ROW);
+                    workgroupBarrier();
+                    let at = group * QUERIES + 16u * r + query_row;
+                    scores[own + query_row * S_ROW + half] *= factors[at / 4u][at % 4u];
+                    scores[own + query_row * S_ROW + half + 2u] *= factors[at / 4u][at % 4u];
+                    workgroupBarrier();
+                    sum[r][d] = coopLoadT<coop_mat16x16<f32, C>>(&scores[own], S_ROW);
+                    workgroupBarrier();
+                #end
             #end
         }
         // Weights of this tile, scores of the next.
         #repeat r PARTS_Q
-        #repeat c OWN
-        let e = exp2(fma(s[r][c], vec4<f32>(scale), vec4<f32>(-top[r])));
-        total[r] += (e.x + e.y) + (e.z + e.w);
-        weights[own + (16u * r + query_row) * S_ROW + 2u * c + half] = vec4<f16>(e);
-        #end
+            #repeat c OWN
+                let e = exp2(fma(s[r][c], vec4<f32>(scale), vec4<f32>(-top[r])));
+                total[r] += (e.x + e.y) + (e.z + e.w);
+                weights[own + (16u * r + query_row) * S_ROW + 2u * c + half] = vec4<f16>(e);
+            #end
         #end
         fetch(&next_k, row, k_from, j0 + 2u * KEYS, t);
         fetch(&next_v, row, v_from, j0 + KEYS, t);
         // Once, if there is a next: control flow by a loop's variable counts as uniform, by `if` not.
         for (var next = j0 + KEYS; next < p.keys; next += p.keys) {
             #repeat j PARTS_K
-            {
                 var s: array<coop_mat16x16<f32, C>, PARTS_Q>;
                 #repeat r PARTS_Q
-                s[r] = coop_mat16x16<f32, C>();
+                    s[r] = coop_mat16x16<f32, C>();
                 #end
                 #repeat d PARTS_D
-                let k = coopLoad<coop_mat16x16<f16, B>>(&keys[16u * j * KV_ROW + 4u * d], KV_ROW);
+                    let k = coopLoad<coop_mat16x16<f16, B>>(&keys[16u * j * KV_ROW + 4u * d], KV_ROW);
+                    #repeat r PARTS_Q
+                        s[r] = coopMultiplyAdd(q_part[r][d], k, s[r]);
+                    #end
+                #end
                 #repeat r PARTS_Q
-                s[r] = coopMultiplyAdd(q_part[r][d], k, s[r]);
+                    coopStoreT(s[r], &scores[own + 16u * r * S_ROW + 4u * j], S_ROW);
                 #end
-                #end
-                #repeat r PARTS_Q
-                coopStoreT(s[r], &scores[own + 16u * r * S_ROW + 4u * j], S_ROW);
-                #end
-            }
             #end
         }
         workgroupBarrier();
         #repeat j PARTS_K
-        {
             var w: array<coop_mat16x16<f16, A>, PARTS_Q>;
             #repeat r PARTS_Q
-            w[r] = coopLoadT<coop_mat16x16<f16, A>>(&weights[own + 16u * r * S_ROW + 4u * j], S_ROW);
+                w[r] = coopLoadT<coop_mat16x16<f16, A>>(&weights[own + 16u * r * S_ROW + 4u * j], S_ROW);
             #end
             #repeat d PARTS_D
-            let at = place + 16u * j * KV_ROW + 4u * d;
-            let v = coopLoadT<coop_mat16x16<f16, B>>(&values[at], KV_ROW);
-            #repeat r PARTS_Q
-            sum[r][d] = coopMultiplyAdd(w[r], v, sum[r][d]);
+                let at = place + 16u * j * KV_ROW + 4u * d;
+                let v = coopLoadT<coop_mat16x16<f16, B>>(&values[at], KV_ROW);
+                #repeat r PARTS_Q
+                    sum[r][d] = coopMultiplyAdd(w[r], v, sum[r][d]);
+                #end
             #end
-            #end
-        }
         #end
     }
     #repeat r PARTS_Q
-    let both = total[r] + subgroupShuffleXor(total[r], 1u);
-    let i = i0 + 16u * r + query_row;
-    if RECORD && half == 0u && i < p.queries {
-        lse[(row * p.queries + i) * p.heads + head] = (top[r] + log2(both)) * 0.6931471805599453;
-    }
-    #repeat d PARTS_D
-    workgroupBarrier();
-    coopStoreT(sum[r][d], &scores[own], S_ROW);
-    workgroupBarrier();
-    for (var h = 0u; h < 2u; h++) {
-        let quad = 4u * d + 2u * h + half;
-        if i < p.queries && quad < DIM4 {
-            let v = scores[own + query_row * S_ROW + 2u * h + half] / both;
-            o[((row * p.queries + i) * p.heads + head) * DIM4 + quad] = store_out(v);
+        let both = total[r] + subgroupShuffleXor(total[r], 1u);
+        let i = i0 + 16u * r + query_row;
+        if RECORD && half == 0u && i < p.queries {
+            lse[(row * p.queries + i) * p.heads + head] = (top[r] + log2(both)) * 0.6931471805599453;
         }
-    }
-    #end
+        #repeat d PARTS_D
+            workgroupBarrier();
+            coopStoreT(sum[r][d], &scores[own], S_ROW);
+            workgroupBarrier();
+            for (var h = 0u; h < 2u; h++) {
+                let quad = 4u * d + 2u * h + half;
+                if i < p.queries && quad < DIM4 {
+                    let v = scores[own + query_row * S_ROW + 2u * h + half] / both;
+                    o[((row * p.queries + i) * p.heads + head) * DIM4 + quad] = store_out(v);
+                }
+            }
+        #end
     #end
 }

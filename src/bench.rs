@@ -43,8 +43,7 @@ pub struct Bench<'a> {
 impl Bench<'_> {
     /// The storage that is used.
     pub fn precision(&self) -> Precision {
-        let usual = if self.gpu.capabilities().target.is_cpu() { Precision::F32 } else { Precision::F16 };
-        self.precision.unwrap_or(usual)
+        self.precision.unwrap_or(self.gpu.capabilities().target.usual_precision())
     }
 
     fn go_on(&self) -> Result<()> {

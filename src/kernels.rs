@@ -173,6 +173,12 @@ impl Target {
     pub fn is_cpu(self) -> bool {
         self == Target::Cpu
     }
+
+    /// The storage to take where none is asked for: f16, but f32 where conversions cost more than
+    /// memory.
+    pub fn usual_precision(self) -> Precision {
+        if self.is_cpu() { Precision::F32 } else { Precision::F16 }
+    }
 }
 
 /// Largest number of workgroups in one direction on every device.

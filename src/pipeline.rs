@@ -78,7 +78,7 @@ impl Model {
         let mut config = ModelConfig::infer(&checkpoint)?;
         config.runnable(checkpoint.file())?;
         config.prediction = options.prediction.unwrap_or(config.prediction);
-        let usual = if gpu.capabilities().target.is_cpu() { Precision::F32 } else { Precision::F16 };
+        let usual = gpu.capabilities().target.usual_precision();
         let precision = options.precision.unwrap_or(usual);
         parts::check(&config, &checkpoint)?;
         let usual = if config.family == Family::Sdxl { Precision::F32 } else { precision };

@@ -104,9 +104,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     #end
     var acc: array<array<coop_mat16x16<f32, C>, PARTS_N>, PARTS_M>;
     #repeat i PARTS_M
-    #repeat j PARTS_N
-    acc[i][j] = coop_mat16x16<f32, C>();
-    #end
+        #repeat j PARTS_N
+            acc[i][j] = coop_mat16x16<f32, C>();
+        #end
     #end
     if PREFETCH {
         fetch(&walk, n0, t);
@@ -123,37 +123,37 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         for (var k = 0u; k < STEP / 16u; k++) {
             var a: array<coop_mat16x16<f16, A>, PARTS_M>;
             #repeat i PARTS_M
-            let at = (own_m + 16u * i) * X_ROW + 4u * k;
-            a[i] = coopLoadT<coop_mat16x16<f16, A>>(&tile_x[at], X_ROW);
+                let at = (own_m + 16u * i) * X_ROW + 4u * k;
+                a[i] = coopLoadT<coop_mat16x16<f16, A>>(&tile_x[at], X_ROW);
             #end
             #repeat j PARTS_N
-            let at = 16u * k * W_ROW + (own_n + 16u * j) / 4u;
-            let b = coopLoadT<coop_mat16x16<f16, B>>(&tile_w[at], W_ROW);
-            #repeat i PARTS_M
-            acc[i][j] = coopMultiplyAdd(a[i], b, acc[i][j]);
-            #end
+                let at = 16u * k * W_ROW + (own_n + 16u * j) / 4u;
+                let b = coopLoadT<coop_mat16x16<f16, B>>(&tile_w[at], W_ROW);
+                #repeat i PARTS_M
+                    acc[i][j] = coopMultiplyAdd(a[i], b, acc[i][j]);
+                #end
             #end
         }
         workgroupBarrier();
     }
     #repeat i PARTS_M
-    #repeat j PARTS_N
-    if PARTIAL {
-        let stride = p.part_n4;
-        let at = (part * p.part_m + m0 + own_m + 16u * i) * stride + n0 + (own_n + 16u * j) / 4u;
-        coopStoreT(acc[i][j], &parts[at], stride);
-    } else {
-        let at = group * STRIP + 4u * j;
-        coopStoreT(acc[i][j], &strips[at], 4u * PARTS_N);
-    }
-    #end
-    if !PARTIAL {
-        workgroupBarrier();
-        for (var at = lane; at < STRIP; at += 32u) {
-            let m = m0 + own_m + 16u * i + at / (4u * PARTS_N);
-            finish(m, n0 + own_n / 4u + at % (4u * PARTS_N), strips[group * STRIP + at]);
+        #repeat j PARTS_N
+            if PARTIAL {
+                let stride = p.part_n4;
+                let at = (part * p.part_m + m0 + own_m + 16u * i) * stride + n0 + (own_n + 16u * j) / 4u;
+                coopStoreT(acc[i][j], &parts[at], stride);
+            } else {
+                let at = group * STRIP + 4u * j;
+                coopStoreT(acc[i][j], &strips[at], 4u * PARTS_N);
+            }
+        #end
+        if !PARTIAL {
+            workgroupBarrier();
+            for (var at = lane; at < STRIP; at += 32u) {
+                let m = m0 + own_m + 16u * i + at / (4u * PARTS_N);
+                finish(m, n0 + own_n / 4u + at % (4u * PARTS_N), strips[group * STRIP + at]);
+            }
+            workgroupBarrier();
         }
-        workgroupBarrier();
-    }
     #end
 }

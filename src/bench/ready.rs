@@ -6,7 +6,6 @@ use super::{Bench, Timing};
 use crate::checkpoint::Checkpoint;
 use crate::engine::{Engine, Kept, Prepared, Weights};
 use crate::graph::Graph;
-use crate::kernels::Precision;
 use crate::plan::{Options, Plan};
 use crate::{Error, ErrorKind, Result};
 
@@ -114,10 +113,9 @@ pub fn gpu_of(bench: &Bench<'_>, networks: &[&Ready<'_>]) -> Result<Timing> {
     Ok(Timing::of(&bench.effort.sample(bench.effort.calls, once)?))
 }
 
-/// Weights of `graphs` on the device, of which there may be several that share some.
+/// Weights of `graph` on the device.
 pub fn upload(bench: &Bench<'_>, engine: &Engine, graph: &Graph, checkpoint: &Checkpoint) -> Result<Weights> {
-    let precision: Precision = bench.precision();
-    engine.upload(graph.weights(), checkpoint, precision, None, bench.cancel)
+    engine.upload(graph.weights(), checkpoint, bench.precision(), None, bench.cancel)
 }
 
 /// `n` numbers that look random, of variance 1: products of zeros take less power, and so time.

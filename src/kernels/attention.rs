@@ -1,6 +1,7 @@
-//! Streaming attention: `attention_tile.wgsl` for GPUs, `attention_lanes.wgsl` for CPU drivers.
+//! Streaming attention: `attention_matrices.wgsl` for GPUs with cooperative matrices,
+//! `attention_tile.wgsl` for others, `attention_lanes.wgsl` for CPU drivers.
 
-pub mod matrices;
+pub(super) mod matrices;
 
 use super::{Call, Const, Operand, Precision, Strided, Target, Variant, params, spread};
 use crate::graph::{Heads, Shape};
@@ -153,14 +154,12 @@ pub fn call(a: &Attention<'_>, target: Target, q: Operand, kv: Strided, y: Opera
             ];
             dispatch(a, "attention_lanes", &consts, lanes.queries * LANES, operands)
         }
-        Target::Matrices if matrices::pay(a, kv) => with_matrices(a, matrices::choose(a), operands),
+        Target::Matrices if matrices::pay(a, kv) => {
+            let tile = matrices::choose(a);
+            dispatch(a, matrices::SHADER, &tile.consts(a), tile.queries(), operands)
+        }
         Target::Gpu | Target::Matrices | Target::Cpu => dispatch(a, "attention_tile", &[], 16, operands),
     }
-}
-
-/// The dispatch of `a` with cooperative matrices; operands as [`call`] takes them.
-pub fn with_matrices(a: &Attention<'_>, tile: matrices::Tile, operands: ([Operand; 3], Strided)) -> Call {
-    dispatch(a, matrices::SHADER, &tile.consts(a), tile.queries(), operands)
 }
 
 /// One dispatch of a shader whose workgroups take `queries` of a head.

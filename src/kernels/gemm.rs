@@ -1,6 +1,6 @@
 //! Linear layers and 3×3 convolutions: `matmul.wgsl` and `conv2d.wgsl` over one of three cores.
 
-pub mod matrices;
+pub(super) mod matrices;
 
 use std::ops::Range;
 
@@ -45,6 +45,12 @@ pub struct Epilogue {
     pub activation: Option<Activation>,
     /// Added last, of the result's shape.
     pub residual: Operand,
+}
+
+impl Epilogue {
+    /// The sum as it is.
+    const NONE: Self =
+        Self { bias: Operand::Unused, vector: Strided::UNUSED, activation: None, residual: Operand::Unused };
 }
 
 /// The window of a convolution; a linear layer has none.
@@ -119,13 +125,12 @@ impl LaneTile {
     }
 }
 
-/// The dispatches of `g` on `target`, in order; `room` gives memory for what stands between them, at most
-/// `most` bytes a row. The
-/// variant depends on the shape of a row, never on the number of rows, so that a row's result does
-/// not depend on its company.
+/// The dispatches of `g` on `target`, in order; `room` gives memory for what stands between them, at
+/// most `most` bytes a row. The variants depend on the shape of a row, never on the number of rows,
+/// so that a row's result does not depend on its company.
 pub fn calls(g: &Gemm<'_>, target: Target, most: u64, room: impl FnOnce(u64) -> Stretch) -> Vec<Call> {
     match target {
-        Target::Matrices if matrices::pay(g) => matrices::calls(g, matrices::choose(g, most), room),
+        Target::Matrices if matrices::pay(g) => matrices::calls(g, most, room),
         Target::Gpu | Target::Matrices => vec![call(g, "gemm_tile", &[], [64, 16])],
         Target::Cpu => {
             let tile = LaneTile::new(g.output.positions() as u32, g.output.quads() as u32);

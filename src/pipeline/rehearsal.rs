@@ -42,7 +42,7 @@ pub struct UnetFit {
 }
 
 /// The calls of a step.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Rehearsed {
     pub calls: Vec<Call>,
     /// Of the largest call; they share one arena.
@@ -74,16 +74,16 @@ impl Model {
         let alignment = self.engine.gpu().capabilities().alignment;
         let bytes = |most| device_bytes(&weights, self.precision, alignment, most);
         let all = bytes(None)?;
-        let prompts = self.prompts(wish.conditioning)?.prompt_bytes;
+        let prompts = self.prompts(wish.conditioning)?;
         let left = match wish.limit {
             None => Some(DEFAULT_ARENA),
             Some(limit) => limit
                 .checked_sub(all)
                 .filter(|left| *left >= ring_bytes(all))
-                .map(|left| left.saturating_sub(prompts)),
+                .map(|left| left.saturating_sub(prompts.prompt_bytes)),
         };
         if let Some(budget) = left {
-            match self.rehearse(wish, wish.chunk, Some(budget)) {
+            match self.rehearse(wish, prompts.clone(), wish.chunk, Some(budget)) {
                 Err(e) if e.kind() == ErrorKind::Memory && wish.limit.is_some() => {}
                 Ok(done)
                     if Need::new(all, done.bytes()).within(wish.limit, parts::Network::Unet).is_err() => {}
@@ -96,7 +96,7 @@ impl Model {
             }
         }
         let limit = wish.limit.unwrap_or(u64::MAX);
-        let done = self.rehearse(wish, ChunkPolicy::Rows(1), None)?;
+        let done = self.rehearse(wish, prompts, ChunkPolicy::Rows(1), None)?;
         let over = |least: u64| {
             Error::new(ErrorKind::Memory, "the UNet does not fit the memory budget")
                 .expected(format!("at most {} MiB", limit >> 20))
@@ -122,9 +122,14 @@ impl Model {
         Ok((UnetFit { need, most_weights: Some(most), chunk: ChunkPolicy::Rows(1), budget: None }, done))
     }
 
-    /// Lets guidance ask for the rows of a step in which SAG acts, and notes the calls.
-    fn rehearse(&self, wish: &Wish<'_>, chunk: ChunkPolicy, budget: Option<u64>) -> Result<Rehearsed> {
-        let mut done = self.prompts(wish.conditioning)?;
+    /// Lets guidance ask for the rows of a step in which SAG acts, and adds the calls to `done`.
+    fn rehearse(
+        &self,
+        wish: &Wish<'_>,
+        mut done: Rehearsed,
+        chunk: ChunkPolicy,
+        budget: Option<u64>,
+    ) -> Result<Rehearsed> {
         let batching = Batching::new(self.planner(), chunk, budget);
         let alignment = self.engine.gpu().capabilities().alignment;
         let mut rehearsal = Rehearsal { batching, alignment, done: &mut done, purpose: Purpose::Guidance };

@@ -7,30 +7,22 @@ use crate::kernels::{Const, Precision, Strided};
 pub const SHADER: &str = "attention_matrices";
 
 /// How an attention is divided among workgroups and subgroups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Tile {
+pub(super) struct Tile {
     /// Subgroups of a workgroup, which share keys and values.
-    pub subgroups: u32,
+    subgroups: u32,
     /// Queries of a subgroup, in sixteens.
-    pub parts_q: u32,
+    parts_q: u32,
     /// Keys at a time, a multiple of 16.
-    pub keys: u32,
+    keys: u32,
 }
 
 impl Tile {
     /// Queries of a workgroup.
-    pub fn queries(self) -> u32 {
+    pub(super) fn queries(&self) -> u32 {
         16 * self.parts_q * self.subgroups
     }
 
-    /// Workgroup memory for heads of `dim`, bytes.
-    pub fn memory(self, dim: usize) -> u32 {
-        let kv_row = dim.next_multiple_of(16) as u32 / 4 + 2;
-        let s_row = self.keys / 4 + 2;
-        3 * self.keys * kv_row * 8 + self.queries() * (s_row * 24 + 4) + 16
-    }
-
-    pub(super) fn consts(self, a: &Attention<'_>) -> [Const; 7] {
+    pub(super) fn consts(&self, a: &Attention<'_>) -> [Const; 7] {
         [
             Const::U32("SUBGROUPS", self.subgroups),
             Const::U32("PARTS_Q", self.parts_q),
@@ -60,7 +52,7 @@ pub(super) fn pay(a: &Attention<'_>, keys: Strided) -> bool {
 /// The tile for a head's depth. Measured on an H100, 2 rows of 8 heads: 4,096 tokens of depth 40 in
 /// 434 µs (8 subgroups with 32 keys 508, 4 with 16 keys 592); of one row, 1,024 of depth 80 in 51 (4
 /// with 16 keys 48), 256 of depth 160 in 27 (8 with 16 keys 36).
-pub fn choose(a: &Attention<'_>) -> Tile {
+pub(super) fn choose(a: &Attention<'_>) -> Tile {
     match a.heads.dim {
         ..=96 => Tile { subgroups: 8, parts_q: 1, keys: 16 },
         _ => Tile { subgroups: 4, parts_q: 1, keys: 32 },

@@ -1,7 +1,7 @@
 //! Products with cooperative matrices: `gemm_matrices.wgsl`, and `gemm_merge.wgsl` where the depth is
 //! divided among workgroups.
 
-use super::{Call, Const, Epilogue, Gemm, Operand, Precision, Stretch, Strided, Variant};
+use super::{Call, Const, Epilogue, Gemm, Operand, Precision, Stretch, Variant};
 use super::{epilogue_consts, flops, grid, params, shader, taps, window_consts};
 use crate::kernels::spread;
 
@@ -9,18 +9,17 @@ use crate::kernels::spread;
 pub const CORE: &str = "gemm_matrices";
 
 /// How a product is divided among workgroups and subgroups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Tile {
+struct Tile {
     /// Positions and output channels of a workgroup.
-    pub size: [u32; 2],
+    size: [u32; 2],
     /// Channels of a step through the depth: 32 or 64.
-    pub step: u32,
+    step: u32,
     /// Subgroups along positions and output channels.
-    pub subgroups: [u32; 2],
+    subgroups: [u32; 2],
     /// Whether the next step is fetched while this one is multiplied.
-    pub prefetch: bool,
+    prefetch: bool,
     /// Parts of the depth that workgroups sum for themselves.
-    pub splits: u32,
+    splits: u32,
 }
 
 /// Whether cooperative matrices help: they read f16, eight channels at a time.
@@ -42,8 +41,8 @@ pub(super) fn pay(g: &Gemm<'_>) -> bool {
 /// | 3×3 of 1280 at 16×16 | 229, K in 8; with prefetch 258 | | 64×320 240 |
 /// | 3×3 of 512 at 128×128 | | | 128×128 562, 128×64 571 |
 ///
-/// Steps of 64 never won. The partial sums of a row take at most `most` bytes.
-pub fn choose(g: &Gemm<'_>, most: u64) -> Tile {
+/// Steps of 64 won only for at most 32 channels and for rows of fewer than 128 positions. The partial sums of a row take at most `most` bytes.
+fn choose(g: &Gemm<'_>, most: u64) -> Tile {
     let (positions, channels) = (g.output.positions() as u32, g.output.channels as u32);
     let steps = taps(g) * (g.input.channels as u32).div_ceil(32);
     if channels <= 32 {
@@ -69,8 +68,9 @@ pub fn choose(g: &Gemm<'_>, most: u64) -> Tile {
 /// Workgroups of a row beyond which dividing the depth gains nothing.
 const BUSY: u32 = 128;
 
-/// The dispatches of `g` with `tile`; `room` gives memory for partial sums.
-pub fn calls(g: &Gemm<'_>, tile: Tile, room: impl FnOnce(u64) -> Stretch) -> Vec<Call> {
+/// The dispatches of `g`; `room` gives memory for partial sums, at most `most` bytes a row.
+pub(super) fn calls(g: &Gemm<'_>, most: u64, room: impl FnOnce(u64) -> Stretch) -> Vec<Call> {
+    let tile = choose(g, most);
     let blocks = (g.input.channels as u32).div_ceil(tile.step);
     let all = taps(g) * blocks;
     let steps = all.div_ceil(tile.splits);
@@ -83,14 +83,8 @@ pub fn calls(g: &Gemm<'_>, tile: Tile, room: impl FnOnce(u64) -> Stretch) -> Vec
     params.part_n4 = (params.n4 * 4).next_multiple_of(tile_n) / 4;
     let bytes = u64::from(splits) * u64::from(params.part_m) * u64::from(params.part_n4) * 16;
     let parts = (splits > 1).then(|| room(bytes));
-    let none = Epilogue {
-        bias: Operand::Unused,
-        vector: Strided::UNUSED,
-        activation: None,
-        residual: Operand::Unused,
-    };
     let (e, y) = match parts {
-        Some(_) => (&none, Operand::Unused),
+        Some(_) => (&Epilogue::NONE, Operand::Unused),
         None => (&g.epilogue, g.y),
     };
     let threads = 32 * tile.subgroups[0] * tile.subgroups[1];
