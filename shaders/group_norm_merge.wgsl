@@ -12,6 +12,23 @@ struct Params {
 @group(0) @binding(1) var<storage, read_write> spans: array<vec2<f32>>;
 @group(0) @binding(2) var<storage, read_write> stats: array<vec2<f32>>;
 
+const SIZE = 64u;
+
+var<workgroup> parts: array<vec3<f32>, SIZE>;
+
+// The whole of what the workgroup's invocations `t` hold, complete in invocation 0.
+fn merge_all(t: u32, own: vec3<f32>) -> vec3<f32> {
+    parts[t] = own;
+    workgroupBarrier();
+    for (var half = SIZE / 2u; half > 0u; half /= 2u) {
+        if t < half {
+            parts[t] = merged(parts[t], parts[t + half]);
+        }
+        workgroupBarrier();
+    }
+    return parts[0];
+}
+
 @compute @workgroup_size(SIZE)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) t: u32) {
     let group = wid.x;

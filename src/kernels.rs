@@ -161,7 +161,7 @@ pub struct Call {
 pub enum Target {
     /// Many cores with workgroup memory.
     Gpu,
-    /// The same with cooperative matrices of 16×16×16 for f16, subgroups of 32 and 40 KiB of workgroup
+    /// The same with cooperative matrices of 16×16×16 for f16, subgroups of 32 and 48 KiB of workgroup
     /// memory.
     Matrices,
     /// A driver that runs shaders on the CPU.

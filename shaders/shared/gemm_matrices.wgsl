@@ -2,8 +2,8 @@
 // by SUB_M×SUB_N subgroups of 32, each with PARTS_M×PARTS_N matrices of it in accumulators. The depth goes in steps
 // of STEP channels through two tiles of f16 in workgroup memory, whose rows are eight values longer
 // than they need be: without, the lanes of a load meet in the same banks. With PREFETCH the next
-// step is on its way while this one is multiplied. Accumulators reach the epilogue in strips
-// of sixteen positions through workgroup memory.
+// step is on its way while this one is multiplied. Accumulators reach the epilogue one matrix at a time
+// through workgroup memory, 1 KiB a subgroup: more would keep workgroups from running beside each other.
 // What cooperative matrices load must start and step on 16 bytes; their strides count vectors, the
 // elements of the arrays. FULL_C and FULL_N say that steps and tiles meet no end of x and w.
 // PARTIAL: the depth is divided among workgroups; each stores its sums as they are for gemm_merge,
@@ -18,12 +18,12 @@ const TILE_N = SUB_N * PARTS_N * 16u;
 const X_ROW = STEP / 4u + 2u;             // vectors in a row of tile_x, and of tile_w
 const W_ROW = TILE_N / 4u + 2u;
 const STEP8 = STEP / 8u;
-const STRIP = 64u * PARTS_N;              // vectors of sixteen rows of a subgroup's part
+const MATRIX = 64u;                       // vectors of an accumulator
 const W_EIGHTS = STEP * TILE_N / 8u;
 
 var<workgroup> tile_x: array<vec4<f16>, TILE_M * X_ROW>;         // [position][channel STEP + 8]
 var<workgroup> tile_w: array<vec4<f16>, STEP * W_ROW>;           // [channel][output TILE_N + 8]
-var<workgroup> strips: array<vec4<f32>, SUB_M * SUB_N * STRIP>;  // [subgroup][16][16 · PARTS_N]
+var<workgroup> sums: array<vec4<f32>, SUB_M * SUB_N * MATRIX>;   // [subgroup][16][16]
 
 // A step on its way to workgroup memory, and where the next one is read.
 struct Walk {
@@ -138,22 +138,21 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     }
     #repeat i PARTS_M
         #repeat j PARTS_N
+            let m = m0 + own_m + 16u * i;
+            let n = n0 + own_n / 4u + 4u * j;
             if PARTIAL {
                 let stride = p.part_n4;
-                let at = (part * p.part_m + m0 + own_m + 16u * i) * stride + n0 + (own_n + 16u * j) / 4u;
+                let at = (part * p.part_m + m) * stride + n;
                 coopStoreT(acc[i][j], &parts[at], stride);
             } else {
-                let at = group * STRIP + 4u * j;
-                coopStoreT(acc[i][j], &strips[at], 4u * PARTS_N);
+                let own = group * MATRIX;
+                coopStoreT(acc[i][j], &sums[own], 4u);
+                workgroupBarrier();
+                for (var at = lane; at < MATRIX; at += 32u) {
+                    finish(m + at / 4u, n + at % 4u, sums[own + at]);
+                }
+                workgroupBarrier();
             }
         #end
-        if !PARTIAL {
-            workgroupBarrier();
-            for (var at = lane; at < STRIP; at += 32u) {
-                let m = m0 + own_m + 16u * i + at / (4u * PARTS_N);
-                finish(m, n0 + own_n / 4u + at % (4u * PARTS_N), strips[group * STRIP + at]);
-            }
-            workgroupBarrier();
-        }
     #end
 }

@@ -13,6 +13,8 @@ params! {
         c4: u32,
         group_size: u32,
         groups: u32,
+        slice4: u32,
+        slice_groups: u32,
         span: u32,
         first_span: u32,
         spans: u32,
@@ -75,6 +77,14 @@ fn span(target: Target) -> usize {
     }
 }
 
+/// Invocations that share a slice.
+fn size(target: Target) -> u32 {
+    match target {
+        Target::Gpu | Target::Matrices => 256,
+        Target::Cpu => 64,
+    }
+}
+
 /// Spans of a part of a row with `positions`.
 pub fn spans(positions: usize, target: Target) -> usize {
     positions.div_ceil(span(target))
@@ -101,24 +111,42 @@ impl GroupNorm<'_> {
         x: Operand,
         stats: Operand,
     ) -> Call {
+        let slice = self.slice_groups();
         let params = StatsParams {
             positions: positions as u32,
             c4: self.channels.div_ceil(4) as u32,
             group_size: (self.channels / self.groups) as u32,
             groups: self.groups as u32,
+            slice4: (slice * self.channels / self.groups).div_ceil(4) as u32,
+            slice_groups: slice as u32,
             span: span(target) as u32,
             first_span: first as u32,
             spans: spans as u32,
             eps: self.eps,
         };
         Call {
-            variant: self.variant("group_norm_stats", vec![Const::Bool("WHOLE", spans == 1)], false),
+            variant: self.variant(
+                "group_norm_stats",
+                vec![Const::U32("SIZE", size(target)), Const::Bool("WHOLE", spans == 1)],
+                false,
+            ),
             params: bytemuck::bytes_of(&params).to_vec(),
             operands: vec![x, stats],
-            groups: [self.groups as u32, self::spans(positions, target) as u32, self.rows as u32],
+            groups: [
+                self.groups.div_ceil(slice) as u32,
+                self::spans(positions, target) as u32,
+                self.rows as u32,
+            ],
             path: self.path.to_owned(),
             flops: self.work(positions),
         }
+    }
+
+    /// Groups that a workgroup takes together: as few as fill whole quads and 32 bytes.
+    fn slice_groups(&self) -> usize {
+        let size = self.channels / self.groups;
+        let fits = |n: &usize| (n * size).is_multiple_of(4) && n * size >= 16;
+        (1..=16).find(fits).unwrap_or(16).min(self.groups)
     }
 
     /// The statistics of rows from those of their `spans`.

@@ -27,46 +27,80 @@ pub(super) fn pay(g: &Gemm<'_>) -> bool {
     g.precision == Precision::F16 && g.input.channels.is_multiple_of(8) && g.output.channels.is_multiple_of(8)
 }
 
-/// The tile for the shape of a row. Measured on an H100, 328 variants on 42 shapes, one row and two;
-/// µs of one row and two together, the best, then others:
+/// The tile for the shape of a row. Measured on an H100, some 60 tiles with every division of the depth
+/// on 40 shapes, weights fresh from device memory; µs of one row and two together, additions of
+/// parts included, by tile and (parts of the depth):
 ///
-/// | product | 128×160×32 | 64×160×32 | others |
-/// |---|---|---|---|
-/// | 4096×2560×320 | 172, without prefetch 210 | | 128×128 193 |
-/// | 1024×640×2560 | 125, K in 2 | 111, K in 2 | |
-/// | 256×1280×1280 | 55, K in 4 | 45, K in 2; 48, K in 4 | |
-/// | 256×1280×5120 | 128, K in 8 | 114, K in 4; 118, K in 2 | |
-/// | 3×3 of 320 at 64×64 | 203, K in 2; 204 | | 64×320 218 |
-/// | 3×3 of 640 at 32×32 | 208, K in 4; 228, K in 2 | | |
-/// | 3×3 of 1280 at 16×16 | 229, K in 8; with prefetch 258 | | 64×320 240 |
-/// | 3×3 of 512 at 128×128 | | | 128×128 562, 128×64 571 |
+/// | product | 128×320 | 64×320 | 128×128 | deep 128×160 | 64×160 | 64×64 |
+/// |---|---|---|---|---|---|---|
+/// | 4096×320×320 | | 30 | | 30 | 30 | 35 |
+/// | 4096×320×1280 | 109 (2) | 82 | | 85 | 88 | 109 |
+/// | 4096×960×320 | 61 | 70 | 67 | 68 | 75 | |
+/// | 4096×2560×320 | 120 | | 139 | | | |
+/// | 1024×640×640 | | 46 | 44 | 48 | 37 | 36 |
+/// | 1024×640×2560 | 101 (4) | 105 (2) | 103 (3) | 92 (2) | 97 (2) | 123 |
+/// | 1024×1920×640 | 67 | 70 | 55 | 71 | | 74 |
+/// | 256×1280×1280 | | 53 (4) | 57 (3) | 47 (4) | 47 (4) | 45 (3) |
+/// | 256×1280×5120 | 104 (8) | 112 (8) | 105 (6) | 89 (4) | 97 (4) | 115 (3) |
+/// | 256×3840×1280 | 98 (2) | 84 | 82 | 88 | 93 (2) | 83 |
+/// | 256×10240×1280 | 117 | 131 | 154 | 135 | | |
+/// | 64×1280×1280 | | | | | 30 (8) | 27 (8) |
+/// | 64×1280×5120 | | 61 (16) | | | 48 (16) | 47 (12) |
+/// | 3×3 of 320 at 64×64 | 195 (2) | 198 (2) | | 160, 175 (2) | 175 | |
+/// | 3×3 of 640 at 32×32 | 199 (8) | 197 (4) | 172 (6) | 171 (4) | 183 (4) | |
+/// | 3×3 of 1280 at 16×16 | 210 (8) | 217 (8) | 187 (12) | 175 (8) | 205 (8) | |
+/// | 3×3 of 1280 at 8×8 | | 98 (16) | | | 87 (16) | 88 (12) |
+/// | 3×3 of 640 at 64×64, two rows | 279 | | | 310 | | |
+/// | 3×3 of 256 at 256×256, one row | | | 370 | | | |
 ///
-/// Steps of 64 won only for at most 32 channels and for rows of fewer than 128 positions. The partial sums of a row take at most `most` bytes.
+/// The partial sums of a row take at most `most` bytes.
 fn choose(g: &Gemm<'_>, most: u64) -> Tile {
     let (positions, channels) = (g.output.positions() as u32, g.output.channels as u32);
     let steps = taps(g) * (g.input.channels as u32).div_ceil(32);
-    if channels <= 32 {
-        return Tile { size: [128, 32], step: 64, subgroups: [4, 1], prefetch: false, splits: 1 };
-    }
-    let width = if channels.is_multiple_of(160) { 160 } else { 128.min(channels.next_multiple_of(64)) };
-    let tiles = |height: u32| positions.div_ceil(height) * channels.div_ceil(width);
-    let linear = g.window.is_none();
-    let height = if linear && (positions <= 64 || tiles(128) < 48) { 64 } else { 128 };
-    // Parts of the depth so short cost more to add than they save. In the UNet of one row, whose
-    // weights are not in the cache as they are in the table: 16 steps 13.6 ms, 8 steps 13.0, 5 steps 13.6.
-    let shortest = if linear { 8 } else { 9 };
-    let of_row = u64::from(tiles(height) * height * width) * 4;
-    let bound = u32::try_from(most / of_row).unwrap_or(u32::MAX);
-    let splits = match linear && height == 128 {
-        // Partial sums cost these their registers: 8192×320×1280 46 µs whole, 135 in two parts.
-        true => 1,
-        false => (BUSY / tiles(height)).min(steps / shortest).min(bound).clamp(1, 16),
+    let tiles = |size: [u32; 2]| positions.div_ceil(size[0]) * channels.div_ceil(size[1]);
+    // Parts of the depth so many that a row has about `busy` workgroups, each of `shortest` steps or more.
+    let split = |size: [u32; 2], busy: u32, shortest: u32| {
+        let of_row = u64::from(tiles(size)) * u64::from(size[0] * size[1]) * 4;
+        let bound = u32::try_from(most / of_row).unwrap_or(u32::MAX);
+        (busy / tiles(size)).min(steps / shortest).min(bound).clamp(1, 16)
     };
-    Tile { size: [height, width], step: 32, subgroups: [2, 2], prefetch: linear, splits }
+    let tile = |size, step, subgroups, prefetch, splits| Tile { size, step, subgroups, prefetch, splits };
+    if channels <= 32 {
+        return tile([128, 32], 64, [4, 1], false, 1);
+    }
+    // Widths of the UNets are multiples of 320; others take what they waste least in.
+    let wide = channels.is_multiple_of(320);
+    if g.window.is_some() {
+        return match (wide, positions) {
+            (true, ..=64) => tile([64, 160], 32, [2, 2], false, split([64, 160], 128, 9)),
+            (true, _) if tiles([128, 320]) >= 64 => tile([128, 320], 32, [2, 4], false, 1),
+            // To add parts costs more than idle cores where the depth is short.
+            (true, _) if tiles([128, 160]) >= 64 && steps < 128 => tile([128, 160], 64, [4, 2], true, 1),
+            (true, _) => tile([128, 160], 64, [4, 2], false, split([128, 160], 128, 32)),
+            (false, ..=64) => tile([64, 64], 32, [1, 2], false, split([64, 64], 240, 9)),
+            (false, _) if channels.is_multiple_of(128) => {
+                tile([128, 128], 32, [2, 2], false, split([128, 128], 256, 32))
+            }
+            (false, _) => tile([128, 64], 32, [2, 2], false, split([128, 64], 256, 32)),
+        };
+    }
+    if wide && tiles([128, 320]) >= 64 {
+        return tile([128, 320], 32, [2, 4], true, 1);
+    }
+    if wide && tiles([128, 320]) >= 32 && steps >= 128 {
+        return tile([128, 320], 32, [2, 4], true, split([128, 320], 64, 32));
+    }
+    if wide && (48..=64).contains(&tiles([64, 320])) {
+        return tile([64, 320], 32, [2, 4], true, 1);
+    }
+    if channels.is_multiple_of(128) && tiles([128, 128]) >= 96 {
+        return tile([128, 128], 32, [2, 2], true, 1);
+    }
+    if wide && positions > 64 && steps >= 60 {
+        return tile([128, 160], 64, [4, 2], true, split([128, 160], 64, 16));
+    }
+    tile([64, 64], 32, [1, 2], true, split([64, 64], 240, 5))
 }
-
-/// Workgroups of a row beyond which dividing the depth gains nothing.
-const BUSY: u32 = 128;
 
 /// The dispatches of `g`; `room` gives memory for partial sums, at most `most` bytes a row.
 pub(super) fn calls(g: &Gemm<'_>, most: u64, room: impl FnOnce(u64) -> Stretch) -> Vec<Call> {
