@@ -44,6 +44,7 @@ pub const FILES: &[(&str, &str)] = files![
     "shared/elem_half",
     "shared/epilogue",
     "shared/gemm",
+    "shared/gemm_few",
     "shared/gemm_lanes",
     "shared/gemm_matrices",
     "shared/gemm_tile",

@@ -1,4 +1,4 @@
-//! Single products, convolutions and attentions of the shapes that SD 1.5 has: each a graph of one
+//! Single products, convolutions and attentions of the shapes that SD 1.5 and SDXL have: each a graph of one
 //! node, run back to back.
 
 use std::fmt;
@@ -170,6 +170,13 @@ pub fn all(tiny: bool) -> Vec<Shape> {
         cross(4096, 40),
         cross(1024, 80),
         cross(256, 160),
+        // SDXL's, whose heads are 64 wide.
+        Shape { kind: Kind::SelfAttention { tokens: 4096, heads: 10, dim: 64 }, rows: 2, expected: None },
+        Shape { kind: Kind::SelfAttention { tokens: 1024, heads: 20, dim: 64 }, rows: 2, expected: None },
+        product(2, [2048, 1280, 1280], None),
+        product(2, [2048, 10_240, 1280], None),
+        product(2, [2048, 1280, 5120], None),
+        conv(2, [128, 320, 320], None),
         // The VAE's, one picture at a time.
         Shape { kind: Kind::SelfAttention { tokens: 4096, heads: 1, dim: 512 }, rows: 1, expected: None },
         conv(1, [512, 128, 128], None),

@@ -1,4 +1,4 @@
-//! Linear layers and 3×3 convolutions: `matmul.wgsl` and `conv2d.wgsl` over one of three cores.
+//! Linear layers and 3×3 convolutions: `matmul.wgsl` and `conv2d.wgsl` over one of four cores.
 
 pub(super) mod matrices;
 
@@ -131,6 +131,7 @@ impl LaneTile {
 pub fn calls(g: &Gemm<'_>, target: Target, most: u64, room: impl FnOnce(u64) -> Stretch) -> Vec<Call> {
     match target {
         Target::Matrices if matrices::pay(g) => matrices::calls(g, most, room),
+        Target::Gpu | Target::Matrices if g.output.quads() == 1 => vec![call(g, "gemm_few", &[], [16, 1])],
         Target::Gpu | Target::Matrices => vec![call(g, "gemm_tile", &[], [64, 16])],
         Target::Cpu => {
             let tile = LaneTile::new(g.output.positions() as u32, g.output.quads() as u32);
