@@ -28,8 +28,8 @@ pub(super) fn pay(g: &Gemm<'_>) -> bool {
 }
 
 /// The tile for the shape of a row. Measured on an H100, some 60 tiles with every division of the depth
-/// on 40 shapes, weights fresh from device memory; µs of one row and two together, additions of
-/// parts included, by tile and (parts of the depth):
+/// on 40 shapes; µs of one row and two together, additions of parts included, by tile and (parts of
+/// the depth):
 ///
 /// | product | 128×320 | 64×320 | 128×128 | deep 128×160 | 64×160 | 64×64 |
 /// |---|---|---|---|---|---|---|
@@ -37,7 +37,7 @@ pub(super) fn pay(g: &Gemm<'_>) -> bool {
 /// | 4096×320×1280 | 109 (2) | 82 | | 85 | 88 | 109 |
 /// | 4096×960×320 | 61 | 70 | 67 | 68 | 75 | |
 /// | 4096×2560×320 | 120 | | 139 | | | |
-/// | 1024×640×640 | | 46 | 44 | 48 | 37 | 36 |
+/// | 1024×640×640 | | 46 | 44 | 48 | 37 | 36, with prefetch 39 |
 /// | 1024×640×2560 | 101 (4) | 105 (2) | 103 (3) | 92 (2) | 97 (2) | 123 |
 /// | 1024×1920×640 | 67 | 70 | 55 | 71 | | 74 |
 /// | 256×1280×1280 | | 53 (4) | 57 (3) | 47 (4) | 47 (4) | 45 (3) |
@@ -52,6 +52,10 @@ pub(super) fn pay(g: &Gemm<'_>) -> bool {
 /// | 3×3 of 1280 at 8×8 | | 98 (16) | | | 87 (16) | 88 (12) |
 /// | 3×3 of 640 at 64×64, two rows | 279 | | | 310 | | |
 /// | 3×3 of 256 at 256×256, one row | | | 370 | | | |
+///
+/// Where rivals are near each other, whole UNets decided, one row and two together: 64×64 by two
+/// subgroups with prefetch 28.1 ms, by four without 27.2; 3×3 of 320 at 64×64 by 128×160 whole 27.2,
+/// in two parts 26.9.
 ///
 /// The partial sums of a row take at most `most` bytes.
 fn choose(g: &Gemm<'_>, most: u64) -> Tile {
@@ -74,10 +78,8 @@ fn choose(g: &Gemm<'_>, most: u64) -> Tile {
         return match (wide, positions) {
             (true, ..=64) => tile([64, 160], 32, [2, 2], false, split([64, 160], 128, 9)),
             (true, _) if tiles([128, 320]) >= 64 => tile([128, 320], 32, [2, 4], false, 1),
-            // To add parts costs more than idle cores where the depth is short.
-            (true, _) if tiles([128, 160]) >= 64 && steps < 128 => tile([128, 160], 64, [4, 2], true, 1),
             (true, _) => tile([128, 160], 64, [4, 2], false, split([128, 160], 128, 32)),
-            (false, ..=64) => tile([64, 64], 32, [1, 2], false, split([64, 64], 240, 9)),
+            (false, ..=64) => tile([64, 64], 32, [2, 2], false, split([64, 64], 240, 9)),
             (false, _) if channels.is_multiple_of(128) => {
                 tile([128, 128], 32, [2, 2], false, split([128, 128], 256, 32))
             }
@@ -99,7 +101,7 @@ fn choose(g: &Gemm<'_>, most: u64) -> Tile {
     if wide && positions > 64 && steps >= 60 {
         return tile([128, 160], 64, [4, 2], true, split([128, 160], 64, 16));
     }
-    tile([64, 64], 32, [1, 2], true, split([64, 64], 240, 5))
+    tile([64, 64], 32, [2, 2], false, split([64, 64], 240, 5))
 }
 
 /// The dispatches of `g`; `room` gives memory for partial sums, at most `most` bytes a row.
