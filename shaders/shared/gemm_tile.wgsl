@@ -1,17 +1,68 @@
 // GEMM core for GPUs: a 64×64 tile of y by 64 invocations (8×8), each 8 positions × 2 quads in
 // registers: 64 multiply-adds for four 16-byte reads of workgroup memory. The depth goes in steps
-// of 16 channels through two tiles of 4 KiB, half of what every device offers. Both tiles hold
-// quads; x is transposed on the way in, four positions at a time, so that neither side is ever
-// read or written in single values.
+// of 16 channels through two tiles of 4 KiB, half of what every device offers; the next step is on
+// its way while this one is multiplied. Both tiles hold quads; x is transposed on the way in, four
+// positions at a time, so that neither side is ever read or written in single values.
+// PARTIAL: the depth is divided among workgroups, as few tiles leave most of a GPU idle; each stores
+// its sums as they are for gemm_merge, [part][m, padded][n, padded].
+
+@group(0) @binding(7) var<storage, read_write> parts: array<vec4<f32>>;
 
 const STEP4 = 4u;   // input quads a step
 
 var<workgroup> tile_x: array<vec4<f32>, 256>;   // [channel 16][position / 4, 16]
 var<workgroup> tile_w: array<vec4<f32>, 256>;   // [channel 16][output quad, 16]
 
+// A step on its way to workgroup memory, and where the next one is read.
+struct Walk {
+    x: array<elem4, 4>,    // a quad of four positions
+    w: array<elem4, 4>,    // a quad of every fourth channel
+    base: array<i32, 4>,   // of the positions at this tap
+    tap: u32,
+    c0: u32,               // first quad of the step
+}
+
+fn fetch(walk: ptr<function, Walk>, m: u32, n: u32, t: u32) {
+    let c0 = (*walk).c0;
+    let c = c0 + t % 4u;
+    for (var i = 0u; i < 4u; i++) {
+        (*walk).x[i] = elem4();
+        if (*walk).base[i] >= 0 && c < p.c4 {
+            (*walk).x[i] = x[u32((*walk).base[i]) + c];
+        }
+        (*walk).w[i] = elem4();
+        let k = c0 * 4u + t / 16u + i * 4u;
+        if k < p.c4 * 4u && n < p.n4 {
+            (*walk).w[i] = w[((*walk).tap * p.c4 * 4u + k) * p.n4 + n];
+        }
+    }
+    (*walk).c0 = c0 + STEP4;
+    if c0 + STEP4 >= p.c4 {
+        (*walk).c0 = 0u;
+        (*walk).tap += 1u;
+        find(walk, m);
+    }
+}
+
+// Where the four positions from m on are read at this tap.
+fn find(walk: ptr<function, Walk>, m: u32) {
+    for (var i = 0u; i < 4u; i++) {
+        (*walk).base[i] = x_base(m + i, (*walk).tap);
+    }
+}
+
+fn store(part: u32, m: u32, n: u32, sum: vec4<f32>) {
+    if PARTIAL {
+        parts[(part * p.part_m + m) * p.part_n4 + n] = sum;
+    } else {
+        finish(m, n, sum);
+    }
+}
+
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) t: u32) {
-    let m0 = (wid.z * p.groups_y + wid.y) * 64u;
+    let part = wid.z % p.splits;
+    let m0 = (wid.z / p.splits * p.groups_y + wid.y) * 64u;
     let n0 = wid.x * 16u;
     // What this invocation brings in: one quad of four positions of x, four quads of w.
     let load_m = t / 4u;
@@ -21,51 +72,41 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let tx = t % 8u;
     let ty = t / 8u;
 
+    let blocks = (p.c4 + STEP4 - 1u) / STEP4;
+    let first = part * p.steps;
+    let end = min(first + p.steps, TAPS * blocks);
+    var walk: Walk;
+    walk.tap = first / blocks;
+    walk.c0 = first % blocks * STEP4;
+    find(&walk, m0 + load_m * 4u);
+    fetch(&walk, m0 + load_m * 4u, n0 + load_n, t);
     var acc: array<vec4<f32>, 16>;
-    for (var tap = 0u; tap < TAPS; tap++) {
-        var base: array<i32, 4>;
+    for (var step = first; step < end; step++) {
+        let a = transpose(mat4x4<f32>(load4(walk.x[0]), load4(walk.x[1]), load4(walk.x[2]), load4(walk.x[3])));
         for (var i = 0u; i < 4u; i++) {
-            base[i] = x_base(m0 + load_m * 4u + i, tap);
+            tile_x[(load_c * 4u + i) * 16u + load_m] = a[i];
+            tile_w[(t / 16u + i * 4u) * 16u + load_n] = load4(walk.w[i]);
         }
-        for (var c0 = 0u; c0 < p.c4; c0 += STEP4) {
-            let c = c0 + load_c;
-            var a: mat4x4<f32>;
-            for (var i = 0u; i < 4u; i++) {
-                a[i] = vec4<f32>(0.0);
-                if base[i] >= 0 && c < p.c4 {
-                    a[i] = load4(x[u32(base[i]) + c]);
-                }
-            }
-            a = transpose(a);
-            for (var i = 0u; i < 4u; i++) {
-                tile_x[(load_c * 4u + i) * 16u + load_m] = a[i];
-            }
-            for (var i = 0u; i < 4u; i++) {
-                let k = t / 16u + i * 4u;
-                var b = vec4<f32>(0.0);
-                if c0 * 4u + k < p.c4 * 4u && n0 + load_n < p.n4 {
-                    b = load4(w[((tap * p.c4 + c0) * 4u + k) * p.n4 + n0 + load_n]);
-                }
-                tile_w[k * 16u + load_n] = b;
-            }
-            workgroupBarrier();
-            for (var k = 0u; k < 16u; k++) {
-                let a0 = tile_x[k * 16u + ty * 2u];
-                let a1 = tile_x[k * 16u + ty * 2u + 1u];
-                let b0 = tile_w[k * 16u + tx];
-                let b1 = tile_w[k * 16u + tx + 8u];
-                for (var i = 0u; i < 4u; i++) {
-                    acc[i] += a0[i] * b0;
-                    acc[i + 4u] += a1[i] * b0;
-                    acc[i + 8u] += a0[i] * b1;
-                    acc[i + 12u] += a1[i] * b1;
-                }
-            }
-            workgroupBarrier();
+        workgroupBarrier();
+        if step + 1u < end {
+            fetch(&walk, m0 + load_m * 4u, n0 + load_n, t);
         }
+        for (var k = 0u; k < 16u; k++) {
+            let a0 = tile_x[k * 16u + ty * 2u];
+            let a1 = tile_x[k * 16u + ty * 2u + 1u];
+            let b0 = tile_w[k * 16u + tx];
+            let b1 = tile_w[k * 16u + tx + 8u];
+            for (var i = 0u; i < 4u; i++) {
+                acc[i] += a0[i] * b0;
+                acc[i + 4u] += a1[i] * b0;
+                acc[i + 8u] += a0[i] * b1;
+                acc[i + 12u] += a1[i] * b1;
+            }
+        }
+        workgroupBarrier();
     }
     for (var i = 0u; i < 8u; i++) {
-        finish(m0 + ty * 8u + i, n0 + tx, acc[i]);
-        finish(m0 + ty * 8u + i, n0 + tx + 8u, acc[i + 8u]);
+        store(part, m0 + ty * 8u + i, n0 + tx, acc[i]);
+        store(part, m0 + ty * 8u + i, n0 + tx + 8u, acc[i + 8u]);
     }
 }

@@ -1,8 +1,11 @@
 //! Linear layers and 3×3 convolutions: `matmul.wgsl` and `conv2d.wgsl` over one of four cores.
 
 pub(super) mod matrices;
+mod split;
 
 use std::ops::Range;
+
+use split::Tiles;
 
 use super::{
     Call, Const, Operand, Precision, Stretch, Strided, Target, Variant, activation_code,
@@ -125,6 +128,9 @@ impl LaneTile {
     }
 }
 
+/// Workgroups of a row beyond which `gemm_tile` does not divide the depth.
+const BUSY: u32 = 1024;
+
 /// The dispatches of `g` on `target`, in order; `room` gives memory for what stands between them, at
 /// most `most` bytes a row. The variants depend on the shape of a row, never on the number of rows,
 /// so that a row's result does not depend on its company.
@@ -132,7 +138,11 @@ pub fn calls(g: &Gemm<'_>, target: Target, most: u64, room: impl FnOnce(u64) -> 
     match target {
         Target::Matrices if matrices::pay(g) => matrices::calls(g, most, room),
         Target::Gpu | Target::Matrices if g.output.quads() == 1 => vec![call(g, "gemm_few", &[], [16, 1])],
-        Target::Gpu | Target::Matrices => vec![call(g, "gemm_tile", &[], [64, 16])],
+        Target::Gpu | Target::Matrices => {
+            let tiles = Tiles { size: [64, 64], step: 16 };
+            let busy = std::env::var("ZB").ok().and_then(|v| v.parse().ok()).unwrap_or(BUSY);
+            tiles.calls(g, ("gemm_tile", &[]), tiles.parts(g, busy, 12, most), room)
+        }
         Target::Cpu => {
             let tile = LaneTile::new(g.output.positions() as u32, g.output.quads() as u32);
             let consts = [

@@ -1,25 +1,21 @@
-//! Products with cooperative matrices: `gemm_matrices.wgsl`, and `gemm_merge.wgsl` where the depth is
-//! divided among workgroups.
+//! Products with cooperative matrices: `gemm_matrices.wgsl`.
 
-use super::{Call, Const, Epilogue, Gemm, Operand, Precision, Stretch, Variant};
-use super::{epilogue_consts, flops, grid, params, shader, taps, window_consts};
-use crate::kernels::spread;
+use super::split::Tiles;
+use super::{Call, Const, Gemm, Precision, Stretch, taps};
 
 /// The core that multiplies with cooperative matrices.
 pub const CORE: &str = "gemm_matrices";
 
 /// How a product is divided among workgroups and subgroups.
 struct Tile {
-    /// Positions and output channels of a workgroup.
-    size: [u32; 2],
-    /// Channels of a step through the depth: 32 or 64.
-    step: u32,
+    /// What a workgroup computes; steps are of 32 or 64 channels.
+    tiles: Tiles,
     /// Subgroups along positions and output channels.
     subgroups: [u32; 2],
     /// Whether the next step is fetched while this one is multiplied.
     prefetch: bool,
     /// Parts of the depth that workgroups sum for themselves.
-    splits: u32,
+    parts: u32,
 }
 
 /// Whether cooperative matrices help: they read f16, eight channels at a time.
@@ -61,14 +57,14 @@ pub(super) fn pay(g: &Gemm<'_>) -> bool {
 fn choose(g: &Gemm<'_>, most: u64) -> Tile {
     let (positions, channels) = (g.output.positions() as u32, g.output.channels as u32);
     let steps = taps(g) * (g.input.channels as u32).div_ceil(32);
-    let tiles = |size: [u32; 2]| positions.div_ceil(size[0]) * channels.div_ceil(size[1]);
-    // Parts of the depth so many that a row has about `busy` workgroups, each of `shortest` steps or more.
-    let split = |size: [u32; 2], busy: u32, shortest: u32| {
-        let of_row = u64::from(tiles(size)) * u64::from(size[0] * size[1]) * 4;
-        let bound = u32::try_from(most / of_row).unwrap_or(u32::MAX);
-        (busy / tiles(size)).min(steps / shortest).min(bound).clamp(1, 16)
+    let tiles = |size| Tiles { size, step: 32 }.count(g);
+    let split = |size, busy, shortest| Tiles { size, step: 32 }.parts(g, busy, shortest, most);
+    let tile = |size, step, subgroups, prefetch, parts| Tile {
+        tiles: Tiles { size, step },
+        subgroups,
+        prefetch,
+        parts,
     };
-    let tile = |size, step, subgroups, prefetch, splits| Tile { size, step, subgroups, prefetch, splits };
     if channels <= 32 {
         return tile([128, 32], 64, [4, 1], false, 1);
     }
@@ -107,76 +103,20 @@ fn choose(g: &Gemm<'_>, most: u64) -> Tile {
 /// The dispatches of `g`; `room` gives memory for partial sums, at most `most` bytes a row.
 pub(super) fn calls(g: &Gemm<'_>, most: u64, room: impl FnOnce(u64) -> Stretch) -> Vec<Call> {
     let tile = choose(g, most);
-    let blocks = (g.input.channels as u32).div_ceil(tile.step);
-    let all = taps(g) * blocks;
-    let steps = all.div_ceil(tile.splits);
-    let splits = all.div_ceil(steps);
-    let [tile_m, tile_n] = tile.size;
-    let mut params = params(g, tile_m);
-    params.steps = steps;
-    params.splits = splits;
-    params.part_m = params.m.next_multiple_of(tile_m);
-    params.part_n4 = (params.n4 * 4).next_multiple_of(tile_n) / 4;
-    let bytes = u64::from(splits) * u64::from(params.part_m) * u64::from(params.part_n4) * 16;
-    let parts = (splits > 1).then(|| room(bytes));
-    let (e, y) = match parts {
-        Some(_) => (&Epilogue::NONE, Operand::Unused),
-        None => (&g.epilogue, g.y),
-    };
+    let [tile_m, tile_n] = tile.tiles.size;
+    let step = tile.tiles.step;
     let threads = 32 * tile.subgroups[0] * tile.subgroups[1];
     let own = [
         Const::U32("PARTS_M", tile_m / tile.subgroups[0] / 16),
         Const::U32("PARTS_N", tile_n / tile.subgroups[1] / 16),
-        Const::U32("STEP", tile.step),
-        Const::U32("LOADS_X", tile_m * tile.step / 8 / threads),
-        Const::U32("LOADS_W", (tile.step * tile_n / 8).div_ceil(threads)),
+        Const::U32("STEP", step),
+        Const::U32("LOADS_X", tile_m * step / 8 / threads),
+        Const::U32("LOADS_W", (step * tile_n / 8).div_ceil(threads)),
         Const::U32("SUB_M", tile.subgroups[0]),
         Const::U32("SUB_N", tile.subgroups[1]),
         Const::Bool("PREFETCH", tile.prefetch),
-        Const::Bool("FULL_C", g.input.channels.is_multiple_of(tile.step as usize)),
+        Const::Bool("FULL_C", g.input.channels.is_multiple_of(step as usize)),
         Const::Bool("FULL_N", g.output.channels.is_multiple_of(tile_n as usize)),
-        Const::Bool("PARTIAL", parts.is_some()),
     ];
-    let mut calls = vec![Call {
-        variant: Variant {
-            shader: shader(g),
-            consts: [&epilogue_consts(e), window_consts(g).as_slice(), &own].concat(),
-            core: Some(CORE),
-            precision: g.precision,
-            out_f32: g.out_f32 && parts.is_none(),
-        },
-        params: bytemuck::bytes_of(&params).to_vec(),
-        operands: vec![
-            e.bias,
-            e.vector.operand,
-            e.residual,
-            y,
-            g.w,
-            g.x,
-            parts.map_or(Operand::Unused, Operand::Write),
-        ],
-        groups: grid(&params, [tile_m, tile_n / 4]),
-        path: g.path.to_owned(),
-        flops: flops(g),
-    }];
-    if let Some(parts) = parts {
-        let e = &g.epilogue;
-        let [x, y] = spread((params.m * params.n4).div_ceil(64));
-        params.groups_y = x;
-        calls.push(Call {
-            variant: Variant {
-                shader: "gemm_merge",
-                consts: epilogue_consts(e).to_vec(),
-                core: None,
-                precision: g.precision,
-                out_f32: g.out_f32,
-            },
-            params: bytemuck::bytes_of(&params).to_vec(),
-            operands: vec![e.bias, e.vector.operand, e.residual, g.y, Operand::Read(parts)],
-            groups: [x, y, 1],
-            path: g.path.to_owned(),
-            flops: u64::from(params.m * params.n4) * 4 * u64::from(splits),
-        });
-    }
-    calls
+    tile.tiles.calls(g, (CORE, &own), tile.parts, room)
 }

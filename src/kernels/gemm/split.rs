@@ -1,0 +1,106 @@
+//! A depth divided among workgroups, each of which sums a part of it: small maps of many channels
+//! give too few tiles to keep a GPU busy. `gemm_merge.wgsl` adds the parts.
+
+use super::{
+    Call, Const, Epilogue, Gemm, Operand, Stretch, Variant, epilogue_consts, flops, grid, params, shader,
+    taps, window_consts,
+};
+use crate::kernels::spread;
+
+/// Tiles of a product that may be computed in parts.
+pub struct Tiles {
+    /// Positions and output channels of a workgroup.
+    pub size: [u32; 2],
+    /// Channels of a step through the depth.
+    pub step: u32,
+}
+
+impl Tiles {
+    /// Tiles of a row.
+    pub fn count(&self, g: &Gemm<'_>) -> u32 {
+        let [m, n] = self.size;
+        (g.output.positions() as u32).div_ceil(m) * (g.output.channels as u32).div_ceil(n)
+    }
+
+    /// Parts of the depth so many that a row has about `busy` workgroups, each of `shortest` steps or
+    /// more, while their sums take at most `most` bytes a row.
+    pub fn parts(&self, g: &Gemm<'_>, busy: u32, shortest: u32, most: u64) -> u32 {
+        let (tiles, [m, n]) = (self.count(g), self.size);
+        let of_row = u64::from(tiles) * u64::from(m * n) * 4;
+        let bound = u32::try_from(most / of_row).unwrap_or(u32::MAX);
+        (busy / tiles).min(self.steps(g) / shortest).min(bound).clamp(1, 16)
+    }
+
+    fn steps(&self, g: &Gemm<'_>) -> u32 {
+        taps(g) * (g.input.channels as u32).div_ceil(self.step)
+    }
+
+    /// The dispatches of `g` by `core`, whose constants are `own`, with the depth in about `parts`
+    /// parts; `room` gives memory for their sums.
+    pub fn calls(
+        &self,
+        g: &Gemm<'_>,
+        (core, own): (&'static str, &[Const]),
+        parts: u32,
+        room: impl FnOnce(u64) -> Stretch,
+    ) -> Vec<Call> {
+        let all = self.steps(g);
+        let steps = all.div_ceil(parts);
+        let splits = all.div_ceil(steps);
+        let [tile_m, tile_n] = self.size;
+        let mut params = params(g, tile_m);
+        params.steps = steps;
+        params.splits = splits;
+        params.part_m = params.m.next_multiple_of(tile_m);
+        params.part_n4 = (params.n4 * 4).next_multiple_of(tile_n) / 4;
+        let bytes = u64::from(splits) * u64::from(params.part_m) * u64::from(params.part_n4) * 16;
+        let parts = (splits > 1).then(|| room(bytes));
+        let (e, y) = match parts {
+            Some(_) => (&Epilogue::NONE, Operand::Unused),
+            None => (&g.epilogue, g.y),
+        };
+        let partial = [Const::Bool("PARTIAL", parts.is_some())];
+        let mut calls = vec![Call {
+            variant: Variant {
+                shader: shader(g),
+                consts: [&epilogue_consts(e), window_consts(g).as_slice(), own, &partial].concat(),
+                core: Some(core),
+                precision: g.precision,
+                out_f32: g.out_f32 && parts.is_none(),
+            },
+            params: bytemuck::bytes_of(&params).to_vec(),
+            operands: vec![
+                e.bias,
+                e.vector.operand,
+                e.residual,
+                y,
+                g.w,
+                g.x,
+                parts.map_or(Operand::Unused, Operand::Write),
+            ],
+            groups: grid(&params, [tile_m, tile_n / 4]),
+            path: g.path.to_owned(),
+            flops: flops(g),
+        }];
+        if let Some(parts) = parts {
+            let e = &g.epilogue;
+            let [x, y] = spread((params.m * params.n4).div_ceil(64));
+            params.groups_y = x;
+            calls.push(Call {
+                variant: Variant {
+                    shader: "gemm_merge",
+                    consts: epilogue_consts(e).to_vec(),
+                    core: None,
+                    precision: g.precision,
+                    out_f32: g.out_f32,
+                },
+                params: bytemuck::bytes_of(&params).to_vec(),
+                operands: vec![e.bias, e.vector.operand, e.residual, g.y, Operand::Read(parts)],
+                groups: [x, y, 1],
+                path: g.path.to_owned(),
+                flops: u64::from(params.m * params.n4) * 4 * u64::from(splits),
+            });
+        }
+        calls
+    }
+}
