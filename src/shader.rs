@@ -20,6 +20,7 @@ macro_rules! files {
 pub const FILES: &[(&str, &str)] = files![
     "activate",
     "add",
+    "attention_blocks",
     "attention_columns",
     "attention_lanes",
     "attention_matrices",

@@ -267,7 +267,9 @@ fn cross_attention() {
         let (heads, dim) = (rng.range(1, 5), 4 * rng.range(1, 20));
         let queries = Shape::new(rng.range(1, 9), rng.range(1, 9), heads * dim);
         let keys = rng.range(1, 160);
-        vec![attend(b, rng, (heads, dim), queries, keys)]
+        // Many queries are divided otherwise.
+        let many = Shape::tokens(rng.range(2048, 2100), 40);
+        vec![attend(b, rng, (heads, dim), queries, keys), attend(b, rng, (1, 40), many, 33)]
     });
 }
 

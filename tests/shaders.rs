@@ -386,9 +386,8 @@ fn rust_params(shader: &str) -> &'static [Field] {
     match shader {
         "activate" | "add" | "concat" | "geglu" | "upsample" => elementwise::Params::FIELDS,
         "attention_merge" => attention::MergeParams::FIELDS,
-        "attention_columns" | "attention_lanes" | "attention_matrices" | "attention_tile" => {
-            attention::Params::FIELDS
-        }
+        "attention_blocks" | "attention_columns" | "attention_lanes" | "attention_matrices"
+        | "attention_tile" => attention::Params::FIELDS,
         "conv2d" | "gemm_merge" | "matmul" => gemm::Params::FIELDS,
         "group_norm_apply" => group_norm::ApplyParams::FIELDS,
         "group_norm_merge" => group_norm::MergeParams::FIELDS,

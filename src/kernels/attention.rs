@@ -1,5 +1,6 @@
 //! Streaming attention: `attention_matrices.wgsl` for GPUs with cooperative matrices,
-//! `attention_tile.wgsl` for others, `attention_lanes.wgsl` for CPU drivers.
+//! `attention_blocks.wgsl` for others, `attention_tile.wgsl` for heads too deep for either,
+//! `attention_lanes.wgsl` for CPU drivers.
 
 pub(super) mod matrices;
 
@@ -157,6 +158,13 @@ pub fn call(a: &Attention<'_>, target: Target, q: Operand, kv: Strided, y: Opera
         Target::Matrices if matrices::pay(a, kv) => {
             let tile = matrices::choose(a);
             dispatch(a, matrices::SHADER, &tile.consts(a), tile.queries(), operands)
+        }
+        // Deeper heads' sums do not fit into registers.
+        Target::Gpu | Target::Matrices if a.heads.dim <= 160 => {
+            // Few queries are spread over more workgroups.
+            let wide = a.heads.dim <= 64 && a.q.positions() >= 2048;
+            let q4 = if wide { 2 } else { 1 };
+            dispatch(a, "attention_blocks", &[Const::U32("Q4", q4)], 32 * q4, operands)
         }
         Target::Gpu | Target::Matrices | Target::Cpu => dispatch(a, "attention_tile", &[], 16, operands),
     }
