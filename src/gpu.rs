@@ -7,7 +7,7 @@ use crate::{Error, ErrorKind, Result};
 /// An adapter that could be used.
 #[derive(Debug, Clone)]
 pub struct Adapter {
-    /// Position in [`adapters`], usable as a choice in [`Gpu::open`].
+    /// Position in [`adapters`], usable as a choice in [`Gpu::open`] and [`OpenOptions`].
     pub index: usize,
     /// Name, backend, driver and type as the driver gives them.
     pub info: wgpu::AdapterInfo,
@@ -21,6 +21,23 @@ impl Adapter {
     /// Whether shaders run on the CPU.
     pub fn is_cpu(&self) -> bool {
         self.info.device_type == wgpu::DeviceType::Cpu
+    }
+}
+
+/// How [`Gpu::open_with`] opens a device.
+#[derive(Debug, Clone, Copy)]
+pub struct OpenOptions<'a> {
+    /// The adapter's number or a part of its name; None is the first that is not a CPU, else the
+    /// first.
+    pub adapter: Option<&'a str>,
+    /// Whether cooperative matrices are used where the adapter has them. Without them the kernels are
+    /// those of any GPU: for comparing, and for a driver that computes wrong with them.
+    pub matrices: bool,
+}
+
+impl Default for OpenOptions<'_> {
+    fn default() -> Self {
+        Self { adapter: None, matrices: true }
     }
 }
 
@@ -68,15 +85,23 @@ impl Gpu {
     /// the first.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`] if `choice` names none of them, [`ErrorKind::Device`] if there is none
-    /// or it gives no device.
+    /// As [`open_with`](Self::open_with).
     pub fn open(choice: Option<&str>) -> Result<Self> {
+        Self::open_with(&OpenOptions { adapter: choice, ..Default::default() })
+    }
+
+    /// Opens an adapter by `options`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] if the choice names none of them, [`ErrorKind::Device`] if there is none
+    /// or it gives no device.
+    pub fn open_with(options: &OpenOptions<'_>) -> Result<Self> {
         let instance = instance();
         let all = enumerate(&instance);
-        let picked = pick(&all, choice)?;
+        let picked = pick(&all, options.adapter)?;
         let adapter = &all[picked];
         let times = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
-        let (features, experimental) = match offers_matrices(adapter) {
+        let (features, experimental) = match options.matrices && offers_matrices(adapter) {
             // SAFETY: what is experimental is that wgpu may change the interface or fail to check its
             // use; the kernels' use of it is held to references on odd shapes.
             true => (MATRICES, unsafe { wgpu::ExperimentalFeatures::enabled() }),

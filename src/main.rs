@@ -5,6 +5,7 @@ mod cli {
     pub mod bench;
     pub mod bench_report;
     pub mod bench_tables;
+    pub mod device;
     pub mod devices;
     pub mod dry_run;
     pub mod generate;
