@@ -115,7 +115,7 @@ fn help_is_there() {
     }
     for command in ["generate", "verify", "bench"] {
         let help = text(&good(folder.path(), &[command, "--help"]).stdout);
-        for flag in ["--device", "--no-matrices"] {
+        for flag in ["--device", "--no-matrices", "--no-pipeline-cache"] {
             assert!(help.contains(flag), "{flag} is not in the help of {command}");
         }
     }

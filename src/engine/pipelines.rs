@@ -82,7 +82,7 @@ fn make(gpu: &Gpu, variant: &Variant) -> Result<wgpu::ComputePipeline> {
                 zero_initialize_workgroup_memory: false,
                 ..Default::default()
             },
-            cache: None,
+            cache: gpu.pipeline_cache(),
         })
     })
 }
