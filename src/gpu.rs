@@ -1,13 +1,19 @@
 //! The device: the app's own or one we open, and what it can do.
 
+mod cache;
+
+use std::path::Path;
+use std::sync::Arc;
+
 use crate::kernels::Target;
 use crate::plan::Capabilities;
 use crate::{Error, ErrorKind, Result};
+use cache::Cache;
 
 /// An adapter that could be used.
 #[derive(Debug, Clone)]
 pub struct Adapter {
-    /// Position in [`adapters`], usable as a choice in [`Gpu::open`].
+    /// Position in [`adapters`], usable as a choice in [`Gpu::open`] and [`OpenOptions`].
     pub index: usize,
     /// Name, backend, driver and type as the driver gives them.
     pub info: wgpu::AdapterInfo,
@@ -24,12 +30,33 @@ impl Adapter {
     }
 }
 
+/// How [`Gpu::open_with`] opens a device.
+#[derive(Debug, Clone, Copy)]
+pub struct OpenOptions<'a> {
+    /// The adapter's number or a part of its name; None is the first that is not a CPU, else the
+    /// first.
+    pub adapter: Option<&'a str>,
+    /// Whether cooperative matrices are used where the adapter has them. Without them the kernels are
+    /// those of any GPU: for comparing, and for a driver that computes wrong with them.
+    pub matrices: bool,
+    /// Folder in which compiled pipelines are kept from one start to the next, where the adapter
+    /// allows it; see [`Gpu::keep_pipelines_in`]. None keeps none.
+    pub cache: Option<&'a Path>,
+}
+
+impl Default for OpenOptions<'_> {
+    fn default() -> Self {
+        Self { adapter: None, matrices: true, cache: None }
+    }
+}
+
 /// A device with its queue. Cheap to clone; clones share the device.
 #[derive(Debug, Clone)]
 pub struct Gpu {
     device: wgpu::Device,
     queue: wgpu::Queue,
     capabilities: Capabilities,
+    cache: Option<Arc<Cache>>,
 }
 
 impl Gpu {
@@ -61,22 +88,31 @@ impl Gpu {
                 limits.min_storage_buffer_offset_alignment.max(limits.min_uniform_buffer_offset_alignment),
             ),
         };
-        Self { device, queue, capabilities }
+        Self { device, queue, capabilities, cache: None }
     }
 
     /// Opens an adapter: by number or a part of its name, else the first that is not a CPU, else
     /// the first.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`] if `choice` names none of them, [`ErrorKind::Device`] if there is none
-    /// or it gives no device.
+    /// As [`open_with`](Self::open_with).
     pub fn open(choice: Option<&str>) -> Result<Self> {
+        Self::open_with(&OpenOptions { adapter: choice, ..Default::default() })
+    }
+
+    /// Opens an adapter by `options`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] if the choice names none of them, [`ErrorKind::Device`] if there is none
+    /// or it gives no device.
+    pub fn open_with(options: &OpenOptions<'_>) -> Result<Self> {
         let instance = instance();
         let all = enumerate(&instance);
-        let picked = pick(&all, choice)?;
+        let picked = pick(&all, options.adapter)?;
         let adapter = &all[picked];
-        let times = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
-        let (features, experimental) = match offers_matrices(adapter) {
+        let mut wanted = wgpu::Features::TIMESTAMP_QUERY;
+        wanted.set(wgpu::Features::PIPELINE_CACHE, options.cache.is_some());
+        let (features, experimental) = match options.matrices && offers_matrices(adapter) {
             // SAFETY: what is experimental is that wgpu may change the interface or fail to check its
             // use; the kernels' use of it is held to references on odd shapes.
             true => (MATRICES, unsafe { wgpu::ExperimentalFeatures::enabled() }),
@@ -85,14 +121,49 @@ impl Gpu {
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("sagittal"),
             required_limits: adapter.limits(),
-            required_features: features | times,
+            required_features: features | (adapter.features() & wanted),
             experimental_features: experimental,
             ..Default::default()
         };
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).map_err(|e| {
             Error::new(ErrorKind::Device, "the adapter gives no device").at(adapter.get_info().name).cause(e)
         })?;
-        Ok(Self::from_adapter(adapter, device, queue))
+        let gpu = Self::from_adapter(adapter, device, queue);
+        Ok(match options.cache {
+            Some(folder) => gpu.keep_pipelines_in(folder),
+            None => gpu,
+        })
+    }
+
+    /// Keeps compiled pipelines in a file in `folder`, which is made if need be: they are read now and
+    /// written by [`save_pipelines`](Self::save_pipelines), or when the last clone is dropped. A file
+    /// that is damaged, of another driver or of another version counts as none, and one that cannot
+    /// be written is left out: this costs time, and is logged. Without `Features::PIPELINE_CACHE` of
+    /// the device nothing is kept.
+    pub fn keep_pipelines_in(mut self, folder: &Path) -> Self {
+        // Should the device fail to make a cache, pipelines are compiled as without.
+        let cache = self.checked("make a cache of pipelines", || Cache::open(&self.device, folder));
+        self.cache = cache.ok().flatten().map(Arc::new);
+        self
+    }
+
+    /// Lets kernels be looked for in a cache of the app's own, of this device, and be added to it. The
+    /// app reads and writes it.
+    pub fn with_pipeline_cache(mut self, cache: wgpu::PipelineCache) -> Self {
+        self.cache = Some(Arc::new(Cache::of_app(cache)));
+        self
+    }
+
+    /// Writes what was compiled since the pipelines were read, if they are kept in a folder.
+    pub fn save_pipelines(&self) {
+        if let Some(cache) = &self.cache {
+            cache.save();
+        }
+    }
+
+    /// Where compiled pipelines are looked for.
+    pub(crate) fn pipeline_cache(&self) -> Option<&wgpu::PipelineCache> {
+        self.cache.as_ref().map(|cache| cache.pipelines())
     }
 
     /// The device.

@@ -5,6 +5,7 @@ mod cli {
     pub mod bench;
     pub mod bench_report;
     pub mod bench_tables;
+    pub mod device;
     pub mod devices;
     pub mod dry_run;
     pub mod generate;
@@ -41,8 +42,9 @@ Exit codes:
   130  cancelled with Ctrl-C
 
 Environment:
-  SAGITTAL_LOG  what to log on stderr, such as `debug` or `sagittal=trace`
-  WGPU_BACKEND  which graphics API to use: vulkan, metal or dx12";
+  SAGITTAL_LOG    what to log on stderr, such as `debug` or `sagittal=trace`
+  SAGITTAL_CACHE  folder of compiled kernels [default: in the system's folder of caches]
+  WGPU_BACKEND    which graphics API to use: vulkan, metal or dx12";
 
 /// Stable Diffusion with exact Self-Attention Guidance, on any GPU
 #[derive(Parser)]

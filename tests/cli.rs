@@ -113,6 +113,12 @@ fn help_is_there() {
     for flag in flags.split_whitespace().chain(["Examples:", "dpmpp_2m", "karras"]) {
         assert!(help.contains(flag), "{flag} is not in the help");
     }
+    for command in ["generate", "verify", "bench"] {
+        let help = text(&good(folder.path(), &[command, "--help"]).stdout);
+        for flag in ["--device", "--no-matrices", "--no-pipeline-cache"] {
+            assert!(help.contains(flag), "{flag} is not in the help of {command}");
+        }
+    }
     assert!(text(&good(folder.path(), &["--version"]).stdout).contains(env!("CARGO_PKG_VERSION")));
 }
 

@@ -9,7 +9,7 @@ use sagittal::pipeline::Tiling;
 use sagittal::plan::chunk::ChunkPolicy;
 use sagittal::sampler::{Sampler, Scheduler};
 
-use super::{loras, value};
+use super::{device, loras, value};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -182,9 +182,8 @@ pub struct Args {
     #[arg(long, help_heading = "Self-Attention Guidance")]
     pub sag_cond: bool,
 
-    /// GPU, by its number or a part of its name; see `sagittal devices` [default: the first real one]
-    #[arg(long, value_name = "INDEX_OR_NAME", help_heading = "Device")]
-    pub device: Option<String>,
+    #[command(flatten)]
+    pub device: device::Flags,
     /// How weights and activations are stored; arithmetic is f32 [auto: f16 on GPUs, f32 on CPUs]
     #[arg(long, value_name = "KIND", default_value = "auto", help_heading = "Device")]
     pub precision: PrecisionChoice,

@@ -13,7 +13,7 @@ use sagittal::{Error, ErrorKind, Result};
 
 use super::args::PrecisionChoice;
 use super::bench_report::{self, Files};
-use super::{bench_tables as tables, tell, verify};
+use super::{bench_tables as tables, device, tell, verify};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -88,9 +88,8 @@ pub struct Args {
     #[arg(long, value_name = "GB/S", value_parser = positive)]
     pub gbps: Option<f64>,
 
-    /// GPU, by its number or a part of its name; see `sagittal devices` [default: the first real one]
-    #[arg(long, value_name = "INDEX_OR_NAME")]
-    pub device: Option<String>,
+    #[command(flatten)]
+    pub device: device::Flags,
     /// How weights and activations are stored [auto: f16 on GPUs, f32 on CPUs]
     #[arg(long, value_name = "KIND", default_value = "auto")]
     pub precision: PrecisionChoice,
@@ -162,7 +161,7 @@ pub fn run(args: &Args) -> Result<bool> {
     let begun = Instant::now();
     let files = args.report.as_ref().map(|folder| Files::new(folder, args.force)).transpose()?;
     let cancel = verify::cancel_on_ctrl_c()?;
-    let gpu = Gpu::open(args.device.as_deref())?;
+    let gpu = args.device.open()?;
     let bench = bench(args, &gpu, &cancel);
     tell_device(args, &bench);
     let deadline = args

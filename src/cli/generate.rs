@@ -9,7 +9,6 @@ use std::time::Instant;
 
 use sagittal::checkpoint::Checkpoint;
 use sagittal::folder::Folder;
-use sagittal::gpu::Gpu;
 use sagittal::guidance::Sag;
 use sagittal::image::parameters::{self, parameters};
 use sagittal::image::png;
@@ -67,7 +66,7 @@ fn draw(args: &Args) -> Result<()> {
         prediction: args.prediction.map(Prediction::from),
         tiling: args.vae_tile,
     };
-    let mut model = Model::new(Gpu::open(args.device.as_deref())?, checkpoint, options)?;
+    let mut model = Model::new(args.device.open()?, checkpoint, options)?;
     model.set_loras(&asked.uses)?;
     model.set_embedding_folder(embeddings);
     let report = model.report(&request)?;

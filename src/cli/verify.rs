@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::args::PredictionChoice;
 use super::output::Series;
-use super::tell;
+use super::{device, tell};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -53,9 +53,8 @@ pub struct Args {
     /// Do not count what this version cannot run as a failure
     #[arg(long)]
     pub allow_unsupported: bool,
-    /// GPU, by its number or a part of its name; see `sagittal devices` [default: the first real one]
-    #[arg(long, value_name = "INDEX_OR_NAME")]
-    pub device: Option<String>,
+    #[command(flatten)]
+    pub device: device::Flags,
     /// Write every computed tensor, under the set's own names
     #[arg(long, value_name = "OUT.safetensors")]
     pub save: Option<PathBuf>,
@@ -87,7 +86,7 @@ pub fn run(args: &Args) -> Result<bool> {
         files => files.iter().map(Set::open).collect::<Result<_>>()?,
     };
     let cancel = cancel_on_ctrl_c()?;
-    let open = || Gpu::open(args.device.as_deref());
+    let open = || args.device.open();
     let mut verifier = Verifier::new(&open, options(args)?, &cancel);
     let mut tally = Tally::default();
     let mut tensors = Vec::new();

@@ -8,12 +8,18 @@ use crate::kernels::Variant;
 use crate::{Error, Result, shader};
 
 /// Every variant compiled so far.
-#[derive(Default)]
 pub struct Pipelines {
+    /// Whether shaders check what they do; see [`Engine::checked`](super::Engine::checked).
+    checked: bool,
     known: Mutex<HashMap<Variant, wgpu::ComputePipeline>>,
 }
 
 impl Pipelines {
+    /// None yet, all to be compiled with or without checks.
+    pub fn new(checked: bool) -> Self {
+        Self { checked, known: Mutex::default() }
+    }
+
     /// Compiles those of `variants` that are new, on all cores.
     pub fn compile<'a>(&self, gpu: &Gpu, variants: impl Iterator<Item = &'a Variant>) -> Result<()> {
         let mut new: Vec<&Variant> = Vec::new();
@@ -33,7 +39,9 @@ impl Pipelines {
             let workers: Vec<_> = (0..threads)
                 .map(|t| {
                     let mine: Vec<&Variant> = new.iter().skip(t).step_by(threads).copied().collect();
-                    scope.spawn(move || mine.into_iter().map(|v| Ok((v.clone(), make(gpu, v)?))).collect())
+                    scope.spawn(move || {
+                        mine.into_iter().map(|v| Ok((v.clone(), make(gpu, v, self.checked)?))).collect()
+                    })
                 })
                 .collect();
             workers
@@ -59,7 +67,7 @@ impl Pipelines {
     }
 }
 
-fn make(gpu: &Gpu, variant: &Variant) -> Result<wgpu::ComputePipeline> {
+fn make(gpu: &Gpu, variant: &Variant, checked: bool) -> Result<wgpu::ComputePipeline> {
     let text = shader::source(variant)?;
     let label = variant.to_string();
     gpu.checked(&format!("compile {label}"), || {
@@ -70,7 +78,10 @@ fn make(gpu: &Gpu, variant: &Variant) -> Result<wgpu::ComputePipeline> {
         // SAFETY: all loops end, their bounds being parameters, and no kernel leaves its bindings:
         // the grid's excess returns early or is clamped, and the tests run every kernel on odd
         // shapes with a pattern around its results. Checks cost half the speed on CPU drivers.
-        let checks = wgpu::ShaderRuntimeChecks::unchecked();
+        let checks = match checked {
+            true => wgpu::ShaderRuntimeChecks::checked(),
+            false => wgpu::ShaderRuntimeChecks::unchecked(),
+        };
         let module = unsafe { gpu.device().create_shader_module_trusted(descriptor, checks) };
         gpu.device().create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(&label),
@@ -79,10 +90,10 @@ fn make(gpu: &Gpu, variant: &Variant) -> Result<wgpu::ComputePipeline> {
             entry_point: Some("main"),
             compilation_options: wgpu::PipelineCompilationOptions {
                 // Every kernel writes its workgroup memory before it reads it.
-                zero_initialize_workgroup_memory: false,
+                zero_initialize_workgroup_memory: checked,
                 ..Default::default()
             },
-            cache: None,
+            cache: gpu.pipeline_cache(),
         })
     })
 }

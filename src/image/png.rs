@@ -1,10 +1,8 @@
 //! PNG files with text chunks.
 
-use std::io::{BufWriter, Write};
-use std::path::Path;
-
 use super::Picture;
-use crate::{Error, ErrorKind, Result};
+pub use crate::whole::write;
+use crate::{Error, Result};
 
 /// The bytes of a PNG of `picture` with `texts` (keyword, text) in its header.
 pub fn encode(picture: &Picture, texts: &[(&str, &str)]) -> Result<Vec<u8>> {
@@ -25,42 +23,4 @@ pub fn encode(picture: &Picture, texts: &[(&str, &str)]) -> Result<Vec<u8>> {
     writer.write_image_data(&picture.rgb).map_err(failed)?;
     writer.finish().map_err(failed)?;
     Ok(bytes)
-}
-
-/// Writes `bytes` to `path` whole or not at all: to a file beside it first, which then takes its
-/// name. Without `replace` an existing file is left alone.
-///
-/// # Errors
-/// [`ErrorKind::File`]; the directory is then as it was.
-pub fn write(path: &Path, bytes: &[u8], replace: bool) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.part", std::process::id()));
-    let part = path.with_file_name(name);
-    let written = (|| {
-        let mut file = BufWriter::new(std::fs::File::create_new(&part)?);
-        file.write_all(bytes)?;
-        file.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
-        // A hard link fails if the name is taken, where a rename would replace it silently.
-        if replace { std::fs::rename(&part, path) } else { link(&part, path) }
-    })();
-    // The part is left over after a link and after a failure.
-    let _ = std::fs::remove_file(&part);
-    written.map_err(|e: std::io::Error| match e.kind() {
-        std::io::ErrorKind::AlreadyExists => Error::new(ErrorKind::File, "the file exists already")
-            .file(path)
-            .hint("pass --force to replace it, or another name with -o"),
-        _ => Error::io(path, "the file cannot be written", e),
-    })
-}
-
-/// Gives the file `part` the name `path` if that is free.
-fn link(part: &Path, path: &Path) -> std::io::Result<()> {
-    match std::fs::hard_link(part, path) {
-        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
-            // FAT and some network drives know no links: take the name with an empty file first.
-            drop(std::fs::File::create_new(path)?);
-            std::fs::rename(part, path).inspect_err(|_| drop(std::fs::remove_file(path)))
-        }
-        done => done,
-    }
 }

@@ -66,6 +66,11 @@ impl Bench<'_> {
 
     /// Runs `graph` on `inputs` and checks that nothing outside the tensors was written.
     pub fn run(&self, graph: &Graph, inputs: &[(&str, &[f32])]) -> Vec<Vec<f32>> {
+        self.run_for_words(graph, inputs).0
+    }
+
+    /// The same, with all that the arena holds afterwards.
+    pub fn run_for_words(&self, graph: &Graph, inputs: &[(&str, &[f32])]) -> (Vec<Vec<f32>>, Vec<Vec<u32>>) {
         let plan = self.plan(graph);
         let weights = self
             .engine
@@ -76,7 +81,8 @@ impl Bench<'_> {
         self.engine.fill_arena(&prepared, SENTINEL);
         let results = self.engine.run(&prepared, inputs, &AtomicBool::new(false)).expect("run");
         let plan = prepared.plan();
-        let mut words = self.engine.arena_words(&prepared).expect("read the arena");
+        let all = self.engine.arena_words(&prepared).expect("read the arena");
+        let mut words = all.clone();
         let bound = plan.dispatches.iter().flat_map(|d| &d.bindings).filter_map(|b| match b {
             Bound::Arena(r) => Some(*r),
             _ => None,
@@ -88,7 +94,7 @@ impl Bench<'_> {
         }
         let stray = words.iter().flatten().filter(|w| **w != SENTINEL).count();
         assert_eq!(stray, 0, "words written outside of all tensors by {:?}", plan.variants());
-        results.into_iter().map(|(_, v)| v).collect()
+        (results.into_iter().map(|(_, v)| v).collect(), all)
     }
 
     pub fn values(&self, rng: &mut Rng, shape: Shape) -> Vec<f32> {
