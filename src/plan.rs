@@ -124,7 +124,7 @@ impl Plan {
     /// # Errors
     /// [`ErrorKind::Memory`] naming the tensor, if one is larger than the device can bind.
     pub fn new(graph: &Graph, options: &Options) -> Result<Plan> {
-        let fused = fuse::fuse(graph);
+        let fused = fuse::fuse(graph, options);
         let lowered = lower::lower(graph, &fused, options)?;
         check_sizes(graph, &lowered, options)?;
         let lives = lifetimes(graph, &lowered.calls, lowered.sizes.len());

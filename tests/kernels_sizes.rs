@@ -6,8 +6,8 @@ mod common;
 use common::bench::{Bench, Weights};
 use common::{Failures, Rng, gpu, nmse};
 use sagittal::engine::Engine;
-use sagittal::graph::{Graph, Shape};
-use sagittal::kernels::{Precision, Target};
+use sagittal::graph::{Activation, Graph, Shape};
+use sagittal::kernels::{self, Precision, Target, gemm};
 
 /// Height and width, channels in and out, whether 3×3.
 type Size = (usize, usize, usize, usize, bool);
@@ -86,6 +86,47 @@ fn error(b: &Bench<'_>, rng: &mut Rng, (height, width, from, to, conv): Size) ->
         }
     }
     nmse(&some, &want)
+}
+
+/// A feed-forward layer's values and gates, which a device may make its result of at once.
+#[test]
+fn values_and_gates() {
+    let Some(gpu) = gpu() else { return };
+    let engine = Engine::new(gpu).expect("engine");
+    let target = engine.gpu().capabilities().target;
+    let precision = target.usual_precision();
+    let b = Bench { engine: &engine, target, precision, rows: 2, most: None };
+    let rng = &mut Rng(5);
+    let (from, to) = (48, 320);
+    let (x_shape, y_shape) = (Shape::new(61, 66, from), Shape::new(61, 66, to));
+    let mut g = Graph::new("");
+    let x = g.input("x", x_shape);
+    let both = g.linear("p", x, 2 * to, true).expect("product");
+    let y = g.geglu("y", both);
+    g.output("y", y);
+    let xs = b.values(rng, x_shape);
+    let got = &b.run(&g, &[("x", &xs)])[0];
+    let weights = Weights(precision);
+    let w = weights.product("p.weight", 2 * to, from, 1);
+    let bias = weights.f64("p.bias", &[2 * to]);
+    let sums: Vec<Vec<f64>> = b
+        .rows(&xs)
+        .iter()
+        .map(|x| {
+            let shape = Shape { channels: 2 * to, ..y_shape };
+            gemm::reference(x_shape, shape, None, x, &w, Some(&bias), None, None, None)
+        })
+        .collect();
+    let gelu = |x: f64| kernels::activation_reference(Some(Activation::Gelu), x);
+    let want = sums
+        .iter()
+        .flat_map(|row| row.chunks(2 * to).flat_map(|at| (0..to).map(|n| at[n] * gelu(at[to + n]))));
+    let want: Vec<f64> = want.collect();
+    assert_eq!(got.len(), want.len());
+    let error = nmse(got, &want);
+    // Without fusion values and gates are rounded to f16 in between.
+    let limit = if precision == Precision::F32 { 1e-10 } else { 1e-6 };
+    assert!(error <= limit, "{target:?}: {error:.2e} > {limit:.0e}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use common::{Failures, MANIFESTS};
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, StorageAccess, TypeInner};
+use sagittal::bench::presets::Preset;
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
 use sagittal::graph::{Activation, Graph, Shape, Store};
 use sagittal::kernels::repack::Stored;
@@ -171,6 +172,11 @@ fn networks() -> Vec<(String, Graph)> {
     }
     if let Ok(model) = sagittal::embedded::checkpoint() {
         family("embedded", &model, &mut graphs);
+    }
+    for (preset, size) in [(Preset::Sd15, (64, 64)), (Preset::Sdxl, (128, 128))] {
+        let options = unet::Options { size, tokens: 77, record: true, trace: vec![] };
+        let graph = unet::build(&preset.config().unet, &options).unwrap();
+        graphs.push((format!("{} {size:?}", preset.name()), graph));
     }
     graphs
 }

@@ -6,6 +6,8 @@
 // through workgroup memory, 1 KiB a subgroup: more would keep workgroups from running beside each other.
 // What cooperative matrices load must start and step on 16 bytes; their strides count vectors, the
 // elements of the arrays. FULL_C and FULL_N say that steps and tiles meet no end of x and w.
+// GATED: y = value · gelu(gate), where w holds the columns of all values, then those of all gates: the
+// left half of a tile is values, the right half their gates, which other subgroups sum.
 // PARTIAL: the depth is divided among workgroups; each stores its sums as they are for gemm_merge,
 // [part][m, padded][n, padded].
 #import shared/wide_eight
@@ -18,6 +20,8 @@ const TILE_N = SUB_N * PARTS_N * 16u;
 const X_ROW = STEP / 4u + 2u;             // vectors in a row of tile_x, and of tile_w
 const W_ROW = TILE_N / 4u + 2u;
 const STEP8 = STEP / 8u;
+const HALF4 = TILE_N / 8u;                // quads of half a tile, and
+const HALF_SUB_N = max(SUB_N / 2u, 1u);   // subgroups
 const MATRIX = 64u;                       // vectors of an accumulator
 const W_EIGHTS = STEP * TILE_N / 8u;
 
@@ -48,7 +52,10 @@ fn fetch(walk: ptr<function, Walk>, n0: u32, t: u32) {
     #repeat i LOADS_W
         let at = t + i * THREADS;
         let k = c0 * 4u + at / (TILE_N / 8u);
-        let n = n0 + at % (TILE_N / 8u) * 2u;
+        var n = n0 + at % (TILE_N / 8u) * 2u;
+        if GATED && n >= n0 + HALF4 {
+            n = n - HALF4 + p.n4 / 2u;
+        }
         (*walk).w[i] = Eight();
         if (W_EIGHTS % THREADS == 0u || at < W_EIGHTS) && (FULL_C || k < p.c4 * 4u) && (FULL_N || n < p.n4) {
             (*walk).w[i] = w[(((*walk).tap * p.c4 * 4u + k) * p.n4 + n) / 2u];
@@ -81,11 +88,25 @@ fn put(walk: ptr<function, Walk>, t: u32) {
     #end
 }
 
+fn finish_gated(m: u32, n: u32, value_sum: vec4<f32>, gate_sum: vec4<f32>) {
+    let gates = p.n4 / 2u;
+    if m >= p.m || n >= gates {
+        return;
+    }
+    var value = value_sum;
+    var gate = gate_sum;
+    if HAS_BIAS {
+        value += bias[n];
+        gate += bias[gates + n];
+    }
+    y[m * gates + n] = store_out(value * gelu(gate));
+}
+
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) t: u32) {
     let part = wid.z % p.splits;
     let m0 = (wid.z / p.splits * p.groups_y + wid.y) * TILE_M;
-    let n0 = wid.x * (TILE_N / 4u);
+    let n0 = wid.x * select(TILE_N / 4u, HALF4, GATED);
     let group = t / 32u;
     let lane = t % 32u;
     // The part of this subgroup.
@@ -144,6 +165,17 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
                 let stride = p.part_n4;
                 let at = (part * p.part_m + m) * stride + n;
                 coopStoreT(acc[i][j], &parts[at], stride);
+            } else if GATED {
+                let own = group * MATRIX;
+                coopStoreT(acc[i][j], &sums[own], 4u);
+                workgroupBarrier();
+                // Two subgroups hold values and gates; each finishes eight of their sixteen rows.
+                let column = group % SUB_N % HALF_SUB_N;
+                let values = (group / SUB_N * SUB_N + column) * MATRIX;
+                let at = group % SUB_N / HALF_SUB_N * 32u + lane;
+                let place = n0 + column * (TILE_N / SUB_N / 4u) + 4u * j + at % 4u;
+                finish_gated(m + at / 4u, place, sums[values + at], sums[values + HALF_SUB_N * MATRIX + at]);
+                workgroupBarrier();
             } else {
                 let own = group * MATRIX;
                 coopStoreT(acc[i][j], &sums[own], 4u);

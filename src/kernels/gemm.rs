@@ -48,12 +48,20 @@ pub struct Epilogue {
     pub activation: Option<Activation>,
     /// Added last, of the result's shape.
     pub residual: Operand,
+    /// The product gives values, then as many gates, and the result is value · gelu(gate): see
+    /// [`takes_gates`]. Nothing of the above but the bias goes with it.
+    pub gated: bool,
 }
 
 impl Epilogue {
     /// The sum as it is.
-    const NONE: Self =
-        Self { bias: Operand::Unused, vector: Strided::UNUSED, activation: None, residual: Operand::Unused };
+    const NONE: Self = Self {
+        bias: Operand::Unused,
+        vector: Strided::UNUSED,
+        activation: None,
+        residual: Operand::Unused,
+        gated: false,
+    };
 }
 
 /// The window of a convolution; a linear layer has none.
@@ -105,6 +113,18 @@ pub struct Gemm<'a> {
     pub precision: Precision,
     /// Result in f32.
     pub out_f32: bool,
+}
+
+impl Gemm<'_> {
+    /// Channels of the product: those of the weight.
+    fn channels(&self) -> u32 {
+        self.output.channels as u32 * if self.epilogue.gated { 2 } else { 1 }
+    }
+}
+
+/// Whether a linear layer from `input` to values and gates can make `output` of them at once.
+pub fn takes_gates(target: Target, precision: Precision, input: Shape, output: Shape) -> bool {
+    target == Target::Matrices && precision == Precision::F16 && matrices::gates_pay(input, output)
 }
 
 /// How `gemm_lanes` divides a result among eight SIMD lanes.
@@ -201,7 +221,7 @@ fn params(g: &Gemm<'_>, tile_m: u32) -> Params {
     let window = g.window.unwrap_or(Window { stride: 1, pad: 0, upsample: false });
     Params {
         m,
-        n4: g.output.quads() as u32,
+        n4: g.channels().div_ceil(4),
         c4: g.input.quads() as u32,
         positions: g.output.positions() as u32,
         in_height: g.input.height as u32,
@@ -233,7 +253,7 @@ fn taps(g: &Gemm<'_>) -> u32 {
 
 fn flops(g: &Gemm<'_>) -> u64 {
     let m = (g.rows * g.output.positions()) as u64;
-    2 * m * u64::from(taps(g)) * g.input.channels as u64 * g.output.channels as u64
+    2 * m * u64::from(taps(g)) * g.input.channels as u64 * u64::from(g.channels())
 }
 
 /// The same in f64 for one row: `x` `[position, in]` as stored (half as large with upsampling), `w` `[tap][in][out]`, `vector` `[out]`,

@@ -2,13 +2,16 @@
 //!
 //! * product, then + vector, activation, + residual (in this order): one product with an epilogue;
 //! * group normalisation, then activation: one normalisation;
-//! * doubling, then convolution: the convolution reads as if doubled.
+//! * doubling, then convolution: the convolution reads as if doubled;
+//! * product to values and gates, then value · gelu(gate): one product, where the device has one.
 //!
 //! A fused node runs where its last part stood, so that all it reads is there.
 
 use std::collections::HashMap;
 
+use super::Options;
 use crate::graph::{Activation, Graph, Node, Op, Tensor};
+use crate::kernels::gemm;
 
 /// A node with what it took in.
 #[derive(Debug, Clone)]
@@ -27,6 +30,8 @@ pub struct Fused {
     pub activation: Option<Activation>,
     /// Added last.
     pub residual: Option<Tensor>,
+    /// A product gives values and gates, of which the result is made.
+    pub gated: bool,
     /// The input is read as if it were the doubled tensor of this handle.
     pub upsample: Option<Tensor>,
 }
@@ -41,17 +46,19 @@ impl Fused {
             vector: None,
             activation: None,
             residual: None,
+            gated: false,
             upsample: None,
         }
     }
 
+    /// A product that may take more in.
     fn is_product(&self) -> bool {
-        matches!(self.op, Op::Linear { .. } | Op::Conv3x3 { .. })
+        matches!(self.op, Op::Linear { .. } | Op::Conv3x3 { .. }) && !self.gated
     }
 }
 
 /// The nodes of `graph`, fused, in an order in which they can run.
-pub fn fuse(graph: &Graph) -> Vec<Fused> {
+pub fn fuse(graph: &Graph, options: &Options) -> Vec<Fused> {
     let uses = count_uses(graph);
     // Nodes taken into later ones leave a None behind.
     let mut out: Vec<Option<Fused>> = Vec::with_capacity(graph.nodes().len());
@@ -77,6 +84,14 @@ pub fn fuse(graph: &Graph) -> Vec<Fused> {
                 let [a, b] = [node.inputs[0], node.inputs[1]].map(|t| sole(t, &out, &fits));
                 a.max(b).filter(|_| node.inputs[0] != node.inputs[1])
             }
+            Op::Geglu => sole(node.inputs[0], &out, &|f| {
+                let shapes = [f.inputs[0], node.outputs[0]].map(|t| graph.shape(t));
+                matches!(f.op, Op::Linear { .. })
+                    && f.vector.is_none()
+                    && f.activation.is_none()
+                    && f.residual.is_none()
+                    && gemm::takes_gates(options.device.target, options.precision, shapes[0], shapes[1])
+            }),
             Op::Conv3x3 { .. } => sole(node.inputs[0], &out, &|f| f.op == Op::Upsample2x),
             _ => None,
         };
@@ -84,6 +99,7 @@ pub fn fuse(graph: &Graph) -> Vec<Fused> {
             match node.op {
                 Op::AddVector => inner.vector = Some(node.inputs[1]),
                 Op::Activate(f) => inner.activation = Some(f),
+                Op::Geglu => inner.gated = true,
                 Op::Add => {
                     let own = inner.outputs[0];
                     inner.residual = node.inputs.iter().copied().find(|t| *t != own);

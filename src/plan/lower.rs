@@ -171,6 +171,7 @@ impl Lowering<'_> {
                 vector: n.vector.map_or(Ok(Strided::UNUSED), |t| self.parts.strided(t, &(0..1)))?,
                 activation: n.activation,
                 residual: read(n.residual)?,
+                gated: n.gated,
             },
             precision: self.precision,
             out_f32: self.out_f32(n),

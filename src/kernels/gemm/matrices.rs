@@ -2,6 +2,7 @@
 
 use super::split::Tiles;
 use super::{Call, Const, Gemm, Precision, Stretch, taps};
+use crate::graph::Shape;
 
 /// The core that multiplies with cooperative matrices.
 pub const CORE: &str = "gemm_matrices";
@@ -22,6 +23,20 @@ struct Tile {
 pub(super) fn pay(g: &Gemm<'_>) -> bool {
     g.precision == Precision::F16 && g.input.channels.is_multiple_of(8) && g.output.channels.is_multiple_of(8)
 }
+
+/// Whether values and gates may be columns of one tile, the widest: see `GATED` in the shader.
+pub(super) fn gates_pay(input: Shape, output: Shape) -> bool {
+    let [m, n] = WIDE.map(|n| n as usize);
+    input.channels.is_multiple_of(8)
+        && output.channels.is_multiple_of(n / 2)
+        && output.positions().div_ceil(m) * (2 * output.channels / n) >= ENOUGH as usize
+}
+
+/// The widest tile.
+const WIDE: [u32; 2] = [128, 320];
+
+/// Workgroups of a row from which on the widest tile wins.
+const ENOUGH: u32 = 64;
 
 /// The tile for the shape of a row. Measured on an H100, some 60 tiles with every division of the depth
 /// on 40 shapes; µs of one row and two together, additions of parts included, by tile and (parts of
@@ -55,7 +70,7 @@ pub(super) fn pay(g: &Gemm<'_>) -> bool {
 ///
 /// The partial sums of a row take at most `most` bytes.
 fn choose(g: &Gemm<'_>, most: u64) -> Tile {
-    let (positions, channels) = (g.output.positions() as u32, g.output.channels as u32);
+    let (positions, channels) = (g.output.positions() as u32, g.channels());
     let steps = taps(g) * (g.input.channels as u32).div_ceil(32);
     let tiles = |size| Tiles { size, step: 32 }.count(g);
     let split = |size, busy, shortest| Tiles { size, step: 32 }.parts(g, busy, shortest, most);
@@ -65,6 +80,9 @@ fn choose(g: &Gemm<'_>, most: u64) -> Tile {
         prefetch,
         parts,
     };
+    if g.epilogue.gated {
+        return tile(WIDE, 32, [2, 4], true, 1);
+    }
     if channels <= 32 {
         return tile([128, 32], 64, [4, 1], false, 1);
     }
@@ -73,7 +91,7 @@ fn choose(g: &Gemm<'_>, most: u64) -> Tile {
     if g.window.is_some() {
         return match (wide, positions) {
             (true, ..=64) => tile([64, 160], 32, [2, 2], false, split([64, 160], 128, 9)),
-            (true, _) if tiles([128, 320]) >= 64 => tile([128, 320], 32, [2, 4], false, 1),
+            (true, _) if tiles(WIDE) >= ENOUGH => tile(WIDE, 32, [2, 4], false, 1),
             (true, _) => tile([128, 160], 64, [4, 2], false, split([128, 160], 128, 32)),
             (false, ..=64) => tile([64, 64], 32, [2, 2], false, split([64, 64], 240, 9)),
             (false, _) if channels.is_multiple_of(128) => {
@@ -82,11 +100,11 @@ fn choose(g: &Gemm<'_>, most: u64) -> Tile {
             (false, _) => tile([128, 64], 32, [2, 2], false, split([128, 64], 256, 32)),
         };
     }
-    if wide && tiles([128, 320]) >= 64 {
-        return tile([128, 320], 32, [2, 4], true, 1);
+    if wide && tiles(WIDE) >= ENOUGH {
+        return tile(WIDE, 32, [2, 4], true, 1);
     }
-    if wide && tiles([128, 320]) >= 32 && steps >= 128 {
-        return tile([128, 320], 32, [2, 4], true, split([128, 320], 64, 32));
+    if wide && tiles(WIDE) >= ENOUGH / 2 && steps >= 128 {
+        return tile(WIDE, 32, [2, 4], true, split(WIDE, ENOUGH, 32));
     }
     if wide && (48..=64).contains(&tiles([64, 320])) {
         return tile([64, 320], 32, [2, 4], true, 1);
@@ -116,7 +134,8 @@ pub(super) fn calls(g: &Gemm<'_>, most: u64, room: impl FnOnce(u64) -> Stretch) 
         Const::U32("SUB_N", tile.subgroups[1]),
         Const::Bool("PREFETCH", tile.prefetch),
         Const::Bool("FULL_C", g.input.channels.is_multiple_of(step as usize)),
-        Const::Bool("FULL_N", g.output.channels.is_multiple_of(tile_n as usize)),
+        Const::Bool("FULL_N", g.channels().is_multiple_of(tile_n)),
+        Const::Bool("GATED", g.epilogue.gated),
     ];
     tile.tiles.calls(g, (CORE, &own), tile.parts, room)
 }

@@ -19,7 +19,7 @@ impl Tiles {
     /// Tiles of a row.
     pub fn count(&self, g: &Gemm<'_>) -> u32 {
         let [m, n] = self.size;
-        (g.output.positions() as u32).div_ceil(m) * (g.output.channels as u32).div_ceil(n)
+        (g.output.positions() as u32).div_ceil(m) * g.channels().div_ceil(n)
     }
 
     /// Parts of the depth so many that a row has about `busy` workgroups, each of `shortest` steps or
