@@ -3,20 +3,21 @@
 mod kept;
 mod pages;
 mod pipelines;
+mod run;
 mod timing;
 mod upload;
 mod weights;
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use crate::gpu::Gpu;
-use crate::graph::Store;
 use crate::kernels::{Precision, Target};
-use crate::plan::{Bound, Dispatch, Plan, Slot};
+use crate::plan::{Bound, Plan};
 use crate::{Error, ErrorKind, Result};
 pub use kept::Kept;
 use pipelines::Pipelines;
+use run::Ahead;
 use upload::OnDevice;
 pub use upload::ring_bytes;
 pub use weights::{Source, Weights, device_bytes};
@@ -61,6 +62,9 @@ pub struct Prepared {
     arena: Arena,
     steps: Vec<Step>,
     readback: wgpu::Buffer,
+    /// The next run's first commands. Whoever runs the plan holds it, since a run needs the arena and
+    /// the readback for itself.
+    ahead: Mutex<Option<Ahead>>,
 }
 
 struct Step {
@@ -75,19 +79,7 @@ impl Prepared {
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
-
-    /// Adds dispatch `i` to `pass`.
-    fn encode(&self, pass: &mut wgpu::ComputePass<'_>, i: usize) {
-        let [x, y, z] = self.plan.dispatches[i].groups;
-        pass.set_pipeline(&self.steps[i].pipeline);
-        pass.set_bind_group(0, &self.steps[i].group, &[]);
-        pass.dispatch_workgroups(x, y, z);
-    }
 }
-
-/// Longest time that a submission should take. Windows resets a GPU after two seconds, and cancel
-/// waits for what is submitted.
-const SUBMISSION: Duration = Duration::from_millis(100);
 
 impl Engine {
     /// An engine on `gpu`.
@@ -237,7 +229,7 @@ impl Engine {
         }
         let bytes: u64 = plan.read_back().map(|o| o.region.bytes).sum();
         let readback = buffer(gpu, "readback", bytes.max(4), U::MAP_READ | U::COPY_DST);
-        Ok(Prepared { plan, arena, steps, readback })
+        Ok(Prepared { plan, arena, steps, readback, ahead: Mutex::default() })
     }
 
     /// Runs a plan. `inputs` are f32 values `[row, position, channel]` by name; so are the results.
@@ -264,129 +256,6 @@ impl Engine {
         cancel: &AtomicBool,
     ) -> Result<Vec<(String, Vec<f32>)>> {
         self.run_on_kept(prepared, Some((weights, source)), inputs, &[], cancel)
-    }
-
-    fn run_with(
-        &self,
-        prepared: &Prepared,
-        turns: Option<(&Weights, &dyn Source)>,
-        (inputs, kept): (&[(&str, &[f32])], &[&Kept]),
-        cancel: &AtomicBool,
-    ) -> Result<Vec<(String, Vec<f32>)>> {
-        self.gpu.checked("run a plan", || {
-            let from_host = |slot: &&Slot| kept.is_empty() || !slot.kept;
-            for slot in prepared.plan.inputs.iter().filter(from_host) {
-                let values = inputs
-                    .iter()
-                    .find(|(name, _)| *name == slot.name)
-                    .ok_or_else(|| Error::internal(format!("input {} is missing", slot.name)))?;
-                let bytes = to_device(slot, values.1, prepared.plan.rows, prepared.plan.precision)?;
-                let slab = &prepared.arena.slabs[slot.region.slab];
-                self.gpu.queue().write_buffer(slab, slot.region.offset, &bytes);
-            }
-            self.look_at_memory();
-            self.dispatch(prepared, turns, kept, cancel)?;
-            self.read(prepared)
-        })?
-    }
-
-    /// Submits all dispatches in portions of about [`SUBMISSION`], at most two in flight.
-    fn dispatch(
-        &self,
-        prepared: &Prepared,
-        turns: Option<(&Weights, &dyn Source)>,
-        kept: &[&Kept],
-        cancel: &AtomicBool,
-    ) -> Result<()> {
-        let dispatches = &prepared.plan.dispatches;
-        let mut flying: Option<(wgpu::SubmissionIndex, u64, Instant)> = None;
-        let mut from = 0;
-        while from < dispatches.len() {
-            if cancel.load(Ordering::Relaxed) {
-                return Err(Error::cancelled());
-            }
-            let pages = &prepared.steps[from].turning;
-            if !pages.is_empty() {
-                let (weights, source) =
-                    turns.ok_or_else(|| Error::internal("weights that take turns need their source"))?;
-                weights.turn(&self.on_device(), pages, source, cancel)?;
-            }
-            let (most, work) = portion(dispatches, from, self.budget.load(Ordering::Relaxed));
-            // A submission sees the pages that were there when it left.
-            let same =
-                prepared.steps[from..most].iter().take_while(|s| s.turning.iter().all(|p| pages.contains(p)));
-            let to = from + same.count();
-            let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
-            if from == 0 {
-                prepared.bring(&mut encoder, kept)?;
-            }
-            {
-                let mut pass = encoder.begin_compute_pass(&Default::default());
-                (from..to).for_each(|i| prepared.encode(&mut pass, i));
-            }
-            let index = self.gpu.queue().submit([encoder.finish()]);
-            if let Some((index, work, since)) = flying.take() {
-                wait(&self.gpu, index)?;
-                self.learn(work, since.elapsed());
-            }
-            // The next portion starts when this one's predecessor is done, which is now.
-            let work = if to == most { work } else { 0 };
-            flying = Some((index, work, Instant::now()));
-            from = to;
-        }
-        if let Some((index, work, since)) = flying {
-            wait(&self.gpu, index)?;
-            self.learn(work, since.elapsed());
-        }
-        Ok(())
-    }
-
-    /// Moves the budget towards what fits into [`SUBMISSION`] at the speed just seen.
-    fn learn(&self, work: u64, took: Duration) {
-        // Short portions tell more about overheads than about speed; those without work were cut.
-        if work == 0 || took < Duration::from_millis(2) {
-            return;
-        }
-        let fits = work as f64 * SUBMISSION.as_secs_f64() / took.as_secs_f64();
-        let old = self.budget.load(Ordering::Relaxed) as f64;
-        let new = fits.clamp(old / 2.0, old * 2.0).clamp(1e8, 1e14);
-        self.budget.store(new as u64, Ordering::Relaxed);
-    }
-
-    fn read(&self, prepared: &Prepared) -> Result<Vec<(String, Vec<f32>)>> {
-        let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
-        let mut at = 0;
-        for o in prepared.plan.read_back() {
-            let r = o.region;
-            encoder.copy_buffer_to_buffer(
-                &prepared.arena.slabs[r.slab],
-                r.offset,
-                &prepared.readback,
-                at,
-                r.bytes,
-            );
-            at += r.bytes;
-        }
-        let index = self.gpu.queue().submit([encoder.finish()]);
-        let slice = prepared.readback.slice(..);
-        let (send, receive) = std::sync::mpsc::channel();
-        slice.map_async(wgpu::MapMode::Read, move |r| {
-            // The receiver lives until the end of this function; a lost device may drop it earlier.
-            let _ = send.send(r);
-        });
-        wait(&self.gpu, index)?;
-        receive.recv().map_err(|_| lost())?.map_err(|e| lost().cause(e))?;
-        let view = slice.get_mapped_range().map_err(|e| lost().cause(e))?;
-        let mut at = 0;
-        let mut results = Vec::with_capacity(prepared.plan.outputs.len());
-        for o in prepared.plan.read_back() {
-            let bytes = &view[at..at + o.region.bytes as usize];
-            results.push((o.name.clone(), from_device(o, bytes, prepared.plan.rows)));
-            at += o.region.bytes as usize;
-        }
-        drop(view);
-        prepared.readback.unmap();
-        Ok(results)
     }
 
     /// Fills the whole arena with `word`; for tests that look for stray writes.
@@ -422,19 +291,6 @@ fn wait(gpu: &Gpu, index: wgpu::SubmissionIndex) -> Result<()> {
     gpu.device().poll(poll).map(|_| ()).map_err(|e| lost().cause(e))
 }
 
-/// How far the dispatches from `from` on go with `budget`, at least one, and their work.
-fn portion(dispatches: &[Dispatch], from: usize, budget: u64) -> (usize, u64) {
-    // Launches cost time too: one stands for a million operations.
-    let cost = |d: &Dispatch| d.flops + 1_000_000;
-    let mut work = 0;
-    let mut to = from;
-    while to < dispatches.len() && (to == from || work + cost(&dispatches[to]) <= budget) {
-        work += cost(&dispatches[to]);
-        to += 1;
-    }
-    (to, work)
-}
-
 fn lost() -> Error {
     Error::new(ErrorKind::Device, "the device was lost").hint("make a new device and load the model again")
 }
@@ -454,38 +310,4 @@ fn entry(binding: u32, buffer: &wgpu::Buffer, offset: u64, size: u64) -> wgpu::B
         binding,
         resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size }),
     }
-}
-
-/// `[row, position, channel]` as the device stores it: channels padded to quads, in the slot's type.
-fn to_device(slot: &Slot, values: &[f32], rows: usize, precision: Precision) -> Result<Vec<u8>> {
-    let c = slot.shape.channels;
-    let want = rows * slot.shape.positions() * c;
-    if values.len() != want {
-        return Err(Error::usage(format!("the input `{}` does not fit the network", slot.name))
-            .expected(format!("{want} values: {rows} rows of {}", slot.shape))
-            .found(values.len().to_string()));
-    }
-    let width = slot.shape.quads() * 4;
-    let mut padded = vec![0.0f32; rows * slot.shape.positions() * width];
-    for (to, from) in padded.chunks_exact_mut(width).zip(values.chunks_exact(c)) {
-        to[..c].copy_from_slice(from);
-    }
-    Ok(match (slot.store, precision) {
-        (Store::Elem, Precision::F16) => weights::to_f16(&padded),
-        _ => bytemuck::cast_slice(&padded).to_vec(),
-    })
-}
-
-/// The inverse of [`to_device`] for f32 results.
-fn from_device(slot: &Slot, bytes: &[u8], rows: usize) -> Vec<f32> {
-    let values: Vec<f32> = bytemuck::pod_collect_to_vec(bytes);
-    if slot.store == Store::Plain {
-        return values;
-    }
-    let (c, width) = (slot.shape.channels, slot.shape.quads() * 4);
-    let mut out = Vec::with_capacity(rows * slot.shape.positions() * c);
-    for position in values.chunks_exact(width) {
-        out.extend_from_slice(&position[..c]);
-    }
-    out
 }

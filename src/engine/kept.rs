@@ -2,7 +2,8 @@
 
 use std::sync::atomic::AtomicBool;
 
-use super::{Engine, Prepared, Source, Weights, buffer, to_device, wait};
+use super::run::to_device;
+use super::{Engine, Prepared, Source, Weights, buffer, wait};
 use crate::plan::Slot;
 use crate::{Error, Result};
 
@@ -87,9 +88,6 @@ impl Engine {
 impl Prepared {
     /// Brings what other plans kept to the rows of this one.
     pub(super) fn bring(&self, encoder: &mut wgpu::CommandEncoder, kept: &[&Kept]) -> Result<()> {
-        if kept.is_empty() {
-            return Ok(());
-        }
         for slot in self.plan.inputs.iter().filter(|i| i.kept) {
             let bytes = slot.region.bytes / self.plan.rows as u64;
             let mut at = slot.region.offset;

@@ -4,7 +4,8 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Engine, Prepared, portion, read_buffer};
+use super::run::portion;
+use super::{Engine, Prepared, read_buffer};
 use crate::{Error, ErrorKind, Result};
 
 /// Most timestamps of a query set on any device, in pairs.

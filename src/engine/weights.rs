@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use half::slice::HalfFloatSliceExt;
+
 use super::buffer;
 use super::pages::{Pages, WINDOW};
 use super::upload::{self, OnDevice, Part, Place, Road};
@@ -224,6 +226,7 @@ fn fault(weight: &Weight, source: &dyn Source) -> Error {
 
 /// `values` rounded to f16, little endian.
 pub(super) fn to_f16(values: &[f32]) -> Vec<u8> {
-    let halves: Vec<half::f16> = values.iter().map(|v| half::f16::from_f32(*v)).collect();
+    let mut halves = vec![half::f16::ZERO; values.len()];
+    halves.convert_from_f32_slice(values);
     bytemuck::cast_slice(&halves).to_vec()
 }
