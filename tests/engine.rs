@@ -16,7 +16,7 @@ use sagittal::text::CHUNK;
 use sagittal::wgpu;
 use sagittal::{ErrorKind, Gpu};
 
-const GO: AtomicBool = AtomicBool::new(false);
+static GO: AtomicBool = AtomicBool::new(false);
 
 /// A small UNet on an engine of its own, with a second plan of one row in the same arena.
 struct Unet {
