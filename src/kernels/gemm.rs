@@ -153,8 +153,8 @@ impl LaneTile {
 /// and 184.
 const BUSY: u32 = 4096;
 
-/// The dispatches of `g` on `target`, in order; `room` gives memory for what stands between them, at
-/// most `most` bytes a row. The variants depend on the shape of a row, never on the number of rows,
+/// The dispatches of `g` on `target`, in order; `room` gives memory for what stands between them, of
+/// which a binding holds at most `most` bytes. The variants depend on the shape of a row, never on the number of rows,
 /// so that a row's result does not depend on its company.
 pub fn calls(g: &Gemm<'_>, target: Target, most: u64, room: impl FnOnce(u64) -> Stretch) -> Vec<Call> {
     match target {

@@ -68,7 +68,7 @@ const ENOUGH: u32 = 64;
 /// subgroups with prefetch 28.1 ms, by four without 27.2; 3×3 of 320 at 64×64 by 128×160 whole 27.2,
 /// in two parts 26.9.
 ///
-/// The partial sums of a row take at most `most` bytes.
+/// A binding holds at most `most` bytes of partial sums.
 fn choose(g: &Gemm<'_>, most: u64) -> Tile {
     let (positions, channels) = (g.output.positions() as u32, g.channels());
     let steps = taps(g) * (g.input.channels as u32).div_ceil(32);
@@ -118,7 +118,7 @@ fn choose(g: &Gemm<'_>, most: u64) -> Tile {
     tile([64, 64], 32, [2, 2], false, split([64, 64], 240, 5))
 }
 
-/// The dispatches of `g`; `room` gives memory for partial sums, at most `most` bytes a row.
+/// The dispatches of `g`; `room` gives memory for partial sums, of which a binding holds at most `most` bytes.
 pub(super) fn calls(g: &Gemm<'_>, most: u64, room: impl FnOnce(u64) -> Stretch) -> Vec<Call> {
     let tile = choose(g, most);
     let [tile_m, tile_n] = tile.tiles.size;

@@ -7,6 +7,10 @@ use super::{
 };
 use crate::kernels::spread;
 
+/// Rows that are to find room in a binding: how a depth is divided must not depend on how many are
+/// computed together.
+const ROWS: u64 = 16;
+
 /// Tiles of a product that may be computed in parts.
 pub struct Tiles {
     /// Positions and output channels of a workgroup.
@@ -23,11 +27,11 @@ impl Tiles {
     }
 
     /// Parts of the depth so many that a row has about `busy` workgroups, each of `shortest` steps or
-    /// more, while their sums take at most `most` bytes a row.
+    /// more, while the sums of [`ROWS`] rows take at most `most` bytes.
     pub fn parts(&self, g: &Gemm<'_>, busy: u32, shortest: u32, most: u64) -> u32 {
         let (tiles, [m, n]) = (self.count(g), self.size);
         let of_row = u64::from(tiles) * u64::from(m * n) * 4;
-        let bound = u32::try_from(most / of_row).unwrap_or(u32::MAX);
+        let bound = u32::try_from(most / ROWS / of_row).unwrap_or(u32::MAX);
         (busy / tiles).min(self.steps(g) / shortest).min(bound).clamp(1, 16)
     }
 
