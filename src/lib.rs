@@ -22,6 +22,7 @@ pub mod sampler;
 pub mod shader;
 pub mod text;
 pub mod verify;
+pub mod workflow;
 
 pub use checkpoint::Checkpoint;
 pub use error::{Error, ErrorKind, Result};

@@ -39,7 +39,7 @@ pub use diffusion::{DiffusionModel, Sampled};
 pub use request::{Event, Generated, Noise, Request, Run, Sampling, Start};
 pub use studio::Studio;
 pub use text::TextEncoders;
-pub use tiles::Tiling;
+pub use tiles::{LEAST_SIDE, Tiling};
 
 /// How a model is opened.
 #[derive(Debug, Clone, Copy, Default)]

@@ -60,6 +60,11 @@ pub enum Prediction {
     V,
     /// The velocity, by a network whose last step is pure noise: a signal-to-noise ratio of zero.
     ZeroSnrV,
+    /// The picture itself, x₀.
+    Picture,
+    /// The noise, by a network trained to be consistent along its way (LCM; Luo et al. 2023, arXiv
+    /// 2310.04378): its prediction leans on the input where there is little noise.
+    Consistency,
 }
 
 /// All that the graph builders need to know of a checkpoint.
@@ -363,6 +368,8 @@ impl fmt::Display for Prediction {
             Prediction::Eps => "eps",
             Prediction::V => "v",
             Prediction::ZeroSnrV => "v, zero terminal SNR",
+            Prediction::Picture => "x0",
+            Prediction::Consistency => "eps, consistency",
         })
     }
 }

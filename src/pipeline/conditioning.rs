@@ -31,6 +31,11 @@ impl Sizes {
         Arc::new(pooled.iter().copied().chain(self.embedding()).collect())
     }
 
+    /// A vector that [`vector`](Self::vector) made with other sizes, with these.
+    pub fn in_place_of(&self, vector: &[f32]) -> Arc<Vec<f32>> {
+        self.vector(&vector[..vector.len().saturating_sub(6 * 256)])
+    }
+
     /// Each number as a sinusoidal embedding of 256 values, in SDXL's order.
     fn embedding(&self) -> impl Iterator<Item = f32> {
         let numbers = [self.original, self.crop, self.target].map(<[usize; 2]>::from);

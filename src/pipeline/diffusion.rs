@@ -115,6 +115,7 @@ impl DiffusionModel {
                 .expected(format!("[batch, {}, height, width]", self.config.unet.out_channels))
                 .found(format!("{shape:?}")));
         }
+        self.check_conditioning(conditioning)?;
         let start = match &run.latent {
             Some(latent) if latent.batch() == 1 => latent.repeated(batch),
             Some(latent) => latent.clone(),
@@ -134,7 +135,8 @@ impl DiffusionModel {
         let weights = self.stock.weights(parts::Network::Unet, how, fit.need, run.memory, cancel)?;
         let mut network = UnetNetwork::new(self.unet(&weights), fit.chunk, fit.budget, cancel);
         let x = sampler::initial(&run.noise, &start, first, self.discrete.sigma_max())?;
-        let mut guided = Guided::new(&mut network, conditioning, &self.discrete, run.cfg, run.sag)?;
+        let mut guided =
+            Guided::new(&mut network, conditioning, &self.discrete, run.cfg, run.sag)?.rescaled(run.rescale);
         let mut inpaint;
         let model: &mut dyn Denoiser = match &run.mask {
             Some(mask) => {
@@ -173,6 +175,25 @@ impl DiffusionModel {
         Ok(Sampled { latent, denoised })
     }
 
+    /// Checks that the network can read every prompt.
+    fn check_conditioning(&self, conditioning: &Conditioning) -> Result<()> {
+        let wants = (self.config.unet.context_dim, self.config.unet.adm_in_channels);
+        for entry in conditioning.positive.iter().chain(&conditioning.negative) {
+            let has = (entry.context.len() / entry.tokens.max(1), entry.vector.as_ref().map(|v| v.len()));
+            if has.0 != wants.0 || has.1 != wants.1 {
+                let told = |(channels, vector): (usize, Option<usize>)| match vector {
+                    Some(values) => format!("{channels} values a token and a vector of {values}"),
+                    None => format!("{channels} values a token and no vector"),
+                };
+                return Err(Error::usage("the prompts do not fit the model")
+                    .expected(format!("{}, as {} has", told(wants), self.config.family))
+                    .found(told(has))
+                    .hint("take them from the text encoders of the model's family"));
+            }
+        }
+        Ok(())
+    }
+
     /// The UNet's weights on the device.
     pub fn weights(&self, cancel: &AtomicBool) -> Result<Arc<Weights>> {
         let wanted = unet::weights(&self.config.unet)?;
@@ -206,7 +227,8 @@ impl DiffusionModel {
 /// The noise levels that networks of this kind were trained on.
 fn usual_noise_levels(prediction: Prediction) -> Discrete {
     match prediction {
-        Prediction::Eps | Prediction::V => Discrete::stable_diffusion(),
+        Prediction::Eps | Prediction::V | Prediction::Picture => Discrete::stable_diffusion(),
+        Prediction::Consistency => Discrete::distilled(),
         Prediction::ZeroSnrV => Discrete::zero_terminal_snr(),
     }
 }

@@ -283,6 +283,9 @@ pub struct Run {
     pub cfg: f32,
     /// Self-Attention Guidance.
     pub sag: Sag,
+    /// How much of classifier-free guidance's excess contrast is taken back, 0 to 1: see
+    /// [`Guided::rescaled`](crate::guidance::Guided::rescaled).
+    pub rescale: Option<f32>,
     /// Seed of the noise that samplers add.
     pub seed: u64,
     /// Share of new noise in ancestral and stochastic samplers.
@@ -310,6 +313,7 @@ impl Sampling {
             sigmas: self.scheduler.sigmas(table, self.steps, self.denoise, discard)?,
             cfg: self.cfg,
             sag: self.sag,
+            rescale: None,
             seed: self.seed,
             eta: self.eta,
             s_noise: self.s_noise,
