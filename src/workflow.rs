@@ -56,7 +56,7 @@ pub use text::Moment;
 use value::Value;
 
 use crate::pipeline::Studio;
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// Where a workflow finds and leaves its files.
 #[derive(Debug, Clone)]
@@ -97,7 +97,7 @@ impl Workflow {
     /// Reads ComfyUI's API format, its UI format, or a PNG that carries one of them.
     ///
     /// # Errors
-    /// [`ErrorKind::File`](crate::ErrorKind::File) if the file cannot be read or is no workflow.
+    /// [`ErrorKind::File`] if the file cannot be read or is no workflow.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         Self::parse(path, &read::bytes(path)?)
@@ -127,7 +127,7 @@ impl Workflow {
     /// by its title or class if only one has it.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if there is no such node or input, or the value does not fit it.
+    /// [`ErrorKind::Usage`] if there is no such node or input, or the value does not fit it.
     pub fn set(&mut self, assignment: &str) -> Result<()> {
         let wrong = |what: &str| Error::usage(what.to_owned()).at(format!("--set {assignment}"));
         let (place, value) =
@@ -202,7 +202,7 @@ impl Workflow {
     /// circles, names and kinds of files, where files would be written, and memory.
     ///
     /// # Errors
-    /// [`ErrorKind::File`](crate::ErrorKind::File), [`ErrorKind::Model`](crate::ErrorKind::Model), [`ErrorKind::Usage`](crate::ErrorKind::Usage) or [`ErrorKind::Memory`](crate::ErrorKind::Memory), naming
+    /// [`ErrorKind::File`], [`ErrorKind::Model`], [`ErrorKind::Usage`] or [`ErrorKind::Memory`], naming
     /// the node and what to do.
     pub fn check<'a>(&'a self, places: &'a Places, options: &'a Options) -> Result<Ready<'a>> {
         let steps = check::steps(&self.graph, &options.now).map_err(|e| e.file(&self.file))?;
@@ -236,13 +236,15 @@ fn looked_at(step: &Step, files: &mut Files<'_>) -> Result<()> {
         Some(Value::Int(value)) => usize::try_from(*value).unwrap_or(usize::MAX),
         _ => 1,
     };
+    // A size that is written is a fault of the file, one that comes about a lack of memory.
+    let room = |what: &str, counts: &[usize]| run::room(ErrorKind::File, what, counts);
     match step.class.name {
         "EmptyLatentImage" => {
-            run::room("the batch", &[size("batch_size"), 4, size("height") / 8, size("width") / 8])?;
+            room("the batch", &[size("batch_size"), 4, size("height") / 8, size("width") / 8])?;
             // Pictures are made of it sooner or later.
-            run::room("the batch of pictures", &[size("batch_size"), 3, size("height"), size("width")])
+            room("the batch of pictures", &[size("batch_size"), 3, size("height"), size("width")])
         }
-        "EmptyImage" => run::room("the pictures", &[size("batch_size"), 3, size("height"), size("width")]),
+        "EmptyImage" => room("the pictures", &[size("batch_size"), 3, size("height"), size("width")]),
         "PerturbedAttentionGuidance" => match written("scale") {
             Some(Value::Float(scale)) => nodes::guidance::look_at_pag(*scale),
             _ => Ok(()),
@@ -268,8 +270,8 @@ impl Ready<'_> {
     /// ends the work within one submission to the device. What was saved by then stays.
     ///
     /// # Errors
-    /// Those of the nodes, with the node's name; [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled);
-    /// [`ErrorKind::File`](crate::ErrorKind::File) if a file cannot be written, which leaves no part of it behind.
+    /// Those of the nodes, with the node's name; [`ErrorKind::Cancelled`];
+    /// [`ErrorKind::File`] if a file cannot be written, which leaves no part of it behind.
     pub fn run(
         self,
         studio: Arc<Studio>,

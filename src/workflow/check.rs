@@ -46,6 +46,13 @@ pub(super) fn steps(graph: &Graph, now: &text::Moment) -> Result<Vec<Step>> {
         let inputs = class.inputs.iter().filter_map(|slot| input(graph, node, slot, now).transpose());
         steps.push(Step { node: at, class, inputs: inputs.collect::<Result<_>>()? });
     }
+    // Primitives whose values stand where they are used have nothing left to do.
+    let outputs = steps.iter().flat_map(|step| &step.inputs).filter_map(|(_, source)| match source {
+        Source::Output(at, _) => Some(*at),
+        Source::Value(_) => None,
+    });
+    let used: HashSet<usize> = outputs.collect();
+    steps.retain(|step| step.class.is_output || used.contains(&step.node));
     in_order(graph, steps)
 }
 
@@ -54,7 +61,7 @@ fn fault(node: &Node, what: impl Into<String>) -> Error {
 }
 
 fn unknown(node: &Node) -> Error {
-    let error = fault(node, format!("an unknown kind of node, {}", short(&Json::from(node.class.as_str()))));
+    let error = fault(node, "an unknown kind of node");
     if let Some(name) = node.class.strip_prefix("workflow").filter(|n| n.starts_with(['/', '>'])) {
         return error.hint(format!("turn the group node {:?} back into nodes in ComfyUI", &name[1..]));
     }
@@ -191,15 +198,18 @@ fn in_order(graph: &Graph, steps: Vec<Step>) -> Result<Vec<Step>> {
         }
         let Some(left) = left else { return Ok(ordered) };
         if ordered.len() == before {
-            return Err(fault(&graph.nodes()[left], "nodes need each other in a circle")
-                .found(circle(graph, left, &done))
+            let circle = circle(graph, left, &done);
+            let ids: Vec<&str> = circle.iter().take(8).map(|at| graph.nodes()[*at].id.as_str()).collect();
+            let first = circle.first().copied().unwrap_or(left);
+            return Err(fault(&graph.nodes()[first], "nodes need each other in a circle")
+                .found(format!("nodes {}", ids.join(", ")))
                 .hint("take one of the links out"));
         }
     }
 }
 
 /// The nodes of a circle that `from` is in or needs.
-fn circle(graph: &Graph, from: usize, done: &HashSet<usize>) -> String {
+fn circle(graph: &Graph, from: usize, done: &HashSet<usize>) -> Vec<usize> {
     let mut path: Vec<usize> = vec![from];
     while let Some(&at) = path.last() {
         let next = graph.nodes()[at].inputs.iter().find_map(|(_, input)| match input {
@@ -213,6 +223,5 @@ fn circle(graph: &Graph, from: usize, done: &HashSet<usize>) -> String {
         }
         path.push(next);
     }
-    let ids: Vec<&str> = path.iter().take(8).map(|at| graph.nodes()[*at].id.as_str()).collect();
-    format!("nodes {}", ids.join(", "))
+    path
 }
