@@ -29,6 +29,11 @@ impl Folder {
         }
     }
 
+    /// The folder at `path`, which need not be there.
+    pub(crate) fn at(path: &Path) -> Self {
+        Self(path.into())
+    }
+
     /// Its path.
     pub fn path(&self) -> &Path {
         &self.0
@@ -71,7 +76,10 @@ impl Folder {
     }
 
     /// `name` below this folder.
-    fn inside(&self, name: &str) -> Result<PathBuf> {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] if it would lead out of it.
+    pub(crate) fn inside(&self, name: &str) -> Result<PathBuf> {
         let plain = |c: Component<'_>| matches!(c, Component::Normal(_));
         let path = Path::new(name);
         // On Windows a colon makes a drive or a hidden stream of a file.

@@ -10,6 +10,7 @@
 
 mod compose;
 pub mod entry;
+mod rescale;
 pub mod sag;
 mod weighted;
 
@@ -102,6 +103,7 @@ pub struct Guided<'a> {
     positive: Vec<&'a Entry>,
     negative: Vec<&'a Entry>,
     cfg: f32,
+    rescale: Option<f32>,
     sag: Sag,
     /// Sigmas between which SAG acts.
     window: (f32, f32),
@@ -140,7 +142,14 @@ impl<'a> Guided<'a> {
         let positive = sorted(&conditioning.positive, "positive")?;
         let negative = sorted(&conditioning.negative, "negative")?;
         let window = (discrete.percent_to_sigma(sag.start), discrete.percent_to_sigma(sag.end));
-        Ok(Self { network, positive, negative, cfg, sag, window, discrete, keep_uncond: false })
+        let (rescale, keep_uncond) = (None, false);
+        Ok(Self { network, positive, negative, cfg, rescale, sag, window, discrete, keep_uncond })
+    }
+
+    /// Takes back so much, 0 to 1, of the contrast that classifier-free guidance adds (Lin et al. 2023,
+    /// arXiv 2305.08891, section 3.4), as ComfyUI's *RescaleCFG* does; SAG comes after it.
+    pub fn rescaled(self, multiplier: Option<f32>) -> Self {
+        Self { rescale: multiplier, ..self }
     }
 
     /// Evaluates all rows of a step and combines them.
@@ -184,6 +193,9 @@ impl<'a> Guided<'a> {
         let cond = Weighted::new(&positive, x).denoised(cond_results);
         let uncond = with_uncond.then(|| Weighted::new(&negative, x).denoised(uncond_results));
         let cfg = match &uncond {
+            Some(uncond) if let Some(multiplier) = self.rescale => {
+                rescale::combined((&cond, uncond), x, sigma, (self.cfg, multiplier))
+            }
             Some(uncond) => uncond.zip(&cond, |u, c| u + (c - u) * self.cfg),
             None => cond.clone(),
         };

@@ -34,12 +34,7 @@ impl Picture {
                 .expected(format!("{width}x{height} pixels of 3 values"))
                 .found(format!("{} values", values.len())));
         }
-        if let Some(at) = values.iter().position(|v| !v.is_finite()) {
-            return Err(Error::new(ErrorKind::NonFinite, "the decoded picture is not finite")
-                .at(format!("pixel {}, {}", at / 3 % width, at / 3 / width))
-                .found(values[at].to_string())
-                .hint("in f16 the autoencoder may overflow: decode in f32 (--vae-precision f32)"));
-        }
+        check_finite(width, values)?;
         let byte = |v: &f32| (255.0 * ((v + 1.0) / 2.0).clamp(0.0, 1.0)) as u8;
         Ok(Self { width, height, rgb: values.iter().map(byte).collect() })
     }
@@ -48,4 +43,16 @@ impl Picture {
     pub fn to_values(&self) -> Vec<f32> {
         self.rgb.iter().map(|v| f32::from(*v) / 255.0 * 2.0 - 1.0).collect()
     }
+}
+
+/// Checks the VAE's values of a picture, `[height, width, 3]`, for what would be a black pixel.
+///
+/// # Errors
+/// [`ErrorKind::NonFinite`] for NaN or infinity, naming the pixel.
+pub(crate) fn check_finite(width: usize, values: &[f32]) -> Result<()> {
+    let Some(at) = values.iter().position(|v| !v.is_finite()) else { return Ok(()) };
+    Err(Error::new(ErrorKind::NonFinite, "the decoded picture is not finite")
+        .at(format!("pixel {}, {}", at / 3 % width, at / 3 / width))
+        .found(values[at].to_string())
+        .hint("in f16 the autoencoder may overflow: decode in f32 (--vae-precision f32)"))
 }

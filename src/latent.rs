@@ -5,6 +5,7 @@
 //! vendor's GPU: sampler updates, guidance and the SAG mask never differ between drivers.
 
 pub mod file;
+pub mod resize;
 
 use crate::{Error, Result};
 
@@ -92,6 +93,21 @@ impl Latent {
     /// A batch of `batch` times the first picture.
     pub fn repeated(&self, batch: usize) -> Latent {
         Self { batch, data: self.image(0).repeat(batch), ..*self }
+    }
+
+    /// The pictures of all `parts`, one after the other.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if there are none, or they differ in size.
+    pub fn stacked(parts: &[&Latent]) -> Result<Latent> {
+        let Some(first) = parts.first() else { return Err(Error::usage("a batch of no latents")) };
+        if let Some(other) = parts.iter().find(|p| p.shape()[1..] != first.shape()[1..]) {
+            return Err(Error::usage("latents of different sizes in a batch")
+                .expected(format!("[batch, {}, {}, {}]", first.channels, first.height, first.width))
+                .found(format!("{:?}", other.shape())));
+        }
+        let data = parts.iter().flat_map(|p| p.data.iter().copied()).collect();
+        Ok(Self { batch: parts.iter().map(|p| p.batch).sum(), data, ..**first })
     }
 
     /// `self * a`, element by element.

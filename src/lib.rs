@@ -23,6 +23,7 @@ pub mod shader;
 pub mod text;
 pub mod verify;
 mod whole;
+pub mod workflow;
 
 pub use checkpoint::Checkpoint;
 pub use error::{Error, ErrorKind, Result};

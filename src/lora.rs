@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 pub use file::Lora;
 pub use merge::Patched;
-pub use patches::{Part, Patches};
+pub use patches::{Networks, Part, Patches};
 
 /// A LoRA and how strongly it acts.
 #[derive(Debug, Clone)]

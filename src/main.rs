@@ -9,9 +9,11 @@ mod cli {
     pub mod devices;
     pub mod dry_run;
     pub mod generate;
+    pub mod interrupt;
     pub mod loras;
     pub mod output;
     pub mod progress;
+    pub mod run;
     pub mod start;
     pub mod tell;
     pub mod value;
@@ -23,7 +25,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use sagittal::{Error, ErrorKind};
 
-use cli::{args, bench, devices, generate, tell, verify};
+use cli::{args, bench, devices, generate, run, tell, verify};
 
 const LONG_ABOUT: &str = "\
 Stable Diffusion with exact Self-Attention Guidance, on any GPU.
@@ -61,6 +63,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Generate(Box<args::Args>),
+    Run(Box<run::Args>),
     Bench(bench::Args),
     /// Check whether this GPU and its driver compute right
     Verify(verify::Args),
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
     log_to_stderr(cli.verbose);
     let done = match &cli.command {
         Command::Generate(args) => generate::run(args).map(|()| true),
+        Command::Run(args) => run::run(args).map(|()| true),
         Command::Bench(args) => bench::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Devices(args) => devices::run(args).map(|()| true),

@@ -4,7 +4,7 @@ pub mod config;
 pub mod unet;
 pub mod vae;
 
-pub use config::{Family, ModelConfig, Prediction};
+pub use config::{DiffusionConfig, Family, ModelConfig, Prediction};
 
 use crate::Result;
 use crate::graph::{Graph, Tensor};

@@ -232,7 +232,8 @@ impl<'a> UnetNetwork<'a> {
     }
 
     /// The prediction of the picture from the network's output `[height, width, channels]`:
-    /// eps: x - σ·out; v: x / (σ² + 1) - out · σ / √(σ² + 1).
+    /// eps: x - σ·out; v: x / (σ² + 1) - out · σ / √(σ² + 1); x₀: out; consistency: the prediction by
+    /// eps times t / √(t² + ¼) plus x times ¼ / (t² + ¼), where t is ten times the timestep.
     fn denoised(&self, row: &Row<'_>, out: &[f32]) -> Latent {
         let [_, channels, height, width] = row.x.shape();
         let sigma = row.sigma;
@@ -240,6 +241,12 @@ impl<'a> UnetNetwork<'a> {
             Prediction::Eps => (1.0, sigma),
             Prediction::V | Prediction::ZeroSnrV => {
                 (1.0 / (sigma * sigma + 1.0), sigma / (sigma * sigma + 1.0).sqrt())
+            }
+            Prediction::Picture => (0.0, -1.0),
+            Prediction::Consistency => {
+                let t = self.unet.discrete.timestep(sigma) * 10.0;
+                let (skip, by_eps) = (0.25 / (t * t + 0.25), t / (t * t + 0.25).sqrt());
+                (by_eps + skip, by_eps * sigma)
             }
         };
         let mut denoised = row.x.clone();

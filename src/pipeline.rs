@@ -5,37 +5,41 @@
 
 mod autoencoder;
 mod conditioning;
+mod diffusion;
 mod extras;
 mod memory;
 mod parts;
+mod pictures;
 mod rehearsal;
 pub mod report;
 mod request;
+mod studio;
+mod text;
 mod tiles;
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use crate::Result;
 use crate::checkpoint::{Checkpoint, Dtype};
-use crate::engine::{Engine, Source, Weights, device_bytes};
-use crate::folder::Folder;
+use crate::engine::{Engine, Source, Weights};
 use crate::gpu::Gpu;
-use crate::guidance::{Conditioning, Entry, Guided};
-use crate::image::preview;
+use crate::guidance::{Conditioning, Entry};
 use crate::kernels::Precision;
 use crate::kernels::repack::Stored;
 use crate::latent::Latent;
-use crate::lora::{Patched, Patches};
-use crate::model::{Family, ModelConfig, Prediction, unet};
-use crate::network::{Planner, Unet, UnetNetwork};
-use crate::sampler::{self, Denoiser, Discrete, Inpaint, SampleOptions};
-use crate::text::Tokenizer;
+use crate::lora::Patches;
+use crate::model::{DiffusionConfig, Family, ModelConfig, Prediction};
+use crate::network::Unet;
+use crate::sampler::Discrete;
 use crate::text::compose::Part;
-use crate::{Error, Result};
+pub use autoencoder::Autoencoder;
 pub use conditioning::Sizes;
-use parts::Parts;
-use rehearsal::Wish;
-pub use request::{Event, Generated, Noise, Request, Sampling, Start};
-pub use tiles::Tiling;
+pub use diffusion::{DiffusionModel, Sampled};
+pub use request::{Event, Generated, Noise, Request, Run, Sampling, Start};
+pub use studio::Studio;
+pub use text::TextEncoders;
+pub use tiles::{LEAST_SIDE, Tiling};
 
 /// How a model is opened.
 #[derive(Debug, Clone, Copy, Default)]
@@ -51,21 +55,22 @@ pub struct ModelOptions {
     pub tiling: Tiling,
 }
 
+impl ModelOptions {
+    /// The storage on `gpu`.
+    fn precision_on(&self, gpu: &Gpu) -> Precision {
+        self.precision.unwrap_or(gpu.capabilities().target.usual_precision())
+    }
+}
+
 /// A checkpoint on a device. Weights are brought over when they are first needed.
 pub struct Model {
-    engine: Engine,
-    checkpoint: Checkpoint,
+    checkpoint: Arc<Checkpoint>,
     config: ModelConfig,
-    precision: Precision,
-    vae_precision: Precision,
-    tiling: Tiling,
-    discrete: Discrete,
-    tokenizer: Tokenizer,
-    parts: Parts,
+    text: TextEncoders,
+    diffusion: DiffusionModel,
+    vae: Autoencoder,
     /// LoRAs.
-    patches: Patches,
-    /// Where `embedding:name` is looked for.
-    embeddings: Option<Folder>,
+    patches: Arc<Patches>,
 }
 
 impl Model {
@@ -75,31 +80,39 @@ impl Model {
     /// # Errors
     /// [`ErrorKind::Model`](crate::ErrorKind::Model) if the checkpoint holds no network that runs here.
     pub fn new(gpu: Gpu, checkpoint: Checkpoint, options: ModelOptions) -> Result<Self> {
-        let mut config = ModelConfig::infer(&checkpoint)?;
+        // A bad file is told of before anything is made on the device.
+        let config = ModelConfig::infer(&checkpoint)?;
         config.runnable(checkpoint.file())?;
+        Self::with_config(Studio::new(gpu)?, Arc::new(checkpoint), config, &options)
+    }
+
+    /// Opens `checkpoint` beside other models on a device.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn open_in(studio: Arc<Studio>, checkpoint: Arc<Checkpoint>, options: &ModelOptions) -> Result<Self> {
+        let config = ModelConfig::infer(&checkpoint)?;
+        config.runnable(checkpoint.file())?;
+        Self::with_config(studio, checkpoint, config, options)
+    }
+
+    fn with_config(
+        studio: Arc<Studio>,
+        checkpoint: Arc<Checkpoint>,
+        mut config: ModelConfig,
+        options: &ModelOptions,
+    ) -> Result<Self> {
         config.prediction = options.prediction.unwrap_or(config.prediction);
-        let usual = gpu.capabilities().target.usual_precision();
-        let precision = options.precision.unwrap_or(usual);
-        parts::check(&config, &checkpoint)?;
-        let usual = if config.family == Family::Sdxl { Precision::F32 } else { precision };
-        let vae_precision = options.vae_precision.unwrap_or(usual);
-        let discrete = match config.prediction {
-            Prediction::Eps | Prediction::V => Discrete::stable_diffusion(),
-            Prediction::ZeroSnrV => Discrete::zero_terminal_snr(),
+        let usual = match config.family {
+            Family::Sdxl => Precision::F32,
+            _ => options.precision_on(studio.engine().gpu()),
         };
-        Ok(Self {
-            engine: Engine::new(gpu)?,
-            checkpoint,
-            config,
-            precision,
-            vae_precision,
-            tiling: options.tiling,
-            discrete,
-            tokenizer: Tokenizer::new(),
-            parts: Parts::default(),
-            patches: Patches::default(),
-            embeddings: None,
-        })
+        let (s, c) = (|| studio.clone(), || checkpoint.clone());
+        let text = TextEncoders::with_configs(s(), c(), config.text.clone(), options)?;
+        let vae_precision = options.vae_precision.unwrap_or(usual);
+        let vae = Autoencoder::with_config(s(), c(), config.vae.clone(), vae_precision, options.tiling)?;
+        let diffusion = DiffusionModel::with_config(s(), c(), DiffusionConfig::of(&config), options)?;
+        Ok(Self { checkpoint, config, text, diffusion, vae, patches: Arc::default() })
     }
 
     /// What the checkpoint holds.
@@ -112,24 +125,39 @@ impl Model {
         &self.checkpoint
     }
 
+    /// The text encoders, for use by themselves.
+    pub fn text_encoders(&self) -> &TextEncoders {
+        &self.text
+    }
+
+    /// The denoising network, for use by itself.
+    pub fn diffusion_model(&self) -> &DiffusionModel {
+        &self.diffusion
+    }
+
+    /// The autoencoder, for use by itself.
+    pub fn autoencoder(&self) -> &Autoencoder {
+        &self.vae
+    }
+
     /// Storage of activations and weights.
     pub fn precision(&self) -> Precision {
-        self.precision
+        self.diffusion.precision
     }
 
     /// Storage of the autoencoder.
     pub fn vae_precision(&self) -> Precision {
-        self.vae_precision
+        self.vae.precision
     }
 
     /// The engine and, through it, the device.
     pub fn engine(&self) -> &Engine {
-        &self.engine
+        self.diffusion.engine()
     }
 
     /// Noise levels and timesteps.
     pub fn discrete(&self) -> &Discrete {
-        &self.discrete
+        self.diffusion.discrete()
     }
 
     /// Turns a prompt into pictures. `observe` hears of progress; setting `cancel` ends the work
@@ -173,121 +201,18 @@ impl Model {
         observe: &mut dyn FnMut(Event<'_>),
         cancel: &AtomicBool,
     ) -> Result<Latent> {
-        let sigmas = sampling.scheduler.sigmas(
-            &self.discrete,
-            sampling.steps,
-            sampling.denoise,
-            sampling.sampler.discard_penultimate(),
-        )?;
-        let shape = sampling.noise.shape();
-        let [batch, channels, height, width] = shape;
-        if channels != self.config.unet.out_channels || batch * height * width == 0 {
-            return Err(Error::usage("the noise does not fit the model")
-                .expected(format!("[batch, {}, height, width]", self.config.unet.out_channels))
-                .found(format!("{shape:?}")));
-        }
-        let start = match &sampling.latent {
-            Some(latent) if latent.batch() == 1 => latent.repeated(batch),
-            Some(latent) => latent.clone(),
-            None => Latent::zeros(shape[0], channels, height, width),
-        };
-        let Some(&first) = sigmas.first() else {
-            return Ok(start);
-        };
-        let scale = self.config.latent_scale;
-        let start = start.scaled(scale);
-        observe(Event::Loading { part: "UNet" });
-        let wish = Wish {
-            conditioning,
-            shape,
-            cfg: sampling.cfg,
-            sag: sampling.sag,
-            chunk: sampling.chunk,
-            limit: sampling.memory,
-        };
-        let (fit, _) = self.fit_unet(&wish)?;
-        let wanted = unet::weights(&self.config.unet)?;
-        let load = || self.upload(&wanted, self.precision, fit.most_weights, cancel);
-        let weights = self.parts.get(parts::Network::Unet, fit.need, sampling.memory, load)?;
-        let mut network = UnetNetwork::new(self.unet(&weights), fit.chunk, fit.budget, cancel);
-        let x = sampler::initial(&sampling.noise, &start, first, self.discrete.sigma_max())?;
-        let mut guided = Guided::new(&mut network, conditioning, &self.discrete, sampling.cfg, sampling.sag)?;
-        let mut inpaint;
-        let model: &mut dyn Denoiser = match &sampling.mask {
-            Some(mask) => {
-                let noise = sampling.sampler.inpaint_noise(&sampling.noise, sampling.seed)?;
-                inpaint = Inpaint::new(&mut guided, mask, &start, noise)?;
-                &mut inpaint
-            }
-            None => &mut guided,
-        };
-        let options = SampleOptions {
-            seed: sampling.seed,
-            eta: sampling.eta,
-            s_noise: sampling.s_noise,
-            noise_window: (self.discrete.percent_to_sigma(0.2), self.discrete.percent_to_sigma(0.8)),
-        };
-        let factors = preview::SD1;
-        let total = sigmas.len() - 1;
-        observe(Event::Sampling {
-            step: 0,
-            total,
-            sigma: first,
-            preview: &|| preview::preview(&x, &factors),
-        });
-        let samples = sampler::sample(sampling.sampler, model, x.clone(), &sigmas, &options, &mut |s| {
-            if cancel.load(std::sync::atomic::Ordering::Relaxed) {
-                return Err(Error::cancelled());
-            }
-            let preview = || preview::preview(s.denoised, &factors);
-            observe(Event::Sampling { step: s.index + 1, total: s.total, sigma: s.sigma, preview: &preview });
-            Ok(())
-        })?;
-        Ok(samples.scaled(1.0 / scale))
+        let run = sampling.run(self.discrete())?;
+        Ok(self.diffusion.run(conditioning, &run, observe, cancel)?.latent)
     }
 
     /// The UNet's weights on the device.
-    pub fn unet_weights(&self, cancel: &AtomicBool) -> Result<std::sync::Arc<Weights>> {
-        let wanted = unet::weights(&self.config.unet)?;
-        let alignment = self.engine.gpu().capabilities().alignment;
-        let bytes = device_bytes(&wanted, self.precision, alignment, None)?;
-        let load = || self.upload(&wanted, self.precision, None, cancel);
-        self.parts.get(parts::Network::Unet, memory::Need::new(bytes, 0), None, load)
+    pub fn unet_weights(&self, cancel: &AtomicBool) -> Result<Arc<Weights>> {
+        self.diffusion.weights(cancel)
     }
 
-    /// The UNet with `weights`, for a [`UnetNetwork`].
+    /// The UNet with `weights`, for a [`UnetNetwork`](crate::network::UnetNetwork).
     pub fn unet<'a>(&'a self, weights: &'a Weights) -> Unet<'a> {
-        Unet {
-            planner: self.planner(),
-            engine: &self.engine,
-            weights,
-            source: self.source(),
-            prediction: self.config.prediction,
-            discrete: &self.discrete,
-        }
-    }
-
-    fn planner(&self) -> Planner<'_> {
-        Planner {
-            config: &self.config.unet,
-            precision: self.precision,
-            device: self.engine.gpu().capabilities(),
-        }
-    }
-
-    /// The checkpoint's weights with the LoRAs added.
-    fn source(&self) -> Patched<'_> {
-        Patched { checkpoint: &self.checkpoint, patches: &self.patches }
-    }
-
-    fn upload(
-        &self,
-        weights: &[crate::graph::Weight],
-        precision: Precision,
-        most: Option<u64>,
-        cancel: &AtomicBool,
-    ) -> Result<Weights> {
-        self.engine.upload(weights, &self.source(), precision, most, cancel)
+        self.diffusion.unet(weights)
     }
 }
 

@@ -35,7 +35,7 @@ mod uni_pc;
 pub use catalogue::Sampler;
 pub use discrete::Discrete;
 pub use inpaint::Inpaint;
-pub use schedule::Scheduler;
+pub use schedule::{Scheduler, exponential_sigmas, karras_sigmas};
 
 use crate::latent::Latent;
 use crate::{Error, ErrorKind, Result};

@@ -36,6 +36,18 @@ const PLACES: &[(&str, Naming)] = &[
     ("", Naming::OpenClip),
 ];
 
+/// An encoder as a file has it.
+struct Seen {
+    /// Which of several files.
+    file: usize,
+    prefix: &'static str,
+    naming: Naming,
+    /// Width of a token.
+    width: usize,
+    /// Whether it has a projection for the pooled vector, or is of a kind that has one.
+    projected: bool,
+}
+
 /// Where a family keeps an encoder in the original layout.
 struct Slot {
     /// All that an encoder in this place may have, its own prefix included.
@@ -52,6 +64,9 @@ const SD2: (&str, &str) = ("cond_stage_model.", "cond_stage_model.model.");
 const SDXL_L: (&str, &str) = ("conditioner.embedders.0.", "conditioner.embedders.0.transformer.text_model.");
 const SDXL_G: (&str, &str) = ("conditioner.embedders.1.", "conditioner.embedders.1.model.");
 const REFINER: (&str, &str) = ("conditioner.embedders.0.", "conditioner.embedders.0.model.");
+
+/// Width of a token of OpenCLIP-H, which is in transformers' naming too.
+const OPEN_CLIP_H: usize = 1024;
 
 /// The numbers of SDXL's vector that are no pooled text: six sizes of 256 each.
 const SDXL_SIZES: usize = 6 * 256;
@@ -110,6 +125,67 @@ impl Checkpoint {
         self.forget_text_settings();
         self.overlaid.extend(taken);
         self.absorb(text, part)
+    }
+
+    /// The text encoders of `files`, without any other network: the one of SD 1 or SD 2, or SDXL's two in
+    /// any order. Which one is which is told by naming and sizes, as nothing stands beside them.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Model`](crate::ErrorKind::Model) if there is none, or not as many as a family has.
+    pub fn text_encoders(files: Vec<Checkpoint>) -> Result<Self> {
+        let mut found: Vec<Seen> = Vec::new();
+        for (i, file) in files.iter().enumerate() {
+            super::family::refuse_quantised(file)?;
+            let before = found.len();
+            for &(prefix, naming) in PLACES {
+                let Some(width) = file.encoder_width(prefix, naming) else { continue };
+                let projected = naming == Naming::OpenClip || file.projection(prefix)?.is_some();
+                found.push(Seen { file: i, prefix, naming, width, projected });
+            }
+            if found.len() == before {
+                return Err(file.without("a text encoder", "text_model.embeddings or transformer.resblocks"));
+            }
+        }
+        let slot = |(area, prefix), naming, width, what| Slot { area, prefix, naming, width, what };
+        let clip_l = |place, of: &Seen| slot(place, Naming::Transformers, of.width, "CLIP-L");
+        let open = |place, of: &Seen, what| slot(place, Naming::OpenClip, of.width, what);
+        let slots = match found.as_slice() {
+            [one] if one.naming == Naming::OpenClip || one.width == OPEN_CLIP_H => {
+                vec![open(SD2, one, "OpenCLIP-H of SD 2")]
+            }
+            [one] => vec![clip_l(SD1, one)],
+            [a, b] => {
+                // The second has the projection; where both or none has one, it is the wider.
+                let swapped = if a.projected == b.projected { a.width > b.width } else { a.projected };
+                let place = |of: &Seen, second: bool| match second {
+                    true => open(SDXL_G, of, "OpenCLIP-bigG of SDXL"),
+                    false => clip_l(SDXL_L, of),
+                };
+                vec![place(a, swapped), place(b, !swapped)]
+            }
+            _ => {
+                let file = files.first().ok_or_else(|| Error::usage("no files of text encoders"))?;
+                return Err(file
+                    .fault("text encoders of no family")
+                    .expected("the one of SD 1 or SD 2, or the two of SDXL")
+                    .found(found.len().to_string()));
+            }
+        };
+        let part = |(seen, slot): (&Seen, &Slot)| {
+            Ok((seen.file, files[seen.file].encoder(seen.prefix, seen.naming, slot)?))
+        };
+        let parts: Vec<(usize, Vec<Tensor>)> = found.iter().zip(&slots).map(part).collect::<Result<_>>()?;
+        let of = |wanted: usize| -> Vec<Tensor> {
+            parts.iter().filter(|(i, _)| *i == wanted).flat_map(|(_, tensors)| tensors.clone()).collect()
+        };
+        let mut files = files.into_iter();
+        let first = files.next().ok_or_else(|| Error::usage("no files of text encoders"))?;
+        let mut whole = Self { tensors: of(0), ..first };
+        whole.forget_text_settings();
+        for (other, i) in files.zip(1..) {
+            whole = whole.absorb(other, of(i))?;
+        }
+        whole.indexed()
     }
 
     /// The places for text encoders beside this checkpoint's UNet.

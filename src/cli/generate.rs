@@ -3,8 +3,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use sagittal::checkpoint::Checkpoint;
@@ -24,18 +23,14 @@ use super::output::{Series, check_png};
 use super::progress::{Progress, speed};
 use super::start::Start;
 use super::value::Seed;
-use super::{dry_run, loras, tell};
+use super::{dry_run, interrupt, loras, tell};
 
 /// Runs the command.
 ///
 /// # Errors
 /// Any of the library's; with `--json` the error is an event too.
 pub fn run(args: &Args) -> Result<()> {
-    let done = draw(args);
-    if let (Err(e), true) = (&done, args.json) {
-        tell::event("error", json!({ "kind": tell::kind_name(e.kind()), "message": e.to_string() }));
-    }
-    done
+    tell::with_error_event(args.json, draw(args))
 }
 
 /// The command itself; [`run`] adds the event for errors.
@@ -233,12 +228,12 @@ struct Run<'a> {
 impl Run<'_> {
     /// Draws batch after batch; what is finished is kept when a later one fails.
     fn all_batches(mut self) -> Result<()> {
-        let cancel = cancel_on_ctrl_c();
+        let cancel = interrupt::flag();
         let began = Instant::now();
         let batches = self.args.batch_count;
         self.announce();
         let mut progress =
-            Progress::new(self.args.json, self.request.steps, batches, self.report.rows_per_step());
+            Progress::new(self.args.json, self.request.steps, batches, Some(self.report.rows_per_step()));
         let first = self.request.seed;
         for batch in 0..batches {
             self.request.seed = first.wrapping_add(batch as u64);
@@ -356,14 +351,4 @@ impl Run<'_> {
             None => "tiny-emoji".into(),
         }
     }
-}
-
-/// A flag that Ctrl-C sets.
-fn cancel_on_ctrl_c() -> Arc<AtomicBool> {
-    let flag = Arc::new(AtomicBool::new(false));
-    let set = flag.clone();
-    if let Err(e) = ctrlc::set_handler(move || set.store(true, Ordering::Relaxed)) {
-        log::warn!("Ctrl-C will end the program at once: {e}");
-    }
-    flag
 }

@@ -14,7 +14,8 @@ const STYLE: &str = "{msg:<24} {bar:30} {pos:>3}/{len} {speed} ETA {eta}";
 pub struct Progress {
     bar: ProgressBar,
     json: bool,
-    rows: usize,
+    /// Rows of a step, where they are known beforehand.
+    rows: Option<usize>,
     batch: usize,
     batches: usize,
     last: Instant,
@@ -26,7 +27,7 @@ pub struct Progress {
 impl Progress {
     /// For `batches` batches of `steps` steps with `rows` rows each. The bar hides where stderr is
     /// not a terminal.
-    pub fn new(json: bool, steps: usize, batches: usize, rows: usize) -> Self {
+    pub fn new(json: bool, steps: usize, batches: usize, rows: Option<usize>) -> Self {
         let bar = ProgressBar::new(steps as u64);
         // A template that does not parse leaves the plain bar.
         if let Ok(style) = ProgressStyle::with_template(STYLE) {
@@ -79,10 +80,14 @@ impl Progress {
 
     /// The rows tell whether SAG is at work: with it there are more.
     fn sampling_message(&self) -> String {
-        let rows = if self.rows == 1 { "1 row".to_owned() } else { format!("{} rows", self.rows) };
+        let rows = match self.rows {
+            None => String::new(),
+            Some(1) => ", 1 row a step".to_owned(),
+            Some(rows) => format!(", {rows} rows a step"),
+        };
         match self.batches {
-            1 => format!("sampling, {rows} a step"),
-            n => format!("batch {}/{n}, {rows} a step", self.batch + 1),
+            1 => format!("sampling{rows}"),
+            n => format!("batch {}/{n}{rows}", self.batch + 1),
         }
     }
 
@@ -95,10 +100,13 @@ impl Progress {
         self.bar.set_length(total as u64);
         self.bar.set_position(step as u64);
         if self.json {
-            let rest = json!({
+            let mut rest = json!({
                 "batch": self.batch + 1, "step": step, "steps": total, "sigma": tell::decimal(sigma),
-                "rows": self.rows, "seconds": took.as_secs_f64(),
             });
+            if let Some(rows) = self.rows {
+                rest["rows"] = json!(rows);
+            }
+            rest["seconds"] = json!(took.as_secs_f64());
             tell::event("step", rest);
         }
     }
@@ -110,6 +118,11 @@ impl Progress {
             rest["batch"] = json!(self.batch + 1);
             tell::event(name, rest);
         }
+    }
+
+    /// Says what is being done.
+    pub fn message(&self, message: &str) {
+        self.bar.set_message(message.to_owned());
     }
 
     /// Writes a line above the bar.

@@ -47,6 +47,14 @@ pub fn event(name: &str, rest: Value) {
     note(writeln!(out, "{}", Value::Object(object)).and_then(|()| out.flush()));
 }
 
+/// `done`, of whose error an event tells if `json` is set.
+pub fn with_error_event<T>(json: bool, done: sagittal::Result<T>) -> sagittal::Result<T> {
+    if let (Err(e), true) = (&done, json) {
+        event("error", json!({ "kind": kind_name(e.kind()), "message": e.to_string() }));
+    }
+    done
+}
+
 /// The last line of a run that failed.
 pub fn error(error: &Error) {
     match error.kind() {

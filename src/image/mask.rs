@@ -2,6 +2,7 @@
 
 use super::resize;
 use crate::latent::Latent;
+use crate::latent::resize::between;
 use crate::{Error, Result};
 
 /// A weight from 0 to 1 for each pixel.
@@ -27,6 +28,11 @@ impl Mask {
         Ok(Self { width, height, weights })
     }
 
+    /// `[height, width]`.
+    pub fn weights(&self) -> &[f32] {
+        &self.weights
+    }
+
     /// Columns and rows.
     pub fn size(&self) -> (usize, usize) {
         (self.width, self.height)
@@ -45,7 +51,7 @@ impl Mask {
     /// ComfyUI does. At an eighth of the size that is the mean of the cell's four innermost pixels.
     /// Weights are not rounded: grey is drawn in part.
     pub fn to_latent(&self, height: usize, width: usize) -> Latent {
-        let (rows, columns) = (between(self.height, height), between(self.width, width));
+        let (rows, columns) = (between((self.height, height)), between((self.width, width)));
         let mut latent = Latent::zeros(1, 1, height, width);
         for (i, out) in latent.data_mut().iter_mut().enumerate() {
             let ((top, bottom, down), (left, right, along)) = (rows[i / width], columns[i % width]);
@@ -55,17 +61,6 @@ impl Mask {
         }
         latent
     }
-}
-
-/// For each of `to` positions the two of `from` around its centre, and how near the second is.
-fn between(from: usize, to: usize) -> Vec<(usize, usize, f32)> {
-    let scale = from as f32 / to as f32;
-    let place = |at: usize| {
-        let centre = ((at as f32 + 0.5) * scale - 0.5).max(0.0);
-        let first = (centre as usize).min(from - 1);
-        (first, (first + 1).min(from - 1), centre - first as f32)
-    };
-    (0..to).map(place).collect()
 }
 
 #[cfg(test)]

@@ -47,6 +47,36 @@ pub fn mask(path: &Path) -> Result<Mask> {
     Mask::new(pixels.width, pixels.height, weights)
 }
 
+/// A picture with its transparency.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rgba {
+    /// Columns.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// `[height, width, 4]`; where nothing is transparent the fourth is 255.
+    pub rgba: Vec<u8>,
+    /// Whether the file has an alpha channel.
+    pub has_alpha: bool,
+}
+
+/// Reads a PNG with its alpha channel.
+///
+/// # Errors
+/// As [`picture`].
+pub fn rgba(path: &Path) -> Result<Rgba> {
+    let pixels = pixels(path)?;
+    let four = |p: &[u8]| match *p {
+        [r, g, b, a] => [r, g, b, a],
+        [r, g, b] => [r, g, b, 255],
+        [grey, a] => [grey, grey, grey, a],
+        _ => [p[0], p[0], p[0], 255],
+    };
+    let rgba = pixels.values.chunks_exact(pixels.samples).flat_map(four).collect();
+    let has_alpha = pixels.samples.is_multiple_of(2);
+    Ok(Rgba { width: pixels.width, height: pixels.height, rgba, has_alpha })
+}
+
 /// 8-bit samples: grey, grey and alpha, RGB or RGBA.
 struct Pixels {
     width: usize,

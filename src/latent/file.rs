@@ -7,7 +7,11 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
 use super::Latent;
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
+
+const TENSOR: &str = "latent_tensor";
+/// Says that the values are in the VAE's scale.
+const VERSION: &str = "latent_format_version_0";
 
 /// The bytes of a latent file. `latent` is in the VAE's scale; `texts` (name, text) become the
 /// file's metadata.
@@ -18,11 +22,49 @@ pub fn encode(latent: &Latent, texts: &[(&str, &str)]) -> Result<Vec<u8>> {
     let failed = |e: safetensors::SafeTensorError| Error::internal("a latent could not be encoded").cause(e);
     let bytes: Vec<u8> = latent.data().iter().flat_map(|v| v.to_le_bytes()).collect();
     let tensors = [
-        ("latent_tensor", TensorView::new(Dtype::F32, latent.shape().to_vec(), &bytes).map_err(failed)?),
-        ("latent_format_version_0", TensorView::new(Dtype::F32, vec![0], &[]).map_err(failed)?),
+        (TENSOR, TensorView::new(Dtype::F32, latent.shape().to_vec(), &bytes).map_err(failed)?),
+        (VERSION, TensorView::new(Dtype::F32, vec![0], &[]).map_err(failed)?),
     ];
     let metadata = texts.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
     safetensors::serialize(tensors, Some(metadata)).map_err(failed)
+}
+
+/// The scale that the oldest files are in, which do not say that they are in the VAE's.
+const OLD_SCALE: f32 = 0.18215;
+
+/// Reads the bytes of a latent file; the result is in the VAE's scale.
+///
+/// # Errors
+/// [`ErrorKind::File`] if it is none, or holds something else than finite numbers of four dimensions.
+pub fn decode(bytes: &[u8]) -> Result<Latent> {
+    let wrong =
+        |what: &str| Error::new(ErrorKind::File, what.to_owned()).hint("save it anew with SaveLatent");
+    let file = safetensors::SafeTensors::deserialize(bytes)
+        .map_err(|e| wrong("not a latent file").expected("a file of ComfyUI's SaveLatent").cause(e))?;
+    let tensor =
+        file.tensor(TENSOR).map_err(|_| wrong("not a latent file").expected(format!("a tensor {TENSOR}")))?;
+    let shape: [usize; 4] = tensor.shape().try_into().map_err(|_| {
+        wrong("the latent is no picture's")
+            .expected("[batch, channels, height, width]")
+            .found(format!("{:?}", tensor.shape()))
+    })?;
+    let (two, four) = (tensor.data().as_chunks::<2>().0, tensor.data().as_chunks::<4>().0);
+    let values: Vec<f32> = match tensor.dtype() {
+        Dtype::F32 => four.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+        Dtype::F16 => two.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
+        Dtype::BF16 => two.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
+        other => {
+            return Err(wrong("the latent is of another type")
+                .expected("F32, F16 or BF16")
+                .found(other.to_string()));
+        }
+    };
+    let latent = Latent::from_vec(shape, values)?;
+    if latent.data().is_empty() || !latent.is_finite() {
+        return Err(wrong("the latent is empty or not finite"));
+    }
+    let scaled = file.tensor(VERSION).is_err();
+    Ok(if scaled { latent.scaled(1.0 / OLD_SCALE) } else { latent })
 }
 
 #[cfg(test)]
@@ -39,5 +81,18 @@ mod tests {
         assert_eq!((tensor.dtype(), tensor.shape()), (Dtype::F32, &[1, 4, 2, 3][..]));
         assert_eq!(bytemuck::pod_collect_to_vec::<u8, f32>(tensor.data()), values);
         assert_eq!(file.tensor("latent_format_version_0").unwrap().shape(), [0]);
+        assert_eq!(decode(&bytes).unwrap(), latent);
+    }
+
+    #[test]
+    fn older_files_are_in_another_scale_and_others_are_none() {
+        let bytes: Vec<u8> = [0.18215f32; 4].iter().flat_map(|v| v.to_le_bytes()).collect();
+        let file = |shape: Vec<usize>| {
+            let view = TensorView::new(Dtype::F32, shape, &bytes).unwrap();
+            safetensors::serialize([("latent_tensor", view)], None).unwrap()
+        };
+        assert_eq!(decode(&file(vec![1, 4, 1, 1])).unwrap().data(), [1.0; 4]);
+        assert!(decode(&file(vec![4])).unwrap_err().to_string().contains("[4]"));
+        assert!(decode(b"").is_err() && decode(b"{}").is_err());
     }
 }

@@ -3,10 +3,9 @@
 
 use std::collections::HashMap;
 
-use super::patches::Part;
+use super::patches::{Networks, Part};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::names::{text, unet};
-use crate::model::ModelConfig;
 use crate::model::config::{TextConfig, Tower, UNET};
 
 /// A weight, or a third of one.
@@ -34,11 +33,14 @@ const TEXT_NAMES: [&[&str]; 2] =
 pub(super) struct Names(HashMap<String, Target>);
 
 impl Names {
-    pub fn new(config: &ModelConfig, model: &Checkpoint) -> Self {
+    pub fn new(networks: &Networks<'_>) -> Self {
+        let Networks { model, text, .. } = *networks;
         let mut names = Names(HashMap::new());
-        names.add_unet(model);
-        for (i, encoder) in config.text.iter().enumerate() {
-            names.add_text(i, encoder, model, config.text.len() == 1);
+        if networks.unet {
+            names.add_unet(model);
+        }
+        for (i, encoder) in text.iter().enumerate() {
+            names.add_text(i, encoder, model, text.len() == 1);
         }
         names
     }

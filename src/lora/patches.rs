@@ -7,7 +7,8 @@ use super::file::{Change, Lora};
 use super::names::{Names, Target};
 use super::{LoraUse, foreign};
 use crate::checkpoint::Checkpoint;
-use crate::model::ModelConfig;
+use crate::model::config::TextConfig;
+use crate::model::{Family, ModelConfig};
 use crate::{Error, ErrorKind, Result};
 
 /// A network whose weights a LoRA may change.
@@ -40,6 +41,21 @@ pub struct Patches {
     /// stands for a LoRA: the patches keep it alive.
     acting: HashMap<Part, Vec<(usize, u32)>>,
     left_out: Vec<String>,
+    /// How many changes of each LoRA fit, in the order in which they were given.
+    fitting: Vec<usize>,
+}
+
+/// Networks that LoRAs are fitted to, all from one file.
+#[derive(Clone, Copy)]
+pub struct Networks<'a> {
+    /// For messages.
+    pub family: Family,
+    /// The file.
+    pub model: &'a Checkpoint,
+    /// Whether its UNet is one of them.
+    pub unet: bool,
+    /// Those of its text encoders that are.
+    pub text: &'a [TextConfig],
 }
 
 impl Patches {
@@ -52,21 +68,41 @@ impl Patches {
     /// says which, and the family that the LoRA seems to be made for; [`ErrorKind::Usage`] for a
     /// weight that is not finite.
     pub fn new(config: &ModelConfig, model: &Checkpoint, uses: &[LoraUse]) -> Result<Self> {
-        let mut patches = Patches::default();
-        let names = Names::new(config, model);
+        let networks = Networks { family: config.family, model, unet: true, text: &config.text };
+        let mut patches = Self::of_part(&networks, uses)?;
+        let names = Names::new(&networks);
+        for one in uses {
+            let fit = Fit { family: config.family, model, lora: &one.lora };
+            let fits = |change: &&Change| names.find(&change.module).is_some_and(|t| model.has(&t.tensor));
+            let unused = one.lora.changes.iter().filter(|c| !fits(c)).map(|c| c.down.as_str());
+            let unused: Vec<&str> = one.lora.others.iter().map(String::as_str).chain(unused).collect();
+            patches.left_out.extend(fit.left_out(&unused)?);
+        }
+        Ok(patches)
+    }
+
+    /// Fits `uses` to some networks of a model. What is for others is not looked at, and not told
+    /// either; [`fitting`](Self::fitting) says how much of each is for these.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), but not where nothing fits.
+    pub fn of_part(networks: &Networks<'_>, uses: &[LoraUse]) -> Result<Self> {
+        let mut patches = Patches { fitting: vec![0; uses.len()], ..Patches::default() };
+        let names = Names::new(networks);
         // Sums of more than two numbers depend on their order, if only in the last digit.
-        let mut uses: Vec<&LoraUse> = uses.iter().collect();
-        uses.sort_by(|a, b| {
+        let mut uses: Vec<(usize, &LoraUse)> = uses.iter().enumerate().collect();
+        uses.sort_by(|(_, a), (_, b)| {
             let file = a.lora.file().cmp(b.lora.file());
             file.then(a.unet.total_cmp(&b.unet)).then(a.text.total_cmp(&b.text))
         });
-        for one in uses {
+        for (i, one) in uses {
             if let Some(weight) = [one.unet, one.text].into_iter().find(|w| !w.is_finite()) {
                 return Err(Error::usage("the weight of a LoRA is not a finite number")
                     .file(one.lora.file())
                     .found(weight.to_string()));
             }
-            patches.fit(&Fit { config, model, lora: &one.lora }, &names, one)?;
+            let fit = Fit { family: networks.family, model: networks.model, lora: &one.lora };
+            patches.fitting[i] = patches.fit(&fit, &names, one)?;
         }
         Ok(patches)
     }
@@ -91,18 +127,25 @@ impl Patches {
         &self.left_out
     }
 
+    /// How many of each LoRA's changes are for these networks, in the order in which the LoRAs were
+    /// given; of a weight of 0 too.
+    pub fn fitting(&self) -> &[usize] {
+        &self.fitting
+    }
+
     pub(super) fn of(&self, tensor: &str) -> &[Patch] {
         self.tensors.get(tensor).map_or(&[], Vec::as_slice)
     }
 
-    fn fit(&mut self, fit: &Fit<'_>, names: &Names, one: &LoraUse) -> Result<()> {
-        let mut unused: Vec<&str> = one.lora.others.iter().map(String::as_str).collect();
+    /// Adds what of a LoRA fits; gives the number of its changes.
+    fn fit(&mut self, fit: &Fit<'_>, names: &Names, one: &LoraUse) -> Result<usize> {
+        let mut fitting = 0;
         let mut parts = HashSet::new();
         for (i, change) in one.lora.changes.iter().enumerate() {
             let Some(target) = names.find(&change.module).filter(|t| fit.model.has(&t.tensor)) else {
-                unused.push(&change.down);
                 continue;
             };
+            fitting += 1;
             fit.check(change, target)?;
             let weight = one.weight(target.part);
             // At weight 0 not even -0 may become 0.
@@ -125,14 +168,13 @@ impl Patches {
             let acting = (Arc::as_ptr(&one.lora).addr(), one.weight(part).to_bits());
             self.acting.entry(part).or_default().push(acting);
         }
-        self.left_out.extend(fit.left_out(&unused)?);
-        Ok(())
+        Ok(fitting)
     }
 }
 
 /// A LoRA beside a model.
 struct Fit<'a> {
-    config: &'a ModelConfig,
+    family: Family,
     model: &'a Checkpoint,
     lora: &'a Lora,
 }
@@ -199,11 +241,11 @@ impl Fit<'_> {
         let Some(first) = unused.first() else { return Ok(None) };
         let all = self.lora.changes.len() + self.lora.others.len();
         let fitting = all - unused.len();
-        let other = foreign::made_for(self.lora).is_some_and(|f| f != self.config.family.to_string());
+        let other = foreign::made_for(self.lora).is_some_and(|f| f != self.family.to_string());
         if fitting == 0 || other {
             return Err(self
                 .misfit(first)
-                .expected(format!("modules of this {} model", self.config.family))
+                .expected(format!("modules of this {} model", self.family))
                 .found(format!("{} of {all} that it does not have", unused.len())));
         }
         Ok(Some(format!(
@@ -214,7 +256,7 @@ impl Fit<'_> {
     }
 
     fn misfit(&self, at: &str) -> Error {
-        let family = self.config.family;
+        let family = self.family;
         let hint = match foreign::made_for(self.lora) {
             Some(other) if other != family.to_string() => {
                 format!("it seems to be made for {other}: pass one made for {family}")

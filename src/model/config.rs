@@ -60,6 +60,11 @@ pub enum Prediction {
     V,
     /// The velocity, by a network whose last step is pure noise: a signal-to-noise ratio of zero.
     ZeroSnrV,
+    /// The picture itself, x₀.
+    Picture,
+    /// The noise, by a network trained to be consistent along its way (LCM; Luo et al. 2023, arXiv
+    /// 2310.04378): its prediction leans on the input where there is little noise.
+    Consistency,
 }
 
 /// All that the graph builders need to know of a checkpoint.
@@ -81,6 +86,53 @@ pub struct ModelConfig {
     pub text: Vec<TextConfig>,
 }
 
+/// The part of a [`ModelConfig`] that a denoising network has by itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DiffusionConfig {
+    /// Generation.
+    pub family: Family,
+    /// Kind of UNet input.
+    pub variant: Variant,
+    /// Meaning of the UNet's output.
+    pub prediction: Prediction,
+    /// What a VAE latent is multiplied by to have a variance near 1 for the UNet.
+    pub latent_scale: f32,
+    /// The network.
+    pub unet: UnetConfig,
+}
+
+impl DiffusionConfig {
+    /// That of a whole model.
+    pub fn of(model: &ModelConfig) -> Self {
+        let ModelConfig { family, variant, prediction, latent_scale, .. } = *model;
+        Self { family, variant, prediction, latent_scale, unet: model.unet.clone() }
+    }
+
+    /// Infers it from a file that holds a UNet, by whose shapes alone the family is told.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Model`] if there is no UNet, or the file is another kind of model.
+    pub fn infer(model: &Checkpoint) -> Result<Self> {
+        refuse_foreign(model)?;
+        let unet = UnetConfig::infer(model)?;
+        let family = nearest(&unet);
+        // The refiner reads one text encoder, whose pooled vector is as wide as its tokens, and has
+        // an aesthetic score in place of two sizes.
+        let refiner = family == Family::Sdxl && unet.adm_in_channels == Some(unet.context_dim + 5 * 256);
+        let variant = variant_of(model, family, &unet, usize::from(!refiner) + 1)?;
+        let prediction = told_or_guessed(model, family, &unet)?;
+        Ok(Self { family, variant, prediction, latent_scale: usual_scale(family), unet })
+    }
+
+    /// Whether this version runs such a network; `file` is named if not.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Model`] for inpainting, image editing and other kinds of input.
+    pub fn runnable(&self, file: &Path) -> Result<()> {
+        runnable(self.family, self.variant, self.unet.in_channels, file)
+    }
+}
+
 impl ModelConfig {
     /// Infers the configuration of a checkpoint in the original single-file layout. Tensors that
     /// belong to no network (`position_ids`, `betas`, `model_ema.*`, …) are ignored.
@@ -94,18 +146,12 @@ impl ModelConfig {
         let text = TextConfig::infer_all(model)?;
         let vae = VaeConfig::infer(model)?;
         let family = family_of(&text);
-        let variant = variant_of(model, family, &unet, &text)?;
+        let variant = variant_of(model, family, &unet, text.len())?;
         check_fit(model, family, variant, &unet, &vae, &text)?;
         let told = model.metadata().get(checkpoint::LATENT_SCALE).and_then(|s| s.parse().ok());
         let latent_scale =
-            told.filter(|scale: &f32| scale.is_normal() && *scale > 0.0).unwrap_or(match family {
-                Family::Sd1 | Family::Sd2 => 0.18215,
-                Family::Sdxl => 0.13025,
-            });
-        let prediction = match told_prediction(model)? {
-            Some(told) => told,
-            None => prediction_of(model, family, &unet)?,
-        };
+            told.filter(|scale: &f32| scale.is_normal() && *scale > 0.0).unwrap_or(usual_scale(family));
+        let prediction = told_or_guessed(model, family, &unet)?;
         Ok(Self { family, variant, prediction, latent_scale, unet, vae, text })
     }
 
@@ -114,14 +160,7 @@ impl ModelConfig {
     /// # Errors
     /// [`ErrorKind::Model`] for inpainting, image editing and other kinds of input.
     pub fn runnable(&self, file: &Path) -> Result<()> {
-        if self.variant == Variant::Base {
-            return Ok(());
-        }
-        Err(Error::new(ErrorKind::Model, "this kind of model is not supported yet")
-            .file(file)
-            .expected("a text-to-image checkpoint of SD 1, SD 2 or SDXL")
-            .found(format!("{}, {}, {} input channels", self.family, self.variant, self.unet.in_channels))
-            .hint("pass the checkpoint that this one was trained from"))
+        runnable(self.family, self.variant, self.unet.in_channels, file)
     }
 
     /// Pixels per latent cell, in each direction.
@@ -130,7 +169,27 @@ impl ModelConfig {
     }
 }
 
-fn family_of(text: &[TextConfig]) -> Family {
+fn runnable(family: Family, variant: Variant, channels: usize, file: &Path) -> Result<()> {
+    if variant == Variant::Base {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Model, "this kind of model is not supported yet")
+        .file(file)
+        .expected("a text-to-image checkpoint of SD 1, SD 2 or SDXL")
+        .found(format!("{family}, {variant}, {channels} input channels"))
+        .hint("pass the checkpoint that this one was trained from"))
+}
+
+/// The published latent scales.
+fn usual_scale(family: Family) -> f32 {
+    match family {
+        Family::Sd1 | Family::Sd2 => 0.18215,
+        Family::Sdxl => 0.13025,
+    }
+}
+
+/// The family that reads these text encoders.
+pub(crate) fn family_of(text: &[TextConfig]) -> Family {
     match text.first().map(|t| t.tower) {
         Some(Tower::H) => Family::Sd2,
         Some(Tower::G) => Family::Sdxl,
@@ -148,9 +207,10 @@ fn nearest(unet: &UnetConfig) -> Family {
     }
 }
 
-fn variant_of(model: &Checkpoint, family: Family, unet: &UnetConfig, text: &[TextConfig]) -> Result<Variant> {
+/// `encoders` is how many text encoders the network reads.
+fn variant_of(model: &Checkpoint, family: Family, unet: &UnetConfig, encoders: usize) -> Result<Variant> {
     Ok(match unet.in_channels {
-        4 if family == Family::Sdxl && text.len() == 1 => Variant::Refiner,
+        4 if family == Family::Sdxl && encoders == 1 => Variant::Refiner,
         4 if family == Family::Sd2 && unet.adm_in_channels.is_some() => Variant::Unclip,
         4 => Variant::Base,
         5 => Variant::Depth,
@@ -222,6 +282,10 @@ fn check_fit(
 
 fn misfit(model: &Checkpoint, what: &str) -> Error {
     model.fault(what).hint("the file was put together from different models: use an unmodified checkpoint")
+}
+
+fn told_or_guessed(model: &Checkpoint, family: Family, unet: &UnetConfig) -> Result<Prediction> {
+    told_prediction(model)?.map_or_else(|| prediction_of(model, family, unet), Ok)
 }
 
 /// What the settings of a diffusers folder say.
@@ -304,6 +368,8 @@ impl fmt::Display for Prediction {
             Prediction::Eps => "eps",
             Prediction::V => "v",
             Prediction::ZeroSnrV => "v, zero terminal SNR",
+            Prediction::Picture => "x0",
+            Prediction::Consistency => "eps, consistency",
         })
     }
 }

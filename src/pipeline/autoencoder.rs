@@ -1,16 +1,20 @@
 //! Latents to pictures and back.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::memory::Need;
-use super::parts::Network;
+use super::parts::{self, Network};
+use super::studio::{Stock, Studio};
 use super::tiles::{LEAST_SIDE, Tiles, Tiling};
-use super::{Event, Model, Request, Start};
+use super::{Event, ModelOptions};
+use crate::checkpoint::Checkpoint;
 use crate::engine::{Prepared, device_bytes};
 use crate::graph::Graph;
-use crate::image::Picture;
+use crate::image;
 use crate::kernels::Precision;
 use crate::latent::Latent;
+use crate::model::config::VaeConfig;
 use crate::model::vae;
 use crate::plan::{Options, Plan};
 use crate::{Error, ErrorKind, Result};
@@ -33,59 +37,99 @@ struct Ready {
 /// tiles.
 const MOST_WHOLE: u64 = 4 << 30;
 
-impl Model {
-    /// Turns latents (in the VAE's scale) into pictures, one at a time. A decoder whose f16
-    /// activations overflow is run again in f32, and `observe` hears of it.
+/// An autoencoder, between pictures and latents.
+#[derive(Clone)]
+pub struct Autoencoder {
+    stock: Arc<Stock>,
+    pub(super) config: VaeConfig,
+    pub(super) precision: Precision,
+    tiling: Tiling,
+}
+
+impl Autoencoder {
+    /// The autoencoder in `checkpoint`, which may hold other networks or none. `options` tell the
+    /// precision and whether it works in tiles.
     ///
     /// # Errors
-    /// [`ErrorKind::NonFinite`] if a picture is not finite in f32 either.
-    pub fn decode(
-        &self,
-        latent: &Latent,
-        observe: &mut dyn FnMut(Event<'_>),
-        cancel: &AtomicBool,
-    ) -> Result<Vec<Picture>> {
-        self.decode_within(None, latent, observe, cancel)
+    /// [`ErrorKind::Model`] if there is none.
+    pub fn new(studio: Arc<Studio>, checkpoint: Arc<Checkpoint>, options: &ModelOptions) -> Result<Self> {
+        let config = VaeConfig::infer(&checkpoint)?;
+        let precision = options.precision_on(studio.engine().gpu());
+        Self::with_config(
+            studio,
+            checkpoint,
+            config,
+            options.vae_precision.unwrap_or(precision),
+            options.tiling,
+        )
     }
 
-    /// The same in at most `limit` bytes of device memory, all weights of the model counted: in
-    /// tiles if it must be, of which `observe` hears too.
+    pub(super) fn with_config(
+        studio: Arc<Studio>,
+        checkpoint: Arc<Checkpoint>,
+        config: VaeConfig,
+        precision: Precision,
+        tiling: Tiling,
+    ) -> Result<Self> {
+        let graphs = [vae::decoder(&config, 8, 8)?, vae::encoder(&config, 64, 64)?];
+        parts::check(&checkpoint, graphs.iter().flat_map(Graph::weights))?;
+        let stock = Arc::new(Stock::new(studio, checkpoint, Arc::default()));
+        Ok(Self { stock, config, precision, tiling })
+    }
+
+    /// The same weights, with tiles of another kind.
+    pub fn in_tiles(&self, tiling: Tiling) -> Self {
+        Self { tiling, ..self.clone() }
+    }
+
+    /// Pixels per latent cell, in each direction.
+    pub fn cell(&self) -> usize {
+        self.config.scale()
+    }
+
+    /// Channels of its latents.
+    pub fn channels(&self) -> usize {
+        self.config.latent_channels
+    }
+
+    /// Turns latents (in the VAE's scale) into pictures' values `[height, width, 3]`, about -1..1, one
+    /// at a time, in at most `limit` bytes of device memory. A decoder whose f16 activations overflow
+    /// is run again in f32, and `observe` hears of it; so it does of tiles.
     ///
     /// # Errors
-    /// As [`decode`](Self::decode); [`ErrorKind::Memory`] if the smallest tile does not fit.
-    pub fn decode_within(
+    /// [`ErrorKind::NonFinite`] if a picture is not finite in f32 either; [`ErrorKind::Memory`] if the
+    /// smallest tile does not fit.
+    pub fn decode(
         &self,
         limit: Option<u64>,
         latent: &Latent,
         observe: &mut dyn FnMut(Event<'_>),
         cancel: &AtomicBool,
-    ) -> Result<Vec<Picture>> {
-        let (height, width) = (latent.height(), latent.width());
-        let cell = self.config.latent_cell();
-        let picture = |values: Vec<f32>| Picture::from_decoded(height * cell, width * cell, &values);
-        let first = self.decoder(self.vae_precision, (height, width), limit, cancel)?;
+    ) -> Result<Vec<Vec<f32>>> {
+        let size = (latent.height(), latent.width());
+        let cell = self.cell();
+        let finite = |values: Vec<f32>| image::check_finite(size.1 * cell, &values).map(|()| values);
+        let first = self.decoder(self.precision, size, limit, cancel)?;
         let mut again = None;
         tell_of_tiles("decoder", &first.tiles, observe);
         let mut pictures = Vec::new();
         for i in 0..latent.batch() {
             observe(Event::Decoding { picture: i, total: latent.batch() });
             let z = latent.row(i);
-            let done = picture(self.draw(&first, &z, cancel)?);
+            let done = finite(self.draw(&first, &z, cancel)?);
             pictures.push(match done {
-                Err(e) if e.kind() == ErrorKind::NonFinite && self.vae_precision == Precision::F16 => {
+                Err(_) if self.precision == Precision::F16 => {
                     observe(Event::DecodingAgain { picture: i });
                     let ready = match again.take() {
                         Some(ready) => ready,
-                        None => self.decoder(Precision::F32, (height, width), limit, cancel)?,
+                        None => self.decoder(Precision::F32, size, limit, cancel)?,
                     };
-                    let done = picture(self.draw(&ready, &z, cancel)?);
+                    let done = finite(self.draw(&ready, &z, cancel)?);
                     again = Some(ready);
                     done?
                 }
-                Err(e) if e.kind() == ErrorKind::NonFinite => {
-                    return Err(e.hint("lower the CFG scale, and the weights of prompts and LoRAs"));
-                }
-                done => done?,
+                Err(e) => return Err(e.hint("lower the CFG scale, and the weights of prompts and LoRAs")),
+                Ok(values) => values,
             });
         }
         Ok(pictures)
@@ -94,12 +138,12 @@ impl Model {
     /// The VAE decoder's own result for one latent: `[8·height, 8·width, 3]`, about -1..1.
     pub fn decode_values(&self, z: &Latent, cancel: &AtomicBool) -> Result<Vec<f32>> {
         let [batch, channels, height, width] = z.shape();
-        if batch != 1 || channels != self.config.vae.latent_channels || height * width == 0 {
+        if batch != 1 || channels != self.config.latent_channels || height * width == 0 {
             return Err(Error::usage("the latent does not fit the autoencoder")
-                .expected(format!("[1, {}, height, width]", self.config.vae.latent_channels))
+                .expected(format!("[1, {}, height, width]", self.config.latent_channels))
                 .found(format!("{:?}", z.shape())));
         }
-        let ready = self.decoder(self.vae_precision, (height, width), None, cancel)?;
+        let ready = self.decoder(self.precision, (height, width), None, cancel)?;
         self.draw(&ready, z, cancel)
     }
 
@@ -110,7 +154,7 @@ impl Model {
         whole: (usize, usize),
         limit: Option<u64>,
     ) -> Result<Fit> {
-        self.fit(precision, whole, limit, |(h, w)| vae::decoder(&self.config.vae, h, w))
+        self.fit(precision, whole, limit, |(h, w)| vae::decoder(&self.config, h, w))
     }
 
     /// How the encoder fits for a picture that becomes a latent of `whole`.
@@ -120,8 +164,8 @@ impl Model {
         whole: (usize, usize),
         limit: Option<u64>,
     ) -> Result<Fit> {
-        let cell = self.config.latent_cell();
-        let graph = |(h, w)| vae::encoder(&self.config.vae, h * cell, w * cell);
+        let cell = self.cell();
+        let graph = |(h, w)| vae::encoder(&self.config, h * cell, w * cell);
         self.fit(precision, whole, limit, graph)
     }
 
@@ -133,7 +177,7 @@ impl Model {
         limit: Option<u64>,
         graph: impl Fn((usize, usize)) -> Result<Graph>,
     ) -> Result<Fit> {
-        let device = self.engine.gpu().capabilities();
+        let device = self.stock.engine().gpu().capabilities();
         let longest = whole.0.max(whole.1);
         let sides: Vec<usize> = match self.tiling {
             Tiling::Off => vec![longest],
@@ -182,10 +226,10 @@ impl Model {
         limit: Option<u64>,
         cancel: &AtomicBool,
     ) -> Result<Ready> {
-        let load = || self.upload(&fit.plan.weights, precision, None, cancel);
-        let weights = self.parts.get(network, fit.need, limit, load)?;
-        let arena = self.engine.arena(&fit.plan)?;
-        let prepared = self.engine.prepare(fit.plan, &weights, &arena)?;
+        let how = (fit.plan.weights.as_slice(), precision, None);
+        let weights = self.stock.weights(network, how, fit.need, limit, cancel)?;
+        let arena = self.stock.engine().arena(&fit.plan)?;
+        let prepared = self.stock.engine().prepare(fit.plan, &weights, &arena)?;
         Ok(Ready { tiles: fit.tiles, prepared })
     }
 
@@ -193,7 +237,7 @@ impl Model {
     fn draw(&self, ready: &Ready, z: &Latent, cancel: &AtomicBool) -> Result<Vec<f32>> {
         let [_, channels, _, width] = z.shape();
         let planes = z.data();
-        ready.tiles.blend(self.config.latent_cell(), self.config.vae.image_channels, |corner| {
+        ready.tiles.blend(self.cell(), self.config.image_channels, |corner| {
             let (rows, columns) = ready.tiles.cells(corner);
             let plane = planes.len() / channels;
             let cells = rows.flat_map(|y| columns.clone().map(move |x| y * width + x));
@@ -203,52 +247,25 @@ impl Model {
         })
     }
 
-    /// The latent that `request` starts from.
-    pub(super) fn start(
-        &self,
-        request: &Request,
-        observe: &mut dyn FnMut(Event<'_>),
-        cancel: &AtomicBool,
-    ) -> Result<Option<Latent>> {
-        match &request.start {
-            None => Ok(None),
-            Some(Start::Latent(latent)) => Ok(Some(latent.clone())),
-            Some(Start::Picture(picture)) => {
-                observe(Event::EncodingPicture);
-                self.encode_picture_within(request.memory, picture, observe, cancel).map(Some)
-            }
-        }
-    }
-
-    /// The latent of a picture, in the VAE's scale. Of the distribution that the encoder gives the
-    /// mean is taken, as in ComfyUI, and not a sample. An encoder that overflows f16 is run again in
-    /// f32.
+    /// The latent of a picture `[height, width, 3]` in -1..1, in the VAE's scale, in at most `limit`
+    /// bytes of device memory. Of the distribution that the encoder gives the mean is taken, as in
+    /// ComfyUI, and not a sample. An encoder that overflows f16 is run again in f32.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`] if a side is no multiple of 8; [`ErrorKind::NonFinite`] if the latent is
-    /// not finite in f32 either.
-    pub fn encode_picture(&self, picture: &Picture, cancel: &AtomicBool) -> Result<Latent> {
-        self.encode_picture_within(None, picture, &mut |_| {}, cancel)
-    }
-
-    /// The same in at most `limit` bytes of device memory, in tiles if it must be.
-    ///
-    /// # Errors
-    /// As [`encode_picture`](Self::encode_picture); [`ErrorKind::Memory`] if the smallest tile does
-    /// not fit.
-    pub fn encode_picture_within(
+    /// not finite in f32 either; [`ErrorKind::Memory`] if the smallest tile does not fit.
+    pub fn encode(
         &self,
         limit: Option<u64>,
-        picture: &Picture,
+        size: (usize, usize),
+        values: &[f32],
         observe: &mut dyn FnMut(Event<'_>),
         cancel: &AtomicBool,
     ) -> Result<Latent> {
-        let size = (picture.height, picture.width);
-        let values = picture.to_values();
-        let mut latent = self.encode_in(self.vae_precision, limit, size, &values, observe, cancel)?;
-        if !latent.is_finite() && self.vae_precision == Precision::F16 {
+        let mut latent = self.encode_in(self.precision, limit, size, values, observe, cancel)?;
+        if !latent.is_finite() && self.precision == Precision::F16 {
             log::warn!("the picture overflowed the encoder's f16: encoding it again in f32");
-            latent = self.encode_in(Precision::F32, limit, size, &values, observe, cancel)?;
+            latent = self.encode_in(Precision::F32, limit, size, values, observe, cancel)?;
         }
         if latent.is_finite() {
             return Ok(latent);
@@ -268,7 +285,7 @@ impl Model {
         values: &[f32],
         cancel: &AtomicBool,
     ) -> Result<Latent> {
-        self.encode_in(self.vae_precision, None, (height, width), values, &mut |_| {}, cancel)
+        self.encode_in(self.precision, None, (height, width), values, &mut |_| {}, cancel)
     }
 
     fn encode_in(
@@ -280,7 +297,7 @@ impl Model {
         observe: &mut dyn FnMut(Event<'_>),
         cancel: &AtomicBool,
     ) -> Result<Latent> {
-        let (cell, image) = (self.config.latent_cell(), self.config.vae.image_channels);
+        let (cell, image) = (self.cell(), self.config.image_channels);
         let fits = height.is_multiple_of(cell) && width.is_multiple_of(cell) && height * width > 0;
         if !fits || values.len() != height * width * image {
             return Err(Error::usage("the picture does not fit the autoencoder")
@@ -291,7 +308,7 @@ impl Model {
         let fit = self.fit_encoder(precision, (h, w), limit)?;
         let ready = self.ready(Network::Encoder(precision), fit, precision, limit, cancel)?;
         tell_of_tiles("encoder", &ready.tiles, observe);
-        let channels = self.config.vae.latent_channels;
+        let channels = self.config.latent_channels;
         let moments = ready.tiles.blend(1, 2 * channels, |corner| {
             let (rows, columns) = ready.tiles.cells(corner);
             let line = |y: usize| (y * width + columns.start * cell) * image;
@@ -310,7 +327,7 @@ impl Model {
 
     /// Runs a network of one row with one input and one result.
     fn run_once(&self, prepared: &Prepared, input: (&str, &[f32]), cancel: &AtomicBool) -> Result<Vec<f32>> {
-        let mut results = self.engine.run(prepared, &[input], cancel)?;
+        let mut results = self.stock.engine().run(prepared, &[input], cancel)?;
         results.pop().map(|(_, v)| v).ok_or_else(|| Error::internal("a network gave no result"))
     }
 }

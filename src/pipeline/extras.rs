@@ -1,11 +1,11 @@
 //! What is added to a model after it was opened: LoRAs and a folder of embeddings.
 
+use std::sync::Arc;
+
 use super::Model;
 use crate::Result;
 use crate::folder::Folder;
 use crate::lora::{LoraUse, Part, Patches};
-use crate::text::embedding::Learned;
-use crate::text::{Embeddings, Tokens, prompt, tokenizer};
 
 impl Model {
     /// Adds these LoRAs to the model, in place of those that were added before; none takes all away.
@@ -15,13 +15,16 @@ impl Model {
     /// # Errors
     /// As [`Patches::new`]; the model stays as it was.
     pub fn set_loras(&mut self, uses: &[LoraUse]) -> Result<()> {
-        let patches = Patches::new(&self.config, &self.checkpoint, uses)?;
+        let patches = Arc::new(Patches::new(&self.config, &self.checkpoint, uses)?);
         for sentence in patches.left_out() {
             log::warn!("{sentence}");
         }
-        let texts = (0..self.config.text.len()).map(Part::Text);
-        for part in texts.chain([Part::Unet]).filter(|part| !patches.same(&self.patches, *part)) {
-            self.parts.forget(part.into());
+        if !patches.same(&self.patches, Part::Unet) {
+            self.diffusion = self.diffusion.with_patches(patches.clone());
+        }
+        let mut texts = (0..self.config.text.len()).map(Part::Text);
+        if texts.any(|part| !patches.same(&self.patches, part)) {
+            self.text = self.text.with_patches(patches.clone());
         }
         self.patches = patches;
         Ok(())
@@ -35,14 +38,6 @@ impl Model {
     /// Takes the vectors of `embedding:name` in prompts from files in this folder; None leaves such
     /// words out. See [`text::embedding`](crate::text::embedding) for the files.
     pub fn set_embedding_folder(&mut self, folder: Option<Folder>) {
-        self.embeddings = folder;
-    }
-
-    /// The tokens of a prompt for the first text encoder: how many chunks it takes.
-    pub(super) fn tokens(&self, text: &str) -> Result<Tokens> {
-        let learned = self.embeddings.as_ref().zip(self.config.text.first());
-        let learned = learned.map(|(folder, config)| Learned::new(folder, config));
-        let embeddings = learned.as_ref().map_or(Embeddings::Named, |l| Embeddings::Found(l));
-        prompt::chunks_with(&self.tokenizer, text, tokenizer::END, embeddings)
+        self.text.set_embedding_folders(folder.into_iter().collect());
     }
 }

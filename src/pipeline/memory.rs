@@ -51,10 +51,11 @@ impl Need {
     }
 }
 
-/// The networks of `held` that leave so that `network` with its `need` stays below `limit`.
-pub fn leaving(held: &[(Network, u64)], network: Network, need: Need, limit: Option<u64>) -> Vec<Network> {
+/// The networks of `held` that leave so that `network` with its `need` stays below `limit`. Their
+/// order is that in which they leave.
+pub fn leaving<N: Copy + Ord>(held: &[(N, u64)], network: N, need: Need, limit: Option<u64>) -> Vec<N> {
     let Some(limit) = limit else { return Vec::new() };
-    let mut others: Vec<(Network, u64)> = held.iter().copied().filter(|(n, _)| *n != network).collect();
+    let mut others: Vec<(N, u64)> = held.iter().copied().filter(|(n, _)| *n != network).collect();
     others.sort_by_key(|(n, _)| *n);
     let mut beside: u64 = others.iter().map(|(_, bytes)| bytes).sum();
     let mut leaving = Vec::new();

@@ -1,15 +1,15 @@
 //! Weights on the device, by part of the model, brought over when first asked for.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::memory::{Need, leaving};
 use crate::Result;
 use crate::checkpoint::Checkpoint;
 use crate::engine::Weights;
-use crate::graph::Graph;
+use crate::graph::{Graph, Weight};
 use crate::kernels::Precision;
 use crate::model::config::TextConfig;
-use crate::model::{ModelConfig, unet, vae};
 use crate::text::clip;
 
 /// The whole graph of a text encoder, whose weights serve every clip skip.
@@ -17,16 +17,13 @@ pub fn text(config: &TextConfig) -> Result<Graph> {
     clip::build(config, &clip::Options { skip: 1, norm: true, pooled: true })
 }
 
-/// Looks for every tensor that the networks of `config` need, so that none is missed after
+/// Looks for every tensor that the weights of graphs are made of, so that none is missed after
 /// minutes of sampling.
 ///
 /// # Errors
 /// [`ErrorKind::Model`](crate::ErrorKind::Model) naming the tensor.
-pub fn check(config: &ModelConfig, checkpoint: &Checkpoint) -> Result<()> {
-    let texts: Vec<Graph> = config.text.iter().map(text).collect::<Result<_>>()?;
-    let vae = [vae::decoder(&config.vae, 8, 8)?, vae::encoder(&config.vae, 64, 64)?];
-    let unet = unet::weights(&config.unet)?;
-    for weight in texts.iter().chain(&vae).flat_map(Graph::weights).chain(&unet) {
+pub fn check<'a>(checkpoint: &Checkpoint, weights: impl IntoIterator<Item = &'a Weight>) -> Result<()> {
+    for weight in weights {
         for (name, shape) in weight.sources.iter().zip(&weight.shapes) {
             checkpoint.expect(name, shape)?;
         }
@@ -59,21 +56,27 @@ impl std::fmt::Display for Network {
     }
 }
 
-impl From<crate::lora::Part> for Network {
-    fn from(part: crate::lora::Part) -> Self {
-        match part {
-            crate::lora::Part::Text(i) => Self::Text(i),
-            crate::lora::Part::Unet => Self::Unet,
-        }
+/// Whose weights: several models may be on a device at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Owner(u64);
+
+impl Owner {
+    /// One that nobody else is.
+    pub fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 }
 
-/// The networks of a model on the device.
+/// The networks on a device, whichever model they belong to.
 #[derive(Default)]
-pub struct Parts(Mutex<Vec<(Network, Arc<Weights>)>>);
+pub struct Parts(Mutex<Vec<Held>>);
+
+/// A network and its weights. The order of networks is that in which they leave.
+type Held = ((Network, Owner), Arc<Weights>);
 
 impl Parts {
-    /// The weights of `network`, brought over by `load` unless they are there as `need` has them.
+    /// The weights of a network, brought over by `load` unless they are there as `need` has them.
     /// With its activations they will stay below `limit`: other networks leave first.
     ///
     /// # Errors
@@ -81,26 +84,31 @@ impl Parts {
     /// of `load`.
     pub fn get(
         &self,
-        network: Network,
+        (network, owner): (Network, Owner),
         need: Need,
         limit: Option<u64>,
         load: impl FnOnce() -> Result<Weights>,
     ) -> Result<Arc<Weights>> {
         need.within(limit, network)?;
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes: Vec<(Network, u64)> = held.iter().map(|(n, w)| (*n, w.bytes())).collect();
-        let leaving = leaving(&bytes, network, need, limit);
-        held.retain(|(n, w)| !leaving.contains(n) && (*n != network || w.bytes() == need.weights));
-        if let Some((_, weights)) = held.iter().find(|(n, _)| *n == network) {
+        let key = (network, owner);
+        let mut held = self.held();
+        let bytes: Vec<((Network, Owner), u64)> = held.iter().map(|(k, w)| (*k, w.bytes())).collect();
+        let leaving = leaving(&bytes, key, need, limit);
+        held.retain(|(k, w)| !leaving.contains(k) && (*k != key || w.bytes() == need.weights));
+        if let Some((_, weights)) = held.iter().find(|(k, _)| *k == key) {
             return Ok(weights.clone());
         }
         let weights = Arc::new(load()?);
-        held.push((network, weights.clone()));
+        held.push((key, weights.clone()));
         Ok(weights)
     }
 
-    /// Drops the weights of a network, so that they are brought over again.
-    pub fn forget(&self, network: Network) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(n, _)| *n != network);
+    /// Drops all that belongs to `owner`.
+    pub fn leave(&self, owner: Owner) {
+        self.held().retain(|((_, o), _)| *o != owner);
+    }
+
+    fn held(&self) -> MutexGuard<'_, Vec<Held>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

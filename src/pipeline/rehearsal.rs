@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::memory::Need;
 use super::report::{Call, Purpose};
-use super::{Model, parts};
+use super::{DiffusionModel, parts};
 use crate::engine::{device_bytes, ring_bytes};
 use crate::guidance::{Columns, Conditioning, Guided, Network, Row, RowResult, Sag};
 use crate::latent::Latent;
@@ -62,16 +62,16 @@ impl Rehearsed {
     }
 }
 
-impl Model {
+impl DiffusionModel {
     /// How the UNet fits for `wish`, and the calls of a step in which SAG acts: with all weights on
     /// the device and as many rows at a time as the rest allows; else row by row, with as many
     /// weights as the rest allows.
     ///
     /// # Errors
     /// [`ErrorKind::Memory`] if it does not fit in any way.
-    pub(super) fn fit_unet(&self, wish: &Wish<'_>) -> Result<(UnetFit, Rehearsed)> {
+    pub(super) fn fit(&self, wish: &Wish<'_>) -> Result<(UnetFit, Rehearsed)> {
         let weights = unet::weights(&self.config.unet)?;
-        let alignment = self.engine.gpu().capabilities().alignment;
+        let alignment = self.engine().gpu().capabilities().alignment;
         let bytes = |most| device_bytes(&weights, self.precision, alignment, most);
         let all = bytes(None)?;
         let prompts = self.prompts(wish.conditioning)?;
@@ -131,7 +131,7 @@ impl Model {
         budget: Option<u64>,
     ) -> Result<Rehearsed> {
         let batching = Batching::new(self.planner(), chunk, budget);
-        let alignment = self.engine.gpu().capabilities().alignment;
+        let alignment = self.engine().gpu().capabilities().alignment;
         let mut rehearsal = Rehearsal { batching, alignment, done: &mut done, purpose: Purpose::Guidance };
         let middle = (wish.sag.start + wish.sag.end) / 2.0;
         let sigma = self.discrete.percent_to_sigma(middle.clamp(0.001, 0.999));

@@ -94,27 +94,27 @@ impl Model {
         request.check()?;
         let size = (request.height / 8, request.width / 8);
         let limit = request.memory;
-        self.text_options(request.clip_skip, false)?;
+        self.text.check_clip_skip(request.clip_skip)?;
         let discard = request.sampler.discard_penultimate();
-        request.scheduler.sigmas(&self.discrete, request.steps, request.denoise, discard)?;
+        request.scheduler.sigmas(self.diffusion.discrete(), request.steps, request.denoise, discard)?;
         let mut forecast = Forecast::default();
         let mut report = Report::default();
         let mut text_bytes = 0;
         for (i, config) in self.config.text.iter().enumerate() {
-            let need = self.text_need(&parts::text(config)?)?;
+            let need = self.text.need(&parts::text(config)?)?;
             text_bytes += need.weights;
             forecast.enter(Network::Text(i), need, limit)?;
         }
         report.weight_bytes.push(("text encoder", text_bytes));
         if let Some(Start::Picture(_)) = &request.start {
-            let fit = self.fit_encoder(self.vae_precision, size, limit)?;
-            forecast.enter(Network::Encoder(self.vae_precision), fit.need, limit)?;
+            let fit = self.vae.fit_encoder(self.vae.precision, size, limit)?;
+            forecast.enter(Network::Encoder(self.vae.precision), fit.need, limit)?;
             report.weight_bytes.push(("VAE encoder", fit.need.weights));
             report.encoder_arena_bytes = fit.need.arena;
             report.encoder_tiles = fit.tiles.corners.len();
         }
         let conditioning = self.rehearsed(request)?;
-        let (fit, done) = self.fit_unet(&Wish {
+        let (fit, done) = self.diffusion.fit(&Wish {
             conditioning: &conditioning,
             shape: [request.batch, self.config.unet.out_channels, size.0, size.1],
             cfg: request.cfg,
@@ -128,8 +128,8 @@ impl Model {
         report.arena_bytes = done.arena_bytes;
         report.calls = done.calls;
         report.variants = done.variants;
-        let fit = self.fit_decoder(self.vae_precision, size, limit)?;
-        forecast.enter(Network::Decoder(self.vae_precision), fit.need, limit)?;
+        let fit = self.vae.fit_decoder(self.vae.precision, size, limit)?;
+        forecast.enter(Network::Decoder(self.vae.precision), fit.need, limit)?;
         report.weight_bytes.push(("VAE decoder", fit.need.weights));
         report.decoder_arena_bytes = fit.need.arena;
         report.decoder_tiles = fit.tiles.corners.len();
@@ -140,7 +140,7 @@ impl Model {
     /// Entries with the number of tokens that the prompts of `request` have, and no contents.
     fn rehearsed(&self, request: &Request) -> Result<Conditioning> {
         let entry = |text: &str| -> Result<Entry> {
-            let chunks = self.tokens(text)?.chunks.len();
+            let chunks = self.text.tokens(text)?.chunks.len();
             Ok(Entry::new(Vec::new(), CHUNK * chunks))
         };
         Ok(Conditioning {

@@ -8,7 +8,7 @@ use crate::image::Picture;
 use crate::latent::Latent;
 use crate::plan::chunk::ChunkPolicy;
 use crate::sampler::noise::{noise, noise_for};
-use crate::sampler::{Sampler, Scheduler};
+use crate::sampler::{Discrete, Sampler, Scheduler};
 use crate::text::compose::{self, Part};
 use crate::{Error, Result};
 
@@ -263,6 +263,64 @@ pub struct Sampling {
     pub chunk: ChunkPolicy,
     /// Device memory that weights and activations may take, bytes.
     pub memory: Option<u64>,
+}
+
+/// A run along given noise levels: what [`DiffusionModel::run`](super::DiffusionModel::run) needs
+/// besides conditioning.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Run {
+    /// Noise of variance 1, `[batch, channels, height, width]`; zeros add none.
+    pub noise: Latent,
+    /// A latent to start from, in the VAE's scale: one for all pictures, or one for each.
+    pub latent: Option<Latent>,
+    /// Where `latent` is drawn over (1) and kept (0), `[1 or batch, 1, height, width]`.
+    pub mask: Option<Latent>,
+    /// Numerical method.
+    pub sampler: Sampler,
+    /// Noise levels, largest first. None is nothing to do, and gives the latent back.
+    pub sigmas: Vec<f32>,
+    /// Scale of classifier-free guidance.
+    pub cfg: f32,
+    /// Self-Attention Guidance.
+    pub sag: Sag,
+    /// How much of classifier-free guidance's excess contrast is taken back, 0 to 1: see
+    /// [`Guided::rescaled`](crate::guidance::Guided::rescaled).
+    pub rescale: Option<f32>,
+    /// Seed of the noise that samplers add.
+    pub seed: u64,
+    /// Share of new noise in ancestral and stochastic samplers.
+    pub eta: f32,
+    /// Factor on the noise that samplers add.
+    pub s_noise: f32,
+    /// Rows of a network call.
+    pub chunk: ChunkPolicy,
+    /// Device memory that weights and activations may take, bytes.
+    pub memory: Option<u64>,
+}
+
+impl Sampling {
+    /// The run through the noise levels of `table` that scheduler, steps and denoise tell.
+    ///
+    /// # Errors
+    /// As [`Scheduler::sigmas`].
+    pub fn run(&self, table: &Discrete) -> Result<Run> {
+        let discard = self.sampler.discard_penultimate();
+        Ok(Run {
+            noise: self.noise.clone(),
+            latent: self.latent.clone(),
+            mask: self.mask.clone(),
+            sampler: self.sampler,
+            sigmas: self.scheduler.sigmas(table, self.steps, self.denoise, discard)?,
+            cfg: self.cfg,
+            sag: self.sag,
+            rescale: None,
+            seed: self.seed,
+            eta: self.eta,
+            s_noise: self.s_noise,
+            chunk: self.chunk,
+            memory: self.memory,
+        })
+    }
 }
 
 /// What a run tells.

@@ -14,7 +14,12 @@ pub struct Discrete {
     sigmas: Vec<f32>,
     /// Kept beside `sigmas` because it is the logarithm of the unrounded sigma.
     log_sigmas: Vec<f32>,
+    /// Timesteps from one entry to the next.
+    stride: usize,
 }
+
+/// Entries that a consistency model was distilled at.
+const DISTILLED: usize = 50;
 
 impl Discrete {
     /// The table of SD 1, SD 2 and SDXL: "scaled linear" betas,
@@ -78,7 +83,39 @@ impl Discrete {
         Self {
             sigmas: exact.iter().map(|&s| s as f32).collect(),
             log_sigmas: exact.iter().map(|s| s.ln() as f32).collect(),
+            stride: 1,
         }
+    }
+
+    /// The 50 entries of the usual table that consistency models (LCM) were distilled at: timesteps
+    /// 19, 39, … 999.
+    pub fn distilled() -> Self {
+        let usual = Self::stable_diffusion();
+        let stride = usual.sigmas.len() / DISTILLED;
+        let sigmas: Vec<f32> = usual.sigmas.iter().skip(stride - 1).step_by(stride).copied().collect();
+        Self { log_sigmas: sigmas.iter().map(|s| ln(*s)).collect(), sigmas, stride }
+    }
+
+    /// This table shifted and stretched to end in pure noise, as [`zero_terminal_snr`](
+    /// Self::zero_terminal_snr) does with the usual one. Computed in `f32` from the rounded sigmas,
+    /// as ComfyUI's *ModelSamplingDiscrete* does, which shows in the last entries.
+    pub fn with_zero_terminal_snr(&self) -> Self {
+        const LAST: f32 = 4.897_345e-8;
+        let roots: Vec<f32> = self.sigmas.iter().map(|s| (1.0 / (s * s + 1.0)).sqrt()).collect();
+        let (first, last) = (roots[0], roots[self.last()]);
+        let stretch = first / (first - last);
+        let mut sigmas: Vec<f32> = roots
+            .iter()
+            .map(|root| {
+                let root = (root - last) * stretch;
+                let alpha = root * root;
+                ((1.0 - alpha) / alpha).sqrt()
+            })
+            .collect();
+        if let Some(end) = sigmas.last_mut() {
+            *end = ((1.0 - LAST) / LAST).sqrt();
+        }
+        Self { log_sigmas: sigmas.iter().map(|s| ln(*s)).collect(), sigmas, stride: self.stride }
     }
 
     /// All sigmas, smallest first; the index is the timestep.
@@ -100,8 +137,8 @@ impl Discrete {
         self.sigmas.len() - 1
     }
 
-    /// The timestep whose sigma is nearest in logarithm: always a whole number, because that is
-    /// what the network is told.
+    /// The timestep of the entry whose sigma is nearest in logarithm: always a whole number, because
+    /// that is what the network is told.
     pub fn timestep(&self, sigma: f32) -> f32 {
         let wanted = ln(sigma);
         let mut nearest = (f32::INFINITY, 0);
@@ -111,12 +148,13 @@ impl Discrete {
                 nearest = (distance, i);
             }
         }
-        nearest.1 as f32
+        (nearest.1 * self.stride + self.stride - 1) as f32
     }
 
     /// The sigma at a timestep: linear in `ln σ` between two entries, clamped to the table.
     pub fn sigma(&self, timestep: f32) -> f32 {
-        let t = timestep.clamp(0.0, self.last() as f32);
+        let entry = (timestep - (self.stride - 1) as f32) / self.stride as f32;
+        let t = entry.clamp(0.0, self.last() as f32);
         // A NaN timestep casts to entry 0 and stays NaN through the weight.
         let (low, high) = (self.log_sigmas[t.floor() as usize], self.log_sigmas[t.ceil() as usize]);
         let weight = t - t.floor();
@@ -133,7 +171,8 @@ impl Discrete {
         } else if percent >= 1.0 {
             0.0
         } else {
-            self.sigma(((1.0 - percent) * self.last() as f64) as f32)
+            let last = self.sigmas.len() * self.stride - 1;
+            self.sigma(((1.0 - percent) * last as f64) as f32)
         }
     }
 }
@@ -181,6 +220,31 @@ mod tests {
         for i in (100..999).step_by(100) {
             assert!((slope(0, i) / slope(0, 998) - 1.0).abs() < 1e-5, "{i}");
         }
+    }
+
+    #[test]
+    fn the_distilled_table_is_every_twentieth_entry() {
+        let (usual, distilled) = (Discrete::stable_diffusion(), Discrete::distilled());
+        assert_eq!(distilled.sigmas.len(), 50);
+        assert_eq!((distilled.sigma_max(), distilled.sigma_min()), (usual.sigma_max(), usual.sigmas[19]));
+        for (i, sigma) in distilled.sigmas.iter().enumerate() {
+            let t = (20 * i + 19) as f32;
+            assert_eq!(distilled.timestep(*sigma), t);
+            assert!((distilled.sigma(t) / sigma - 1.0).abs() < 1e-6);
+        }
+        assert!((distilled.percent_to_sigma(0.5) / usual.percent_to_sigma(0.5) - 1.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn both_ways_to_zero_terminal_snr_agree() {
+        let (exact, rounded) =
+            (Discrete::zero_terminal_snr(), Discrete::stable_diffusion().with_zero_terminal_snr());
+        for (i, (a, b)) in exact.sigmas.iter().zip(&rounded.sigmas).enumerate() {
+            // Where little signal is left, its rounding is large.
+            let tolerance = if i < 990 { 1e-4 } else { 2e-3 };
+            assert!((a / b - 1.0).abs() < tolerance, "{i}: {a} {b}");
+        }
+        assert!(Discrete::distilled().with_zero_terminal_snr().sigma_max() > 4500.0);
     }
 
     #[test]

@@ -175,16 +175,57 @@ fn sgm_uniform(table: &Discrete, steps: usize) -> Vec<f32> {
 
 /// `(σ_max^(1/ρ) + r (σ_min^(1/ρ) - σ_max^(1/ρ)))^ρ` with ρ = 7 and r from 0 to 1.
 fn karras(table: &Discrete, steps: usize) -> Vec<f32> {
-    let root = |sigma: f32| f64::from(sigma).powf(1.0 / 7.0);
-    let (high, low) = (root(table.sigma_max()), root(table.sigma_min()));
+    spread_by_power(steps, (table.sigma_min().into(), table.sigma_max().into()), 7.0)
+}
+
+fn spread_by_power(steps: usize, (low, high): (f64, f64), rho: f64) -> Vec<f32> {
+    let (high, low) = (high.powf(1.0 / rho), low.powf(1.0 / rho));
     let (high, span) = (high as f32, (low - high) as f32);
-    ending_in_zero(linspace(0.0, 1.0, steps).map(|r| f64::from(high + r * span).powi(7) as f32))
+    ending_in_zero(linspace(0.0, 1.0, steps).map(|r| f64::from(high + r * span).powf(rho) as f32))
 }
 
 /// `exp(linspace(ln σ_max, ln σ_min, N))`, then 0.
 fn exponential(table: &Discrete, steps: usize) -> Vec<f32> {
-    let ln = |sigma: f32| f64::from(sigma).ln() as f32;
-    ending_in_zero(linspace(ln(table.sigma_max()), ln(table.sigma_min()), steps).map(exp))
+    spread_by_ratio(steps, (table.sigma_min().into(), table.sigma_max().into()))
+}
+
+fn spread_by_ratio(steps: usize, (low, high): (f64, f64)) -> Vec<f32> {
+    ending_in_zero(linspace(high.ln() as f32, low.ln() as f32, steps).map(exp))
+}
+
+/// The rule of [`Scheduler::Karras`] between any two noise levels, (lowest, highest), with any power.
+///
+/// # Errors
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if the levels are not positive and in order, or the
+/// power makes no numbers of them.
+pub fn karras_sigmas(steps: usize, range: (f64, f64), rho: f64) -> Result<Vec<f32>> {
+    check_range(steps, range)?;
+    let sigmas = spread_by_power(steps, range, rho);
+    if rho > 0.0 && sigmas.iter().all(|s| s.is_finite()) {
+        return Ok(sigmas);
+    }
+    Err(Error::usage("the power of a schedule is out of range")
+        .expected("a number above 0")
+        .found(rho.to_string()))
+}
+
+/// The rule of [`Scheduler::Exponential`] between any two noise levels, (lowest, highest).
+///
+/// # Errors
+/// As [`karras_sigmas`].
+pub fn exponential_sigmas(steps: usize, range: (f64, f64)) -> Result<Vec<f32>> {
+    check_range(steps, range)?;
+    Ok(spread_by_ratio(steps, range))
+}
+
+fn check_range(steps: usize, (low, high): (f64, f64)) -> Result<()> {
+    planned_steps(steps, 1.0)?;
+    if low > 0.0 && low <= high && high.is_finite() {
+        return Ok(());
+    }
+    Err(Error::usage("the noise levels of a schedule are out of order")
+        .expected("a lowest above 0, and a highest that is not below it")
+        .found(format!("{low} and {high}")))
 }
 
 /// The entries `⌊k · size / N⌋` from the top, then 0.

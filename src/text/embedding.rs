@@ -35,10 +35,10 @@ pub trait Vectors: Debug {
     fn find(&self, name: &str) -> Result<Option<Vec<Vec<f32>>>>;
 }
 
-/// The vectors in the files of a folder, for one text encoder.
+/// The vectors in the files of some folders, for one text encoder.
 #[derive(Debug, Clone, Copy)]
 pub struct Learned<'a> {
-    folder: &'a Folder,
+    folders: &'a [Folder],
     config: &'a TextConfig,
 }
 
@@ -50,7 +50,12 @@ const USUAL: &str = "emb_params";
 impl<'a> Learned<'a> {
     /// The files in `folder`, for the encoder `config`.
     pub fn new(folder: &'a Folder, config: &'a TextConfig) -> Self {
-        Self { folder, config }
+        Self::among(std::slice::from_ref(folder), config)
+    }
+
+    /// The files in `folders`, the first that has one of a name, for the encoder `config`.
+    pub fn among(folders: &'a [Folder], config: &'a TextConfig) -> Self {
+        Self { folders, config }
     }
 
     /// ComfyUI's name for the encoder, by which files for models of two encoders are sorted.
@@ -82,7 +87,11 @@ impl Vectors for Learned<'_> {
     /// [`ErrorKind::Usage`] for a name that leads out of the folder; [`ErrorKind::File`] or
     /// [`ErrorKind::Model`] if the file is no embedding, or one of another width.
     fn find(&self, name: &str) -> Result<Option<Vec<Vec<f32>>>> {
-        let Some(path) = self.folder.find(name)? else { return Ok(None) };
+        let mut path = None;
+        for folder in self.folders {
+            path = path.or(folder.find(name)?);
+        }
+        let Some(path) = path else { return Ok(None) };
         let file = Checkpoint::open(path)?;
         let tensor = self.tensor(&file)?;
         let shape = file.tensor(tensor).map_or(&[][..], |t| &t.shape);

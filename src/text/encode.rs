@@ -36,7 +36,7 @@ pub struct TextEncoder<'a> {
     /// For the rows of the token table, which stays in the file, and the projection.
     pub source: Patched<'a>,
     /// Where `embedding:name` is looked for.
-    pub embeddings: Option<&'a Folder>,
+    pub embeddings: &'a [Folder],
     /// Widths and names.
     pub config: &'a TextConfig,
     /// On the device.
@@ -51,8 +51,9 @@ impl TextEncoder<'_> {
     /// Encodes `text`. Weights move a token's vector away from what the empty prompt has in its
     /// place: z ← z_empty + w (z - z_empty).
     pub fn encode(&self, text: &str, options: &clip::Options, cancel: &AtomicBool) -> Result<Encoding> {
-        let learned = self.embeddings.map(|folder| Learned::new(folder, self.config));
-        let embeddings = learned.as_ref().map_or(Embeddings::Named, |l| Embeddings::Found(l));
+        let learned = Learned::among(self.embeddings, self.config);
+        let embeddings =
+            if self.embeddings.is_empty() { Embeddings::Named } else { Embeddings::Found(&learned) };
         let tokens = prompt::chunks_with(self.tokenizer, text, self.padding(), embeddings)?;
         let empty = if tokens.weighted() {
             prompt::chunks(self.tokenizer, "", self.padding())?.chunks

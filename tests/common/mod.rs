@@ -3,6 +3,7 @@
 
 pub mod bench;
 pub mod files;
+pub mod workflow;
 
 use std::sync::OnceLock;
 

@@ -1,0 +1,255 @@
+//! `sagittal run`: a workflow of ComfyUI from a file to pictures in files. All of it is looked at, and
+//! every file it reads opened, before a driver is even loaded.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use sagittal::gpu::Gpu;
+use sagittal::pipeline::{self, ModelOptions, Studio, Tiling};
+use sagittal::plan::chunk::ChunkPolicy;
+use sagittal::workflow::{self, Event, Moment, Options, Places, Saved, SavedKind, Workflow};
+use sagittal::{Error, Result};
+use serde_json::json;
+
+use super::args::PrecisionChoice;
+use super::progress::{Progress, speed};
+use super::{interrupt, tell, value};
+
+const EXAMPLES: &str = "\
+Examples:
+  A workflow as ComfyUI's menu saves or exports it, with the models in ./models as ComfyUI has them:
+    sagittal run workflow.json
+  The folders of a ComfyUI elsewhere:
+    sagittal run workflow.json --models-dir ~/ComfyUI/models --input-dir ~/ComfyUI/input
+  What made a picture, with another seed and the model inside the program:
+    sagittal run ComfyUI_00001_.png --set KSampler.seed=7 --set 4.ckpt_name=tiny-emoji.safetensors
+  Is anything wrong with it?
+    sagittal run workflow.json --dry-run";
+
+/// Run a workflow of ComfyUI.
+///
+/// Takes its API format, its UI format, or a PNG that carries one of them. Before anything runs all
+/// of it is looked at: kinds of nodes, inputs, ranges, links, files. Pictures are numbered as ComfyUI
+/// numbers them, nothing is replaced; they hold the workflow, so that ComfyUI opens them.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES, after_help = "More with --help.")]
+pub struct Args {
+    /// Workflow: JSON in API or UI format, or a PNG with one
+    #[arg(value_name = "WORKFLOW", required_unless_present = "nodes")]
+    workflow: Option<PathBuf>,
+    /// Set an input of a node, called by id, title or class: 3.seed=7; may be given several times
+    #[arg(long, value_name = "NODE.INPUT=VALUE")]
+    set: Vec<String>,
+
+    /// Folder that files are saved in; previews go to its folder temp
+    #[arg(long, value_name = "DIR", default_value = "output", help_heading = "Folders")]
+    output_dir: PathBuf,
+    /// Folder of models as ComfyUI has it: checkpoints, loras, vae, text_encoders, embeddings, ...
+    #[arg(long, value_name = "DIR", default_value = "models", help_heading = "Folders")]
+    models_dir: PathBuf,
+    /// Folder of the pictures and latents that are loaded
+    #[arg(long, value_name = "DIR", default_value = "input", help_heading = "Folders")]
+    input_dir: PathBuf,
+    /// List of further folders of models [default: extra_model_paths.yaml in or beside --models-dir]
+    #[arg(long, value_name = "FILE.yaml", help_heading = "Folders")]
+    extra_model_paths: Vec<PathBuf>,
+
+    /// GPU, by its number or a part of its name; see `sagittal devices` [default: the first real one]
+    #[arg(long, value_name = "INDEX_OR_NAME", help_heading = "Device")]
+    device: Option<String>,
+    /// How weights and activations are stored; arithmetic is f32 [auto: f16 on GPUs, f32 on CPUs]
+    #[arg(long, value_name = "KIND", default_value = "auto", help_heading = "Device")]
+    precision: PrecisionChoice,
+    /// The same for VAEs [auto: as --precision, but f32 for SDXL's, which overflows f16]
+    #[arg(long, value_name = "KIND", default_value = "auto", help_heading = "Device")]
+    vae_precision: PrecisionChoice,
+    /// Tiles of VAEs: `auto` where the memory asks for it, `off`, or latent cells a side from 16 on
+    #[arg(long, value_name = "auto|off|CELLS", default_value = "auto", help_heading = "Device")]
+    vae_tile: Tiling,
+    /// Rows (picture × prompt entry) of a network call: `auto` or a number; never changes a picture
+    #[arg(long, value_name = "auto|ROWS", default_value = "auto", help_heading = "Device")]
+    chunk: ChunkPolicy,
+    /// Device memory that weights and activations may take
+    #[arg(long, value_name = "MIB", value_parser = value::mebibytes, allow_negative_numbers = true)]
+    #[arg(help_heading = "Device")]
+    max_memory: Option<u64>,
+
+    /// Look at everything, tell which nodes would run, and end
+    #[arg(long)]
+    dry_run: bool,
+    /// List the kinds of nodes that run here, with their inputs, and end
+    #[arg(long)]
+    nodes: bool,
+    /// Print events on stdout, one JSON object a line; text for people stays on stderr
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Any of the library's; with `--json` the error is an event too.
+pub fn run(args: &Args) -> Result<()> {
+    tell::with_error_event(args.json, work(args))
+}
+
+fn work(args: &Args) -> Result<()> {
+    let Some(file) = &args.workflow else {
+        list_nodes();
+        return Ok(());
+    };
+    let mut workflow = Workflow::open(file)?;
+    for assignment in &args.set {
+        workflow.set(assignment)?;
+    }
+    let places = places(args)?;
+    let options = Options {
+        model: ModelOptions {
+            precision: args.precision.precision(),
+            vae_precision: args.vae_precision.precision(),
+            prediction: None,
+            tiling: args.vae_tile,
+        },
+        chunk: args.chunk,
+        memory: args.max_memory,
+        now: now(),
+    };
+    let ready = workflow.check(&places, &options)?;
+    if args.dry_run {
+        for node in ready.nodes() {
+            tell::result(node.to_string());
+        }
+        return Ok(());
+    }
+    let samplers = ready.samplers();
+    let studio = Studio::new(Gpu::open(args.device.as_deref())?)?;
+    announce(args, file, &studio, ready.nodes().count(), samplers);
+    let cancel = interrupt::flag();
+    let began = Instant::now();
+    let mut told =
+        Told { json: args.json, progress: Progress::new(args.json, 1, samplers.max(1), None), sampler: 0 };
+    let done = ready.run(studio.clone(), &mut |event| told.hear(&event), &cancel);
+    // The bar leaves before anything else is said, the error included.
+    told.progress.end();
+    let saved = done?;
+    // Ctrl-C may have come after the last work on the device.
+    if cancel.load(Ordering::Relaxed) && saved.is_empty() {
+        return Err(Error::cancelled());
+    }
+    conclude(args, &studio, began, &told.progress, saved.len());
+    Ok(())
+}
+
+/// The folders that the flags name, with the lists of further ones.
+fn places(args: &Args) -> Result<Places> {
+    let mut places = Places::new(&args.models_dir, &args.input_dir, &args.output_dir);
+    let usual = ["", ".."].map(|beside| args.models_dir.join(beside).join("extra_model_paths.yaml"));
+    let found = usual.iter().filter(|list| args.extra_model_paths.is_empty() && list.is_file());
+    for list in args.extra_model_paths.iter().chain(found) {
+        places.models.add_extra(list)?;
+    }
+    Ok(places)
+}
+
+/// The local time.
+fn now() -> Moment {
+    let now = jiff::ZonedDateTime::now();
+    let part = |n: i8| u32::try_from(n).unwrap_or(0);
+    Moment {
+        year: u32::try_from(now.year()).unwrap_or(0),
+        month: part(now.month()),
+        day: part(now.day()),
+        hour: part(now.hour()),
+        minute: part(now.minute()),
+        second: part(now.second()),
+    }
+}
+
+fn list_nodes() {
+    for class in workflow::classes() {
+        let inputs: Vec<&str> = class.inputs.iter().map(|slot| slot.name).collect();
+        tell::result(format!("{:<30} {}", class.name, inputs.join(", ")));
+    }
+}
+
+fn announce(args: &Args, file: &Path, studio: &Studio, nodes: usize, samplers: usize) {
+    let info = studio.engine().gpu().device().adapter_info();
+    let precision =
+        args.precision.precision().unwrap_or(studio.engine().gpu().capabilities().target.usual_precision());
+    tell::say(format!(
+        "{}: {nodes} nodes, {samplers} samplers, on {}, {}",
+        file.display(),
+        info.name,
+        precision.name()
+    ));
+    if args.json {
+        let rest = json!({
+            "version": env!("CARGO_PKG_VERSION"), "workflow": file.display().to_string(), "device": info.name,
+            "precision": precision.name(), "nodes": nodes, "samplers": samplers,
+        });
+        tell::event("start", rest);
+    }
+}
+
+/// How long it took and what came of it.
+fn conclude(args: &Args, studio: &Studio, began: Instant, progress: &Progress, saved: usize) {
+    let (seconds, rate, peak) =
+        (began.elapsed().as_secs_f64(), progress.steps_per_second(), studio.engine().peak_bytes());
+    let sampling = if rate > 0.0 { format!(", sampling at {}", speed(rate).trim()) } else { String::new() };
+    tell::say(format!(
+        "done in {seconds:.1} s{sampling}, {saved} files, {} of device memory",
+        tell::mib(peak)
+    ));
+    if args.json {
+        let rest = json!({
+            "seconds": seconds, "steps_per_second": rate, "peak_mib": tell::to_mib(peak), "saved": saved,
+        });
+        tell::event("done", rest);
+    }
+}
+
+/// What is told while a workflow runs.
+struct Told {
+    json: bool,
+    progress: Progress,
+    /// Samplers that have begun.
+    sampler: usize,
+}
+
+impl Told {
+    fn hear(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Node { id, class, title, number, total } => {
+                self.progress.message(&format!("{number}/{total} {}", title.unwrap_or(class)));
+                if self.json {
+                    let rest =
+                        json!({ "id": id, "class": class, "title": title, "number": number, "nodes": total });
+                    tell::event("node", rest);
+                }
+            }
+            Event::Work(event) => {
+                if let pipeline::Event::Sampling { step: 0, .. } = event {
+                    self.progress.begin(self.sampler);
+                    self.sampler += 1;
+                }
+                self.progress.observe(event);
+            }
+            Event::Saved(saved) => self.saved(saved),
+            _ => (),
+        }
+    }
+
+    fn saved(&self, saved: &Saved) {
+        let kind = match saved.kind {
+            SavedKind::Picture => "picture",
+            SavedKind::Preview => "preview",
+            SavedKind::Latent => "latent",
+        };
+        let path = saved.path.display().to_string();
+        self.progress.say(&path);
+        if self.json {
+            tell::event("saved", json!({ "kind": kind, "path": path, "node": saved.node }));
+        }
+    }
+}

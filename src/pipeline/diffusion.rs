@@ -1,0 +1,234 @@
+//! The UNet of a model with the meaning of its output, and runs of a sampler on it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::rehearsal::Wish;
+use super::request::Run;
+use super::studio::{Stock, Studio};
+use super::{Event, ModelOptions, memory, parts};
+use crate::checkpoint::Checkpoint;
+use crate::engine::{Engine, Weights, device_bytes};
+use crate::guidance::{Conditioning, Guided};
+use crate::image::preview;
+use crate::kernels::Precision;
+use crate::latent::Latent;
+use crate::lora::Patches;
+use crate::model::{DiffusionConfig, Prediction, unet};
+use crate::network::{Planner, Unet, UnetNetwork};
+use crate::sampler::{self, Denoiser, Discrete, Inpaint, SampleOptions};
+use crate::{Error, Result};
+
+/// A denoising network: a UNet and what it was trained to predict. Copies share the weights.
+#[derive(Clone)]
+pub struct DiffusionModel {
+    pub(super) stock: Arc<Stock>,
+    pub(super) config: Arc<DiffusionConfig>,
+    pub(super) precision: Precision,
+    prediction: Prediction,
+    pub(super) discrete: Arc<Discrete>,
+}
+
+/// What a run gives.
+#[derive(Debug, Clone)]
+pub struct Sampled {
+    /// The latent at the run's last noise level, in the VAE's scale.
+    pub latent: Latent,
+    /// What the network saw in the last step's latent, in the same scale.
+    pub denoised: Latent,
+}
+
+impl DiffusionModel {
+    /// The UNet in `checkpoint`, which may hold other networks or none. Names and shapes are looked
+    /// at, weights are brought over when they are first needed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Model`](crate::ErrorKind::Model) if there is no UNet that runs here.
+    pub fn new(studio: Arc<Studio>, checkpoint: Arc<Checkpoint>, options: &ModelOptions) -> Result<Self> {
+        let config = DiffusionConfig::infer(&checkpoint)?;
+        config.runnable(checkpoint.file())?;
+        Self::with_config(studio, checkpoint, config, options)
+    }
+
+    pub(super) fn with_config(
+        studio: Arc<Studio>,
+        checkpoint: Arc<Checkpoint>,
+        mut config: DiffusionConfig,
+        options: &ModelOptions,
+    ) -> Result<Self> {
+        parts::check(&checkpoint, &unet::weights(&config.unet)?)?;
+        let precision = options.precision_on(studio.engine().gpu());
+        let prediction = options.prediction.unwrap_or(config.prediction);
+        config.prediction = prediction;
+        let discrete = Arc::new(usual_noise_levels(prediction));
+        let stock = Arc::new(Stock::new(studio, checkpoint, Arc::default()));
+        Ok(Self { stock, config: Arc::new(config), precision, prediction, discrete })
+    }
+
+    /// The same network with `patches` in place of those it has; weights are brought over anew.
+    pub fn with_patches(&self, patches: Arc<Patches>) -> Self {
+        let Stock { studio, checkpoint, .. } = &*self.stock;
+        let stock = Arc::new(Stock::new(studio.clone(), checkpoint.clone(), patches));
+        Self { stock, ..self.clone() }
+    }
+
+    /// The same weights with another meaning of the output and other noise levels.
+    pub fn with_sampling(&self, prediction: Prediction, discrete: Discrete) -> Self {
+        Self { prediction, discrete: Arc::new(discrete), ..self.clone() }
+    }
+
+    /// What is known of the network.
+    pub fn config(&self) -> &DiffusionConfig {
+        &self.config
+    }
+
+    /// Where the weights come from.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.stock.checkpoint
+    }
+
+    /// Noise levels and timesteps.
+    pub fn discrete(&self) -> &Discrete {
+        &self.discrete
+    }
+
+    pub(super) fn engine(&self) -> &Engine {
+        self.stock.engine()
+    }
+
+    /// Samples along the noise levels of `run`. Latents in and out are in the VAE's scale, as
+    /// ComfyUI stores them.
+    ///
+    /// # Errors
+    /// As [`Model::sample`](super::Model::sample).
+    pub fn run(
+        &self,
+        conditioning: &Conditioning,
+        run: &Run,
+        observe: &mut dyn FnMut(Event<'_>),
+        cancel: &AtomicBool,
+    ) -> Result<Sampled> {
+        let shape = run.noise.shape();
+        let [batch, channels, height, width] = shape;
+        if channels != self.config.unet.out_channels || batch * height * width == 0 {
+            return Err(Error::usage("the noise does not fit the model")
+                .expected(format!("[batch, {}, height, width]", self.config.unet.out_channels))
+                .found(format!("{shape:?}")));
+        }
+        self.check_conditioning(conditioning)?;
+        let start = match &run.latent {
+            Some(latent) if latent.batch() == 1 => latent.repeated(batch),
+            Some(latent) => latent.clone(),
+            None => Latent::zeros(batch, channels, height, width),
+        };
+        let Some(&first) = run.sigmas.first() else {
+            return Ok(Sampled { denoised: start.clone(), latent: start });
+        };
+        let scale = self.config.latent_scale;
+        let start = start.scaled(scale);
+        observe(Event::Loading { part: "UNet" });
+        let wish =
+            Wish { conditioning, shape, cfg: run.cfg, sag: run.sag, chunk: run.chunk, limit: run.memory };
+        let (fit, _) = self.fit(&wish)?;
+        let wanted = unet::weights(&self.config.unet)?;
+        let how = (wanted.as_slice(), self.precision, fit.most_weights);
+        let weights = self.stock.weights(parts::Network::Unet, how, fit.need, run.memory, cancel)?;
+        let mut network = UnetNetwork::new(self.unet(&weights), fit.chunk, fit.budget, cancel);
+        let x = sampler::initial(&run.noise, &start, first, self.discrete.sigma_max())?;
+        let mut guided =
+            Guided::new(&mut network, conditioning, &self.discrete, run.cfg, run.sag)?.rescaled(run.rescale);
+        let mut inpaint;
+        let model: &mut dyn Denoiser = match &run.mask {
+            Some(mask) => {
+                let noise = run.sampler.inpaint_noise(&run.noise, run.seed)?;
+                inpaint = Inpaint::new(&mut guided, mask, &start, noise)?;
+                &mut inpaint
+            }
+            None => &mut guided,
+        };
+        let options = SampleOptions {
+            seed: run.seed,
+            eta: run.eta,
+            s_noise: run.s_noise,
+            noise_window: (self.discrete.percent_to_sigma(0.2), self.discrete.percent_to_sigma(0.8)),
+        };
+        let factors = preview::SD1;
+        let total = run.sigmas.len() - 1;
+        observe(Event::Sampling {
+            step: 0,
+            total,
+            sigma: first,
+            preview: &|| preview::preview(&x, &factors),
+        });
+        let mut denoised = None;
+        let samples = sampler::sample(run.sampler, model, x.clone(), &run.sigmas, &options, &mut |s| {
+            if cancel.load(Ordering::Relaxed) {
+                return Err(Error::cancelled());
+            }
+            let preview = || preview::preview(s.denoised, &factors);
+            observe(Event::Sampling { step: s.index + 1, total: s.total, sigma: s.sigma, preview: &preview });
+            denoised = Some(s.denoised.clone());
+            Ok(())
+        })?;
+        let latent = samples.scaled(1.0 / scale);
+        let denoised = denoised.map_or_else(|| latent.clone(), |d| d.scaled(1.0 / scale));
+        Ok(Sampled { latent, denoised })
+    }
+
+    /// Checks that the network can read every prompt.
+    fn check_conditioning(&self, conditioning: &Conditioning) -> Result<()> {
+        let wants = (self.config.unet.context_dim, self.config.unet.adm_in_channels);
+        for entry in conditioning.positive.iter().chain(&conditioning.negative) {
+            let has = (entry.context.len() / entry.tokens.max(1), entry.vector.as_ref().map(|v| v.len()));
+            if has.0 != wants.0 || has.1 != wants.1 {
+                let told = |(channels, vector): (usize, Option<usize>)| match vector {
+                    Some(values) => format!("{channels} values a token and a vector of {values}"),
+                    None => format!("{channels} values a token and no vector"),
+                };
+                return Err(Error::usage("the prompts do not fit the model")
+                    .expected(format!("{}, as {} has", told(wants), self.config.family))
+                    .found(told(has))
+                    .hint("take them from the text encoders of the model's family"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The UNet's weights on the device.
+    pub fn weights(&self, cancel: &AtomicBool) -> Result<Arc<Weights>> {
+        let wanted = unet::weights(&self.config.unet)?;
+        let alignment = self.engine().gpu().capabilities().alignment;
+        let bytes = device_bytes(&wanted, self.precision, alignment, None)?;
+        let need = memory::Need::new(bytes, 0);
+        self.stock.weights(parts::Network::Unet, (&wanted, self.precision, None), need, None, cancel)
+    }
+
+    /// The UNet with `weights`, for a [`UnetNetwork`].
+    pub fn unet<'a>(&'a self, weights: &'a Weights) -> Unet<'a> {
+        Unet {
+            planner: self.planner(),
+            engine: self.engine(),
+            weights,
+            source: self.stock.source(),
+            prediction: self.prediction,
+            discrete: &self.discrete,
+        }
+    }
+
+    pub(super) fn planner(&self) -> Planner<'_> {
+        Planner {
+            config: &self.config.unet,
+            precision: self.precision,
+            device: self.engine().gpu().capabilities(),
+        }
+    }
+}
+
+/// The noise levels that networks of this kind were trained on.
+fn usual_noise_levels(prediction: Prediction) -> Discrete {
+    match prediction {
+        Prediction::Eps | Prediction::V | Prediction::Picture => Discrete::stable_diffusion(),
+        Prediction::Consistency => Discrete::distilled(),
+        Prediction::ZeroSnrV => Discrete::zero_terminal_snr(),
+    }
+}

@@ -1,0 +1,104 @@
+//! Pictures into and out of a model.
+
+use std::sync::atomic::AtomicBool;
+
+use super::{Event, Model, Request, Start};
+use crate::Result;
+use crate::image::Picture;
+use crate::latent::Latent;
+
+impl Model {
+    /// Turns latents (in the VAE's scale) into pictures, one at a time. A decoder whose f16
+    /// activations overflow is run again in f32, and `observe` hears of it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NonFinite`](crate::ErrorKind::NonFinite) if a picture is not finite in f32 either.
+    pub fn decode(
+        &self,
+        latent: &Latent,
+        observe: &mut dyn FnMut(Event<'_>),
+        cancel: &AtomicBool,
+    ) -> Result<Vec<Picture>> {
+        self.decode_within(None, latent, observe, cancel)
+    }
+
+    /// The same in at most `limit` bytes of device memory, all weights of the model counted: in
+    /// tiles if it must be, of which `observe` hears too.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode); [`ErrorKind::Memory`](crate::ErrorKind::Memory) if the smallest
+    /// tile does not fit.
+    pub fn decode_within(
+        &self,
+        limit: Option<u64>,
+        latent: &Latent,
+        observe: &mut dyn FnMut(Event<'_>),
+        cancel: &AtomicBool,
+    ) -> Result<Vec<Picture>> {
+        let cell = self.vae.cell();
+        let (height, width) = (latent.height() * cell, latent.width() * cell);
+        let values = self.vae.decode(limit, latent, observe, cancel)?;
+        values.iter().map(|v| Picture::from_decoded(height, width, v)).collect()
+    }
+
+    /// The VAE decoder's own result for one latent: `[8·height, 8·width, 3]`, about -1..1.
+    pub fn decode_values(&self, z: &Latent, cancel: &AtomicBool) -> Result<Vec<f32>> {
+        self.vae.decode_values(z, cancel)
+    }
+
+    /// The latent that `request` starts from.
+    pub(super) fn start(
+        &self,
+        request: &Request,
+        observe: &mut dyn FnMut(Event<'_>),
+        cancel: &AtomicBool,
+    ) -> Result<Option<Latent>> {
+        match &request.start {
+            None => Ok(None),
+            Some(Start::Latent(latent)) => Ok(Some(latent.clone())),
+            Some(Start::Picture(picture)) => {
+                observe(Event::EncodingPicture);
+                self.encode_picture_within(request.memory, picture, observe, cancel).map(Some)
+            }
+        }
+    }
+
+    /// The latent of a picture, in the VAE's scale: see [`Autoencoder::encode`](super::Autoencoder::encode).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if a side is no multiple of 8;
+    /// [`ErrorKind::NonFinite`](crate::ErrorKind::NonFinite) if the latent is not finite in f32 either.
+    pub fn encode_picture(&self, picture: &Picture, cancel: &AtomicBool) -> Result<Latent> {
+        self.encode_picture_within(None, picture, &mut |_| {}, cancel)
+    }
+
+    /// The same in at most `limit` bytes of device memory, in tiles if it must be.
+    ///
+    /// # Errors
+    /// As [`encode_picture`](Self::encode_picture); [`ErrorKind::Memory`](crate::ErrorKind::Memory) if
+    /// the smallest tile does not fit.
+    pub fn encode_picture_within(
+        &self,
+        limit: Option<u64>,
+        picture: &Picture,
+        observe: &mut dyn FnMut(Event<'_>),
+        cancel: &AtomicBool,
+    ) -> Result<Latent> {
+        self.vae.encode(limit, (picture.height, picture.width), &picture.to_values(), observe, cancel)
+    }
+
+    /// The VAE encoder's mean for one picture `[height, width, 3]` in -1..1: a latent in the VAE's
+    /// scale. Sides must be multiples of 8.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if the size or the number of values does not fit.
+    pub fn encode_values(
+        &self,
+        height: usize,
+        width: usize,
+        values: &[f32],
+        cancel: &AtomicBool,
+    ) -> Result<Latent> {
+        self.vae.encode_values(height, width, values, cancel)
+    }
+}

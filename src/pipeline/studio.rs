@@ -1,0 +1,85 @@
+//! What all models on a device share: the engine with its compiled shaders, and the memory.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use super::memory::Need;
+use super::parts::{Network, Owner, Parts};
+use crate::Result;
+use crate::checkpoint::Checkpoint;
+use crate::engine::{Engine, Weights};
+use crate::gpu::Gpu;
+use crate::graph::Weight;
+use crate::kernels::Precision;
+use crate::lora::{Patched, Patches};
+use crate::text::Tokenizer;
+
+/// A device with an engine on it, for any number of models: UNets, text encoders and autoencoders of
+/// several files, with and without LoRAs. A memory budget holds for all of them together.
+pub struct Studio {
+    engine: Engine,
+    tokenizer: Tokenizer,
+    parts: Parts,
+}
+
+impl Studio {
+    /// A studio on `gpu`, without models.
+    pub fn new(gpu: Gpu) -> Result<Arc<Self>> {
+        let (engine, tokenizer) = (Engine::new(gpu)?, Tokenizer::new());
+        Ok(Arc::new(Self { engine, tokenizer, parts: Parts::default() }))
+    }
+
+    /// The engine and, through it, the device.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(super) fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+}
+
+/// Weights of one model's networks: where they are read from, and what is of them on the device.
+pub(super) struct Stock {
+    pub studio: Arc<Studio>,
+    pub checkpoint: Arc<Checkpoint>,
+    /// LoRAs.
+    pub patches: Arc<Patches>,
+    owner: Owner,
+}
+
+impl Stock {
+    pub fn new(studio: Arc<Studio>, checkpoint: Arc<Checkpoint>, patches: Arc<Patches>) -> Self {
+        Self { studio, checkpoint, patches, owner: Owner::new() }
+    }
+
+    pub fn engine(&self) -> &Engine {
+        &self.studio.engine
+    }
+
+    /// The checkpoint's weights with the LoRAs added.
+    pub fn source(&self) -> Patched<'_> {
+        Patched { checkpoint: &self.checkpoint, patches: &self.patches }
+    }
+
+    /// The weights of `network`, which are `wanted`: those on the device, or brought over now. Of
+    /// all of them at most `most` bytes stay there.
+    pub fn weights(
+        &self,
+        network: Network,
+        (wanted, precision, most): (&[Weight], Precision, Option<u64>),
+        need: Need,
+        limit: Option<u64>,
+        cancel: &AtomicBool,
+    ) -> Result<Arc<Weights>> {
+        let load = || self.engine().upload(wanted, &self.source(), precision, most, cancel);
+        self.studio.parts.get((network, self.owner), need, limit, load)
+    }
+}
+
+impl Drop for Stock {
+    /// Nobody can ask for these weights again.
+    fn drop(&mut self) {
+        self.studio.parts.leave(self.owner);
+    }
+}

@@ -1,0 +1,217 @@
+//! The text encoders of a model: one of CLIP's, or the two of SDXL side by side.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use super::ModelOptions;
+use super::memory::Need;
+use super::parts::{self, Network};
+use super::studio::{Stock, Studio};
+use crate::checkpoint::Checkpoint;
+use crate::engine::device_bytes;
+use crate::folder::Folder;
+use crate::graph::Graph;
+use crate::kernels::Precision;
+use crate::lora::Patches;
+use crate::model::Family;
+use crate::model::config::{TextConfig, family_of};
+use crate::plan::{Options, Plan};
+use crate::text::clip;
+use crate::text::embedding::Learned;
+use crate::text::encode::{Encoding, TextEncoder};
+use crate::text::{Embeddings, Tokens, prompt, tokenizer};
+use crate::{Error, Result};
+
+/// The text encoders that belong to one UNet. Copies share the weights.
+#[derive(Clone)]
+pub struct TextEncoders {
+    pub(super) stock: Arc<Stock>,
+    configs: Arc<Vec<TextConfig>>,
+    precision: Precision,
+    /// Where `embedding:name` is looked for, one after the other.
+    embeddings: Vec<Folder>,
+}
+
+impl TextEncoders {
+    /// The encoders in `checkpoint`, which may hold other networks or none; see
+    /// [`Checkpoint::text_encoders`] for files of their own.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Model`](crate::ErrorKind::Model) if there is none.
+    pub fn new(studio: Arc<Studio>, checkpoint: Arc<Checkpoint>, options: &ModelOptions) -> Result<Self> {
+        let configs = TextConfig::infer_all(&checkpoint)?;
+        Self::with_configs(studio, checkpoint, configs, options)
+    }
+
+    pub(super) fn with_configs(
+        studio: Arc<Studio>,
+        checkpoint: Arc<Checkpoint>,
+        configs: Vec<TextConfig>,
+        options: &ModelOptions,
+    ) -> Result<Self> {
+        for config in &configs {
+            parts::check(&checkpoint, parts::text(config)?.weights())?;
+        }
+        let precision = options.precision_on(studio.engine().gpu());
+        let stock = Arc::new(Stock::new(studio, checkpoint, Arc::default()));
+        Ok(Self { stock, configs: Arc::new(configs), precision, embeddings: Vec::new() })
+    }
+
+    /// The same encoders with `patches` in place of those they have; weights are brought over anew.
+    pub fn with_patches(&self, patches: Arc<Patches>) -> Self {
+        let Stock { studio, checkpoint, .. } = &*self.stock;
+        let stock = Arc::new(Stock::new(studio.clone(), checkpoint.clone(), patches));
+        Self { stock, ..self.clone() }
+    }
+
+    /// Takes the vectors of `embedding:name` in prompts from files in these folders, the first that
+    /// has one; without folders such words are left out.
+    pub fn set_embedding_folders(&mut self, folders: Vec<Folder>) {
+        self.embeddings = folders;
+    }
+
+    /// Widths and names, in the order in which the results stand side by side.
+    pub fn configs(&self) -> &[TextConfig] {
+        &self.configs
+    }
+
+    /// Where the weights come from.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.stock.checkpoint
+    }
+
+    /// The family whose UNets read these encoders.
+    pub fn family(&self) -> Family {
+        family_of(&self.configs)
+    }
+
+    /// What the encoders make of `texts`: one for all of them, or one for each in their order, all of
+    /// which are then filled up to the longest with empty prompts. `clip_skip` counts layers from
+    /// the end, 1 is the last; None is the family's habit, and for an encoder that has no such layer
+    /// it is its last, as in ComfyUI.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for a layer that the file leaves out or a
+    /// number of texts that does not fit; those of embeddings and of the device.
+    pub fn encode(
+        &self,
+        limit: Option<u64>,
+        texts: &[&str],
+        (clip_skip, pooled): (Option<usize>, bool),
+        cancel: &AtomicBool,
+    ) -> Result<Encoding> {
+        if texts.len() != 1 && texts.len() != self.configs.len() {
+            return Err(Error::usage("the texts do not fit the text encoders")
+                .expected(format!("one, or {}", self.configs.len()))
+                .found(texts.len().to_string()));
+        }
+        let text_of = |i: usize| texts[i.min(texts.len() - 1)];
+        let one = |i: usize, text: &str| self.encode_one(limit, i, text, (clip_skip, pooled), cancel);
+        let mut encodings =
+            (0..self.configs.len()).map(|i| one(i, text_of(i))).collect::<Result<Vec<Encoding>>>()?;
+        if texts.len() > 1 {
+            let longest = encodings.iter().map(|e| e.tokens).max().unwrap_or(0);
+            for (i, encoding) in encodings.iter_mut().enumerate().filter(|(_, e)| e.tokens < longest) {
+                let empty = one(i, "")?;
+                while encoding.tokens < longest {
+                    encoding.context.extend_from_slice(&empty.context);
+                    encoding.tokens += empty.tokens;
+                }
+            }
+        }
+        let mut encodings = encodings.into_iter();
+        let first = encodings.next().ok_or_else(|| Error::internal("a model without a text encoder"))?;
+        let whole = encodings.try_fold(first, Encoding::beside)?;
+        for name in &whole.missing_embeddings {
+            let why = match self.embeddings.first() {
+                Some(folder) => folder.missing("embedding", name).to_string(),
+                None => "no folder of embeddings was given".into(),
+            };
+            log::warn!("there is no embedding {name:?}, the word is left out of the prompt: {why}");
+        }
+        Ok(whole)
+    }
+
+    fn encode_one(
+        &self,
+        limit: Option<u64>,
+        i: usize,
+        text: &str,
+        (clip_skip, pooled): (Option<usize>, bool),
+        cancel: &AtomicBool,
+    ) -> Result<Encoding> {
+        let config = &self.configs[i];
+        let options = self.options(config, clip_skip, pooled)?;
+        let graph = parts::text(config)?;
+        let how = (graph.weights(), self.precision, None);
+        let weights = self.stock.weights(Network::Text(i), how, self.need(&graph)?, limit, cancel)?;
+        let encoder = TextEncoder {
+            engine: self.stock.engine(),
+            source: self.stock.source(),
+            embeddings: &self.embeddings,
+            config,
+            weights: &weights,
+            tokenizer: self.stock.studio.tokenizer(),
+            precision: self.precision,
+        };
+        encoder.encode(text, &options, cancel)
+    }
+
+    /// What a text encoder takes: its chunks go through one after the other.
+    pub(super) fn need(&self, graph: &Graph) -> Result<Need> {
+        let (precision, device) = (self.precision, self.stock.engine().gpu().capabilities());
+        let plan = Plan::new(graph, &Options { rows: 1, precision, device, guard: 0 })?;
+        let weights = device_bytes(graph.weights(), precision, device.alignment, None)?;
+        Ok(Need::new(weights, plan.arena_bytes() + plan.side_bytes(device.alignment)))
+    }
+
+    /// SD1 takes the last layer, SD2 and SDXL the one before; SDXL leaves out the normalisation.
+    fn options(&self, config: &TextConfig, clip_skip: Option<usize>, pooled: bool) -> Result<clip::Options> {
+        let (usual, norm) = match self.family() {
+            Family::Sd1 => (1, true),
+            Family::Sd2 => (2, true),
+            Family::Sdxl => (2, false),
+        };
+        let wanted = clip_skip.unwrap_or(usual);
+        let beyond = wanted > config.layers + config.absent;
+        let skip = if beyond { 1 } else { wanted };
+        // Layers that the file leaves out count, though they cannot be asked for.
+        match skip.checked_sub(config.absent) {
+            Some(skip) if skip >= 1 => Ok(clip::Options { skip, norm, pooled }),
+            _ => Err(self.no_such_skip(wanted)),
+        }
+    }
+
+    /// Checks that every encoder has the layer that `clip_skip` means.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage), with the layers that there are.
+    pub(super) fn check_clip_skip(&self, clip_skip: Option<usize>) -> Result<()> {
+        let (first, last) = self.skips();
+        match clip_skip {
+            Some(skip) if !(first..=last).contains(&skip) => Err(self.no_such_skip(skip)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The first and the last clip skip that every encoder knows.
+    fn skips(&self) -> (usize, usize) {
+        let absent = self.configs.iter().map(|t| t.absent).max().unwrap_or(0);
+        let layers = self.configs.iter().map(|t| t.layers + t.absent).min().unwrap_or(0);
+        (1 + absent, layers)
+    }
+
+    fn no_such_skip(&self, found: usize) -> Error {
+        let (first, last) = self.skips();
+        let first = if first == 1 { "1 (the last layer)".into() } else { first.to_string() };
+        Error::usage("no such clip skip").expected(format!("{first} to {last}")).found(found.to_string())
+    }
+
+    /// The tokens of a prompt for the first text encoder: how many chunks it takes.
+    pub(super) fn tokens(&self, text: &str) -> Result<Tokens> {
+        let first = self.configs.first().filter(|_| !self.embeddings.is_empty());
+        let learned = first.map(|config| Learned::among(&self.embeddings, config));
+        let embeddings = learned.as_ref().map_or(Embeddings::Named, |l| Embeddings::Found(l));
+        prompt::chunks_with(self.stock.studio.tokenizer(), text, tokenizer::END, embeddings)
+    }
+}

@@ -1,0 +1,303 @@
+//! ComfyUI's workflows: read, checked as a whole, and run by this crate's own calls.
+//!
+//! ```text
+//! Workflow::open    API JSON, UI JSON or a PNG with either  →  nodes and links
+//! Workflow::check   names, types, ranges, files             →  steps in order, or an error that
+//!                                                              names the node and what to do
+//! Ready::run        node by node on a device                →  pictures and latents in files
+//! ```
+//!
+//! ```no_run
+//! use std::sync::atomic::AtomicBool;
+//! use sagittal::pipeline::Studio;
+//! use sagittal::workflow::{Options, Places, Workflow};
+//! # fn main() -> sagittal::Result<()> {
+//! let workflow = Workflow::open("workflow.json")?;
+//! let places = Places::new("models", "input", "output");
+//! let ready = workflow.check(&places, &Options::default())?;
+//! let studio = Studio::new(sagittal::Gpu::open(None)?)?;
+//! let saved = ready.run(studio, &mut |_| {}, &AtomicBool::new(false))?;
+//! # Ok(()) }
+//! ```
+
+mod catalogue;
+mod check;
+mod derive;
+mod extra_paths;
+mod files;
+mod graph;
+mod models;
+pub mod nodes;
+mod read;
+mod run;
+mod save;
+mod screen;
+mod subgraph;
+mod text;
+mod ui;
+mod value;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use serde_json::Value as Json;
+
+pub use catalogue::{all as classes, find as class};
+use check::{Source, Step};
+use files::Files;
+pub use graph::{Graph, Input, Node};
+pub use models::ModelFolders;
+use nodes::{Choices, Kind};
+use run::Work;
+pub use run::{Event, Options, Saved, SavedKind};
+use save::Notes;
+pub use text::Moment;
+use value::Value;
+
+use crate::pipeline::Studio;
+use crate::{Error, ErrorKind, Result};
+
+/// Where a workflow finds and leaves its files.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// Models.
+    pub models: ModelFolders,
+    /// Pictures and latents to load.
+    pub input: PathBuf,
+    /// What is saved; it is made if it is not there. Nothing is written anywhere else.
+    pub output: PathBuf,
+}
+
+impl Places {
+    /// The folders as ComfyUI has them.
+    pub fn new(models: impl AsRef<Path>, input: impl Into<PathBuf>, output: impl Into<PathBuf>) -> Self {
+        Self { models: ModelFolders::below(models.as_ref()), input: input.into(), output: output.into() }
+    }
+}
+
+/// A workflow as it was read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Workflow {
+    file: PathBuf,
+    graph: Graph,
+    /// The UI format, if it was that.
+    ui: Option<Json>,
+}
+
+/// A workflow that can be run.
+pub struct Ready<'a> {
+    workflow: &'a Workflow,
+    steps: Vec<Step>,
+    files: Files<'a>,
+    options: &'a Options,
+}
+
+impl Workflow {
+    /// Reads ComfyUI's API format, its UI format, or a PNG that carries one of them.
+    ///
+    /// # Errors
+    /// [`ErrorKind::File`] if the file cannot be read or is no workflow.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        Self::parse(path, &read::bytes(path)?)
+    }
+
+    /// The same for bytes that are in memory; `name` stands for the file in messages.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn parse(name: impl AsRef<Path>, bytes: &[u8]) -> Result<Self> {
+        let file = name.as_ref().to_owned();
+        let source = read::parse(bytes).map_err(|e| e.file(&file))?;
+        Ok(Self { file, graph: source.graph, ui: source.ui })
+    }
+
+    /// Nodes and links, those that only exist on the screen left out.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// The file, or the name that stands for it.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Sets an input by hand: `assignment` is `NODE.INPUT=VALUE`, where the node is called by its id, or
+    /// by its title or class if only one has it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] if there is no such node or input, or the value does not fit it.
+    pub fn set(&mut self, assignment: &str) -> Result<()> {
+        let wrong = |what: &str| Error::usage(what.to_owned()).at(format!("--set {assignment}"));
+        let (place, value) =
+            assignment.split_once('=').ok_or_else(|| wrong("nothing is set").expected("NODE.INPUT=VALUE"))?;
+        let (name, input) =
+            place.rsplit_once('.').ok_or_else(|| wrong("no input is named").expected("NODE.INPUT=VALUE"))?;
+        let at = self.named(name).map_err(|e| e.at(format!("--set {assignment}")))?;
+        let node = &self.graph.nodes()[at];
+        let class = catalogue::find(&node.class)
+            .ok_or_else(|| wrong("an unknown kind of node").found(node.to_string()))?;
+        let names = || class.widgets().map(|w| w.name).collect::<Vec<_>>().join(", ");
+        let slot = class.widgets().find(|slot| slot.name == input).ok_or_else(|| {
+            wrong("no such input of this node").expected(format!("one of {}", names())).found(input)
+        })?;
+        // The text is what a person typed: JSON has no say in it but for its type.
+        let json = match slot.kind {
+            Kind::Int { .. } | Kind::Float { .. } | Kind::Bool { .. } => {
+                serde_json::from_str(value.trim()).unwrap_or_else(|_| value.into())
+            }
+            _ => Json::from(value),
+        };
+        Value::written(slot, &json).map_err(|e| Error::usage(format!("--set {assignment}")).cause(e))?;
+        let id = node.id.clone();
+        if let Some(ui) = &mut self.ui
+            && !ui::set_widget(ui, &id, class, input, &json)
+        {
+            // A picture whose screen tells another value than was run would mislead.
+            self.ui = None;
+        }
+        self.graph.node_mut(at).set(input, Input::Value(json));
+        Ok(())
+    }
+
+    /// The one node that is called `name`.
+    fn named(&self, name: &str) -> Result<usize> {
+        if let Some(at) = self.graph.position(name) {
+            return Ok(at);
+        }
+        let nodes = self.graph.nodes();
+        let called = |by: &dyn Fn(&Node) -> bool| -> Vec<usize> {
+            (0..nodes.len()).filter(|at| by(&nodes[*at])).collect()
+        };
+        let mut found = called(&|n| n.title.as_deref() == Some(name));
+        if found.is_empty() {
+            found = called(&|n| n.class == name);
+        }
+        match found.as_slice() {
+            [at] => Ok(*at),
+            [] => {
+                let names = nodes
+                    .iter()
+                    .flat_map(|n| [Some(n.id.as_str()), n.title.as_deref(), Some(n.class.as_str())]);
+                let near = crate::sampler::names::nearest_to(name, names.flatten());
+                let error =
+                    Error::usage("no such node in the workflow").file(&self.file).found(format!("{name:?}"));
+                Err(match near.is_empty() {
+                    true => error.hint("call it by its id, its title or its class"),
+                    false => error.hint(format!("did you mean {}?", near.join(" or "))),
+                })
+            }
+            several => {
+                let ids: Vec<&str> = several.iter().take(8).map(|at| nodes[*at].id.as_str()).collect();
+                Err(Error::usage("several nodes are called so")
+                    .file(&self.file)
+                    .found(format!("{name:?}, nodes {}", ids.join(", ")))
+                    .hint("call it by its id"))
+            }
+        }
+    }
+
+    /// Looks at everything before anything runs: kinds of nodes, inputs, links and their types, ranges,
+    /// circles, names and kinds of files, where files would be written, and memory.
+    ///
+    /// # Errors
+    /// [`ErrorKind::File`], [`ErrorKind::Model`], [`ErrorKind::Usage`] or [`ErrorKind::Memory`], naming
+    /// the node and what to do.
+    pub fn check<'a>(&'a self, places: &'a Places, options: &'a Options) -> Result<Ready<'a>> {
+        let steps = check::steps(&self.graph, &options.now).map_err(|e| e.file(&self.file))?;
+        let mut files = Files::new(places);
+        for step in &steps {
+            let node = &self.graph.nodes()[step.node];
+            looked_at(step, &mut files).map_err(|e| run::named(node, e).file(&self.file))?;
+        }
+        Ok(Ready { workflow: self, steps, files, options })
+    }
+}
+
+/// Looks at what a step reads, makes and writes, as far as that is known.
+fn looked_at(step: &Step, files: &mut Files<'_>) -> Result<()> {
+    let written = |name: &str| {
+        step.inputs.iter().find(|(n, _)| *n == name).and_then(|(_, source)| match source {
+            Source::Value(value) => Some(value),
+            Source::Output(..) => None,
+        })
+    };
+    for slot in step.class.inputs {
+        match (slot.kind, written(slot.name)) {
+            (Kind::File(kind), Some(Value::Text(name))) => files.look(kind, name)?,
+            (Kind::Text { .. }, Some(Value::Text(prefix))) if slot.name == save::PREFIX => {
+                save::Target::new(prefix, &files.places().output)?;
+            }
+            _ => {}
+        }
+    }
+    let size = |name: &str| match written(name) {
+        Some(Value::Int(value)) => usize::try_from(*value).unwrap_or(usize::MAX),
+        _ => 1,
+    };
+    // A size that is written is a fault of the file, one that comes about a lack of memory.
+    let room = |what: &str, counts: &[usize]| run::room(ErrorKind::File, what, counts);
+    match step.class.name {
+        "EmptyLatentImage" => {
+            room("the batch", &[size("batch_size"), 4, size("height") / 8, size("width") / 8])?;
+            // Pictures are made of it sooner or later.
+            room("the batch of pictures", &[size("batch_size"), 3, size("height"), size("width")])
+        }
+        "EmptyImage" => room("the pictures", &[size("batch_size"), 3, size("height"), size("width")]),
+        "PerturbedAttentionGuidance" => match written("scale") {
+            Some(Value::Float(scale)) => nodes::guidance::look_at_pag(*scale),
+            _ => Ok(()),
+        },
+        "CLIPLoader" | "DualCLIPLoader" => nodes::loaders::look_at_encoders(step.class, &written, files),
+        _ => Ok(()),
+    }
+}
+
+impl Ready<'_> {
+    /// Steps of all samplers together, as far as they are written in the workflow; the number of
+    /// samplers.
+    pub fn samplers(&self) -> usize {
+        self.steps.iter().filter(|step| step.class.inputs.iter().any(is_sampling)).count()
+    }
+
+    /// The nodes in the order in which they run.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.steps.iter().map(|step| &self.workflow.graph.nodes()[step.node])
+    }
+
+    /// Runs the workflow on `studio`. `observe` hears of nodes, progress and files; setting `cancel`
+    /// ends the work within one submission to the device. What was saved by then stays.
+    ///
+    /// # Errors
+    /// Those of the nodes, with the node's name; [`ErrorKind::Cancelled`];
+    /// [`ErrorKind::File`] if a file cannot be written, which leaves no part of it behind.
+    pub fn run(
+        self,
+        studio: Arc<Studio>,
+        observe: &mut dyn FnMut(Event<'_>),
+        cancel: &AtomicBool,
+    ) -> Result<Vec<Saved>> {
+        let Ready { workflow, steps, files, options } = self;
+        save::usable(&files.places().output)?;
+        let notes = Notes::new(&workflow.graph, workflow.ui.as_ref());
+        let mut work = Work {
+            studio,
+            options,
+            files,
+            loaded: Default::default(),
+            notes,
+            saved: Vec::new(),
+            observe,
+            cancel,
+        };
+        run::run(&workflow.graph, &steps, &mut work)?;
+        Ok(work.saved)
+    }
+}
+
+/// Whether an input is what samplers alone have.
+fn is_sampling(slot: &nodes::Slot) -> bool {
+    slot.name == "latent_image"
+        || matches!(slot.kind, Kind::Choice(Choices::Samplers)) && slot.name == "sampler"
+}

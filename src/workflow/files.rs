@@ -1,0 +1,147 @@
+//! Files that a workflow reads, each opened once. All are opened before anything runs, so that none
+//! turns out to be missing or damaged after minutes of sampling.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::Places;
+use super::models::{Found, input_file};
+use super::nodes::FileKind;
+use crate::checkpoint::Checkpoint;
+use crate::image::read::{self, Rgba};
+use crate::latent::{self, Latent};
+use crate::lora::Lora;
+use crate::model::config::{TextConfig, VaeConfig};
+use crate::model::{DiffusionConfig, ModelConfig};
+use crate::{Error, ErrorKind, Result, embedded};
+
+/// Latent files are small; what is larger is something else.
+const MOST_LATENT_BYTES: u64 = 1 << 30;
+
+/// What is open.
+pub(super) struct Files<'a> {
+    places: &'a Places,
+    checkpoints: HashMap<(FileKind, Found), Arc<Checkpoint>>,
+    loras: HashMap<Found, Arc<Lora>>,
+    pictures: HashMap<PathBuf, Arc<Rgba>>,
+    latents: HashMap<PathBuf, Arc<Latent>>,
+}
+
+impl<'a> Files<'a> {
+    pub fn new(places: &'a Places) -> Self {
+        let (checkpoints, loras) = (HashMap::new(), HashMap::new());
+        Self { places, checkpoints, loras, pictures: HashMap::new(), latents: HashMap::new() }
+    }
+
+    pub fn places(&self) -> &'a Places {
+        self.places
+    }
+
+    /// Opens what `name` means, and sees that it is of its kind.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`], [`ErrorKind::File`] or [`ErrorKind::Model`], naming the file.
+    pub fn look(&mut self, kind: FileKind, name: &str) -> Result<()> {
+        match kind {
+            FileKind::Lora => self.lora(name).map(drop),
+            FileKind::Image => self.picture(name).map(drop),
+            FileKind::Latent => self.latent(name).map(drop),
+            _ => self.checkpoint(kind, name).map(drop),
+        }
+    }
+
+    /// A file of weights, and where it is.
+    pub fn checkpoint(&mut self, kind: FileKind, name: &str) -> Result<(Found, Arc<Checkpoint>)> {
+        let found = self.places.models.find(kind, name)?;
+        let key = (kind, found.clone());
+        if let Some(open) = self.checkpoints.get(&key) {
+            return Ok((found, open.clone()));
+        }
+        let open = match &found {
+            Found::File(path) => Checkpoint::open(path)?,
+            Found::Embedded => embedded::checkpoint()?,
+        };
+        let open = match kind {
+            FileKind::Checkpoint => {
+                ModelConfig::infer(&open)?.runnable(open.file())?;
+                open
+            }
+            FileKind::DiffusionModel => {
+                DiffusionConfig::infer(&open)?.runnable(open.file())?;
+                open
+            }
+            FileKind::Vae => {
+                VaeConfig::infer(&open)?;
+                open
+            }
+            // What an encoder alone is called depends on what it stands beside: see `text_encoders`.
+            _ => open,
+        };
+        let open = Arc::new(open);
+        self.checkpoints.insert(key, open.clone());
+        Ok((found, open))
+    }
+
+    /// Text encoders out of one or two files, under the names that they have in checkpoints.
+    pub fn text_encoders(&mut self, names: &[&str]) -> Result<Arc<Checkpoint>> {
+        let mut open = Vec::new();
+        for name in names {
+            // Tensors are renamed for their place, so each use opens the file for itself.
+            match self.places.models.find(FileKind::TextEncoder, name)? {
+                Found::File(path) => open.push(Checkpoint::open(path)?),
+                Found::Embedded => return Err(Error::internal("no text encoder is embedded by itself")),
+            }
+        }
+        let encoders = Checkpoint::text_encoders(open)?;
+        TextConfig::infer_all(&encoders)?;
+        Ok(Arc::new(encoders))
+    }
+
+    pub fn lora(&mut self, name: &str) -> Result<Arc<Lora>> {
+        let found = self.places.models.find(FileKind::Lora, name)?;
+        if let Some(open) = self.loras.get(&found) {
+            return Ok(open.clone());
+        }
+        let Found::File(path) = &found else { return Err(Error::internal("no LoRA is embedded")) };
+        let open = Arc::new(Lora::open(path)?);
+        self.loras.insert(found, open.clone());
+        Ok(open)
+    }
+
+    pub fn picture(&mut self, name: &str) -> Result<Arc<Rgba>> {
+        let path = self.input(FileKind::Image, name)?;
+        if let Some(open) = self.pictures.get(&path) {
+            return Ok(open.clone());
+        }
+        let open = Arc::new(read::rgba(&path)?);
+        self.pictures.insert(path, open.clone());
+        Ok(open)
+    }
+
+    pub fn latent(&mut self, name: &str) -> Result<Arc<Latent>> {
+        let path = self.input(FileKind::Latent, name)?;
+        if let Some(open) = self.latents.get(&path) {
+            return Ok(open.clone());
+        }
+        let open = Arc::new(read_latent(&path)?);
+        self.latents.insert(path, open.clone());
+        Ok(open)
+    }
+
+    fn input(&self, kind: FileKind, name: &str) -> Result<PathBuf> {
+        input_file(&self.places.input, &self.places.output, kind, name)
+    }
+}
+
+fn read_latent(path: &Path) -> Result<Latent> {
+    let cannot = |e| Error::io(path, "the latent cannot be read", e);
+    let bytes = std::fs::metadata(path).map_err(cannot)?.len();
+    if bytes > MOST_LATENT_BYTES {
+        return Err(Error::new(ErrorKind::File, "not a latent file")
+            .file(path)
+            .expected(format!("at most {} MiB", MOST_LATENT_BYTES >> 20))
+            .found(format!("{} MiB", bytes >> 20)));
+    }
+    latent::file::decode(&std::fs::read(path).map_err(cannot)?).map_err(|e| e.file(path))
+}

@@ -1,0 +1,224 @@
+//! Where the files are that workflows name: models laid out as ComfyUI's `models/`, pictures and
+//! latents in an input folder. A name never leads out of its folder.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::extra_paths;
+use super::nodes::FileKind;
+use crate::folder::Folder;
+use crate::sampler::names::nearest_to;
+use crate::{Error, ErrorKind, Result, embedded};
+
+/// Most files that are looked at for a similar name.
+const MOST_FILES: usize = 10_000;
+/// Folders within folders that are looked into for it.
+const DEEPEST: usize = 4;
+
+/// Folders of models, by kind; several may serve one kind.
+#[derive(Debug, Clone, Default)]
+pub struct ModelFolders {
+    by_kind: HashMap<FileKind, Vec<PathBuf>>,
+    embeddings: Vec<PathBuf>,
+}
+
+/// ComfyUI's names of folders below `models/`, which are also the keys of `extra_model_paths.yaml`.
+const KINDS: [(&str, FileKind); 7] = [
+    ("checkpoints", FileKind::Checkpoint),
+    ("loras", FileKind::Lora),
+    ("vae", FileKind::Vae),
+    ("text_encoders", FileKind::TextEncoder),
+    ("clip", FileKind::TextEncoder),
+    ("unet", FileKind::DiffusionModel),
+    ("diffusion_models", FileKind::DiffusionModel),
+];
+const EMBEDDINGS: &str = "embeddings";
+
+/// What a workflow calls the model inside the program, unless a file has that name.
+const EMBEDDED: [&str; 3] = ["tiny-emoji.safetensors", "tiny-emoji", "tiny-emoji/tiny-emoji.safetensors"];
+
+/// Where a model is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Found {
+    File(PathBuf),
+    /// Inside the program.
+    Embedded,
+}
+
+impl ModelFolders {
+    /// The folders below `models`, as far as there are any: `checkpoints`, `loras`, `vae`,
+    /// `text_encoders` and `clip`, `diffusion_models` and `unet`, `embeddings`.
+    pub fn below(models: &Path) -> Self {
+        let mut folders = Self::default();
+        for (name, _) in KINDS {
+            folders.add(name, models.join(name));
+        }
+        folders.add(EMBEDDINGS, models.join(EMBEDDINGS));
+        folders
+    }
+
+    /// Adds the folders that an `extra_model_paths.yaml` lists. Paths in it are relative to its
+    /// `base_path`, and that to the file.
+    ///
+    /// # Errors
+    /// [`ErrorKind::File`] if it cannot be read or is more than lists of folders.
+    pub fn add_extra(&mut self, file: &Path) -> Result<()> {
+        let text =
+            fs::read_to_string(file).map_err(|e| Error::io(file, "the list of folders cannot be read", e))?;
+        let beside = file.parent().unwrap_or(Path::new("."));
+        for section in extra_paths::parse(&text).map_err(|e| e.file(file))? {
+            let base = section.base.map_or_else(|| beside.to_owned(), |base| beside.join(at_home(&base)));
+            for (kind, path) in section.folders {
+                self.add(&kind, base.join(at_home(&path)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a folder for a kind by ComfyUI's name of it; other kinds are of no use here.
+    fn add(&mut self, kind: &str, folder: PathBuf) {
+        let list = match KINDS.iter().find(|(name, _)| *name == kind) {
+            Some((_, kind)) => self.by_kind.entry(*kind).or_default(),
+            None if kind == EMBEDDINGS => &mut self.embeddings,
+            None => return,
+        };
+        if !list.contains(&folder) {
+            list.push(folder);
+        }
+    }
+
+    /// The folders of embeddings that there are.
+    pub(super) fn embeddings(&self) -> Vec<Folder> {
+        self.embeddings.iter().filter_map(|path| Folder::open(path).ok()).collect()
+    }
+
+    /// The file or diffusers folder of a kind called `name`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] for a name that leads out of the folder; [`ErrorKind::File`] if there is
+    /// none, with the nearest names.
+    pub(super) fn find(&self, kind: FileKind, name: &str) -> Result<Found> {
+        let folders = self.by_kind.get(&kind).map_or(&[][..], Vec::as_slice);
+        for folder in folders {
+            let path = plain(folder, name)?;
+            if path.exists() {
+                return Ok(Found::File(path));
+            }
+        }
+        if kind == FileKind::Checkpoint && EMBEDDED.contains(&name) && embedded::checkpoint().is_ok() {
+            return Ok(Found::Embedded);
+        }
+        plain(Path::new("models"), name)?;
+        Err(self.missing(kind, name, folders))
+    }
+
+    fn missing(&self, kind: FileKind, name: &str, folders: &[PathBuf]) -> Error {
+        let mut files = Vec::new();
+        for folder in folders {
+            list(folder, "", 0, &mut files);
+        }
+        files.sort();
+        let looked: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
+        let error = Error::new(ErrorKind::File, format!("there is no such {}", kind.what()))
+            .expected(format!("{name} in {}", looked.join(" or ")));
+        let embedded = match kind {
+            FileKind::Checkpoint if embedded::checkpoint().is_ok() => {
+                format!(" (the model inside the program is called {})", EMBEDDED[0])
+            }
+            _ => String::new(),
+        };
+        match nearest_to(name, files.iter().map(String::as_str)) {
+            near if !near.is_empty() => error.hint(format!("did you mean {}?{embedded}", near.join(" or "))),
+            _ if files.is_empty() => error
+                .found("no files there")
+                .hint(format!("pass --models-dir DIR with ComfyUI's folders below it{embedded}")),
+            _ => {
+                files.truncate(5);
+                error
+                    .found(format!("others, such as {}", files.join(", ")))
+                    .hint(format!("choose one of them with --set NODE.INPUT=NAME{embedded}"))
+            }
+        }
+    }
+}
+
+impl FileKind {
+    /// In words.
+    pub(super) fn what(self) -> &'static str {
+        match self {
+            Self::Checkpoint => "checkpoint",
+            Self::Lora => "LoRA",
+            Self::Vae => "VAE",
+            Self::TextEncoder => "text encoder",
+            Self::DiffusionModel => "diffusion model",
+            Self::Image => "picture",
+            Self::Latent => "latent",
+        }
+    }
+}
+
+/// `name` below `folder`. Workflows from Windows have `\` in names.
+fn plain(folder: &Path, name: &str) -> Result<PathBuf> {
+    let name = if cfg!(windows) { name.to_owned() } else { name.replace('\\', "/") };
+    Folder::at(folder).inside(&name)
+}
+
+/// Files below `folder`, as workflows would name them.
+fn list(folder: &Path, prefix: &str, depth: usize, files: &mut Vec<String>) {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    for entry in entries.take(MOST_FILES) {
+        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        let path = entry.path();
+        if path.is_dir() && depth < DEEPEST {
+            list(&path, &format!("{name}/"), depth + 1, files);
+        } else if files.len() < MOST_FILES {
+            files.push(name);
+        }
+    }
+}
+
+/// `~` is the user's folder.
+fn at_home(path: &str) -> PathBuf {
+    match (path.strip_prefix('~'), std::env::var_os("HOME").or_else(|| std::env::var_os("USERPROFILE"))) {
+        (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with(['/', '\\']) => {
+            Path::new(&home).join(rest.trim_start_matches(['/', '\\']))
+        }
+        _ => path.into(),
+    }
+}
+
+/// A file that a workflow reads as input: in `input`, or where the name says so (`x.png [output]`) in
+/// `output`, `x.png [temp]` in `output/temp`. Links that lead out of the folder are not followed.
+///
+/// # Errors
+/// [`ErrorKind::Usage`] for a name that leads out of its folder; [`ErrorKind::File`] if there is no
+/// such file.
+pub(super) fn input_file(input: &Path, output: &Path, kind: FileKind, name: &str) -> Result<PathBuf> {
+    let (name, folder) = match name.trim_end().rsplit_once(" [") {
+        Some((name, "output]")) => (name, output.to_owned()),
+        Some((name, "temp]")) => (name, output.join(super::save::TEMP)),
+        Some((name, "input]")) => (name, input.to_owned()),
+        _ => (name, input.to_owned()),
+    };
+    let path = plain(&folder, name)?;
+    if !path.is_file() {
+        let mut files = Vec::new();
+        list(&folder, "", 0, &mut files);
+        files.sort();
+        let error = Error::new(ErrorKind::File, format!("there is no such {}", kind.what()))
+            .expected(format!("{name} in {}", folder.display()));
+        return Err(match nearest_to(name, files.iter().map(String::as_str)) {
+            near if !near.is_empty() => error.hint(format!("did you mean {}?", near.join(" or "))),
+            _ => error.hint("put it there, or pass --input-dir DIR"),
+        });
+    }
+    let real = |path: &Path| path.canonicalize().map_err(|e| Error::io(path, "the file cannot be read", e));
+    if !real(&path)?.starts_with(real(&folder)?) {
+        return Err(Error::new(ErrorKind::File, "a link that leads out of its folder")
+            .file(&path)
+            .expected(format!("a file in {}", folder.display()))
+            .hint("put the file itself there"));
+    }
+    Ok(path)
+}

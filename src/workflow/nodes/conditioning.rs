@@ -1,0 +1,293 @@
+//! Nodes that make prompts, and prompts of prompts.
+
+use std::sync::Arc;
+
+use super::super::run::Work;
+use super::super::value::{Arguments, ClipValue, MaskedPart, Place, Prompt, Value};
+use super::{Class, Type, choice, float, pixels, prompt, socket};
+use crate::guidance::{Area, Entry};
+use crate::pipeline::Sizes;
+use crate::{Error, Result};
+
+pub(in super::super) const CLASSES: &[Class] = &[
+    Class {
+        name: "CLIPTextEncode",
+        inputs: &[prompt("text"), socket("clip", Type::Clip)],
+        outputs: &[Type::Conditioning],
+        is_output: false,
+        run: text,
+    },
+    Class {
+        name: "CLIPTextEncodeSDXL",
+        inputs: &[
+            socket("clip", Type::Clip),
+            pixels("width", 1024, 0),
+            pixels("height", 1024, 0),
+            pixels("crop_w", 0, 0),
+            pixels("crop_h", 0, 0),
+            pixels("target_width", 1024, 0),
+            pixels("target_height", 1024, 0),
+            prompt("text_g"),
+            prompt("text_l"),
+        ],
+        outputs: &[Type::Conditioning],
+        is_output: false,
+        run: text_sdxl,
+    },
+    Class {
+        name: "ConditioningCombine",
+        inputs: &[socket("conditioning_1", Type::Conditioning), socket("conditioning_2", Type::Conditioning)],
+        outputs: &[Type::Conditioning],
+        is_output: false,
+        run: combine,
+    },
+    Class {
+        name: "ConditioningConcat",
+        inputs: &[
+            socket("conditioning_to", Type::Conditioning),
+            socket("conditioning_from", Type::Conditioning),
+        ],
+        outputs: &[Type::Conditioning],
+        is_output: false,
+        run: concat,
+    },
+    Class {
+        name: "ConditioningAverage",
+        inputs: &[
+            socket("conditioning_to", Type::Conditioning),
+            socket("conditioning_from", Type::Conditioning),
+            float("conditioning_to_strength", 1.0, 0.0, 1.0),
+        ],
+        outputs: &[Type::Conditioning],
+        is_output: false,
+        run: average,
+    },
+    Class {
+        name: "ConditioningSetArea",
+        inputs: &[
+            socket("conditioning", Type::Conditioning),
+            pixels("width", 64, 64),
+            pixels("height", 64, 64),
+            pixels("x", 0, 0),
+            pixels("y", 0, 0),
+            float("strength", 1.0, 0.0, 10.0),
+        ],
+        outputs: &[Type::Conditioning],
+        is_output: false,
+        run: area,
+    },
+    Class {
+        name: "ConditioningSetAreaPercentage",
+        inputs: &[
+            socket("conditioning", Type::Conditioning),
+            float("width", 1.0, 0.0, 1.0),
+            float("height", 1.0, 0.0, 1.0),
+            float("x", 0.0, 0.0, 1.0),
+            float("y", 0.0, 0.0, 1.0),
+            float("strength", 1.0, 0.0, 10.0),
+        ],
+        outputs: &[Type::Conditioning],
+        is_output: false,
+        run: area_in_parts,
+    },
+    Class {
+        name: "ConditioningSetAreaStrength",
+        inputs: &[socket("conditioning", Type::Conditioning), float("strength", 1.0, 0.0, 10.0)],
+        outputs: &[Type::Conditioning],
+        is_output: false,
+        run: strength,
+    },
+    Class {
+        name: "ConditioningSetMask",
+        inputs: &[
+            socket("conditioning", Type::Conditioning),
+            socket("mask", Type::Mask),
+            float("strength", 1.0, 0.0, 10.0),
+            choice("set_cond_area", &["default", "mask bounds"]),
+        ],
+        outputs: &[Type::Conditioning],
+        is_output: false,
+        run: mask,
+    },
+    Class {
+        name: "ConditioningSetTimestepRange",
+        inputs: &[
+            socket("conditioning", Type::Conditioning),
+            float("start", 0.0, 0.0, 1.0),
+            float("end", 1.0, 0.0, 1.0),
+        ],
+        outputs: &[Type::Conditioning],
+        is_output: false,
+        run: range,
+    },
+    Class {
+        name: "ConditioningZeroOut",
+        inputs: &[socket("conditioning", Type::Conditioning)],
+        outputs: &[Type::Conditioning],
+        is_output: false,
+        run: zero_out,
+    },
+];
+
+fn made(prompts: Vec<Prompt>) -> Result<Vec<Value>> {
+    Ok(vec![Value::Conditioning(Arc::new(prompts))])
+}
+
+/// Every prompt of the input `conditioning`, changed.
+fn each(args: &Arguments<'_>, change: impl Fn(&Prompt) -> Prompt) -> Result<Vec<Value>> {
+    made(args.conditioning("conditioning")?.iter().map(change).collect())
+}
+
+/// What `clip` makes of texts: one for all encoders, or one for each.
+fn encoded(work: &Work<'_>, clip: &ClipValue, texts: &[&str], sizes: Option<Sizes>) -> Result<Vec<Value>> {
+    // SDXL's networks alone want the pooled vector, and its encoders alone are two.
+    let pooled = clip.text.configs().len() > 1;
+    let how = (clip.skip, pooled);
+    let encoding = clip.text.encode(work.options.memory, texts, how, work.cancel)?;
+    let mut entry = Entry::new(encoding.context, encoding.tokens);
+    entry.vector = encoding.pooled.map(|pooled| Sizes::default().vector(&pooled));
+    made(vec![Prompt { entry, sizes, area: None, strength: 1.0, mask: None }])
+}
+
+fn text(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    tell(work);
+    encoded(work, args.clip("clip")?, &[args.text("text")?], None)
+}
+
+fn tell(work: &mut Work<'_>) {
+    (work.observe)(super::super::run::Event::Work(crate::pipeline::Event::Encoding));
+}
+
+fn text_sdxl(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    tell(work);
+    let size = |height: &str, width: &str| Ok::<_, Error>((args.size(height)?, args.size(width)?));
+    let sizes = Sizes {
+        original: size("height", "width")?,
+        crop: size("crop_h", "crop_w")?,
+        target: size("target_height", "target_width")?,
+    };
+    let clip = args.clip("clip")?;
+    let (l, g) = (args.text("text_l")?, args.text("text_g")?);
+    if clip.text.configs().len() != 2 {
+        return Err(Error::usage("text encoders of another family")
+            .expected("the two of SDXL")
+            .found(format!("that of {}", clip.text.family()))
+            .hint("use CLIPTextEncode"));
+    }
+    encoded(work, clip, &[l, g], Some(sizes))
+}
+
+fn combine(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    let (first, second) = (args.conditioning("conditioning_1")?, args.conditioning("conditioning_2")?);
+    made(first.iter().chain(second.iter()).cloned().collect())
+}
+
+/// Every prompt of `conditioning_to` with the first of `conditioning_from`, as ComfyUI has it.
+fn paired(args: &Arguments<'_>, pair: impl Fn(&Entry, &Entry) -> Result<Entry>) -> Result<Vec<Value>> {
+    let from = args.conditioning("conditioning_from")?;
+    let first = from.first().ok_or_else(|| Error::internal("an empty conditioning"))?;
+    if from.len() > 1 {
+        log::warn!("{}: of conditioning_from only the first of {} prompts is used", args.node, from.len());
+    }
+    let to = args.conditioning("conditioning_to")?.iter();
+    let both = to.map(|p| Ok(Prompt { entry: pair(&p.entry, &first.entry)?, ..p.clone() }));
+    made(both.collect::<Result<_>>()?)
+}
+
+fn concat(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    paired(args, Entry::concat)
+}
+
+fn average(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    let share = args.float("conditioning_to_strength")?;
+    paired(args, |to, from| to.average(from, share))
+}
+
+fn area(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    let area = Area::of_pixels(args.size("x")?, args.size("y")?, args.size("width")?, args.size("height")?);
+    in_area(args, Place::Cells(area))
+}
+
+fn area_in_parts(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    let parts = [args.float("x")?, args.float("y")?, args.float("width")?, args.float("height")?];
+    in_area(args, Place::Parts(parts))
+}
+
+fn in_area(args: &Arguments<'_>, area: Place) -> Result<Vec<Value>> {
+    let strength = args.float("strength")? as f32;
+    each(args, |p| {
+        // A rectangle of one's own takes the place of that around the mask.
+        let mask = p.mask.clone().map(|m| MaskedPart { bounds: false, ..m });
+        Prompt { area: Some(area), strength, mask, ..p.clone() }
+    })
+}
+
+fn strength(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    let strength = args.float("strength")? as f32;
+    each(args, |p| Prompt { strength, ..p.clone() })
+}
+
+fn mask(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    let part = MaskedPart {
+        mask: args.mask("mask")?.clone(),
+        strength: args.float("strength")? as f32,
+        bounds: args.text("set_cond_area")? != "default",
+    };
+    if part.mask.len() != 1 {
+        return Err(Error::usage("a mask for each picture of a batch is not supported here")
+            .expected("one mask for all pictures")
+            .found(part.mask.len().to_string()));
+    }
+    each(args, |p| Prompt { mask: Some(part.clone()), ..p.clone() })
+}
+
+fn range(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    let (start, end) = (args.float("start")?, args.float("end")?);
+    each(args, |p| Prompt { entry: Entry { start, end, ..p.entry.clone() }, ..p.clone() })
+}
+
+fn zero_out(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    each(args, |p| Prompt { entry: p.entry.zeroed(), ..p.clone() })
+}
+
+impl Prompt {
+    /// The entry for a latent of `height` × `width` cells; `wants_vector` says whether the network
+    /// reads SDXL's vector.
+    pub(in super::super) fn resolved(&self, (height, width): (usize, usize), wants_vector: bool) -> Entry {
+        let mut entry = Entry { strength: self.strength, ..self.entry.clone() };
+        entry.area = self.area.map(|area| match area {
+            Place::Cells(area) => area,
+            Place::Parts([x, y, w, h]) => Area::of_parts(x, y, w, h, (height, width)),
+        });
+        if let Some(part) = &self.mask
+            && let Some(mask) = part.mask.first()
+        {
+            let weights = mask.to_latent(height, width);
+            if part.bounds {
+                entry.area = Some(bounds(weights.data(), width));
+            }
+            entry.strength *= part.strength;
+            entry.mask = Some(Arc::new(weights.data().to_vec()));
+        }
+        entry.vector = entry.vector.filter(|_| wants_vector).map(|vector| {
+            let sizes = self.sizes.unwrap_or(Sizes::of(8 * height, 8 * width));
+            sizes.in_place_of(&vector)
+        });
+        entry
+    }
+}
+
+/// The rectangle around what is not 0, at least 8 cells a side, as ComfyUI has it.
+fn bounds(weights: &[f32], width: usize) -> Area {
+    let drawn =
+        || weights.iter().enumerate().filter(|(_, w)| **w != 0.0).map(|(i, _)| (i / width, i % width));
+    let rows = drawn().map(|(y, _)| y);
+    let columns = drawn().map(|(_, x)| x);
+    let span = |first: Option<usize>, last: Option<usize>| match (first, last) {
+        (Some(first), Some(last)) => (first, (last - first + 1).max(8)),
+        _ => (0, 8),
+    };
+    let (y, height) = span(rows.clone().min(), rows.max());
+    let (x, width) = span(columns.clone().min(), columns.max());
+    Area { y, x, height, width }
+}

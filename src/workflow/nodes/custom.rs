@@ -1,0 +1,199 @@
+//! SamplerCustom's family: sampler, noise levels, noise and guider as nodes of their own.
+
+use std::sync::Arc;
+
+use super::super::run::Work;
+use super::super::value::{Arguments, GuiderValue, NoiseValue, Value};
+use super::sampling::{SAMPLER, SCHEDULER, named, sampled, with_samples};
+use super::{Class, Slot, Type, float, int, seed, socket, switch};
+use crate::Result;
+use crate::sampler::{Scheduler, exponential_sigmas, karras_sigmas};
+
+/// The steps of a schedule.
+const STEPS: Slot = int("steps", 20, 1, 10_000);
+const SIGMA_MAX: Slot = float("sigma_max", 14.614642, 0.0, 5000.0);
+const SIGMA_MIN: Slot = float("sigma_min", 0.0291675, 0.0, 5000.0);
+
+pub(in super::super) const CLASSES: &[Class] = &[
+    Class {
+        name: "SamplerCustom",
+        inputs: &[
+            socket("model", Type::Model),
+            switch("add_noise", true),
+            seed("noise_seed"),
+            float("cfg", 8.0, 0.0, 100.0),
+            socket("positive", Type::Conditioning),
+            socket("negative", Type::Conditioning),
+            socket("sampler", Type::Sampler),
+            socket("sigmas", Type::Sigmas),
+            socket("latent_image", Type::Latent),
+        ],
+        outputs: &[Type::Latent, Type::Latent],
+        is_output: false,
+        run: custom,
+    },
+    Class {
+        name: "SamplerCustomAdvanced",
+        inputs: &[
+            socket("noise", Type::Noise),
+            socket("guider", Type::Guider),
+            socket("sampler", Type::Sampler),
+            socket("sigmas", Type::Sigmas),
+            socket("latent_image", Type::Latent),
+        ],
+        outputs: &[Type::Latent, Type::Latent],
+        is_output: false,
+        run: custom_advanced,
+    },
+    Class {
+        name: "KSamplerSelect",
+        inputs: &[SAMPLER],
+        outputs: &[Type::Sampler],
+        is_output: false,
+        run: select,
+    },
+    Class {
+        name: "BasicScheduler",
+        inputs: &[socket("model", Type::Model), SCHEDULER, STEPS, float("denoise", 1.0, 0.0, 1.0)],
+        outputs: &[Type::Sigmas],
+        is_output: false,
+        run: basic,
+    },
+    Class {
+        name: "KarrasScheduler",
+        inputs: &[STEPS, SIGMA_MAX, SIGMA_MIN, float("rho", 7.0, 0.0, 100.0)],
+        outputs: &[Type::Sigmas],
+        is_output: false,
+        run: karras,
+    },
+    Class {
+        name: "ExponentialScheduler",
+        inputs: &[STEPS, SIGMA_MAX, SIGMA_MIN],
+        outputs: &[Type::Sigmas],
+        is_output: false,
+        run: exponential,
+    },
+    Class {
+        name: "SplitSigmas",
+        inputs: &[socket("sigmas", Type::Sigmas), int("step", 0, 0, 10_000)],
+        outputs: &[Type::Sigmas, Type::Sigmas],
+        is_output: false,
+        run: split,
+    },
+    Class {
+        name: "CFGGuider",
+        inputs: &[
+            socket("model", Type::Model),
+            socket("positive", Type::Conditioning),
+            socket("negative", Type::Conditioning),
+            float("cfg", 8.0, 0.0, 100.0),
+        ],
+        outputs: &[Type::Guider],
+        is_output: false,
+        run: cfg_guider,
+    },
+    Class {
+        name: "BasicGuider",
+        inputs: &[socket("model", Type::Model), socket("conditioning", Type::Conditioning)],
+        outputs: &[Type::Guider],
+        is_output: false,
+        run: basic_guider,
+    },
+    Class {
+        name: "RandomNoise",
+        inputs: &[seed("noise_seed")],
+        outputs: &[Type::Noise],
+        is_output: false,
+        run: random_noise,
+    },
+    Class { name: "DisableNoise", inputs: &[], outputs: &[Type::Noise], is_output: false, run: no_noise },
+];
+
+fn of_sigmas(sigmas: Vec<f32>) -> Result<Vec<Value>> {
+    Ok(vec![Value::Sigmas(Arc::new(sigmas))])
+}
+
+fn custom(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    let guider = GuiderValue {
+        model: args.model("model")?.clone(),
+        positive: args.conditioning("positive")?.clone(),
+        negative: Some(args.conditioning("negative")?.clone()),
+        cfg: args.float("cfg")? as f32,
+    };
+    let seed = args.seed("noise_seed")?;
+    let noise = if args.switch("add_noise")? { NoiseValue::Seed(seed) } else { NoiseValue::Off };
+    both(work, args, &guider, (noise, seed))
+}
+
+fn custom_advanced(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    let noise = *args.noise("noise")?;
+    let seed = match noise {
+        NoiseValue::Seed(seed) => seed,
+        NoiseValue::Off => 0,
+    };
+    both(work, args, args.guider("guider")?, (noise, seed))
+}
+
+/// The latent at the end, and what was seen in it at the last step.
+fn both(
+    work: &mut Work<'_>,
+    args: &Arguments<'_>,
+    guider: &GuiderValue,
+    noise: (NoiseValue, u64),
+) -> Result<Vec<Value>> {
+    let (latents, sigmas) = (args.latent("latent_image")?, args.sigmas("sigmas")?);
+    let sampled = sampled(work, guider, *args.sampler("sampler")?, sigmas.to_vec(), latents, noise)?;
+    Ok(vec![with_samples(latents, sampled.latent), with_samples(latents, sampled.denoised)])
+}
+
+fn select(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    Ok(vec![Value::Sampler(named(args.text("sampler_name")?)?)])
+}
+
+fn basic(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    let (steps, denoise) = (args.size("steps")?, args.float("denoise")?);
+    let scheduler: Scheduler = args.text("scheduler")?.parse()?;
+    let mut sigmas = scheduler.sigmas(args.model("model")?.diffusion.discrete(), steps, denoise, false)?;
+    // Unlike KSampler this node cuts a whole run too, where a scheduler gives more than was asked for.
+    sigmas.drain(..sigmas.len().saturating_sub(steps + 1));
+    of_sigmas(sigmas)
+}
+
+fn karras(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    let range = (args.float("sigma_min")?, args.float("sigma_max")?);
+    of_sigmas(karras_sigmas(args.size("steps")?, range, args.float("rho")?)?)
+}
+
+fn exponential(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    let range = (args.float("sigma_min")?, args.float("sigma_max")?);
+    of_sigmas(exponential_sigmas(args.size("steps")?, range)?)
+}
+
+fn split(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    let (sigmas, step) = (args.sigmas("sigmas")?, args.size("step")?);
+    let at = step.min(sigmas.len());
+    let high = sigmas[..sigmas.len().min(step + 1)].to_vec();
+    Ok(vec![Value::Sigmas(Arc::new(high)), Value::Sigmas(Arc::new(sigmas[at..].to_vec()))])
+}
+
+fn cfg_guider(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    Ok(vec![Value::Guider(Arc::new(GuiderValue {
+        model: args.model("model")?.clone(),
+        positive: args.conditioning("positive")?.clone(),
+        negative: Some(args.conditioning("negative")?.clone()),
+        cfg: args.float("cfg")? as f32,
+    }))])
+}
+
+fn basic_guider(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    let (model, positive) = (args.model("model")?.clone(), args.conditioning("conditioning")?.clone());
+    Ok(vec![Value::Guider(Arc::new(GuiderValue { model, positive, negative: None, cfg: 1.0 }))])
+}
+
+fn random_noise(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    Ok(vec![Value::Noise(NoiseValue::Seed(args.seed("noise_seed")?))])
+}
+
+fn no_noise(_: &mut Work<'_>, _: &Arguments<'_>) -> Result<Vec<Value>> {
+    Ok(vec![Value::Noise(NoiseValue::Off)])
+}

@@ -1,0 +1,276 @@
+//! Nodes that load models, or lay something over them.
+
+use std::sync::Arc;
+
+use super::super::files::Files;
+use super::super::run::{Whole, Work};
+use super::super::value::{Arguments, ClipValue, ModelValue, Value};
+use super::{Class, FileKind, Type, choice, file, float, int, socket};
+use crate::lora::{LoraUse, Networks, Patches};
+use crate::pipeline::{Autoencoder, DiffusionModel, Model, TextEncoders};
+use crate::{Error, ErrorKind, Result};
+
+pub(in super::super) const CLASSES: &[Class] = &[
+    Class {
+        name: "CheckpointLoaderSimple",
+        inputs: &[file("ckpt_name", FileKind::Checkpoint)],
+        outputs: &[Type::Model, Type::Clip, Type::Vae],
+        is_output: false,
+        run: checkpoint,
+    },
+    Class {
+        name: "UNETLoader",
+        inputs: &[
+            file("unet_name", FileKind::DiffusionModel),
+            choice("weight_dtype", &["default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"]),
+        ],
+        outputs: &[Type::Model],
+        is_output: false,
+        run: unet,
+    },
+    Class {
+        name: "VAELoader",
+        inputs: &[file("vae_name", FileKind::Vae)],
+        outputs: &[Type::Vae],
+        is_output: false,
+        run: vae,
+    },
+    Class {
+        name: "CLIPLoader",
+        inputs: &[
+            file("clip_name", FileKind::TextEncoder),
+            choice("type", CLIP_TYPES).or_default(),
+            choice("device", &["default", "cpu"]).or_default(),
+        ],
+        outputs: &[Type::Clip],
+        is_output: false,
+        run: clip,
+    },
+    Class {
+        name: "DualCLIPLoader",
+        inputs: &[
+            file("clip_name1", FileKind::TextEncoder),
+            file("clip_name2", FileKind::TextEncoder),
+            choice("type", DUAL_TYPES).or_default(),
+            choice("device", &["default", "cpu"]).or_default(),
+        ],
+        outputs: &[Type::Clip],
+        is_output: false,
+        run: dual_clip,
+    },
+    Class {
+        name: "LoraLoader",
+        inputs: &[
+            socket("model", Type::Model),
+            socket("clip", Type::Clip),
+            file("lora_name", FileKind::Lora),
+            float("strength_model", 1.0, -100.0, 100.0),
+            float("strength_clip", 1.0, -100.0, 100.0),
+        ],
+        outputs: &[Type::Model, Type::Clip],
+        is_output: false,
+        run: lora,
+    },
+    Class {
+        name: "LoraLoaderModelOnly",
+        inputs: &[
+            socket("model", Type::Model),
+            file("lora_name", FileKind::Lora),
+            float("strength_model", 1.0, -100.0, 100.0),
+        ],
+        outputs: &[Type::Model],
+        is_output: false,
+        run: lora_model_only,
+    },
+    Class {
+        name: "CLIPSetLastLayer",
+        inputs: &[socket("clip", Type::Clip), int("stop_at_clip_layer", -1, -24, -1)],
+        outputs: &[Type::Clip],
+        is_output: false,
+        run: last_layer,
+    },
+];
+
+/// ComfyUI's types of text encoders; the first alone are Stable Diffusion's.
+const CLIP_TYPES: &[&str] = &[
+    "stable_diffusion",
+    "stable_cascade",
+    "sd3",
+    "stable_audio",
+    "mochi",
+    "ltxv",
+    "pixart",
+    "cosmos",
+    "lumina2",
+    "wan",
+    "hidream",
+    "chroma",
+    "ace",
+    "omnigen2",
+    "qwen_image",
+    "hunyuan_image",
+    "flux2",
+    "ovis",
+];
+const DUAL_TYPES: &[&str] = &["sdxl", "sd3", "flux", "hunyuan_video", "hidream", "hunyuan_image", "newbie"];
+
+fn checkpoint(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    let (found, checkpoint) = work.files.checkpoint(FileKind::Checkpoint, args.text("ckpt_name")?)?;
+    let whole = match work.loaded.get(&found) {
+        Some(whole) => whole.clone(),
+        None => {
+            let model = Model::open_in(work.studio.clone(), checkpoint, &work.options.model)?;
+            let mut text = model.text_encoders().clone();
+            text.set_embedding_folders(work.files.places().models.embeddings());
+            let whole =
+                Whole { diffusion: model.diffusion_model().clone(), text, vae: model.autoencoder().clone() };
+            work.loaded.insert(found, whole.clone());
+            whole
+        }
+    };
+    Ok(vec![of_diffusion(whole.diffusion), of_text(whole.text), Value::Vae(whole.vae)])
+}
+
+fn of_diffusion(diffusion: DiffusionModel) -> Value {
+    Value::Model(ModelValue { diffusion, loras: Vec::new(), sag: None, rescale: None })
+}
+
+fn of_text(text: TextEncoders) -> Value {
+    Value::Clip(ClipValue { text, loras: Vec::new(), skip: None })
+}
+
+fn unet(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    let kind = args.text("weight_dtype")?;
+    if kind != "default" {
+        log::warn!("{}: weights are kept as --precision says, not as {kind}", args.node);
+    }
+    let (_, file) = work.files.checkpoint(FileKind::DiffusionModel, args.text("unet_name")?)?;
+    Ok(vec![of_diffusion(DiffusionModel::new(work.studio.clone(), file, &work.options.model)?)])
+}
+
+fn vae(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    let (_, file) = work.files.checkpoint(FileKind::Vae, args.text("vae_name")?)?;
+    Ok(vec![Value::Vae(Autoencoder::new(work.studio.clone(), file, &work.options.model)?)])
+}
+
+fn clip(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    encoders(work, &[args.text("clip_name")?])
+}
+
+fn dual_clip(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    encoders(work, &[args.text("clip_name1")?, args.text("clip_name2")?])
+}
+
+fn encoders(work: &mut Work<'_>, names: &[&str]) -> Result<Vec<Value>> {
+    let file = work.files.text_encoders(names)?;
+    let mut text = TextEncoders::new(work.studio.clone(), file, &work.options.model)?;
+    text.set_embedding_folders(work.files.places().models.embeddings());
+    Ok(vec![of_text(text)])
+}
+
+/// Opens the files of a text encoder's loader before anything runs; refuses encoders of other models.
+pub(in super::super) fn look_at_encoders<'v>(
+    class: &Class,
+    written: &dyn Fn(&str) -> Option<&'v Value>,
+    files: &mut Files<'_>,
+) -> Result<()> {
+    let text = |name: &str| match written(name) {
+        Some(Value::Text(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let known = if class.name == "CLIPLoader" { CLIP_TYPES[0] } else { DUAL_TYPES[0] };
+    if let Some(kind) = text("type").filter(|kind| *kind != known) {
+        return Err(Error::new(ErrorKind::File, "text encoders of this kind are not supported")
+            .expected(format!("type {known}"))
+            .found(kind)
+            .hint("only models of the Stable Diffusion 1, 2 and XL families are known"));
+    }
+    let names: Option<Vec<&str>> = class
+        .inputs
+        .iter()
+        .filter(|slot| slot.name.starts_with("clip_name"))
+        .map(|slot| text(slot.name))
+        .collect();
+    names.map_or(Ok(()), |names| files.text_encoders(&names).map(drop))
+}
+
+fn lora(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    let (model, clip) = (args.model("model")?, args.clip("clip")?);
+    let strengths = (args.float("strength_model")? as f32, args.float("strength_clip")? as f32);
+    let (model, clip) = with_lora(work, model, Some(clip), args.text("lora_name")?, strengths)?;
+    let clip = clip.ok_or_else(|| Error::internal("a LoRA lost the text encoders"))?;
+    Ok(vec![Value::Model(model), Value::Clip(clip)])
+}
+
+fn lora_model_only(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    let strengths = (args.float("strength_model")? as f32, 0.0);
+    let (model, _) = with_lora(work, args.model("model")?, None, args.text("lora_name")?, strengths)?;
+    Ok(vec![Value::Model(model)])
+}
+
+/// Model and text encoders with a LoRA on top of those that they have.
+fn with_lora(
+    work: &mut Work<'_>,
+    model: &ModelValue,
+    clip: Option<&ClipValue>,
+    name: &str,
+    (unet, text): (f32, f32),
+) -> Result<(ModelValue, Option<ClipValue>)> {
+    if unet == 0.0 && text == 0.0 {
+        return Ok((model.clone(), clip.cloned()));
+    }
+    let lora = work.files.lora(name)?;
+    let on_top = |loras: &[LoraUse]| {
+        let one = LoraUse { unet, text, ..LoraUse::new(lora.clone(), 0.0) };
+        [loras, &[one]].concat()
+    };
+    let loras = on_top(&model.loras);
+    let family = model.diffusion.config().family;
+    let networks = Networks { family, model: model.diffusion.checkpoint(), unet: true, text: &[] };
+    let patches = Patches::of_part(&networks, &loras)?;
+    let mut fitting = patches.fitting().last().copied().unwrap_or(0);
+    let diffusion = match unet {
+        0.0 => model.diffusion.clone(),
+        _ => model.diffusion.with_patches(Arc::new(patches)),
+    };
+    let patched_model = ModelValue { diffusion, loras, ..model.clone() };
+    let patched_clip = match clip {
+        None => None,
+        Some(clip) => {
+            let loras = on_top(&clip.loras);
+            let of_clip = Networks {
+                family: clip.text.family(),
+                model: clip.text.checkpoint(),
+                unet: false,
+                text: clip.text.configs(),
+            };
+            let patches = Patches::of_part(&of_clip, &loras)?;
+            fitting += patches.fitting().last().copied().unwrap_or(0);
+            let text = match text {
+                0.0 => clip.text.clone(),
+                _ => clip.text.with_patches(Arc::new(patches)),
+            };
+            Some(ClipValue { text, loras, ..clip.clone() })
+        }
+    };
+    match lora.len() {
+        _ if fitting == 0 => Err(Error::new(ErrorKind::Model, "nothing of the LoRA fits this model")
+            .file(lora.file())
+            .hint(format!("pass one made for {family} models of this size"))),
+        all if fitting < all && clip.is_some() => {
+            let more = all - fitting;
+            log::warn!(
+                "{}: {more} of {all} LoRA modules fit nothing in this model and are left out",
+                lora.file().display()
+            );
+            Ok((patched_model, patched_clip))
+        }
+        _ => Ok((patched_model, patched_clip)),
+    }
+}
+
+fn last_layer(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    let skip = args.int("stop_at_clip_layer")?.unsigned_abs();
+    let skip = usize::try_from(skip).ok();
+    Ok(vec![Value::Clip(ClipValue { skip, ..args.clip("clip")?.clone() })])
+}

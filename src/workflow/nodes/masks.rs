@@ -1,0 +1,107 @@
+//! Nodes that make masks.
+
+use std::sync::Arc;
+
+use super::super::run::Work;
+use super::super::value::{Arguments, Images, Value};
+use super::{Class, FileKind, Type, choice, file, float, pixels, socket};
+use crate::image::Mask;
+use crate::{Error, Result};
+
+pub(in super::super) const CLASSES: &[Class] = &[
+    Class {
+        name: "LoadImageMask",
+        inputs: &[file("image", FileKind::Image), choice("channel", &["alpha", "red", "green", "blue"])],
+        outputs: &[Type::Mask],
+        is_output: false,
+        run: load,
+    },
+    Class {
+        name: "SolidMask",
+        inputs: &[float("value", 1.0, 0.0, 1.0), pixels("width", 512, 1), pixels("height", 512, 1)],
+        outputs: &[Type::Mask],
+        is_output: false,
+        run: solid,
+    },
+    Class {
+        name: "InvertMask",
+        inputs: &[socket("mask", Type::Mask)],
+        outputs: &[Type::Mask],
+        is_output: false,
+        run: invert,
+    },
+    Class {
+        name: "ImageToMask",
+        inputs: &[socket("image", Type::Image), choice("channel", &["red", "green", "blue", "alpha"])],
+        outputs: &[Type::Mask],
+        is_output: false,
+        run: from_image,
+    },
+    Class {
+        name: "MaskToImage",
+        inputs: &[socket("mask", Type::Mask)],
+        outputs: &[Type::Image],
+        is_output: false,
+        run: to_image,
+    },
+];
+
+fn made(masks: Vec<Mask>) -> Result<Vec<Value>> {
+    Ok(vec![Value::Mask(Arc::new(masks))])
+}
+
+/// One channel of a picture as weights; of alpha what is transparent is masked.
+fn load(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    let read = work.files.picture(args.text("image")?)?;
+    let (pixels, _) = read.rgba.as_chunks::<4>();
+    let weight = |p: &[u8; 4]| -> Result<f32> {
+        Ok(match args.text("channel")? {
+            "alpha" => 1.0 - f32::from(p[3]) / 255.0,
+            "red" => f32::from(p[0]) / 255.0,
+            "green" => f32::from(p[1]) / 255.0,
+            _ => f32::from(p[2]) / 255.0,
+        })
+    };
+    made(vec![Mask::new(read.width, read.height, pixels.iter().map(weight).collect::<Result<_>>()?)?])
+}
+
+fn solid(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    let (width, height) = (args.size("width")?, args.size("height")?);
+    work.room("the mask", &[height, width])?;
+    made(vec![Mask::new(width, height, vec![args.float("value")? as f32; height * width])?])
+}
+
+fn invert(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    let inverted = |mask: &Mask| {
+        let (width, height) = mask.size();
+        Mask::new(width, height, mask.weights().iter().map(|w| 1.0 - w).collect())
+    };
+    made(args.mask("mask")?.iter().map(inverted).collect::<Result<_>>()?)
+}
+
+fn from_image(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    let images = args.image("image")?;
+    let channel = match args.text("channel")? {
+        "red" => 0,
+        "green" => 1,
+        "blue" => 2,
+        other => {
+            return Err(Error::usage("pictures have no such channel here")
+                .expected("red, green or blue")
+                .found(other)
+                .hint("take alpha with LoadImageMask, or from LoadImage's second output"));
+        }
+    };
+    let mask = |frame: &Vec<f32>| {
+        Mask::new(images.width, images.height, frame.iter().skip(channel).step_by(3).copied().collect())
+    };
+    made(images.frames.iter().map(mask).collect::<Result<_>>()?)
+}
+
+fn to_image(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    let masks = args.mask("mask")?;
+    let (width, height) = masks.first().map_or((0, 0), Mask::size);
+    work.room("the pictures", &[masks.len(), height, width, 3])?;
+    let frames = masks.iter().map(|mask| mask.weights().iter().flat_map(|w| [*w; 3]).collect()).collect();
+    Ok(vec![Value::Image(Arc::new(Images { width, height, frames }))])
+}

@@ -1,0 +1,178 @@
+//! KSampler and KSamplerAdvanced, and what all samplers do.
+
+use std::sync::Arc;
+
+use super::super::run::{Event, Work};
+use super::super::value::{Arguments, GuiderValue, Latents, NoiseValue, Prompt, SamplerValue, Value};
+use super::{Choices, Class, Kind, Slot, Type, choice, float, int, seed, socket};
+use crate::guidance::{Conditioning, Sag};
+use crate::latent::Latent;
+use crate::pipeline::{self, Run, Sampled};
+use crate::sampler::noise::{noise, noise_for};
+use crate::sampler::{Sampler, Scheduler};
+use crate::{Error, Result};
+
+/// A sampler's name.
+pub(super) const SAMPLER: Slot =
+    Slot { name: "sampler_name", kind: Kind::Choice(Choices::Samplers), optional: false };
+/// A scheduler's name.
+pub(super) const SCHEDULER: Slot =
+    Slot { name: "scheduler", kind: Kind::Choice(Choices::Schedulers), optional: false };
+
+pub(in super::super) const CLASSES: &[Class] = &[
+    Class {
+        name: "KSampler",
+        inputs: &[
+            socket("model", Type::Model),
+            seed("seed"),
+            int("steps", 20, 1, 10_000),
+            float("cfg", 8.0, 0.0, 100.0),
+            SAMPLER,
+            SCHEDULER,
+            socket("positive", Type::Conditioning),
+            socket("negative", Type::Conditioning),
+            socket("latent_image", Type::Latent),
+            float("denoise", 1.0, 0.0, 1.0),
+        ],
+        outputs: &[Type::Latent],
+        is_output: false,
+        run: ksampler,
+    },
+    Class {
+        name: "KSamplerAdvanced",
+        inputs: &[
+            socket("model", Type::Model),
+            choice("add_noise", &["enable", "disable"]),
+            seed("noise_seed"),
+            int("steps", 20, 1, 10_000),
+            float("cfg", 8.0, 0.0, 100.0),
+            SAMPLER,
+            SCHEDULER,
+            socket("positive", Type::Conditioning),
+            socket("negative", Type::Conditioning),
+            socket("latent_image", Type::Latent),
+            int("start_at_step", 0, 0, 10_000),
+            int("end_at_step", 10_000, 0, 10_000),
+            choice("return_with_leftover_noise", &["disable", "enable"]),
+        ],
+        outputs: &[Type::Latent],
+        is_output: false,
+        run: ksampler_advanced,
+    },
+];
+
+/// The sampler of a name; where its noise would be drawn makes no difference here.
+pub(super) fn named(name: &str) -> Result<SamplerValue> {
+    let sampler: Sampler = name.parse()?;
+    Ok(SamplerValue { sampler, eta: 1.0, s_noise: 1.0 })
+}
+
+fn guider(args: &Arguments<'_>) -> Result<GuiderValue> {
+    Ok(GuiderValue {
+        model: args.model("model")?.clone(),
+        positive: args.conditioning("positive")?.clone(),
+        negative: Some(args.conditioning("negative")?.clone()),
+        cfg: args.float("cfg")? as f32,
+    })
+}
+
+/// The noise levels of KSampler's settings.
+fn sigmas(args: &Arguments<'_>, guider: &GuiderValue, sampler: Sampler, denoise: f64) -> Result<Vec<f32>> {
+    let scheduler: Scheduler = args.text("scheduler")?.parse()?;
+    let table = guider.model.diffusion.discrete();
+    scheduler.sigmas(table, args.size("steps")?, denoise, sampler.discard_penultimate())
+}
+
+fn ksampler(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    let (guider, sampler) = (guider(args)?, named(args.text("sampler_name")?)?);
+    let sigmas = sigmas(args, &guider, sampler.sampler, args.float("denoise")?)?;
+    let seed = args.seed("seed")?;
+    let latents = args.latent("latent_image")?;
+    let sampled = sampled(work, &guider, sampler, sigmas, latents, (NoiseValue::Seed(seed), seed))?;
+    Ok(vec![with_samples(latents, sampled.latent)])
+}
+
+/// Some of the steps of a run: the last may leave noise for a sampler that goes on from there.
+fn ksampler_advanced(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    let (guider, sampler) = (guider(args)?, named(args.text("sampler_name")?)?);
+    let mut sigmas = sigmas(args, &guider, sampler.sampler, 1.0)?;
+    let (first, last) = (args.size("start_at_step")?, args.size("end_at_step")?);
+    if last + 1 < sigmas.len() {
+        sigmas.truncate(last + 1);
+        if args.text("return_with_leftover_noise")? == "disable"
+            && let Some(sigma) = sigmas.last_mut()
+        {
+            *sigma = 0.0;
+        }
+    }
+    let latents = args.latent("latent_image")?;
+    // Nothing left to do gives back what came in, as it does in ComfyUI.
+    if first + 1 >= sigmas.len() {
+        return Ok(vec![Value::Latent(latents.clone())]);
+    }
+    sigmas.drain(..first);
+    let seed = args.seed("noise_seed")?;
+    let noise = if args.text("add_noise")? == "enable" { NoiseValue::Seed(seed) } else { NoiseValue::Off };
+    let sampled = sampled(work, &guider, sampler, sigmas, latents, (noise, seed))?;
+    Ok(vec![with_samples(latents, sampled.latent)])
+}
+
+/// `latents` with other contents: mask and indices stay.
+pub(super) fn with_samples(latents: &Latents, samples: Latent) -> Value {
+    Value::Latent(Arc::new(Latents { samples, ..latents.clone() }))
+}
+
+/// What every sampler does: noise for the latents' places in their batch, prompts for their size, a
+/// run along the noise levels.
+pub(super) fn sampled(
+    work: &mut Work<'_>,
+    guider: &GuiderValue,
+    sampler: SamplerValue,
+    sigmas: Vec<f32>,
+    latents: &Latents,
+    (source, seed): (NoiseValue, u64),
+) -> Result<Sampled> {
+    let model = &guider.model;
+    let config = model.diffusion.config();
+    let shape = latents.samples.shape();
+    let noise = match (source, &latents.batch_index) {
+        (NoiseValue::Off, _) => latents.samples.scaled(0.0),
+        (NoiseValue::Seed(seed), None) => noise(seed, shape),
+        (NoiseValue::Seed(seed), Some(indices)) => noise_for(seed, indices, shape)?,
+    };
+    let size = (latents.samples.height(), latents.samples.width());
+    let wants_vector = config.unet.adm_in_channels.is_some();
+    let side = |prompts: &[Prompt]| prompts.iter().map(|p| p.resolved(size, wants_vector)).collect();
+    let negative = match &guider.negative {
+        Some(negative) => side(negative),
+        None => without_negative(guider, sampler.sampler).map(|()| side(&guider.positive))?,
+    };
+    let conditioning = Conditioning { positive: side(&guider.positive), negative }.with_opposites();
+    let run = Run {
+        noise,
+        latent: Some(latents.samples.clone()),
+        mask: latents.mask()?,
+        sampler: sampler.sampler,
+        sigmas,
+        cfg: guider.cfg,
+        sag: model.sag.unwrap_or(Sag::off()),
+        rescale: model.rescale,
+        seed,
+        eta: sampler.eta,
+        s_noise: sampler.s_noise,
+        chunk: work.options.chunk,
+        memory: work.options.memory,
+    };
+    let mut observe = |event: pipeline::Event<'_>| (work.observe)(Event::Work(event));
+    model.diffusion.run(&conditioning, &run, &mut observe, work.cancel)
+}
+
+/// A guider without a negative side does for what never asks for it.
+fn without_negative(guider: &GuiderValue, sampler: Sampler) -> Result<()> {
+    let wrong =
+        |what: &str| Err(Error::usage(format!("{what} needs a negative prompt")).hint("use CFGGuider"));
+    if guider.model.sag.is_some_and(|sag| sag.is_on()) {
+        return wrong("Self-Attention Guidance");
+    }
+    if sampler.needs_uncond() { wrong(&format!("the sampler {sampler}")) } else { Ok(()) }
+}

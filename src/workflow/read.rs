@@ -1,0 +1,219 @@
+//! From a file to a graph: which format it is, and ComfyUI's API format.
+//!
+//! ```text
+//! {"3": {"class_type": "KSampler", "inputs": {…}}}    API format, what ComfyUI's server runs
+//! {"nodes": […], "links": […]}                        UI format, what its menu saves
+//! PNG with a chunk `prompt` or `workflow`             a picture that ComfyUI or sagittal made
+//! ```
+
+use std::fs::File;
+use std::io::{Cursor, Read};
+use std::path::Path;
+
+use serde_json::Value as Json;
+
+use super::graph::{Graph, Input, Node};
+use super::ui;
+use crate::{Error, ErrorKind, Result};
+
+/// Larger files are no workflows: a thousand nodes take less than a megabyte. Pictures may be large.
+const MOST_BYTES: u64 = 256 << 20;
+/// Nodes that a workflow may have, far beyond what anyone draws.
+pub(super) const MOST_NODES: usize = 10_000;
+
+/// A workflow in memory.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Source {
+    pub graph: Graph,
+    /// The UI format that it was read from.
+    pub ui: Option<Json>,
+}
+
+/// The bytes of a workflow's file.
+///
+/// # Errors
+/// [`ErrorKind::File`] if it cannot be read, or is far too large.
+pub(super) fn bytes(path: &Path) -> Result<Vec<u8>> {
+    let cannot = |e| Error::io(path, "the workflow cannot be read", e);
+    let meta = std::fs::metadata(path).map_err(cannot)?;
+    // Opening a pipe would wait for a writer for ever.
+    if !meta.is_file() {
+        return Err(no_workflow("not a regular file").file(path));
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(cannot)?;
+    file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 > MOST_BYTES {
+        let most = format!("a file of at most {} MiB", MOST_BYTES >> 20);
+        return Err(no_workflow("more").expected(most).file(path));
+    }
+    Ok(bytes)
+}
+
+/// Reads a workflow in whatever format it is.
+///
+/// # Errors
+/// [`ErrorKind::File`] if it is none, saying what it looks like.
+pub(super) fn parse(bytes: &[u8]) -> Result<Source> {
+    if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
+        return from_png(bytes);
+    }
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    from_json(text)
+}
+
+fn from_json(text: &[u8]) -> Result<Source> {
+    let json: Json =
+        serde_json::from_slice(text).map_err(|e| match text.iter().find(|b| !b.is_ascii_whitespace()) {
+            None => no_workflow("an empty file"),
+            Some(b'{' | b'[') => Error::new(ErrorKind::File, "the workflow is not sound JSON")
+                .cause(e)
+                .hint("export it from ComfyUI's menu again"),
+            Some(_) => no_workflow("neither JSON nor a PNG"),
+        })?;
+    from_value(json)
+}
+
+fn from_value(json: Json) -> Result<Source> {
+    let Json::Object(object) = &json else { return Err(no_workflow("JSON of something else")) };
+    if object.get("nodes").is_some_and(Json::is_array) {
+        return Ok(Source { graph: ui::graph(&json)?, ui: Some(json) });
+    }
+    // What is posted to ComfyUI's server has the workflow inside.
+    let inner = object.get("prompt").filter(|p| p.is_object() && p.get("class_type").is_none());
+    if let Some(prompt) = inner {
+        let ui = json.pointer("/extra_data/extra_pnginfo/workflow").cloned();
+        return Ok(Source { graph: api(prompt)?, ui: ui.filter(Json::is_object) });
+    }
+    Ok(Source { graph: api(&json)?, ui: None })
+}
+
+/// The API format: an object of nodes by id.
+fn api(json: &Json) -> Result<Graph> {
+    let object = json.as_object().ok_or_else(|| no_workflow("JSON of something else"))?;
+    if !object.values().any(|node| node.get("class_type").is_some()) {
+        let keys: Vec<&str> = object.keys().take(3).map(String::as_str).collect();
+        return Err(match keys.is_empty() {
+            true => no_workflow("an empty object"),
+            false => no_workflow(&format!("an object with {}", keys.join(", "))),
+        });
+    }
+    too_many(object.len())?;
+    let mut graph = Graph::default();
+    for (id, node) in object {
+        let wrong = |what: &str| Error::new(ErrorKind::File, what).at(format!("node {id}"));
+        let class = node.get("class_type").and_then(Json::as_str);
+        let class = class.ok_or_else(|| {
+            wrong("a node does not say what it does").expected("class_type, such as KSampler")
+        })?;
+        let mut read = Node::new(id, class);
+        read.title = node.pointer("/_meta/title").and_then(Json::as_str).map(str::to_owned);
+        let inputs = match node.get("inputs") {
+            None => None,
+            Some(Json::Object(inputs)) => Some(inputs),
+            Some(_) => return Err(wrong("the inputs of a node are no object")),
+        };
+        for (name, value) in inputs.into_iter().flatten() {
+            read.inputs.push((
+                name.clone(),
+                input(value).ok_or_else(|| {
+                    wrong("an input is neither a value nor a link")
+                        .at(format!("node {id} ({class}), input {name}"))
+                        .expected("a text, a number, true or false, or [node, output]")
+                        .found(short(value))
+                })?,
+            ));
+        }
+        graph.add(read);
+    }
+    Ok(graph)
+}
+
+fn input(value: &Json) -> Option<Input> {
+    match value {
+        Json::Array(link) => match link.as_slice() {
+            [node, output] => {
+                Some(Input::Link { node: id(node)?, output: output.as_u64()?.try_into().ok()? })
+            }
+            _ => None,
+        },
+        Json::Object(_) => None,
+        value => Some(Input::Value(value.clone())),
+    }
+}
+
+/// A node's id, which is a number in some files and a text in others.
+pub(super) fn id(value: &Json) -> Option<String> {
+    match value {
+        Json::String(id) => Some(id.clone()),
+        Json::Number(id) => Some(id.to_string()),
+        _ => None,
+    }
+}
+
+/// Refuses what would take all memory before it is looked at.
+pub(super) fn too_many(nodes: usize) -> Result<()> {
+    if nodes <= MOST_NODES {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::File, "the workflow has too many nodes")
+        .expected(format!("at most {MOST_NODES}"))
+        .found(nodes.to_string()))
+}
+
+/// A picture with a workflow in it. `prompt` is what was run, `workflow` what was on the screen.
+fn from_png(bytes: &[u8]) -> Result<Source> {
+    let texts = texts(bytes)?;
+    let find = |keyword: &str| texts.iter().find(|(k, _)| k == keyword).map(|(_, text)| text.as_bytes());
+    let inside = |keyword: &str, e: Error| e.at(format!("the PNG's chunk `{keyword}`"));
+    let ui = find("workflow").map(serde_json::from_slice::<Json>).and_then(Result::ok);
+    if let Some(prompt) = find("prompt") {
+        let source = from_json(prompt).map_err(|e| inside("prompt", e))?;
+        return Ok(Source { ui: source.ui.or(ui.filter(Json::is_object)), ..source });
+    }
+    if let Some(workflow) = find("workflow") {
+        return from_json(workflow).map_err(|e| inside("workflow", e));
+    }
+    let error = no_workflow("a PNG without one");
+    Err(match find("parameters") {
+        Some(_) => {
+            error.hint("its chunk `parameters` holds A1111's settings: pass them to sagittal generate")
+        }
+        None => error.hint("pass the file as ComfyUI saved it: other programs leave its chunks out"),
+    })
+}
+
+/// The text chunks of a PNG, before its pixels and behind them.
+fn texts(bytes: &[u8]) -> Result<Vec<(String, String)>> {
+    let damaged = |e: png::DecodingError| {
+        Error::new(ErrorKind::File, "the PNG is damaged").cause(e).hint("fetch it again")
+    };
+    let mut reader = png::Decoder::new(Cursor::new(bytes)).read_info().map_err(damaged)?;
+    // Pixels are looked at only for what is behind them; a fault there takes nothing away.
+    let _ = reader.finish();
+    let info = reader.info();
+    let mut all: Vec<(String, String)> =
+        info.uncompressed_latin1_text.iter().map(|t| (t.keyword.clone(), t.text.clone())).collect();
+    let compressed = info.compressed_latin1_text.iter().map(|t| (&t.keyword, t.get_text()));
+    let utf8 = info.utf8_text.iter().map(|t| (&t.keyword, t.get_text()));
+    for (keyword, text) in compressed.chain(utf8) {
+        all.push((keyword.clone(), text.map_err(damaged)?));
+    }
+    Ok(all)
+}
+
+/// The error for a file that is no workflow.
+fn no_workflow(found: &str) -> Error {
+    Error::new(ErrorKind::File, "not a workflow")
+        .expected("ComfyUI's workflow as JSON (API or UI format), or a PNG that carries one")
+        .found(found)
+}
+
+/// A value as a message shows it.
+pub(super) fn short(value: &Json) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}

@@ -1,0 +1,258 @@
+//! Names of saved files, and what the files tell of the workflow. Nothing is written outside of the
+//! output folder, nothing is replaced, and nothing is left half-written.
+
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use serde_json::Value as Json;
+
+use super::derive;
+use super::graph::Graph;
+use super::screen;
+use crate::image::png;
+use crate::{Error, ErrorKind, Result};
+
+/// The input that holds the beginning of a file's name.
+pub(super) const PREFIX: &str = "filename_prefix";
+/// Where previews go, below the output folder.
+pub(super) const TEMP: &str = "temp";
+/// Times that a name may be taken by somebody else between looking and writing.
+const TRIES: usize = 100;
+/// Longer names are refused by most file systems; room is left for the number.
+const LONGEST: usize = 200;
+
+/// Where files of one prefix go: `prefix_00001_.png`, counted up from what is there.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Target {
+    folder: PathBuf,
+    name: String,
+    output: PathBuf,
+}
+
+impl Target {
+    /// The folder and name that `prefix` means below `output`. Links that lead out of it are not
+    /// followed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] for a prefix that leaves the output folder or is no name.
+    pub fn new(prefix: &str, output: &Path) -> Result<Self> {
+        let wrong = |what: &str| {
+            Error::usage(what.to_owned())
+                .at(PREFIX)
+                .expected("a name, at most with folders below the output folder")
+                .found(format!("{:?}", prefix.chars().take(120).collect::<String>()))
+        };
+        let leaves = || wrong("the file-name prefix leaves the output folder");
+        // On Windows a colon makes a drive or a hidden stream of a file.
+        let odd = |c: char| c.is_control() || (cfg!(windows) && "<>:\"|?*".contains(c));
+        if prefix.contains(odd) {
+            return Err(wrong("the file-name prefix holds what no file name may"));
+        }
+        // Workflows from Windows may have its separator; elsewhere it is a letter like others, which
+        // programs on the other side would take for a way out.
+        let plain = prefix.replace('\\', "/");
+        let mut parts: Vec<String> = Vec::new();
+        for component in Path::new(&plain).components() {
+            match component {
+                Component::Normal(part) => parts.push(part.to_string_lossy().into_owned()),
+                Component::CurDir => {}
+                Component::ParentDir => parts.pop().map(drop).ok_or_else(leaves)?,
+                Component::RootDir | Component::Prefix(_) => return Err(leaves()),
+            }
+        }
+        if parts.iter().any(|part| part.len() > LONGEST) {
+            return Err(wrong("the file-name prefix is too long"));
+        }
+        let name = parts.pop().unwrap_or_default();
+        let folder = parts.iter().fold(output.to_owned(), |folder, part| folder.join(part));
+        let target = Self { folder, name, output: output.to_owned() };
+        match target.inside() {
+            Ok(true) => Ok(target),
+            _ => Err(leaves().hint("a link in the output folder leads out of it")),
+        }
+    }
+
+    /// Whether what there is of the folder already is really below the output folder.
+    fn inside(&self) -> std::io::Result<bool> {
+        let mut there = self.folder.as_path();
+        while there != self.output && fs::symlink_metadata(there).is_err() {
+            there = there.parent().unwrap_or(&self.output);
+        }
+        match self.output.canonicalize() {
+            Ok(output) => Ok(there.canonicalize()?.starts_with(output)),
+            // Nothing is there yet, so there are no links either.
+            Err(_) => Ok(there == self.output),
+        }
+    }
+
+    /// Writes a file with the next free number; `%batch_num%` in the name becomes `batch`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::File`]; no part of the file is left behind.
+    pub fn write(&self, batch: &str, extension: &str, bytes: &[u8]) -> Result<PathBuf> {
+        let cannot = |e| Error::io(&self.folder, "the output folder cannot be used", e);
+        fs::create_dir_all(&self.folder).map_err(cannot)?;
+        // It may have been made, or changed, since the workflow was looked at.
+        if !self.inside().map_err(cannot)? {
+            return Err(
+                Error::new(ErrorKind::File, "the folder is not in the output folder").file(&self.folder)
+            );
+        }
+        let mut number = self.next().map_err(cannot)?;
+        for _ in 0..TRIES {
+            let path = self
+                .folder
+                .join(format!("{}_{number:05}_.{extension}", self.name.replace("%batch_num%", batch)));
+            match png::write(&path, bytes, false) {
+                Err(_) if fs::symlink_metadata(&path).is_ok() => number += 1,
+                done => return done.map(|()| path),
+            }
+        }
+        Err(Error::new(ErrorKind::File, "every name is taken as soon as it is free").file(&self.folder))
+    }
+
+    /// One more than the largest number of a file of this name, whatever its kind.
+    fn next(&self) -> std::io::Result<u64> {
+        let mut largest = 0;
+        for entry in fs::read_dir(&self.folder)? {
+            let file = entry?.file_name();
+            let file = file.to_string_lossy();
+            let rest = file.strip_prefix(&self.name).and_then(|rest| rest.strip_prefix('_'));
+            let number =
+                rest.and_then(|rest| rest.split('_').next()).and_then(|digits| digits.parse::<u64>().ok());
+            largest = largest.max(number.unwrap_or(0));
+        }
+        Ok(largest.saturating_add(1))
+    }
+}
+
+/// Makes the output folder and sees that files can be made in it, so that an hour of sampling does
+/// not end there.
+///
+/// # Errors
+/// [`ErrorKind::File`], saying why not.
+pub(super) fn usable(output: &Path) -> Result<()> {
+    let cannot = |e: std::io::Error| {
+        Error::io(output, "no file can be written to the output folder", e)
+            .hint("choose another with --output-dir")
+    };
+    fs::create_dir_all(output).map_err(cannot)?;
+    let probe = output.join(format!(".{}.probe", std::process::id()));
+    let made = fs::File::create_new(&probe).map(drop);
+    // Nothing is left behind, whatever came of it.
+    let _ = fs::remove_file(&probe);
+    made.map_err(cannot)
+}
+
+/// What saved files tell of the workflow that made them.
+pub(super) struct Notes<'a> {
+    graph: &'a Graph,
+    /// The API format.
+    prompt: String,
+    /// The UI format.
+    workflow: String,
+}
+
+impl<'a> Notes<'a> {
+    /// Of a workflow, with the UI format that it was read from. One that was read from the API format
+    /// is laid out anew, so that ComfyUI has something to show.
+    pub fn new(graph: &'a Graph, ui: Option<&Json>) -> Self {
+        let prompt = ascii(&graph.to_api());
+        let workflow = ui.map_or_else(|| ascii(&screen::laid_out(graph)), ascii);
+        Self { graph, prompt, workflow }
+    }
+
+    /// The chunks by which ComfyUI opens a file.
+    pub fn texts(&self) -> Vec<(&'static str, &str)> {
+        vec![("prompt", self.prompt.as_str()), ("workflow", self.workflow.as_str())]
+    }
+
+    /// The settings of the picture `number` of a batch that node `id` saves, as A1111 writes them; None
+    /// where the workflow does more than they can tell.
+    pub fn parameters(&self, id: &str, size: (usize, usize), number: usize) -> Option<String> {
+        derive::parameters(self.graph, id, size, number)
+    }
+}
+
+/// JSON in ASCII, as Python writes it: such a text fits the oldest kind of PNG chunk.
+fn ascii(json: &Json) -> String {
+    let mut out = String::new();
+    for c in json.to_string().chars() {
+        if c.is_ascii() {
+            out.push(c);
+        } else {
+            let mut units = [0; 2];
+            out.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_stay_in_the_output_folder() {
+        let output = tempfile::tempdir().unwrap();
+        let target = |prefix: &str| Target::new(prefix, output.path());
+        for (prefix, folder, name) in [
+            ("ComfyUI", "", "ComfyUI"),
+            ("a/b/c", "a/b", "c"),
+            ("a\\b", "a", "b"),
+            ("./a/../b/x", "b", "x"),
+            ("a/", "", "a"),
+            ("..a/b..", "..a", "b.."),
+            ("", "", ""),
+        ] {
+            let got = target(prefix).unwrap();
+            assert_eq!((got.folder, got.name.as_str()), (output.path().join(folder), name), "{prefix}");
+        }
+        for prefix in
+            ["../x", "a/../../x", "/abs/x", "..", "a/../..", "..\\x", "\\x", "a\0b", "a\nb", &"x".repeat(300)]
+        {
+            assert_eq!(target(prefix).unwrap_err().kind(), ErrorKind::Usage, "{prefix:?}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_out_of_the_output_folder_are_not_followed() {
+        let (output, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::os::unix::fs::symlink(other.path(), output.path().join("out")).unwrap();
+        fs::create_dir(output.path().join("in")).unwrap();
+        std::os::unix::fs::symlink(output.path().join("in"), output.path().join("round")).unwrap();
+        for prefix in ["out/x", "out/deeper/x"] {
+            assert!(Target::new(prefix, output.path()).is_err(), "{prefix}");
+        }
+        assert!(Target::new("round/x", output.path()).is_ok());
+        // A link that is laid after the look is seen as well.
+        let target = Target::new("later/x", output.path()).unwrap();
+        std::os::unix::fs::symlink(other.path(), output.path().join("later")).unwrap();
+        assert!(target.write("0", "png", b"x").is_err());
+        assert_eq!(fs::read_dir(other.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn numbers_count_up_from_what_is_there() {
+        let output = tempfile::tempdir().unwrap();
+        let target = Target::new("a/x %batch_num%", output.path()).unwrap();
+        let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+        assert_eq!(name(target.write("0", "png", b"1").unwrap()), "x 0_00001_.png");
+        let target = Target::new("a/x", output.path()).unwrap();
+        for taken in ["x_00007_.png", "x_y_00009_.png", "x_abc_.png", "xx_00010_.png"] {
+            fs::write(output.path().join("a").join(taken), b"").unwrap();
+        }
+        assert_eq!(name(target.write("0", "png", b"1").unwrap()), "x_00008_.png");
+        assert_eq!(name(target.write("0", "latent", b"1").unwrap()), "x_00009_.latent");
+        assert_eq!(fs::read(output.path().join("a/x_00008_.png")).unwrap(), b"1");
+    }
+
+    #[test]
+    fn json_in_ascii() {
+        let json = serde_json::json!({"a": "é😀\n"});
+        let text = ascii(&json);
+        assert!(text.is_ascii());
+        assert_eq!(serde_json::from_str::<Json>(&text).unwrap(), json);
+    }
+}
