@@ -26,7 +26,7 @@ use crate::kernels::repack::Stored;
 use crate::latent::Latent;
 use crate::lora::{Patched, Patches};
 use crate::model::{Family, ModelConfig, Prediction, unet};
-use crate::network::{Planner, Unet, UnetNetwork};
+use crate::network::{Planner, Plans, Unet, UnetNetwork};
 use crate::sampler::{self, Denoiser, Discrete, Inpaint, SampleOptions};
 use crate::text::Tokenizer;
 use crate::text::compose::Part;
@@ -62,6 +62,8 @@ pub struct Model {
     discrete: Discrete,
     tokenizer: Tokenizer,
     parts: Parts,
+    /// Of the UNet.
+    plans: Plans,
     /// LoRAs.
     patches: Patches,
     /// Where `embedding:name` is looked for.
@@ -97,6 +99,7 @@ impl Model {
             discrete,
             tokenizer: Tokenizer::new(),
             parts: Parts::default(),
+            plans: Plans::default(),
             patches: Patches::default(),
             embeddings: None,
         })
@@ -272,6 +275,7 @@ impl Model {
             config: &self.config.unet,
             precision: self.precision,
             device: self.engine.gpu().capabilities(),
+            plans: &self.plans,
         }
     }
 
