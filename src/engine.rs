@@ -8,8 +8,8 @@ mod timing;
 mod upload;
 mod weights;
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use crate::gpu::Gpu;
 use crate::kernels::{Precision, Target};
@@ -58,7 +58,7 @@ impl Arena {
 
 /// A plan with its memory and bindings on the device.
 pub struct Prepared {
-    plan: Plan,
+    plan: Arc<Plan>,
     arena: Arena,
     steps: Vec<Step>,
     readback: wgpu::Buffer,
@@ -174,7 +174,8 @@ impl Engine {
     }
 
     /// Makes `plan` ready to run with `weights` in `arena`, which must hold it.
-    pub fn prepare(&self, plan: Plan, weights: &Weights, arena: &Arena) -> Result<Prepared> {
+    pub fn prepare(&self, plan: impl Into<Arc<Plan>>, weights: &Weights, arena: &Arena) -> Result<Prepared> {
+        let plan = plan.into();
         if !arena.holds(&plan) {
             return Err(Error::internal("a plan does not fit its arena"));
         }
@@ -182,7 +183,7 @@ impl Engine {
         self.gpu.checked("make the buffers of a plan", || self.bind(plan, weights, arena.clone()))?
     }
 
-    fn bind(&self, plan: Plan, weights: &Weights, arena: Arena) -> Result<Prepared> {
+    fn bind(&self, plan: Arc<Plan>, weights: &Weights, arena: Arena) -> Result<Prepared> {
         use wgpu::BufferUsages as U;
         let gpu = &self.gpu;
         let alignment = gpu.capabilities().alignment;

@@ -1,8 +1,10 @@
 //! The UNet as a [`Network`]: rows in, denoised predictions out, in chunks that fit the memory.
 
+mod plans;
 mod prompts;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::engine::{Arena, Engine, Prepared, Weights};
@@ -18,6 +20,7 @@ use crate::plan::chunk::{ChunkPolicy, rows_per_call};
 use crate::plan::{Capabilities, Options, Plan};
 use crate::sampler::Discrete;
 use crate::{Error, Result};
+pub use plans::Plans;
 use prompts::Prompts;
 
 /// What rows must share to be computed together.
@@ -40,23 +43,30 @@ pub struct Planner<'a> {
     pub precision: Precision,
     /// The device.
     pub device: Capabilities,
+    /// What was planned before for the same UNet, precision and device.
+    pub plans: &'a Plans,
 }
 
 impl Planner<'_> {
     /// The graph for rows of `kind`.
-    pub fn graph(&self, kind: Kind) -> Result<Graph> {
+    pub fn graph(&self, kind: Kind) -> Result<Arc<Graph>> {
         let Kind { size, tokens, record } = kind;
-        unet::build(self.config, &unet::Options { size, tokens, record, trace: Vec::new() })
+        let options = unet::Options { size, tokens, record, trace: Vec::new() };
+        self.plans.graph(kind, || unet::build(self.config, &options))
     }
 
-    /// The plan of `graph` for a number of rows.
-    pub fn plan(&self, graph: &Graph, rows: usize) -> Result<Plan> {
-        Plan::new(graph, &Options { rows, precision: self.precision, device: self.device, guard: 0 })
+    /// The plan of a call of `rows` rows of `kind`.
+    pub fn plan(&self, kind: Kind, rows: usize) -> Result<Arc<Plan>> {
+        self.plans.call((kind, rows), || self.plan_of(&*self.graph(kind)?, rows))
     }
 
     /// The plan that makes what rows with a prompt of `tokens` read at every step.
-    pub fn conditioning(&self, tokens: usize) -> Result<Plan> {
-        self.plan(&unet::conditioning(self.config, tokens)?, 1)
+    pub fn conditioning(&self, tokens: usize) -> Result<Arc<Plan>> {
+        self.plans.conditioning(tokens, || self.plan_of(&unet::conditioning(self.config, tokens)?, 1))
+    }
+
+    fn plan_of(&self, graph: &Graph, rows: usize) -> Result<Plan> {
+        Plan::new(graph, &Options { rows, precision: self.precision, device: self.device, guard: 0 })
     }
 }
 
@@ -65,7 +75,6 @@ pub struct Batching<'a> {
     planner: Planner<'a>,
     policy: ChunkPolicy,
     budget: Option<u64>,
-    graphs: HashMap<Kind, Graph>,
     /// Rows of a call by kind and number of rows wanted: every step asks the same again, and each
     /// answer takes several plans.
     sizes: HashMap<(Kind, usize), usize>,
@@ -74,7 +83,7 @@ pub struct Batching<'a> {
 impl<'a> Batching<'a> {
     /// Calls by `policy`, each with an arena of at most `budget` bytes.
     pub fn new(planner: Planner<'a>, policy: ChunkPolicy, budget: Option<u64>) -> Self {
-        Self { planner, policy, budget, graphs: HashMap::new(), sizes: HashMap::new() }
+        Self { planner, policy, budget, sizes: HashMap::new() }
     }
 
     /// The calls for `rows`: what is computed, and which rows by their place in the list.
@@ -92,9 +101,6 @@ impl<'a> Batching<'a> {
         }
         let mut calls = Vec::new();
         for (kind, members) in groups {
-            if !self.graphs.contains_key(&kind) {
-                self.graphs.insert(kind, self.planner.graph(kind)?);
-            }
             let size = match self.sizes.get(&(kind, members.len())) {
                 Some(size) => *size,
                 None => {
@@ -110,13 +116,13 @@ impl<'a> Batching<'a> {
     }
 
     /// The plan of a call that [`calls`](Self::calls) gave.
-    pub fn plan(&self, kind: Kind, rows: usize) -> Result<Plan> {
-        self.planner.plan(&self.graphs[&kind], rows)
+    pub fn plan(&self, kind: Kind, rows: usize) -> Result<Arc<Plan>> {
+        self.planner.plan(kind, rows)
     }
 
     /// True height and width of the attention map that a recording call gives.
     pub fn map_size(&self, kind: Kind) -> Result<(usize, usize)> {
-        let graph = &self.graphs[&kind];
+        let graph = self.planner.graph(kind)?;
         let columns = graph.outputs().iter().find(|(n, _)| n == COLUMNS);
         let (_, tensor) = columns.ok_or_else(|| Error::internal("the graph records nothing"))?;
         let shape = graph.shape(*tensor);
@@ -250,9 +256,10 @@ impl<'a> UnetNetwork<'a> {
             }
         };
         let mut denoised = row.x.clone();
-        for (i, d) in denoised.data_mut().iter_mut().enumerate() {
-            let (c, at) = (i / (height * width), i % (height * width));
-            *d = *d * keep - out[at * channels + c] * take;
+        for (c, plane) in denoised.data_mut().chunks_exact_mut(height * width).enumerate() {
+            for (d, cell) in plane.iter_mut().zip(out.chunks_exact(channels)) {
+                *d = *d * keep - cell[c] * take;
+            }
         }
         denoised
     }

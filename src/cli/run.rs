@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use sagittal::gpu::Gpu;
 use sagittal::pipeline::{self, ModelOptions, Studio, Tiling};
 use sagittal::plan::chunk::ChunkPolicy;
 use sagittal::workflow::{self, Event, Moment, Options, Places, Saved, SavedKind, Workflow};
@@ -14,7 +13,7 @@ use serde_json::json;
 
 use super::args::PrecisionChoice;
 use super::progress::{Progress, speed};
-use super::{interrupt, tell, value};
+use super::{device, interrupt, tell, value};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -55,9 +54,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE.yaml", help_heading = "Folders")]
     extra_model_paths: Vec<PathBuf>,
 
-    /// GPU, by its number or a part of its name; see `sagittal devices` [default: the first real one]
-    #[arg(long, value_name = "INDEX_OR_NAME", help_heading = "Device")]
-    device: Option<String>,
+    #[command(flatten)]
+    device: device::Flags,
     /// How weights and activations are stored; arithmetic is f32 [auto: f16 on GPUs, f32 on CPUs]
     #[arg(long, value_name = "KIND", default_value = "auto", help_heading = "Device")]
     precision: PrecisionChoice,
@@ -123,7 +121,7 @@ fn work(args: &Args) -> Result<()> {
         return Ok(());
     }
     let samplers = ready.samplers();
-    let studio = Studio::new(Gpu::open(args.device.as_deref())?)?;
+    let studio = Studio::new(args.device.open()?)?;
     announce(args, file, &studio, ready.nodes().count(), samplers);
     let cancel = interrupt::flag();
     let began = Instant::now();

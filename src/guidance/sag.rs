@@ -115,14 +115,20 @@ pub fn blur(x: &Latent, sigma: f32) -> Latent {
     let [_, _, height, width] = x.shape();
     let mut out = x.clone();
     let mut across = vec![0.0f32; height * width];
+    let mut line = vec![0.0f32; width + 2 * REACH];
     for plane in out.data_mut().chunks_exact_mut(height * width) {
-        for (i, a) in across.iter_mut().enumerate() {
-            let (line, at) = (i / width, i % width);
-            *a = tap(&kernel, at, width, |k| plane[line * width + k]);
+        for (from, to) in plane.chunks_exact(width).zip(across.chunks_exact_mut(width)) {
+            // With its reflections at both ends a line needs no look at its edges.
+            line[REACH..REACH + width].copy_from_slice(from);
+            for k in 0..REACH {
+                line[k] = from[reflect(k as isize - REACH as isize, width)];
+                line[REACH + width + k] = from[reflect((width + k) as isize, width)];
+            }
+            taps(&kernel, to, |k| &line[k..k + width]);
         }
-        for (i, p) in plane.iter_mut().enumerate() {
-            let (at, column) = (i / width, i % width);
-            *p = tap(&kernel, at, height, |k| across[k * width + column]);
+        for (y, to) in plane.chunks_exact_mut(width).enumerate() {
+            let of = |k: usize| reflect(y as isize + k as isize - REACH as isize, height) * width;
+            taps(&kernel, to, |k| &across[of(k)..][..width]);
         }
     }
     out
@@ -139,15 +145,19 @@ fn kernel(sigma: f32) -> [f32; 2 * REACH + 1] {
     w
 }
 
-fn tap(kernel: &[f32; 2 * REACH + 1], at: usize, len: usize, value: impl Fn(usize) -> f32) -> f32 {
-    let reflect = |i: isize| {
-        let last = len as isize - 1;
-        let i = i.abs();
-        (if i > last { 2 * last - i } else { i }) as usize
-    };
-    kernel
-        .iter()
-        .enumerate()
-        .map(|(k, w)| w * value(reflect(at as isize + k as isize - REACH as isize)))
-        .sum()
+/// Σ_k w_k values(k), element by element, in the order of the taps.
+fn taps<'v>(kernel: &[f32; 2 * REACH + 1], to: &mut [f32], values: impl Fn(usize) -> &'v [f32]) {
+    to.fill(0.0);
+    for (k, w) in kernel.iter().enumerate() {
+        for (to, value) in to.iter_mut().zip(values(k)) {
+            *to += w * value;
+        }
+    }
+}
+
+/// The place in a line of `len` that stands for `i`, which may be up to a line's length outside.
+fn reflect(i: isize, len: usize) -> usize {
+    let last = len as isize - 1;
+    let i = i.abs();
+    (if i > last { 2 * last - i } else { i }) as usize
 }

@@ -41,7 +41,12 @@ impl Weighted {
     pub fn denoised(&self, results: &[RowResult]) -> Latent {
         let [batch, channels, height, width] = self.shape;
         let mut out = Latent::zeros(batch, channels, height, width);
+        let single = self.is_single();
         for image in 0..batch {
+            if single {
+                out.image_mut(image).copy_from_slice(results[image].denoised.data());
+                continue;
+            }
             for c in 0..channels {
                 let plane = self.mean(|part, area, cell| {
                     results[part * batch + image].denoised.data()[c * area.height * area.width + cell]

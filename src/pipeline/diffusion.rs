@@ -15,7 +15,7 @@ use crate::kernels::Precision;
 use crate::latent::Latent;
 use crate::lora::Patches;
 use crate::model::{DiffusionConfig, Prediction, unet};
-use crate::network::{Planner, Unet, UnetNetwork};
+use crate::network::{Planner, Plans, Unet, UnetNetwork};
 use crate::sampler::{self, Denoiser, Discrete, Inpaint, SampleOptions};
 use crate::{Error, Result};
 
@@ -27,6 +27,8 @@ pub struct DiffusionModel {
     pub(super) precision: Precision,
     prediction: Prediction,
     pub(super) discrete: Arc<Discrete>,
+    /// Neither weights nor noise levels are in them, so that all copies share them.
+    plans: Arc<Plans>,
 }
 
 /// What a run gives.
@@ -62,7 +64,8 @@ impl DiffusionModel {
         config.prediction = prediction;
         let discrete = Arc::new(usual_noise_levels(prediction));
         let stock = Arc::new(Stock::new(studio, checkpoint, Arc::default()));
-        Ok(Self { stock, config: Arc::new(config), precision, prediction, discrete })
+        let (config, plans) = (Arc::new(config), Arc::default());
+        Ok(Self { stock, config, precision, prediction, discrete, plans })
     }
 
     /// The same network with `patches` in place of those it has; weights are brought over anew.
@@ -220,6 +223,7 @@ impl DiffusionModel {
             config: &self.config.unet,
             precision: self.precision,
             device: self.engine().gpu().capabilities(),
+            plans: &self.plans,
         }
     }
 }

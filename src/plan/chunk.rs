@@ -3,6 +3,8 @@
 //! Results do not depend on it: kernel variants are chosen by the shape of a row, and no sum runs
 //! over rows.
 
+use std::borrow::Borrow;
+
 use super::Plan;
 use crate::{Error, ErrorKind, Result};
 
@@ -38,14 +40,15 @@ impl std::str::FromStr for ChunkPolicy {
 ///
 /// # Errors
 /// The planner's, for one row; [`ErrorKind::Memory`] if one row is over the budget.
-pub fn rows_per_call(
+pub fn rows_per_call<P: Borrow<Plan>>(
     policy: ChunkPolicy,
     wanted: usize,
     budget: Option<u64>,
-    plan: impl Fn(usize) -> Result<Plan>,
+    plan: impl Fn(usize) -> Result<P>,
 ) -> Result<usize> {
-    let fits = |rows: usize| plan(rows).is_ok_and(|p| budget.is_none_or(|b| p.arena_bytes() <= b));
+    let fits = |rows: usize| plan(rows).is_ok_and(|p| budget.is_none_or(|b| p.borrow().arena_bytes() <= b));
     let one = plan(1)?;
+    let one = one.borrow();
     if let Some(budget) = budget.filter(|b| one.arena_bytes() > *b) {
         return Err(Error::new(ErrorKind::Memory, "one row of the network does not fit the memory budget")
             .expected(format!("at most {} MiB left for activations", budget >> 20))
@@ -57,13 +60,15 @@ pub fn rows_per_call(
         ChunkPolicy::Auto => wanted.max(1),
         ChunkPolicy::Rows(n) => n.clamp(1, wanted.max(1)),
     };
+    // Most often all of them fit.
+    let mut middle = high;
     while low < high {
-        let middle = (low + high).div_ceil(2);
         if fits(middle) {
             low = middle;
         } else {
             high = middle - 1;
         }
+        middle = (low + high).div_ceil(2);
     }
     Ok(low)
 }

@@ -1,0 +1,74 @@
+//! Plans that were made, for all samplings of a model: together those of a step take longer to make
+//! than a fast device takes for the step.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Kind;
+use crate::Result;
+use crate::graph::Graph;
+use crate::plan::Plan;
+
+/// Most plans that are remembered: for many sizes of pictures one after the other.
+const MOST: usize = 64;
+
+/// The graphs and plans of a UNet.
+#[derive(Default)]
+pub struct Plans(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    graphs: HashMap<Kind, Arc<Graph>>,
+    /// By kind and number of rows.
+    calls: HashMap<(Kind, usize), Arc<Plan>>,
+    /// By number of tokens.
+    conditionings: HashMap<usize, Arc<Plan>>,
+}
+
+impl Plans {
+    pub(super) fn graph(&self, kind: Kind, make: impl FnOnce() -> Result<Graph>) -> Result<Arc<Graph>> {
+        self.get(|known| &mut known.graphs, kind, make)
+    }
+
+    pub(super) fn call(
+        &self,
+        (kind, rows): (Kind, usize),
+        make: impl FnOnce() -> Result<Plan>,
+    ) -> Result<Arc<Plan>> {
+        self.get(|known| &mut known.calls, (kind, rows), make)
+    }
+
+    pub(super) fn conditioning(
+        &self,
+        tokens: usize,
+        make: impl FnOnce() -> Result<Plan>,
+    ) -> Result<Arc<Plan>> {
+        self.get(|known| &mut known.conditionings, tokens, make)
+    }
+
+    /// What is known by `key`, else what `make` makes. Two threads may make the same at once.
+    fn get<K: Hash + Eq, T>(
+        &self,
+        of: impl Fn(&mut Known) -> &mut HashMap<K, Arc<T>>,
+        key: K,
+        make: impl FnOnce() -> Result<T>,
+    ) -> Result<Arc<T>> {
+        if let Some(known) = of(&mut self.lock()).get(&key) {
+            return Ok(known.clone());
+        }
+        let made = Arc::new(make()?);
+        let mut known = self.lock();
+        let map = of(&mut known);
+        if map.len() >= MOST {
+            map.clear();
+        }
+        map.insert(key, made.clone());
+        Ok(made)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        // Entries are whole before they are added.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
