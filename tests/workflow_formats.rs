@@ -58,6 +58,12 @@ fn other_ways_to_write_the_same() {
         "a request",
         &json!({ "prompt": api, "client_id": "x", "extra_data": { "extra_pnginfo": { "workflow": ui } } }),
     );
+    // Old pictures hold what is no JSON.
+    let odd = api.to_string().replacen("\"class_type\"", "\"is_changed\":[NaN,-Infinity],\"class_type\"", 1);
+    let odd = odd.replacen("golden hour", "NaN \\\" golden hour", 1);
+    let graph = Workflow::parse("x", odd.as_bytes()).expect("a workflow").graph().clone();
+    let text = graph.find("6").and_then(|n| n.input("text")).cloned();
+    assert!(matches!(text, Some(Input::Value(Json::String(t))) if t.contains("NaN \" golden hour")));
     // Links as objects, as the newest files have them, and ids as texts.
     let mut objects = ui.clone();
     objects["version"] = json!(1);

@@ -4,7 +4,7 @@
 mod common;
 
 use common::Failures;
-use common::workflow::{Golden, Home, add, set, stored, studio};
+use common::workflow::{Golden, Home, add, difference, set, stored, studio, text_to_image};
 use serde_json::{Value as Json, json};
 
 /// Runs whose workflows are run here, of the 103 that there are: each setting at least once.
@@ -71,6 +71,50 @@ fn the_default_workflow_with_sag_in_both_formats() {
         failures.check(pictures.windows(2).all(|p| p[0] == p[1]), || format!("{family}: the formats differ"));
         failures.check(pictures[0].len() == 160 * 128 * 3, || format!("{family}: the size"));
     }
+    failures.finish();
+}
+
+/// Several prompts on a side: ComfyUI's own latents where its node does not go astray, and the same
+/// whatever the order where it does.
+#[test]
+fn several_prompts_on_a_side() {
+    let Some(studio) = studio() else { return };
+    let home = Home::new(&["tiny-sd1"]);
+    let golden = Golden::of("chunk");
+    let mut failures = Failures::default();
+    let case = |positive: &[&str], negative: &[&str], sag: bool| {
+        let mut w = text_to_image("tiny-sd1.safetensors", [160, 128, 1]);
+        set(&mut w, "3", json!({ "seed": 90, "steps": 3, "scheduler": "karras" }));
+        set(&mut w, "10", json!({ "scale": 0.75 }));
+        if !sag {
+            set(&mut w, "3", json!({ "model": ["4", 0] }));
+        }
+        for (side, names) in [("positive", positive), ("negative", negative)] {
+            for (i, name) in names.iter().enumerate() {
+                let text = json!({ "text": golden.prompt(name), "clip": ["4", 1] });
+                add(&mut w, &format!("{side}{i}"), "CLIPTextEncode", text);
+            }
+            set(&mut w, "3", json!({ side: [format!("{side}0"), 0] }));
+            if names.len() > 1 {
+                let both = json!({ "conditioning_1": [format!("{side}0"), 0], "conditioning_2": [format!("{side}1"), 0] });
+                add(&mut w, side, "ConditioningCombine", both);
+                set(&mut w, "3", json!({ side: [side, 0] }));
+            }
+        }
+        home.latent(&studio, &w)
+    };
+    for (name, positive, negative, sag) in [
+        ("normal", &["pos"][..], &["neg"][..], true),
+        ("two_negatives_plain", &["pos"], &["neg", "neg2"], false),
+        ("two_positives", &["pos", "neg2"], &["neg"], true),
+        ("unequal_lengths", &["long_pos"], &["neg"], true),
+    ] {
+        let (d, s) =
+            difference(&case(positive, negative, sag), golden.tensor(&format!("comfyui.{name}.samples")));
+        failures.check(d <= 1e-3 * s, || format!("{name}: {:.2} of the tolerance", d / (1e-3 * s)));
+    }
+    let [one, other] = [["neg", "neg2"], ["neg2", "neg"]].map(|order| case(&["pos"], &order, true));
+    failures.check(one == other, || "the order of two negatives changes the latent".into());
     failures.finish();
 }
 

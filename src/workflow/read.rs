@@ -63,15 +63,40 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Source> {
 }
 
 fn from_json(text: &[u8]) -> Result<Source> {
-    let json: Json =
-        serde_json::from_slice(text).map_err(|e| match text.iter().find(|b| !b.is_ascii_whitespace()) {
+    let sound = serde_json::from_slice(text);
+    let json: Json = sound.or_else(|e| without_nan(text).ok_or(e)).map_err(|e| {
+        match text.iter().find(|b| !b.is_ascii_whitespace()) {
             None => no_workflow("an empty file"),
             Some(b'{' | b'[') => Error::new(ErrorKind::File, "the workflow is not sound JSON")
                 .cause(e)
                 .hint("export it from ComfyUI's menu again"),
             Some(_) => no_workflow("neither JSON nor a PNG"),
-        })?;
+        }
+    })?;
     from_value(json)
+}
+
+/// Python writes NaN and Infinity into JSON, of all places into what old pictures tell of changed
+/// inputs: `"is_changed": [NaN]`. None if the text is not sound without them either.
+fn without_nan(text: &[u8]) -> Option<Json> {
+    let text = std::str::from_utf8(text).ok()?;
+    let mut out = String::with_capacity(text.len());
+    let (mut inside, mut escaped) = (false, false);
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let word =
+            ["-Infinity", "Infinity", "NaN"].into_iter().find(|word| !inside && rest.starts_with(word));
+        if let Some(word) = word {
+            out.push_str("null");
+            rest = &rest[word.len()..];
+            continue;
+        }
+        inside ^= c == '"' && !escaped;
+        escaped = inside && c == '\\' && !escaped;
+        out.push(c);
+        rest = &rest[c.len_utf8()..];
+    }
+    serde_json::from_str(&out).ok()
 }
 
 fn from_value(json: Json) -> Result<Source> {

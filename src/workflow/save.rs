@@ -27,6 +27,8 @@ pub(super) struct Target {
     folder: PathBuf,
     name: String,
     output: PathBuf,
+    /// The number of the file before: those of a batch count up, whatever their names.
+    last: u64,
 }
 
 impl Target {
@@ -65,7 +67,7 @@ impl Target {
         }
         let name = parts.pop().unwrap_or_default();
         let folder = parts.iter().fold(output.to_owned(), |folder, part| folder.join(part));
-        let target = Self { folder, name, output: output.to_owned() };
+        let target = Self { folder, name, output: output.to_owned(), last: 0 };
         match target.inside() {
             Ok(true) => Ok(target),
             _ => Err(leaves().hint("a link in the output folder leads out of it")),
@@ -89,7 +91,7 @@ impl Target {
     ///
     /// # Errors
     /// [`ErrorKind::File`]; no part of the file is left behind.
-    pub fn write(&self, batch: &str, extension: &str, bytes: &[u8]) -> Result<PathBuf> {
+    pub fn write(&mut self, batch: &str, extension: &str, bytes: &[u8]) -> Result<PathBuf> {
         let cannot = |e| Error::io(&self.folder, "the output folder cannot be used", e);
         fs::create_dir_all(&self.folder).map_err(cannot)?;
         // It may have been made, or changed, since the workflow was looked at.
@@ -98,32 +100,36 @@ impl Target {
                 Error::new(ErrorKind::File, "the folder is not in the output folder").file(&self.folder)
             );
         }
-        let mut number = self.next().map_err(cannot)?;
+        let name = self.name.replace("%batch_num%", batch);
+        let taken = largest(&self.folder, &name).map_err(cannot)?;
+        let mut number = taken.max(self.last).saturating_add(1);
         for _ in 0..TRIES {
-            let path = self
-                .folder
-                .join(format!("{}_{number:05}_.{extension}", self.name.replace("%batch_num%", batch)));
+            let path = self.folder.join(format!("{name}_{number:05}_.{extension}"));
             match png::write(&path, bytes, false) {
                 Err(_) if fs::symlink_metadata(&path).is_ok() => number += 1,
-                done => return done.map(|()| path),
+                Err(e) => return Err(e),
+                Ok(()) => {
+                    self.last = number;
+                    return Ok(path);
+                }
             }
         }
         Err(Error::new(ErrorKind::File, "every name is taken as soon as it is free").file(&self.folder))
     }
+}
 
-    /// One more than the largest number of a file of this name, whatever its kind.
-    fn next(&self) -> std::io::Result<u64> {
-        let mut largest = 0;
-        for entry in fs::read_dir(&self.folder)? {
-            let file = entry?.file_name();
-            let file = file.to_string_lossy();
-            let rest = file.strip_prefix(&self.name).and_then(|rest| rest.strip_prefix('_'));
-            let number =
-                rest.and_then(|rest| rest.split('_').next()).and_then(|digits| digits.parse::<u64>().ok());
-            largest = largest.max(number.unwrap_or(0));
-        }
-        Ok(largest.saturating_add(1))
+/// The largest number of a file called `name` in `folder`, whatever its kind; 0 without any.
+fn largest(folder: &Path, name: &str) -> std::io::Result<u64> {
+    let mut largest = 0;
+    for entry in fs::read_dir(folder)? {
+        let file = entry?.file_name();
+        let file = file.to_string_lossy();
+        let rest = file.strip_prefix(name).and_then(|rest| rest.strip_prefix('_'));
+        let number =
+            rest.and_then(|rest| rest.split('_').next()).and_then(|digits| digits.parse::<u64>().ok());
+        largest = largest.max(number.unwrap_or(0));
     }
+    Ok(largest)
 }
 
 /// Makes the output folder and sees that files can be made in it, so that an hour of sampling does
@@ -227,7 +233,7 @@ mod tests {
         }
         assert!(Target::new("round/x", output.path()).is_ok());
         // A link that is laid after the look is seen as well.
-        let target = Target::new("later/x", output.path()).unwrap();
+        let mut target = Target::new("later/x", output.path()).unwrap();
         std::os::unix::fs::symlink(other.path(), output.path().join("later")).unwrap();
         assert!(target.write("0", "png", b"x").is_err());
         assert_eq!(fs::read_dir(other.path()).unwrap().count(), 0);
@@ -236,10 +242,11 @@ mod tests {
     #[test]
     fn numbers_count_up_from_what_is_there() {
         let output = tempfile::tempdir().unwrap();
-        let target = Target::new("a/x %batch_num%", output.path()).unwrap();
+        let mut target = Target::new("a/x %batch_num%", output.path()).unwrap();
         let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
         assert_eq!(name(target.write("0", "png", b"1").unwrap()), "x 0_00001_.png");
-        let target = Target::new("a/x", output.path()).unwrap();
+        assert_eq!(name(target.write("1", "png", b"1").unwrap()), "x 1_00002_.png");
+        let mut target = Target::new("a/x", output.path()).unwrap();
         for taken in ["x_00007_.png", "x_y_00009_.png", "x_abc_.png", "xx_00010_.png"] {
             fs::write(output.path().join("a").join(taken), b"").unwrap();
         }

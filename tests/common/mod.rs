@@ -4,6 +4,7 @@
 pub mod bench;
 pub mod files;
 pub mod workflow;
+pub mod workflow_bench;
 
 use std::sync::OnceLock;
 

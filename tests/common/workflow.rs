@@ -167,21 +167,17 @@ impl Golden {
     }
 
     pub fn prompt(&self, name: &str) -> &str {
-        self.json["text"]["prompts"][name].as_str().unwrap_or_else(|| panic!("no prompt {name}"))
+        let prompts = self.json.pointer("/text/prompts").or(self.json.get("prompts"));
+        prompts.and_then(|p| p[name].as_str()).unwrap_or_else(|| panic!("no prompt {name}"))
     }
 
     /// How `found` differs from a run's samples, as a share of what `sagittal verify` allows in f32.
     pub fn share(&self, name: &str, found: &Latent) -> f64 {
         let (run, want) = (self.run(name), self.tensor(&format!("run.{name}.samples")));
         assert_eq!(found.shape(), want.shape(), "{name}");
-        let n = want.data().len() as f64;
-        let mean = want.data().iter().map(|v| f64::from(*v)).sum::<f64>() / n;
-        let s = (want.data().iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / n).sqrt();
-        let d =
-            found.data().iter().zip(want.data()).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
         let table = if run["cfg"] == 1.0 { 3e-4 } else { 1e-3 };
-        let sensitivity = run["sensitivity_1e6"].as_f64().unwrap_or(0.0);
-        d / (table * s).max(100.0 * sensitivity)
+        let (d, s) = difference(found, want);
+        d / (table * s).max(100.0 * run["sensitivity_1e6"].as_f64().unwrap_or(0.0))
     }
 
     /// The workflow in the API format that does what a run did.
@@ -207,4 +203,14 @@ impl Golden {
         }
         workflow
     }
+}
+
+/// The largest difference, and the standard deviation of what was expected.
+pub fn difference(found: &Latent, want: &Latent) -> (f64, f64) {
+    assert_eq!(found.shape(), want.shape());
+    let n = want.data().len() as f64;
+    let mean = want.data().iter().map(|v| f64::from(*v)).sum::<f64>() / n;
+    let s = (want.data().iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / n).sqrt();
+    let both = found.data().iter().zip(want.data());
+    (both.map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max), s)
 }

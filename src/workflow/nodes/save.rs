@@ -44,7 +44,7 @@ fn preview(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
 fn pictures(work: &mut Work<'_>, args: &Arguments<'_>, prefix: &str, kind: SavedKind) -> Result<Vec<Value>> {
     let images = args.image("images")?;
     let output = work.files.places().output.clone();
-    let target = Target::new(&filled(work, prefix, images), &output)?;
+    let mut target = Target::new(&filled(work, prefix, images), &output)?;
     for (i, frame) in images.frames.iter().enumerate() {
         let settings = work.notes.parameters(&args.node.id, (images.width, images.height), i);
         let mut texts = work.notes.texts();
@@ -77,7 +77,7 @@ fn save_latent(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> 
     let samples = &args.latent("samples")?.samples;
     let none = Images { width: 0, height: 0, frames: Vec::new() };
     let output = work.files.places().output.clone();
-    let target = Target::new(&filled(work, args.text(PREFIX)?, &none), &output)?;
+    let mut target = Target::new(&filled(work, args.text(PREFIX)?, &none), &output)?;
     let bytes = latent::file::encode(samples, &work.notes.texts())?;
     let path = target.write("0", "latent", &bytes)?;
     work.tell_saved(args.node, SavedKind::Latent, path);
