@@ -7,8 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use common::Failures;
 use common::workflow::{add, set, stored};
+use common::{Failures, Rng};
+use sagittal::workflow::{Options, Places, Workflow};
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
@@ -516,4 +517,73 @@ fn large_workflows_end() {
     let output = run(folder.path(), &["workflow.json", "--dry-run"]);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 8 + chain);
+}
+
+/// Bytes and values of sound workflows changed at random: whatever comes of it, it is no panic.
+#[test]
+fn mutated_workflows_never_panic() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let places = Places::new(at("models"), at("input"), at("output"));
+    let options = Options::default();
+    let mut rng = Rng(11);
+    let junk = [
+        json!(null),
+        json!(-1),
+        json!(1e300),
+        json!("../x"),
+        json!([]),
+        json!({}),
+        json!(["4", 0]),
+        json!([4, 99]),
+        json!(true),
+        json!("\u{0}"),
+        json!([[[]]]),
+        json!(u64::MAX),
+    ];
+    let sources = [sound(), sound_ui(), stored("screen_only.ui.json"), stored("hires_fix.ui.json")];
+    let (mut read, mut ready) = (0, 0);
+    for round in 0..4000 {
+        let mut json = sources[round % sources.len()].clone();
+        let bytes = if rng.range(0, 1) == 0 {
+            // One value, somewhere, is another.
+            let mut paths = Vec::new();
+            pointers(&json, String::new(), &mut paths);
+            for _ in 0..rng.range(1, 3) {
+                let path = &paths[rng.range(0, paths.len() - 1)];
+                if let Some(value) = json.pointer_mut(path) {
+                    *value = junk[rng.range(0, junk.len() - 1)].clone();
+                }
+            }
+            json.to_string().into_bytes()
+        } else {
+            let mut bytes = json.to_string().into_bytes();
+            for _ in 0..rng.range(1, 4) {
+                let place = rng.range(0, bytes.len() - 1);
+                match rng.range(0, 2) {
+                    0 => bytes[place] = rng.range(0, 255) as u8,
+                    1 => drop(bytes.remove(place)),
+                    _ => bytes.insert(place, b"[]{}\",:0-\\"[rng.range(0, 9)]),
+                }
+            }
+            bytes
+        };
+        let Ok(workflow) = Workflow::parse("mutated", &bytes) else { continue };
+        read += 1;
+        ready += usize::from(workflow.check(&places, &options).is_ok());
+    }
+    println!("{read} of 4000 read, {ready} could run");
+    assert!(read > 1000 && ready > 100 && ready < read);
+}
+
+/// JSON pointers to every value.
+fn pointers(json: &Json, path: String, found: &mut Vec<String>) {
+    match json {
+        Json::Object(object) => object.iter().for_each(|(k, v)| pointers(v, format!("{path}/{k}"), found)),
+        Json::Array(list) => {
+            list.iter().enumerate().for_each(|(i, v)| pointers(v, format!("{path}/{i}"), found))
+        }
+        _ => {}
+    }
+    found.push(path);
 }

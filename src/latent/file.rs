@@ -17,7 +17,7 @@ const VERSION: &str = "latent_format_version_0";
 /// file's metadata.
 ///
 /// # Errors
-/// [`ErrorKind::Internal`](crate::ErrorKind::Internal) if the header cannot be written.
+/// [`ErrorKind::Internal`] if the header cannot be written.
 pub fn encode(latent: &Latent, texts: &[(&str, &str)]) -> Result<Vec<u8>> {
     let failed = |e: safetensors::SafeTensorError| Error::internal("a latent could not be encoded").cause(e);
     let bytes: Vec<u8> = latent.data().iter().flat_map(|v| v.to_le_bytes()).collect();

@@ -88,7 +88,7 @@ impl Autoencoder {
     }
 
     /// Channels of its latents.
-    pub fn channels(&self) -> usize {
+    pub fn latent_channels(&self) -> usize {
         self.config.latent_channels
     }
 

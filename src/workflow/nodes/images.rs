@@ -169,9 +169,9 @@ fn in_tiles(args: &Arguments<'_>) -> Result<Autoencoder> {
 fn decoded(work: &mut Work<'_>, args: &Arguments<'_>, vae: &Autoencoder) -> Result<Vec<Value>> {
     let samples = &args.latent("samples")?.samples;
     let [batch, channels, height, width] = samples.shape();
-    if channels != vae.channels() {
+    if channels != vae.latent_channels() {
         return Err(Error::usage("the latent does not fit the autoencoder")
-            .expected(format!("{} channels", vae.channels()))
+            .expected(format!("{} channels", vae.latent_channels()))
             .found(channels.to_string()));
     }
     let (height, width) = (height * vae.cell(), width * vae.cell());
