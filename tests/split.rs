@@ -18,9 +18,13 @@ fn config(family: &str) -> ModelConfig {
     ModelConfig::infer(&Checkpoint::synthetic(&manifest, 0, Dtype::F16).expect("checkpoint")).expect("known")
 }
 
-/// Bytes of the largest binding of an activation.
+/// Bytes of the largest binding of an activation. Partial sums of divided depths do not count: how
+/// many there are follows from the limit. They are a product's seventh binding, their sum's fifth.
 fn largest(plan: &Plan) -> u64 {
-    let bound = plan.dispatches.iter().flat_map(|d| &d.bindings);
+    let bound = plan.dispatches.iter().flat_map(|d| {
+        let sums = if d.variant.shader == "gemm_merge" { 4 } else { 6 };
+        d.bindings.iter().enumerate().filter(move |(i, _)| *i != sums).map(|(_, b)| b)
+    });
     let bytes = bound.map(|b| if let Bound::Arena(r) = b { r.bytes } else { 0 });
     bytes.max().unwrap_or(0)
 }
@@ -41,7 +45,7 @@ fn compare(bench: &Bench<'_>, graph: &Graph, what: &str, failures: &mut Failures
         let parts = Bench { most, ..*bench };
         let cut = parts.plan(graph);
         assert!(largest(&cut) <= largest(&plan) / share, "{what}: a binding beyond the limit");
-        assert!(cut.dispatches.len() > plan.dispatches.len(), "{what}: nothing was cut");
+        assert!(cut.tensors.iter().any(|(name, _)| name.contains(", from line ")), "{what}: nothing was cut");
         for (a, b) in parts.run(graph, &inputs).iter().zip(&whole) {
             let error = nmse(a, &to_f64(b));
             let limit = if bench.precision == Precision::F32 { 1e-9 } else { 1e-4 };
