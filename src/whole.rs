@@ -31,6 +31,21 @@ pub fn write(path: &Path, bytes: &[u8], replace: bool) -> Result<()> {
     })
 }
 
+/// Sees by doing it whether a file can be made at `path`: permissions alone do not tell, a file system
+/// may be read-only, full, or not take the name. Nothing is left behind.
+///
+/// # Errors
+/// The system's.
+pub fn probe(path: &Path) -> std::io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.probe", std::process::id()));
+    let probe = path.with_file_name(name);
+    let made = std::fs::File::create_new(&probe).map(drop);
+    // Whatever came of it.
+    let _ = std::fs::remove_file(&probe);
+    made
+}
+
 /// Gives the file `part` the name `path` if that is free.
 fn link(part: &Path, path: &Path) -> std::io::Result<()> {
     match std::fs::hard_link(part, path) {

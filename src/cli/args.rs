@@ -5,8 +5,6 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use sagittal::kernels::Precision;
 use sagittal::model::Prediction;
-use sagittal::pipeline::Tiling;
-use sagittal::plan::chunk::ChunkPolicy;
 use sagittal::sampler::{Sampler, Scheduler};
 
 use super::{device, loras, value};
@@ -183,23 +181,7 @@ pub struct Args {
     pub sag_cond: bool,
 
     #[command(flatten)]
-    pub device: device::Flags,
-    /// How weights and activations are stored; arithmetic is f32 [auto: f16 on GPUs, f32 on CPUs]
-    #[arg(long, value_name = "KIND", default_value = "auto", help_heading = "Device")]
-    pub precision: PrecisionChoice,
-    /// The same for the VAE [auto: as --precision, but f32 for SDXL, whose VAE overflows f16]
-    #[arg(long, value_name = "KIND", default_value = "auto", help_heading = "Device")]
-    pub vae_precision: PrecisionChoice,
-    /// Tiles of the VAE: `auto` where the memory asks for it, `off`, or latent cells a side from 16 on
-    #[arg(long, value_name = "auto|off|CELLS", default_value = "auto", help_heading = "Device")]
-    pub vae_tile: Tiling,
-    /// Rows (picture × prompt entry) of a network call: `auto` or a number; never changes a picture
-    #[arg(long, value_name = "auto|ROWS", default_value = "auto", help_heading = "Device")]
-    pub chunk: ChunkPolicy,
-    /// Device memory that weights and activations may take
-    #[arg(long, value_name = "MIB", value_parser = value::mebibytes, allow_negative_numbers = true)]
-    #[arg(help_heading = "Device")]
-    pub max_memory: Option<u64>,
+    pub compute: device::Compute,
 
     /// PNG file; %d or %03d becomes the picture's number, from 1 [default: sagittal-SEED.png]
     ///

@@ -5,6 +5,12 @@ use std::path::PathBuf;
 
 use sagittal::Result;
 use sagittal::gpu::{Gpu, OpenOptions};
+use sagittal::model::Prediction;
+use sagittal::pipeline::{ModelOptions, Tiling};
+use sagittal::plan::chunk::ChunkPolicy;
+
+use super::args::PrecisionChoice;
+use super::value;
 
 /// Which device, and how it is used.
 #[derive(Debug, clap::Args)]
@@ -32,6 +38,41 @@ impl Flags {
             matrices: !self.no_matrices,
             cache: cache.as_deref(),
         })
+    }
+}
+
+/// Which device computes pictures, and with what.
+#[derive(Debug, clap::Args)]
+pub struct Compute {
+    #[command(flatten)]
+    pub device: Flags,
+    /// How weights and activations are stored; arithmetic is f32 [auto: f16 on GPUs, f32 on CPUs]
+    #[arg(long, value_name = "KIND", default_value = "auto", help_heading = "Device")]
+    pub precision: PrecisionChoice,
+    /// The same for VAEs [auto: as --precision, but f32 for SDXL's, which overflows f16]
+    #[arg(long, value_name = "KIND", default_value = "auto", help_heading = "Device")]
+    pub vae_precision: PrecisionChoice,
+    /// Tiles of VAEs: `auto` where the memory asks for it, `off`, or latent cells a side from 16 on
+    #[arg(long, value_name = "auto|off|CELLS", default_value = "auto", help_heading = "Device")]
+    pub vae_tile: Tiling,
+    /// Rows (picture × prompt entry) of a network call: `auto` or a number; never changes a picture
+    #[arg(long, value_name = "auto|ROWS", default_value = "auto", help_heading = "Device")]
+    pub chunk: ChunkPolicy,
+    /// Device memory that weights and activations may take
+    #[arg(long, value_name = "MIB", value_parser = value::mebibytes, allow_negative_numbers = true)]
+    #[arg(help_heading = "Device")]
+    pub max_memory: Option<u64>,
+}
+
+impl Compute {
+    /// How models are opened, if their output means `prediction`.
+    pub fn options(&self, prediction: Option<Prediction>) -> ModelOptions {
+        ModelOptions {
+            precision: self.precision.precision(),
+            vae_precision: self.vae_precision.precision(),
+            prediction,
+            tiling: self.vae_tile,
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use sagittal::image::png;
 use sagittal::lora::Patches;
 use sagittal::model::{Family, ModelConfig, Prediction};
 use sagittal::pipeline::report::Report;
-use sagittal::pipeline::{Generated, Model, ModelOptions, Request, Sizes};
+use sagittal::pipeline::{Generated, Model, Request, Sizes};
 use sagittal::{Error, Result, embedded, latent};
 use serde_json::json;
 
@@ -55,13 +55,8 @@ fn draw(args: &Args) -> Result<()> {
     Patches::new(&config, &checkpoint, &asked.uses)?;
     let request = request(args, seed, asked.prompt, start, &config)?;
     request.check()?;
-    let options = ModelOptions {
-        precision: args.precision.precision(),
-        vae_precision: args.vae_precision.precision(),
-        prediction: args.prediction.map(Prediction::from),
-        tiling: args.vae_tile,
-    };
-    let mut model = Model::new(args.device.open()?, checkpoint, options)?;
+    let options = args.compute.options(args.prediction.map(Prediction::from));
+    let mut model = Model::new(args.compute.device.open()?, checkpoint, options)?;
     model.set_loras(&asked.uses)?;
     model.set_embedding_folder(embeddings);
     let report = model.report(&request)?;
@@ -124,8 +119,8 @@ fn request(
         eta: args.eta,
         s_noise: args.s_noise,
         clip_skip: args.clip_skip,
-        chunk: args.chunk,
-        memory: args.max_memory,
+        chunk: args.compute.chunk,
+        memory: args.compute.max_memory,
         sizes: sizes(args, config, Sizes::of(height, width))?,
         ..Request::new(prompt, width, height)
     };

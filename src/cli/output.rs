@@ -1,7 +1,7 @@
 //! Names of the files that a run writes, and whether they can be written: asked before the work,
 //! so that an hour of sampling does not end at a missing folder.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -110,19 +110,9 @@ fn check_folder(path: &Path) -> Result<()> {
         Ok(meta) if !meta.is_dir() => return Err(fault("the output folder is not a folder")),
         Ok(_) => (),
     }
-    // Permissions alone do not tell: a file system may be read-only, full, or not take the name.
-    let mut probe: OsString = path.file_name().unwrap_or_default().to_owned();
-    probe.push(format!(".{}.probe", std::process::id()));
-    let probe = path.with_file_name(probe);
-    let made = fs::File::create_new(&probe);
-    // Nothing is left behind, whatever came of it.
-    let _ = fs::remove_file(&probe);
-    match made {
-        Ok(_) => Ok(()),
-        Err(e) => {
-            Err(fault("no file can be written to the output folder").cause(e).hint("choose another with -o"))
-        }
-    }
+    png::probe(path).map_err(|e| {
+        fault("no file can be written to the output folder").cause(e).hint("choose another with -o")
+    })
 }
 
 /// `name` with each `%d` (or `%03d`) replaced by `number`; None if it has none.

@@ -5,15 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use sagittal::pipeline::{self, ModelOptions, Studio, Tiling};
-use sagittal::plan::chunk::ChunkPolicy;
+use sagittal::pipeline::{self, Studio};
 use sagittal::workflow::{self, Event, Moment, Options, Places, Saved, SavedKind, Workflow};
 use sagittal::{Error, Result};
 use serde_json::json;
 
-use super::args::PrecisionChoice;
 use super::progress::{Progress, speed};
-use super::{device, interrupt, tell, value};
+use super::{device, interrupt, tell};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -55,23 +53,7 @@ pub struct Args {
     extra_model_paths: Vec<PathBuf>,
 
     #[command(flatten)]
-    device: device::Flags,
-    /// How weights and activations are stored; arithmetic is f32 [auto: f16 on GPUs, f32 on CPUs]
-    #[arg(long, value_name = "KIND", default_value = "auto", help_heading = "Device")]
-    precision: PrecisionChoice,
-    /// The same for VAEs [auto: as --precision, but f32 for SDXL's, which overflows f16]
-    #[arg(long, value_name = "KIND", default_value = "auto", help_heading = "Device")]
-    vae_precision: PrecisionChoice,
-    /// Tiles of VAEs: `auto` where the memory asks for it, `off`, or latent cells a side from 16 on
-    #[arg(long, value_name = "auto|off|CELLS", default_value = "auto", help_heading = "Device")]
-    vae_tile: Tiling,
-    /// Rows (picture × prompt entry) of a network call: `auto` or a number; never changes a picture
-    #[arg(long, value_name = "auto|ROWS", default_value = "auto", help_heading = "Device")]
-    chunk: ChunkPolicy,
-    /// Device memory that weights and activations may take
-    #[arg(long, value_name = "MIB", value_parser = value::mebibytes, allow_negative_numbers = true)]
-    #[arg(help_heading = "Device")]
-    max_memory: Option<u64>,
+    compute: device::Compute,
 
     /// Look at everything, tell which nodes would run, and end
     #[arg(long)]
@@ -103,14 +85,9 @@ fn work(args: &Args) -> Result<()> {
     }
     let places = places(args)?;
     let options = Options {
-        model: ModelOptions {
-            precision: args.precision.precision(),
-            vae_precision: args.vae_precision.precision(),
-            prediction: None,
-            tiling: args.vae_tile,
-        },
-        chunk: args.chunk,
-        memory: args.max_memory,
+        model: args.compute.options(None),
+        chunk: args.compute.chunk,
+        memory: args.compute.max_memory,
         now: now(),
     };
     let ready = workflow.check(&places, &options)?;
@@ -121,7 +98,7 @@ fn work(args: &Args) -> Result<()> {
         return Ok(());
     }
     let samplers = ready.samplers();
-    let studio = Studio::new(args.device.open()?)?;
+    let studio = Studio::new(args.compute.device.open()?)?;
     announce(args, file, &studio, ready.nodes().count(), samplers);
     let cancel = interrupt::flag();
     let began = Instant::now();
@@ -173,8 +150,11 @@ fn list_nodes() {
 
 fn announce(args: &Args, file: &Path, studio: &Studio, nodes: usize, samplers: usize) {
     let info = studio.engine().gpu().device().adapter_info();
-    let precision =
-        args.precision.precision().unwrap_or(studio.engine().gpu().capabilities().target.usual_precision());
+    let precision = args
+        .compute
+        .precision
+        .precision()
+        .unwrap_or(studio.engine().gpu().capabilities().target.usual_precision());
     tell::say(format!(
         "{}: {nodes} nodes, {samplers} samplers, on {}, {}",
         file.display(),

@@ -1,7 +1,7 @@
 //! PNG files with text chunks.
 
 use super::Picture;
-pub use crate::whole::write;
+pub use crate::whole::{probe, write};
 use crate::{Error, Result};
 
 /// The bytes of a PNG of `picture` with `texts` (keyword, text) in its header.

@@ -9,6 +9,7 @@ use super::studio::{Stock, Studio};
 use super::{Event, ModelOptions, memory, parts};
 use crate::checkpoint::Checkpoint;
 use crate::engine::{Engine, Weights, device_bytes};
+use crate::graph::Weight;
 use crate::guidance::{Conditioning, Guided};
 use crate::image::preview;
 use crate::kernels::Precision;
@@ -24,6 +25,8 @@ use crate::{Error, Result};
 pub struct DiffusionModel {
     pub(super) stock: Arc<Stock>,
     pub(super) config: Arc<DiffusionConfig>,
+    /// The UNet's, in the order in which they are brought over.
+    pub(super) wanted: Arc<Vec<Weight>>,
     pub(super) precision: Precision,
     prediction: Prediction,
     pub(super) discrete: Arc<Discrete>,
@@ -58,14 +61,15 @@ impl DiffusionModel {
         mut config: DiffusionConfig,
         options: &ModelOptions,
     ) -> Result<Self> {
-        parts::check(&checkpoint, &unet::weights(&config.unet)?)?;
+        let wanted = Arc::new(unet::weights(&config.unet)?);
+        parts::check(&checkpoint, &*wanted)?;
         let precision = options.precision_on(studio.engine().gpu());
         let prediction = options.prediction.unwrap_or(config.prediction);
         config.prediction = prediction;
         let discrete = Arc::new(usual_noise_levels(prediction));
         let stock = Arc::new(Stock::new(studio, checkpoint, Arc::default()));
         let (config, plans) = (Arc::new(config), Arc::default());
-        Ok(Self { stock, config, precision, prediction, discrete, plans })
+        Ok(Self { stock, config, wanted, precision, prediction, discrete, plans })
     }
 
     /// The same network with `patches` in place of those it has; weights are brought over anew.
@@ -133,8 +137,7 @@ impl DiffusionModel {
         let wish =
             Wish { conditioning, shape, cfg: run.cfg, sag: run.sag, chunk: run.chunk, limit: run.memory };
         let (fit, _) = self.fit(&wish)?;
-        let wanted = unet::weights(&self.config.unet)?;
-        let how = (wanted.as_slice(), self.precision, fit.most_weights);
+        let how = (self.wanted.as_slice(), self.precision, fit.most_weights);
         let weights = self.stock.weights(parts::Network::Unet, how, fit.need, run.memory, cancel)?;
         let mut network = UnetNetwork::new(self.unet(&weights), fit.chunk, fit.budget, cancel);
         let x = sampler::initial(&run.noise, &start, first, self.discrete.sigma_max())?;
@@ -199,11 +202,10 @@ impl DiffusionModel {
 
     /// The UNet's weights on the device.
     pub fn weights(&self, cancel: &AtomicBool) -> Result<Arc<Weights>> {
-        let wanted = unet::weights(&self.config.unet)?;
         let alignment = self.engine().gpu().capabilities().alignment;
-        let bytes = device_bytes(&wanted, self.precision, alignment, None)?;
+        let bytes = device_bytes(&self.wanted, self.precision, alignment, None)?;
         let need = memory::Need::new(bytes, 0);
-        self.stock.weights(parts::Network::Unet, (&wanted, self.precision, None), need, None, cancel)
+        self.stock.weights(parts::Network::Unet, (&self.wanted, self.precision, None), need, None, cancel)
     }
 
     /// The UNet with `weights`, for a [`UnetNetwork`].

@@ -9,7 +9,6 @@ use super::{DiffusionModel, parts};
 use crate::engine::{device_bytes, ring_bytes};
 use crate::guidance::{Columns, Conditioning, Guided, Network, Row, RowResult, Sag};
 use crate::latent::Latent;
-use crate::model::unet;
 use crate::network::{Batching, Kind};
 use crate::plan::chunk::ChunkPolicy;
 use crate::{Error, ErrorKind, Result};
@@ -70,9 +69,8 @@ impl DiffusionModel {
     /// # Errors
     /// [`ErrorKind::Memory`] if it does not fit in any way.
     pub(super) fn fit(&self, wish: &Wish<'_>) -> Result<(UnetFit, Rehearsed)> {
-        let weights = unet::weights(&self.config.unet)?;
         let alignment = self.engine().gpu().capabilities().alignment;
-        let bytes = |most| device_bytes(&weights, self.precision, alignment, most);
+        let bytes = |most| device_bytes(&self.wanted, self.precision, alignment, most);
         let all = bytes(None)?;
         let prompts = self.prompts(wish.conditioning)?;
         let left = match wish.limit {

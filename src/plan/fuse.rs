@@ -55,6 +55,11 @@ impl Fused {
     fn is_product(&self) -> bool {
         matches!(self.op, Op::Linear { .. } | Op::Conv3x3 { .. }) && !self.gated
     }
+
+    /// A product that has taken nothing in.
+    fn is_bare_product(&self) -> bool {
+        self.is_product() && self.vector.is_none() && self.activation.is_none() && self.residual.is_none()
+    }
 }
 
 /// The nodes of `graph`, fused, in an order in which they can run.
@@ -71,9 +76,7 @@ pub fn fuse(graph: &Graph, options: &Options) -> Vec<Fused> {
             (uses[t.0] == 1 && out[at].as_ref().is_some_and(fits)).then_some(at)
         };
         let taken = match node.op {
-            Op::AddVector => sole(node.inputs[0], &out, &|f| {
-                f.is_product() && f.vector.is_none() && f.activation.is_none() && f.residual.is_none()
-            }),
+            Op::AddVector => sole(node.inputs[0], &out, &Fused::is_bare_product),
             Op::Activate(_) => sole(node.inputs[0], &out, &|f| {
                 (f.is_product() && f.residual.is_none() || matches!(f.op, Op::GroupNorm { .. }))
                     && f.activation.is_none()
@@ -87,9 +90,7 @@ pub fn fuse(graph: &Graph, options: &Options) -> Vec<Fused> {
             Op::Geglu => sole(node.inputs[0], &out, &|f| {
                 let shapes = [f.inputs[0], node.outputs[0]].map(|t| graph.shape(t));
                 matches!(f.op, Op::Linear { .. })
-                    && f.vector.is_none()
-                    && f.activation.is_none()
-                    && f.residual.is_none()
+                    && f.is_bare_product()
                     && gemm::takes_gates(options.device.target, options.precision, shapes[0], shapes[1])
             }),
             Op::Conv3x3 { .. } => sole(node.inputs[0], &out, &|f| f.op == Op::Upsample2x),

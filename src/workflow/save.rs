@@ -143,11 +143,7 @@ pub(super) fn usable(output: &Path) -> Result<()> {
             .hint("choose another with --output-dir")
     };
     fs::create_dir_all(output).map_err(cannot)?;
-    let probe = output.join(format!(".{}.probe", std::process::id()));
-    let made = fs::File::create_new(&probe).map(drop);
-    // Nothing is left behind, whatever came of it.
-    let _ = fs::remove_file(&probe);
-    made.map_err(cannot)
+    png::probe(&output.join(".sagittal")).map_err(cannot)
 }
 
 /// What saved files tell of the workflow that made them.
