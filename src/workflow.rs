@@ -14,7 +14,8 @@
 //! # fn main() -> sagittal::Result<()> {
 //! let workflow = Workflow::open("workflow.json")?;
 //! let places = Places::new("models", "input", "output");
-//! let ready = workflow.check(&places, &Options::default())?;
+//! let options = Options::default();
+//! let ready = workflow.check(&places, &options)?;
 //! let studio = Studio::new(sagittal::Gpu::open(None)?)?;
 //! let saved = ready.run(studio, &mut |_| {}, &AtomicBool::new(false))?;
 //! # Ok(()) }
