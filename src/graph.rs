@@ -174,6 +174,19 @@ pub enum Op {
     Concat,
     /// Each position doubled in both directions (nearest); a last odd row or column is left out.
     Upsample2x,
+    /// Some of the channels.
+    Channels {
+        /// The first of them.
+        first: usize,
+    },
+    /// Each channel blurred along one axis of its map by a Gaussian: see
+    /// [`kernels::blur`](crate::kernels::blur).
+    Blur {
+        /// Along columns rather than along lines.
+        down: bool,
+        /// Standard deviation in positions; infinity is the mean.
+        sigma: f32,
+    },
     /// The same values in another storage.
     Copy,
 }
@@ -408,6 +421,17 @@ impl Graph {
         Ok(self.attention(path, &[q, kv], Op::Attention { heads, causal: false }, s, false).0)
     }
 
+    /// [`self_attention`](Self::self_attention) with queries in place of those of `qkv`.
+    pub fn self_attention_of(&mut self, path: &str, q: Tensor, qkv: Tensor, heads: usize) -> Result<Tensor> {
+        let (s, c) = (self.shape(q), self.shape(q).channels);
+        let merged = self.shape(qkv);
+        if merged != (Shape { channels: 3 * c, ..s }) {
+            return Err(self.misfit(path, &format!("queries of a third of {merged}"), s.to_string()));
+        }
+        let heads = self.heads(path, c, heads, [0, c, 2 * c])?;
+        Ok(self.attention(path, &[q, qkv], Op::Attention { heads, causal: false }, s, false).0)
+    }
+
     /// Column sums of the attention that `qkv` and `lse` describe: how much attention each
     /// position receives, mean over heads, summed over queries. Shape `[positions]`, mean 1.
     pub fn attention_columns(
@@ -476,6 +500,28 @@ impl Graph {
             ));
         }
         Ok(self.node(path, Op::Upsample2x, &[x], Shape::new(height, width, s.channels)))
+    }
+
+    /// `count` channels of `x` from `first` on, both multiples of four.
+    pub fn channels(&mut self, path: &str, x: Tensor, first: usize, count: usize) -> Result<Tensor> {
+        let s = self.shape(x);
+        if first + count > s.channels || count == 0 || !(first | count).is_multiple_of(4) {
+            return Err(self.misfit(path, &format!("channels {first} to {}", first + count), s.to_string()));
+        }
+        Ok(self.node(path, Op::Channels { first }, &[x], Shape { channels: count, ..s }))
+    }
+
+    /// Blurs each channel over its map with standard deviation `sigma`, edges reflected; infinity
+    /// gives the mean at every position.
+    pub fn blur(&mut self, path: &str, x: Tensor, sigma: f32) -> Tensor {
+        let across = self.blur_along(path, x, false, sigma);
+        self.blur_along(path, across, true, sigma)
+    }
+
+    /// The same along lines, or `down` along columns.
+    pub fn blur_along(&mut self, path: &str, x: Tensor, down: bool, sigma: f32) -> Tensor {
+        let shape = self.shape(x);
+        self.node(path, Op::Blur { down, sigma }, &[x], shape)
     }
 
     fn heads(&self, path: &str, channels: usize, heads: usize, offsets: [usize; 3]) -> Result<Heads> {

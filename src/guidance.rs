@@ -7,9 +7,12 @@
 //! CFG:  R = D_u + (D_c - D_u) · cfg
 //! SAG:  R + (D_g - S) · scale, with D_g = D_u blurred where attention is high, and S the
 //!       prediction for D_g under the same noise (Hong et al. 2022, arXiv 2210.00939).
+//! PAG, SEG:  R + (D_c - P) · scale, with P the prediction with the prompt of a network whose
+//!       self-attention is perturbed.
 
 mod compose;
 pub mod entry;
+mod perturbed;
 mod rescale;
 pub mod sag;
 mod weighted;
@@ -17,10 +20,12 @@ mod weighted;
 use std::cmp::Ordering;
 
 pub use entry::{Area, Conditioning, Entry};
+pub use perturbed::Perturbed;
 pub use sag::Sag;
 use weighted::Weighted;
 
 use crate::latent::Latent;
+use crate::model::unet::Perturbation;
 use crate::sampler::{Denoised, Denoiser, Discrete};
 use crate::{Error, Result};
 
@@ -35,6 +40,8 @@ pub struct Row<'a> {
     pub sigma: f32,
     /// Whether the column sums of the middle block's self-attention are wanted.
     pub record: bool,
+    /// What is done to the self-attentions of the middle block; rows with one record nothing.
+    pub perturbation: Perturbation,
 }
 
 /// What the network says of a row.
@@ -78,6 +85,8 @@ pub struct Evaluation {
     pub cfg: Latent,
     /// What SAG did, if it was active.
     pub sag: Option<SagEvaluation>,
+    /// The predictions of those perturbed networks that were asked, in the order of the settings.
+    pub perturbed: Vec<Latent>,
     /// The result.
     pub result: Latent,
 }
@@ -107,6 +116,7 @@ pub struct Guided<'a> {
     sag: Sag,
     /// Sigmas between which SAG acts.
     window: (f32, f32),
+    perturbed: Vec<Perturbed>,
     discrete: &'a Discrete,
     /// Whether the negative is predicted although it may have no weight.
     keep_uncond: bool,
@@ -142,14 +152,23 @@ impl<'a> Guided<'a> {
         let positive = sorted(&conditioning.positive, "positive")?;
         let negative = sorted(&conditioning.negative, "negative")?;
         let window = (discrete.percent_to_sigma(sag.start), discrete.percent_to_sigma(sag.end));
-        let (rescale, keep_uncond) = (None, false);
-        Ok(Self { network, positive, negative, cfg, rescale, sag, window, discrete, keep_uncond })
+        let (rescale, perturbed, keep_uncond) = (None, Vec::new(), false);
+        Ok(Self { network, positive, negative, cfg, rescale, sag, window, perturbed, discrete, keep_uncond })
     }
 
     /// Takes back so much, 0 to 1, of the contrast that classifier-free guidance adds (Lin et al. 2023,
     /// arXiv 2305.08891, section 3.4), as ComfyUI's *RescaleCFG* does; SAG comes after it.
     pub fn rescaled(self, multiplier: Option<f32>) -> Self {
         Self { rescale: multiplier, ..self }
+    }
+
+    /// Guides away from perturbed networks as well; what has no effect is left out.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if a setting is outside its range.
+    pub fn perturbed(self, perturbed: &[Perturbed]) -> Result<Self> {
+        perturbed.iter().try_for_each(Perturbed::check)?;
+        Ok(Self { perturbed: perturbed.iter().filter(|p| p.is_on()).copied().collect(), ..self })
     }
 
     /// Evaluates all rows of a step and combines them.
@@ -185,10 +204,18 @@ impl<'a> Guided<'a> {
                 .hint("let the timestep ranges of the entries cover all of the sampling"));
         }
         // One list for both sides lets the network compute them together.
-        let mut rows = rows(&positive, x, sigma, active && on_cond);
-        rows.extend(self::rows(&negative, x, sigma, active && !on_cond));
+        let plain = Perturbation::None;
+        let mut rows = rows(&positive, x, sigma, (active && on_cond, plain));
+        rows.extend(self::rows(&negative, x, sigma, (active && !on_cond, plain)));
+        let perturbed: Vec<Perturbed> =
+            self.perturbed.iter().filter(|p| p.acts_at(sigma, self.discrete)).copied().collect();
+        for p in &perturbed {
+            rows.extend(self::rows(&positive, x, sigma, (false, p.attention)));
+        }
         let results = self.predict(&rows)?;
-        let (cond_results, uncond_results) = results.split_at(positive.len() * x.batch());
+        let side = positive.len() * x.batch();
+        let (cond_results, results) = results.split_at(side);
+        let (uncond_results, perturbed_results) = results.split_at(negative.len() * x.batch());
 
         let cond = Weighted::new(&positive, x).denoised(cond_results);
         let uncond = with_uncond.then(|| Weighted::new(&negative, x).denoised(uncond_results));
@@ -207,14 +234,20 @@ impl<'a> Guided<'a> {
         } else {
             None
         };
-        let result = match &sag {
+        let mut result = match &sag {
             Some(s) => {
                 let pull = s.degraded.zip(&s.sag, |g, s| g - s);
                 cfg.zip(&pull, |r, d| r + d * self.sag.scale)
             }
             None => cfg.clone(),
         };
-        Ok(Evaluation { cond, uncond, cfg, sag, result })
+        let weighted = Weighted::new(&positive, x);
+        let worse: Vec<Latent> = perturbed_results.chunks(side).map(|r| weighted.denoised(r)).collect();
+        for (p, worse) in perturbed.iter().zip(&worse) {
+            let pull = cond.zip(worse, |c, w| c - w);
+            result = result.zip(&pull, |r, d| r + d * p.scale);
+        }
+        Ok(Evaluation { cond, uncond, cfg, sag, perturbed: worse, result })
     }
 
     /// The third row: blur where attention is high, keep the noise, predict again.
@@ -237,7 +270,7 @@ impl<'a> Guided<'a> {
             mask.map_or_else(|| self.mask(&Weighted::new(entries, x).scores(&columns)), <[u8]>::to_vec);
         let degraded = sag::degrade(base, &mask, self.sag.blur_sigma);
         let input = Latent::combine(&[(1.0, &degraded), (1.0, x), (-1.0, base)]);
-        let results = self.predict(&rows(entries, &input, sigma, false))?;
+        let results = self.predict(&rows(entries, &input, sigma, (false, Perturbation::None)))?;
         let sag = Weighted::new(entries, x).denoised(&results);
         Ok(Some(SagEvaluation { columns, mask, degraded, input, sag }))
     }
@@ -280,11 +313,17 @@ impl Denoiser for Guided<'_> {
 }
 
 /// All rows of a side: entry by entry, picture by picture.
-fn rows<'e>(entries: &[&'e Entry], x: &Latent, sigma: f32, record: bool) -> Vec<Row<'e>> {
+fn rows<'e>(
+    entries: &[&'e Entry],
+    x: &Latent,
+    sigma: f32,
+    (record, perturbation): (bool, Perturbation),
+) -> Vec<Row<'e>> {
     let of_entry = |entry: &&'e Entry| {
         let entry = *entry;
         let area = entry.area_in(x);
-        (0..x.batch()).map(move |i| Row { entry, x: area.crop(&x.row(i)), sigma, record }).collect::<Vec<_>>()
+        let row = move |i| Row { entry, x: area.crop(&x.row(i)), sigma, record, perturbation };
+        (0..x.batch()).map(row).collect::<Vec<_>>()
     };
     entries.iter().flat_map(of_entry).collect()
 }

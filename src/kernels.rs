@@ -5,6 +5,7 @@
 
 pub mod attention;
 pub mod attention_columns;
+pub mod blur;
 pub mod elementwise;
 pub mod gemm;
 pub mod group_norm;

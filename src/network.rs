@@ -15,7 +15,7 @@ use crate::latent::Latent;
 use crate::lora::Patched;
 use crate::model::Prediction;
 use crate::model::config::UnetConfig;
-use crate::model::unet::{self, COLUMNS};
+use crate::model::unet::{self, COLUMNS, Perturbation};
 use crate::plan::chunk::{ChunkPolicy, rows_per_call};
 use crate::plan::{Capabilities, Options, Plan};
 use crate::sampler::Discrete;
@@ -32,6 +32,16 @@ pub struct Kind {
     pub tokens: usize,
     /// Whether column sums are recorded: for all rows if for one.
     pub record: bool,
+    /// What is done to the middle block's self-attentions.
+    pub perturbation: Perturbation,
+}
+
+impl Kind {
+    /// The kind of `row` in a call that records or does not.
+    pub fn of(row: &Row<'_>, record: bool) -> Self {
+        let size = (row.x.height(), row.x.width());
+        Self { size, tokens: row.entry.tokens, record, perturbation: row.perturbation }
+    }
 }
 
 /// What planning a UNet's calls takes.
@@ -50,8 +60,8 @@ pub struct Planner<'a> {
 impl Planner<'_> {
     /// The graph for rows of `kind`.
     pub fn graph(&self, kind: Kind) -> Result<Arc<Graph>> {
-        let Kind { size, tokens, record } = kind;
-        let options = unet::Options { size, tokens, record, trace: Vec::new() };
+        let Kind { size, tokens, record, perturbation } = kind;
+        let options = unet::Options { size, tokens, record, perturbation, trace: Vec::new() };
         self.plans.graph(kind, || unet::build(self.config, &options))
     }
 
@@ -90,10 +100,10 @@ impl<'a> Batching<'a> {
     pub fn calls(&mut self, rows: &[Row<'_>]) -> Result<Vec<(Kind, Vec<usize>)>> {
         // Recording is decided for all rows of a step at once: a network that records is compiled
         // differently, and a row's result must not depend on how the step is cut into chunks.
-        let record = rows.iter().any(|r| r.record);
+        let recorded = rows.iter().any(|r| r.record);
         let mut groups: Vec<(Kind, Vec<usize>)> = Vec::new();
         for (i, row) in rows.iter().enumerate() {
-            let kind = Kind { size: (row.x.height(), row.x.width()), tokens: row.entry.tokens, record };
+            let kind = Kind::of(row, recorded && row.perturbation == Perturbation::None);
             match groups.iter_mut().find(|(k, _)| *k == kind) {
                 Some((_, members)) => members.push(i),
                 None => groups.push((kind, vec![i])),

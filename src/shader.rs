@@ -26,6 +26,8 @@ pub const FILES: &[(&str, &str)] = files![
     "attention_matrices",
     "attention_merge",
     "attention_tile",
+    "blur",
+    "channels",
     "concat",
     "conv2d",
     "geglu",

@@ -246,10 +246,6 @@ fn looked_at(step: &Step, files: &mut Files<'_>) -> Result<()> {
             room("the batch of pictures", &[size("batch_size"), 3, size("height"), size("width")])
         }
         "EmptyImage" => room("the pictures", &[size("batch_size"), 3, size("height"), size("width")]),
-        "PerturbedAttentionGuidance" => match written("scale") {
-            Some(Value::Float(scale)) => nodes::guidance::look_at_pag(*scale),
-            _ => Ok(()),
-        },
         "CLIPLoader" | "DualCLIPLoader" => nodes::loaders::look_at_encoders(step.class, &written, files),
         _ => Ok(()),
     }

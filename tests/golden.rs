@@ -106,6 +106,15 @@ fn other_families() {
     }
 }
 
+/// PAG and SEG, alone, at CFG scale 1, and beside SAG, against an f64 network of another make.
+#[test]
+fn perturbed_guidance() {
+    for family in ["perturbed-sd1", "perturbed-sdxl"] {
+        check(verify(&set(family), Precision::F32), 31, "");
+        check(verify(&set(family), Precision::F16), 31, "");
+    }
+}
+
 #[test]
 fn sag_node() {
     check(verify(&set("sag_node"), Precision::F32), 95, "");

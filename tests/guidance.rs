@@ -4,7 +4,10 @@
 mod common;
 
 use common::{Failures, Rng};
-use sagittal::guidance::{Area, Columns, Conditioning, Entry, Guided, Network, Row, RowResult, Sag, sag};
+use sagittal::guidance::{
+    Area, Columns, Conditioning, Entry, Guided, Network, Perturbed, Row, RowResult, Sag, sag,
+};
+use sagittal::model::unet::{Perturbation, Width};
 use sagittal::sampler::Discrete;
 use sagittal::{ErrorKind, Latent, Result};
 
@@ -37,7 +40,12 @@ impl Network for Toy {
         self.calls.push(rows.len());
         self.recorded += rows.iter().filter(|r| r.record).count();
         let one = |row: &Row<'_>| {
-            let pull = row.entry.context[0];
+            let worse = match row.perturbation {
+                Perturbation::None => 1.0,
+                Perturbation::Identity => 0.5,
+                Perturbation::BlurredQueries(width) => 1.0 / (1.0 + width.sigma().min(9.0)),
+            };
+            let pull = row.entry.context[0] * worse;
             let (height, width) = map_size(row.x.height(), row.x.width());
             // A transposed latent of this test has a negative first context value.
             let values = attention(height, width, pull < 0.0);
@@ -130,6 +138,55 @@ fn reference(x: &Latent, columns: &[f32], (rows, cols): (usize, usize), sigma: f
         }
     }
     (mask, out)
+}
+
+/// R + s (D_c - P), each with rows of its own and none where it has no effect; SAG's third row and its
+/// mask are what they are without.
+#[test]
+fn perturbed_networks_are_led_away_from() {
+    let (x, discrete) = (latent(2, 16, 11), Discrete::stable_diffusion());
+    let c = Conditioning { positive: vec![entry(0.3), entry(0.7)], ..sides(0.3, &[0.1]) };
+    let run = |cfg: f32, sag: Sag, perturbed: &[Perturbed]| {
+        let mut toy = Toy::default();
+        let guided = Guided::new(&mut toy, &c, &discrete, cfg, sag).expect("settings");
+        let e = guided.perturbed(perturbed).expect("settings").evaluate(&x, 3.0).expect("evaluation");
+        (e, toy.calls)
+    };
+    let (pag, seg) = (Perturbed::pag(3.0), Perturbed::seg(2.0, 1.5));
+    for (cfg, side) in [(5.0, 3), (1.0, 2)] {
+        let (plain, calls) = run(cfg, Sag::off(), &[]);
+        assert_eq!(calls, [2 * side]);
+        let (both, calls) = run(cfg, Sag::off(), &[pag, seg]);
+        assert_eq!(calls, [2 * (side + 4)], "two pictures under two prompts, twice more");
+        assert_eq!(both.cfg, plain.cfg);
+        for (i, r) in both.result.data().iter().enumerate() {
+            let at = |latent: &Latent| f64::from(latent.data()[i]);
+            let (cond, [p, s]) = (at(&both.cond), [0, 1].map(|k| at(&both.perturbed[k])));
+            assert_ne!(p, cond);
+            let want = at(&plain.cfg) + 3.0 * (cond - p) + 2.0 * (cond - s);
+            assert!((f64::from(*r) - want).abs() < 1e-5 * (1.0 + want.abs()), "{r} for {want}");
+        }
+        // The width tells one network from another.
+        let (narrow, _) = run(cfg, Sag::off(), &[Perturbed::seg(2.0, 0.5)]);
+        assert_ne!(narrow.perturbed[0], both.perturbed[1]);
+        assert_eq!(Width::new(9999.0), Width::new(f32::INFINITY));
+        // Without effect there is no row.
+        for none in [Perturbed::pag(0.0), Perturbed::seg(2.0, 0.0), Perturbed { end: 0.2, ..pag }] {
+            let (e, calls) = run(cfg, Sag::off(), &[none]);
+            assert_eq!((e.result, calls), (plain.result.clone(), vec![2 * side]));
+        }
+    }
+    let (alone, _) = run(5.0, Sag::default(), &[]);
+    let (beside, calls) = run(5.0, Sag::default(), &[pag]);
+    assert_eq!(calls, [2 * (3 + 2), 2], "SAG asks for its own rows afterwards");
+    let [alone, beside] = [alone.sag, beside.sag].map(|s| s.expect("SAG"));
+    assert_eq!((alone.mask, alone.sag), (beside.mask, beside.sag));
+    let wrong = [Perturbed::pag(-1.0), Perturbed::pag(f32::NAN), Perturbed::seg(1.0, -1.0)];
+    for p in wrong.into_iter().chain([Perturbed { start: 0.5, end: 0.5, ..pag }]) {
+        let mut toy = Toy::default();
+        let guided = Guided::new(&mut toy, &c, &discrete, 5.0, Sag::off()).expect("settings");
+        assert_eq!(guided.perturbed(&[p]).err().map(|e| e.kind()), Some(ErrorKind::Usage), "{p:?}");
+    }
 }
 
 #[test]

@@ -8,7 +8,9 @@ use common::{Failures, Rng, gpu, nmse, stored};
 use sagittal::engine::Engine;
 use sagittal::graph::{Activation, Graph, Heads, Op, Shape, Tensor};
 use sagittal::kernels::gemm::Window;
-use sagittal::kernels::{Precision, Target, attention, attention_columns, gemm, group_norm, layer_norm};
+use sagittal::kernels::{
+    Precision, Target, attention, attention_columns, blur, gemm, group_norm, layer_norm,
+};
 
 /// Runs `case` for both targets and precisions with several seeds; it returns what was tested and
 /// the error. Limits: f32 as given, f16 storage 1e-6 (inputs are f16 values already, results f32).
@@ -306,6 +308,28 @@ fn elementwise(
     check(b, format!("{:?}", g.nodes()[0].op), got, want)
 }
 
+/// One axis after the other, on sides from a single position on, from widths that reach no neighbour
+/// to the mean.
+#[test]
+fn blurs() {
+    each(1e-11, |b, rng| {
+        let mut results = Vec::new();
+        for sigma in [0.1, 0.4, 1.3, 7.0, f32::INFINITY] {
+            let shape = Shape::new(rng.range(1, 9), rng.range(1, 9), 4 * rng.range(1, 9));
+            for down in [false, true] {
+                results.push(elementwise(
+                    b,
+                    rng,
+                    &[shape],
+                    |g, t| g.blur_along("y", t[0], down, sigma),
+                    |x| blur::reference(shape, down, f64::from(sigma), &x[0]),
+                ));
+            }
+        }
+        results
+    });
+}
+
 #[test]
 fn elementwise_kernels() {
     use sagittal::kernels::activation_reference as f;
@@ -359,6 +383,14 @@ fn elementwise_kernels() {
                 let parts = x[0].chunks(c).zip(x[1].chunks(other.channels));
                 parts.flat_map(|(a, b)| a.iter().chain(b).copied()).collect()
             },
+        ));
+        let (first, count) = (4 * rng.range(0, c / 4 - 1), 4);
+        results.push(elementwise(
+            b,
+            rng,
+            &[shape],
+            |g, t| g.channels("y", t[0], first, count).expect("channels"),
+            |x| x[0].chunks(c).flat_map(|x| x[first..first + count].to_vec()).collect(),
         ));
         for less in [0, 1] {
             let (h, w) = (2 * shape.height - less, 2 * shape.width - less);

@@ -34,7 +34,7 @@ fn unet_plan(
     record: bool,
     o: &Options,
 ) -> sagittal::Result<Plan> {
-    let build = unet::Options { size, tokens: 77, record, trace: vec![] };
+    let build = unet::Options { size, tokens: 77, record, ..Default::default() };
     Plan::new(&unet::build(&config.unet, &build)?, o)
 }
 

@@ -128,7 +128,7 @@ fn each_row_reads_the_prompt_that_was_kept_for_it() {
             engine.run_and_keep(&reader, from, &[("context", &prompt)], &cancel).expect("kept")
         })
         .collect();
-    let build = unet::Options { size, tokens, record: false, trace: vec![] };
+    let build = unet::Options { size, tokens, record: false, ..Default::default() };
     let graph = unet::build(&c, &build).expect("unet");
     let x = Rng(9).values(size.0 * size.1 * c.in_channels, precision);
     let time = unet::time_embedding(500.0, c.model_channels);
@@ -180,7 +180,7 @@ fn prompts_of_any_length_stay_within_the_default_limits() {
             written.sort_unstable();
             let apart = written.windows(2).all(|w| w[0].0 != w[1].0 || w[0].2 <= w[1].1);
             failures.check(apart, || format!("{family} {tokens}: results overlap"));
-            let build = unet::Options { size: (16, 16), tokens, record: true, trace: vec![] };
+            let build = unet::Options { size: (16, 16), tokens, record: true, ..Default::default() };
             let reads = unet::build(&c.unet, &build).and_then(|g| Plan::new(&g, &options)).expect("a plan");
             let of = |slots: &[sagittal::plan::Slot]| -> Vec<(String, u64)> {
                 slots.iter().filter(|s| s.kept).map(|s| (s.name.clone(), s.region.bytes)).collect()

@@ -273,6 +273,7 @@ fn sampling(sampler: Sampler, steps: usize, shape: [usize; 4]) -> Sampling {
         denoise: 0.8,
         cfg: 4.0,
         sag: Sag::default(),
+        perturbed: Vec::new(),
         seed: 3,
         eta: 1.0,
         s_noise: 1.0,

@@ -16,10 +16,11 @@ use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
 use sagittal::graph::{Activation, Graph, Shape, Store};
 use sagittal::kernels::repack::Stored;
 use sagittal::kernels::{
-    Field, Precision, Target, Variant, attention, elementwise, gemm, group_norm, layer_norm, repack,
+    Field, Precision, Target, Variant, attention, blur, elementwise, gemm, group_norm, layer_norm, repack,
 };
 use sagittal::model::config::{ModelConfig, TextConfig};
-use sagittal::model::{unet, vae};
+use sagittal::model::unet::{self, Perturbation, Width};
+use sagittal::model::vae;
 use sagittal::plan::{self, Bound, Plan};
 use sagittal::{shader, text::clip};
 
@@ -131,7 +132,7 @@ fn conditioning() -> Vec<(String, Graph)> {
 fn large() -> Vec<(String, Graph)> {
     let manifest = Manifest::parse(MANIFESTS[0].1).unwrap();
     let config = ModelConfig::infer(&Checkpoint::synthetic(&manifest, 0, Dtype::F16).unwrap()).unwrap();
-    let options = unet::Options { size: (80, 72), tokens: 77, record: false, trace: vec![] };
+    let options = unet::Options { size: (80, 72), tokens: 77, record: false, ..Default::default() };
     let unet = unet::build(&config.unet, &options).unwrap();
     vec![("large unet".into(), unet), ("large decoder".into(), vae::decoder(&config.vae, 24, 31).unwrap())]
 }
@@ -174,7 +175,7 @@ fn networks() -> Vec<(String, Graph)> {
         family("embedded", &model, &mut graphs);
     }
     for (preset, size) in [(Preset::Sd15, (64, 64)), (Preset::Sdxl, (128, 128))] {
-        let options = unet::Options { size, tokens: 77, record: true, trace: vec![] };
+        let options = unet::Options { size, tokens: 77, record: true, ..Default::default() };
         let graph = unet::build(&preset.config().unet, &options).unwrap();
         graphs.push((format!("{} {size:?}", preset.name()), graph));
     }
@@ -186,8 +187,15 @@ fn family(name: &str, model: &Checkpoint, graphs: &mut Vec<(String, Graph)>) {
     for size in [(8, 8), (9, 13), (2, 1)] {
         for record in [false, true] {
             let trace = vec!["middle_block.0".to_owned(), "time_embed".to_owned()];
-            let options = unet::Options { size, tokens: 77, record, trace };
+            let options = unet::Options { size, tokens: 77, record, trace, ..Default::default() };
             graphs.push((format!("{name} unet {size:?}"), unet::build(&config.unet, &options).unwrap()));
+        }
+        for perturbation in [Perturbation::Identity, Perturbation::BlurredQueries(Width::new(1.5))] {
+            let options = unet::Options { size, tokens: 77, perturbation, ..Default::default() };
+            graphs.push((
+                format!("{name} unet {perturbation:?}"),
+                unet::build(&config.unet, &options).unwrap(),
+            ));
         }
         let (height, width) = size;
         let decoder = vae::decoder(&config.vae, height, width).unwrap();
@@ -228,6 +236,8 @@ fn every_operation() -> (String, Graph) {
         results.push(g.add_vector("add_vector", x, vector).unwrap());
         results.push(g.concat("concat", x, x).unwrap());
         results.push(g.upsample("upsample", x, 9, 13).unwrap());
+        results.push(g.channels("channels", x, 4, 8).unwrap());
+        results.extend([1.5, f32::INFINITY].map(|sigma| g.blur("blur", x, sigma)));
         for heads in [1, 4, 16] {
             let qkv = g.linear_merged("qkv", x, &[("q", 64), ("k", 64), ("v", 64)], true).unwrap();
             for (causal, record) in [(false, false), (false, true), (true, false), (true, true)] {
@@ -390,10 +400,11 @@ fn bindings_agree() {
 
 fn rust_params(shader: &str) -> &'static [Field] {
     match shader {
-        "activate" | "add" | "concat" | "geglu" | "upsample" => elementwise::Params::FIELDS,
+        "activate" | "add" | "channels" | "concat" | "geglu" | "upsample" => elementwise::Params::FIELDS,
         "attention_merge" => attention::MergeParams::FIELDS,
         "attention_blocks" | "attention_columns" | "attention_lanes" | "attention_matrices"
         | "attention_tile" => attention::Params::FIELDS,
+        "blur" => blur::Params::FIELDS,
         "conv2d" | "gemm_merge" | "matmul" => gemm::Params::FIELDS,
         "group_norm_apply" => group_norm::ApplyParams::FIELDS,
         "group_norm_merge" => group_norm::MergeParams::FIELDS,

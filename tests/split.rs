@@ -75,7 +75,7 @@ fn networks_in_parts_give_what_they_give_whole() {
         (Target::Cpu, Precision::F16),
     ] {
         let bench = Bench { engine: &engine, target, precision, rows: 1, most: None };
-        let build = unet::Options { size: (26, 15), tokens: 77, record: true, trace: vec![] };
+        let build = unet::Options { size: (26, 15), tokens: 77, record: true, ..Default::default() };
         let networks = [
             ("UNet", unet::build(&c.unet, &build).expect("unet")),
             ("decoder", vae::decoder(&c.vae, 7, 10).expect("decoder")),
@@ -159,7 +159,7 @@ fn every_size_from_64_to_2048_has_a_plan_within_the_default_limits() {
                 (64..=2048).step_by(8).flat_map(|n| [(n, n), (n, 2048), (2048, n), (512, n), (n, 512)]);
             for (i, (height, width)) in sizes.enumerate() {
                 let latent = (height / 8, width / 8);
-                let build = unet::Options { size: latent, tokens: 77, record: true, trace: vec![] };
+                let build = unet::Options { size: latent, tokens: 77, record: true, ..Default::default() };
                 let mut graphs = vec![("decoder", vae::decoder(&c.vae, latent.0, latent.1))];
                 // The encoder mirrors the decoder, and a UNet of SDXL takes milliseconds to plan.
                 if i % 5 == 0 {

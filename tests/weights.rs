@@ -25,7 +25,7 @@ fn weights_that_take_turns_change_nothing() {
     let manifest = Manifest::parse(common::MANIFESTS[0].1).expect("manifest");
     let model = Checkpoint::synthetic(&manifest, 3, Dtype::F16).expect("checkpoint");
     let config = ModelConfig::infer(&model).expect("known");
-    let build = unet::Options { size: (8, 6), tokens: 77, record: true, trace: vec![] };
+    let build = unet::Options { size: (8, 6), tokens: 77, record: true, ..Default::default() };
     let g = unet::build(&config.unet, &build).expect("unet");
     let precision = Precision::F16;
     let device = engine.gpu().capabilities();

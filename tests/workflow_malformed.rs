@@ -196,12 +196,12 @@ fn misfits() -> Vec<Case> {
             &["no output node", "SaveImage"],
         ),
         (
-            "guidance that does not run yet",
+            "guidance beyond its range",
             changed(|w| {
-                add(w, "20", "PerturbedAttentionGuidance", json!({ "model": ["10", 0], "scale": 3.0 }));
+                add(w, "20", "PerturbedAttentionGuidance", json!({ "model": ["10", 0], "scale": 101.0 }));
                 set(w, "3", json!({ "model": ["20", 0] }));
             }),
-            &["node 20", "not supported yet", "bypass"],
+            &["node 20", "scale", "100"],
         ),
     ]
 }

@@ -9,7 +9,7 @@ use common::workflow::{Home, NEG, POS, add, manifest, options, set, studio};
 use common::workflow_bench::{Bench, SD1, same, sampling, small};
 use common::{Failures, Rng, files, safetensors};
 use sagittal::checkpoint::Dtype;
-use sagittal::guidance::{Area, Conditioning, Entry};
+use sagittal::guidance::{Area, Conditioning, Entry, Perturbed};
 use sagittal::image::{Mask, Picture, png};
 use sagittal::lora::{Lora, LoraUse};
 use sagittal::pipeline::{Model, Sampling, Sizes};
@@ -165,6 +165,13 @@ fn guidance_and_what_the_output_means() {
     add(&mut workflow, "31", "PerturbedAttentionGuidance", json!({ "model": ["10", 0], "scale": 0.0 }));
     set(&mut workflow, "3", json!({ "model": ["31", 0] }));
     same(&mut failures, "PAG at 0", &bench.run(&workflow), &plain);
+    // Two in a row add up, beside SAG.
+    let guided = Perturbed::pag(2.0);
+    add(&mut workflow, "32", "PerturbedAttentionGuidance", json!({ "model": ["31", 0], "scale": 1.5 }));
+    set(&mut workflow, "31", json!({ "scale": 2.0 }));
+    set(&mut workflow, "3", json!({ "model": ["32", 0] }));
+    let twice = Sampling { perturbed: vec![guided, Perturbed { scale: 1.5, ..guided }], ..sampling() };
+    same(&mut failures, "PAG twice", &bench.run(&workflow), &bench.sample(pos.clone(), neg.clone(), &twice));
     // What the output means.
     let meant = |sampling: &str, zsnr: bool| {
         let mut workflow = small(SD1);

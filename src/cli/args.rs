@@ -180,6 +180,23 @@ pub struct Args {
     #[arg(long, help_heading = "Self-Attention Guidance")]
     pub sag_cond: bool,
 
+    /// How strongly Perturbed-Attention Guidance pulls away from a network without self-attention in
+    /// its middle block, 0 to 100; its usual strength is 3, 0 is off
+    #[arg(long, value_name = "F", default_value = "0.0")]
+    #[arg(value_parser = value::pag_scale, allow_hyphen_values = true)]
+    #[arg(help_heading = "Other guidance")]
+    pub pag_scale: f32,
+    /// The same for Smoothed Energy Guidance and a network with blurred queries there
+    #[arg(long, value_name = "F", default_value = "0.0")]
+    #[arg(value_parser = value::seg_scale, allow_hyphen_values = true)]
+    #[arg(help_heading = "Other guidance")]
+    pub seg_scale: f32,
+    /// Width (sigma) of that blur in positions of the middle block's map; inf is their mean, 0 is off
+    #[arg(long, value_name = "F", default_value = "inf")]
+    #[arg(value_parser = value::seg_blur, allow_hyphen_values = true)]
+    #[arg(help_heading = "Other guidance")]
+    pub seg_blur: f32,
+
     #[command(flatten)]
     pub compute: device::Compute,
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use sagittal::checkpoint::Checkpoint;
 use sagittal::folder::Folder;
-use sagittal::guidance::Sag;
+use sagittal::guidance::{Perturbed, Sag};
 use sagittal::image::parameters::{self, parameters};
 use sagittal::image::png;
 use sagittal::lora::Patches;
@@ -114,6 +114,7 @@ fn request(
         steps: args.steps,
         cfg,
         sag,
+        perturbed: vec![Perturbed::pag(args.pag_scale), Perturbed::seg(args.seg_scale, args.seg_blur)],
         sampler: args.sampling_method,
         scheduler: args.scheduler,
         eta: args.eta,
@@ -256,8 +257,12 @@ impl Run<'_> {
         } else {
             "SAG off".into()
         };
+        let names = [(self.args.pag_scale, "PAG"), (self.args.seg_scale, "SEG")];
+        let others =
+            names.map(|(scale, name)| if scale == 0.0 { String::new() } else { format!(", {name} {scale}") });
+        let others = others.concat();
         tell::say(format!(
-            "{}x{}, {} steps of {} ({}), CFG {}, {sag}, seed {}; {} of device memory at most",
+            "{}x{}, {} steps of {} ({}), CFG {}, {sag}{others}, seed {}; {} of device memory at most",
             r.width,
             r.height,
             r.steps,
@@ -285,6 +290,8 @@ impl Run<'_> {
             "steps": r.steps, "sampler": r.sampler.name(), "scheduler": r.scheduler.name(),
             "cfg_scale": tell::decimal(r.cfg), "sag_scale": tell::decimal(r.sag.scale),
             "sag_blur": tell::decimal(r.sag.blur_sigma),
+            "pag_scale": tell::decimal(self.args.pag_scale), "seg_scale": tell::decimal(self.args.seg_scale),
+            "seg_blur": self.args.seg_blur.to_string(),
             "batch_size": r.batch, "batch_count": self.args.batch_count,
             "rows_per_step": self.report.rows_per_step(), "rows_per_chunk": self.report.rows_per_call(),
         });

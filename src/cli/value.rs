@@ -1,6 +1,7 @@
 //! Flag values checked while the command line is read, so that a complaint names its flag. The
 //! ranges are the library's own.
 
+use sagittal::guidance::Perturbed;
 use sagittal::pipeline::Request;
 use sagittal::{Error, Result};
 
@@ -70,6 +71,27 @@ pub fn sag_scale(text: &str) -> Result<f32> {
 pub fn sag_blur(text: &str) -> Result<f32> {
     let sigma = real(text)?;
     checked(|r| r.sag.blur_sigma = sigma)?;
+    Ok(sigma)
+}
+
+/// Scale of Perturbed-Attention Guidance.
+pub fn pag_scale(text: &str) -> Result<f32> {
+    let scale = real(text)?;
+    checked(|r| r.perturbed = vec![Perturbed::pag(scale)])?;
+    Ok(scale)
+}
+
+/// Scale of Smoothed Energy Guidance.
+pub fn seg_scale(text: &str) -> Result<f32> {
+    let scale = real(text)?;
+    checked(|r| r.perturbed = vec![Perturbed::seg(scale, f32::INFINITY)])?;
+    Ok(scale)
+}
+
+/// Width of the blur of Smoothed Energy Guidance, which may be infinite.
+pub fn seg_blur(text: &str) -> Result<f32> {
+    let sigma: f32 = text.parse().map_err(|_| Error::usage("not a number").expected("0 or more, or inf"))?;
+    checked(|r| r.perturbed = vec![Perturbed::seg(1.0, sigma)])?;
     Ok(sigma)
 }
 

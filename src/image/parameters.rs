@@ -7,6 +7,7 @@
 //! Steps: 20, Sampler: Euler, Schedule type: Normal, CFG scale: 7, Seed: 1, Size: 512x512, …
 //! ```
 
+use crate::model::unet::Perturbation;
 use crate::pipeline::Request;
 use crate::sampler::Sampler;
 
@@ -70,6 +71,16 @@ fn settings(request: &Request, model: &str, picture: usize) -> Vec<(&'static str
         }
         if request.sag.cond_at_cfg_1 {
             all.push(("SAG Attention", "cond at CFG 1".into()));
+        }
+    }
+    for p in request.perturbed.iter().filter(|p| p.is_on()) {
+        match p.attention {
+            Perturbation::None => {}
+            Perturbation::Identity => all.push(("PAG Scale", p.scale.to_string())),
+            Perturbation::BlurredQueries(width) => {
+                all.push(("SEG Scale", p.scale.to_string()));
+                all.push(("SEG Blur Sigma", width.sigma().to_string()));
+            }
         }
     }
     if let Some(sizes) = request.sizes {
@@ -137,6 +148,7 @@ const SCHEDULERS: Labels = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guidance::Perturbed;
 
     #[test]
     fn as_a1111_writes_it() {
@@ -164,6 +176,11 @@ mod tests {
             parameters(&request, "m, n", 0)
         };
         let off = plain(|r| r.sag.scale = 0.0);
+        let others = plain(|r| {
+            r.perturbed =
+                vec![Perturbed::pag(3.0), Perturbed::seg(0.0, 2.0), Perturbed::seg(1.5, f32::INFINITY)];
+        });
+        assert!(others.contains("SAG Blur Sigma: 2, PAG Scale: 3, SEG Scale: 1.5, SEG Blur Sigma: inf, "));
         assert!(
             off.starts_with("Steps: 20") && !off.contains("SAG") && off.contains("Model: \"m, n\""),
             "{off}"

@@ -1,4 +1,5 @@
-//! Kernels of one invocation a quad: `activate`, `geglu`, `add`, `concat`, `upsample`.
+//! Kernels of one invocation a quad: `activate`, `geglu`, `add`, `concat`, `channels`,
+//! `upsample`.
 
 use super::{Call, Const, Operand, Precision, Variant, activation_code, params, spread};
 use crate::graph::{Activation, Shape};
@@ -82,6 +83,11 @@ impl Elementwise<'_> {
     /// y = the channels of a (`a4` quads), then those of b.
     pub fn concat(&self, a4: usize, a: Operand, b: Operand, y: Operand) -> Call {
         self.call("concat", vec![], [a4, self.output.quads() - a4], [0, 0], vec![a, b, y])
+    }
+
+    /// y = the channels of x (`x4` quads) from quad `first` on.
+    pub fn channels(&self, x4: usize, first: usize, x: Operand, y: Operand) -> Call {
+        self.call("channels", vec![], [x4, self.output.quads()], [first, 0], vec![x, y])
     }
 
     /// y = x with height and width doubled. Where both are parts of larger maps, `first_lines`

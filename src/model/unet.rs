@@ -3,6 +3,7 @@
 
 mod blocks;
 mod keys;
+mod perturbation;
 
 use std::collections::HashMap;
 
@@ -12,6 +13,7 @@ use crate::graph::{Activation, Graph, Shape, Tensor, Weight};
 use crate::{Error, ErrorKind, Result};
 use keys::Keys;
 pub use keys::conditioning;
+pub use perturbation::{Perturbation, Width};
 
 /// The self-attention that SAG listens to.
 pub const SAG_LAYER: &str = "middle_block.1.transformer_blocks.0.attn1";
@@ -28,6 +30,8 @@ pub struct Options {
     pub tokens: usize,
     /// Record the column sums of [`SAG_LAYER`].
     pub record: bool,
+    /// What is done to the self-attentions of the middle block.
+    pub perturbation: Perturbation,
     /// Paths of modules whose results are wanted too.
     pub trace: Vec<String>,
 }
@@ -38,8 +42,8 @@ pub struct Options {
 /// the true size of the attention map.
 ///
 /// # Errors
-/// [`ErrorKind::Model`] if layers do not fit, or if the column sums are wanted of a network without
-/// middle attention.
+/// [`ErrorKind::Model`] if layers do not fit, or if a network without middle attention is to be
+/// listened to there or perturbed.
 pub fn build(config: &UnetConfig, options: &Options) -> Result<Graph> {
     let b = Builder::new(UNET, &options.trace);
     let mut unet = Unet { b, config, vectors: HashMap::new(), keys: HashMap::new() };
@@ -67,6 +71,12 @@ pub fn time_embedding(timestep: f32, channels: usize) -> Vec<f32> {
     (0..half).map(|i| angle(i).cos()).chain((0..half).map(|i| angle(i).sin())).collect()
 }
 
+/// What a self-attention is asked for: whether its column sums are recorded, how it is perturbed.
+type SelfAttention = (bool, Perturbation);
+
+/// Neither.
+const PLAIN: SelfAttention = (false, Perturbation::None);
+
 struct Unet<'a> {
     b: Builder,
     config: &'a UnetConfig,
@@ -84,12 +94,18 @@ impl Unet<'_> {
     fn build(&mut self, options: &Options) -> Result<()> {
         let c = self.config;
         let (height, width) = options.size;
-        if options.record && c.middle.transformer_depth() == 0 {
+        let perturbed = options.perturbation != Perturbation::None;
+        if (options.record || perturbed) && c.middle.transformer_depth() == 0 {
+            let (reader, hint) = if perturbed {
+                ("PAG and SEG perturb", "turn PAG and SEG off (--pag-scale 0 --seg-scale 0)")
+            } else {
+                ("SAG reads", "turn SAG off (--sag-scale 0)")
+            };
             return Err(Error::new(ErrorKind::Model, "this UNet has no self-attention in its middle block")
                 .at(format!("{UNET}{SAG_LAYER}"))
-                .expected("a middle block with a transformer, whose attention SAG reads")
+                .expected(format!("a middle block with a transformer, whose attention {reader}"))
                 .found(format!("{:?}", c.middle))
-                .hint("turn SAG off (--sag-scale 0)"));
+                .hint(hint));
         }
         let mut x = self.b.graph.input("x", Shape::new(height, width, c.in_channels));
         self.time(c)?;
@@ -100,7 +116,7 @@ impl Unet<'_> {
             x = self.input_block(&format!("input_blocks.{i}"), *block, x)?;
             skips.push(x);
         }
-        x = self.middle(x, options.record)?;
+        x = self.middle(x, (options.record, options.perturbation))?;
         for (i, block) in c.output_blocks.iter().enumerate() {
             let skip = skips.pop().ok_or_else(|| Error::internal("more output blocks than input blocks"))?;
             // The next skip tells the size to grow to: odd sizes were halved rounding up.
@@ -161,19 +177,19 @@ impl Unet<'_> {
             InputBlock::Down { channels } => self.b.graph.conv3x3(&format!("{first}.op"), x, channels, 2, 1),
             InputBlock::Res { out_channels, transformer_depth, .. } => {
                 let h = self.resnet(&first, x, out_channels)?;
-                self.transformer(&format!("{path}.1"), h, transformer_depth, false)
+                self.transformer(&format!("{path}.1"), h, transformer_depth, PLAIN)
             }
         }
     }
 
-    fn middle(&mut self, x: Tensor, record: bool) -> Result<Tensor> {
+    fn middle(&mut self, x: Tensor, attention: SelfAttention) -> Result<Tensor> {
         let channels = self.config.middle_channels();
         match self.config.middle {
             MiddleBlock::Absent => Ok(x),
             MiddleBlock::Res => self.resnet("middle_block.0", x, channels),
             MiddleBlock::Attention { transformer_depth } => {
                 let h = self.resnet("middle_block.0", x, channels)?;
-                let h = self.transformer("middle_block.1", h, transformer_depth, record)?;
+                let h = self.transformer("middle_block.1", h, transformer_depth, attention)?;
                 self.resnet("middle_block.2", h, channels)
             }
         }
@@ -189,7 +205,7 @@ impl Unet<'_> {
     ) -> Result<Tensor> {
         let joined = self.b.graph.concat(&format!("{path}.skip"), x, skip)?;
         let mut h = self.resnet(&format!("{path}.0"), joined, block.out_channels)?;
-        h = self.transformer(&format!("{path}.1"), h, block.transformer_depth, false)?;
+        h = self.transformer(&format!("{path}.1"), h, block.transformer_depth, PLAIN)?;
         if block.up {
             let up = format!("{path}.{}", block.up_index());
             let size = next.ok_or_else(|| Error::internal("an upsampling after the last skip"))?;
@@ -215,7 +231,13 @@ impl Unet<'_> {
         Ok(y)
     }
 
-    fn transformer(&mut self, path: &str, x: Tensor, depth: usize, record: bool) -> Result<Tensor> {
+    fn transformer(
+        &mut self,
+        path: &str,
+        x: Tensor,
+        depth: usize,
+        (record, perturbation): SelfAttention,
+    ) -> Result<Tensor> {
         if depth == 0 {
             return Ok(x);
         }
@@ -226,7 +248,8 @@ impl Unet<'_> {
         let mut h = g.group_norm(&format!("{path}.norm"), x, 1e-6)?;
         h = if linear { g.linear(&first, h, channels, true)? } else { g.conv1x1(&first, h, channels)? };
         for i in 0..depth {
-            h = self.transformer_block(&format!("{path}.transformer_blocks.{i}"), h, record && i == 0)?;
+            let attention = (record && i == 0, perturbation);
+            h = self.transformer_block(&format!("{path}.transformer_blocks.{i}"), h, attention)?;
         }
         let g = &mut self.b.graph;
         h = if linear { g.linear(&last, h, channels, true)? } else { g.conv1x1(&last, h, channels)? };
@@ -235,11 +258,11 @@ impl Unet<'_> {
         Ok(y)
     }
 
-    fn transformer_block(&mut self, path: &str, x: Tensor, record: bool) -> Result<Tensor> {
+    fn transformer_block(&mut self, path: &str, x: Tensor, attention: SelfAttention) -> Result<Tensor> {
         let part = |name: &str| format!("{path}.{name}");
         let h = self.b.graph.layer_norm(&part("norm1"), x);
         self.b.mark(&part("norm1"), h);
-        let h = self.self_attention(&part("attn1"), h, record)?;
+        let h = self.self_attention(&part("attn1"), h, attention)?;
         let x = self.b.graph.add(&part("attn1"), h, x)?;
         let h = self.b.graph.layer_norm(&part("norm2"), x);
         let h = self.cross_attention(&part("attn2"), h)?;
@@ -251,17 +274,33 @@ impl Unet<'_> {
         Ok(x)
     }
 
-    fn self_attention(&mut self, path: &str, x: Tensor, record: bool) -> Result<Tensor> {
+    fn self_attention(
+        &mut self,
+        path: &str,
+        x: Tensor,
+        (record, perturbation): SelfAttention,
+    ) -> Result<Tensor> {
         let g = &mut self.b.graph;
         let c = g.shape(x).channels;
         let heads = self.config.heads.count(c);
         let [q, k, v] = ["to_q", "to_k", "to_v"].map(|n| format!("{path}.{n}"));
         let qkv = g.linear_merged(&format!("{path}.to_qkv"), x, &[(&q, c), (&k, c), (&v, c)], false)?;
-        let (h, lse) = g.self_attention(path, qkv, heads, false, record)?;
-        if let Some(lse) = lse {
-            let columns = g.attention_columns(&format!("{path}.{COLUMNS}"), qkv, lse, heads)?;
-            g.output(COLUMNS, columns);
-        }
+        let h = match perturbation {
+            Perturbation::None => {
+                let (h, lse) = g.self_attention(path, qkv, heads, false, record)?;
+                if let Some(lse) = lse {
+                    let columns = g.attention_columns(&format!("{path}.{COLUMNS}"), qkv, lse, heads)?;
+                    g.output(COLUMNS, columns);
+                }
+                h
+            }
+            Perturbation::Identity => g.channels(&v, qkv, 2 * c, c)?,
+            Perturbation::BlurredQueries(width) => {
+                let queries = g.channels(&q, qkv, 0, c)?;
+                let blurred = g.blur(&format!("{path}.blur"), queries, width.sigma());
+                g.self_attention_of(path, blurred, qkv, heads)?
+            }
+        };
         self.project(path, h)
     }
 

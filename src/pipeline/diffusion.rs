@@ -134,15 +134,23 @@ impl DiffusionModel {
         let scale = self.config.latent_scale;
         let start = start.scaled(scale);
         observe(Event::Loading { part: "UNet" });
-        let wish =
-            Wish { conditioning, shape, cfg: run.cfg, sag: run.sag, chunk: run.chunk, limit: run.memory };
+        let wish = Wish {
+            conditioning,
+            shape,
+            cfg: run.cfg,
+            sag: run.sag,
+            perturbed: &run.perturbed,
+            chunk: run.chunk,
+            limit: run.memory,
+        };
         let (fit, _) = self.fit(&wish)?;
         let how = (self.wanted.as_slice(), self.precision, fit.most_weights);
         let weights = self.stock.weights(parts::Network::Unet, how, fit.need, run.memory, cancel)?;
         let mut network = UnetNetwork::new(self.unet(&weights), fit.chunk, fit.budget, cancel);
         let x = sampler::initial(&run.noise, &start, first, self.discrete.sigma_max())?;
-        let mut guided =
-            Guided::new(&mut network, conditioning, &self.discrete, run.cfg, run.sag)?.rescaled(run.rescale);
+        let mut guided = Guided::new(&mut network, conditioning, &self.discrete, run.cfg, run.sag)?
+            .rescaled(run.rescale)
+            .perturbed(&run.perturbed)?;
         let mut inpaint;
         let model: &mut dyn Denoiser = match &run.mask {
             Some(mask) => {

@@ -7,7 +7,7 @@ use super::memory::Need;
 use super::report::{Call, Purpose};
 use super::{DiffusionModel, parts};
 use crate::engine::{device_bytes, ring_bytes};
-use crate::guidance::{Columns, Conditioning, Guided, Network, Row, RowResult, Sag};
+use crate::guidance::{Columns, Conditioning, Guided, Network, Perturbed, Row, RowResult, Sag};
 use crate::latent::Latent;
 use crate::network::{Batching, Kind};
 use crate::plan::chunk::ChunkPolicy;
@@ -24,6 +24,7 @@ pub struct Wish<'a> {
     pub shape: [usize; 4],
     pub cfg: f32,
     pub sag: Sag,
+    pub perturbed: &'a [Perturbed],
     pub chunk: ChunkPolicy,
     /// Bytes of device memory for everything.
     pub limit: Option<u64>,
@@ -134,7 +135,11 @@ impl DiffusionModel {
         let middle = (wish.sag.start + wish.sag.end) / 2.0;
         let sigma = self.discrete.percent_to_sigma(middle.clamp(0.001, 0.999));
         let [batch, channels, height, width] = wish.shape;
+        // Whenever the others act: the most that a step may take counts.
+        let always = |p: &Perturbed| Perturbed { start: 0.0, end: 1.0, ..*p };
+        let perturbed: Vec<Perturbed> = wish.perturbed.iter().map(always).collect();
         Guided::new(&mut rehearsal, wish.conditioning, &self.discrete, wish.cfg, wish.sag)?
+            .perturbed(&perturbed)?
             .evaluate(&Latent::zeros(batch, channels, height, width), sigma)?;
         Ok(done)
     }
@@ -195,9 +200,9 @@ impl Network for Rehearsal<'_> {
         }
         self.purpose = Purpose::Sag;
         let result = |row: &Row<'_>| -> Result<RowResult> {
-            let kind = Kind { size: (row.x.height(), row.x.width()), tokens: row.entry.tokens, record: true };
             let columns = |(height, width)| Columns { height, width, values: vec![1.0; height * width] };
-            let columns = if row.record { Some(columns(self.batching.map_size(kind)?)) } else { None };
+            let columns =
+                if row.record { Some(columns(self.batching.map_size(Kind::of(row, true))?)) } else { None };
             Ok(RowResult { denoised: row.x.clone(), columns })
         };
         rows.iter().map(result).collect()

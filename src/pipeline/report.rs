@@ -119,6 +119,7 @@ impl Model {
             shape: [request.batch, self.config.unet.out_channels, size.0, size.1],
             cfg: request.cfg,
             sag: request.sag,
+            perturbed: &request.perturbed,
             chunk: request.chunk,
             limit,
         })?;

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::Sizes;
-use crate::guidance::Sag;
+use crate::guidance::{Perturbed, Sag};
 use crate::image::Picture;
 use crate::latent::Latent;
 use crate::plan::chunk::ChunkPolicy;
@@ -63,6 +63,8 @@ pub struct Request {
     pub cfg: f32,
     /// Self-Attention Guidance.
     pub sag: Sag,
+    /// Guidance away from perturbed networks beside it, as PAG and SEG: any number of them.
+    pub perturbed: Vec<Perturbed>,
     /// Numerical method.
     pub sampler: Sampler,
     /// Noise levels.
@@ -106,6 +108,7 @@ impl Request {
             steps: 20,
             cfg: 7.0,
             sag: Sag::default(),
+            perturbed: Vec::new(),
             sampler: Sampler::Euler,
             scheduler: Scheduler::Normal,
             eta: 1.0,
@@ -177,6 +180,7 @@ impl Request {
                 .found(strength.to_string()));
         }
         self.check_start()?;
+        self.perturbed.iter().try_for_each(Perturbed::check)?;
         self.sag.check()
     }
 
@@ -223,6 +227,7 @@ impl Request {
             denoise: self.denoise,
             cfg: self.cfg,
             sag: self.sag,
+            perturbed: self.perturbed.clone(),
             seed: self.seed,
             eta: self.eta,
             s_noise: self.s_noise,
@@ -253,6 +258,8 @@ pub struct Sampling {
     pub cfg: f32,
     /// Self-Attention Guidance.
     pub sag: Sag,
+    /// Guidance away from perturbed networks beside it, as PAG and SEG: any number of them.
+    pub perturbed: Vec<Perturbed>,
     /// Seed of the noise that samplers add.
     pub seed: u64,
     /// Share of new noise in ancestral and stochastic samplers.
@@ -283,6 +290,8 @@ pub struct Run {
     pub cfg: f32,
     /// Self-Attention Guidance.
     pub sag: Sag,
+    /// Guidance away from perturbed networks beside it, as PAG and SEG: any number of them.
+    pub perturbed: Vec<Perturbed>,
     /// How much of classifier-free guidance's excess contrast is taken back, 0 to 1: see
     /// [`Guided::rescaled`](crate::guidance::Guided::rescaled).
     pub rescale: Option<f32>,
@@ -313,6 +322,7 @@ impl Sampling {
             sigmas: self.scheduler.sigmas(table, self.steps, self.denoise, discard)?,
             cfg: self.cfg,
             sag: self.sag,
+            perturbed: self.perturbed.clone(),
             rescale: None,
             seed: self.seed,
             eta: self.eta,

@@ -9,6 +9,7 @@ use super::fuse::Fused;
 use super::split::Split;
 use crate::graph::{Graph, Heads, Op, Shape, Store, Tensor};
 use crate::kernels::attention::{self, Attention};
+use crate::kernels::blur::{self, Blur};
 use crate::kernels::elementwise::Elementwise;
 use crate::kernels::gemm::{self, Epilogue, Gemm, Window};
 use crate::kernels::group_norm::{self, GroupNorm};
@@ -102,6 +103,7 @@ impl Lowering<'_> {
             }
             Op::Attention { heads, causal } => self.attention(n, heads, causal)?,
             Op::AttentionColumns { heads } => self.attention_columns(n, heads)?,
+            Op::Blur { down, sigma } => self.blur(n, down, sigma)?,
             _ => {
                 for lines in self.parts.of(n) {
                     let call = self.pointwise(n, &lines)?;
@@ -136,6 +138,7 @@ impl Lowering<'_> {
             Op::Geglu => each.geglu(x, y),
             Op::Add => each.add(false, x, other()?, y),
             Op::AddVector => each.add(true, x, self.parts.whole(n.inputs[1])?, y),
+            Op::Channels { first } => each.channels(self.graph.shape(n.inputs[0]).quads(), first / 4, x, y),
             Op::Concat => each.concat(self.graph.shape(n.inputs[0]).quads(), x, other()?, y),
             _ => return Err(Error::internal(format!("{} is not done position by position", n.path))),
         })
@@ -283,6 +286,25 @@ impl Lowering<'_> {
         let (qkv, lse) = (self.parts.read(qkv, &lines)?, self.parts.whole(lse)?);
         let columns = self.parts.write_whole(y)?;
         self.calls.push(attention_columns::call(&a, qkv, lse, columns));
+        Ok(())
+    }
+
+    fn blur(&mut self, n: &Fused, down: bool, sigma: f32) -> Result<()> {
+        let (x, y) = (n.inputs[0], n.outputs[0]);
+        if self.parts.pieces(x).len() > 1 {
+            return Err(parts::too_large(&n.path, format!("a blur of {}", self.graph.shape(x))));
+        }
+        let blur = Blur {
+            path: &n.path,
+            rows: self.rows,
+            shape: self.graph.shape(x),
+            down,
+            sigma,
+            precision: self.precision,
+            out_f32: self.out_f32(n),
+        };
+        let (from, to) = (self.parts.whole(x)?, self.parts.write_whole(y)?);
+        self.calls.push(blur::call(&blur, from, to));
         Ok(())
     }
 

@@ -185,6 +185,7 @@ fn run(context: &Context<'_, '_>, case: &Case<'_>, scenario: &Scenario) -> Resul
         denoise: 1.0,
         cfg: CFG,
         sag: Sag { scale, blur_sigma, ..Sag::default() },
+        perturbed: Vec::new(),
         seed,
         eta: 1.0,
         s_noise: 1.0,

@@ -69,6 +69,7 @@ fn sample(
         denoise: 1.0,
         cfg: case.number("cfg")? as f32,
         sag: model::sag(case)?,
+        perturbed: Vec::new(),
         seed: case.integer("seed")?,
         eta: 1.0,
         s_noise: 1.0,

@@ -7,7 +7,7 @@ use super::compare::Findings;
 use super::set::{Kind, Set};
 use super::tolerance::Tolerances;
 use super::{run, step, text, unet, vae};
-use crate::guidance::{Conditioning, Entry, Sag};
+use crate::guidance::{Conditioning, Entry, Perturbed, Sag};
 use crate::pipeline::{Model, Sizes};
 use crate::{Error, ErrorKind, Result};
 
@@ -117,4 +117,22 @@ pub(super) fn sag(case: &Case<'_>) -> Result<Sag> {
     let Some(sag) = case.object("sag") else { return Ok(Sag::off()) };
     let (scale, blur_sigma) = (sag.number("scale")? as f32, sag.number("blur_sigma")? as f32);
     Ok(Sag { scale, blur_sigma, ..Sag::default() })
+}
+
+/// The guidances beside SAG of a step, `null` or left out for none; widths of blurs may be `"inf"`.
+pub(super) fn perturbed(case: &Case<'_>) -> Result<Vec<Perturbed>> {
+    let one = |p: &Case<'_>| {
+        let scale = p.number("scale")? as f32;
+        match p.text("attention")? {
+            "identity" => Ok(Perturbed::pag(scale)),
+            "blurred" if p.text("sigma").is_ok_and(|s| s == "inf") => {
+                Ok(Perturbed::seg(scale, f32::INFINITY))
+            }
+            "blurred" => Ok(Perturbed::seg(scale, p.number("sigma")? as f32)),
+            other => Err(Error::new(ErrorKind::File, "an unknown perturbation in the golden set")
+                .expected("identity or blurred")
+                .found(other)),
+        }
+    };
+    case.list("perturbed").iter().map(one).collect()
 }

@@ -37,6 +37,10 @@ fn verify_step(context: &mut Context<'_, '_>, case: &Case<'_>, name: &str) -> Re
             compare(context, name, what, found, what, &x)?;
         }
     }
+    for (i, found) in e.perturbed.iter().enumerate() {
+        let what = format!("perturbed.{i}");
+        compare(context, name, &what, found, &what, &x)?;
+    }
     match &e.sag {
         Some(sag) => verify_sag(context, name, sag, &x),
         // Latents of four cells and less, and SAG of no effect, have no third row.
@@ -108,7 +112,8 @@ fn evaluate(
     let weights = model.unet_weights(context.cancel)?;
     let mut network = UnetNetwork::new(model.unet(&weights), ChunkPolicy::Auto, None, context.cancel);
     let cfg = case.number("cfg")? as f32;
-    let mut guided = Guided::new(&mut network, &conditioning, model.discrete(), cfg, model::sag(case)?)?;
+    let mut guided = Guided::new(&mut network, &conditioning, model.discrete(), cfg, model::sag(case)?)?
+        .perturbed(&model::perturbed(case)?)?;
     guided.evaluate_with(x, case.number("sigma")? as f32, mask)
 }
 

@@ -140,7 +140,8 @@ type Results = Vec<(String, Vec<f32>)>;
 /// Runs the network, with modules in `trace` read out as well.
 fn call(context: &Context<'_, '_>, inputs: &Inputs, record: bool, trace: Vec<String>) -> Result<Results> {
     let (model, engine) = (context.model, context.model.engine());
-    let options = unet::Options { size: inputs.size, tokens: inputs.tokens, record, trace };
+    let options =
+        unet::Options { size: inputs.size, tokens: inputs.tokens, record, trace, ..Default::default() };
     let graph = unet::build(&model.config().unet, &options)?;
     let device = engine.gpu().capabilities();
     let options = plan::Options { rows: inputs.rows, precision: model.precision(), device, guard: 0 };

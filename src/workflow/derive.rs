@@ -4,7 +4,7 @@
 use super::catalogue;
 use super::graph::{Graph, Input, Node};
 use super::value::Value;
-use crate::guidance::Sag;
+use crate::guidance::{Perturbed, Sag};
 use crate::image::parameters;
 use crate::pipeline::{Request, Start};
 use crate::{Latent, Result};
@@ -121,6 +121,9 @@ impl<'a> Seen<'a> {
                         blur_sigma: self.number(node, "blur_sigma")? as f32,
                         ..Sag::default()
                     };
+                }
+                "PerturbedAttentionGuidance" => {
+                    request.perturbed.push(Perturbed::pag(self.number(node, "scale")? as f32));
                 }
                 "LoraLoader" | "LoraLoaderModelOnly" => {
                     let (name, weight) =

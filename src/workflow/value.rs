@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use super::graph::Node;
 use super::nodes::{Class, Kind, Slot, Type};
-use crate::guidance::{Area, Entry, Sag};
+use crate::guidance::{Area, Entry, Perturbed, Sag};
 use crate::image::Mask;
 use crate::latent::Latent;
 use crate::lora::LoraUse;
@@ -40,6 +40,7 @@ pub(super) struct ModelValue {
     pub diffusion: DiffusionModel,
     pub loras: Vec<LoraUse>,
     pub sag: Option<Sag>,
+    pub perturbed: Vec<Perturbed>,
     /// The multiplier of RescaleCFG.
     pub rescale: Option<f32>,
 }

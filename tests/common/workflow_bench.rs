@@ -37,6 +37,7 @@ pub fn sampling() -> Sampling {
         denoise: 1.0,
         cfg: 7.0,
         sag: Sag::default(),
+        perturbed: Vec::new(),
         seed: 7,
         eta: 1.0,
         s_noise: 1.0,

@@ -3,7 +3,7 @@
 use super::super::run::Work;
 use super::super::value::{Arguments, ModelValue, Value};
 use super::{Class, Type, choice, float, socket, switch};
-use crate::guidance::Sag;
+use crate::guidance::{Perturbed, Sag};
 use crate::model::Prediction;
 use crate::sampler::Discrete;
 use crate::{Error, Result};
@@ -62,19 +62,11 @@ fn sag(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     made(ModelValue { sag: Some(Sag { scale, blur_sigma, ..Sag::default() }), ..model.clone() })
 }
 
-/// The place of Perturbed-Attention Guidance: at scale 0 it is none, else it is to come.
+/// Each node adds its guidance to those before it, as each hook does in ComfyUI.
 fn pag(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
-    look_at_pag(args.float("scale")?)?;
-    made(args.model("model")?.clone())
-}
-
-/// Refuses what does not run yet.
-pub(in super::super) fn look_at_pag(scale: f64) -> Result<()> {
-    if scale == 0.0 {
-        return Ok(());
-    }
-    Err(Error::usage("Perturbed-Attention Guidance is not supported yet")
-        .hint("bypass the node, or set its scale to 0"))
+    let mut model = args.model("model")?.clone();
+    model.perturbed.push(Perturbed::pag(args.float("scale")? as f32));
+    made(model)
 }
 
 fn rescale(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {

@@ -132,7 +132,7 @@ fn checkpoint(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
 }
 
 fn of_diffusion(diffusion: DiffusionModel) -> Value {
-    Value::Model(ModelValue { diffusion, loras: Vec::new(), sag: None, rescale: None })
+    Value::Model(ModelValue { diffusion, loras: Vec::new(), sag: None, perturbed: Vec::new(), rescale: None })
 }
 
 fn of_text(text: TextEncoders) -> Value {

@@ -156,6 +156,7 @@ pub(super) fn sampled(
         sigmas,
         cfg: guider.cfg,
         sag: model.sag.unwrap_or(Sag::off()),
+        perturbed: model.perturbed.clone(),
         rescale: model.rescale,
         seed,
         eta: sampler.eta,

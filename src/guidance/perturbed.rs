@@ -1,0 +1,81 @@
+//! Guidance away from a network whose self-attention is perturbed: PAG and SEG.
+//!
+//! R + (D_c - P) · scale, where D_c is the prediction with the prompt and P that of the perturbed
+//! network. It needs no negative prompt and works at CFG scale 1; beside SAG each listens to its own
+//! rows, so that neither hides the other.
+
+use crate::model::unet::{Perturbation, Width};
+use crate::sampler::Discrete;
+use crate::{Error, Result};
+
+/// Settings of one such guidance.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Perturbed {
+    /// What is done to the self-attentions of the middle block.
+    pub attention: Perturbation,
+    /// Strength, 0 to 100. 0 turns it off, and no row is computed for it.
+    pub scale: f32,
+    /// Part of the sampling from which it acts, 0 to 1.
+    pub start: f64,
+    /// Part of the sampling up to which it acts, 0 to 1.
+    pub end: f64,
+}
+
+impl Perturbed {
+    /// Perturbed-Attention Guidance (Ahn et al. 2024, arXiv 2403.17377) as ComfyUI's node
+    /// *PerturbedAttentionGuidance* has it; its default is a scale of 3.
+    pub fn pag(scale: f32) -> Self {
+        Self { attention: Perturbation::Identity, scale, start: 0.0, end: 1.0 }
+    }
+
+    /// Smoothed Energy Guidance (Hong 2024, arXiv 2408.00760): queries blurred by `sigma`, in positions
+    /// of the middle block's map. 0 is no blur and turns it off; [`Width::WIDEST`] and more, infinity
+    /// too, takes their mean. The method's own default is a scale of 3.
+    pub fn seg(scale: f32, sigma: f32) -> Self {
+        let attention = match sigma {
+            0.0 => Perturbation::None,
+            _ => Perturbation::BlurredQueries(Width::new(sigma)),
+        };
+        Self { attention, ..Self::pag(scale) }
+    }
+
+    /// Whether it can have any effect at some point of a sampling.
+    pub fn is_on(&self) -> bool {
+        self.scale != 0.0 && self.attention != Perturbation::None
+    }
+
+    /// Whether it acts at noise level `sigma`.
+    pub(super) fn acts_at(&self, sigma: f32, discrete: &Discrete) -> bool {
+        sigma <= discrete.percent_to_sigma(self.start) && sigma >= discrete.percent_to_sigma(self.end)
+    }
+
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage), naming the setting and its range.
+    pub fn check(&self) -> Result<()> {
+        let name = match self.attention {
+            Perturbation::BlurredQueries(_) => "SEG",
+            Perturbation::Identity | Perturbation::None => "PAG",
+        };
+        let wrong = |what: &str, expected: &str, found: String| {
+            Err(Error::usage(format!("the {name} {what} is outside its range"))
+                .expected(expected)
+                .found(found))
+        };
+        if !(0.0..=100.0).contains(&self.scale) {
+            return wrong("scale", "0 to 100", self.scale.to_string());
+        }
+        match self.attention {
+            Perturbation::BlurredQueries(width) if width.sigma().is_nan() || width.sigma() <= 0.0 => {
+                return wrong("blur sigma", "0 or more", width.sigma().to_string());
+            }
+            _ => {}
+        }
+        if !(self.start >= 0.0 && self.start < self.end && self.end <= 1.0) {
+            let found = format!("{} to {}", self.start, self.end);
+            return wrong("range", "a start from 0 and an end after it, at most 1", found);
+        }
+        Ok(())
+    }
+}
