@@ -207,25 +207,7 @@ fn guidance_and_what_the_output_means() {
 fn loras_at_different_places() {
     let Some(mut bench) = Bench::new("tiny-sd1") else { return };
     let mut failures = Failures::default();
-    let shape = |name: &str| bench.model.checkpoint().tensor(name).expect(name).shape.clone();
-    let unet = shape("model.diffusion_model.middle_block.1.transformer_blocks.0.attn1.to_q.weight");
-    let text = shape("cond_stage_model.transformer.text_model.encoder.layers.0.mlp.fc1.weight");
-    let mut rng = Rng(3);
-    let mut values = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.value()).collect() };
-    let (a, b) = (values(unet[1]), values(unet[0]));
-    let (c, d) = (values(text[1]), values(text[0]));
-    let file = safetensors([
-        (
-            "lora_unet_middle_block_1_transformer_blocks_0_attn1_to_q.lora_down.weight",
-            &[1, unet[1]][..],
-            &a[..],
-        ),
-        ("lora_unet_middle_block_1_transformer_blocks_0_attn1_to_q.lora_up.weight", &[unet[0], 1], &b),
-        ("lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", &[1, text[1]], &c),
-        ("lora_te_text_model_encoder_layers_0_mlp_fc1.lora_up.weight", &[text[0], 1], &d),
-    ]);
-    fs::create_dir_all(bench.home.at("models/loras/style")).expect("a folder");
-    fs::write(bench.home.at("models/loras/style/ink.safetensors"), &file).expect("a file");
+    bench.put_style();
     let loader = |model: &str, strengths: (f64, f64)| {
         json!({ "model": [model, 0], "clip": ["4", 1], "lora_name": "style/ink.safetensors",
                 "strength_model": strengths.0, "strength_clip": strengths.1 })

@@ -1,5 +1,6 @@
 //! A small workflow, and the library's own calls that do the same.
 
+use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -12,8 +13,8 @@ use sagittal::sampler::{Sampler, Scheduler};
 use sagittal::{Checkpoint, Latent, Sag};
 use serde_json::{Value as Json, json};
 
-use super::Failures;
 use super::workflow::{Home, options, set, studio, text_to_image};
+use super::{Failures, Rng, safetensors};
 
 pub const SD1: &str = "tiny-sd1.safetensors";
 pub const SIZE: [usize; 3] = [64, 72, 1];
@@ -60,6 +61,29 @@ impl Bench {
         let checkpoint = Arc::new(Checkpoint::open(path).expect("a checkpoint"));
         let model = Model::open_in(studio.clone(), checkpoint, &options().model).expect("a model");
         Some(Self { studio, home, model, cancel: AtomicBool::new(false) })
+    }
+
+    /// Puts a LoRA on UNet and text encoder into its folder: `style/ink.safetensors`.
+    pub fn put_style(&self) {
+        let shape = |name: &str| self.model.checkpoint().tensor(name).expect(name).shape.clone();
+        let unet = shape("model.diffusion_model.middle_block.1.transformer_blocks.0.attn1.to_q.weight");
+        let text = shape("cond_stage_model.transformer.text_model.encoder.layers.0.mlp.fc1.weight");
+        let mut rng = Rng(3);
+        let mut values = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.value()).collect() };
+        let (a, b) = (values(unet[1]), values(unet[0]));
+        let (c, d) = (values(text[1]), values(text[0]));
+        let attention = "lora_unet_middle_block_1_transformer_blocks_0_attn1_to_q";
+        let mlp = "lora_te_text_model_encoder_layers_0_mlp_fc1";
+        let [down, up] = ["lora_down.weight", "lora_up.weight"];
+        let name = |layer: &str, part: &str| format!("{layer}.{part}");
+        let file = safetensors([
+            (&*name(attention, down), &[1, unet[1]][..], &a[..]),
+            (&*name(attention, up), &[unet[0], 1], &b),
+            (&*name(mlp, down), &[1, text[1]], &c),
+            (&*name(mlp, up), &[text[0], 1], &d),
+        ]);
+        fs::create_dir_all(self.home.at("models/loras/style")).expect("a folder");
+        fs::write(self.home.at("models/loras/style/ink.safetensors"), &file).expect("a file");
     }
 
     pub fn run(&self, workflow: &Json) -> Latent {

@@ -303,5 +303,6 @@ def make(family, name):
     (HERE / f"{name}.json").write_text(json.dumps(head, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
-make("tiny-sd1", "perturbed-sd1")
-make("tiny-sdxl", "perturbed-sdxl")
+if __name__ == "__main__":
+    make("tiny-sd1", "perturbed-sd1")
+    make("tiny-sdxl", "perturbed-sdxl")
