@@ -1,11 +1,13 @@
 //! Pictures: 8-bit RGB, to and from the network's -1..1, and PNG files.
 
+pub mod infotext;
 mod mask;
 pub mod parameters;
 pub mod png;
 pub mod preview;
 pub mod read;
 pub mod resize;
+pub mod texts;
 
 pub use mask::Mask;
 

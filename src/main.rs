@@ -8,11 +8,16 @@ mod cli {
     pub mod device;
     pub mod devices;
     pub mod dry_run;
+    pub mod flags;
     pub mod generate;
+    pub mod inspect;
+    pub mod inspect_tables;
     pub mod interrupt;
     pub mod loras;
+    pub mod origin;
     pub mod output;
     pub mod progress;
+    pub mod repeat;
     pub mod run;
     pub mod start;
     pub mod tell;
@@ -25,7 +30,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use sagittal::{Error, ErrorKind};
 
-use cli::{args, bench, devices, generate, run, tell, verify};
+use cli::{args, bench, devices, generate, inspect, run, tell, verify};
 
 const LONG_ABOUT: &str = "\
 Stable Diffusion with exact Self-Attention Guidance, on any GPU.
@@ -64,6 +69,7 @@ struct Cli {
 enum Command {
     Generate(Box<args::Args>),
     Run(Box<run::Args>),
+    Inspect(Box<inspect::Args>),
     Bench(bench::Args),
     /// Check whether this GPU and its driver compute right
     Verify(verify::Args),
@@ -85,6 +91,7 @@ fn main() -> ExitCode {
     let done = match &cli.command {
         Command::Generate(args) => generate::run(args).map(|()| true),
         Command::Run(args) => run::run(args).map(|()| true),
+        Command::Inspect(args) => inspect::run(args).map(|()| true),
         Command::Bench(args) => bench::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Devices(args) => devices::run(args).map(|()| true),

@@ -9,18 +9,21 @@ use std::time::Instant;
 use sagittal::checkpoint::Checkpoint;
 use sagittal::folder::Folder;
 use sagittal::guidance::Sag;
-use sagittal::image::parameters::{self, parameters};
+use sagittal::image::parameters::{self, Origin, parameters};
 use sagittal::image::png;
 use sagittal::lora::Patches;
 use sagittal::model::{Family, ModelConfig, Prediction};
 use sagittal::pipeline::report::Report;
-use sagittal::pipeline::{Generated, Model, Request, Sizes};
+use sagittal::pipeline::{Generated, Model, Noise, Request, Sizes};
 use sagittal::{Error, Result, embedded, latent};
 use serde_json::json;
 
 use super::args::Args;
+use super::flags::Flags;
+use super::origin::{self, Checksums};
 use super::output::{Series, check_png};
 use super::progress::{Progress, speed};
+use super::repeat::{self, Repeat};
 use super::start::Start;
 use super::value::Seed;
 use super::{dry_run, interrupt, loras, tell};
@@ -30,16 +33,23 @@ use super::{dry_run, interrupt, loras, tell};
 /// # Errors
 /// Any of the library's; with `--json` the error is an event too.
 pub fn run(args: &Args) -> Result<()> {
-    tell::with_error_event(args.json, draw(args))
+    let work = || match &args.from {
+        None => draw(args, Repeat::default()),
+        Some(picture) => {
+            let (filled, repeat) = repeat::fill(args, picture, &Flags::typed())?;
+            draw(&filled, repeat)
+        }
+    };
+    tell::with_error_event(args.json, work())
 }
 
 /// The command itself; [`run`] adds the event for errors.
-fn draw(args: &Args) -> Result<()> {
+fn draw(args: &Args, Repeat { position }: Repeat) -> Result<()> {
     let seed = match args.seed {
         Seed::Given(seed) => seed,
         Seed::Random => random_seed(),
     };
-    let files = Files::new(args, seed)?;
+    let files = Files::new(args, seed, position.is_some())?;
     // A dry run writes nothing, so it may be asked where files exist already.
     if !args.dry_run {
         files.check(args)?;
@@ -53,7 +63,13 @@ fn draw(args: &Args) -> Result<()> {
     let config = ModelConfig::infer(&checkpoint)?;
     config.runnable(checkpoint.file())?;
     Patches::new(&config, &checkpoint, &asked.uses)?;
-    let request = request(args, seed, asked.prompt, start, &config)?;
+    let scaled = start.as_ref().is_some_and(Start::scaled);
+    let mut request = request(args, seed, asked.prompt, start, &config)?;
+    if let Some((at, _)) = position
+        && !parameters::needs_batch(&request)
+    {
+        (request.batch, request.noise) = (1, Noise::Pictures(vec![at]));
+    }
     request.check()?;
     let options = args.compute.options(args.prediction.map(Prediction::from));
     let mut model = Model::new(args.compute.device.open()?, checkpoint, options)?;
@@ -64,7 +80,10 @@ fn draw(args: &Args) -> Result<()> {
         dry_run::print(&model, &request, &report, args.json);
         return Ok(());
     }
-    Run { args, files, model, shown: asked.shown, request, report }.all_batches()
+    let pairs = origin::pairs(args, &model, &report, scaled);
+    let checksums = Some(Checksums::begin(args, &asked.uses));
+    let told = Told { shown: asked.shown, position, model_hash: None, pairs };
+    Run { args, files, model, request, report, told, checksums }.all_batches()
 }
 
 /// The checkpoint, with the parts that the flags put in place of its own.
@@ -173,10 +192,10 @@ struct Files {
 
 impl Files {
     /// The names that the flags ask for; `seed` is in the name when they ask for none.
-    fn new(args: &Args, seed: u64) -> Result<Self> {
+    fn new(args: &Args, seed: u64, one: bool) -> Result<Self> {
         let pattern = args.output.clone().unwrap_or_else(|| PathBuf::from(format!("sagittal-{seed}.png")));
         check_png(&pattern)?;
-        let count = args.batch_size.saturating_mul(args.batch_count);
+        let count = if one { 1 } else { args.batch_size.saturating_mul(args.batch_count) };
         let latents = args.save_latent.as_ref().map(|path| Series::new(path, args.batch_count, args.force));
         Ok(Self { pictures: Series::new(pattern, count, args.force), latents })
     }
@@ -214,10 +233,21 @@ struct Run<'a> {
     args: &'a Args,
     files: Files,
     model: Model,
-    /// The prompt as the pictures tell it.
-    shown: String,
     request: Request,
     report: Report,
+    told: Told,
+    /// Until the first picture is saved.
+    checksums: Option<Checksums>,
+}
+
+/// What pictures tell beside the request.
+struct Told {
+    /// The prompt, with a tag for each LoRA.
+    shown: String,
+    /// Which picture of how many is drawn, where one of a batch is drawn again.
+    position: Option<(usize, usize)>,
+    model_hash: Option<String>,
+    pairs: Vec<(&'static str, String)>,
 }
 
 impl Run<'_> {
@@ -292,10 +322,18 @@ impl Run<'_> {
     }
 
     /// Writes the pictures of a batch, each with its settings, and the latent if it is wanted.
-    fn save(&self, batch: usize, made: &Generated, progress: &Progress) -> Result<()> {
+    fn save(&mut self, batch: usize, made: &Generated, progress: &Progress) -> Result<()> {
+        if let Some(checksums) = self.checksums.take() {
+            let (hash, pairs) = checksums.finish();
+            self.told.model_hash = hash;
+            self.told.pairs.extend(pairs);
+        }
         let name = self.model_name();
+        let Told { shown, position, model_hash, pairs } = &self.told;
+        let origin = Origin { model: &name, hash: model_hash.as_deref(), further: pairs };
         let seed = self.request.seed;
-        let told = Request { prompt: self.shown.clone(), ..self.request.clone() };
+        let whole = position.map_or(self.request.batch, |(_, size)| size);
+        let told = Request { prompt: shown.clone(), batch: whole, ..self.request.clone() };
         let saved = |kind: &str, path: &Path| {
             progress.say(&format!("{} (seed {seed})", path.display()));
             if self.args.json {
@@ -306,13 +344,18 @@ impl Run<'_> {
             }
         };
         for (i, picture) in made.pictures.iter().enumerate() {
-            let text = parameters(&told, &name, i);
+            let (number, file) = match *position {
+                None => (i, batch * self.request.batch + i),
+                Some((at, _)) if made.pictures.len() == 1 || i == at => (at, 0),
+                Some(_) => continue,
+            };
+            let text = parameters(&told, &origin, number);
             let bytes = png::encode(picture, &[(parameters::KEYWORD, &text)])?;
-            let path = self.files.pictures.write(batch * self.request.batch + i, &bytes)?;
+            let path = self.files.pictures.write(file, &bytes)?;
             saved("picture", &path);
         }
         if let Some(latents) = &self.files.latents {
-            let text = parameters(&told, &name, 0);
+            let text = parameters(&told, &origin, 0);
             let bytes = latent::file::encode(&made.latent, &[(parameters::KEYWORD, &text)])?;
             saved("latent", &latents.write(batch, &bytes)?);
         }
@@ -338,12 +381,8 @@ impl Run<'_> {
     /// The model's name as A1111 has it: the file's, without folder and extension.
     fn model_name(&self) -> String {
         match &self.args.model {
-            // A folder's name may hold a version, which is no extension.
-            Some(path) if path.is_dir() => {
-                path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-            }
-            Some(path) => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
-            None => "tiny-emoji".into(),
+            Some(path) => origin::model_name(path),
+            None => origin::EMBEDDED.into(),
         }
     }
 }
