@@ -201,6 +201,20 @@ pub struct Args {
     /// Write the latent too, as ComfyUI's SaveLatent does; one file a batch
     #[arg(long, value_name = "OUT.latent", help_heading = "Output")]
     pub save_latent: Option<PathBuf>,
+    /// Write what SAG looks at, step by step: its attention as heat (step-01-heat.png), and the mask of
+    /// what it blurs (step-01-mask.png), over a rough preview
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub save_attention: Option<PathBuf>,
+    /// Write the sampling as an animated PNG; one a batch, of its first picture
+    #[arg(long, value_name = "OUT.png", help_heading = "Output")]
+    pub animate: Option<PathBuf>,
+    /// Write a rough preview while sampling, always whole: for a viewer that reloads it
+    #[arg(long, value_name = "OUT.png", help_heading = "Output")]
+    pub preview: Option<PathBuf>,
+    /// Steps from one --preview to the next
+    #[arg(long, value_name = "N", default_value = "1", value_parser = value::steps)]
+    #[arg(requires = "preview", allow_negative_numbers = true, help_heading = "Output")]
+    pub preview_every: usize,
     /// Replace files that exist
     #[arg(long, help_heading = "Output")]
     pub force: bool,

@@ -14,7 +14,7 @@ use sagittal::image::png;
 use sagittal::lora::Patches;
 use sagittal::model::{Family, ModelConfig, Prediction};
 use sagittal::pipeline::report::Report;
-use sagittal::pipeline::{Generated, Model, Noise, Request, Sizes};
+use sagittal::pipeline::{Event, Generated, Model, Noise, Request, Sizes};
 use sagittal::{Error, Result, embedded, latent};
 use serde_json::json;
 
@@ -26,6 +26,7 @@ use super::progress::{Progress, speed};
 use super::repeat::{self, Repeat};
 use super::start::Start;
 use super::value::Seed;
+use super::watch::{self, Watch};
 use super::{dry_run, interrupt, loras, tell};
 
 /// Runs the command.
@@ -36,7 +37,9 @@ pub fn run(args: &Args) -> Result<()> {
     let work = || match &args.from {
         None => draw(args, Repeat::default()),
         Some(picture) => {
-            let (filled, repeat) = repeat::fill(args, picture, &Flags::typed())?;
+            let flags = Flags::typed();
+            let (before, repeat) = repeat::settings(args, picture, &flags.given::<Args>()?)?;
+            let filled = flags.with(&before, &[]).parse().map_err(|e| repeat::unusable(picture, e))?;
             draw(&filled, repeat)
         }
     };
@@ -65,12 +68,9 @@ fn draw(args: &Args, Repeat { position }: Repeat) -> Result<()> {
     Patches::new(&config, &checkpoint, &asked.uses)?;
     let scaled = start.as_ref().is_some_and(Start::scaled);
     let mut request = request(args, seed, asked.prompt, start, &config)?;
-    if let Some((at, _)) = position
-        && !parameters::needs_batch(&request)
-    {
-        (request.batch, request.noise) = (1, Noise::Pictures(vec![at]));
-    }
+    alone(&mut request, position);
     request.check()?;
+    let watch = Watch::new(args, &request)?;
     let options = args.compute.options(args.prediction.map(Prediction::from));
     let mut model = Model::new(args.compute.device.open()?, checkpoint, options)?;
     model.set_loras(&asked.uses)?;
@@ -83,11 +83,23 @@ fn draw(args: &Args, Repeat { position }: Repeat) -> Result<()> {
     let pairs = origin::pairs(args, &model, &report, scaled);
     let checksums = Some(Checksums::begin(args, &asked.uses));
     let told = Told { shown: asked.shown, position, model_hash: None, pairs };
-    Run { args, files, model, request, report, told, checksums }.all_batches()
+    Run { args, files, model, request, report, told, checksums, watch }.all_batches()
+}
+
+/// Draws a picture of a batch by itself, where it does not depend on the others.
+pub fn alone(request: &mut Request, position: Option<(usize, usize)>) {
+    if let Some((at, _)) = position
+        && !parameters::needs_batch(request)
+    {
+        (request.batch, request.noise) = (1, Noise::Pictures(vec![at]));
+    }
 }
 
 /// The checkpoint, with the parts that the flags put in place of its own.
-fn open(args: &Args) -> Result<Checkpoint> {
+///
+/// # Errors
+/// Those of [`Checkpoint::open`], or a part does not fit.
+pub fn open(args: &Args) -> Result<Checkpoint> {
     let mut checkpoint = match &args.model {
         Some(path) => Checkpoint::open(path)?,
         None => embedded::checkpoint()?,
@@ -102,7 +114,10 @@ fn open(args: &Args) -> Result<Checkpoint> {
 }
 
 /// The request of the first batch.
-fn request(
+///
+/// # Errors
+/// [`ErrorKind::Usage`](sagittal::ErrorKind::Usage) for flags that do not go together.
+pub fn request(
     args: &Args,
     seed: u64,
     prompt: String,
@@ -179,7 +194,7 @@ fn native_side(config: &ModelConfig, prediction: Option<Prediction>) -> usize {
 }
 
 /// A seed of 32 bits: as many as the noise generator takes, and as A1111 shows.
-fn random_seed() -> u64 {
+pub fn random_seed() -> u64 {
     // The hasher's keys come from the operating system.
     RandomState::new().hash_one(std::time::SystemTime::now()) & u64::from(u32::MAX)
 }
@@ -203,14 +218,8 @@ impl Files {
     /// Checks that all of them can be written, now.
     fn check(&self, args: &Args) -> Result<()> {
         self.pictures.check()?;
-        // Not even --force is meant to replace a model.
-        let read: Vec<PathBuf> = args.models().map(real).collect();
         let written = self.pictures.paths().chain(self.latents.iter().flat_map(Series::paths));
-        if let Some(both) = written.map(|p| real(&p)).find(|p| read.contains(p)) {
-            return Err(Error::usage("an output would replace a model that is read")
-                .file(both)
-                .hint("choose another name with -o or --save-latent"));
-        }
+        spare_models(args, written.chain(watch::outputs(args)))?;
         let Some(latents) = &self.latents else { return Ok(()) };
         latents.check()?;
         let pictures: Vec<PathBuf> = self.pictures.paths().map(|p| real(&p)).collect();
@@ -218,6 +227,20 @@ impl Files {
             Some(both) => Err(Error::usage("a picture and a latent have the same file name").file(both)),
             None => Ok(()),
         }
+    }
+}
+
+/// Refuses to write over a model that is read: not even --force is meant so.
+///
+/// # Errors
+/// [`ErrorKind::Usage`](sagittal::ErrorKind::Usage), naming the file.
+pub fn spare_models(args: &Args, written: impl Iterator<Item = PathBuf>) -> Result<()> {
+    let read: Vec<PathBuf> = args.models().map(real).collect();
+    match written.map(|p| real(&p)).find(|p| read.contains(p)) {
+        None => Ok(()),
+        Some(both) => Err(Error::usage("an output would replace a model that is read")
+            .file(both)
+            .hint("choose another name with -o or --save-latent")),
     }
 }
 
@@ -238,6 +261,7 @@ struct Run<'a> {
     told: Told,
     /// Until the first picture is saved.
     checksums: Option<Checksums>,
+    watch: Watch<'a>,
 }
 
 /// What pictures tell beside the request.
@@ -256,6 +280,7 @@ impl Run<'_> {
         let cancel = interrupt::flag();
         let began = Instant::now();
         let batches = self.args.batch_count;
+        self.watch.make_folder()?;
         self.announce();
         let mut progress =
             Progress::new(self.args.json, self.request.steps, batches, Some(self.report.rows_per_step()));
@@ -263,9 +288,15 @@ impl Run<'_> {
         for batch in 0..batches {
             self.request.seed = first.wrapping_add(batch as u64);
             progress.begin(batch);
-            let made = self.model.generate(&self.request, &mut |event| progress.observe(&event), &cancel);
+            self.watch.begin(batch);
+            let watch = &mut self.watch;
+            let mut observe = |event: Event<'_>| {
+                progress.observe(&event);
+                watch.observe(&event, &cancel);
+            };
+            let made = self.model.generate(&self.request, &mut observe, &cancel);
             // The bar leaves before anything else is said, the error included.
-            let made = made.inspect_err(|_| progress.end())?;
+            let made = made.inspect_err(|_| progress.end()).map_err(|e| self.watch.fault(e))?;
             // Ctrl-C may have come after the last work on the device: still, nothing is written.
             if cancel.load(Ordering::Relaxed) {
                 progress.end();
@@ -297,7 +328,7 @@ impl Run<'_> {
             r.seed,
             tell::mib(self.report.peak_bytes)
         ));
-        log::info!("{} on {}, {}", self.model_name(), info.name, self.model.precision().name());
+        log::info!("{} on {}, {}", origin::name_of(self.args), info.name, self.model.precision().name());
         log::info!(
             "{} rows a step, at most {} together; arena {}, weights {}",
             self.report.rows_per_step(),
@@ -309,7 +340,7 @@ impl Run<'_> {
             return;
         }
         let rest = json!({
-            "version": env!("CARGO_PKG_VERSION"), "model": self.model_name(),
+            "version": env!("CARGO_PKG_VERSION"), "model": origin::name_of(self.args),
             "family": self.model.config().family.to_string(), "device": info.name,
             "precision": self.model.precision().name(), "seed": r.seed, "width": r.width, "height": r.height,
             "steps": r.steps, "sampler": r.sampler.name(), "scheduler": r.scheduler.name(),
@@ -328,7 +359,7 @@ impl Run<'_> {
             self.told.model_hash = hash;
             self.told.pairs.extend(pairs);
         }
-        let name = self.model_name();
+        let name = origin::name_of(self.args);
         let Told { shown, position, model_hash, pairs } = &self.told;
         let origin = Origin { model: &name, hash: model_hash.as_deref(), further: pairs };
         let seed = self.request.seed;
@@ -354,8 +385,11 @@ impl Run<'_> {
             let path = self.files.pictures.write(file, &bytes)?;
             saved("picture", &path);
         }
+        let text = parameters(&told, &origin, 0);
+        if let Some(path) = self.watch.finish(made, (parameters::KEYWORD, &text))? {
+            saved("animation", &path);
+        }
         if let Some(latents) = &self.files.latents {
-            let text = parameters(&told, &origin, 0);
             let bytes = latent::file::encode(&made.latent, &[(parameters::KEYWORD, &text)])?;
             saved("latent", &latents.write(batch, &bytes)?);
         }
@@ -375,14 +409,6 @@ impl Run<'_> {
                 "planned_mib": tell::to_mib(self.report.peak_bytes),
             });
             tell::event("done", rest);
-        }
-    }
-
-    /// The model's name as A1111 has it: the file's, without folder and extension.
-    fn model_name(&self) -> String {
-        match &self.args.model {
-            Some(path) => origin::model_name(path),
-            None => origin::EMBEDDED.into(),
         }
     }
 }

@@ -81,6 +81,36 @@ pub fn gather(prompt: &str, args: &Args) -> Result<Asked> {
     Ok(asked)
 }
 
+/// Gives the LoRA called `name` this weight, or all of them: in the flags, and in the tags of the prompts.
+/// Says whether there is one.
+pub fn weigh(args: &mut Args, name: Option<&str>, weight: f32) -> bool {
+    let meant = |found: &str| name.is_none_or(|name| name == found);
+    let mut any = false;
+    for flag in &mut args.lora {
+        if meant(&flag.file.file_stem().unwrap_or_default().to_string_lossy()) {
+            flag.weight = Some(weight);
+            any = true;
+        }
+    }
+    for prompt in &mut args.prompt {
+        // A prompt that is wrong is told of when it is read.
+        let Ok((clean, tags)) = tags::take(prompt) else { continue };
+        if !tags.iter().any(|tag| meant(&tag.name)) {
+            continue;
+        }
+        any = true;
+        *prompt = clean.trim_end().to_owned();
+        for tag in &tags {
+            let weights = match meant(&tag.name) {
+                true => weight.to_string(),
+                false => format!("{}:{}", tag.text, tag.unet),
+            };
+            prompt.push_str(&format!(" <lora:{}:{weights}>", tag.name));
+        }
+    }
+    any
+}
+
 fn space_after(text: &str) -> &'static str {
     if text.is_empty() || text.ends_with(' ') { "" } else { " " }
 }

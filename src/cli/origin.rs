@@ -2,8 +2,8 @@
 //! model's checksum takes seconds, so it is made while the picture is drawn.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use sagittal::checkpoint::digest;
@@ -31,6 +31,11 @@ pub const TEXT_ENCODER: &str = "Text encoder";
 const DIGITS: usize = 10;
 const LORA_DIGITS: usize = 12;
 
+/// The model's name as its pictures tell it.
+pub fn name_of(args: &Args) -> String {
+    args.model.as_ref().map_or_else(|| EMBEDDED.into(), |path| model_name(path))
+}
+
 /// A name as A1111 has it: the file's, without folder and extension.
 pub fn model_name(path: &Path) -> String {
     // A folder's name may hold a version, which is no extension.
@@ -50,6 +55,28 @@ pub fn file_hash(path: &Path) -> Result<Option<String>> {
         digits.truncate(DIGITS);
         Some(digits)
     })
+}
+
+/// What a checksum is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Whole,
+    Tensors,
+}
+
+/// A checksum, made once for each file: a grid asks for every cell.
+fn remembered(path: &Path, part: Part, stop: &AtomicBool) -> Result<String> {
+    static KNOWN: Mutex<Vec<(PathBuf, Part, String)>> = Mutex::new(Vec::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((.., digits)) = known.iter().find(|(p, of, _)| p == path && *of == part) {
+        return Ok(digits.clone());
+    }
+    let digits = match part {
+        Part::Whole => digest::file(path, stop)?,
+        Part::Tensors => digest::tensors(path, stop)?,
+    };
+    known.push((path.to_owned(), part, digits.clone()));
+    Ok(digits)
 }
 
 type Pairs = Vec<(&'static str, String)>;
@@ -77,18 +104,19 @@ impl Checksums {
             };
             let mut pairs = Pairs::new();
             for (name, path) in files.into_iter().filter(|(_, path)| path.is_file()) {
-                pairs.push((name, cut(digest::file(&path, &told)?, DIGITS)));
+                pairs.push((name, cut(remembered(&path, Part::Whole, &told)?, DIGITS)));
             }
             let mut hashes = Vec::new();
             for (name, path) in loras {
-                hashes.push(format!("{name}: {}", cut(digest::tensors(&path, &told)?, LORA_DIGITS)));
+                hashes
+                    .push(format!("{name}: {}", cut(remembered(&path, Part::Tensors, &told)?, LORA_DIGITS)));
             }
             if !hashes.is_empty() {
                 pairs.push(("Lora hashes", hashes.join(", ")));
             }
             let digits = match &model {
                 None => embedded::digest(),
-                Some(path) if path.is_file() => Some(digest::file(path, &told)?),
+                Some(path) if path.is_file() => Some(remembered(path, Part::Whole, &told)?),
                 Some(_) => None,
             };
             Ok((digits.map(|digits| cut(digits, DIGITS)), pairs))

@@ -12,7 +12,6 @@ use sagittal::inspect::{Inspected, PictureFacts, inspect};
 use sagittal::{Error, ErrorKind, Result, embedded};
 
 use super::args::Args;
-use super::flags::Flags;
 use super::origin::{EMBEDDED, MASK, MASK_HASH, START, START_HASH, TEXT_ENCODER, file_hash};
 use super::tell;
 
@@ -77,18 +76,17 @@ pub struct Repeat {
     pub position: Option<(usize, usize)>,
 }
 
-/// The flags that `args` came from with the settings of its picture in front of them.
+/// The settings of the picture at `path` as flags to stand in front of those that were typed, which
+/// came to `args` and whose names are `given`.
 ///
 /// # Errors
 /// [`ErrorKind::File`] for a picture without settings; [`ErrorKind::Usage`] for settings that do not
 /// exist here and for files that must be named by hand.
-pub fn fill(args: &Args, path: &Path, flags: &Flags) -> Result<(Args, Repeat)> {
-    let given = flags.given::<Args>()?;
+pub fn settings(args: &Args, path: &Path, given: &BTreeSet<String>) -> Result<(Vec<OsString>, Repeat)> {
     let Inspected::Picture(facts) = inspect(path)? else {
         return Err(Error::new(ErrorKind::File, "no picture").file(path).at("--from").expected("a PNG"));
     };
-    let told = settings(&facts, path)?;
-    let source = Source { path, told, given: &given, json: args.json };
+    let source = Source { path, told: told(&facts, path)?, given, json: args.json };
     source.check_files(args)?;
     source.warn(args, &facts)?;
     let mut repeat = Repeat::default();
@@ -101,13 +99,15 @@ pub fn fill(args: &Args, path: &Path, flags: &Flags) -> Result<(Args, Repeat)> {
         repeat.position = Some((at, size));
         before.push(format!("--batch-size={size}").into());
     }
-    let filled = flags.with(&before, &[]).parse().map_err(|e| {
-        Error::usage("the picture's settings cannot be used").file(path).cause(e).hint("override it by hand")
-    })?;
-    Ok((filled, repeat))
+    Ok((before, repeat))
 }
 
-fn settings<'p>(facts: &'p PictureFacts, path: &Path) -> Result<&'p Infotext> {
+/// An error about the flags out of the picture at `path`.
+pub fn unusable(path: &Path, error: Error) -> Error {
+    Error::usage("the picture's settings cannot be used").file(path).cause(error).hint("override it by hand")
+}
+
+fn told<'p>(facts: &'p PictureFacts, path: &Path) -> Result<&'p Infotext> {
     if let Some(told) = facts.settings.as_ref().filter(|told| !told.settings.is_empty()) {
         return Ok(told);
     }

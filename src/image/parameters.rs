@@ -185,6 +185,8 @@ const SCHEDULERS: Labels = &[
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -226,5 +228,73 @@ mod tests {
         assert_eq!(off, plain(|r| r.sag.blur_sigma = 0.0));
         assert_eq!(plain(|_| ()), plain(|r| r.batch = 4));
         assert!(plain(|r| (r.batch, r.sampler) = (4, Sampler::EulerAncestral)).contains("Batch pos: 0"));
+    }
+
+    /// Texts of what the grammar minds, and any others.
+    fn text() -> impl Strategy<Value = String> {
+        let pieces = [
+            "fox",
+            " ",
+            "\n",
+            "\r",
+            "\t",
+            ",",
+            ":",
+            "\"",
+            "\\",
+            "Negative prompt:",
+            "Steps: 1, Seed: 2, Size: 3x4",
+            "<lora:a:1>",
+            " AND ",
+            "BREAK",
+            "é",
+            "🦊",
+            "\u{1f}",
+            "\u{a0}",
+            "(a:1.2)",
+            "Raw prompt: \"x\"",
+            "[",
+            "]",
+        ];
+        let some = proptest::collection::vec(proptest::sample::select(&pieces[..]), 0..12);
+        prop_oneof![some.prop_map(|pieces| pieces.concat()), any::<String>()]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back(
+            prompt in text(),
+            mut negative in proptest::collection::vec(text(), 0..4),
+            (model, further) in (text(), text()),
+            (seed, cfg, denoise) in (any::<u64>(), -100.0f32..100.0, 0.0f64..=1.0),
+            (sampler, scheduler) in (0..Sampler::ALL.len(), 0..Scheduler::ALL.len()),
+        ) {
+            let request = Request {
+                negative: negative.clone(), seed, cfg, denoise,
+                sampler: Sampler::ALL[sampler],
+                scheduler: Scheduler::ALL[scheduler],
+                ..Request::new(prompt.clone(), 512, 768)
+            };
+            let pairs = [("Init image", further.clone())];
+            let told = parameters(&request, &Origin { model: &model, further: &pairs, ..Default::default() }, 0);
+            let read = Infotext::parse(&told);
+            negative.sort_unstable();
+            if negative == [""] {
+                negative.clear();
+            }
+            prop_assert_eq!((&read.prompt, &read.negative), (&prompt, &negative));
+            prop_assert_eq!(read.sampler(), Some(request.sampler));
+            prop_assert_eq!(read.scheduler(), Some(request.scheduler));
+            let number = |name| read.get(name).unwrap_or_default();
+            prop_assert_eq!(number("Seed").parse(), Ok(seed));
+            prop_assert_eq!(number("CFG scale").parse(), Ok(cfg));
+            prop_assert_eq!(number("Denoising strength").parse().unwrap_or(1.0), denoise);
+            prop_assert_eq!((number("Model"), number("Init image")), (model.as_str(), further.as_str()));
+        }
+
+        #[test]
+        fn any_text_can_be_read(text in text()) {
+            Infotext::parse(&text);
+        }
     }
 }
