@@ -15,7 +15,10 @@ use sagittal::{Event, Model, ModelOptions, Request, embedded};
 fn run(folder: &Path, flags: &[&str]) -> Output {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("sagittal"));
     command.current_dir(folder).env_remove("SAGITTAL_LOG");
-    command.args(["generate", "-p", "fox", "-W", "64", "-H", "72", "--steps", "3", "-s", "5"]);
+    command.args(["generate", "-p", "fox", "-W", "64", "-H", "72", "-s", "5"]);
+    if !flags.contains(&"--steps") {
+        command.args(["--steps", "3"]);
+    }
     if let Ok(device) = std::env::var("SAGITTAL_DEVICE") {
         command.args(["--device", &device]);
     }
