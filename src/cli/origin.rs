@@ -81,10 +81,13 @@ fn remembered(path: &Path, part: Part, stop: &AtomicBool) -> Result<String> {
 
 type Pairs = Vec<(&'static str, String)>;
 
+/// The model's digits, and pairs for the other files.
+type Sums = (Option<String>, Pairs);
+
 /// Checksums under way.
 pub struct Checksums {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Result<(Option<String>, Pairs)>>>,
+    thread: Option<JoinHandle<Result<Sums>>>,
 }
 
 impl Checksums {
@@ -97,7 +100,7 @@ impl Checksums {
             files.into_iter().filter_map(|(n, f)| Some((n, f.clone()?))).collect();
         let loras: Vec<(String, PathBuf)> =
             loras.iter().map(|l| (l.lora.name(), l.lora.file().to_owned())).collect();
-        let work = move || -> Result<(Option<String>, Pairs)> {
+        let work = move || -> Result<Sums> {
             let cut = |mut digits: String, length| {
                 digits.truncate(length);
                 digits
@@ -126,7 +129,7 @@ impl Checksums {
 
     /// Waits for them: the model's digits, and pairs for the rest. What cannot be read any more is left
     /// out, for the picture is worth more than its checksums.
-    pub fn finish(mut self) -> (Option<String>, Pairs) {
+    pub fn finish(mut self) -> Sums {
         let done = self.thread.take().and_then(|thread| thread.join().ok());
         match done {
             Some(Ok(done)) => done,

@@ -149,7 +149,7 @@ pub(super) fn scheduler(label: &str) -> Option<Scheduler> {
     name(SCHEDULERS, label).parse().ok()
 }
 
-fn name<'l>(labels: Labels, label: &'l str) -> &'l str {
+fn name(labels: Labels, label: &str) -> &str {
     labels.iter().find(|(_, other)| *other == label).map_or(label, |(own, _)| own)
 }
 
@@ -232,7 +232,7 @@ mod tests {
 
     /// Texts of what the grammar minds, and any others.
     fn text() -> impl Strategy<Value = String> {
-        let pieces = [
+        const PIECES: &[&str] = &[
             "fox",
             " ",
             "\n",
@@ -256,7 +256,7 @@ mod tests {
             "[",
             "]",
         ];
-        let some = proptest::collection::vec(proptest::sample::select(&pieces[..]), 0..12);
+        let some = proptest::collection::vec(proptest::sample::select(PIECES), 0..12);
         prop_oneof![some.prop_map(|pieces| pieces.concat()), any::<String>()]
     }
 
