@@ -4,6 +4,7 @@
 //! decoded when a builder asks for them, with the shape it expects: a tensor that is missing,
 //! misshapen or not finite is an error that names it, never a wrong picture.
 
+pub mod digest;
 mod dtype;
 mod family;
 mod folder;

@@ -28,3 +28,8 @@ pub fn checkpoint() -> Result<Checkpoint> {
     })?;
     Checkpoint::from_bytes(NAME, bytes)
 }
+
+/// The SHA-256 of the embedded checkpoint's file in hexadecimal; None in a build without it.
+pub fn digest() -> Option<String> {
+    BYTES.map(crate::checkpoint::digest::bytes)
+}

@@ -1,11 +1,16 @@
 //! Pictures: 8-bit RGB, to and from the network's -1..1, and PNG files.
 
+pub mod infotext;
+pub mod lettering;
 mod mask;
+pub mod overlay;
 pub mod parameters;
 pub mod png;
 pub mod preview;
 pub mod read;
 pub mod resize;
+pub mod sheet;
+pub mod texts;
 
 pub use mask::Mask;
 

@@ -11,6 +11,7 @@ pub mod gpu;
 pub mod graph;
 pub mod guidance;
 pub mod image;
+pub mod inspect;
 pub mod kernels;
 pub mod latent;
 pub mod lora;

@@ -2,22 +2,30 @@
 
 mod cli {
     pub mod args;
+    pub mod axis;
     pub mod bench;
     pub mod bench_report;
     pub mod bench_tables;
     pub mod device;
     pub mod devices;
     pub mod dry_run;
+    pub mod flags;
     pub mod generate;
+    pub mod grid;
+    pub mod inspect;
+    pub mod inspect_tables;
     pub mod interrupt;
     pub mod loras;
+    pub mod origin;
     pub mod output;
     pub mod progress;
+    pub mod repeat;
     pub mod run;
     pub mod start;
     pub mod tell;
     pub mod value;
     pub mod verify;
+    pub mod watch;
 }
 
 use std::process::ExitCode;
@@ -25,7 +33,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use sagittal::{Error, ErrorKind};
 
-use cli::{args, bench, devices, generate, run, tell, verify};
+use cli::{args, bench, devices, generate, grid, inspect, run, tell, verify};
 
 const LONG_ABOUT: &str = "\
 Stable Diffusion with exact Self-Attention Guidance, on any GPU.
@@ -63,7 +71,9 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Generate(Box<args::Args>),
+    Grid(Box<grid::Args>),
     Run(Box<run::Args>),
+    Inspect(Box<inspect::Args>),
     Bench(bench::Args),
     /// Check whether this GPU and its driver compute right
     Verify(verify::Args),
@@ -84,7 +94,9 @@ fn main() -> ExitCode {
     log_to_stderr(cli.verbose);
     let done = match &cli.command {
         Command::Generate(args) => generate::run(args).map(|()| true),
+        Command::Grid(args) => grid::run(args).map(|()| true),
         Command::Run(args) => run::run(args).map(|()| true),
+        Command::Inspect(args) => inspect::run(args).map(|()| true),
         Command::Bench(args) => bench::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Devices(args) => devices::run(args).map(|()| true),

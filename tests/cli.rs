@@ -286,9 +286,12 @@ fn a_picture_holds_its_settings_and_is_reproducible() {
     let (width, height, pixels, parameters) = read_png(&bytes);
     assert_eq!((width, height), (64, 64));
     assert!(pixels.iter().any(|p| *p != pixels[0]), "an empty picture");
-    let start = "fox, 3d style\nNegative prompt: blurry\nSteps: 2, Sampler: Euler, Schedule type: Normal, \
-         CFG scale: 3.5, Seed: 5, Size: 64x64, Model: tiny-emoji, ";
-    assert!(parameters.starts_with(start), "{parameters}");
+    let hash = &sagittal::embedded::digest().expect("embedded")[..10];
+    let start = format!(
+        "fox, 3d style\nNegative prompt: blurry\nSteps: 2, Sampler: Euler, Schedule type: Normal, \
+         CFG scale: 3.5, Seed: 5, Size: 64x64, Model hash: {hash}, Model: tiny-emoji, "
+    );
+    assert!(parameters.starts_with(&start), "{parameters}");
     assert!(
         parameters.contains("SAG Guidance Scale: 0.5") && parameters.contains("Version: sagittal "),
         "{parameters}"

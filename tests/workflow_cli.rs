@@ -71,6 +71,24 @@ fn read(path: &Path) -> (Vec<u8>, BTreeMap<String, String>) {
     (pixels, texts)
 }
 
+/// The text chunks as ComfyUI's page reads them: it walks the chunks itself and takes the bytes behind
+/// the keyword's end as UTF-8.
+fn as_comfyui_reads(bytes: &[u8]) -> BTreeMap<String, String> {
+    assert!(bytes.starts_with(b"\x89PNG\r\n\x1a\n"));
+    let (mut texts, mut at) = (BTreeMap::new(), 8);
+    while let Some(head) = bytes.get(at..at + 8) {
+        let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
+        let body = &bytes[at + 8..at + 8 + length];
+        if &head[4..] == b"tEXt" {
+            let end = body.iter().position(|b| *b == 0).expect("a keyword's end");
+            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
+            texts.insert(text(&body[..end]), text(&body[end + 1..]));
+        }
+        at += 12 + length;
+    }
+    texts
+}
+
 fn files(folder: &Path) -> Vec<String> {
     let names = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut names: Vec<String> = names.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
@@ -106,6 +124,10 @@ fn both_formats_and_the_picture_itself_give_one_picture() {
             let json: Json = serde_json::from_str(&texts[keyword]).expect(keyword);
             assert!(json.as_object().is_some_and(|o| !o.is_empty()), "{keyword}");
         }
+    }
+    let walked = as_comfyui_reads(&fs::read(output.join("ComfyUI_00001_.png")).expect("the picture"));
+    for keyword in ["prompt", "workflow"] {
+        assert_eq!(walked[keyword], a.1[keyword], "{keyword}");
     }
     let json = |texts: &BTreeMap<String, String>, key: &str| -> Json {
         serde_json::from_str(&texts[key]).expect(key)

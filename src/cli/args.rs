@@ -24,6 +24,9 @@ Examples:
   A picture drawn anew, and one of which only the mask's white part is:
     sagittal generate -p \"fox, noto style\" -i fox.png --strength 0.6 -o again.png
     sagittal generate -p \"owl, 3d style\" -i fox.png --mask mask.png -o owl.png
+  A picture again, and with another seed and stronger guidance:
+    sagittal generate --from fox.png -o same.png
+    sagittal generate --from fox.png -s 8 --sag-scale 1 -o other.png
   What would it take?
     sagittal generate -m v1-5.safetensors -p \"\" -W 1024 -H 1024 --dry-run";
 
@@ -59,12 +62,19 @@ pub struct Args {
     #[arg(long, value_name = "DIR", help_heading = "Model")]
     pub embedding_dir: Option<PathBuf>,
 
+    /// Draw a picture again by the settings in it; flags that are given by hand count before them
+    ///
+    /// Reads what sagittal and A1111 write. With the same files and the same device the bytes are the
+    /// same. The model (-m), LoRAs (--lora-dir, or --lora for each) and the picture that it was started
+    /// from (-i, --mask) must be named, as pictures hold their names alone; other files are told of.
+    #[arg(long, value_name = "PICTURE.png", help_heading = "Prompt")]
+    pub from: Option<PathBuf>,
     /// What shall be seen; (word:1.2) weighs a word, any length is allowed, "" is no prompt
     ///
     /// `AND` between two prompts, or this flag given twice, averages their predictions; `a cat :1.5
     /// AND a dog` weighs them. (A1111 adds them up, which is the same at a CFG scale larger by the
     /// sum of the weights.) `BREAK` begins a new chunk of 77 tokens.
-    #[arg(short, long, value_name = "TEXT", required = true)]
+    #[arg(short, long, value_name = "TEXT", required_unless_present = "from")]
     #[arg(allow_hyphen_values = true, help_heading = "Prompt")]
     pub prompt: Vec<String>,
     /// What shall not be seen; may be given several times, the entries are averaged; knows BREAK
@@ -208,6 +218,20 @@ pub struct Args {
     /// Write the latent too, as ComfyUI's SaveLatent does; one file a batch
     #[arg(long, value_name = "OUT.latent", help_heading = "Output")]
     pub save_latent: Option<PathBuf>,
+    /// Write what SAG looks at, step by step: its attention as heat (step-01-heat.png), and the mask of
+    /// what it blurs (step-01-mask.png), over a rough preview
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub save_attention: Option<PathBuf>,
+    /// Write the sampling as an animated PNG; one a batch, of its first picture
+    #[arg(long, value_name = "OUT.png", help_heading = "Output")]
+    pub animate: Option<PathBuf>,
+    /// Write a rough preview while sampling, always whole: for a viewer that reloads it
+    #[arg(long, value_name = "OUT.png", help_heading = "Output")]
+    pub preview: Option<PathBuf>,
+    /// Steps from one --preview to the next
+    #[arg(long, value_name = "N", default_value = "1", value_parser = value::steps)]
+    #[arg(requires = "preview", allow_negative_numbers = true, help_heading = "Output")]
+    pub preview_every: usize,
     /// Replace files that exist
     #[arg(long, help_heading = "Output")]
     pub force: bool,

@@ -9,20 +9,24 @@ use std::time::Instant;
 use sagittal::checkpoint::Checkpoint;
 use sagittal::folder::Folder;
 use sagittal::guidance::{Perturbed, Sag};
-use sagittal::image::parameters::{self, parameters};
+use sagittal::image::parameters::{self, Origin, parameters};
 use sagittal::image::png;
 use sagittal::lora::Patches;
 use sagittal::model::{Family, ModelConfig, Prediction};
 use sagittal::pipeline::report::Report;
-use sagittal::pipeline::{Generated, Model, Request, Sizes};
+use sagittal::pipeline::{Event, Generated, Model, Noise, Request, Sizes};
 use sagittal::{Error, Result, embedded, latent};
 use serde_json::json;
 
 use super::args::Args;
+use super::flags::Flags;
+use super::origin::{self, Checksums};
 use super::output::{Series, check_png};
 use super::progress::{Progress, speed};
+use super::repeat::{self, Repeat};
 use super::start::Start;
 use super::value::Seed;
+use super::watch::{self, Watch};
 use super::{dry_run, interrupt, loras, tell};
 
 /// Runs the command.
@@ -30,16 +34,25 @@ use super::{dry_run, interrupt, loras, tell};
 /// # Errors
 /// Any of the library's; with `--json` the error is an event too.
 pub fn run(args: &Args) -> Result<()> {
-    tell::with_error_event(args.json, draw(args))
+    let work = || match &args.from {
+        None => draw(args, Repeat::default()),
+        Some(picture) => {
+            let flags = Flags::typed();
+            let (before, repeat) = repeat::settings(args, picture, &flags.given::<Args>()?)?;
+            let filled = flags.with(&before, &[]).parse().map_err(|e| repeat::unusable(picture, e))?;
+            draw(&filled, repeat)
+        }
+    };
+    tell::with_error_event(args.json, work())
 }
 
 /// The command itself; [`run`] adds the event for errors.
-fn draw(args: &Args) -> Result<()> {
+fn draw(args: &Args, Repeat { position }: Repeat) -> Result<()> {
     let seed = match args.seed {
         Seed::Given(seed) => seed,
         Seed::Random => random_seed(),
     };
-    let files = Files::new(args, seed)?;
+    let files = Files::new(args, seed, position.is_some())?;
     // A dry run writes nothing, so it may be asked where files exist already.
     if !args.dry_run {
         files.check(args)?;
@@ -53,8 +66,11 @@ fn draw(args: &Args) -> Result<()> {
     let config = ModelConfig::infer(&checkpoint)?;
     config.runnable(checkpoint.file())?;
     Patches::new(&config, &checkpoint, &asked.uses)?;
-    let request = request(args, seed, asked.prompt, start, &config)?;
+    let scaled = start.as_ref().is_some_and(Start::scaled);
+    let mut request = request(args, seed, asked.prompt, start, &config)?;
+    alone(&mut request, position);
     request.check()?;
+    let watch = Watch::new(args, &request)?;
     let options = args.compute.options(args.prediction.map(Prediction::from));
     let mut model = Model::new(args.compute.device.open()?, checkpoint, options)?;
     model.set_loras(&asked.uses)?;
@@ -64,11 +80,26 @@ fn draw(args: &Args) -> Result<()> {
         dry_run::print(&model, &request, &report, args.json);
         return Ok(());
     }
-    Run { args, files, model, shown: asked.shown, request, report }.all_batches()
+    let pairs = origin::pairs(args, &model, &report, scaled);
+    let checksums = Some(Checksums::begin(args, &asked.uses));
+    let told = Told { shown: asked.shown, position, model_hash: None, pairs };
+    Run { args, files, model, request, report, told, checksums, watch }.all_batches()
+}
+
+/// Draws a picture of a batch by itself, where it does not depend on the others.
+pub fn alone(request: &mut Request, position: Option<(usize, usize)>) {
+    if let Some((at, _)) = position
+        && !parameters::needs_batch(request)
+    {
+        (request.batch, request.noise) = (1, Noise::Pictures(vec![at]));
+    }
 }
 
 /// The checkpoint, with the parts that the flags put in place of its own.
-fn open(args: &Args) -> Result<Checkpoint> {
+///
+/// # Errors
+/// Those of [`Checkpoint::open`], or a part does not fit.
+pub fn open(args: &Args) -> Result<Checkpoint> {
     let mut checkpoint = match &args.model {
         Some(path) => Checkpoint::open(path)?,
         None => embedded::checkpoint()?,
@@ -83,7 +114,10 @@ fn open(args: &Args) -> Result<Checkpoint> {
 }
 
 /// The request of the first batch.
-fn request(
+///
+/// # Errors
+/// [`ErrorKind::Usage`](sagittal::ErrorKind::Usage) for flags that do not go together.
+pub fn request(
     args: &Args,
     seed: u64,
     prompt: String,
@@ -161,7 +195,7 @@ fn native_side(config: &ModelConfig, prediction: Option<Prediction>) -> usize {
 }
 
 /// A seed of 32 bits: as many as the noise generator takes, and as A1111 shows.
-fn random_seed() -> u64 {
+pub fn random_seed() -> u64 {
     // The hasher's keys come from the operating system.
     RandomState::new().hash_one(std::time::SystemTime::now()) & u64::from(u32::MAX)
 }
@@ -174,10 +208,10 @@ struct Files {
 
 impl Files {
     /// The names that the flags ask for; `seed` is in the name when they ask for none.
-    fn new(args: &Args, seed: u64) -> Result<Self> {
+    fn new(args: &Args, seed: u64, one: bool) -> Result<Self> {
         let pattern = args.output.clone().unwrap_or_else(|| PathBuf::from(format!("sagittal-{seed}.png")));
         check_png(&pattern)?;
-        let count = args.batch_size.saturating_mul(args.batch_count);
+        let count = if one { 1 } else { args.batch_size.saturating_mul(args.batch_count) };
         let latents = args.save_latent.as_ref().map(|path| Series::new(path, args.batch_count, args.force));
         Ok(Self { pictures: Series::new(pattern, count, args.force), latents })
     }
@@ -185,14 +219,8 @@ impl Files {
     /// Checks that all of them can be written, now.
     fn check(&self, args: &Args) -> Result<()> {
         self.pictures.check()?;
-        // Not even --force is meant to replace a model.
-        let read: Vec<PathBuf> = args.models().map(real).collect();
         let written = self.pictures.paths().chain(self.latents.iter().flat_map(Series::paths));
-        if let Some(both) = written.map(|p| real(&p)).find(|p| read.contains(p)) {
-            return Err(Error::usage("an output would replace a model that is read")
-                .file(both)
-                .hint("choose another name with -o or --save-latent"));
-        }
+        spare_models(args, written.chain(watch::outputs(args)))?;
         let Some(latents) = &self.latents else { return Ok(()) };
         latents.check()?;
         let pictures: Vec<PathBuf> = self.pictures.paths().map(|p| real(&p)).collect();
@@ -200,6 +228,20 @@ impl Files {
             Some(both) => Err(Error::usage("a picture and a latent have the same file name").file(both)),
             None => Ok(()),
         }
+    }
+}
+
+/// Refuses to write over a model that is read: not even --force is meant so.
+///
+/// # Errors
+/// [`ErrorKind::Usage`](sagittal::ErrorKind::Usage), naming the file.
+pub fn spare_models(args: &Args, written: impl Iterator<Item = PathBuf>) -> Result<()> {
+    let read: Vec<PathBuf> = args.models().map(real).collect();
+    match written.map(|p| real(&p)).find(|p| read.contains(p)) {
+        None => Ok(()),
+        Some(both) => Err(Error::usage("an output would replace a model that is read")
+            .file(both)
+            .hint("choose another name with -o or --save-latent")),
     }
 }
 
@@ -215,10 +257,22 @@ struct Run<'a> {
     args: &'a Args,
     files: Files,
     model: Model,
-    /// The prompt as the pictures tell it.
-    shown: String,
     request: Request,
     report: Report,
+    told: Told,
+    /// Until the first picture is saved.
+    checksums: Option<Checksums>,
+    watch: Watch<'a>,
+}
+
+/// What pictures tell beside the request.
+struct Told {
+    /// The prompt, with a tag for each LoRA.
+    shown: String,
+    /// Which picture of how many is drawn, where one of a batch is drawn again.
+    position: Option<(usize, usize)>,
+    model_hash: Option<String>,
+    pairs: Vec<(&'static str, String)>,
 }
 
 impl Run<'_> {
@@ -227,6 +281,7 @@ impl Run<'_> {
         let cancel = interrupt::flag();
         let began = Instant::now();
         let batches = self.args.batch_count;
+        self.watch.make_folder()?;
         self.announce();
         let mut progress =
             Progress::new(self.args.json, self.request.steps, batches, Some(self.report.rows_per_step()));
@@ -234,9 +289,15 @@ impl Run<'_> {
         for batch in 0..batches {
             self.request.seed = first.wrapping_add(batch as u64);
             progress.begin(batch);
-            let made = self.model.generate(&self.request, &mut |event| progress.observe(&event), &cancel);
+            self.watch.begin(batch);
+            let watch = &mut self.watch;
+            let mut observe = |event: Event<'_>| {
+                progress.observe(&event);
+                watch.observe(&event, &cancel);
+            };
+            let made = self.model.generate(&self.request, &mut observe, &cancel);
             // The bar leaves before anything else is said, the error included.
-            let made = made.inspect_err(|_| progress.end())?;
+            let made = made.inspect_err(|_| progress.end()).map_err(|e| self.watch.fault(e))?;
             // Ctrl-C may have come after the last work on the device: still, nothing is written.
             if cancel.load(Ordering::Relaxed) {
                 progress.end();
@@ -272,7 +333,7 @@ impl Run<'_> {
             r.seed,
             tell::mib(self.report.peak_bytes)
         ));
-        log::info!("{} on {}, {}", self.model_name(), info.name, self.model.precision().name());
+        log::info!("{} on {}, {}", origin::name_of(self.args), info.name, self.model.precision().name());
         log::info!(
             "{} rows a step, at most {} together; arena {}, weights {}",
             self.report.rows_per_step(),
@@ -284,7 +345,7 @@ impl Run<'_> {
             return;
         }
         let rest = json!({
-            "version": env!("CARGO_PKG_VERSION"), "model": self.model_name(),
+            "version": env!("CARGO_PKG_VERSION"), "model": origin::name_of(self.args),
             "family": self.model.config().family.to_string(), "device": info.name,
             "precision": self.model.precision().name(), "seed": r.seed, "width": r.width, "height": r.height,
             "steps": r.steps, "sampler": r.sampler.name(), "scheduler": r.scheduler.name(),
@@ -299,10 +360,18 @@ impl Run<'_> {
     }
 
     /// Writes the pictures of a batch, each with its settings, and the latent if it is wanted.
-    fn save(&self, batch: usize, made: &Generated, progress: &Progress) -> Result<()> {
-        let name = self.model_name();
+    fn save(&mut self, batch: usize, made: &Generated, progress: &Progress) -> Result<()> {
+        if let Some(checksums) = self.checksums.take() {
+            let (hash, pairs) = checksums.finish();
+            self.told.model_hash = hash;
+            self.told.pairs.extend(pairs);
+        }
+        let name = origin::name_of(self.args);
+        let Told { shown, position, model_hash, pairs } = &self.told;
+        let origin = Origin { model: &name, hash: model_hash.as_deref(), further: pairs };
         let seed = self.request.seed;
-        let told = Request { prompt: self.shown.clone(), ..self.request.clone() };
+        let whole = position.map_or(self.request.batch, |(_, size)| size);
+        let told = Request { prompt: shown.clone(), batch: whole, ..self.request.clone() };
         let saved = |kind: &str, path: &Path| {
             progress.say(&format!("{} (seed {seed})", path.display()));
             if self.args.json {
@@ -313,13 +382,21 @@ impl Run<'_> {
             }
         };
         for (i, picture) in made.pictures.iter().enumerate() {
-            let text = parameters(&told, &name, i);
+            let (number, file) = match *position {
+                None => (i, batch * self.request.batch + i),
+                Some((at, _)) if made.pictures.len() == 1 || i == at => (at, 0),
+                Some(_) => continue,
+            };
+            let text = parameters(&told, &origin, number);
             let bytes = png::encode(picture, &[(parameters::KEYWORD, &text)])?;
-            let path = self.files.pictures.write(batch * self.request.batch + i, &bytes)?;
+            let path = self.files.pictures.write(file, &bytes)?;
             saved("picture", &path);
         }
+        let text = parameters(&told, &origin, 0);
+        if let Some(path) = self.watch.finish(made, (parameters::KEYWORD, &text))? {
+            saved("animation", &path);
+        }
         if let Some(latents) = &self.files.latents {
-            let text = parameters(&told, &name, 0);
             let bytes = latent::file::encode(&made.latent, &[(parameters::KEYWORD, &text)])?;
             saved("latent", &latents.write(batch, &bytes)?);
         }
@@ -339,18 +416,6 @@ impl Run<'_> {
                 "planned_mib": tell::to_mib(self.report.peak_bytes),
             });
             tell::event("done", rest);
-        }
-    }
-
-    /// The model's name as A1111 has it: the file's, without folder and extension.
-    fn model_name(&self) -> String {
-        match &self.args.model {
-            // A folder's name may hold a version, which is no extension.
-            Some(path) if path.is_dir() => {
-                path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-            }
-            Some(path) => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
-            None => "tiny-emoji".into(),
         }
     }
 }

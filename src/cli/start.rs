@@ -13,6 +13,7 @@ pub struct Start {
     picture: Picture,
     mask: Option<Latent>,
     strength: f64,
+    scaled: bool,
 }
 
 impl Start {
@@ -38,18 +39,25 @@ impl Start {
             }
             None => None,
         };
+        let scaled = !cut && (whole.width, whole.height) != (width, height);
         let picture = if cut { resize::centre(&whole, width, height) } else { whole };
         Ok(Some(Self {
             // A side below 8 pixels is scaled in any case.
             picture: resize::lanczos(&picture, width, height),
             mask,
             strength: args.strength.unwrap_or(STRENGTH),
+            scaled,
         }))
     }
 
     /// Width and height in pixels.
     pub fn size(&self) -> (usize, usize) {
         (self.picture.width, self.picture.height)
+    }
+
+    /// Whether it was brought to its size by scaling, not by cutting.
+    pub fn scaled(&self) -> bool {
+        self.scaled
     }
 
     /// Sets what `request` starts from.

@@ -55,6 +55,14 @@ pub fn with_error_event<T>(json: bool, done: sagittal::Result<T>) -> sagittal::R
     done
 }
 
+/// What goes on, but not as it was meant.
+pub fn warning(json: bool, text: &str) {
+    say(format!("warning: {text}"));
+    if json {
+        event("warning", json!({ "message": text }));
+    }
+}
+
 /// The last line of a run that failed.
 pub fn error(error: &Error) {
     match error.kind() {

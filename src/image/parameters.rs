@@ -7,33 +7,64 @@
 //! Steps: 20, Sampler: Euler, Schedule type: Normal, CFG scale: 7, Seed: 1, Size: 512x512, …
 //! ```
 
+use super::infotext::{Infotext, RAW_NEGATIVE, RAW_PROMPT};
 use crate::model::unet::Perturbation;
 use crate::pipeline::Request;
-use crate::sampler::Sampler;
+use crate::sampler::{Sampler, Scheduler};
 
 /// The keyword of the chunk.
 pub const KEYWORD: &str = "parameters";
 
-/// The text for picture `picture` (from 0) of the batch that `request` makes with `model`, a
-/// name without directories.
-pub fn parameters(request: &Request, model: &str, picture: usize) -> String {
-    let mut text = request.prompt.clone();
-    // Entries are averaged in a canonical order, so their order here must not tell either.
-    let mut negative: Vec<&str> =
-        request.negative.iter().map(String::as_str).filter(|n| !n.is_empty()).collect();
-    negative.sort_unstable();
-    if !negative.is_empty() {
-        text.push_str("\nNegative prompt: ");
-        text.push_str(&negative.join(" AND "));
-    }
-    let settings: Vec<String> = settings(request, model, picture)
-        .into_iter()
-        .map(|(name, value)| format!("{name}: {}", quoted(value)))
-        .collect();
-    format!("{text}\n{}", settings.join(", ")).trim().to_owned()
+/// What a picture's settings tell beside the request.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Origin<'a> {
+    /// The model's name, without directories.
+    pub model: &'a str,
+    /// The first ten digits of the SHA-256 of its file, by which A1111 and others know it.
+    pub hash: Option<&'a str>,
+    /// Further pairs of name and value, such as the VAE's name or what the picture was started from.
+    pub further: &'a [(&'static str, String)],
 }
 
-fn settings(request: &Request, model: &str, picture: usize) -> Vec<(&'static str, String)> {
+/// The text for picture `picture` (from 0) of the batch that `request` makes. It reads back as it
+/// was: see [`infotext`](super::infotext).
+pub fn parameters(request: &Request, origin: &Origin<'_>, picture: usize) -> String {
+    let mut text = request.prompt.clone();
+    // Entries are averaged in a canonical order, so their order here must not tell either.
+    let mut negative: Vec<&str> = request.negative.iter().map(String::as_str).collect();
+    negative.sort_unstable();
+    // No negative prompt is an empty one.
+    if negative == [""] {
+        negative.clear();
+    }
+    let shown: Vec<&str> = negative.iter().copied().filter(|n| !n.is_empty()).collect();
+    if !shown.is_empty() {
+        text.push_str("\nNegative prompt: ");
+        text.push_str(&shown.join(" AND "));
+    }
+    let line = |settings: Vec<(&'static str, String)>| {
+        let pair = |(name, value)| format!("{name}: {}", quoted(value));
+        settings.into_iter().map(pair).collect::<Vec<_>>().join(", ")
+    };
+    let told = format!("{text}\n{}", line(settings(request, origin, picture))).trim().to_owned();
+    let read = Infotext::parse(&told);
+    let (prompt, negatives) = (read.prompt == request.prompt, read.negative == negative);
+    if prompt && negatives {
+        return told;
+    }
+    let mut all = settings(request, origin, picture);
+    let version = all.pop();
+    if !prompt {
+        all.push((RAW_PROMPT, serde_json::Value::from(request.prompt.as_str()).to_string()));
+    }
+    if !negatives {
+        all.push((RAW_NEGATIVE, serde_json::Value::from(negative).to_string()));
+    }
+    all.extend(version);
+    format!("{text}\n{}", line(all)).trim().to_owned()
+}
+
+fn settings(request: &Request, origin: &Origin<'_>, picture: usize) -> Vec<(&'static str, String)> {
     let mut all = vec![
         ("Steps", request.steps.to_string()),
         ("Sampler", label(SAMPLERS, request.sampler.name())),
@@ -41,8 +72,9 @@ fn settings(request: &Request, model: &str, picture: usize) -> Vec<(&'static str
         ("CFG scale", request.cfg.to_string()),
         ("Seed", request.seed.to_string()),
         ("Size", format!("{}x{}", request.width, request.height)),
-        ("Model", model.to_owned()),
     ];
+    all.extend(origin.hash.map(|hash| ("Model hash", hash.to_owned())));
+    all.push(("Model", origin.model.to_owned()));
     if request.start.is_some() || request.denoise < 1.0 {
         all.push(("Denoising strength", request.denoise.to_string()));
     }
@@ -89,6 +121,7 @@ fn settings(request: &Request, model: &str, picture: usize) -> Vec<(&'static str
         all.push(("Crop", format!("{}/{}", sizes.crop.0, sizes.crop.1)));
         all.push(("Target size", target));
     }
+    all.extend(origin.further.iter().cloned());
     all.push(("Version", concat!("sagittal ", env!("CARGO_PKG_VERSION")).into()));
     all
 }
@@ -96,7 +129,7 @@ fn settings(request: &Request, model: &str, picture: usize) -> Vec<(&'static str
 /// Whether even the first picture of a batch differs from that of a batch of one: where noise is
 /// drawn for the whole batch again at each step, or the generator's blocks of 16 values reach
 /// across pictures.
-fn needs_batch(request: &Request) -> bool {
+pub fn needs_batch(request: &Request) -> bool {
     // Its steps are as long as the error of the whole batch allows.
     let shares_steps = request.sampler == Sampler::DpmAdaptive;
     let whole_blocks = (request.width / 8 * (request.height / 8)).is_multiple_of(4);
@@ -104,8 +137,10 @@ fn needs_batch(request: &Request) -> bool {
 }
 
 /// Text with a comma, colon or line break stands in quotes, as JSON writes it.
+/// So does what would lose space at its ends, or be taken for a text in quotes.
 fn quoted(value: String) -> String {
-    if value.contains([',', ':', '\n']) { serde_json::Value::from(value).to_string() } else { value }
+    let bare = !value.is_empty() && value.trim() == value && !value.starts_with('"');
+    if !bare || value.contains([',', ':', '\n']) { serde_json::Value::from(value).to_string() } else { value }
 }
 
 type Labels = &'static [(&'static str, &'static str)];
@@ -113,6 +148,20 @@ type Labels = &'static [(&'static str, &'static str)];
 /// A1111's label of ComfyUI's name; other names stand for themselves.
 fn label(labels: Labels, name: &str) -> String {
     labels.iter().find(|(own, _)| *own == name).map_or(name, |(_, label)| label).to_owned()
+}
+
+/// The sampler that A1111 or ComfyUI calls so.
+pub(super) fn sampler(label: &str) -> Option<Sampler> {
+    name(SAMPLERS, label).parse().ok()
+}
+
+/// The scheduler that A1111 or ComfyUI calls so.
+pub(super) fn scheduler(label: &str) -> Option<Scheduler> {
+    name(SCHEDULERS, label).parse().ok()
+}
+
+fn name(labels: Labels, label: &str) -> &str {
+    labels.iter().find(|(_, other)| *other == label).map_or(label, |(own, _)| own)
 }
 
 const SAMPLERS: Labels = &[
@@ -147,6 +196,8 @@ const SCHEDULERS: Labels = &[
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::guidance::Perturbed;
 
@@ -157,12 +208,18 @@ mod tests {
         request.seed = 42;
         request.clip_skip = Some(2);
         assert_eq!(
-            parameters(&request, "v1-5", 0),
+            parameters(
+                &request,
+                &Origin { model: "v1-5", hash: Some("0123456789"), ..Default::default() },
+                0
+            ),
             format!(
                 "a fox, <b>\nNegative prompt: blurry AND ugly\nSteps: 20, Sampler: Euler, \
-                 Schedule type: Normal, CFG scale: 7, Seed: 42, Size: 512x768, Model: v1-5, Clip skip: 2, \
+                 Schedule type: Normal, CFG scale: 7, Seed: 42, Size: 512x768, \
+                 Model hash: 0123456789, Model: v1-5, Clip skip: 2, \
                  RNG: CPU, SAG Guidance Enabled: True, SAG Guidance Scale: 0.5, SAG Mask Threshold: 1, \
-                 SAG Blur Sigma: 2, Version: sagittal {}",
+                 SAG Blur Sigma: 2, Raw negative prompts: \"[\\\"blurry\\\",\\\"ugly\\\"]\", \
+                 Version: sagittal {}",
                 env!("CARGO_PKG_VERSION")
             )
         );
@@ -173,7 +230,7 @@ mod tests {
         let plain = |change: fn(&mut Request)| {
             let mut request = Request::new("", 64, 64);
             change(&mut request);
-            parameters(&request, "m, n", 0)
+            parameters(&request, &Origin { model: "m, n", ..Default::default() }, 0)
         };
         let off = plain(|r| r.sag.scale = 0.0);
         let others = plain(|r| {
@@ -188,5 +245,73 @@ mod tests {
         assert_eq!(off, plain(|r| r.sag.blur_sigma = 0.0));
         assert_eq!(plain(|_| ()), plain(|r| r.batch = 4));
         assert!(plain(|r| (r.batch, r.sampler) = (4, Sampler::EulerAncestral)).contains("Batch pos: 0"));
+    }
+
+    /// Texts of what the grammar minds, and any others.
+    fn text() -> impl Strategy<Value = String> {
+        const PIECES: &[&str] = &[
+            "fox",
+            " ",
+            "\n",
+            "\r",
+            "\t",
+            ",",
+            ":",
+            "\"",
+            "\\",
+            "Negative prompt:",
+            "Steps: 1, Seed: 2, Size: 3x4",
+            "<lora:a:1>",
+            " AND ",
+            "BREAK",
+            "é",
+            "🦊",
+            "\u{1f}",
+            "\u{a0}",
+            "(a:1.2)",
+            "Raw prompt: \"x\"",
+            "[",
+            "]",
+        ];
+        let some = proptest::collection::vec(proptest::sample::select(PIECES), 0..12);
+        prop_oneof![some.prop_map(|pieces| pieces.concat()), any::<String>()]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back(
+            prompt in text(),
+            mut negative in proptest::collection::vec(text(), 0..4),
+            (model, further) in (text(), text()),
+            (seed, cfg, denoise) in (any::<u64>(), -100.0f32..100.0, 0.0f64..=1.0),
+            (sampler, scheduler) in (0..Sampler::ALL.len(), 0..Scheduler::ALL.len()),
+        ) {
+            let request = Request {
+                negative: negative.clone(), seed, cfg, denoise,
+                sampler: Sampler::ALL[sampler],
+                scheduler: Scheduler::ALL[scheduler],
+                ..Request::new(prompt.clone(), 512, 768)
+            };
+            let pairs = [("Init image", further.clone())];
+            let told = parameters(&request, &Origin { model: &model, further: &pairs, ..Default::default() }, 0);
+            let read = Infotext::parse(&told);
+            negative.sort_unstable();
+            if negative == [""] {
+                negative.clear();
+            }
+            prop_assert_eq!((&read.prompt, &read.negative), (&prompt, &negative));
+            prop_assert_eq!(read.sampler(), Some(request.sampler));
+            prop_assert_eq!(read.scheduler(), Some(request.scheduler));
+            let number = |name| read.get(name).unwrap_or_default();
+            prop_assert_eq!(number("Seed").parse(), Ok(seed));
+            prop_assert_eq!(number("CFG scale").parse(), Ok(cfg));
+            prop_assert_eq!(number("Denoising strength").parse().unwrap_or(1.0), denoise);
+            prop_assert_eq!((number("Model"), number("Init image")), (model.as_str(), further.as_str()));
+        }
+
+        #[test]
+        fn any_text_can_be_read(text in text()) {
+            Infotext::parse(&text);
+        }
     }
 }

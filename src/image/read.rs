@@ -87,7 +87,10 @@ struct Pixels {
 
 /// A file that begins as a PNG does, or the beginning of another: what is no picture may be larger
 /// than the memory, or have no end.
-fn bytes(path: &Path) -> Result<Vec<u8>> {
+///
+/// # Errors
+/// [`ErrorKind::File`] if it cannot be read.
+pub(crate) fn bytes(path: &Path) -> Result<Vec<u8>> {
     let cannot = |e| Error::io(path, "the picture cannot be read", e);
     // Opening a pipe would wait for a writer for ever.
     let meta = std::fs::metadata(path).map_err(cannot)?;
@@ -103,15 +106,22 @@ fn bytes(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn pixels(path: &Path) -> Result<Pixels> {
-    let bytes = bytes(path)?;
-    if !bytes.starts_with(SIGNATURE) {
-        return Err(Error::new(ErrorKind::File, "only PNG pictures are read")
+/// # Errors
+/// [`ErrorKind::File`] if `bytes` do not begin as a PNG does, saying what they seem to be.
+pub(crate) fn check_signature(path: &Path, bytes: &[u8]) -> Result<()> {
+    match bytes.starts_with(SIGNATURE) {
+        true => Ok(()),
+        false => Err(Error::new(ErrorKind::File, "only PNG pictures are read")
             .file(path)
             .expected("a PNG file")
-            .found(kind_of(&bytes))
-            .hint("convert it to PNG first"));
+            .found(kind_of(bytes))
+            .hint("convert it to PNG first")),
     }
+}
+
+fn pixels(path: &Path) -> Result<Pixels> {
+    let bytes = bytes(path)?;
+    check_signature(path, &bytes)?;
     let damaged = |e: png::DecodingError| {
         Error::new(ErrorKind::File, "the PNG is damaged").file(path).cause(e).hint("save it anew")
     };

@@ -3,6 +3,8 @@
 //! It is a safetensors file with `latent_tensor` (f32, `[batch, channels, height, width]`) and an
 //! empty tensor `latent_format_version_0`, which says that the values are in the VAE's scale.
 
+use std::collections::BTreeMap;
+
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -27,6 +29,20 @@ pub fn encode(latent: &Latent, texts: &[(&str, &str)]) -> Result<Vec<u8>> {
     ];
     let metadata = texts.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
     safetensors::serialize(tensors, Some(metadata)).map_err(failed)
+}
+
+/// Whether a file that begins so is one of latents, as far as its first bytes tell.
+pub fn is_one(head: &[u8]) -> bool {
+    let name = format!("\"{TENSOR}\"");
+    // Behind the header's length, before which there is nothing.
+    head.get(8) == Some(&b'{') && head.windows(name.len()).any(|at| at == name.as_bytes())
+}
+
+/// The texts beside the latent in a file's `bytes`: ComfyUI's workflow, or our settings.
+pub fn texts(bytes: &[u8]) -> BTreeMap<String, String> {
+    let header = safetensors::SafeTensors::read_metadata(bytes).ok();
+    let texts = header.and_then(|(_, header)| header.metadata().clone());
+    texts.into_iter().flatten().collect()
 }
 
 /// The scale that the oldest files are in, which do not say that they are in the VAE's.

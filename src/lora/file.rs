@@ -134,6 +134,25 @@ impl Lora {
         self.changes.is_empty()
     }
 
+    /// The file's tensors.
+    pub fn tensors(&self) -> &Checkpoint {
+        &self.tensors
+    }
+
+    /// Ranks of the changes, and how many modules have each.
+    pub fn ranks(&self) -> BTreeMap<usize, usize> {
+        let mut ranks = BTreeMap::new();
+        for change in &self.changes {
+            *ranks.entry(self.shape(&change.down).first().copied().unwrap_or(0)).or_default() += 1;
+        }
+        ranks
+    }
+
+    /// The family that it seems made for, as the file says or by what it changes.
+    pub fn family(&self) -> Option<&'static str> {
+        foreign::made_for(self)
+    }
+
     pub(super) fn shape(&self, name: &str) -> &[usize] {
         self.tensors.tensor(name).map_or(&[], |t: &TensorInfo| &t.shape)
     }

@@ -1,5 +1,6 @@
 //! The UNet of a model with the meaning of its output, and runs of a sampler on it.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,14 +11,14 @@ use super::{Event, ModelOptions, memory, parts};
 use crate::checkpoint::Checkpoint;
 use crate::engine::{Engine, Weights, device_bytes};
 use crate::graph::Weight;
-use crate::guidance::{Conditioning, Guided};
+use crate::guidance::{Conditioning, Evaluation, Guided};
 use crate::image::preview;
 use crate::kernels::Precision;
 use crate::latent::Latent;
 use crate::lora::Patches;
 use crate::model::{DiffusionConfig, Prediction, unet};
 use crate::network::{Planner, Plans, Unet, UnetNetwork};
-use crate::sampler::{self, Denoiser, Discrete, Inpaint, SampleOptions};
+use crate::sampler::{self, Denoised, Denoiser, Discrete, Inpaint, SampleOptions};
 use crate::{Error, Result};
 
 /// A denoising network: a UNet and what it was trained to predict. Copies share the weights.
@@ -148,9 +149,18 @@ impl DiffusionModel {
         let weights = self.stock.weights(parts::Network::Unet, how, fit.need, run.memory, cancel)?;
         let mut network = UnetNetwork::new(self.unet(&weights), fit.chunk, fit.budget, cancel);
         let x = sampler::initial(&run.noise, &start, first, self.discrete.sigma_max())?;
-        let mut guided = Guided::new(&mut network, conditioning, &self.discrete, run.cfg, run.sag)?
-            .rescaled(run.rescale)
-            .perturbed(&run.perturbed)?;
+        let factors = preview::SD1;
+        // Evaluations and steps are told of in turn, never one while the other is.
+        let observe = RefCell::new(observe);
+        let mut guided = Watched {
+            guided: Guided::new(&mut network, conditioning, &self.discrete, run.cfg, run.sag)?
+                .rescaled(run.rescale)
+                .perturbed(&run.perturbed)?,
+            tell: &|evaluation, sigma| {
+                let preview = || preview::preview(&evaluation.result, &factors);
+                observe.borrow_mut()(Event::Evaluated { sigma, evaluation, preview: &preview });
+            },
+        };
         let mut inpaint;
         let model: &mut dyn Denoiser = match &run.mask {
             Some(mask) => {
@@ -166,9 +176,8 @@ impl DiffusionModel {
             s_noise: run.s_noise,
             noise_window: (self.discrete.percent_to_sigma(0.2), self.discrete.percent_to_sigma(0.8)),
         };
-        let factors = preview::SD1;
         let total = run.sigmas.len() - 1;
-        observe(Event::Sampling {
+        observe.borrow_mut()(Event::Sampling {
             step: 0,
             total,
             sigma: first,
@@ -180,7 +189,8 @@ impl DiffusionModel {
                 return Err(Error::cancelled());
             }
             let preview = || preview::preview(s.denoised, &factors);
-            observe(Event::Sampling { step: s.index + 1, total: s.total, sigma: s.sigma, preview: &preview });
+            let (step, total, sigma) = (s.index + 1, s.total, s.sigma);
+            observe.borrow_mut()(Event::Sampling { step, total, sigma, preview: &preview });
             denoised = Some(s.denoised.clone());
             Ok(())
         })?;
@@ -235,6 +245,24 @@ impl DiffusionModel {
             device: self.engine().gpu().capabilities(),
             plans: &self.plans,
         }
+    }
+}
+
+/// Guidance that tells of each evaluation on its way to the sampler.
+struct Watched<'a, 'g> {
+    guided: Guided<'g>,
+    tell: &'a dyn Fn(&Evaluation, f32),
+}
+
+impl Denoiser for Watched<'_, '_> {
+    fn denoise(&mut self, x: &Latent, sigma: f32) -> Result<Denoised> {
+        let evaluation = self.guided.evaluate(x, sigma)?;
+        (self.tell)(&evaluation, sigma);
+        Ok(Denoised { denoised: evaluation.result, uncond: evaluation.uncond })
+    }
+
+    fn keep_uncond(&mut self) {
+        self.guided.keep_uncond();
     }
 }
 

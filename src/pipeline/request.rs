@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::Sizes;
-use crate::guidance::{Perturbed, Sag};
+use crate::guidance::{Evaluation, Perturbed, Sag};
 use crate::image::Picture;
 use crate::latent::Latent;
 use crate::plan::chunk::ChunkPolicy;
@@ -354,6 +354,16 @@ pub enum Event<'a> {
         /// Noise level of the step.
         sigma: f32,
         /// Makes a small picture of the prediction, one pixel a latent cell.
+        preview: &'a dyn Fn() -> Picture,
+    },
+    /// The network was evaluated under guidance. Samplers of a higher order ask several times a step,
+    /// before the step's own event.
+    Evaluated {
+        /// Noise level.
+        sigma: f32,
+        /// The result with all that led to it, in the UNet's scale.
+        evaluation: &'a Evaluation,
+        /// As that of [`Sampling`](Self::Sampling), of the result's first picture.
         preview: &'a dyn Fn() -> Picture,
     },
     /// The autoencoder works in overlapping tiles, because the whole does not fit the memory.

@@ -34,7 +34,7 @@ pub(super) fn find<T>(what: &str, wanted: &str, table: impl IntoIterator<Item = 
 }
 
 /// The names that `plain` could be a slip of the pen for: at most two, nearest first.
-pub(crate) fn nearest_to<'a>(plain: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+pub fn nearest_to<'a>(plain: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let mut distances: Vec<_> = names.into_iter().map(|name| (edit_distance(plain, name), name)).collect();
     distances.sort();
     let slip = plain.chars().count().div_ceil(2);

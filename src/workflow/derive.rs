@@ -5,7 +5,7 @@ use super::catalogue;
 use super::graph::{Graph, Input, Node};
 use super::value::Value;
 use crate::guidance::{Perturbed, Sag};
-use crate::image::parameters;
+use crate::image::parameters::{self, Origin};
 use crate::pipeline::{Request, Start};
 use crate::{Latent, Result};
 
@@ -40,7 +40,8 @@ pub(super) fn parameters(graph: &Graph, id: &str, size: (usize, usize), number: 
     }
     let model = seen.model(sampler, &mut request)?;
     request.clip_skip = seen.clip_skip(sampler);
-    Some(parameters::parameters(&request, &model, number))
+    let origin = Origin { model: &model, ..Origin::default() };
+    Some(parameters::parameters(&request, &origin, number))
 }
 
 /// The graph as it is looked at from behind.

@@ -7,13 +7,14 @@
 //! ```
 
 use std::fs::File;
-use std::io::{Cursor, Read};
+use std::io::Read;
 use std::path::Path;
 
 use serde_json::Value as Json;
 
 use super::graph::{Graph, Input, Node};
 use super::ui;
+use crate::image::texts::texts;
 use crate::{Error, ErrorKind, Result};
 
 /// Larger files are no workflows: a thousand nodes take less than a megabyte. Pictures may be large.
@@ -206,25 +207,6 @@ fn from_png(bytes: &[u8]) -> Result<Source> {
         }
         None => error.hint("pass the file as ComfyUI saved it: other programs leave its chunks out"),
     })
-}
-
-/// The text chunks of a PNG, before its pixels and behind them.
-fn texts(bytes: &[u8]) -> Result<Vec<(String, String)>> {
-    let damaged = |e: png::DecodingError| {
-        Error::new(ErrorKind::File, "the PNG is damaged").cause(e).hint("fetch it again")
-    };
-    let mut reader = png::Decoder::new(Cursor::new(bytes)).read_info().map_err(damaged)?;
-    // Pixels are looked at only for what is behind them; a fault there takes nothing away.
-    let _ = reader.finish();
-    let info = reader.info();
-    let mut all: Vec<(String, String)> =
-        info.uncompressed_latin1_text.iter().map(|t| (t.keyword.clone(), t.text.clone())).collect();
-    let compressed = info.compressed_latin1_text.iter().map(|t| (&t.keyword, t.get_text()));
-    let utf8 = info.utf8_text.iter().map(|t| (&t.keyword, t.get_text()));
-    for (keyword, text) in compressed.chain(utf8) {
-        all.push((keyword.clone(), text.map_err(damaged)?));
-    }
-    Ok(all)
 }
 
 /// The error for a file that is no workflow.

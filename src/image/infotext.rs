@@ -1,0 +1,230 @@
+//! Reads the text that A1111's web UI leaves in pictures, by its rules: the prompt, a line that
+//! begins with `Negative prompt:`, and a last line of `Name: value` pairs with commas between.
+//!
+//! Space around lines is lost on the way, for A1111 strips it. Where a text of ours would not come
+//! back as it was, [`parameters`](super::parameters) adds the pairs [`RAW_PROMPT`] and
+//! [`RAW_NEGATIVE`], which A1111 carries along and does not mind.
+
+use serde_json::Value;
+
+use crate::sampler::{Sampler, Scheduler};
+
+/// The pair that holds the prompt as JSON, where the lines cannot.
+pub const RAW_PROMPT: &str = "Raw prompt";
+/// The same for the negative prompts: a JSON list of texts, in quotes.
+pub const RAW_NEGATIVE: &str = "Raw negative prompts";
+
+const NEGATIVE: &str = "Negative prompt:";
+/// A last line with fewer pairs belongs to the prompt.
+const FEWEST_PAIRS: usize = 3;
+
+/// A picture's settings in A1111's words.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Infotext {
+    /// What should be seen.
+    pub prompt: String,
+    /// What should not; several entries are separate.
+    pub negative: Vec<String>,
+    /// The pairs of the last line in their order, values without their quotes.
+    pub settings: Vec<(String, String)>,
+}
+
+impl Infotext {
+    /// Reads the text of the chunk `parameters`. Any text is one; one without pairs is all prompt.
+    pub fn parse(text: &str) -> Self {
+        let text = strip(text);
+        let (mut lines, last) = match text.rsplit_once('\n') {
+            Some((lines, last)) => (lines.split('\n').collect(), last),
+            None => (Vec::new(), text),
+        };
+        let mut settings = pairs(last);
+        if settings.len() < FEWEST_PAIRS {
+            lines.push(last);
+            settings.clear();
+        }
+        let (mut prompt, mut negative) = (String::new(), None::<String>);
+        for line in lines {
+            let mut line = strip(line);
+            if let Some(rest) = line.strip_prefix(NEGATIVE) {
+                line = strip(rest);
+                negative.get_or_insert_default();
+            }
+            let side = negative.as_mut().unwrap_or(&mut prompt);
+            // An empty line at the beginning leaves no trace.
+            if !side.is_empty() {
+                side.push('\n');
+            }
+            side.push_str(line);
+        }
+        let mut read =
+            Self { prompt, negative: negative.filter(|n| !n.is_empty()).into_iter().collect(), settings };
+        read.take_raw();
+        read
+    }
+
+    /// The first value of the pair `name`.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.settings.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The sampler, if it is one that is known here. Old pictures tell the schedule with it: `DPM++ 2M
+    /// Karras`.
+    pub fn sampler(&self) -> Option<Sampler> {
+        let name = self.get("Sampler")?;
+        let plain = SCHEDULE_ENDS.iter().find_map(|(end, _)| name.strip_suffix(end)).unwrap_or(name);
+        super::parameters::sampler(name).or_else(|| super::parameters::sampler(plain))
+    }
+
+    /// The noise schedule, if it is one that is known here; what A1111 takes by itself where it says
+    /// `Automatic`.
+    pub fn scheduler(&self) -> Option<Scheduler> {
+        match self.get("Schedule type") {
+            Some("Automatic") | None => {
+                let sampler = self.get("Sampler")?;
+                let told = SCHEDULE_ENDS.iter().find(|(end, _)| sampler.ends_with(end)).map(|(_, own)| *own);
+                let usual = AUTOMATIC.iter().find(|(name, _)| *name == sampler).map(|(_, own)| *own);
+                Some(told.or(usual).unwrap_or(Scheduler::Normal))
+            }
+            Some("Uniform") => Some(Scheduler::Normal),
+            Some(label) => super::parameters::scheduler(label),
+        }
+    }
+
+    /// Puts the texts of the raw pairs in their places. A pair that is not sound JSON is one like others.
+    fn take_raw(&mut self) {
+        if let Some(prompt) = self.get(RAW_PROMPT).and_then(|text| serde_json::from_str(text).ok()) {
+            self.prompt = prompt;
+            self.settings.retain(|(name, _)| name != RAW_PROMPT);
+        }
+        if let Some(negative) = self.get(RAW_NEGATIVE).and_then(|text| serde_json::from_str(text).ok()) {
+            self.negative = negative;
+            self.settings.retain(|(name, _)| name != RAW_NEGATIVE);
+        }
+    }
+}
+
+/// Schedules in the names of samplers, as A1111 had them before version 1.9.
+const SCHEDULE_ENDS: [(&str, Scheduler); 2] =
+    [(" Karras", Scheduler::Karras), (" Exponential", Scheduler::Exponential)];
+
+/// What A1111 takes for `Automatic`, where it is not its usual schedule.
+const AUTOMATIC: [(&str, Scheduler); 7] = [
+    ("DPM++ 2M", Scheduler::Karras),
+    ("DPM++ SDE", Scheduler::Karras),
+    ("DPM++ 2S a", Scheduler::Karras),
+    ("DPM2", Scheduler::Karras),
+    ("DPM2 a", Scheduler::Karras),
+    ("DPM++ 2M SDE", Scheduler::Exponential),
+    ("DPM++ 3M SDE", Scheduler::Exponential),
+];
+
+/// Space as Python's `strip` has it: the four ASCII separators too.
+fn strip(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}'))
+}
+
+/// The pairs of a line: a name of letters, digits, space, `-` and `/`, a colon, then a value in quotes
+/// or up to the next comma. What is no pair is passed over.
+fn pairs(line: &str) -> Vec<(String, String)> {
+    let word = |c: char| c.is_alphanumeric() || c == '_';
+    let (mut found, mut rest) = (Vec::new(), line);
+    while let Some((before, after)) = rest.split_once(':') {
+        // As much before the colon as can be a name, from its first letter on.
+        let start = before.rfind(|c: char| !word(c) && !" -/".contains(c));
+        let name = start.map_or(before, |at| &before[at..]).trim_start_matches(|c| !word(c));
+        rest = after;
+        // A name has two letters at the least.
+        if name.chars().nth(1).is_some() {
+            let (value, after) = value(after.trim_start());
+            found.push((name.to_owned(), unquoted(value)));
+            rest = after;
+        }
+    }
+    found
+}
+
+/// The value that `text` begins with, and what follows its comma.
+fn value(text: &str) -> (&str, &str) {
+    if let Some((value, after)) = quoted_length(text).map(|length| text.split_at(length)) {
+        if after.is_empty() {
+            return (value, after);
+        }
+        if let Some(after) = after.strip_prefix(',') {
+            return (value, after);
+        }
+    }
+    text.split_once(',').unwrap_or((text, ""))
+}
+
+/// Bytes of the text in quotes that `text` begins with, the quotes included.
+fn quoted_length(text: &str) -> Option<usize> {
+    let inside = text.strip_prefix('"')?;
+    let mut escaped = false;
+    for (at, c) in inside.char_indices() {
+        match c {
+            '"' if !escaped => return (at > 0).then_some(at + 2),
+            _ => escaped = c == '\\' && !escaped,
+        }
+    }
+    None
+}
+
+/// A value without its quotes. What JSON does not take stays as it is.
+fn unquoted(value: &str) -> String {
+    match serde_json::from_str(value) {
+        Ok(Value::String(text)) => text,
+        _ => value.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_picture_of_a1111() {
+        let text = "girl with a hat, (detailed:1.2)\nsecond line\nNegative prompt: blurry, bad\n  hands \n\
+                    Steps: 20, Sampler: DPM++ 2M Karras, CFG scale: 7, Seed: 965400086, Size: 512x768, \
+                    Model hash: 45dee52b, Model: v1-5, Lora hashes: \"ink: 1a, oil: 2b\", Version: v1.6.0";
+        let read = Infotext::parse(text);
+        assert_eq!(read.prompt, "girl with a hat, (detailed:1.2)\nsecond line");
+        assert_eq!(read.negative, ["blurry, bad\nhands"]);
+        assert_eq!((read.get("Size"), read.get("Lora hashes")), (Some("512x768"), Some("ink: 1a, oil: 2b")));
+        assert_eq!(read.sampler(), "dpmpp_2m".parse().ok());
+        assert_eq!(read.scheduler(), Some(Scheduler::Karras));
+        let automatic = |sampler: &str| {
+            Infotext::parse(&format!("Steps: 1, Sampler: {sampler}, Schedule type: Automatic, Seed: 1"))
+                .scheduler()
+        };
+        assert_eq!(automatic("DPM++ 3M SDE"), Some(Scheduler::Exponential));
+        assert_eq!(automatic("Euler a"), Some(Scheduler::Normal));
+    }
+
+    #[test]
+    fn pairs_by_the_grammar() {
+        for (line, expected) in [
+            ("Steps: 1, Seed: 2", &[("Steps", "1"), ("Seed", "2")][..]),
+            (
+                "A: 1, Ab:2,Cd: \"x, \\\"y\\\": z\", E f/g-h:  , I: ",
+                &[("Ab", "2"), ("Cd", "x, \"y\": z"), ("E f/g-h", "")],
+            ),
+            ("Ab: \"open, Cd: 2", &[("Ab", "\"open"), ("Cd", "2")]),
+            ("Ab: \"x\" y, Cd: \"\"", &[("Ab", "\"x\" y"), ("Cd", "")]),
+            ("no pairs here", &[]),
+            ("größe: é", &[("größe", "é")]),
+        ] {
+            assert_eq!(pairs(line), owned(expected), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_last_line_of_few_pairs_belongs_to_the_prompt() {
+        let read = Infotext::parse("a fox\nratio: 3, mood: blue");
+        assert_eq!((read.prompt.as_str(), read.settings.len()), ("a fox\nratio: 3, mood: blue", 0));
+        assert_eq!(Infotext::parse(""), Infotext::default());
+    }
+}

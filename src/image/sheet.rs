@@ -1,0 +1,260 @@
+//! Many pictures in one with labels: columns, rows, and panels one below the other.
+
+use super::{Picture, lettering};
+use crate::{Error, Result};
+
+/// White between cells and around the whole.
+const GAP: usize = 6;
+/// Letters of a row's label in a line.
+const LABEL: usize = 18;
+/// Lines of a label.
+const MOST_LINES: usize = 4;
+const INK: [u8; 3] = [20, 20, 24];
+const GREY: [u8; 3] = [110, 110, 120];
+
+/// What changes along a side of the sheet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Side {
+    /// What it is.
+    pub name: String,
+    /// Its values; none is one place without a label.
+    pub values: Vec<String>,
+}
+
+impl Side {
+    /// Number of places.
+    pub fn places(&self) -> usize {
+        self.values.len().max(1)
+    }
+}
+
+/// The layout of a sheet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sheet {
+    /// What all cells have in common, a line or several.
+    pub title: String,
+    /// From left to right.
+    pub columns: Side,
+    /// Downwards.
+    pub rows: Side,
+    /// Downwards, each with all columns and rows.
+    pub panels: Side,
+    /// Width and height of a cell in pixels; smaller pictures stand in its middle.
+    pub cell: (usize, usize),
+}
+
+/// Where a cell is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// From 0.
+    pub column: usize,
+    /// From 0.
+    pub row: usize,
+    /// From 0.
+    pub panel: usize,
+}
+
+impl Sheet {
+    /// All places in the order of reading.
+    pub fn places(&self) -> impl Iterator<Item = Place> {
+        let [columns, rows, panels] = [&self.columns, &self.rows, &self.panels].map(Side::places);
+        let rows = (0..panels).flat_map(move |panel| (0..rows).map(move |row| (panel, row)));
+        rows.flat_map(move |(panel, row)| (0..columns).map(move |column| Place { column, row, panel }))
+    }
+
+    /// Pixels of a letter's pixel.
+    fn scale(&self) -> usize {
+        if self.cell.0 >= 192 { 2 } else { 1 }
+    }
+
+    /// Columns to the left of the cells.
+    fn margin(&self) -> usize {
+        if self.rows.values.is_empty() {
+            return GAP;
+        }
+        let longest = self.rows.values.iter().chain([&self.rows.name]).map(|v| v.chars().count()).max();
+        2 * GAP + lettering::width(longest.unwrap_or(0).min(LABEL), self.scale())
+    }
+
+    /// Width in pixels.
+    pub fn width(&self) -> usize {
+        self.margin() + self.columns.places() * (self.cell.0 + GAP)
+    }
+
+    /// Height in pixels.
+    pub fn height(&self) -> usize {
+        let panel = self.header(0).height + self.rows.places() * (self.cell.1 + GAP);
+        self.heading().height + self.panels.places() * panel
+    }
+
+    /// The sheet as a PNG with `texts` (keyword, text); `cell` gives the picture of a place and is asked
+    /// once for each, in the order of reading. One row of cells is in memory at a time.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for a sheet without cells or of more than 65,535
+    /// pixels a side; those of `cell`.
+    pub fn encode(
+        &self,
+        texts: &[(&str, &str)],
+        cell: &mut dyn FnMut(Place) -> Result<Picture>,
+    ) -> Result<Vec<u8>> {
+        let (width, height) = (self.width(), self.height());
+        self.check()?;
+        super::png::encode_rows((width, height), texts, &mut |write| {
+            write(&self.heading().rgb)?;
+            for panel in 0..self.panels.places() {
+                write(&self.header(panel).rgb)?;
+                for row in 0..self.rows.places() {
+                    write(&self.row(panel, row, cell)?.rgb)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Checks the size.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn check(&self) -> Result<()> {
+        let (width, height) = (self.width(), self.height());
+        if self.cell.0 * self.cell.1 > 0 && width.max(height) < 1 << 16 {
+            return Ok(());
+        }
+        Err(Error::usage("the sheet is too large for one picture")
+            .expected("at most 65535 pixels a side")
+            .found(format!("{width}x{height}"))
+            .hint("draw smaller pictures, or fewer values"))
+    }
+
+    fn blank(&self, height: usize) -> Picture {
+        Picture { width: self.width(), height, rgb: vec![255; self.width() * height * 3] }
+    }
+
+    /// The lines above all.
+    fn heading(&self) -> Picture {
+        let scale = self.scale();
+        let letters = (self.width() - GAP) / lettering::width(1, scale);
+        let wrapped = |line| lettering::wrapped(line, letters, MOST_LINES);
+        let lines: Vec<String> = self.title.lines().flat_map(wrapped).collect();
+        if self.title.is_empty() {
+            return self.blank(GAP);
+        }
+        let mut band = self.blank(GAP + lettering::height(lines.len(), scale));
+        self.lines(&mut band, &lines, (GAP, GAP), INK);
+        band
+    }
+
+    /// The labels above a panel's cells.
+    fn header(&self, panel: usize) -> Picture {
+        let scale = self.scale();
+        let line = lettering::height(1, scale);
+        let letters = (self.cell.0 / lettering::width(1, scale)).max(1);
+        let labels: Vec<Vec<String>> =
+            self.columns.values.iter().map(|v| lettering::wrapped(v, letters, MOST_LINES)).collect();
+        let lines = labels.iter().map(Vec::len).max().unwrap_or(0);
+        let named = self.panels.values.get(panel);
+        let above = named.map_or(0, |_| line + GAP) + if lines > 0 { line } else { 0 };
+        // A row's name stands above its labels.
+        let beside = if self.rows.values.is_empty() { 0 } else { line };
+        let mut band = self.blank(GAP + (above + lines * line).max(beside));
+        if let Some(value) = named {
+            let text = format!("{} = {value}", self.panels.name);
+            lettering::draw(&mut band, (self.margin(), GAP), &text, scale, INK);
+        }
+        if lines > 0 {
+            let top = GAP + above - line;
+            lettering::draw(&mut band, (self.margin(), top), &self.columns.name, scale, GREY);
+        }
+        for (i, label) in labels.iter().enumerate() {
+            let left = self.margin() + i * (self.cell.0 + GAP);
+            self.lines(&mut band, label, (left, GAP + above), INK);
+        }
+        if beside > 0 {
+            let bottom = band.height - line;
+            let name: String = self.rows.name.chars().take(LABEL).collect();
+            lettering::draw(&mut band, (GAP, bottom), &name, scale, GREY);
+        }
+        band
+    }
+
+    /// A row of cells with its label.
+    fn row(
+        &self,
+        panel: usize,
+        row: usize,
+        cell: &mut dyn FnMut(Place) -> Result<Picture>,
+    ) -> Result<Picture> {
+        let mut band = self.blank(self.cell.1 + GAP);
+        if let Some(value) = self.rows.values.get(row) {
+            let lines = lettering::wrapped(value, LABEL, self.cell.1 / lettering::height(1, self.scale()));
+            let tall = lettering::height(lines.len(), self.scale());
+            self.lines(&mut band, &lines, (GAP, self.cell.1.saturating_sub(tall) / 2), INK);
+        }
+        for column in 0..self.columns.places() {
+            let picture = cell(Place { column, row, panel })?;
+            let inside = |whole: usize, part: usize| whole.saturating_sub(part) / 2;
+            let left = self.margin() + column * (self.cell.0 + GAP) + inside(self.cell.0, picture.width);
+            let top = inside(self.cell.1, picture.height);
+            let across = picture.width.min(self.cell.0) * 3;
+            let lines = picture.rgb.chunks_exact(picture.width.max(1) * 3);
+            for (y, line) in lines.take(self.cell.1).enumerate() {
+                band.rgb[((top + y) * band.width + left) * 3..][..across].copy_from_slice(&line[..across]);
+            }
+        }
+        Ok(band)
+    }
+
+    fn lines(&self, band: &mut Picture, lines: &[String], (left, top): (usize, usize), colour: [u8; 3]) {
+        for (i, line) in lines.iter().enumerate() {
+            let at = (left, top + lettering::height(i, self.scale()));
+            lettering::draw(band, at, line, self.scale(), colour);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_stand_where_they_belong() {
+        let values = |n: usize| (0..n).map(|i| i.to_string()).collect();
+        let side = |name: &str, n| Side { name: name.into(), values: values(n) };
+        let sheet = Sheet {
+            title: "a fox".into(),
+            columns: side("steps", 3),
+            rows: side("sag-scale", 2),
+            panels: side("seed", 2),
+            cell: (32, 24),
+        };
+        let mut asked = Vec::new();
+        let bytes = sheet.encode(&[("parameters", "x")], &mut |place| {
+            asked.push(place);
+            let grey = (place.panel * 6 + place.row * 3 + place.column) as u8;
+            // One is smaller than its cell.
+            let (width, height) = if asked.len() == 1 { (30, 20) } else { (32, 24) };
+            Ok(Picture { width, height, rgb: vec![grey; width * height * 3] })
+        });
+        let bytes = bytes.unwrap();
+        assert_eq!(asked, sheet.places().collect::<Vec<_>>());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        let whole = super::super::read::picture(file.path()).unwrap();
+        assert_eq!((whole.width, whole.height), (sheet.width(), sheet.height()));
+        let count = |grey: u8| whole.rgb.chunks(3).filter(|p| p == &[grey; 3]).count();
+        assert_eq!(count(0), 30 * 20);
+        (1..12).for_each(|grey| assert_eq!(count(grey), 32 * 24, "{grey}"));
+        assert!(count(255) > 0 && whole.rgb.chunks(3).any(|p| p == INK), "labels");
+    }
+
+    #[test]
+    fn too_large_is_told() {
+        let sheet = Sheet {
+            cell: (40_000, 8),
+            columns: Side { values: vec![String::new(); 2], ..Side::default() },
+            ..Sheet::default()
+        };
+        assert!(sheet.encode(&[], &mut |_| unreachable!()).unwrap_err().to_string().contains("too large"));
+    }
+}

@@ -1,0 +1,254 @@
+//! Files of weights: whole models, single networks, LoRAs and embeddings.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::Inspected;
+use crate::checkpoint::{Checkpoint, refuse_foreign};
+use crate::lora::Lora;
+use crate::model::config::{TextConfig, VaeConfig};
+use crate::model::{DiffusionConfig, ModelConfig};
+use crate::{Error, Result};
+
+/// Names of the networks' parts, by what their tensors' names begin with in the original layout or in
+/// a file of their own; the first that fits counts.
+const PARTS: [(&str, &str); 13] = [
+    ("model.diffusion_model.", "UNet"),
+    ("first_stage_model.", "VAE"),
+    ("cond_stage_model.", "text encoder"),
+    ("conditioner.embedders.0.", "text encoder 1"),
+    ("conditioner.embedders.1.", "text encoder 2"),
+    ("model_ema.", "EMA copy of the UNet"),
+    ("text_model.", "text encoder"),
+    ("transformer.text_model.", "text encoder"),
+    ("transformer.resblocks.", "text encoder"),
+    ("text_encoders.", "text encoder"),
+    ("clip_l.", "text encoder"),
+    ("clip_g.", "text encoder"),
+    ("clip_h.", "text encoder"),
+];
+/// What belongs to no network: noise schedules, marks, positions.
+const REST: &str = "other tensors";
+
+/// A checkpoint, or a part of one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelFacts {
+    /// The file or folder.
+    pub file: PathBuf,
+    /// All that is known of a whole model: UNet, VAE and text encoders that fit together.
+    pub config: Option<ModelConfig>,
+    /// What is known of a UNet, whatever stands beside it.
+    pub diffusion: Option<DiffusionConfig>,
+    /// The VAE, if there is one.
+    pub vae: Option<VaeConfig>,
+    /// Text encoders in their places in a model.
+    pub text: Vec<TextConfig>,
+    /// Why it does not run as it is, in words, if so.
+    pub obstacle: Option<String>,
+    /// The networks that are there.
+    pub parts: Vec<Part>,
+    /// All tensors.
+    pub all: Tally,
+    /// The texts of the header.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// A network in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Such as "UNet".
+    pub name: &'static str,
+    /// Its tensors.
+    pub tally: Tally,
+}
+
+/// Tensors counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// How many.
+    pub tensors: usize,
+    /// Numbers in them.
+    pub parameters: u64,
+    /// Bytes of them in the file.
+    pub bytes: u64,
+    /// Numbers by storage, such as F16.
+    pub dtypes: BTreeMap<String, u64>,
+}
+
+/// A LoRA.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoraFacts {
+    /// The file.
+    pub file: PathBuf,
+    /// The name that prompts call it by.
+    pub name: String,
+    /// How many modules it changes.
+    pub modules: usize,
+    /// Ranks of its matrices, and how many modules have each.
+    pub ranks: BTreeMap<usize, usize>,
+    /// Whether it changes the UNet, and whether text encoders.
+    pub changes: (bool, bool),
+    /// The family that it seems made for.
+    pub family: Option<&'static str>,
+    /// All tensors.
+    pub all: Tally,
+    /// The texts of the header, such as kohya's `ss_base_model_version`.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// A textual-inversion embedding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmbeddingFacts {
+    /// The file.
+    pub file: PathBuf,
+    /// The name that prompts call it by.
+    pub name: String,
+    /// Tensor, number of vectors, and their width.
+    pub vectors: Vec<(String, usize, usize)>,
+    /// The family that it is made for, by the width.
+    pub family: Option<&'static str>,
+    /// All tensors.
+    pub all: Tally,
+}
+
+impl Tally {
+    fn add(&mut self, model: &Checkpoint, name: &str) {
+        let Some(info) = model.tensor(name) else { return };
+        let count = info.elements() as u64;
+        self.tensors += 1;
+        self.parameters += count;
+        self.bytes += count * info.dtype.bitsize() as u64 / 8;
+        *self.dtypes.entry(info.dtype.to_string()).or_default() += count;
+    }
+
+    fn of<'a>(model: &Checkpoint, names: impl Iterator<Item = &'a str>) -> Self {
+        let mut tally = Self::default();
+        names.for_each(|name| tally.add(model, name));
+        tally
+    }
+}
+
+/// Looks at weights.
+pub(super) fn inspect(path: &Path) -> Result<Inspected> {
+    of_checkpoint(Checkpoint::open(path)?)
+}
+
+/// Looks at what an open file holds.
+pub(super) fn of_checkpoint(model: Checkpoint) -> Result<Inspected> {
+    let path = &model.file().to_owned();
+    let foreign = refuse_foreign(&model).err();
+    let has = |part: &str| model.names().any(|name| name.contains(part));
+    if foreign.is_some() {
+        if [".lora_A.", ".lora_B.", "lora_down.", "lora_up.", "lora.down.", "lora_linear_layer."]
+            .iter()
+            .any(|p| has(p))
+        {
+            return lora(path).map(Inspected::Lora);
+        }
+        if let Some(facts) = embedding(&model, path) {
+            return Ok(Inspected::Embedding(facts));
+        }
+    }
+    let parts = parts(&model);
+    let network = |part: &Part| part.name != REST;
+    match foreign {
+        // What holds no network known here is told of by its own error.
+        Some(error) if !parts.iter().any(network) => Err(error),
+        foreign => Ok(Inspected::Model(Box::new(facts(&model, path, parts, foreign)))),
+    }
+}
+
+fn facts(model: &Checkpoint, path: &Path, parts: Vec<Part>, foreign: Option<Error>) -> ModelFacts {
+    let inferred = ModelConfig::infer(model);
+    let runnable = inferred.as_ref().map(|config| config.runnable(path).err().map(|e| e.to_string()));
+    let obstacle = match (foreign, runnable) {
+        (Some(error), _) => Some(error.to_string()),
+        (None, Ok(obstacle)) => obstacle,
+        (None, Err(error)) => Some(error.to_string()),
+    };
+    let config = inferred.ok();
+    let diffusion = match &config {
+        Some(config) => Some(DiffusionConfig::of(config)),
+        None => DiffusionConfig::infer(model).ok(),
+    };
+    ModelFacts {
+        file: path.to_owned(),
+        diffusion,
+        vae: VaeConfig::infer(model).ok(),
+        text: TextConfig::infer_all(model).unwrap_or_default(),
+        config,
+        obstacle,
+        parts,
+        all: Tally::of(model, model.names()),
+        metadata: model.metadata().clone(),
+    }
+}
+
+fn parts(model: &Checkpoint) -> Vec<Part> {
+    let of = |name: &str| {
+        let known = PARTS.iter().find(|(prefix, _)| name.starts_with(prefix));
+        known.map_or(REST, |(_, part)| part)
+    };
+    let mut parts: Vec<Part> = Vec::new();
+    for name in model.names() {
+        let part = of(name);
+        let at = parts.iter().position(|p| p.name == part).unwrap_or_else(|| {
+            parts.push(Part { name: part, tally: Tally::default() });
+            parts.len() - 1
+        });
+        parts[at].tally.add(model, name);
+    }
+    // The UNet first, what belongs to none last.
+    let order = |part: &Part| PARTS.iter().position(|(_, name)| *name == part.name).unwrap_or(PARTS.len());
+    parts.sort_by_key(order);
+    parts
+}
+
+fn lora(path: &Path) -> Result<LoraFacts> {
+    let lora = Lora::open(path)?;
+    let tensors = lora.tensors();
+    let text = |name: &str| {
+        ["lora_te", "te1_", "te2_", "text_encoder", "text_model"].iter().any(|p| name.contains(p))
+    };
+    let names = || tensors.names();
+    Ok(LoraFacts {
+        file: path.to_owned(),
+        name: lora.name(),
+        modules: lora.len(),
+        ranks: lora.ranks(),
+        changes: (names().any(|n| !text(n)), names().any(text)),
+        family: lora.family(),
+        all: Tally::of(tensors, tensors.names()),
+        metadata: tensors.metadata().clone(),
+    })
+}
+
+/// The facts of a file in which all is vectors as wide as a text encoder's tokens.
+fn embedding(model: &Checkpoint, path: &Path) -> Option<EmbeddingFacts> {
+    const KEYS: [&str; 4] = ["emb_params", "clip_l", "clip_g", "clip_h"];
+    let alone = model.names().len() == 1;
+    let vectors: Vec<(String, usize, usize)> = model
+        .names()
+        .filter(|name| alone || KEYS.contains(name))
+        .filter_map(|name| match *model.tensor(name)?.shape.as_slice() {
+            [width] => Some((name.to_owned(), 1, width)),
+            [count, width] => Some((name.to_owned(), count, width)),
+            _ => None,
+        })
+        // A tensor alone may be anything, unless its width is that of a text encoder's tokens.
+        .filter(|(name, count, width)| {
+            *count > 0 && (KEYS.contains(&name.as_str()) || [768, 1024, 1280].contains(width))
+        })
+        .collect();
+    let width = vectors.first()?.2;
+    let family = match width {
+        _ if vectors.len() > 1 => Some("SDXL"),
+        768 => Some("SD 1"),
+        1024 => Some("SD 2"),
+        1280 => Some("SDXL"),
+        _ => None,
+    };
+    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let all = Tally::of(model, model.names());
+    Some(EmbeddingFacts { file: path.to_owned(), name, vectors, family, all })
+}
