@@ -65,7 +65,15 @@ pub struct Rgba {
 /// # Errors
 /// As [`picture`].
 pub fn rgba(path: &Path) -> Result<Rgba> {
-    let pixels = pixels(path)?;
+    rgba_of(path, bytes(path)?)
+}
+
+/// The same for bytes that are in memory; `name` stands for the file in messages.
+///
+/// # Errors
+/// As [`picture`].
+pub fn rgba_of(name: impl AsRef<Path>, bytes: Vec<u8>) -> Result<Rgba> {
+    let pixels = decoded(name.as_ref(), bytes)?;
     let four = |p: &[u8]| match *p {
         [r, g, b, a] => [r, g, b, a],
         [r, g, b] => [r, g, b, 255],
@@ -104,7 +112,10 @@ fn bytes(path: &Path) -> Result<Vec<u8>> {
 }
 
 fn pixels(path: &Path) -> Result<Pixels> {
-    let bytes = bytes(path)?;
+    decoded(path, bytes(path)?)
+}
+
+fn decoded(path: &Path, bytes: Vec<u8>) -> Result<Pixels> {
     if !bytes.starts_with(SIGNATURE) {
         return Err(Error::new(ErrorKind::File, "only PNG pictures are read")
             .file(path)
