@@ -57,6 +57,7 @@ fn draw(args: &Args) -> Result<()> {
     request.check()?;
     let options = args.compute.options(args.prediction.map(Prediction::from));
     let mut model = Model::new(args.compute.device.open()?, checkpoint, options)?;
+    model.engine().trace_nonfinite(args.compute.trace_nonfinite);
     model.set_loras(&asked.uses)?;
     model.set_embedding_folder(embeddings);
     let report = model.report(&request)?;
