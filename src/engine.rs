@@ -5,6 +5,7 @@ mod pages;
 mod pipelines;
 mod run;
 mod timing;
+mod trace;
 mod upload;
 mod weights;
 
@@ -35,6 +36,8 @@ pub struct Engine {
     peak: AtomicU64,
     /// What it held before: the app's buffers and wgpu's own.
     before: u64,
+    /// Whether runs look for what is not finite.
+    tracing: AtomicBool,
 }
 
 /// Memory for activations. Plans that run one after the other share one.
@@ -113,6 +116,7 @@ impl Engine {
             budget: AtomicU64::new(budget),
             peak: AtomicU64::new(0),
             before,
+            tracing: AtomicBool::new(false),
         })
     }
 
@@ -269,16 +273,16 @@ impl Engine {
 
     /// The arena's words; for tests that look for stray writes.
     pub fn arena_words(&self, prepared: &Prepared) -> Result<Vec<Vec<u32>>> {
-        prepared.arena.slabs.iter().map(|slab| read_buffer(&self.gpu, slab)).collect()
+        prepared.arena.slabs.iter().map(|slab| read_buffer(&self.gpu, slab, 0, slab.size())).collect()
     }
 }
 
-/// The words of a buffer, when all that was submitted is done.
-fn read_buffer(gpu: &Gpu, from: &wgpu::Buffer) -> Result<Vec<u32>> {
+/// The words of `bytes` of a buffer from `offset` on, when all that was submitted is done.
+fn read_buffer(gpu: &Gpu, from: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<Vec<u32>> {
     use wgpu::BufferUsages as U;
-    let copy = buffer(gpu, "copy", from.size(), U::MAP_READ | U::COPY_DST);
+    let copy = buffer(gpu, "copy", bytes, U::MAP_READ | U::COPY_DST);
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
-    encoder.copy_buffer_to_buffer(from, 0, &copy, 0, from.size());
+    encoder.copy_buffer_to_buffer(from, offset, &copy, 0, bytes);
     let index = gpu.queue().submit([encoder.finish()]);
     copy.slice(..).map_async(wgpu::MapMode::Read, |_| {});
     wait(gpu, index)?;

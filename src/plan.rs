@@ -13,7 +13,7 @@ pub mod split;
 use std::collections::BTreeMap;
 
 use crate::graph::{Graph, Shape, Store, Tensor, TensorInfo, Weight, WeightId};
-use crate::kernels::{Call, Operand, Precision, Target, Variant};
+use crate::kernels::{Call, Operand, Precision, Stretch, Target, Variant};
 use crate::{Error, ErrorKind, Result};
 
 pub use arena::Region;
@@ -72,6 +72,8 @@ pub struct Dispatch {
     pub params: Vec<u8>,
     /// Bindings from 1 on.
     pub bindings: Vec<Bound>,
+    /// What it writes of tensors, and how that is stored; temporaries are not among it.
+    pub written: Vec<(Region, Store)>,
     /// Workgroups.
     pub groups: [u32; 3],
     /// The layer's path.
@@ -146,21 +148,27 @@ impl Plan {
             let TensorInfo { shape, store, kept, .. } = *graph.info(*t);
             Ok(Slot { name: name.clone(), shape, store, kept, region: region(t.0)? })
         };
+        let stretch = |s: Stretch| -> Result<Region> {
+            let whole = region(s.buf.0)?;
+            Ok(Region { offset: whole.offset + s.offset, bytes: s.bytes, ..whole })
+        };
         let bind = |o: &Operand| {
             Ok(match *o {
-                Operand::Read(s) | Operand::Write(s) => {
-                    let whole = region(s.buf.0)?;
-                    Bound::Arena(Region { offset: whole.offset + s.offset, bytes: s.bytes, ..whole })
-                }
+                Operand::Read(s) | Operand::Write(s) => Bound::Arena(stretch(s)?),
                 Operand::Weight(w) => Bound::Weight(w),
                 Operand::Unused => Bound::Unused,
             })
+        };
+        let written = |o: &Operand| match *o {
+            Operand::Write(s) => lowered.stores[s.buf.0].map(|store| Ok((stretch(s)?, store))),
+            _ => None,
         };
         let dispatch = |c: &Call| -> Result<Dispatch> {
             Ok(Dispatch {
                 variant: c.variant.clone(),
                 params: c.params.clone(),
                 bindings: c.operands.iter().map(bind).collect::<Result<_>>()?,
+                written: c.operands.iter().filter_map(written).collect::<Result<_>>()?,
                 groups: c.groups,
                 path: c.path.clone(),
                 flops: c.flops,

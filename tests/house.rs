@@ -193,7 +193,7 @@ fn readme_starts_with_a_picture_and_the_tests() {
 #[test]
 fn scripts_can_be_executed() {
     use std::os::unix::fs::PermissionsExt;
-    for script in ["with-vulkan", ".ci/run"] {
+    for script in ["with-vulkan", ".ci/run", "fuzz/run", "fuzz/instrument"] {
         let mode =
             fs::metadata(path(script)).unwrap_or_else(|e| panic!("{script}: {e}")).permissions().mode();
         assert!(mode & 0o111 == 0o111, "{script} is not executable");

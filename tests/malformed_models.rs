@@ -320,6 +320,7 @@ fn malformed_files_fail_fast_with_advice() {
         }
         failures.extend(judge(case.name, &path, case.kind, case.words, outcome));
     }
+    assert!(cases.len() >= 45, "{} cases", cases.len());
     println!("{} malformed files; slowest: {:?} for \"{}\"", cases.len(), slowest.0, slowest.1);
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }

@@ -62,6 +62,9 @@ pub struct Compute {
     #[arg(long, value_name = "MIB", value_parser = value::mebibytes, allow_negative_numbers = true)]
     #[arg(help_heading = "Device")]
     pub max_memory: Option<u64>,
+    /// End at the first layer whose result is NaN or infinite, and name it: for black pictures. Slow
+    #[arg(long, help_heading = "Device")]
+    pub trace_nonfinite: bool,
 }
 
 impl Compute {

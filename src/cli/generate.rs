@@ -73,6 +73,7 @@ fn draw(args: &Args, Repeat { position }: Repeat) -> Result<()> {
     let watch = Watch::new(args, &request)?;
     let options = args.compute.options(args.prediction.map(Prediction::from));
     let mut model = Model::new(args.compute.device.open()?, checkpoint, options)?;
+    model.engine().trace_nonfinite(args.compute.trace_nonfinite);
     model.set_loras(&asked.uses)?;
     model.set_embedding_folder(embeddings);
     let report = model.report(&request)?;

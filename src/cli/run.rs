@@ -99,6 +99,7 @@ fn work(args: &Args) -> Result<()> {
     }
     let samplers = ready.samplers();
     let studio = Studio::new(args.compute.device.open()?)?;
+    studio.engine().trace_nonfinite(args.compute.trace_nonfinite);
     announce(args, file, &studio, ready.nodes().count(), samplers);
     let cancel = interrupt::flag();
     let began = Instant::now();

@@ -9,7 +9,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Engine, Kept, Prepared, Source, Weights, lost, wait, weights};
+use super::{Engine, Kept, Prepared, Source, Weights, lost, trace, wait, weights};
 use crate::graph::Store;
 use crate::kernels::Precision;
 use crate::plan::{Dispatch, Slot};
@@ -55,6 +55,9 @@ impl Engine {
                     .iter()
                     .find(|(name, _)| *name == slot.name)
                     .ok_or_else(|| Error::internal(format!("input {} is missing", slot.name)))?;
+                if self.is_tracing() {
+                    trace::input(&slot.name, values.1)?;
+                }
                 let bytes = to_device(slot, values.1, prepared.plan.rows, prepared.plan.precision)?;
                 let slab = &prepared.arena.slabs[slot.region.slab];
                 self.gpu.queue().write_buffer(slab, slot.region.offset, &bytes);
@@ -68,7 +71,12 @@ impl Engine {
                     Some(encoder.finish())
                 }
             };
-            self.dispatch(prepared, turns, (bring, &mut ahead), cancel)
+            let done = self.dispatch(prepared, turns, (bring, &mut ahead), cancel);
+            if done.is_err() {
+                // What was written for the run would hold its buffers until something is submitted.
+                self.gpu.queue().submit([]);
+            }
+            done
         })?
     }
 
@@ -100,6 +108,9 @@ impl Engine {
                 None => self.encode(prepared, from..to),
             };
             let index = self.gpu.queue().submit(bring.take().into_iter().chain([commands]));
+            if self.is_tracing() {
+                self.look_at_results(prepared, from)?;
+            }
             let mapped = (to == dispatches.len()).then(|| prepared.map());
             if let Some(done) = flying.take() {
                 self.land(done)?;
@@ -124,6 +135,9 @@ impl Engine {
     /// The end of the portion that begins with dispatch `from`, and its work; 0 if it is cut short by
     /// weights that take turns, since a submission sees the pages that were there when it left.
     fn portion(&self, prepared: &Prepared, from: usize) -> (usize, u64) {
+        if self.is_tracing() {
+            return (from + 1, 0);
+        }
         let (most, work) = portion(&prepared.plan.dispatches, from, self.budget.load(Ordering::Relaxed));
         let pages = prepared.pages(from);
         let same =

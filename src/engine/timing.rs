@@ -116,7 +116,7 @@ impl Engine {
             encoder.resolve_query_set(&queries, 0..count, &ticks, 0);
             self.look_at_memory();
             self.gpu.queue().submit([encoder.finish()]);
-            Ok(bytemuck::cast_slice(&read_buffer(&self.gpu, &ticks)?).to_vec())
+            Ok(bytemuck::cast_slice(&read_buffer(&self.gpu, &ticks, 0, ticks.size())?).to_vec())
         })?
     }
 

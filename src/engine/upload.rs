@@ -226,7 +226,7 @@ impl Road {
     /// finite or does not fit their storage.
     pub fn arrived(&mut self, device: &OnDevice<'_>) -> Result<Vec<usize>> {
         self.depart(device)?;
-        let counts = read_buffer(device.gpu, &self.faults)?;
+        let counts = read_buffer(device.gpu, &self.faults, 0, self.faults.size())?;
         Ok(counts.chunks_exact(2).enumerate().filter(|(_, c)| c[0] + c[1] > 0).map(|(i, _)| i).collect())
     }
 }

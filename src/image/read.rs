@@ -65,7 +65,15 @@ pub struct Rgba {
 /// # Errors
 /// As [`picture`].
 pub fn rgba(path: &Path) -> Result<Rgba> {
-    let pixels = pixels(path)?;
+    rgba_of(path, bytes(path)?)
+}
+
+/// The same for bytes that are in memory; `name` stands for the file in messages.
+///
+/// # Errors
+/// As [`picture`].
+pub fn rgba_of(name: impl AsRef<Path>, bytes: Vec<u8>) -> Result<Rgba> {
+    let pixels = decoded(name.as_ref(), bytes)?;
     let four = |p: &[u8]| match *p {
         [r, g, b, a] => [r, g, b, a],
         [r, g, b] => [r, g, b, 255],
@@ -120,7 +128,10 @@ pub(crate) fn check_signature(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 fn pixels(path: &Path) -> Result<Pixels> {
-    let bytes = bytes(path)?;
+    decoded(path, bytes(path)?)
+}
+
+fn decoded(path: &Path, bytes: Vec<u8>) -> Result<Pixels> {
     check_signature(path, &bytes)?;
     let damaged = |e: png::DecodingError| {
         Error::new(ErrorKind::File, "the PNG is damaged").file(path).cause(e).hint("save it anew")
@@ -140,6 +151,14 @@ fn pixels(path: &Path) -> Result<Pixels> {
 }
 
 fn decode<R: BufRead + Seek>(mut reader: png::Reader<R>) -> Result<Pixels, png::DecodingError> {
+    // The decoder itself panics where colours or their transparency do not fit a palette.
+    let (palette, alpha) = (reader.info().palette.as_deref(), reader.info().trns.as_deref());
+    let colors = palette.map_or(0, <[u8]>::len);
+    let indexed = reader.info().color_type == png::ColorType::Indexed;
+    if indexed && (!colors.is_multiple_of(3) || colors > 768 || alpha.map_or(0, <[u8]>::len) > colors / 3) {
+        let fault = std::io::Error::new(std::io::ErrorKind::InvalidData, "its palette makes no sense");
+        return Err(png::DecodingError::IoError(fault));
+    }
     let size = reader.output_buffer_size().ok_or(png::DecodingError::LimitsExceeded)?;
     let mut values = vec![0; size];
     let frame = reader.next_frame(&mut values)?;
@@ -211,6 +230,27 @@ mod tests {
             let latent = mask(file.path()).unwrap().to_latent(1, 2);
             let near = latent.data().iter().zip(weights).all(|(a, b)| (a - b).abs() < 1e-3);
             assert!(near, "{color:?} {depth:?}: {:?}", latent.data());
+        }
+    }
+
+    /// Such files came out of fuzzing; the decoder has no answer to them but a panic.
+    #[test]
+    fn palettes_that_make_no_sense_are_damage() {
+        let chunk = |name: &[u8; 4], data: &[u8]| {
+            let mut bytes = (data.len() as u32).to_be_bytes().to_vec();
+            bytes.extend(name);
+            bytes.extend(data);
+            bytes.extend(crc32fast::hash(&bytes[4..]).to_be_bytes());
+            bytes
+        };
+        let sound = png(png::ColorType::Indexed, png::BitDepth::One, true, &[0b0100_0000]);
+        let start = sound.windows(4).position(|w| w == b"PLTE").unwrap() - 4;
+        let end = sound.windows(4).position(|w| w == b"IDAT").unwrap() - 4;
+        for (colors, alpha) in [(7, 2), (8, 1), (1, 1), (6, 3), (6, 300), (771, 0), (0, 0)] {
+            let middle = [chunk(b"PLTE", &vec![9; colors]), chunk(b"tRNS", &vec![9; alpha])].concat();
+            let file = file(&[&sound[..start], &middle, &sound[end..]].concat());
+            let error = picture(file.path()).expect_err("a palette of no colours");
+            assert_eq!(error.kind(), ErrorKind::File, "{colors}, {alpha}: {error}");
         }
     }
 

@@ -25,6 +25,8 @@ pub struct Lowered {
     pub calls: Vec<Call>,
     /// By [`Buf`](crate::kernels::Buf) number.
     pub sizes: Vec<(String, u64)>,
+    /// The same: how it holds a tensor, None for temporaries.
+    pub stores: Vec<Option<Store>>,
 }
 
 /// Chooses kernels and variants for `nodes`.
@@ -45,7 +47,7 @@ pub fn lower(graph: &Graph, nodes: &[Fused], options: &Options) -> Result<Lowere
     for node in nodes {
         lowering.node(node)?;
     }
-    Ok(Lowered { calls: lowering.calls, sizes: lowering.parts.sizes })
+    Ok(Lowered { calls: lowering.calls, sizes: lowering.parts.sizes, stores: lowering.parts.stores })
 }
 
 struct Lowering<'a> {

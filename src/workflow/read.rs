@@ -224,3 +224,24 @@ pub(super) fn short(value: &Json) -> String {
         None => text,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a picture tells of a workflow is the workflow, to the last digit: fuzzing found numbers that
+    /// came back as their neighbours.
+    #[test]
+    fn numbers_come_back_as_they_were() {
+        let numbers = ["133333333333333333333333333333333333333333333360", "0.1", "7.038531e-26", "1e300"];
+        let scales = (1..200).map(|i| format!("{}", f64::from(i) * 0.37 / 7.0));
+        for number in numbers.map(str::to_owned).into_iter().chain(scales) {
+            let text = format!(r#"{{"3": {{"class_type": "KSampler", "inputs": {{"cfg": {number}}}}}}}"#);
+            let graph = parse(text.as_bytes()).unwrap().graph;
+            let Some(Input::Value(value)) = graph.nodes()[0].input("cfg") else { panic!("a value") };
+            assert_eq!(value.as_f64(), number.parse().ok(), "{number}");
+            let again = parse(graph.to_api().to_string().as_bytes()).unwrap().graph;
+            assert_eq!(again, graph, "{number}");
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::graph::{Graph, Shape, Tensor};
+use crate::graph::{Graph, Shape, Store, Tensor};
 use crate::kernels::gemm::Window;
 use crate::kernels::{Buf, Operand, Stretch, Strided};
 use crate::plan::fuse::Fused;
@@ -19,11 +19,14 @@ pub struct Parts<'a> {
     kept: Vec<Vec<(Range<usize>, Buf)>>,
     /// Name and bytes of every buffer, the first pieces of all tensors first.
     pub sizes: Vec<(String, u64)>,
+    /// How each buffer holds a tensor; None for what else needs room.
+    pub stores: Vec<Option<Store>>,
 }
 
 impl<'a> Parts<'a> {
     pub fn new(graph: &'a Graph, options: &'a Options, split: Split) -> Self {
-        let mut parts = Self { graph, options, split, kept: Vec::new(), sizes: Vec::new() };
+        let (kept, sizes, stores) = (Vec::new(), Vec::new(), Vec::new());
+        let mut parts = Self { graph, options, split, kept, sizes, stores };
         let tensors = || (0..graph.tensor_count()).map(Tensor);
         for t in tensors() {
             let first = &parts.lines(t)[0];
@@ -31,6 +34,7 @@ impl<'a> Parts<'a> {
             // What stands in another tensor needs no room of its own.
             let bytes = if info.part.is_some() { 0 } else { first.len() as u64 * parts.line_bytes(t) };
             parts.sizes.push((info.path.clone(), bytes));
+            parts.stores.push(Some(info.store));
         }
         for t in tensors() {
             let mut kept = Vec::new();
@@ -39,7 +43,9 @@ impl<'a> Parts<'a> {
                     0 => Buf(t.0),
                     from => {
                         let name = format!("{}, from line {from}", graph.info(t).path);
-                        parts.temporary(name, lines.len() as u64 * parts.line_bytes(t)).buf
+                        let buf = parts.temporary(name, lines.len() as u64 * parts.line_bytes(t)).buf;
+                        parts.stores[buf.0] = Some(graph.info(t).store);
+                        buf
                     }
                 };
                 kept.push((lines, buf));
@@ -61,6 +67,7 @@ impl<'a> Parts<'a> {
     /// Room for `bytes`.
     pub fn temporary(&mut self, name: String, bytes: u64) -> Stretch {
         self.sizes.push((name, bytes));
+        self.stores.push(None);
         Stretch { buf: Buf(self.sizes.len() - 1), offset: 0, bytes }
     }
 

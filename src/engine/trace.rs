@@ -1,0 +1,70 @@
+//! Finds the first result of a run that is not finite: dispatches leave one by one, and what each has
+//! written is read back before the next.
+
+use std::sync::atomic::Ordering;
+
+use super::{Engine, Prepared, read_buffer};
+use crate::graph::Store;
+use crate::kernels::Precision;
+use crate::{Error, ErrorKind, Result};
+
+impl Engine {
+    /// Whether runs look at the result of every layer, and end at the first that is not finite with an
+    /// [`ErrorKind::NonFinite`] that names the layer. What is computed stays the same; it takes many
+    /// times as long, since the device waits after each dispatch.
+    pub fn trace_nonfinite(&self, on: bool) {
+        self.tracing.store(on, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_tracing(&self) -> bool {
+        self.tracing.load(Ordering::Relaxed)
+    }
+
+    /// Looks at what dispatch `i`, which was submitted, has written.
+    pub(super) fn look_at_results(&self, prepared: &Prepared, i: usize) -> Result<()> {
+        let (plan, dispatch) = (&prepared.plan, &prepared.plan.dispatches[i]);
+        for (region, store) in &dispatch.written {
+            let slab = &prepared.arena.slabs[region.slab];
+            let words = read_buffer(&self.gpu, slab, region.offset, region.bytes)?;
+            let halves = *store == Store::Elem && plan.precision == Precision::F16;
+            let values: Vec<f32> = match halves {
+                true => bytemuck::cast_slice::<u32, half::f16>(&words).iter().map(|v| v.to_f32()).collect(),
+                false => words.into_iter().map(f32::from_bits).collect(),
+            };
+            let Some(found) = not_finite(&values) else { continue };
+            let at = format!(
+                "{}, dispatch {} of {}: {}",
+                dispatch.path,
+                i + 1,
+                plan.dispatches.len(),
+                dispatch.variant
+            );
+            return Err(Error::new(ErrorKind::NonFinite, "a layer's result is not finite")
+                .at(at)
+                .found(found)
+                .hint(match halves {
+                    true => "all before it were finite; f16 ends at 65504, so try --precision f32",
+                    false => "all before it were finite: look at this layer's weights, LoRAs among them",
+                }));
+        }
+        Ok(())
+    }
+}
+
+/// Looks at what a run is given.
+pub(super) fn input(name: &str, values: &[f32]) -> Result<()> {
+    match not_finite(values) {
+        None => Ok(()),
+        Some(found) => Err(Error::new(ErrorKind::NonFinite, "what the network is given is not finite")
+            .at(format!("its input {name}"))
+            .found(found)
+            .hint("the step before made it so: lower the CFG scale")),
+    }
+}
+
+/// The first such value, its place, and how many there are.
+fn not_finite(values: &[f32]) -> Option<String> {
+    let at = values.iter().position(|v| !v.is_finite())?;
+    let count = values.iter().filter(|v| !v.is_finite()).count();
+    Some(format!("{} at element {at}, {count} of {} in all", values[at], values.len()))
+}

@@ -1,0 +1,56 @@
+//! Many generations in one process, alone in it: other tests would be counted.
+
+mod common;
+
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use common::gpu;
+use sagittal::kernels::Precision;
+use sagittal::{Gpu, Model, ModelOptions, Request, embedded, wgpu};
+
+/// Pictures after which everything is there that stays.
+const WARM: usize = 20;
+
+/// KiB of the process's memory; None where the system does not say.
+fn resident() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let size = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
+    size.trim().trim_end_matches(" kB").parse().ok()
+}
+
+#[test]
+fn a_hundred_generations_let_neither_buffers_nor_host_memory_grow() {
+    if gpu().is_none() {
+        return;
+    }
+    let gpu = Gpu::open(std::env::var("SAGITTAL_DEVICE").ok().as_deref()).expect("adapter");
+    let options = ModelOptions { precision: Some(Precision::F32), ..Default::default() };
+    let m = Model::new(gpu.clone(), embedded::checkpoint().expect("embedded"), options).expect("model");
+    let (mut buffers, mut host) = (Vec::new(), Vec::new());
+    let began = Instant::now();
+    for seed in 0..100 {
+        let mut r = Request::new("fox, 3d style", 64, 64);
+        (r.steps, r.cfg, r.seed) = (1, 1.0, seed);
+        // Most with one row, some with all that SAG takes.
+        if seed % 10 == 0 {
+            r.cfg = 3.5;
+        } else {
+            r.sag.scale = 0.0;
+        }
+        m.generate(&r, &mut |_| {}, &AtomicBool::new(false)).expect("a picture");
+        gpu.device().poll(wgpu::PollType::wait_indefinitely()).expect("a device");
+        buffers.push(gpu.buffer_bytes());
+        host.extend(resident());
+    }
+    println!("100 pictures in {:.1?}; {} bytes of buffers", began.elapsed(), buffers[99]);
+    let last = buffers[WARM..].iter().max().expect("some");
+    assert_eq!(*last, buffers[WARM], "bytes of buffers grew: {buffers:?}");
+    if host.is_empty() {
+        return println!("the system does not tell of host memory");
+    }
+    let most = |of: &[u64]| *of.iter().max().expect("some") as f64;
+    let (early, late) = (most(&host[WARM..WARM + 20]), most(&host[80..]));
+    println!("host memory: {early} KiB, then {late} KiB, {:+.2} %", 100.0 * (late / early - 1.0));
+    assert!(late <= 1.01 * early, "host memory grew: {host:?}");
+}

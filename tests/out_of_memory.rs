@@ -1,0 +1,106 @@
+//! The device's memory ends while a model wants some. A process of its own: where shaders run on the CPU
+//! it is the process whose memory is made to end.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use common::gpu;
+use sagittal::kernels::Precision;
+use sagittal::{ErrorKind, Gpu, Model, ModelOptions, Request, embedded, wgpu};
+
+const MIB: u64 = 1 << 20;
+
+/// What makes the memory end, as long as it is there.
+enum Shortage {
+    /// Buffers that an app has taken, as many as there were.
+    Taken(#[expect(dead_code, reason = "it is there to be held")] Vec<wgpu::Buffer>),
+    /// A limit on the process's addresses.
+    Limited,
+}
+
+impl Shortage {
+    /// Leaves at most `left` bytes.
+    fn new(gpu: &Gpu, left: u64) -> Self {
+        if !gpu.capabilities().target.is_cpu() {
+            return Self::Taken(all_of_it(gpu.device()));
+        }
+        let status = std::fs::read_to_string("/proc/self/status").expect("the kernel's own account");
+        let size = status.lines().find_map(|l| l.strip_prefix("VmSize:")).expect("a size");
+        let kib: u64 = size.trim().trim_end_matches(" kB").parse().expect("a number");
+        limit(&(kib * 1024 + left).to_string());
+        Self::Limited
+    }
+}
+
+impl Drop for Shortage {
+    fn drop(&mut self) {
+        if matches!(self, Self::Limited) {
+            limit("unlimited");
+        }
+    }
+}
+
+/// Sets the limit of this process's addresses; the hard one stays.
+fn limit(soft: &str) {
+    let pid = std::process::id().to_string();
+    let status = Command::new("prlimit").args(["--pid", &pid, &format!("--as={soft}:")]).status();
+    assert!(status.expect("prlimit, of util-linux").success());
+}
+
+fn all_of_it(device: &wgpu::Device) -> Vec<wgpu::Buffer> {
+    let mut taken = Vec::new();
+    for size in [1024 * MIB, 64 * MIB, 4 * MIB] {
+        while taken.len() < 4096 {
+            let scope = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+            let buffer = device.create_buffer(&wgpu::BufferDescriptor {
+                label: None,
+                size: size.min(device.limits().max_buffer_size),
+                usage: wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            });
+            if pollster::block_on(scope.pop()).is_some() {
+                break;
+            }
+            taken.push(buffer);
+        }
+    }
+    taken
+}
+
+#[test]
+fn memory_that_ends_is_an_error_and_the_same_device_generates_afterwards() {
+    if gpu().is_none() {
+        return;
+    }
+    let gpu = Gpu::open(std::env::var("SAGITTAL_DEVICE").ok().as_deref()).expect("adapter");
+    let heard = Arc::new(AtomicUsize::new(0));
+    let count = heard.clone();
+    gpu.device().on_uncaptured_error(Arc::new(move |e| {
+        eprintln!("the app's handler heard: {e}");
+        count.fetch_add(1, Ordering::Relaxed);
+    }));
+    let options = ModelOptions { precision: Some(Precision::F32), ..Default::default() };
+    let m = Model::new(gpu.clone(), embedded::checkpoint().expect("embedded"), options).expect("model");
+    let run = |side: usize| {
+        let mut r = Request::new("fox", side, side);
+        (r.steps, r.cfg, r.sag.scale) = (1, 1.0, 0.0);
+        m.generate(&r, &mut |_| {}, &AtomicBool::new(false)).map(|made| made.pictures)
+    };
+    let want = run(64).expect("a picture");
+    let before = gpu.buffer_bytes();
+    // The UNet's activations for one row of such a picture take more, and nothing that it is made of
+    // on the host does.
+    let short = Shortage::new(&gpu, 96 * MIB);
+    let error = run(2048).map(drop).expect_err("no memory");
+    drop(short);
+    println!("{error}");
+    assert_eq!(error.kind(), ErrorKind::Memory, "{error}");
+    gpu.device().poll(wgpu::PollType::wait_indefinitely()).expect("the device is there");
+    assert_eq!(gpu.buffer_bytes(), before, "bytes of buffers");
+    assert!(run(64).expect("the memory is back") == want);
+    assert_eq!(heard.load(Ordering::Relaxed), 0);
+}

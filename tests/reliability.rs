@@ -1,0 +1,357 @@
+//! What may go wrong around a run, each as it is promised: a device that goes away, memory that ends, a
+//! caller who stops, other users of the device, weights that are no numbers. The README's table of
+//! reliability tells which test holds what.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use common::{Failures, gpu};
+use sagittal::kernels::Precision;
+use sagittal::pipeline::Studio;
+use sagittal::{Checkpoint, ErrorKind, Event, Gpu, Model, ModelOptions, Request, Result, embedded, wgpu};
+
+static GO: AtomicBool = AtomicBool::new(false);
+
+fn options(precision: Precision) -> ModelOptions {
+    ModelOptions { precision: Some(precision), ..Default::default() }
+}
+
+fn model(gpu: Gpu, precision: Precision) -> Model {
+    Model::new(gpu, embedded::checkpoint().expect("embedded"), options(precision)).expect("model")
+}
+
+/// A device that no other test uses.
+fn own_gpu() -> Option<Gpu> {
+    gpu()?;
+    Some(Gpu::open(std::env::var("SAGITTAL_DEVICE").ok().as_deref()).expect("adapter"))
+}
+
+fn small(seed: u64) -> Request {
+    let mut r = Request::new("fox, 3d style", 64, 64);
+    (r.steps, r.cfg, r.seed) = (2, 3.5, seed);
+    r
+}
+
+fn run(m: &Model, r: &Request) -> Result<Vec<sagittal::Picture>> {
+    Ok(m.generate(r, &mut |_| {}, &GO)?.pictures)
+}
+
+fn draw(m: &Model, r: &Request) -> Vec<sagittal::Picture> {
+    run(m, r).expect("a picture")
+}
+
+/// Bytes of buffers once all that was begun is done.
+fn settled(gpu: &Gpu) -> u64 {
+    gpu.device().poll(wgpu::PollType::wait_indefinitely()).expect("a device");
+    gpu.buffer_bytes()
+}
+
+#[test]
+fn a_device_lost_in_mid_run_is_told_within_two_seconds_and_a_new_one_gives_the_same_bytes() {
+    let Some(first) = own_gpu() else { return };
+    let m = model(first.clone(), Precision::F32);
+    let want = draw(&m, &small(1));
+    // In the middle of a step, from another thread.
+    let (mut long, lost) = (small(1), std::sync::Mutex::new(None));
+    long.steps = 1000;
+    let (say, told) = std::sync::mpsc::channel();
+    let error = std::thread::scope(|scope| {
+        let (device, lost) = (first.device(), &lost);
+        scope.spawn(move || {
+            told.recv().expect("a step is done");
+            std::thread::sleep(Duration::from_millis(5));
+            *lost.lock().expect("no panic") = Some(Instant::now());
+            device.destroy();
+        });
+        let mut observe = |e: Event<'_>| {
+            if let Event::Sampling { step: 1, .. } = e {
+                say.send(()).expect("it waits");
+            }
+        };
+        m.generate(&long, &mut observe, &GO).map(drop).expect_err("the device is lost")
+    });
+    let took = lost.lock().expect("no panic").expect("it was destroyed").elapsed();
+    println!("told {took:?} after a loss in mid-step: {error}");
+    assert_eq!(error.kind(), ErrorKind::Device, "{error}");
+    assert!(took <= Duration::from_secs(2), "{took:?}");
+    assert_eq!(run(&m, &small(1)).expect_err("still lost").kind(), ErrorKind::Device);
+
+    let second = own_gpu().expect("an adapter");
+    let m = model(second.clone(), Precision::F32);
+    assert!(draw(&m, &small(1)) == want, "another picture on a new device");
+    // In the observer's own call, before the picture is decoded.
+    let mut when = None;
+    let mut observe = |e: Event<'_>| {
+        if let Event::Decoding { .. } = e {
+            when = Some(Instant::now());
+            second.device().destroy();
+        }
+    };
+    let error = m.generate(&small(1), &mut observe, &GO).map(drop).expect_err("the device is lost");
+    let took = when.expect("it came to decoding").elapsed();
+    println!("told {took:?} after a loss before decoding: {error}");
+    assert_eq!(error.kind(), ErrorKind::Device, "{error}");
+    assert!(took <= Duration::from_secs(2), "{took:?}");
+}
+
+/// Time from the flag to the end of `work`, which is told when its phase begins.
+fn cancelled(delay: Duration, work: impl FnOnce(&AtomicBool, &dyn Fn()) -> Result<()>) -> Duration {
+    let (cancel, begun) = (AtomicBool::new(false), AtomicBool::new(false));
+    let set = std::sync::Mutex::new(None);
+    let result = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !begun.load(Ordering::Acquire) {
+                std::thread::sleep(Duration::from_micros(200));
+            }
+            std::thread::sleep(delay);
+            *set.lock().expect("no panic") = Some(Instant::now());
+            cancel.store(true, Ordering::Relaxed);
+        });
+        let result = work(&cancel, &|| begun.store(true, Ordering::Release));
+        let took = set.lock().expect("no panic").map(|at| at.elapsed());
+        // A phase that never came: let the other thread end.
+        begun.store(true, Ordering::Release);
+        result.map(|()| None).or_else(|e| {
+            assert_eq!(e.kind(), ErrorKind::Cancelled, "{e}");
+            Ok::<_, sagittal::Error>(took)
+        })
+    });
+    result.expect("judged").expect("it ended before it could be cancelled")
+}
+
+/// In every phase. On a GPU a run ends within 250 ms; a driver that computes on the CPU of a busy
+/// machine is given ten times as much, for there the time says more of the machine.
+#[test]
+fn cancel_ends_every_phase_within_a_submission_and_leaves_no_buffers() {
+    let Some(gpu) = own_gpu() else { return };
+    let slow = gpu.capabilities().target.is_cpu();
+    let (limit, delay) = match slow {
+        true => (Duration::from_millis(2500), Duration::from_millis(10)),
+        false => (Duration::from_millis(250), Duration::ZERO),
+    };
+    let studio = Studio::new(gpu.clone()).expect("studio");
+    let checkpoint = Arc::new(embedded::checkpoint().expect("embedded"));
+    let open =
+        || Model::open_in(studio.clone(), checkpoint.clone(), &options(Precision::F32)).expect("model");
+    let m = open();
+    let side = if slow { 256 } else { 1024 };
+    let mut r = small(1);
+    (r.width, r.height, r.steps) = (side, side, 1);
+    r.prompt = "fox, 3d style, ".repeat(200);
+    r.sag.scale = 0.0;
+    let values = vec![0.1; side * side * 3];
+    // Kernels compiled, weights brought over, speed learnt.
+    let latent = m.generate(&r, &mut |_| {}, &GO).expect("a picture").latent;
+    m.encode_values(side, side, &values, &GO).expect("a latent");
+    let upon = |phase: fn(&Event<'_>) -> bool| {
+        let (m, r) = (&m, &r);
+        move |cancel: &AtomicBool, begun: &dyn Fn()| {
+            let mut observe = |e: Event<'_>| {
+                if phase(&e) {
+                    begun();
+                }
+            };
+            m.generate(r, &mut observe, cancel).map(drop)
+        }
+    };
+    let mut failures = Failures::default();
+    let mut judge = |phase: &str, work: &dyn Fn(&AtomicBool, &dyn Fn()) -> Result<()>| {
+        let before = settled(&gpu);
+        let took = cancelled(delay, work);
+        println!("{phase}: ended {took:.0?} after cancel");
+        failures.check(took <= limit, || format!("{phase}: {took:?}"));
+        let after = settled(&gpu);
+        failures.check(before == after, || format!("{phase}: {before} bytes of buffers became {after}"));
+    };
+    judge("text encoder", &upon(|e| matches!(e, Event::Encoding)));
+    judge("UNet", &upon(|e| matches!(e, Event::Sampling { step: 0, .. })));
+    judge("VAE decoder", &|cancel, begun| {
+        begun();
+        m.decode(&latent, &mut |_| {}, cancel).map(drop)
+    });
+    judge("VAE encoder", &|cancel, begun| {
+        begun();
+        m.encode_values(side, side, &values, cancel).map(drop)
+    });
+    judge("upload", &|cancel, begun| {
+        let fresh = open();
+        begun();
+        // Weights of a small model may all be there sooner than they can be stopped.
+        match fresh.unet_weights(cancel) {
+            Ok(_) => Err(sagittal::Error::cancelled()),
+            Err(e) => Err(e),
+        }
+    });
+    failures.finish();
+    // The model works on.
+    assert_eq!(draw(&m, &small(1)).len(), 1);
+}
+
+#[test]
+fn two_threads_on_one_device_get_the_bytes_of_one_alone() {
+    let Some(gpu) = gpu() else { return };
+    let work = |seed: u64, precision: Precision| {
+        let m = model(gpu.clone(), precision);
+        [draw(&m, &small(seed)), draw(&m, &small(seed + 10))]
+    };
+    let jobs = [(1, Precision::F32), (2, Precision::F16)];
+    let alone = jobs.map(|(seed, precision)| work(seed, precision));
+    let together = std::thread::scope(|s| {
+        jobs.map(|(seed, precision)| s.spawn(move || work(seed, precision)))
+            .map(|t| t.join().expect("no panic"))
+    });
+    assert!(alone == together && alone[0] != alone[1]);
+}
+
+/// What an app has set on its device stays as it was, through every kind of failure.
+#[test]
+fn the_apps_callbacks_and_error_scopes_are_left_alone() {
+    let Some(_) = gpu() else { return };
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+    let adapter = pollster::block_on(instance.request_adapter(&Default::default())).expect("adapter");
+    let (device, queue) = pollster::block_on(adapter.request_device(&Default::default())).expect("device");
+    let (errors, losses) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let count = errors.clone();
+    device.on_uncaptured_error(Arc::new(move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+    }));
+    let count = losses.clone();
+    device.set_device_lost_callback(move |_, _| {
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+    let heard = || (errors.load(Ordering::Relaxed), losses.load(Ordering::Relaxed));
+    let m = model(Gpu::from_device(device.clone(), queue), Precision::F32);
+    let scopes = [wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Internal]
+        .map(|filter| device.push_error_scope(filter));
+    let set = |f: fn(&mut Request)| {
+        let mut r = small(1);
+        f(&mut r);
+        r
+    };
+    let bad: [(Request, ErrorKind); 7] = [
+        (set(|r| r.width = 60), ErrorKind::Usage),
+        (set(|r| r.steps = 0), ErrorKind::Usage),
+        (set(|r| r.clip_skip = Some(40)), ErrorKind::Usage),
+        (set(|r| r.noise = sagittal::pipeline::Noise::Pictures(vec![])), ErrorKind::Usage),
+        (set(|r| r.memory = Some(1 << 20)), ErrorKind::Memory),
+        (set(|r| (r.width, r.height) = (16_384, 16_384)), ErrorKind::Memory),
+        (set(|r| r.cfg = 1e30), ErrorKind::NonFinite),
+    ];
+    for (r, kind) in bad {
+        assert_eq!(run(&m, &r).map(drop).map_err(|e| e.kind()), Err(kind));
+    }
+    let stopped = m.generate(&small(1), &mut |_| {}, &AtomicBool::new(true)).map(drop);
+    assert_eq!(stopped.expect_err("cancelled").kind(), ErrorKind::Cancelled);
+    draw(&m, &small(1));
+    for scope in scopes.into_iter().rev() {
+        let found = pollster::block_on(scope.pop());
+        assert!(found.is_none(), "a scope of the app's holds {found:?}");
+    }
+    assert_eq!(heard(), (0, 0), "errors and losses that the app heard of");
+    // They still work: an error of the app's own, then the end of the device.
+    let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::STORAGE;
+    drop(device.create_buffer(&wgpu::BufferDescriptor {
+        label: None,
+        size: 16,
+        usage,
+        mapped_at_creation: false,
+    }));
+    assert_eq!(heard(), (1, 0));
+    device.destroy();
+    assert_eq!(run(&m, &small(1)).expect_err("lost").kind(), ErrorKind::Device);
+    let _ = device.poll(wgpu::PollType::Poll);
+    assert_eq!(heard(), (1, 1));
+}
+
+/// A checkpoint of the small SD 1 family in F32, whose tensors can be filled with a value.
+struct Injected {
+    folder: tempfile::TempDir,
+    tensors: Vec<common::files::Tensor>,
+}
+
+impl Injected {
+    fn new() -> Self {
+        let (_, text) = common::MANIFESTS.iter().find(|(n, _)| *n == "tiny-sd1").expect("a family");
+        let manifest = sagittal::checkpoint::Manifest::parse(text).expect("a manifest");
+        let injected = Self {
+            folder: tempfile::tempdir().expect("a folder"),
+            tensors: common::files::tensors(&manifest),
+        };
+        common::files::write(&injected.file(), &injected.tensors, &[], |_| sagittal::checkpoint::Dtype::F32);
+        injected
+    }
+
+    fn file(&self) -> std::path::PathBuf {
+        self.folder.path().join("injected.safetensors")
+    }
+
+    /// Writes over a tensor: with `value`, or with what belongs there.
+    fn fill(&self, name: &str, value: Option<f32>) {
+        use std::io::{Seek, Write};
+        let at = self.tensors.iter().position(|t| t.name == name).unwrap_or_else(|| panic!("no {name}"));
+        let bytes = |t: &common::files::Tensor| 4 * t.values.len() as u64;
+        let behind: u64 = self.tensors[at..].iter().map(bytes).sum();
+        let mut file = std::fs::File::options().write(true).open(self.file()).expect("the file");
+        file.seek(std::io::SeekFrom::End(-(behind as i64))).expect("a place");
+        let own = &self.tensors[at].values;
+        let values: Vec<u8> = own.iter().flat_map(|v| value.unwrap_or(*v).to_le_bytes()).collect();
+        file.write_all(&values).expect("written");
+    }
+}
+
+#[test]
+fn weights_that_are_no_numbers_name_the_first_operation() {
+    let Some(gpu) = gpu() else { return };
+    let injected = Injected::new();
+    let outcome = |name: &str, value: f32, trace: bool| {
+        injected.fill(name, Some(value));
+        let checkpoint = Checkpoint::open(injected.file()).expect("a sound header");
+        let m = Model::new(gpu.clone(), checkpoint, options(Precision::F32)).expect("sound shapes");
+        m.engine().trace_nonfinite(trace);
+        let error = run(&m, &Request { steps: 1, ..small(1) }).map(drop).expect_err("nothing can come of it");
+        injected.fill(name, None);
+        error
+    };
+    // NaN and infinity are found on their way to the device, whatever is traced.
+    let name = "model.diffusion_model.middle_block.1.proj_in.weight";
+    for value in [f32::NAN, f32::INFINITY] {
+        let error = outcome(name, value, false);
+        assert_eq!(error.kind(), ErrorKind::Model, "{error}");
+        assert!(error.to_string().contains(&format!("{name} element 0")), "{error}");
+    }
+    // Numbers that overflow are found where they do: in each of the three networks.
+    let cases = [
+        ("cond_stage_model.transformer.text_model.encoder.layers.1.mlp.fc1.weight", "layers.1.mlp.fc1"),
+        (name, "middle_block.1.proj_in"),
+        ("first_stage_model.decoder.up.2.block.0.conv1.weight", "decoder.up.2.block.0.conv1"),
+    ];
+    for (name, layer) in cases {
+        let error = outcome(name, 3e38, true);
+        println!("{error}");
+        assert_eq!(error.kind(), ErrorKind::NonFinite, "{error}");
+        assert!(error.to_string().contains(layer), "{error}");
+    }
+    // Without tracing the step is told.
+    let error = outcome(name, 3e38, false);
+    assert!(error.kind() == ErrorKind::NonFinite && error.to_string().contains("step 1 of 1"), "{error}");
+}
+
+#[test]
+fn tracing_sound_weights_changes_nothing() {
+    let Some(gpu) = gpu() else { return };
+    for precision in [Precision::F32, Precision::F16] {
+        let m = model(gpu.clone(), precision);
+        let want = draw(&m, &small(1));
+        m.engine().trace_nonfinite(true);
+        assert!(draw(&m, &small(1)) == want, "{precision:?}: another picture while it is traced");
+        // What the sampler makes infinite is not the network's fault.
+        let error = run(&m, &Request { cfg: 1e30, ..small(1) }).expect_err("infinite");
+        assert!(error.kind() == ErrorKind::NonFinite, "{error}");
+        println!("{error}");
+        m.engine().trace_nonfinite(false);
+        assert!(draw(&m, &small(1)) == want);
+    }
+}
