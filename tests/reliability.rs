@@ -97,6 +97,9 @@ fn a_device_lost_in_mid_run_is_told_within_two_seconds_and_a_new_one_gives_the_s
     assert!(took <= Duration::from_secs(2), "{took:?}");
 }
 
+/// Work that can be cancelled, and says when its phase begins.
+type Work<'a> = &'a dyn Fn(&AtomicBool, &dyn Fn()) -> Result<()>;
+
 /// Time from the flag to the end of `work`, which is told when its phase begins.
 fn cancelled(delay: Duration, work: impl FnOnce(&AtomicBool, &dyn Fn()) -> Result<()>) -> Duration {
     let (cancel, begun) = (AtomicBool::new(false), AtomicBool::new(false));
@@ -158,7 +161,7 @@ fn cancel_ends_every_phase_within_a_submission_and_leaves_no_buffers() {
         }
     };
     let mut failures = Failures::default();
-    let mut judge = |phase: &str, work: &dyn Fn(&AtomicBool, &dyn Fn()) -> Result<()>| {
+    let mut judge = |phase: &str, work: Work<'_>| {
         let before = settled(&gpu);
         let took = cancelled(delay, work);
         println!("{phase}: ended {took:.0?} after cancel");
