@@ -27,7 +27,7 @@ pub fn file(path: &Path, stop: &AtomicBool) -> Result<String> {
 /// twelve digits are A1111's *Lora hashes*.
 ///
 /// # Errors
-/// As [`file`].
+/// As [`file()`].
 pub fn tensors(path: &Path, stop: &AtomicBool) -> Result<String> {
     let cannot = |e| Error::io(path, "the file cannot be read", e);
     let mut file = File::open(path).map_err(cannot)?;
@@ -41,7 +41,7 @@ pub fn tensors(path: &Path, stop: &AtomicBool) -> Result<String> {
 /// models may share them.
 ///
 /// # Errors
-/// As [`file`].
+/// As [`file()`].
 pub fn old(path: &Path) -> Result<String> {
     let cannot = |e| Error::io(path, "the file cannot be read", e);
     let mut file = File::open(path).map_err(cannot)?;

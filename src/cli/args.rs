@@ -218,8 +218,8 @@ pub struct Args {
     /// Write the latent too, as ComfyUI's SaveLatent does; one file a batch
     #[arg(long, value_name = "OUT.latent", help_heading = "Output")]
     pub save_latent: Option<PathBuf>,
-    /// Write what SAG looks at, step by step: its attention as heat (step-01-heat.png), and the mask of
-    /// what it blurs (step-01-mask.png), over a rough preview
+    /// Write what SAG looks at: its attention as heat (evaluation-01-heat.png), and the mask of what it
+    /// blurs (evaluation-01-mask.png), over a rough preview; one a step, more of samplers of a higher order
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub save_attention: Option<PathBuf>,
     /// Write the sampling as an animated PNG; one a batch, of its first picture

@@ -232,6 +232,8 @@ fn entries(text: &str) -> Result<Vec<String>> {
                 entry.clear();
                 quoted = false;
             }
+            // Space behind the quotes is none of the text.
+            c if quoted && !inside && c.is_whitespace() => {}
             c => entry.push(c),
         }
     }

@@ -20,8 +20,8 @@ pub struct Watch<'a> {
     args: &'a Args,
     animations: Option<Series>,
     batch: usize,
-    /// The step under way, and evaluations seen in it: some samplers need several.
-    step: usize,
+    /// Evaluations seen in this batch: one a step, but several of samplers of a higher order, which tell
+    /// of the step between them.
     evaluations: usize,
     /// One pixel a latent cell.
     frames: Vec<Picture>,
@@ -67,7 +67,7 @@ impl<'a> Watch<'a> {
                     .hint("raise --sag-scale, or leave --save-attention out"));
             }
             // What is there already is told of now, not after the first step.
-            let first = folder.join(name(args, (0, 1, 0), 0, "heat"));
+            let first = folder.join(name(args, (0, 1), 0, "heat"));
             if folder.exists() {
                 Series::new(first, 1, args.force).check()?;
             }
@@ -76,7 +76,6 @@ impl<'a> Watch<'a> {
             args,
             animations,
             batch: 0,
-            step: 0,
             evaluations: 0,
             frames: Vec::new(),
             size: (request.width, request.height),
@@ -97,7 +96,7 @@ impl<'a> Watch<'a> {
 
     /// Begins batch `batch`, from 0.
     pub fn begin(&mut self, batch: usize) {
-        (self.batch, self.step, self.evaluations) = (batch, 0, 0);
+        (self.batch, self.evaluations) = (batch, 0);
         self.frames.clear();
     }
 
@@ -111,10 +110,7 @@ impl<'a> Watch<'a> {
                 self.evaluations += 1;
                 self.attention(evaluation, &preview())
             }
-            Event::Sampling { step, total, preview, .. } => {
-                (self.step, self.evaluations) = (*step, 0);
-                self.preview(*step, *total, preview)
-            }
+            Event::Sampling { step, total, preview, .. } => self.preview(*step, *total, preview),
             _ => Ok(()),
         };
         if let Err(e) = done {
@@ -181,10 +177,10 @@ impl<'a> Watch<'a> {
                 &own
             };
             let large = stretched(preview, self.size);
-            let place = (self.batch, self.step + 1, self.evaluations - 1);
+            let place = (self.batch, self.evaluations);
             let write = |kind: &str, painted: &Picture| {
                 let path = folder.join(name(self.args, place, picture, kind));
-                let text = format!("step {}, threshold {}", self.step + 1, self.middle);
+                let text = format!("evaluation {}, threshold {}", self.evaluations, self.middle);
                 png::write(&path, &png::encode(painted, &[("Comment", &text)])?, self.args.force)
             };
             if let Some(columns) = mean(&sag.columns, batch, picture) {
@@ -197,15 +193,12 @@ impl<'a> Watch<'a> {
     }
 }
 
-/// `step-01-heat.png`, with numbers of batch, evaluation and picture where there are several.
-fn name(args: &Args, (batch, step, evaluation): (usize, usize, usize), picture: usize, kind: &str) -> String {
+/// `evaluation-01-heat.png`, with numbers of batch and picture where there are several.
+fn name(args: &Args, (batch, evaluation): (usize, usize), picture: usize, kind: &str) -> String {
     let digits = args.steps.to_string().len().max(2);
-    let mut name = format!("step-{step:0digits$}");
+    let mut name = format!("evaluation-{evaluation:0digits$}");
     if args.batch_count > 1 {
         name = format!("batch-{}-{name}", batch + 1);
-    }
-    if evaluation > 0 {
-        name.push_str(&format!("-again-{evaluation}"));
     }
     if args.batch_size > 1 {
         name.push_str(&format!("-picture-{}", picture + 1));
