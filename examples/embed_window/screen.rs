@@ -57,14 +57,11 @@ impl Screen {
         let renderer = egui_wgpu::Renderer::new(&device, config.format, Default::default());
         let side = device.limits().max_texture_dimension_2d as usize;
         let scale = window.scale_factor() as f32;
-        let input = egui_winit::State::new(
-            egui::Context::default(),
-            egui::ViewportId::ROOT,
-            &*window,
-            Some(scale),
-            None,
-            Some(side),
-        );
+        let context = egui::Context::default();
+        // Frames wait for the device; a press that is held over a slow one is still a click.
+        context.options_mut(|options| options.input_options.max_click_duration = f64::INFINITY);
+        let input =
+            egui_winit::State::new(context, egui::ViewportId::ROOT, &*window, Some(scale), None, Some(side));
         Ok(Self { window, surface, config, adapter, device, queue, input, renderer, next: None })
     }
 
