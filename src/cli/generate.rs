@@ -126,8 +126,9 @@ pub fn request(
     config: &ModelConfig,
 ) -> Result<Request> {
     let embedded = args.model.is_none();
-    let side =
-        if embedded { embedded::SIZE } else { native_side(config, args.prediction.map(Prediction::from)) };
+    let prediction = args.prediction.map_or(config.prediction, Prediction::from);
+    let config = &ModelConfig { prediction, ..config.clone() };
+    let side = if embedded { embedded::SIZE } else { config.native_side() };
     let (width, height) = match &start {
         Some(start) => start.size(),
         None => (args.width.unwrap_or(side), args.height.unwrap_or(side)),
@@ -184,15 +185,6 @@ fn sizes(args: &Args, config: &ModelConfig, usual: Sizes) -> Result<Option<Sizes
         crop: crop.unwrap_or(usual.crop),
         target: target.unwrap_or(usual.target),
     }))
-}
-
-/// Width and height that a family was trained at.
-fn native_side(config: &ModelConfig, prediction: Option<Prediction>) -> usize {
-    match (config.family, prediction.unwrap_or(config.prediction)) {
-        (Family::Sdxl, _) => 1024,
-        (Family::Sd2, Prediction::V | Prediction::ZeroSnrV) => 768,
-        _ => 512,
-    }
 }
 
 /// A seed of 32 bits: as many as the noise generator takes, and as A1111 shows.

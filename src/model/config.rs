@@ -167,6 +167,15 @@ impl ModelConfig {
     pub fn latent_cell(&self) -> usize {
         self.vae.scale()
     }
+
+    /// Width and height in pixels that the family was trained at.
+    pub fn native_side(&self) -> usize {
+        match (self.family, self.prediction) {
+            (Family::Sdxl, _) => 1024,
+            (Family::Sd2, Prediction::V | Prediction::ZeroSnrV) => 768,
+            _ => 512,
+        }
+    }
 }
 
 fn runnable(family: Family, variant: Variant, channels: usize, file: &Path) -> Result<()> {

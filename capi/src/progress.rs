@@ -1,0 +1,107 @@
+//! What C hears while a picture is made.
+
+use std::ffi::{c_int, c_void};
+use std::ptr;
+
+use sagittal::pipeline::Event;
+use sagittal::{Error, Picture};
+
+use crate::argument;
+use crate::failure::{SagittalStatus, report};
+use crate::pictures::SagittalPictures;
+
+/// What is being done.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SagittalPhase {
+    /// Weights are brought to the device.
+    Loading = 0,
+    /// Prompts go through the text encoder.
+    Encoding = 1,
+    /// A step is evaluated: `step` of `total`, from 1; 0 is before the first.
+    Sampling = 2,
+    /// A picture goes through the VAE: `step` of `total`, from 1.
+    Decoding = 3,
+}
+
+/// What a progress callback is told.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct SagittalEvent {
+    /// What is being done.
+    pub phase: SagittalPhase,
+    /// How far, where the phase counts.
+    pub step: u32,
+    /// How far it goes; 0 where the phase does not count.
+    pub total: u32,
+    /// Noise level of a step of sampling.
+    pub sigma: f32,
+    /// For sagittal_event_preview(); NULL where there is nothing to be seen.
+    pub preview: *const c_void,
+}
+
+/// Called on the thread of sagittal_generate(), with that call's `user`. Anything but 0 cancels. It
+/// must return: neither longjmp nor an exception may leave it.
+pub type SagittalProgress =
+    Option<unsafe extern "C" fn(user: *mut c_void, event: *const SagittalEvent) -> c_int>;
+
+/// A preview as the library makes it; C holds a pointer to one.
+type Preview<'a> = &'a dyn Fn() -> Picture;
+
+/// Turns one of the library's events into C's and passes it on, if there is one for it. Whether to
+/// go on.
+///
+/// # Safety
+/// `callback` may be called with `user`.
+pub(crate) unsafe fn tell(callback: SagittalProgress, user: *mut c_void, event: &Event<'_>) -> bool {
+    let Some(callback) = callback else { return true };
+    let plain = |phase, step: usize, total: usize| SagittalEvent {
+        phase,
+        step: step as u32,
+        total: total as u32,
+        sigma: 0.0,
+        preview: ptr::null(),
+    };
+    let event = match event {
+        Event::Loading { .. } => plain(SagittalPhase::Loading, 0, 0),
+        Event::Encoding => plain(SagittalPhase::Encoding, 0, 0),
+        Event::Sampling { step, total, sigma, preview } => SagittalEvent {
+            sigma: *sigma,
+            preview: ptr::from_ref::<Preview<'_>>(preview).cast(),
+            ..plain(SagittalPhase::Sampling, *step, *total)
+        },
+        Event::Decoding { picture, total } => plain(SagittalPhase::Decoding, picture + 1, *total),
+        _ => return true,
+    };
+    // SAFETY: by this function's own condition; the event outlives the call.
+    unsafe { callback(user, &event) == 0 }
+}
+
+/// Makes small pictures of what a step predicts, one pixel a latent cell (8×8 pixels of the result),
+/// of the first picture of the request. To be called in the progress callback, with its event.
+///
+/// # Safety
+/// `event` is NULL or the one that the progress callback, which has not returned yet, was given;
+/// `pictures` is NULL or a place for pictures.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sagittal_event_preview(
+    event: *const SagittalEvent,
+    pictures: *mut SagittalPictures,
+) -> SagittalStatus {
+    report(|| {
+        // SAFETY: by this function's own condition.
+        let (pictures, event) = unsafe {
+            (
+                argument::place("pictures", pictures, SagittalPictures::none())?,
+                argument::needed("event", event)?,
+            )
+        };
+        if event.preview.is_null() {
+            return Err(Error::usage("the event has no preview").expected("one of the phase of sampling"));
+        }
+        // SAFETY: `tell` made the pointer from such a reference, which lives while the callback runs.
+        let preview = unsafe { *event.preview.cast::<Preview<'_>>() };
+        *pictures = SagittalPictures::new(vec![preview()], Vec::new())?;
+        Ok(())
+    })
+}

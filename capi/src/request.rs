@@ -1,0 +1,109 @@
+//! What C asks for.
+
+use std::ffi::c_char;
+use std::ptr;
+
+use sagittal::pipeline::Request;
+use sagittal::{Result, embedded};
+
+use crate::argument;
+use crate::failure::{SagittalStatus, report};
+use crate::model::SagittalModel;
+
+/// A wish for pictures: fill it by sagittal_request_init(), then change what you like. Texts are
+/// read during sagittal_generate() alone.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct SagittalRequest {
+    /// What shall be seen; NULL is no text. `(word:1.3)` weighs words, `AND` and `BREAK` are read as
+    /// A1111 reads them.
+    pub prompt: *const c_char,
+    /// What shall not; NULL is no text.
+    pub negative: *const c_char,
+    /// Width in pixels, a multiple of 8.
+    pub width: u32,
+    /// Height in pixels, a multiple of 8.
+    pub height: u32,
+    /// Pictures made together, 1 to 4096.
+    pub count: u32,
+    /// Number of sampling steps, 1 to 10000.
+    pub steps: u32,
+    /// Scale of classifier-free guidance; 1 is none.
+    pub cfg: f32,
+    /// Scale of Self-Attention Guidance, -2 to 5; 0 is none.
+    pub sag_scale: f32,
+    /// Standard deviation of its blur in latent cells, 0 to 10; 0 turns it off as well.
+    pub sag_blur: f32,
+    /// ComfyUI's name of a sampler, such as "dpmpp_2m"; NULL is "euler".
+    pub sampler: *const c_char,
+    /// ComfyUI's name of a scheduler, such as "karras"; NULL is "normal".
+    pub scheduler: *const c_char,
+    /// Seed of the noise.
+    pub seed: u64,
+}
+
+/// Fills a request with the usual settings, and with the picture's size and the CFG scale that suit
+/// `model`; NULL is 512×512 and 7. 20 steps of euler, one picture, seed 0, SAG as ComfyUI's node has
+/// it (scale 0.5, blur 2), no texts.
+///
+/// # Safety
+/// `model` is NULL or a model that is not freed yet; `request` is NULL or a place for a request.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sagittal_request_init(
+    model: *const SagittalModel,
+    request: *mut SagittalRequest,
+) -> SagittalStatus {
+    report(|| {
+        // SAFETY: by this function's own condition.
+        let model = unsafe { model.as_ref() };
+        let (side, cfg) = match model {
+            Some(model) if model.embedded => (embedded::SIZE, Some(embedded::CFG)),
+            Some(model) => (model.model.config().native_side(), None),
+            None => (512, None),
+        };
+        let usual = Request::new("", side, side);
+        let filled = SagittalRequest {
+            prompt: ptr::null(),
+            negative: ptr::null(),
+            width: side as u32,
+            height: side as u32,
+            count: usual.batch as u32,
+            steps: usual.steps as u32,
+            cfg: cfg.unwrap_or(usual.cfg),
+            sag_scale: usual.sag.scale,
+            sag_blur: usual.sag.blur_sigma,
+            sampler: ptr::null(),
+            scheduler: ptr::null(),
+            seed: usual.seed,
+        };
+        // SAFETY: by this function's own condition.
+        unsafe { argument::place("request", request, filled) }?;
+        Ok(())
+    })
+}
+
+impl SagittalRequest {
+    /// The library's request.
+    ///
+    /// # Safety
+    /// Each text is NULL or ends with a zero.
+    pub(crate) unsafe fn read(&self) -> Result<Request> {
+        // SAFETY: by this function's own condition.
+        let text = |name, text| unsafe { argument::text(name, text) };
+        let prompt = text("prompt", self.prompt)?.unwrap_or_default();
+        let mut request = Request::new(prompt, self.width as usize, self.height as usize);
+        request.compose = true;
+        request.negative.extend(text("negative", self.negative)?.map(str::to_owned));
+        (request.batch, request.steps) = (self.count as usize, self.steps as usize);
+        (request.cfg, request.seed) = (self.cfg, self.seed);
+        (request.sag.scale, request.sag.blur_sigma) = (self.sag_scale, self.sag_blur);
+        if let Some(name) = text("sampler", self.sampler)? {
+            request.sampler = name.parse()?;
+        }
+        if let Some(name) = text("scheduler", self.scheduler)? {
+            request.scheduler = name.parse()?;
+        }
+        request.check()?;
+        Ok(request)
+    }
+}

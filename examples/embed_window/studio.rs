@@ -1,0 +1,103 @@
+//! The thread that computes: it is sent requests, and sends back what happens.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+use sagittal::{Checkpoint, ErrorKind, Event, Gpu, Model, ModelOptions, Picture, Request, embedded};
+
+/// What the thread tells.
+pub enum News {
+    /// The model is open; its pictures have this side.
+    Ready(usize),
+    Doing(&'static str),
+    Step {
+        step: usize,
+        total: usize,
+        preview: Picture,
+    },
+    Made(Picture),
+    Cancelled,
+    Failed(String),
+}
+
+struct Job {
+    request: Request,
+    cancel: Arc<AtomicBool>,
+}
+
+/// The other end of the thread.
+pub struct Studio {
+    jobs: Sender<Job>,
+    news: Receiver<News>,
+    cancel: Arc<AtomicBool>,
+}
+
+impl Studio {
+    /// Starts the thread; `wake` is called there whenever there is news.
+    pub fn start(gpu: Gpu, model: Option<PathBuf>, wake: impl Fn() + Send + 'static) -> Self {
+        let (jobs, todo) = channel::<Job>();
+        let (tell, news) = channel();
+        thread::spawn(move || {
+            let tell = |news| {
+                // Without a window there is nobody to hear it, and no further job either.
+                let _ = tell.send(news);
+                wake();
+            };
+            match open(gpu, model) {
+                Err(e) => tell(News::Failed(e.to_string())),
+                Ok(model) => {
+                    tell(News::Ready(model.config().native_side()));
+                    todo.into_iter().for_each(|job| tell(draw(&model, &job, &tell)));
+                }
+            }
+        });
+        Self { jobs, news, cancel: Arc::default() }
+    }
+
+    /// Has pictures made; what was asked for before is cancelled.
+    pub fn generate(&mut self, request: Request) {
+        self.cancel();
+        self.cancel = Arc::default();
+        // A thread that has ended has told why.
+        let _ = self.jobs.send(Job { request, cancel: self.cancel.clone() });
+    }
+
+    pub fn cancel(&self) {
+        self.cancel.store(true, Ordering::Relaxed);
+    }
+
+    /// What has happened since it was asked last.
+    pub fn news(&self) -> impl Iterator<Item = News> {
+        self.news.try_iter()
+    }
+}
+
+fn open(gpu: Gpu, model: Option<PathBuf>) -> sagittal::Result<Model> {
+    let checkpoint = match model {
+        Some(path) => Checkpoint::open(path)?,
+        None => embedded::checkpoint()?,
+    };
+    Model::new(gpu, checkpoint, ModelOptions::default())
+}
+
+fn draw(model: &Model, job: &Job, tell: &dyn Fn(News)) -> News {
+    let mut observe = |event: Event<'_>| match event {
+        Event::Loading { part } => tell(News::Doing(part)),
+        Event::Encoding => tell(News::Doing("reading the prompt")),
+        Event::Sampling { step, total, preview, .. } => {
+            tell(News::Step { step, total, preview: preview() });
+        }
+        Event::Decoding { .. } => tell(News::Doing("drawing the picture")),
+        _ => {}
+    };
+    match model.generate(&job.request, &mut observe, &job.cancel) {
+        // The button may have been pressed after the last work on the device.
+        Ok(_) if job.cancel.load(Ordering::Relaxed) => News::Cancelled,
+        Ok(mut made) => News::Made(made.pictures.swap_remove(0)),
+        Err(e) if e.kind() == ErrorKind::Cancelled => News::Cancelled,
+        Err(e) => News::Failed(e.to_string()),
+    }
+}
