@@ -227,10 +227,11 @@ fn events_tell_steps_in_order() {
             Event::Encoding => "text".to_owned(),
             Event::Loading { part } => part.to_owned(),
             Event::Sampling { step, total, .. } => format!("{step}/{total}"),
+            Event::Evaluated { .. } => "evaluated".to_owned(),
             Event::Decoding { picture, total } => format!("picture {picture} of {total}"),
             _ => "other".to_owned(),
         });
     };
     m.generate(&request(64, 64, 2), &mut observe, &AtomicBool::new(false)).expect("picture");
-    assert_eq!(heard, ["text", "UNet", "0/2", "1/2", "2/2", "picture 0 of 1"]);
+    assert_eq!(heard, ["text", "UNet", "0/2", "evaluated", "1/2", "evaluated", "2/2", "picture 0 of 1"]);
 }
