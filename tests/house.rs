@@ -184,8 +184,7 @@ fn readme_starts_with_a_picture_and_the_tests() {
         "README.md: the second command passes the tests"
     );
     let ci = read(".ci/run");
-    let called = ci.lines().find(|l| !l.is_empty() && !l.starts_with(['#', ' ']) && l.contains("cargo"));
-    assert_eq!(called, Some(second.as_str()), ".ci/run: its first command is the README's second");
+    assert!(ci.lines().any(|line| line == second), ".ci/run: it calls the README's second command as it is");
 }
 
 /// The scripts that the README's commands start with.
