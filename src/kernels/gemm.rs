@@ -137,13 +137,18 @@ struct LaneTile {
 
 impl LaneTile {
     /// Measured on software Vulkan with 2 cores, UNet convolutions, GFLOP/s: 16 rows × 1 quad 14,
-    /// 16×2 22, 16×4 29, 16×8 32, 32×2 25, 32×4 31. Small results take smaller tiles, so that
-    /// lanes do not compute what nobody stores.
+    /// 16×2 22, 16×4 29, 16×8 32, 32×2 25, 32×4 31. Small results take smaller tiles, and lanes
+    /// beside each other rather than below, so that lanes do not compute what nobody stores; but at
+    /// least two workgroups, for two cores.
     fn new(positions: u32, n4: u32) -> Self {
         let rows = positions.next_power_of_two().min(16);
-        let quads = if positions == 1 { 4 } else { 8 }.min(n4.next_power_of_two());
-        let wide = if positions == 1 { 8 } else { 2 };
-        let lanes_n = n4.div_ceil(quads).next_power_of_two().min(wide);
+        let below = positions.div_ceil(rows).next_power_of_two().min(4);
+        let mut quads = if positions == 1 { 4 } else { 8 }.min(n4.next_power_of_two());
+        let wide = |quads: u32| n4.div_ceil(quads).next_power_of_two().min(8 / below);
+        while positions <= rows * below && quads > 2 && n4 <= quads * wide(quads) {
+            quads /= 2;
+        }
+        let lanes_n = wide(quads);
         Self { rows, quads, lanes_n, lanes_m: if positions == 1 { 1 } else { 8 / lanes_n } }
     }
 }
