@@ -114,8 +114,6 @@ pub struct Guided<'a> {
     cfg: f32,
     rescale: Option<f32>,
     sag: Sag,
-    /// Sigmas between which SAG acts.
-    window: (f32, f32),
     perturbed: Vec<Perturbed>,
     discrete: &'a Discrete,
     /// Whether the negative is predicted although it may have no weight.
@@ -151,9 +149,8 @@ impl<'a> Guided<'a> {
         };
         let positive = sorted(&conditioning.positive, "positive")?;
         let negative = sorted(&conditioning.negative, "negative")?;
-        let window = (discrete.percent_to_sigma(sag.start), discrete.percent_to_sigma(sag.end));
         let (rescale, perturbed, keep_uncond) = (None, Vec::new(), false);
-        Ok(Self { network, positive, negative, cfg, rescale, sag, window, perturbed, discrete, keep_uncond })
+        Ok(Self { network, positive, negative, cfg, rescale, sag, perturbed, discrete, keep_uncond })
     }
 
     /// Takes back so much, 0 to 1, of the contrast that classifier-free guidance adds (Lin et al. 2023,
@@ -192,7 +189,7 @@ impl<'a> Guided<'a> {
         for entry in self.positive.iter().chain(&self.negative) {
             entry.check_mask(x)?;
         }
-        let active = self.sag.acts_on(x) && sigma <= self.window.0 && sigma >= self.window.1;
+        let active = self.sag.acts_on(x) && self.discrete.is_within(sigma, self.sag.start, self.sag.end);
         let on_cond = active && self.cfg == 1.0 && self.sag.cond_at_cfg_1;
         // At cfg 1 the negative has no weight; only SAG or the sampler may need it.
         let with_uncond = self.cfg != 1.0 || self.keep_uncond || (active && !on_cond);
@@ -207,8 +204,12 @@ impl<'a> Guided<'a> {
         let plain = Perturbation::None;
         let mut rows = rows(&positive, x, sigma, (active && on_cond, plain));
         rows.extend(self::rows(&negative, x, sigma, (active && !on_cond, plain)));
-        let perturbed: Vec<Perturbed> =
-            self.perturbed.iter().filter(|p| p.acts_at(sigma, self.discrete)).copied().collect();
+        let perturbed: Vec<Perturbed> = self
+            .perturbed
+            .iter()
+            .filter(|p| self.discrete.is_within(sigma, p.start, p.end))
+            .copied()
+            .collect();
         for p in &perturbed {
             rows.extend(self::rows(&positive, x, sigma, (false, p.attention)));
         }
@@ -217,7 +218,8 @@ impl<'a> Guided<'a> {
         let (cond_results, results) = results.split_at(side);
         let (uncond_results, perturbed_results) = results.split_at(negative.len() * x.batch());
 
-        let cond = Weighted::new(&positive, x).denoised(cond_results);
+        let weighted = Weighted::new(&positive, x);
+        let cond = weighted.denoised(cond_results);
         let uncond = with_uncond.then(|| Weighted::new(&negative, x).denoised(uncond_results));
         let cfg = match &uncond {
             Some(uncond) if let Some(multiplier) = self.rescale => {
@@ -241,7 +243,6 @@ impl<'a> Guided<'a> {
             }
             None => cfg.clone(),
         };
-        let weighted = Weighted::new(&positive, x);
         let worse: Vec<Latent> = perturbed_results.chunks(side).map(|r| weighted.denoised(r)).collect();
         for (p, worse) in perturbed.iter().zip(&worse) {
             let pull = cond.zip(worse, |c, w| c - w);
@@ -294,17 +295,21 @@ impl<'a> Guided<'a> {
 
     /// Entries whose range of sampling holds `sigma`.
     fn active(&self, entries: &[&'a Entry], sigma: f32) -> Vec<&'a Entry> {
-        let inside = |e: &&Entry| {
-            sigma <= self.discrete.percent_to_sigma(e.start) && sigma >= self.discrete.percent_to_sigma(e.end)
-        };
+        let inside = |e: &&Entry| self.discrete.is_within(sigma, e.start, e.end);
         entries.iter().copied().filter(inside).collect()
+    }
+}
+
+impl From<Evaluation> for Denoised {
+    /// What a sampler takes of an evaluation.
+    fn from(evaluation: Evaluation) -> Self {
+        Self { denoised: evaluation.result, uncond: evaluation.uncond }
     }
 }
 
 impl Denoiser for Guided<'_> {
     fn denoise(&mut self, x: &Latent, sigma: f32) -> Result<Denoised> {
-        let e = self.evaluate(x, sigma)?;
-        Ok(Denoised { denoised: e.result, uncond: e.uncond })
+        self.evaluate(x, sigma).map(Denoised::from)
     }
 
     fn keep_uncond(&mut self) {

@@ -51,10 +51,18 @@ pub fn file_hash(path: &Path) -> Result<Option<String>> {
     if path.is_dir() {
         return Ok(None);
     }
-    digest::file(path, &AtomicBool::new(false)).map(|mut digits| {
+    whole_hash(path).map(|mut digits| {
         digits.truncate(DIGITS);
         Some(digits)
     })
+}
+
+/// All digits of a file's checksum, made once: what a picture is held to here is told of its repeat.
+///
+/// # Errors
+/// Those of [`digest::file`].
+pub fn whole_hash(path: &Path) -> Result<String> {
+    remembered(path, Part::Whole, &AtomicBool::new(false))
 }
 
 /// What a checksum is of.

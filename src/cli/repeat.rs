@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 use sagittal::checkpoint::digest;
 use sagittal::image::infotext::Infotext;
@@ -12,7 +11,7 @@ use sagittal::inspect::{Inspected, PictureFacts, inspect};
 use sagittal::{Error, ErrorKind, Result, embedded};
 
 use super::args::Args;
-use super::origin::{EMBEDDED, MASK, MASK_HASH, START, START_HASH, TEXT_ENCODER, file_hash};
+use super::origin::{EMBEDDED, MASK, MASK_HASH, START, START_HASH, TEXT_ENCODER, file_hash, whole_hash};
 use super::tell;
 
 /// Pairs whose values are a flag's as they are.
@@ -261,7 +260,7 @@ impl Source<'_> {
                 None => embedded::digest(),
                 Some(path) if path.is_dir() => None,
                 Some(path) if expected.len() == 8 => Some(digest::old(path)?),
-                Some(path) => Some(digest::file(path, &AtomicBool::new(false))?),
+                Some(path) => Some(whole_hash(path)?),
             };
             match found {
                 Some(found) if found.starts_with(&expected.to_lowercase()) => {}

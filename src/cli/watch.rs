@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use sagittal::guidance::{Columns, Evaluation};
-use sagittal::image::{Picture, overlay, png, resize};
+use sagittal::image::{Picture, overlay, png, preview, resize};
 use sagittal::pipeline::{Event, Generated, Request};
 use sagittal::{Error, Result};
 
@@ -106,9 +106,9 @@ impl<'a> Watch<'a> {
             return;
         }
         let done = match event {
-            Event::Evaluated { evaluation, preview, .. } if self.args.save_attention.is_some() => {
+            Event::Evaluated { evaluation, .. } if self.args.save_attention.is_some() => {
                 self.evaluations += 1;
-                self.attention(evaluation, &preview())
+                self.attention(evaluation)
             }
             Event::Sampling { step, total, preview, .. } => self.preview(*step, *total, preview),
             _ => Ok(()),
@@ -162,21 +162,12 @@ impl<'a> Watch<'a> {
     }
 
     /// Writes heat and mask of each picture of the batch.
-    fn attention(&self, evaluation: &Evaluation, preview: &Picture) -> Result<()> {
+    fn attention(&self, evaluation: &Evaluation) -> Result<()> {
         let (Some(folder), Some(sag)) = (&self.args.save_attention, &evaluation.sag) else { return Ok(()) };
         let [batch, _, height, width] = evaluation.result.shape();
         for picture in 0..batch {
-            let own;
-            let preview = if picture == 0 {
-                preview
-            } else {
-                own = sagittal::image::preview::preview(
-                    &evaluation.result.row(picture),
-                    &sagittal::image::preview::SD1,
-                );
-                &own
-            };
-            let large = stretched(preview, self.size);
+            let small = preview::preview(&evaluation.result.row(picture), &preview::SD1);
+            let large = stretched(&small, self.size);
             let place = (self.batch, self.evaluations);
             let write = |kind: &str, painted: &Picture| {
                 let path = folder.join(name(self.args, place, picture, kind));

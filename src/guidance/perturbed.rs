@@ -5,7 +5,6 @@
 //! rows, so that neither hides the other.
 
 use crate::model::unet::{Perturbation, Width};
-use crate::sampler::Discrete;
 use crate::{Error, Result};
 
 /// Settings of one such guidance.
@@ -42,11 +41,6 @@ impl Perturbed {
     /// Whether it can have any effect at some point of a sampling.
     pub fn is_on(&self) -> bool {
         self.scale != 0.0 && self.attention != Perturbation::None
-    }
-
-    /// Whether it acts at noise level `sigma`.
-    pub(super) fn acts_at(&self, sigma: f32, discrete: &Discrete) -> bool {
-        sigma <= discrete.percent_to_sigma(self.start) && sigma >= discrete.percent_to_sigma(self.end)
     }
 
     /// Checks the ranges.

@@ -258,7 +258,7 @@ impl Denoiser for Watched<'_, '_> {
     fn denoise(&mut self, x: &Latent, sigma: f32) -> Result<Denoised> {
         let evaluation = self.guided.evaluate(x, sigma)?;
         (self.tell)(&evaluation, sigma);
-        Ok(Denoised { denoised: evaluation.result, uncond: evaluation.uncond })
+        Ok(evaluation.into())
     }
 
     fn keep_uncond(&mut self) {

@@ -175,6 +175,11 @@ impl Discrete {
             self.sigma(((1.0 - percent) * last as f64) as f32)
         }
     }
+
+    /// Whether `sigma` lies in the part of the denoising from share `start` to share `end`, both 0 to 1.
+    pub fn is_within(&self, sigma: f32, start: f64, end: f64) -> bool {
+        sigma <= self.percent_to_sigma(start) && sigma >= self.percent_to_sigma(end)
+    }
 }
 
 /// `ln` of an `f32`, correctly rounded on every platform but for rare ties: `f32::ln` is the
