@@ -5,9 +5,10 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 use std::sync::atomic::AtomicBool;
 
+use common::program::program;
 use common::{Failures, MANIFESTS};
 use sagittal::bench::presets::Preset;
 use sagittal::bench::profile::{Network, profile};
@@ -19,12 +20,7 @@ use sagittal::{ErrorKind, Gpu, wgpu};
 use serde_json::Value;
 
 fn run(folder: &Path, flags: &[&str]) -> Output {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("sagittal"));
-    command.current_dir(folder).arg("bench").args(flags).env_remove("SAGITTAL_LOG");
-    if let Ok(device) = std::env::var("SAGITTAL_DEVICE") {
-        command.args(["--device", &device]);
-    }
-    command.output().expect("the program starts")
+    program(folder, &[&["bench"], flags].concat()).output().expect("the program starts")
 }
 
 /// Standard output and standard error of a run with small networks that must end with `code`.

@@ -1,29 +1,19 @@
 //! The program as a user meets it: flags, files, exit codes, and that what it says holds.
 
+mod common;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use common::program::{gpu_is_off, program};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The program, in a folder of its own.
-fn sagittal(folder: &Path, flags: &[&str]) -> Command {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("sagittal"));
-    command.current_dir(folder).args(flags).env_remove("SAGITTAL_LOG");
-    if let Ok(device) = std::env::var("SAGITTAL_DEVICE")
-        && flags.first() == Some(&"generate")
-        && !flags.contains(&"--device")
-    {
-        command.args(["--device", &device]);
-    }
-    command
-}
-
 fn run(folder: &Path, flags: &[&str]) -> Output {
-    sagittal(folder, flags).output().expect("the program starts")
+    program(folder, flags).output().expect("the program starts")
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -35,10 +25,6 @@ fn good(folder: &Path, flags: &[&str]) -> Output {
     let output = run(folder, flags);
     assert_eq!(output.status.code(), Some(0), "{flags:?}: {}", text(&output.stderr));
     output
-}
-
-fn gpu_is_off() -> bool {
-    std::env::var("SAGITTAL_TEST_GPU").is_ok_and(|v| v == "off")
 }
 
 fn folder() -> TempDir {
@@ -383,7 +369,7 @@ fn several_pictures_are_numbered() {
 fn a_closed_pipe_is_no_fault() {
     let folder = folder();
     for flags in [&["--help"][..], &["generate", "-p", "x", "-m", "missing", "--json"]] {
-        let mut command = sagittal(folder.path(), flags);
+        let mut command = program(folder.path(), flags);
         let mut child =
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
         drop((child.stdout.take(), child.stderr.take()));
@@ -400,7 +386,7 @@ fn ctrl_c_stops_and_leaves_nothing() {
     }
     let folder = folder();
     let flags = ["generate", "-p", "fox, 3d style", "--steps", "1000", "--json", "-o", "a.png"];
-    let mut command = sagittal(folder.path(), &flags);
+    let mut command = program(folder.path(), &flags);
     let mut child =
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
     let mut lines = BufReader::new(child.stdout.take().expect("its stdout")).lines();

@@ -4,21 +4,17 @@ mod common;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use common::files::{UNET, VAE, diffusers_unet, diffusers_vae, tensors, transformers_text, under, write};
+use common::program::program;
 use common::{Failures, MANIFESTS};
 use sagittal::checkpoint::{Dtype, Manifest};
 
 /// Two steps of 64×64; `flags` say which model.
 fn draw(folder: &Path, out: &str, flags: &[&str]) -> Output {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("sagittal"));
-    command.current_dir(folder).env_remove("SAGITTAL_LOG");
-    command.args(["generate", "-p", "fox", "-W", "64", "-H", "64", "--steps", "2", "-s", "5", "-o", out]);
-    if let Ok(device) = std::env::var("SAGITTAL_DEVICE") {
-        command.args(["--device", &device]);
-    }
-    command.args(flags).output().unwrap()
+    let fixed = ["generate", "-p", "fox", "-W", "64", "-H", "64", "--steps", "2", "-s", "5", "-o", out];
+    program(folder, &[&fixed, flags].concat()).output().unwrap()
 }
 
 fn pixels(file: &Path) -> Vec<u8> {

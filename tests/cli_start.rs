@@ -5,29 +5,19 @@ mod common;
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
+use common::program::{gpu_is_off, program};
 use common::{Failures, MANIFESTS};
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
 use tempfile::TempDir;
 
 /// Exit code, stdout and stderr of the program in `folder`.
 fn run(folder: &Path, flags: &[&str]) -> (Option<i32>, String, String) {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("sagittal"));
-    command.current_dir(folder).args(["generate", "-s", "5", "--force"]).args(flags);
-    if !flags.contains(&"--steps") {
-        command.args(["--steps", "2"]);
-    }
-    if let Ok(device) = std::env::var("SAGITTAL_DEVICE") {
-        command.args(["--device", &device]);
-    }
-    let output = command.env_remove("SAGITTAL_LOG").output().expect("the program starts");
+    let steps: &[&str] = if flags.contains(&"--steps") { &[] } else { &["--steps", "2"] };
+    let words = [&["generate", "-s", "5", "--force"], flags, steps].concat();
+    let output = program(folder, &words).output().expect("the program starts");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
-}
-
-fn gpu_is_off() -> bool {
-    std::env::var("SAGITTAL_TEST_GPU").is_ok_and(|v| v == "off")
 }
 
 /// A PNG of one colour type and depth; samples run through all values.

@@ -4,19 +4,16 @@ mod common;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
+use common::program::{gpu_is_off, program};
 use common::{Failures, Rng, safetensors};
 use tempfile::TempDir;
 
 fn run(folder: &Path, prompt: &str, flags: &[&str]) -> Output {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("sagittal"));
-    command.current_dir(folder).env_remove("SAGITTAL_LOG");
-    command.args(["generate", "-p", prompt, "-W", "64", "-H", "64", "--steps", "1", "-s", "5", "--force"]);
-    if let Ok(device) = std::env::var("SAGITTAL_DEVICE") {
-        command.args(["--device", &device]);
-    }
-    command.args(["--precision", "f32"]).args(flags).output().expect("the program starts")
+    let fixed = ["generate", "-p", prompt, "-W", "64", "-H", "64", "--steps", "1", "-s", "5", "--force"];
+    let words = [&fixed[..], &["--precision", "f32"], flags].concat();
+    program(folder, &words).output().expect("the program starts")
 }
 
 /// A folder with two LoRAs for the embedded model, an embedding, and things that are neither.
@@ -63,7 +60,7 @@ fn read(path: &Path) -> (Vec<u8>, String) {
 
 #[test]
 fn flags_and_tags_do_the_same_and_are_told() {
-    if std::env::var("SAGITTAL_TEST_GPU").is_ok_and(|v| v == "off") {
+    if gpu_is_off() {
         return;
     }
     let folder = folder();
@@ -127,7 +124,7 @@ fn bad_flags_and_files_are_told() {
         ("", &["--embedding-dir", "embeddings/moss.safetensors"], 3, "not a folder"),
     ];
     let mut failures = Failures::default();
-    let no_gpu = std::env::var("SAGITTAL_TEST_GPU").is_ok_and(|v| v == "off");
+    let no_gpu = gpu_is_off();
     for (prompt, flags, code, word) in cases {
         // What prompts name is looked for when the work is planned, for which a device is opened.
         if no_gpu && prompt.starts_with("embedding:") {

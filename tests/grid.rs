@@ -6,18 +6,10 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use common::program::{gpu_is_off, program};
 use common::{Failures, Rng, safetensors};
 use sagittal::image::{Picture, read, texts};
 use serde_json::Value;
-
-fn program(folder: &Path, flags: &[&str]) -> Command {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("sagittal"));
-    command.current_dir(folder).env_remove("SAGITTAL_LOG").args(flags);
-    if let Ok(device) = std::env::var("SAGITTAL_DEVICE") {
-        command.args(["--device", &device]);
-    }
-    command
-}
 
 fn run(folder: &Path, flags: &[&str]) -> Output {
     program(folder, flags).output().expect("the program starts")
@@ -28,10 +20,6 @@ fn good(folder: &Path, flags: &[&str]) -> Vec<Value> {
     assert_eq!(output.status.code(), Some(0), "{flags:?}: {}", String::from_utf8_lossy(&output.stderr));
     let lines = String::from_utf8_lossy(&output.stdout).into_owned();
     lines.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
-}
-
-fn gpu_is_off() -> bool {
-    std::env::var("SAGITTAL_TEST_GPU").is_ok_and(|v| v == "off")
 }
 
 const SMALL: [&str; 10] = ["-p", "fox, 3d style", "-W", "64", "-H", "64", "--steps", "1", "-s", "5"];

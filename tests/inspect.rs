@@ -4,9 +4,10 @@ mod common;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use common::files::{self, UNET, VAE};
+use common::program::{gpu_is_off, program};
 use common::{Failures, MANIFESTS, safetensors};
 use sagittal::checkpoint::{Dtype, Manifest};
 use sagittal::image::{Picture, png};
@@ -15,9 +16,7 @@ use sagittal::{ErrorKind, Latent, latent};
 use serde_json::Value;
 
 fn run(folder: &Path, flags: &[&str]) -> Output {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("sagittal"));
-    command.current_dir(folder).env_remove("SAGITTAL_LOG").arg("inspect").args(flags);
-    command.output().expect("the program starts")
+    program(folder, &[&["inspect"], flags].concat()).output().expect("the program starts")
 }
 
 fn json(folder: &Path, flags: &[&str]) -> Value {
@@ -78,7 +77,7 @@ fn models_of_every_family_and_their_parts() {
 
 #[test]
 fn memory_is_what_the_planner_says() {
-    if std::env::var("SAGITTAL_TEST_GPU").is_ok_and(|v| v == "off") {
+    if gpu_is_off() {
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");

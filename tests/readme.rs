@@ -6,9 +6,9 @@ mod common;
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use common::files::{UNET, VAE, diffusers_unet, diffusers_vae, tensors, transformers_text, under, write};
+use common::program::program;
 use common::workflow_bench::Bench;
 use common::{Failures, safetensors};
 use sagittal::checkpoint::Dtype;
@@ -166,12 +166,8 @@ fn every_command_does_what_it_says() {
             failures.check(held, || format!("no test runs `{line}`"));
             continue;
         };
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("sagittal"));
-        command.current_dir(folder.path()).args(&words).env_remove("SAGITTAL_LOG").env("HOME", home);
-        if let (Ok(device), true) = (std::env::var("SAGITTAL_DEVICE"), words[0] != "devices") {
-            command.args(["--device", &device]);
-        }
-        let output = command.output().expect("the program starts");
+        let typed: Vec<&str> = words.iter().map(String::as_str).collect();
+        let output = program(folder.path(), &typed).env("HOME", home).output().expect("the program starts");
         let told = String::from_utf8_lossy(&output.stderr);
         failures.check(output.status.success(), || format!("{line}\n  as {words:?}: {told}"));
         for name in leaves {

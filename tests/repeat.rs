@@ -5,22 +5,14 @@ mod common;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
+use common::program::{gpu_is_off, program};
 use common::{Failures, Rng, safetensors};
 use sagittal::image::{Picture, png};
 
 fn run(folder: &Path, flags: &[&str]) -> Output {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("sagittal"));
-    command.current_dir(folder).env_remove("SAGITTAL_LOG").arg("generate").args(flags);
-    if let Ok(device) = std::env::var("SAGITTAL_DEVICE") {
-        command.args(["--device", &device]);
-    }
-    command.output().expect("the program starts")
-}
-
-fn gpu_is_off() -> bool {
-    std::env::var("SAGITTAL_TEST_GPU").is_ok_and(|v| v == "off")
+    program(folder, &[&["generate"], flags].concat()).output().expect("the program starts")
 }
 
 /// A picture to start from, a mask, and a LoRA for the embedded model.

@@ -5,24 +5,18 @@ mod common;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 use std::sync::atomic::AtomicBool;
 
+use common::program::{gpu_is_off, program};
 use common::{Failures, gpu};
 use sagittal::image::read;
 use sagittal::{Event, Model, ModelOptions, Request, embedded};
 
 fn run(folder: &Path, flags: &[&str]) -> Output {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("sagittal"));
-    command.current_dir(folder).env_remove("SAGITTAL_LOG");
-    command.args(["generate", "-p", "fox", "-W", "64", "-H", "72", "-s", "5"]);
-    if !flags.contains(&"--steps") {
-        command.args(["--steps", "3"]);
-    }
-    if let Ok(device) = std::env::var("SAGITTAL_DEVICE") {
-        command.args(["--device", &device]);
-    }
-    command.args(flags).output().expect("the program starts")
+    let steps: &[&str] = if flags.contains(&"--steps") { &[] } else { &["--steps", "3"] };
+    let words = [&["generate", "-p", "fox", "-W", "64", "-H", "72", "-s", "5"], steps, flags].concat();
+    program(folder, &words).output().expect("the program starts")
 }
 
 fn names(folder: &Path) -> Vec<String> {
@@ -31,10 +25,6 @@ fn names(folder: &Path) -> Vec<String> {
         entries.map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     names
-}
-
-fn gpu_is_off() -> bool {
-    std::env::var("SAGITTAL_TEST_GPU").is_ok_and(|v| v == "off")
 }
 
 #[test]

@@ -8,25 +8,17 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use common::Failures;
+use common::program::{self, gpu_is_off};
 use common::workflow::{add, set, stored};
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
 fn program(folder: &Path, flags: &[&str]) -> Command {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("sagittal"));
-    command.current_dir(folder).env_remove("SAGITTAL_LOG").arg("run").args(flags);
-    if let Ok(device) = std::env::var("SAGITTAL_DEVICE") {
-        command.args(["--device", &device]);
-    }
-    command
+    program::program(folder, &[&["run"], flags].concat())
 }
 
 fn run(folder: &Path, flags: &[&str]) -> Output {
     program(folder, flags).output().expect("the program starts")
-}
-
-fn no_gpu() -> bool {
-    std::env::var("SAGITTAL_TEST_GPU").is_ok_and(|v| v == "off")
 }
 
 /// A folder with the default workflow in both formats, small and on the model inside the program.
@@ -98,7 +90,7 @@ fn files(folder: &Path) -> Vec<String> {
 
 #[test]
 fn both_formats_and_the_picture_itself_give_one_picture() {
-    if no_gpu() {
+    if gpu_is_off() {
         return;
     }
     let folder = folder();
@@ -167,7 +159,7 @@ fn both_formats_and_the_picture_itself_give_one_picture() {
 /// The README's own workflow, in fewer steps.
 #[test]
 fn the_readmes_workflow_runs() {
-    if no_gpu() {
+    if gpu_is_off() {
         return;
     }
     let readme = include_str!("../README.md");
@@ -182,7 +174,7 @@ fn the_readmes_workflow_runs() {
 
 #[test]
 fn inputs_set_by_hand_are_in_the_picture() {
-    if no_gpu() {
+    if gpu_is_off() {
         return;
     }
     let folder = folder();
@@ -205,7 +197,7 @@ fn inputs_set_by_hand_are_in_the_picture() {
 
 #[test]
 fn events_are_json_lines_and_previews_have_their_folder() {
-    if no_gpu() {
+    if gpu_is_off() {
         return;
     }
     let folder = folder();
@@ -293,7 +285,7 @@ fn further_folders_are_listed_in_yaml() {
 /// A place that cannot be written to is told of before the sampling, and nothing is left behind.
 #[test]
 fn outputs_that_cannot_be_written() {
-    if no_gpu() {
+    if gpu_is_off() {
         return;
     }
     let folder = folder();
@@ -317,7 +309,7 @@ fn outputs_that_cannot_be_written() {
 #[cfg(unix)]
 #[test]
 fn ctrl_c_leaves_no_part_of_a_file() {
-    if no_gpu() {
+    if gpu_is_off() {
         return;
     }
     let folder = folder();

@@ -5,8 +5,9 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
+use common::program::program;
 use common::workflow::{add, set, stored};
 use common::{Failures, Rng};
 use sagittal::workflow::{Options, Places, Workflow};
@@ -53,9 +54,7 @@ fn sound_ui() -> Json {
 }
 
 fn run(folder: &Path, flags: &[&str]) -> Output {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("sagittal"));
-    command.current_dir(folder).env_remove("SAGITTAL_LOG").arg("run").args(flags);
-    command.output().expect("the program starts")
+    program(folder, &[&["run"], flags].concat()).output().expect("the program starts")
 }
 
 /// All files and folders below `folder`.

@@ -3,6 +3,7 @@
 
 pub mod bench;
 pub mod files;
+pub mod program;
 pub mod workflow;
 pub mod workflow_bench;
 
@@ -50,7 +51,7 @@ pub fn safetensors<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a [usize], 
 pub fn gpu() -> Option<Gpu> {
     static GPU: OnceLock<Option<Gpu>> = OnceLock::new();
     GPU.get_or_init(|| {
-        if std::env::var("SAGITTAL_TEST_GPU").is_ok_and(|v| v == "off") {
+        if program::gpu_is_off() {
             eprintln!("SAGITTAL_TEST_GPU=off: tests that need an adapter are not run");
             return None;
         }
