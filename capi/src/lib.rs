@@ -1,7 +1,7 @@
 //! sagittal for C: what `include/sagittal.h` declares. The header is written from the comments
 //! here, which therefore speak to a C programmer.
 //!
-//! Every function that can fail goes through [`failure::report`]: it catches panics, keeps the
+//! Every function that can fail goes through `failure::report`: it catches panics, keeps the
 //! error for `sagittal_last_error`, and turns its kind into a [`Status`](SagittalStatus).
 #![warn(missing_docs)]
 
