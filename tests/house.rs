@@ -96,6 +96,24 @@ fn comments_are_neither_few_nor_many() {
     assert!(COMMENTS.contains(&percent(total)), "{:.1} % comments, not in {COMMENTS:?}", percent(total));
 }
 
+/// Tests of one subject are one program, since each program links the whole library; a file that its
+/// program does not name would never run.
+#[test]
+fn no_file_of_tests_is_left_out() {
+    let mut failures = Failures::default();
+    for main in with_extension("tests", "rs").iter().filter(|f| f.ends_with("/main.rs")) {
+        let (folder, text) = (main.trim_end_matches("/main.rs"), read(main));
+        for file in with_extension(folder, "rs") {
+            let module = file[folder.len() + 1..].trim_end_matches(".rs").to_owned();
+            let below = module.contains('/') || module == "main";
+            failures.check(below || text.contains(&format!("\nmod {module};")), || {
+                format!("{file}: not in {main}")
+            });
+        }
+    }
+    failures.finish();
+}
+
 /// A clone must be quick, and hosts refuse large repositories.
 #[test]
 fn the_repository_is_small() {

@@ -87,12 +87,12 @@ pub struct Args {
     #[arg(value_parser = value::clip_skip, allow_hyphen_values = true, help_heading = "Prompt")]
     pub clip_skip: Option<usize>,
 
-    /// Picture to start from, a PNG: image to image
+    /// Picture to start from, a PNG, JPEG or WebP: image to image
     ///
     /// Its size is that of the result unless -W or -H says otherwise. Sides are cut to multiples of 8
     /// around the middle, as ComfyUI does; with -W or -H the whole is scaled by Lanczos's kernel,
     /// a side that is not given following the other. Transparency is left out.
-    #[arg(short, long = "init-img", value_name = "IMAGE.png", alias = "image")]
+    #[arg(short, long = "init-img", value_name = "IMAGE", alias = "image")]
     #[arg(help_heading = "Image to image")]
     pub init_img: Option<PathBuf>,
     /// How much of the picture is drawn anew, 0 (nothing) to 1 (all) [default: 0.75]
@@ -101,7 +101,7 @@ pub struct Args {
     #[arg(long, value_name = "F", value_parser = value::strength, allow_hyphen_values = true)]
     #[arg(requires = "init_img", help_heading = "Image to image")]
     pub strength: Option<f64>,
-    /// Where the picture is drawn over, a PNG: white is drawn, black is kept, grey is between
+    /// Where the picture is drawn over, a picture too: white is drawn, black is kept, grey is between
     ///
     /// Inpainting by a latent mask, as ComfyUI's SetLatentNoiseMask: one weight a cell of 8×8 pixels.
     /// A mask of another size is stretched over the picture. Transparent is black. The whole picture

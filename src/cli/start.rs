@@ -20,7 +20,7 @@ impl Start {
     /// Reads the files that the flags name; None without `-i`.
     ///
     /// # Errors
-    /// [`ErrorKind::File`](sagittal::ErrorKind::File) if one of them is no sound PNG.
+    /// [`ErrorKind::File`](sagittal::ErrorKind::File) if one of them is no sound picture.
     pub fn read(args: &Args) -> Result<Option<Self>> {
         let Some(path) = &args.init_img else { return Ok(None) };
         let whole = read::picture(path)?;

@@ -1,7 +1,9 @@
-//! PNG files to pictures and masks.
+//! Picture files to pictures and masks: PNG, JPEG and WebP, by their first bytes, whatever their names.
 
 use std::io::{BufRead, Cursor, Read, Seek};
 use std::path::Path;
+
+use image::{DynamicImage, ImageDecoder as _, ImageError, ImageFormat, ImageReader};
 
 use super::{Mask, Picture};
 use crate::{Error, ErrorKind, Result};
@@ -12,13 +14,13 @@ const LONGEST: u32 = 16_384;
 /// How every PNG begins.
 const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 
-/// Reads a PNG of any bit depth and colour type as 8-bit RGB. Of 16 bits the upper 8 are taken,
-/// transparency is left out, of an animation the first picture counts: as ComfyUI's *Load Image*
-/// has it, but for the animation.
+/// Reads a PNG of any bit depth and colour type, a JPEG or a WebP as 8-bit RGB. Of 16 bits the upper 8
+/// are taken, transparency is left out, a photograph is turned as its EXIF data asks, of an animation
+/// the first picture counts: as ComfyUI's *Load Image* has it, but for the animation.
 ///
 /// # Errors
-/// [`ErrorKind::File`] if the file cannot be read, is no PNG or a damaged one, or has a side of more
-/// than 16384 pixels.
+/// [`ErrorKind::File`] if the file cannot be read, is no such picture or a damaged one, or has a side
+/// of more than 16384 pixels.
 pub fn picture(path: &Path) -> Result<Picture> {
     let pixels = pixels(path)?;
     let rgb = |p: &[u8]| if p.len() < 3 { [p[0]; 3] } else { [p[0], p[1], p[2]] };
@@ -26,7 +28,7 @@ pub fn picture(path: &Path) -> Result<Picture> {
     Ok(Picture { width: pixels.width, height: pixels.height, rgb })
 }
 
-/// Reads a PNG as a mask: white is 1, black and transparent are 0, colours count by their
+/// Reads a picture as a mask: white is 1, black and transparent are 0, colours count by their
 /// brightness (0.299 R + 0.587 G + 0.114 B).
 ///
 /// # Errors
@@ -60,7 +62,7 @@ pub struct Rgba {
     pub has_alpha: bool,
 }
 
-/// Reads a PNG with its alpha channel.
+/// Reads a picture with its alpha channel.
 ///
 /// # Errors
 /// As [`picture`].
@@ -93,7 +95,16 @@ struct Pixels {
     values: Vec<u8>,
 }
 
-/// A file that begins as a PNG does, or the beginning of another: what is no picture may be larger
+/// What kinds of pictures begin with: those that are read by the `image` crate, and PNG.
+fn format(bytes: &[u8]) -> Option<ImageFormat> {
+    match bytes {
+        [0xff, 0xd8, 0xff, ..] => Some(ImageFormat::Jpeg),
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(ImageFormat::WebP),
+        _ => bytes.starts_with(SIGNATURE).then_some(ImageFormat::Png),
+    }
+}
+
+/// A file that begins as a picture does, or the beginning of another: what is no picture may be larger
 /// than the memory, or have no end.
 ///
 /// # Errors
@@ -103,12 +114,14 @@ pub(crate) fn bytes(path: &Path) -> Result<Vec<u8>> {
     // Opening a pipe would wait for a writer for ever.
     let meta = std::fs::metadata(path).map_err(cannot)?;
     if !meta.is_file() && !meta.is_dir() {
-        return Err(Error::new(ErrorKind::File, "not a regular file").file(path).expected("a PNG file"));
+        return Err(Error::new(ErrorKind::File, "not a regular file")
+            .file(path)
+            .expected("a picture's file"));
     }
     let mut file = std::fs::File::open(path).map_err(cannot)?;
     let mut bytes = Vec::new();
     file.by_ref().take(64).read_to_end(&mut bytes).map_err(cannot)?;
-    if bytes.starts_with(SIGNATURE) {
+    if format(&bytes).is_some() {
         file.read_to_end(&mut bytes).map_err(cannot)?;
     }
     Ok(bytes)
@@ -119,11 +132,11 @@ pub(crate) fn bytes(path: &Path) -> Result<Vec<u8>> {
 pub(crate) fn check_signature(path: &Path, bytes: &[u8]) -> Result<()> {
     match bytes.starts_with(SIGNATURE) {
         true => Ok(()),
-        false => Err(Error::new(ErrorKind::File, "only PNG pictures are read")
+        false => Err(Error::new(ErrorKind::File, "not a PNG")
             .file(path)
             .expected("a PNG file")
             .found(kind_of(bytes))
-            .hint("convert it to PNG first")),
+            .hint("settings and workflows are in PNGs alone")),
     }
 }
 
@@ -132,21 +145,57 @@ fn pixels(path: &Path) -> Result<Pixels> {
 }
 
 fn decoded(path: &Path, bytes: Vec<u8>) -> Result<Pixels> {
-    check_signature(path, &bytes)?;
+    match format(&bytes) {
+        Some(ImageFormat::Png) => png(path, bytes),
+        Some(format) => photograph(path, &bytes, format),
+        None => Err(Error::new(ErrorKind::File, "no picture that can be read")
+            .file(path)
+            .expected("a PNG, JPEG or WebP file")
+            .found(kind_of(&bytes))
+            .hint("convert it to PNG first")),
+    }
+}
+
+fn check_sides(path: &Path, width: u32, height: u32) -> Result<()> {
+    if width.max(height) <= LONGEST {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::File, "the picture is too large")
+        .file(path)
+        .expected(format!("sides of at most {LONGEST} pixels"))
+        .found(format!("{width}x{height}"))
+        .hint("scale it down first"))
+}
+
+/// A JPEG or a WebP, the right way up.
+fn photograph(path: &Path, bytes: &[u8], format: ImageFormat) -> Result<Pixels> {
+    let damaged = |e: ImageError| {
+        let kind = if format == ImageFormat::Jpeg { "JPEG" } else { "WebP" };
+        Error::new(ErrorKind::File, format!("the {kind} is damaged")).file(path).cause(e).hint("save it anew")
+    };
+    let mut decoder = ImageReader::with_format(Cursor::new(bytes), format).into_decoder().map_err(damaged)?;
+    let (width, height) = decoder.dimensions();
+    check_sides(path, width, height)?;
+    // Cameras store what the sensor saw and how it was held.
+    let orientation = decoder.orientation().map_err(damaged)?;
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(damaged)?;
+    picture.apply_orientation(orientation);
+    let (width, height) = (picture.width() as usize, picture.height() as usize);
+    let (samples, values) = match picture.color().has_alpha() {
+        true => (4, picture.into_rgba8().into_raw()),
+        false => (3, picture.into_rgb8().into_raw()),
+    };
+    Ok(Pixels { width, height, samples, values })
+}
+
+fn png(path: &Path, bytes: Vec<u8>) -> Result<Pixels> {
     let damaged = |e: png::DecodingError| {
         Error::new(ErrorKind::File, "the PNG is damaged").file(path).cause(e).hint("save it anew")
     };
     let mut decoder = png::Decoder::new(Cursor::new(bytes));
     decoder.set_transformations(png::Transformations::normalize_to_color8());
     let header = decoder.read_header_info().map_err(damaged)?;
-    let (width, height) = (header.width, header.height);
-    if width.max(height) > LONGEST {
-        return Err(Error::new(ErrorKind::File, "the picture is too large")
-            .file(path)
-            .expected(format!("sides of at most {LONGEST} pixels"))
-            .found(format!("{width}x{height}"))
-            .hint("scale it down first"));
-    }
+    check_sides(path, header.width, header.height)?;
     decode(decoder.read_info().map_err(damaged)?).map_err(damaged)
 }
 
@@ -171,8 +220,8 @@ fn decode<R: BufRead + Seek>(mut reader: png::Reader<R>) -> Result<Pixels, png::
 fn kind_of(bytes: &[u8]) -> &'static str {
     match bytes {
         [] => "an empty file",
-        [0xff, 0xd8, 0xff, ..] => "a JPEG picture",
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => "a WebP picture",
+        _ if format(bytes) == Some(ImageFormat::Jpeg) => "a JPEG picture",
+        _ if format(bytes) == Some(ImageFormat::WebP) => "a WebP picture",
         [b'G', b'I', b'F', b'8', ..] => "a GIF picture",
         [b'B', b'M', ..] => "a BMP picture",
         _ => "something else",
@@ -259,16 +308,75 @@ mod tests {
         }
     }
 
+    /// Four flat quarters, so that little is lost by compression: red, green, blue, white.
+    fn quarters() -> DynamicImage {
+        let color =
+            |x: u32, y: u32| [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255; 3]][(x / 16 + y / 8 * 2) as usize];
+        DynamicImage::ImageRgb8(image::RgbImage::from_fn(32, 16, |x, y| image::Rgb(color(x, y))))
+    }
+
+    fn encoded(picture: &DynamicImage, format: ImageFormat) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        picture.write_to(&mut bytes, format).unwrap();
+        bytes.into_inner()
+    }
+
+    #[test]
+    fn photographs_are_read_the_right_way_up() {
+        let jpeg = encoded(&quarters(), ImageFormat::Jpeg);
+        // EXIF: big-endian, one entry, 0x0112 (orientation), a short.
+        let turned = |orientation: u8| {
+            let tiff =
+                [b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0", &[orientation][..], &[0; 6]];
+            let data = tiff.concat();
+            let segment = [&[0xff, 0xe1], &(data.len() as u16 + 2).to_be_bytes()[..], &data].concat();
+            [&jpeg[..2], &segment, &jpeg[2..]].concat()
+        };
+        let corners = |bytes: &[u8]| {
+            let read = picture(file(bytes).path()).unwrap();
+            let at = |x: usize, y: usize| {
+                let start = (y * read.width + x) * 3;
+                let bright = |i: usize| usize::from(read.rgb[start + i] > 128);
+                ["black", "b", "g", "", "red", "", "", "white"][bright(0) * 4 + bright(1) * 2 + bright(2)]
+            };
+            let (right, below) = (read.width - 4, read.height - 4);
+            ((read.width, read.height), [at(3, 3), at(right, 3), at(3, below), at(right, below)])
+        };
+        assert_eq!(corners(&jpeg), ((32, 16), ["red", "g", "b", "white"]));
+        assert_eq!(corners(&turned(1)), ((32, 16), ["red", "g", "b", "white"]));
+        assert_eq!(corners(&turned(3)), ((32, 16), ["white", "b", "g", "red"]));
+        assert_eq!(corners(&turned(6)), ((16, 32), ["b", "red", "white", "g"]), "held with its left side up");
+    }
+
+    #[test]
+    fn webp_keeps_its_alpha_and_grey_jpegs_are_grey() {
+        let mut clear = quarters().into_rgba8();
+        clear.pixels_mut().enumerate().for_each(|(i, p)| p.0[3] = (i % 256) as u8);
+        let webp = file(&encoded(&DynamicImage::ImageRgba8(clear.clone()), ImageFormat::WebP));
+        let read = rgba(webp.path()).unwrap();
+        assert_eq!((read.width, read.height, read.has_alpha), (32, 16, true));
+        assert_eq!(read.rgba, clear.into_raw());
+        let weights = mask(webp.path()).unwrap();
+        assert_eq!(weights.size(), (32, 16));
+        let opaque = rgba(file(&encoded(&quarters(), ImageFormat::WebP)).path()).unwrap();
+        assert!(!opaque.has_alpha && opaque.rgba.iter().skip(3).step_by(4).all(|a| *a == 255));
+        let grey = DynamicImage::ImageLuma8(image::GrayImage::from_pixel(9, 7, image::Luma([77])));
+        let read = picture(file(&encoded(&grey, ImageFormat::Jpeg)).path()).unwrap();
+        assert_eq!((read.width, read.height), (9, 7));
+        assert!(read.rgb.iter().all(|v| v.abs_diff(77) <= 1));
+    }
+
     #[test]
     fn other_files_are_refused_by_name() {
         let sound = png(png::ColorType::Rgb, png::BitDepth::Eight, false, &[1, 2, 3, 4, 5, 6]);
         let mut wide = sound.clone();
         // Width 2 becomes 2^24 + 2; the checksum that no longer fits must not hide it or crash.
         wide[16] = 1;
-        let cases: [(&[u8], &str); 6] = [
+        let cases: [(&[u8], &str); 7] = [
             (b"", "empty"),
-            (b"\xff\xd8\xff\xe0 JFIF", "JPEG"),
-            (b"RIFF\0\0\0\0WEBPVP8 ", "WebP"),
+            (b"\xff\xd8\xff\xe0 JFIF", "JPEG is damaged"),
+            (b"RIFF\0\0\0\0WEBPVP8 ", "WebP is damaged"),
+            (b"GIF89a", "GIF"),
             (b"\x89PNG\r\n\x1a\n", "damaged"),
             (&sound[..sound.len() - 20], "damaged"),
             (&wide, "PNG"),

@@ -1,0 +1,68 @@
+//! Shaders run without wgpu's checks: what they compute is, bit for bit, what they compute with them.
+
+use crate::common::bench::Bench;
+use crate::common::{Failures, Rng, gpu, synthetic};
+use sagittal::engine::Engine;
+use sagittal::graph::Graph;
+use sagittal::kernels::{Precision, Target};
+use sagittal::model::{ModelConfig, unet, vae};
+use sagittal::text::{CHUNK, clip};
+
+/// Every network of a small model, with a number of rows: among them all kernels.
+fn networks() -> Vec<(&'static str, Graph, usize)> {
+    let config = ModelConfig::infer(&synthetic("tiny-sd1")).expect("a configuration");
+    let options = unet::Options { size: (10, 13), tokens: CHUNK, record: true, ..Default::default() };
+    let text = clip::Options { skip: 1, norm: true, pooled: true };
+    vec![
+        ("text encoder", clip::build(&config.text[0], &text).expect("a graph"), 2),
+        ("prompt", unet::conditioning(&config.unet, CHUNK).expect("a graph"), 1),
+        ("UNet", unet::build(&config.unet, &options).expect("a graph"), 2),
+        ("decoder", vae::decoder(&config.vae, 5, 7).expect("a graph"), 1),
+        ("encoder", vae::encoder(&config.vae, 40, 24).expect("a graph"), 1),
+    ]
+}
+
+/// Largest difference over the largest value where bits may differ: a compiler may contract and
+/// reorder the sums of one text otherwise than those of another. Mesa's CPU driver does so in the
+/// attention kernel for CPUs, by a unit in the last place.
+const ROUNDING: f64 = 1e-5;
+
+#[test]
+fn checked_and_unchecked_shaders_agree_bit_for_bit() {
+    let Some(gpu) = gpu() else { return };
+    let [unchecked, checked] = [Engine::new, Engine::checked].map(|make| make(gpu.clone()).expect("engine"));
+    let own = gpu.capabilities().target;
+    let mut kinds = vec![(Target::Cpu, Precision::F32), (Target::Gpu, Precision::F16)];
+    if own == Target::Matrices {
+        kinds.push((own, Precision::F16));
+    }
+    let mut failures = Failures::default();
+    for (target, precision) in kinds {
+        for (name, graph, rows) in networks() {
+            // All of the arena is compared: it holds what is kept on the device, and inner results.
+            let run = |engine: &Engine| {
+                let bench = Bench { engine, target, precision, rows, most: None };
+                let mut rng = Rng(5);
+                let values: Vec<(String, Vec<f32>)> = graph
+                    .inputs()
+                    .iter()
+                    .map(|(name, t)| (name.clone(), bench.values(&mut rng, graph.shape(*t))))
+                    .collect();
+                let inputs: Vec<(&str, &[f32])> = values.iter().map(|(n, v)| (n.as_str(), &v[..])).collect();
+                let (results, words) = bench.run_for_words(&graph, &inputs);
+                (results.concat(), words.concat())
+            };
+            let (a, b) = (run(&unchecked), run(&checked));
+            let words = a.1.iter().zip(&b.1).filter(|(a, b)| a != b).count();
+            let pairs = a.0.iter().zip(&b.0).map(|(a, b)| (f64::from(*a), f64::from(*b)));
+            let largest = pairs.clone().map(|(a, _)| a.abs()).fold(0.0, f64::max);
+            let apart = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) / largest.max(1e-30);
+            println!("{name} for {target:?} in {precision:?}: {words} words differ, results by {apart:.1e}");
+            let rounded = target == Target::Cpu && name == "UNet" && apart <= ROUNDING;
+            failures.check(words == 0 || rounded, || {
+                format!("{name} {target:?} {precision:?}: {words} of {} words, {apart:e}", a.1.len())
+            });
+        }
+    }
+    failures.finish();
+}

@@ -1,0 +1,188 @@
+//! Runs of one plan after another: the same results whatever was encoded ahead, and errors that leave
+//! the engine as it was.
+
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use crate::common::bench::{Bench, Weights};
+use crate::common::{Rng, gpu, synthetic};
+use sagittal::engine::{Arena, Engine, Kept, Prepared};
+use sagittal::graph::Graph;
+use sagittal::kernels::Precision;
+use sagittal::model::{ModelConfig, unet};
+use sagittal::text::CHUNK;
+use sagittal::wgpu;
+use sagittal::{ErrorKind, Gpu};
+
+static GO: AtomicBool = AtomicBool::new(false);
+
+/// A small UNet on an engine of its own, with a second plan of one row in the same arena.
+struct Unet {
+    engine: Engine,
+    plans: [Prepared; 2],
+}
+
+fn graph() -> Graph {
+    let config = ModelConfig::infer(&synthetic("tiny-sd1")).expect("a configuration");
+    let options = unet::Options { size: (8, 6), tokens: CHUNK, record: true, ..Default::default() };
+    unet::build(&config.unet, &options).expect("a graph")
+}
+
+fn unet(gpu: Gpu) -> Unet {
+    let engine = Engine::new(gpu).expect("engine");
+    let graph = graph();
+    let weights = engine.upload(graph.weights(), &Weights(Precision::F32), Precision::F32, None, &GO);
+    let weights = weights.expect("upload");
+    let mut arena: Option<Arena> = None;
+    let plans = [2, 1].map(|rows| {
+        let target = engine.gpu().capabilities().target;
+        let bench = Bench { engine: &engine, target, precision: Precision::F32, rows, most: None };
+        let plan = bench.plan(&graph);
+        let arena = arena.get_or_insert_with(|| engine.arena(&plan).expect("arena")).clone();
+        engine.prepare(plan, &weights, &arena).expect("prepare")
+    });
+    Unet { engine, plans }
+}
+
+impl Unet {
+    /// Values of the inputs that are not of the prompt, by `seed`.
+    fn inputs(&self, plan: usize, seed: u64, kept: bool) -> Vec<(String, Vec<f32>)> {
+        let mut rng = Rng(seed);
+        let plan = self.plans[plan].plan();
+        let rows = if kept { 1 } else { plan.rows };
+        let slots = plan.inputs.iter().filter(|s| s.kept == kept);
+        let n = |s: &sagittal::plan::Slot| rows * s.shape.positions() * s.shape.channels;
+        slots.map(|s| (s.name.clone(), rng.values(n(s), Precision::F32))).collect()
+    }
+
+    fn prompt(&self, seed: u64) -> Kept {
+        self.engine.keep(&self.plans[0], &named(&self.inputs(0, seed, true))).expect("kept")
+    }
+
+    fn run(&self, plan: usize, seed: u64, prompts: &[&Kept]) -> sagittal::Result<Vec<f32>> {
+        let inputs = self.inputs(plan, seed, false);
+        let results = self.engine.run_on_kept(&self.plans[plan], None, &named(&inputs), prompts, &GO)?;
+        Ok(results.into_iter().flat_map(|(_, v)| v).collect())
+    }
+}
+
+fn named(values: &[(String, Vec<f32>)]) -> Vec<(&str, &[f32])> {
+    values.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect()
+}
+
+/// Other inputs, other prompts, another plan in the same arena in between, an input that does not fit,
+/// a run that is cancelled: the next run gives what it gives on an engine that did nothing before.
+#[test]
+fn what_was_encoded_ahead_changes_nothing() {
+    let Some(gpu) = gpu() else { return };
+    let used = unet(gpu.clone());
+    let [a, b] = [1, 2].map(|seed| used.prompt(seed));
+    let runs: &[(usize, u64, &[&Kept])] = &[
+        (0, 10, &[&a, &b]),
+        (0, 10, &[&a, &b]),
+        (1, 11, &[&b]),
+        (0, 12, &[&b, &a]),
+        (1, 11, &[&a]),
+        (1, 12, &[&b]),
+        (0, 10, &[&a, &b]),
+    ];
+    let mut results = Vec::new();
+    for (i, (plan, seed, prompts)) in runs.iter().enumerate() {
+        results.push(used.run(*plan, *seed, prompts).expect("a run"));
+        let inputs = used.inputs(*plan, *seed, false);
+        if i == 1 {
+            let stop = AtomicBool::new(true);
+            let error = used.engine.run_on_kept(&used.plans[*plan], None, &named(&inputs), prompts, &stop);
+            assert_eq!(error.expect_err("cancelled").kind(), ErrorKind::Cancelled);
+        }
+        if i == 2 {
+            let short: Vec<(&str, &[f32])> = named(&inputs).into_iter().map(|(n, v)| (n, &v[1..])).collect();
+            let error = used.engine.run_on_kept(&used.plans[*plan], None, &short, prompts, &GO);
+            assert_eq!(error.expect_err("too short").kind(), ErrorKind::Usage);
+            let error = used.run(*plan, *seed, &[&a, &b, &a]).expect_err("too many prompts");
+            assert_eq!(error.kind(), ErrorKind::Internal);
+        }
+    }
+    assert!(results[0] == results[1] && results[0] == results[6] && results[0] != results[3]);
+    assert!(results[2] != results[4] && results[2] != results[5]);
+    for (result, (plan, seed, prompts)) in results.iter().zip(runs).skip(2) {
+        let fresh = unet(gpu.clone());
+        let own: Vec<Kept> =
+            prompts.iter().map(|p| fresh.prompt(if std::ptr::eq(*p, &a) { 1 } else { 2 })).collect();
+        let own: Vec<&Kept> = own.iter().collect();
+        assert_eq!(&fresh.run(*plan, *seed, &own).expect("a run"), result, "plan {plan} seed {seed}");
+    }
+}
+
+#[test]
+fn threads_take_turns_on_one_plan() {
+    let Some(gpu) = gpu() else { return };
+    let unet = unet(gpu);
+    let prompt = unet.prompt(1);
+    let want: Vec<Vec<f32>> = (0..3).map(|seed| unet.run(1, seed, &[&prompt]).expect("a run")).collect();
+    std::thread::scope(|scope| {
+        for (seed, want) in want.iter().enumerate() {
+            let (unet, prompt) = (&unet, &prompt);
+            scope.spawn(move || {
+                for _ in 0..3 {
+                    assert_eq!(&unet.run(1, seed as u64, &[prompt]).expect("a run"), want);
+                }
+            });
+        }
+    });
+}
+
+/// Runs leave no buffers behind.
+#[test]
+fn memory_does_not_grow() {
+    let Some(_) = gpu() else { return };
+    // A device of its own: others' buffers would be counted.
+    let choice = std::env::var("SAGITTAL_DEVICE").ok();
+    let unet = unet(Gpu::open(choice.as_deref()).expect("adapter"));
+    let [a, b] = [1, 2].map(|seed| unet.prompt(seed));
+    let bytes = || {
+        unet.engine.gpu().device().poll(wgpu::PollType::wait_indefinitely()).expect("a device");
+        unet.engine.gpu().buffer_bytes()
+    };
+    let mut seen = Vec::new();
+    for seed in 0..8 {
+        unet.run(0, seed, &[&a, &b]).expect("a run");
+        unet.run(1, seed, &[&b]).expect("a run");
+        seen.push(bytes());
+    }
+    assert!(seen.iter().all(|s| *s == seen[0]), "{seen:?}");
+    drop((a, b));
+    assert!(bytes() < seen[0], "prompts stay after all have let go of them");
+}
+
+/// A device that is lost, before a run or in the middle of one, is a typed error, and at once.
+#[test]
+fn a_lost_device_is_an_error() {
+    let Some(_) = gpu() else { return };
+    let choice = std::env::var("SAGITTAL_DEVICE").ok();
+    for between in [false, true] {
+        let unet = unet(Gpu::open(choice.as_deref()).expect("adapter"));
+        let prompt = unet.prompt(1);
+        unet.run(1, 1, &[&prompt]).expect("a run");
+        let device = unet.engine.gpu().device().clone();
+        let begun = Instant::now();
+        let error = std::thread::scope(|scope| {
+            if between {
+                device.destroy();
+            } else {
+                scope.spawn(|| {
+                    std::thread::sleep(Duration::from_millis(10));
+                    device.destroy();
+                });
+            }
+            loop {
+                if let Err(e) = unet.run(1, 1, &[&prompt]) {
+                    return e;
+                }
+            }
+        });
+        assert_eq!(error.kind(), ErrorKind::Device, "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        assert_eq!(unet.run(1, 1, &[&prompt]).expect_err("still lost").kind(), ErrorKind::Device);
+    }
+}

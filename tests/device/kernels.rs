@@ -1,0 +1,420 @@
+//! Every kernel in every variant against its f64 reference, on random odd shapes, with a pattern
+//! around all results that must survive.
+
+use crate::common::bench::{Bench, Weights};
+use crate::common::{Failures, Rng, gpu, nmse, stored};
+use sagittal::engine::Engine;
+use sagittal::graph::{Activation, Graph, Heads, Op, Shape, Tensor};
+use sagittal::kernels::gemm::Window;
+use sagittal::kernels::{
+    Precision, Target, attention, attention_columns, blur, gemm, group_norm, layer_norm,
+};
+
+/// Runs `case` for both targets and precisions with several seeds; it returns what was tested and
+/// the error. Limits: f32 as given, f16 storage 1e-6 (inputs are f16 values already, results f32).
+fn each(limit: f64, case: impl Fn(&Bench<'_>, &mut Rng) -> Vec<(String, f64)>) {
+    let Some(gpu) = gpu() else { return };
+    let engine = Engine::new(gpu).expect("engine");
+    let mut failures = Failures::default();
+    let mut worst: f64 = 0.0;
+    let mut kinds = vec![
+        (Target::Gpu, Precision::F32),
+        (Target::Cpu, Precision::F32),
+        (Target::Gpu, Precision::F16),
+        (Target::Cpu, Precision::F16),
+    ];
+    if engine.gpu().capabilities().target == Target::Matrices {
+        kinds.push((Target::Matrices, Precision::F16));
+    }
+    for (target, precision) in kinds {
+        let limit = if precision == Precision::F32 { limit } else { 1e-6 };
+        for seed in 0..4 {
+            let mut rng = Rng(seed * 1000 + 17);
+            let rows = rng.range(1, 3);
+            let bench = Bench { engine: &engine, target, precision, rows, most: None };
+            for (what, error) in case(&bench, &mut rng) {
+                worst = worst.max(error / limit);
+                failures.check(error <= limit, || {
+                    format!(
+                        "{target:?} {precision:?} seed {seed} rows {rows} {what}: {error:.2e} > {limit:.0e}"
+                    )
+                });
+            }
+        }
+    }
+    println!("largest share of the tolerance used: {:.1} %", worst * 100.0);
+    failures.finish();
+}
+
+fn check(
+    bench: &Bench<'_>,
+    what: String,
+    got: &[f32],
+    want: impl Iterator<Item = Vec<f64>>,
+) -> (String, f64) {
+    let want: Vec<f64> = want.flatten().collect();
+    assert_eq!(got.len(), want.len(), "{what} with {} rows", bench.rows);
+    (what, nmse(got, &want))
+}
+
+#[test]
+fn linear() {
+    each(1e-10, |b, rng| {
+        let x_shape = Shape::new(rng.range(1, 9), rng.range(1, 13), rng.range(1, 90));
+        let out = rng.range(1, 150);
+        let activation = [None, Some(Activation::Silu), Some(Activation::Gelu), Some(Activation::QuickGelu)]
+            [rng.range(0, 3)];
+        let (bias, vector, residual) = (rng.range(0, 1) == 1, rng.range(0, 1) == 1, rng.range(0, 1) == 1);
+        let y_shape = Shape { channels: out, ..x_shape };
+        let mut g = Graph::new("");
+        let x = g.input("x", x_shape);
+        let v = g.input("v", Shape::tokens(1, out));
+        let r = g.input("r", y_shape);
+        let mut y = g.linear("l", x, out, bias).expect("linear");
+        if vector {
+            y = g.add_vector("v", y, v).expect("vector");
+        }
+        if let Some(f) = activation {
+            y = g.activate("a", f, y);
+        }
+        if residual {
+            y = g.add("r", r, y).expect("residual");
+        }
+        g.output("y", y);
+        let (xs, vs, rs) =
+            (b.values(rng, x_shape), b.values(rng, Shape::tokens(1, out)), b.values(rng, y_shape));
+        let got = &b.run(&g, &[("x", &xs), ("v", &vs), ("r", &rs)])[0];
+        let w = Weights(b.precision);
+        let weight = w.product("l.weight", out, x_shape.channels, 1);
+        let bs = w.f64("l.bias", &[out]);
+        let (xs, vs, rs) = (b.rows(&xs), b.rows(&vs), b.rows(&rs));
+        let want = (0..b.rows).map(|i| {
+            let part = |used: bool, v: &[f64]| used.then(|| v.to_vec());
+            let (bs, vs, rs) = (part(bias, &bs), part(vector, &vs[i]), part(residual, &rs[i]));
+            let (bs, vs, rs) = (bs.as_deref(), vs.as_deref(), rs.as_deref());
+            gemm::reference(x_shape, y_shape, None, &xs[i], &weight, bs, vs, activation, rs)
+        });
+        vec![check(b, format!("{x_shape} -> {out} {activation:?} {bias} {vector} {residual}"), got, want)]
+    });
+}
+
+#[test]
+fn conv3x3() {
+    each(1e-10, |b, rng| {
+        let x_shape = Shape::new(rng.range(2, 11), rng.range(2, 17), rng.range(1, 40));
+        let out = rng.range(1, 80);
+        // The last: doubled, odd sizes (one row and column less than the double).
+        let windows = [(1, 1, None), (2, 1, None), (2, 0, None), (1, 1, Some(0)), (1, 1, Some(1))];
+        windows
+            .into_iter()
+            .map(|(stride, pad, doubled)| {
+                let mut g = Graph::new("");
+                let x = g.input("x", x_shape);
+                let v = g.input("v", Shape::tokens(1, out));
+                let up = doubled.map_or(x, |less| {
+                    g.upsample("up", x, 2 * x_shape.height - less, 2 * x_shape.width - less)
+                        .expect("upsample")
+                });
+                let (seen, upsample) = (g.shape(up), doubled.is_some());
+                let y = g.conv3x3("c", up, out, stride, pad).expect("conv");
+                let y_shape = g.shape(y);
+                let y = g.add_vector("v", y, v).expect("vector");
+                g.output("y", y);
+                let (xs, vs) = (b.values(rng, x_shape), b.values(rng, Shape::tokens(1, out)));
+                let got = &b.run(&g, &[("x", &xs), ("v", &vs)])[0];
+                let w = Weights(b.precision);
+                let weight = w.product("c.weight", out, x_shape.channels, 9);
+                let bias = w.f64("c.bias", &[out]);
+                let window = Some(Window { stride, pad, upsample });
+                let (xs, vs) = (b.rows(&xs), b.rows(&vs));
+                let want = (0..b.rows).map(|i| {
+                    let (bias, v) = (Some(bias.as_slice()), Some(vs[i].as_slice()));
+                    gemm::reference(seen, y_shape, window, &xs[i], &weight, bias, v, None, None)
+                });
+                check(b, format!("{x_shape} -> {y_shape} {window:?}"), got, want)
+            })
+            .collect()
+    });
+}
+
+#[test]
+fn group_norm() {
+    each(1e-11, |b, rng| {
+        // Above 4,096 positions the statistics come in spans.
+        let (height, width) = [(13, 19), (70, 67)][rng.range(0, 1)];
+        let shape = Shape::new(
+            rng.range(height / 2, height),
+            rng.range(width / 2 + 30, width + 30),
+            32 * rng.range(1, 5),
+        );
+        let activation = [None, Some(Activation::Silu)][rng.range(0, 1)];
+        let mut g = Graph::new("");
+        let x = g.input("x", shape);
+        let mut y = g.group_norm("n", x, 1e-5).expect("norm");
+        if let Some(f) = activation {
+            y = g.activate("a", f, y);
+        }
+        g.output("y", y);
+        // A mean far from zero shows a variance that was computed carelessly.
+        let xs: Vec<f32> = b.values(rng, shape).iter().map(|v| stored(v + 3.0, b.precision)).collect();
+        let got = &b.run(&g, &[("x", &xs)])[0];
+        let w = Weights(b.precision);
+        let (gamma, beta) = (w.f64("n.weight", &[shape.channels]), w.f64("n.bias", &[shape.channels]));
+        let want = b
+            .rows(&xs)
+            .into_iter()
+            .map(|x| group_norm::reference(shape, 32, 1e-5, activation, &x, &gamma, &beta));
+        vec![check(b, format!("{shape} {activation:?}"), got, want)]
+    });
+}
+
+#[test]
+fn layer_norm() {
+    each(1e-11, |b, rng| {
+        let shape = Shape::tokens(rng.range(1, 130), 4 * rng.range(1, 50));
+        let mut g = Graph::new("");
+        let x = g.input("x", shape);
+        let y = g.layer_norm("n", x);
+        g.output("y", y);
+        let xs: Vec<f32> = b.values(rng, shape).iter().map(|v| stored(v + 3.0, b.precision)).collect();
+        let got = &b.run(&g, &[("x", &xs)])[0];
+        let w = Weights(b.precision);
+        let (gamma, beta) = (w.f64("n.weight", &[shape.channels]), w.f64("n.bias", &[shape.channels]));
+        let want =
+            b.rows(&xs).into_iter().map(|x| layer_norm::reference(shape.channels, 1e-5, &x, &gamma, &beta));
+        vec![check(b, shape.to_string(), got, want)]
+    });
+}
+
+/// The heads that the last attention of `g` was built with.
+fn heads_of(g: &Graph) -> Heads {
+    let heads = g.nodes().iter().rev().find_map(|n| match n.op {
+        Op::Attention { heads, .. } => Some(heads),
+        _ => None,
+    });
+    heads.expect("an attention was built")
+}
+
+#[test]
+fn self_attention_and_its_column_sums() {
+    each(1e-10, |b, rng| {
+        let (heads, dim) = (rng.range(1, 5), 4 * rng.range(1, 45));
+        let tokens = Shape::new(rng.range(1, 9), rng.range(1, 11), 3 * heads * dim);
+        let mut g = Graph::new("");
+        let qkv = g.input("qkv", tokens);
+        let (y, lse) = g.self_attention("a", qkv, heads, false, true).expect("attention");
+        let c = g.attention_columns("c", qkv, lse.expect("recorded"), heads).expect("columns");
+        g.output("y", y);
+        g.output("c", c);
+        let xs: Vec<f32> = b.values(rng, tokens).iter().map(|v| stored(v * 2.0, b.precision)).collect();
+        let got = b.run(&g, &[("qkv", &xs)]);
+        let h = heads_of(&g);
+        let stride = tokens.channels;
+        let rows = b.rows(&xs);
+        let want = rows.iter().map(|x| attention::reference(h, false, (x, stride), (x, stride)));
+        let columns = rows.iter().map(|x| attention_columns::reference(h, x, stride));
+        let what = format!("{tokens} heads {heads} dim {dim}");
+        vec![check(b, what.clone(), &got[0], want), check(b, format!("columns of {what}"), &got[1], columns)]
+    });
+}
+
+#[test]
+fn causal_attention() {
+    each(1e-10, |b, rng| {
+        let (heads, dim) = (rng.range(1, 3), 4 * rng.range(1, 20));
+        let tokens = Shape::tokens(rng.range(1, 90), 3 * heads * dim);
+        let mut g = Graph::new("");
+        let qkv = g.input("qkv", tokens);
+        let (y, _) = g.self_attention("a", qkv, heads, true, false).expect("attention");
+        g.output("y", y);
+        let xs = b.values(rng, tokens);
+        let got = &b.run(&g, &[("qkv", &xs)])[0];
+        let h = heads_of(&g);
+        let stride = tokens.channels;
+        let want = b.rows(&xs).into_iter().map(|x| attention::reference(h, true, (&x, stride), (&x, stride)));
+        vec![check(b, format!("{tokens} heads {heads}"), got, want)]
+    });
+}
+
+/// Queries of one sequence on keys and values of another.
+fn attend(
+    b: &Bench<'_>,
+    rng: &mut Rng,
+    (heads, dim): (usize, usize),
+    queries: Shape,
+    keys: usize,
+) -> (String, f64) {
+    let kv_shape = Shape::tokens(keys, 2 * heads * dim);
+    let mut g = Graph::new("");
+    let q = g.input("q", queries);
+    let kv = g.input("kv", kv_shape);
+    let y = g.cross_attention("a", q, kv, heads).expect("attention");
+    g.output("y", y);
+    let (qs, kvs) = (b.values(rng, queries), b.values(rng, kv_shape));
+    let got = &b.run(&g, &[("q", &qs), ("kv", &kvs)])[0];
+    let h = heads_of(&g);
+    let want = b
+        .rows(&qs)
+        .into_iter()
+        .zip(b.rows(&kvs))
+        .map(|(q, kv)| attention::reference(h, false, (&q, queries.channels), (&kv, kv_shape.channels)));
+    check(b, format!("{queries} x {kv_shape} heads {heads}"), got, want)
+}
+
+#[test]
+fn cross_attention() {
+    each(1e-10, |b, rng| {
+        let (heads, dim) = (rng.range(1, 5), 4 * rng.range(1, 20));
+        let queries = Shape::new(rng.range(1, 9), rng.range(1, 9), heads * dim);
+        let keys = rng.range(1, 160);
+        // Many queries are divided otherwise.
+        let many = Shape::tokens(rng.range(2048, 2100), 40);
+        vec![attend(b, rng, (heads, dim), queries, keys), attend(b, rng, (1, 40), many, 33)]
+    });
+}
+
+/// As in a VAE, whose single head has 512 channels: a driver may end long loops early.
+#[test]
+fn a_deep_head_over_many_keys() {
+    each(1e-10, |b, rng| {
+        let (dim, queries, keys) = (4 * rng.range(100, 128), rng.range(1, 9), rng.range(300, 400));
+        vec![attend(b, rng, (1, dim), Shape::tokens(queries, dim), keys)]
+    });
+}
+
+/// One elementwise operation on inputs of the given shapes against a function of one row.
+fn elementwise(
+    b: &Bench<'_>,
+    rng: &mut Rng,
+    shapes: &[Shape],
+    build: impl Fn(&mut Graph, &[Tensor]) -> Tensor,
+    reference: impl Fn(&[Vec<f64>]) -> Vec<f64>,
+) -> (String, f64) {
+    let names = ["a", "b"];
+    let mut g = Graph::new("");
+    let tensors: Vec<Tensor> = shapes.iter().zip(names).map(|(s, n)| g.input(n, *s)).collect();
+    let y = build(&mut g, &tensors);
+    g.output("y", y);
+    let data: Vec<Vec<f32>> =
+        shapes.iter().map(|s| b.values(rng, *s).iter().map(|v| v * 4.0).collect()).collect();
+    let data: Vec<Vec<f32>> =
+        data.iter().map(|d| d.iter().map(|v| stored(*v, b.precision)).collect()).collect();
+    let inputs: Vec<(&str, &[f32])> = names.iter().zip(&data).map(|(n, d)| (*n, d.as_slice())).collect();
+    let got = &b.run(&g, &inputs)[0];
+    let rows: Vec<Vec<Vec<f64>>> = data.iter().map(|d| b.rows(d)).collect();
+    let want = (0..b.rows).map(|i| reference(&rows.iter().map(|r| r[i].clone()).collect::<Vec<_>>()));
+    check(b, format!("{:?}", g.nodes()[0].op), got, want)
+}
+
+/// One axis after the other, on sides from a single position on, from widths that reach no neighbour
+/// to the mean.
+#[test]
+fn blurs() {
+    each(1e-11, |b, rng| {
+        let mut results = Vec::new();
+        for sigma in [0.1, 0.4, 1.3, 7.0, f32::INFINITY] {
+            let shape = Shape::new(rng.range(1, 9), rng.range(1, 9), 4 * rng.range(1, 9));
+            for down in [false, true] {
+                results.push(elementwise(
+                    b,
+                    rng,
+                    &[shape],
+                    |g, t| g.blur_along("y", t[0], down, sigma),
+                    |x| blur::reference(shape, down, f64::from(sigma), &x[0]),
+                ));
+            }
+        }
+        results
+    });
+}
+
+#[test]
+fn elementwise_kernels() {
+    use sagittal::kernels::activation_reference as f;
+    each(1e-11, |b, rng| {
+        let shape = Shape::new(rng.range(1, 9), rng.range(1, 9), 4 * rng.range(1, 20));
+        let other = Shape { channels: 4 * rng.range(1, 9), ..shape };
+        let c = shape.channels;
+        let mut results = Vec::new();
+        for a in [Activation::Silu, Activation::Gelu, Activation::QuickGelu] {
+            results.push(elementwise(
+                b,
+                rng,
+                &[shape],
+                |g, t| g.activate("y", a, t[0]),
+                |x| x[0].iter().map(|v| f(Some(a), *v)).collect(),
+            ));
+        }
+        let double = Shape { channels: 2 * c, ..shape };
+        results.push(elementwise(
+            b,
+            rng,
+            &[double],
+            |g, t| g.geglu("y", t[0]),
+            |x| {
+                x[0].chunks(2 * c)
+                    .flat_map(|x| (0..c).map(move |i| x[i] * f(Some(Activation::Gelu), x[c + i])))
+                    .collect()
+            },
+        ));
+        results.push(elementwise(
+            b,
+            rng,
+            &[shape, shape],
+            |g, t| g.add("y", t[0], t[1]).expect("add"),
+            |x| x[0].iter().zip(&x[1]).map(|(a, b)| a + b).collect(),
+        ));
+        let one = Shape::tokens(1, c);
+        results.push(elementwise(
+            b,
+            rng,
+            &[shape, one],
+            |g, t| g.add_vector("y", t[0], t[1]).expect("add"),
+            |x| x[0].iter().enumerate().map(|(i, a)| a + x[1][i % c]).collect(),
+        ));
+        results.push(elementwise(
+            b,
+            rng,
+            &[shape, other],
+            |g, t| g.concat("y", t[0], t[1]).expect("concat"),
+            |x| {
+                let parts = x[0].chunks(c).zip(x[1].chunks(other.channels));
+                parts.flat_map(|(a, b)| a.iter().chain(b).copied()).collect()
+            },
+        ));
+        let (first, count) = (4 * rng.range(0, c / 4 - 1), 4);
+        results.push(elementwise(
+            b,
+            rng,
+            &[shape],
+            |g, t| g.channels("y", t[0], first, count).expect("channels"),
+            |x| x[0].chunks(c).flat_map(|x| x[first..first + count].to_vec()).collect(),
+        ));
+        for less in [0, 1] {
+            let (h, w) = (2 * shape.height - less, 2 * shape.width - less);
+            results.push(elementwise(
+                b,
+                rng,
+                &[shape],
+                |g, t| g.upsample("y", t[0], h, w).expect("upsample"),
+                |x| {
+                    (0..h * w)
+                        .flat_map(|i| (0..c).map(move |k| ((i / w / 2) * shape.width + i % w / 2) * c + k))
+                        .map(|i| x[0][i])
+                        .collect()
+                },
+            ));
+        }
+        results.push(elementwise(
+            b,
+            rng,
+            &[other],
+            |g, t| {
+                g.trace("copy", t[0]);
+                g.activate("y", Activation::Silu, t[0])
+            },
+            |x| x[0].clone(),
+        ));
+        results
+    });
+}

@@ -1,0 +1,154 @@
+//! Products and convolutions in the sizes of networks, where depths are divided among workgroups and
+//! large tiles are taken, against f64 at some of their positions.
+
+use crate::common::bench::{Bench, Weights};
+use crate::common::{Failures, Rng, gpu, nmse};
+use sagittal::engine::Engine;
+use sagittal::graph::{Activation, Graph, Shape};
+use sagittal::kernels::{self, Precision, Target, gemm};
+
+/// Height and width, channels in and out, whether 3×3.
+type Size = (usize, usize, usize, usize, bool);
+
+/// For each rule by which a kernel divides its work, a size that it applies to, as small as can be.
+const SIZES: &[Size] = &[
+    (64, 64, 64, 640, false),
+    (64, 64, 64, 320, false),
+    (32, 32, 96, 1920, false),
+    (32, 32, 64, 640, false),
+    (32, 24, 1920, 160, false),
+    (16, 16, 1280, 320, false),
+    (16, 16, 1920, 320, false),
+    (8, 8, 1280, 320, false),
+    (1, 77, 768, 768, false),
+    (1, 77, 3072, 96, false),
+    (13, 11, 640, 72, false),
+    (8, 8, 320, 320, true),
+    (16, 16, 256, 320, true),
+    (12, 16, 640, 160, true),
+    (24, 24, 128, 128, true),
+    (8, 8, 256, 128, true),
+    (16, 16, 512, 64, true),
+    (64, 64, 8, 320, true),
+    (64, 64, 8, 640, true),
+    (32, 32, 320, 4, true),
+    (23, 19, 130, 3, true),
+];
+
+/// Beyond the sizes above, for devices that need no patience.
+const LARGE: &[Size] = &[
+    (32, 32, 4096, 1280, false),
+    (32, 32, 2560, 640, false),
+    (64, 64, 320, 320, true),
+    (32, 32, 640, 640, true),
+    (16, 16, 1280, 1280, true),
+    (128, 128, 128, 128, true),
+];
+
+/// Error of `y = conv(x) + bias + vector + residual` at every 37th position.
+fn error(b: &Bench<'_>, rng: &mut Rng, (height, width, from, to, conv): Size) -> f64 {
+    let (x_shape, y_shape) = (Shape::new(height, width, from), Shape::new(height, width, to));
+    let mut g = Graph::new("");
+    let x = g.input("x", x_shape);
+    let v = g.input("v", Shape::tokens(1, to));
+    let r = g.input("r", y_shape);
+    let y = if conv { g.conv3x3("p", x, to, 1, 1) } else { g.linear("p", x, to, true) };
+    let y = g.add_vector("v", y.expect("product"), v).expect("vector");
+    let y = g.add("r", r, y).expect("residual");
+    g.output("y", y);
+    let (xs, rs) = (b.values(rng, x_shape), b.values(rng, y_shape));
+    let vs = b.values(rng, Shape::tokens(1, to));
+    let got = &b.run(&g, &[("x", &xs), ("v", &vs), ("r", &rs)])[0];
+    let weights = Weights(b.precision);
+    let w = weights.product("p.weight", to, from, if conv { 9 } else { 1 });
+    let bias = weights.f64("p.bias", &[to]);
+    let (xs, vs, rs) = (b.rows(&xs), b.rows(&vs), b.rows(&rs));
+    let (mut some, mut want) = (Vec::new(), Vec::new());
+    for row in 0..b.rows {
+        for at in (row..height * width).step_by(37) {
+            let mut sums: Vec<f64> = (0..to).map(|n| bias[n] + vs[row][n] + rs[row][at * to + n]).collect();
+            for tap in 0..if conv { 9 } else { 1 } {
+                let (dy, dx) = if conv { (tap / 3, tap % 3) } else { (1, 1) };
+                let (line, column) = (at / width + dy, at % width + dx);
+                if line == 0 || column == 0 || line > height || column > width {
+                    continue;
+                }
+                let x = &xs[row][((line - 1) * width + column - 1) * from..][..from];
+                for (c, x) in x.iter().enumerate() {
+                    let w = &w[(tap * from + c) * to..][..to];
+                    sums.iter_mut().zip(w).for_each(|(sum, w)| *sum += x * w);
+                }
+            }
+            want.extend(sums);
+            some.extend_from_slice(&got[(row * height * width + at) * to..][..to]);
+        }
+    }
+    nmse(&some, &want)
+}
+
+/// A feed-forward layer's values and gates, which a device may make its result of at once.
+#[test]
+fn values_and_gates() {
+    let Some(gpu) = gpu() else { return };
+    let engine = Engine::new(gpu).expect("engine");
+    let target = engine.gpu().capabilities().target;
+    let precision = target.usual_precision();
+    let b = Bench { engine: &engine, target, precision, rows: 2, most: None };
+    let rng = &mut Rng(5);
+    let (from, to) = (48, 320);
+    let (x_shape, y_shape) = (Shape::new(61, 66, from), Shape::new(61, 66, to));
+    let mut g = Graph::new("");
+    let x = g.input("x", x_shape);
+    let both = g.linear("p", x, 2 * to, true).expect("product");
+    let y = g.geglu("y", both);
+    g.output("y", y);
+    let xs = b.values(rng, x_shape);
+    let got = &b.run(&g, &[("x", &xs)])[0];
+    let weights = Weights(precision);
+    let w = weights.product("p.weight", 2 * to, from, 1);
+    let bias = weights.f64("p.bias", &[2 * to]);
+    let sums: Vec<Vec<f64>> = b
+        .rows(&xs)
+        .iter()
+        .map(|x| {
+            let shape = Shape { channels: 2 * to, ..y_shape };
+            gemm::reference(x_shape, shape, None, x, &w, Some(&bias), None, None, None)
+        })
+        .collect();
+    let gelu = |x: f64| kernels::activation_reference(Some(Activation::Gelu), x);
+    let want = sums
+        .iter()
+        .flat_map(|row| row.chunks(2 * to).flat_map(|at| (0..to).map(|n| at[n] * gelu(at[to + n]))));
+    let want: Vec<f64> = want.collect();
+    assert_eq!(got.len(), want.len());
+    let error = nmse(got, &want);
+    // Without fusion values and gates are rounded to f16 in between.
+    let limit = if precision == Precision::F32 { 1e-10 } else { 1e-6 };
+    assert!(error <= limit, "{target:?}: {error:.2e} > {limit:.0e}");
+}
+
+#[test]
+fn products_in_the_sizes_of_networks() {
+    let Some(gpu) = gpu() else { return };
+    let engine = Engine::new(gpu).expect("engine");
+    let native = engine.gpu().capabilities().target;
+    let mut kinds = vec![(Target::Gpu, Precision::F32), (Target::Gpu, Precision::F16)];
+    match native {
+        Target::Gpu => {}
+        Target::Cpu => kinds.push((Target::Cpu, Precision::F32)),
+        Target::Matrices => kinds.push((Target::Matrices, Precision::F16)),
+    }
+    let sizes = SIZES.iter().chain(if native == Target::Cpu { &[] } else { LARGE });
+    let mut failures = Failures::default();
+    for &size in sizes {
+        for &(target, precision) in &kinds {
+            let limit = if precision == Precision::F32 { 1e-10 } else { 1e-6 };
+            let bench = Bench { engine: &engine, target, precision, rows: 2, most: None };
+            let error = error(&bench, &mut Rng(99), size);
+            failures.check(error <= limit, || {
+                format!("{target:?} {precision:?} {size:?}: {error:.2e} > {limit:.0e}")
+            });
+        }
+    }
+    failures.finish();
+}

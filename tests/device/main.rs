@@ -1,0 +1,13 @@
+//! Shaders, kernels, plans and the engine that runs them.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod checks;
+mod engine;
+mod kernels;
+mod kernels_sizes;
+mod pipeline_cache;
+mod plan;
+mod shaders;
+mod split;

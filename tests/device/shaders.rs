@@ -1,0 +1,452 @@
+//! Every shader variant that a plan can hold, without a GPU: it validates, becomes SPIR-V, MSL and
+//! HLSL, keeps to what every WebGPU device offers, and agrees with the Rust side on parameters and
+//! bindings.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::LazyLock;
+
+use crate::common::{Failures, MANIFESTS};
+use naga::back::{hlsl, msl, spv};
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::{AddressSpace, Module, StorageAccess, TypeInner};
+use sagittal::bench::presets::Preset;
+use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
+use sagittal::graph::{Activation, Graph, Shape, Store};
+use sagittal::kernels::repack::Stored;
+use sagittal::kernels::{
+    Field, Precision, Target, Variant, attention, blur, elementwise, gemm, group_norm, layer_norm, repack,
+};
+use sagittal::model::config::{ModelConfig, TextConfig};
+use sagittal::model::unet::{self, Perturbation, Width};
+use sagittal::model::vae;
+use sagittal::plan::{self, Bound, Plan};
+use sagittal::{shader, text::clip};
+
+/// What `wgpu::Limits::default()` grants, and with it every device.
+const MAX_INVOCATIONS: u32 = 256;
+const MAX_WORKGROUP_BYTES: u32 = 16 << 10;
+const MAX_STORAGE_BUFFERS: usize = 8;
+
+/// How a variant is used: bytes of its parameters, and what stands at bindings 1, 2, ...
+#[derive(Debug, Clone, PartialEq)]
+struct Usage {
+    params: usize,
+    bindings: Vec<Binding>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Binding {
+    Weight,
+    Activation,
+    Unused,
+}
+
+/// A variant with its parsed and validated shader.
+struct Checked {
+    variant: Variant,
+    usage: Usage,
+    module: Module,
+    info: ModuleInfo,
+}
+
+/// All variants, checked once for all tests.
+static CHECKED: LazyLock<Vec<Checked>> = LazyLock::new(|| {
+    let mut failures = Failures::default();
+    let checked: Vec<Checked> = variants()
+        .into_iter()
+        .filter_map(|(variant, usage)| match check(&variant) {
+            Ok((module, info)) => Some(Checked { variant, usage, module, info }),
+            Err(e) => {
+                failures.check(false, || format!("{variant}: {e}"));
+                None
+            }
+        })
+        .collect();
+    failures.finish();
+    checked
+});
+
+fn check(variant: &Variant) -> Result<(Module, ModuleInfo), String> {
+    let text = shader::source(variant).map_err(|e| e.to_string())?;
+    let module = naga::front::wgsl::parse_str(&text).map_err(|e| e.emit_to_string(&text))?;
+    // Packing f16 into words needs no feature, but naga counts it as a capability.
+    let capabilities = match variant.precision {
+        _ if variant.matrices() => {
+            Capabilities::SHADER_FLOAT16 | Capabilities::SUBGROUP | Capabilities::COOPERATIVE_MATRIX
+        }
+        Precision::F32 => Capabilities::empty(),
+        Precision::F16 => Capabilities::SHADER_FLOAT16_IN_FLOAT32,
+    };
+    let mut validator = Validator::new(ValidationFlags::all(), capabilities);
+    let info = validator.validate(&module).map_err(|e| e.emit_to_string(&text))?;
+    Ok((module, info))
+}
+
+/// Variants of all networks in all families, and those that no network happens to need.
+fn variants() -> HashMap<Variant, Usage> {
+    let mut found = HashMap::new();
+    let graphs = networks().into_iter().chain([every_operation(), every_product()]);
+    for (name, graph) in graphs {
+        for (target, precision) in targets_and_precisions() {
+            let [one, three] =
+                [1, 3].map(|rows| dispatched(&name, &graph, rows, (target, 1 << 40), precision));
+            // A row's result must not depend on its company.
+            assert_eq!(one, three, "{name}: variants for one row and for three");
+            for (variant, usage) in one {
+                let before = found.insert(variant.clone(), usage.clone());
+                assert!(before.is_none_or(|b| b == usage), "{variant} is used in two ways");
+            }
+        }
+    }
+    for (from, to) in Stored::ALL.iter().flat_map(|s| [(*s, Precision::F32), (*s, Precision::F16)]) {
+        let bindings = vec![Binding::Weight, Binding::Activation, Binding::Activation];
+        let params = std::mem::size_of::<repack::Params>();
+        found.insert(repack::variant(from, to), Usage { params, bindings });
+    }
+    for (name, graph) in conditioning() {
+        for (target, precision) in targets_and_precisions() {
+            found.extend(dispatched(&name, &graph, 1, (target, 1 << 40), precision));
+        }
+    }
+    for (name, graph) in large() {
+        for (target, precision) in targets_and_precisions() {
+            found.extend(dispatched(&name, &graph, 1, (target, 1 << 20), precision));
+        }
+    }
+    found
+}
+
+/// What reads the prompts of every family, one at a time.
+fn conditioning() -> Vec<(String, Graph)> {
+    let graph = |(name, text): (&str, &str)| {
+        let model = Checkpoint::synthetic(&Manifest::parse(text).unwrap(), 0, Dtype::F16).unwrap();
+        let config = ModelConfig::infer(&model).unwrap();
+        (format!("{name} conditioning"), unet::conditioning(&config.unet, 77).unwrap())
+    };
+    MANIFESTS.into_iter().map(graph).collect()
+}
+
+/// Networks too large for the small device that they are planned for: computed in parts.
+fn large() -> Vec<(String, Graph)> {
+    let manifest = Manifest::parse(MANIFESTS[0].1).unwrap();
+    let config = ModelConfig::infer(&Checkpoint::synthetic(&manifest, 0, Dtype::F16).unwrap()).unwrap();
+    let options = unet::Options { size: (80, 72), tokens: 77, record: false, ..Default::default() };
+    let unet = unet::build(&config.unet, &options).unwrap();
+    vec![("large unet".into(), unet), ("large decoder".into(), vae::decoder(&config.vae, 24, 31).unwrap())]
+}
+
+fn targets_and_precisions() -> [(Target, Precision); 5] {
+    use {Precision as P, Target as T};
+    [(T::Gpu, P::F32), (T::Gpu, P::F16), (T::Cpu, P::F32), (T::Cpu, P::F16), (T::Matrices, P::F16)]
+}
+
+fn dispatched(
+    name: &str,
+    graph: &Graph,
+    rows: usize,
+    (target, max_binding): (Target, u64),
+    precision: Precision,
+) -> Vec<(Variant, Usage)> {
+    let device = plan::Capabilities { target, max_binding, max_buffer: 1 << 40, alignment: 256 };
+    let options = plan::Options { rows, precision, device, guard: 0 };
+    let plan = Plan::new(graph, &options).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let kind = |b: &Bound| match b {
+        Bound::Weight(_) => Binding::Weight,
+        Bound::Arena(_) => Binding::Activation,
+        Bound::Unused => Binding::Unused,
+    };
+    let usage = |d: &plan::Dispatch| Usage {
+        params: d.params.len(),
+        bindings: d.bindings.iter().map(kind).collect(),
+    };
+    plan.dispatches.iter().map(|d| (d.variant.clone(), usage(d))).collect()
+}
+
+/// Graphs of every family's networks, on even and odd sizes.
+fn networks() -> Vec<(String, Graph)> {
+    let mut graphs = Vec::new();
+    for (name, text) in MANIFESTS {
+        let manifest = Manifest::parse(text).unwrap();
+        family(name, &Checkpoint::synthetic(&manifest, 0, Dtype::F16).unwrap(), &mut graphs);
+    }
+    if let Ok(model) = sagittal::embedded::checkpoint() {
+        family("embedded", &model, &mut graphs);
+    }
+    for (preset, size) in [(Preset::Sd15, (64, 64)), (Preset::Sdxl, (128, 128))] {
+        let options = unet::Options { size, tokens: 77, record: true, ..Default::default() };
+        let graph = unet::build(&preset.config().unet, &options).unwrap();
+        graphs.push((format!("{} {size:?}", preset.name()), graph));
+    }
+    graphs
+}
+
+fn family(name: &str, model: &Checkpoint, graphs: &mut Vec<(String, Graph)>) {
+    let config = ModelConfig::infer(model).unwrap();
+    for size in [(8, 8), (9, 13), (2, 1)] {
+        for record in [false, true] {
+            let trace = vec!["middle_block.0".to_owned(), "time_embed".to_owned()];
+            let options = unet::Options { size, tokens: 77, record, trace, ..Default::default() };
+            graphs.push((format!("{name} unet {size:?}"), unet::build(&config.unet, &options).unwrap()));
+        }
+        for perturbation in [Perturbation::Identity, Perturbation::BlurredQueries(Width::new(1.5))] {
+            let options = unet::Options { size, tokens: 77, perturbation, ..Default::default() };
+            graphs.push((
+                format!("{name} unet {perturbation:?}"),
+                unet::build(&config.unet, &options).unwrap(),
+            ));
+        }
+        let (height, width) = size;
+        let decoder = vae::decoder(&config.vae, height, width).unwrap();
+        let encoder = vae::encoder(&config.vae, 8 * height, 8 * width).unwrap();
+        graphs.extend([(format!("{name} decoder"), decoder), (format!("{name} encoder"), encoder)]);
+    }
+    for text in &config.text {
+        graphs.extend(text_graphs(name, text));
+    }
+}
+
+fn text_graphs(name: &str, text: &TextConfig) -> Vec<(String, Graph)> {
+    let all = [(1, true, false), (2, true, true), (2, false, true)];
+    all.map(|(skip, norm, pooled)| {
+        let graph = clip::build(text, &clip::Options { skip, norm, pooled }).unwrap();
+        (format!("{name} text"), graph)
+    })
+    .to_vec()
+}
+
+/// Operations in forms that fusion keeps out of the networks, with results for the next operation
+/// and results to be read back.
+fn every_operation() -> (String, Graph) {
+    let mut g = Graph::new("");
+    let x = g.input("x", Shape::new(5, 7, 64));
+    let vector = g.input("vector", Shape::tokens(1, 64));
+    for leaves in [false, true] {
+        let mut results = Vec::new();
+        for f in [Activation::Silu, Activation::Gelu, Activation::QuickGelu] {
+            results.push(g.activate("activate", f, x));
+            let norm = g.group_norm("norm", x, 1e-5).unwrap();
+            results.push(g.activate("norm", f, norm));
+        }
+        results.push(g.group_norm("norm", x, 1e-5).unwrap());
+        results.push(g.layer_norm("layer_norm", x));
+        results.push(g.geglu("geglu", x));
+        results.push(g.add("add", x, x).unwrap());
+        results.push(g.add_vector("add_vector", x, vector).unwrap());
+        results.push(g.concat("concat", x, x).unwrap());
+        results.push(g.upsample("upsample", x, 9, 13).unwrap());
+        results.push(g.channels("channels", x, 4, 8).unwrap());
+        results.extend([1.5, f32::INFINITY].map(|sigma| g.blur("blur", x, sigma)));
+        for heads in [1, 4, 16] {
+            let qkv = g.linear_merged("qkv", x, &[("q", 64), ("k", 64), ("v", 64)], true).unwrap();
+            for (causal, record) in [(false, false), (false, true), (true, false), (true, true)] {
+                let (y, lse) = g.self_attention("attention", qkv, heads, causal, record).unwrap();
+                results.push(y);
+                if let Some(lse) = lse {
+                    results.push(g.attention_columns("columns", qkv, lse, heads).unwrap());
+                }
+            }
+            let kv = g.linear_merged("kv", x, &[("k", 64), ("v", 64)], false).unwrap();
+            results.push(g.cross_attention("attention", x, kv, heads).unwrap());
+        }
+        for y in results {
+            if leaves {
+                g.output("result", y);
+            } else if g.info(y).store == Store::Elem {
+                g.trace("copy", y);
+            }
+        }
+    }
+    ("every operation".into(), g)
+}
+
+/// Products with every combination of what can surround the sum, wide and narrow.
+fn every_product() -> (String, Graph) {
+    let mut g = Graph::new("");
+    let activations = [None, Some(Activation::Silu), Some(Activation::Gelu), Some(Activation::QuickGelu)];
+    for channels in [4, 64] {
+        let x = g.input("x", Shape::new(7, 5, channels));
+        let vector = g.input("vector", Shape::tokens(1, channels));
+        for (activation, bits) in activations.iter().flat_map(|a| (0..8).map(move |bits| (*a, bits))) {
+            let [has_vector, has_residual, leaves] = [1, 2, 4].map(|bit| bits & bit != 0);
+            let doubled = g.upsample("doubled", x, 13, 9).unwrap();
+            let products = [
+                g.linear("product", x, channels, false),
+                g.linear("product", x, channels, true),
+                g.conv1x1("product", x, channels),
+                g.conv3x3("product", x, channels, 1, 1),
+                g.conv3x3("product", x, channels, 2, 1),
+                g.conv3x3("product", x, channels, 2, 0),
+                g.conv3x3("product", doubled, channels, 1, 1),
+            ];
+            for product in products {
+                let mut y = product.unwrap();
+                let residual = g.input("residual", g.shape(y));
+                if has_vector {
+                    y = g.add_vector("product", y, vector).unwrap();
+                }
+                if let Some(f) = activation {
+                    y = g.activate("product", f, y);
+                }
+                if has_residual {
+                    y = g.add("product", residual, y).unwrap();
+                }
+                if leaves {
+                    g.output("result", y);
+                }
+            }
+        }
+    }
+    ("every product".into(), g)
+}
+
+#[test]
+fn every_variant_validates() {
+    let mut by_shader: BTreeMap<&str, usize> = BTreeMap::new();
+    for c in CHECKED.iter() {
+        *by_shader.entry(c.variant.shader).or_default() += 1;
+    }
+    println!("{} variants: {by_shader:?}", CHECKED.len());
+    let kernels = shader::FILES.iter().map(|(name, _)| *name).filter(|n| !n.starts_with("shared/"));
+    let without: Vec<&str> = kernels.filter(|k| !by_shader.contains_key(k)).collect();
+    assert!(without.is_empty(), "shaders that no plan uses: {without:?}");
+}
+
+/// Vulkan, Metal and Direct3D 12, with the options that naga takes for the oldest of each.
+#[test]
+fn every_variant_becomes_spirv_msl_and_hlsl() {
+    let mut failures = Failures::default();
+    for Checked { variant, module, info, .. } in CHECKED.iter() {
+        let spirv = spv::write_vec(module, info, &spv::Options::default(), None);
+        failures.check(spirv.is_ok(), || format!("{variant}: SPIR-V: {}", spirv.unwrap_err()));
+        // Cooperative matrices of f16 are Vulkan's alone; elsewhere no plan has them.
+        if variant.matrices() {
+            continue;
+        }
+        let metal =
+            msl::write_string(module, info, &msl::Options::default(), &msl::PipelineOptions::default());
+        failures.check(metal.is_ok(), || format!("{variant}: MSL: {}", metal.unwrap_err()));
+        let mut text = String::new();
+        let (options, pipeline) = (hlsl::Options::default(), hlsl::PipelineOptions::default());
+        let direct3d = hlsl::Writer::new(&mut text, &options, &pipeline).write(module, info, None);
+        failures.check(direct3d.is_ok(), || format!("{variant}: HLSL: {}", direct3d.unwrap_err()));
+    }
+    failures.finish();
+}
+
+#[test]
+fn every_variant_keeps_to_the_default_limits() {
+    let mut failures = Failures::default();
+    for Checked { variant, module, .. } in CHECKED.iter() {
+        let [entry] = module.entry_points.as_slice() else { panic!("{variant}: one entry point") };
+        let invocations: u32 = entry.workgroup_size.iter().product();
+        failures.check(entry.name == "main" && invocations <= MAX_INVOCATIONS, || {
+            format!("{variant}: {} has {invocations} invocations a workgroup", entry.name)
+        });
+        let in_space =
+            |space: AddressSpace| module.global_variables.iter().filter(move |(_, g)| g.space == space);
+        let memory: u32 = in_space(AddressSpace::WorkGroup)
+            .map(|(_, g)| module.types[g.ty].inner.size(module.to_ctx()))
+            .sum();
+        // Devices with cooperative matrices are asked for more.
+        let most = if variant.matrices() { 48 << 10 } else { MAX_WORKGROUP_BYTES };
+        failures.check(memory <= most, || format!("{variant}: {memory} bytes of workgroup memory"));
+        let uniforms = in_space(AddressSpace::Uniform).count();
+        failures.check(uniforms == 1, || format!("{variant}: {uniforms} uniforms"));
+        let buffers = storage(module).len();
+        failures.check(buffers <= MAX_STORAGE_BUFFERS, || format!("{variant}: {buffers} storage buffers"));
+    }
+    failures.finish();
+}
+
+/// The Rust side's parameters are the shader's, field by field, and as long.
+#[test]
+fn parameters_agree() {
+    let mut failures = Failures::default();
+    for Checked { variant, usage, module, .. } in CHECKED.iter() {
+        let (at, fields, span) = shader_params(module);
+        let expected = described(rust_params(variant.shader));
+        failures.check(at == 0, || format!("{variant}: parameters at binding {at}"));
+        failures.check(fields == expected, || format!("{variant}: shader {fields:?}, Rust {expected:?}"));
+        failures
+            .check(span == usage.params, || format!("{variant}: shader {span} bytes, Rust {}", usage.params));
+    }
+    failures.finish();
+}
+
+/// Bindings 1, 2, ... are what the Rust side puts there. A device refuses a buffer that is bound
+/// for reading and for writing at once, and activations share buffers: all are bound for writing.
+#[test]
+fn bindings_agree() {
+    let mut failures = Failures::default();
+    for Checked { variant, usage, module, .. } in CHECKED.iter() {
+        let storage = storage(module);
+        let numbers: Vec<u32> = storage.iter().map(|(number, _)| *number).collect();
+        let wanted: Vec<u32> = (1..=usage.bindings.len() as u32).collect();
+        failures.check(numbers == wanted, || format!("{variant}: shader binds {numbers:?}, Rust {wanted:?}"));
+        for ((number, writes), binding) in storage.iter().zip(&usage.bindings) {
+            let fits = match binding {
+                Binding::Weight => !writes,
+                Binding::Activation => *writes,
+                Binding::Unused => true,
+            };
+            failures
+                .check(fits, || format!("{variant}: binding {number} holds {binding:?}, writes: {writes}"));
+        }
+    }
+    failures.finish();
+}
+
+fn rust_params(shader: &str) -> &'static [Field] {
+    match shader {
+        "activate" | "add" | "channels" | "concat" | "geglu" | "upsample" => elementwise::Params::FIELDS,
+        "attention_merge" => attention::MergeParams::FIELDS,
+        "attention_blocks" | "attention_columns" | "attention_lanes" | "attention_matrices"
+        | "attention_tile" => attention::Params::FIELDS,
+        "blur" => blur::Params::FIELDS,
+        "conv2d" | "gemm_merge" | "matmul" => gemm::Params::FIELDS,
+        "group_norm_apply" => group_norm::ApplyParams::FIELDS,
+        "group_norm_merge" => group_norm::MergeParams::FIELDS,
+        "group_norm_stats" => group_norm::StatsParams::FIELDS,
+        "repack" => repack::Params::FIELDS,
+        "layer_norm" => layer_norm::Params::FIELDS,
+        _ => panic!("{shader} has no parameters in this table: add them"),
+    }
+}
+
+/// `offset name: type` of each field.
+fn described(fields: &[Field]) -> Vec<String> {
+    fields.iter().map(|f| format!("{} {}: {}", f.offset, f.name, f.scalar)).collect()
+}
+
+/// Binding number, fields and bytes of the shader's parameters.
+fn shader_params(module: &Module) -> (u32, Vec<String>, usize) {
+    let uniform = module.global_variables.iter().find(|(_, g)| g.space == AddressSpace::Uniform);
+    let (_, uniform) = uniform.expect("a uniform");
+    let TypeInner::Struct { members, span } = &module.types[uniform.ty].inner else { panic!("a struct") };
+    let field = |m: &naga::StructMember| {
+        let scalar = match module.types[m.ty].inner {
+            TypeInner::Scalar(naga::Scalar::U32) => "u32",
+            TypeInner::Scalar(naga::Scalar::F32) => "f32",
+            _ => "another type",
+        };
+        format!("{} {}: {scalar}", m.offset, m.name.as_deref().unwrap_or("?"))
+    };
+    let at = uniform.binding.as_ref().map_or(u32::MAX, |b| b.binding);
+    (at, members.iter().map(field).collect(), *span as usize)
+}
+
+/// Binding number of each storage buffer, in order, and whether it may be written.
+fn storage(module: &Module) -> Vec<(u32, bool)> {
+    let mut buffers: Vec<(u32, bool)> = module
+        .global_variables
+        .iter()
+        .filter_map(|(_, g)| match (g.space, &g.binding) {
+            (AddressSpace::Storage { access }, Some(b)) => {
+                Some((b.binding, access.contains(StorageAccess::STORE)))
+            }
+            _ => None,
+        })
+        .collect();
+    buffers.sort_unstable();
+    buffers
+}

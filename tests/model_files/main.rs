@@ -1,0 +1,14 @@
+//! Files of models, LoRAs and embeddings: what is read, what is refused.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod checkpoint;
+mod embeddings;
+mod formats;
+mod key_maps;
+mod lora;
+mod malformed_models;
+mod malformed_parts;
+mod model_config;
+mod weights;

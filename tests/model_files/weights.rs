@@ -1,0 +1,211 @@
+//! Weights on their way to the device: every type that a file may hold, odd shapes, and what is
+//! larger than a staging buffer, against the conversion of the `half` crate.
+
+use std::sync::atomic::AtomicBool;
+
+use crate::common::{Failures, Rng, gpu, stored};
+use half::{bf16, f16};
+use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
+use sagittal::engine::{Engine, Source, device_bytes};
+use sagittal::graph::{Graph, Shape};
+use sagittal::kernels::Precision;
+use sagittal::kernels::repack::Stored;
+use sagittal::model::{ModelConfig, unet};
+use sagittal::plan::{Options, Plan};
+use sagittal::{Error, ErrorKind, Result};
+
+/// A UNet whose weights take turns gives what it gives with all of them on the device, run after
+/// run, in whatever share of the memory.
+#[test]
+fn weights_that_take_turns_change_nothing() {
+    let Some(gpu) = gpu() else { return };
+    let engine = Engine::new(gpu).expect("engine");
+    let manifest = Manifest::parse(crate::common::MANIFESTS[0].1).expect("manifest");
+    let model = Checkpoint::synthetic(&manifest, 3, Dtype::F16).expect("checkpoint");
+    let config = ModelConfig::infer(&model).expect("known");
+    let build = unet::Options { size: (8, 6), tokens: 77, record: true, ..Default::default() };
+    let g = unet::build(&config.unet, &build).expect("unet");
+    let precision = Precision::F16;
+    let device = engine.gpu().capabilities();
+    let cancel = AtomicBool::new(false);
+    let data: Vec<(String, Vec<f32>)> = g
+        .inputs()
+        .iter()
+        .map(|(name, t)| {
+            let shape = g.shape(*t);
+            (name.clone(), Rng(5).values(2 * shape.positions() * shape.channels, precision))
+        })
+        .collect();
+    let inputs: Vec<(&str, &[f32])> = data.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
+    let all = device_bytes(g.weights(), precision, device.alignment, None).expect("sizes");
+    let mut first = None;
+    for most in [None, Some(all * 3 / 4), Some(all / 2), Some(all / 3)] {
+        let weights = engine.upload(g.weights(), &model, precision, most, &cancel).expect("upload");
+        if let Some(most) = most {
+            let held = device_bytes(g.weights(), precision, device.alignment, Some(most)).expect("sizes");
+            assert_eq!(held, weights.bytes());
+            println!("{} of {all} bytes, {held} held with the road", most);
+        }
+        let plan = Plan::new(&g, &Options { rows: 2, precision, device, guard: 0 }).expect("plan");
+        let arena = engine.arena(&plan).expect("arena");
+        let prepared = engine.prepare(plan, &weights, &arena).expect("prepare");
+        for _ in 0..2 {
+            let results = engine.run_in_turn(&prepared, (&weights, &model), &inputs, &cancel).expect("a run");
+            assert!(*first.get_or_insert(results.clone()) == results, "{most:?}");
+        }
+    }
+    let error = device_bytes(g.weights(), precision, device.alignment, Some(1000)).expect_err("too little");
+    assert_eq!(error.kind(), ErrorKind::Memory);
+}
+
+/// One tensor, whatever its name.
+struct File {
+    stored: Stored,
+    bytes: Vec<u8>,
+}
+
+impl File {
+    /// The number that the file holds at `i`.
+    fn value(&self, i: usize) -> f32 {
+        let b = &self.bytes[i * self.stored.bytes()..];
+        match self.stored {
+            Stored::F32 => f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
+            Stored::F16 => f16::from_le_bytes([b[0], b[1]]).to_f32(),
+            Stored::Bf16 => bf16::from_le_bytes([b[0], b[1]]).to_f32(),
+            Stored::F8E4m3 => eight_bits(b[0], 3, 7),
+            Stored::F8E5m2 => eight_bits(b[0], 2, 15),
+        }
+    }
+
+    fn values(&self) -> Vec<f32> {
+        (0..self.bytes.len() / self.stored.bytes()).map(|i| self.value(i)).collect()
+    }
+}
+
+/// OCP 8-bit floats by their definition.
+fn eight_bits(b: u8, mantissa: i32, bias: i32) -> f32 {
+    let sign = if b & 0x80 == 0 { 1.0 } else { -1.0 };
+    let (exponent, fraction) = (i32::from(b & 0x7f) >> mantissa, i32::from(b) & ((1 << mantissa) - 1));
+    let one = 1 << mantissa;
+    match exponent {
+        0 => sign * fraction as f32 / one as f32 * 2f32.powi(1 - bias),
+        _ if mantissa == 3 && b & 0x7f == 0x7f => f32::NAN,
+        31 if mantissa == 2 => sign * if fraction == 0 { f32::INFINITY } else { f32::NAN },
+        _ => sign * (1.0 + fraction as f32 / one as f32) * 2f32.powi(exponent - bias),
+    }
+}
+
+impl Source for File {
+    fn read(&self, name: &str, _: &[usize]) -> Result<Vec<f32>> {
+        let values = self.values();
+        match values.iter().find(|v| !v.is_finite()) {
+            None => Ok(values),
+            Some(v) => {
+                Err(Error::new(ErrorKind::Model, "not finite").at(name.to_owned()).found(v.to_string()))
+            }
+        }
+    }
+
+    fn raw(&self, _: &str, _: &[usize]) -> Result<Option<(Stored, &[u8])>> {
+        Ok(Some((self.stored, &self.bytes)))
+    }
+}
+
+/// The weight `[out, inp]` as the device holds it, seen through a product with unit vectors, row by
+/// row of `rows`.
+fn on_device(
+    engine: &Engine,
+    file: &File,
+    [out, inp]: [usize; 2],
+    rows: std::ops::Range<usize>,
+    precision: Precision,
+) -> Result<Vec<f32>> {
+    let mut g = Graph::new("");
+    let x = g.input("x", Shape::tokens(rows.len(), inp));
+    let y = g.linear("l", x, out, false)?;
+    g.output("y", y);
+    let device = engine.gpu().capabilities();
+    let cancel = AtomicBool::new(false);
+    let weights = engine.upload(g.weights(), file, precision, None, &cancel)?;
+    let plan = Plan::new(&g, &Options { rows: 1, precision, device, guard: 0 })?;
+    let arena = engine.arena(&plan)?;
+    let prepared = engine.prepare(plan, &weights, &arena)?;
+    let unit: Vec<f32> =
+        rows.clone().flat_map(|r| (0..inp).map(move |i| f32::from(u8::from(i == r)))).collect();
+    Ok(engine.run(&prepared, &[("x", &unit)], &cancel)?.remove(0).1)
+}
+
+#[test]
+fn every_type_and_odd_shapes() {
+    let Some(gpu) = gpu() else { return };
+    let engine = Engine::new(gpu).expect("engine");
+    let mut failures = Failures::default();
+    for kind in Stored::ALL {
+        for precision in [Precision::F32, Precision::F16] {
+            for [out, inp] in [[1, 1], [3, 5], [61, 37], [64, 256]] {
+                let mut rng = Rng(out as u64 * 7 + 1);
+                let count = out * inp;
+                // Every bit pattern of small types that is a number; wild exponents of f32.
+                let mut file = File { stored: kind, bytes: Vec::new() };
+                while file.bytes.len() < count * kind.bytes() {
+                    let wild = match kind {
+                        Stored::F32 => {
+                            (rng.value() * 2f32.powi(rng.range(0, 50) as i32 - 36)).to_bits().to_le_bytes()
+                        }
+                        _ => (rng.next() as u32).to_le_bytes(),
+                    };
+                    let one = File { stored: kind, bytes: wild[..kind.bytes()].to_vec() };
+                    let v = one.value(0);
+                    if v.abs() < 65504.0 && (precision == Precision::F32 || v.abs() > 1e-30 || v == 0.0) {
+                        file.bytes.extend(one.bytes);
+                    }
+                }
+                let got = on_device(&engine, &file, [out, inp], 0..inp, precision).expect("upload");
+                for (i, g) in got.iter().enumerate() {
+                    let want = stored(file.value(i % out * inp + i / out), precision);
+                    failures.check(*g == want, || {
+                        format!("{kind:?} to {precision:?} [{out}, {inp}] at {i}: {g:e}, not {want:e}")
+                    });
+                }
+            }
+        }
+    }
+    failures.finish();
+}
+
+#[test]
+fn a_weight_larger_than_a_staging_buffer() {
+    let Some(gpu) = gpu() else { return };
+    let engine = Engine::new(gpu).expect("engine");
+    let [out, inp] = [2501, 2600];
+    let mut rng = Rng(1);
+    let bytes = (0..out * inp).flat_map(|_| rng.value().to_le_bytes()).collect();
+    let file = File { stored: Stored::F32, bytes };
+    for rows in [0..3, 2590..2600] {
+        let got = on_device(&engine, &file, [out, inp], rows.clone(), Precision::F32).expect("upload");
+        for (i, g) in got.iter().enumerate() {
+            assert_eq!(*g, file.value(i % out * inp + rows.start + i / out), "at {i}");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_finite_or_too_large_is_named() {
+    let Some(gpu) = gpu() else { return };
+    let engine = Engine::new(gpu).expect("engine");
+    let with = |v: f32| {
+        let bytes = (0..40).flat_map(|i| if i == 17 { v } else { 0.5 }.to_le_bytes()).collect();
+        File { stored: Stored::F32, bytes }
+    };
+    for (v, precision, expected) in [
+        (f32::NAN, Precision::F32, "NaN"),
+        (f32::NEG_INFINITY, Precision::F16, "-inf"),
+        (70000.0, Precision::F16, "70000"),
+    ] {
+        let error = on_device(&engine, &with(v), [8, 5], 0..5, precision).expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::Model, "{error}");
+        assert!(error.to_string().contains(expected) && error.to_string().contains("l.weight"), "{error}");
+    }
+    on_device(&engine, &with(70000.0), [8, 5], 0..5, Precision::F32).expect("f32 holds it");
+    on_device(&engine, &with(65504.0), [8, 5], 0..5, Precision::F16).expect("f16 holds it");
+}

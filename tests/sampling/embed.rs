@@ -1,0 +1,145 @@
+//! The library inside someone's app: the app's own device with default limits and no feature.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::common::gpu;
+use sagittal::kernels::Precision;
+use sagittal::{ErrorKind, Event, Gpu, Model, ModelOptions, Request, embedded, wgpu};
+
+/// A device as an app makes it, with handlers that count what reaches them.
+fn app_device() -> Option<(wgpu::Device, wgpu::Queue, Arc<AtomicUsize>)> {
+    gpu()?;
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+    let options = wgpu::RequestAdapterOptions::default();
+    let adapter = pollster::block_on(instance.request_adapter(&options)).expect("adapter");
+    let (device, queue) =
+        pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default())).expect("device");
+    assert_eq!(device.limits().max_storage_buffers_per_shader_stage, 8);
+    let heard = Arc::new(AtomicUsize::new(0));
+    let count = heard.clone();
+    device.on_uncaptured_error(Arc::new(move |e| {
+        eprintln!("the app's handler heard: {e}");
+        count.fetch_add(1, Ordering::Relaxed);
+    }));
+    Some((device, queue, heard))
+}
+
+fn model(device: &wgpu::Device, queue: &wgpu::Queue, precision: Precision) -> Model {
+    let gpu = Gpu::from_device(device.clone(), queue.clone());
+    let options = ModelOptions { precision: Some(precision), ..Default::default() };
+    Model::new(gpu, embedded::checkpoint().expect("embedded"), options).expect("model")
+}
+
+fn small() -> Request {
+    let mut r = Request::new("fox, 3d style", 64, 64);
+    (r.steps, r.cfg) = (2, 3.5);
+    r
+}
+
+#[test]
+fn a_default_device_without_features_runs_in_both_precisions() {
+    let Some((device, queue, heard)) = app_device() else { return };
+    for precision in [Precision::F32, Precision::F16] {
+        let m = model(&device, &queue, precision);
+        let mut steps = Vec::new();
+        let mut previews = 0;
+        let made = m.generate(
+            &small(),
+            &mut |e| {
+                if let Event::Sampling { step, preview, .. } = e {
+                    steps.push(step);
+                    let p = preview();
+                    previews += usize::from((p.width, p.height, p.rgb.len()) == (8, 8, 192));
+                }
+            },
+            &AtomicBool::new(false),
+        );
+        assert_eq!(made.expect("a picture").pictures[0].rgb.len(), 64 * 64 * 3);
+        assert_eq!(steps, [0, 1, 2]);
+        assert_eq!(previews, 3);
+    }
+    assert_eq!(heard.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn errors_are_typed_and_never_reach_the_apps_handler() {
+    let Some((device, queue, heard)) = app_device() else { return };
+    let m = model(&device, &queue, Precision::F32);
+    let go = AtomicBool::new(false);
+    let run = |r: &Request, cancel: &AtomicBool| m.generate(r, &mut |_| {}, cancel).err().map(|e| e.kind());
+    let set = |f: fn(&mut Request)| {
+        let mut r = small();
+        f(&mut r);
+        r
+    };
+    assert_eq!(run(&set(|r| r.width = 60), &go), Some(ErrorKind::Usage));
+    assert_eq!(run(&set(|r| r.steps = 0), &go), Some(ErrorKind::Usage));
+    assert_eq!(run(&set(|r| r.sag.scale = 9.0), &go), Some(ErrorKind::Usage));
+    assert_eq!(run(&set(|r| r.clip_skip = Some(40)), &go), Some(ErrorKind::Usage));
+    assert_eq!(run(&set(|r| r.memory = Some(1 << 20)), &go), Some(ErrorKind::Memory));
+    // One row at this size passes the 128 MiB that a default device can bind.
+    assert_eq!(run(&set(|r| (r.width, r.height) = (16_384, 16_384)), &go), Some(ErrorKind::Memory));
+    assert_eq!(run(&set(|r| r.cfg = 1e30), &go), Some(ErrorKind::NonFinite));
+    assert_eq!(run(&small(), &AtomicBool::new(true)), Some(ErrorKind::Cancelled));
+    // After all that the device still draws.
+    assert_eq!(run(&small(), &go), None);
+    assert_eq!(heard.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_non_finite_sampling_names_its_step() {
+    let Some((device, queue, _)) = app_device() else { return };
+    let m = model(&device, &queue, Precision::F32);
+    let mut r = small();
+    r.cfg = 1e30;
+    let error = m.generate(&r, &mut |_| {}, &AtomicBool::new(false)).expect_err("infinite");
+    // The first step's 1e30 overflows in the second.
+    assert!(error.to_string().contains("step 2 of 2"), "{error}");
+}
+
+#[test]
+fn cancel_in_mid_run_ends_it_and_leaves_the_model_usable() {
+    let Some((device, queue, _)) = app_device() else { return };
+    let m = model(&device, &queue, Precision::F32);
+    let cancel = AtomicBool::new(false);
+    let mut r = small();
+    r.steps = 50;
+    let mut last = 0;
+    let error = m.generate(
+        &r,
+        &mut |e| {
+            if let Event::Sampling { step, .. } = e {
+                last = step;
+                cancel.store(step >= 3, Ordering::Relaxed);
+            }
+        },
+        &cancel,
+    );
+    assert_eq!(error.expect_err("cancelled").kind(), ErrorKind::Cancelled);
+    assert!((3..=4).contains(&last), "stopped at step {last}");
+    let pictures =
+        |m: &Model| m.generate(&small(), &mut |_| {}, &AtomicBool::new(false)).expect("picture").pictures;
+    assert_eq!(pictures(&m), pictures(&model(&device, &queue, Precision::F32)));
+}
+
+#[test]
+fn threads_share_a_device() {
+    let Some((device, queue, heard)) = app_device() else { return };
+    let draw = || {
+        let m = model(&device, &queue, Precision::F32);
+        m.generate(&small(), &mut |_| {}, &AtomicBool::new(false)).expect("picture").pictures
+    };
+    let [a, b] = std::thread::scope(|s| [s.spawn(draw), s.spawn(draw)].map(|t| t.join().expect("no panic")));
+    assert_eq!(a, b);
+    assert_eq!(heard.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn one_model_serves_several_threads() {
+    let Some((device, queue, _)) = app_device() else { return };
+    let m = model(&device, &queue, Precision::F32);
+    let draw = || m.generate(&small(), &mut |_| {}, &AtomicBool::new(false)).expect("picture").pictures;
+    let [a, b] = std::thread::scope(|s| [s.spawn(draw), s.spawn(draw)].map(|t| t.join().expect("no panic")));
+    assert_eq!(a, b);
+}

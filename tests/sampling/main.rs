@@ -1,0 +1,16 @@
+//! From a prompt to a picture: text, schedules, noise, samplers, guidance, whole runs.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod embed;
+mod end_to_end;
+mod golden;
+mod guidance;
+mod misuse;
+mod noise;
+mod prompts;
+mod requests;
+mod samplers;
+mod schedules;
+mod tokens;

@@ -1,0 +1,240 @@
+//! One workflow in every format that people have: it reads as the same graph.
+
+use crate::common::Failures;
+use crate::common::workflow::{Home, options, stored};
+use sagittal::image::{Picture, png};
+use sagittal::workflow::{Graph, Input, Workflow};
+use serde_json::{Value as Json, json};
+
+fn read(json: &Json) -> Graph {
+    Workflow::parse("test", json.to_string().as_bytes()).unwrap_or_else(|e| panic!("{e}")).graph().clone()
+}
+
+/// What a graph does: class and inputs of each node, by id.
+fn meaning(graph: &Graph) -> Json {
+    let mut api = graph.to_api();
+    for (_, node) in api.as_object_mut().expect("nodes") {
+        node.as_object_mut().expect("a node").remove("_meta");
+        // 7 and 7.0 are one number.
+        for (_, value) in node["inputs"].as_object_mut().expect("inputs") {
+            if let Some(number) = value.as_f64() {
+                *value = json!(number);
+            }
+        }
+    }
+    api
+}
+
+fn sorted(graph: &Graph) -> Vec<(String, Json)> {
+    let meaning = meaning(graph);
+    let mut nodes: Vec<(String, Json)> =
+        meaning.as_object().expect("nodes").iter().map(|(id, n)| (id.clone(), n.clone())).collect();
+    nodes.sort_by(|a, b| a.0.cmp(&b.0));
+    nodes
+}
+
+#[test]
+fn both_formats_are_one_workflow() {
+    let (api, ui) = (read(&stored("default_sag.api.json")), read(&stored("default_sag.ui.json")));
+    assert_eq!(sorted(&api), sorted(&ui));
+    // Notes, reroutes, a primitive for the seed, a bypassed LoRA and a muted preview leave nothing behind.
+    let screen = read(&stored("screen_only.ui.json"));
+    assert_eq!(sorted(&api), sorted(&screen));
+}
+
+#[test]
+fn other_ways_to_write_the_same() {
+    let (api, ui) = (stored("default_sag.api.json"), stored("default_sag.ui.json"));
+    let want = sorted(&read(&api));
+    let mut failures = Failures::default();
+    let mut check = |what: &str, json: &Json| {
+        let found = sorted(&read(json));
+        failures.check(found == want, || format!("{what}: {found:?}"));
+    };
+    // What is posted to ComfyUI's server.
+    check(
+        "a request",
+        &json!({ "prompt": api, "client_id": "x", "extra_data": { "extra_pnginfo": { "workflow": ui } } }),
+    );
+    // Old pictures hold what is no JSON.
+    let odd = api.to_string().replacen("\"class_type\"", "\"is_changed\":[NaN,-Infinity],\"class_type\"", 1);
+    let odd = odd.replacen("golden hour", "NaN \\\" golden hour", 1);
+    let graph = Workflow::parse("x", odd.as_bytes()).expect("a workflow").graph().clone();
+    let text = graph.find("6").and_then(|n| n.input("text")).cloned();
+    assert!(matches!(text, Some(Input::Value(Json::String(t))) if t.contains("NaN \" golden hour")));
+    // Links as objects, as the newest files have them, and ids as texts.
+    let mut objects = ui.clone();
+    objects["version"] = json!(1);
+    for link in objects["links"].as_array_mut().expect("links") {
+        *link = json!({ "id": link[0], "origin_id": link[1], "origin_slot": link[2], "target_id": link[3],
+                        "target_slot": link[4], "type": link[5] });
+    }
+    check("links as objects", &objects);
+    // Values by name, as newer frontends add them; then the list counts for nothing.
+    let mut named = ui.clone();
+    for node in named["nodes"].as_array_mut().expect("nodes") {
+        if node["type"] == "KSampler" {
+            node["widgets_values"] = json!([1, "fixed", 1, 1, "lms", "karras", 0.5]);
+            node["widgets_values_named"] = json!({ "seed": 42, "control_after_generate": "fixed", "steps": 6, "cfg": 7,
+                "sampler_name": "euler", "scheduler": "normal", "denoise": 1 });
+        }
+    }
+    check("values by name", &named);
+    // The oldest files have no word behind the seed, or a switch; the last widgets may be missing.
+    for values in [json!([42, 6, 7, "euler", "normal", 1]), json!([42, true, 6, 7, "euler", "normal"])] {
+        let mut old = ui.clone();
+        for node in old["nodes"].as_array_mut().expect("nodes") {
+            if node["type"] == "KSampler" {
+                node["widgets_values"] = values.clone();
+            }
+        }
+        check("an old list", &old);
+    }
+    failures.finish();
+}
+
+#[test]
+fn pictures_carry_their_workflow() {
+    let (api, ui) = (stored("default_sag.api.json").to_string(), stored("default_sag.ui.json").to_string());
+    let picture = Picture { width: 8, height: 8, rgb: vec![9; 192] };
+    let want = sorted(&read(&stored("default_sag.api.json")));
+    let parse =
+        |texts: &[(&str, &str)]| Workflow::parse("x.png", &png::encode(&picture, texts).expect("a PNG"));
+    for texts in
+        [&[("prompt", api.as_str())][..], &[("workflow", &ui)], &[("workflow", "{}"), ("prompt", &api)]]
+    {
+        assert_eq!(sorted(parse(texts).expect("a workflow").graph()), want);
+    }
+    // Text beyond Latin-1 is in a chunk of another kind.
+    let wide = api.replace("golden hour", "золотой час");
+    assert!(parse(&[("prompt", &wide)]).expect("a workflow").graph().find("6").is_some());
+    for (texts, word) in [
+        (&[][..], "a PNG without one"),
+        (&[("parameters", "a fox\nSteps: 20")], "sagittal generate"),
+        (&[("prompt", "{\"3\": ")], "chunk `prompt`"),
+    ] {
+        let error = parse(texts).expect_err("refused").to_string();
+        assert!(error.contains(word), "{error}");
+    }
+}
+
+/// A subgraph, as newer frontends make them: its inner side is linked to nodes -10 and -20.
+#[test]
+fn subgraphs_are_laid_open() {
+    let inner = json!({
+        "id": "b2c4", "name": "sampling", "inputNode": {"id": -10}, "outputNode": {"id": -20},
+        "inputs": [{"name": "model", "type": "MODEL"}, {"name": "seed", "type": "INT"}],
+        "outputs": [{"name": "IMAGE", "type": "IMAGE"}],
+        "nodes": [
+            {"id": 1, "type": "KSampler", "mode": 0, "inputs": [
+                {"name": "model", "type": "MODEL", "link": 1}, {"name": "positive", "type": "CONDITIONING", "link": 2},
+                {"name": "negative", "type": "CONDITIONING", "link": 2}, {"name": "latent_image", "type": "LATENT", "link": 3},
+                {"name": "seed", "type": "INT", "widget": {"name": "seed"}, "link": 4}],
+             "widgets_values": [5, "fixed", 6, 7, "euler", "normal", 1]},
+            {"id": 2, "type": "CLIPTextEncode", "mode": 0, "inputs": [{"name": "clip", "type": "CLIP", "link": 5}],
+             "widgets_values": ["fox"]},
+            {"id": 3, "type": "EmptyLatentImage", "mode": 0, "inputs": [], "widgets_values": [64, 64, 1]},
+            {"id": 4, "type": "VAEDecode", "mode": 0, "inputs": [
+                {"name": "samples", "type": "LATENT", "link": 6}, {"name": "vae", "type": "VAE", "link": 7}]},
+            {"id": 5, "type": "CheckpointLoaderSimple", "mode": 0, "inputs": [], "widgets_values": ["tiny-emoji"]}],
+        "links": [
+            {"id": 1, "origin_id": -10, "origin_slot": 0, "target_id": 1, "target_slot": 0, "type": "MODEL"},
+            {"id": 2, "origin_id": 2, "origin_slot": 0, "target_id": 1, "target_slot": 1, "type": "CONDITIONING"},
+            {"id": 3, "origin_id": 3, "origin_slot": 0, "target_id": 1, "target_slot": 3, "type": "LATENT"},
+            {"id": 4, "origin_id": -10, "origin_slot": 1, "target_id": 1, "target_slot": 4, "type": "INT"},
+            {"id": 5, "origin_id": 5, "origin_slot": 1, "target_id": 2, "target_slot": 0, "type": "CLIP"},
+            {"id": 6, "origin_id": 1, "origin_slot": 0, "target_id": 4, "target_slot": 0, "type": "LATENT"},
+            {"id": 7, "origin_id": 5, "origin_slot": 2, "target_id": 4, "target_slot": 1, "type": "VAE"},
+            {"id": 8, "origin_id": 4, "origin_slot": 0, "target_id": -20, "target_slot": 0, "type": "IMAGE"}],
+    });
+    let outer = |seed: Json| {
+        json!({
+            "nodes": [
+                {"id": 10, "type": "b2c4", "mode": 0, "inputs": [{"name": "model", "type": "MODEL", "link": 1},
+                    {"name": "seed", "type": "INT", "widget": {"name": "seed"}, "link": null}],
+                 "outputs": [{"name": "IMAGE", "type": "IMAGE", "links": [2]}], "widgets_values": seed},
+                {"id": 11, "type": "CheckpointLoaderSimple", "mode": 0, "inputs": [], "widgets_values": ["tiny-emoji"]},
+                {"id": 12, "type": "SaveImage", "mode": 0, "inputs": [{"name": "images", "type": "IMAGE", "link": 2}],
+                 "widgets_values": ["x"]}],
+            "links": [[1, 11, 0, 10, 0, "MODEL"], [2, 10, 0, 12, 0, "IMAGE"]],
+            "definitions": {"subgraphs": [inner]}, "version": 0.4,
+        })
+    };
+    let graph = read(&outer(json!([])));
+    let link = |id: &str, name: &str| graph.find(id).and_then(|n| n.input(name)).cloned();
+    assert_eq!(link("10:1", "model"), Some(Input::Link { node: "11".into(), output: 0 }));
+    assert_eq!(link("12", "images"), Some(Input::Link { node: "10:4".into(), output: 0 }));
+    assert_eq!(link("10:1", "positive"), Some(Input::Link { node: "10:2".into(), output: 0 }));
+    assert_eq!(link("10:1", "seed"), Some(Input::Value(5.into())));
+    // A widget that is shown on the outside has its value there.
+    let promoted = read(&outer(json!([77])));
+    assert_eq!(promoted.find("10:1").and_then(|n| n.input("seed")), Some(&Input::Value(77.into())));
+    let places = Home::new(&[]).places();
+    let workflow = Workflow::parse("x", outer(json!([])).to_string().as_bytes()).expect("a workflow");
+    let options = options();
+    assert_eq!(workflow.check(&places, &options).map(|r| r.nodes().count()).expect("sound"), 7);
+    // One that contains itself ends.
+    let mut endless = outer(json!([]));
+    let own = json!({"id": 9, "type": "b2c4", "mode": 0, "inputs": []});
+    endless["definitions"]["subgraphs"][0]["nodes"].as_array_mut().expect("nodes").push(own);
+    let error = Workflow::parse("x", endless.to_string().as_bytes()).expect_err("refused").to_string();
+    assert!(error.contains("without end"), "{error}");
+}
+
+/// Primitive nodes of the server's side: their values are looked at before anything runs.
+#[test]
+fn primitives_hold_values() {
+    let mut json = stored("default_sag.api.json");
+    json["4"]["inputs"]["ckpt_name"] = json!("tiny-emoji");
+    for (id, class, value, input) in [
+        ("20", "PrimitiveInt", json!(9), ("3", "seed")),
+        ("21", "PrimitiveFloat", json!(3.5), ("3", "cfg")),
+        ("22", "PrimitiveString", json!("a fox"), ("6", "text")),
+        ("23", "PrimitiveStringMultiline", json!("blurry"), ("7", "text")),
+    ] {
+        json[id] = json!({ "class_type": class, "inputs": { "value": value } });
+        json[input.0]["inputs"][input.1] = json!([id, 0]);
+    }
+    let (places, options) = (Home::new(&[]).places(), options());
+    let check = |json: &Json| {
+        let workflow = Workflow::parse("test", json.to_string().as_bytes()).expect("a workflow");
+        workflow.check(&places, &options).map(|ready| ready.nodes().count()).map_err(|e| e.to_string())
+    };
+    assert_eq!(check(&json), Ok(8));
+    json["24"] = json!({ "class_type": "PrimitiveBoolean", "inputs": { "value": true } });
+    json["3"]["inputs"]["seed"] = json!(["24", 0]);
+    assert!(check(&json).expect_err("refused").contains("wrong type"));
+    json["3"]["inputs"]["seed"] = json!(["20", 0]);
+    json["20"]["inputs"]["value"] = json!(-1);
+    assert!(check(&json).expect_err("refused").contains("seed"));
+}
+
+#[test]
+fn inputs_are_set_by_hand() {
+    let mut workflow =
+        Workflow::parse("x", stored("default_sag.ui.json").to_string().as_bytes()).expect("a workflow");
+    for assignment in
+        ["3.seed=7", "KSampler.cfg=2.5", "6.text=a=b.c", "9.filename_prefix=x/y", "4.ckpt_name=tiny-emoji"]
+    {
+        workflow.set(assignment).unwrap_or_else(|e| panic!("{assignment}: {e}"));
+    }
+    let value = |id: &str, name: &str| workflow.graph().find(id).and_then(|n| n.input(name)).cloned();
+    assert_eq!(value("3", "seed"), Some(Input::Value(7.into())));
+    assert_eq!(value("3", "cfg"), Some(Input::Value(2.5.into())));
+    assert_eq!(value("6", "text"), Some(Input::Value("a=b.c".into())));
+    for (bad, word) in [
+        ("3.seed", "NODE.INPUT=VALUE"),
+        ("seed=3", "NODE.INPUT=VALUE"),
+        ("CLIPTextEncode.text=x", "nodes 7, 6"),
+        ("KSampla.seed=1", "did you mean KSampler"),
+        ("3.sed=1", "one of seed, steps"),
+        ("3.seed=x", "whole number"),
+        ("3.seed=-1", "outside its range"),
+        ("3.sampler_name=eulr", "did you mean euler"),
+        ("3.model=1", "no such input"),
+    ] {
+        let error = workflow.set(bad).expect_err(bad);
+        assert_eq!(error.kind(), sagittal::ErrorKind::Usage, "{bad}");
+        assert!(error.to_string().contains(word), "{bad}: {error}");
+    }
+}

@@ -1,0 +1,12 @@
+//! `sagittal run` and what workflow files hold.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod cli;
+mod files;
+mod formats;
+mod golden;
+mod malformed;
+mod nodes;
+mod pictures;
