@@ -2,7 +2,6 @@
 
 mod kept;
 mod pages;
-mod pipelines;
 mod run;
 mod timing;
 mod trace;
@@ -17,16 +16,16 @@ use crate::kernels::{Precision, Target};
 use crate::plan::{Bound, Plan};
 use crate::{Error, ErrorKind, Result};
 pub use kept::Kept;
-use pipelines::Pipelines;
 use run::Ahead;
 use upload::OnDevice;
 pub use upload::ring_bytes;
 pub use weights::{Source, Weights, device_bytes};
 
-/// Runs plans on a device. Shaders are compiled once and kept.
+/// Runs plans on a device. Shaders are compiled once a device and kept.
 pub struct Engine {
     gpu: Gpu,
-    pipelines: Pipelines,
+    /// Whether shaders check what they do.
+    checked: bool,
     /// One small buffer for each binding number that a variant does not use: one for all would be
     /// bound for reading and for writing at once, which the device refuses.
     unused: Vec<wgpu::Buffer>,
@@ -111,7 +110,7 @@ impl Engine {
         };
         Ok(Self {
             gpu,
-            pipelines: Pipelines::new(checked),
+            checked,
             unused,
             budget: AtomicU64::new(budget),
             peak: AtomicU64::new(0),
@@ -165,7 +164,7 @@ impl Engine {
     }
 
     fn on_device(&self) -> OnDevice<'_> {
-        OnDevice { gpu: &self.gpu, pipelines: &self.pipelines }
+        OnDevice { gpu: &self.gpu, checked: self.checked }
     }
 
     /// Memory for `plan`.
@@ -183,7 +182,7 @@ impl Engine {
         if !arena.holds(&plan) {
             return Err(Error::internal("a plan does not fit its arena"));
         }
-        self.pipelines.compile(&self.gpu, plan.dispatches.iter().map(|d| &d.variant))?;
+        self.gpu.pipelines().compile(&self.gpu, self.checked, plan.dispatches.iter().map(|d| &d.variant))?;
         self.gpu.checked("make the buffers of a plan", || self.bind(plan, weights, arena.clone()))?
     }
 
@@ -202,7 +201,7 @@ impl Engine {
         gpu.queue().write_buffer(&uniform, 0, &params);
         let mut steps = Vec::with_capacity(plan.dispatches.len());
         for (d, (offset, size)) in plan.dispatches.iter().zip(offsets) {
-            let pipeline = self.pipelines.get(&d.variant)?;
+            let pipeline = self.gpu.pipelines().get(self.checked, &d.variant)?;
             let mut entries = vec![entry(0, &uniform, offset, size)];
             let mut turning = Vec::new();
             for (i, bound) in d.bindings.iter().enumerate() {

@@ -1,6 +1,7 @@
 //! The device: the app's own or one we open, and what it can do.
 
 mod cache;
+mod pipelines;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use crate::kernels::Target;
 use crate::plan::Capabilities;
 use crate::{Error, ErrorKind, Result};
 use cache::Cache;
+pub(crate) use pipelines::Pipelines;
 
 /// An adapter that could be used.
 #[derive(Debug, Clone)]
@@ -57,6 +59,8 @@ pub struct Gpu {
     queue: wgpu::Queue,
     capabilities: Capabilities,
     cache: Option<Arc<Cache>>,
+    /// Shared by all clones.
+    pipelines: Arc<Pipelines>,
 }
 
 impl Gpu {
@@ -88,7 +92,7 @@ impl Gpu {
                 limits.min_storage_buffer_offset_alignment.max(limits.min_uniform_buffer_offset_alignment),
             ),
         };
-        Self { device, queue, capabilities, cache: None }
+        Self { device, queue, capabilities, cache: None, pipelines: Arc::default() }
     }
 
     /// Opens an adapter: by number or a part of its name, else the first that is not a CPU, else
@@ -144,6 +148,8 @@ impl Gpu {
         // Should the device fail to make a cache, pipelines are compiled as without.
         let cache = self.checked("make a cache of pipelines", || Cache::open(&self.device, folder));
         self.cache = cache.ok().flatten().map(Arc::new);
+        // What was compiled before is not in the file.
+        self.pipelines = Arc::default();
         self
     }
 
@@ -151,6 +157,7 @@ impl Gpu {
     /// app reads and writes it.
     pub fn with_pipeline_cache(mut self, cache: wgpu::PipelineCache) -> Self {
         self.cache = Some(Arc::new(Cache::of_app(cache)));
+        self.pipelines = Arc::default();
         self
     }
 
@@ -164,6 +171,11 @@ impl Gpu {
     /// Where compiled pipelines are looked for.
     pub(crate) fn pipeline_cache(&self) -> Option<&wgpu::PipelineCache> {
         self.cache.as_ref().map(|cache| cache.pipelines())
+    }
+
+    /// What was compiled for the device.
+    pub(crate) fn pipelines(&self) -> &Pipelines {
+        &self.pipelines
     }
 
     /// The device.

@@ -2,6 +2,7 @@
 
 mod cli {
     pub mod args;
+    pub mod attention;
     pub mod axis;
     pub mod bench;
     pub mod bench_report;

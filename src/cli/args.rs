@@ -219,7 +219,8 @@ pub struct Args {
     #[arg(long, value_name = "OUT.latent", help_heading = "Output")]
     pub save_latent: Option<PathBuf>,
     /// Write what SAG looks at: its attention as heat (evaluation-01-heat.png), and the mask of what it
-    /// blurs (evaluation-01-mask.png), over a rough preview; one a step, more of samplers of a higher order
+    /// blurs (evaluation-01-mask.png), over the picture that the step expects; one a step, more of
+    /// samplers of a higher order. They are written when the batch is done
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub save_attention: Option<PathBuf>,
     /// Write the sampling as an animated PNG; one a batch, of its first picture

@@ -296,7 +296,9 @@ impl Run<'_> {
                 progress.end();
                 return Err(Error::cancelled());
             }
-            self.save(batch, &made, &progress).inspect_err(|_| progress.end())?;
+            self.save(batch, &made, &progress)
+                .and_then(|()| self.watch.attention(&self.model, &cancel))
+                .inspect_err(|_| progress.end())?;
         }
         progress.end();
         self.conclude(began, &progress);

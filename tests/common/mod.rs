@@ -8,6 +8,7 @@ pub mod workflow;
 pub mod workflow_bench;
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
 use sagittal::gpu::Gpu;
@@ -46,19 +47,26 @@ pub fn safetensors<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a [usize], 
     file
 }
 
-/// The adapter under test, or None with a note when `SAGITTAL_TEST_GPU=off`. Without an adapter a
-/// test fails unless it is off: a test that runs nowhere shows nothing.
+/// How many devices the tests of a program share. A CPU driver works on one submission of a device at a
+/// time, and small ones leave half of two cores idle.
+const DEVICES: usize = 2;
+
+/// A device of the adapter under test, the same one all through a test, or None with a note when
+/// `SAGITTAL_TEST_GPU=off`. Without an adapter a test fails unless it is off: a test that runs nowhere
+/// shows nothing.
 pub fn gpu() -> Option<Gpu> {
-    static GPU: OnceLock<Option<Gpu>> = OnceLock::new();
-    GPU.get_or_init(|| {
-        if program::gpu_is_off() {
-            eprintln!("SAGITTAL_TEST_GPU=off: tests that need an adapter are not run");
-            return None;
-        }
-        let device = std::env::var("SAGITTAL_DEVICE").ok();
-        Some(Gpu::open(device.as_deref()).expect("these tests need a GPU adapter, or SAGITTAL_TEST_GPU=off"))
-    })
-    .clone()
+    static OPEN: [OnceLock<Gpu>; DEVICES] = [const { OnceLock::new() }; DEVICES];
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    // Each test has a thread of its own.
+    thread_local!(static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed) % DEVICES);
+    if program::gpu_is_off() {
+        eprintln!("SAGITTAL_TEST_GPU=off: tests that need an adapter are not run");
+        return None;
+    }
+    let device = std::env::var("SAGITTAL_DEVICE").ok();
+    let open =
+        || Gpu::open(device.as_deref()).expect("these tests need a GPU adapter, or SAGITTAL_TEST_GPU=off");
+    Some(MINE.with(|mine| OPEN[*mine].get_or_init(open).clone()))
 }
 
 /// SplitMix64: reproducible data for tests.

@@ -1,30 +1,33 @@
-//! Compiled kernels by variant.
+//! Compiled kernels by variant, one set for all that runs on a device: a second model compiles only what
+//! the first had no use for.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-use crate::gpu::Gpu;
+use super::Gpu;
 use crate::kernels::Variant;
 use crate::{Error, Result, shader};
 
-/// Every variant compiled so far.
+/// Every variant compiled so far, without checks and with them.
+#[derive(Debug, Default)]
 pub struct Pipelines {
-    /// Whether shaders check what they do; see [`Engine::checked`](super::Engine::checked).
-    checked: bool,
-    known: Mutex<HashMap<Variant, wgpu::ComputePipeline>>,
+    known: [Mutex<Known>; 2],
 }
 
-impl Pipelines {
-    /// None yet, all to be compiled with or without checks.
-    pub fn new(checked: bool) -> Self {
-        Self { checked, known: Mutex::default() }
-    }
+type Known = HashMap<Variant, wgpu::ComputePipeline>;
 
-    /// Compiles those of `variants` that are new, on all cores.
-    pub fn compile<'a>(&self, gpu: &Gpu, variants: impl Iterator<Item = &'a Variant>) -> Result<()> {
+impl Pipelines {
+    /// Compiles those of `variants` that are new, on all cores; `checked` as in
+    /// [`Engine::checked`](crate::engine::Engine::checked).
+    pub fn compile<'a>(
+        &self,
+        gpu: &Gpu,
+        checked: bool,
+        variants: impl Iterator<Item = &'a Variant>,
+    ) -> Result<()> {
         let mut new: Vec<&Variant> = Vec::new();
         {
-            let known = self.lock();
+            let known = self.lock(checked);
             for v in variants {
                 if !known.contains_key(v) && !new.contains(&v) {
                     new.push(v);
@@ -40,7 +43,7 @@ impl Pipelines {
                 .map(|t| {
                     let mine: Vec<&Variant> = new.iter().skip(t).step_by(threads).copied().collect();
                     scope.spawn(move || {
-                        mine.into_iter().map(|v| Ok((v.clone(), make(gpu, v, self.checked)?))).collect()
+                        mine.into_iter().map(|v| Ok((v.clone(), make(gpu, v, checked)?))).collect()
                     })
                 })
                 .collect();
@@ -50,20 +53,20 @@ impl Pipelines {
                 .collect()
         });
         for part in made {
-            self.lock().extend(part?);
+            self.lock(checked).extend(part?);
         }
         Ok(())
     }
 
     /// The pipeline of a variant that was compiled before.
-    pub fn get(&self, variant: &Variant) -> Result<wgpu::ComputePipeline> {
-        let known = self.lock().get(variant).cloned();
+    pub fn get(&self, checked: bool, variant: &Variant) -> Result<wgpu::ComputePipeline> {
+        let known = self.lock(checked).get(variant).cloned();
         known.ok_or_else(|| Error::internal(format!("{variant} was not compiled")))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Variant, wgpu::ComputePipeline>> {
+    fn lock(&self, checked: bool) -> std::sync::MutexGuard<'_, Known> {
         // A panic elsewhere leaves the map whole: entries are added in one step.
-        self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.known[usize::from(checked)].lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
