@@ -195,10 +195,12 @@ impl<'a> Guided<'a> {
         let with_uncond = self.cfg != 1.0 || self.keep_uncond || (active && !on_cond);
         let positive = self.active(&self.positive, sigma);
         let negative = if with_uncond { self.active(&self.negative, sigma) } else { Vec::new() };
-        if positive.is_empty() || (with_uncond && negative.is_empty()) {
+        // A side without an active entry predicts 0, as in ComfyUI; but attention and differences need one.
+        let looked_at = if on_cond { &positive } else { &negative };
+        if (active && looked_at.is_empty()) || (positive.is_empty() && negative.is_empty()) {
             return Err(Error::usage("no conditioning is active at this point of the sampling")
                 .at(format!("sigma {sigma}"))
-                .hint("let the timestep ranges of the entries cover all of the sampling"));
+                .hint("let the timestep ranges of the entries cover all of the sampling, or of SAG's part of it"));
         }
         // One list for both sides lets the network compute them together.
         let plain = Perturbation::None;
@@ -207,7 +209,7 @@ impl<'a> Guided<'a> {
         let perturbed: Vec<Perturbed> = self
             .perturbed
             .iter()
-            .filter(|p| self.discrete.is_within(sigma, p.start, p.end))
+            .filter(|p| !positive.is_empty() && self.discrete.is_within(sigma, p.start, p.end))
             .copied()
             .collect();
         for p in &perturbed {
@@ -243,7 +245,8 @@ impl<'a> Guided<'a> {
             }
             None => cfg.clone(),
         };
-        let worse: Vec<Latent> = perturbed_results.chunks(side).map(|r| weighted.denoised(r)).collect();
+        let worse: Vec<Latent> =
+            perturbed_results.chunks(side.max(1)).map(|r| weighted.denoised(r)).collect();
         for (p, worse) in perturbed.iter().zip(&worse) {
             let pull = cond.zip(worse, |c, w| c - w);
             result = result.zip(&pull, |r, d| r + d * p.scale);

@@ -75,7 +75,11 @@ impl Entry {
         let wrong = |what: &str, expected: &str, found: String| {
             Err(Error::usage(what).at("conditioning entry").expected(expected).found(found))
         };
-        if self.tokens == 0 || self.tokens > MOST_TOKENS || !self.context.len().is_multiple_of(self.tokens) {
+        if self.tokens > MOST_TOKENS {
+            let most = format!("at most {MOST_TOKENS} tokens");
+            return wrong("the context is too long", &most, self.tokens.to_string());
+        }
+        if self.tokens == 0 || !self.context.len().is_multiple_of(self.tokens) {
             let found = format!("{} values for {} tokens", self.context.len(), self.tokens);
             return wrong("the context does not fit its tokens", "a vector for each token", found);
         }

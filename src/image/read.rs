@@ -3,7 +3,9 @@
 use std::io::{BufRead, Cursor, Read, Seek};
 use std::path::Path;
 
-use image::{DynamicImage, ImageDecoder as _, ImageError, ImageFormat, ImageReader};
+use image::metadata::Orientation;
+use image::{DynamicImage, GrayAlphaImage, GrayImage, ImageDecoder as _, ImageError, ImageFormat};
+use image::{ImageReader, RgbImage, RgbaImage};
 
 use super::{Mask, Picture};
 use crate::{Error, ErrorKind, Result};
@@ -58,7 +60,8 @@ pub struct Rgba {
     pub height: usize,
     /// `[height, width, 4]`; where nothing is transparent the fourth is 255.
     pub rgba: Vec<u8>,
-    /// Whether the file has an alpha channel.
+    /// Whether the file has an alpha channel, or a palette with one. A single transparent colour of a
+    /// picture without a palette is none, as in ComfyUI.
     pub has_alpha: bool,
 }
 
@@ -83,8 +86,7 @@ pub fn rgba_of(name: impl AsRef<Path>, bytes: Vec<u8>) -> Result<Rgba> {
         _ => [p[0], p[0], p[0], 255],
     };
     let rgba = pixels.values.chunks_exact(pixels.samples).flat_map(four).collect();
-    let has_alpha = pixels.samples.is_multiple_of(2);
-    Ok(Rgba { width: pixels.width, height: pixels.height, rgba, has_alpha })
+    Ok(Rgba { width: pixels.width, height: pixels.height, rgba, has_alpha: pixels.has_alpha })
 }
 
 /// 8-bit samples: grey, grey and alpha, RGB or RGBA.
@@ -92,6 +94,7 @@ struct Pixels {
     width: usize,
     height: usize,
     samples: usize,
+    has_alpha: bool,
     values: Vec<u8>,
 }
 
@@ -176,16 +179,20 @@ fn photograph(path: &Path, bytes: &[u8], format: ImageFormat) -> Result<Pixels> 
     let mut decoder = ImageReader::with_format(Cursor::new(bytes), format).into_decoder().map_err(damaged)?;
     let (width, height) = decoder.dimensions();
     check_sides(path, width, height)?;
-    // Cameras store what the sensor saw and how it was held.
     let orientation = decoder.orientation().map_err(damaged)?;
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(damaged)?;
+    Ok(turned(DynamicImage::from_decoder(decoder).map_err(damaged)?, orientation))
+}
+
+/// Cameras store what the sensor saw, and how it was held.
+fn turned(mut picture: DynamicImage, orientation: Orientation) -> Pixels {
     picture.apply_orientation(orientation);
     let (width, height) = (picture.width() as usize, picture.height() as usize);
-    let (samples, values) = match picture.color().has_alpha() {
+    let has_alpha = picture.color().has_alpha();
+    let (samples, values) = match has_alpha {
         true => (4, picture.into_rgba8().into_raw()),
         false => (3, picture.into_rgb8().into_raw()),
     };
-    Ok(Pixels { width, height, samples, values })
+    Pixels { width, height, samples, has_alpha, values }
 }
 
 fn png(path: &Path, bytes: Vec<u8>) -> Result<Pixels> {
@@ -196,10 +203,32 @@ fn png(path: &Path, bytes: Vec<u8>) -> Result<Pixels> {
     decoder.set_transformations(png::Transformations::normalize_to_color8());
     let header = decoder.read_header_info().map_err(damaged)?;
     check_sides(path, header.width, header.height)?;
-    decode(decoder.read_info().map_err(damaged)?).map_err(damaged)
+    let (pixels, orientation) = decode(decoder.read_info().map_err(damaged)?).map_err(damaged)?;
+    match orientation {
+        Some(orientation) if orientation != Orientation::NoTransforms => Ok(turned(
+            pixels.into_image().ok_or_else(|| Error::internal("a picture of another size"))?,
+            orientation,
+        )),
+        _ => Ok(pixels),
+    }
 }
 
-fn decode<R: BufRead + Seek>(mut reader: png::Reader<R>) -> Result<Pixels, png::DecodingError> {
+impl Pixels {
+    fn into_image(self) -> Option<DynamicImage> {
+        let (w, h) = (u32::try_from(self.width).ok()?, u32::try_from(self.height).ok()?);
+        match self.samples {
+            1 => GrayImage::from_raw(w, h, self.values).map(DynamicImage::from),
+            2 => GrayAlphaImage::from_raw(w, h, self.values).map(DynamicImage::from),
+            3 => RgbImage::from_raw(w, h, self.values).map(DynamicImage::from),
+            _ => RgbaImage::from_raw(w, h, self.values).map(DynamicImage::from),
+        }
+    }
+}
+
+/// The pixels, and how they are to be turned.
+fn decode<R: BufRead + Seek>(
+    mut reader: png::Reader<R>,
+) -> Result<(Pixels, Option<Orientation>), png::DecodingError> {
     // The decoder itself panics where colours or their transparency do not fit a palette.
     let (palette, alpha) = (reader.info().palette.as_deref(), reader.info().trns.as_deref());
     let colors = palette.map_or(0, <[u8]>::len);
@@ -213,7 +242,12 @@ fn decode<R: BufRead + Seek>(mut reader: png::Reader<R>) -> Result<Pixels, png::
     let frame = reader.next_frame(&mut values)?;
     values.truncate(frame.buffer_size());
     let (width, height) = (frame.width as usize, frame.height as usize);
-    Ok(Pixels { width, height, samples: frame.color_type.samples(), values })
+    let samples = frame.color_type.samples();
+    let info = reader.info();
+    let by_color = info.trns.is_some() && info.color_type != png::ColorType::Indexed;
+    let has_alpha = samples.is_multiple_of(2) && !by_color;
+    let orientation = info.exif_metadata.as_deref().and_then(Orientation::from_exif_chunk);
+    Ok((Pixels { width, height, samples, has_alpha, values }, orientation))
 }
 
 /// What a file seems to be, by its first bytes.
@@ -346,6 +380,25 @@ mod tests {
         assert_eq!(corners(&turned(1)), ((32, 16), ["red", "g", "b", "white"]));
         assert_eq!(corners(&turned(3)), ((32, 16), ["white", "b", "g", "red"]));
         assert_eq!(corners(&turned(6)), ((16, 32), ["b", "red", "white", "g"]), "held with its left side up");
+    }
+
+    #[test]
+    fn pngs_are_turned_too_and_a_transparent_colour_is_no_alpha() {
+        let encoded = |exif: bool, trns: bool| {
+            let mut bytes = Vec::new();
+            let mut info = png::Info::with_size(2, 1);
+            info.color_type = png::ColorType::Rgb;
+            info.exif_metadata =
+                exif.then(|| b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"[..].into());
+            info.trns = trns.then(|| b"\0\x01\0\x02\0\x03"[..].into());
+            let encoder = png::Encoder::with_info(&mut bytes, info).unwrap();
+            encoder.write_header().unwrap().write_image_data(&[1, 2, 3, 4, 5, 6]).unwrap();
+            file(&bytes)
+        };
+        let turned = picture(encoded(true, false).path()).unwrap();
+        assert_eq!((turned.width, turned.height, turned.rgb), (1, 2, vec![1, 2, 3, 4, 5, 6]));
+        let keyed = rgba(encoded(false, true).path()).unwrap();
+        assert!(!keyed.has_alpha && keyed.rgba == [1, 2, 3, 0, 4, 5, 6, 255]);
     }
 
     #[test]

@@ -69,7 +69,7 @@ fn unknown(node: &Node) -> Error {
         near if near.is_empty() => error.hint(
             "it is none of the nodes that run here (sagittal run --nodes lists them): take it out, or mute it",
         ),
-        near => error.hint(format!("the nearest known are {}; or mute it", near.join(" and "))),
+        near => error.hint(format!("the nearest known: {}; use one of them, or mute it", near.join(", "))),
     }
 }
 
@@ -82,6 +82,16 @@ fn needed(graph: &Graph) -> Result<Vec<usize>> {
             .expected("SaveImage, PreviewImage or SaveLatent")
             .found(format!("{} nodes of other kinds", graph.nodes().len()))
             .hint("add one, or unmute it"));
+    }
+    // Outputs behind a muted node rest with it, as long as there are others.
+    let cut = cut_off(graph);
+    if let (live, resting) = waiting.iter().partition::<Vec<&str>, _>(|id| !cut.contains(*id))
+        && !live.is_empty()
+    {
+        for node in resting.iter().filter_map(|id| graph.find(id)) {
+            log::warn!("{node} does not run: what it needs is muted");
+        }
+        waiting = live;
     }
     let mut seen = HashSet::new();
     while let Some(id) = waiting.pop() {
@@ -99,6 +109,30 @@ fn needed(graph: &Graph) -> Result<Vec<usize>> {
     Ok(needed)
 }
 
+/// The ids of nodes that need something muted.
+fn cut_off(graph: &Graph) -> HashSet<&str> {
+    let needs = |node: &Node, name: &str| {
+        catalogue::find(&node.class).is_some_and(|c| c.inputs.iter().any(|s| s.name == name && !s.optional))
+    };
+    let mut cut: HashSet<&str> = HashSet::new();
+    loop {
+        let before = cut.len();
+        for node in graph.nodes() {
+            let muted = node.loose.iter().any(|l| l.is_muted && needs(node, &l.input));
+            let behind = node.inputs.iter().any(|(name, input)| match input {
+                Input::Link { node: other, .. } => cut.contains(other.as_str()) && needs(node, name),
+                Input::Value(_) => false,
+            });
+            if muted || behind {
+                cut.insert(&node.id);
+            }
+        }
+        if cut.len() == before {
+            return cut;
+        }
+    }
+}
+
 /// Where the input for `slot` comes from; None if it is left out and may be.
 fn input(
     graph: &Graph,
@@ -112,10 +146,10 @@ fn input(
             Some(default) => Source::Value(Value::written(slot, &default)?),
             None if slot.optional => return Ok(None),
             None => {
-                let loose = node.loose.iter().find(|(name, _)| name == slot.name);
+                let loose = node.loose.iter().find(|loose| loose.input == slot.name);
                 let error = fault(node, format!("input {} is missing", slot.name)).expected(range(slot));
                 return Err(match loose {
-                    Some((_, why)) => error.found(format!("a link, but {why}")),
+                    Some(loose) => error.found(format!("a link, but {}", loose.why)),
                     None => error.hint("connect it, or export the workflow from ComfyUI's menu again"),
                 });
             }

@@ -25,8 +25,19 @@ pub struct Node {
     pub class: String,
     /// Inputs by name, in the file's order.
     pub inputs: Vec<(String, Input)>,
-    /// Inputs that lead to nothing, and why: for messages.
-    pub loose: Vec<(String, String)>,
+    /// Inputs that lead to nothing.
+    pub loose: Vec<Loose>,
+}
+
+/// An input whose link leads to nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loose {
+    /// Its name.
+    pub input: String,
+    /// Why, for messages.
+    pub why: String,
+    /// Whether somebody wanted it so: what it leads to is muted.
+    pub is_muted: bool,
 }
 
 /// Where a node's input comes from.

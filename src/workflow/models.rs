@@ -202,9 +202,19 @@ pub(super) fn input_file(input: &Path, output: &Path, kind: FileKind, name: &str
         _ => (name, input.to_owned()),
     };
     let path = plain(&folder, name)?;
+    if path.exists() && !path.is_file() {
+        let what = format!("a {}'s file", kind.what());
+        return Err(Error::new(ErrorKind::File, "not a regular file").file(&path).expected(what));
+    }
     if !path.is_file() {
         let mut files = Vec::new();
         list(&folder, "", 0, &mut files);
+        // What lies behind a link out of the folder could not be read.
+        let inside = |file: &String| {
+            let real = folder.join(file).canonicalize();
+            real.is_ok_and(|real| folder.canonicalize().is_ok_and(|f| real.starts_with(f)) && real.is_file())
+        };
+        files.retain(inside);
         files.sort();
         let error = Error::new(ErrorKind::File, format!("there is no such {}", kind.what()))
             .expected(format!("{name} in {}", folder.display()));

@@ -183,18 +183,27 @@ impl<'a> Reader<'a> {
             return;
         }
         for (slot, value) in slots.into_iter().zip(values) {
-            for node in self.screen.nodes.iter_mut().filter(|n| n.scope == inner) {
-                let scope = node.scope;
-                for plug in &node.inputs {
-                    let Some(link) = plug.link else { continue };
-                    let from = self.screen.links.get(&(scope, link));
-                    if let (Some(Origin::Scope(s)), Some(widget)) = (from, &plug.widget)
-                        && *s == slot
-                    {
-                        node.promoted.insert(widget.clone(), value.clone());
-                    }
+            self.promote(inner, slot, &value);
+        }
+    }
+
+    /// Hands the value at input `slot` of the subgraph `scope` to the widgets that it stands for, through
+    /// the subgraphs in between.
+    fn promote(&mut self, scope: usize, slot: usize, value: &Json) {
+        let mut further = Vec::new();
+        for node in self.screen.nodes.iter_mut().filter(|n| n.scope == scope) {
+            for (number, plug) in node.inputs.iter().enumerate() {
+                let from = plug.link.and_then(|link| self.screen.links.get(&(scope, link)));
+                if let (Some(Origin::Scope(s)), Some(widget)) = (from, &plug.widget)
+                    && *s == slot
+                {
+                    node.promoted.insert(widget.clone(), value.clone());
+                    further.extend(node.inner.map(|inner| (inner, number)));
                 }
             }
+        }
+        for (inner, number) in further {
+            self.promote(inner, number, value);
         }
     }
 }

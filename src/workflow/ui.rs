@@ -8,7 +8,7 @@
 use serde_json::{Map, Value as Json};
 
 use super::catalogue;
-use super::graph::{Graph, Input, Node};
+use super::graph::{Graph, Input, Loose, Node};
 use super::nodes::Class;
 use super::read::{id, short};
 use super::subgraph::{self, Key, Origin, Screen, Shown};
@@ -71,10 +71,10 @@ fn node(screen: &Screen, shown: &Shown) -> Result<Node> {
                 node.set(&plug.name, Input::Link { node: screen.nodes[at].id.clone(), output });
             }
             Found::Value(value) => node.set(&plug.name, Input::Value(value)),
-            Found::Nothing(why) => {
+            Found::Nothing { why, is_muted } => {
                 // A widget keeps its own value; a socket stays empty.
                 if plug.widget.is_none() {
-                    node.loose.push((plug.name.clone(), why));
+                    node.loose.push(Loose { input: plug.name.clone(), why, is_muted });
                 }
             }
         }
@@ -135,15 +135,15 @@ enum Found {
     Node(usize, usize),
     /// A primitive's value.
     Value(Json),
-    /// Nothing, and why.
-    Nothing(String),
+    /// Nothing.
+    Nothing { why: String, is_muted: bool },
 }
 
 impl Screen {
     /// Follows `link` to its source, through everything that is only on the screen. `kind` is the
     /// type that is wanted, by which a bypassed node chooses among its inputs.
     fn source(&self, mut link: Key, kind: &str) -> Found {
-        let nothing = |why: String| Found::Nothing(why);
+        let nothing = |why: String| Found::Nothing { why, is_muted: false };
         // Each step goes to another link, or round in a circle.
         for _ in 0..=self.links.len() {
             let Some(origin) = self.links.get(&link) else {
@@ -157,7 +157,10 @@ impl Screen {
                 Origin::Node(at, slot) => {
                     let node = &self.nodes[at];
                     match (node.mode, node.class.as_str(), node.inner) {
-                        (MUTED, ..) => return nothing(format!("node {} ({}) is muted", node.id, node.class)),
+                        (MUTED, ..) => {
+                            let why = format!("node {} ({}) is muted", node.id, node.class);
+                            return Found::Nothing { why, is_muted: true };
+                        }
                         (BYPASSED, ..) => node.straight_through(slot, kind),
                         (_, _, Some(inner)) => {
                             self.scopes[inner].outputs.get(&slot).map(|link| (inner, *link))

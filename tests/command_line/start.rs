@@ -122,7 +122,7 @@ fn photographs_can_be_started_from() {
         picture.save_with_format(at(name), format).expect(name);
         fs::copy(at(name), at("named-otherwise.png")).expect("a copy");
         for name in [name, "named-otherwise.png"] {
-            let words = ["-p", "fox", "-i", name, "--mask", name, "--steps", "1", "-o", "out.png", "--force"];
+            let words = ["-p", "fox", "-i", name, "--mask", name, "--steps", "1", "-o", "out.png"];
             let (code, _, stderr) = run(folder.path(), &words);
             assert_eq!(code, Some(0), "{name}: {stderr}");
             assert_eq!(read(&at("out.png")).0, 72, "{name}");

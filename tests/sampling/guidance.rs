@@ -373,6 +373,36 @@ fn sag_acts_only_in_its_window() {
     }
 }
 
+/// As ComfyUI has it: 0 where nothing is active. SAG and perturbed networks have nothing to go by there.
+#[test]
+fn a_side_without_an_active_entry_predicts_nothing() {
+    let (x, discrete) = (latent(2, 16, 11), Discrete::stable_diffusion());
+    let late = |value: f32| vec![Entry { start: 0.5, ..entry(value) }];
+    let run = |c: &Conditioning, sag: Sag| {
+        let mut toy = Toy::default();
+        let guided = Guided::new(&mut toy, c, &discrete, 7.0, sag).expect("settings");
+        let evaluation = guided.perturbed(&[Perturbed::pag(3.0)]).expect("settings").evaluate(&x, 3.0);
+        (evaluation, toy.calls)
+    };
+    let whole = run(&sides(0.3, &[0.1]), Sag::off()).0.expect("an evaluation");
+    let no_negative = Conditioning { negative: late(0.1), ..sides(0.3, &[]) };
+    let (made, calls) = run(&no_negative, Sag::off());
+    let made = made.expect("an evaluation");
+    assert_eq!(calls, [4], "the prompt, and the perturbed network with it");
+    assert!(made.cond == whole.cond && made.cfg == whole.cond.scaled(7.0));
+    let no_positive = Conditioning { positive: late(0.3), ..sides(0.3, &[0.1]) };
+    let (made, calls) = run(&no_positive, Sag::off());
+    let made = made.expect("an evaluation");
+    assert_eq!(calls, [2]);
+    let uncond = whole.uncond.expect("a negative");
+    assert!(made.perturbed.is_empty() && made.result == uncond.zip(&uncond, |u, _| u + (0.0 - u) * 7.0));
+    run(&no_positive, Sag::default()).0.expect("SAG looks at the negative");
+    let neither = Conditioning { positive: late(0.3), negative: late(0.1) };
+    for (c, sag) in [(&no_negative, Sag::default()), (&neither, Sag::off())] {
+        assert!(run(c, sag).0.expect_err("refused").to_string().contains("no conditioning is active"));
+    }
+}
+
 #[test]
 fn a_higher_threshold_blurs_less() {
     let x = latent(1, 32, 32);

@@ -169,6 +169,22 @@ fn subgraphs_are_laid_open() {
     // A widget that is shown on the outside has its value there.
     let promoted = read(&outer(json!([77])));
     assert_eq!(promoted.find("10:1").and_then(|n| n.input("seed")), Some(&Input::Value(77.into())));
+    // So has one that is shown on the outside of two.
+    let around = json!({
+        "id": "a1", "name": "around", "inputs": [{"name": "seed", "type": "INT"}],
+        "nodes": [
+            {"id": 20, "type": "b2c4", "mode": 0, "inputs": [{"name": "model", "type": "MODEL", "link": 1},
+                {"name": "seed", "type": "INT", "widget": {"name": "seed"}, "link": 2}], "widgets_values": [77]},
+            {"id": 21, "type": "CheckpointLoaderSimple", "mode": 0, "inputs": [], "widgets_values": ["tiny-emoji"]}],
+        "links": [[1, 21, 0, 20, 0, "MODEL"], [2, -10, 0, 20, 1, "INT"], [3, 20, 0, -20, 0, "IMAGE"]],
+    });
+    let mut twice = outer(json!([4321]));
+    twice["definitions"]["subgraphs"].as_array_mut().expect("subgraphs").push(around);
+    twice["nodes"][0]["type"] = json!("a1");
+    let seed = json!([{"name": "seed", "type": "INT", "widget": {"name": "seed"}, "link": null}]);
+    twice["nodes"][0]["inputs"] = seed;
+    let twice = read(&twice);
+    assert_eq!(twice.find("10:20:1").and_then(|n| n.input("seed")), Some(&Input::Value(4321.into())));
     let places = Home::new(&[]).places();
     let workflow = Workflow::parse("x", outer(json!([])).to_string().as_bytes()).expect("a workflow");
     let options = options();
@@ -179,6 +195,37 @@ fn subgraphs_are_laid_open() {
     endless["definitions"]["subgraphs"][0]["nodes"].as_array_mut().expect("nodes").push(own);
     let error = Workflow::parse("x", endless.to_string().as_bytes()).expect_err("refused").to_string();
     assert!(error.contains("without end"), "{error}");
+}
+
+/// Whoever mutes the first node of a branch wants the other branches.
+#[test]
+fn outputs_behind_a_muted_node_rest() {
+    let mut json = stored("default_sag.ui.json");
+    let nodes = json["nodes"].as_array_mut().expect("nodes");
+    let loader = nodes.iter_mut().find(|n| n["type"] == "CheckpointLoaderSimple").expect("a loader");
+    loader["widgets_values"][0] = json!("tiny-emoji");
+    let whole = nodes.len();
+    let second = |id: u64, class: &str, mode: u64, input: &str, kind: &str, link: u64| {
+        json!({ "id": id, "type": class, "mode": mode,
+            "inputs": [{ "name": input, "type": kind, "link": link }], "widgets_values": ["nearest-exact", 2.0] })
+    };
+    nodes.push(second(90, "ImageScaleBy", 2, "image", "IMAGE", 900));
+    nodes.push(second(91, "ImageInvert", 0, "image", "IMAGE", 901));
+    nodes.push(second(92, "PreviewImage", 0, "images", "IMAGE", 902));
+    let links = json["links"].as_array_mut().expect("links");
+    for (link, from, to) in [(900, 8, 90), (901, 90, 91), (902, 91, 92)] {
+        links.push(json!([link, from, 0, to, 0, "IMAGE"]));
+    }
+    let (places, options) = (Home::new(&[]).places(), options());
+    let steps = |json: &Json| {
+        let workflow = Workflow::parse("x", json.to_string().as_bytes()).expect("a workflow");
+        workflow.check(&places, &options).map(|ready| ready.nodes().count()).map_err(|e| e.to_string())
+    };
+    assert_eq!(steps(&json), Ok(whole));
+    // With the only other output muted as well, it is told what is missing.
+    let nodes = json["nodes"].as_array_mut().expect("nodes");
+    nodes.iter_mut().find(|n| n["type"] == "SaveImage").expect("an output")["mode"] = json!(2);
+    assert!(steps(&json).expect_err("refused").contains("node 90 (ImageScaleBy) is muted"));
 }
 
 /// Primitive nodes of the server's side: their values are looked at before anything runs.

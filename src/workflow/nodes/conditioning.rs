@@ -9,6 +9,9 @@ use crate::guidance::{Area, Entry};
 use crate::pipeline::Sizes;
 use crate::{Error, Result};
 
+/// Each is a row of every step, so that more would never end.
+const MOST_PROMPTS: usize = 10_000;
+
 pub(in super::super) const CLASSES: &[Class] = &[
     Class {
         name: "CLIPTextEncode",
@@ -179,6 +182,11 @@ fn text_sdxl(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
 
 fn combine(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let (first, second) = (args.conditioning("conditioning_1")?, args.conditioning("conditioning_2")?);
+    if first.len() + second.len() > MOST_PROMPTS {
+        return Err(Error::usage("too many prompts on a side")
+            .expected(format!("at most {MOST_PROMPTS}"))
+            .found((first.len() + second.len()).to_string()));
+    }
     made(first.iter().chain(second.iter()).cloned().collect())
 }
 
