@@ -11,6 +11,9 @@ use crate::latent::Latent;
 /// v     = m · v_cfg · std(v_c) / std(v_cfg) + (1 - m) · v_cfg
 /// R     = x / (σ² + 1) - v · σ / √(σ² + 1)
 /// ```
+///
+/// Predictions go in and out as x - D there: at a sigma of thousands (zero terminal SNR) the rounding of
+/// that is what its pictures are made with.
 pub fn combined(
     (cond, uncond): (&Latent, &Latent),
     x: &Latent,
@@ -20,10 +23,11 @@ pub fn combined(
     let squared = sigma * sigma + 1.0;
     let root = squared.sqrt();
     let scaled: Vec<f32> = x.data().iter().map(|v| v / squared).collect();
+    let rounded = |x: f32, denoised: f32| x - (x - denoised);
     let velocity = |denoised: &Latent, image: usize| -> Vec<f32> {
         let from = image * denoised.image(image).len();
-        let both = scaled[from..].iter().zip(denoised.image(image));
-        both.map(|(x, d)| (x - d) * root / sigma).collect()
+        let all = scaled[from..].iter().zip(x.image(image)).zip(denoised.image(image));
+        all.map(|((s, x), d)| (s - rounded(*x, *d)) * root / sigma).collect()
     };
     let mut out = x.clone();
     for image in 0..x.batch() {
@@ -31,9 +35,10 @@ pub fn combined(
         let guided: Vec<f32> = with.iter().zip(&without).map(|(c, u)| u + cfg * (c - u)).collect();
         let ratio = deviation(&with) / deviation(&guided);
         let from = image * with.len();
-        for ((o, g), x) in out.image_mut(image).iter_mut().zip(&guided).zip(&scaled[from..]) {
+        for ((o, g), s) in out.image_mut(image).iter_mut().zip(&guided).zip(&scaled[from..]) {
             let v = multiplier * (g * ratio) + (1.0 - multiplier) * g;
-            *o = x - v * sigma / root;
+            // Still the noisy value there.
+            *o = rounded(*o, s - v * sigma / root);
         }
     }
     out

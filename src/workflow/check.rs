@@ -85,9 +85,8 @@ fn needed(graph: &Graph) -> Result<Vec<usize>> {
     }
     // Outputs behind a muted node rest with it, as long as there are others.
     let cut = cut_off(graph);
-    if let (live, resting) = waiting.iter().partition::<Vec<&str>, _>(|id| !cut.contains(*id))
-        && !live.is_empty()
-    {
+    let (live, resting): (Vec<&str>, Vec<&str>) = waiting.iter().partition(|id| !cut.contains(*id));
+    if !live.is_empty() {
         for node in resting.iter().filter_map(|id| graph.find(id)) {
             log::warn!("{node} does not run: what it needs is muted");
         }

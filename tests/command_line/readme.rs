@@ -120,9 +120,14 @@ fn staged(line: &str, home: &str) -> Option<(Vec<String>, Vec<String>)> {
     };
     let mut leaves: Vec<String> = Vec::new();
     match words[0].as_str() {
-        // Twenty steps show no more than two of whether the command does what is said.
+        // Twenty steps of a large picture show no more than two of a small one of whether the command does
+        // what is said.
         "generate" | "grid" if value(&words, "-m").is_none() => {
             set(&mut words, "--steps", "2");
+            let from_a_picture = value(&words, "-i").is_some() || value(&words, "--from").is_some();
+            for side in ["-W", "-H"].into_iter().filter(|_| !from_a_picture) {
+                set(&mut words, side, "96");
+            }
             if !words.iter().any(|w| w == "--dry-run") {
                 let named = ["-o", "--animate", "--preview"].map(|flag| value(&words, flag));
                 leaves.extend(named.into_iter().flatten().map(str::to_owned));
