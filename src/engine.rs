@@ -182,7 +182,7 @@ impl Engine {
         if !arena.holds(&plan) {
             return Err(Error::internal("a plan does not fit its arena"));
         }
-        self.gpu.pipelines().compile(&self.gpu, self.checked, plan.dispatches.iter().map(|d| &d.variant))?;
+        self.gpu.compile(self.checked, plan.dispatches.iter().map(|d| &d.variant))?;
         self.gpu.checked("make the buffers of a plan", || self.bind(plan, weights, arena.clone()))?
     }
 
@@ -201,7 +201,7 @@ impl Engine {
         gpu.queue().write_buffer(&uniform, 0, &params);
         let mut steps = Vec::with_capacity(plan.dispatches.len());
         for (d, (offset, size)) in plan.dispatches.iter().zip(offsets) {
-            let pipeline = self.gpu.pipelines().get(self.checked, &d.variant)?;
+            let pipeline = self.gpu.pipeline(self.checked, &d.variant)?;
             let mut entries = vec![entry(0, &uniform, offset, size)];
             let mut turning = Vec::new();
             for (i, bound) in d.bindings.iter().enumerate() {

@@ -6,11 +6,11 @@ mod pipelines;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::kernels::Target;
+use crate::kernels::{Target, Variant};
 use crate::plan::Capabilities;
 use crate::{Error, ErrorKind, Result};
 use cache::Cache;
-pub(crate) use pipelines::Pipelines;
+use pipelines::Pipelines;
 
 /// An adapter that could be used.
 #[derive(Debug, Clone)]
@@ -173,9 +173,19 @@ impl Gpu {
         self.cache.as_ref().map(|cache| cache.pipelines())
     }
 
-    /// What was compiled for the device.
-    pub(crate) fn pipelines(&self) -> &Pipelines {
-        &self.pipelines
+    /// Compiles those of `variants` that no engine on this device has had a use for; `checked` as in
+    /// [`Engine::checked`](crate::engine::Engine::checked).
+    pub(crate) fn compile<'a>(
+        &self,
+        checked: bool,
+        variants: impl Iterator<Item = &'a Variant>,
+    ) -> Result<()> {
+        self.pipelines.compile(self, checked, variants)
+    }
+
+    /// The pipeline of a variant that was compiled before.
+    pub(crate) fn pipeline(&self, checked: bool, variant: &Variant) -> Result<wgpu::ComputePipeline> {
+        self.pipelines.get(checked, variant)
     }
 
     /// The device.

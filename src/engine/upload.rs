@@ -177,7 +177,7 @@ impl Road {
         if jobs.is_empty() {
             return Ok(());
         }
-        device.gpu.pipelines().compile(device.gpu, device.checked, jobs.iter().map(|j| &j.variant))?;
+        device.gpu.compile(device.checked, jobs.iter().map(|j| &j.variant))?;
         let index = device.gpu.checked("take weights", || self.encode(device, &jobs))??;
         self.slots[self.at].pending = Some(index);
         self.at = (self.at + 1) % SLOTS;
@@ -200,7 +200,7 @@ impl Road {
         encoder.copy_buffer_to_buffer(staging, 0, &self.raw, 0, self.filled.min(self.slot_bytes));
         let mut pass = encoder.begin_compute_pass(&Default::default());
         for (i, job) in jobs.iter().enumerate() {
-            let pipeline = device.gpu.pipelines().get(device.checked, &job.variant)?;
+            let pipeline = device.gpu.pipeline(device.checked, &job.variant)?;
             let (page, offset, bytes) = &job.place;
             let size = std::mem::size_of::<repack::Params>().next_multiple_of(16) as u64;
             let group = gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {

@@ -1,6 +1,6 @@
 //! Everything that can be wrong with a workflow, looked at before anything runs.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value as Json;
 
@@ -108,28 +108,28 @@ fn needed(graph: &Graph) -> Result<Vec<usize>> {
     Ok(needed)
 }
 
-/// The ids of nodes that need something muted.
+/// The ids of nodes that need something muted. Each is looked at once, however long the branches are.
 fn cut_off(graph: &Graph) -> HashSet<&str> {
-    let needs = |node: &Node, name: &str| {
-        catalogue::find(&node.class).is_some_and(|c| c.inputs.iter().any(|s| s.name == name && !s.optional))
-    };
-    let mut cut: HashSet<&str> = HashSet::new();
-    loop {
-        let before = cut.len();
-        for node in graph.nodes() {
-            let muted = node.loose.iter().any(|l| l.is_muted && needs(node, &l.input));
-            let behind = node.inputs.iter().any(|(name, input)| match input {
-                Input::Link { node: other, .. } => cut.contains(other.as_str()) && needs(node, name),
-                Input::Value(_) => false,
-            });
-            if muted || behind {
-                cut.insert(&node.id);
+    let mut behind: HashMap<&str, Vec<&str>> = HashMap::new();
+    let mut waiting: Vec<&str> = Vec::new();
+    for node in graph.nodes() {
+        let Some(class) = catalogue::find(&node.class) else { continue };
+        for slot in class.inputs.iter().filter(|slot| !slot.optional) {
+            if let Some(Input::Link { node: other, .. }) = node.input(slot.name) {
+                behind.entry(other).or_default().push(&node.id);
+            }
+            if node.loose.iter().any(|loose| loose.is_muted && loose.input == slot.name) {
+                waiting.push(&node.id);
             }
         }
-        if cut.len() == before {
-            return cut;
+    }
+    let mut cut = HashSet::new();
+    while let Some(id) = waiting.pop() {
+        if cut.insert(id) {
+            waiting.extend(behind.remove(id).unwrap_or_default());
         }
     }
+    cut
 }
 
 /// Where the input for `slot` comes from; None if it is left out and may be.

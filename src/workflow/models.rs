@@ -210,11 +210,12 @@ pub(super) fn input_file(input: &Path, output: &Path, kind: FileKind, name: &str
         let mut files = Vec::new();
         list(&folder, "", 0, &mut files);
         // What lies behind a link out of the folder could not be read.
-        let inside = |file: &String| {
+        let inside = |file: &str, real_folder: &Path| {
             let real = folder.join(file).canonicalize();
-            real.is_ok_and(|real| folder.canonicalize().is_ok_and(|f| real.starts_with(f)) && real.is_file())
+            real.is_ok_and(|real| real.starts_with(real_folder) && real.is_file())
         };
-        files.retain(inside);
+        let real_folder = folder.canonicalize().ok();
+        files.retain(|file| real_folder.as_deref().is_some_and(|real| inside(file, real)));
         files.sort();
         let error = Error::new(ErrorKind::File, format!("there is no such {}", kind.what()))
             .expected(format!("{name} in {}", folder.display()));

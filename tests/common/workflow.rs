@@ -64,8 +64,7 @@ impl Home {
     /// The latent that a workflow saves.
     pub fn latent(&self, studio: &Arc<Studio>, json: &Json) -> Latent {
         let saved = self.run(studio, json).unwrap_or_else(|e| panic!("{e}"));
-        let file = saved.iter().find(|s| s.path.extension().is_some_and(|e| e == "latent"));
-        read_latent(&file.expect("a latent is saved").path)
+        read_latent(first_of(&saved, "latent"))
     }
 
     /// Puts a latent where LoadLatent finds it.
@@ -87,6 +86,12 @@ pub fn manifest(family: &str) -> Manifest {
 
 pub fn studio() -> Option<Arc<Studio>> {
     Some(Studio::new(gpu()?).expect("a studio"))
+}
+
+/// The first saved file with an extension.
+pub fn first_of<'a>(saved: &'a [Saved], extension: &str) -> &'a Path {
+    let of_kind = |s: &&Saved| s.path.extension().is_some_and(|e| e == extension);
+    &saved.iter().find(of_kind).unwrap_or_else(|| panic!("no {extension} is saved")).path
 }
 
 pub fn read_latent(path: &Path) -> Latent {

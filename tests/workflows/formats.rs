@@ -33,6 +33,13 @@ fn sorted(graph: &Graph) -> Vec<(String, Json)> {
     nodes
 }
 
+/// How many nodes of a workflow will run, or what is wrong with it.
+fn steps(json: &Json) -> Result<usize, String> {
+    let workflow = Workflow::parse("test", json.to_string().as_bytes()).expect("a workflow");
+    let (places, options) = (Home::new(&[]).places(), options());
+    workflow.check(&places, &options).map(|ready| ready.nodes().count()).map_err(|e| e.to_string())
+}
+
 #[test]
 fn both_formats_are_one_workflow() {
     let (api, ui) = (read(&stored("default_sag.api.json")), read(&stored("default_sag.ui.json")));
@@ -185,10 +192,7 @@ fn subgraphs_are_laid_open() {
     twice["nodes"][0]["inputs"] = seed;
     let twice = read(&twice);
     assert_eq!(twice.find("10:20:1").and_then(|n| n.input("seed")), Some(&Input::Value(4321.into())));
-    let places = Home::new(&[]).places();
-    let workflow = Workflow::parse("x", outer(json!([])).to_string().as_bytes()).expect("a workflow");
-    let options = options();
-    assert_eq!(workflow.check(&places, &options).map(|r| r.nodes().count()).expect("sound"), 7);
+    assert_eq!(steps(&outer(json!([]))), Ok(7));
     // One that contains itself ends.
     let mut endless = outer(json!([]));
     let own = json!({"id": 9, "type": "b2c4", "mode": 0, "inputs": []});
@@ -216,11 +220,6 @@ fn outputs_behind_a_muted_node_rest() {
     for (link, from, to) in [(900, 8, 90), (901, 90, 91), (902, 91, 92)] {
         links.push(json!([link, from, 0, to, 0, "IMAGE"]));
     }
-    let (places, options) = (Home::new(&[]).places(), options());
-    let steps = |json: &Json| {
-        let workflow = Workflow::parse("x", json.to_string().as_bytes()).expect("a workflow");
-        workflow.check(&places, &options).map(|ready| ready.nodes().count()).map_err(|e| e.to_string())
-    };
     assert_eq!(steps(&json), Ok(whole));
     // With the only other output muted as well, it is told what is missing.
     let nodes = json["nodes"].as_array_mut().expect("nodes");
@@ -242,18 +241,13 @@ fn primitives_hold_values() {
         json[id] = json!({ "class_type": class, "inputs": { "value": value } });
         json[input.0]["inputs"][input.1] = json!([id, 0]);
     }
-    let (places, options) = (Home::new(&[]).places(), options());
-    let check = |json: &Json| {
-        let workflow = Workflow::parse("test", json.to_string().as_bytes()).expect("a workflow");
-        workflow.check(&places, &options).map(|ready| ready.nodes().count()).map_err(|e| e.to_string())
-    };
-    assert_eq!(check(&json), Ok(8));
+    assert_eq!(steps(&json), Ok(8));
     json["24"] = json!({ "class_type": "PrimitiveBoolean", "inputs": { "value": true } });
     json["3"]["inputs"]["seed"] = json!(["24", 0]);
-    assert!(check(&json).expect_err("refused").contains("wrong type"));
+    assert!(steps(&json).expect_err("refused").contains("wrong type"));
     json["3"]["inputs"]["seed"] = json!(["20", 0]);
     json["20"]["inputs"]["value"] = json!(-1);
-    assert!(check(&json).expect_err("refused").contains("seed"));
+    assert!(steps(&json).expect_err("refused").contains("seed"));
 }
 
 #[test]

@@ -3,9 +3,8 @@
 
 use crate::common::Failures;
 use crate::common::workflow::{
-    Golden, Home, add, difference, read_latent, set, stored, studio, text_to_image,
+    Golden, Home, add, difference, first_of, read_latent, set, stored, studio, text_to_image,
 };
-use sagittal::workflow::Saved;
 use serde_json::{Value as Json, json};
 
 /// Runs whose workflows are run here, of the 103 that there are: each setting at least once.
@@ -70,12 +69,8 @@ fn the_default_workflow_with_sag_in_both_formats() {
             }
             save_latent(&mut workflow);
             let saved = home.run(&studio, &workflow).unwrap_or_else(|e| panic!("{name}: {e}"));
-            let file = |extension: &str| {
-                let of_kind = |s: &&Saved| s.path.extension().is_some_and(|e| e == extension);
-                &saved.iter().find(of_kind).expect(extension).path
-            };
-            pictures.push(pixels(file("png")));
-            let share = golden.share("sag_euler", &read_latent(file("latent")));
+            pictures.push(pixels(first_of(&saved, "png")));
+            let share = golden.share("sag_euler", &read_latent(first_of(&saved, "latent")));
             failures.check(share <= 1.0, || format!("{family} {name}: {share:.2} of the tolerance"));
         }
         failures.check(pictures.windows(2).all(|p| p[0] == p[1]), || format!("{family}: the formats differ"));
