@@ -32,15 +32,13 @@ var<workgroup> weights: array<vec4<f16>, SUBGROUPS * QUERIES * S_ROW>;
 var<workgroup> factors: array<vec4<f32>, SUBGROUPS * QUERIES / 4u>;
 var<workgroup> outgrown: vec4<u32>;
 
-// Eight values of depth of a tile's keys or values, for each place that an invocation fills.
+// Eight values of depth of a tile's keys or values, for each place that an invocation fills. Past the last
+// key that one again, whose weight is zero there: no load stands behind a branch.
 fn fetch(to: ptr<function, array<Eight, LOADS>>, row: u32, first_at: u32, j0: u32, t: u32) {
     #repeat i LOADS
-        let at = t + i * SIZE;
-        let j = j0 + at / DIM8;
-        (*to)[i] = Eight();
-        if (EIGHTS % SIZE == 0u || at < EIGHTS) && j < p.keys {
-            (*to)[i] = kv[(row * p.kv_row + j * p.kv_stride + first_at) / 2u + at % DIM8];
-        }
+        let at = min(t + i * SIZE, EIGHTS - 1u);
+        let j = min(j0 + at / DIM8, p.keys - 1u);
+        (*to)[i] = kv[(row * p.kv_row + j * p.kv_stride + first_at) / 2u + at % DIM8];
     #end
 }
 

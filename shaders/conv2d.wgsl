@@ -6,6 +6,7 @@
 #import shared/gemm
 
 const TAPS = 9u;
+const PADDED = true;   // what stands around the map is zero
 
 // Line and column at tap 0, and the first stored line of the row.
 fn x_place(m: u32) -> vec3<i32> {

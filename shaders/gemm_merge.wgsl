@@ -1,5 +1,6 @@
 // The whole of a product whose depth was summed in parts: parts [part][m, padded][n, padded], f32,
-// added in order, then the epilogue. One invocation a quad.
+// added in order, then the epilogue. One invocation a quad. SPLITS parts are all on their way before the
+// first is added: a loop would wait for each.
 #import shared/activation
 #import shared/epilogue
 
@@ -13,9 +14,13 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     if m >= p.m {
         return;
     }
-    var sum = vec4<f32>(0.0);
-    for (var part = 0u; part < p.splits; part++) {
-        sum += parts[(part * p.part_m + m) * p.part_n4 + n];
+    var part: array<vec4<f32>, SPLITS>;
+    #repeat i SPLITS
+        part[i] = parts[(i * p.part_m + m) * p.part_n4 + n];
+    #end
+    var sum = part[0];
+    for (var i = 1u; i < SPLITS; i++) {
+        sum += part[i];
     }
     finish(m, n, sum);
 }

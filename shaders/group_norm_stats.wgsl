@@ -52,10 +52,19 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         var square = vec4<f32>(0.0);
         if inside {
             shift = load4(x[(row * p.positions + begin) * p.c4 + quad]);
-            for (var at = begin + lane; at < to; at += lanes) {
-                let d = load4(x[(row * p.positions + at) * p.c4 + quad]) - shift;
-                sum += d;
-                square = fma(d, d, square);
+            // AT_ONCE of them on their way together.
+            for (var at = begin + lane; at < to; at += AT_ONCE * lanes) {
+                var d: array<vec4<f32>, AT_ONCE>;
+                #repeat i AT_ONCE
+                    let own_at = min(at + i * lanes, to - 1u);
+                    d[i] = load4(x[(row * p.positions + own_at) * p.c4 + quad]) - shift;
+                #end
+                #repeat i AT_ONCE
+                    if at + i * lanes < to {
+                        sum += d[i];
+                        square = fma(d[i], d[i], square);
+                    }
+                #end
             }
         }
         sums[t] = sum;

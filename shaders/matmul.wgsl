@@ -5,9 +5,11 @@
 #import shared/gemm
 
 const TAPS = 1u;
+const PADDED = false;
 
+// Past the last position that one again: nobody stores what comes of it.
 fn x_place(m: u32) -> vec3<i32> {
-    return vec3<i32>(select(-1, i32(m * p.c4), m < p.m));
+    return vec3<i32>(i32(min(m, p.m - 1u) * p.c4));
 }
 
 fn x_at(place: vec3<i32>, tap: u32) -> i32 {

@@ -1,11 +1,12 @@
 // GEMM core for GPUs with cooperative matrices of 16×16×16, f16 in and f32 out: a tile of TILE_M×TILE_N
-// by SUB_M×SUB_N subgroups of 32, each with PARTS_M×PARTS_N matrices of it in accumulators. The depth goes in steps
-// of STEP channels through two tiles of f16 in workgroup memory, whose rows are eight values longer
-// than they need be: without, the lanes of a load meet in the same banks. With PREFETCH the next
-// step is on its way while this one is multiplied. Accumulators reach the epilogue one matrix at a time
-// through workgroup memory, 1 KiB a subgroup: more would keep workgroups from running beside each other.
+// by SUB_M×SUB_N subgroups of 32, each with PARTS_M×PARTS_N matrices of it in accumulators. The depth goes
+// in steps of STEP channels through two tiles of f16 in workgroup memory, whose rows are eight values longer
+// than they need be: without, the lanes of a load meet in the same banks. With PREFETCH the next step is on
+// its way while this one is multiplied. SUB_K such sets of subgroups share a step: small tiles then have as
+// much on its way as large ones. Accumulators reach the epilogue one matrix at a time through workgroup
+// memory, 1 KiB a subgroup: more would keep workgroups from running beside each other.
 // What cooperative matrices load must start and step on 16 bytes; their strides count vectors, the
-// elements of the arrays. FULL_C and FULL_N say that steps and tiles meet no end of x and w.
+// elements of the arrays. FULL_C says that steps meet no end of x and w.
 // GATED: y = value · gelu(gate), where w holds the columns of all values, then those of all gates: the
 // left half of a tile is values, the right half their gates, which other subgroups sum.
 // PARTIAL: the depth is divided among workgroups; each stores its sums as they are for gemm_merge,
@@ -14,7 +15,7 @@
 
 @group(0) @binding(7) var<storage, read_write> parts: array<vec4<f32>>;
 
-const THREADS = 32u * SUB_M * SUB_N;
+const THREADS = 32u * SUB_M * SUB_N * SUB_K;
 const TILE_M = SUB_M * PARTS_M * 16u;
 const TILE_N = SUB_N * PARTS_N * 16u;
 const X_ROW = STEP / 4u + 2u;             // vectors in a row of tile_x, and of tile_w
@@ -27,42 +28,42 @@ const W_EIGHTS = STEP * TILE_N / 8u;
 
 var<workgroup> tile_x: array<vec4<f16>, TILE_M * X_ROW>;         // [position][channel STEP + 8]
 var<workgroup> tile_w: array<vec4<f16>, STEP * W_ROW>;           // [channel][output TILE_N + 8]
-var<workgroup> sums: array<vec4<f32>, SUB_M * SUB_N * MATRIX>;   // [subgroup][16][16]
+var<workgroup> sums: array<vec4<f32>, SUB_M * SUB_N * SUB_K * MATRIX>;   // [subgroup][16][16]
 
 // A step on its way to workgroup memory, and where the next one is read.
 struct Walk {
     x: array<Eight, LOADS_X>,           // LOADS of an invocation in a step
     w: array<Eight, LOADS_W>,
-    place: array<vec3<i32>, LOADS_X>,   // of this invocation's positions
+    place: array<vec3<i32>, LOADS_X>,   // of this invocation's positions,
     base: array<i32, LOADS_X>,          // at this tap
+    at: array<u32, LOADS_W>,            // of its weights, in eights
     tap: u32,
     c0: u32,                            // first quad of the step
 }
 
-// Brings the next step into registers: of x, eight channels of every (THREADS / STEP8)th position.
-fn fetch(walk: ptr<function, Walk>, n0: u32, t: u32) {
-    let c0 = (*walk).c0;
-    let c = c0 + t % STEP8 * 2u;
+// Brings the next step into registers: of x, eight channels of every (THREADS / STEP8)th position. No load
+// stands behind a branch, which would make it wait for the one before.
+fn fetch(walk: ptr<function, Walk>, t: u32) {
+    let c = (*walk).c0 + t % STEP8 * 2u;
     #repeat i LOADS_X
-        (*walk).x[i] = Eight();
-        if (*walk).base[i] >= 0 && (FULL_C || c < p.c4) {
+        if PADDED || !FULL_C {
+            let inside = (*walk).base[i] >= 0 && c < p.c4;
+            let v = x[select(0u, (u32((*walk).base[i]) + c) / 2u, inside)];
+            (*walk).x[i] = Eight(select(vec4<f16>(), v.lo, inside), select(vec4<f16>(), v.hi, inside));
+        } else {
             (*walk).x[i] = x[(u32((*walk).base[i]) + c) / 2u];
         }
     #end
+    // Channels past the last one, where x is zero, read what comes next.
     #repeat i LOADS_W
-        let at = t + i * THREADS;
-        let k = c0 * 4u + at / (TILE_N / 8u);
-        var n = n0 + at % (TILE_N / 8u) * 2u;
-        if GATED && n >= n0 + HALF4 {
-            n = n - HALF4 + p.n4 / 2u;
-        }
-        (*walk).w[i] = Eight();
-        if (W_EIGHTS % THREADS == 0u || at < W_EIGHTS) && (FULL_C || k < p.c4 * 4u) && (FULL_N || n < p.n4) {
-            (*walk).w[i] = w[(((*walk).tap * p.c4 * 4u + k) * p.n4 + n) / 2u];
-        }
+        (*walk).w[i] = w[select(min((*walk).at[i], TAPS * p.c4 * p.n4 * 2u - 1u), (*walk).at[i], FULL_C)];
+        (*walk).at[i] += STEP / 2u * p.n4;
     #end
-    (*walk).c0 = c0 + STEP / 4u;
-    if c0 + STEP / 4u >= p.c4 {
+    (*walk).c0 += STEP / 4u;
+    if (*walk).c0 >= p.c4 {
+        #repeat i LOADS_W
+            (*walk).at[i] -= ((*walk).c0 - p.c4) * 2u * p.n4;
+        #end
         (*walk).c0 = 0u;
         (*walk).tap += 1u;
         #repeat i LOADS_X
@@ -109,9 +110,11 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let n0 = wid.x * select(TILE_N / 4u, HALF4, GATED);
     let group = t / 32u;
     let lane = t % 32u;
-    // The part of this subgroup.
-    let own_m = group / SUB_N * (TILE_M / SUB_M);
-    let own_n = group % SUB_N * (TILE_N / SUB_N);
+    // The part of this subgroup: of the tile, and of each step.
+    let own = group % (SUB_M * SUB_N);
+    let own_m = own / SUB_N * (TILE_M / SUB_M);
+    let own_n = own % SUB_N * (TILE_N / SUB_N);
+    let own_k = group / (SUB_M * SUB_N) * (STEP / SUB_K);
 
     let blocks = (p.c4 + STEP / 4u - 1u) / (STEP / 4u);
     let first = part * p.steps;
@@ -123,6 +126,16 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         walk.place[i] = x_place(m0 + t / STEP8 + i * (THREADS / STEP8));
         walk.base[i] = x_at(walk.place[i], walk.tap);
     #end
+    #repeat i LOADS_W
+        let at = min(t + i * THREADS, W_EIGHTS - 1u);
+        var n = n0 + at % (TILE_N / 8u) * 2u;
+        if GATED && n >= n0 + HALF4 {
+            n = n - HALF4 + p.n4 / 2u;
+        }
+        // Columns past the last one are nobody's.
+        let k = (walk.tap * p.c4 + walk.c0) * 4u + at / (TILE_N / 8u);
+        walk.at[i] = (k * p.n4 + min(n, p.n4 - 2u)) / 2u;
+    #end
     var acc: array<array<coop_mat16x16<f32, C>, PARTS_N>, PARTS_M>;
     #repeat i PARTS_M
         #repeat j PARTS_N
@@ -130,18 +143,18 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         #end
     #end
     if PREFETCH {
-        fetch(&walk, n0, t);
+        fetch(&walk, t);
     }
     for (var step = first; step < end; step++) {
         if !PREFETCH {
-            fetch(&walk, n0, t);
+            fetch(&walk, t);
         }
         put(&walk, t);
         workgroupBarrier();
         if PREFETCH && step + 1u < end {
-            fetch(&walk, n0, t);
+            fetch(&walk, t);
         }
-        for (var k = 0u; k < STEP / 16u; k++) {
+        for (var k = own_k / 16u; k < (own_k + STEP / SUB_K) / 16u; k++) {
             var a: array<coop_mat16x16<f16, A>, PARTS_M>;
             #repeat i PARTS_M
                 let at = (own_m + 16u * i) * X_ROW + 4u * k;
@@ -161,27 +174,33 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         #repeat j PARTS_N
             let m = m0 + own_m + 16u * i;
             let n = n0 + own_n / 4u + 4u * j;
-            if PARTIAL {
-                let stride = p.part_n4;
-                let at = (part * p.part_m + m) * stride + n;
-                coopStoreT(acc[i][j], &parts[at], stride);
-            } else if GATED {
-                let own = group * MATRIX;
-                coopStoreT(acc[i][j], &sums[own], 4u);
+            if GATED {
+                let mine = group * MATRIX;
+                coopStoreT(acc[i][j], &sums[mine], 4u);
                 workgroupBarrier();
                 // Two subgroups hold values and gates; each finishes eight of their sixteen rows.
                 let column = group % SUB_N % HALF_SUB_N;
                 let values = (group / SUB_N * SUB_N + column) * MATRIX;
                 let at = group % SUB_N / HALF_SUB_N * 32u + lane;
-                let place = n0 + column * (TILE_N / SUB_N / 4u) + 4u * j + at % 4u;
-                finish_gated(m + at / 4u, place, sums[values + at], sums[values + HALF_SUB_N * MATRIX + at]);
+                let to = n0 + column * (TILE_N / SUB_N / 4u) + 4u * j + at % 4u;
+                finish_gated(m + at / 4u, to, sums[values + at], sums[values + HALF_SUB_N * MATRIX + at]);
                 workgroupBarrier();
             } else {
-                let own = group * MATRIX;
-                coopStoreT(acc[i][j], &sums[own], 4u);
+                let mine = group * MATRIX;
+                coopStoreT(acc[i][j], &sums[mine], 4u);
                 workgroupBarrier();
-                for (var at = lane; at < MATRIX; at += 32u) {
-                    finish(m + at / 4u, n + at % 4u, sums[own + at]);
+                // Those that share a matrix finish a part of its rows each.
+                let place = (part * p.part_m + m) * p.part_n4 + n;
+                for (var at = group / (SUB_M * SUB_N) * 32u + lane; at < MATRIX; at += 32u * SUB_K) {
+                    var sum = sums[own * MATRIX + at];
+                    for (var k = 1u; k < SUB_K; k++) {
+                        sum += sums[(k * SUB_M * SUB_N + own) * MATRIX + at];
+                    }
+                    if PARTIAL {
+                        parts[place + at / 4u * p.part_n4 + at % 4u] = sum;
+                    } else {
+                        finish(m + at / 4u, n + at % 4u, sum);
+                    }
                 }
                 workgroupBarrier();
             }

@@ -127,7 +127,11 @@ impl GroupNorm<'_> {
         Call {
             variant: self.variant(
                 "group_norm_stats",
-                vec![Const::U32("SIZE", size(target)), Const::Bool("WHOLE", spans == 1)],
+                vec![
+                    Const::U32("SIZE", size(target)),
+                    Const::U32("AT_ONCE", if target.is_cpu() { 1 } else { 4 }),
+                    Const::Bool("WHOLE", spans == 1),
+                ],
                 false,
             ),
             params: bytemuck::bytes_of(&params).to_vec(),

@@ -1,129 +1,172 @@
 //! Products with cooperative matrices: `gemm_matrices.wgsl`.
 
 use super::split::Tiles;
-use super::{Call, Const, Gemm, Precision, Stretch, taps};
+use super::{Call, Const, Gemm, Precision, Stretch};
 use crate::graph::Shape;
 
 /// The core that multiplies with cooperative matrices.
 pub const CORE: &str = "gemm_matrices";
 
-/// How a product is divided among workgroups and subgroups.
+/// What a workgroup computes and how its subgroups share it.
+#[derive(Debug, Clone, Copy)]
 struct Tile {
-    /// What a workgroup computes; steps are of 32 or 64 channels.
-    tiles: Tiles,
-    /// Subgroups along positions and output channels.
-    subgroups: [u32; 2],
+    /// Positions and output channels.
+    size: [u32; 2],
+    /// Subgroups along positions, output channels and the depth of a step.
+    subgroups: [u32; 3],
+    /// Channels of a step.
+    step: u32,
     /// Whether the next step is fetched while this one is multiplied.
     prefetch: bool,
-    /// Parts of the depth that workgroups sum for themselves.
-    parts: u32,
+    /// Workgroups that a core of the GPU runs beside each other.
+    beside: u32,
+    /// Microseconds that they take for 1280 channels; 0 where nothing else is weighed against it.
+    cost: u32,
 }
+
+const fn tile(
+    size: [u32; 2],
+    subgroups: [u32; 3],
+    step: u32,
+    prefetch: bool,
+    beside: u32,
+    cost: u32,
+) -> Tile {
+    Tile { size, subgroups, step, prefetch, beside, cost }
+}
+
+/// The tile that does most of the work.
+const DEEP: Tile = tile([128, 160], [4, 2, 1], 64, true, 1, 36);
+
+/// The same for 3×3 convolutions, which look for the edges of a map.
+const DEEP_WINDOW: Tile = Tile { cost: 44, ..DEEP };
+
+/// The widest tile.
+const WIDE: Tile = tile([128, 320], [2, 4, 1], 32, true, 1, 81);
+
+/// For results of a few channels.
+const NARROW: Tile = tile([128, 32], [4, 1, 1], 64, false, 1, 0);
+
+/// For widths that are no multiples of 320.
+const SQUARE: Tile = tile([128, 128], [2, 2, 1], 32, false, 2, 57);
+const HIGH: Tile = tile([128, 64], [2, 2, 1], 32, false, 1, 0);
+
+/// Cores of a large GPU. A smaller one takes more turns, of which all tiles suffer alike.
+const CORES: u32 = 128;
+
+/// For products whose depth stays whole. Measured on an H200 with weights that come from memory, as in a
+/// network; µs of one row and of two:
+///
+/// | product | 128×320 | 128×160 | 128×128 | 128×64 | 64×80 | 64×64 |
+/// |---|---|---|---|---|---|---|
+/// | 4096×320×320 | 28, 28 | 15, 15 | 19, 20 | 17, 24 | 12, 21 | 16, 24 |
+/// | 4096×320×1280 | 111, 110 | 36, 37 | 52, 56 | 49, 70 | 32, 62 | 47, 72 |
+/// | 4096×2560×320 | 50, 99 | 49, 94 | 56, 89 | 72, 140 | 73, 140 | 71, 135 |
+/// | 1024×640×640 | 46, 46 | 22, 22 | 31, 31 | 16, 27 | 18, 18 | 15, 27 |
+/// | 1024×1920×640 | 46, 46 | 22, 40 | 31, 33 | 28, 51 | 33, 48 | 28, 51 |
+/// | 1024×5120×640 | 49, 91 | 41, 80 | 64, 95 | 63, 129 | 63, 123 | 62, 122 |
+/// | 256×3840×1280 | 85, 81 | 37, 37 | 56, 56 | 29, 50 | 32, 58 | 27, 49 |
+/// | 256×10240×1280 | 83, 89 | 39, 74 | 62, 119 | 77, 133 | 61, 117 | 73, 121 |
+/// | 1024×1280×1280 | 82, 82 | 36, 37 | 55, 57 | 48, 69 | 31, 57 | 47, 68 |
+/// | 1024×3840×1280 | 82, 156 | 71, 105 | 59, 116 | 93, 182 | 85, 166 | 90, 177 |
+/// | 1024×10240×1280 | 167, 319 | 142, 273 | 177, 285 | 245, 505 | 254, 482 | 259, 484 |
+const WHOLE: [Tile; 6] = [
+    WIDE,
+    DEEP,
+    SQUARE,
+    tile([128, 64], [4, 2, 1], 64, true, 1, 29),
+    tile([64, 80], [2, 1, 2], 64, false, 2, 31),
+    tile([64, 64], [2, 2, 1], 64, false, 2, 27),
+];
+
+/// For 3×3 convolutions whose depth stays whole: 640 at 64×64, one row and two, 179 and 326 by 128×160,
+/// 328 and 326 by 128×320.
+const WHOLE_WINDOW: [Tile; 2] = [tile([128, 320], [2, 4, 1], 32, false, 1, 76), DEEP_WINDOW];
+
+/// Tiles whose subgroups take half of each step: for small maps, of which there are few tiles, so that
+/// each core has more of the depth on its way. With (parts of the depth) as above, additions of parts
+/// included: 256×1280×1280 (2) 18, 21, where [`WHOLE`] has 22, 23; 64×1280×1280 (6) 12, 14; 3×3 of 1280
+/// at 8×8 (12) 38, 40 by 128×128, 31, 53 by 64×64, without halves 40, 48.
+const HALVES: [Tile; 4] = [
+    tile([128, 128], [2, 2, 2], 64, true, 1, 43),
+    tile([128, 80], [4, 1, 2], 64, true, 1, 27),
+    tile([64, 80], [2, 1, 2], 64, true, 2, 28),
+    tile([64, 64], [2, 1, 2], 64, false, 2, 31),
+];
 
 /// Whether cooperative matrices help: they read f16, eight channels at a time.
 pub(super) fn pay(g: &Gemm<'_>) -> bool {
     g.precision == Precision::F16 && g.input.channels.is_multiple_of(8) && g.output.channels.is_multiple_of(8)
 }
 
-/// Whether values and gates may be columns of one tile, the widest: see `GATED` in the shader.
+/// Whether values and gates may be columns of one tile: see `GATED` in the shader.
 pub(super) fn gates_pay(input: Shape, output: Shape) -> bool {
-    let [m, n] = WIDE.map(|n| n as usize);
+    let [m, n] = DEEP.size.map(|n| n as usize);
     input.channels.is_multiple_of(8)
         && output.channels.is_multiple_of(n / 2)
-        && output.positions().div_ceil(m) * (2 * output.channels / n) >= ENOUGH as usize
+        && output.positions().div_ceil(m) * (2 * output.channels / n) >= CORES as usize / 2
 }
 
-/// The widest tile.
-const WIDE: [u32; 2] = [128, 320];
+impl Tile {
+    fn tiles(&self) -> Tiles {
+        Tiles { size: self.size, step: self.step }
+    }
+}
 
-/// Workgroups of a row from which on the widest tile wins.
-const ENOUGH: u32 = 64;
-
-/// The tile for the shape of a row. Measured on an H100, some 60 tiles with every division of the depth
-/// on 40 shapes; µs of one row and two together, additions of parts included, by tile and (parts of
-/// the depth):
-///
-/// | product | 128×320 | 64×320 | 128×128 | deep 128×160 | 64×160 | 64×64 |
-/// |---|---|---|---|---|---|---|
-/// | 4096×320×320 | | 30 | | 30 | 30 | 35 |
-/// | 4096×320×1280 | 109 (2) | 82 | | 85 | 88 | 109 |
-/// | 4096×960×320 | 61 | 70 | 67 | 68 | 75 | |
-/// | 4096×2560×320 | 120 | | 139 | | | |
-/// | 1024×640×640 | | 46 | 44 | 48 | 37 | 36, with prefetch 39 |
-/// | 1024×640×2560 | 101 (4) | 105 (2) | 103 (3) | 92 (2) | 97 (2) | 123 |
-/// | 1024×1920×640 | 67 | 70 | 55 | 71 | | 74 |
-/// | 256×1280×1280 | | 53 (4) | 57 (3) | 47 (4) | 47 (4) | 45 (3) |
-/// | 256×1280×5120 | 104 (8) | 112 (8) | 105 (6) | 89 (4) | 97 (4) | 115 (3) |
-/// | 256×3840×1280 | 98 (2) | 84 | 82 | 88 | 93 (2) | 83 |
-/// | 256×10240×1280 | 117 | 131 | 154 | 135 | | |
-/// | 64×1280×1280 | | | | | 30 (8) | 27 (8) |
-/// | 64×1280×5120 | | 61 (16) | | | 48 (16) | 47 (12) |
-/// | 3×3 of 320 at 64×64 | 195 (2) | 198 (2) | | 160, 175 (2) | 175 | |
-/// | 3×3 of 640 at 32×32 | 199 (8) | 197 (4) | 172 (6) | 171 (4) | 183 (4) | |
-/// | 3×3 of 1280 at 16×16 | 210 (8) | 217 (8) | 187 (12) | 175 (8) | 205 (8) | |
-/// | 3×3 of 1280 at 8×8 | | 98 (16) | | | 87 (16) | 88 (12) |
-/// | 3×3 of 640 at 64×64, two rows | 279 | | | 310 | | |
-/// | 3×3 of 256 at 256×256, one row | | | 370 | | | |
-///
-/// Where rivals are near each other, whole UNets decided, one row and two together: 64×64 by two
-/// subgroups with prefetch 28.1 ms, by four without 27.2; 3×3 of 320 at 64×64 by 128×160 whole 27.2,
-/// in two parts 26.9.
-///
-/// A binding holds at most `most` bytes of partial sums.
-fn choose(g: &Gemm<'_>, most: u64) -> Tile {
-    let (positions, channels) = (g.output.positions() as u32, g.channels());
-    let steps = taps(g) * (g.input.channels as u32).div_ceil(32);
-    let tiles = |size| Tiles { size, step: 32 }.count(g);
-    let split = |size, busy, shortest| Tiles { size, step: 32 }.parts(g, busy, shortest, most);
-    let tile = |size, step, subgroups, prefetch, parts| Tile {
-        tiles: Tiles { size, step },
-        subgroups,
-        prefetch,
-        parts,
+/// The quickest of `tiles` for one row of `g` and for two together, with the depth in `parts`: a GPU takes
+/// as many turns as its cores need for all workgroups.
+fn quickest(tiles: &[Tile], g: &Gemm<'_>, parts: u32) -> Tile {
+    let time = |t: &Tile, rows: u32| {
+        let [m, n] = t.size;
+        let groups = (rows * g.output.positions() as u32).div_ceil(m) * g.channels().div_ceil(n) * parts;
+        groups.div_ceil(CORES * t.beside) * t.cost
     };
+    tiles.iter().copied().min_by_key(|t| time(t, 1) + time(t, 2)).unwrap_or(DEEP)
+}
+
+/// The tile for the shape of a row, and the parts of its depth, whose sums take at most `most` bytes in a
+/// binding. The rules' bounds were decided by whole UNets, one row and two.
+fn choose(g: &Gemm<'_>, most: u64) -> (Tile, u32) {
+    let (positions, channels) = (g.output.positions() as u32, g.channels());
+    let tiles = |size| Tiles { size, step: 32 }.count(g);
+    let split = |t: Tile, busy, shortest| (t, t.tiles().parts(g, busy, shortest, most));
+    let quickest = |tiles: &[Tile], parts| (quickest(tiles, g, parts), parts);
     if g.epilogue.gated {
-        return tile(WIDE, 32, [2, 4], true, 1);
+        return (DEEP, 1);
     }
     if channels <= 32 {
-        return tile([128, 32], 64, [4, 1], false, 1);
+        return (NARROW, 1);
     }
     // Widths of the UNets are multiples of 320; others take what they waste least in.
     let wide = channels.is_multiple_of(320);
     if g.window.is_some() {
-        return match (wide, positions) {
-            (true, ..=64) => tile([64, 160], 32, [2, 2], false, split([64, 160], 128, 9)),
-            (true, _) if tiles(WIDE) >= ENOUGH => tile(WIDE, 32, [2, 4], false, 1),
-            (true, _) => tile([128, 160], 64, [4, 2], false, split([128, 160], 128, 32)),
-            (false, ..=64) => tile([64, 64], 32, [2, 2], false, split([64, 64], 240, 9)),
-            (false, _) if channels.is_multiple_of(128) => {
-                tile([128, 128], 32, [2, 2], false, split([128, 128], 256, 32))
-            }
-            (false, _) => tile([128, 64], 32, [2, 2], false, split([128, 64], 256, 32)),
+        return match positions {
+            ..=64 => quickest(&[HALVES[0], HALVES[3]], split(HALVES[3], 2 * CORES, 6).1),
+            _ if wide && tiles(DEEP.size) >= CORES => quickest(&WHOLE_WINDOW, 1),
+            _ if wide => split(DEEP_WINDOW, CORES, 16),
+            _ if channels.is_multiple_of(128) => split(SQUARE, 2 * CORES, 32),
+            _ => split(HIGH, 2 * CORES, 32),
         };
     }
-    if wide && tiles(WIDE) >= ENOUGH {
-        return tile(WIDE, 32, [2, 4], true, 1);
+    let (few, depth) = (tiles([64, 64]) < CORES, g.input.channels);
+    if positions <= 64 || few && depth < 3840 {
+        return quickest(&HALVES, split(HALVES[2], CORES, 3).1);
     }
-    if wide && tiles(WIDE) >= ENOUGH / 2 && steps >= 128 {
-        return tile(WIDE, 32, [2, 4], true, split(WIDE, ENOUGH, 32));
+    if wide && depth >= 1920 && tiles(DEEP.size) <= CORES / 4 {
+        return split(DEEP, CORES / 2, 8);
     }
-    if wide && (48..=64).contains(&tiles([64, 320])) {
-        return tile([64, 320], 32, [2, 4], true, 1);
+    if wide && depth >= 4096 && tiles(WIDE.size) < CORES / 2 {
+        return split(WIDE, CORES / 2, 32);
     }
-    if channels.is_multiple_of(128) && tiles([128, 128]) >= 96 {
-        return tile([128, 128], 32, [2, 2], true, 1);
-    }
-    if wide && positions > 64 && steps >= 60 {
-        return tile([128, 160], 64, [4, 2], true, split([128, 160], 64, 16));
-    }
-    tile([64, 64], 32, [2, 2], false, split([64, 64], 240, 5))
+    quickest(&WHOLE, 1)
 }
 
 /// The dispatches of `g`; `room` gives memory for partial sums, of which a binding holds at most `most` bytes.
 pub(super) fn calls(g: &Gemm<'_>, most: u64, room: impl FnOnce(u64) -> Stretch) -> Vec<Call> {
-    let tile = choose(g, most);
-    let [tile_m, tile_n] = tile.tiles.size;
-    let step = tile.tiles.step;
-    let threads = 32 * tile.subgroups[0] * tile.subgroups[1];
+    let (tile, parts) = choose(g, most);
+    let [tile_m, tile_n] = tile.size;
+    let step = tile.step;
+    let threads = 32 * tile.subgroups.iter().product::<u32>();
     let own = [
         Const::U32("PARTS_M", tile_m / tile.subgroups[0] / 16),
         Const::U32("PARTS_N", tile_n / tile.subgroups[1] / 16),
@@ -132,10 +175,10 @@ pub(super) fn calls(g: &Gemm<'_>, most: u64, room: impl FnOnce(u64) -> Stretch) 
         Const::U32("LOADS_W", (step * tile_n / 8).div_ceil(threads)),
         Const::U32("SUB_M", tile.subgroups[0]),
         Const::U32("SUB_N", tile.subgroups[1]),
+        Const::U32("SUB_K", tile.subgroups[2]),
         Const::Bool("PREFETCH", tile.prefetch),
         Const::Bool("FULL_C", g.input.channels.is_multiple_of(step as usize)),
-        Const::Bool("FULL_N", g.channels().is_multiple_of(tile_n)),
         Const::Bool("GATED", g.epilogue.gated),
     ];
-    tile.tiles.calls(g, (CORE, &own), tile.parts, room)
+    tile.tiles().calls(g, (CORE, &own), parts, room)
 }

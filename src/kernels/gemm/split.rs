@@ -93,7 +93,7 @@ impl Tiles {
             calls.push(Call {
                 variant: Variant {
                     shader: "gemm_merge",
-                    consts: epilogue_consts(e).to_vec(),
+                    consts: [epilogue_consts(e).as_slice(), &[Const::U32("SPLITS", splits)]].concat(),
                     core: None,
                     precision: g.precision,
                     out_f32: g.out_f32,
