@@ -18,9 +18,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     #repeat i SPLITS
         part[i] = parts[(i * p.part_m + m) * p.part_n4 + n];
     #end
-    var sum = part[0];
-    for (var i = 1u; i < SPLITS; i++) {
+    var sum = vec4<f32>(0.0);
+    #repeat i SPLITS
         sum += part[i];
-    }
+    #end
     finish(m, n, sum);
 }

@@ -44,8 +44,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let lane = t % SPLIT;
     // Positions past the end repeat the last one: all invocations must meet the barriers.
     let at = min(wanted, p.positions - 1u);
-    // HELD quads of an invocation, all on their way at once and read but once; none where the rest is read
-    // as it is needed, by as many channels as there are.
+    // HELD quads of an invocation are on their way together and read once; what there is beyond them is read
+    // each time it is needed.
     var held: array<vec4<f32>, HELD + 1u>;
     #repeat i HELD
         held[i] = load4(x[at * p.c4 + min(lane + i * SPLIT, p.c4 - 1u)]);

@@ -19,7 +19,7 @@ struct Params {
     first_out: u32,
     vector_offset4: u32,  // the vector may be a slice of a longer one: its first quad
     vector_stride4: u32,  // from a row's to the next
-    splits: u32,     // parts of the depth, each summed for itself; see gemm_merge
+    splits: u32,     // parts of the depth, each summed for itself: gemm_merge's SPLITS
     steps: u32,      // of the depth in a part
     part_m: u32,     // positions of a part's sums, and their quads
     part_n4: u32,

@@ -4,7 +4,7 @@
 //
 // c counts input channels. A linear layer has one tap, a 3×3 convolution nine (implicit GEMM: no
 // im2col buffer). Each shader says where x is read: x_place(m), all that does not depend on the
-// tap, then x_at(place, tap), the first quad there or -1 outside.
+// tap, then x_at(place, tap), the first quad there or, for the convolution, -1 outside.
 #import shared/epilogue
 
 @group(0) @binding(5) var<storage, read> w: array<wide>;

@@ -8,7 +8,7 @@
 // What cooperative matrices load must start and step on 16 bytes; their strides count vectors, the
 // elements of the arrays. FULL_C says that steps meet no end of x and w.
 // GATED: y = value · gelu(gate), where w holds the columns of all values, then those of all gates: the
-// left half of a tile is values, the right half their gates, which other subgroups sum.
+// left half of a tile is values, the right half their gates, which other subgroups sum; SUB_K is 1.
 // PARTIAL: the depth is divided among workgroups; each stores its sums as they are for gemm_merge,
 // [part][m, padded][n, padded].
 #import shared/wide_eight
@@ -54,7 +54,7 @@ fn fetch(walk: ptr<function, Walk>, t: u32) {
             (*walk).x[i] = x[(u32((*walk).base[i]) + c) / 2u];
         }
     #end
-    // Channels past the last one, where x is zero, read what comes next.
+    // Channels past the last one, where x is zero, read what comes next, at the end of w its last eight.
     #repeat i LOADS_W
         (*walk).w[i] = w[select(min((*walk).at[i], TAPS * p.c4 * p.n4 * 2u - 1u), (*walk).at[i], FULL_C)];
         (*walk).at[i] += STEP / 2u * p.n4;

@@ -41,13 +41,10 @@ const DEEP: Tile = tile([128, 160], [4, 2, 1], 64, true, 1, 36);
 /// The same for 3×3 convolutions, which look for the edges of a map.
 const DEEP_WINDOW: Tile = Tile { cost: 44, ..DEEP };
 
-/// The widest tile.
-const WIDE: Tile = tile([128, 320], [2, 4, 1], 32, true, 1, 81);
-
 /// For results of a few channels.
 const NARROW: Tile = tile([128, 32], [4, 1, 1], 64, false, 1, 0);
 
-/// For widths that are no multiples of 320.
+/// For widths that are no multiples of 320: a square that runs beside another, and half of one.
 const SQUARE: Tile = tile([128, 128], [2, 2, 1], 32, false, 2, 57);
 const HIGH: Tile = tile([128, 64], [2, 2, 1], 32, false, 1, 0);
 
@@ -55,7 +52,7 @@ const HIGH: Tile = tile([128, 64], [2, 2, 1], 32, false, 1, 0);
 const CORES: u32 = 128;
 
 /// For products whose depth stays whole. Measured on an H200 with weights that come from memory, as in a
-/// network; µs of one row and of two:
+/// network; µs of one row and of two. 128×320 and 128×64 are never the quickest of both:
 ///
 /// | product | 128×320 | 128×160 | 128×128 | 128×64 | 64×80 | 64×64 |
 /// |---|---|---|---|---|---|---|
@@ -70,29 +67,22 @@ const CORES: u32 = 128;
 /// | 1024×1280×1280 | 82, 82 | 36, 37 | 55, 57 | 48, 69 | 31, 57 | 47, 68 |
 /// | 1024×3840×1280 | 82, 156 | 71, 105 | 59, 116 | 93, 182 | 85, 166 | 90, 177 |
 /// | 1024×10240×1280 | 167, 319 | 142, 273 | 177, 285 | 245, 505 | 254, 482 | 259, 484 |
-const WHOLE: [Tile; 6] = [
-    WIDE,
-    DEEP,
-    SQUARE,
-    tile([128, 64], [4, 2, 1], 64, true, 1, 29),
-    tile([64, 80], [2, 1, 2], 64, false, 2, 31),
-    tile([64, 64], [2, 2, 1], 64, false, 2, 27),
-];
+const WHOLE: [Tile; 4] =
+    [DEEP, SQUARE, tile([64, 80], [2, 1, 2], 64, false, 2, 31), tile([64, 64], [2, 2, 1], 64, false, 2, 27)];
 
 /// For 3×3 convolutions whose depth stays whole: 640 at 64×64, one row and two, 179 and 326 by 128×160,
 /// 328 and 326 by 128×320.
 const WHOLE_WINDOW: [Tile; 2] = [tile([128, 320], [2, 4, 1], 32, false, 1, 76), DEEP_WINDOW];
 
-/// Tiles whose subgroups take half of each step: for small maps, of which there are few tiles, so that
-/// each core has more of the depth on its way. With (parts of the depth) as above, additions of parts
-/// included: 256×1280×1280 (2) 18, 21, where [`WHOLE`] has 22, 23; 64×1280×1280 (6) 12, 14; 3×3 of 1280
-/// at 8×8 (12) 38, 40 by 128×128, 31, 53 by 64×64, without halves 40, 48.
-const HALVES: [Tile; 4] = [
-    tile([128, 128], [2, 2, 2], 64, true, 1, 43),
-    tile([128, 80], [4, 1, 2], 64, true, 1, 27),
-    tile([64, 80], [2, 1, 2], 64, true, 2, 28),
-    tile([64, 64], [2, 1, 2], 64, false, 2, 31),
-];
+/// For small maps, of which there are few tiles: subgroups take half of each step, so that each core has
+/// more of the depth on its way. With (parts of the depth) as above, additions of parts included:
+/// 256×1280×1280 (2) 18, 21, where [`WHOLE`] has 22, 23; 64×1280×1280 (6) 12, 14.
+const HALVES: Tile = tile([64, 80], [2, 1, 2], 64, true, 2, 28);
+
+/// The same for 3×3 convolutions: 1280 at 8×8 (12) 38, 40 by 128×128, 31, 53 by 64×64, without halves
+/// 40, 48.
+const HALVES_WINDOW: [Tile; 2] =
+    [tile([128, 128], [2, 2, 2], 64, true, 1, 43), tile([64, 64], [2, 1, 2], 64, false, 2, 31)];
 
 /// Whether cooperative matrices help: they read f16, eight channels at a time.
 pub(super) fn pay(g: &Gemm<'_>) -> bool {
@@ -141,7 +131,7 @@ fn choose(g: &Gemm<'_>, most: u64) -> (Tile, u32) {
     let wide = channels.is_multiple_of(320);
     if g.window.is_some() {
         return match positions {
-            ..=64 => quickest(&[HALVES[0], HALVES[3]], split(HALVES[3], 2 * CORES, 6).1),
+            ..=64 => quickest(&HALVES_WINDOW, split(HALVES_WINDOW[1], 2 * CORES, 6).1),
             _ if wide && tiles(DEEP.size) >= CORES => quickest(&WHOLE_WINDOW, 1),
             _ if wide => split(DEEP_WINDOW, CORES, 16),
             _ if channels.is_multiple_of(128) => split(SQUARE, 2 * CORES, 32),
@@ -149,14 +139,11 @@ fn choose(g: &Gemm<'_>, most: u64) -> (Tile, u32) {
         };
     }
     let (few, depth) = (tiles([64, 64]) < CORES, g.input.channels);
-    if positions <= 64 || few && depth < 3840 {
-        return quickest(&HALVES, split(HALVES[2], CORES, 3).1);
+    if positions <= 64 || few && (!wide || depth < 3840) {
+        return split(HALVES, CORES, 3);
     }
     if wide && depth >= 1920 && tiles(DEEP.size) <= CORES / 4 {
         return split(DEEP, CORES / 2, 8);
-    }
-    if wide && depth >= 4096 && tiles(WIDE.size) < CORES / 2 {
-        return split(WIDE, CORES / 2, 32);
     }
     quickest(&WHOLE, 1)
 }
