@@ -44,26 +44,13 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let lane = t % SPLIT;
     // Positions past the end repeat the last one: all invocations must meet the barriers.
     let at = min(wanted, p.positions - 1u);
-    // HELD quads of an invocation are on their way together and read once; what there is beyond them is read
-    // each time it is needed.
-    var held: array<vec4<f32>, HELD + 1u>;
-    #repeat i HELD
-        held[i] = load4(x[at * p.c4 + min(lane + i * SPLIT, p.c4 - 1u)]);
-    #end
     var sum = vec4<f32>(0.0);
-    #repeat i HELD
-        sum += select(vec4<f32>(), held[i], lane + i * SPLIT < p.c4);
-    #end
-    for (var c = lane + HELD * SPLIT; c < p.c4; c += SPLIT) {
+    for (var c = lane; c < p.c4; c += SPLIT) {
         sum += load4(x[at * p.c4 + c]);
     }
     let mean = total(t, sum.x + sum.y + sum.z + sum.w) / p.channels;
     var squares = vec4<f32>(0.0);
-    #repeat i HELD
-        let d = select(vec4<f32>(), held[i] - mean, lane + i * SPLIT < p.c4);
-        squares += d * d;
-    #end
-    for (var c = lane + HELD * SPLIT; c < p.c4; c += SPLIT) {
+    for (var c = lane; c < p.c4; c += SPLIT) {
         let d = load4(x[at * p.c4 + c]) - mean;
         squares += d * d;
     }
@@ -72,13 +59,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     if wanted >= p.positions {
         return;
     }
-    #repeat i HELD
-        let c = lane + i * SPLIT;
-        if c < p.c4 {
-            y[at * p.c4 + c] = store_out((held[i] - mean) * scale * gamma[c] + beta[c]);
-        }
-    #end
-    for (var c = lane + HELD * SPLIT; c < p.c4; c += SPLIT) {
+    for (var c = lane; c < p.c4; c += SPLIT) {
         let v = (load4(x[at * p.c4 + c]) - mean) * scale;
         y[at * p.c4 + c] = store_out(v * gamma[c] + beta[c]);
     }

@@ -33,17 +33,12 @@ pub struct LayerNorm<'a> {
     pub out_f32: bool,
 }
 
-/// Most quads that an invocation holds: 1280 channels among 32.
-const HELD: u32 = 10;
-
 /// The dispatch of `n` on `target`.
 pub fn call(n: &LayerNorm<'_>, target: Target, x: Operand, y: Operand) -> Call {
     let split = match target {
         Target::Gpu | Target::Matrices => 32,
         Target::Cpu => 1,
     };
-    // What an invocation holds in registers; on a CPU driver all is near anyway.
-    let held = if split == 1 { 0 } else { (n.shape.quads() as u32).div_ceil(split).min(HELD) };
     let positions = (n.rows * n.shape.positions()) as u32;
     let [groups_x, groups_y] = spread(positions.div_ceil(64 / split));
     let params = Params {
@@ -56,7 +51,7 @@ pub fn call(n: &LayerNorm<'_>, target: Target, x: Operand, y: Operand) -> Call {
     Call {
         variant: Variant {
             shader: "layer_norm",
-            consts: vec![Const::U32("SPLIT", split), Const::U32("HELD", held)],
+            consts: vec![Const::U32("SPLIT", split)],
             core: None,
             precision: n.precision,
             out_f32: n.out_f32,

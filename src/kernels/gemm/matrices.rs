@@ -10,12 +10,10 @@ pub const CORE: &str = "gemm_matrices";
 /// What a workgroup computes and how its subgroups share it.
 #[derive(Debug, Clone, Copy)]
 struct Tile {
-    /// Positions and output channels.
-    size: [u32; 2],
+    /// What it computes, by steps of how many channels.
+    tiles: Tiles,
     /// Subgroups along positions, output channels and the depth of a step.
     subgroups: [u32; 3],
-    /// Channels of a step.
-    step: u32,
     /// Whether the next step is fetched while this one is multiplied.
     prefetch: bool,
     /// Workgroups that a core of the GPU runs beside each other.
@@ -24,29 +22,39 @@ struct Tile {
     cost: u32,
 }
 
-const fn tile(
-    size: [u32; 2],
-    subgroups: [u32; 3],
-    step: u32,
-    prefetch: bool,
-    beside: u32,
-    cost: u32,
-) -> Tile {
-    Tile { size, subgroups, step, prefetch, beside, cost }
+impl Tile {
+    const fn new(size: [u32; 2], subgroups: [u32; 3], step: u32) -> Self {
+        Self { tiles: Tiles { size, step }, subgroups, prefetch: false, beside: 1, cost: 0 }
+    }
+
+    const fn ahead(self) -> Self {
+        Self { prefetch: true, ..self }
+    }
+
+    const fn taking(self, cost: u32) -> Self {
+        Self { cost, ..self }
+    }
+
+    const fn two_taking(self, cost: u32) -> Self {
+        Self { beside: 2, cost, ..self }
+    }
 }
 
 /// The tile that does most of the work.
-const DEEP: Tile = tile([128, 160], [4, 2, 1], 64, true, 1, 36);
+const DEEP: Tile = Tile::new([128, 160], [4, 2, 1], 64).ahead().taking(36);
 
 /// The same for 3×3 convolutions, which look for the edges of a map.
-const DEEP_WINDOW: Tile = Tile { cost: 44, ..DEEP };
+const DEEP_WINDOW: Tile = DEEP.taking(44);
 
 /// For results of a few channels.
-const NARROW: Tile = tile([128, 32], [4, 1, 1], 64, false, 1, 0);
+const NARROW: Tile = Tile::new([128, 32], [4, 1, 1], 64);
 
-/// For widths that are no multiples of 320: a square that runs beside another, and half of one.
-const SQUARE: Tile = tile([128, 128], [2, 2, 1], 32, false, 2, 57);
-const HIGH: Tile = tile([128, 64], [2, 2, 1], 32, false, 1, 0);
+/// A square that runs beside another, and half of one, for convolutions of other widths.
+const SQUARE: Tile = Tile::new([128, 128], [2, 2, 1], 32).two_taking(57);
+const HIGH: Tile = Tile::new([128, 64], [2, 2, 1], 32);
+
+/// The smallest tile.
+const SMALL: Tile = Tile::new([64, 64], [2, 2, 1], 64).two_taking(27);
 
 /// Cores of a large GPU. A smaller one takes more turns, of which all tiles suffer alike.
 const CORES: u32 = 128;
@@ -67,22 +75,23 @@ const CORES: u32 = 128;
 /// | 1024×1280×1280 | 82, 82 | 36, 37 | 55, 57 | 48, 69 | 31, 57 | 47, 68 |
 /// | 1024×3840×1280 | 82, 156 | 71, 105 | 59, 116 | 93, 182 | 85, 166 | 90, 177 |
 /// | 1024×10240×1280 | 167, 319 | 142, 273 | 177, 285 | 245, 505 | 254, 482 | 259, 484 |
-const WHOLE: [Tile; 4] =
-    [DEEP, SQUARE, tile([64, 80], [2, 1, 2], 64, false, 2, 31), tile([64, 64], [2, 2, 1], 64, false, 2, 27)];
+const WHOLE: [Tile; 4] = [DEEP, SQUARE, Tile::new([64, 80], [2, 1, 2], 64).two_taking(31), SMALL];
 
 /// For 3×3 convolutions whose depth stays whole: 640 at 64×64, one row and two, 179 and 326 by 128×160,
 /// 328 and 326 by 128×320.
-const WHOLE_WINDOW: [Tile; 2] = [tile([128, 320], [2, 4, 1], 32, false, 1, 76), DEEP_WINDOW];
+const WHOLE_WINDOW: [Tile; 2] = [Tile::new([128, 320], [2, 4, 1], 32).taking(76), DEEP_WINDOW];
 
 /// For small maps, of which there are few tiles: subgroups take half of each step, so that each core has
 /// more of the depth on its way. With (parts of the depth) as above, additions of parts included:
 /// 256×1280×1280 (2) 18, 21, where [`WHOLE`] has 22, 23; 64×1280×1280 (6) 12, 14.
-const HALVES: Tile = tile([64, 80], [2, 1, 2], 64, true, 2, 28);
+const HALVES: Tile = Tile::new([64, 80], [2, 1, 2], 64).ahead();
 
 /// The same for 3×3 convolutions: 1280 at 8×8 (12) 38, 40 by 128×128, 31, 53 by 64×64, without halves
 /// 40, 48.
-const HALVES_WINDOW: [Tile; 2] =
-    [tile([128, 128], [2, 2, 2], 64, true, 1, 43), tile([64, 64], [2, 1, 2], 64, false, 2, 31)];
+const HALVES_WINDOW: [Tile; 2] = [
+    Tile::new([128, 128], [2, 2, 2], 64).ahead().taking(43),
+    Tile::new([64, 64], [2, 1, 2], 64).two_taking(31),
+];
 
 /// Whether cooperative matrices help: they read f16, eight channels at a time.
 pub(super) fn pay(g: &Gemm<'_>) -> bool {
@@ -91,26 +100,16 @@ pub(super) fn pay(g: &Gemm<'_>) -> bool {
 
 /// Whether values and gates may be columns of one tile: see `GATED` in the shader.
 pub(super) fn gates_pay(input: Shape, output: Shape) -> bool {
-    let [m, n] = DEEP.size.map(|n| n as usize);
+    let [m, n] = DEEP.tiles.size.map(|n| n as usize);
     input.channels.is_multiple_of(8)
         && output.channels.is_multiple_of(n / 2)
         && output.positions().div_ceil(m) * (2 * output.channels / n) >= CORES as usize / 2
 }
 
-impl Tile {
-    fn tiles(&self) -> Tiles {
-        Tiles { size: self.size, step: self.step }
-    }
-}
-
 /// The quickest of `tiles` for one row of `g` and for two together, with the depth in `parts`: a GPU takes
 /// as many turns as its cores need for all workgroups.
 fn quickest(tiles: &[Tile], g: &Gemm<'_>, parts: u32) -> Tile {
-    let time = |t: &Tile, rows: u32| {
-        let [m, n] = t.size;
-        let groups = (rows * g.output.positions() as u32).div_ceil(m) * g.channels().div_ceil(n) * parts;
-        groups.div_ceil(CORES * t.beside) * t.cost
-    };
+    let time = |t: &Tile, rows| (t.tiles.count(g, rows) * parts).div_ceil(CORES * t.beside) * t.cost;
     tiles.iter().copied().min_by_key(|t| time(t, 1) + time(t, 2)).unwrap_or(DEEP)
 }
 
@@ -118,8 +117,7 @@ fn quickest(tiles: &[Tile], g: &Gemm<'_>, parts: u32) -> Tile {
 /// binding. The rules' bounds were decided by whole UNets, one row and two.
 fn choose(g: &Gemm<'_>, most: u64) -> (Tile, u32) {
     let (positions, channels) = (g.output.positions() as u32, g.channels());
-    let tiles = |size| Tiles { size, step: 32 }.count(g);
-    let split = |t: Tile, busy, shortest| (t, t.tiles().parts(g, busy, shortest, most));
+    let split = |t: Tile, busy, shortest| (t, t.tiles.parts(g, busy, shortest, most));
     let quickest = |tiles: &[Tile], parts| (quickest(tiles, g, parts), parts);
     if g.epilogue.gated {
         return (DEEP, 1);
@@ -132,17 +130,17 @@ fn choose(g: &Gemm<'_>, most: u64) -> (Tile, u32) {
     if g.window.is_some() {
         return match positions {
             ..=64 => quickest(&HALVES_WINDOW, split(HALVES_WINDOW[1], 2 * CORES, 6).1),
-            _ if wide && tiles(DEEP.size) >= CORES => quickest(&WHOLE_WINDOW, 1),
+            _ if wide && DEEP.tiles.count(g, 1) >= CORES => quickest(&WHOLE_WINDOW, 1),
             _ if wide => split(DEEP_WINDOW, CORES, 16),
             _ if channels.is_multiple_of(128) => split(SQUARE, 2 * CORES, 32),
             _ => split(HIGH, 2 * CORES, 32),
         };
     }
-    let (few, depth) = (tiles([64, 64]) < CORES, g.input.channels);
+    let (few, depth) = (SMALL.tiles.count(g, 1) < CORES, g.input.channels);
     if positions <= 64 || few && (!wide || depth < 3840) {
         return split(HALVES, CORES, 3);
     }
-    if wide && depth >= 1920 && tiles(DEEP.size) <= CORES / 4 {
+    if wide && depth >= 1920 && DEEP.tiles.count(g, 1) <= CORES / 4 {
         return split(DEEP, CORES / 2, 8);
     }
     quickest(&WHOLE, 1)
@@ -151,8 +149,8 @@ fn choose(g: &Gemm<'_>, most: u64) -> (Tile, u32) {
 /// The dispatches of `g`; `room` gives memory for partial sums, of which a binding holds at most `most` bytes.
 pub(super) fn calls(g: &Gemm<'_>, most: u64, room: impl FnOnce(u64) -> Stretch) -> Vec<Call> {
     let (tile, parts) = choose(g, most);
-    let [tile_m, tile_n] = tile.size;
-    let step = tile.step;
+    let [tile_m, tile_n] = tile.tiles.size;
+    let step = tile.tiles.step;
     let threads = 32 * tile.subgroups.iter().product::<u32>();
     let own = [
         Const::U32("PARTS_M", tile_m / tile.subgroups[0] / 16),
@@ -167,5 +165,5 @@ pub(super) fn calls(g: &Gemm<'_>, most: u64, room: impl FnOnce(u64) -> Stretch) 
         Const::Bool("FULL_C", g.input.channels.is_multiple_of(step as usize)),
         Const::Bool("GATED", g.epilogue.gated),
     ];
-    tile.tiles().calls(g, (CORE, &own), parts, room)
+    tile.tiles.calls(g, (CORE, &own), parts, room)
 }

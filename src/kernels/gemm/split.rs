@@ -12,6 +12,7 @@ use crate::kernels::spread;
 const ROWS: u64 = 16;
 
 /// Tiles of a product that may be computed in parts.
+#[derive(Debug, Clone, Copy)]
 pub struct Tiles {
     /// Positions and output channels of a workgroup.
     pub size: [u32; 2],
@@ -20,16 +21,16 @@ pub struct Tiles {
 }
 
 impl Tiles {
-    /// Tiles of a row.
-    pub fn count(&self, g: &Gemm<'_>) -> u32 {
+    /// Tiles of `rows` rows together.
+    pub fn count(&self, g: &Gemm<'_>, rows: u32) -> u32 {
         let [m, n] = self.size;
-        (g.output.positions() as u32).div_ceil(m) * g.channels().div_ceil(n)
+        (rows * g.output.positions() as u32).div_ceil(m) * g.channels().div_ceil(n)
     }
 
     /// Parts of the depth so many that a row has about `busy` workgroups, each of `shortest` steps or
     /// more, while the sums of [`ROWS`] rows take at most `most` bytes.
     pub fn parts(&self, g: &Gemm<'_>, busy: u32, shortest: u32, most: u64) -> u32 {
-        let (tiles, [m, n]) = (self.count(g), self.size);
+        let (tiles, [m, n]) = (self.count(g, 1), self.size);
         let of_row = u64::from(tiles) * u64::from(m * n) * 4;
         let bound = u32::try_from(most / ROWS / of_row).unwrap_or(u32::MAX);
         (busy / tiles).min(self.steps(g) / shortest).min(bound).clamp(1, 16)
