@@ -46,7 +46,7 @@ impl Names {
             return Err(damaged("two tensors have the same name").at(name));
         }
         if self.0.len() > MAX_TENSORS {
-            return Err(damaged("too many tensors").expected(format!("at most {MAX_TENSORS}")));
+            return Err(too_many_tensors());
         }
         Ok(())
     }
@@ -66,6 +66,10 @@ pub(super) fn byte_size(name: &str, info: &TensorInfo) -> Result<usize> {
         Some(bits) if bits % 8 == 0 => Ok(bits / 8),
         _ => Err(damaged("a tensor has an impossible size").at(name).found(describe(info))),
     }
+}
+
+pub(super) fn too_many_tensors() -> Error {
+    damaged("too many tensors").expected(format!("at most {MAX_TENSORS}"))
 }
 
 /// `F16 [4, 320, 3, 3]`.

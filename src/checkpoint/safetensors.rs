@@ -9,12 +9,14 @@ use std::collections::BTreeMap;
 
 use ::safetensors::tensor::TensorInfo as Entry;
 
-use super::header::{Header, MAX_TENSORS, Names, Stored, byte_size, damaged, describe};
+use super::header::{Header, MAX_TENSORS, Names, Stored, byte_size, damaged, describe, too_many_tensors};
 use super::{TensorInfo, sniff};
 use crate::{Error, ErrorKind, Result};
 
 /// SDXL's header has 0.3 MB; the rest is room for long training notes in the metadata.
 const MAX_HEADER: u64 = 16 << 20;
+/// Real ones have about 70 bytes. Longer ones are lists of sizes that are not worth the reading.
+const MAX_ENTRY: usize = 4096;
 const METADATA: &str = "__metadata__";
 
 /// Reads and checks the header of a whole file. Errors do not name the file: the caller does.
@@ -23,8 +25,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Header> {
     let mut names = Names::default();
     let mut metadata = BTreeMap::new();
     let mut tensors = Vec::new();
-    // One more for the metadata, one more for `Names` to object to.
-    for (name, value) in members(json, MAX_TENSORS + 2)? {
+    // One more for the metadata, one more to tell a header that has too many.
+    let members = members(json, MAX_TENSORS + 2)?;
+    if members.len() > MAX_TENSORS + 1 {
+        return Err(too_many_tensors());
+    }
+    for (name, value) in members {
         names.admit(&name)?;
         if name == METADATA {
             metadata = serde_json::from_str(value)
@@ -63,6 +69,12 @@ fn split(bytes: &[u8]) -> Result<(&str, usize)> {
 
 /// One header entry; its offsets still count from the start of the data.
 fn tensor(name: String, value: &str) -> Result<Stored> {
+    if value.len() > MAX_ENTRY {
+        return Err(damaged("a tensor's description is too long")
+            .at(name)
+            .expected(format!("at most {MAX_ENTRY} bytes"))
+            .found(value.len().to_string()));
+    }
     let entry: Entry = match serde_json::from_str(value) {
         Ok(entry) => entry,
         Err(e) => return Err(damaged("a tensor's description is not valid").at(name).cause(e)),
