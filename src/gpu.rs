@@ -6,7 +6,7 @@ mod pipelines;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::kernels::{Target, Variant};
+use crate::kernels::{LEAST_MEMORY, Target, Variant};
 use crate::plan::Capabilities;
 use crate::{Error, ErrorKind, Result};
 use cache::Cache;
@@ -76,8 +76,8 @@ impl Gpu {
     /// f16 is computed with cooperative matrices, several times faster.
     pub fn from_adapter(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Self {
         let limit = device.limits().max_compute_workgroup_storage_size;
-        if offers_matrices(adapter) && device.features().contains(MATRICES) && limit >= MATRICES_MEMORY {
-            return Self::with_target(device, queue, Target::Matrices);
+        if offers_matrices(adapter) && device.features().contains(MATRICES) && limit >= LEAST_MEMORY {
+            return Self::with_target(device, queue, Target::Matrices { memory: limit });
         }
         Self::from_device(device, queue)
     }
@@ -114,7 +114,9 @@ impl Gpu {
         let all = enumerate(&instance);
         let picked = pick(&all, options.adapter)?;
         let adapter = &all[picked];
-        let mut wanted = wgpu::Features::TIMESTAMP_QUERY;
+        // The second and third are for kernels with cooperative matrices, if need be without such.
+        let mut wanted =
+            wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
         wanted.set(wgpu::Features::PIPELINE_CACHE, options.cache.is_some());
         let (features, experimental) = match options.matrices && offers_matrices(adapter) {
             // SAFETY: what is experimental is that wgpu may change the interface or fail to check its
@@ -237,16 +239,13 @@ const MATRICES: wgpu::Features = wgpu::Features::SHADER_F16
     .union(wgpu::Features::SUBGROUP)
     .union(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
 
-/// Workgroup memory that their kernels take at most, bytes.
-const MATRICES_MEMORY: u32 = 48 << 10;
-
-/// Whether a device can be made that [`Target::Matrices`] fits.
+/// Whether a device can be made that [`Target::Matrices`] is for.
 fn offers_matrices(adapter: &wgpu::Adapter) -> bool {
     use wgpu::CooperativeScalarType as S;
     let (info, limits) = (adapter.get_info(), adapter.limits());
     adapter.features().contains(MATRICES)
         && (info.subgroup_min_size, info.subgroup_max_size) == (32, 32)
-        && limits.max_compute_workgroup_storage_size >= MATRICES_MEMORY
+        && limits.max_compute_workgroup_storage_size >= LEAST_MEMORY
         && adapter.cooperative_matrix_properties().iter().any(|m| {
             (m.m_size, m.n_size, m.k_size) == (16, 16, 16) && (m.ab_type, m.cr_type) == (S::F16, S::F32)
         })

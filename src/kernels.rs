@@ -162,9 +162,12 @@ pub struct Call {
 pub enum Target {
     /// Many cores with workgroup memory.
     Gpu,
-    /// The same with cooperative matrices of 16×16×16 for f16, subgroups of 32 and 48 KiB of workgroup
-    /// memory.
-    Matrices,
+    /// The same with cooperative matrices of 16×16×16 for f16 and subgroups of 32. On a device that has
+    /// no such matrices they are written out in plain WGSL: slow, for testing those kernels.
+    Matrices {
+        /// Bytes of workgroup memory, from [`LEAST_MEMORY`] on.
+        memory: u32,
+    },
     /// A driver that runs shaders on the CPU.
     Cpu,
 }
@@ -181,6 +184,9 @@ impl Target {
         if self.is_cpu() { Precision::F32 } else { Precision::F16 }
     }
 }
+
+/// Workgroup memory that kernels with cooperative matrices take at the least, bytes.
+pub const LEAST_MEMORY: u32 = 32 << 10;
 
 /// Largest number of workgroups in one direction on every device.
 pub const MAX_GROUPS: u32 = 65_535;

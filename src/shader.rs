@@ -5,6 +5,8 @@
 //! Writing out is for arrays of matrices: a driver that does not unroll a loop over them keeps them
 //! in memory instead of registers (measured on an H100: 29 TFLOP/s instead of 113).
 
+mod software_matrices;
+
 use std::str::Lines;
 
 use crate::kernels::{Const, Precision, Variant};
@@ -55,8 +57,16 @@ pub const FILES: &[(&str, &str)] = files![
     "shared/moments",
     "shared/out_elem",
     "shared/out_f32",
+    "shared/software_matrices",
     "shared/wide_eight",
 ];
+
+/// The WGSL text of `variant` for a device that has no cooperative matrices: where the variant uses some,
+/// they are written out.
+pub fn source_without_matrices(variant: &Variant) -> Result<String> {
+    let text = source(variant)?;
+    if variant.matrices() { software_matrices::write_out(&text) } else { Ok(text) }
+}
 
 /// The WGSL text of `variant`.
 pub fn source(variant: &Variant) -> Result<String> {

@@ -128,7 +128,7 @@ impl Lanes {
 /// the other, and [`merge`]s.
 pub fn most_keys(heads: Heads, precision: Precision, target: Target) -> usize {
     match target {
-        Target::Gpu | Target::Matrices => usize::MAX,
+        Target::Gpu | Target::Matrices { .. } => usize::MAX,
         Target::Cpu => Lanes::new(heads, precision).most_keys(heads).max(most_keys_of_tiles(heads)) as usize,
     }
 }
@@ -155,18 +155,20 @@ pub fn call(a: &Attention<'_>, target: Target, q: Operand, kv: Strided, y: Opera
             ];
             dispatch(a, "attention_lanes", &consts, lanes.queries * LANES, operands)
         }
-        Target::Matrices if matrices::pay(a, kv) => {
-            let tile = matrices::choose(a);
+        Target::Matrices { memory } if matrices::pay(a, kv) => {
+            let tile = matrices::choose(a, memory);
             dispatch(a, matrices::SHADER, &tile.consts(a), tile.queries(), operands)
         }
         // Deeper heads' sums do not fit into registers.
-        Target::Gpu | Target::Matrices if a.heads.dim <= 160 => {
+        Target::Gpu | Target::Matrices { .. } if a.heads.dim <= 160 => {
             // Few queries are spread over more workgroups.
             let wide = a.heads.dim <= 64 && a.q.positions() >= 2048;
             let q4 = if wide { 2 } else { 1 };
             dispatch(a, "attention_blocks", &[Const::U32("Q4", q4)], 32 * q4, operands)
         }
-        Target::Gpu | Target::Matrices | Target::Cpu => dispatch(a, "attention_tile", &[], 16, operands),
+        Target::Gpu | Target::Matrices { .. } | Target::Cpu => {
+            dispatch(a, "attention_tile", &[], 16, operands)
+        }
     }
 }
 

@@ -124,7 +124,9 @@ impl Gemm<'_> {
 
 /// Whether a linear layer from `input` to values and gates can make `output` of them at once.
 pub fn takes_gates(target: Target, precision: Precision, input: Shape, output: Shape) -> bool {
-    target == Target::Matrices && precision == Precision::F16 && matrices::gates_pay(input, output)
+    matches!(target, Target::Matrices { .. })
+        && precision == Precision::F16
+        && matrices::gates_pay(input, output)
 }
 
 /// How `gemm_lanes` divides a result among eight SIMD lanes.
@@ -163,9 +165,11 @@ const BUSY: u32 = 4096;
 /// so that a row's result does not depend on its company.
 pub fn calls(g: &Gemm<'_>, target: Target, most: u64, room: impl FnOnce(u64) -> Stretch) -> Vec<Call> {
     match target {
-        Target::Matrices if matrices::pay(g) => matrices::calls(g, most, room),
-        Target::Gpu | Target::Matrices if g.output.quads() == 1 => vec![call(g, "gemm_few", &[], [16, 1])],
-        Target::Gpu | Target::Matrices => {
+        Target::Matrices { memory } if matrices::pay(g) => matrices::calls(g, memory, most, room),
+        Target::Gpu | Target::Matrices { .. } if g.output.quads() == 1 => {
+            vec![call(g, "gemm_few", &[], [16, 1])]
+        }
+        Target::Gpu | Target::Matrices { .. } => {
             let tiles = Tiles { size: [64, 64], step: 16 };
             tiles.calls(g, ("gemm_tile", &[]), tiles.parts(g, BUSY, 12, most), room)
         }

@@ -72,7 +72,7 @@ pub struct GroupNorm<'a> {
 /// driver, where two dozen keep all cores busy, few barriers matter more.
 fn span(target: Target) -> usize {
     match target {
-        Target::Gpu | Target::Matrices => 1024,
+        Target::Gpu | Target::Matrices { .. } => 1024,
         Target::Cpu => 4096,
     }
 }
@@ -80,7 +80,7 @@ fn span(target: Target) -> usize {
 /// Invocations that share a slice.
 fn size(target: Target) -> u32 {
     match target {
-        Target::Gpu | Target::Matrices => 256,
+        Target::Gpu | Target::Matrices { .. } => 256,
         Target::Cpu => 64,
     }
 }

@@ -36,7 +36,7 @@ pub struct LayerNorm<'a> {
 /// The dispatch of `n` on `target`.
 pub fn call(n: &LayerNorm<'_>, target: Target, x: Operand, y: Operand) -> Call {
     let split = match target {
-        Target::Gpu | Target::Matrices => 32,
+        Target::Gpu | Target::Matrices { .. } => 32,
         Target::Cpu => 1,
     };
     let positions = (n.rows * n.shape.positions()) as u32;

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
 use sagittal::gpu::Gpu;
-use sagittal::kernels::Precision;
+use sagittal::kernels::{LEAST_MEMORY, Precision, Target};
 
 /// The six families by name: what a checkpoint of each holds.
 pub const MANIFESTS: [(&str, &str); 6] = [
@@ -67,6 +67,18 @@ pub fn gpu() -> Option<Gpu> {
     let open =
         || Gpu::open(device.as_deref()).expect("these tests need a GPU adapter, or SAGITTAL_TEST_GPU=off");
     Some(MINE.with(|mine| OPEN[*mine].get_or_init(open).clone()))
+}
+
+/// The targets on which kernels with cooperative matrices can be run: the device's own, and with the least
+/// workgroup memory. A device that has no such matrices gets them written out.
+pub fn targets_with_matrices(gpu: &Gpu) -> Vec<Target> {
+    let least = Target::Matrices { memory: LEAST_MEMORY };
+    let features = wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
+    match gpu.capabilities().target {
+        own @ Target::Matrices { .. } => vec![own, least],
+        _ if gpu.device().features().contains(features) => vec![least],
+        _ => Vec::new(),
+    }
 }
 
 /// SplitMix64: reproducible data for tests.

@@ -2,7 +2,7 @@
 //! around all results that must survive.
 
 use crate::common::bench::{Bench, Weights};
-use crate::common::{Failures, Rng, gpu, nmse, stored};
+use crate::common::{Failures, Rng, gpu, nmse, stored, targets_with_matrices};
 use sagittal::engine::Engine;
 use sagittal::graph::{Activation, Graph, Heads, Op, Shape, Tensor};
 use sagittal::kernels::gemm::Window;
@@ -23,9 +23,7 @@ fn each(limit: f64, case: impl Fn(&Bench<'_>, &mut Rng) -> Vec<(String, f64)>) {
         (Target::Gpu, Precision::F16),
         (Target::Cpu, Precision::F16),
     ];
-    if engine.gpu().capabilities().target == Target::Matrices {
-        kinds.push((Target::Matrices, Precision::F16));
-    }
+    kinds.extend(targets_with_matrices(engine.gpu()).into_iter().map(|target| (target, Precision::F16)));
     for (target, precision) in kinds {
         let limit = if precision == Precision::F32 { limit } else { 1e-6 };
         for seed in 0..4 {

@@ -2,7 +2,7 @@
 //! large tiles are taken, against f64 at some of their positions.
 
 use crate::common::bench::{Bench, Weights};
-use crate::common::{Failures, Rng, gpu, nmse};
+use crate::common::{Failures, Rng, gpu, nmse, targets_with_matrices};
 use sagittal::engine::Engine;
 use sagittal::graph::{Activation, Graph, Shape};
 use sagittal::kernels::{self, Precision, Target, gemm};
@@ -93,9 +93,16 @@ fn error(b: &Bench<'_>, rng: &mut Rng, (height, width, from, to, conv): Size) ->
 fn values_and_gates() {
     let Some(gpu) = gpu() else { return };
     let engine = Engine::new(gpu).expect("engine");
-    let target = engine.gpu().capabilities().target;
-    let precision = target.usual_precision();
-    let b = Bench { engine: &engine, target, precision, rows: 2, most: None };
+    let native = engine.gpu().capabilities().target;
+    let others = targets_with_matrices(engine.gpu()).into_iter().filter(|target| *target != native);
+    for target in std::iter::once(native).chain(others) {
+        let precision = if target.is_cpu() { Precision::F32 } else { Precision::F16 };
+        gated(&Bench { engine: &engine, target, precision, rows: 2, most: None });
+    }
+}
+
+fn gated(b: &Bench<'_>) {
+    let (target, precision) = (b.target, b.precision);
     let rng = &mut Rng(5);
     let (from, to) = (48, 320);
     let (x_shape, y_shape) = (Shape::new(61, 66, from), Shape::new(61, 66, to));
@@ -135,11 +142,10 @@ fn products_in_the_sizes_of_networks() {
     let engine = Engine::new(gpu).expect("engine");
     let native = engine.gpu().capabilities().target;
     let mut kinds = vec![(Target::Gpu, Precision::F32), (Target::Gpu, Precision::F16)];
-    match native {
-        Target::Gpu => {}
-        Target::Cpu => kinds.push((Target::Cpu, Precision::F32)),
-        Target::Matrices => kinds.push((Target::Matrices, Precision::F16)),
+    if native.is_cpu() {
+        kinds.push((Target::Cpu, Precision::F32));
     }
+    kinds.extend(targets_with_matrices(engine.gpu()).into_iter().map(|target| (target, Precision::F16)));
     let sizes = SIZES.iter().chain(if native == Target::Cpu { &[] } else { LARGE });
     let mut failures = Failures::default();
     for &size in sizes {

@@ -17,6 +17,22 @@ pub(super) struct Tile {
 }
 
 impl Tile {
+    /// Bytes of workgroup memory for heads of `dim`: `keys`, `values`, `scores`, `weights`, `factors` and
+    /// `outgrown` of the shader.
+    fn bytes(&self, dim: usize) -> u32 {
+        let kv_row = 32 * dim.div_ceil(16) as u32 + 16;
+        let scores = self.queries() * (self.keys / 4 + 2);
+        3 * self.keys * kv_row + 24 * scores + 4 * self.queries() + 16
+    }
+
+    /// Of fewer keys at a time and fewer queries where it takes more than `memory` bytes.
+    fn within(mut self, dim: usize, memory: u32) -> Self {
+        while self.bytes(dim) > memory && (self.keys > 16 || self.subgroups > 1) {
+            *(if self.keys > 16 { &mut self.keys } else { &mut self.subgroups }) /= 2;
+        }
+        self
+    }
+
     /// Queries of a workgroup.
     pub(super) fn queries(&self) -> u32 {
         16 * self.parts_q * self.subgroups
@@ -52,11 +68,12 @@ pub(super) fn pay(a: &Attention<'_>, keys: Strided) -> bool {
 /// The tile for a head's depth. Measured on an H100, 2 rows of 8 heads: 4,096 tokens of depth 40 in
 /// 434 µs (8 subgroups with 32 keys 508, 4 with 16 keys 592); of one row, 1,024 of depth 80 in 51 (4
 /// with 16 keys 48), 256 of depth 160 in 27 (8 with 16 keys 36). Heads of 64 want 32 queries a
-/// subgroup: two rows of SDXL's UNet in 86.1 ms instead of 88.8.
-pub(super) fn choose(a: &Attention<'_>) -> Tile {
-    match a.heads.dim {
+/// subgroup: two rows of SDXL's UNet in 86.1 ms instead of 88.8. `memory` is what a workgroup may take.
+pub(super) fn choose(a: &Attention<'_>, memory: u32) -> Tile {
+    let tile = match a.heads.dim {
         49..=64 => Tile { subgroups: 8, parts_q: 2, keys: 16 },
         ..=96 => Tile { subgroups: 8, parts_q: 1, keys: 16 },
         _ => Tile { subgroups: 4, parts_q: 1, keys: 32 },
-    }
+    };
+    tile.within(a.heads.dim, memory)
 }

@@ -27,6 +27,20 @@ impl Tile {
         Self { tiles: Tiles { size, step }, subgroups, prefetch: false, beside: 1, cost: 0 }
     }
 
+    /// Bytes of workgroup memory: `tile_x`, `tile_w` and `sums` of the shader.
+    fn bytes(&self) -> u32 {
+        let ([m, n], step) = (self.tiles.size, self.tiles.step);
+        2 * (m * (step + 8) + step * (n + 8)) + 1024 * self.subgroups.iter().product::<u32>()
+    }
+
+    /// With a shorter step where it takes more than `memory` bytes.
+    fn within(mut self, memory: u32) -> Self {
+        while self.bytes() > memory && self.tiles.step > 16 * self.subgroups[2] {
+            self.tiles.step /= 2;
+        }
+        self
+    }
+
     const fn ahead(self) -> Self {
         Self { prefetch: true, ..self }
     }
@@ -113,14 +127,15 @@ fn quickest(tiles: &[Tile], g: &Gemm<'_>, parts: u32) -> Tile {
     tiles.iter().copied().min_by_key(|t| time(t, 1) + time(t, 2)).unwrap_or(DEEP)
 }
 
-/// The tile for the shape of a row, and the parts of its depth, whose sums take at most `most` bytes in a
-/// binding. The rules' bounds were decided by whole UNets, one row and two.
-fn choose(g: &Gemm<'_>, most: u64) -> (Tile, u32) {
+/// The tile for the shape of a row, of at most `memory` bytes, and the parts of its depth, whose sums take
+/// at most `most` bytes in a binding. The rules' bounds were decided by whole UNets, one row and two.
+fn choose(g: &Gemm<'_>, memory: u32, most: u64) -> (Tile, u32) {
     let (positions, channels) = (g.output.positions() as u32, g.channels());
-    let split = |t: Tile, busy, shortest| (t, t.tiles.parts(g, busy, shortest, most));
-    let quickest = |tiles: &[Tile], parts| (quickest(tiles, g, parts), parts);
+    let parts = |t: Tile, busy, shortest| t.within(memory).tiles.parts(g, busy, shortest, most);
+    let split = |t: Tile, busy, shortest| (t.within(memory), parts(t, busy, shortest));
+    let quickest = |tiles: &[Tile], parts| (quickest(tiles, g, parts).within(memory), parts);
     if g.epilogue.gated {
-        return (DEEP, 1);
+        return (DEEP.within(memory), 1);
     }
     if channels <= 32 {
         return (NARROW, 1);
@@ -129,7 +144,7 @@ fn choose(g: &Gemm<'_>, most: u64) -> (Tile, u32) {
     let wide = channels.is_multiple_of(320);
     if g.window.is_some() {
         return match positions {
-            ..=64 => quickest(&HALVES_WINDOW, split(HALVES_WINDOW[1], 2 * CORES, 6).1),
+            ..=64 => quickest(&HALVES_WINDOW, parts(HALVES_WINDOW[1], 2 * CORES, 6)),
             _ if wide && DEEP.tiles.count(g, 1) >= CORES => quickest(&WHOLE_WINDOW, 1),
             _ if wide => split(DEEP_WINDOW, CORES, 16),
             _ if channels.is_multiple_of(128) => split(SQUARE, 2 * CORES, 32),
@@ -146,9 +161,10 @@ fn choose(g: &Gemm<'_>, most: u64) -> (Tile, u32) {
     quickest(&WHOLE, 1)
 }
 
-/// The dispatches of `g`; `room` gives memory for partial sums, of which a binding holds at most `most` bytes.
-pub(super) fn calls(g: &Gemm<'_>, most: u64, room: impl FnOnce(u64) -> Stretch) -> Vec<Call> {
-    let (tile, parts) = choose(g, most);
+/// The dispatches of `g` by workgroups of at most `memory` bytes; `room` gives memory for partial sums, of
+/// which a binding holds at most `most` bytes.
+pub(super) fn calls(g: &Gemm<'_>, memory: u32, most: u64, room: impl FnOnce(u64) -> Stretch) -> Vec<Call> {
+    let (tile, parts) = choose(g, memory, most);
     let [tile_m, tile_n] = tile.tiles.size;
     let step = tile.tiles.step;
     let threads = 32 * tile.subgroups.iter().product::<u32>();

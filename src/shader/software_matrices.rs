@@ -1,0 +1,128 @@
+//! Shaders with cooperative matrices for devices that have none: `shared/software_matrices.wgsl` in place
+//! of the language's own types and functions. It is slow, and what makes those kernels testable anywhere.
+
+use std::collections::BTreeSet;
+
+use super::include;
+use crate::{Error, Result};
+
+/// What a shader with cooperative matrices says, and what stands for it.
+const WORDS: [(&str, &str); 6] = [
+    ("enable wgpu_cooperative_matrix;\n", ""),
+    ("coop_mat16x16<f16, A>", "MatrixA"),
+    ("coop_mat16x16<f16, B>", "MatrixB"),
+    ("coop_mat16x16<f32, C>", "MatrixC"),
+    ("coopMultiplyAdd", "multiply_add"),
+    (START, START_OF_LANE),
+];
+
+/// The head of every such shader's `main`, its last line.
+const START: &str = "@builtin(local_invocation_index) t: u32) {\n";
+const START_OF_LANE: &str = "@builtin(local_invocation_index) t: u32) {
+    matrix_row = t % 32u / 2u;
+    matrix_half = t % 2u;
+";
+
+/// The text of a shader with its cooperative matrices written out.
+pub fn write_out(text: &str) -> Result<String> {
+    let text = WORDS.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to));
+    let mut written = String::with_capacity(2 * text.len());
+    let mut functions = BTreeSet::new();
+    let mut rest = text.as_str();
+    // `coopLoadT<KIND>(&ARRAY[INDEX], STRIDE)` becomes `coopLoadT_KIND_ARRAY(INDEX, STRIDE)`, and
+    // `coopStoreT(MATRIX, &ARRAY[INDEX], STRIDE)` likewise `coopStoreT_MatrixC_ARRAY(MATRIX, INDEX, STRIDE)`.
+    while let Some(at) = ["coopLoad", "coopStore"].iter().filter_map(|name| rest.find(name)).min() {
+        let (before, access) = rest.split_at(at);
+        let bad = || Error::internal(format!("not an access to a matrix: {:.60}", access));
+        let (head, behind) = access.split_once('&').ok_or_else(bad)?;
+        let (array, behind) = behind.split_once('[').ok_or_else(bad)?;
+        let (index, behind) = behind.split_at(length_inside(behind).ok_or_else(bad)?);
+        let (function, arguments) = head.split_once('(').ok_or_else(bad)?;
+        let (operation, kind) = match function.split_once('<') {
+            Some((operation, kind)) => (operation, kind.trim_end_matches('>')),
+            None => (function, "MatrixC"),
+        };
+        let access = Access { operation, kind, array };
+        written += &format!("{before}{}({arguments}{index}", access.name());
+        functions.insert(access);
+        rest = &behind[1..];
+    }
+    written += rest;
+    written.push('\n');
+    include("shared/software_matrices", &mut written)?;
+    for access in &functions {
+        written += &access.function()?;
+    }
+    Ok(written)
+}
+
+/// Bytes up to the bracket that closes one which was opened before `text`.
+fn length_inside(text: &str) -> Option<usize> {
+    let mut depth = 0;
+    text.find(|c| {
+        match c {
+            '[' => depth += 1,
+            ']' if depth == 0 => return true,
+            ']' => depth -= 1,
+            _ => {}
+        }
+        false
+    })
+}
+
+/// How a shader reads or writes matrices of a kind in an array of vectors.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Access<'a> {
+    operation: &'a str,
+    kind: &'a str,
+    array: &'a str,
+}
+
+impl Access<'_> {
+    fn name(&self) -> String {
+        format!("{}_{}_{}", self.operation, self.kind, self.array)
+    }
+
+    fn function(&self) -> Result<String> {
+        let (name, array) = (self.name(), self.array);
+        let body = match (self.operation, self.kind) {
+            ("coopLoadT", "MatrixA") => format!(
+                "    for (var i = 0u; i < 4u; i++) {{
+        m.row[i] = vec4<f32>({array}[at + matrix_row * stride + i]);
+    }}"
+            ),
+            ("coopLoadT", "MatrixB") => format!(
+                "    for (var k = 0u; k < 16u; k++) {{
+        m.rows[k][0] = vec4<f32>({array}[at + k * stride + 2u * matrix_half]);
+        m.rows[k][1] = vec4<f32>({array}[at + k * stride + 2u * matrix_half + 1u]);
+    }}"
+            ),
+            // By columns: vector i of a column has rows 4·i to 4·i + 3.
+            ("coopLoad", "MatrixB") => format!(
+                "    for (var n = 0u; n < 8u; n++) {{
+        for (var k = 0u; k < 16u; k++) {{
+            m.rows[k][n / 4u][n % 4u] = f32({array}[at + (8u * matrix_half + n) * stride + k / 4u][k % 4u]);
+        }}
+    }}"
+            ),
+            ("coopLoadT", "MatrixC") => format!(
+                "    m.row[0] = {array}[at + matrix_row * stride + 2u * matrix_half];
+    m.row[1] = {array}[at + matrix_row * stride + 2u * matrix_half + 1u];"
+            ),
+            ("coopStoreT", "MatrixC") => {
+                return Ok(format!(
+                    "fn {name}(m: MatrixC, at: u32, stride: u32) {{
+    {array}[at + matrix_row * stride + 2u * matrix_half] = m.row[0];
+    {array}[at + matrix_row * stride + 2u * matrix_half + 1u] = m.row[1];
+}}
+"
+                ));
+            }
+            _ => return Err(Error::internal(format!("no matrices in software for {name}"))),
+        };
+        let kind = self.kind;
+        Ok(format!(
+            "fn {name}(at: u32, stride: u32) -> {kind} {{\n    var m: {kind};\n{body}\n    return m;\n}}\n"
+        ))
+    }
+}
