@@ -1,5 +1,5 @@
 // y = some of the channels of x: the values of a merged projection, or its queries.
-// x [position, a4] -> y [position, b4], all in quads, from quad first_in of x on.
+// x [position, a4] -> y [position, b4], all in quads, from quad first4 of x on.
 #import shared/grid
 
 @group(0) @binding(1) var<storage, read_write> x: array<elem4>;
@@ -11,5 +11,5 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if i >= p.total {
         return;
     }
-    y[i] = store_out(load4(x[i / p.b4 * p.a4 + p.first_in + i % p.b4]));
+    y[i] = store_out(load4(x[i / p.b4 * p.a4 + p.first4 + i % p.b4]));
 }

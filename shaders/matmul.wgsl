@@ -5,6 +5,7 @@
 #import shared/gemm
 
 const TAPS = 1u;
+const ALL_TAPS = 1u;
 const PADDED = false;
 
 // Past the last position that one again: nobody stores what comes of it.

@@ -4,12 +4,15 @@
 // Numbers are taken apart and rounded as integers: devices may flush small f16 to zero or round in
 // their own way, and weights shall be the same on all. faults: how many values are not finite, and
 // how many are beyond f16, a pair for each weight.
+// DOUBLED: a 3×3 window on a doubled map, packed [2][2][2][2][in4][out4]: of an axis' three taps, those
+// that see the same stored position are added in f32. For a result at an even place they are the first,
+// then the second and third; at an odd one the first and second, then the third.
 // A workgroup takes 8 neighbouring places of the file by 8 quads of outputs, so that reads and
 // writes both touch memory in runs.
 
 struct Params {
     places: u32,   // of an output in the file: inputs × taps
-    taps: u32,
+    taps: u32,     // of the packed weight
     outs: u32,     // outputs in this stretch
     in4: u32,      // padded inputs
     out4: u32,     // quads of all outputs
@@ -101,6 +104,25 @@ fn checked(bits: u32) -> u32 {
     return bits;
 }
 
+// Output `out` at a place of the packed weight, channels of the input before taps.
+fn value(out: u32, place: u32) -> u32 {
+    if !DOUBLED {
+        return checked(single(out * p.places + place));
+    }
+    let start = out * p.places + place / 16u * 9u;
+    let odd = vec2<u32>(place >> 3u, place >> 2u) & vec2<u32>(1u);    // of the result's line and column
+    let seen = vec2<u32>(place >> 1u, place) & vec2<u32>(1u);         // which of two stored positions
+    let first = select(vec2<u32>(0u), 1u + odd, seen == vec2<u32>(1u));
+    let last = select(odd, vec2<u32>(2u), seen == vec2<u32>(1u));
+    var sum = 0.0;
+    for (var y = first.x; y <= last.x; y++) {
+        for (var x = first.y; x <= last.y; x++) {
+            sum += bitcast<f32>(single(start + 3u * y + x));
+        }
+    }
+    return checked(bitcast<u32>(sum));
+}
+
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) t: u32) {
     let place = wid.x * 8u + t % 8u;
@@ -111,8 +133,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     var v = vec4<u32>(0u);
     for (var k = 0u; k < 4u; k++) {
         let out = quad * 4u + k;
-        if out < p.outs && place < p.places {
-            v[k] = checked(single(out * p.places + place));
+        if out < p.outs && (place < p.places || DOUBLED && place / 16u < p.places / 9u) {
+            v[k] = value(out, place);
         }
     }
     let to = (place % p.taps * p.in4 + place / p.taps) * p.out4 + p.first4 + quad;

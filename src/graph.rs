@@ -128,6 +128,14 @@ pub enum Op {
         /// Zeros before the first row and column.
         pad: usize,
     },
+    /// 3×3 convolution, with zeros around, of the map with each position doubled in both directions
+    /// (nearest); of the doubled map a last row or column may be left out: the shape tells.
+    Conv3x3Doubled {
+        /// `[2][2][2][2][in][out]`: see [`Layout::Conv3x3Doubled`].
+        weight: WeightId,
+        /// `[out]`.
+        bias: WeightId,
+    },
     /// Normalises each of `groups` groups of channels over all positions, then scale and shift.
     GroupNorm {
         /// Scale, `[channels]`.
@@ -172,8 +180,6 @@ pub enum Op {
     AddVector,
     /// Channels of the first, then of the second.
     Concat,
-    /// Each position doubled in both directions (nearest); a last odd row or column is left out.
-    Upsample2x,
     /// Some of the channels.
     Channels {
         /// The first of them.
@@ -362,14 +368,39 @@ impl Graph {
         let (Some(height), Some(width)) = (size(s.height), size(s.width)) else {
             return Err(self.misfit(path, "an input of at least 2x2", s.to_string()));
         };
-        let weight = self.weight(Weight {
-            sources: vec![format!("{}{path}.weight", self.prefix)],
-            shapes: vec![vec![out, s.channels, 3, 3]],
-            layout: Layout::Conv3x3,
-        });
-        let bias = self.vector(&format!("{path}.bias"), out);
+        let (weight, bias) = self.window_weights(path, s.channels, out, Layout::Conv3x3);
         let op = Op::Conv3x3 { weight, bias, stride, pad };
         Ok(self.node(path, op, &[x], Shape::new(height, width, out)))
+    }
+
+    /// Doubles height and width, nearest, up to `height` × `width`: the size of a map that was halved
+    /// rounding up, so the double or one less; then a 3×3 convolution.
+    pub fn conv3x3_doubled(
+        &mut self,
+        path: &str,
+        x: Tensor,
+        (height, width): (usize, usize),
+        out: usize,
+    ) -> Result<Tensor> {
+        let s = self.shape(x);
+        if (height.div_ceil(2), width.div_ceil(2)) != (s.height, s.width) {
+            let wanted = format!("a map of about half of {height}x{width}");
+            return Err(self.misfit(path, &wanted, s.to_string()));
+        }
+        let (weight, bias) = self.window_weights(path, s.channels, out, Layout::Conv3x3Doubled);
+        Ok(self.node(path, Op::Conv3x3Doubled { weight, bias }, &[x], Shape::new(height, width, out)))
+    }
+
+    fn window_weights(
+        &mut self,
+        path: &str,
+        from: usize,
+        out: usize,
+        layout: Layout,
+    ) -> (WeightId, WeightId) {
+        let sources = vec![format!("{}{path}.weight", self.prefix)];
+        let weight = self.weight(Weight { sources, shapes: vec![vec![out, from, 3, 3]], layout });
+        (weight, self.vector(&format!("{path}.bias"), out))
     }
 
     /// Group normalisation with 32 groups, as everywhere in Stable Diffusion.
@@ -486,20 +517,6 @@ impl Graph {
             return Err(self.misfit(path, &format!("a map of {}x{}", s.height, s.width), t.to_string()));
         }
         Ok(self.node(path, Op::Concat, &[a, b], Shape { channels: s.channels + t.channels, ..s }))
-    }
-
-    /// Doubles height and width, nearest, up to `height` × `width`: the size of a map that was
-    /// halved rounding up, so the double or one less.
-    pub fn upsample(&mut self, path: &str, x: Tensor, height: usize, width: usize) -> Result<Tensor> {
-        let s = self.shape(x);
-        if (height.div_ceil(2), width.div_ceil(2)) != (s.height, s.width) {
-            return Err(self.misfit(
-                path,
-                &format!("a map of about half of {height}x{width}"),
-                s.to_string(),
-            ));
-        }
-        Ok(self.node(path, Op::Upsample2x, &[x], Shape::new(height, width, s.channels)))
     }
 
     /// `count` channels of `x` from `first` on, both multiples of four.

@@ -21,7 +21,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             base[i] = x_base(m0 + i, tap);
         }
         for (var c = lane; c < p.c4; c += LANES) {
-            let k = (tap * p.c4 + c) * 4u;
+            let k = ((w_tap(m0) + tap) * p.c4 + c) * 4u;
             let weight = mat4x4<f32>(load4(w[k]), load4(w[k + 1u]), load4(w[k + 2u]), load4(w[k + 3u]));
             for (var i = 0u; i < POSITIONS; i++) {
                 if base[i] >= 0 {

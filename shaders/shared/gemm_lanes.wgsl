@@ -26,7 +26,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             keep[i] = select(0.0, 1.0, b >= 0);
         }
         for (var c = 0u; c < p.c4; c++) {
-            let k = (tap * p.c4 + c) * 4u * p.n4;
+            let k = ((w_tap(m0) + tap) * p.c4 + c) * 4u * p.n4;
             var a: array<vec4<f32>, ROWS>;
             for (var i = 0u; i < ROWS; i++) {
                 a[i] = load4(x[base[i] + c]) * keep[i];

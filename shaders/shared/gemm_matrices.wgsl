@@ -56,7 +56,7 @@ fn fetch(walk: ptr<function, Walk>, t: u32) {
     #end
     // Channels past the last one, where x is zero, read what comes next, at the end of w its last eight.
     #repeat i LOADS_W
-        (*walk).w[i] = w[select(min((*walk).at[i], TAPS * p.c4 * p.n4 * 2u - 1u), (*walk).at[i], FULL_C)];
+        (*walk).w[i] = w[select(min((*walk).at[i], ALL_TAPS * p.c4 * p.n4 * 2u - 1u), (*walk).at[i], FULL_C)];
         (*walk).at[i] += STEP / 2u * p.n4;
     #end
     (*walk).c0 += STEP / 4u;
@@ -133,7 +133,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             n = n - HALF4 + p.n4 / 2u;
         }
         // Columns past the last one are nobody's.
-        let k = (walk.tap * p.c4 + walk.c0) * 4u + at / (TILE_N / 8u);
+        let k = ((w_tap(m0) + walk.tap) * p.c4 + walk.c0) * 4u + at / (TILE_N / 8u);
         walk.at[i] = (k * p.n4 + min(n, p.n4 - 2u)) / 2u;
     #end
     var acc: array<array<coop_mat16x16<f32, C>, PARTS_N>, PARTS_M>;

@@ -33,7 +33,7 @@ fn fetch(walk: ptr<function, Walk>, m: u32, n: u32, t: u32) {
         (*walk).w[i] = elem4();
         let k = c0 * 4u + t / 16u + i * 4u;
         if k < p.c4 * 4u && n < p.n4 {
-            (*walk).w[i] = w[((*walk).tap * p.c4 * 4u + k) * p.n4 + n];
+            (*walk).w[i] = w[((w_tap(m) + (*walk).tap) * p.c4 * 4u + k) * p.n4 + n];
         }
     }
     (*walk).c0 = c0 + STEP4;

@@ -6,8 +6,7 @@ struct Params {
     a4: u32,      // quads of a position in the first operand
     b4: u32,      // quads of a position in the second
     positions: u32,
-    first_in: u32,   // where maps come in parts: the first line of the operand's; in channels its first quad
-    first_out: u32,  // and of the result's
+    first4: u32,  // channels: the first quad that is taken
 }
 
 @group(0) @binding(0) var<uniform> p: Params;

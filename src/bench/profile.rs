@@ -73,7 +73,7 @@ impl Class {
             Class::Attention
         } else if variant.shader.contains("norm") {
             Class::Norm
-        } else if begins("concat") || begins("upsample") || begins("activate") && idle {
+        } else if begins("concat") || begins("activate") && idle {
             Class::Copy
         } else {
             Class::Elementwise

@@ -142,7 +142,7 @@ impl Road {
             self.fill(device.gpu, stretch)?;
             let (params, groups) = repack::call(part.weight, part.first + sent, outs, part.number);
             self.jobs.push(Job {
-                variant: repack::variant(stored, part.to),
+                variant: repack::variant(stored, part.to, part.weight.layout),
                 params,
                 groups,
                 offset: self.filled,

@@ -9,7 +9,7 @@ use half::slice::HalfFloatSliceExt;
 use super::buffer;
 use super::pages::{Pages, WINDOW};
 use super::upload::{self, OnDevice, Part, Place, Road};
-use crate::graph::Weight;
+use crate::graph::{Layout, Weight};
 use crate::kernels::Precision;
 use crate::kernels::repack::{self, Stored};
 use crate::{Error, ErrorKind, Result};
@@ -217,9 +217,13 @@ fn fault(weight: &Weight, source: &dyn Source) -> Error {
             Err(e) => return e,
         }
     }
+    let expected = match weight.layout {
+        Layout::Conv3x3Doubled => "values up to 65504, also when up to four taps are added",
+        _ => "values up to 65504",
+    };
     Error::new(ErrorKind::Model, "a weight does not fit f16")
         .at(weight.sources.join(" + "))
-        .expected("values up to 65504")
+        .expected(expected)
         .found(largest.to_string())
         .hint("use --precision f32")
 }

@@ -13,6 +13,22 @@ pub enum Layout {
     Linear,
     /// `[out, in, 3, 3]` in the file, `[3][3][in][out]` on the device.
     Conv3x3,
+    /// The same in the file, for a convolution of a doubled map, `[py][px][dy][dx][in][out]` on the
+    /// device: where a result's line and column are even or odd (`py`, `px`), the three taps of an axis
+    /// see two stored positions, `dy` and `dx`, and those that see the same one are added. 4 products
+    /// instead of 9.
+    Conv3x3Doubled,
+}
+
+impl Layout {
+    /// Taps of a window in the file and on the device.
+    pub fn taps(self) -> [usize; 2] {
+        match self {
+            Self::Vector | Self::Linear => [1, 1],
+            Self::Conv3x3 => [9, 9],
+            Self::Conv3x3Doubled => [9, 16],
+        }
+    }
 }
 
 /// A weight the graph wants from the checkpoint.
@@ -43,8 +59,7 @@ impl Weight {
         let inp = self.in_features().next_multiple_of(4);
         match self.layout {
             Layout::Vector => out,
-            Layout::Linear => inp * out,
-            Layout::Conv3x3 => 9 * inp * out,
+            layout => layout.taps()[1] * inp * out,
         }
     }
 }

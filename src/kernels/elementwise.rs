@@ -1,5 +1,4 @@
-//! Kernels of one invocation a quad: `activate`, `geglu`, `add`, `concat`, `channels`,
-//! `upsample`.
+//! Kernels of one invocation a quad: `activate`, `geglu`, `add`, `concat`, `channels`.
 
 use super::{Call, Const, Operand, Precision, Variant, activation_code, params, spread};
 use crate::graph::{Activation, Shape};
@@ -12,8 +11,7 @@ params! {
         a4: u32,
         b4: u32,
         positions: u32,
-        first_in: u32,
-        first_out: u32,
+        first4: u32,
     }
 }
 
@@ -38,7 +36,7 @@ impl Elementwise<'_> {
         shader: &'static str,
         consts: Vec<Const>,
         [a4, b4]: [usize; 2],
-        first_lines: [usize; 2],
+        first4: usize,
         operands: Vec<Operand>,
     ) -> Call {
         let total = (self.rows * self.output.positions() * self.output.quads()) as u32;
@@ -49,8 +47,7 @@ impl Elementwise<'_> {
             a4: a4 as u32,
             b4: b4 as u32,
             positions: self.output.positions() as u32,
-            first_in: first_lines[0] as u32,
-            first_out: first_lines[1] as u32,
+            first4: first4 as u32,
         };
         Call {
             variant: Variant { shader, consts, core: None, precision: self.precision, out_f32: self.out_f32 },
@@ -65,35 +62,28 @@ impl Elementwise<'_> {
     /// y = f(x); without `f` a copy, which may change the storage.
     pub fn activate(&self, f: Option<Activation>, x: Operand, y: Operand) -> Call {
         let code = Const::U32("ACTIVATION", activation_code(f));
-        self.call("activate", vec![code], [0, 0], [0, 0], vec![x, y])
+        self.call("activate", vec![code], [0, 0], 0, vec![x, y])
     }
 
     /// y = value · gelu(gate); x has twice the channels of y.
     pub fn geglu(&self, x: Operand, y: Operand) -> Call {
         let q = self.output.quads();
-        self.call("geglu", vec![Const::U32("ACTIVATION", 2)], [2 * q, q], [0, 0], vec![x, y])
+        self.call("geglu", vec![Const::U32("ACTIVATION", 2)], [2 * q, q], 0, vec![x, y])
     }
 
     /// y = a + b, or with `broadcast` a + the one position of b.
     pub fn add(&self, broadcast: bool, a: Operand, b: Operand, y: Operand) -> Call {
         let q = self.output.quads();
-        self.call("add", vec![Const::Bool("BROADCAST", broadcast)], [q, q], [0, 0], vec![a, b, y])
+        self.call("add", vec![Const::Bool("BROADCAST", broadcast)], [q, q], 0, vec![a, b, y])
     }
 
     /// y = the channels of a (`a4` quads), then those of b.
     pub fn concat(&self, a4: usize, a: Operand, b: Operand, y: Operand) -> Call {
-        self.call("concat", vec![], [a4, self.output.quads() - a4], [0, 0], vec![a, b, y])
+        self.call("concat", vec![], [a4, self.output.quads() - a4], 0, vec![a, b, y])
     }
 
     /// y = the channels of x (`x4` quads) from quad `first` on.
     pub fn channels(&self, x4: usize, first: usize, x: Operand, y: Operand) -> Call {
-        self.call("channels", vec![], [x4, self.output.quads()], [first, 0], vec![x, y])
-    }
-
-    /// y = x with height and width doubled. Where both are parts of larger maps, `first_lines`
-    /// are their first lines.
-    pub fn upsample(&self, first_lines: [usize; 2], x: Operand, y: Operand) -> Call {
-        let layout = [self.output.quads(), self.output.width];
-        self.call("upsample", vec![], layout, first_lines, vec![x, y])
+        self.call("channels", vec![], [x4, self.output.quads()], first, vec![x, y])
     }
 }

@@ -1,5 +1,6 @@
 //! Linear layers and 3×3 convolutions: `matmul.wgsl` and `conv2d.wgsl` over one of four cores.
 
+mod edge;
 pub(super) mod matrices;
 mod split;
 
@@ -20,6 +21,8 @@ params! {
         n4: u32,
         c4: u32,
         positions: u32,
+        cells: u32,
+        phase_m: u32,
         in_height: u32,
         in_width: u32,
         out_width: u32,
@@ -32,6 +35,7 @@ params! {
         vector_stride4: u32,
         splits: u32,
         steps: u32,
+        rows: u32,
         part_m: u32,
         part_n4: u32,
     }
@@ -71,14 +75,15 @@ pub struct Window {
     pub stride: usize,
     /// Zeros before the first row and column.
     pub pad: usize,
-    /// Read the input as if doubled in both directions.
-    pub upsample: bool,
+    /// Read the input as if doubled in both directions, up to this height and width; `stride` and `pad`
+    /// are then 1.
+    pub doubled: Option<(usize, usize)>,
 }
 
 impl Window {
     /// The lines of a stored input of `height` lines that the `output` lines are made of.
     pub fn lines(&self, output: &Range<usize>, height: usize) -> Range<usize> {
-        let zoom = if self.upsample { 2 } else { 1 };
+        let zoom = if self.doubled.is_some() { 2 } else { 1 };
         let first = (output.start * self.stride).saturating_sub(self.pad);
         let last = ((output.end - 1) * self.stride + 2).saturating_sub(self.pad);
         first / zoom..(last / zoom + 1).min(height)
@@ -92,7 +97,7 @@ pub struct Gemm<'a> {
     pub path: &'a str,
     /// Number of rows.
     pub rows: usize,
-    /// Shape of the input in one row, as the window sees it (after upsampling, if any).
+    /// Shape of the input in one row, as stored.
     pub input: Shape,
     /// Shape of the result in one row.
     pub output: Shape,
@@ -119,6 +124,34 @@ impl Gemm<'_> {
     /// Channels of the product: those of the weight.
     fn channels(&self) -> u32 {
         self.output.channels as u32 * if self.epilogue.gated { 2 } else { 1 }
+    }
+
+    fn doubled(&self) -> bool {
+        self.window.is_some_and(|w| w.doubled.is_some())
+    }
+
+    /// Products that have weights of their own: of a doubled map, results on even and odd lines and
+    /// columns.
+    fn phases(&self) -> u32 {
+        if self.doubled() { 4 } else { 1 }
+    }
+
+    /// Positions of a row in a phase. Of a doubled map, the stored positions under its lines: an odd
+    /// first or last line is one of two.
+    fn cells(&self) -> u32 {
+        if !self.doubled() {
+            return self.output.positions() as u32;
+        }
+        let (first, end) = (self.first_lines[1], self.first_lines[1] + self.output.height);
+        ((end.div_ceil(2) - first / 2) * self.input.width) as u32
+    }
+
+    /// Positions of `rows` rows for tiles of `tile`: a tile is of one phase.
+    fn positions(&self, rows: u32, tile: u32) -> u32 {
+        match self.phases() {
+            1 => rows * self.cells(),
+            phases => phases * (rows * self.cells()).next_multiple_of(tile),
+        }
     }
 }
 
@@ -164,6 +197,12 @@ const BUSY: u32 = 4096;
 /// which a binding holds at most `most` bytes. The variants depend on the shape of a row, never on the number of rows,
 /// so that a row's result does not depend on its company.
 pub fn calls(g: &Gemm<'_>, target: Target, most: u64, room: impl FnOnce(u64) -> Stretch) -> Vec<Call> {
+    let mut calls = product(g, target, most, room);
+    calls.extend(edge::call(g));
+    calls
+}
+
+fn product(g: &Gemm<'_>, target: Target, most: u64, room: impl FnOnce(u64) -> Stretch) -> Vec<Call> {
     match target {
         Target::Matrices { memory } if matrices::pay(g) => matrices::calls(g, memory, most, room),
         Target::Gpu | Target::Matrices { .. } if g.output.quads() == 1 => {
@@ -174,7 +213,7 @@ pub fn calls(g: &Gemm<'_>, target: Target, most: u64, room: impl FnOnce(u64) -> 
             tiles.calls(g, ("gemm_tile", &[]), tiles.parts(g, BUSY, 12, most), room)
         }
         Target::Cpu => {
-            let tile = LaneTile::new(g.output.positions() as u32, g.output.quads() as u32);
+            let tile = LaneTile::new(g.cells(), g.output.quads() as u32);
             let consts = [
                 Const::U32("ROWS", tile.rows),
                 Const::U32("QUADS", tile.quads),
@@ -193,7 +232,7 @@ fn call(g: &Gemm<'_>, core: &'static str, consts: &[Const], tile: [u32; 2]) -> C
     Call {
         variant: Variant {
             shader: shader(g),
-            consts: [&epilogue_consts(e), window_consts(g).as_slice(), consts].concat(),
+            consts: [&product_consts(g, e), consts].concat(),
             core: Some(core),
             precision: g.precision,
             out_f32: g.out_f32,
@@ -210,9 +249,11 @@ fn shader(g: &Gemm<'_>) -> &'static str {
     if g.window.is_some() { "conv2d" } else { "matmul" }
 }
 
-fn epilogue_consts(e: &Epilogue) -> [Const; 4] {
+/// Of all shaders that finish a product with `e`.
+fn product_consts(g: &Gemm<'_>, e: &Epilogue) -> [Const; 5] {
     let used = |o: Operand| o != Operand::Unused;
     [
+        Const::Bool("DOUBLED", g.doubled()),
         Const::Bool("HAS_BIAS", used(e.bias)),
         Const::Bool("HAS_VECTOR", used(e.vector.operand)),
         Const::Bool("HAS_RESIDUAL", used(e.residual)),
@@ -220,19 +261,17 @@ fn epilogue_consts(e: &Epilogue) -> [Const; 4] {
     ]
 }
 
-fn window_consts(g: &Gemm<'_>) -> Vec<Const> {
-    g.window.map(|w| Const::Bool("UPSAMPLE", w.upsample)).into_iter().collect()
-}
-
 /// Parameters for tiles of `tile_m` positions and an undivided depth.
 fn params(g: &Gemm<'_>, tile_m: u32) -> Params {
-    let m = (g.rows * g.output.positions()) as u32;
-    let window = g.window.unwrap_or(Window { stride: 1, pad: 0, upsample: false });
+    let m = g.positions(g.rows as u32, tile_m);
+    let window = g.window.unwrap_or(Window { stride: 1, pad: 0, doubled: None });
     Params {
         m,
         n4: g.channels().div_ceil(4),
         c4: g.input.quads() as u32,
         positions: g.output.positions() as u32,
+        cells: g.cells(),
+        phase_m: m / g.phases(),
         in_height: g.input.height as u32,
         in_width: g.input.width as u32,
         out_width: g.output.width as u32,
@@ -245,6 +284,7 @@ fn params(g: &Gemm<'_>, tile_m: u32) -> Params {
         vector_stride4: g.epilogue.vector.row as u32,
         splits: 1,
         steps: u32::MAX,
+        rows: g.rows as u32,
         part_m: 0,
         part_n4: 0,
     }
@@ -257,7 +297,11 @@ fn grid(p: &Params, tile: [u32; 2]) -> [u32; 3] {
 
 /// Products of a result.
 fn taps(g: &Gemm<'_>) -> u32 {
-    if g.window.is_some() { 9 } else { 1 }
+    match g.window {
+        None => 1,
+        Some(Window { doubled: Some(_), .. }) => 4,
+        Some(_) => 9,
+    }
 }
 
 fn flops(g: &Gemm<'_>) -> u64 {
@@ -265,8 +309,8 @@ fn flops(g: &Gemm<'_>) -> u64 {
     2 * m * u64::from(taps(g)) * g.input.channels as u64 * u64::from(g.channels())
 }
 
-/// The same in f64 for one row: `x` `[position, in]` as stored (half as large with upsampling), `w` `[tap][in][out]`, `vector` `[out]`,
-/// `residual` `[position, out]`; result `[position, out]`.
+/// The same in f64 for one row: `x` `[position, in]` of shape `input`, `w` `[tap][in][out]` with all nine
+/// taps of a window, `vector` `[out]`, `residual` `[position, out]`; result `[position, out]`.
 #[allow(clippy::too_many_arguments)]
 pub fn reference(
     input: Shape,
@@ -284,8 +328,9 @@ pub fn reference(
         None => &[(0, 0)],
         Some(_) => &[(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)],
     };
-    let win = window.unwrap_or(Window { stride: 1, pad: 0, upsample: false });
-    let zoom = if win.upsample { 2 } else { 1 };
+    let win = window.unwrap_or(Window { stride: 1, pad: 0, doubled: None });
+    // What the window sees.
+    let (zoom, (height, width)) = win.doubled.map_or((1, (input.height, input.width)), |seen| (2, seen));
     let mut y = Vec::with_capacity(output.positions() * co);
     for at in 0..output.positions() {
         let (oy, ox) = (at / output.width, at % output.width);
@@ -294,11 +339,10 @@ pub fn reference(
             for (tap, &(ky, kx)) in taps.iter().enumerate() {
                 let iy = (oy * win.stride) as isize + ky - win.pad as isize;
                 let ix = (ox * win.stride) as isize + kx - win.pad as isize;
-                let (h, w_) = (input.height as isize, input.width as isize);
-                if iy < 0 || ix < 0 || iy >= h || ix >= w_ {
+                if iy < 0 || ix < 0 || iy >= height as isize || ix >= width as isize {
                     continue;
                 }
-                let from = (iy as usize / zoom) * input.width.div_ceil(zoom) + ix as usize / zoom;
+                let from = (iy as usize / zoom) * input.width + ix as usize / zoom;
                 for c in 0..ci {
                     sum += x[from * ci + c] * w[(tap * ci + c) * co + n];
                 }

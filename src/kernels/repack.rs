@@ -49,15 +49,19 @@ impl Stored {
 pub fn precision_of(weight: &Weight, precision: Precision) -> Precision {
     match weight.layout {
         Layout::Vector => Precision::F32,
-        Layout::Linear | Layout::Conv3x3 => precision,
+        Layout::Linear | Layout::Conv3x3 | Layout::Conv3x3Doubled => precision,
     }
 }
 
-/// The shader for numbers stored as `from`, to be packed in `to`.
-pub fn variant(from: Stored, to: Precision) -> Variant {
+/// The shader for numbers stored as `from`, to be packed in `to` and laid out as `layout`.
+pub fn variant(from: Stored, to: Precision, layout: Layout) -> Variant {
     Variant {
         shader: "repack",
-        consts: vec![Const::U32("TYPE", from as u32), Const::Bool("HALF", to == Precision::F16)],
+        consts: vec![
+            Const::U32("TYPE", from as u32),
+            Const::Bool("HALF", to == Precision::F16),
+            Const::Bool("DOUBLED", layout == Layout::Conv3x3Doubled),
+        ],
         core: None,
         precision: Precision::F32,
         out_f32: true,
@@ -66,11 +70,7 @@ pub fn variant(from: Stored, to: Precision) -> Variant {
 
 /// Numbers of one output feature in the file: inputs × taps.
 pub fn places(weight: &Weight) -> usize {
-    weight.in_features() * taps(weight)
-}
-
-fn taps(weight: &Weight) -> usize {
-    if weight.layout == Layout::Conv3x3 { 9 } else { 1 }
+    weight.in_features() * weight.layout.taps()[0]
 }
 
 /// Parameters and workgroups for `outs` outputs of `weight` from output `first` on, a multiple of
@@ -82,7 +82,7 @@ pub fn call(weight: &Weight, first: usize, outs: usize, fault: usize) -> (Params
     };
     let params = Params {
         places: places(weight) as u32,
-        taps: taps(weight) as u32,
+        taps: weight.layout.taps()[1] as u32,
         outs: outs as u32,
         in4: in4 as u32,
         out4: weight.out_features().div_ceil(4) as u32,

@@ -207,10 +207,9 @@ impl Unet<'_> {
         let mut h = self.resnet(&format!("{path}.0"), joined, block.out_channels)?;
         h = self.transformer(&format!("{path}.1"), h, block.transformer_depth, PLAIN)?;
         if block.up {
-            let up = format!("{path}.{}", block.up_index());
+            let up = format!("{path}.{}.conv", block.up_index());
             let size = next.ok_or_else(|| Error::internal("an upsampling after the last skip"))?;
-            h = self.b.graph.upsample(&up, h, size.height, size.width)?;
-            h = self.b.graph.conv3x3(&format!("{up}.conv"), h, block.out_channels, 1, 1)?;
+            h = self.b.graph.conv3x3_doubled(&up, h, (size.height, size.width), block.out_channels)?;
         }
         Ok(h)
     }

@@ -22,10 +22,8 @@ pub fn decoder(config: &VaeConfig, height: usize, width: usize) -> Result<Graph>
             x = resnet(&mut b, &format!("decoder.up.{level}.block.{block}"), x, channels)?;
         }
         if level > 0 {
-            let path = format!("decoder.up.{level}.upsample");
-            let s = b.graph.shape(x);
-            x = b.graph.upsample(&path, x, 2 * s.height, 2 * s.width)?;
-            x = b.graph.conv3x3(&format!("{path}.conv"), x, channels, 1, 1)?;
+            let (path, s) = (format!("decoder.up.{level}.upsample.conv"), b.graph.shape(x));
+            x = b.graph.conv3x3_doubled(&path, x, (2 * s.height, 2 * s.width), channels)?;
         }
     }
     let image = b.norm_conv("decoder.norm_out", "decoder.conv_out", x, config.image_channels, EPS)?;

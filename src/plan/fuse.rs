@@ -32,8 +32,6 @@ pub struct Fused {
     pub residual: Option<Tensor>,
     /// A product gives values and gates, of which the result is made.
     pub gated: bool,
-    /// The input is read as if it were the doubled tensor of this handle.
-    pub upsample: Option<Tensor>,
 }
 
 impl Fused {
@@ -47,13 +45,12 @@ impl Fused {
             activation: None,
             residual: None,
             gated: false,
-            upsample: None,
         }
     }
 
     /// A product that may take more in.
     fn is_product(&self) -> bool {
-        matches!(self.op, Op::Linear { .. } | Op::Conv3x3 { .. }) && !self.gated
+        matches!(self.op, Op::Linear { .. } | Op::Conv3x3 { .. } | Op::Conv3x3Doubled { .. }) && !self.gated
     }
 
     /// A product that has taken nothing in.
@@ -93,7 +90,6 @@ pub fn fuse(graph: &Graph, options: &Options) -> Vec<Fused> {
                     && f.is_bare_product()
                     && gemm::takes_gates(options.device.target, options.precision, shapes[0], shapes[1])
             }),
-            Op::Conv3x3 { .. } => sole(node.inputs[0], &out, &|f| f.op == Op::Upsample2x),
             _ => None,
         };
         if let Some(mut inner) = taken.and_then(|at| out[at].take()) {
@@ -105,11 +101,7 @@ pub fn fuse(graph: &Graph, options: &Options) -> Vec<Fused> {
                     let own = inner.outputs[0];
                     inner.residual = node.inputs.iter().copied().find(|t| *t != own);
                 }
-                _ => {
-                    fused.upsample = Some(node.inputs[0]);
-                    fused.inputs[0] = inner.inputs[0];
-                    inner = fused;
-                }
+                _ => {}
             }
             inner.outputs.clone_from(&node.outputs);
             fused = inner;

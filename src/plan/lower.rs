@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::Options;
 use super::fuse::Fused;
 use super::split::Split;
-use crate::graph::{Graph, Heads, Op, Shape, Store, Tensor};
+use crate::graph::{Graph, Heads, Op, Shape, Store, Tensor, WeightId};
 use crate::kernels::attention::{self, Attention};
 use crate::kernels::blur::{self, Blur};
 use crate::kernels::elementwise::Elementwise;
@@ -68,20 +68,12 @@ impl Lowering<'_> {
         }
         match n.op {
             Op::Conv3x3 { weight, bias, stride, pad } => {
-                let window = Window { stride, pad, upsample: n.upsample.is_some() };
-                let (weight, bias) = (Operand::Weight(weight), Operand::Weight(bias));
-                for lines in self.parts.windows(n, &window)? {
-                    let from = self.reach(n, &window, &lines)?;
-                    self.gemm(n, Some((window, from)), &lines, weight, bias)?;
-                }
+                self.windows(n, Window { stride, pad, doubled: None }, weight, bias)?;
             }
-            Op::Upsample2x => {
-                let window = Window { stride: 1, pad: 0, upsample: true };
-                for lines in self.parts.windows(n, &window)? {
-                    let (x, first) = self.reach(n, &window, &lines)?;
-                    let y = self.parts.write(n.outputs[0], &lines)?;
-                    self.calls.push(self.each(n, &lines).upsample([first, lines.start], x, y));
-                }
+            Op::Conv3x3Doubled { weight, bias } => {
+                let seen = self.graph.shape(n.outputs[0]);
+                let doubled = Some((seen.height, seen.width));
+                self.windows(n, Window { stride: 1, pad: 1, doubled }, weight, bias)?;
             }
             Op::GroupNorm { gamma, beta, groups, eps } => {
                 let norm = GroupNorm {
@@ -146,6 +138,15 @@ impl Lowering<'_> {
         })
     }
 
+    fn windows(&mut self, n: &Fused, window: Window, weight: WeightId, bias: WeightId) -> Result<()> {
+        let (weight, bias) = (Operand::Weight(weight), Operand::Weight(bias));
+        for lines in self.parts.windows(n, &window)? {
+            let from = self.reach(n, &window, &lines)?;
+            self.gemm(n, Some((window, from)), &lines, weight, bias)?;
+        }
+        Ok(())
+    }
+
     /// The product of `n` for `lines` of its result; a window comes with the lines that it reads
     /// and the first of them.
     fn gemm(
@@ -158,7 +159,7 @@ impl Lowering<'_> {
     ) -> Result<()> {
         let read = |t: Option<Tensor>| t.map_or(Ok(Operand::Unused), |t| self.parts.read(t, lines));
         let (x, first, input) = match window {
-            Some((_, (x, first))) => (x, first, self.graph.shape(n.upsample.unwrap_or(n.inputs[0]))),
+            Some((_, (x, first))) => (x, first, self.graph.shape(n.inputs[0])),
             None => (self.parts.read(n.inputs[0], lines)?, lines.start, self.part(n.inputs[0], lines)),
         };
         let g = Gemm {

@@ -7,54 +7,78 @@ use sagittal::engine::Engine;
 use sagittal::graph::{Activation, Graph, Shape};
 use sagittal::kernels::{self, Precision, Target, gemm};
 
-/// Height and width, channels in and out, whether 3×3.
-type Size = (usize, usize, usize, usize, bool);
+/// What is multiplied with.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kind {
+    Linear,
+    Conv3x3,
+    /// Of a map of half the size.
+    Doubled,
+}
+use Kind::{Conv3x3, Doubled, Linear};
+
+/// Height and width of the result, channels in and out.
+type Size = (usize, usize, usize, usize, Kind);
 
 /// For each rule by which a kernel divides its work, a size that it applies to, as small as can be.
 const SIZES: &[Size] = &[
-    (64, 64, 64, 640, false),
-    (64, 64, 64, 320, false),
-    (32, 32, 96, 1920, false),
-    (32, 32, 64, 640, false),
-    (32, 24, 1920, 160, false),
-    (16, 16, 1280, 320, false),
-    (16, 16, 1920, 320, false),
-    (16, 16, 3840, 320, false),
-    (8, 8, 1280, 320, false),
-    (1, 77, 768, 768, false),
-    (1, 77, 3072, 96, false),
-    (1, 77, 4096, 128, false),
-    (13, 11, 640, 72, false),
-    (8, 8, 320, 320, true),
-    (16, 16, 256, 320, true),
-    (12, 16, 640, 160, true),
-    (24, 24, 128, 128, true),
-    (8, 8, 256, 128, true),
-    (16, 16, 512, 64, true),
-    (64, 64, 8, 320, true),
-    (64, 64, 8, 640, true),
-    (32, 32, 320, 4, true),
-    (23, 19, 130, 3, true),
+    (64, 64, 64, 640, Linear),
+    (64, 64, 64, 320, Linear),
+    (32, 32, 96, 1920, Linear),
+    (32, 32, 64, 640, Linear),
+    (32, 24, 1920, 160, Linear),
+    (16, 16, 1280, 320, Linear),
+    (16, 16, 1920, 320, Linear),
+    (16, 16, 3840, 320, Linear),
+    (8, 8, 1280, 320, Linear),
+    (1, 77, 768, 768, Linear),
+    (1, 77, 3072, 96, Linear),
+    (1, 77, 4096, 128, Linear),
+    (13, 11, 640, 72, Linear),
+    (8, 8, 320, 320, Conv3x3),
+    (16, 16, 256, 320, Conv3x3),
+    (12, 16, 640, 160, Conv3x3),
+    (24, 24, 128, 128, Conv3x3),
+    (8, 8, 256, 128, Conv3x3),
+    (16, 16, 512, 64, Conv3x3),
+    (64, 64, 8, 320, Conv3x3),
+    (64, 64, 8, 640, Conv3x3),
+    (32, 32, 320, 4, Conv3x3),
+    (23, 19, 130, 3, Conv3x3),
+    (16, 16, 256, 320, Doubled),
+    (32, 32, 320, 160, Doubled),
+    (24, 24, 128, 128, Doubled),
+    (16, 48, 64, 64, Doubled),
+    (19, 30, 96, 72, Doubled),
 ];
 
 /// Beyond the sizes above, for devices that need no patience.
 const LARGE: &[Size] = &[
-    (32, 32, 4096, 1280, false),
-    (32, 32, 2560, 640, false),
-    (64, 64, 320, 320, true),
-    (32, 32, 640, 640, true),
-    (16, 16, 1280, 1280, true),
-    (128, 128, 128, 128, true),
+    (32, 32, 4096, 1280, Linear),
+    (32, 32, 2560, 640, Linear),
+    (64, 64, 320, 320, Conv3x3),
+    (32, 32, 640, 640, Conv3x3),
+    (16, 16, 1280, 1280, Conv3x3),
+    (128, 128, 128, 128, Conv3x3),
+    (16, 16, 1280, 1280, Doubled),
+    (64, 64, 640, 640, Doubled),
+    (75, 100, 640, 640, Doubled),
 ];
 
 /// Error of `y = conv(x) + bias + vector + residual` at every 37th position.
-fn error(b: &Bench<'_>, rng: &mut Rng, (height, width, from, to, conv): Size) -> f64 {
-    let (x_shape, y_shape) = (Shape::new(height, width, from), Shape::new(height, width, to));
+fn error(b: &Bench<'_>, rng: &mut Rng, (height, width, from, to, kind): Size) -> f64 {
+    let zoom = if kind == Doubled { 2 } else { 1 };
+    let x_shape = Shape::new(height.div_ceil(zoom), width.div_ceil(zoom), from);
+    let y_shape = Shape::new(height, width, to);
     let mut g = Graph::new("");
     let x = g.input("x", x_shape);
     let v = g.input("v", Shape::tokens(1, to));
     let r = g.input("r", y_shape);
-    let y = if conv { g.conv3x3("p", x, to, 1, 1) } else { g.linear("p", x, to, true) };
+    let y = match kind {
+        Linear => g.linear("p", x, to, true),
+        Conv3x3 => g.conv3x3("p", x, to, 1, 1),
+        Doubled => g.conv3x3_doubled("p", x, (height, width), to),
+    };
     let y = g.add_vector("v", y.expect("product"), v).expect("vector");
     let y = g.add("r", r, y).expect("residual");
     g.output("y", y);
@@ -62,20 +86,22 @@ fn error(b: &Bench<'_>, rng: &mut Rng, (height, width, from, to, conv): Size) ->
     let vs = b.values(rng, Shape::tokens(1, to));
     let got = &b.run(&g, &[("x", &xs), ("v", &vs), ("r", &rs)])[0];
     let weights = Weights(b.precision);
-    let w = weights.product("p.weight", to, from, if conv { 9 } else { 1 });
+    let taps = if kind == Linear { 1 } else { 9 };
+    let w = weights.product("p.weight", to, from, taps);
     let bias = weights.f64("p.bias", &[to]);
     let (xs, vs, rs) = (b.rows(&xs), b.rows(&vs), b.rows(&rs));
     let (mut some, mut want) = (Vec::new(), Vec::new());
     for row in 0..b.rows {
         for at in (row..height * width).step_by(37) {
             let mut sums: Vec<f64> = (0..to).map(|n| bias[n] + vs[row][n] + rs[row][at * to + n]).collect();
-            for tap in 0..if conv { 9 } else { 1 } {
-                let (dy, dx) = if conv { (tap / 3, tap % 3) } else { (1, 1) };
+            for tap in 0..taps {
+                let (dy, dx) = if kind == Linear { (1, 1) } else { (tap / 3, tap % 3) };
                 let (line, column) = (at / width + dy, at % width + dx);
                 if line == 0 || column == 0 || line > height || column > width {
                     continue;
                 }
-                let x = &xs[row][((line - 1) * width + column - 1) * from..][..from];
+                let stored = (line - 1) / zoom * x_shape.width + (column - 1) / zoom;
+                let x = &xs[row][stored * from..][..from];
                 for (c, x) in x.iter().enumerate() {
                     let w = &w[(tap * from + c) * to..][..to];
                     sums.iter_mut().zip(w).for_each(|(sum, w)| *sum += x * w);

@@ -163,8 +163,7 @@ fn fusion_leaves_nothing_to_do_that_a_kernel_does_on_its_way() {
     let v = g.input("v", Shape::tokens(1, 64));
     let n = g.group_norm("n", x, 1e-5).expect("norm");
     let n = g.activate("n", Activation::Silu, n);
-    let u = g.upsample("u", n, 8, 8).expect("upsample");
-    let c = g.conv3x3("c", u, 64, 1, 1).expect("conv");
+    let c = g.conv3x3_doubled("c", n, (8, 8), 64).expect("conv");
     let c = g.add_vector("cv", c, v).expect("vector");
     let l = g.linear("l", c, 64, true).expect("linear");
     let s = g.add("s", l, c).expect("sum");

@@ -11,7 +11,7 @@ use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, StorageAccess, TypeInner};
 use sagittal::bench::presets::Preset;
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
-use sagittal::graph::{Activation, Graph, Shape, Store};
+use sagittal::graph::{Activation, Graph, Layout, Shape, Store};
 use sagittal::kernels::repack::Stored;
 use sagittal::kernels::{
     Field, LEAST_MEMORY, Precision, Target, Variant, attention, blur, elementwise, gemm, group_norm,
@@ -102,10 +102,12 @@ fn variants() -> HashMap<Variant, Usage> {
             }
         }
     }
-    for (from, to) in Stored::ALL.iter().flat_map(|s| [(*s, Precision::F32), (*s, Precision::F16)]) {
+    let layouts = [Layout::Linear, Layout::Conv3x3Doubled];
+    let packed = layouts.iter().flat_map(|layout| [(Precision::F32, *layout), (Precision::F16, *layout)]);
+    for (from, (to, layout)) in Stored::ALL.iter().flat_map(|s| packed.clone().map(|p| (*s, p))) {
         let bindings = vec![Binding::Weight, Binding::Activation, Binding::Activation];
         let params = std::mem::size_of::<repack::Params>();
-        found.insert(repack::variant(from, to), Usage { params, bindings });
+        found.insert(repack::variant(from, to, layout), Usage { params, bindings });
     }
     for (name, graph) in conditioning() {
         for (target, precision) in targets_and_precisions() {
@@ -238,7 +240,6 @@ fn every_operation() -> (String, Graph) {
         results.push(g.add("add", x, x).unwrap());
         results.push(g.add_vector("add_vector", x, vector).unwrap());
         results.push(g.concat("concat", x, x).unwrap());
-        results.push(g.upsample("upsample", x, 9, 13).unwrap());
         results.push(g.channels("channels", x, 4, 8).unwrap());
         results.extend([1.5, f32::INFINITY].map(|sigma| g.blur("blur", x, sigma)));
         for heads in [1, 4, 16] {
@@ -273,7 +274,6 @@ fn every_product() -> (String, Graph) {
         let vector = g.input("vector", Shape::tokens(1, channels));
         for (activation, bits) in activations.iter().flat_map(|a| (0..8).map(move |bits| (*a, bits))) {
             let [has_vector, has_residual, leaves] = [1, 2, 4].map(|bit| bits & bit != 0);
-            let doubled = g.upsample("doubled", x, 13, 9).unwrap();
             let products = [
                 g.linear("product", x, channels, false),
                 g.linear("product", x, channels, true),
@@ -281,7 +281,10 @@ fn every_product() -> (String, Graph) {
                 g.conv3x3("product", x, channels, 1, 1),
                 g.conv3x3("product", x, channels, 2, 1),
                 g.conv3x3("product", x, channels, 2, 0),
-                g.conv3x3("product", doubled, channels, 1, 1),
+                g.conv3x3_doubled("product", x, (14, 10), channels),
+                g.conv3x3_doubled("product", x, (13, 9), channels),
+                g.conv3x3_doubled("product", x, (14, 9), channels),
+                g.conv3x3_doubled("product", x, (13, 10), channels),
             ];
             for product in products {
                 let mut y = product.unwrap();
@@ -403,12 +406,12 @@ fn bindings_agree() {
 
 fn rust_params(shader: &str) -> &'static [Field] {
     match shader {
-        "activate" | "add" | "channels" | "concat" | "geglu" | "upsample" => elementwise::Params::FIELDS,
+        "activate" | "add" | "channels" | "concat" | "geglu" => elementwise::Params::FIELDS,
         "attention_merge" => attention::MergeParams::FIELDS,
         "attention_blocks" | "attention_columns" | "attention_lanes" | "attention_matrices"
         | "attention_tile" => attention::Params::FIELDS,
         "blur" => blur::Params::FIELDS,
-        "conv2d" | "gemm_merge" | "matmul" => gemm::Params::FIELDS,
+        "conv2d" | "conv2d_edge" | "gemm_merge" | "matmul" => gemm::Params::FIELDS,
         "group_norm_apply" => group_norm::ApplyParams::FIELDS,
         "group_norm_merge" => group_norm::MergeParams::FIELDS,
         "group_norm_stats" => group_norm::StatsParams::FIELDS,

@@ -173,6 +173,69 @@ fn every_type_and_odd_shapes() {
     failures.finish();
 }
 
+/// A window's weight; the bias is zero.
+struct Window(File);
+
+impl Source for Window {
+    fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        if name.ends_with(".bias") { Ok(vec![0.0; shape[0]]) } else { self.0.read(name, shape) }
+    }
+
+    fn raw(&self, name: &str, shape: &[usize]) -> Result<Option<(Stored, &[u8])>> {
+        if name.ends_with(".bias") { Ok(None) } else { self.0.raw(name, shape) }
+    }
+}
+
+/// A convolution of a doubled map `[4, 3, 1]` that is zero but for a one at its position [2, 1].
+fn doubled(engine: &Engine, file: File, out: usize, precision: Precision) -> Result<Vec<f32>> {
+    let mut g = Graph::new("");
+    let x = g.input("x", Shape::new(4, 3, 1));
+    let y = g.conv3x3_doubled("c", x, (8, 6), out)?;
+    g.output("y", y);
+    let device = engine.gpu().capabilities();
+    let cancel = AtomicBool::new(false);
+    let weights = engine.upload(g.weights(), &Window(file), precision, None, &cancel)?;
+    let plan = Plan::new(&g, &Options { rows: 1, precision, device, guard: 0 })?;
+    let arena = engine.arena(&plan)?;
+    let prepared = engine.prepare(plan, &weights, &arena)?;
+    let one: Vec<f32> = (0..12).map(|i| f32::from(u8::from(i == 7))).collect();
+    Ok(engine.run(&prepared, &[("x", &one)], &cancel)?.remove(0).1)
+}
+
+/// Of a doubled map, taps that see the same stored position are added before they are rounded.
+#[test]
+fn taps_of_a_doubled_map_are_added() {
+    let Some(gpu) = gpu() else { return };
+    let engine = Engine::new(gpu).expect("engine");
+    let out = 5;
+    let f16s = |values: &[f32]| values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect();
+    let mut rng = Rng(4);
+    let values: Vec<f32> = (0..9 * out).map(|_| rng.value()).collect();
+    for precision in [Precision::F32, Precision::F16] {
+        let file = File { stored: Stored::F16, bytes: f16s(&values) };
+        let taps = file.values();
+        let got = doubled(&engine, file, out, precision).expect("upload");
+        for (at, got) in got.iter().enumerate() {
+            let (line, column, n) = (at / out / 6, at / out % 6, at % out);
+            // The doubled position stands at lines 4 and 5, columns 2 and 3.
+            let sees = |tap: &usize| {
+                let (y, x) = (line + tap / 3, column + tap % 3);
+                (y == 5 || y == 6) && (x == 3 || x == 4)
+            };
+            let want = stored((0..9).filter(sees).map(|tap| taps[9 * n + tap]).sum(), precision);
+            assert_eq!(*got, want, "{precision:?} at line {line}, column {column}, channel {n}");
+        }
+    }
+    let large = File { stored: Stored::F16, bytes: f16s(&vec![40_000.0; 9 * out]) };
+    let error = doubled(&engine, large, out, Precision::F16).expect_err("80,000 is no f16");
+    assert!(error.kind() == ErrorKind::Model && error.to_string().contains("c.weight"), "{error}");
+    let mut broken = values;
+    broken[13] = f32::NAN;
+    let broken = File { stored: Stored::F16, bytes: f16s(&broken) };
+    let error = doubled(&engine, broken, out, Precision::F32).expect_err("not a number");
+    assert!(error.to_string().contains("NaN"), "{error}");
+}
+
 #[test]
 fn a_weight_larger_than_a_staging_buffer() {
     let Some(gpu) = gpu() else { return };

@@ -130,7 +130,7 @@ fn quickest(tiles: &[Tile], g: &Gemm<'_>, parts: u32) -> Tile {
 /// The tile for the shape of a row, of at most `memory` bytes, and the parts of its depth, whose sums take
 /// at most `most` bytes in a binding. The rules' bounds were decided by whole UNets, one row and two.
 fn choose(g: &Gemm<'_>, memory: u32, most: u64) -> (Tile, u32) {
-    let (positions, channels) = (g.output.positions() as u32, g.channels());
+    let (positions, channels) = (g.cells(), g.channels());
     let parts = |t: Tile, busy, shortest| t.within(memory).tiles.parts(g, busy, shortest, most);
     let split = |t: Tile, busy, shortest| (t.within(memory), parts(t, busy, shortest));
     let quickest = |tiles: &[Tile], parts| (quickest(tiles, g, parts).within(memory), parts);

@@ -2,8 +2,7 @@
 //! give too few tiles to keep a GPU busy. `gemm_merge.wgsl` adds the parts.
 
 use super::{
-    Call, Const, Epilogue, Gemm, Operand, Stretch, Variant, epilogue_consts, flops, grid, params, shader,
-    taps, window_consts,
+    Call, Const, Epilogue, Gemm, Operand, Stretch, Variant, flops, grid, params, product_consts, shader, taps,
 };
 use crate::kernels::spread;
 
@@ -24,7 +23,7 @@ impl Tiles {
     /// Tiles of `rows` rows together.
     pub fn count(&self, g: &Gemm<'_>, rows: u32) -> u32 {
         let [m, n] = self.size;
-        (rows * g.output.positions() as u32).div_ceil(m) * g.channels().div_ceil(n)
+        g.positions(rows, m).div_ceil(m) * g.channels().div_ceil(n)
     }
 
     /// Parts of the depth so many that a row has about `busy` workgroups, each of `shortest` steps or
@@ -68,7 +67,7 @@ impl Tiles {
         let mut calls = vec![Call {
             variant: Variant {
                 shader: shader(g),
-                consts: [&epilogue_consts(e), window_consts(g).as_slice(), own, &partial].concat(),
+                consts: [product_consts(g, e).as_slice(), own, &partial].concat(),
                 core: Some(core),
                 precision: g.precision,
                 out_f32: g.out_f32 && parts.is_none(),
@@ -94,7 +93,7 @@ impl Tiles {
             calls.push(Call {
                 variant: Variant {
                     shader: "gemm_merge",
-                    consts: [epilogue_consts(e).as_slice(), &[Const::U32("SPLITS", splits)]].concat(),
+                    consts: [product_consts(g, e).as_slice(), &[Const::U32("SPLITS", splits)]].concat(),
                     core: None,
                     precision: g.precision,
                     out_f32: g.out_f32,
