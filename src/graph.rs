@@ -128,8 +128,8 @@ pub enum Op {
         /// Zeros before the first row and column.
         pad: usize,
     },
-    /// 3×3 convolution, with zeros around, of the map with each position doubled in both directions
-    /// (nearest); of the doubled map a last row or column may be left out: the shape tells.
+    /// The same, with one zero around, of the map with each position doubled in both directions (nearest);
+    /// a last row or column of that may be left out: the shape tells.
     Conv3x3Doubled {
         /// `[2][2][2][2][in][out]`: see [`Layout::Conv3x3Doubled`].
         weight: WeightId,
@@ -384,8 +384,7 @@ impl Graph {
     ) -> Result<Tensor> {
         let s = self.shape(x);
         if (height.div_ceil(2), width.div_ceil(2)) != (s.height, s.width) {
-            let wanted = format!("a map of about half of {height}x{width}");
-            return Err(self.misfit(path, &wanted, s.to_string()));
+            return Err(self.misfit(path, &format!("about half of {height}x{width}"), s.to_string()));
         }
         let (weight, bias) = self.window_weights(path, s.channels, out, Layout::Conv3x3Doubled);
         Ok(self.node(path, Op::Conv3x3Doubled { weight, bias }, &[x], Shape::new(height, width, out)))

@@ -172,13 +172,15 @@ struct LaneTile {
 
 impl LaneTile {
     /// Measured on software Vulkan with 2 cores, UNet convolutions, GFLOP/s: 16 rows × 1 quad 14,
-    /// 16×2 22, 16×4 29, 16×8 32, 32×2 25, 32×4 31. Small results take smaller tiles, and lanes
-    /// beside each other rather than below, so that lanes do not compute what nobody stores; but at
-    /// least two workgroups, for two cores.
+    /// 16×2 22, 16×4 29, 16×8 32, 32×2 25, 32×4 31. But all of a tile is written out, and what compiles a
+    /// shader there takes seconds for the largest: a first picture of one step of the embedded model
+    /// took 127 s with 16×8 and takes 60 s with 16×4, a step of 256×256 afterwards 2.7 and 3.1 s.
+    /// Small results take smaller tiles, and lanes beside each other rather than below, so that lanes do
+    /// not compute what nobody stores; but at least two workgroups, for two cores.
     fn new(positions: u32, n4: u32) -> Self {
         let rows = positions.next_power_of_two().min(16);
         let below = positions.div_ceil(rows).next_power_of_two().min(4);
-        let mut quads = if positions == 1 { 4 } else { 8 }.min(n4.next_power_of_two());
+        let mut quads = n4.next_power_of_two().min(4);
         let wide = |quads: u32| n4.div_ceil(quads).next_power_of_two().min(8 / below);
         while positions <= rows * below && quads > 2 && n4 <= quads * wide(quads) {
             quads /= 2;

@@ -120,15 +120,8 @@ fn values_and_gates() {
     let Some(gpu) = gpu() else { return };
     let engine = Engine::new(gpu).expect("engine");
     let native = engine.gpu().capabilities().target;
-    let others = targets_with_matrices(engine.gpu()).into_iter().filter(|target| *target != native);
-    for target in std::iter::once(native).chain(others) {
-        let precision = if target.is_cpu() { Precision::F32 } else { Precision::F16 };
-        gated(&Bench { engine: &engine, target, precision, rows: 2, most: None });
-    }
-}
-
-fn gated(b: &Bench<'_>) {
-    let (target, precision) = (b.target, b.precision);
+    let (target, precision) = (native, native.usual_precision());
+    let b = Bench { engine: &engine, target, precision, rows: 2, most: None };
     let rng = &mut Rng(5);
     let (from, to) = (48, 320);
     let (x_shape, y_shape) = (Shape::new(61, 66, from), Shape::new(61, 66, to));
@@ -171,7 +164,9 @@ fn products_in_the_sizes_of_networks() {
     if native.is_cpu() {
         kinds.push((Target::Cpu, Precision::F32));
     }
-    kinds.extend(targets_with_matrices(engine.gpu()).into_iter().map(|target| (target, Precision::F16)));
+    if let own @ Target::Matrices { .. } = native {
+        kinds.push((own, Precision::F16));
+    }
     let sizes = SIZES.iter().chain(if native == Target::Cpu { &[] } else { LARGE });
     let mut failures = Failures::default();
     for &size in sizes {
@@ -183,6 +178,33 @@ fn products_in_the_sizes_of_networks() {
                 format!("{target:?} {precision:?} {size:?}: {error:.2e} > {limit:.0e}")
             });
         }
+    }
+    failures.finish();
+}
+
+/// With the least workgroup memory, and on a device without cooperative matrices with those written out:
+/// for each of their tiles a size that takes it.
+#[test]
+fn products_with_matrices_of_little_memory() {
+    const SIZES: &[Size] = &[
+        (32, 24, 1920, 160, Linear),
+        (64, 64, 64, 320, Linear),
+        (8, 8, 1280, 320, Linear),
+        (13, 11, 64, 24, Linear),
+        (8, 8, 320, 320, Conv3x3),
+        (24, 24, 128, 128, Conv3x3),
+        (64, 64, 8, 320, Conv3x3),
+        (16, 16, 256, 320, Doubled),
+        (19, 30, 96, 72, Doubled),
+    ];
+    let Some(gpu) = gpu() else { return };
+    let engine = Engine::new(gpu).expect("engine");
+    let Some(&target) = targets_with_matrices(engine.gpu()).last() else { return };
+    let mut failures = Failures::default();
+    for &size in SIZES {
+        let bench = Bench { engine: &engine, target, precision: Precision::F16, rows: 2, most: None };
+        let error = error(&bench, &mut Rng(99), size);
+        failures.check(error <= 1e-6, || format!("{target:?} {size:?}: {error:.2e}"));
     }
     failures.finish();
 }
