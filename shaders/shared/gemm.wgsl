@@ -3,8 +3,9 @@
 //   sum[m, n] = Σ_tap Σ_c x[position(m, tap), c] · w[tap, c, n]
 //
 // c counts input channels. A linear layer has one tap, a 3×3 convolution nine (implicit GEMM: no
-// im2col buffer), and of a doubled map four in each phase. Each shader says where x is read: x_place(m), all that does not depend on the
-// tap, then x_at(place, tap), the first quad there or, for the convolution, -1 outside.
+// im2col buffer), and of a doubled map four in each phase. Each shader says where x is read:
+// x_place(m), all that does not depend on the tap, then x_at(place, tap), the first quad there or, for
+// the convolution, -1 outside.
 #import shared/epilogue
 
 @group(0) @binding(5) var<storage, read> w: array<wide>;
