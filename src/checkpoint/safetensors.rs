@@ -25,9 +25,9 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Header> {
     let mut names = Names::default();
     let mut metadata = BTreeMap::new();
     let mut tensors = Vec::new();
-    // One more for the metadata, one more to tell a header that has too many.
-    let members = members(json, MAX_TENSORS + 2)?;
-    if members.len() > MAX_TENSORS + 1 {
+    // One more shows a header that has too many, before any of them is parsed.
+    let members = members(json, MAX_TENSORS + 1)?;
+    if members.len() > MAX_TENSORS {
         return Err(too_many_tensors());
     }
     for (name, value) in members {

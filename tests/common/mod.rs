@@ -69,16 +69,17 @@ pub fn gpu() -> Option<Gpu> {
     Some(MINE.with(|mine| OPEN[*mine].get_or_init(open).clone()))
 }
 
-/// The targets on which kernels with cooperative matrices can be run: the device's own, and with the least
-/// workgroup memory. A device that has no such matrices gets them written out.
-pub fn targets_with_matrices(gpu: &Gpu) -> Vec<Target> {
-    let least = Target::Matrices { memory: LEAST_MEMORY };
+/// What kernels with cooperative matrices are tested on, if the device has such matrices.
+pub fn matrices(gpu: &Gpu) -> Option<(Target, Precision)> {
+    let own = gpu.capabilities().target;
+    matches!(own, Target::Matrices { .. }).then_some((own, Precision::F16))
+}
+
+/// The same with the least workgroup memory; a device without such matrices gets them written out.
+pub fn matrices_of_little_memory(gpu: &Gpu) -> Option<(Target, Precision)> {
     let features = wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
-    match gpu.capabilities().target {
-        own @ Target::Matrices { .. } => vec![own, least],
-        _ if gpu.device().features().contains(features) => vec![least],
-        _ => Vec::new(),
-    }
+    let least = Target::Matrices { memory: LEAST_MEMORY };
+    gpu.device().features().contains(features).then_some((least, Precision::F16))
 }
 
 /// SplitMix64: reproducible data for tests.

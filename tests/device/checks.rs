@@ -1,7 +1,7 @@
 //! Shaders run without wgpu's checks: what they compute is, bit for bit, what they compute with them.
 
 use crate::common::bench::Bench;
-use crate::common::{Failures, Rng, gpu, synthetic};
+use crate::common::{Failures, Rng, gpu, matrices, synthetic};
 use sagittal::engine::Engine;
 use sagittal::graph::Graph;
 use sagittal::kernels::{Precision, Target};
@@ -32,9 +32,7 @@ fn checked_and_unchecked_shaders_agree_bit_for_bit() {
     let Some(gpu) = gpu() else { return };
     let [unchecked, checked] = [Engine::new, Engine::checked].map(|make| make(gpu.clone()).expect("engine"));
     let mut kinds = vec![(Target::Cpu, Precision::F32), (Target::Gpu, Precision::F16)];
-    if let own @ Target::Matrices { .. } = gpu.capabilities().target {
-        kinds.push((own, Precision::F16));
-    }
+    kinds.extend(matrices(&gpu));
     let mut failures = Failures::default();
     for (target, precision) in kinds {
         for (name, graph, rows) in networks() {

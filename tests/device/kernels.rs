@@ -2,7 +2,7 @@
 //! around all results that must survive.
 
 use crate::common::bench::{Bench, Weights};
-use crate::common::{Failures, Rng, gpu, nmse, stored, targets_with_matrices};
+use crate::common::{Failures, Rng, gpu, matrices, matrices_of_little_memory, nmse, stored};
 use sagittal::engine::Engine;
 use sagittal::graph::{Activation, Graph, Heads, Op, Shape, Tensor};
 use sagittal::kernels::gemm::Window;
@@ -23,9 +23,7 @@ fn each(limit: f64, case: impl Fn(&Bench<'_>, &mut Rng) -> Vec<(String, f64)>) {
         (Target::Gpu, Precision::F16),
         (Target::Cpu, Precision::F16),
     ];
-    if let own @ Target::Matrices { .. } = engine.gpu().capabilities().target {
-        kinds.push((own, Precision::F16));
-    }
+    kinds.extend(matrices(engine.gpu()));
     for (target, precision) in kinds {
         let limit = if precision == Precision::F32 { limit } else { 1e-6 };
         for seed in 0..4 {
@@ -281,8 +279,8 @@ fn cross_attention() {
 fn attention_with_matrices_of_little_memory() {
     let Some(gpu) = gpu() else { return };
     let engine = Engine::new(gpu).expect("engine");
-    let Some(&target) = targets_with_matrices(engine.gpu()).last() else { return };
-    let bench = Bench { engine: &engine, target, precision: Precision::F16, rows: 2, most: None };
+    let Some((target, precision)) = matrices_of_little_memory(engine.gpu()) else { return };
+    let bench = Bench { engine: &engine, target, precision, rows: 2, most: None };
     for dim in [40, 160] {
         let (what, error) = attend(&bench, &mut Rng(7), (2, dim), Shape::tokens(70, 2 * dim), 77);
         assert!(error <= 1e-6, "{target:?} {what}: {error:.2e}");

@@ -2,7 +2,7 @@
 //! large tiles are taken, against f64 at some of their positions.
 
 use crate::common::bench::{Bench, Weights};
-use crate::common::{Failures, Rng, gpu, nmse, targets_with_matrices};
+use crate::common::{Failures, Rng, gpu, matrices, matrices_of_little_memory, nmse};
 use sagittal::engine::Engine;
 use sagittal::graph::{Activation, Graph, Shape};
 use sagittal::kernels::{self, Precision, Target, gemm};
@@ -164,15 +164,17 @@ fn products_in_the_sizes_of_networks() {
     if native.is_cpu() {
         kinds.push((Target::Cpu, Precision::F32));
     }
-    if let own @ Target::Matrices { .. } = native {
-        kinds.push((own, Precision::F16));
-    }
+    kinds.extend(matrices(engine.gpu()));
     let sizes = SIZES.iter().chain(if native == Target::Cpu { &[] } else { LARGE });
+    hold(&engine, sizes, &kinds);
+}
+
+fn hold<'a>(engine: &Engine, sizes: impl Iterator<Item = &'a Size>, kinds: &[(Target, Precision)]) {
     let mut failures = Failures::default();
     for &size in sizes {
-        for &(target, precision) in &kinds {
+        for &(target, precision) in kinds {
             let limit = if precision == Precision::F32 { 1e-10 } else { 1e-6 };
-            let bench = Bench { engine: &engine, target, precision, rows: 2, most: None };
+            let bench = Bench { engine, target, precision, rows: 2, most: None };
             let error = error(&bench, &mut Rng(99), size);
             failures.check(error <= limit, || {
                 format!("{target:?} {precision:?} {size:?}: {error:.2e} > {limit:.0e}")
@@ -199,12 +201,7 @@ fn products_with_matrices_of_little_memory() {
     ];
     let Some(gpu) = gpu() else { return };
     let engine = Engine::new(gpu).expect("engine");
-    let Some(&target) = targets_with_matrices(engine.gpu()).last() else { return };
-    let mut failures = Failures::default();
-    for &size in SIZES {
-        let bench = Bench { engine: &engine, target, precision: Precision::F16, rows: 2, most: None };
-        let error = error(&bench, &mut Rng(99), size);
-        failures.check(error <= 1e-6, || format!("{target:?} {size:?}: {error:.2e}"));
+    if let Some(kind) = matrices_of_little_memory(engine.gpu()) {
+        hold(&engine, SIZES.iter(), &[kind]);
     }
-    failures.finish();
 }

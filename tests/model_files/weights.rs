@@ -111,6 +111,23 @@ impl Source for File {
     }
 }
 
+/// What a network of one result makes of `x` with weights from `source`.
+fn result(
+    engine: &Engine,
+    g: &Graph,
+    source: &dyn Source,
+    x: &[f32],
+    precision: Precision,
+) -> Result<Vec<f32>> {
+    let device = engine.gpu().capabilities();
+    let cancel = AtomicBool::new(false);
+    let weights = engine.upload(g.weights(), source, precision, None, &cancel)?;
+    let plan = Plan::new(g, &Options { rows: 1, precision, device, guard: 0 })?;
+    let arena = engine.arena(&plan)?;
+    let prepared = engine.prepare(plan, &weights, &arena)?;
+    Ok(engine.run(&prepared, &[("x", x)], &cancel)?.remove(0).1)
+}
+
 /// The weight `[out, inp]` as the device holds it, seen through a product with unit vectors, row by
 /// row of `rows`.
 fn on_device(
@@ -124,15 +141,9 @@ fn on_device(
     let x = g.input("x", Shape::tokens(rows.len(), inp));
     let y = g.linear("l", x, out, false)?;
     g.output("y", y);
-    let device = engine.gpu().capabilities();
-    let cancel = AtomicBool::new(false);
-    let weights = engine.upload(g.weights(), file, precision, None, &cancel)?;
-    let plan = Plan::new(&g, &Options { rows: 1, precision, device, guard: 0 })?;
-    let arena = engine.arena(&plan)?;
-    let prepared = engine.prepare(plan, &weights, &arena)?;
     let unit: Vec<f32> =
         rows.clone().flat_map(|r| (0..inp).map(move |i| f32::from(u8::from(i == r)))).collect();
-    Ok(engine.run(&prepared, &[("x", &unit)], &cancel)?.remove(0).1)
+    result(engine, &g, file, &unit, precision)
 }
 
 #[test]
@@ -192,14 +203,8 @@ fn doubled(engine: &Engine, file: File, out: usize, precision: Precision) -> Res
     let x = g.input("x", Shape::new(4, 3, 1));
     let y = g.conv3x3_doubled("c", x, (8, 6), out)?;
     g.output("y", y);
-    let device = engine.gpu().capabilities();
-    let cancel = AtomicBool::new(false);
-    let weights = engine.upload(g.weights(), &Window(file), precision, None, &cancel)?;
-    let plan = Plan::new(&g, &Options { rows: 1, precision, device, guard: 0 })?;
-    let arena = engine.arena(&plan)?;
-    let prepared = engine.prepare(plan, &weights, &arena)?;
     let one: Vec<f32> = (0..12).map(|i| f32::from(u8::from(i == 7))).collect();
-    Ok(engine.run(&prepared, &[("x", &one)], &cancel)?.remove(0).1)
+    result(engine, &g, &Window(file), &one, precision)
 }
 
 /// Of a doubled map, taps that see the same stored position are added before they are rounded.
