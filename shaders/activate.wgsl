@@ -9,6 +9,6 @@
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let i = id.y * p.width + id.x;
     if i < p.total {
-        y[i] = store_out(activate(load4(x[i])));
+        y[i] = store_out(activate(load4(x[i]), ACTIVATION));
     }
 }

@@ -9,6 +9,7 @@
 // LINE, COLUMN: which of the two there is.
 #import shared/activation
 #import shared/epilogue
+#import shared/surrounds
 
 @group(0) @binding(5) var<storage, read> w: array<elem4>;
 @group(0) @binding(6) var<storage, read_write> x: array<elem4>;

@@ -3,6 +3,7 @@
 // first is added: a loop would wait for each.
 #import shared/activation
 #import shared/epilogue
+#import shared/surrounds
 
 @group(0) @binding(5) var<storage, read_write> parts: array<vec4<f32>>;
 

@@ -41,6 +41,6 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let first = i / p.c4 % p.spans * SPAN;
     for (var at = first; at < min(first + SPAN, p.positions); at++) {
         let k = (row * p.positions + at) * p.c4 + quad;
-        y[k] = store_out(activate((load4(x[k]) - mean) * scale + shift));
+        y[k] = store_out(activate((load4(x[k]) - mean) * scale + shift, ACTIVATION));
     }
 }

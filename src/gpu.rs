@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::kernels::{LEAST_MEMORY, Target, Variant};
 use crate::plan::Capabilities;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, shader};
 use cache::Cache;
 use pipelines::Pipelines;
 
@@ -115,8 +115,7 @@ impl Gpu {
         let picked = pick(&all, options.adapter)?;
         let adapter = &all[picked];
         // The second and third are for kernels with cooperative matrices, if need be without such.
-        let mut wanted =
-            wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
+        let mut wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SHADER_F16 | LANES;
         wanted.set(wgpu::Features::PIPELINE_CACHE, options.cache.is_some());
         let (features, experimental) = match options.matrices && offers_matrices(adapter) {
             // SAFETY: what is experimental is that wgpu may change the interface or fail to check its
@@ -190,6 +189,15 @@ impl Gpu {
         self.pipelines.get(checked, variant)
     }
 
+    /// In which way shaders are written for the device.
+    pub(crate) fn offers(&self) -> shader::Offers {
+        let has = |features| self.device.features().contains(features);
+        shader::Offers {
+            matrices: has(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+            lanes: has(LANES) && self.device.adapter_info().subgroup_min_size >= 8,
+        }
+    }
+
     /// The device.
     pub fn device(&self) -> &wgpu::Device {
         &self.device
@@ -233,6 +241,9 @@ impl Gpu {
         }
     }
 }
+
+/// What lets lanes of kernels for CPU drivers share what they load.
+const LANES: wgpu::Features = wgpu::Features::SUBGROUP.union(wgpu::Features::SHADER_INT64);
 
 /// What kernels with cooperative matrices of f16 take.
 const MATRICES: wgpu::Features = wgpu::Features::SHADER_F16

@@ -69,6 +69,11 @@ pub struct Variant {
 }
 
 impl Variant {
+    /// Whether it is for CPU drivers, where an invocation is a SIMD lane.
+    pub fn lanes(&self) -> bool {
+        self.core == Some(gemm::lanes::CORE) || self.shader == attention::LANES_SHADER
+    }
+
     /// Whether it needs cooperative matrices.
     pub fn matrices(&self) -> bool {
         self.core == Some(gemm::matrices::CORE) || self.shader == attention::matrices::SHADER

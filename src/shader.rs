@@ -1,9 +1,10 @@
 //! The catalogue of shaders: WGSL files, and the one text step that makes a variant of them: a
 //! generated header in front, `#import shared/name` lines replaced by the files they name, and what
-//! stands between `#repeat i COUNT` and `#end` written out COUNT times, for i from 0.
+//! stands between `#repeat i COUNT` and `#end` written out COUNT times, for i from 0; between
+//! `#blocks i SOME ALL` and `#end` SOME times in a loop over ALL, which is no loop if they are equal.
 //!
-//! Writing out is for arrays of matrices: a driver that does not unroll a loop over them keeps them
-//! in memory instead of registers (measured on an H100: 29 TFLOP/s instead of 113).
+//! Writing out is for arrays: a driver that does not unroll a loop over them keeps them in memory instead
+//! of registers (matrices, measured on an H100: 29 TFLOP/s instead of 113).
 
 mod software_matrices;
 
@@ -54,22 +55,56 @@ pub const FILES: &[(&str, &str)] = files![
     "shared/gemm_matrices",
     "shared/gemm_tile",
     "shared/grid",
+    "shared/lanes_alone",
     "shared/moments",
     "shared/out_elem",
     "shared/out_f32",
     "shared/software_matrices",
+    "shared/surrounds",
     "shared/wide_eight",
+    "shared/wide_elem",
+    "shared/wide_long_f16",
+    "shared/wide_long_f32",
 ];
 
-/// The WGSL text of `variant` for a device that has no cooperative matrices: where the variant uses some,
-/// they are written out.
-pub fn source_without_matrices(variant: &Variant) -> Result<String> {
-    let text = source(variant)?;
-    if variant.matrices() { software_matrices::write_out(&text) } else { Ok(text) }
+/// What a device has beyond what every device has, as far as shaders are written in another way for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offers {
+    /// Cooperative matrices; without, they are written out in plain WGSL.
+    pub matrices: bool,
+    /// Subgroups of eight or more, and 64-bit integers: lanes of kernels for CPU drivers share what they
+    /// load.
+    pub lanes: bool,
 }
 
-/// The WGSL text of `variant`.
-pub fn source(variant: &Variant) -> Result<String> {
+/// The WGSL text of `variant` for a device with `offers`.
+pub fn source(variant: &Variant, offers: Offers) -> Result<String> {
+    let text = if variant.lanes() { of_lanes(variant, offers.lanes)? } else { plain(variant, "wide_elem")? };
+    if variant.matrices() && !offers.matrices { software_matrices::write_out(&text) } else { Ok(text) }
+}
+
+/// The text of a variant whose lanes share what they load, if they can.
+fn of_lanes(variant: &Variant, shared: bool) -> Result<String> {
+    let missing = || Error::internal(format!("{variant} does not say what lanes have in common"));
+    let all = constant(variant, "ROWS").or(constant(variant, "KEYS")).ok_or_else(missing)?;
+    let lanes = if shared { 8 } else { 1 };
+    let mut variant = variant.clone();
+    variant.consts.extend([Const::U32("SHARED", lanes), Const::U32("HELD", all / lanes)]);
+    if !shared {
+        let mut text = plain(&variant, "wide_elem")?;
+        include("shared/lanes_alone", &mut text)?;
+        return Ok(text);
+    }
+    let wide = match variant.precision {
+        Precision::F32 => "wide_long_f32",
+        Precision::F16 => "wide_long_f16",
+    };
+    Ok(plain(&variant, wide)?.replace("of_lane(", "subgroupBroadcast("))
+}
+
+/// The text as it is in the files. `wide` says what products and attention read at once; those with
+/// cooperative matrices say so themselves.
+fn plain(variant: &Variant, wide: &str) -> Result<String> {
     let mut text = String::new();
     if variant.matrices() {
         text += "enable f16;\nenable wgpu_cooperative_matrix;\n";
@@ -86,6 +121,9 @@ pub fn source(variant: &Variant) -> Result<String> {
         Precision::F16 => "shared/elem_f16",
     };
     include(elem, &mut text)?;
+    if !variant.matrices() {
+        include(&format!("shared/{wide}"), &mut text)?;
+    }
     include(if variant.out_f32 { "shared/out_f32" } else { "shared/out_elem" }, &mut text)?;
     include(variant.shader, &mut text)?;
     if let Some(core) = variant.core {
@@ -102,18 +140,30 @@ fn repeat(lines: &mut Lines<'_>, variant: &Variant, to: &mut String, depth: usiz
         let mut words = line.split_whitespace();
         match words.next() {
             Some("#end") if depth > 0 => return Ok(()),
-            Some("#repeat") => {
+            Some(kind @ ("#repeat" | "#blocks")) => {
                 let bad = || Error::internal(format!("{variant}: `{line}` names no constant of the variant"));
                 let name = words.next().ok_or_else(bad)?;
-                let count = words.next().and_then(|of| constant(variant, of)).ok_or_else(bad)?;
+                let mut number = || words.next().and_then(|of| constant(variant, of)).ok_or_else(bad);
+                let count = number()?;
+                let all = if kind == "#blocks" { number()? } else { count };
+                if all > count {
+                    *to += &format!("for (var {name}0 = 0u; {name}0 < {all}u; {name}0 += {count}u) {{\n");
+                }
                 let mut after = lines.clone();
                 for i in 0..count.max(1) {
                     after = lines.clone();
                     let mut body = String::new();
                     repeat(&mut after, variant, &mut body, depth + 1)?;
                     if i < count {
-                        *to += &format!("{{\nconst {name} = {i}u;\n{body}}}\n");
+                        let own = match all > count {
+                            true => format!("let {name} = {name}0 + {i}u;"),
+                            false => format!("const {name} = {i}u;"),
+                        };
+                        *to += &format!("{{\n{own}\n{body}}}\n");
                     }
+                }
+                if all > count {
+                    *to += "}\n";
                 }
                 *lines = after;
             }

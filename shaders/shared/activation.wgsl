@@ -1,4 +1,4 @@
-// Activation functions, chosen by the constant ACTIVATION: 0 none, 1 SiLU, 2 GELU, 3 quick GELU.
+// Activation functions, by number: 0 none, 1 SiLU, 2 GELU, 3 quick GELU.
 
 fn silu(x: vec4<f32>) -> vec4<f32> {
     return x / (1.0 + exp(-x));
@@ -37,8 +37,8 @@ fn gelu(x: vec4<f32>) -> vec4<f32> {
     return 0.5 * x * (1.0 + erf4(x * 0.70710678118654752));
 }
 
-fn activate(x: vec4<f32>) -> vec4<f32> {
-    switch ACTIVATION {
+fn activate(x: vec4<f32>, f: u32) -> vec4<f32> {
+    switch f {
         case 1u: { return silu(x); }
         case 2u: { return gelu(x); }
         case 3u: { return quick_gelu(x); }

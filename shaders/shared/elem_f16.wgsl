@@ -1,7 +1,6 @@
 // Storage of activations and weights: f16, four channels as two words. Arithmetic stays f32, so
 // packing and unpacking is all that is needed and no device feature is: this runs everywhere.
 alias elem4 = vec2<u32>;
-alias wide = elem4;   // what products and attention read at once
 
 fn load4(v: elem4) -> vec4<f32> {
     return vec4<f32>(unpack2x16float(v.x), unpack2x16float(v.y));

@@ -1,6 +1,5 @@
 // Storage of activations and weights: f32, four channels at a time.
 alias elem4 = vec4<f32>;
-alias wide = elem4;   // what products and attention read at once
 
 fn load4(v: elem4) -> vec4<f32> {
     return v;

@@ -27,8 +27,10 @@ struct Params {
     splits: u32,     // parts of the depth, each summed for itself: gemm_merge's SPLITS
     steps: u32,      // of the depth in a part
     rows: u32,
-    part_m: u32,     // positions of a part's sums, and their quads
+    part_m: u32,     // positions of a part's sums, for gemm_lanes of its tile's, and their quads
     part_n4: u32,
+    surrounds: u32,  // what gemm_lanes is told of at run time: bits for bias, vector, residual;
+    activation: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -75,14 +77,14 @@ fn finish(m: u32, n: u32, sum: vec4<f32>) {
 // The same for a position of y.
 fn finish_at(m: u32, n: u32, sum: vec4<f32>) {
     var v = sum;
-    if HAS_BIAS {
+    if has_bias() {
         v += bias[n];
     }
-    if HAS_VECTOR {
+    if has_vector() {
         v += load4(vector[m / p.positions * p.vector_stride4 + p.vector_offset4 + n]);
     }
-    v = activate(v);
-    if HAS_RESIDUAL {
+    v = activate(v, activation());
+    if has_residual() {
         v += load4(residual[m * p.n4 + n]);
     }
     y[m * p.n4 + n] = store_out(v);

@@ -1,53 +1,83 @@
 // GEMM core for CPU drivers: each invocation is a SIMD lane with ROWS positions × QUADS quads in
-// registers, no workgroup memory and no barrier. There a load costs as much as a dozen
-// multiply-adds, whether lanes share its address or not, so the tile is large and nearly square
-// in loads: per channel quad ROWS reads of x and 4·QUADS of w for 16·ROWS·QUADS multiply-adds.
+// registers, no barrier. There a vector multiply-add takes a cycle, and a load several hundred, lane by
+// lane and word by word, even where all lanes read one address. So lanes share what they load of x: each
+// reads its part of ROWS positions, SHARED of them, and tells the others (shared/lanes_alone); w, which
+// lies apart for each, comes two words at a time. Per channel quad that is ROWS / SHARED loads of x and
+// 4·QUADS of w for 16·ROWS·QUADS multiply-adds.
+// All of the sum is written out, and what compiles shaders there takes as long as the text is: what
+// surrounds it is asked for at run time (p.surrounds), once for all of the tile, which passes through
+// workgroup memory, each lane its own.
 
-const LANES = LANES_N * LANES_M;
+const LANES = 8u;
+
+var<workgroup> sums: array<vec4<f32>, ROWS * QUADS * LANES>;
+
+fn has_bias() -> bool {
+    return (p.surrounds & 1u) != 0u;
+}
+
+fn has_vector() -> bool {
+    return (p.surrounds & 2u) != 0u;
+}
+
+fn has_residual() -> bool {
+    return (p.surrounds & 4u) != 0u;
+}
+
+fn activation() -> u32 {
+    return p.activation;
+}
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) t: u32) {
-    let m0 = ((wid.z * p.groups_y + wid.y) * LANES_M + t / LANES_N) * ROWS;
-    let n0 = wid.x * LANES_N * QUADS + t % LANES_N;
+    let m0 = (wid.z * p.groups_y + wid.y) * ROWS;
+    let n0 = wid.x * LANES * QUADS + t;
 
     // Quads past the last repeat it, and are not stored.
     var column: array<u32, QUADS>;
-    for (var j = 0u; j < QUADS; j++) {
-        column[j] = min(n0 + j * LANES_N, p.n4 - 1u);
-    }
+    #repeat j QUADS
+        column[j] = min(n0 + j * LANES, p.n4 - 1u);
+    #end
     var acc: array<array<vec4<f32>, QUADS>, ROWS>;
     for (var tap = 0u; tap < TAPS; tap++) {
         // Positions outside the picture read position 0 and count as zero.
-        var base: array<u32, ROWS>;
-        var keep: array<f32, ROWS>;
-        for (var i = 0u; i < ROWS; i++) {
-            let b = x_base(m0 + i, tap);
-            base[i] = u32(max(b, 0));
-            keep[i] = select(0.0, 1.0, b >= 0);
-        }
+        var base: array<u32, HELD>;
+        var keep: array<f32, HELD>;
+        #repeat h HELD
+            let b = x_base(m0 + h * SHARED + t % SHARED, tap);
+            base[h] = u32(max(b, 0));
+            keep[h] = select(0.0, 1.0, b >= 0);
+        #end
         for (var c = 0u; c < p.c4; c++) {
             let k = ((w_tap(m0) + tap) * p.c4 + c) * 4u * p.n4;
-            var a: array<vec4<f32>, ROWS>;
-            for (var i = 0u; i < ROWS; i++) {
-                a[i] = load4(x[base[i] + c]) * keep[i];
-            }
-            for (var j = 0u; j < QUADS; j++) {
-                let w0 = load4(w[k + column[j]]);
-                let w1 = load4(w[k + p.n4 + column[j]]);
-                let w2 = load4(w[k + 2u * p.n4 + column[j]]);
-                let w3 = load4(w[k + 3u * p.n4 + column[j]]);
-                for (var i = 0u; i < ROWS; i++) {
-                    let s0 = fma(vec4<f32>(a[i].x), w0, acc[i][j]);
-                    let s1 = fma(vec4<f32>(a[i].y), w1, s0);
-                    let s2 = fma(vec4<f32>(a[i].z), w2, s1);
-                    acc[i][j] = fma(vec4<f32>(a[i].w), w3, s2);
-                }
-            }
+            var a: array<vec4<f32>, HELD>;
+            #repeat h HELD
+                a[h] = load_wide(x[base[h] + c]) * keep[h];
+            #end
+            var b: array<array<vec4<f32>, 4>, QUADS>;
+            #repeat j QUADS
+                b[j][0] = load_wide(w[k + column[j]]);
+                b[j][1] = load_wide(w[k + p.n4 + column[j]]);
+                b[j][2] = load_wide(w[k + 2u * p.n4 + column[j]]);
+                b[j][3] = load_wide(w[k + 3u * p.n4 + column[j]]);
+            #end
+            #repeat i ROWS
+                let r = of_lane(a[i / SHARED], i % SHARED);
+                #repeat j QUADS
+                    let s0 = fma(vec4<f32>(r.x), b[j][0], acc[i][j]);
+                    let s1 = fma(vec4<f32>(r.y), b[j][1], s0);
+                    let s2 = fma(vec4<f32>(r.z), b[j][2], s1);
+                    acc[i][j] = fma(vec4<f32>(r.w), b[j][3], s2);
+                #end
+            #end
         }
     }
-    for (var i = 0u; i < ROWS; i++) {
-        for (var j = 0u; j < QUADS; j++) {
-            finish(m0 + i, n0 + j * LANES_N, acc[i][j]);
-        }
+    #repeat i ROWS
+        #repeat j QUADS
+            sums[(i * QUADS + j) * LANES + t] = acc[i][j];
+        #end
+    #end
+    for (var i = 0u; i < p.part_m * p.part_n4; i++) {
+        finish(m0 + i / QUADS, n0 + i % QUADS * LANES, sums[i * LANES + t]);
     }
 }

@@ -11,6 +11,7 @@
 // left half of a tile is values, the right half their gates, which other subgroups sum; SUB_K is 1.
 // PARTIAL: the depth is divided among workgroups; each stores its sums as they are for gemm_merge,
 // [part][m, padded][n, padded].
+#import shared/surrounds
 #import shared/wide_eight
 
 @group(0) @binding(7) var<storage, read_write> parts: array<vec4<f32>>;

@@ -5,6 +5,7 @@
 // positions at a time, so that neither side is ever read or written in single values.
 // PARTIAL: the depth is divided among workgroups, as few tiles leave most of a GPU idle; each stores
 // its sums as they are for gemm_merge, [part][m, padded][n, padded].
+#import shared/surrounds
 
 @group(0) @binding(7) var<storage, read_write> parts: array<vec4<f32>>;
 

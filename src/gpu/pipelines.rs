@@ -71,10 +71,7 @@ impl Pipelines {
 }
 
 fn make(gpu: &Gpu, variant: &Variant, checked: bool) -> Result<wgpu::ComputePipeline> {
-    let text = match gpu.device().features().contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
-        true => shader::source(variant)?,
-        false => shader::source_without_matrices(variant)?,
-    };
+    let text = shader::source(variant, gpu.offers())?;
     let label = variant.to_string();
     gpu.checked(&format!("compile {label}"), || {
         let descriptor = wgpu::ShaderModuleDescriptor {

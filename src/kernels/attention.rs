@@ -85,7 +85,10 @@ impl Attention<'_> {
     }
 }
 
-/// SIMD lanes of a workgroup of `attention_lanes`.
+/// The shader for CPU drivers.
+pub(super) const LANES_SHADER: &str = "attention_lanes";
+
+/// SIMD lanes of a workgroup of it, and the keys that it goes through at a time.
 const LANES: u32 = 8;
 
 /// Mesa's CPU driver ends all loops of an invocation after 65,535 iterations in sum, and goes on
@@ -97,39 +100,38 @@ pub(super) const MOST_ITERATIONS: u64 = 50_000;
 struct Lanes {
     /// Queries of a lane.
     queries: u32,
-    /// Quads of depth in an unrolled loop.
+    /// Quads of depth that are written out.
     block: u32,
 }
 
 impl Lanes {
-    fn new(heads: Heads, precision: Precision) -> Self {
+    /// All of the depth is written out where it is not great, so that what a lane holds needs no index. On
+    /// software Vulkan with 2 cores 1,024 tokens of 20 heads of 64 took 5.6 s when each lane read all keys;
+    /// 0.86 s with four queries a lane, 1.15 with two, 1.7 with one. 160 deep, what writes all of it out
+    /// compiles for over a minute; with blocks of 10 quads in some seconds.
+    fn new(heads: Heads) -> Self {
         let quads = (heads.dim / 4) as u32;
-        // What a lane holds grows with the depth of a head; past some 64 vectors it spills.
-        let queries = if heads.dim <= 64 { 4 } else { 1 };
-        // Found by trying: 32 and 20 are unrolled, 25 in f16 is not, whose loads take more code.
-        let most = match precision {
-            Precision::F32 => 32,
-            Precision::F16 => 16,
-        };
-        let block = (1..=quads.min(most)).rev().find(|b| quads.is_multiple_of(*b)).unwrap_or(1);
-        Self { queries, block }
+        if quads <= 16 {
+            return Self { queries: 4, block: quads };
+        }
+        let block = (1..=10).rev().find(|b| quads.is_multiple_of(*b)).unwrap_or(1);
+        Self { queries: 1, block }
     }
 
-    /// Keys that an invocation may see: for four of them the depth is run through nine times, and
-    /// some short loops may or may not be unrolled.
+    /// Keys that an invocation may see: for eight of them there is a loop over blocks of the depth for the
+    /// scores, one for each query's sum, and one for the values.
     fn most_keys(&self, heads: Heads) -> u64 {
         let blocks = (heads.dim / 4) as u64 / u64::from(self.block);
-        let depth = if blocks > 1 { 9 * blocks } else { 0 };
-        4 * (MOST_ITERATIONS / (depth + 12))
+        u64::from(LANES) * (MOST_ITERATIONS / (1 + (2 + u64::from(self.queries)) * blocks))
     }
 }
 
 /// Keys that one dispatch may see. Beyond them the planner attends to parts of the keys, one after
 /// the other, and [`merge`]s.
-pub fn most_keys(heads: Heads, precision: Precision, target: Target) -> usize {
+pub fn most_keys(heads: Heads, target: Target) -> usize {
     match target {
         Target::Gpu | Target::Matrices { .. } => usize::MAX,
-        Target::Cpu => Lanes::new(heads, precision).most_keys(heads).max(most_keys_of_tiles(heads)) as usize,
+        Target::Cpu => Lanes::new(heads).most_keys(heads).max(most_keys_of_tiles(heads)) as usize,
     }
 }
 
@@ -144,16 +146,16 @@ fn most_keys_of_tiles(heads: Heads) -> u64 {
 /// The dispatch of `a` on `target`. `kv` may be a slice of something longer; `lse` is
 /// [`Operand::Unused`] when nothing is recorded.
 pub fn call(a: &Attention<'_>, target: Target, q: Operand, kv: Strided, y: Operand, lse: Operand) -> Call {
-    let lanes = Lanes::new(a.heads, a.precision);
+    let lanes = Lanes::new(a.heads);
     let operands = ([q, y, lse], kv);
     match target {
         Target::Cpu if a.kv.positions() as u64 <= lanes.most_keys(a.heads) => {
             let consts = [
                 Const::U32("QUERIES", lanes.queries),
-                Const::U32("LANES", LANES),
+                Const::U32("KEYS", LANES),
                 Const::U32("BLOCK", lanes.block),
             ];
-            dispatch(a, "attention_lanes", &consts, lanes.queries * LANES, operands)
+            dispatch(a, LANES_SHADER, &consts, lanes.queries * LANES, operands)
         }
         Target::Matrices { memory } if matrices::pay(a, kv) => {
             let tile = matrices::choose(a, memory);

@@ -1,6 +1,7 @@
 //! Linear layers and 3×3 convolutions: `matmul.wgsl` and `conv2d.wgsl` over one of four cores.
 
 mod edge;
+pub(super) mod lanes;
 pub(super) mod matrices;
 mod split;
 
@@ -38,6 +39,8 @@ params! {
         rows: u32,
         part_m: u32,
         part_n4: u32,
+        surrounds: u32,
+        activation: u32,
     }
 }
 
@@ -66,6 +69,11 @@ impl Epilogue {
         residual: Operand::Unused,
         gated: false,
     };
+
+    /// Whether there is a bias, a vector, a residual.
+    fn surrounds(&self) -> [bool; 3] {
+        [self.bias, self.vector.operand, self.residual].map(|o| o != Operand::Unused)
+    }
 }
 
 /// The window of a convolution; a linear layer has none.
@@ -162,34 +170,6 @@ pub fn takes_gates(target: Target, precision: Precision, input: Shape, output: S
         && matrices::gates_pay(input, output)
 }
 
-/// How `gemm_lanes` divides a result among eight SIMD lanes.
-struct LaneTile {
-    rows: u32,
-    quads: u32,
-    lanes_n: u32,
-    lanes_m: u32,
-}
-
-impl LaneTile {
-    /// Measured on software Vulkan with 2 cores, UNet convolutions, GFLOP/s: 16 rows × 1 quad 14,
-    /// 16×2 22, 16×4 29, 16×8 32, 32×2 25, 32×4 31. But all of a tile is written out, and what compiles a
-    /// shader there takes seconds for the largest: a first picture of one step of the embedded model
-    /// took 127 s with 16×8 and takes 60 s with 16×4, a step of 256×256 afterwards 2.7 and 3.1 s.
-    /// Small results take smaller tiles, and lanes beside each other rather than below, so that lanes do
-    /// not compute what nobody stores; but at least two workgroups, for two cores.
-    fn new(positions: u32, n4: u32) -> Self {
-        let rows = positions.next_power_of_two().min(16);
-        let below = positions.div_ceil(rows).next_power_of_two().min(4);
-        let mut quads = n4.next_power_of_two().min(4);
-        let wide = |quads: u32| n4.div_ceil(quads).next_power_of_two().min(8 / below);
-        while positions <= rows * below && quads > 2 && n4 <= quads * wide(quads) {
-            quads /= 2;
-        }
-        let lanes_n = wide(quads);
-        Self { rows, quads, lanes_n, lanes_m: if positions == 1 { 1 } else { 8 / lanes_n } }
-    }
-}
-
 /// Workgroups of a row beyond which `gemm_tile` does not divide the depth. SD 1.5's UNet on an H100,
 /// one row and two: 256 workgroups 58 and 84 ms, 1,024 49 and 80, 4,096 45 and 78, no division 146
 /// and 184.
@@ -214,16 +194,7 @@ fn product(g: &Gemm<'_>, target: Target, most: u64, room: impl FnOnce(u64) -> St
             let tiles = Tiles { size: [64, 64], step: 16 };
             tiles.calls(g, ("gemm_tile", &[]), tiles.parts(g, BUSY, 12, most), room)
         }
-        Target::Cpu => {
-            let tile = LaneTile::new(g.cells(), g.output.quads() as u32);
-            let consts = [
-                Const::U32("ROWS", tile.rows),
-                Const::U32("QUADS", tile.quads),
-                Const::U32("LANES_N", tile.lanes_n),
-                Const::U32("LANES_M", tile.lanes_m),
-            ];
-            vec![call(g, "gemm_lanes", &consts, [tile.rows * tile.lanes_m, tile.quads * tile.lanes_n])]
-        }
+        Target::Cpu => vec![lanes::call(g)],
     }
 }
 
@@ -253,12 +224,12 @@ fn shader(g: &Gemm<'_>) -> &'static str {
 
 /// Of all shaders that finish a product with `e`.
 fn product_consts(g: &Gemm<'_>, e: &Epilogue) -> [Const; 5] {
-    let used = |o: Operand| o != Operand::Unused;
+    let [bias, vector, residual] = e.surrounds();
     [
         Const::Bool("DOUBLED", g.doubled()),
-        Const::Bool("HAS_BIAS", used(e.bias)),
-        Const::Bool("HAS_VECTOR", used(e.vector.operand)),
-        Const::Bool("HAS_RESIDUAL", used(e.residual)),
+        Const::Bool("HAS_BIAS", bias),
+        Const::Bool("HAS_VECTOR", vector),
+        Const::Bool("HAS_RESIDUAL", residual),
         Const::U32("ACTIVATION", activation_code(e.activation)),
     ]
 }
@@ -289,6 +260,8 @@ fn params(g: &Gemm<'_>, tile_m: u32) -> Params {
         rows: g.rows as u32,
         part_m: 0,
         part_n4: 0,
+        surrounds: g.epilogue.surrounds().iter().rev().fold(0, |bits, used| 2 * bits + u32::from(*used)),
+        activation: activation_code(g.epilogue.activation),
     }
 }
 

@@ -220,7 +220,7 @@ impl Lowering<'_> {
         let (q, kv, y) = (n.inputs[0], n.inputs[1], n.outputs[0]);
         let keys = self.parts.pieces(kv);
         let longest = keys.iter().map(|k| self.part(kv, k).positions()).max().unwrap_or(0);
-        if longest > attention::most_keys(heads, self.precision, self.target) || causal && keys.len() > 1 {
+        if longest > attention::most_keys(heads, self.target) || causal && keys.len() > 1 {
             return Err(parts::too_large(&n.path, format!("attention over {longest} keys in one part")));
         }
         for lines in self.parts.of(n) {

@@ -100,7 +100,7 @@ fn too_large(graph: &Graph, nodes: &[Fused], options: &Options) -> BTreeMap<Tens
         if let Op::Attention { heads, .. } = n.op {
             let kv = n.inputs[1];
             let shape = graph.shape(kv);
-            let keys = attention::most_keys(heads, options.precision, device.target);
+            let keys = attention::most_keys(heads, device.target);
             if shape.positions() > keys && !outside.contains(&kv) {
                 let want = Want { lines: keys / shape.width, margin: false };
                 let known = large.entry(kv).or_insert(want);

@@ -38,6 +38,25 @@ struct Usage {
     bindings: Vec<Binding>,
 }
 
+impl Usage {
+    /// Whether one variant can be used in both ways: what one of them does not use says nothing.
+    fn fits(&self, other: &Self) -> bool {
+        let mut both = self.bindings.iter().zip(&other.bindings);
+        self.params == other.params
+            && self.bindings.len() == other.bindings.len()
+            && both.all(|(a, b)| a == b || [a, b].contains(&&Binding::Unused))
+    }
+
+    /// Takes from `other` what is not used here.
+    fn add(&mut self, other: &Self) {
+        for (own, other) in self.bindings.iter_mut().zip(&other.bindings) {
+            if *own == Binding::Unused {
+                *own = *other;
+            }
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Binding {
     Weight,
@@ -48,6 +67,8 @@ enum Binding {
 /// A variant with its parsed and validated shader.
 struct Checked {
     variant: Variant,
+    /// For a CPU driver whose lanes share what they load.
+    shared: bool,
     usage: Usage,
     module: Module,
     info: ModuleInfo,
@@ -58,8 +79,12 @@ static CHECKED: LazyLock<Vec<Checked>> = LazyLock::new(|| {
     let mut failures = Failures::default();
     let checked: Vec<Checked> = variants()
         .into_iter()
-        .filter_map(|(variant, usage)| match check(&variant) {
-            Ok((module, info)) => Some(Checked { variant, usage, module, info }),
+        .flat_map(|(variant, usage)| {
+            let ways = if variant.lanes() { vec![false, true] } else { vec![false] };
+            ways.into_iter().map(move |shared| (variant.clone(), usage.clone(), shared))
+        })
+        .filter_map(|(variant, usage, shared)| match check(&variant, shared) {
+            Ok((module, info)) => Some(Checked { variant, shared, usage, module, info }),
             Err(e) => {
                 failures.check(false, || format!("{variant}: {e}"));
                 None
@@ -70,8 +95,9 @@ static CHECKED: LazyLock<Vec<Checked>> = LazyLock::new(|| {
     checked
 });
 
-fn check(variant: &Variant) -> Result<(Module, ModuleInfo), String> {
-    let text = shader::source(variant).map_err(|e| e.to_string())?;
+fn check(variant: &Variant, shared: bool) -> Result<(Module, ModuleInfo), String> {
+    let offers = shader::Offers { matrices: true, lanes: shared };
+    let text = shader::source(variant, offers).map_err(|e| e.to_string())?;
     let module = naga::front::wgsl::parse_str(&text).map_err(|e| e.emit_to_string(&text))?;
     // Packing f16 into words needs no feature, but naga counts it as a capability.
     let capabilities = match variant.precision {
@@ -81,6 +107,9 @@ fn check(variant: &Variant) -> Result<(Module, ModuleInfo), String> {
         Precision::F32 => Capabilities::empty(),
         Precision::F16 => Capabilities::SHADER_FLOAT16_IN_FLOAT32,
     };
+    let sharing =
+        if shared { Capabilities::SUBGROUP | Capabilities::SHADER_INT64 } else { Capabilities::empty() };
+    let capabilities = capabilities | sharing;
     let mut validator = Validator::new(ValidationFlags::all(), capabilities);
     let info = validator.validate(&module).map_err(|e| e.emit_to_string(&text))?;
     Ok((module, info))
@@ -97,8 +126,9 @@ fn variants() -> HashMap<Variant, Usage> {
             // A row's result must not depend on its company.
             assert_eq!(one, three, "{name}: variants for one row and for three");
             for (variant, usage) in one {
-                let before = found.insert(variant.clone(), usage.clone());
-                assert!(before.is_none_or(|b| b == usage), "{variant} is used in two ways");
+                let known = found.entry(variant.clone()).or_insert_with(|| usage.clone());
+                assert!(known.fits(&usage), "{variant} is used in two ways");
+                known.add(&usage);
             }
         }
     }
@@ -323,11 +353,12 @@ fn every_variant_validates() {
 #[test]
 fn every_variant_becomes_spirv_msl_and_hlsl() {
     let mut failures = Failures::default();
-    for Checked { variant, module, info, .. } in CHECKED.iter() {
+    for Checked { variant, shared, module, info, .. } in CHECKED.iter() {
         let spirv = spv::write_vec(module, info, &spv::Options::default(), None);
         failures.check(spirv.is_ok(), || format!("{variant}: SPIR-V: {}", spirv.unwrap_err()));
-        // Cooperative matrices of f16 are Vulkan's alone; elsewhere no plan has them.
-        if variant.matrices() {
+        // Cooperative matrices of f16 are Vulkan's alone, and so are subgroups of eight on a CPU; elsewhere
+        // no plan has them.
+        if variant.matrices() || *shared {
             continue;
         }
         let metal =
