@@ -3,9 +3,9 @@
 // (no T×T buffer), so that one exponential rescales for all of them. A load takes as long as hundreds of
 // multiply-adds there, so lanes share keys and values: each reads its part of the KEYS, SHARED of them, and
 // tells the others (shared/lanes_alone). All lanes of a workgroup therefore go through the same keys.
-// Loops are written out, over the depth in blocks of BLOCK: an array that is read at a variable place is
-// kept in memory, value by value, and Mesa's CPU driver ends every loop of an invocation, without a word,
-// after 65,535 iterations of all its loops together.
+// Loops over the depth are written out: what is read at a variable place of an array is looked for there,
+// branch by branch. Mesa's CPU driver ends every loop of an invocation, without a word, after 65,535
+// iterations of all its loops together.
 // o [row, token, head·d]; lse [row, token, head] = log Σ_j exp(q_i·k_j/√d), if RECORD.
 #import shared/attention_quads
 
@@ -26,7 +26,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     var weight: array<f32, QUERIES>;
     #repeat a QUERIES
         top[a] = NONE;
-        #blocks d BLOCK DIM4
+        #repeat d DIM4
             // Queries past the end repeat the last and are not stored.
             qi[a][d] = query(row, min(i0 + a, p.queries - 1u), head, d) * p.scale;
         #end
@@ -39,7 +39,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             j[h] = min(j0 + h * SHARED + t % SHARED, p.keys - 1u);
         #end
         var dots: array<array<vec4<f32>, KEYS>, QUERIES>;
-            #blocks d BLOCK DIM4
+            #repeat d DIM4
                 var k: array<vec4<f32>, HELD>;
                 #repeat h HELD
                     k[h] = key(row, j[h], head, d);
@@ -63,7 +63,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             let shrink = exp(top[a] - higher);
             top[a] = higher;
             weight[a] *= shrink;
-            #blocks d BLOCK DIM4
+            #repeat d DIM4
                 sum[a][d] *= shrink;
             #end
             #repeat b KEYS
@@ -71,7 +71,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
                 weight[a] += s[a][b];
             #end
         #end
-            #blocks d BLOCK DIM4
+            #repeat d DIM4
                 var v: array<vec4<f32>, HELD>;
                 #repeat h HELD
                     v[h] = value(row, j[h], head, d);
@@ -87,7 +87,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     #repeat a QUERIES
         let i = i0 + a;
         if i < p.queries {
-            #blocks d BLOCK DIM4
+            #repeat d DIM4
                 o[((row * p.queries + i) * p.heads + head) * DIM4 + d] = store_out(sum[a][d] / weight[a]);
             #end
             if RECORD {

@@ -71,7 +71,7 @@ pub struct Variant {
 impl Variant {
     /// Whether it is for CPU drivers, where an invocation is a SIMD lane.
     pub fn lanes(&self) -> bool {
-        self.core == Some(gemm::lanes::CORE) || self.shader == attention::LANES_SHADER
+        self.core == Some(gemm::lanes::CORE) || attention::lanes::SHADERS.contains(&self.shader)
     }
 
     /// Whether it needs cooperative matrices.

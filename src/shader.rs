@@ -1,7 +1,6 @@
 //! The catalogue of shaders: WGSL files, and the one text step that makes a variant of them: a
 //! generated header in front, `#import shared/name` lines replaced by the files they name, and what
-//! stands between `#repeat i COUNT` and `#end` written out COUNT times, for i from 0; between
-//! `#blocks i SOME ALL` and `#end` SOME times in a loop over ALL, which is no loop if they are equal.
+//! stands between `#repeat i COUNT` and `#end` written out COUNT times, for i from 0.
 //!
 //! Writing out is for arrays: a driver that does not unroll a loop over them keeps them in memory instead
 //! of registers (matrices, measured on an H100: 29 TFLOP/s instead of 113).
@@ -25,6 +24,7 @@ pub const FILES: &[(&str, &str)] = files![
     "add",
     "attention_blocks",
     "attention_columns",
+    "attention_deep_lanes",
     "attention_lanes",
     "attention_matrices",
     "attention_merge",
@@ -140,30 +140,18 @@ fn repeat(lines: &mut Lines<'_>, variant: &Variant, to: &mut String, depth: usiz
         let mut words = line.split_whitespace();
         match words.next() {
             Some("#end") if depth > 0 => return Ok(()),
-            Some(kind @ ("#repeat" | "#blocks")) => {
+            Some("#repeat") => {
                 let bad = || Error::internal(format!("{variant}: `{line}` names no constant of the variant"));
                 let name = words.next().ok_or_else(bad)?;
-                let mut number = || words.next().and_then(|of| constant(variant, of)).ok_or_else(bad);
-                let count = number()?;
-                let all = if kind == "#blocks" { number()? } else { count };
-                if all > count {
-                    *to += &format!("for (var {name}0 = 0u; {name}0 < {all}u; {name}0 += {count}u) {{\n");
-                }
+                let count = words.next().and_then(|of| constant(variant, of)).ok_or_else(bad)?;
                 let mut after = lines.clone();
                 for i in 0..count.max(1) {
                     after = lines.clone();
                     let mut body = String::new();
                     repeat(&mut after, variant, &mut body, depth + 1)?;
                     if i < count {
-                        let own = match all > count {
-                            true => format!("let {name} = {name}0 + {i}u;"),
-                            false => format!("const {name} = {i}u;"),
-                        };
-                        *to += &format!("{{\n{own}\n{body}}}\n");
+                        *to += &format!("{{\nconst {name} = {i}u;\n{body}}}\n");
                     }
-                }
-                if all > count {
-                    *to += "}\n";
                 }
                 *lines = after;
             }

@@ -1,8 +1,11 @@
 //! Streaming attention: `attention_matrices.wgsl` for GPUs with cooperative matrices,
 //! `attention_blocks.wgsl` for others, `attention_tile.wgsl` for heads too deep for either,
-//! `attention_lanes.wgsl` for CPU drivers.
+//! `attention_lanes.wgsl` and `attention_deep_lanes.wgsl` for CPU drivers.
 
+pub(super) mod lanes;
 pub(super) mod matrices;
+
+use lanes::Lanes;
 
 use super::{Call, Const, Operand, Precision, Strided, Target, Variant, params, spread};
 use crate::graph::{Heads, Shape};
@@ -85,53 +88,17 @@ impl Attention<'_> {
     }
 }
 
-/// The shader for CPU drivers.
-pub(super) const LANES_SHADER: &str = "attention_lanes";
-
-/// SIMD lanes of a workgroup of it, and the keys that it goes through at a time.
-const LANES: u32 = 8;
-
 /// Mesa's CPU driver ends all loops of an invocation after 65,535 iterations in sum, and goes on
 /// with what it has. Short loops are unrolled and do not count; the rest of the distance is for
 /// what its compiler may do otherwise one day.
 pub(super) const MOST_ITERATIONS: u64 = 50_000;
-
-/// How `attention_lanes` divides its work.
-struct Lanes {
-    /// Queries of a lane.
-    queries: u32,
-    /// Quads of depth that are written out.
-    block: u32,
-}
-
-impl Lanes {
-    /// All of the depth is written out where it is not great, so that what a lane holds needs no index. On
-    /// software Vulkan with 2 cores 1,024 tokens of 20 heads of 64 took 5.6 s when each lane read all keys;
-    /// 0.86 s with four queries a lane, 1.15 with two, 1.7 with one. 160 deep, what writes all of it out
-    /// compiles for over a minute; with blocks of 10 quads in some seconds.
-    fn new(heads: Heads) -> Self {
-        let quads = (heads.dim / 4) as u32;
-        if quads <= 16 {
-            return Self { queries: 4, block: quads };
-        }
-        let block = (1..=10).rev().find(|b| quads.is_multiple_of(*b)).unwrap_or(1);
-        Self { queries: 1, block }
-    }
-
-    /// Keys that an invocation may see: for eight of them there is a loop over blocks of the depth for the
-    /// scores, one for each query's sum, and one for the values.
-    fn most_keys(&self, heads: Heads) -> u64 {
-        let blocks = (heads.dim / 4) as u64 / u64::from(self.block);
-        u64::from(LANES) * (MOST_ITERATIONS / (1 + (2 + u64::from(self.queries)) * blocks))
-    }
-}
 
 /// Keys that one dispatch may see. Beyond them the planner attends to parts of the keys, one after
 /// the other, and [`merge`]s.
 pub fn most_keys(heads: Heads, target: Target) -> usize {
     match target {
         Target::Gpu | Target::Matrices { .. } => usize::MAX,
-        Target::Cpu => Lanes::new(heads).most_keys(heads).max(most_keys_of_tiles(heads)) as usize,
+        Target::Cpu => Lanes::new(heads).most_keys().max(most_keys_of_tiles(heads)) as usize,
     }
 }
 
@@ -149,13 +116,8 @@ pub fn call(a: &Attention<'_>, target: Target, q: Operand, kv: Strided, y: Opera
     let lanes = Lanes::new(a.heads);
     let operands = ([q, y, lse], kv);
     match target {
-        Target::Cpu if a.kv.positions() as u64 <= lanes.most_keys(a.heads) => {
-            let consts = [
-                Const::U32("QUERIES", lanes.queries),
-                Const::U32("KEYS", LANES),
-                Const::U32("BLOCK", lanes.block),
-            ];
-            dispatch(a, LANES_SHADER, &consts, lanes.queries * LANES, operands)
+        Target::Cpu if a.kv.positions() as u64 <= lanes.most_keys() => {
+            dispatch(a, lanes.shader, &lanes.consts(), lanes.queries(), operands)
         }
         Target::Matrices { memory } if matrices::pay(a, kv) => {
             let tile = matrices::choose(a, memory);

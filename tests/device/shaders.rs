@@ -439,7 +439,11 @@ fn rust_params(shader: &str) -> &'static [Field] {
     match shader {
         "activate" | "add" | "channels" | "concat" | "geglu" => elementwise::Params::FIELDS,
         "attention_merge" => attention::MergeParams::FIELDS,
-        "attention_blocks" | "attention_columns" | "attention_lanes" | "attention_matrices"
+        "attention_blocks"
+        | "attention_columns"
+        | "attention_deep_lanes"
+        | "attention_lanes"
+        | "attention_matrices"
         | "attention_tile" => attention::Params::FIELDS,
         "blur" => blur::Params::FIELDS,
         "conv2d" | "conv2d_edge" | "gemm_merge" | "matmul" => gemm::Params::FIELDS,
