@@ -7,7 +7,6 @@
 @group(0) @binding(3) var<storage, read_write> o: array<out4>;
 @group(0) @binding(4) var<storage, read_write> lse: array<f32>;
 
-const LANES = 8u;
 const NONE = -1e30;
 
 var<workgroup> sums: array<vec4<f32>, DIM4 * LANES>;   // [quad][lane]

@@ -12,7 +12,6 @@
 @group(0) @binding(3) var<storage, read_write> o: array<out4>;
 @group(0) @binding(4) var<storage, read_write> lse: array<f32>;
 
-const LANES = 8u;
 const NONE = -1e30;
 
 @compute @workgroup_size(LANES)
@@ -39,18 +38,18 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             j[h] = min(j0 + h * SHARED + t % SHARED, p.keys - 1u);
         #end
         var dots: array<array<vec4<f32>, KEYS>, QUERIES>;
-            #repeat d DIM4
-                var k: array<vec4<f32>, HELD>;
-                #repeat h HELD
-                    k[h] = key(row, j[h], head, d);
-                #end
-                #repeat b KEYS
-                    let kb = of_lane(k[b / SHARED], b % SHARED);
-                    #repeat a QUERIES
-                        dots[a][b] = fma(qi[a][d], kb, dots[a][b]);
-                    #end
+        #repeat d DIM4
+            var k: array<vec4<f32>, HELD>;
+            #repeat h HELD
+                k[h] = key(row, j[h], head, d);
+            #end
+            #repeat b KEYS
+                let kb = of_lane(k[b / SHARED], b % SHARED);
+                #repeat a QUERIES
+                    dots[a][b] = fma(qi[a][d], kb, dots[a][b]);
                 #end
             #end
+        #end
         var s: array<array<f32, KEYS>, QUERIES>;
         #repeat a QUERIES
             var higher = top[a];
@@ -71,18 +70,18 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
                 weight[a] += s[a][b];
             #end
         #end
-            #repeat d DIM4
-                var v: array<vec4<f32>, HELD>;
-                #repeat h HELD
-                    v[h] = value(row, j[h], head, d);
-                #end
-                #repeat b KEYS
-                    let vb = of_lane(v[b / SHARED], b % SHARED);
-                    #repeat a QUERIES
-                        sum[a][d] = fma(vec4<f32>(s[a][b]), vb, sum[a][d]);
-                    #end
+        #repeat d DIM4
+            var v: array<vec4<f32>, HELD>;
+            #repeat h HELD
+                v[h] = value(row, j[h], head, d);
+            #end
+            #repeat b KEYS
+                let vb = of_lane(v[b / SHARED], b % SHARED);
+                #repeat a QUERIES
+                    sum[a][d] = fma(vec4<f32>(s[a][b]), vb, sum[a][d]);
                 #end
             #end
+        #end
     }
     #repeat a QUERIES
         let i = i0 + a;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::kernels::{LEAST_MEMORY, Target, Variant};
 use crate::plan::Capabilities;
-use crate::{Error, ErrorKind, Result, shader};
+use crate::{Error, ErrorKind, Result, kernels, shader};
 use cache::Cache;
 use pipelines::Pipelines;
 
@@ -116,7 +116,7 @@ impl Gpu {
         let all = enumerate(&instance);
         let picked = pick(&all, options.adapter)?;
         let adapter = &all[picked];
-        // The second and third are for kernels with cooperative matrices, if need be without such.
+        // SHADER_F16 and SUBGROUP are for kernels with cooperative matrices too, if need be without such.
         let mut wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SHADER_F16 | LANES;
         wanted.set(wgpu::Features::PIPELINE_CACHE, options.cache.is_some());
         let (features, experimental) = match options.matrices && offers_matrices(adapter) {
@@ -196,7 +196,7 @@ impl Gpu {
         let has = |features| self.device.features().contains(features);
         shader::Offers {
             matrices: has(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
-            lanes: has(LANES) && self.device.adapter_info().subgroup_min_size >= 8,
+            lanes: has(LANES) && self.device.adapter_info().subgroup_min_size >= kernels::LANES,
         }
     }
 

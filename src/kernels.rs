@@ -193,6 +193,9 @@ impl Target {
 /// Workgroup memory that kernels with cooperative matrices take at the least, bytes.
 pub const LEAST_MEMORY: u32 = 32 << 10;
 
+/// SIMD lanes of a workgroup of the kernels for CPU drivers, of one subgroup if they share what they load.
+pub const LANES: u32 = 8;
+
 /// Largest number of workgroups in one direction on every device.
 pub const MAX_GROUPS: u32 = 65_535;
 

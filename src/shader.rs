@@ -9,7 +9,7 @@ mod software_matrices;
 
 use std::str::Lines;
 
-use crate::kernels::{Const, Precision, Variant};
+use crate::kernels::{Const, LANES, Precision, Variant};
 use crate::{Error, Result};
 
 macro_rules! files {
@@ -87,9 +87,10 @@ pub fn source(variant: &Variant, offers: Offers) -> Result<String> {
 fn of_lanes(variant: &Variant, shared: bool) -> Result<String> {
     let missing = || Error::internal(format!("{variant} does not say what lanes have in common"));
     let all = constant(variant, "ROWS").or(constant(variant, "KEYS")).ok_or_else(missing)?;
-    let lanes = if shared { 8 } else { 1 };
+    let lanes = if shared { LANES } else { 1 };
     let mut variant = variant.clone();
-    variant.consts.extend([Const::U32("SHARED", lanes), Const::U32("HELD", all / lanes)]);
+    let own = [("LANES", LANES), ("SHARED", lanes), ("HELD", all / lanes)];
+    variant.consts.extend(own.map(|(name, v)| Const::U32(name, v)));
     if !shared {
         let mut text = plain(&variant, "wide_elem")?;
         include("shared/lanes_alone", &mut text)?;

@@ -8,8 +8,6 @@
 // surrounds it is asked for at run time (p.surrounds), once for all of the tile, which passes through
 // workgroup memory, each lane its own.
 
-const LANES = 8u;
-
 var<workgroup> sums: array<vec4<f32>, ROWS * QUADS * LANES>;
 
 fn has_bias() -> bool {
@@ -77,6 +75,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             sums[(i * QUADS + j) * LANES + t] = acc[i][j];
         #end
     #end
+    // ROWS · QUADS, as a parameter: a loop of known length would be written out, and compile for minutes.
     for (var i = 0u; i < p.part_m * p.part_n4; i++) {
         finish(m0 + i / QUADS, n0 + i % QUADS * LANES, sums[i * LANES + t]);
     }

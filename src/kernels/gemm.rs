@@ -198,21 +198,27 @@ fn product(g: &Gemm<'_>, target: Target, most: u64, room: impl FnOnce(u64) -> St
     }
 }
 
-/// One dispatch of a core whose workgroups compute `tile` positions and quads.
-fn call(g: &Gemm<'_>, core: &'static str, consts: &[Const], tile: [u32; 2]) -> Call {
+/// One dispatch of a core that the variant tells what surrounds the sum, and whose workgroups compute `tile`
+/// positions and quads.
+fn call(g: &Gemm<'_>, core: &'static str, own: &[Const], tile: [u32; 2]) -> Call {
+    let consts = [&product_consts(g, &g.epilogue), own].concat();
+    dispatch(g, core, consts, &params(g, tile[0]), tile)
+}
+
+/// One dispatch of a core with all of its constants and parameters.
+fn dispatch(g: &Gemm<'_>, core: &'static str, consts: Vec<Const>, params: &Params, tile: [u32; 2]) -> Call {
     let e = &g.epilogue;
-    let params = params(g, tile[0]);
     Call {
         variant: Variant {
             shader: shader(g),
-            consts: [&product_consts(g, e), consts].concat(),
+            consts,
             core: Some(core),
             precision: g.precision,
             out_f32: g.out_f32,
         },
-        params: bytemuck::bytes_of(&params).to_vec(),
+        params: bytemuck::bytes_of(params).to_vec(),
         operands: vec![e.bias, e.vector.operand, e.residual, g.y, g.w, g.x],
-        groups: grid(&params, tile),
+        groups: grid(params, tile),
         path: g.path.to_owned(),
         flops: flops(g),
     }

@@ -3,12 +3,13 @@
 
 use super::{Const, MOST_ITERATIONS};
 use crate::graph::Heads;
+use crate::kernels::LANES;
 
 /// The shaders' names.
 pub const SHADERS: [&str; 2] = ["attention_lanes", "attention_deep_lanes"];
 
-/// Invocations of a workgroup, and keys that it goes through at a time.
-const LANES: u32 = 8;
+/// Workgroup memory that every device offers, bytes: a deep head's sums stand there.
+const MEMORY: u32 = 16 << 10;
 
 /// How the work is divided.
 pub(super) struct Lanes {
@@ -46,7 +47,7 @@ impl Lanes {
         self.queries * LANES
     }
 
-    /// Constants of the shader.
+    /// Constants of the shader; as many keys at a time as lanes.
     pub fn consts(&self) -> Vec<Const> {
         let keys = Const::U32("KEYS", LANES);
         if self.block == self.quads {
@@ -55,9 +56,14 @@ impl Lanes {
         vec![Const::U32("BLOCK", self.block), keys]
     }
 
-    /// Keys that an invocation may see: for eight of them the blocks of a deep head are gone through twice.
+    /// Keys that an invocation may see: for each few of them the blocks of a deep head are gone through
+    /// twice. None where sums do not fit.
     pub fn most_keys(&self) -> u64 {
         let blocks = u64::from(self.quads / self.block);
-        u64::from(LANES) * (MOST_ITERATIONS / if blocks == 1 { 1 } else { 1 + 2 * blocks })
+        match blocks {
+            1 => u64::from(LANES) * MOST_ITERATIONS,
+            _ if 16 * self.quads * LANES > MEMORY => 0,
+            _ => u64::from(LANES) * (MOST_ITERATIONS / (1 + 2 * blocks)),
+        }
     }
 }

@@ -1,12 +1,10 @@
 //! Products on CPU drivers, where an invocation is a SIMD lane: `gemm_lanes.wgsl`.
 
-use super::{Call, Const, Gemm, Params, Variant, flops, grid, params, shader};
+use super::{Call, Const, Gemm, Params, dispatch, params};
+use crate::kernels::LANES;
 
 /// The core's name.
 pub const CORE: &str = "gemm_lanes";
-
-/// Invocations of a workgroup.
-const LANES: u32 = 8;
 
 /// Positions of a tile, and quads for each lane. Measured on software Vulkan with 2 cores, 8,192×320×320:
 /// each lane for itself, 16 positions × 4 quads, 473 ms; with what lanes share of x 16×4 341, 32×2 181,
@@ -22,23 +20,7 @@ fn tile(positions: u32, n4: u32) -> [u32; 2] {
 pub(super) fn call(g: &Gemm<'_>) -> Call {
     let [rows, quads] = tile(g.cells(), g.output.quads() as u32);
     let params = Params { part_m: rows, part_n4: quads, ..params(g, rows) };
-    let e = &g.epilogue;
-    Call {
-        variant: Variant {
-            shader: shader(g),
-            consts: vec![
-                Const::Bool("DOUBLED", g.doubled()),
-                Const::U32("ROWS", rows),
-                Const::U32("QUADS", quads),
-            ],
-            core: Some(CORE),
-            precision: g.precision,
-            out_f32: g.out_f32,
-        },
-        params: bytemuck::bytes_of(&params).to_vec(),
-        operands: vec![e.bias, e.vector.operand, e.residual, g.y, g.w, g.x],
-        groups: grid(&params, [rows, LANES * quads]),
-        path: g.path.to_owned(),
-        flops: flops(g),
-    }
+    let consts =
+        vec![Const::Bool("DOUBLED", g.doubled()), Const::U32("ROWS", rows), Const::U32("QUADS", quads)];
+    dispatch(g, CORE, consts, &params, [rows, LANES * quads])
 }
