@@ -4,9 +4,10 @@
 // one tile ahead. Scores go through workgroup memory to the softmax, two lanes a query, and come
 // back as f16 weights. Sums are scaled down only when a score outgrows the reference by more than
 // 2^8, so weights stay below 256, safe in f16.
-// Between two barriers different units work: while weights are made of the scores of one tile, the
-// scores of the next are multiplied; its keys were put in place one turn before, and values have two
-// places, so that three barriers a tile are enough.
+// Subgroups share nothing but keys and values, which have two places each: one barrier a tile is enough, and
+// between two of them each subgroup goes at its own pace, so that one makes weights while another multiplies.
+// The scores of the next tile are multiplied beside the sums of this one; behind the last tile they are
+// nobody's, for a branch around them would cost more.
 // What matrices load must start and step on 16 bytes; their strides count vectors, the elements of
 // the arrays; they are chosen so that lanes which read or write together meet in different banks.
 // o [row, token, head·d]; lse [row, token, head] = log Σ_j exp(q_i·k_j/√d), if RECORD.
@@ -25,12 +26,10 @@ const EIGHTS = KEYS * DIM8;             // of a tile's keys
 const QUERIES = 16u * PARTS_Q;          // of a subgroup
 const NONE = -1e30;
 
-var<workgroup> keys: array<vec4<f16>, KEYS * KV_ROW>;
+var<workgroup> keys: array<vec4<f16>, 2u * KEYS * KV_ROW>;
 var<workgroup> values: array<vec4<f16>, 2u * KEYS * KV_ROW>;
 var<workgroup> scores: array<vec4<f32>, SUBGROUPS * QUERIES * S_ROW>;
 var<workgroup> weights: array<vec4<f16>, SUBGROUPS * QUERIES * S_ROW>;
-var<workgroup> factors: array<vec4<f32>, SUBGROUPS * QUERIES / 4u>;
-var<workgroup> outgrown: vec4<u32>;
 
 // Eight values of depth of a tile's keys or values, for each place that an invocation fills. Past the last
 // key that one again, whose weight is zero there: no load stands behind a branch.
@@ -65,10 +64,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     // What lies beyond the depth stays zero.
     if DIM4 % 4u != 0u {
         for (var at = t; at < 2u * KEYS; at += SIZE) {
-            if at < KEYS {
-                keys[at * KV_ROW + DIM4] = vec4<f16>();
-                keys[at * KV_ROW + DIM4 + 1u] = vec4<f16>();
-            }
+            keys[at * KV_ROW + DIM4] = vec4<f16>();
+            keys[at * KV_ROW + DIM4 + 1u] = vec4<f16>();
             values[at * KV_ROW + DIM4] = vec4<f16>();
             values[at * KV_ROW + DIM4 + 1u] = vec4<f16>();
         }
@@ -90,9 +87,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             }
             weights[own + query_row * S_ROW + 2u * half] = v.lo;
             weights[own + query_row * S_ROW + 2u * half + 1u] = v.hi;
-            workgroupBarrier();
+            subgroupBarrier();
             q_part[r][d] = coopLoadT<coop_mat16x16<f16, A>>(&weights[own], S_ROW);
-            workgroupBarrier();
+            subgroupBarrier();
         #end
     #end
     var sum: array<array<coop_mat16x16<f32, C>, PARTS_D>, PARTS_Q>;
@@ -114,9 +111,6 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             keys[spot(i, t) + 1u] = next_k[i].hi;
         }
     #end
-    if t == 0u {
-        outgrown = vec4<u32>(0u);
-    }
     fetch(&next_k, row, k_from, KEYS, t);
     fetch(&next_v, row, v_from, 0u, t);
     workgroupBarrier();
@@ -134,10 +128,12 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             coopStoreT(s, &scores[own + 16u * r * S_ROW + 4u * j], S_ROW);
         #end
     #end
-    workgroupBarrier();
     for (var j0 = 0u; j0 < p.keys; j0 += KEYS) {
         let place = j0 / KEYS % 2u * KEYS * KV_ROW;
+        let next_place = KEYS * KV_ROW - place;
+        subgroupBarrier();
         // The scores of this tile out, the next keys and this tile's values in.
+        var outgrown = false;
         var s: array<array<vec4<f32>, OWN>, PARTS_Q>;
         var reference: array<f32, PARTS_Q>;
         #repeat r PARTS_Q
@@ -157,44 +153,33 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             let pair = max(max(highest.x, highest.y), max(highest.z, highest.w)) * scale;
             let higher = max(pair, subgroupShuffleXor(pair, 1u));
             reference[r] = max(top[r], higher);
-            if higher > top[r] + 8.0 {
-                outgrown.x = 1u;
-            }
+            outgrown = outgrown || higher > top[r] + 8.0;
         #end
         #repeat i LOADS
             if EIGHTS % SIZE == 0u || t + i * SIZE < EIGHTS {
-                keys[spot(i, t)] = next_k[i].lo;
-                keys[spot(i, t) + 1u] = next_k[i].hi;
+                keys[next_place + spot(i, t)] = next_k[i].lo;
+                keys[next_place + spot(i, t) + 1u] = next_k[i].hi;
                 values[place + spot(i, t)] = next_v[i].lo;
                 values[place + spot(i, t) + 1u] = next_v[i].hi;
             }
         #end
-        if workgroupUniformLoad(&outgrown).x != 0u {
+        // Once, if at all: control flow by a loop's variable counts as uniform, by `if` not.
+        for (outgrown = subgroupAny(outgrown); outgrown; outgrown = false) {
             #repeat r PARTS_Q
                 let factor = exp2(top[r] - reference[r]);
                 top[r] = reference[r];
                 total[r] *= factor;
-                let at = group * QUERIES + 16u * r + query_row;
-                factors[at / 4u][at % 4u] = factor;
-            #end
-            workgroupBarrier();
-            if t == 0u {
-                outgrown = vec4<u32>(0u);
-            }
-            #repeat r PARTS_Q
                 #repeat d PARTS_D
+                    subgroupBarrier();
                     coopStoreT(sum[r][d], &scores[own], S_ROW);
-                    workgroupBarrier();
-                    let at = group * QUERIES + 16u * r + query_row;
-                    scores[own + query_row * S_ROW + half] *= factors[at / 4u][at % 4u];
-                    scores[own + query_row * S_ROW + half + 2u] *= factors[at / 4u][at % 4u];
-                    workgroupBarrier();
+                    subgroupBarrier();
+                    scores[own + query_row * S_ROW + half] *= factor;
+                    scores[own + query_row * S_ROW + half + 2u] *= factor;
+                    subgroupBarrier();
                     sum[r][d] = coopLoadT<coop_mat16x16<f32, C>>(&scores[own], S_ROW);
-                    workgroupBarrier();
                 #end
             #end
         }
-        // Weights of this tile, scores of the next.
         #repeat r PARTS_Q
             #repeat c OWN
                 let e = exp2(fma(s[r][c], vec4<f32>(scale), vec4<f32>(-top[r])));
@@ -204,25 +189,23 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         #end
         fetch(&next_k, row, k_from, j0 + 2u * KEYS, t);
         fetch(&next_v, row, v_from, j0 + KEYS, t);
-        // Once, if there is a next: control flow by a loop's variable counts as uniform, by `if` not.
-        for (var next = j0 + KEYS; next < p.keys; next += p.keys) {
-            #repeat j PARTS_K
-                var s: array<coop_mat16x16<f32, C>, PARTS_Q>;
+        workgroupBarrier();
+        #repeat j PARTS_K
+            var next: array<coop_mat16x16<f32, C>, PARTS_Q>;
+            #repeat r PARTS_Q
+                next[r] = coop_mat16x16<f32, C>();
+            #end
+            #repeat d PARTS_D
+                let at = next_place + 16u * j * KV_ROW + 4u * d;
+                let k = coopLoad<coop_mat16x16<f16, B>>(&keys[at], KV_ROW);
                 #repeat r PARTS_Q
-                    s[r] = coop_mat16x16<f32, C>();
-                #end
-                #repeat d PARTS_D
-                    let k = coopLoad<coop_mat16x16<f16, B>>(&keys[16u * j * KV_ROW + 4u * d], KV_ROW);
-                    #repeat r PARTS_Q
-                        s[r] = coopMultiplyAdd(q_part[r][d], k, s[r]);
-                    #end
-                #end
-                #repeat r PARTS_Q
-                    coopStoreT(s[r], &scores[own + 16u * r * S_ROW + 4u * j], S_ROW);
+                    next[r] = coopMultiplyAdd(q_part[r][d], k, next[r]);
                 #end
             #end
-        }
-        workgroupBarrier();
+            #repeat r PARTS_Q
+                coopStoreT(next[r], &scores[own + 16u * r * S_ROW + 4u * j], S_ROW);
+            #end
+        #end
         #repeat j PARTS_K
             var w: array<coop_mat16x16<f16, A>, PARTS_Q>;
             #repeat r PARTS_Q
@@ -244,9 +227,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             lse[(row * p.queries + i) * p.heads + head] = (top[r] + log2(both)) * 0.6931471805599453;
         }
         #repeat d PARTS_D
-            workgroupBarrier();
+            subgroupBarrier();
             coopStoreT(sum[r][d], &scores[own], S_ROW);
-            workgroupBarrier();
+            subgroupBarrier();
             for (var h = 0u; h < 2u; h++) {
                 let quad = 4u * d + 2u * h + half;
                 if i < p.queries && quad < DIM4 {

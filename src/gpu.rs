@@ -1,5 +1,6 @@
 //! The device: the app's own or one we open, and what it can do.
 
+mod barriers;
 mod cache;
 mod pipelines;
 
@@ -250,6 +251,7 @@ const LANES: wgpu::Features = wgpu::Features::SUBGROUP.union(wgpu::Features::SHA
 /// What kernels with cooperative matrices of f16 take.
 const MATRICES: wgpu::Features = wgpu::Features::SHADER_F16
     .union(wgpu::Features::SUBGROUP)
+    .union(wgpu::Features::SUBGROUP_BARRIER)
     .union(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
 
 /// Whether a device can be made that [`Target::Matrices`] is for.

@@ -4,7 +4,8 @@
 // than they need be: without, the lanes of a load meet in the same banks. With PREFETCH the next step is on
 // its way while this one is multiplied. SUB_K such sets of subgroups share a step: small tiles then have as
 // much on its way as large ones. Accumulators reach the epilogue one matrix at a time through workgroup
-// memory, 1 KiB a subgroup: more would keep workgroups from running beside each other.
+// memory, 1 KiB a subgroup: more would keep workgroups from running beside each other. No subgroup waits for
+// another there, but for those that share its matrices.
 // What cooperative matrices load must start and step on 16 bytes; their strides count vectors, the
 // elements of the arrays. FULL_C says that steps meet no end of x and w.
 // GATED: y = value · gelu(gate), where w holds the columns of all values, then those of all gates: the
@@ -104,6 +105,24 @@ fn finish_gated(m: u32, n: u32, value_sum: vec4<f32>, gate_sum: vec4<f32>) {
     y[m * gates + n] = store_out(value * gelu(gate));
 }
 
+// What the subgroups that share a matrix have summed of one of its vectors.
+fn total(own: u32, at: u32) -> vec4<f32> {
+    var sum = sums[own * MATRIX + at];
+    for (var k = 1u; k < SUB_K; k++) {
+        sum += sums[(k * SUB_M * SUB_N + own) * MATRIX + at];
+    }
+    return sum;
+}
+
+// Until all that share a matrix are here.
+fn meet() {
+    if SUB_K == 1u && !GATED {
+        subgroupBarrier();
+    } else {
+        workgroupBarrier();
+    }
+}
+
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) t: u32) {
     let part = wid.z % p.splits;
@@ -129,10 +148,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     #end
     #repeat i LOADS_W
         let at = min(t + i * THREADS, W_EIGHTS - 1u);
-        var n = n0 + at % (TILE_N / 8u) * 2u;
-        if GATED && n >= n0 + HALF4 {
-            n = n - HALF4 + p.n4 / 2u;
-        }
+        let eight = at % (TILE_N / 8u);
+        let n = n0 + 2u * eight + select(0u, p.n4 / 2u - HALF4, GATED && 2u * eight >= HALF4);
         // Columns past the last one are nobody's.
         let k = ((w_tap(m0) + walk.tap) * p.c4 + walk.c0) * 4u + at / (TILE_N / 8u);
         walk.at[i] = (k * p.n4 + min(n, p.n4 - 2u)) / 2u;
@@ -174,37 +191,30 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     #repeat i PARTS_M
         #repeat j PARTS_N
             let m = m0 + own_m + 16u * i;
-            let n = n0 + own_n / 4u + 4u * j;
+            let n = n0 + (own_n / 16u + j) * 4u;
+            coopStoreT(acc[i][j], &sums[group * MATRIX], 4u);
+            meet();
             if GATED {
-                let mine = group * MATRIX;
-                coopStoreT(acc[i][j], &sums[mine], 4u);
-                workgroupBarrier();
                 // Two subgroups hold values and gates; each finishes eight of their sixteen rows.
                 let column = group % SUB_N % HALF_SUB_N;
                 let values = (group / SUB_N * SUB_N + column) * MATRIX;
                 let at = group % SUB_N / HALF_SUB_N * 32u + lane;
                 let to = n0 + column * (TILE_N / SUB_N / 4u) + 4u * j + at % 4u;
                 finish_gated(m + at / 4u, to, sums[values + at], sums[values + HALF_SUB_N * MATRIX + at]);
-                workgroupBarrier();
             } else {
-                let mine = group * MATRIX;
-                coopStoreT(acc[i][j], &sums[mine], 4u);
-                workgroupBarrier();
                 // Those that share a matrix finish a part of its rows each.
-                let place = (part * p.part_m + m) * p.part_n4 + n;
                 for (var at = group / (SUB_M * SUB_N) * 32u + lane; at < MATRIX; at += 32u * SUB_K) {
-                    var sum = sums[own * MATRIX + at];
-                    for (var k = 1u; k < SUB_K; k++) {
-                        sum += sums[(k * SUB_M * SUB_N + own) * MATRIX + at];
-                    }
+                    let row = at / 4u;
+                    let quad = at % 4u;
+                    let sum = total(own, 4u * row + quad);
                     if PARTIAL {
-                        parts[place + at / 4u * p.part_n4 + at % 4u] = sum;
+                        parts[((part * p.part_m + m) + row) * p.part_n4 + n + quad] = sum;
                     } else {
-                        finish(m + at / 4u, n + at % 4u, sum);
+                        finish(m + row, n + quad, sum);
                     }
                 }
-                workgroupBarrier();
             }
+            meet();
         #end
     #end
 }

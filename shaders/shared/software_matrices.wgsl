@@ -30,3 +30,17 @@ fn multiply_add(a: MatrixA, b: MatrixB, c: MatrixC) -> MatrixC {
     }
     return sum;
 }
+
+var<workgroup> is_any: atomic<u32>;
+
+fn any_of_workgroup(mine: bool) -> bool {
+    atomicStore(&is_any, 0u);
+    workgroupBarrier();
+    if mine {
+        atomicStore(&is_any, 1u);
+    }
+    workgroupBarrier();
+    let any = atomicLoad(&is_any) != 0u;
+    workgroupBarrier();
+    return any;
+}

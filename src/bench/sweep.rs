@@ -22,6 +22,9 @@ pub enum Axis {
 }
 
 impl Axis {
+    /// In the order in which they are measured.
+    pub const ALL: [Axis; 3] = [Axis::Batch, Axis::Size, Axis::Chunk];
+
     /// What tables call it.
     pub fn name(self) -> &'static str {
         match self {

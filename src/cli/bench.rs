@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use sagittal::bench::profile::{self, Ceiling, Network};
 use sagittal::bench::rows::{self, Choice};
+use sagittal::bench::sweep::Axis;
 use sagittal::bench::{Bench, Effort, shapes, sweep};
 use sagittal::gpu::Gpu;
 use sagittal::{Error, ErrorKind, Result};
@@ -55,7 +56,8 @@ pub struct Args {
     #[arg(long, value_name = "DIR", group = "what", help_heading = "What to measure")]
     pub report: Option<PathBuf>,
 
-    /// Only rows, or shapes, whose names hold this text; may be given several times
+    /// Only rows, shapes or axes of the sweep (batch, size, chunk rows) whose names hold this text; may be given
+    /// several times
     #[arg(long, value_name = "TEXT")]
     pub only: Vec<String>,
     /// Samples of a network's call [default: 20; fewer where they take over 10 s]
@@ -132,7 +134,12 @@ impl Args {
         let rows = self.rows || self.report.is_some();
         let others = [
             ("--force", self.force, self.report.is_some(), "--report"),
-            ("--only", !self.only.is_empty(), rows || self.shapes, "--rows, --report or --shapes"),
+            (
+                "--only",
+                !self.only.is_empty(),
+                rows || self.shapes || self.sweep,
+                "--rows, --report, --shapes or --sweep",
+            ),
             ("--runs", self.runs.is_some(), rows, "--rows or --report"),
             ("--deadline", self.deadline.is_some(), rows || self.sweep, "--rows, --report or --sweep"),
         ];
@@ -168,7 +175,15 @@ pub fn run(args: &Args) -> Result<bool> {
         .deadline
         .and_then(|s| Duration::try_from_secs_f64(s).ok())
         .and_then(|after| begun.checked_add(after));
-    let choice = Choice { only: args.only.clone(), deadline };
+    let (axes, other): (Vec<_>, Vec<_>) = args.only.iter().cloned().partition(|o| names_axis(o));
+    if args.sweep && !other.is_empty() {
+        return Err(Error::usage("the sweep has no such axis")
+            .expected(format!("a part of one of: {}", Axis::ALL.map(Axis::name).join(", ")))
+            .found(other.join(", ")));
+    }
+    // A report has both.
+    let only = if args.report.is_some() { other } else { [axes, other].concat() };
+    let choice = Choice { only, deadline };
     if let Some(files) = files {
         return bench_report::run(args, &bench, &choice, &files);
     }
@@ -227,7 +242,12 @@ pub fn run_rows(args: &Args, bench: &Bench<'_>, choice: &Choice) -> Result<(Vec<
     Ok((measured, good))
 }
 
-/// Measures the sweep; its points and whether none failed.
+/// Whether an axis of the sweep has such a name.
+fn names_axis(text: &str) -> bool {
+    Axis::ALL.iter().any(|a| a.name().contains(text))
+}
+
+/// Measures the sweep, of its axes those that are named, or all; its points and whether none failed.
 pub fn run_sweep(
     args: &Args,
     bench: &Bench<'_>,
@@ -235,7 +255,11 @@ pub fn run_sweep(
 ) -> Result<(Vec<sweep::Point>, bool)> {
     let (mut points, mut good) = (Vec::new(), true);
     let mut axis = None;
-    sweep::measure(bench, &sweep::steps(bench.tiny), deadline, &mut |step, point| match point {
+    let all = !args.only.iter().any(|o| names_axis(o));
+    let named = |axis: Axis| args.only.iter().any(|o| axis.name().contains(o.as_str()));
+    let mut steps = sweep::steps(bench.tiny);
+    steps.retain(|s| all || named(s.axis));
+    sweep::measure(bench, &steps, deadline, &mut |step, point| match point {
         Ok(point) => {
             if args.json {
                 tell::event("point", tables::point_as_json(&point));

@@ -111,7 +111,7 @@ fn page(bench: &Bench<'_>, rows: &[Row], points: &[Point]) -> String {
     }
     page.push_str("\n## Cost of a CFG step of SD 1.5\n\n![time against batch](batch.svg)\n\n");
     page.push_str("![time and memory against size](size.svg)\n");
-    for axis in [Axis::Batch, Axis::Size, Axis::Chunk] {
+    for axis in Axis::ALL {
         let _ = writeln!(
             page,
             "\n| {} | rows a call | calls | ms a call | ms a picture | GPU ms a picture | MiB |\n\

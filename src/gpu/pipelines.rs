@@ -1,10 +1,11 @@
 //! Compiled kernels by variant, one set for all that runs on a device: a second model compiles only what
 //! the first had no use for.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-use super::Gpu;
+use super::{Gpu, barriers};
 use crate::kernels::Variant;
 use crate::{Error, Result, shader};
 
@@ -70,14 +71,20 @@ impl Pipelines {
     }
 }
 
+/// Cooperative matrices of f16 are Vulkan's alone.
+fn module(text: &str, label: &str) -> Result<wgpu::naga::Module> {
+    barriers::module(text).map_err(|e| Error::internal(format!("{label}: {}", e.emit_to_string(text))))
+}
+
 fn make(gpu: &Gpu, variant: &Variant, checked: bool) -> Result<wgpu::ComputePipeline> {
     let text = shader::source(variant, gpu.offers())?;
     let label = variant.to_string();
+    let source = match variant.matrices() && gpu.offers().matrices {
+        true => wgpu::ShaderSource::Naga(Cow::Owned(module(&text, &label)?)),
+        false => wgpu::ShaderSource::Wgsl(text.into()),
+    };
     gpu.checked(&format!("compile {label}"), || {
-        let descriptor = wgpu::ShaderModuleDescriptor {
-            label: Some(&label),
-            source: wgpu::ShaderSource::Wgsl(text.into()),
-        };
+        let descriptor = wgpu::ShaderModuleDescriptor { label: Some(&label), source };
         // SAFETY: all loops end, their bounds being parameters, and no kernel leaves its bindings:
         // the grid's excess returns early or is clamped, and the tests run every kernel on odd
         // shapes with a pattern around its results. Checks cost half the speed on CPU drivers.

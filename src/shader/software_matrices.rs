@@ -6,13 +6,16 @@ use std::collections::BTreeSet;
 use super::include;
 use crate::{Error, Result};
 
-/// What a shader with cooperative matrices says, and what stands for it.
-const WORDS: [(&str, &str); 6] = [
+/// What a shader with cooperative matrices says, and what stands for it. Its subgroups of 32 may be more here:
+/// all of a workgroup do together what each of them does by itself.
+const WORDS: [(&str, &str); 8] = [
     ("enable wgpu_cooperative_matrix;\n", ""),
     ("coop_mat16x16<f16, A>", "MatrixA"),
     ("coop_mat16x16<f16, B>", "MatrixB"),
     ("coop_mat16x16<f32, C>", "MatrixC"),
     ("coopMultiplyAdd", "multiply_add"),
+    ("subgroupBarrier", "workgroupBarrier"),
+    ("subgroupAny", "any_of_workgroup"),
     (START, START_OF_LANE),
 ];
 

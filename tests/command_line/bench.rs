@@ -186,6 +186,8 @@ fn shapes_and_sweep_print_numbers() {
             assert!(point[key].as_f64().is_some_and(|v| v > 0.0), "{key} of {point}");
         }
     }
+    let (out, _) = tiny(folder.path(), &["--sweep", "--json", "--only", "size"], 0);
+    assert!(out.lines().count() == 3 && out.matches(r#""axis":"size""#).count() == 2, "{out}");
 }
 
 #[test]

@@ -102,7 +102,10 @@ fn check(variant: &Variant, shared: bool) -> Result<(Module, ModuleInfo), String
     // Packing f16 into words needs no feature, but naga counts it as a capability.
     let capabilities = match variant.precision {
         _ if variant.matrices() => {
-            Capabilities::SHADER_FLOAT16 | Capabilities::SUBGROUP | Capabilities::COOPERATIVE_MATRIX
+            Capabilities::SHADER_FLOAT16
+                | Capabilities::SUBGROUP
+                | Capabilities::SUBGROUP_BARRIER
+                | Capabilities::COOPERATIVE_MATRIX
         }
         Precision::F32 => Capabilities::empty(),
         Precision::F16 => Capabilities::SHADER_FLOAT16_IN_FLOAT32,

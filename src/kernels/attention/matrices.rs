@@ -17,12 +17,15 @@ pub(super) struct Tile {
 }
 
 impl Tile {
-    /// Bytes of workgroup memory for heads of `dim`: `keys`, `values`, `scores`, `weights`, `factors` and
-    /// `outgrown` of the shader.
+    const fn new(subgroups: u32, parts_q: u32, keys: u32) -> Self {
+        Self { subgroups, parts_q, keys }
+    }
+
+    /// Bytes of workgroup memory for heads of `dim`: `keys`, `values`, `scores` and `weights` of the shader.
     fn bytes(&self, dim: usize) -> u32 {
         let kv_row = 32 * dim.div_ceil(16) as u32 + 16;
         let scores = self.queries() * (self.keys / 4 + 2);
-        3 * self.keys * kv_row + 24 * scores + 4 * self.queries() + 16
+        4 * self.keys * kv_row + 24 * scores
     }
 
     /// Of fewer keys at a time and fewer queries where it takes more than `memory` bytes.
@@ -65,15 +68,22 @@ pub(super) fn pay(a: &Attention<'_>, keys: Strided) -> bool {
         && [heads.dim, q.channels, kv.channels].iter().chain(&heads.offsets).all(|n| n.is_multiple_of(8))
 }
 
-/// The tile for a head's depth. Measured on an H100, 2 rows of 8 heads: 4,096 tokens of depth 40 in
-/// 434 µs (8 subgroups with 32 keys 508, 4 with 16 keys 592); of one row, 1,024 of depth 80 in 51 (4
-/// with 16 keys 48), 256 of depth 160 in 27 (8 with 16 keys 36). Heads of 64 want 32 queries a
-/// subgroup: two rows of SDXL's UNet in 86.1 ms instead of 88.8. `memory` is what a workgroup may take.
+/// The tile for a head's depth, by (subgroups, queries of each, keys). Measured on an H200, two rows, µs:
+///
+/// | attention | 8, 16, 16 | 8, 32, 16 | 8, 16, 32 | 4, 32, 32 |
+/// |---|---|---|---|---|
+/// | 4,096 tokens of 8 heads of 40 | 510 | 357 | 420 | 427 |
+/// | 4,096 tokens of 10 heads of 64 | 777 | 611 | 655 | 731 |
+/// | 1,024 tokens of 20 heads of 64 | 108 | 109 | 99 | 107 |
+/// | 1,024 tokens of 8 heads of 80 | 45 | 60 | 47 | 45 |
+///
+/// and 256 tokens of 8 heads of 160 in 19 by (4, 16, 16), 26 by (8, 16, 16). `memory` is what a workgroup may
+/// take.
 pub(super) fn choose(a: &Attention<'_>, memory: u32) -> Tile {
     let tile = match a.heads.dim {
-        49..=64 => Tile { subgroups: 8, parts_q: 2, keys: 16 },
-        ..=96 => Tile { subgroups: 8, parts_q: 1, keys: 16 },
-        _ => Tile { subgroups: 4, parts_q: 1, keys: 32 },
+        ..=64 => Tile::new(8, 2, 16),
+        ..=96 => Tile::new(8, 1, 16),
+        _ => Tile::new(4, 1, 16),
     };
     tile.within(a.heads.dim, memory)
 }

@@ -1,0 +1,59 @@
+//! What a barrier of a subgroup orders. naga writes WGSL's `subgroupBarrier` into SPIR-V with the semantics
+//! of subgroup memory alone, a class that Vulkan ignores: invocations wait, but a driver may move accesses to
+//! workgroup memory across. Kernels pass matrices through workgroup memory within a subgroup, so there the
+//! barrier is given what it lacks.
+
+use wgpu::naga::{Barrier, Block, Module, Statement, front::wgsl::ParseError};
+
+/// The module of `text`, whose subgroup barriers order workgroup memory. For Vulkan: in other languages it
+/// would become a barrier of the whole workgroup beside that of the subgroup.
+pub fn module(text: &str) -> Result<Module, ParseError> {
+    let mut module = wgpu::naga::front::wgsl::parse_str(text)?;
+    for (_, function) in module.functions.iter_mut() {
+        order(&mut function.body);
+    }
+    for entry in &mut module.entry_points {
+        order(&mut entry.function.body);
+    }
+    Ok(module)
+}
+
+fn order(block: &mut Block) {
+    for statement in block.iter_mut() {
+        match statement {
+            Statement::ControlBarrier(of) if of.contains(Barrier::SUB_GROUP) => *of |= Barrier::WORK_GROUP,
+            Statement::Block(inner) => order(inner),
+            Statement::If { accept, reject, .. } => [accept, reject].into_iter().for_each(order),
+            Statement::Switch { cases, .. } => cases.iter_mut().for_each(|c| order(&mut c.body)),
+            Statement::Loop { body, continuing, .. } => [body, continuing].into_iter().for_each(order),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wherever_it_stands_a_subgroup_barrier_orders_workgroup_memory() {
+        let text = "var<workgroup> w: array<u32, 32>;
+            fn meet() { subgroupBarrier(); }
+            @compute @workgroup_size(32)
+            fn main(@builtin(local_invocation_index) t: u32) {
+                w[t] = t;
+                meet();
+                if w[0] == 0u { subgroupBarrier(); } else { { subgroupBarrier(); } }
+                switch w[1] { case 1u: { subgroupBarrier(); } default: {} }
+                for (var i = 0u; i < 2u; i++) { subgroupBarrier(); }
+                workgroupBarrier();
+            }";
+        let module = format!("{:?}", module(text).unwrap());
+        let barriers = |flags| module.matches(&format!("ControlBarrier(Barrier({flags}))")).count();
+        assert_eq!(
+            ["WORK_GROUP | SUB_GROUP", "WORK_GROUP", "SUB_GROUP"].map(barriers),
+            [5, 1, 0],
+            "{module}"
+        );
+    }
+}
