@@ -109,16 +109,24 @@ fn page(bench: &Bench<'_>, rows: &[Row], points: &[Point]) -> String {
             row.name, t.ms, t.min, t.max, t.n
         );
     }
-    page.push_str("\n## Cost of a CFG step of SD 1.5\n\n![time against batch](batch.svg)\n\n");
-    page.push_str("![time and memory against size](size.svg)\n");
+    page.push_str("\n## Cost of a CFG step of SD 1.5\n");
     for axis in Axis::ALL {
+        let mut of_axis = points.iter().filter(|p| p.step.axis == axis).peekable();
+        if of_axis.peek().is_none() {
+            continue;
+        }
+        page.push_str(match axis {
+            Axis::Batch => "\n![time against batch](batch.svg)\n",
+            Axis::Size => "\n![time and memory against size](size.svg)\n",
+            Axis::Chunk => "",
+        });
         let _ = writeln!(
             page,
             "\n| {} | rows a call | calls | ms a call | ms a picture | GPU ms a picture | MiB |\n\
              | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
             axis.name()
         );
-        for p in points.iter().filter(|p| p.step.axis == axis) {
+        for p in of_axis {
             let _ = writeln!(
                 page,
                 "| {} | {} | {} | {:.3} | {:.3} | {} | {:.0} |",
