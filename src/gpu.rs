@@ -75,8 +75,8 @@ impl Gpu {
     }
 
     /// The same for an app that knows the adapter: where its device was made with
-    /// `Features::SHADER_F16`, `Features::EXPERIMENTAL_COOPERATIVE_MATRIX` and the adapter's limits,
-    /// f16 is computed with cooperative matrices, several times faster.
+    /// `Features::SHADER_F16`, `SUBGROUP`, `SUBGROUP_BARRIER`, `EXPERIMENTAL_COOPERATIVE_MATRIX` and the
+    /// adapter's limits, f16 is computed with cooperative matrices, several times faster.
     pub fn from_adapter(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Self {
         let limit = device.limits().max_compute_workgroup_storage_size;
         if offers_matrices(adapter) && device.features().contains(MATRICES) && limit >= LEAST_MEMORY {
@@ -196,7 +196,7 @@ impl Gpu {
     pub(crate) fn offers(&self) -> shader::Offers {
         let has = |features| self.device.features().contains(features);
         shader::Offers {
-            matrices: has(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+            matrices: has(MATRICES),
             lanes: has(LANES) && self.device.adapter_info().subgroup_min_size >= kernels::LANES,
         }
     }
