@@ -163,7 +163,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
                 values[place + spot(i, t) + 1u] = next_v[i].hi;
             }
         #end
-        // Once, if at all: control flow by a loop's variable counts as uniform, by `if` not.
+        // Once, if at all: control flow by a loop's variable counts as uniform, by `if` not. It is so within a
+        // subgroup, whose lanes are all here, since nothing before parts them.
         for (outgrown = subgroupAny(outgrown); outgrown; outgrown = false) {
             #repeat r PARTS_Q
                 let factor = exp2(top[r] - reference[r]);

@@ -2,6 +2,9 @@
 //! of subgroup memory alone, a class that Vulkan ignores: invocations wait, but a driver may move accesses to
 //! workgroup memory across. Kernels pass matrices through workgroup memory within a subgroup, so there the
 //! barrier is given what it lacks.
+//!
+//! To the letter of Vulkan's memory model, which naga declares for cooperative matrices, that is not yet
+//! enough for any barrier: accesses would have to be marked as non-private (wgpu's issue 8805).
 
 use wgpu::naga::{Barrier, Block, Module, Statement, front::wgsl::ParseError};
 
