@@ -82,7 +82,7 @@ pub(super) fn pay(a: &Attention<'_>, keys: Strided) -> bool {
 pub(super) fn choose(a: &Attention<'_>, memory: u32) -> Tile {
     let tile = match a.heads.dim {
         ..=64 => Tile::new(8, 2, 16),
-        ..=96 => Tile::new(8, 1, 16),
+        65..=96 => Tile::new(8, 1, 16),
         _ => Tile::new(4, 1, 16),
     };
     tile.within(a.heads.dim, memory)
