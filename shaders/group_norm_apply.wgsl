@@ -21,7 +21,7 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> stats: array<vec2<f32>>;
 @group(0) @binding(5) var<storage, read_write> y: array<out4>;
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(SIZE)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let i = id.y * p.width + id.x;
     if i >= p.total {

@@ -1,7 +1,7 @@
 // y = (x - mean) / √(variance + eps) · gamma + beta over the channels at each position.
 // x, y [position, c]; gamma, beta [c], f32.
 // SPLIT invocations share a position: 32 on a GPU (loads of neighbours), 1 on a CPU driver, where
-// an invocation is a SIMD lane and a barrier costs more than the sum.
+// an invocation is a SIMD lane and a barrier costs more than the sum. SIZE invocations are a workgroup.
 
 struct Params {
     positions: u32,   // of all rows
@@ -16,8 +16,6 @@ struct Params {
 @group(0) @binding(2) var<storage, read> beta: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> x: array<elem4>;
 @group(0) @binding(4) var<storage, read_write> y: array<out4>;
-
-const SIZE = 64u;
 
 var<workgroup> parts: array<f32, SIZE>;
 

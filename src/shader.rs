@@ -37,6 +37,7 @@ pub const FILES: &[(&str, &str)] = files![
     "geglu",
     "gemm_merge",
     "group_norm_apply",
+    "group_norm_lanes",
     "group_norm_merge",
     "group_norm_stats",
     "layer_norm",

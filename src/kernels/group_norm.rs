@@ -1,8 +1,10 @@
-//! Group normalisation: `group_norm_stats.wgsl`, for large maps `group_norm_merge.wgsl`, then
-//! `group_norm_apply.wgsl`.
+//! Group normalisation: `group_norm_stats.wgsl`, on CPU drivers `group_norm_lanes.wgsl`, for large maps
+//! `group_norm_merge.wgsl`, then `group_norm_apply.wgsl`.
 
+use super::attention::MOST_ITERATIONS;
 use super::{
-    Call, Const, Operand, Precision, Target, Variant, activation_code, activation_reference, params, spread,
+    Call, Const, LANES, Operand, Precision, Target, Variant, activation_code, activation_reference, params,
+    spread,
 };
 use crate::graph::{Activation, Shape};
 
@@ -15,6 +17,20 @@ params! {
         groups: u32,
         slice4: u32,
         slice_groups: u32,
+        span: u32,
+        first_span: u32,
+        spans: u32,
+        eps: f32,
+    }
+}
+
+params! {
+    /// Parameters as `shaders/group_norm_lanes.wgsl` reads them.
+    pub struct LanesParams {
+        positions: u32,
+        c4: u32,
+        group_size: u32,
+        groups: u32,
         span: u32,
         first_span: u32,
         spans: u32,
@@ -68,27 +84,11 @@ pub struct GroupNorm<'a> {
     pub out_f32: bool,
 }
 
-/// Positions that a workgroup sums: on a GPU few, so that many workgroups share a map; on a CPU
-/// driver, where two dozen keep all cores busy, few barriers matter more.
-fn span(target: Target) -> usize {
-    match target {
-        Target::Gpu | Target::Matrices { .. } => 1024,
-        Target::Cpu => 4096,
-    }
-}
+/// Invocations that share a slice on a GPU.
+const SIZE: u32 = 256;
 
-/// Invocations that share a slice.
-fn size(target: Target) -> u32 {
-    match target {
-        Target::Gpu | Target::Matrices { .. } => 256,
-        Target::Cpu => 64,
-    }
-}
-
-/// Spans of a part of a row with `positions`.
-pub fn spans(positions: usize, target: Target) -> usize {
-    positions.div_ceil(span(target))
-}
+/// A shader, its constants and parameters, and the groups of a workgroup.
+type Way = (&'static str, Vec<Const>, Vec<u8>, usize);
 
 impl GroupNorm<'_> {
     /// Bytes of the statistics of `spans` spans of a row.
@@ -101,49 +101,80 @@ impl GroupNorm<'_> {
         (self.rows * self.groups * 8) as u64
     }
 
+    /// Positions of a span: on a GPU few, so that many workgroups share a map; on a CPU driver, where two
+    /// dozen keep all cores busy, more, but so few that no invocation's loops are ended.
+    fn span(&self, target: Target) -> usize {
+        let quads = self.group_size().div_ceil(4) + 1;
+        match target {
+            Target::Gpu | Target::Matrices { .. } => 1024,
+            Target::Cpu => (MOST_ITERATIONS as usize / (2 * quads)).clamp(1, 4096),
+        }
+    }
+
+    /// Spans of a part of a row with `positions`.
+    pub fn spans(&self, positions: usize, target: Target) -> usize {
+        positions.div_ceil(self.span(target))
+    }
+
     /// Statistics of the part `x` of `positions` positions a row, whose first span is number
     /// `first` of `spans`. `stats` holds [`span_bytes`](Self::span_bytes), with one span
     /// [`stats_bytes`](Self::stats_bytes).
-    pub fn stats(
-        &self,
-        target: Target,
-        (positions, first, spans): (usize, usize, usize),
-        x: Operand,
-        stats: Operand,
-    ) -> Call {
-        let slice = self.slice_groups();
-        let params = StatsParams {
-            positions: positions as u32,
-            c4: self.channels.div_ceil(4) as u32,
-            group_size: (self.channels / self.groups) as u32,
-            groups: self.groups as u32,
-            slice4: (slice * self.channels / self.groups).div_ceil(4) as u32,
-            slice_groups: slice as u32,
-            span: span(target) as u32,
-            first_span: first as u32,
-            spans: spans as u32,
-            eps: self.eps,
-        };
+    pub fn stats(&self, target: Target, part: (usize, usize, usize), x: Operand, stats: Operand) -> Call {
+        let (positions, _, spans) = part;
+        let (shader, own, params, per) =
+            if target.is_cpu() { self.of_lanes(target, part) } else { self.of_slices(target, part) };
+        let whole = Const::Bool("WHOLE", spans == 1);
         Call {
-            variant: self.variant(
-                "group_norm_stats",
-                vec![
-                    Const::U32("SIZE", size(target)),
-                    Const::U32("AT_ONCE", if target.is_cpu() { 1 } else { 4 }),
-                    Const::Bool("WHOLE", spans == 1),
-                ],
-                false,
-            ),
-            params: bytemuck::bytes_of(&params).to_vec(),
+            variant: self.variant(shader, [own.as_slice(), &[whole]].concat(), false),
+            params,
             operands: vec![x, stats],
             groups: [
-                self.groups.div_ceil(slice) as u32,
-                self::spans(positions, target) as u32,
+                self.groups.div_ceil(per) as u32,
+                self.spans(positions, target) as u32,
                 self.rows as u32,
             ],
             path: self.path.to_owned(),
             flops: self.work(positions),
         }
+    }
+
+    /// Shader, constants and parameters by which a lane has a group, and groups of a workgroup.
+    fn of_lanes(&self, target: Target, (positions, first, spans): (usize, usize, usize)) -> Way {
+        let params = LanesParams {
+            positions: positions as u32,
+            c4: self.channels.div_ceil(4) as u32,
+            group_size: self.group_size() as u32,
+            groups: self.groups as u32,
+            span: self.span(target) as u32,
+            first_span: first as u32,
+            spans: spans as u32,
+            eps: self.eps,
+        };
+        let params = bytemuck::bytes_of(&params).to_vec();
+        ("group_norm_lanes", vec![Const::U32("LANES", LANES)], params, LANES as usize)
+    }
+
+    /// The same for workgroups that share a slice of the channels.
+    fn of_slices(&self, target: Target, (positions, first, spans): (usize, usize, usize)) -> Way {
+        let slice = self.slice_groups();
+        let params = StatsParams {
+            positions: positions as u32,
+            c4: self.channels.div_ceil(4) as u32,
+            group_size: self.group_size() as u32,
+            groups: self.groups as u32,
+            slice4: (slice * self.group_size()).div_ceil(4) as u32,
+            slice_groups: slice as u32,
+            span: self.span(target) as u32,
+            first_span: first as u32,
+            spans: spans as u32,
+            eps: self.eps,
+        };
+        let params = bytemuck::bytes_of(&params).to_vec();
+        ("group_norm_stats", vec![Const::U32("SIZE", SIZE), Const::U32("AT_ONCE", 4)], params, slice)
+    }
+
+    fn group_size(&self) -> usize {
+        self.channels / self.groups
     }
 
     /// Groups that a workgroup takes together: as few as fill whole quads and 32 bytes.
@@ -167,13 +198,15 @@ impl GroupNorm<'_> {
     }
 
     /// Normalises the part `x` of shape `part` into `y`.
-    pub fn apply(&self, part: Shape, x: Operand, stats: Operand, y: Operand) -> Call {
+    pub fn apply(&self, target: Target, part: Shape, x: Operand, stats: Operand, y: Operand) -> Call {
         let (c4, positions) = (part.quads() as u32, part.positions() as u32);
         // Small maps keep their parallelism; large ones share what is fetched for a quad.
         let span = if positions >= 256 { 8 } else { 2 };
         let spans = positions.div_ceil(span);
         let total = self.rows as u32 * spans * c4;
-        let [x_groups, y_groups] = spread(total.div_ceil(64));
+        // On a CPU driver small maps are to keep all cores busy.
+        let size = if target.is_cpu() { LANES } else { 64 };
+        let [x_groups, y_groups] = spread(total.div_ceil(size));
         let params = ApplyParams {
             total,
             c4,
@@ -181,10 +214,13 @@ impl GroupNorm<'_> {
             spans,
             group_size: (self.channels / self.groups) as u32,
             groups: self.groups as u32,
-            width: x_groups * 64,
+            width: x_groups * size,
         };
-        let consts =
-            vec![Const::U32("ACTIVATION", activation_code(self.activation)), Const::U32("SPAN", span)];
+        let consts = vec![
+            Const::U32("SIZE", size),
+            Const::U32("ACTIVATION", activation_code(self.activation)),
+            Const::U32("SPAN", span),
+        ];
         Call {
             variant: self.variant("group_norm_apply", consts, self.out_f32),
             params: bytemuck::bytes_of(&params).to_vec(),

@@ -1,6 +1,6 @@
 //! Layer normalisation: `layer_norm.wgsl`.
 
-use super::{Call, Const, Operand, Precision, Target, Variant, params, spread};
+use super::{Call, Const, LANES, Operand, Precision, Target, Variant, params, spread};
 use crate::graph::Shape;
 
 params! {
@@ -35,12 +35,13 @@ pub struct LayerNorm<'a> {
 
 /// The dispatch of `n` on `target`.
 pub fn call(n: &LayerNorm<'_>, target: Target, x: Operand, y: Operand) -> Call {
-    let split = match target {
-        Target::Gpu | Target::Matrices { .. } => 32,
-        Target::Cpu => 1,
+    // On a CPU driver small maps are to keep all cores busy.
+    let (size, split) = match target {
+        Target::Gpu | Target::Matrices { .. } => (64, 32),
+        Target::Cpu => (LANES, 1),
     };
     let positions = (n.rows * n.shape.positions()) as u32;
-    let [groups_x, groups_y] = spread(positions.div_ceil(64 / split));
+    let [groups_x, groups_y] = spread(positions.div_ceil(size / split));
     let params = Params {
         positions,
         c4: n.shape.quads() as u32,
@@ -51,7 +52,7 @@ pub fn call(n: &LayerNorm<'_>, target: Target, x: Operand, y: Operand) -> Call {
     Call {
         variant: Variant {
             shader: "layer_norm",
-            consts: vec![Const::U32("SPLIT", split)],
+            consts: vec![Const::U32("SIZE", size), Const::U32("SPLIT", split)],
             core: None,
             precision: n.precision,
             out_f32: n.out_f32,

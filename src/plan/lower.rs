@@ -12,7 +12,7 @@ use crate::kernels::attention::{self, Attention};
 use crate::kernels::blur::{self, Blur};
 use crate::kernels::elementwise::Elementwise;
 use crate::kernels::gemm::{self, Epilogue, Gemm, Window};
-use crate::kernels::group_norm::{self, GroupNorm};
+use crate::kernels::group_norm::GroupNorm;
 use crate::kernels::layer_norm::{self, LayerNorm};
 use crate::kernels::{Call, Operand, Precision, Strided, Target, attention_columns};
 use crate::{Error, Result};
@@ -191,7 +191,7 @@ impl Lowering<'_> {
         let (x, y) = (n.inputs[0], n.outputs[0]);
         let parts = self.parts.of(n);
         let positions = |lines: &Range<usize>| self.part(x, lines).positions();
-        let spans = |lines: &Range<usize>| group_norm::spans(positions(lines), self.target);
+        let spans = |lines: &Range<usize>| norm.spans(positions(lines), self.target);
         let total: usize = parts.iter().map(spans).sum();
         let stats = self.parts.temporary(format!("{}.stats", n.path), norm.stats_bytes());
         let of_spans = match total {
@@ -203,14 +203,14 @@ impl Lowering<'_> {
             let of = (self.part(x, lines).positions(), first, total);
             let x = self.parts.read(x, lines)?;
             self.calls.push(norm.stats(self.target, of, x, Operand::Write(of_spans)));
-            first += group_norm::spans(of.0, self.target);
+            first += norm.spans(of.0, self.target);
         }
         if total > 1 {
             self.calls.push(norm.merge(total, Operand::Read(of_spans), Operand::Write(stats)));
         }
         for lines in &parts {
             let (from, to) = (self.parts.read(x, lines)?, self.parts.write(y, lines)?);
-            self.calls.push(norm.apply(self.part(x, lines), from, Operand::Read(stats), to));
+            self.calls.push(norm.apply(self.target, self.part(x, lines), from, Operand::Read(stats), to));
         }
         Ok(())
     }

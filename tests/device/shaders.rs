@@ -452,6 +452,7 @@ fn rust_params(shader: &str) -> &'static [Field] {
         "blur" => blur::Params::FIELDS,
         "conv2d" | "conv2d_edge" | "gemm_merge" | "matmul" => gemm::Params::FIELDS,
         "group_norm_apply" => group_norm::ApplyParams::FIELDS,
+        "group_norm_lanes" => group_norm::LanesParams::FIELDS,
         "group_norm_merge" => group_norm::MergeParams::FIELDS,
         "group_norm_stats" => group_norm::StatsParams::FIELDS,
         "repack" => repack::Params::FIELDS,
