@@ -77,8 +77,9 @@ pub(super) fn pay(a: &Attention<'_>, keys: Strided) -> bool {
 /// | 1,024 tokens of 20 heads of 64 | 108 | 109 | 99 | 107 |
 /// | 1,024 tokens of 8 heads of 80 | 45 | 60 | 47 | 45 |
 ///
-/// and 256 tokens of 8 heads of 160 in 19 by (4, 16, 16), 26 by (8, 16, 16). `memory` is what a workgroup may
-/// take.
+/// and 256 tokens of 8 heads of 160 in 19 by (4, 16, 16), 26 by (8, 16, 16). The last two columns of heads of
+/// 64 and 80 are of a shader whose scores were multiplied before the barrier. `memory` is what a workgroup
+/// may take.
 pub(super) fn choose(a: &Attention<'_>, memory: u32) -> Tile {
     let tile = match a.heads.dim {
         ..=64 => Tile::new(8, 2, 16),
