@@ -33,7 +33,7 @@ var<workgroup> weights: array<vec4<f16>, SUBGROUPS * QUERIES * S_ROW>;
 
 // Eight values of depth of a tile's keys or values, for each place that an invocation fills. Past the last
 // key that one again, whose weight is zero there: no load stands behind a branch.
-fn fetch(to: ptr<function, array<Eight, LOADS>>, row: u32, first_at: u32, j0: u32, t: u32) {
+fn fetch(to: ptr<function, array<wide, LOADS>>, row: u32, first_at: u32, j0: u32, t: u32) {
     #repeat i LOADS
         let at = min(t + i * SIZE, EIGHTS - 1u);
         let j = min(j0 + at / DIM8, p.keys - 1u);
@@ -76,7 +76,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         #repeat d PARTS_D
             let i = i0 + 16u * r + query_row;
             let eight = 2u * d + half;
-            var v = Eight();
+            var v = wide();
             if i < p.queries && eight < DIM8 {
                 let at = ((row * p.queries + i) * p.q_stride + p.q_offset + head * DIM4) / 2u + eight;
                 if MERGED {
@@ -85,8 +85,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
                     v = q[at];
                 }
             }
-            weights[own + query_row * S_ROW + 2u * half] = v.lo;
-            weights[own + query_row * S_ROW + 2u * half + 1u] = v.hi;
+            weights[own + query_row * S_ROW + 2u * half] = lower(v);
+            weights[own + query_row * S_ROW + 2u * half + 1u] = upper(v);
             subgroupBarrier();
             q_part[r][d] = coopLoadT<coop_mat16x16<f16, A>>(&weights[own], S_ROW);
             subgroupBarrier();
@@ -102,13 +102,13 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         top[r] = NONE;
     #end
     let scale = p.scale * 1.4426950408889634;
-    var next_k: array<Eight, LOADS>;
-    var next_v: array<Eight, LOADS>;
+    var next_k: array<wide, LOADS>;
+    var next_v: array<wide, LOADS>;
     fetch(&next_k, row, k_from, 0u, t);
     #repeat i LOADS
         if EIGHTS % SIZE == 0u || t + i * SIZE < EIGHTS {
-            keys[spot(i, t)] = next_k[i].lo;
-            keys[spot(i, t) + 1u] = next_k[i].hi;
+            keys[spot(i, t)] = lower(next_k[i]);
+            keys[spot(i, t) + 1u] = upper(next_k[i]);
         }
     #end
     fetch(&next_k, row, k_from, KEYS, t);
@@ -157,10 +157,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         #end
         #repeat i LOADS
             if EIGHTS % SIZE == 0u || t + i * SIZE < EIGHTS {
-                keys[next_place + spot(i, t)] = next_k[i].lo;
-                keys[next_place + spot(i, t) + 1u] = next_k[i].hi;
-                values[place + spot(i, t)] = next_v[i].lo;
-                values[place + spot(i, t) + 1u] = next_v[i].hi;
+                keys[next_place + spot(i, t)] = lower(next_k[i]);
+                keys[next_place + spot(i, t) + 1u] = upper(next_k[i]);
+                values[place + spot(i, t)] = lower(next_v[i]);
+                values[place + spot(i, t) + 1u] = upper(next_v[i]);
             }
         #end
         // Once, if at all: control flow by a loop's variable counts as uniform, by `if` not. It is so within a

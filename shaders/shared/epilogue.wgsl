@@ -60,32 +60,59 @@ fn cell(m: u32) -> Cell {
     return Cell(row, line, column, inside && row < p.rows);
 }
 
-fn finish(m: u32, n: u32, sum: vec4<f32>) {
-    if m >= p.m || n >= p.n4 {
-        return;
+// The position of y that row m stands for, or -1 if it is nobody's.
+fn place_of(m: u32) -> i32 {
+    if m >= p.m {
+        return -1;
     }
     if DOUBLED {
         let c = cell(m);
-        if c.inside {
-            finish_at(c.row * p.positions + (c.line - p.first_out) * p.out_width + c.column, n, sum);
-        }
-    } else {
-        finish_at(m, n, sum);
+        let place = c.row * p.positions + (c.line - p.first_out) * p.out_width + c.column;
+        return select(-1, i32(place), c.inside);
+    }
+    return i32(m);
+}
+
+// The first quad of the vector for a position of y.
+fn vector_at(m: u32) -> u32 {
+    return m / p.positions * p.vector_stride4 + p.vector_offset4;
+}
+
+fn surrounded(sum: vec4<f32>, of_bias: vec4<f32>, of_vector: elem4, of_residual: elem4) -> vec4<f32> {
+    var v = sum;
+    if has_bias() {
+        v += of_bias;
+    }
+    if has_vector() {
+        v += load4(of_vector);
+    }
+    v = activate(v, activation());
+    if has_residual() {
+        v += load4(of_residual);
+    }
+    return v;
+}
+
+fn finish(m: u32, n: u32, sum: vec4<f32>) {
+    let place = place_of(m);
+    if place >= 0 && n < p.n4 {
+        finish_at(u32(place), n, sum);
     }
 }
 
 // The same for a position of y.
 fn finish_at(m: u32, n: u32, sum: vec4<f32>) {
-    var v = sum;
+    var of_bias: vec4<f32>;
+    var of_vector: elem4;
+    var of_residual: elem4;
     if has_bias() {
-        v += bias[n];
+        of_bias = bias[n];
     }
     if has_vector() {
-        v += load4(vector[m / p.positions * p.vector_stride4 + p.vector_offset4 + n]);
+        of_vector = vector[vector_at(m) + n];
     }
-    v = activate(v, activation());
     if has_residual() {
-        v += load4(residual[m * p.n4 + n]);
+        of_residual = residual[m * p.n4 + n];
     }
-    y[m * p.n4 + n] = store_out(v);
+    y[m * p.n4 + n] = store_out(surrounded(sum, of_bias, of_vector, of_residual));
 }

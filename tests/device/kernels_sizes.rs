@@ -120,8 +120,17 @@ fn values_and_gates() {
     let Some(gpu) = gpu() else { return };
     let engine = Engine::new(gpu).expect("engine");
     let native = engine.gpu().capabilities().target;
-    let (target, precision) = (native, native.usual_precision());
-    let b = Bench { engine: &engine, target, precision, rows: 2, most: None };
+    let mut kinds = vec![(native, native.usual_precision())];
+    kinds.extend(matrices_of_little_memory(engine.gpu()));
+    for (target, precision) in kinds {
+        let error = error_of_gates(&Bench { engine: &engine, target, precision, rows: 2, most: None });
+        // Without fusion values and gates are rounded to f16 in between.
+        let limit = if precision == Precision::F32 { 1e-10 } else { 1e-6 };
+        assert!(error <= limit, "{target:?}: {error:.2e} > {limit:.0e}");
+    }
+}
+
+fn error_of_gates(b: &Bench) -> f64 {
     let rng = &mut Rng(5);
     let (from, to) = (48, 320);
     let (x_shape, y_shape) = (Shape::new(61, 66, from), Shape::new(61, 66, to));
@@ -132,7 +141,7 @@ fn values_and_gates() {
     g.output("y", y);
     let xs = b.values(rng, x_shape);
     let got = &b.run(&g, &[("x", &xs)])[0];
-    let weights = Weights(precision);
+    let weights = Weights(b.precision);
     let w = weights.product("p.weight", 2 * to, from, 1);
     let bias = weights.f64("p.bias", &[2 * to]);
     let sums: Vec<Vec<f64>> = b
@@ -149,10 +158,7 @@ fn values_and_gates() {
         .flat_map(|row| row.chunks(2 * to).flat_map(|at| (0..to).map(|n| at[n] * gelu(at[to + n]))));
     let want: Vec<f64> = want.collect();
     assert_eq!(got.len(), want.len());
-    let error = nmse(got, &want);
-    // Without fusion values and gates are rounded to f16 in between.
-    let limit = if precision == Precision::F32 { 1e-10 } else { 1e-6 };
-    assert!(error <= limit, "{target:?}: {error:.2e} > {limit:.0e}");
+    nmse(got, &want)
 }
 
 #[test]

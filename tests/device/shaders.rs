@@ -103,6 +103,7 @@ fn check(variant: &Variant, shared: bool) -> Result<(Module, ModuleInfo), String
     let capabilities = match variant.precision {
         _ if variant.matrices() => {
             Capabilities::SHADER_FLOAT16
+                | Capabilities::SHADER_FLOAT16_IN_FLOAT32
                 | Capabilities::SUBGROUP
                 | Capabilities::SUBGROUP_BARRIER
                 | Capabilities::COOPERATIVE_MATRIX

@@ -29,13 +29,20 @@ impl Tiles {
     /// Parts of the depth so many that a row has about `busy` workgroups, each of `shortest` steps or
     /// more, while the sums of [`ROWS`] rows take at most `most` bytes.
     pub fn parts(&self, g: &Gemm<'_>, busy: u32, shortest: u32, most: u64) -> u32 {
-        let (tiles, [m, n]) = (self.count(g, 1), self.size);
-        let of_row = u64::from(tiles) * u64::from(m * n) * 4;
-        let bound = u32::try_from(most / ROWS / of_row).unwrap_or(u32::MAX);
-        (busy / tiles).min(self.steps(g) / shortest).min(bound).clamp(1, 16)
+        (busy / self.count(g, 1)).min(self.steps(g) / shortest).clamp(1, self.most_parts(g, most))
     }
 
-    fn steps(&self, g: &Gemm<'_>) -> u32 {
+    /// Most parts of the depth, of which each has a step and the sums of [`ROWS`] rows take at most `most`
+    /// bytes.
+    pub fn most_parts(&self, g: &Gemm<'_>, most: u64) -> u32 {
+        let [m, n] = self.size;
+        let of_row = u64::from(self.count(g, 1)) * u64::from(m * n) * 4;
+        let bound = u32::try_from(most / ROWS / of_row).unwrap_or(u32::MAX);
+        self.steps(g).min(bound).clamp(1, 16)
+    }
+
+    /// Steps through the depth.
+    pub fn steps(&self, g: &Gemm<'_>) -> u32 {
         taps(g) * (g.input.channels as u32).div_ceil(self.step)
     }
 
