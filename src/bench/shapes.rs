@@ -60,8 +60,8 @@ pub struct Shape {
     pub kind: Kind,
     /// Rows computed together.
     pub rows: usize,
-    /// What first kernels of the kind reached on an H200, TFLOP/s, where that is known: the figure to
-    /// be at.
+    /// What first kernels of the kind reached on an H200, TFLOP/s, without adding the parts of a divided
+    /// depth, where that is known: the figure to be at.
     pub expected: Option<f64>,
 }
 
@@ -72,6 +72,8 @@ pub struct Measured {
     pub shape: Shape,
     /// GPU time of one run among many back to back.
     pub time: Duration,
+    /// The same of its first dispatch: all but the addition of parts, where a depth is divided.
+    pub alone: Duration,
     /// Multiply-adds counted twice.
     pub flops: u64,
 }
@@ -80,6 +82,11 @@ impl Measured {
     /// TFLOP/s.
     pub fn tflops(&self) -> f64 {
         self.flops as f64 / self.time.as_secs_f64() / 1e12
+    }
+
+    /// TFLOP/s of the first dispatch.
+    pub fn tflops_alone(&self) -> f64 {
+        self.flops as f64 / self.alone.as_secs_f64() / 1e12
     }
 }
 
@@ -249,11 +256,18 @@ pub fn measure(bench: &Bench<'_>, engine: &Engine, shape: Shape) -> Result<Measu
     // The device alone: what it waits for the host to bring an input leaves it at low clocks.
     bench.effort.warm(|| engine.time(ready.prepared(), runs).map(drop))?;
     let wanted = bench.effort.calls.min(5);
-    let mut samples = bench.effort.sample(wanted, || engine.time(ready.prepared(), runs))?;
-    samples.sort();
-    let middle = samples.get(samples.len() / 2).ok_or_else(|| Error::internal("nothing was timed"))?;
+    let middle = |dispatches: usize| {
+        let mut samples =
+            bench.effort.sample(wanted, || engine.time_part(ready.prepared(), 0..dispatches, runs))?;
+        samples.sort();
+        let middle = samples.get(samples.len() / 2).ok_or_else(|| Error::internal("nothing was timed"))?;
+        Ok::<_, Error>(*middle / runs as u32)
+    };
+    let dispatches = ready.prepared().plan().dispatches.len();
+    let time = middle(dispatches)?;
+    let alone = if dispatches > 1 { middle(1)? } else { time };
     let flops = shape.kind.flops() * shape.rows as u64;
-    Ok(Measured { shape, time: *middle / runs as u32, flops })
+    Ok(Measured { shape, time, alone, flops })
 }
 
 /// Measures `shapes` one after the other and tells of each.

@@ -158,19 +158,23 @@ pub fn profile_as_json(p: &Profile, ceiling: &Ceiling) -> Vec<(&'static str, Val
 
 /// The line above shapes.
 pub fn shapes_head() -> String {
-    format!("{:<44} {:>10} {:>9} {:>9} {:>7}", "shape", "us", "TFLOP/s", "expected", "ratio")
+    format!(
+        "{:<44} {:>10} {:>9} {:>9} {:>9} {:>7}",
+        "shape", "us", "TFLOP/s", "no adding", "expected", "ratio"
+    )
 }
 
-/// A shape: its time and speed beside what is expected of it.
+/// A shape: its time and speed, and without the addition of parts of its depth beside what is expected of it.
 pub fn shape(m: &Measured) -> String {
     let expected = m.shape.expected;
     format!(
-        "{:<44} {:>10.2} {:>9.3} {:>9} {:>7}",
+        "{:<44} {:>10.2} {:>9.3} {:>9.3} {:>9} {:>7}",
         m.shape.to_string(),
         m.time.as_secs_f64() * 1e6,
         m.tflops(),
+        m.tflops_alone(),
         expected.map_or("-".into(), |e| format!("{e:.0}")),
-        expected.map_or("-".into(), |e| format!("{:.2}", m.tflops() / e))
+        expected.map_or("-".into(), |e| format!("{:.2}", m.tflops_alone() / e))
     )
 }
 
@@ -178,6 +182,7 @@ pub fn shape(m: &Measured) -> String {
 pub fn shape_as_json(m: &Measured) -> Value {
     json!({
         "name": m.shape.to_string(), "us": m.time.as_secs_f64() * 1e6, "flops": m.flops,
-        "tflops": m.tflops(), "expected_tflops": m.shape.expected,
+        "us_alone": m.alone.as_secs_f64() * 1e6,
+        "tflops": m.tflops(), "tflops_alone": m.tflops_alone(), "expected_tflops": m.shape.expected,
     })
 }

@@ -52,7 +52,12 @@ impl Engine {
     }
 
     /// GPU time of `times` runs of some dispatches.
-    fn time_part(&self, prepared: &Prepared, part: Range<usize>, times: usize) -> Result<Duration> {
+    pub(crate) fn time_part(
+        &self,
+        prepared: &Prepared,
+        part: Range<usize>,
+        times: usize,
+    ) -> Result<Duration> {
         let ticks = self.timestamps(2, |encoder, queries| {
             let writes = wgpu::ComputePassTimestampWrites {
                 query_set: queries,
