@@ -46,7 +46,7 @@ impl Tile {
         let groups = self.tiles.count(g, rows) * parts;
         let turns = groups.div_ceil(CORES * self.beside) as f32;
         let depth = (self.tiles.steps(g).div_ceil(parts) * step) as f32;
-        let merge = if parts > 1 { MERGE + (groups * m * n) as f32 * MERGED } else { 0.0 };
+        let merge = if parts > 1 { MERGE + groups as f32 * (m * n) as f32 * MERGED } else { 0.0 };
         turns * (TURN + self.cost * depth / 1280.0) + merge
     }
 }
