@@ -53,7 +53,8 @@ impl Tile {
 
 /// What products choose from. Costs are fitted to all products and convolutions of SD 1.5's UNet at 64×64 by
 /// each of these tiles, one row and two, on an H200 (`bench --profile`): what [`Tile::time`] says was within a
-/// tenth of most of the times. For instance, µs of one row and of two, with (parts of the depth):
+/// tenth of most of the times (that of 64×80 is a twentieth more than fitted, or it would be taken for 3×3 at
+/// 8×8). For instance, µs of one row and of two, with (parts of the depth):
 ///
 /// | product | 128×160 | 128×320 | 128×128 | 64×80 | 64×64 |
 /// |---|---|---|---|---|---|
