@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::ready::{Ready, upload};
-use super::{Bench, presets};
+use super::{Bench, Timing, presets};
 use crate::engine::Engine;
 use crate::graph::{Graph, Shape as Map};
 use crate::{Error, Result};
@@ -256,16 +256,14 @@ pub fn measure(bench: &Bench<'_>, engine: &Engine, shape: Shape) -> Result<Measu
     // The device alone: what it waits for the host to bring an input leaves it at low clocks.
     bench.effort.warm(|| engine.time(ready.prepared(), runs).map(drop))?;
     let wanted = bench.effort.calls.min(5);
-    let middle = |dispatches: usize| {
-        let mut samples =
+    let time_of = |dispatches: usize| {
+        let samples =
             bench.effort.sample(wanted, || engine.time_part(ready.prepared(), 0..dispatches, runs))?;
-        samples.sort();
-        let middle = samples.get(samples.len() / 2).ok_or_else(|| Error::internal("nothing was timed"))?;
-        Ok::<_, Error>(*middle / runs as u32)
+        Ok::<_, Error>(Duration::from_secs_f64(Timing::of(&samples).ms / 1e3 / runs as f64))
     };
     let dispatches = ready.prepared().plan().dispatches.len();
-    let time = middle(dispatches)?;
-    let alone = if dispatches > 1 { middle(1)? } else { time };
+    let time = time_of(dispatches)?;
+    let alone = if dispatches > 1 { time_of(1)? } else { time };
     let flops = shape.kind.flops() * shape.rows as u64;
     Ok(Measured { shape, time, alone, flops })
 }

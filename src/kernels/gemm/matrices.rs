@@ -112,10 +112,10 @@ fn choose(g: &Gemm<'_>, memory: u32, most: u64) -> (Tile, u32) {
     if g.channels() <= 32 {
         return (NARROW.within(memory), 1);
     }
-    let (tiles, divided) = if g.epilogue.gated { (&GATES[..], false) } else { (&TILES[..], true) };
+    let tiles = if g.epilogue.gated { &GATES[..] } else { &TILES[..] };
     let mut best = (NARROW.within(memory), 1, f32::INFINITY);
     for tile in tiles.iter().map(|t| t.within(memory)).filter(|t| t.bytes() <= memory) {
-        let most_parts = if divided { tile.tiles.most_parts(g, most) } else { 1 };
+        let most_parts = if g.epilogue.gated { 1 } else { tile.tiles.most_parts(g, most) };
         for parts in 1..=most_parts {
             let time = tile.time(g, parts, 1) + tile.time(g, parts, 2);
             if time < best.2 {
