@@ -24,6 +24,7 @@ const START: &str = "@builtin(local_invocation_index) t: u32) {\n";
 const START_OF_LANE: &str = "@builtin(local_invocation_index) t: u32) {
     matrix_row = t % 32u / 2u;
     matrix_half = t % 2u;
+    matrix_depth = 16u + (wid.x >> 31u);
 ";
 
 /// The text of a shader with its cooperative matrices written out.
@@ -53,9 +54,17 @@ pub fn write_out(text: &str) -> Result<String> {
     written += rest;
     written.push('\n');
     include("shared/software_matrices", &mut written)?;
-    for access in &functions {
-        written += &access.function()?;
+    let mut rows = String::new();
+    for (number, access) in functions.iter().enumerate() {
+        written += &access.function(number)?;
+        if let Some(row) = access.row_of() {
+            rows += &format!("    if b.array == {number}u {{\n{row}    }}\n");
+        }
     }
+    written += &format!(
+        "fn row_of(b: MatrixB, k: u32) -> array<vec4<f32>, 2> {{
+    var row: array<vec4<f32>, 2>;\n{rows}    return row;\n}}\n"
+    );
     Ok(written)
 }
 
@@ -86,26 +95,14 @@ impl Access<'_> {
         format!("{}_{}_{}", self.operation, self.kind, self.array)
     }
 
-    fn function(&self) -> Result<String> {
-        let (name, array) = (self.name(), self.array);
+    /// The function's text; `number` is the access's among those of a shader.
+    fn function(&self, number: usize) -> Result<String> {
+        let (name, array, kind) = (self.name(), self.array, self.kind);
         let body = match (self.operation, self.kind) {
+            ("coopLoadT" | "coopLoad", "MatrixB") => format!("    m = MatrixB({number}u, at, stride);"),
             ("coopLoadT", "MatrixA") => format!(
                 "    for (var i = 0u; i < 4u; i++) {{
         m.row[i] = vec4<f32>({array}[at + matrix_row * stride + i]);
-    }}"
-            ),
-            ("coopLoadT", "MatrixB") => format!(
-                "    for (var k = 0u; k < 16u; k++) {{
-        m.rows[k][0] = vec4<f32>({array}[at + k * stride + 2u * matrix_half]);
-        m.rows[k][1] = vec4<f32>({array}[at + k * stride + 2u * matrix_half + 1u]);
-    }}"
-            ),
-            // By columns: vector i of a column has rows 4·i to 4·i + 3.
-            ("coopLoad", "MatrixB") => format!(
-                "    for (var n = 0u; n < 8u; n++) {{
-        for (var k = 0u; k < 16u; k++) {{
-            m.rows[k][n / 4u][n % 4u] = f32({array}[at + (8u * matrix_half + n) * stride + k / 4u][k % 4u]);
-        }}
     }}"
             ),
             ("coopLoadT", "MatrixC") => format!(
@@ -123,9 +120,26 @@ impl Access<'_> {
             }
             _ => return Err(Error::internal(format!("no matrices in software for {name}"))),
         };
-        let kind = self.kind;
         Ok(format!(
             "fn {name}(at: u32, stride: u32) -> {kind} {{\n    var m: {kind};\n{body}\n    return m;\n}}\n"
         ))
+    }
+
+    /// Of an access to B, what brings this lane's half of row `k` into `row`.
+    fn row_of(&self) -> Option<String> {
+        let array = self.array;
+        match (self.operation, self.kind) {
+            ("coopLoadT", "MatrixB") => Some(format!(
+                "        row[0] = vec4<f32>({array}[b.at + k * b.stride + 2u * matrix_half]);
+        row[1] = vec4<f32>({array}[b.at + k * b.stride + 2u * matrix_half + 1u]);\n"
+            )),
+            // By columns: vector i of a column has rows 4·i to 4·i + 3.
+            ("coopLoad", "MatrixB") => Some(format!(
+                "        for (var n = 0u; n < 8u; n++) {{
+            row[n / 4u][n % 4u] = f32({array}[b.at + (8u * matrix_half + n) * b.stride + k / 4u][k % 4u]);
+        }}\n"
+            )),
+            _ => None,
+        }
     }
 }
