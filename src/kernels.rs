@@ -76,7 +76,7 @@ impl Variant {
 
     /// Whether it needs cooperative matrices.
     pub fn matrices(&self) -> bool {
-        self.core == Some(gemm::matrices::CORE) || self.shader == attention::matrices::SHADER
+        self.core == Some(gemm::matrices::CORE) || attention::matrices::SHADERS.contains(&self.shader)
     }
 }
 

@@ -25,6 +25,7 @@ pub const FILES: &[(&str, &str)] = files![
     "attention_blocks",
     "attention_columns",
     "attention_deep_lanes",
+    "attention_deep_matrices",
     "attention_lanes",
     "attention_matrices",
     "attention_merge",

@@ -1,5 +1,5 @@
-//! Streaming attention: `attention_matrices.wgsl` for GPUs with cooperative matrices,
-//! `attention_blocks.wgsl` for others, `attention_tile.wgsl` for heads too deep for either,
+//! Streaming attention: `attention_matrices.wgsl` for GPUs with cooperative matrices, for deep heads
+//! `attention_deep_matrices.wgsl`, `attention_blocks.wgsl` for others, `attention_tile.wgsl` for heads too deep for either,
 //! `attention_lanes.wgsl` and `attention_deep_lanes.wgsl` for CPU drivers.
 
 pub(super) mod lanes;
@@ -121,7 +121,7 @@ pub fn call(a: &Attention<'_>, target: Target, q: Operand, kv: Strided, y: Opera
         }
         Target::Matrices { memory } if matrices::pay(a, kv) => {
             let tile = matrices::choose(a, memory);
-            dispatch(a, matrices::SHADER, &tile.consts(a), tile.queries(), operands)
+            dispatch(a, matrices::SHADERS[0], &tile.consts(a), tile.queries(), operands)
         }
         // Deeper heads' sums do not fit into registers.
         Target::Gpu | Target::Matrices { .. } if a.heads.dim <= 160 => {
@@ -131,6 +131,11 @@ pub fn call(a: &Attention<'_>, target: Target, q: Operand, kv: Strided, y: Opera
             dispatch(a, "attention_blocks", &[Const::U32("Q4", q4)], 32 * q4, operands)
         }
         Target::Gpu | Target::Matrices { .. } | Target::Cpu => {
+            if let Target::Matrices { memory } = target
+                && let Some(deep) = matrices::deep(a, kv, memory)
+            {
+                return dispatch(a, matrices::SHADERS[1], &deep.consts(a), deep.queries(), operands);
+            }
             dispatch(a, "attention_tile", &[], 16, operands)
         }
     }

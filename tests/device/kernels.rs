@@ -288,6 +288,25 @@ fn attention_with_matrices_of_little_memory() {
     }
 }
 
+/// The same of deep heads, as a VAE's: where matrices read whole sixteens, and where they cannot.
+#[test]
+fn deep_attention_with_matrices() {
+    let Some(gpu) = gpu() else { return };
+    let engine = Engine::new(gpu).expect("engine");
+    for (target, precision) in
+        matrices_of_little_memory(engine.gpu()).into_iter().chain(matrices(engine.gpu()))
+    {
+        let bench = Bench { engine: &engine, target, precision, rows: 2, most: None };
+        for (heads, dim, queries, keys) in
+            [(1, 512, 48, 96), (2, 256, 16, 32), (1, 512, 33, 64), (1, 512, 32, 40)]
+        {
+            let queries = Shape::tokens(queries, heads * dim);
+            let (what, error) = attend(&bench, &mut Rng(7), (heads, dim), queries, keys);
+            assert!(error <= 1e-6, "{target:?} {what}: {error:.2e}");
+        }
+    }
+}
+
 /// As in a VAE, whose single head has 512 channels: a driver may end long loops early.
 #[test]
 fn a_deep_head_over_many_keys() {
