@@ -108,7 +108,6 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let n0 = wid.x * 16u;
     // What this invocation brings in: one quad of four positions of x, four quads of w.
     let load_m = t / 4u;
-    let load_c = t % 4u;
     let load_n = t % 16u;
     // What it computes: positions 8·ty.., quads tx and tx + 8.
     let tx = t % 8u;
