@@ -49,7 +49,7 @@ pub fn safetensors<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a [usize], 
 
 /// How many devices the tests of a program share. A CPU driver works on one submission of a device at a
 /// time, and small ones leave half of two cores idle.
-const DEVICES: usize = 2;
+const DEVICES: usize = 3;
 
 /// A device of the adapter under test, the same one all through a test, or None with a note when
 /// `SAGITTAL_TEST_GPU=off`. Without an adapter a test fails unless it is off: a test that runs nowhere
