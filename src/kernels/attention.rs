@@ -115,13 +115,14 @@ fn most_keys_of_tiles(heads: Heads) -> u64 {
 pub fn call(a: &Attention<'_>, target: Target, q: Operand, kv: Strided, y: Operand, lse: Operand) -> Call {
     let lanes = Lanes::new(a.heads);
     let operands = ([q, y, lse], kv);
+    if let Target::Matrices { memory } = target
+        && let Some(way) = matrices::choose(a, kv, memory)
+    {
+        return dispatch(a, way.shader, &way.consts, way.queries, operands);
+    }
     match target {
         Target::Cpu if a.kv.positions() as u64 <= lanes.most_keys() => {
             dispatch(a, lanes.shader, &lanes.consts(), lanes.queries(), operands)
-        }
-        Target::Matrices { memory } if matrices::pay(a, kv) => {
-            let tile = matrices::choose(a, memory);
-            dispatch(a, matrices::SHADERS[0], &tile.consts(a), tile.queries(), operands)
         }
         // Deeper heads' sums do not fit into registers.
         Target::Gpu | Target::Matrices { .. } if a.heads.dim <= 160 => {
@@ -131,11 +132,6 @@ pub fn call(a: &Attention<'_>, target: Target, q: Operand, kv: Strided, y: Opera
             dispatch(a, "attention_blocks", &[Const::U32("Q4", q4)], 32 * q4, operands)
         }
         Target::Gpu | Target::Matrices { .. } | Target::Cpu => {
-            if let Target::Matrices { memory } = target
-                && let Some(deep) = matrices::deep(a, kv, memory)
-            {
-                return dispatch(a, matrices::SHADERS[1], &deep.consts(a), deep.queries(), operands);
-            }
             dispatch(a, "attention_tile", &[], 16, operands)
         }
     }

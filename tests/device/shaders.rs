@@ -447,9 +447,9 @@ fn rust_params(shader: &str) -> &'static [Field] {
         "attention_blocks"
         | "attention_columns"
         | "attention_deep_lanes"
+        | "attention_deep_matrices"
         | "attention_lanes"
         | "attention_matrices"
-        | "attention_deep_matrices"
         | "attention_tile" => attention::Params::FIELDS,
         "blur" => blur::Params::FIELDS,
         "conv2d" | "conv2d_edge" | "gemm_merge" | "matmul" => gemm::Params::FIELDS,

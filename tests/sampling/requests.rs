@@ -286,6 +286,10 @@ fn sampling(sampler: Sampler, steps: usize, shape: [usize; 4]) -> Sampling {
 fn on_the_device_neither_order_nor_chunks_nor_memory_change_a_bit() {
     let Some(m) = model(Some("tiny-sd1"), ModelOptions::default()) else { return };
     let width = m.config().unet.context_dim;
+    let run = |order: usize, sampling: &Sampling| {
+        let conditioning = everything((9, 10), width, order);
+        m.sample(&conditioning, sampling, &mut |_| {}, &AtomicBool::new(false)).expect("samples")
+    };
     let tight = Some(m.report(&Request::new("", 80, 72)).expect("a plan").all_weight_bytes() + (3 << 18));
     let changed = [
         (Sampler::Euler, 3, ChunkPolicy::Rows(1), None),
@@ -294,10 +298,6 @@ fn on_the_device_neither_order_nor_chunks_nor_memory_change_a_bit() {
     ];
     let mut failures = Failures::default();
     for (sampler, order, chunk, memory) in changed {
-        let run = |order: usize, sampling: &Sampling| {
-            let conditioning = everything((9, 10), width, order);
-            m.sample(&conditioning, sampling, &mut |_| {}, &AtomicBool::new(false)).expect("samples")
-        };
         let whole = sampling(sampler, 2, [1, 4, 9, 10]);
         let want = run(0, &whole);
         let other = Sampling { chunk, memory, ..whole };

@@ -6,8 +6,30 @@ use crate::kernels::{Const, Precision, Strided};
 /// The shader, and that for deep heads.
 pub const SHADERS: [&str; 2] = ["attention_matrices", "attention_deep_matrices"];
 
+/// A shader with its own constants, and the queries of a workgroup.
+pub(super) struct Way {
+    pub(super) shader: &'static str,
+    pub(super) consts: Vec<Const>,
+    pub(super) queries: u32,
+}
+
+/// How `a` is computed by workgroups of at most `memory` bytes, if matrices help.
+pub(super) fn choose(a: &Attention<'_>, keys: Strided, memory: u32) -> Option<Way> {
+    if !readable(a, keys) {
+        return None;
+    }
+    let [shader, deep_shader] = SHADERS;
+    // Deeper heads' sums do not fit into a subgroup's registers.
+    if a.heads.dim > 160 {
+        let deep = deep(a, memory)?;
+        return Some(Way { shader: deep_shader, consts: deep.consts(a).into(), queries: deep.queries() });
+    }
+    let tile = (a.q.positions() >= 16).then(|| tile(a.heads.dim, memory))?;
+    Some(Way { shader, consts: tile.consts(a).into(), queries: tile.queries() })
+}
+
 /// How an attention is divided among workgroups and subgroups.
-pub(super) struct Tile {
+struct Tile {
     /// Subgroups of a workgroup, which share keys and values.
     subgroups: u32,
     /// Queries of a subgroup, in sixteens.
@@ -37,11 +59,11 @@ impl Tile {
     }
 
     /// Queries of a workgroup.
-    pub(super) fn queries(&self) -> u32 {
+    fn queries(&self) -> u32 {
         16 * self.parts_q * self.subgroups
     }
 
-    pub(super) fn consts(&self, a: &Attention<'_>) -> [Const; 7] {
+    fn consts(&self, a: &Attention<'_>) -> [Const; 7] {
         [
             Const::U32("SUBGROUPS", self.subgroups),
             Const::U32("PARTS_Q", self.parts_q),
@@ -54,11 +76,6 @@ impl Tile {
             Const::Bool("FULL", a.kv.positions().is_multiple_of(self.keys as usize)),
         ]
     }
-}
-
-/// Whether cooperative matrices help: they hold a head's depth in registers.
-pub(super) fn pay(a: &Attention<'_>, keys: Strided) -> bool {
-    a.heads.dim <= 160 && a.q.positions() >= 16 && readable(a, keys)
 }
 
 /// Whether matrices can be read: they are f16, eight values at a time.
@@ -82,18 +99,18 @@ fn readable(a: &Attention<'_>, keys: Strided) -> bool {
 /// and 256 tokens of 8 heads of 160 in 19 by (4, 16, 16), 26 by (8, 16, 16). The last two columns of heads of
 /// 64 and 80 are of a shader whose scores were multiplied before the barrier. `memory` is what a workgroup
 /// may take.
-pub(super) fn choose(a: &Attention<'_>, memory: u32) -> Tile {
-    let tile = match a.heads.dim {
+fn tile(dim: usize, memory: u32) -> Tile {
+    let tile = match dim {
         ..=64 => Tile::new(8, 2, 16),
         65..=96 => Tile::new(8, 1, 16),
         _ => Tile::new(4, 1, 16),
     };
-    tile.within(a.heads.dim, memory)
+    tile.within(dim, memory)
 }
 
 /// How subgroups share a deep head: each takes a part of the depth, of `16 · parts_q` queries.
 #[derive(Clone, Copy)]
-pub(super) struct Deep {
+struct Deep {
     /// Four for every sixteen queries, so that a query's scores are eight lanes'.
     subgroups: u32,
     /// Queries in sixteens.
@@ -111,11 +128,11 @@ impl Deep {
     }
 
     /// Queries of a workgroup.
-    pub(super) fn queries(&self) -> u32 {
+    fn queries(&self) -> u32 {
         16 * self.parts_q
     }
 
-    pub(super) fn consts(&self, a: &Attention<'_>) -> [Const; 3] {
+    fn consts(&self, a: &Attention<'_>) -> [Const; 3] {
         [
             Const::U32("SUBGROUPS", self.subgroups),
             Const::U32("PARTS_Q", self.parts_q),
@@ -124,13 +141,13 @@ impl Deep {
     }
 }
 
-/// How a deep head is shared by workgroups of at most `memory` bytes, if matrices help: what they read is then
+/// How a deep head is shared by workgroups of at most `memory` bytes, if it can be: what matrices read is then
 /// whole sixteens of queries and 32 of keys, and whole sixteens of depth for each subgroup.
-pub(super) fn deep(a: &Attention<'_>, keys: Strided, memory: u32) -> Option<Deep> {
+fn deep(a: &Attention<'_>, memory: u32) -> Option<Deep> {
     let whole = a.q.positions().is_multiple_of(16) && a.kv.positions().is_multiple_of(32);
-    let held = |deep: &&Deep| {
+    let held = |deep: &Deep| {
         let parts = 16 * deep.subgroups as usize;
         a.heads.dim.is_multiple_of(parts) && a.heads.dim <= 8 * parts && deep.bytes() <= memory
     };
-    DEEP.iter().find(held).copied().filter(|_| whole && !a.causal && readable(a, keys))
+    DEEP.into_iter().find(held).filter(|_| whole && !a.causal)
 }
