@@ -8,18 +8,19 @@ mod trace;
 mod upload;
 mod weights;
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::gpu::Gpu;
-use crate::kernels::{Precision, Target};
-use crate::plan::{Bound, Plan};
+use crate::kernels::{Precision, Target, Variant, gemm};
+use crate::plan::{Bound, Dispatch, Plan};
 use crate::{Error, ErrorKind, Result};
 pub use kept::Kept;
 use run::Ahead;
 use upload::OnDevice;
 pub use upload::ring_bytes;
-pub use weights::{Source, Weights, device_bytes};
+pub use weights::{Source, Weights};
 
 /// Runs plans on a device. Shaders are compiled once a device and kept.
 pub struct Engine {
@@ -146,6 +147,20 @@ impl Engine {
         )
     }
 
+    /// Bytes that [`upload`](Self::upload) would hold on the device.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Memory`] if the weights do not fit `most`, even by turns; those of `source`.
+    pub fn weight_bytes(
+        &self,
+        weights: &[crate::graph::Weight],
+        source: &dyn Source,
+        precision: Precision,
+        most: Option<u64>,
+    ) -> Result<u64> {
+        weights::held(&self.gpu.capabilities(), weights, source, precision, most)
+    }
+
     /// The most bytes of buffers that came to the device at one time so far, as wgpu counts them:
     /// the engine's, and what the app makes meanwhile.
     pub fn peak_bytes(&self) -> u64 {
@@ -182,11 +197,19 @@ impl Engine {
         if !arena.holds(&plan) {
             return Err(Error::internal("a plan does not fit its arena"));
         }
-        self.gpu.compile(self.checked, plan.dispatches.iter().map(|d| &d.variant))?;
-        self.gpu.checked("make the buffers of a plan", || self.bind(plan, weights, arena.clone()))?
+        let variants =
+            plan.dispatches.iter().map(|d| variant(&plan, d, weights)).collect::<Result<Vec<_>>>()?;
+        self.gpu.compile(self.checked, variants.iter().map(|v| &**v))?;
+        self.gpu.checked("make the buffers of a plan", || self.bind(&plan, &variants, weights, arena))?
     }
 
-    fn bind(&self, plan: Arc<Plan>, weights: &Weights, arena: Arena) -> Result<Prepared> {
+    fn bind(
+        &self,
+        plan: &Arc<Plan>,
+        variants: &[Cow<'_, Variant>],
+        weights: &Weights,
+        arena: &Arena,
+    ) -> Result<Prepared> {
         use wgpu::BufferUsages as U;
         let gpu = &self.gpu;
         let alignment = gpu.capabilities().alignment;
@@ -200,8 +223,8 @@ impl Engine {
         let uniform = buffer(gpu, "params", params.len().max(16) as u64, U::UNIFORM | U::COPY_DST);
         gpu.queue().write_buffer(&uniform, 0, &params);
         let mut steps = Vec::with_capacity(plan.dispatches.len());
-        for (d, (offset, size)) in plan.dispatches.iter().zip(offsets) {
-            let pipeline = self.gpu.pipeline(self.checked, &d.variant)?;
+        for ((d, variant), (offset, size)) in plan.dispatches.iter().zip(variants).zip(offsets) {
+            let pipeline = self.gpu.pipeline(self.checked, variant)?;
             let mut entries = vec![entry(0, &uniform, offset, size)];
             let mut turning = Vec::new();
             for (i, bound) in d.bindings.iter().enumerate() {
@@ -233,6 +256,7 @@ impl Engine {
         }
         let bytes: u64 = plan.read_back().map(|o| o.region.bytes).sum();
         let readback = buffer(gpu, "readback", bytes.max(4), U::MAP_READ | U::COPY_DST);
+        let (plan, arena) = (plan.clone(), arena.clone());
         Ok(Prepared { plan, arena, steps, readback, ahead: Mutex::default() })
     }
 
@@ -274,6 +298,19 @@ impl Engine {
     pub fn arena_words(&self, prepared: &Prepared) -> Result<Vec<Vec<u32>>> {
         prepared.arena.slabs.iter().map(|slab| read_buffer(&self.gpu, slab, 0, slab.size())).collect()
     }
+}
+
+/// The variant of a dispatch for weights as they are stored.
+fn variant<'a>(plan: &Plan, dispatch: &'a Dispatch, weights: &Weights) -> Result<Cow<'a, Variant>> {
+    for bound in &dispatch.bindings {
+        if let Bound::Weight(w) = *bound
+            && weights.is_halved(&plan.weights[w.0])?
+        {
+            let unread = || Error::internal(format!("{} reads no weights in f16", dispatch.variant));
+            return gemm::lanes::with_halves(&dispatch.variant).map(Cow::Owned).ok_or_else(unread);
+        }
+    }
+    Ok(Cow::Borrowed(&dispatch.variant))
 }
 
 /// The words of `bytes` of a buffer from `offset` on, when all that was submitted is done.

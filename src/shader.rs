@@ -9,7 +9,7 @@ mod software_matrices;
 
 use std::str::Lines;
 
-use crate::kernels::{Const, LANES, Precision, Variant};
+use crate::kernels::{Const, LANES, Precision, Variant, gemm};
 use crate::{Error, Result};
 
 macro_rules! files {
@@ -63,6 +63,9 @@ pub const FILES: &[(&str, &str)] = files![
     "shared/out_f32",
     "shared/software_matrices",
     "shared/surrounds",
+    "shared/weight_half",
+    "shared/weight_long_half",
+    "shared/weight_wide",
     "shared/wide_eight",
     "shared/wide_elem",
     "shared/wide_long_f16",
@@ -93,16 +96,25 @@ fn of_lanes(variant: &Variant, shared: bool) -> Result<String> {
     let mut variant = variant.clone();
     let own = [("LANES", LANES), ("SHARED", lanes), ("HELD", all / lanes)];
     variant.consts.extend(own.map(|(name, v)| Const::U32(name, v)));
-    if !shared {
-        let mut text = plain(&variant, "wide_elem")?;
-        include("shared/lanes_alone", &mut text)?;
-        return Ok(text);
-    }
     let wide = match variant.precision {
+        _ if !shared => "wide_elem",
         Precision::F32 => "wide_long_f32",
         Precision::F16 => "wide_long_f16",
     };
-    Ok(plain(&variant, wide)?.replace("of_lane(", "subgroupBroadcast("))
+    let mut text = plain(&variant, wide)?;
+    if variant.core == Some(gemm::lanes::CORE) {
+        let weight = match (gemm::lanes::has_halves(&variant), shared) {
+            (false, _) => "weight_wide",
+            (true, false) => "weight_half",
+            (true, true) => "weight_long_half",
+        };
+        include(&format!("shared/{weight}"), &mut text)?;
+    }
+    if shared {
+        return Ok(text.replace("of_lane(", "subgroupBroadcast("));
+    }
+    include("shared/lanes_alone", &mut text)?;
+    Ok(text)
 }
 
 /// The text as it is in the files. `wide` says what products and attention read at once; those with

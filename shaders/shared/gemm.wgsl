@@ -6,9 +6,9 @@
 // im2col buffer), and of a doubled map four in each phase. Each shader says where x is read:
 // x_place(m), all that does not depend on the tap, then x_at(place, tap), the first quad there or, for
 // the convolution, -1 outside.
+// Each core says how it reads w, at binding 5.
 #import shared/epilogue
 
-@group(0) @binding(5) var<storage, read> w: array<wide>;
 @group(0) @binding(6) var<storage, read_write> x: array<wide>;
 
 // The first tap in w of the phase that a row belongs to.

@@ -5,6 +5,7 @@
 // 64×64 positions, 320 channels, on an H100: 64×64 tiles of gemm_tile take 340 µs.
 #import shared/surrounds
 
+@group(0) @binding(5) var<storage, read> w: array<wide>;
 const LANES = 32u;
 const POSITIONS = 4u;
 const SIZE = 128u;

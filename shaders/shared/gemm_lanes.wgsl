@@ -3,10 +3,14 @@
 // lane and word by word, even where all lanes read one address. So lanes share what they load of x: each
 // reads its part of ROWS positions, SHARED of them, and tells the others (shared/lanes_alone); w, which
 // lies apart for each, comes two words at a time. Per channel quad that is ROWS / SHARED loads of x and
-// 4·QUADS of w for 16·ROWS·QUADS multiply-adds.
+// 4·QUADS of w for 16·ROWS·QUADS multiply-adds. Weights whose file has them in f16 stay so, also beside x
+// in f32: a word for a quad instead of two (shared/weight_*; on two cores the embedded model's picture took
+// 8.2 s of their time instead of 9.6).
 // All of the sum is written out, and what compiles shaders there takes as long as the text is: what
 // surrounds it is asked for at run time (p.surrounds), once for all of the tile, which passes through
 // workgroup memory, each lane its own.
+
+@group(0) @binding(5) var<storage, read> w: array<weight>;
 
 var<workgroup> sums: array<vec4<f32>, ROWS * QUADS * LANES>;
 
@@ -54,10 +58,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             #end
             var b: array<array<vec4<f32>, 4>, QUADS>;
             #repeat j QUADS
-                b[j][0] = load_wide(w[k + column[j]]);
-                b[j][1] = load_wide(w[k + p.n4 + column[j]]);
-                b[j][2] = load_wide(w[k + 2u * p.n4 + column[j]]);
-                b[j][3] = load_wide(w[k + 3u * p.n4 + column[j]]);
+                b[j][0] = load_weight(w[k + column[j]]);
+                b[j][1] = load_weight(w[k + p.n4 + column[j]]);
+                b[j][2] = load_weight(w[k + 2u * p.n4 + column[j]]);
+                b[j][3] = load_weight(w[k + 3u * p.n4 + column[j]]);
             #end
             #repeat i ROWS
                 let r = of_lane(a[i / SHARED], i % SHARED);

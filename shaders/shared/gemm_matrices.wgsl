@@ -17,6 +17,7 @@
 #import shared/surrounds
 #import shared/wide_eight
 
+@group(0) @binding(5) var<storage, read> w: array<wide>;
 @group(0) @binding(7) var<storage, read_write> parts: array<vec4<f32>>;
 
 const THREADS = 32u * SUB_M * SUB_N * SUB_K;

@@ -10,6 +10,7 @@
 // its sums as they are for gemm_merge, [part][m, padded][n, padded].
 #import shared/surrounds
 
+@group(0) @binding(5) var<storage, read> w: array<wide>;
 @group(0) @binding(7) var<storage, read_write> parts: array<vec4<f32>>;
 
 const STEP4 = 4u;   // input quads a step

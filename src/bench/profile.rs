@@ -248,7 +248,7 @@ fn bytes(plan: &Plan, dispatch: &Dispatch) -> u64 {
         Bound::Arena(region) => region.bytes,
         Bound::Weight(id) => {
             let weight = &plan.weights[id.0];
-            weight.device_len() as u64 * repack::precision_of(weight, plan.precision).bytes()
+            weight.device_len() as u64 * repack::precision_of(weight, plan.precision, false).bytes()
         }
         Bound::Unused => 0,
     };

@@ -1,9 +1,6 @@
 //! Where weights stand on the device: pages of a few buffers, in the order of their use. Pages
 //! that a budget has no room for take turns in a small window of buffers while a network runs.
 
-use crate::graph::Weight;
-use crate::kernels::Precision;
-use crate::kernels::repack::precision_of;
 use crate::{Error, ErrorKind, Result};
 
 /// Weights share pages up to this size; a larger weight has one of its own. Where memory is short
@@ -36,16 +33,15 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// Pages for `weights`, of which the device shall hold at most `most` bytes at a time.
+    /// Pages for weights of these `lengths`, of which the device shall hold at most `most` bytes at a time.
     ///
     /// # Errors
     /// [`ErrorKind::Memory`] if not even the window fits.
-    pub fn new(weights: &[Weight], precision: Precision, alignment: u64, most: Option<u64>) -> Result<Self> {
+    pub fn new(lengths: &[u64], alignment: u64, most: Option<u64>) -> Result<Self> {
         let most = most.unwrap_or(u64::MAX);
         let mut sizes: Vec<u64> = Vec::new();
-        let mut spots = Vec::with_capacity(weights.len());
-        for w in weights {
-            let bytes = w.device_len() as u64 * precision_of(w, precision).bytes();
+        let mut spots = Vec::with_capacity(lengths.len());
+        for &bytes in lengths {
             let room = bytes.next_multiple_of(alignment);
             if sizes.last().is_none_or(|size| size + room > page_bytes(most)) {
                 sizes.push(0);

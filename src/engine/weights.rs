@@ -10,8 +10,9 @@ use super::buffer;
 use super::pages::{Pages, WINDOW};
 use super::upload::{self, OnDevice, Part, Place, Road};
 use crate::graph::{Layout, Weight};
-use crate::kernels::Precision;
 use crate::kernels::repack::{self, Stored};
+use crate::kernels::{Precision, Target};
+use crate::plan::Capabilities;
 use crate::{Error, ErrorKind, Result};
 
 /// Where weights come from.
@@ -33,7 +34,10 @@ pub struct Weights {
     buffers: Vec<wgpu::Buffer>,
     numbers: HashMap<Weight, usize>,
     weights: Vec<Weight>,
+    /// The network's.
     precision: Precision,
+    /// Of each weight, its own.
+    stored: Vec<Precision>,
     /// Only where pages take turns.
     turns: Option<Mutex<Turns>>,
 }
@@ -49,6 +53,11 @@ impl Weights {
     /// Bytes that the device holds for them.
     pub fn bytes(&self) -> u64 {
         held_bytes(&self.pages)
+    }
+
+    /// Whether a weight is in f16 beside values in f32.
+    pub(super) fn is_halved(&self, weight: &Weight) -> Result<bool> {
+        Ok(self.precision == Precision::F32 && self.stored[self.number(weight)?] == Precision::F16)
     }
 
     fn number(&self, weight: &Weight) -> Result<usize> {
@@ -81,7 +90,8 @@ impl Weights {
     ) -> Result<Self> {
         let gpu = device.gpu;
         let capabilities = gpu.capabilities();
-        let pages = Pages::new(weights, precision, capabilities.alignment, most)?;
+        let stored = stored(weights, source, precision, capabilities.target)?;
+        let pages = Pages::new(&lengths(weights, &stored), capabilities.alignment, most)?;
         for (weight, spot) in weights.iter().zip(&pages.spots) {
             if spot.bytes > capabilities.max_binding {
                 return Err(Error::new(ErrorKind::Memory, "a weight is larger than this device can bind")
@@ -104,9 +114,10 @@ impl Weights {
             pages.sizes.iter().enumerate().map(of_page).collect::<Vec<_>>()
         })?;
         let numbers = weights.iter().cloned().zip(0..).collect();
-        let mut held = Self { pages, buffers, numbers, weights: weights.to_vec(), precision, turns: None };
+        let weights = weights.to_vec();
+        let mut held = Self { pages, buffers, numbers, weights, precision, stored, turns: None };
         let slot_bytes = upload::slot_bytes(held.pages.all_bytes());
-        let mut road = Road::new(gpu, weights.len(), slot_bytes)?;
+        let mut road = Road::new(gpu, held.weights.len(), slot_bytes)?;
         for page in 0..held.pages.resident {
             held.send(device, &mut road, page, source, cancel)?;
         }
@@ -131,7 +142,7 @@ impl Weights {
         for (number, spot) in of_page {
             let weight = &self.weights[number];
             let place = Place { page: &self.buffers[page], offset: spot.offset, bytes: spot.bytes };
-            let to = repack::precision_of(weight, self.precision);
+            let to = self.stored[number];
             let mut first = 0;
             for (name, shape) in weight.sources.iter().zip(&weight.shapes) {
                 if cancel.load(Ordering::Relaxed) {
@@ -188,17 +199,40 @@ impl Weights {
     }
 }
 
-/// Bytes that the weights of a graph take on the device, of at most `most`.
-///
-/// # Errors
-/// [`ErrorKind::Memory`] if they do not fit `most`, even by turns.
-pub fn device_bytes(
+/// Bytes that [`Weights::upload`] would hold on the device.
+pub(super) fn held(
+    capabilities: &Capabilities,
     weights: &[Weight],
+    source: &dyn Source,
     precision: Precision,
-    alignment: u64,
     most: Option<u64>,
 ) -> Result<u64> {
-    Ok(held_bytes(&Pages::new(weights, precision, alignment, most)?))
+    let stored = stored(weights, source, precision, capabilities.target)?;
+    Ok(held_bytes(&Pages::new(&lengths(weights, &stored), capabilities.alignment, most)?))
+}
+
+/// How each weight is stored on a device of `target` in a network of `precision`. On CPU drivers, where a
+/// load is dearer than a hundred products, f16 in a file stays f16.
+fn stored(
+    weights: &[Weight],
+    source: &dyn Source,
+    precision: Precision,
+    target: Target,
+) -> Result<Vec<Precision>> {
+    let in_halves = |weight: &Weight| -> Result<bool> {
+        for (name, shape) in weight.sources.iter().zip(&weight.shapes) {
+            if !source.raw(name, shape)?.is_some_and(|(stored, _)| stored.fits_f16()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    };
+    let of = |weight| Ok(repack::precision_of(weight, precision, target.is_cpu() && in_halves(weight)?));
+    weights.iter().map(of).collect()
+}
+
+fn lengths(weights: &[Weight], stored: &[Precision]) -> Vec<u64> {
+    weights.iter().zip(stored).map(|(weight, to)| weight.device_len() as u64 * to.bytes()).collect()
 }
 
 /// Weights that take turns keep their road.

@@ -1,7 +1,7 @@
 //! Linear layers and 3×3 convolutions: `matmul.wgsl` and `conv2d.wgsl` over one of four cores.
 
 mod edge;
-pub(super) mod lanes;
+pub mod lanes;
 pub(super) mod matrices;
 mod split;
 

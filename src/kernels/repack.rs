@@ -43,12 +43,19 @@ impl Stored {
             Self::F8E4m3 | Self::F8E5m2 => 1,
         }
     }
+
+    /// Whether each of its finite numbers is one of f16.
+    pub fn fits_f16(self) -> bool {
+        matches!(self, Self::F16 | Self::F8E4m3 | Self::F8E5m2)
+    }
 }
 
-/// The storage of `weight` on the device in a network of `precision`.
-pub fn precision_of(weight: &Weight, precision: Precision) -> Precision {
+/// The storage of `weight` on the device in a network of `precision`. `halves` says that it may be f16 in
+/// one of f32 too, since all numbers of its file are: sums of taps are not.
+pub fn precision_of(weight: &Weight, precision: Precision, halves: bool) -> Precision {
     match weight.layout {
         Layout::Vector => Precision::F32,
+        Layout::Linear | Layout::Conv3x3 if halves => Precision::F16,
         Layout::Linear | Layout::Conv3x3 | Layout::Conv3x3Doubled => precision,
     }
 }

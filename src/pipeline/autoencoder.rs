@@ -9,7 +9,7 @@ use super::studio::{Stock, Studio};
 use super::tiles::{LEAST_SIDE, Tiles, Tiling};
 use super::{Event, ModelOptions};
 use crate::checkpoint::Checkpoint;
-use crate::engine::{Prepared, device_bytes};
+use crate::engine::Prepared;
 use crate::graph::Graph;
 use crate::image;
 use crate::kernels::Precision;
@@ -191,7 +191,7 @@ impl Autoencoder {
         for side in sides {
             let tiles = Tiles::new(whole, side);
             let graph = graph(tiles.size)?;
-            let weights = device_bytes(graph.weights(), precision, device.alignment, None)?;
+            let weights = self.stock.weight_bytes((graph.weights(), precision, None))?;
             match Plan::new(&graph, &Options { rows: 1, precision, device, guard: 0 }) {
                 Ok(plan) => {
                     let need = Need::new(weights, plan.arena_bytes() + plan.side_bytes(device.alignment));

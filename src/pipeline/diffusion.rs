@@ -9,7 +9,7 @@ use super::request::Run;
 use super::studio::{Stock, Studio};
 use super::{Event, ModelOptions, memory, parts};
 use crate::checkpoint::Checkpoint;
-use crate::engine::{Engine, Weights, device_bytes};
+use crate::engine::{Engine, Weights};
 use crate::graph::Weight;
 use crate::guidance::{Conditioning, Evaluation, Guided};
 use crate::image::preview;
@@ -220,10 +220,9 @@ impl DiffusionModel {
 
     /// The UNet's weights on the device.
     pub fn weights(&self, cancel: &AtomicBool) -> Result<Arc<Weights>> {
-        let alignment = self.engine().gpu().capabilities().alignment;
-        let bytes = device_bytes(&self.wanted, self.precision, alignment, None)?;
-        let need = memory::Need::new(bytes, 0);
-        self.stock.weights(parts::Network::Unet, (&self.wanted, self.precision, None), need, None, cancel)
+        let how = (self.wanted.as_slice(), self.precision, None);
+        let need = memory::Need::new(self.stock.weight_bytes(how)?, 0);
+        self.stock.weights(parts::Network::Unet, how, need, None, cancel)
     }
 
     /// The UNet with `weights`, for a [`UnetNetwork`].

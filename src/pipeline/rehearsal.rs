@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::memory::Need;
 use super::report::{Call, Purpose};
 use super::{DiffusionModel, parts};
-use crate::engine::{device_bytes, ring_bytes};
+use crate::engine::ring_bytes;
 use crate::guidance::{Columns, Conditioning, Guided, Network, Perturbed, Row, RowResult, Sag};
 use crate::latent::Latent;
 use crate::network::{Batching, Kind};
@@ -70,8 +70,7 @@ impl DiffusionModel {
     /// # Errors
     /// [`ErrorKind::Memory`] if it does not fit in any way.
     pub(super) fn fit(&self, wish: &Wish<'_>) -> Result<(UnetFit, Rehearsed)> {
-        let alignment = self.engine().gpu().capabilities().alignment;
-        let bytes = |most| device_bytes(&self.wanted, self.precision, alignment, most);
+        let bytes = |most| self.stock.weight_bytes((&self.wanted, self.precision, most));
         let all = bytes(None)?;
         let prompts = self.prompts(wish.conditioning)?;
         let left = match wish.limit {

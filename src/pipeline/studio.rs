@@ -62,6 +62,14 @@ impl Stock {
         Patched { checkpoint: &self.checkpoint, patches: &self.patches }
     }
 
+    /// Bytes that [`weights`](Self::weights) would bring to the device.
+    pub fn weight_bytes(
+        &self,
+        (wanted, precision, most): (&[Weight], Precision, Option<u64>),
+    ) -> Result<u64> {
+        self.engine().weight_bytes(wanted, &self.source(), precision, most)
+    }
+
     /// The weights of `network`, which are `wanted`: those on the device, or brought over now. Of
     /// all of them at most `most` bytes stay there.
     pub fn weights(

@@ -8,7 +8,6 @@ use super::memory::Need;
 use super::parts::{self, Network};
 use super::studio::{Stock, Studio};
 use crate::checkpoint::Checkpoint;
-use crate::engine::device_bytes;
 use crate::folder::Folder;
 use crate::graph::Graph;
 use crate::kernels::Precision;
@@ -161,7 +160,7 @@ impl TextEncoders {
     pub(super) fn need(&self, graph: &Graph) -> Result<Need> {
         let (precision, device) = (self.precision, self.stock.engine().gpu().capabilities());
         let plan = Plan::new(graph, &Options { rows: 1, precision, device, guard: 0 })?;
-        let weights = device_bytes(graph.weights(), precision, device.alignment, None)?;
+        let weights = self.stock.weight_bytes((graph.weights(), precision, None))?;
         Ok(Need::new(weights, plan.arena_bytes() + plan.side_bytes(device.alignment)))
     }
 

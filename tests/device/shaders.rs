@@ -12,9 +12,10 @@ use naga::{AddressSpace, Module, StorageAccess, TypeInner};
 use sagittal::bench::presets::Preset;
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
 use sagittal::graph::{Activation, Graph, Layout, Shape, Store};
+use sagittal::kernels::gemm::lanes;
 use sagittal::kernels::repack::Stored;
 use sagittal::kernels::{
-    Field, LEAST_MEMORY, Precision, Target, Variant, attention, blur, elementwise, gemm, group_norm,
+    Const, Field, LEAST_MEMORY, Precision, Target, Variant, attention, blur, elementwise, gemm, group_norm,
     layer_norm, repack,
 };
 use sagittal::model::config::{ModelConfig, TextConfig};
@@ -108,8 +109,8 @@ fn check(variant: &Variant, shared: bool) -> Result<(Module, ModuleInfo), String
                 | Capabilities::SUBGROUP_BARRIER
                 | Capabilities::COOPERATIVE_MATRIX
         }
-        Precision::F32 => Capabilities::empty(),
-        Precision::F16 => Capabilities::SHADER_FLOAT16_IN_FLOAT32,
+        Precision::F32 if !lanes::has_halves(variant) => Capabilities::empty(),
+        Precision::F32 | Precision::F16 => Capabilities::SHADER_FLOAT16_IN_FLOAT32,
     };
     let sharing =
         if shared { Capabilities::SUBGROUP | Capabilities::SHADER_INT64 } else { Capabilities::empty() };
@@ -154,6 +155,14 @@ fn variants() -> HashMap<Variant, Usage> {
             found.extend(dispatched(&name, &graph, 1, (target, 1 << 20), precision));
         }
     }
+    // For weights that are in f16 in their file: a convolution of a doubled map has none.
+    let in_halves = |(v, usage): (&Variant, &Usage)| {
+        let may = v.precision == Precision::F32 && !v.consts.contains(&Const::Bool("DOUBLED", true));
+        lanes::with_halves(v).filter(|_| may).map(|v| (v, usage.clone()))
+    };
+    let halved: Vec<_> = found.iter().filter_map(in_halves).collect();
+    assert!(halved.len() > 8, "{} products with weights in f16", halved.len());
+    found.extend(halved);
     found
 }
 

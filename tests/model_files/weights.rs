@@ -1,13 +1,15 @@
 //! Weights on their way to the device: every type that a file may hold, odd shapes, and what is
 //! larger than a staging buffer, against the conversion of the `half` crate.
 
+use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 
 use crate::common::{Failures, Rng, gpu, stored};
 use half::{bf16, f16};
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
-use sagittal::engine::{Engine, Source, device_bytes};
-use sagittal::graph::{Graph, Shape};
+use sagittal::engine::{Engine, Source};
+use sagittal::gpu::Gpu;
+use sagittal::graph::{Graph, Layout, Shape, Weight};
 use sagittal::kernels::Precision;
 use sagittal::kernels::repack::Stored;
 use sagittal::model::{ModelConfig, unet};
@@ -37,12 +39,12 @@ fn weights_that_take_turns_change_nothing() {
         })
         .collect();
     let inputs: Vec<(&str, &[f32])> = data.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
-    let all = device_bytes(g.weights(), precision, device.alignment, None).expect("sizes");
+    let all = engine.weight_bytes(g.weights(), &model, precision, None).expect("sizes");
     let mut first = None;
     for most in [None, Some(all * 3 / 4), Some(all / 2), Some(all / 3)] {
         let weights = engine.upload(g.weights(), &model, precision, most, &cancel).expect("upload");
         if let Some(most) = most {
-            let held = device_bytes(g.weights(), precision, device.alignment, Some(most)).expect("sizes");
+            let held = engine.weight_bytes(g.weights(), &model, precision, Some(most)).expect("sizes");
             assert_eq!(held, weights.bytes());
             println!("{} of {all} bytes, {held} held with the road", most);
         }
@@ -54,7 +56,7 @@ fn weights_that_take_turns_change_nothing() {
             assert!(*first.get_or_insert(results.clone()) == results, "{most:?}");
         }
     }
-    let error = device_bytes(g.weights(), precision, device.alignment, Some(1000)).expect_err("too little");
+    let error = engine.weight_bytes(g.weights(), &model, precision, Some(1000)).expect_err("too little");
     assert_eq!(error.kind(), ErrorKind::Memory);
 }
 
@@ -182,6 +184,70 @@ fn every_type_and_odd_shapes() {
         }
     }
     failures.finish();
+}
+
+/// Random numbers of f16 for the weights of a graph, in f16 or in f32.
+struct Named {
+    stored: Stored,
+    bytes: HashMap<String, Vec<u8>>,
+}
+
+impl Named {
+    fn new(g: &Graph, stored: Stored) -> Self {
+        let mut rng = Rng(8);
+        let mut bytes = HashMap::new();
+        for (name, shape) in g.weights().iter().flat_map(|w| w.sources.iter().zip(&w.shapes)) {
+            let numbers = (0..shape.iter().product()).map(|_| f16::from_f32(rng.value()));
+            let of = match stored {
+                Stored::F16 => numbers.flat_map(f16::to_le_bytes).collect(),
+                _ => numbers.flat_map(|v| v.to_f32().to_le_bytes()).collect(),
+            };
+            bytes.insert(name.clone(), of);
+        }
+        Self { stored, bytes }
+    }
+}
+
+impl Source for Named {
+    fn read(&self, name: &str, _: &[usize]) -> Result<Vec<f32>> {
+        unreachable!("{name} is read as it is")
+    }
+
+    fn raw(&self, name: &str, _: &[usize]) -> Result<Option<(Stored, &[u8])>> {
+        Ok(Some((self.stored, &self.bytes[name])))
+    }
+}
+
+/// On a CPU driver weights in f16 take half the memory in f32 too, and give the same to the last bit, whether
+/// lanes share what they load or, on a device without features, each has its own.
+#[test]
+fn halves_stay_halves() {
+    let Some(shared) = gpu() else { return };
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+    let adapter = pollster::block_on(instance.request_adapter(&Default::default())).expect("adapter");
+    let (device, queue) = pollster::block_on(adapter.request_device(&Default::default())).expect("device");
+    let mut g = Graph::new("");
+    let x = g.input("x", Shape::new(5, 7, 6));
+    let y = g.conv3x3("wide", x, 50, 1, 1).expect("a layer");
+    let y = g.linear_merged("merged", y, &[("q", 12), ("k", 8)], false).expect("a layer");
+    let y = g.conv3x3_doubled("doubled", y, (9, 14), 4).expect("a layer");
+    let y = g.conv3x3("narrow", y, 3, 2, 0).expect("a layer");
+    g.output("y", y);
+    let values = Rng(2).values(5 * 7 * 6, Precision::F32);
+    let [halves, whole] = [Stored::F16, Stored::F32].map(|stored| Named::new(&g, stored));
+    for engine in [shared, Gpu::from_device(device, queue)].map(|gpu| Engine::new(gpu).expect("engine")) {
+        let [in_halves, as_whole] =
+            [&halves, &whole].map(|s| result(&engine, &g, s, &values, Precision::F32).expect("a result"));
+        assert_eq!(in_halves, as_whole);
+        let bytes = |source| engine.weight_bytes(g.weights(), source, Precision::F32, None).expect("sizes");
+        let device = engine.gpu().capabilities();
+        let expected = |w: &Weight| {
+            let own = matches!(w.layout, Layout::Vector | Layout::Conv3x3Doubled) || !device.target.is_cpu();
+            (w.device_len() as u64 * if own { 4 } else { 2 }).next_multiple_of(device.alignment)
+        };
+        assert_eq!(bytes(&halves), g.weights().iter().map(expected).sum::<u64>());
+        assert!(!device.target.is_cpu() || bytes(&halves) < bytes(&whole));
+    }
 }
 
 /// A window's weight; the bias is zero.

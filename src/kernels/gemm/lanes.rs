@@ -1,10 +1,13 @@
 //! Products on CPU drivers, where an invocation is a SIMD lane: `gemm_lanes.wgsl`.
 
 use super::{Call, Const, Gemm, Params, dispatch, params};
-use crate::kernels::LANES;
+use crate::kernels::{LANES, Variant};
 
 /// The core's name.
 pub const CORE: &str = "gemm_lanes";
+
+/// Says that weights are in f16 beside values in f32. A plan leaves it false: see [`with_halves`].
+const HALVES: &str = "HALVES";
 
 /// Positions of a tile, and quads for each lane. Measured on software Vulkan with 2 cores, 8,192×320×320:
 /// each lane for itself, 16 positions × 4 quads, 473 ms; with what lanes share of x 16×4 341, 32×2 181,
@@ -20,7 +23,24 @@ fn tile(positions: u32, n4: u32) -> [u32; 2] {
 pub(super) fn call(g: &Gemm<'_>) -> Call {
     let [rows, quads] = tile(g.cells(), g.output.quads() as u32);
     let params = Params { part_m: rows, part_n4: quads, ..params(g, rows) };
-    let consts =
-        vec![Const::Bool("DOUBLED", g.doubled()), Const::U32("ROWS", rows), Const::U32("QUADS", quads)];
+    let consts = vec![
+        Const::Bool("DOUBLED", g.doubled()),
+        Const::U32("ROWS", rows),
+        Const::U32("QUADS", quads),
+        Const::Bool(HALVES, false),
+    ];
     dispatch(g, CORE, consts, &params, [rows, LANES * quads])
+}
+
+/// The variant of the same product whose weight is in f16 beside values in f32: how weights are stored is
+/// known when they are on the device, not when a call is planned. None if it is no product of CPU drivers.
+pub fn with_halves(variant: &Variant) -> Option<Variant> {
+    let mut halved = variant.clone();
+    *halved.consts.iter_mut().find(|c| **c == Const::Bool(HALVES, false))? = Const::Bool(HALVES, true);
+    Some(halved)
+}
+
+/// Whether `variant` reads such weights.
+pub fn has_halves(variant: &Variant) -> bool {
+    variant.consts.contains(&Const::Bool(HALVES, true))
 }
