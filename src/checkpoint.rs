@@ -214,6 +214,11 @@ impl Checkpoint {
         Ok(tensor)
     }
 
+    /// Whether there is a tensor `name` and all of its values are numbers of f16, by its dtype.
+    pub fn fits_f16(&self, name: &str) -> bool {
+        self.get(name).is_some_and(Tensor::fits_f16)
+    }
+
     /// All elements of a tensor, row-major, as `f32`.
     ///
     /// # Errors

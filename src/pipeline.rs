@@ -233,4 +233,8 @@ impl Source for Checkpoint {
         };
         Ok(bytes.map(|b| (stored, b)))
     }
+
+    fn fits_f16(&self, name: &str) -> bool {
+        self.fits_f16(name)
+    }
 }

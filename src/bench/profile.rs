@@ -6,8 +6,9 @@ use super::presets::Preset;
 use super::ready::{Ready, upload};
 use super::rows::Unets;
 use super::{Bench, Timing};
+use crate::engine::Weights;
 use crate::graph::Graph;
-use crate::kernels::{Const, Variant, repack};
+use crate::kernels::{Const, Variant};
 use crate::model::vae;
 use crate::plan::{Bound, Dispatch, Plan};
 use crate::text::clip;
@@ -212,20 +213,20 @@ pub fn profile(bench: &Bench<'_>, network: Network, rows: usize) -> Result<Profi
     let plan = ready.prepared().plan();
     let layers = plan.dispatches.iter().enumerate();
     let layers = layers
-        .map(|(i, d)| {
+        .map(|(i, d)| -> Result<Layer> {
             let mut times: Vec<Duration> = samples.iter().map(|s| s[i]).collect();
             times.sort();
-            Layer {
+            Ok(Layer {
                 path: d.path.clone(),
                 variant: d.variant.to_string(),
                 class: Class::of(&d.variant),
                 groups: d.groups,
                 time: times[TIMES / 2],
                 flops: d.flops,
-                bytes: bytes(plan, d),
-            }
+                bytes: bytes(plan, d, &weights)?,
+            })
         })
-        .collect();
+        .collect::<Result<_>>()?;
     Ok(Profile { rows, whole: ready.gpu()?, layers })
 }
 
@@ -243,14 +244,11 @@ fn graph(network: Network, preset: Preset) -> Result<Graph> {
 }
 
 /// Bytes of all bindings of a dispatch.
-fn bytes(plan: &Plan, dispatch: &Dispatch) -> u64 {
+fn bytes(plan: &Plan, dispatch: &Dispatch, weights: &Weights) -> Result<u64> {
     let of_binding = |bound: &Bound| match *bound {
-        Bound::Arena(region) => region.bytes,
-        Bound::Weight(id) => {
-            let weight = &plan.weights[id.0];
-            weight.device_len() as u64 * repack::precision_of(weight, plan.precision, false).bytes()
-        }
-        Bound::Unused => 0,
+        Bound::Arena(region) => Ok(region.bytes),
+        Bound::Weight(id) => weights.bytes_of(&plan.weights[id.0]),
+        Bound::Unused => Ok(0),
     };
     dispatch.bindings.iter().map(of_binding).sum()
 }

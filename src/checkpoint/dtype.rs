@@ -12,6 +12,11 @@ pub(super) fn is_floating(dtype: Dtype) -> bool {
     matches!(dtype, F64 | F32 | F16 | BF16 | F8_E4M3 | F8_E5M2)
 }
 
+/// Whether all finite numbers of a dtype are numbers of f16.
+pub(super) fn fits_f16(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::F16 | Dtype::F8_E4M3 | Dtype::F8_E5M2)
+}
+
 /// Appends the elements `range` of a tensor whose bytes are `stored` (little-endian, at any
 /// alignment). Returns whether the dtype is one of floating point; if not, nothing is appended.
 pub(super) fn extend(out: &mut Vec<f32>, dtype: Dtype, stored: &[u8], range: Range<usize>) -> bool {

@@ -105,6 +105,11 @@ impl Tensor {
         }
     }
 
+    /// Whether all of its values are numbers of f16, by the dtypes of what it is made of.
+    pub fn fits_f16(&self) -> bool {
+        self.pieces.iter().all(|p| dtype::fits_f16(p.stored.info.dtype))
+    }
+
     /// The stored bytes, where they lie in one stretch and in this order.
     pub fn raw<'a>(&self, stores: &'a [Store]) -> Result<Option<&'a [u8]>> {
         match self.pieces.as_slice() {

@@ -101,13 +101,8 @@ fn page(bench: &Bench<'_>, rows: &[Row], points: &[Point]) -> String {
     }
     page.push_str("| row | ms | min | max | n | MiB |\n| --- | ---: | ---: | ---: | ---: | ---: |\n");
     for row in rows {
-        let (t, mib) = (row.timing, tell::to_mib(row.peak_bytes));
         // Writing into a string cannot fail.
-        let _ = writeln!(
-            page,
-            "| {} | {:.3} | {:.3} | {:.3} | {} | {mib:.0} |",
-            row.name, t.ms, t.min, t.max, t.n
-        );
+        let _ = writeln!(page, "| {} |", tables::cells(row));
     }
     page.push_str("\n## Cost of a CFG step of SD 1.5\n");
     for axis in Axis::ALL {

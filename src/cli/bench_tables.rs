@@ -25,8 +25,13 @@ pub fn device_as_json(info: &AdapterInfo, precision: &str) -> Value {
 
 /// `ROW name | ms | min | max | n | MiB`, as programs that compare rows read it.
 pub fn row(row: &Row) -> String {
+    format!("ROW {}", cells(row))
+}
+
+/// The same without the word.
+pub fn cells(row: &Row) -> String {
     let Timing { ms, min, max, n } = row.timing;
-    format!("ROW {} | {ms:.3} | {min:.3} | {max:.3} | {n} | {:.0}", row.name, to_mib(row.peak_bytes).ceil())
+    format!("{} | {ms:.3} | {min:.3} | {max:.3} | {n} | {:.0}", row.name, to_mib(row.peak_bytes).ceil())
 }
 
 /// The same as members.

@@ -25,6 +25,11 @@ pub trait Source {
     fn raw(&self, _name: &str, _shape: &[usize]) -> Result<Option<(Stored, &[u8])>> {
         Ok(None)
     }
+
+    /// Whether all values of tensor `name` are numbers of f16: some devices then hold it so in f32 too.
+    fn fits_f16(&self, _name: &str) -> bool {
+        false
+    }
 }
 
 /// Weights on the device. They serve every graph that asks for no others.
@@ -65,6 +70,11 @@ impl Weights {
         number.ok_or_else(|| Error::internal(format!("{} is not on the device", weight.sources.join(" + "))))
     }
 
+    /// Bytes of a weight of theirs.
+    pub(crate) fn bytes_of(&self, weight: &Weight) -> Result<u64> {
+        self.place(weight).map(|(_, _, bytes)| bytes)
+    }
+
     /// Buffer, offset and bytes of a weight.
     pub(super) fn place(&self, weight: &Weight) -> Result<(&wgpu::Buffer, u64, u64)> {
         let spot = self.pages.spots[self.number(weight)?];
@@ -90,7 +100,7 @@ impl Weights {
     ) -> Result<Self> {
         let gpu = device.gpu;
         let capabilities = gpu.capabilities();
-        let stored = stored(weights, source, precision, capabilities.target)?;
+        let stored = stored(weights, source, precision, capabilities.target);
         let pages = Pages::new(&lengths(weights, &stored), capabilities.alignment, most)?;
         for (weight, spot) in weights.iter().zip(&pages.spots) {
             if spot.bytes > capabilities.max_binding {
@@ -207,28 +217,15 @@ pub(super) fn held(
     precision: Precision,
     most: Option<u64>,
 ) -> Result<u64> {
-    let stored = stored(weights, source, precision, capabilities.target)?;
+    let stored = stored(weights, source, precision, capabilities.target);
     Ok(held_bytes(&Pages::new(&lengths(weights, &stored), capabilities.alignment, most)?))
 }
 
 /// How each weight is stored on a device of `target` in a network of `precision`. On CPU drivers, where a
 /// load is dearer than a hundred products, f16 in a file stays f16.
-fn stored(
-    weights: &[Weight],
-    source: &dyn Source,
-    precision: Precision,
-    target: Target,
-) -> Result<Vec<Precision>> {
-    let in_halves = |weight: &Weight| -> Result<bool> {
-        for (name, shape) in weight.sources.iter().zip(&weight.shapes) {
-            if !source.raw(name, shape)?.is_some_and(|(stored, _)| stored.fits_f16()) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    };
-    let of = |weight| Ok(repack::precision_of(weight, precision, target.is_cpu() && in_halves(weight)?));
-    weights.iter().map(of).collect()
+fn stored(weights: &[Weight], source: &dyn Source, precision: Precision, target: Target) -> Vec<Precision> {
+    let in_halves = |weight: &Weight| target.is_cpu() && weight.sources.iter().all(|s| source.fits_f16(s));
+    weights.iter().map(|w| repack::precision_of(w, precision, in_halves(w))).collect()
 }
 
 fn lengths(weights: &[Weight], stored: &[Precision]) -> Vec<u64> {

@@ -43,11 +43,6 @@ impl Stored {
             Self::F8E4m3 | Self::F8E5m2 => 1,
         }
     }
-
-    /// Whether each of its finite numbers is one of f16.
-    pub fn fits_f16(self) -> bool {
-        matches!(self, Self::F16 | Self::F8E4m3 | Self::F8E5m2)
-    }
 }
 
 /// The storage of `weight` on the device in a network of `precision`. `halves` says that it may be f16 in

@@ -36,6 +36,10 @@ impl Source for Patched<'_> {
     fn raw(&self, name: &str, shape: &[usize]) -> Result<Option<(Stored, &[u8])>> {
         if self.patches.of(name).is_empty() { Source::raw(self.checkpoint, name, shape) } else { Ok(None) }
     }
+
+    fn fits_f16(&self, name: &str) -> bool {
+        self.patches.of(name).is_empty() && self.checkpoint.fits_f16(name)
+    }
 }
 
 /// Adds one change to the values of a tensor; shapes were checked when it was fitted.

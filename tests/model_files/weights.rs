@@ -111,6 +111,10 @@ impl Source for File {
     fn raw(&self, _: &str, _: &[usize]) -> Result<Option<(Stored, &[u8])>> {
         Ok(Some((self.stored, &self.bytes)))
     }
+
+    fn fits_f16(&self, _: &str) -> bool {
+        matches!(self.stored, Stored::F16 | Stored::F8E4m3 | Stored::F8E5m2)
+    }
 }
 
 /// What a network of one result makes of `x` with weights from `source`.
@@ -216,6 +220,10 @@ impl Source for Named {
     fn raw(&self, name: &str, _: &[usize]) -> Result<Option<(Stored, &[u8])>> {
         Ok(Some((self.stored, &self.bytes[name])))
     }
+
+    fn fits_f16(&self, _: &str) -> bool {
+        self.stored == Stored::F16
+    }
 }
 
 /// On a CPU driver weights in f16 take half the memory in f32 too, and give the same to the last bit, whether
@@ -260,6 +268,10 @@ impl Source for Window {
 
     fn raw(&self, name: &str, shape: &[usize]) -> Result<Option<(Stored, &[u8])>> {
         if name.ends_with(".bias") { Ok(None) } else { self.0.raw(name, shape) }
+    }
+
+    fn fits_f16(&self, name: &str) -> bool {
+        self.0.fits_f16(name)
     }
 }
 
