@@ -71,6 +71,7 @@ pub struct Prepared {
 }
 
 struct Step {
+    variant: Variant,
     pipeline: wgpu::ComputePipeline,
     group: wgpu::BindGroup,
     /// Pages of weights that must be brought over first, where weights take turns.
@@ -81,6 +82,11 @@ impl Prepared {
     /// The plan.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// What is run for dispatch `i` of the plan: its variant, for weights as they are stored.
+    pub fn variant(&self, i: usize) -> &Variant {
+        &self.steps[i].variant
     }
 }
 
@@ -150,7 +156,7 @@ impl Engine {
     /// Bytes that [`upload`](Self::upload) would hold on the device.
     ///
     /// # Errors
-    /// [`ErrorKind::Memory`] if the weights do not fit `most`, even by turns; those of `source`.
+    /// [`ErrorKind::Memory`] if the weights do not fit `most`, even by turns.
     pub fn weight_bytes(
         &self,
         weights: &[crate::graph::Weight],
@@ -192,6 +198,10 @@ impl Engine {
     }
 
     /// Makes `plan` ready to run with `weights` in `arena`, which must hold it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] if the plan is for other weights, another arena or another kind of device;
+    /// the device's.
     pub fn prepare(&self, plan: impl Into<Arc<Plan>>, weights: &Weights, arena: &Arena) -> Result<Prepared> {
         let plan = plan.into();
         if !arena.holds(&plan) {
@@ -252,7 +262,7 @@ impl Engine {
                     d.path
                 )));
             }
-            steps.push(Step { pipeline, group, turning });
+            steps.push(Step { variant: variant.clone().into_owned(), pipeline, group, turning });
         }
         let bytes: u64 = plan.read_back().map(|o| o.region.bytes).sum();
         let readback = buffer(gpu, "readback", bytes.max(4), U::MAP_READ | U::COPY_DST);
@@ -306,7 +316,8 @@ fn variant<'a>(plan: &Plan, dispatch: &'a Dispatch, weights: &Weights) -> Result
         if let Bound::Weight(w) = *bound
             && weights.is_halved(&plan.weights[w.0])?
         {
-            let unread = || Error::internal(format!("{} reads no weights in f16", dispatch.variant));
+            let unread =
+                || Error::internal(format!("{} is not planned for a CPU driver's weights", dispatch.variant));
             return gemm::lanes::with_halves(&dispatch.variant).map(Cow::Owned).ok_or_else(unread);
         }
     }

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! The sum is made in f32 when a weight is read, before it is rounded to the storage of the device:
-//! a model with LoRAs costs no more to run than one without, and its file stays as it is.
+//! on a GPU a model with LoRAs costs no more to run than one without, and its file stays as it is. On a CPU
+//! driver in f32, what LoRAs change of a file in f16 is no longer kept in f16.
 
 mod file;
 mod foreign;

@@ -44,7 +44,8 @@ pub use tiles::{LEAST_SIDE, Tiling};
 /// How a model is opened.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ModelOptions {
-    /// Storage of activations and weights; None is f16 on GPUs and f32 on CPU drivers.
+    /// Storage of activations and weights; None is f16 on GPUs and f32 on CPU drivers, where f32 keeps most
+    /// weights of a file in f16 as they are.
     pub precision: Option<Precision>,
     /// The same for the autoencoder; None is that of the rest, but f32 for SDXL, whose original
     /// autoencoder overflows f16.

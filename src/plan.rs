@@ -66,7 +66,8 @@ pub enum Bound {
 /// One dispatch, ready for the engine.
 #[derive(Debug, Clone)]
 pub struct Dispatch {
-    /// What is run.
+    /// What is run; on a CPU driver [`Engine::prepare`](crate::engine::Engine::prepare) takes another in its
+    /// place where a weight is in f16 beside values in f32.
     pub variant: Variant,
     /// The uniform parameters, binding 0.
     pub params: Vec<u8>,

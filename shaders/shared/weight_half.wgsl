@@ -1,4 +1,4 @@
-// Weights in f16 beside x in f32, where a shader has no words of 64 bits.
+// Weights in f16 beside x in f32, where a shader has no words of 64 bits; see shared/weight_long_half.
 alias weight = vec2<u32>;
 
 fn load_weight(v: weight) -> vec4<f32> {

@@ -1,5 +1,6 @@
 // Weights in f16 beside x in f32, a quad in one word of 64 bits: a CPU driver loads word by word, whatever
-// their length.
+// their length. Small f16 must not become zero: drivers that compute on the CPU convert them, and the tests see
+// to it.
 alias weight = u64;
 
 fn load_weight(v: weight) -> vec4<f32> {

@@ -218,7 +218,7 @@ pub fn profile(bench: &Bench<'_>, network: Network, rows: usize) -> Result<Profi
             times.sort();
             Ok(Layer {
                 path: d.path.clone(),
-                variant: d.variant.to_string(),
+                variant: ready.prepared().variant(i).to_string(),
                 class: Class::of(&d.variant),
                 groups: d.groups,
                 time: times[TIMES / 2],

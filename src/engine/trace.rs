@@ -37,7 +37,7 @@ impl Engine {
                 dispatch.path,
                 i + 1,
                 plan.dispatches.len(),
-                dispatch.variant
+                prepared.variant(i)
             );
             return Err(Error::new(ErrorKind::NonFinite, "a layer's result is not finite")
                 .at(at)

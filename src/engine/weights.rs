@@ -26,7 +26,8 @@ pub trait Source {
         Ok(None)
     }
 
-    /// Whether all values of tensor `name` are numbers of f16: some devices then hold it so in f32 too.
+    /// Whether all values of tensor `name`, as [`read`](Self::read) gives them, are numbers of f16: on some
+    /// devices a network of f32 then holds it in f16 too, and others would be rounded.
     fn fits_f16(&self, _name: &str) -> bool {
         false
     }
@@ -42,7 +43,7 @@ pub struct Weights {
     /// The network's.
     precision: Precision,
     /// Of each weight, its own.
-    stored: Vec<Precision>,
+    precisions: Vec<Precision>,
     /// Only where pages take turns.
     turns: Option<Mutex<Turns>>,
 }
@@ -62,7 +63,7 @@ impl Weights {
 
     /// Whether a weight is in f16 beside values in f32.
     pub(super) fn is_halved(&self, weight: &Weight) -> Result<bool> {
-        Ok(self.precision == Precision::F32 && self.stored[self.number(weight)?] == Precision::F16)
+        Ok(self.precision == Precision::F32 && self.precisions[self.number(weight)?] == Precision::F16)
     }
 
     fn number(&self, weight: &Weight) -> Result<usize> {
@@ -100,8 +101,8 @@ impl Weights {
     ) -> Result<Self> {
         let gpu = device.gpu;
         let capabilities = gpu.capabilities();
-        let stored = stored(weights, source, precision, capabilities.target);
-        let pages = Pages::new(&lengths(weights, &stored), capabilities.alignment, most)?;
+        let precisions = precisions(weights, source, precision, capabilities.target);
+        let pages = Pages::new(&lengths(weights, &precisions), capabilities.alignment, most)?;
         for (weight, spot) in weights.iter().zip(&pages.spots) {
             if spot.bytes > capabilities.max_binding {
                 return Err(Error::new(ErrorKind::Memory, "a weight is larger than this device can bind")
@@ -125,7 +126,7 @@ impl Weights {
         })?;
         let numbers = weights.iter().cloned().zip(0..).collect();
         let weights = weights.to_vec();
-        let mut held = Self { pages, buffers, numbers, weights, precision, stored, turns: None };
+        let mut held = Self { pages, buffers, numbers, weights, precision, precisions, turns: None };
         let slot_bytes = upload::slot_bytes(held.pages.all_bytes());
         let mut road = Road::new(gpu, held.weights.len(), slot_bytes)?;
         for page in 0..held.pages.resident {
@@ -152,7 +153,7 @@ impl Weights {
         for (number, spot) in of_page {
             let weight = &self.weights[number];
             let place = Place { page: &self.buffers[page], offset: spot.offset, bytes: spot.bytes };
-            let to = self.stored[number];
+            let to = self.precisions[number];
             let mut first = 0;
             for (name, shape) in weight.sources.iter().zip(&weight.shapes) {
                 if cancel.load(Ordering::Relaxed) {
@@ -217,19 +218,24 @@ pub(super) fn held(
     precision: Precision,
     most: Option<u64>,
 ) -> Result<u64> {
-    let stored = stored(weights, source, precision, capabilities.target);
-    Ok(held_bytes(&Pages::new(&lengths(weights, &stored), capabilities.alignment, most)?))
+    let precisions = precisions(weights, source, precision, capabilities.target);
+    Ok(held_bytes(&Pages::new(&lengths(weights, &precisions), capabilities.alignment, most)?))
 }
 
 /// How each weight is stored on a device of `target` in a network of `precision`. On CPU drivers, where a
 /// load is dearer than a hundred products, f16 in a file stays f16.
-fn stored(weights: &[Weight], source: &dyn Source, precision: Precision, target: Target) -> Vec<Precision> {
+fn precisions(
+    weights: &[Weight],
+    source: &dyn Source,
+    precision: Precision,
+    target: Target,
+) -> Vec<Precision> {
     let in_halves = |weight: &Weight| target.is_cpu() && weight.sources.iter().all(|s| source.fits_f16(s));
     weights.iter().map(|w| repack::precision_of(w, precision, in_halves(w))).collect()
 }
 
-fn lengths(weights: &[Weight], stored: &[Precision]) -> Vec<u64> {
-    weights.iter().zip(stored).map(|(weight, to)| weight.device_len() as u64 * to.bytes()).collect()
+fn lengths(weights: &[Weight], precisions: &[Precision]) -> Vec<u64> {
+    weights.iter().zip(precisions).map(|(weight, to)| weight.device_len() as u64 * to.bytes()).collect()
 }
 
 /// Weights that take turns keep their road.

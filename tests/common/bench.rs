@@ -10,7 +10,7 @@ use sagittal::plan::{Bound, Capabilities, Options, Plan};
 
 const SENTINEL: u32 = 0x7FC0_BEEF;
 
-/// Weights made from their names.
+/// Weights made from their names, numbers of a precision.
 pub struct Weights(pub Precision);
 
 impl Source for Weights {
@@ -22,6 +22,10 @@ impl Source for Weights {
         let scale = 1.7 / (shape[1..].iter().product::<usize>() as f32).sqrt();
         let mut rng = Rng(seed);
         Ok((0..shape.iter().product()).map(|_| stored(rng.value() * scale, precision)).collect())
+    }
+
+    fn fits_f16(&self, _: &str) -> bool {
+        self.0 == Precision::F16
     }
 }
 
@@ -50,6 +54,8 @@ pub struct Bench<'a> {
     pub engine: &'a Engine,
     pub target: Target,
     pub precision: Precision,
+    /// Of the weights; f16 in a network of f32 is for CPU drivers.
+    pub weights: Precision,
     pub rows: usize,
     /// Bytes that one binding may have; None is the device's limit.
     pub most: Option<u64>,
@@ -74,7 +80,7 @@ impl Bench<'_> {
         let plan = self.plan(graph);
         let weights = self
             .engine
-            .upload(graph.weights(), &Weights(self.precision), self.precision, None, &AtomicBool::new(false))
+            .upload(graph.weights(), &Weights(self.weights), self.precision, None, &AtomicBool::new(false))
             .expect("upload");
         let arena = self.engine.arena(&plan).expect("arena");
         let prepared = self.engine.prepare(plan, &weights, &arena).expect("prepare");

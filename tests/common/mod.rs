@@ -82,6 +82,12 @@ pub fn matrices_of_little_memory(gpu: &Gpu) -> Option<(Target, Precision)> {
     gpu.device().features().contains(features).then_some((least, Precision::F16))
 }
 
+/// Values in f32 with weights in f16, which a CPU driver alone has: target, precision, that of the weights.
+pub fn halves(gpu: &Gpu) -> Option<(Target, Precision, Precision)> {
+    let own = gpu.capabilities().target;
+    own.is_cpu().then_some((own, Precision::F32, Precision::F16))
+}
+
 /// SplitMix64: reproducible data for tests.
 pub struct Rng(pub u64);
 

@@ -1,7 +1,7 @@
 //! Shaders run without wgpu's checks: what they compute is, bit for bit, what they compute with them.
 
 use crate::common::bench::Bench;
-use crate::common::{Failures, Rng, gpu, matrices, synthetic};
+use crate::common::{Failures, Rng, gpu, halves, matrices, synthetic};
 use sagittal::engine::Engine;
 use sagittal::graph::Graph;
 use sagittal::kernels::{Precision, Target};
@@ -33,12 +33,13 @@ fn checked_and_unchecked_shaders_agree_bit_for_bit() {
     let [unchecked, checked] = [Engine::new, Engine::checked].map(|make| make(gpu.clone()).expect("engine"));
     let mut kinds = vec![(Target::Cpu, Precision::F32), (Target::Gpu, Precision::F16)];
     kinds.extend(matrices(&gpu));
+    let same = kinds.into_iter().map(|(target, precision)| (target, precision, precision));
     let mut failures = Failures::default();
-    for (target, precision) in kinds {
+    for (target, precision, weights) in same.chain(halves(&gpu)) {
         for (name, graph, rows) in networks() {
             // All of the arena is compared: it holds what is kept on the device, and inner results.
             let run = |engine: &Engine| {
-                let bench = Bench { engine, target, precision, rows, most: None };
+                let bench = Bench { engine, target, precision, weights, rows, most: None };
                 let mut rng = Rng(5);
                 let values: Vec<(String, Vec<f32>)> = graph
                     .inputs()
@@ -54,10 +55,15 @@ fn checked_and_unchecked_shaders_agree_bit_for_bit() {
             let pairs = a.0.iter().zip(&b.0).map(|(a, b)| (f64::from(*a), f64::from(*b)));
             let largest = pairs.clone().map(|(a, _)| a.abs()).fold(0.0, f64::max);
             let apart = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) / largest.max(1e-30);
-            println!("{name} for {target:?} in {precision:?}: {words} words differ, results by {apart:.1e}");
+            println!(
+                "{name} for {target:?} in {precision:?} of {weights:?}: {words} words differ, results by {apart:.1e}"
+            );
             let rounded = target == Target::Cpu && name == "UNet" && apart <= ROUNDING;
             failures.check(words == 0 || rounded, || {
-                format!("{name} {target:?} {precision:?}: {words} of {} words, {apart:e}", a.1.len())
+                format!(
+                    "{name} {target:?} {precision:?} {weights:?}: {words} of {} words, {apart:e}",
+                    a.1.len()
+                )
             });
         }
     }

@@ -36,7 +36,14 @@ fn unet(gpu: Gpu) -> Unet {
     let mut arena: Option<Arena> = None;
     let plans = [2, 1].map(|rows| {
         let target = engine.gpu().capabilities().target;
-        let bench = Bench { engine: &engine, target, precision: Precision::F32, rows, most: None };
+        let bench = Bench {
+            engine: &engine,
+            target,
+            precision: Precision::F32,
+            weights: Precision::F32,
+            rows,
+            most: None,
+        };
         let plan = bench.plan(&graph);
         let arena = arena.get_or_insert_with(|| engine.arena(&plan).expect("arena")).clone();
         engine.prepare(plan, &weights, &arena).expect("prepare")

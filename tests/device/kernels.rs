@@ -2,7 +2,7 @@
 //! around all results that must survive.
 
 use crate::common::bench::{Bench, Weights};
-use crate::common::{Failures, Rng, gpu, matrices, matrices_of_little_memory, nmse, stored};
+use crate::common::{Failures, Rng, gpu, halves, matrices, matrices_of_little_memory, nmse, stored};
 use sagittal::engine::Engine;
 use sagittal::graph::{Activation, Graph, Heads, Op, Shape, Tensor};
 use sagittal::kernels::gemm::Window;
@@ -24,17 +24,18 @@ fn each(limit: f64, case: impl Fn(&Bench<'_>, &mut Rng) -> Vec<(String, f64)>) {
         (Target::Cpu, Precision::F16),
     ];
     kinds.extend(matrices(engine.gpu()));
-    for (target, precision) in kinds {
+    let same = kinds.into_iter().map(|(target, precision)| (target, precision, precision));
+    for (target, precision, weights) in same.chain(halves(engine.gpu())) {
         let limit = if precision == Precision::F32 { limit } else { 1e-6 };
         for seed in 0..4 {
             let mut rng = Rng(seed * 1000 + 17);
             let rows = rng.range(1, 3);
-            let bench = Bench { engine: &engine, target, precision, rows, most: None };
+            let bench = Bench { engine: &engine, target, precision, weights, rows, most: None };
             for (what, error) in case(&bench, &mut rng) {
                 worst = worst.max(error / limit);
                 failures.check(error <= limit, || {
                     format!(
-                        "{target:?} {precision:?} seed {seed} rows {rows} {what}: {error:.2e} > {limit:.0e}"
+                        "{target:?} {precision:?} of {weights:?} seed {seed} rows {rows} {what}: {error:.2e} > {limit:.0e}"
                     )
                 });
             }
@@ -82,7 +83,7 @@ fn linear() {
         let (xs, vs, rs) =
             (b.values(rng, x_shape), b.values(rng, Shape::tokens(1, out)), b.values(rng, y_shape));
         let got = &b.run(&g, &[("x", &xs), ("v", &vs), ("r", &rs)])[0];
-        let w = Weights(b.precision);
+        let w = Weights(b.weights);
         let weight = w.product("l.weight", out, x_shape.channels, 1);
         let bs = w.f64("l.bias", &[out]);
         let (xs, vs, rs) = (b.rows(&xs), b.rows(&vs), b.rows(&rs));
@@ -124,7 +125,7 @@ fn conv3x3() {
                 g.output("y", y);
                 let (xs, vs) = (b.values(rng, x_shape), b.values(rng, Shape::tokens(1, out)));
                 let got = &b.run(&g, &[("x", &xs), ("v", &vs)])[0];
-                let w = Weights(b.precision);
+                let w = Weights(b.weights);
                 let weight = w.product("c.weight", out, x_shape.channels, 9);
                 let bias = w.f64("c.bias", &[out]);
                 let (xs, vs) = (b.rows(&xs), b.rows(&vs));
@@ -159,7 +160,7 @@ fn group_norm() {
         // A mean far from zero shows a variance that was computed carelessly.
         let xs: Vec<f32> = b.values(rng, shape).iter().map(|v| stored(v + 3.0, b.precision)).collect();
         let got = &b.run(&g, &[("x", &xs)])[0];
-        let w = Weights(b.precision);
+        let w = Weights(b.weights);
         let (gamma, beta) = (w.f64("n.weight", &[shape.channels]), w.f64("n.bias", &[shape.channels]));
         let want = b
             .rows(&xs)
@@ -179,7 +180,7 @@ fn layer_norm() {
         g.output("y", y);
         let xs: Vec<f32> = b.values(rng, shape).iter().map(|v| stored(v + 3.0, b.precision)).collect();
         let got = &b.run(&g, &[("x", &xs)])[0];
-        let w = Weights(b.precision);
+        let w = Weights(b.weights);
         let (gamma, beta) = (w.f64("n.weight", &[shape.channels]), w.f64("n.bias", &[shape.channels]));
         let want =
             b.rows(&xs).into_iter().map(|x| layer_norm::reference(shape.channels, 1e-5, &x, &gamma, &beta));
@@ -281,7 +282,7 @@ fn attention_with_matrices_of_little_memory() {
     let Some(gpu) = gpu() else { return };
     let engine = Engine::new(gpu).expect("engine");
     let Some((target, precision)) = matrices_of_little_memory(engine.gpu()) else { return };
-    let bench = Bench { engine: &engine, target, precision, rows: 2, most: None };
+    let bench = Bench { engine: &engine, target, precision, weights: precision, rows: 2, most: None };
     for dim in [24, 104] {
         let (what, error) = attend(&bench, &mut Rng(7), (2, dim), Shape::tokens(70, 2 * dim), 77);
         assert!(error <= 1e-6, "{target:?} {what}: {error:.2e}");
@@ -296,7 +297,7 @@ fn deep_attention_with_matrices() {
     for (target, precision) in
         matrices_of_little_memory(engine.gpu()).into_iter().chain(matrices(engine.gpu()))
     {
-        let bench = Bench { engine: &engine, target, precision, rows: 2, most: None };
+        let bench = Bench { engine: &engine, target, precision, weights: precision, rows: 2, most: None };
         for (heads, dim, queries, keys) in
             [(1, 512, 48, 96), (2, 256, 16, 32), (1, 512, 33, 64), (1, 512, 32, 40)]
         {

@@ -85,7 +85,7 @@ fn error(b: &Bench<'_>, rng: &mut Rng, (height, width, from, to, kind): Size) ->
     let (xs, rs) = (b.values(rng, x_shape), b.values(rng, y_shape));
     let vs = b.values(rng, Shape::tokens(1, to));
     let got = &b.run(&g, &[("x", &xs), ("v", &vs), ("r", &rs)])[0];
-    let weights = Weights(b.precision);
+    let weights = Weights(b.weights);
     let taps = if kind == Linear { 1 } else { 9 };
     let w = weights.product("p.weight", to, from, taps);
     let bias = weights.f64("p.bias", &[to]);
@@ -123,7 +123,14 @@ fn values_and_gates() {
     let mut kinds = vec![(native, native.usual_precision())];
     kinds.extend(matrices_of_little_memory(engine.gpu()));
     for (target, precision) in kinds {
-        let error = error_of_gates(&Bench { engine: &engine, target, precision, rows: 2, most: None });
+        let error = error_of_gates(&Bench {
+            engine: &engine,
+            target,
+            precision,
+            weights: precision,
+            rows: 2,
+            most: None,
+        });
         // Without fusion values and gates are rounded to f16 in between.
         let limit = if precision == Precision::F32 { 1e-10 } else { 1e-6 };
         assert!(error <= limit, "{target:?}: {error:.2e} > {limit:.0e}");
@@ -141,7 +148,7 @@ fn error_of_gates(b: &Bench) -> f64 {
     g.output("y", y);
     let xs = b.values(rng, x_shape);
     let got = &b.run(&g, &[("x", &xs)])[0];
-    let weights = Weights(b.precision);
+    let weights = Weights(b.weights);
     let w = weights.product("p.weight", 2 * to, from, 1);
     let bias = weights.f64("p.bias", &[2 * to]);
     let sums: Vec<Vec<f64>> = b
@@ -180,7 +187,7 @@ fn hold<'a>(engine: &Engine, sizes: impl Iterator<Item = &'a Size>, kinds: &[(Ta
     for &size in sizes {
         for &(target, precision) in kinds {
             let limit = if precision == Precision::F32 { 1e-10 } else { 1e-6 };
-            let bench = Bench { engine, target, precision, rows: 2, most: None };
+            let bench = Bench { engine, target, precision, weights: precision, rows: 2, most: None };
             let error = error(&bench, &mut Rng(99), size);
             failures.check(error <= limit, || {
                 format!("{target:?} {precision:?} {size:?}: {error:.2e} > {limit:.0e}")

@@ -72,7 +72,7 @@ fn networks_in_parts_give_what_they_give_whole() {
         (Target::Gpu, Precision::F16),
         (Target::Cpu, Precision::F16),
     ] {
-        let bench = Bench { engine: &engine, target, precision, rows: 1, most: None };
+        let bench = Bench { engine: &engine, target, precision, weights: precision, rows: 1, most: None };
         let build = unet::Options { size: (26, 15), tokens: 77, record: true, ..Default::default() };
         let networks = [
             ("UNet", unet::build(&c.unet, &build).expect("unet")),
@@ -112,7 +112,14 @@ fn attention_over_keys_in_parts() {
         let of: Heads = of.expect("attention");
         let whole = (shape.positions() * 3 * c) as u64 * precision.bytes();
         for share in [1, 2, 4] {
-            let bench = Bench { engine: &engine, target, precision, rows: 1, most: Some(whole / share) };
+            let bench = Bench {
+                engine: &engine,
+                target,
+                precision,
+                weights: precision,
+                rows: 1,
+                most: Some(whole / share),
+            };
             let kernels = bench.plan(&g).variants();
             let merges = kernels.keys().any(|k| k.starts_with("attention_merge"));
             assert_eq!(merges, share > 1, "{kernels:?}");

@@ -38,7 +38,7 @@ fn slices_are_read_where_they_stand() {
     let mut failures = Failures::default();
     for (target, precision) in KINDS {
         for (rows, first) in [(1, 0), (2, 12), (3, 256), (3, 1036)] {
-            let bench = Bench { engine: &engine, target, precision, rows, most: None };
+            let bench = Bench { engine: &engine, target, precision, weights: precision, rows, most: None };
             let mut rng = Rng(first as u64 + 1);
             let (count, dim, keys) = (2, 20, 7);
             let c = count * dim;

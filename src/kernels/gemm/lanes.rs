@@ -6,7 +6,8 @@ use crate::kernels::{LANES, Variant};
 /// The core's name.
 pub const CORE: &str = "gemm_lanes";
 
-/// Says that weights are in f16 beside values in f32. A plan leaves it false: see [`with_halves`].
+/// Says that weights are in f16 beside values in f32, which chooses among `shared/weight_*.wgsl`: it stands in
+/// no shader. A plan leaves it false: see [`with_halves`].
 const HALVES: &str = "HALVES";
 
 /// Positions of a tile, and quads for each lane. Measured on software Vulkan with 2 cores, 8,192×320×320:
