@@ -107,13 +107,13 @@ impl DiffusionModel {
                     least.div_ceil(1 << 20)
                 ))
         };
-        let Some(most) = limit.checked_sub(done.bytes() + ring_bytes(all)) else {
-            return Err(over(done.bytes() + least(all, &bytes)?));
+        // They keep their road with them, which is among their bytes.
+        let need = |weights| Need { weights, arena: done.bytes(), road: 0 };
+        let most = limit.checked_sub(need(ring_bytes(all)).bytes());
+        let Some((most, Ok(weights))) = most.map(|most| (most, bytes(Some(most)))) else {
+            return Err(over(need(least(all, &bytes)?).bytes()));
         };
-        let Ok(weights) = bytes(Some(most)) else {
-            return Err(over(done.bytes() + least(all, &bytes)?));
-        };
-        let need = Need { weights, arena: done.bytes(), road: 0 };
+        let need = need(weights);
         if need.bytes() > limit {
             return Err(over(need.bytes()));
         }
