@@ -6,6 +6,7 @@
 #import shared/surrounds
 
 @group(0) @binding(5) var<storage, read> w: array<wide>;
+
 const LANES = 32u;
 const POSITIONS = 4u;
 const SIZE = 128u;

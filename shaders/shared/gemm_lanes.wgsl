@@ -3,9 +3,9 @@
 // lane and word by word, even where all lanes read one address. So lanes share what they load of x: each
 // reads its part of ROWS positions, SHARED of them, and tells the others (shared/lanes_alone); w, which
 // lies apart for each, comes two words at a time. Per channel quad that is ROWS / SHARED loads of x and
-// 4·QUADS of w for 16·ROWS·QUADS multiply-adds. Most weights that a file has in f16 stay so,
-// also beside x in f32: a word for a quad instead of two (shared/weight_*; on two cores the embedded model's
-// picture took 8.2 s of their time instead of 9.6).
+// 4·QUADS of w for 16·ROWS·QUADS multiply-adds. Most weights that a file has in f16 stay so beside x in f32: a
+// quad of them is one word instead of two (shared/weight_*; the embedded model's picture took 8.2 s of two
+// cores' time instead of 9.6).
 // All of the sum is written out, and what compiles shaders there takes as long as the text is: what
 // surrounds it is asked for at run time (p.surrounds), once for all of the tile, which passes through
 // workgroup memory, each lane its own.
