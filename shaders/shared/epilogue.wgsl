@@ -29,8 +29,7 @@ struct Params {
     rows: u32,
     part_m: u32,     // positions of a part's sums, for gemm_lanes of its tile's, and their quads
     part_n4: u32,
-    surrounds: u32,  // what gemm_lanes is told of at run time: bits for bias, vector, residual;
-    activation: u32,
+    surrounds: u32,  // what gemm_lanes is told of at run time: bits for bias, vector, residual
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -73,11 +72,6 @@ fn place_of(m: u32) -> i32 {
     return i32(m);
 }
 
-// The first quad of the vector for a position of y.
-fn vector_at(m: u32) -> u32 {
-    return m / p.positions * p.vector_stride4 + p.vector_offset4;
-}
-
 fn surrounded(sum: vec4<f32>, of_bias: vec4<f32>, of_vector: elem4, of_residual: elem4) -> vec4<f32> {
     var v = sum;
     if has_bias() {
@@ -106,7 +100,7 @@ fn finish_at(m: u32, n: u32, sum: vec4<f32>) {
     var of_vector: elem4;
     var of_residual: elem4;
     if has_bias() {
-        of_bias = bias[n];
+        of_bias = bias_at(n);
     }
     if has_vector() {
         of_vector = vector[vector_at(m) + n];

@@ -26,8 +26,22 @@ fn has_residual() -> bool {
     return (p.surrounds & 4u) != 0u;
 }
 
+// A branch is no way around an activation: what lanes do not want is computed and left. It has a kernel of its
+// own here.
 fn activation() -> u32 {
-    return p.activation;
+    return 0u;
+}
+
+// The bias of the column that is being finished, and where the vector of the row begins.
+var<private> column_bias: vec4<f32>;
+var<private> row_vector: u32;
+
+fn bias_at(n: u32) -> vec4<f32> {
+    return column_bias;
+}
+
+fn vector_at(m: u32) -> u32 {
+    return row_vector;
 }
 
 @compute @workgroup_size(LANES)
@@ -79,8 +93,24 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             sums[(i * QUADS + j) * LANES + t] = acc[i][j];
         #end
     #end
-    // ROWS · QUADS, as a parameter: a loop of known length would be written out, and compile for minutes.
-    for (var i = 0u; i < p.part_m * p.part_n4; i++) {
-        finish(m0 + i / QUADS, n0 + i % QUADS * LANES, sums[i * LANES + t]);
+    // Rows follow each other: one division tells where they begin, which takes as long as a dozen products.
+    let cell = m0 % p.phase_m;
+    let first_row = cell / p.cells * p.vector_stride4 + p.vector_offset4;
+    // QUADS and ROWS, as parameters: a loop of known length would be written out, and compile for minutes.
+    for (var j = 0u; j < p.part_n4; j++) {
+        let n = n0 + j * LANES;
+        if has_bias() && n < p.n4 {
+            column_bias = bias[n];
+        }
+        row_vector = first_row;
+        var left = p.cells - cell % p.cells;
+        for (var i = 0u; i < p.part_m; i++) {
+            finish(m0 + i, n, sums[(i * QUADS + j) * LANES + t]);
+            left -= 1u;
+            if left == 0u {
+                left = p.cells;
+                row_vector += p.vector_stride4;
+            }
+        }
     }
 }

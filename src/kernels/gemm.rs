@@ -40,7 +40,6 @@ params! {
         part_m: u32,
         part_n4: u32,
         surrounds: u32,
-        activation: u32,
     }
 }
 
@@ -170,6 +169,12 @@ pub fn takes_gates(target: Target, precision: Precision, input: Shape, output: S
         && matrices::gates_pay(input, output)
 }
 
+/// Whether products apply activations. On CPU drivers both ways of a branch are taken, and a variant for each
+/// activation would be compiled for a second: they have a kernel of their own.
+pub fn takes_activation(target: Target) -> bool {
+    !target.is_cpu()
+}
+
 /// Workgroups of a row beyond which `gemm_tile` does not divide the depth. SD 1.5's UNet on an H100,
 /// one row and two: 256 workgroups 58 and 84 ms, 1,024 49 and 80, 4,096 45 and 78, no division 146
 /// and 184.
@@ -267,7 +272,6 @@ fn params(g: &Gemm<'_>, tile_m: u32) -> Params {
         part_m: 0,
         part_n4: 0,
         surrounds: g.epilogue.surrounds().iter().rev().fold(0, |bits, used| 2 * bits + u32::from(*used)),
-        activation: activation_code(g.epilogue.activation),
     }
 }
 

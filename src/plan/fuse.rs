@@ -1,6 +1,7 @@
 //! Fusion: what a kernel can do on its way in or out is taken from the nodes around it.
 //!
-//! * product, then + vector, activation, + residual (in this order): one product with an epilogue;
+//! * product, then + vector, activation (not on CPU drivers), + residual (in this order): one product with
+//!   an epilogue;
 //! * group normalisation, then activation: one normalisation;
 //! * doubling, then convolution: the convolution reads as if doubled;
 //! * product to values and gates, then value · gelu(gate): one product, where the device has one.
@@ -75,8 +76,9 @@ pub fn fuse(graph: &Graph, options: &Options) -> Vec<Fused> {
         let taken = match node.op {
             Op::AddVector => sole(node.inputs[0], &out, &Fused::is_bare_product),
             Op::Activate(_) => sole(node.inputs[0], &out, &|f| {
-                (f.is_product() && f.residual.is_none() || matches!(f.op, Op::GroupNorm { .. }))
-                    && f.activation.is_none()
+                let product = gemm::takes_activation(options.device.target) && f.is_product();
+                f.activation.is_none()
+                    && (product && f.residual.is_none() || matches!(f.op, Op::GroupNorm { .. }))
             }),
             Op::Add => {
                 let fits = |f: &Fused| f.is_product() && f.residual.is_none();

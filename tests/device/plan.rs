@@ -173,6 +173,22 @@ fn fusion_leaves_nothing_to_do_that_a_kernel_does_on_its_way() {
     assert_eq!(kernels, ["group_norm_stats", "group_norm_apply", "conv2d", "matmul"]);
 }
 
+/// On CPU drivers, where a product computes an activation whether it has one or not, none has.
+#[test]
+fn activations_are_taken_in_where_that_pays() {
+    let mut g = Graph::new("");
+    let x = g.input("x", Shape::tokens(9, 32));
+    let y = g.linear("l", x, 48, true).expect("linear");
+    let y = g.activate("a", Activation::Gelu, y);
+    g.output("y", y);
+    for (target, expected) in [(Target::Gpu, &["matmul"][..]), (Target::Cpu, &["matmul", "activate"])] {
+        let o = Options { device: BASELINE(target), ..options(1, Precision::F32) };
+        let plan = Plan::new(&g, &o).expect("plan");
+        let kernels: Vec<_> = plan.dispatches.iter().map(|d| d.variant.shader).collect();
+        assert_eq!(kernels, expected);
+    }
+}
+
 #[test]
 fn the_variants_of_a_row_do_not_depend_on_its_company() {
     for family in ["tiny-sd1", "sd15"] {
