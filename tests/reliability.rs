@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{Failures, gpu};
+use common::{Failures, default_device, gpu};
 use sagittal::kernels::Precision;
 use sagittal::pipeline::Studio;
 use sagittal::{Checkpoint, ErrorKind, Event, Gpu, Model, ModelOptions, Request, Result, embedded, wgpu};
@@ -212,10 +212,7 @@ fn two_threads_on_one_device_get_the_bytes_of_one_alone() {
 /// What an app has set on its device stays as it was, through every kind of failure.
 #[test]
 fn the_apps_callbacks_and_error_scopes_are_left_alone() {
-    let Some(_) = gpu() else { return };
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
-    let adapter = pollster::block_on(instance.request_adapter(&Default::default())).expect("adapter");
-    let (device, queue) = pollster::block_on(adapter.request_device(&Default::default())).expect("device");
+    let Some((device, queue)) = default_device() else { return };
     let (errors, losses) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let count = errors.clone();
     device.on_uncaptured_error(Arc::new(move |_| {

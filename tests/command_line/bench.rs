@@ -14,7 +14,7 @@ use sagittal::bench::rows::{self, Choice, Outcome};
 use sagittal::bench::{Bench, Effort, shapes, sweep};
 use sagittal::checkpoint::Manifest;
 use sagittal::model::ModelConfig;
-use sagittal::{ErrorKind, Gpu, wgpu};
+use sagittal::{ErrorKind, Gpu};
 use serde_json::Value;
 
 fn run(folder: &Path, flags: &[&str]) -> Output {
@@ -240,13 +240,7 @@ fn bad_flags_exit_2() {
 /// made of nothing else is refused.
 #[test]
 fn a_device_that_counts_no_time() {
-    let Some(gpu) = crate::common::gpu() else { return };
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
-    let name = gpu.device().adapter_info().name;
-    let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
-    let adapter = adapters.iter().find(|a| a.get_info().name == name).expect("the adapter again");
-    let (device, queue) =
-        pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default())).expect("a device");
+    let Some((device, queue)) = crate::common::default_device() else { return };
     let (gpu, cancel) = (Gpu::from_device(device, queue), AtomicBool::new(false));
     let bench = Bench { gpu: &gpu, precision: None, tiny: true, effort: Effort::least(), cancel: &cancel };
     let choice = Choice { only: vec!["CLIP".into(), "step GPU".into()], deadline: None };

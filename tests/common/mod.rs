@@ -69,6 +69,16 @@ pub fn gpu() -> Option<Gpu> {
     Some(MINE.with(|mine| OPEN[*mine].get_or_init(open).clone()))
 }
 
+/// A device of the same adapter as an app makes it: the limits that every device has, and no feature.
+pub fn default_device() -> Option<(wgpu::Device, wgpu::Queue)> {
+    let name = gpu()?.device().adapter_info().name;
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+    let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    let adapter = adapters.iter().find(|a| a.get_info().name == name).expect("the adapter again");
+    let descriptor = wgpu::DeviceDescriptor::default();
+    Some(pollster::block_on(adapter.request_device(&descriptor)).expect("a device"))
+}
+
 /// What kernels with cooperative matrices are tested on, if the device has such matrices.
 pub fn matrices(gpu: &Gpu) -> Option<(Target, Precision)> {
     let own = gpu.capabilities().target;

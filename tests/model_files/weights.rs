@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 
-use crate::common::{Failures, Rng, gpu, stored};
+use crate::common::{Failures, Rng, default_device, gpu, stored};
 use half::{bf16, f16};
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
 use sagittal::engine::{Engine, Source};
@@ -230,10 +230,7 @@ impl Source for Named {
 /// lanes share what they load or, on a device without features, each has its own.
 #[test]
 fn halves_stay_halves() {
-    let Some(shared) = gpu() else { return };
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
-    let adapter = pollster::block_on(instance.request_adapter(&Default::default())).expect("adapter");
-    let (device, queue) = pollster::block_on(adapter.request_device(&Default::default())).expect("device");
+    let (Some(shared), Some((device, queue))) = (gpu(), default_device()) else { return };
     let mut g = Graph::new("");
     let x = g.input("x", Shape::new(5, 7, 6));
     let y = g.conv3x3("wide", x, 50, 1, 1).expect("a layer");

@@ -3,18 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::common::gpu;
+use crate::common::default_device;
 use sagittal::kernels::Precision;
 use sagittal::{ErrorKind, Event, Gpu, Model, ModelOptions, Request, embedded, wgpu};
 
 /// A device as an app makes it, with handlers that count what reaches them.
 fn app_device() -> Option<(wgpu::Device, wgpu::Queue, Arc<AtomicUsize>)> {
-    gpu()?;
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
-    let options = wgpu::RequestAdapterOptions::default();
-    let adapter = pollster::block_on(instance.request_adapter(&options)).expect("adapter");
-    let (device, queue) =
-        pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default())).expect("device");
+    let (device, queue) = default_device()?;
     assert_eq!(device.limits().max_storage_buffers_per_shader_stage, 8);
     let heard = Arc::new(AtomicUsize::new(0));
     let count = heard.clone();
