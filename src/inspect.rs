@@ -76,10 +76,13 @@ pub fn inspect(path: impl AsRef<Path>) -> Result<Inspected> {
         return model::inspect(path);
     }
     let head = head(path)?;
+    let a_picture = |path| picture(path).map(|facts| Inspected::Picture(Box::new(facts)));
     match head.as_slice() {
         // JPEG, GIF and WebP too: the reader of pictures says best what to do with them.
-        [0x89, b'P', b'N', b'G', ..] | [0xff, 0xd8, 0xff, ..] | [b'G', b'I', b'F', b'8', ..] => picture(path),
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => picture(path),
+        [0x89, b'P', b'N', b'G', ..] | [0xff, 0xd8, 0xff, ..] | [b'G', b'I', b'F', b'8', ..] => {
+            a_picture(path)
+        }
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => a_picture(path),
         head if latent::file::is_one(head) => latents(path),
         _ => model::inspect(path),
     }
@@ -93,8 +96,12 @@ pub fn checkpoint(checkpoint: Checkpoint) -> Result<Inspected> {
     model::of_checkpoint(checkpoint)
 }
 
-fn picture(path: &Path) -> Result<Inspected> {
-    picture::inspect(path).map(|facts| Inspected::Picture(Box::new(facts)))
+/// Looks at the PNG at `path`.
+///
+/// # Errors
+/// [`ErrorKind::File`] if it is none, saying what it seems to be, or is damaged.
+pub fn picture(path: impl AsRef<Path>) -> Result<PictureFacts> {
+    picture::inspect(path.as_ref())
 }
 
 /// The beginning of a file.

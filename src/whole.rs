@@ -26,7 +26,7 @@ pub fn write(path: &Path, bytes: &[u8], replace: bool) -> Result<()> {
     written.map_err(|e: std::io::Error| match e.kind() {
         std::io::ErrorKind::AlreadyExists => Error::new(ErrorKind::File, "the file exists already")
             .file(path)
-            .hint("pass --force to replace it, or another name with -o"),
+            .hint("pass --force to replace it, or another name"),
         _ => Error::io(path, "the file cannot be written", e),
     })
 }

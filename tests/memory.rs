@@ -81,7 +81,7 @@ fn a_run_takes_what_was_planned_and_a_limit_is_kept() {
     failures.finish();
 }
 
-/// What a limit allows, every larger one allows; and the limit that an error proposes is enough.
+/// What a limit allows, every larger one allows; and an error proposes the smallest.
 #[test]
 fn more_memory_is_never_too_little() {
     for precision in [Precision::F16, Precision::F32] {
@@ -93,10 +93,13 @@ fn more_memory_is_never_too_little() {
         let least = limits.next().expect("60 MiB suffice");
         let refused: Vec<u64> = limits.filter(|limit| fits(*limit).is_err()).collect();
         assert!(refused.is_empty(), "{precision:?}: {least} bytes suffice, but not {refused:?}");
-        let error = fits(least - MIB / 5).expect_err("too little").to_string();
-        let (_, proposed) = error.split_once("--max-memory to ").expect("a proposal");
-        let mib: u64 = proposed.split([',', ' ']).next().expect("a number").parse().expect("a number");
-        assert!(fits(mib * MIB).is_ok() && mib * MIB <= least.next_multiple_of(MIB), "{error}, not {least}");
+        for limit in [0, MIB, least - MIB / 5] {
+            let error = fits(limit).expect_err("too little").to_string();
+            let (_, proposed) = error.split_once("--max-memory to ").expect("a proposal");
+            let mib: u64 = proposed.split([',', ' ']).next().expect("a number").parse().expect("a number");
+            assert_eq!(mib, least.div_ceil(MIB), "{error}");
+            assert_eq!(error.contains("--precision f16"), precision == Precision::F32, "{error}");
+        }
         println!("{precision:?}: from {least} bytes on");
     }
 }

@@ -29,7 +29,7 @@ impl Store {
     /// Maps a file and reads its header.
     pub fn open(path: &Path) -> Result<(Self, Header)> {
         let cannot = |source| {
-            Error::io(path, "cannot open the model", source)
+            Error::io(path, "cannot open the file", source)
                 .hint("check the path and that you may read the file")
         };
         let meta = fs::metadata(path).map_err(cannot)?;

@@ -34,7 +34,7 @@ Examples:
 ///
 /// Writes PNG files that hold their settings as A1111 writes them (chunk `parameters`), so that
 /// its "PNG info" reads them. The same seed and settings give the same bytes on one device,
-/// whatever --chunk and --max-memory are.
+/// whatever --chunk and --max-memory are, but where the autoencoder works in tiles: that is told.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES, after_help = "More with --help.")]
 pub struct Args {

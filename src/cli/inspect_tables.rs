@@ -83,7 +83,7 @@ fn model_text(facts: &ModelFacts, memory: Option<&Memory>) -> Vec<String> {
     for need in &memory.needs {
         let [with, without] = need.plans.each_ref().map(plan_text);
         lines.push(format!(
-            "  {:<12}with SAG {with}; without {without}",
+            "  {:<12}with SAG: {with}; without SAG: {without}",
             format!("{}x{}", need.width, need.height)
         ));
     }

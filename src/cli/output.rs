@@ -59,7 +59,7 @@ impl Series {
         match self.paths().find(|p| !self.force && fs::symlink_metadata(p).is_ok()) {
             Some(taken) => Err(Error::usage("the file exists already")
                 .file(taken)
-                .hint("pass --force to replace it, or another name with -o")),
+                .hint("pass --force to replace it, or another name")),
             None => Ok(()),
         }
     }

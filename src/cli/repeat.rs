@@ -7,7 +7,7 @@ use std::path::Path;
 
 use sagittal::checkpoint::digest;
 use sagittal::image::infotext::Infotext;
-use sagittal::inspect::{Inspected, PictureFacts, inspect};
+use sagittal::inspect::{self, PictureFacts};
 use sagittal::{Error, ErrorKind, Result, embedded};
 
 use super::args::Args;
@@ -85,9 +85,7 @@ pub struct Repeat {
 /// [`ErrorKind::File`] for a picture without settings; [`ErrorKind::Usage`] for settings that do not
 /// exist here and for files that must be named by hand.
 pub fn settings(args: &Args, path: &Path, given: &BTreeSet<String>) -> Result<(Vec<OsString>, Repeat)> {
-    let Inspected::Picture(facts) = inspect(path)? else {
-        return Err(Error::new(ErrorKind::File, "no picture").file(path).at("--from").expected("a PNG"));
-    };
+    let facts = inspect::picture(path).map_err(|e| e.at("--from"))?;
     let source = Source { path, told: told(&facts, path)?, given, json: args.json };
     source.check_files(args)?;
     source.warn(args, &facts)?;

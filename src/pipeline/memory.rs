@@ -4,6 +4,7 @@
 
 use super::parts::Network;
 use crate::engine::ring_bytes;
+use crate::kernels::Precision;
 use crate::{Error, ErrorKind, Result};
 
 /// Small buffers of the engine, too many to name.
@@ -42,13 +43,16 @@ impl Need {
                 Err(Error::new(ErrorKind::Memory, format!("{network} does not fit the memory budget"))
                     .expected(format!("at most {} MiB", limit >> 20))
                     .found(format!("{} MiB of weights and activations", self.bytes().div_ceil(1 << 20)))
-                    .hint(format!(
-                        "raise --max-memory to {} or draw a smaller picture",
-                        self.bytes().div_ceil(1 << 20)
-                    )))
+                    .hint(proposal(self.bytes(), None)))
             }
         }
     }
+}
+
+/// What to do where `least` bytes are needed; in f32 there is f16 too.
+pub fn proposal(least: u64, precision: Option<Precision>) -> String {
+    let other = if precision == Some(Precision::F32) { ", use f16 (--precision f16)" } else { "" };
+    format!("raise --max-memory to {}{other} or draw a smaller picture", least.div_ceil(1 << 20))
 }
 
 /// The networks of `held` that leave so that `network` with its `need` stays below `limit`. Their
@@ -96,7 +100,6 @@ impl Forecast {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::Precision;
 
     const MIB: u64 = 1 << 20;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::memory::Need;
+use super::memory::{self, Need};
 use super::report::{Call, Purpose};
 use super::{DiffusionModel, parts};
 use crate::engine::ring_bytes;
@@ -102,10 +102,7 @@ impl DiffusionModel {
                     "{} MiB of weights in turn and activations of one row",
                     least.div_ceil(1 << 20)
                 ))
-                .hint(format!(
-                    "raise --max-memory to {}, use f16 or draw a smaller picture",
-                    least.div_ceil(1 << 20)
-                ))
+                .hint(memory::proposal(least, Some(self.precision)))
         };
         // They keep their road with them, which is among their bytes.
         let need = |weights| Need { weights, arena: done.bytes(), road: 0 };
@@ -165,7 +162,7 @@ impl DiffusionModel {
 /// where so many may stay.
 fn least(all: u64, bytes: &dyn Fn(Option<u64>) -> Result<u64>) -> Result<u64> {
     let (mut low, mut high) = (0, all);
-    while high - low > 1 << 19 {
+    while high - low > 1 << 12 {
         let middle = low + (high - low) / 2;
         if bytes(Some(middle)).is_ok() { high = middle } else { low = middle }
     }

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::memory::Forecast;
+use super::memory::{self, Forecast};
 use super::parts::Network;
 use super::rehearsal::Wish;
 use super::{Model, Request, Start, parts};
-use crate::Result;
 use crate::guidance::{Conditioning, Entry};
 use crate::text::CHUNK;
+use crate::{ErrorKind, Result};
 
 /// The cost of a request.
 #[derive(Debug, Clone, Default)]
@@ -89,8 +89,32 @@ impl Model {
     ///
     /// # Errors
     /// As [`Model::generate`], as far as they can be foreseen: a setting outside its range, too
-    /// little memory.
+    /// little memory, with a proposal that is enough for all parts.
     pub fn report(&self, request: &Request) -> Result<Report> {
+        self.report_of(request).map_err(|e| match request.memory {
+            Some(limit) if e.kind() == ErrorKind::Memory => match self.least_memory(request, limit) {
+                Some(least) => e.hint(memory::proposal(least, Some(self.diffusion.precision))),
+                None => e,
+            },
+            _ => e,
+        })
+    }
+
+    /// The least memory that `request` gets by with, in whole MiB, which is more than `limit`. None if it does not
+    /// run without a limit either.
+    fn least_memory(&self, request: &Request, limit: u64) -> Option<u64> {
+        let within = |memory| self.report_of(&Request { memory, ..request.clone() });
+        let enough = |mib: u64| within(Some(mib << 20)).is_ok();
+        // More memory is never too little.
+        let (mut low, mut high) = (limit >> 20, within(None).ok()?.peak_bytes.div_ceil(1 << 20));
+        while low + 1 < high {
+            let middle = low + (high - low) / 2;
+            if enough(middle) { high = middle } else { low = middle }
+        }
+        enough(high).then_some(high << 20)
+    }
+
+    fn report_of(&self, request: &Request) -> Result<Report> {
         request.check()?;
         let size = (request.height / 8, request.width / 8);
         let limit = request.memory;

@@ -102,7 +102,7 @@ fn bad_flags_and_files_are_told() {
     let folder = folder();
     let dir = ["--lora-dir", "loras"];
     let cases: &[(&str, &[&str], i32, &str)] = &[
-        ("", &["--lora", "nothing.safetensors"], 3, "cannot open the model"),
+        ("", &["--lora", "nothing.safetensors"], 3, "cannot open the file"),
         ("", &["--lora", "loras"], 3, "a folder"),
         ("", &["--lora", "loras/ink.safetensors:much"], 2, "FILE:WEIGHT"),
         ("", &["--lora", "loras/ink.safetensors:inf"], 2, "not a number"),

@@ -243,7 +243,7 @@ fn what_cannot_be_repeated_is_told_before_anything_runs() {
         ("bare.png", 3, &["does not tell how it was made"]),
         ("prose.png", 3, &["does not tell how it was made"]),
         ("workflow.png", 3, &["sagittal run"]),
-        ("loras/ink.safetensors", 3, &["no picture"]),
+        ("loras/ink.safetensors", 3, &["not a PNG", "--from"]),
         ("started.png", 2, &["cat.png", "-i"]),
         ("masked.png", 2, &["-i"]),
         ("other.png", 2, &["v1-5", "-m"]),
