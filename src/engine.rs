@@ -8,7 +8,6 @@ mod trace;
 mod upload;
 mod weights;
 
-use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -209,16 +208,18 @@ impl Engine {
         }
         let variants =
             plan.dispatches.iter().map(|d| variant(&plan, d, weights)).collect::<Result<Vec<_>>>()?;
-        self.gpu.compile(self.checked, variants.iter().map(|v| &**v))?;
-        self.gpu.checked("make the buffers of a plan", || self.bind(&plan, &variants, weights, arena))?
+        self.gpu.compile(self.checked, variants.iter())?;
+        self.gpu
+            .checked("make the buffers of a plan", || self.bind(plan, variants, weights, arena.clone()))?
     }
 
+    /// `variants` are those of the plan's dispatches, for weights as they are stored.
     fn bind(
         &self,
-        plan: &Arc<Plan>,
-        variants: &[Cow<'_, Variant>],
+        plan: Arc<Plan>,
+        variants: Vec<Variant>,
         weights: &Weights,
-        arena: &Arena,
+        arena: Arena,
     ) -> Result<Prepared> {
         use wgpu::BufferUsages as U;
         let gpu = &self.gpu;
@@ -234,7 +235,7 @@ impl Engine {
         gpu.queue().write_buffer(&uniform, 0, &params);
         let mut steps = Vec::with_capacity(plan.dispatches.len());
         for ((d, variant), (offset, size)) in plan.dispatches.iter().zip(variants).zip(offsets) {
-            let pipeline = self.gpu.pipeline(self.checked, variant)?;
+            let pipeline = self.gpu.pipeline(self.checked, &variant)?;
             let mut entries = vec![entry(0, &uniform, offset, size)];
             let mut turning = Vec::new();
             for (i, bound) in d.bindings.iter().enumerate() {
@@ -262,11 +263,10 @@ impl Engine {
                     d.path
                 )));
             }
-            steps.push(Step { variant: variant.clone().into_owned(), pipeline, group, turning });
+            steps.push(Step { variant, pipeline, group, turning });
         }
         let bytes: u64 = plan.read_back().map(|o| o.region.bytes).sum();
         let readback = buffer(gpu, "readback", bytes.max(4), U::MAP_READ | U::COPY_DST);
-        let (plan, arena) = (plan.clone(), arena.clone());
         Ok(Prepared { plan, arena, steps, readback, ahead: Mutex::default() })
     }
 
@@ -311,17 +311,17 @@ impl Engine {
 }
 
 /// The variant of a dispatch for weights as they are stored.
-fn variant<'a>(plan: &Plan, dispatch: &'a Dispatch, weights: &Weights) -> Result<Cow<'a, Variant>> {
+fn variant(plan: &Plan, dispatch: &Dispatch, weights: &Weights) -> Result<Variant> {
     for bound in &dispatch.bindings {
         if let Bound::Weight(w) = *bound
             && weights.is_halved(&plan.weights[w.0])?
         {
             let unread =
                 || Error::internal(format!("{} is not planned for a CPU driver's weights", dispatch.variant));
-            return gemm::lanes::with_halves(&dispatch.variant).map(Cow::Owned).ok_or_else(unread);
+            return gemm::lanes::with_halves(&dispatch.variant).ok_or_else(unread);
         }
     }
-    Ok(Cow::Borrowed(&dispatch.variant))
+    Ok(dispatch.variant.clone())
 }
 
 /// The words of `bytes` of a buffer from `offset` on, when all that was submitted is done.

@@ -5,9 +5,9 @@ mod common;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use common::gpu;
+use common::own_gpu;
 use sagittal::kernels::Precision;
-use sagittal::{Gpu, Model, ModelOptions, Request, embedded, wgpu};
+use sagittal::{Model, ModelOptions, Request, embedded, wgpu};
 
 /// Pictures after which everything is there that stays.
 const WARM: usize = 20;
@@ -21,10 +21,7 @@ fn resident() -> Option<u64> {
 
 #[test]
 fn a_hundred_generations_let_neither_buffers_nor_host_memory_grow() {
-    if gpu().is_none() {
-        return;
-    }
-    let gpu = Gpu::open(std::env::var("SAGITTAL_DEVICE").ok().as_deref()).expect("adapter");
+    let Some(gpu) = own_gpu() else { return };
     let options = ModelOptions { precision: Some(Precision::F32), ..Default::default() };
     let m = Model::new(gpu.clone(), embedded::checkpoint().expect("embedded"), options).expect("model");
     let (mut buffers, mut host) = (Vec::new(), Vec::new());

@@ -5,7 +5,7 @@ mod common;
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 
-use common::{Failures, gpu, nmse, to_f64};
+use common::{Failures, gpu, nmse, own_gpu, to_f64};
 use sagittal::kernels::Precision;
 use sagittal::pipeline::{Event, Tiling};
 use sagittal::{ErrorKind, Model, ModelOptions, Request, embedded};
@@ -37,9 +37,6 @@ fn run(m: &Model, r: &Request) -> (u64, u64, sagittal::Generated, Vec<&'static s
 
 #[test]
 fn a_run_takes_what_was_planned_and_a_limit_is_kept() {
-    if gpu().is_none() {
-        return;
-    }
     let mut failures = Failures::default();
     let mut first = HashMap::new();
     // All is there; networks leave for others; weights by turns and the decoder in tiles.
@@ -49,9 +46,7 @@ fn a_run_takes_what_was_planned_and_a_limit_is_kept() {
     let (mut in_turn, mut in_tiles) = (0, 0);
     for (precision, limit) in in_f16.into_iter().chain(in_f32) {
         let case = format!("{precision:?}, limit {limit:?}");
-        // A device of its own: others' buffers would be counted.
-        let choice = std::env::var("SAGITTAL_DEVICE").ok();
-        let gpu = sagittal::Gpu::open(choice.as_deref()).expect("adapter");
+        let Some(gpu) = own_gpu() else { return };
         let options = ModelOptions { precision: Some(precision), ..Default::default() };
         let m = Model::new(gpu, embedded::checkpoint().expect("embedded"), options).expect("model");
         let r = request(limit.map(|l| l * MIB));

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use common::gpu;
+use common::own_gpu;
 use sagittal::kernels::Precision;
 use sagittal::{ErrorKind, Gpu, Model, ModelOptions, Request, embedded, wgpu};
 
@@ -73,10 +73,7 @@ fn all_of_it(device: &wgpu::Device) -> Vec<wgpu::Buffer> {
 
 #[test]
 fn memory_that_ends_is_an_error_and_the_same_device_generates_afterwards() {
-    if gpu().is_none() {
-        return;
-    }
-    let gpu = Gpu::open(std::env::var("SAGITTAL_DEVICE").ok().as_deref()).expect("adapter");
+    let Some(gpu) = own_gpu() else { return };
     let heard = Arc::new(AtomicUsize::new(0));
     let count = heard.clone();
     gpu.device().on_uncaptured_error(Arc::new(move |e| {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{Failures, default_device, gpu};
+use common::{Failures, default_device, gpu, own_gpu};
 use sagittal::kernels::Precision;
 use sagittal::pipeline::Studio;
 use sagittal::{Checkpoint, ErrorKind, Event, Gpu, Model, ModelOptions, Request, Result, embedded, wgpu};
@@ -21,12 +21,6 @@ fn options(precision: Precision) -> ModelOptions {
 
 fn model(gpu: Gpu, precision: Precision) -> Model {
     Model::new(gpu, embedded::checkpoint().expect("embedded"), options(precision)).expect("model")
-}
-
-/// A device that no other test uses.
-fn own_gpu() -> Option<Gpu> {
-    gpu()?;
-    Some(Gpu::open(std::env::var("SAGITTAL_DEVICE").ok().as_deref()).expect("adapter"))
 }
 
 fn small(seed: u64) -> Request {

@@ -1,6 +1,6 @@
 //! Streaming attention: `attention_matrices.wgsl` for GPUs with cooperative matrices, for deep heads
-//! `attention_deep_matrices.wgsl`, `attention_blocks.wgsl` for others, `attention_tile.wgsl` for heads too deep for either,
-//! `attention_lanes.wgsl` and `attention_deep_lanes.wgsl` for CPU drivers.
+//! `attention_deep_matrices.wgsl`, `attention_blocks.wgsl` for others, `attention_tile.wgsl` for heads
+//! too deep for either, `attention_lanes.wgsl` and `attention_deep_lanes.wgsl` for CPU drivers.
 
 pub(super) mod lanes;
 pub(super) mod matrices;

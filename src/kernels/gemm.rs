@@ -50,7 +50,7 @@ pub struct Epilogue {
     pub bias: Operand,
     /// One position a row, added at all of its positions.
     pub vector: Strided,
-    /// Applied after the additions above.
+    /// Applied after the additions above, on a target that [`takes_activation`].
     pub activation: Option<Activation>,
     /// Added last, of the result's shape.
     pub residual: Operand,

@@ -59,14 +59,25 @@ pub fn gpu() -> Option<Gpu> {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     // Each test has a thread of its own.
     thread_local!(static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed) % DEVICES);
-    if program::gpu_is_off() {
+    is_on().then(|| MINE.with(|mine| OPEN[*mine].get_or_init(open).clone()))
+}
+
+/// A device of the same adapter that no other test uses: others' buffers and losses are not its own.
+pub fn own_gpu() -> Option<Gpu> {
+    is_on().then(open)
+}
+
+fn is_on() -> bool {
+    let off = program::gpu_is_off();
+    if off {
         eprintln!("SAGITTAL_TEST_GPU=off: tests that need an adapter are not run");
-        return None;
     }
+    !off
+}
+
+fn open() -> Gpu {
     let device = std::env::var("SAGITTAL_DEVICE").ok();
-    let open =
-        || Gpu::open(device.as_deref()).expect("these tests need a GPU adapter, or SAGITTAL_TEST_GPU=off");
-    Some(MINE.with(|mine| OPEN[*mine].get_or_init(open).clone()))
+    Gpu::open(device.as_deref()).expect("these tests need a GPU adapter, or SAGITTAL_TEST_GPU=off")
 }
 
 /// A device of the same adapter as an app makes it: the limits that every device has, and no feature.

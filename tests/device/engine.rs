@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crate::common::bench::{Bench, Weights};
-use crate::common::{Rng, gpu, synthetic};
+use crate::common::{Rng, gpu, own_gpu, synthetic};
 use sagittal::engine::{Arena, Engine, Kept, Prepared};
 use sagittal::graph::Graph;
 use sagittal::kernels::Precision;
@@ -142,10 +142,8 @@ fn threads_take_turns_on_one_plan() {
 /// Runs leave no buffers behind.
 #[test]
 fn memory_does_not_grow() {
-    let Some(_) = gpu() else { return };
-    // A device of its own: others' buffers would be counted.
-    let choice = std::env::var("SAGITTAL_DEVICE").ok();
-    let unet = unet(Gpu::open(choice.as_deref()).expect("adapter"));
+    let Some(gpu) = own_gpu() else { return };
+    let unet = unet(gpu);
     let [a, b] = [1, 2].map(|seed| unet.prompt(seed));
     let bytes = || {
         unet.engine.gpu().device().poll(wgpu::PollType::wait_indefinitely()).expect("a device");
@@ -165,10 +163,9 @@ fn memory_does_not_grow() {
 /// A device that is lost, before a run or in the middle of one, is a typed error, and at once.
 #[test]
 fn a_lost_device_is_an_error() {
-    let Some(_) = gpu() else { return };
-    let choice = std::env::var("SAGITTAL_DEVICE").ok();
     for between in [false, true] {
-        let unet = unet(Gpu::open(choice.as_deref()).expect("adapter"));
+        let Some(gpu) = own_gpu() else { return };
+        let unet = unet(gpu);
         let prompt = unet.prompt(1);
         unet.run(1, 1, &[&prompt]).expect("a run");
         let device = unet.engine.gpu().device().clone();
