@@ -45,8 +45,8 @@ impl Sag {
     }
 
     /// Whether SAG can act on latents of this size: its blur reflects four cells at each edge.
-    pub(super) fn acts_on(&self, x: &Latent) -> bool {
-        self.is_on() && x.height().min(x.width()) > REACH
+    pub(super) fn acts_on(&self, (height, width): (usize, usize)) -> bool {
+        self.is_on() && height.min(width) > REACH
     }
 
     /// Checks the ranges.

@@ -5,32 +5,34 @@
 //! its own results, bit for bit.
 
 use super::entry::{Area, Entry};
-use super::{Columns, RowResult, sag};
+use super::{Columns, sag};
 use crate::latent::Latent;
 
 /// The entries of one side with their weights on a latent.
-pub struct Weighted {
-    parts: Vec<(Area, Vec<f32>)>,
+pub(crate) struct Weighted {
+    /// Of each entry, where it counts and how much at each cell of that.
+    pub(crate) parts: Vec<(Area, Vec<f32>)>,
     shape: [usize; 4],
 }
 
 impl Weighted {
-    /// Weights of `entries` on latents of the shape of `x`.
-    pub fn new(entries: &[&Entry], x: &Latent) -> Self {
+    /// Weights of `entries` on latents of `shape`.
+    pub(crate) fn new(entries: &[&Entry], shape: [usize; 4]) -> Self {
+        let [_, _, height, width] = shape;
         let part = |e: &&Entry| {
-            let area = e.area_in(x);
-            (area, e.weights(area, x))
+            let area = e.area_in((height, width));
+            (area, e.weights(area, (height, width)))
         };
-        Self { parts: entries.iter().map(part).collect(), shape: x.shape() }
+        Self { parts: entries.iter().map(part).collect(), shape }
     }
 
     /// Whether one entry stands for the whole.
-    fn is_single(&self) -> bool {
+    pub(crate) fn is_single(&self) -> bool {
         let [_, _, height, width] = self.shape;
         match self.parts.as_slice() {
             [(area, weights)] => {
                 (area.height, area.width) == (height, width)
-                    && weights[0] > 0.0
+                    && weights.first().is_some_and(|w| *w > 0.0)
                     && weights.iter().all(|w| *w == weights[0])
             }
             _ => false,
@@ -38,18 +40,18 @@ impl Weighted {
     }
 
     /// The mean prediction; `results` entry by entry, picture by picture.
-    pub fn denoised(&self, results: &[RowResult]) -> Latent {
+    pub(super) fn denoised(&self, results: &[&Latent]) -> Latent {
         let [batch, channels, height, width] = self.shape;
         let mut out = Latent::zeros(batch, channels, height, width);
         let single = self.is_single();
         for image in 0..batch {
             if single {
-                out.image_mut(image).copy_from_slice(results[image].denoised.data());
+                out.image_mut(image).copy_from_slice(results[image].data());
                 continue;
             }
             for c in 0..channels {
                 let plane = self.mean(|part, area, cell| {
-                    results[part * batch + image].denoised.data()[c * area.height * area.width + cell]
+                    results[part * batch + image].data()[c * area.height * area.width + cell]
                 });
                 out.image_mut(image)[c * height * width..][..height * width].copy_from_slice(&plane);
             }
@@ -59,7 +61,7 @@ impl Weighted {
 
     /// The mean score at each latent cell, `[batch, height, width]`: column sums brought to the
     /// latent's size by the nearest position. Cells that no entry covers score 0.
-    pub fn scores(&self, columns: &[Columns]) -> Vec<f32> {
+    pub(super) fn scores(&self, columns: &[Columns]) -> Vec<f32> {
         let batch = self.shape[0];
         (0..batch)
             .flat_map(|image| {
