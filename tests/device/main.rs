@@ -7,6 +7,7 @@ mod checks;
 mod engine;
 mod kernels;
 mod kernels_sizes;
+mod latent_kernels;
 mod pipeline_cache;
 mod plan;
 mod shaders;
