@@ -90,10 +90,10 @@ fn blurred(first: u32, line: u32, across: u32) -> vec4<f32> {
     var taps = array<f32, 5>(p.tap0, p.tap1, p.tap2, p.tap3, p.tap4);
     var sum = vec4<f32>(0.0);
     for (var dy = -REACH; dy <= REACH; dy += 1) {
-        let from = first + (reflect_at(i32(line) + dy, p.latent_height) * p.latent_width * p.c4);
+        let start = first + (reflect_at(i32(line) + dy, p.latent_height) * p.latent_width * p.c4);
         var of_line = vec4<f32>(0.0);
         for (var dx = -REACH; dx <= REACH; dx += 1) {
-            of_line += taps[abs(dx)] * base[from + (reflect_at(i32(across) + dx, p.latent_width) * p.c4)];
+            of_line += taps[abs(dx)] * base[start + (reflect_at(i32(across) + dx, p.latent_width) * p.c4)];
         }
         sum += taps[abs(dy)] * of_line;
     }

@@ -5,6 +5,7 @@ mod common;
 
 mod checks;
 mod engine;
+mod guidance_kernels;
 mod kernels;
 mod kernels_sizes;
 mod latent_kernels;
