@@ -6,8 +6,11 @@
 pub mod attention;
 pub mod attention_columns;
 pub mod blur;
+pub mod cfg_rescale;
 pub mod combine;
 pub mod elementwise;
+pub mod entries_mean;
+pub mod error_norm;
 pub mod gemm;
 pub mod group_norm;
 pub mod latents;
