@@ -69,7 +69,6 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
 #end
     y[p.y_first + i] = sum;
     if is_broken(sum) {
-        let step = select(scalars[p.scalars + 2u].x, scalars[p.scalars + 4u].x, MASKED);
-        atomicMin(&flags[1], step);
+        atomicMin(&flags[1], scalars[p.scalars + select(2u, 4u, MASKED)].x);
     }
 }
