@@ -6,12 +6,20 @@
 pub mod attention;
 pub mod attention_columns;
 pub mod blur;
+pub mod cfg_rescale;
+pub mod combine;
 pub mod elementwise;
+pub mod entries_mean;
+pub mod error_norm;
 pub mod gemm;
 pub mod group_norm;
+pub mod latents;
 pub mod layer_norm;
+pub mod network_input;
+pub mod network_output;
 mod params;
 pub mod repack;
+pub mod sag_degrade;
 
 use crate::graph::{Activation, WeightId};
 pub use params::Field;
@@ -125,6 +133,8 @@ pub enum Operand {
     Write(Stretch),
     /// A weight, read.
     Weight(WeightId),
+    /// What changes from step to step, a uniform of [`latents::SCALARS`] vec4s: networks have none.
+    Scalars,
     /// Not used in this variant.
     Unused,
 }

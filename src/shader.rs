@@ -1,6 +1,8 @@
 //! The catalogue of shaders: WGSL files, and the one text step that makes a variant of them: a
 //! generated header in front, `#import shared/name` lines replaced by the files they name, and what
-//! stands between `#repeat i COUNT` and `#end` written out COUNT times, for i from 0.
+//! stands between `#repeat i COUNT` and `#end` written out COUNT times, for i from 0. `#repeat $i COUNT` writes
+//! the number itself for each `$i`, also into names: bindings of which variants have more or fewer. A COUNT that
+//! is true or false is 1 or 0.
 //!
 //! Writing out is for arrays: a driver that does not unroll a loop over them keeps them in memory instead
 //! of registers (matrices, measured on an H100: 29 TFLOP/s instead of 113).
@@ -31,10 +33,14 @@ pub const FILES: &[(&str, &str)] = files![
     "attention_merge",
     "attention_tile",
     "blur",
+    "cfg_rescale",
     "channels",
+    "combine",
     "concat",
     "conv2d",
     "conv2d_edge",
+    "entries_mean",
+    "error_norm",
     "geglu",
     "gemm_merge",
     "group_norm_apply",
@@ -43,7 +49,10 @@ pub const FILES: &[(&str, &str)] = files![
     "group_norm_stats",
     "layer_norm",
     "matmul",
+    "network_input",
+    "network_output",
     "repack",
+    "sag_degrade",
     "shared/activation",
     "shared/attention",
     "shared/attention_quads",
@@ -58,9 +67,12 @@ pub const FILES: &[(&str, &str)] = files![
     "shared/gemm_tile",
     "shared/grid",
     "shared/lanes_alone",
+    "shared/latents",
     "shared/moments",
     "shared/out_elem",
     "shared/out_f32",
+    "shared/rows",
+    "shared/scalars",
     "shared/software_matrices",
     "shared/surrounds",
     "shared/weight_half",
@@ -164,8 +176,10 @@ fn repeat(lines: &mut Lines<'_>, variant: &Variant, to: &mut String, depth: usiz
                     after = lines.clone();
                     let mut body = String::new();
                     repeat(&mut after, variant, &mut body, depth + 1)?;
-                    if i < count {
-                        *to += &format!("{{\nconst {name} = {i}u;\n{body}}}\n");
+                    match name.starts_with('$') {
+                        _ if i >= count => {}
+                        true => *to += &body.replace(name, &i.to_string()),
+                        false => *to += &format!("{{\nconst {name} = {i}u;\n{body}}}\n"),
                     }
                 }
                 *lines = after;
@@ -182,6 +196,7 @@ fn repeat(lines: &mut Lines<'_>, variant: &Variant, to: &mut String, depth: usiz
 fn constant(variant: &Variant, name: &str) -> Option<u32> {
     variant.consts.iter().find_map(|c| match c {
         Const::U32(n, v) if *n == name => Some(*v),
+        Const::Bool(n, v) if *n == name => Some(u32::from(*v)),
         _ => None,
     })
 }

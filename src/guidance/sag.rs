@@ -145,6 +145,12 @@ fn kernel(sigma: f32) -> [f32; 2 * REACH + 1] {
     w
 }
 
+/// The blur's weights by distance from its centre, 0 to 4: what a kernel on the device is given.
+pub fn half_kernel(sigma: f32) -> [f32; REACH + 1] {
+    let whole = kernel(sigma);
+    std::array::from_fn(|k| whole[REACH + k])
+}
+
 /// Σ_k w_k values(k), element by element, in the order of the taps.
 fn taps<'v>(kernel: &[f32; 2 * REACH + 1], to: &mut [f32], values: impl Fn(usize) -> &'v [f32]) {
     to.fill(0.0);

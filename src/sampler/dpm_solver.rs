@@ -192,6 +192,14 @@ mod tests {
     }
 
     #[test]
+    fn the_reference_of_the_device_says_the_same() {
+        let [low, high, before] = [1, 2, 3].map(|seed| super::super::noise::noise(seed, [2, 4, 5, 6]));
+        let f64s = |l: &Latent| -> Vec<f64> { l.data().iter().map(|v| f64::from(*v)).collect() };
+        let want = crate::kernels::error_norm::reference(&f64s(&low), &f64s(&high), &f64s(&before));
+        assert!((error(&low, &high, &before) / want - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
     fn a_large_error_shortens_the_step() {
         let mut control = StepControl::default();
         assert!(!control.accept(100.0));

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
+use super::step_variants;
 use crate::common::{Failures, MANIFESTS};
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
@@ -15,8 +16,9 @@ use sagittal::graph::{Activation, Graph, Layout, Shape, Store};
 use sagittal::kernels::gemm::lanes;
 use sagittal::kernels::repack::Stored;
 use sagittal::kernels::{
-    Const, Field, LEAST_MEMORY, Precision, Target, Variant, attention, blur, elementwise, gemm, group_norm,
-    layer_norm, repack,
+    Call, Const, Field, LEAST_MEMORY, Operand, Precision, Target, Variant, attention, blur, cfg_rescale,
+    combine, elementwise, entries_mean, error_norm, gemm, group_norm, latents, layer_norm, network_input,
+    network_output, repack, sag_degrade,
 };
 use sagittal::model::config::{ModelConfig, TextConfig};
 use sagittal::model::unet::{self, Perturbation, Width};
@@ -62,6 +64,7 @@ impl Usage {
 enum Binding {
     Weight,
     Activation,
+    Scalars,
     Unused,
 }
 
@@ -155,6 +158,11 @@ fn variants() -> HashMap<Variant, Usage> {
             found.extend(dispatched(&name, &graph, 1, (target, 1 << 20), precision));
         }
     }
+    for call in step_variants::calls() {
+        let usage = usage(&call);
+        let known = found.entry(call.variant.clone()).or_insert_with(|| usage.clone());
+        assert_eq!(*known, usage, "{} is used in two ways", call.variant);
+    }
     // For weights that are in f16 in their file: a convolution of a doubled map has none.
     let in_halves = |(v, usage): (&Variant, &Usage)| {
         let may = v.precision == Precision::F32 && !v.consts.contains(&Const::Bool("DOUBLED", true));
@@ -164,6 +172,17 @@ fn variants() -> HashMap<Variant, Usage> {
     assert!(halved.len() > 8, "{} products with weights in f16", halved.len());
     found.extend(halved);
     found
+}
+
+/// How a call that no plan holds uses its variant.
+fn usage(call: &Call) -> Usage {
+    let binding = |o: &Operand| match o {
+        Operand::Weight(_) => Binding::Weight,
+        Operand::Read(_) | Operand::Write(_) => Binding::Activation,
+        Operand::Scalars => Binding::Scalars,
+        Operand::Unused => Binding::Unused,
+    };
+    Usage { params: call.params.len(), bindings: call.operands.iter().map(binding).collect() }
 }
 
 /// What reads the prompts of every family, one at a time.
@@ -389,7 +408,7 @@ fn every_variant_becomes_spirv_msl_and_hlsl() {
 #[test]
 fn every_variant_keeps_to_the_default_limits() {
     let mut failures = Failures::default();
-    for Checked { variant, module, .. } in CHECKED.iter() {
+    for Checked { variant, usage, module, .. } in CHECKED.iter() {
         let [entry] = module.entry_points.as_slice() else { panic!("{variant}: one entry point") };
         let invocations: u32 = entry.workgroup_size.iter().product();
         failures.check(entry.name == "main" && invocations <= MAX_INVOCATIONS, || {
@@ -404,7 +423,8 @@ fn every_variant_keeps_to_the_default_limits() {
         let most = if variant.matrices() { MATRICES_BYTES } else { MAX_WORKGROUP_BYTES };
         failures.check(memory <= most, || format!("{variant}: {memory} bytes of workgroup memory"));
         let uniforms = in_space(AddressSpace::Uniform).count();
-        failures.check(uniforms == 1, || format!("{variant}: {uniforms} uniforms"));
+        let scalars = usage.bindings.iter().filter(|b| **b == Binding::Scalars).count();
+        failures.check(uniforms == 1 + scalars, || format!("{variant}: {uniforms} uniforms"));
         let buffers = storage(module).len();
         failures.check(buffers <= MAX_STORAGE_BUFFERS, || format!("{variant}: {buffers} storage buffers"));
     }
@@ -426,6 +446,21 @@ fn parameters_agree() {
     failures.finish();
 }
 
+/// Scalars of a step are as long as the Rust side's.
+#[test]
+fn scalars_agree() {
+    let mut failures = Failures::default();
+    for Checked { variant, module, .. } in CHECKED.iter() {
+        for (number, ty) in uniforms(module).into_iter().filter(|(number, _)| *number > 0) {
+            let size = module.types[ty].inner.size(module.to_ctx());
+            failures.check((number, size) == (1, 16 * latents::SCALARS as u32), || {
+                format!("{variant}: {size} bytes of scalars at binding {number}")
+            });
+        }
+    }
+    failures.finish();
+}
+
 /// Bindings 1, 2, ... are what the Rust side puts there. A device refuses a buffer that is bound
 /// for reading and for writing at once, and activations share buffers: all are bound for writing.
 #[test]
@@ -433,13 +468,23 @@ fn bindings_agree() {
     let mut failures = Failures::default();
     for Checked { variant, usage, module, .. } in CHECKED.iter() {
         let storage = storage(module);
-        let numbers: Vec<u32> = storage.iter().map(|(number, _)| *number).collect();
-        let wanted: Vec<u32> = (1..=usage.bindings.len() as u32).collect();
-        failures.check(numbers == wanted, || format!("{variant}: shader binds {numbers:?}, Rust {wanted:?}"));
-        for ((number, writes), binding) in storage.iter().zip(&usage.bindings) {
+        let numbers = |scalars: bool| -> Vec<u32> {
+            let all = (1u32..).zip(&usage.bindings);
+            all.filter(|(_, b)| (**b == Binding::Scalars) == scalars).map(|(number, _)| number).collect()
+        };
+        let found: Vec<u32> = storage.iter().map(|(number, _)| *number).collect();
+        let wanted = numbers(false);
+        failures.check(found == wanted, || format!("{variant}: shader binds {found:?}, Rust {wanted:?}"));
+        let found: Vec<u32> =
+            uniforms(module).into_iter().map(|(number, _)| number).filter(|n| *n > 0).collect();
+        let wanted = numbers(true);
+        failures.check(found == wanted, || format!("{variant}: scalars at {found:?}, Rust {wanted:?}"));
+        for (number, writes) in &storage {
+            let Some(binding) = usage.bindings.get(*number as usize - 1) else { continue };
             let fits = match binding {
                 Binding::Weight => !writes,
                 Binding::Activation => *writes,
+                Binding::Scalars => false,
                 Binding::Unused => true,
             };
             failures
@@ -461,12 +506,19 @@ fn rust_params(shader: &str) -> &'static [Field] {
         | "attention_matrices"
         | "attention_tile" => attention::Params::FIELDS,
         "blur" => blur::Params::FIELDS,
+        "cfg_rescale" => cfg_rescale::Params::FIELDS,
+        "combine" => combine::Params::FIELDS,
         "conv2d" | "conv2d_edge" | "gemm_merge" | "matmul" => gemm::Params::FIELDS,
+        "entries_mean" => entries_mean::Params::FIELDS,
+        "error_norm" => error_norm::Params::FIELDS,
         "group_norm_apply" => group_norm::ApplyParams::FIELDS,
         "group_norm_lanes" => group_norm::LanesParams::FIELDS,
         "group_norm_merge" => group_norm::MergeParams::FIELDS,
         "group_norm_stats" => group_norm::StatsParams::FIELDS,
+        "network_input" => network_input::Params::FIELDS,
+        "network_output" => network_output::Params::FIELDS,
         "repack" => repack::Params::FIELDS,
+        "sag_degrade" => sag_degrade::Params::FIELDS,
         "layer_norm" => layer_norm::Params::FIELDS,
         _ => panic!("{shader} has no parameters in this table: add them"),
     }
@@ -479,9 +531,8 @@ fn described(fields: &[Field]) -> Vec<String> {
 
 /// Binding number, fields and bytes of the shader's parameters.
 fn shader_params(module: &Module) -> (u32, Vec<String>, usize) {
-    let uniform = module.global_variables.iter().find(|(_, g)| g.space == AddressSpace::Uniform);
-    let (_, uniform) = uniform.expect("a uniform");
-    let TypeInner::Struct { members, span } = &module.types[uniform.ty].inner else { panic!("a struct") };
+    let (at, ty) = uniforms(module)[0];
+    let TypeInner::Struct { members, span } = &module.types[ty].inner else { panic!("a struct") };
     let field = |m: &naga::StructMember| {
         let scalar = match module.types[m.ty].inner {
             TypeInner::Scalar(naga::Scalar::U32) => "u32",
@@ -490,8 +541,16 @@ fn shader_params(module: &Module) -> (u32, Vec<String>, usize) {
         };
         format!("{} {}: {scalar}", m.offset, m.name.as_deref().unwrap_or("?"))
     };
-    let at = uniform.binding.as_ref().map_or(u32::MAX, |b| b.binding);
     (at, members.iter().map(field).collect(), *span as usize)
+}
+
+/// Binding number and type of each uniform, in order.
+fn uniforms(module: &Module) -> Vec<(u32, naga::Handle<naga::Type>)> {
+    let uniform = module.global_variables.iter().filter(|(_, g)| g.space == AddressSpace::Uniform);
+    let mut found: Vec<_> =
+        uniform.map(|(_, g)| (g.binding.as_ref().map_or(u32::MAX, |b| b.binding), g.ty)).collect();
+    found.sort_unstable();
+    found
 }
 
 /// Binding number of each storage buffer, in order, and whether it may be written.
