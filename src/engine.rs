@@ -3,6 +3,7 @@
 mod kept;
 mod pages;
 mod run;
+mod stream;
 mod timing;
 mod trace;
 mod upload;
@@ -17,6 +18,7 @@ use crate::plan::{Bound, Dispatch, Plan};
 use crate::{Error, ErrorKind, Result};
 pub use kept::Kept;
 use run::Ahead;
+pub use stream::{Fetch, Spot, Stream, Traffic};
 use upload::OnDevice;
 pub use upload::ring_bytes;
 pub use weights::{Source, Weights};
@@ -37,6 +39,7 @@ pub struct Engine {
     before: u64,
     /// Whether runs look for what is not finite.
     tracing: AtomicBool,
+    traffic: Traffic,
 }
 
 /// Memory for activations. Plans that run one after the other share one.
@@ -122,6 +125,7 @@ impl Engine {
             peak: AtomicU64::new(0),
             before,
             tracing: AtomicBool::new(false),
+            traffic: Traffic::default(),
         })
     }
 
@@ -177,6 +181,11 @@ impl Engine {
         self.peak.store(0, Ordering::Relaxed);
     }
 
+    /// What moved between host and device so far.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
     /// Looks at the memory where it is at its highest: while weights are under way, while a plan runs.
     fn look_at_memory(&self) {
         let now = self.gpu.buffer_bytes().saturating_sub(self.before);
@@ -194,6 +203,13 @@ impl Engine {
         self.gpu.checked("make room for activations", || Arena {
             slabs: plan.slabs.iter().map(|s| buffer(&self.gpu, "arena", *s, usage)).collect(),
         })
+    }
+
+    /// Memory for latents of a sampling.
+    pub(crate) fn latent_buffer(&self, bytes: u64) -> Result<wgpu::Buffer> {
+        use wgpu::BufferUsages as U;
+        let usage = U::STORAGE | U::COPY_SRC | U::COPY_DST;
+        self.gpu.checked("make room for latents", || buffer(&self.gpu, "latents", bytes, usage))
     }
 
     /// Makes `plan` ready to run with `weights` in `arena`, which must hold it.

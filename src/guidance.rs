@@ -20,7 +20,7 @@ mod perturbed;
 mod rescale;
 pub mod sag;
 pub mod term;
-mod weighted;
+pub(crate) mod weighted;
 
 use std::cmp::Ordering;
 
@@ -341,7 +341,8 @@ impl<'a> Guided<'a> {
     /// Reads the column sums that SAG went by, if it acted.
     pub(crate) fn read_columns(&mut self, evaluated: &Evaluated) -> Result<Option<Vec<Columns>>> {
         let sag = evaluated.notes.sag.as_ref();
-        sag.map(|sag| self.backend.read_attention(&sag.attention)).transpose()
+        let images = evaluated.result.shape()[0];
+        sag.map(|sag| self.backend.read_attention(&sag.attention, images)).transpose()
     }
 
     /// Reads all of an evaluation.
@@ -350,7 +351,7 @@ impl<'a> Guided<'a> {
         let backend = &mut self.backend;
         let sag = match &notes.sag {
             Some(sag) => Some(SagEvaluation {
-                columns: backend.read_attention(&sag.attention)?,
+                columns: backend.read_attention(&sag.attention, result.shape()[0])?,
                 mask: backend.read_mask(&sag.mask)?,
                 degraded: backend.read(&sag.degraded)?,
                 input: backend.read(&sag.input)?,

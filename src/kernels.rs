@@ -114,7 +114,7 @@ impl std::fmt::Display for Variant {
 pub struct Buf(pub usize);
 
 /// A part of a [`Buf`], bytes. A tensor that is too large to be bound is bound in parts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Stretch {
     /// Of what.
     pub buf: Buf,
@@ -125,7 +125,7 @@ pub struct Stretch {
 }
 
 /// What a binding holds, in the order of the shader's binding numbers from 1 on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operand {
     /// Read by the call.
     Read(Stretch),

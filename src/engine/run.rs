@@ -173,8 +173,13 @@ impl Engine {
 }
 
 impl Prepared {
+    /// The buffer of a region.
+    pub(crate) fn slab(&self, region: crate::plan::Region) -> &wgpu::Buffer {
+        &self.arena.slabs[region.slab]
+    }
+
     /// Pages of weights that dispatch `i` needs brought over.
-    fn pages(&self, i: usize) -> &[usize] {
+    pub(super) fn pages(&self, i: usize) -> &[usize] {
         self.steps.get(i).map_or(&[], |s| &s.turning)
     }
 
@@ -227,7 +232,7 @@ pub(super) fn portion(dispatches: &[Dispatch], from: usize, budget: u64) -> (usi
 
 /// The budget `old` moved towards what fits into [`SUBMISSION`] at the speed of a portion that took
 /// `took` for `work`, which is 0 where a portion says nothing.
-fn learn(old: u64, work: u64, took: Duration) -> u64 {
+pub(super) fn learn(old: u64, work: u64, took: Duration) -> u64 {
     if work == 0 {
         return old;
     }

@@ -112,7 +112,7 @@ impl Backend for HostBackend<'_> {
         Ok(Degraded { mask, degraded, input })
     }
 
-    fn read_attention(&mut self, attention: &Attention) -> Result<Vec<Columns>> {
+    fn read_attention(&mut self, attention: &Attention, _images: usize) -> Result<Vec<Columns>> {
         self.columns.get(&attention.slot).cloned()
     }
 

@@ -103,6 +103,18 @@ impl Value {
         Self { shape, terms: vec![(1.0, slot)] }
     }
 
+    /// All zeros.
+    pub fn zero(shape: [usize; 4]) -> Self {
+        Self { shape, terms: Vec::new() }
+    }
+
+    /// Its first `count` terms, and the others.
+    pub fn split_at(&self, count: usize) -> (Self, Self) {
+        let (first, rest) = self.terms.split_at(count.min(self.terms.len()));
+        let of = |terms: &[(f64, Slot)]| Self { shape: self.shape, terms: terms.to_vec() };
+        (of(first), of(rest))
+    }
+
     /// `[batch, channels, height, width]`.
     pub fn shape(&self) -> [usize; 4] {
         self.shape

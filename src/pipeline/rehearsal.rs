@@ -1,15 +1,14 @@
 //! A step without computing: which calls guidance will make, and in what memory.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use super::memory::{self, Need};
 use super::report::{Call, Purpose};
 use super::{DiffusionModel, parts};
 use crate::engine::ring_bytes;
-use crate::guidance::{Columns, Conditioning, Guided, Network, Perturbed, Row, RowResult, Sag};
+use crate::guidance::{Columns, Conditioning, Entry, Guided, Network, Perturbed, Row, RowResult, Sag};
 use crate::latent::Latent;
-use crate::network::{Batching, Kind};
+use crate::network::{Batching, Kind, same_prompt};
 use crate::plan::chunk::ChunkPolicy;
 use crate::{Error, ErrorKind, Result};
 
@@ -144,12 +143,13 @@ impl DiffusionModel {
     /// step that is rehearsed.
     fn prompts(&self, conditioning: &Conditioning) -> Result<Rehearsed> {
         let mut done = Rehearsed::default();
-        let mut known: Vec<&Arc<Vec<f32>>> = Vec::new();
+        let mut known: Vec<&Entry> = Vec::new();
         for entry in conditioning.positive.iter().chain(&conditioning.negative) {
-            if known.iter().any(|context| Arc::ptr_eq(context, &entry.context)) {
+            let is_known = |e: &&Entry| same_prompt((&e.context, &e.vector), (&entry.context, &entry.vector));
+            if known.iter().any(is_known) {
                 continue;
             }
-            known.push(&entry.context);
+            known.push(entry);
             let plan = self.planner().conditioning(entry.tokens)?;
             done.arena_bytes = done.arena_bytes.max(plan.arena_bytes());
             done.prompt_bytes += plan.kept_bytes();
@@ -180,7 +180,8 @@ struct Rehearsal<'a> {
 
 impl Network for Rehearsal<'_> {
     fn predict(&mut self, rows: &[Row<'_>]) -> Result<Vec<RowResult>> {
-        for (kind, members) in self.batching.calls(rows)? {
+        let kinds: Vec<Kind> = rows.iter().map(Kind::of).collect();
+        for (kind, members) in self.batching.calls(&kinds)? {
             let plan = self.batching.plan(kind, members.len())?;
             self.done.arena_bytes = self.done.arena_bytes.max(plan.arena_bytes());
             self.done.side_bytes.insert((kind, members.len()), plan.side_bytes(self.alignment));
@@ -198,7 +199,7 @@ impl Network for Rehearsal<'_> {
         let result = |row: &Row<'_>| -> Result<RowResult> {
             let columns = |(height, width)| Columns { height, width, values: vec![1.0; height * width] };
             let columns =
-                if row.record { Some(columns(self.batching.map_size(Kind::of(row, true))?)) } else { None };
+                if row.record { Some(columns(self.batching.map_size(Kind::of(row))?)) } else { None };
             Ok(RowResult { denoised: row.x.clone(), columns })
         };
         rows.iter().map(result).collect()

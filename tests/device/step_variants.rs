@@ -47,6 +47,10 @@ pub fn calls() -> Vec<Call> {
     calls.push(entries_mean::call(&EntriesMean { path, latents, entries: 1 }, place, [at, at], place));
     let r = CfgRescale { path, latents, scalars: 0 };
     calls.push(cfg_rescale::call(&r, [place, place], place, place, at));
-    calls.push(error_norm::call(&ErrorNorm { path, latents }, [place, place, place], place));
+    calls.push(error_norm::call(
+        &ErrorNorm { path, latents, tolerance: (0.0078, 0.05) },
+        [place, place, place],
+        place,
+    ));
     calls
 }
