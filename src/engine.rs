@@ -10,7 +10,7 @@ mod upload;
 mod weights;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::gpu::Gpu;
 use crate::kernels::{Precision, Target, Variant, gemm};
@@ -66,7 +66,8 @@ pub struct Prepared {
     plan: Arc<Plan>,
     arena: Arena,
     steps: Vec<Step>,
-    readback: wgpu::Buffer,
+    /// For results that are read; made when a run first reads some.
+    readback: OnceLock<wgpu::Buffer>,
     /// The next run's first commands. Whoever runs the plan holds it, since a run needs the arena and
     /// the readback for itself.
     ahead: Mutex<Option<Ahead>>,
@@ -281,9 +282,7 @@ impl Engine {
             }
             steps.push(Step { variant, pipeline, group, turning });
         }
-        let bytes: u64 = plan.read_back().map(|o| o.region.bytes).sum();
-        let readback = buffer(gpu, "readback", bytes.max(4), U::MAP_READ | U::COPY_DST);
-        Ok(Prepared { plan, arena, steps, readback, ahead: Mutex::default() })
+        Ok(Prepared { plan, arena, steps, readback: OnceLock::new(), ahead: Mutex::default() })
     }
 
     /// Runs a plan. `inputs` are f32 values `[row, position, channel]` by name; so are the results.

@@ -150,6 +150,11 @@ impl Guidance {
         self
     }
 
+    /// The same whose terms act all the time, as far as it is known when they do.
+    pub(crate) fn always(&self) -> Self {
+        Self { terms: self.terms.iter().map(Term::always).collect(), ..self.clone() }
+    }
+
     /// Checks all ranges.
     ///
     /// # Errors
@@ -403,6 +408,11 @@ impl Predictor for Guided<'_> {
 
     fn keep_uncond(&mut self) {
         self.keep_uncond = true;
+    }
+
+    /// Who hears of evaluations hears of each step before the next.
+    fn ahead(&mut self) -> u64 {
+        if self.watch.is_some() { 0 } else { self.backend.ahead() }
     }
 }
 

@@ -26,11 +26,11 @@ use crate::plan::chunk::{ChunkPolicy, rows_per_call};
 use crate::plan::{Capabilities, Options, Plan};
 use crate::sampler::Discrete;
 use crate::{Error, Result};
-pub use device::DeviceBackend;
+pub use device::{DeviceBackend, Meanings};
 pub use plans::Plans;
 use prompts::Prompts;
 pub use prompts::same_prompt;
-pub use sink::{Buffer, DeviceSink, Sink};
+pub use sink::{AHEAD, Buffer, DeviceSink, Sink};
 
 /// What rows must share to be computed together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

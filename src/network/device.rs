@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::sink::{Buffer, Sink};
-use super::{DeviceSink, Kind, Unet};
+use super::{DeviceSink, Kind, Planner, Unet};
 use crate::graph::Shape;
 use crate::guidance::backend::{Attention, Backend, Degrade, Degraded, Group, Mask, Prediction};
 use crate::guidance::weighted::Weighted;
@@ -42,6 +42,19 @@ pub struct Meanings<'a> {
     pub prediction: Meaning,
     /// Timesteps of noise levels.
     pub discrete: &'a Discrete,
+}
+
+impl<'a> Meanings<'a> {
+    /// Of a UNet.
+    pub fn of(planner: &Planner<'a>, prediction: Meaning, discrete: &'a Discrete) -> Self {
+        Self {
+            in_channels: planner.config.in_channels,
+            time_channels: planner.config.model_channels,
+            precision: planner.precision,
+            prediction,
+            discrete,
+        }
+    }
 }
 
 /// Memory that goes back to the pool when the last latent in it is gone.
@@ -85,15 +98,7 @@ pub struct DeviceBackend<'a, S: Sink = DeviceSink<'a>> {
 impl<'a> DeviceBackend<'a> {
     /// Guidance on the device of `unet`.
     pub fn new(sink: DeviceSink<'a>, unet: &Unet<'a>) -> Self {
-        let config = unet.planner.config;
-        let network = Meanings {
-            in_channels: config.in_channels,
-            time_channels: config.model_channels,
-            precision: unet.planner.precision,
-            prediction: unet.prediction,
-            discrete: unet.discrete,
-        };
-        Self::on(sink, network)
+        Self::on(sink, Meanings::of(&unet.planner, unet.prediction, unet.discrete))
     }
 }
 
@@ -171,7 +176,7 @@ impl<'a, S: Sink> DeviceBackend<'a, S> {
             Some(of) => of.clone(),
             None => {
                 let of = self.sink.create(bytes)?;
-                self.sink.write(&of, bytemuck::cast_slice(&words), false)?;
+                self.sink.write(&of, 4 * words.len() as u64, false, &mut || words.clone())?;
                 self.tables.insert(words, of.clone());
                 of
             }
@@ -184,7 +189,7 @@ impl<'a, S: Sink> DeviceBackend<'a, S> {
             Some(flags) => flags.clone(),
             None => {
                 let flags = self.sink.create(8)?;
-                self.sink.write(&flags, bytemuck::cast_slice(&[NO_STEP; 2]), false)?;
+                self.sink.write(&flags, 8, false, &mut || vec![NO_STEP; 2])?;
                 self.flags.insert(flags).clone()
             }
         };
@@ -263,10 +268,13 @@ impl<'a, S: Sink> DeviceBackend<'a, S> {
         if let Some((_, held)) = self.embedding.take() {
             give_back(&mut self.free, held, self.sent);
         }
-        let mut values = time_embedding(self.network.discrete.timestep(sigma), self.network.time_channels);
-        values.resize(values.len().next_multiple_of(4), 0.0);
-        let held = self.take(4 * values.len() as u64, true)?;
-        self.sink.write(&held.memory, bytemuck::cast_slice(&values), true)?;
+        let Meanings { discrete, time_channels, .. } = self.network;
+        let stored = time_channels.next_multiple_of(4);
+        let held = self.take(4 * stored as u64, true)?;
+        self.sink.write(&held.memory, held.bytes, true, &mut || {
+            let values = time_embedding(discrete.timestep(sigma), time_channels);
+            values.iter().map(|v| v.to_bits()).chain(std::iter::repeat(0)).take(stored).collect()
+        })?;
         self.embedding = Some((sigma.to_bits(), held.clone()));
         Ok(held)
     }
@@ -406,13 +414,13 @@ fn entry_places(group: &[Row<'_>], weighted: &Weighted, shape: [usize; 4]) -> (V
 }
 
 /// Values `[image, channel, y, x]` as the device has them.
-fn to_quads(latent: &Latent) -> Vec<f32> {
+fn to_quads(latent: &Latent) -> Vec<u32> {
     let [images, channels, height, width] = latent.shape();
     let (cells, stored) = (height * width, channels.next_multiple_of(4));
-    let mut quads = vec![0.0; images * cells * stored];
+    let mut quads = vec![0; images * cells * stored];
     for (image, to) in quads.chunks_exact_mut((cells * stored).max(1)).enumerate() {
         for (c, plane) in latent.image(image).chunks_exact(cells.max(1)).enumerate() {
-            plane.iter().zip(to.chunks_exact_mut(stored)).for_each(|(v, cell)| cell[c] = *v);
+            plane.iter().zip(to.chunks_exact_mut(stored)).for_each(|(v, cell)| cell[c] = v.to_bits());
         }
     }
     quads
@@ -435,10 +443,10 @@ fn from_quads(words: &[u32], shape: [usize; 4]) -> Latent {
 }
 
 impl<S: Sink> Latents for DeviceBackend<'_, S> {
-    fn bring(&mut self, latent: &Latent) -> Result<Value> {
-        let held = self.take(bytes_of(latent.shape()), true)?;
-        self.sink.write(&held.memory, bytemuck::cast_slice(&to_quads(latent)), false)?;
-        Ok(self.put(held, latent.shape()))
+    fn bring_with(&mut self, shape: [usize; 4], make: &mut dyn FnMut() -> Latent) -> Result<Value> {
+        let held = self.take(bytes_of(shape), true)?;
+        self.sink.write(&held.memory, held.bytes, false, &mut || to_quads(&make()))?;
+        Ok(self.put(held, shape))
     }
 
     fn store(&mut self, value: &Value) -> Result<Value> {
@@ -456,7 +464,8 @@ impl<S: Sink> Latents for DeviceBackend<'_, S> {
 
     fn bring_mask(&mut self, mask: &Latent) -> Result<CellMask> {
         let held = self.take(4 * mask.data().len().max(4) as u64, true)?;
-        self.sink.write(&held.memory, bytemuck::cast_slice(mask.data()), false)?;
+        let words = || mask.data().iter().map(|v| v.to_bits()).collect();
+        self.sink.write(&held.memory, 4 * mask.data().len() as u64, false, &mut { words })?;
         let (masks, size) = (mask.batch(), (mask.height(), mask.width()));
         Ok(CellMask { slot: self.held.put(held), masks, size })
     }
@@ -511,6 +520,7 @@ impl<S: Sink> Latents for DeviceBackend<'_, S> {
 
     fn step(&mut self, step: usize) {
         self.step = step;
+        self.sink.step();
     }
 
     fn submit(&mut self) -> Result<u64> {
@@ -652,8 +662,8 @@ impl<S: Sink> Backend for DeviceBackend<'_, S> {
         let mut operands = Operands(Vec::new());
         let source = match how.mask {
             Some(bits) => {
-                let words: Vec<u32> = bits.iter().map(|b| u32::from(*b)).collect();
-                self.sink.write(&mask.memory, bytemuck::cast_slice(&words), false)?;
+                let words = || bits.iter().map(|b| u32::from(*b)).collect();
+                self.sink.write(&mask.memory, 4 * bits.len() as u64, false, &mut { words })?;
                 MaskSource::Given
             }
             None => {

@@ -11,7 +11,7 @@ use crate::plan::{Capabilities, Slot};
 use crate::{Error, Result};
 
 /// Evaluations that a fast device has before it: enough that it never waits for the next.
-const AHEAD: u64 = 3;
+pub const AHEAD: u64 = 3;
 
 /// A stretch of a sink's memory, from `offset` on.
 #[derive(Debug, Clone)]
@@ -38,12 +38,18 @@ pub trait Sink {
     /// The device's.
     fn create(&mut self, bytes: u64) -> Result<Self::Memory>;
 
-    /// Fills the beginning of a buffer that nothing recorded so far and not yet sent uses. `steady` is for what
-    /// comes with every step.
+    /// Fills the first `bytes` of a buffer, which nothing recorded so far and not yet sent uses, with the words
+    /// that `make` makes where they are needed. `steady` is for what comes with every step.
     ///
     /// # Errors
     /// The device's.
-    fn write(&mut self, to: &Self::Memory, bytes: &[u8], steady: bool) -> Result<()>;
+    fn write(
+        &mut self,
+        to: &Self::Memory,
+        bytes: u64,
+        steady: bool,
+        make: &mut dyn FnMut() -> Vec<u32>,
+    ) -> Result<()>;
 
     /// The place of scalars that the next dispatches read.
     ///
@@ -86,6 +92,9 @@ pub trait Sink {
     /// # Errors
     /// The device's.
     fn network(&mut self, kind: Kind, entries: &[&Entry]) -> Result<()>;
+
+    /// What follows belongs to another step.
+    fn step(&mut self) {}
 
     /// Sends what is recorded, and a copy of some flags with it. The number of the sending.
     ///
@@ -152,10 +161,19 @@ impl Sink for DeviceSink<'_> {
         self.stream.engine().latent_buffer(bytes)
     }
 
-    fn write(&mut self, to: &wgpu::Buffer, bytes: &[u8], steady: bool) -> Result<()> {
-        let gpu = self.stream.engine().gpu();
-        gpu.checked("bring latents over", || gpu.queue().write_buffer(to, 0, bytes))?;
-        self.traffic().count_upload(bytes.len() as u64, steady);
+    fn write(
+        &mut self,
+        to: &wgpu::Buffer,
+        bytes: u64,
+        steady: bool,
+        make: &mut dyn FnMut() -> Vec<u32>,
+    ) -> Result<()> {
+        let (gpu, words) = (self.stream.engine().gpu(), make());
+        if words.len() as u64 * 4 != bytes {
+            return Err(Error::internal(format!("{} words where {bytes} bytes belong", words.len())));
+        }
+        gpu.checked("bring latents over", || gpu.queue().write_buffer(to, 0, bytemuck::cast_slice(&words)))?;
+        self.traffic().count_upload(bytes, steady);
         Ok(())
     }
 

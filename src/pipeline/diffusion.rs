@@ -17,7 +17,7 @@ use crate::kernels::Precision;
 use crate::latent::Latent;
 use crate::lora::Patches;
 use crate::model::{DiffusionConfig, Prediction, unet};
-use crate::network::{DeviceBackend, DeviceSink, Planner, Plans, Unet};
+use crate::network::{DeviceBackend, DeviceSink, Meanings, Planner, Plans, Unet};
 use crate::sampler::{self, Discrete, Inpaint, Predictor, SampleOptions};
 use crate::{Error, Result};
 
@@ -140,12 +140,15 @@ impl DiffusionModel {
         let scale = self.config.latent_scale;
         let start = start.scaled(scale);
         observe(Event::Loading { part: "UNet" });
+        let guidance = run.guidance();
         let wish = Wish {
             conditioning,
             shape,
-            cfg: run.cfg,
-            sag: run.sag,
-            perturbed: &run.perturbed,
+            guidance: &guidance,
+            sampler: run.sampler,
+            steps: run.sigmas.len() - 1,
+            noise: (run.eta, run.s_noise),
+            masked: run.mask.is_some(),
             chunk: run.chunk,
             limit: run.memory,
         };
@@ -157,7 +160,7 @@ impl DiffusionModel {
         let observe = RefCell::new(observe);
         let sink = DeviceSink::new(self.unet(&weights), fit.chunk, fit.budget, cancel);
         let backend = Box::new(DeviceBackend::new(sink, &self.unet(&weights)));
-        let mut guided = Guided::on(backend, conditioning, &self.discrete, run.guidance())?;
+        let mut guided = Guided::on(backend, conditioning, &self.discrete, guidance)?;
         if run.evaluations {
             guided = guided.watched(Box::new(|evaluation, sigma| {
                 let preview = || Ok(preview::preview(&evaluation.result, &factors));
@@ -249,6 +252,10 @@ impl DiffusionModel {
             prediction: self.prediction,
             discrete: &self.discrete,
         }
+    }
+
+    pub(super) fn meanings(&self) -> Meanings<'_> {
+        Meanings::of(&self.planner(), self.prediction, &self.discrete)
     }
 
     pub(super) fn planner(&self) -> Planner<'_> {
