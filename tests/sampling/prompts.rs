@@ -181,7 +181,10 @@ fn prompts_of_any_length_stay_within_the_default_limits() {
             let build = unet::Options { size: (16, 16), tokens, record: true, ..Default::default() };
             let reads = unet::build(&c.unet, &build).and_then(|g| Plan::new(&g, &options)).expect("a plan");
             let of = |slots: &[sagittal::plan::Slot]| -> Vec<(String, u64)> {
-                slots.iter().filter(|s| s.kept).map(|s| (s.name.clone(), s.region.bytes)).collect()
+                let kept = slots.iter().filter(|s| s.kept);
+                let mut kept: Vec<_> = kept.map(|s| (s.name.clone(), s.region.bytes)).collect();
+                kept.sort();
+                kept
             };
             failures.check(of(&plan.outputs) == of(&reads.inputs), || {
                 format!("{family} {tokens}: not what is read")
