@@ -7,16 +7,14 @@ use std::sync::LazyLock;
 
 use crate::common::{Failures, MANIFESTS};
 use naga::back::{hlsl, msl, spv};
-use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
-use naga::{AddressSpace, Module, StorageAccess, TypeInner};
+use naga::valid::{Capabilities, GlobalUse, ModuleInfo, ValidationFlags, Validator};
+use naga::{AddressSpace, GlobalVariable, Handle, Module, StorageAccess, TypeInner};
 use sagittal::bench::presets::Preset;
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
-use sagittal::graph::{Activation, Graph, Layout, Shape, Store};
+use sagittal::graph::{Activation, Graph, Shape, Store};
 use sagittal::kernels::gemm::lanes;
-use sagittal::kernels::repack::Stored;
 use sagittal::kernels::{
-    Const, Field, LEAST_MEMORY, Precision, Target, Variant, attention, blur, elementwise, gemm, group_norm,
-    layer_norm, repack,
+    Call, Const, Field, Holds, Kernel, LEAST_MEMORY, Operand, Precision, Target, Variant,
 };
 use sagittal::model::config::{ModelConfig, TextConfig};
 use sagittal::model::unet::{self, Perturbation, Width};
@@ -138,13 +136,8 @@ fn variants() -> HashMap<Variant, Usage> {
             }
         }
     }
-    let layouts = [Layout::Linear, Layout::Conv3x3Doubled];
-    let packed = layouts.iter().flat_map(|layout| [(Precision::F32, *layout), (Precision::F16, *layout)]);
-    for (from, (to, layout)) in Stored::ALL.iter().flat_map(|s| packed.clone().map(|p| (*s, p))) {
-        let bindings = vec![Binding::Weight, Binding::Activation, Binding::Activation];
-        let params = std::mem::size_of::<repack::Params>();
-        found.insert(repack::variant(from, to, layout), Usage { params, bindings });
-    }
+    let samples = Kernel::ALL.iter().flat_map(|k| (k.spec().samples)());
+    found.extend(samples.map(|call| (call.variant.clone(), sampled(&call))));
     for (name, graph) in conditioning() {
         for (target, precision) in targets_and_precisions() {
             found.extend(dispatched(&name, &graph, 1, (target, 1 << 40), precision));
@@ -211,6 +204,16 @@ fn dispatched(
         bindings: d.bindings.iter().map(kind).collect(),
     };
     plan.dispatches.iter().map(|d| (d.variant.clone(), usage(d))).collect()
+}
+
+/// How a sample of a kernel's own uses its variant.
+fn sampled(call: &Call) -> Usage {
+    let kind = |o: &Operand| match o {
+        Operand::Weight(_) => Binding::Weight,
+        Operand::Read(_) | Operand::Write(_) => Binding::Activation,
+        Operand::Unused => Binding::Unused,
+    };
+    Usage { params: call.params.len(), bindings: call.operands.iter().map(kind).collect() }
 }
 
 /// Graphs of every family's networks, on even and odd sizes.
@@ -353,14 +356,13 @@ fn every_product() -> (String, Graph) {
 
 #[test]
 fn every_variant_validates() {
-    let mut by_shader: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut by_kernel: BTreeMap<Kernel, usize> = BTreeMap::new();
     for c in CHECKED.iter() {
-        *by_shader.entry(c.variant.shader).or_default() += 1;
+        *by_kernel.entry(c.variant.kernel).or_default() += 1;
     }
-    println!("{} variants: {by_shader:?}", CHECKED.len());
-    let kernels = shader::FILES.iter().map(|(name, _)| *name).filter(|n| !n.starts_with("shared/"));
-    let without: Vec<&str> = kernels.filter(|k| !by_shader.contains_key(k)).collect();
-    assert!(without.is_empty(), "shaders that no plan uses: {without:?}");
+    println!("{} variants: {by_kernel:?}", CHECKED.len());
+    let without: Vec<_> = Kernel::ALL.iter().filter(|k| !by_kernel.contains_key(k)).collect();
+    assert!(without.is_empty(), "kernels that no plan uses and that have no samples: {without:?}");
 }
 
 /// Vulkan, Metal and Direct3D 12, with the options that naga takes for the oldest of each.
@@ -403,9 +405,8 @@ fn every_variant_keeps_to_the_default_limits() {
         // Devices with cooperative matrices are asked for more.
         let most = if variant.matrices() { MATRICES_BYTES } else { MAX_WORKGROUP_BYTES };
         failures.check(memory <= most, || format!("{variant}: {memory} bytes of workgroup memory"));
-        let uniforms = in_space(AddressSpace::Uniform).count();
-        failures.check(uniforms == 1, || format!("{variant}: {uniforms} uniforms"));
-        let buffers = storage(module).len();
+        let buffers =
+            module.global_variables.iter().filter(|(_, g)| kind(g.space).starts_with("storage")).count();
         failures.check(buffers <= MAX_STORAGE_BUFFERS, || format!("{variant}: {buffers} storage buffers"));
     }
     failures.finish();
@@ -416,9 +417,8 @@ fn every_variant_keeps_to_the_default_limits() {
 fn parameters_agree() {
     let mut failures = Failures::default();
     for Checked { variant, usage, module, .. } in CHECKED.iter() {
-        let (at, fields, span) = shader_params(module);
-        let expected = described(rust_params(variant.shader));
-        failures.check(at == 0, || format!("{variant}: parameters at binding {at}"));
+        let (fields, span) = shader_params(module);
+        let expected = described(variant.kernel.spec().params);
         failures.check(fields == expected, || format!("{variant}: shader {fields:?}, Rust {expected:?}"));
         failures
             .check(span == usage.params, || format!("{variant}: shader {span} bytes, Rust {}", usage.params));
@@ -426,49 +426,63 @@ fn parameters_agree() {
     failures.finish();
 }
 
-/// Bindings 1, 2, ... are what the Rust side puts there. A device refuses a buffer that is bound
-/// for reading and for writing at once, and activations share buffers: all are bound for writing.
+/// Bindings 1, 2, ... are those of the spec, and the Rust side puts there what it says. A device refuses a
+/// buffer that is bound for reading and for writing at once, and activations share buffers: all are bound for
+/// writing, but only what is a result is written.
 #[test]
 fn bindings_agree() {
     let mut failures = Failures::default();
-    for Checked { variant, usage, module, .. } in CHECKED.iter() {
-        let storage = storage(module);
-        let numbers: Vec<u32> = storage.iter().map(|(number, _)| *number).collect();
-        let wanted: Vec<u32> = (1..=usage.bindings.len() as u32).collect();
-        failures.check(numbers == wanted, || format!("{variant}: shader binds {numbers:?}, Rust {wanted:?}"));
-        for ((number, writes), binding) in storage.iter().zip(&usage.bindings) {
+    for Checked { variant, usage, module, info, .. } in CHECKED.iter() {
+        let wanted = variant.bindings();
+        let expected: Vec<String> = (1..)
+            .zip(&wanted)
+            .map(|(number, (name, holds))| format!("{number} {name}: {}", declared(*holds)))
+            .collect();
+        let bound = bound(module);
+        let found: Vec<String> = bound
+            .iter()
+            .map(|(number, global)| {
+                let global = &module.global_variables[*global];
+                format!("{number} {}: {}", global.name.as_deref().unwrap_or("?"), kind(global.space))
+            })
+            .collect();
+        failures.check(found == expected, || format!("{variant}: shader {found:?}, spec {expected:?}"));
+        let used = &usage.bindings;
+        failures
+            .check(used.len() == wanted.len(), || format!("{variant}: bound {used:?}, spec {expected:?}"));
+        for ((name, holds), binding) in wanted.iter().zip(used) {
             let fits = match binding {
-                Binding::Weight => !writes,
-                Binding::Activation => *writes,
-                Binding::Unused => true,
+                Binding::Weight => *holds == Holds::Weight,
+                Binding::Activation => matches!(holds, Holds::Input | Holds::Result),
+                Binding::Unused => *holds != Holds::Scalars,
             };
+            failures.check(fits, || format!("{variant}: {name} holds {binding:?}, spec {holds:?}"));
+        }
+        let uses = info.get_entry_point(0);
+        for ((name, holds), (_, global)) in wanted.iter().zip(&bound) {
+            let writes = uses[*global].intersects(GlobalUse::WRITE | GlobalUse::ATOMIC);
             failures
-                .check(fits, || format!("{variant}: binding {number} holds {binding:?}, writes: {writes}"));
+                .check(*holds == Holds::Result || !writes, || format!("{variant} writes {name}, {holds:?}"));
         }
     }
     failures.finish();
 }
 
-fn rust_params(shader: &str) -> &'static [Field] {
-    match shader {
-        "activate" | "add" | "channels" | "concat" | "geglu" => elementwise::Params::FIELDS,
-        "attention_merge" => attention::MergeParams::FIELDS,
-        "attention_blocks"
-        | "attention_columns"
-        | "attention_deep_lanes"
-        | "attention_deep_matrices"
-        | "attention_lanes"
-        | "attention_matrices"
-        | "attention_tile" => attention::Params::FIELDS,
-        "blur" => blur::Params::FIELDS,
-        "conv2d" | "conv2d_edge" | "gemm_merge" | "matmul" => gemm::Params::FIELDS,
-        "group_norm_apply" => group_norm::ApplyParams::FIELDS,
-        "group_norm_lanes" => group_norm::LanesParams::FIELDS,
-        "group_norm_merge" => group_norm::MergeParams::FIELDS,
-        "group_norm_stats" => group_norm::StatsParams::FIELDS,
-        "repack" => repack::Params::FIELDS,
-        "layer_norm" => layer_norm::Params::FIELDS,
-        _ => panic!("{shader} has no parameters in this table: add them"),
+/// How a shader declares what holds that.
+fn declared(holds: Holds) -> &'static str {
+    match holds {
+        Holds::Weight => "storage, read",
+        Holds::Input | Holds::Result => "storage, read_write",
+        Holds::Scalars => "uniform",
+    }
+}
+
+fn kind(space: AddressSpace) -> &'static str {
+    match space {
+        AddressSpace::Storage { access } if access.contains(StorageAccess::STORE) => "storage, read_write",
+        AddressSpace::Storage { .. } => "storage, read",
+        AddressSpace::Uniform => "uniform",
+        _ => "another kind",
     }
 }
 
@@ -477,11 +491,12 @@ fn described(fields: &[Field]) -> Vec<String> {
     fields.iter().map(|f| format!("{} {}: {}", f.offset, f.name, f.scalar)).collect()
 }
 
-/// Binding number, fields and bytes of the shader's parameters.
-fn shader_params(module: &Module) -> (u32, Vec<String>, usize) {
-    let uniform = module.global_variables.iter().find(|(_, g)| g.space == AddressSpace::Uniform);
-    let (_, uniform) = uniform.expect("a uniform");
-    let TypeInner::Struct { members, span } = &module.types[uniform.ty].inner else { panic!("a struct") };
+/// Fields and bytes of the shader's parameters.
+fn shader_params(module: &Module) -> (Vec<String>, usize) {
+    let at_zero = |g: &GlobalVariable| g.binding.as_ref().is_some_and(|b| b.binding == 0);
+    let params = module.global_variables.iter().find(|(_, g)| g.space == AddressSpace::Uniform && at_zero(g));
+    let (_, params) = params.expect("a uniform at binding 0");
+    let TypeInner::Struct { members, span } = &module.types[params.ty].inner else { panic!("a struct") };
     let field = |m: &naga::StructMember| {
         let scalar = match module.types[m.ty].inner {
             TypeInner::Scalar(naga::Scalar::U32) => "u32",
@@ -490,22 +505,16 @@ fn shader_params(module: &Module) -> (u32, Vec<String>, usize) {
         };
         format!("{} {}: {scalar}", m.offset, m.name.as_deref().unwrap_or("?"))
     };
-    let at = uniform.binding.as_ref().map_or(u32::MAX, |b| b.binding);
-    (at, members.iter().map(field).collect(), *span as usize)
+    (members.iter().map(field).collect(), *span as usize)
 }
 
-/// Binding number of each storage buffer, in order, and whether it may be written.
-fn storage(module: &Module) -> Vec<(u32, bool)> {
-    let mut buffers: Vec<(u32, bool)> = module
-        .global_variables
-        .iter()
-        .filter_map(|(_, g)| match (g.space, &g.binding) {
-            (AddressSpace::Storage { access }, Some(b)) => {
-                Some((b.binding, access.contains(StorageAccess::STORE)))
-            }
-            _ => None,
-        })
+/// What is bound beside the parameters, by number.
+fn bound(module: &Module) -> Vec<(u32, Handle<GlobalVariable>)> {
+    let globals = module.global_variables.iter();
+    let mut bound: Vec<_> = globals
+        .filter_map(|(handle, g)| g.binding.as_ref().map(|b| (b.binding, handle)))
+        .filter(|(number, _)| *number > 0)
         .collect();
-    buffers.sort_unstable();
-    buffers
+    bound.sort_unstable_by_key(|(number, _)| *number);
+    bound
 }
