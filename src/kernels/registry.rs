@@ -2,7 +2,8 @@
 //! shader files, the form of a variant's text, the classes of profiles, and what tests hold shaders to.
 //!
 //! A new kernel costs a WGSL file, a module with its `SPEC`, and an entry in the list of [`Kernel`]. If no
-//! network's graph uses it, its spec has [`samples`](KernelSpec::samples), by which tests know it.
+//! network's graph leads to it, its spec has [`samples`](KernelSpec::samples), by which tests know it. A file that
+//! several shaders import costs a line in `src/shader/files.rs`.
 
 use super::{Call, Field, Variant, attention, attention_columns, blur, elementwise, gemm};
 use super::{group_norm, layer_norm, repack};

@@ -109,8 +109,10 @@ pub fn call(weight: &Weight, first: usize, outs: usize, fault: usize) -> (Params
 
 /// A call in every variant.
 fn samples() -> Vec<Call> {
-    let weight =
-        |layout: Layout| Weight { sources: vec!["sample".into()], shapes: vec![vec![8, 12]], layout };
+    let held = |layout| {
+        let shape = if layout == Layout::Linear { vec![8, 12] } else { vec![8, 12, 3, 3] };
+        Weight { sources: vec!["sample".into()], shapes: vec![shape], layout }
+    };
     let stretch = |buf| Stretch { buf: Buf(buf), offset: 0, bytes: 256 };
     let variants = Stored::ALL.iter().flat_map(|from| {
         let to = [Precision::F32, Precision::F16];
@@ -119,7 +121,7 @@ fn samples() -> Vec<Call> {
         })
     });
     let call = |(layout, variant)| {
-        let (params, groups) = call(&weight(layout), 0, 8, 0);
+        let (params, groups) = call(&held(layout), 0, 8, 0);
         Call {
             variant,
             params: bytemuck::bytes_of(&params).to_vec(),
