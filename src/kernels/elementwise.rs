@@ -36,7 +36,7 @@ pub const ADD: KernelSpec = spec(file!("add"), Class::Elementwise, &[input("a"),
 pub const CONCAT: KernelSpec = spec(file!("concat"), Class::Copy, &[input("a"), input("b"), result("y")]);
 
 /// [`Elementwise::channels`]
-pub const CHANNELS: KernelSpec = spec(file!("channels"), Class::Elementwise, &[input("x"), result("y")]);
+pub const CHANNELS: KernelSpec = spec(file!("channels"), Class::Copy, &[input("x"), result("y")]);
 
 /// What is common to the calls of this module.
 #[derive(Debug, Clone, Copy)]
