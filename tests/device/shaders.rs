@@ -428,7 +428,7 @@ fn parameters_agree() {
 
 /// Bindings 1, 2, ... are those of the spec, and the Rust side puts there what it says. A device refuses a
 /// buffer that is bound for reading and for writing at once, and activations share buffers: all are bound for
-/// writing, but only what is a result is written.
+/// writing, but what is written is what the spec calls a result.
 #[test]
 fn bindings_agree() {
     let mut failures = Failures::default();
@@ -461,8 +461,9 @@ fn bindings_agree() {
         let uses = info.get_entry_point(0);
         for ((name, holds), (_, global)) in wanted.iter().zip(&bound) {
             let writes = uses[*global].intersects(GlobalUse::WRITE | GlobalUse::ATOMIC);
-            failures
-                .check(*holds == Holds::Result || !writes, || format!("{variant} writes {name}, {holds:?}"));
+            failures.check((*holds == Holds::Result) == writes, || {
+                format!("{variant}: {name} is {holds:?}, writes: {writes}")
+            });
         }
     }
     failures.finish();
