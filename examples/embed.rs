@@ -45,7 +45,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             request.cfg = embedded::CFG;
             let mut observe = |event: Event<'_>| {
                 if let Event::Sampling { step, total, preview, .. } = event {
-                    let small = preview();
+                    // It is read from the device, which may be lost meanwhile: then the run ends.
+                    let Ok(small) = preview() else { return };
                     println!("step {step} of {total}, preview {}x{}", small.width, small.height);
                     step_now.store(step, Ordering::Relaxed);
                 }

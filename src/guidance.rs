@@ -1,8 +1,10 @@
 //! Guidance: several predictions of the network combined linearly in denoised space.
 //!
-//! A step is a list of rows (picture × conditioning entry × perturbation). The [`Network`]
-//! evaluates rows in whatever portions it likes; [`Guided`] combines their results in a canonical
-//! order, so that neither the portions nor the order of entries can change a bit of the result.
+//! A step is a list of rows (picture × conditioning entry × perturbation). A [`Backend`] evaluates
+//! them in whatever portions it likes, on the host by a [`Network`] or on the device; [`Guided`] combines
+//! their results in a canonical order, so that neither the portions nor the order of entries can change a
+//! bit of the result. Beside classifier-free guidance, guidance is a list of [`Term`]s, each of which adds
+//! its pull.
 //!
 //! CFG:  R = D_u + (D_c - D_u) · cfg
 //! SAG:  R + (D_g - S) · scale, with D_g = D_u blurred where attention is high, and S the
@@ -10,23 +12,30 @@
 //! PAG, SEG:  R + (D_c - P) · scale, with P the prediction with the prompt of a network whose
 //!       self-attention is perturbed.
 
+pub mod backend;
 mod compose;
 pub mod entry;
+mod host;
 mod perturbed;
 mod rescale;
 pub mod sag;
+pub mod term;
 mod weighted;
 
 use std::cmp::Ordering;
 
+pub use backend::Backend;
+use backend::Group;
 pub use entry::{Area, Conditioning, Entry};
+pub use host::HostBackend;
 pub use perturbed::Perturbed;
 pub use sag::Sag;
-use weighted::Weighted;
+pub use term::Term;
+use term::{At, GuidedStep, Notes, Side, Wants};
 
-use crate::latent::Latent;
+use crate::latent::{Latent, Latents, Value};
 use crate::model::unet::Perturbation;
-use crate::sampler::{Denoised, Denoiser, Discrete};
+use crate::sampler::{Discrete, Predicted, Predictor};
 use crate::{Error, Result};
 
 /// One evaluation of the network: a picture under one entry.
@@ -87,6 +96,8 @@ pub struct Evaluation {
     pub sag: Option<SagEvaluation>,
     /// The predictions of those perturbed networks that were asked, in the order of the settings.
     pub perturbed: Vec<Latent>,
+    /// What terms of one's own have noted, by name.
+    pub own: Vec<(String, Latent)>,
     /// The result.
     pub result: Latent,
 }
@@ -106,22 +117,68 @@ pub struct SagEvaluation {
     pub sag: Latent,
 }
 
-/// A [`Network`] under guidance, as samplers want it.
+/// An [`Evaluation`] where it is held.
+pub(crate) struct Evaluated {
+    cond: Value,
+    uncond: Option<Value>,
+    cfg: Value,
+    notes: Notes,
+    result: Value,
+}
+
+/// What guidance does with the predictions of a network.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Guidance {
+    /// Scale of classifier-free guidance; 1 is none.
+    pub cfg: f32,
+    /// How much, 0 to 1, of the contrast that classifier-free guidance adds is taken back (Lin et al. 2023,
+    /// arXiv 2305.08891, section 3.4), as ComfyUI's *RescaleCFG* does; the terms come after it.
+    pub rescale: Option<f32>,
+    /// What is added, in this order.
+    pub terms: Vec<Term>,
+}
+
+impl Guidance {
+    /// Classifier-free guidance alone.
+    pub fn new(cfg: f32) -> Self {
+        Self { cfg, rescale: None, terms: Vec::new() }
+    }
+
+    /// With another term.
+    pub fn with(mut self, term: impl Into<Term>) -> Self {
+        self.terms.push(term.into());
+        self
+    }
+
+    /// Checks all ranges.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage), naming the setting and its range.
+    pub fn check(&self) -> Result<()> {
+        if !self.cfg.is_finite() {
+            return Err(Error::usage("the CFG scale must be a number").found(self.cfg.to_string()));
+        }
+        self.terms.iter().try_for_each(|term| term.of().check())
+    }
+}
+
+/// A [`Backend`] under guidance, as samplers want it.
 pub struct Guided<'a> {
-    network: &'a mut dyn Network,
+    backend: Box<dyn Backend + 'a>,
     positive: Vec<&'a Entry>,
     negative: Vec<&'a Entry>,
-    cfg: f32,
-    rescale: Option<f32>,
-    sag: Sag,
-    perturbed: Vec<Perturbed>,
+    guidance: Guidance,
     discrete: &'a Discrete,
     /// Whether the negative is predicted although it may have no weight.
     keep_uncond: bool,
+    watch: Option<Box<Watch<'a>>>,
 }
 
+/// Hears of evaluations: what was evaluated, and the noise level.
+pub type Watch<'a> = dyn FnMut(&Evaluation, f32) -> Result<()> + 'a;
+
 impl<'a> Guided<'a> {
-    /// Guides `network` by `conditioning`.
+    /// Guides `network`, whose rows are predicted on the host, by `conditioning`: CFG and SAG.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if a setting is outside its range or a side
@@ -133,10 +190,21 @@ impl<'a> Guided<'a> {
         cfg: f32,
         sag: Sag,
     ) -> Result<Self> {
-        sag.check()?;
-        if !cfg.is_finite() {
-            return Err(Error::usage("the CFG scale must be a number").found(cfg.to_string()));
-        }
+        let backend = Box::new(HostBackend::new(network));
+        Self::on(backend, conditioning, discrete, Guidance::new(cfg).with(sag))
+    }
+
+    /// Guides what `backend` predicts by `conditioning`.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn on(
+        backend: Box<dyn Backend + 'a>,
+        conditioning: &'a Conditioning,
+        discrete: &'a Discrete,
+        guidance: Guidance,
+    ) -> Result<Self> {
+        guidance.check()?;
         let sorted = |side: &'a [Entry], name: &str| {
             if side.is_empty() {
                 return Err(Error::usage(format!("the {name} conditioning is empty"))
@@ -149,23 +217,28 @@ impl<'a> Guided<'a> {
         };
         let positive = sorted(&conditioning.positive, "positive")?;
         let negative = sorted(&conditioning.negative, "negative")?;
-        let (rescale, perturbed, keep_uncond) = (None, Vec::new(), false);
-        Ok(Self { network, positive, negative, cfg, rescale, sag, perturbed, discrete, keep_uncond })
+        Ok(Self { backend, positive, negative, guidance, discrete, keep_uncond: false, watch: None })
     }
 
-    /// Takes back so much, 0 to 1, of the contrast that classifier-free guidance adds (Lin et al. 2023,
-    /// arXiv 2305.08891, section 3.4), as ComfyUI's *RescaleCFG* does; SAG comes after it.
-    pub fn rescaled(self, multiplier: Option<f32>) -> Self {
-        Self { rescale: multiplier, ..self }
+    /// Takes back so much of the contrast of classifier-free guidance: [`Guidance::rescale`].
+    pub fn rescaled(mut self, multiplier: Option<f32>) -> Self {
+        self.guidance.rescale = multiplier;
+        self
     }
 
     /// Guides away from perturbed networks as well; what has no effect is left out.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if a setting is outside its range.
-    pub fn perturbed(self, perturbed: &[Perturbed]) -> Result<Self> {
-        perturbed.iter().try_for_each(Perturbed::check)?;
-        Ok(Self { perturbed: perturbed.iter().filter(|p| p.is_on()).copied().collect(), ..self })
+    pub fn perturbed(mut self, perturbed: &[Perturbed]) -> Result<Self> {
+        self.guidance.terms.extend(perturbed.iter().map(|p| Term::Perturbed(*p)));
+        self.guidance.check()?;
+        Ok(self)
+    }
+
+    /// Lets `watch` hear of every evaluation, for which all its latents are read.
+    pub fn watched(self, watch: Box<Watch<'a>>) -> Self {
+        Self { watch: Some(watch), ..self }
     }
 
     /// Evaluates all rows of a step and combines them.
@@ -183,117 +256,119 @@ impl<'a> Guided<'a> {
                 .expected(format!("{batch} masks of {height}x{width}"))
                 .found(format!("{} values", mask.len())));
         }
+        let x = self.backend.bring(x)?;
+        let evaluated = self.evaluate_value(&x, sigma, mask)?;
+        self.read(&evaluated)
+    }
+
+    /// The same where the latents are held; `x` is stored.
+    pub(crate) fn evaluate_value(&mut self, x: &Value, sigma: f32, mask: Option<&[u8]>) -> Result<Evaluated> {
+        let [batch, _, height, width] = x.shape();
         if batch * height * width == 0 {
             return Err(Error::usage("an empty latent").found(format!("{:?}", x.shape())));
         }
         for entry in self.positive.iter().chain(&self.negative) {
-            entry.check_mask(x)?;
+            entry.check_mask((height, width))?;
         }
-        let active = self.sag.acts_on(x) && self.discrete.is_within(sigma, self.sag.start, self.sag.end);
-        let on_cond = active && self.cfg == 1.0 && self.sag.cond_at_cfg_1;
-        // At cfg 1 the negative has no weight; only SAG or the sampler may need it.
-        let with_uncond = self.cfg != 1.0 || self.keep_uncond || (active && !on_cond);
+        let cfg = self.guidance.cfg;
+        let at = At { sigma, shape: x.shape(), cfg, discrete: self.discrete };
         let positive = self.active(&self.positive, sigma);
+        // A perturbed network is asked under the prompt, so there must be one.
+        let wants = |term: &Term| term.of().wants(&at).filter(|w| !positive.is_empty() || !w.needs_prompt());
+        let acting: Vec<(Term, Wants)> =
+            self.guidance.terms.iter().filter_map(|t| Some((t.clone(), wants(t)?))).collect();
+        // At cfg 1 the negative has no weight; only a term or the sampler may need it.
+        let with_uncond = cfg != 1.0 || self.keep_uncond || acting.iter().any(|(_, w)| w.uncond());
         let negative = if with_uncond { self.active(&self.negative, sigma) } else { Vec::new() };
         // A side without an active entry predicts 0, as in ComfyUI; but attention and differences need one.
-        let looked_at = if on_cond { &positive } else { &negative };
-        if (active && looked_at.is_empty()) || (positive.is_empty() && negative.is_empty()) {
+        let records = |side| acting.iter().any(|(_, w)| w.record == Some(side));
+        let unheard =
+            records(Side::Cond) && positive.is_empty() || records(Side::Uncond) && negative.is_empty();
+        if unheard || (positive.is_empty() && negative.is_empty()) {
             return Err(Error::usage("no conditioning is active at this point of the sampling")
                 .at(format!("sigma {sigma}"))
                 .hint("let the timestep ranges of the entries cover all of the sampling, or of SAG's part of it"));
         }
-        // One list for both sides lets the network compute them together.
-        let plain = Perturbation::None;
-        let mut rows = rows(&positive, x, sigma, (active && on_cond, plain));
-        rows.extend(self::rows(&negative, x, sigma, (active && !on_cond, plain)));
-        let perturbed: Vec<Perturbed> = self
-            .perturbed
-            .iter()
-            .filter(|p| !positive.is_empty() && self.discrete.is_within(sigma, p.start, p.end))
-            .copied()
-            .collect();
-        for p in &perturbed {
-            rows.extend(self::rows(&positive, x, sigma, (false, p.attention)));
-        }
-        let results = self.predict(&rows)?;
-        let side = positive.len() * x.batch();
-        let (cond_results, results) = results.split_at(side);
-        let (uncond_results, perturbed_results) = results.split_at(negative.len() * x.batch());
-
-        let weighted = Weighted::new(&positive, x);
-        let cond = weighted.denoised(cond_results);
-        let uncond = with_uncond.then(|| Weighted::new(&negative, x).denoised(uncond_results));
-        let cfg = match &uncond {
-            Some(uncond) if let Some(multiplier) = self.rescale => {
-                rescale::combined((&cond, uncond), x, sigma, (self.cfg, multiplier))
+        // One list for all lets the network compute them together.
+        let plain =
+            |entries, side| Group { entries, record: records(side), perturbation: Perturbation::None };
+        let mut groups = vec![plain(&positive, Side::Cond), plain(&negative, Side::Uncond)];
+        groups.extend(acting.iter().filter_map(|(_, w)| {
+            let perturbation = w.perturbation?;
+            Some(Group { entries: &positive, record: false, perturbation })
+        }));
+        let mut predictions = self.backend.predict(x, sigma, &groups)?.into_iter();
+        let missing = || Error::internal("a side was not predicted");
+        let cond = predictions.next().ok_or_else(missing)?;
+        let uncond = predictions.next().ok_or_else(missing)?;
+        let cfg = match (with_uncond, self.guidance.rescale) {
+            (false, _) => cond.denoised.clone(),
+            (true, Some(multiplier)) => {
+                let sides = (&cond.denoised, &uncond.denoised);
+                self.backend.rescale(sides, x, sigma, (cfg, multiplier))?
             }
-            Some(uncond) => uncond.zip(&cond, |u, c| u + (c - u) * self.cfg),
-            None => cond.clone(),
-        };
-        let sag = if active {
-            let (entries, results) =
-                if on_cond { (&positive, cond_results) } else { (&negative, uncond_results) };
-            let base = uncond.as_ref().unwrap_or(&cond);
-            self.sag_step(x, sigma, (base, mask), entries, results)?
-        } else {
-            None
-        };
-        let mut result = match &sag {
-            Some(s) => {
-                let pull = s.degraded.zip(&s.sag, |g, s| g - s);
-                cfg.zip(&pull, |r, d| r + d * self.sag.scale)
+            (true, None) => {
+                let cfg = f64::from(cfg);
+                Value::combine(&[(1.0 - cfg, &uncond.denoised), (cfg, &cond.denoised)])
             }
-            None => cfg.clone(),
         };
-        let worse: Vec<Latent> =
-            perturbed_results.chunks(side.max(1)).map(|r| weighted.denoised(r)).collect();
-        for (p, worse) in perturbed.iter().zip(&worse) {
-            let pull = cond.zip(worse, |c, w| c - w);
-            result = result.zip(&pull, |r, d| r + d * p.scale);
+        let uncond = with_uncond.then_some(uncond);
+        let mut notes = Notes::default();
+        let mut pulls = Vec::new();
+        for (term, wants) in &acting {
+            let own = wants.perturbation.and_then(|_| predictions.next());
+            let mut step = GuidedStep {
+                backend: &mut *self.backend,
+                sides: [&positive, &negative],
+                predictions: [Some(&cond), uncond.as_ref()],
+                own: own.as_ref(),
+                wants: *wants,
+                x,
+                sigma,
+                cfg: &cfg,
+                mask,
+                notes: &mut notes,
+            };
+            pulls.extend(term.of().pull(&mut step)?);
         }
-        Ok(Evaluation { cond, uncond, cfg, sag, perturbed: worse, result })
+        let mut terms = vec![(1.0, &cfg)];
+        terms.extend(pulls.iter().map(|pull| (1.0, pull)));
+        let result = Value::combine(&terms);
+        let uncond = uncond.map(|u| u.denoised);
+        Ok(Evaluated { cond: cond.denoised, uncond, cfg, notes, result })
     }
 
-    /// The third row: blur where attention is high, keep the noise, predict again.
-    fn sag_step(
-        &mut self,
-        x: &Latent,
-        sigma: f32,
-        (base, mask): (&Latent, Option<&[u8]>),
-        entries: &[&Entry],
-        results: &[RowResult],
-    ) -> Result<Option<SagEvaluation>> {
-        let missing = || Error::internal("the network recorded no attention");
-        let columns: Vec<Columns> =
-            results.iter().map(|r| r.columns.clone().ok_or_else(missing)).collect::<Result<_>>()?;
-        // A map of one position has nothing that stands out.
-        if columns.iter().all(|c| c.values.len() == 1) {
-            return Ok(None);
-        }
-        let mask =
-            mask.map_or_else(|| self.mask(&Weighted::new(entries, x).scores(&columns)), <[u8]>::to_vec);
-        let degraded = sag::degrade(base, &mask, self.sag.blur_sigma);
-        let input = Latent::combine(&[(1.0, &degraded), (1.0, x), (-1.0, base)]);
-        let results = self.predict(&rows(entries, &input, sigma, (false, Perturbation::None)))?;
-        let sag = Weighted::new(entries, x).denoised(&results);
-        Ok(Some(SagEvaluation { columns, mask, degraded, input, sag }))
+    /// Reads the column sums that SAG went by, if it acted.
+    pub(crate) fn read_columns(&mut self, evaluated: &Evaluated) -> Result<Option<Vec<Columns>>> {
+        let sag = evaluated.notes.sag.as_ref();
+        sag.map(|sag| self.backend.read_attention(&sag.attention)).transpose()
     }
 
-    fn mask(&self, scores: &[f32]) -> Vec<u8> {
-        scores.iter().map(|s| u8::from(*s > self.sag.threshold)).collect()
-    }
-
-    fn predict(&mut self, rows: &[Row<'_>]) -> Result<Vec<RowResult>> {
-        let results = self.network.predict(rows)?;
-        let fits = |(row, result): (&Row<'_>, &RowResult)| {
-            let whole = |c: &Columns| !c.values.is_empty() && c.values.len() == c.height * c.width;
-            result.denoised.shape() == row.x.shape() && result.columns.as_ref().is_none_or(whole)
+    /// Reads all of an evaluation.
+    fn read(&mut self, evaluated: &Evaluated) -> Result<Evaluation> {
+        let Evaluated { cond, uncond, cfg, notes, result } = evaluated;
+        let backend = &mut self.backend;
+        let sag = match &notes.sag {
+            Some(sag) => Some(SagEvaluation {
+                columns: backend.read_attention(&sag.attention)?,
+                mask: backend.read_mask(&sag.mask)?,
+                degraded: backend.read(&sag.degraded)?,
+                input: backend.read(&sag.input)?,
+                sag: backend.read(&sag.prediction)?,
+            }),
+            None => None,
         };
-        if results.len() != rows.len() || !rows.iter().zip(&results).all(fits) {
-            return Err(Error::usage("the network's results do not fit its rows")
-                .expected("a prediction of each row's shape, and column sums of the map's size"));
-        }
-        Ok(results)
+        let perturbed = notes.perturbed.iter().map(|p| backend.read(p)).collect::<Result<_>>()?;
+        let own = notes.own.iter().map(|(name, v)| Ok((name.clone(), backend.read(v)?)));
+        Ok(Evaluation {
+            own: own.collect::<Result<_>>()?,
+            cond: backend.read(cond)?,
+            uncond: uncond.as_ref().map(|u| backend.read(u)).transpose()?,
+            cfg: backend.read(cfg)?,
+            sag,
+            perturbed,
+            result: backend.read(result)?,
+        })
     }
 
     /// Entries whose range of sampling holds `sigma`.
@@ -303,37 +378,31 @@ impl<'a> Guided<'a> {
     }
 }
 
-impl From<Evaluation> for Denoised {
+impl From<Evaluated> for Predicted {
     /// What a sampler takes of an evaluation.
-    fn from(evaluation: Evaluation) -> Self {
-        Self { denoised: evaluation.result, uncond: evaluation.uncond }
+    fn from(evaluated: Evaluated) -> Self {
+        Self { denoised: evaluated.result, uncond: evaluated.uncond }
     }
 }
 
-impl Denoiser for Guided<'_> {
-    fn denoise(&mut self, x: &Latent, sigma: f32) -> Result<Denoised> {
-        self.evaluate(x, sigma).map(Denoised::from)
+impl Predictor for Guided<'_> {
+    fn latents(&mut self) -> &mut dyn Latents {
+        &mut *self.backend
+    }
+
+    fn predict(&mut self, x: &Value, sigma: f32) -> Result<Predicted> {
+        let evaluated = self.evaluate_value(x, sigma, None)?;
+        if let Some(mut watch) = self.watch.take() {
+            let heard = self.read(&evaluated).and_then(|e| watch(&e, sigma));
+            self.watch = Some(watch);
+            heard?;
+        }
+        Ok(evaluated.into())
     }
 
     fn keep_uncond(&mut self) {
         self.keep_uncond = true;
     }
-}
-
-/// All rows of a side: entry by entry, picture by picture.
-fn rows<'e>(
-    entries: &[&'e Entry],
-    x: &Latent,
-    sigma: f32,
-    (record, perturbation): (bool, Perturbation),
-) -> Vec<Row<'e>> {
-    let of_entry = |entry: &&'e Entry| {
-        let entry = *entry;
-        let area = entry.area_in(x);
-        let row = move |i| Row { entry, x: area.crop(&x.row(i)), sigma, record, perturbation };
-        (0..x.batch()).map(row).collect::<Vec<_>>()
-    };
-    entries.iter().flat_map(of_entry).collect()
 }
 
 /// Order of two lists of f32 by their bits: a total order that any two machines agree on.

@@ -7,19 +7,27 @@
 pub mod attention;
 pub mod attention_columns;
 pub mod blur;
+pub mod cfg_rescale;
+pub mod combine;
 pub mod elementwise;
+pub mod entries_mean;
+pub mod error_norm;
 pub mod gemm;
 pub mod group_norm;
+pub mod latents;
 pub mod layer_norm;
+pub mod network_input;
+pub mod network_output;
 mod params;
 mod registry;
 pub mod repack;
+pub mod sag_degrade;
 
 use crate::graph::{Activation, WeightId};
 pub use params::Field;
 use params::params;
 pub use registry::{Binding, Class, Core, CoreSpec, Form, Holds, Kernel, KernelSpec};
-use registry::{input, result, weight};
+use registry::{input, result, scalars, updated, weight};
 
 /// Storage precision of activations and weights. Arithmetic is f32 in both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -108,7 +116,7 @@ impl std::fmt::Display for Variant {
 pub struct Buf(pub usize);
 
 /// A part of a [`Buf`], bytes. A tensor that is too large to be bound is bound in parts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Stretch {
     /// Of what.
     pub buf: Buf,
@@ -119,7 +127,7 @@ pub struct Stretch {
 }
 
 /// What a binding holds, in the order of the shader's binding numbers from 1 on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operand {
     /// Read by the call.
     Read(Stretch),
@@ -127,6 +135,8 @@ pub enum Operand {
     Write(Stretch),
     /// A weight, read.
     Weight(WeightId),
+    /// What changes from step to step, a uniform of [`latents::SCALARS`] vec4s: networks have none.
+    Scalars,
     /// Not used in this variant.
     Unused,
 }

@@ -5,9 +5,12 @@
 //! vendor's GPU: sampler updates, guidance and the SAG mask never differ between drivers.
 
 pub mod file;
+pub mod host;
 pub mod resize;
+pub mod value;
 
 use crate::{Error, Result};
+pub use value::{Latents, Value};
 
 /// A batch of latents, `[batch, channels, height, width]`, row-major.
 #[derive(Debug, Clone, PartialEq)]

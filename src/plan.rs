@@ -157,6 +157,7 @@ impl Plan {
             Ok(match *o {
                 Operand::Read(s) | Operand::Write(s) => Bound::Arena(stretch(s)?),
                 Operand::Weight(w) => Bound::Weight(w),
+                Operand::Scalars => return Err(Error::internal("a network has no steps")),
                 Operand::Unused => Bound::Unused,
             })
         };

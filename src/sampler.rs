@@ -37,10 +37,16 @@ pub use discrete::Discrete;
 pub use inpaint::Inpaint;
 pub use schedule::{Scheduler, exponential_sigmas, karras_sigmas};
 
-use crate::latent::Latent;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+
+use crate::latent::host::HostLatents;
+use crate::latent::value::Fault;
+use crate::latent::{Latent, Latents, Value};
 use crate::{Error, ErrorKind, Result};
 
-/// What a sampler asks of a model.
+/// A model on the host, as simple as can be: see [`sample`]. Those whose latents may be on a device are
+/// [`Predictor`]s.
 pub trait Denoiser {
     /// The prediction for the noisy latent `x = picture + σ·noise`, one for each picture of the
     /// batch.
@@ -54,7 +60,7 @@ pub trait Denoiser {
     fn keep_uncond(&mut self) {}
 }
 
-/// A model's prediction.
+/// What a [`Denoiser`] predicts.
 #[derive(Debug, Clone)]
 pub struct Denoised {
     /// The picture under the noise, after guidance; of the noisy latent's shape.
@@ -63,9 +69,33 @@ pub struct Denoised {
     pub uncond: Option<Latent>,
 }
 
-impl Denoised {
+/// What a sampler asks of a model, wherever its latents are.
+pub trait Predictor {
+    /// The operations on its latents.
+    fn latents(&mut self) -> &mut dyn Latents;
+
+    /// The prediction for the noisy latent `x = picture + σ·noise`, which is stored.
+    ///
+    /// # Errors
+    /// Whatever stops the model; the run ends with it.
+    fn predict(&mut self, x: &Value, sigma: f32) -> Result<Predicted>;
+
+    /// As [`Denoiser::keep_uncond`].
+    fn keep_uncond(&mut self) {}
+}
+
+/// What a [`Predictor`] predicts: as [`Denoised`].
+#[derive(Debug, Clone)]
+pub struct Predicted {
+    /// The picture under the noise, after guidance; of the noisy latent's shape.
+    pub denoised: Value,
+    /// The prediction without the prompt.
+    pub uncond: Option<Value>,
+}
+
+impl Predicted {
     /// The prediction without the prompt, which CFG++ cannot do without.
-    fn unprompted(&self) -> Result<&Latent> {
+    fn unprompted(&self) -> Result<&Value> {
         self.uncond.as_ref().ok_or_else(|| {
             Error::usage("the model gave no prediction without the prompt")
                 .expected("one with every prediction: CFG++ samplers steer by it")
@@ -74,8 +104,8 @@ impl Denoised {
     }
 }
 
-/// What a run tells about a step, before the step is taken.
-#[derive(Debug, Clone, Copy)]
+/// What a run tells about a step when it is evaluated. On a device later steps may be under way by then; what
+/// is read here is this step's all the same.
 pub struct Step<'a> {
     /// From 0.
     pub index: usize,
@@ -83,10 +113,32 @@ pub struct Step<'a> {
     pub total: usize,
     /// The noise level of `x`.
     pub sigma: f32,
+    x: &'a Value,
+    denoised: &'a Value,
+    latents: RefCell<&'a mut dyn Latents>,
+}
+
+impl Step<'_> {
     /// The noisy latent.
-    pub x: &'a Latent,
+    ///
+    /// # Errors
+    /// The device's, from which it may have to be read.
+    pub fn x(&self) -> Result<Latent> {
+        self.latents.borrow_mut().read(self.x)
+    }
+
     /// What the model sees in it: the preview.
-    pub denoised: &'a Latent,
+    ///
+    /// # Errors
+    /// As [`x`](Self::x).
+    pub fn denoised(&self) -> Result<Latent> {
+        self.latents.borrow_mut().read(self.denoised)
+    }
+
+    /// The same where it is held.
+    pub fn denoised_value(&self) -> &Value {
+        self.denoised
+    }
 }
 
 /// Called on every step; an error ends the run and is its result.
@@ -114,21 +166,26 @@ impl Default for SampleOptions {
     }
 }
 
-/// The latent a run starts from: `noise·√(1 + σ₀²) + latent` for a whole run, whose model was
-/// trained to see pure noise as σ_max, and `noise·σ₀ + latent` otherwise. A run is whole if its
-/// first sigma is `sigma_max` (to 1e-5) or above.
+/// The factor of the noise in the latent that a run starts from: `√(1 + σ₀²)` for a whole run, whose model was
+/// trained to see pure noise as σ_max, and `σ₀` otherwise. A run is whole if its first sigma is `sigma_max` (to
+/// 1e-5) or above.
+pub fn initial_scale(sigma0: f32, sigma_max: f32) -> f32 {
+    let (from, max) = (f64::from(sigma0), f64::from(sigma_max));
+    let whole = from > max || (from - max).abs() <= 1e-5 * from.max(max);
+    if whole { (1.0 + sigma0 * sigma0).sqrt() } else { sigma0 }
+}
+
+/// The latent a run starts from: `noise · initial_scale + latent`.
 ///
 /// # Errors
 /// [`ErrorKind::Usage`] if the two latents differ in shape.
 pub fn initial(noise: &Latent, latent: &Latent, sigma0: f32, sigma_max: f32) -> Result<Latent> {
-    same_shape("the noise does not fit the latent", latent, noise)?;
-    let (from, max) = (f64::from(sigma0), f64::from(sigma_max));
-    let whole = from > max || (from - max).abs() <= 1e-5 * from.max(max);
-    let scale = if whole { (1.0 + sigma0 * sigma0).sqrt() } else { sigma0 };
+    same_shape("the noise does not fit the latent", latent.shape(), noise.shape())?;
+    let scale = initial_scale(sigma0, sigma_max);
     Ok(noise.zip(latent, |n, l| n * scale + l))
 }
 
-/// Runs `sampler` from `x`, noisy at `sigmas[0]`, down to the last sigma. One sigma or none is
+/// Runs `sampler` on the host from `x`, noisy at `sigmas[0]`, down to the last sigma. One sigma or none is
 /// nothing to do: `x` comes back.
 ///
 /// # Errors
@@ -144,6 +201,25 @@ pub fn sample(
     options: &SampleOptions,
     on_step: &mut OnStep<'_>,
 ) -> Result<Latent> {
+    let mut model = OnHost { model, latents: HostLatents::default() };
+    let x = model.latents.put(x);
+    let end = sample_on(sampler, &mut model, x, sigmas, options, on_step)?;
+    model.latents.read(&end)
+}
+
+/// [`sample`] for models whose latents may be on a device, where it runs ahead: steps are told of when they are
+/// done. The value that comes back is stored.
+///
+/// # Errors
+/// As [`sample`].
+pub fn sample_on(
+    sampler: Sampler,
+    model: &mut dyn Predictor,
+    x: Value,
+    sigmas: &[f32],
+    options: &SampleOptions,
+    on_step: &mut OnStep<'_>,
+) -> Result<Value> {
     check_sigmas(sigmas)?;
     check_options(options)?;
     let total = sigmas.len().saturating_sub(1);
@@ -153,62 +229,156 @@ pub fn sample(
     if sampler.needs_uncond() {
         model.keep_uncond();
     }
-    let mut drive = Drive { model, on_step, options, total };
+    let mut drive = Drive { model, on_step, options, total, due: VecDeque::new(), levels: Vec::new() };
     let x = (sampler.entry().run)(&mut drive, x, sigmas)?;
-    drive.check_finite("the sampler's result", &x, total - 1, sigmas[total])?;
-    Ok(x)
+    drive.finish(x, sigmas[total])
+}
+
+/// A [`Denoiser`] as samplers want it.
+struct OnHost<'a> {
+    model: &'a mut dyn Denoiser,
+    latents: HostLatents,
+}
+
+impl Predictor for OnHost<'_> {
+    fn latents(&mut self) -> &mut dyn Latents {
+        &mut self.latents
+    }
+
+    fn predict(&mut self, x: &Value, sigma: f32) -> Result<Predicted> {
+        let out = self.model.denoise(&self.latents.form(x)?, sigma)?;
+        for latent in [Some(&out.denoised), out.uncond.as_ref()].into_iter().flatten() {
+            self.latents.watch(latent);
+        }
+        let denoised = self.latents.put(out.denoised);
+        Ok(Predicted { denoised, uncond: out.uncond.map(|u| self.latents.put(u)) })
+    }
+
+    fn keep_uncond(&mut self) {
+        self.model.keep_uncond();
+    }
 }
 
 /// What a sampler's function drives: the model and the caller's eyes on it.
 struct Drive<'a> {
-    model: &'a mut dyn Denoiser,
+    model: &'a mut dyn Predictor,
     on_step: &'a mut OnStep<'a>,
     options: &'a SampleOptions,
     total: usize,
+    /// Steps that are evaluated and not yet told of.
+    due: VecDeque<Due>,
+    /// The noise level of each step.
+    levels: Vec<f32>,
+}
+
+/// A step that is told of when evaluation number `evaluation` is done.
+struct Due {
+    index: usize,
+    total: usize,
+    sigma: f32,
+    x: Value,
+    denoised: Value,
+    evaluation: u64,
 }
 
 impl Drive<'_> {
-    /// The step's first prediction: asks the model and tells the caller.
-    fn step(&mut self, index: usize, x: &Latent, sigma: f32) -> Result<Denoised> {
-        let out = self.predict(index, x, sigma)?;
-        (self.on_step)(Step { index, total: self.total, sigma, x, denoised: &out.denoised })?;
+    fn latents(&mut self) -> &mut dyn Latents {
+        self.model.latents()
+    }
+
+    /// Forms what later steps build upon: a sum of sums would grow with each of them.
+    fn store(&mut self, value: &Value) -> Result<Value> {
+        self.latents().store(value)
+    }
+
+    /// The step's first prediction: asks the model and tells the caller. `x` is stored.
+    fn step(&mut self, index: usize, x: &mut Value, sigma: f32) -> Result<Predicted> {
+        self.levels.resize(index + 1, sigma);
+        let (out, evaluation) = self.evaluate(index, x, sigma)?;
+        let (x, denoised, total) = (x.clone(), out.denoised.clone(), self.total);
+        self.due.push_back(Due { index, total, sigma, x, denoised, evaluation });
+        let ahead = self.latents().ahead();
+        self.tell(ahead as usize)?;
         Ok(out)
     }
 
-    /// A prediction within step `index`, known to be finite and of `x`'s shape.
-    fn predict(&mut self, index: usize, x: &Latent, sigma: f32) -> Result<Denoised> {
-        self.check_finite("the noisy latent", x, index, sigma)?;
-        let out = self.model.denoise(x, sigma)?;
-        for latent in [Some(&out.denoised), out.uncond.as_ref()].into_iter().flatten() {
-            same_shape("a prediction does not fit the noisy latent", x, latent)?;
-            self.check_finite("the model's prediction", latent, index, sigma)?;
-        }
-        Ok(out)
+    /// A prediction within step `index`.
+    fn predict(&mut self, index: usize, x: &Value, sigma: f32) -> Result<Predicted> {
+        Ok(self.evaluate(index, &mut x.clone(), sigma)?.0)
     }
 
     /// The slope at another place within step `index`.
-    fn slope_at(&mut self, index: usize, x: &Latent, sigma: f32) -> Result<Latent> {
-        Ok(step::slope(x, &self.predict(index, x, sigma)?.denoised, sigma))
+    fn slope_at(&mut self, index: usize, x: &Value, sigma: f32) -> Result<Value> {
+        let mut x = x.clone();
+        let (out, _) = self.evaluate(index, &mut x, sigma)?;
+        Ok(step::slope(&x, &out.denoised, sigma))
     }
 
-    fn check_finite(&self, what: &str, latent: &Latent, index: usize, sigma: f32) -> Result<()> {
-        if latent.is_finite() {
-            return Ok(());
+    /// A prediction of `x`'s shape, and the number of the evaluation.
+    fn evaluate(&mut self, index: usize, x: &mut Value, sigma: f32) -> Result<(Predicted, u64)> {
+        self.latents().step(index);
+        *x = self.store(x)?;
+        self.check_fault()?;
+        let mut out = self.model.predict(x, sigma)?;
+        for value in [Some(&out.denoised), out.uncond.as_ref()].into_iter().flatten() {
+            same_shape("a prediction does not fit the noisy latent", x.shape(), value.shape())?;
         }
-        let place = format!("step {} of {}, sigma {sigma}", index + 1, self.total);
+        out.denoised = self.store(&out.denoised)?;
+        let evaluation = self.latents().submit()?;
+        self.check_fault()?;
+        Ok((out, evaluation))
+    }
+
+    /// Tells of steps that are done, and waits until at most `most` are not.
+    fn tell(&mut self, most: usize) -> Result<()> {
+        while let Some(first) = self.due.front() {
+            let evaluation = first.evaluation;
+            let wanted = if self.due.len() > most { evaluation } else { 0 };
+            let done = self.latents().done(wanted)?;
+            self.check_fault()?;
+            if done < evaluation {
+                break;
+            }
+            let Some(Due { index, total, sigma, x, denoised, .. }) = self.due.pop_front() else { break };
+            let latents = RefCell::new(self.model.latents());
+            (self.on_step)(Step { index, total, sigma, x: &x, denoised: &denoised, latents })?;
+        }
+        Ok(())
+    }
+
+    /// The end of a run at noise level `sigma`.
+    fn finish(mut self, x: Value, sigma: f32) -> Result<Value> {
+        let end = self.levels.len();
+        self.levels.push(sigma);
+        self.latents().step(end);
+        let x = self.store(&x)?;
+        let evaluation = self.latents().submit()?;
+        self.tell(0)?;
+        self.latents().done(evaluation)?;
+        self.check_fault()?;
+        Ok(x)
+    }
+
+    fn check_fault(&mut self) -> Result<()> {
+        let Some(fault) = self.latents().fault() else { return Ok(()) };
+        let (what, index) = match fault {
+            Fault::Prediction(index) => ("the model's prediction", index),
+            Fault::Latent(index) => ("the noisy latent", index),
+        };
+        let level = self.levels.get(index).map_or_else(String::new, |sigma| format!(", sigma {sigma}"));
+        // What comes after the last step is that step's result.
+        let number = (index + 1).min(self.total);
         Err(Error::new(ErrorKind::NonFinite, format!("{what} holds NaN or infinity"))
-            .at(place)
+            .at(format!("step {number} of {}{level}", self.total))
             .hint("lower the CFG scale and prompt weights, or use f32 (--precision f32)"))
     }
 }
 
-fn same_shape(what: &str, expected: &Latent, found: &Latent) -> Result<()> {
-    if expected.shape() == found.shape() {
+fn same_shape(what: &str, expected: [usize; 4], found: [usize; 4]) -> Result<()> {
+    if expected == found {
         return Ok(());
     }
-    Err(Error::usage(what)
-        .expected(format!("the shape {:?}", expected.shape()))
-        .found(format!("{:?}", found.shape())))
+    Err(Error::usage(what).expected(format!("the shape {expected:?}")).found(format!("{found:?}")))
 }
 
 /// Samplers divide by every sigma but the last, and ancestral ones can only split noise that falls.

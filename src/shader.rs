@@ -1,6 +1,8 @@
 //! The catalogue of shaders: WGSL files, and the one text step that makes a variant of them: a
 //! generated header in front, `#import shared/name` lines replaced by the files they name, and what
-//! stands between `#repeat i COUNT` and `#end` written out COUNT times, for i from 0.
+//! stands between `#repeat i COUNT` and `#end` written out COUNT times, for i from 0. `#repeat $i COUNT` writes
+//! the number itself for each `$i`, also into names: bindings of which variants have more or fewer. A COUNT that
+//! is true or false is 1 or 0.
 //!
 //! Writing out is for arrays: a driver that does not unroll a loop over them keeps them in memory instead
 //! of registers (matrices, measured on an H100: 29 TFLOP/s instead of 113).
@@ -90,8 +92,10 @@ fn repeat(lines: &mut Lines<'_>, variant: &Variant, to: &mut String, depth: usiz
                     after = lines.clone();
                     let mut body = String::new();
                     repeat(&mut after, variant, &mut body, depth + 1)?;
-                    if i < count {
-                        *to += &format!("{{\nconst {name} = {i}u;\n{body}}}\n");
+                    match name.starts_with('$') {
+                        _ if i >= count => {}
+                        true => *to += &body.replace(name, &i.to_string()),
+                        false => *to += &format!("{{\nconst {name} = {i}u;\n{body}}}\n"),
                     }
                 }
                 *lines = after;

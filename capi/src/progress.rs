@@ -4,7 +4,7 @@ use std::ffi::{c_int, c_void};
 use std::ptr;
 
 use sagittal::pipeline::Event;
-use sagittal::{Error, Picture};
+use sagittal::{Error, Picture, Result};
 
 use crate::argument;
 use crate::failure::{SagittalStatus, report};
@@ -46,7 +46,7 @@ pub type SagittalProgress =
     Option<unsafe extern "C" fn(user: *mut c_void, event: *const SagittalEvent) -> c_int>;
 
 /// A preview as the library makes it; C holds a pointer to one.
-type Preview<'a> = &'a dyn Fn() -> Picture;
+type Preview<'a> = &'a dyn Fn() -> Result<Picture>;
 
 /// Turns one of the library's events into C's and passes it on, if there is one for it. Whether to
 /// go on.
@@ -101,7 +101,7 @@ pub unsafe extern "C" fn sagittal_event_preview(
         }
         // SAFETY: `tell` made the pointer from such a reference, which lives while the callback runs.
         let preview = unsafe { *event.preview.cast::<Preview<'_>>() };
-        *pictures = SagittalPictures::new(vec![preview()], Vec::new())?;
+        *pictures = SagittalPictures::new(vec![preview()?], Vec::new())?;
         Ok(())
     })
 }

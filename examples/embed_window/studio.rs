@@ -88,7 +88,10 @@ fn draw(model: &Model, job: &Job, tell: &dyn Fn(News)) -> News {
         Event::Loading { part } => tell(News::Doing(part)),
         Event::Encoding => tell(News::Doing("reading the prompt")),
         Event::Sampling { step, total, preview, .. } => {
-            tell(News::Step { step, total, preview: preview() });
+            // It is read from the device; should that be lost, the run ends with the reason.
+            if let Ok(preview) = preview() {
+                tell(News::Step { step, total, preview });
+            }
         }
         Event::Decoding { .. } => tell(News::Doing("drawing the picture")),
         _ => {}

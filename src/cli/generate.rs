@@ -158,6 +158,7 @@ pub fn request(
         clip_skip: args.clip_skip,
         chunk: args.compute.chunk,
         memory: args.compute.max_memory,
+        evaluations: args.save_attention.is_some(),
         sizes: sizes(args, config, Sizes::of(height, width))?,
         ..Request::new(prompt, width, height)
     };

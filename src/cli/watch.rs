@@ -131,7 +131,7 @@ impl<'a> Watch<'a> {
         series.write(self.batch, &bytes).map(Some)
     }
 
-    fn preview(&mut self, step: usize, total: usize, preview: &dyn Fn() -> Picture) -> Result<()> {
+    fn preview(&mut self, step: usize, total: usize, preview: &dyn Fn() -> Result<Picture>) -> Result<()> {
         let file = self
             .args
             .preview
@@ -140,7 +140,7 @@ impl<'a> Watch<'a> {
         if file.is_none() && self.animations.is_none() {
             return Ok(());
         }
-        let small = preview();
+        let small = preview()?;
         if let Some(path) = file {
             let large = resize::lanczos(&small, self.size.0, self.size.1);
             let bytes = png::encode(&large, &[("Step", &format!("{step} of {total}"))])?;

@@ -92,37 +92,36 @@ impl Entry {
         }
     }
 
-    /// Checks that a mask has a weight for each cell of `x`.
-    pub(super) fn check_mask(&self, x: &Latent) -> Result<()> {
+    /// Checks that a mask has a weight for each cell of a latent of this height and width.
+    pub(super) fn check_mask(&self, (height, width): (usize, usize)) -> Result<()> {
         match &self.mask {
-            Some(mask) if mask.len() != x.height() * x.width() => {
+            Some(mask) if mask.len() != height * width => {
                 Err(Error::usage("the mask does not fit the latent")
                     .at("conditioning entry")
-                    .expected(format!("{}x{} weights", x.height(), x.width()))
+                    .expected(format!("{height}x{width} weights"))
                     .found(mask.len().to_string()))
             }
             _ => Ok(()),
         }
     }
 
-    /// The entry's rectangle, cut to the latent.
-    pub(super) fn area_in(&self, x: &Latent) -> Area {
-        let whole = Area { y: 0, x: 0, height: x.height(), width: x.width() };
+    /// The entry's rectangle, cut to a latent of this height and width.
+    pub(crate) fn area_in(&self, (height, width): (usize, usize)) -> Area {
+        let whole = Area { y: 0, x: 0, height, width };
         self.area.map_or(whole, |a| {
-            let (y, left) = (a.y.min(x.height() - 1), a.x.min(x.width() - 1));
-            let height = a.height.clamp(1, x.height() - y);
-            Area { y, x: left, height, width: a.width.clamp(1, x.width() - left) }
+            let (y, x) = (a.y.min(height - 1), a.x.min(width - 1));
+            Area { y, x, height: a.height.clamp(1, height - y), width: a.width.clamp(1, width - x) }
         })
     }
 
     /// The weight of each cell of `area`, `[height, width]`. Edges of a rectangle inside the
     /// latent fade linearly over up to 8 cells, as in ComfyUI, unless a mask draws its own.
-    pub(super) fn weights(&self, area: Area, x: &Latent) -> Vec<f32> {
+    pub(super) fn weights(&self, area: Area, (full_height, full_width): (usize, usize)) -> Vec<f32> {
         let mut weights = vec![self.strength; area.height * area.width];
         if let Some(mask) = &self.mask {
             for (i, w) in weights.iter_mut().enumerate() {
                 let (y, column) = (area.y + i / area.width, area.x + i % area.width);
-                *w *= mask.get(y * x.width() + column).copied().unwrap_or(0.0);
+                *w *= mask.get(y * full_width + column).copied().unwrap_or(0.0);
             }
             return weights;
         }
@@ -136,8 +135,8 @@ impl Entry {
             before * if first + len < full { step(len - 1 - at) } else { 1.0 }
         };
         for (i, w) in weights.iter_mut().enumerate() {
-            *w *= fade(i / area.width, area.y, area.height, x.height());
-            *w *= fade(i % area.width, area.x, area.width, x.width());
+            *w *= fade(i / area.width, area.y, area.height, full_height);
+            *w *= fade(i % area.width, area.x, area.width, full_width);
         }
         weights
     }

@@ -77,4 +77,20 @@ mod tests {
             assert!((kept / before - 1.0).abs() < 1e-4, "{kept} {before}");
         }
     }
+
+    #[test]
+    fn the_reference_of_the_device_says_the_same() {
+        use crate::kernels::cfg_rescale::reference;
+        let [x, cond, uncond] = [4, 5, 6].map(|seed| noise(seed, [2, 4, 5, 6]));
+        let (sigma, cfg, multiplier) = (14.0f32, 7.0f32, 0.6f32);
+        let x = x.scaled(sigma);
+        let host = combined((&cond, &uncond), &x, sigma, (cfg, multiplier));
+        for i in 0..2 {
+            let f64s = |l: &Latent| -> Vec<f64> { l.image(i).iter().map(|v| f64::from(*v)).collect() };
+            let (c, u, factors) = (f64s(&cond), f64s(&uncond), (cfg.into(), multiplier.into()));
+            let want = reference((&c, &u), &f64s(&x), sigma.into(), factors);
+            // x has values of 40: its last place is 4e-6.
+            assert!(host.image(i).iter().zip(want).all(|(h, w)| (f64::from(*h) - w).abs() < 2e-5));
+        }
+    }
 }

@@ -45,8 +45,8 @@ impl Sag {
     }
 
     /// Whether SAG can act on latents of this size: its blur reflects four cells at each edge.
-    pub(super) fn acts_on(&self, x: &Latent) -> bool {
-        self.is_on() && x.height().min(x.width()) > REACH
+    pub(super) fn acts_on(&self, (height, width): (usize, usize)) -> bool {
+        self.is_on() && height.min(width) > REACH
     }
 
     /// Checks the ranges.
@@ -143,6 +143,12 @@ fn kernel(sigma: f32) -> [f32; 2 * REACH + 1] {
     let sum: f32 = w.iter().sum();
     w.iter_mut().for_each(|v| *v /= sum);
     w
+}
+
+/// The blur's weights by distance from its centre, 0 to 4: what a kernel on the device is given.
+pub fn half_kernel(sigma: f32) -> [f32; REACH + 1] {
+    let whole = kernel(sigma);
+    std::array::from_fn(|k| whole[REACH + k])
 }
 
 /// Σ_k w_k values(k), element by element, in the order of the taps.

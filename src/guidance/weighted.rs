@@ -5,32 +5,34 @@
 //! its own results, bit for bit.
 
 use super::entry::{Area, Entry};
-use super::{Columns, RowResult, sag};
+use super::{Columns, sag};
 use crate::latent::Latent;
 
 /// The entries of one side with their weights on a latent.
-pub struct Weighted {
-    parts: Vec<(Area, Vec<f32>)>,
+pub(crate) struct Weighted {
+    /// Of each entry, where it counts and how much at each cell of that.
+    pub(crate) parts: Vec<(Area, Vec<f32>)>,
     shape: [usize; 4],
 }
 
 impl Weighted {
-    /// Weights of `entries` on latents of the shape of `x`.
-    pub fn new(entries: &[&Entry], x: &Latent) -> Self {
+    /// Weights of `entries` on latents of `shape`.
+    pub(crate) fn new(entries: &[&Entry], shape: [usize; 4]) -> Self {
+        let [_, _, height, width] = shape;
         let part = |e: &&Entry| {
-            let area = e.area_in(x);
-            (area, e.weights(area, x))
+            let area = e.area_in((height, width));
+            (area, e.weights(area, (height, width)))
         };
-        Self { parts: entries.iter().map(part).collect(), shape: x.shape() }
+        Self { parts: entries.iter().map(part).collect(), shape }
     }
 
     /// Whether one entry stands for the whole.
-    fn is_single(&self) -> bool {
+    pub(crate) fn is_single(&self) -> bool {
         let [_, _, height, width] = self.shape;
         match self.parts.as_slice() {
             [(area, weights)] => {
                 (area.height, area.width) == (height, width)
-                    && weights[0] > 0.0
+                    && weights.first().is_some_and(|w| *w > 0.0)
                     && weights.iter().all(|w| *w == weights[0])
             }
             _ => false,
@@ -38,18 +40,18 @@ impl Weighted {
     }
 
     /// The mean prediction; `results` entry by entry, picture by picture.
-    pub fn denoised(&self, results: &[RowResult]) -> Latent {
+    pub(super) fn denoised(&self, results: &[&Latent]) -> Latent {
         let [batch, channels, height, width] = self.shape;
         let mut out = Latent::zeros(batch, channels, height, width);
         let single = self.is_single();
         for image in 0..batch {
             if single {
-                out.image_mut(image).copy_from_slice(results[image].denoised.data());
+                out.image_mut(image).copy_from_slice(results[image].data());
                 continue;
             }
             for c in 0..channels {
                 let plane = self.mean(|part, area, cell| {
-                    results[part * batch + image].denoised.data()[c * area.height * area.width + cell]
+                    results[part * batch + image].data()[c * area.height * area.width + cell]
                 });
                 out.image_mut(image)[c * height * width..][..height * width].copy_from_slice(&plane);
             }
@@ -59,7 +61,7 @@ impl Weighted {
 
     /// The mean score at each latent cell, `[batch, height, width]`: column sums brought to the
     /// latent's size by the nearest position. Cells that no entry covers score 0.
-    pub fn scores(&self, columns: &[Columns]) -> Vec<f32> {
+    pub(super) fn scores(&self, columns: &[Columns]) -> Vec<f32> {
         let batch = self.shape[0];
         (0..batch)
             .flat_map(|image| {
@@ -90,5 +92,73 @@ impl Weighted {
         }
         // ComfyUI starts its count at 1e-37, which gives 0 where nothing counts.
         sums.iter().zip(&totals).map(|(s, t)| if *t == 0.0 { 0.0 } else { s / t }).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::Shape;
+    use crate::kernels::latents::{EntryPlace, MapPlace};
+    use crate::kernels::{entries_mean, sag_degrade};
+    use crate::sampler::noise::noise;
+
+    /// Two rectangles that overlap, one of them behind a mask, on two pictures of 9x7.
+    #[test]
+    fn the_references_of_the_device_say_the_same() {
+        let (x, shape) = (noise(1, [2, 4, 9, 7]), Shape::new(9, 7, 4));
+        let area = Area { y: 2, x: 3, height: 6, width: 4 };
+        let mask = noise(2, [1, 1, 9, 7]).data().iter().map(|v| v.max(0.0)).collect::<Vec<f32>>();
+        let whole = Entry { mask: Some(mask.into()), ..Entry::new(vec![0.0], 1) };
+        let part = Entry { area: Some(area), strength: 0.6, ..Entry::new(vec![1.0], 1) };
+        let entries = [&whole, &part];
+        let weighted = Weighted::new(&entries, &x);
+
+        let (mut results, mut places) = (Vec::new(), Vec::new());
+        let (mut weights, mut predictions, mut columns) = (Vec::new(), Vec::new(), Vec::new());
+        for (i, (area, of_entry)) in weighted.parts.iter().enumerate() {
+            let Area { height, width, .. } = *area;
+            let [y, x, h, w] = [area.y, area.x, height, width].map(|n| n as u32);
+            let (map_height, map_width) = (height.div_ceil(4), width.div_ceil(3));
+            let prediction = (predictions.len() / 4) as u32;
+            let entry = EntryPlace {
+                y,
+                x,
+                height: h,
+                width: w,
+                prediction,
+                prediction_stride: h * w,
+                weights: weights.len() as u32,
+            };
+            let stride = (map_height * map_width) as u32;
+            let first = columns.len() as u32;
+            let map = MapPlace { height: map_height as u32, width: map_width as u32, columns: first, stride };
+            places.push((entry, map));
+            weights.extend(of_entry.iter().map(|w| f64::from(*w)));
+            for image in 0..2u64 {
+                let seed = 10 * (i as u64 + 1) + image;
+                let (denoised, sums) =
+                    (noise(seed, [1, 4, height, width]), noise(seed, [1, 1, map_height, map_width]));
+                let cells =
+                    (0..height * width).flat_map(|cell| (0..4).map(move |c| c * height * width + cell));
+                predictions.extend(cells.map(|at| f64::from(denoised.data()[at])));
+                columns.extend(sums.data().iter().map(|v| f64::from(*v)));
+                let values = sums.data().to_vec();
+                let sums = Columns { height: map_height, width: map_width, values };
+                results.push(RowResult { denoised, columns: Some(sums) });
+            }
+        }
+        let near = |host: f32, want: f64| assert!((f64::from(host) - want).abs() < 1e-5, "{host} {want}");
+        let of_host: Vec<Columns> = results.iter().filter_map(|r| r.columns.clone()).collect();
+        let (denoised, scores) = (weighted.denoised(&results), weighted.scores(&of_host));
+        let only: Vec<EntryPlace> = places.iter().map(|(e, _)| *e).collect();
+        for image in 0..2 {
+            let mean = entries_mean::reference(shape, image, &only, &weights, &predictions);
+            let score = sag_degrade::scores(shape, image, &places, &weights, &columns);
+            for cell in 0..63 {
+                near(scores[image * 63 + cell], score[cell]);
+                (0..4).for_each(|c| near(denoised.image(image)[c * 63 + cell], mean[cell * 4 + c]));
+            }
+        }
     }
 }

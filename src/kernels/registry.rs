@@ -5,8 +5,9 @@
 //! network's graph leads to it, its spec has [`samples`](KernelSpec::samples), by which tests know it. A file that
 //! several shaders import costs a line in `src/shader/files.rs`.
 
-use super::{Call, Field, Variant, attention, attention_columns, blur, elementwise, gemm};
-use super::{group_norm, layer_norm, repack};
+use super::sag_degrade;
+use super::{Call, Field, Variant, attention, attention_columns, blur, cfg_rescale, combine, elementwise};
+use super::{entries_mean, error_norm, gemm, group_norm, layer_norm, network_input, network_output, repack};
 use crate::shader::File;
 
 /// Defines an enum of all specs of a kind, so that what is listed, known and compared is one thing.
@@ -54,10 +55,14 @@ registry! {
         AttentionMerge = attention::MERGE,
         AttentionTile = attention::TILE,
         Blur = blur::SPEC,
+        CfgRescale = cfg_rescale::SPEC,
         Channels = elementwise::CHANNELS,
+        Combine = combine::SPEC,
         Concat = elementwise::CONCAT,
         Conv2d = gemm::CONV2D,
         Conv2dEdge = gemm::edge::SPEC,
+        EntriesMean = entries_mean::SPEC,
+        ErrorNorm = error_norm::SPEC,
         Geglu = elementwise::GEGLU,
         GemmMerge = gemm::split::MERGE,
         GroupNormApply = group_norm::APPLY,
@@ -66,7 +71,10 @@ registry! {
         GroupNormStats = group_norm::STATS,
         LayerNorm = layer_norm::SPEC,
         Matmul = gemm::MATMUL,
+        NetworkInput = network_input::SPEC,
+        NetworkOutput = network_output::SPEC,
         Repack = repack::SPEC,
+        SagDegrade = sag_degrade::SPEC,
     }
 }
 
@@ -154,17 +162,24 @@ pub struct Binding {
     /// The variant's constant that says how many of it there are, where that is not one of it. The number of each
     /// stands for the `$` of its name.
     pub count: Option<&'static str>,
+    /// What it holds instead where that constant of a variant is true or more than 0.
+    pub when: Option<(&'static str, Holds)>,
 }
 
 impl Binding {
     /// One binding.
     pub const fn new(name: &'static str, holds: Holds) -> Self {
-        Self { name, holds, count: None }
+        Self { name, holds, count: None, when: None }
     }
 
     /// As many bindings as the constant `count` of a variant says: none or one if it is false or true.
     pub const fn counted(name: &'static str, holds: Holds, count: &'static str) -> Self {
-        Self { name, holds, count: Some(count) }
+        Self { name, holds, count: Some(count), when: None }
+    }
+
+    /// The same, but it `holds` that where `constant` is true or more than 0.
+    pub const fn when(self, constant: &'static str, holds: Holds) -> Self {
+        Self { when: Some((constant, holds)), ..self }
     }
 }
 
@@ -181,6 +196,15 @@ pub(super) const fn result(name: &'static str) -> Binding {
     Binding::new(name, Holds::Result)
 }
 
+pub(super) const fn updated(name: &'static str) -> Binding {
+    Binding::new(name, Holds::Updated)
+}
+
+/// The scalars of `shared/scalars.wgsl`, a kernel's first binding.
+pub(super) const fn scalars() -> Binding {
+    Binding::new("scalars", Holds::Scalars)
+}
+
 /// What stands in a bound buffer. A device refuses a buffer that is bound for reading and for writing at once, and
 /// activations share buffers: shaders declare all but weights for writing too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -189,8 +213,10 @@ pub enum Holds {
     Weight,
     /// What is read: `var<storage, read_write>`.
     Input,
-    /// What is written, and may be read: `var<storage, read_write>`.
+    /// What is written; what stood there before is of no matter: `var<storage, read_write>`.
     Result,
+    /// What is written depending on what stood there: `var<storage, read_write>`.
+    Updated,
     /// A second uniform, beside the parameters: what changes while those stay.
     Scalars,
 }
@@ -217,7 +243,9 @@ impl Variant {
         let all = self.kernel.spec().bindings.iter().chain(of_core);
         all.flat_map(|b| {
             let count = b.count.map_or(1, |name| self.constant(name).unwrap_or(0));
-            (0..count).map(|i| (b.name.replace('$', &i.to_string()), b.holds))
+            let other = b.when.filter(|(name, _)| self.constant(name).is_some_and(|value| value > 0));
+            let holds = other.map_or(b.holds, |(_, holds)| holds);
+            (0..count).map(move |i| (b.name.replace('$', &i.to_string()), holds))
         })
         .collect()
     }
@@ -238,12 +266,21 @@ pub enum Class {
     Elementwise,
     /// Values that only change place: concatenation, doubling.
     Copy,
+    /// Around a network's calls: what a sampling step does with latents.
+    Latent,
 }
 
 impl Class {
     /// All, in the order of tables.
-    pub const ALL: [Class; 6] =
-        [Class::Convolution, Class::Linear, Class::Attention, Class::Norm, Class::Elementwise, Class::Copy];
+    pub const ALL: [Class; 7] = [
+        Class::Convolution,
+        Class::Linear,
+        Class::Attention,
+        Class::Norm,
+        Class::Elementwise,
+        Class::Copy,
+        Class::Latent,
+    ];
 
     /// What tables call it.
     pub fn name(self) -> &'static str {
@@ -254,6 +291,7 @@ impl Class {
             Class::Norm => "norm",
             Class::Elementwise => "elementwise",
             Class::Copy => "copy",
+            Class::Latent => "latent",
         }
     }
 

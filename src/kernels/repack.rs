@@ -1,7 +1,8 @@
 //! Weights from a file's layout to the kernels': `repack.wgsl`.
 
 use super::{
-    Buf, Call, Class, Const, Kernel, KernelSpec, Operand, Precision, Stretch, Variant, params, result, weight,
+    Buf, Call, Class, Const, Kernel, KernelSpec, Operand, Precision, Stretch, Variant, params, result,
+    updated, weight,
 };
 use crate::graph::{Layout, Weight, WeightId};
 use crate::shader::file;
@@ -24,7 +25,7 @@ pub const SPEC: KernelSpec = KernelSpec::new(
     file!("repack"),
     Class::Copy,
     Params::FIELDS,
-    &[weight("raw"), result("packed"), result("faults")],
+    &[weight("raw"), result("packed"), updated("faults")],
 )
 .samples(samples);
 

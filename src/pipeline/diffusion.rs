@@ -11,14 +11,14 @@ use super::{Event, ModelOptions, memory, parts};
 use crate::checkpoint::Checkpoint;
 use crate::engine::{Engine, Weights};
 use crate::graph::Weight;
-use crate::guidance::{Conditioning, Evaluation, Guided};
+use crate::guidance::{Conditioning, Guided, HostBackend};
 use crate::image::preview;
 use crate::kernels::Precision;
 use crate::latent::Latent;
 use crate::lora::Patches;
 use crate::model::{DiffusionConfig, Prediction, unet};
 use crate::network::{Planner, Plans, Unet, UnetNetwork};
-use crate::sampler::{self, Denoised, Denoiser, Discrete, Inpaint, SampleOptions};
+use crate::sampler::{self, Discrete, Inpaint, Predictor, SampleOptions};
 use crate::{Error, Result};
 
 /// A denoising network: a UNet and what it was trained to predict. Copies share the weights.
@@ -148,24 +148,30 @@ impl DiffusionModel {
         let how = (self.wanted.as_slice(), self.precision, fit.most_weights);
         let weights = self.stock.weights(parts::Network::Unet, how, fit.need, run.memory, cancel)?;
         let mut network = UnetNetwork::new(self.unet(&weights), fit.chunk, fit.budget, cancel);
-        let x = sampler::initial(&run.noise, &start, first, self.discrete.sigma_max())?;
         let factors = preview::SD1;
         // Evaluations and steps are told of in turn, never one while the other is.
         let observe = RefCell::new(observe);
-        let mut guided = Watched {
-            guided: Guided::new(&mut network, conditioning, &self.discrete, run.cfg, run.sag)?
-                .rescaled(run.rescale)
-                .perturbed(&run.perturbed)?,
-            tell: &|evaluation, sigma| {
-                let preview = || preview::preview(&evaluation.result, &factors);
+        let backend = Box::new(HostBackend::new(&mut network));
+        let mut guided = Guided::on(backend, conditioning, &self.discrete, run.guidance())?;
+        if run.evaluations {
+            guided = guided.watched(Box::new(|evaluation, sigma| {
+                let preview = || Ok(preview::preview(&evaluation.result, &factors));
                 observe.borrow_mut()(Event::Evaluated { sigma, evaluation, preview: &preview });
-            },
-        };
+                Ok(())
+            }));
+        }
+        let noise = guided.latents().bring(&run.noise)?;
+        let scale0 = sampler::initial_scale(first, self.discrete.sigma_max());
+        let mut x = noise.scaled(scale0);
+        if run.latent.is_some() {
+            x = x.plus(1.0, &guided.latents().bring(&start)?);
+        }
+        let x = guided.latents().store(&x)?;
         let mut inpaint;
-        let model: &mut dyn Denoiser = match &run.mask {
+        let model: &mut dyn Predictor = match &run.mask {
             Some(mask) => {
                 let noise = run.sampler.inpaint_noise(&run.noise, run.seed)?;
-                inpaint = Inpaint::new(&mut guided, mask, &start, noise)?;
+                inpaint = Inpaint::new(&mut guided, mask, &start, &noise)?;
                 &mut inpaint
             }
             None => &mut guided,
@@ -181,21 +187,24 @@ impl DiffusionModel {
             step: 0,
             total,
             sigma: first,
-            preview: &|| preview::preview(&x, &factors),
+            preview: &|| Ok(preview::preview(&run.noise.scaled(scale0), &factors)),
         });
         let mut denoised = None;
-        let samples = sampler::sample(run.sampler, model, x.clone(), &run.sigmas, &options, &mut |s| {
+        let end = sampler::sample_on(run.sampler, model, x, &run.sigmas, &options, &mut |s| {
             if cancel.load(Ordering::Relaxed) {
                 return Err(Error::cancelled());
             }
-            let preview = || preview::preview(s.denoised, &factors);
+            let preview = || Ok(preview::preview(&s.denoised()?, &factors));
             let (step, total, sigma) = (s.index + 1, s.total, s.sigma);
             observe.borrow_mut()(Event::Sampling { step, total, sigma, preview: &preview });
-            denoised = Some(s.denoised.clone());
+            denoised = Some(s.denoised_value().clone());
             Ok(())
         })?;
-        let latent = samples.scaled(1.0 / scale);
-        let denoised = denoised.map_or_else(|| latent.clone(), |d| d.scaled(1.0 / scale));
+        let latent = model.latents().read(&end.scaled(1.0 / f64::from(scale)))?;
+        let denoised = match denoised {
+            Some(denoised) => model.latents().read(&denoised.scaled(1.0 / f64::from(scale)))?,
+            None => latent.clone(),
+        };
         Ok(Sampled { latent, denoised })
     }
 
@@ -244,24 +253,6 @@ impl DiffusionModel {
             device: self.engine().gpu().capabilities(),
             plans: &self.plans,
         }
-    }
-}
-
-/// Guidance that tells of each evaluation on its way to the sampler.
-struct Watched<'a, 'g> {
-    guided: Guided<'g>,
-    tell: &'a dyn Fn(&Evaluation, f32),
-}
-
-impl Denoiser for Watched<'_, '_> {
-    fn denoise(&mut self, x: &Latent, sigma: f32) -> Result<Denoised> {
-        let evaluation = self.guided.evaluate(x, sigma)?;
-        (self.tell)(&evaluation, sigma);
-        Ok(evaluation.into())
-    }
-
-    fn keep_uncond(&mut self) {
-        self.guided.keep_uncond();
     }
 }
 

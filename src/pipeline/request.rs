@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::Sizes;
-use crate::guidance::{Evaluation, Perturbed, Sag};
+use crate::guidance::{Evaluation, Guidance, Perturbed, Sag, Term};
 use crate::image::Picture;
 use crate::latent::Latent;
 use crate::plan::chunk::ChunkPolicy;
@@ -90,6 +90,9 @@ pub struct Request {
     pub chunk: ChunkPolicy,
     /// Device memory that weights and activations may take, bytes.
     pub memory: Option<u64>,
+    /// Whether [`Event::Evaluated`] brings every evaluation with all its latents, which are read from the device
+    /// for that: each step then waits for it.
+    pub evaluations: bool,
 }
 
 impl Request {
@@ -120,6 +123,7 @@ impl Request {
             mask: None,
             chunk: ChunkPolicy::Auto,
             memory: None,
+            evaluations: false,
         }
     }
 
@@ -233,6 +237,7 @@ impl Request {
             s_noise: self.s_noise,
             chunk: self.chunk,
             memory: self.memory,
+            evaluations: self.evaluations,
         })
     }
 }
@@ -270,6 +275,9 @@ pub struct Sampling {
     pub chunk: ChunkPolicy,
     /// Device memory that weights and activations may take, bytes.
     pub memory: Option<u64>,
+    /// Whether [`Event::Evaluated`] brings every evaluation with all its latents, which are read from the device
+    /// for that: each step then waits for it.
+    pub evaluations: bool,
 }
 
 /// A run along given noise levels: what [`DiffusionModel::run`](super::DiffusionModel::run) needs
@@ -305,6 +313,18 @@ pub struct Run {
     pub chunk: ChunkPolicy,
     /// Device memory that weights and activations may take, bytes.
     pub memory: Option<u64>,
+    /// Whether [`Event::Evaluated`] brings every evaluation with all its latents, which are read from the device
+    /// for that: each step then waits for it.
+    pub evaluations: bool,
+}
+
+impl Run {
+    /// What guides the run.
+    pub(super) fn guidance(&self) -> Guidance {
+        let mut guidance = Guidance { rescale: self.rescale, ..Guidance::new(self.cfg) }.with(self.sag);
+        guidance.terms.extend(self.perturbed.iter().map(|p| Term::Perturbed(*p)));
+        guidance
+    }
 }
 
 impl Sampling {
@@ -329,6 +349,7 @@ impl Sampling {
             s_noise: self.s_noise,
             chunk: self.chunk,
             memory: self.memory,
+            evaluations: self.evaluations,
         })
     }
 }
@@ -345,7 +366,7 @@ pub enum Event<'a> {
     Encoding,
     /// The picture to start from goes through the VAE's encoder.
     EncodingPicture,
-    /// A step is evaluated; step 0 is before the first.
+    /// A step is evaluated; step 0 is before the first. On a device the next steps may be under way by then.
     Sampling {
         /// From 1.
         step: usize,
@@ -353,18 +374,19 @@ pub enum Event<'a> {
         total: usize,
         /// Noise level of the step.
         sigma: f32,
-        /// Makes a small picture of the prediction, one pixel a latent cell.
-        preview: &'a dyn Fn() -> Picture,
+        /// Makes a small picture of this step's prediction, one pixel a latent cell; it is read from the device
+        /// for that.
+        preview: &'a dyn Fn() -> Result<Picture>,
     },
-    /// The network was evaluated under guidance. Samplers of a higher order ask several times a step,
-    /// before the step's own event.
+    /// The network was evaluated under guidance; told of if [`Request::evaluations`] asks for it. Samplers of a
+    /// higher order ask several times a step, before the step's own event.
     Evaluated {
         /// Noise level.
         sigma: f32,
         /// The result with all that led to it, in the UNet's scale.
         evaluation: &'a Evaluation,
         /// As that of [`Sampling`](Self::Sampling), of the result's first picture.
-        preview: &'a dyn Fn() -> Picture,
+        preview: &'a dyn Fn() -> Result<Picture>,
     },
     /// The autoencoder works in overlapping tiles, because the whole does not fit the memory.
     Tiles {

@@ -6,20 +6,20 @@ use std::collections::VecDeque;
 use super::Drive;
 use super::step::{slope, steps};
 use crate::Result;
-use crate::latent::Latent;
+use crate::latent::Value;
 
 /// Runs with `weights(index)`, one for each slope, newest first: of the present step and those
 /// before, at most `order`. The step to 0 takes the prediction.
 pub(super) fn adams(
     drive: &mut Drive<'_>,
-    mut x: Latent,
+    mut x: Value,
     sigmas: &[f32],
     order: usize,
     weights: impl Fn(usize) -> Vec<f32>,
-) -> Result<Latent> {
+) -> Result<Value> {
     let mut slopes = VecDeque::new();
     for (index, sigma, next) in steps(sigmas) {
-        let denoised = drive.step(index, &x, sigma)?.denoised;
+        let denoised = drive.step(index, &mut x, sigma)?.denoised;
         if next == 0.0 {
             x = denoised;
         } else {
@@ -27,14 +27,14 @@ pub(super) fn adams(
             slopes.truncate(order);
             let weights = weights(index);
             let terms: Vec<_> = weights.into_iter().zip(&slopes).collect();
-            x = x.zip(&Latent::combine(&terms), |x, step| x + step);
+            x = x.plus(1.0, &Value::combine(&terms));
         }
     }
     Ok(x)
 }
 
 /// LMS: the slope as a function of σ is the polynomial through the last four slopes.
-pub(super) fn lms(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn lms(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
     adams(drive, x, sigmas, 4, |index| {
         let nodes = last(sigmas, index, 4);
         let (start, end) = (f64::from(sigmas[index]), f64::from(sigmas[index + 1]));
@@ -55,7 +55,7 @@ const EQUAL_STEPS: [&[f64]; 4] = [
 ];
 
 /// iPNDM (Zhang and Chen 2022, arXiv 2204.13902): the classical weights, whatever the steps.
-pub(super) fn ipndm(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn ipndm(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
     adams(drive, x, sigmas, 4, |index| {
         let length = sigmas[index + 1] - sigmas[index];
         EQUAL_STEPS[index.min(3)].iter().map(|&weight| length * weight as f32).collect()
@@ -65,7 +65,7 @@ pub(super) fn ipndm(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<
 /// iPNDM for steps of different length, with the weights of the diff-sampler toolbox. From the third
 /// order on they are not quite Adams' and Bashforth's: a bracket in [`Ratios::third`] stands
 /// elsewhere. Pictures depend on it, so it stays.
-pub(super) fn ipndm_v(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn ipndm_v(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
     adams(drive, x, sigmas, 4, |index| {
         // The lengths of this step and of those before, newest first.
         let lengths: Vec<f32> =

@@ -8,10 +8,10 @@ use super::{
     Drive, adams, deis, dpm_solver, dpmpp, dpmpp_sde, er_sde, euler, gradient_estimation, heun, renoise,
     res_multistep, sa_solver, seeds, uni_pc,
 };
-use crate::latent::Latent;
+use crate::latent::Value;
 use crate::{Error, Result};
 
-pub(super) type Run = fn(&mut Drive<'_>, Latent, &[f32]) -> Result<Latent>;
+pub(super) type Run = fn(&mut Drive<'_>, Value, &[f32]) -> Result<Value>;
 
 /// What there is to know of a sampler.
 pub(super) struct Entry {

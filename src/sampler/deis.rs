@@ -5,7 +5,7 @@
 use super::Drive;
 use super::adams::{adams, lagrange};
 use crate::Result;
-use crate::latent::Latent;
+use crate::latent::Value;
 
 const ORDER: usize = 3;
 
@@ -18,7 +18,7 @@ const SIGMA_MIN: f32 = 0.002;
 const SIGMA_MAX: f32 = 80.0;
 const FIRST_TIME: f32 = 1e-3;
 
-pub(super) fn deis(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn deis(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
     let time = Time::new();
     let times: Vec<f64> = sigmas.iter().map(|&sigma| f64::from(time.of(sigma))).collect();
     adams(drive, x, sigmas, ORDER, |index| {

@@ -6,10 +6,14 @@ use super::Drive;
 use super::discrete::exp_m1;
 use super::step::{change, lambda, plus, sigma, slope};
 use crate::Result;
-use crate::latent::Latent;
+use crate::latent::Value;
 
 /// Where the third-order step looks, as shares of its length.
 const THIRDS: (f32, f32) = (1.0 / 3.0, 2.0 / 3.0);
+
+/// What the adaptive solver tolerates at each value, at least and as a share of it.
+const ABSOLUTE: f32 = 0.0078;
+const RELATIVE: f32 = 0.05;
 
 /// The λ at both ends of the solver's way. None if there is only one positive sigma.
 fn ends(sigmas: &[f32]) -> Option<(f32, f32)> {
@@ -18,16 +22,16 @@ fn ends(sigmas: &[f32]) -> Option<(f32, f32)> {
 }
 
 /// The only step there is without a way to go: to the prediction.
-fn to_prediction(drive: &mut Drive<'_>, x: &Latent, sigmas: &[f32]) -> Result<Latent> {
-    Ok(drive.step(0, x, sigmas[0])?.denoised)
+fn to_prediction(drive: &mut Drive<'_>, x: &Value, sigmas: &[f32]) -> Result<Value> {
+    Ok(drive.step(0, &mut x.clone(), sigmas[0])?.denoised)
 }
 
 /// A step within which slopes are looked up.
 struct Span<'a> {
     index: usize,
-    x: &'a Latent,
+    x: &'a Value,
     /// The slope at its start.
-    slope: &'a Latent,
+    slope: &'a Value,
     start: f32,
     end: f32,
 }
@@ -44,18 +48,18 @@ impl Span<'_> {
     }
 
     /// Along the slope to the step's share `r`: `x - σ_r (e^{rh} - 1)·d`.
-    fn first_order(&self, share: f32) -> Latent {
+    fn first_order(&self, share: f32) -> Value {
         plus(self.x, -(self.at(share).1 * exp_m1(share * self.h())), self.slope)
     }
 
-    fn slope_at(&self, drive: &mut Drive<'_>, share: f32, x: &Latent) -> Result<Latent> {
+    fn slope_at(&self, drive: &mut Drive<'_>, share: f32, x: &Value) -> Result<Value> {
         drive.slope_at(self.index, x, self.at(share).1)
     }
 
     /// To the end with the slope `there` found at share `r`.
-    fn second_order(&self, share: f32, there: &Latent) -> Latent {
+    fn second_order(&self, share: f32, there: &Value) -> Value {
         let (to, grown) = (sigma(self.end), exp_m1(self.h()));
-        Latent::combine(&[
+        Value::combine(&[
             (1.0, self.x),
             (-(to * grown), self.slope),
             (-(to / (2.0 * share) * grown), &change(self.slope, there)),
@@ -63,11 +67,11 @@ impl Span<'_> {
     }
 
     /// To the end with the slope `first` found at a third; looks up another at two thirds.
-    fn third_order(&self, drive: &mut Drive<'_>, first: &Latent) -> Result<Latent> {
+    fn third_order(&self, drive: &mut Drive<'_>, first: &Value) -> Result<Value> {
         let (r1, r2) = THIRDS;
-        let bent = |share: f32, ratio: f32, there: &Latent| {
+        let bent = |share: f32, ratio: f32, there: &Value| {
             let (length, to) = (share * self.h(), self.at(share).1);
-            Latent::combine(&[
+            Value::combine(&[
                 (1.0, self.x),
                 (-(to * exp_m1(length)), self.slope),
                 (-(to * ratio * (exp_m1(length) / length - 1.0)), &change(self.slope, there)),
@@ -79,7 +83,7 @@ impl Span<'_> {
 }
 
 /// As many third-order steps as the number of predictions has room for, then what is left of them.
-pub(super) fn dpm_fast(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn dpm_fast(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
     let Some((start, end)) = ends(sigmas) else { return to_prediction(drive, &x, sigmas) };
     let predictions = sigmas.len() - 1;
     let mut orders = vec![3; predictions / 3];
@@ -92,7 +96,8 @@ pub(super) fn dpm_fast(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32]) -> 
     let places: Vec<f32> = super::schedule::linspace(start, end, orders.len() + 1).collect();
     for (index, (pair, order)) in places.windows(2).zip(orders).enumerate() {
         let level = sigma(pair[0]);
-        let slope = slope(&x, &drive.step(index, &x, level)?.denoised, level);
+        let denoised = drive.step(index, &mut x, level)?.denoised;
+        let slope = slope(&x, &denoised, level);
         let span = Span { index, x: &x, slope: &slope, start: pair[0], end: pair[1] };
         let look = |drive: &mut Drive<'_>, share| span.slope_at(drive, share, &span.first_order(share));
         x = match order {
@@ -110,7 +115,7 @@ pub(super) fn dpm_fast(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32]) -> 
 /// Steps as long as the second and the third order agree; a step on which they do not is tried again
 /// with a shorter length, as a step of its own to those who watch. The error is a mean over the whole
 /// batch, so its pictures share their steps.
-pub(super) fn dpm_adaptive(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn dpm_adaptive(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
     let Some((start, end)) = ends(sigmas) else { return to_prediction(drive, &x, sigmas) };
     let mut control = StepControl::default();
     let (mut at, mut before) = (start, x.clone());
@@ -119,28 +124,20 @@ pub(super) fn dpm_adaptive(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32])
         // How many more there are is a guess from the present length.
         drive.total = index + ((end - at) / control.h as f32).ceil().max(1.0) as usize;
         let level = sigma(at);
-        let slope = slope(&x, &drive.step(index, &x, level)?.denoised, level);
+        let denoised = drive.step(index, &mut x, level)?.denoised;
+        let slope = slope(&x, &denoised, level);
         let next = end.min(at + control.h as f32);
         let span = Span { index, x: &x, slope: &slope, start: at, end: next };
         let first = span.slope_at(drive, THIRDS.0, &span.first_order(THIRDS.0))?;
-        let low = span.second_order(THIRDS.0, &first);
+        let low = drive.store(&span.second_order(THIRDS.0, &first))?;
         let high = span.third_order(drive, &first)?;
-        if control.accept(error(&low, &high, &before)) {
+        let high = drive.store(&high)?;
+        if control.accept(drive.latents().error_norm([&low, &high, &before], ABSOLUTE, RELATIVE)?) {
             (x, before, at) = (high, low, next);
         }
         index += 1;
     }
     Ok(x)
-}
-
-/// The root mean square of the difference, in units of what is tolerated at each value.
-fn error(low: &Latent, high: &Latent, before: &Latent) -> f64 {
-    const ABSOLUTE: f32 = 0.0078;
-    const RELATIVE: f32 = 0.05;
-    let tolerated = low.zip(before, |l, b| ABSOLUTE.max(RELATIVE * l.abs().max(b.abs())));
-    let off = low.zip(high, |l, h| l - h).zip(&tolerated, |d, t| d / t);
-    let squares: f64 = off.data().iter().map(|&v| f64::from(v).powi(2)).sum();
-    (squares / off.data().len().max(1) as f64).sqrt()
 }
 
 /// Chooses the length of steps: an integral controller with a limit on how fast it changes.
@@ -170,6 +167,7 @@ mod tests {
     use super::super::toy::{Gaussian, run};
     use super::super::{SampleOptions, Sampler};
     use super::*;
+    use crate::latent::Latent;
 
     #[test]
     fn fast_has_a_prediction_for_every_step() {
@@ -191,6 +189,14 @@ mod tests {
             self.calls += 1;
             self.model.denoise(x, sigma)
         }
+    }
+
+    #[test]
+    fn the_reference_of_the_device_says_the_same() {
+        let [low, high, before] = [1, 2, 3].map(|seed| super::super::noise::noise(seed, [2, 4, 5, 6]));
+        let f64s = |l: &Latent| -> Vec<f64> { l.data().iter().map(|v| f64::from(*v)).collect() };
+        let want = crate::kernels::error_norm::reference(&f64s(&low), &f64s(&high), &f64s(&before));
+        assert!((error(&low, &high, &before) / want - 1.0).abs() < 1e-6);
     }
 
     #[test]

@@ -3,29 +3,29 @@
 
 use super::discrete::exp;
 use super::step::{FreshNoise, ancestral_step, change, lambda, phi_1, plus, sigma as sigma_at, steps};
-use super::{Denoised, Drive};
+use super::{Drive, Predicted};
 use crate::Result;
-use crate::latent::Latent;
+use crate::latent::Value;
 
 /// The second-order multistep solver 2M (algorithm 2 there; k-diffusion's `sample_dpmpp_2m`):
 /// `x = (σ'/σ)·x - (e^{-h} - 1)·D*` with `h = λ' - λ`, where `D*` extrapolates the last two
 /// predictions. The first step has no predecessor and the step to 0 is infinitely long in λ:
 /// both take `D* = D`.
-pub(super) fn dpmpp_2m(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn dpmpp_2m(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
     // The previous step's prediction and length.
-    let mut before: Option<(Latent, f32)> = None;
+    let mut before: Option<(Value, f32)> = None;
     for (index, sigma, next) in steps(sigmas) {
-        let denoised = drive.step(index, &x, sigma)?.denoised;
+        let denoised = drive.step(index, &mut x, sigma)?.denoised;
         let (from, to) = (lambda(sigma), lambda(next));
         let h = to - from;
         let (keep, take) = (sigma_at(to) / sigma_at(from), phi_1(h));
         x = match &before {
             Some((previous, h_before)) if next > 0.0 => {
                 let weight = 1.0 / (2.0 * (h_before / h));
-                let ahead = Latent::combine(&[(1.0 + weight, &denoised), (-weight, previous)]);
-                Latent::combine(&[(keep, &x), (take, &ahead)])
+                let ahead = Value::combine(&[(1.0 + weight, &denoised), (-weight, previous)]);
+                Value::combine(&[(keep, &x), (take, &ahead)])
             }
-            _ => Latent::combine(&[(keep, &x), (take, &denoised)]),
+            _ => Value::combine(&[(keep, &x), (take, &denoised)]),
         };
         before = Some((denoised, h));
     }
@@ -34,10 +34,10 @@ pub(super) fn dpmpp_2m(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32]) -> 
 
 /// 2M with CFG++: `x = D + e^{-h}·(x - U)` plus `(1 - e^{-h})/(2r)·(D - U_before)`, where U is the
 /// prediction without the prompt and r the ratio of the previous step's length to this one's.
-pub(super) fn dpmpp_2m_cfg_pp(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32]) -> Result<Latent> {
-    let mut before: Option<(Latent, f32)> = None;
+pub(super) fn dpmpp_2m_cfg_pp(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
+    let mut before: Option<(Value, f32)> = None;
     for (index, sigma, next) in steps(sigmas) {
-        let out = drive.step(index, &x, sigma)?;
+        let out = drive.step(index, &mut x, sigma)?;
         let uncond = out.unprompted()?.clone();
         let h = lambda(next) - lambda(sigma);
         let keep = exp(-h);
@@ -47,29 +47,29 @@ pub(super) fn dpmpp_2m_cfg_pp(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f3
             extrapolation = change(previous, &out.denoised);
             terms.push((phi_1(h) / (2.0 * (h_before / h)), &extrapolation));
         }
-        x = Latent::combine(&terms);
+        x = Value::combine(&terms);
         before = Some((uncond, h));
     }
     Ok(x)
 }
 
-pub(super) fn dpmpp_2s_ancestral(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn dpmpp_2s_ancestral(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
     two_s(drive, x, sigmas, false)
 }
 
-pub(super) fn dpmpp_2s_ancestral_cfg_pp(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn dpmpp_2s_ancestral_cfg_pp(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
     two_s(drive, x, sigmas, true)
 }
 
 /// The second-order single-step solver 2S (algorithm 1 there) to σ_down, by way of the middle of the
 /// step, then new noise to σ'. With CFG++ both ways start from an x moved by the guidance,
 /// `x + (D - U)`, the second with the U of the middle: a slip in ComfyUI 0.16, which pictures show.
-fn two_s(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32], cfg_pp: bool) -> Result<Latent> {
+fn two_s(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32], cfg_pp: bool) -> Result<Value> {
     let eta = drive.options.eta;
     let mut noise = FreshNoise::new(drive, eta)?;
     for (index, sigma, next) in steps(sigmas) {
-        let out = drive.step(index, &x, sigma)?;
-        let from = |last: &Denoised| -> Result<Latent> {
+        let out = drive.step(index, &mut x, sigma)?;
+        let from = |last: &Predicted| -> Result<Value> {
             Ok(if cfg_pp { plus(&x, 1.0, &change(last.unprompted()?, &out.denoised)) } else { x.clone() })
         };
         let (down, up) = ancestral_step(sigma, next, eta);
@@ -78,12 +78,12 @@ fn two_s(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32], cfg_pp: bool) -> 
         } else {
             let h = lambda(down) - lambda(sigma);
             let middle = sigma_at(lambda(sigma) + 0.5 * h);
-            let halfway = Latent::combine(&[(middle / sigma, &from(&out)?), (phi_1(0.5 * h), &out.denoised)]);
+            let halfway = Value::combine(&[(middle / sigma, &from(&out)?), (phi_1(0.5 * h), &out.denoised)]);
             let there = drive.predict(index, &halfway, middle)?;
-            Latent::combine(&[(down / sigma, &from(&there)?), (phi_1(h), &there.denoised)])
+            Value::combine(&[(down / sigma, &from(&there)?), (phi_1(h), &there.denoised)])
         };
         if next > 0.0 {
-            x = noise.add(&x, up);
+            x = noise.add(drive, &x, up)?;
         }
     }
     Ok(x)

@@ -7,45 +7,46 @@ use super::step::{
     PathNoise, SdeStep, ancestral_step, change, lambda, phi_1, phi_2, plus, sigma as sigma_at, steps,
 };
 use crate::Result;
-use crate::latent::Latent;
+use crate::latent::Value;
 
 /// The single-step solver: to the middle of the step with the prediction here, then the whole step
 /// with the prediction there, each with its noise.
-pub(super) fn dpmpp_sde(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn dpmpp_sde(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
     let eta = drive.options.eta;
     let mut noise = PathNoise::new(drive, &x, sigmas, eta);
     for (index, sigma, next) in steps(sigmas) {
-        let denoised = drive.step(index, &x, sigma)?.denoised;
+        let denoised = drive.step(index, &mut x, sigma)?.denoised;
         if next == 0.0 {
             x = denoised;
             continue;
         }
-        let mut go = |to: f32, denoised: &Latent| {
+        let mut go = |drive: &mut Drive<'_>, to: f32, denoised: &Value| {
             let (down, up) = ancestral_step(sigma, to, eta);
             let h = lambda(down) - lambda(sigma);
-            let stepped = Latent::combine(&[(exp(-h), &x), (phi_1(h), denoised)]);
-            noise.add(&stepped, (sigma, to), up)
+            let stepped = Value::combine(&[(exp(-h), &x), (phi_1(h), denoised)]);
+            noise.add(drive, &stepped, (sigma, to), up)
         };
         let middle = sigma_at(lambda(sigma) + 0.5 * (lambda(next) - lambda(sigma)));
-        let there = drive.predict(index, &go(middle, &denoised), middle)?.denoised;
-        x = go(next, &there);
+        let halfway = go(drive, middle, &denoised)?;
+        let there = drive.predict(index, &halfway, middle)?.denoised;
+        x = go(drive, next, &there)?;
     }
     Ok(x)
 }
 
-pub(super) fn dpmpp_2m_sde(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn dpmpp_2m_sde(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
     // The midpoint rule: the change since the last prediction counts half.
     multistep(drive, x, sigmas, |step, past| {
         vec![(0.5 * phi_1(step.h_eta) / past[0].ratio(step), past[0].change.clone())]
     })
 }
 
-pub(super) fn dpmpp_2m_sde_heun(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn dpmpp_2m_sde_heun(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
     multistep(drive, x, sigmas, |step, past| vec![(slope_weight(step, past), past[0].change.clone())])
 }
 
 /// The third order: slope and curvature from the last three predictions.
-pub(super) fn dpmpp_3m_sde(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn dpmpp_3m_sde(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
     multistep(drive, x, sigmas, |step, past| {
         let [last, earlier, ..] = past else {
             return vec![(slope_weight(step, past), past[0].change.clone())];
@@ -66,7 +67,7 @@ fn slope_weight(step: &SdeStep, past: &[Past]) -> f32 {
 /// A step that was.
 struct Past {
     /// How the prediction changed over it.
-    change: Latent,
+    change: Value,
     /// Its length in λ.
     h: f32,
 }
@@ -81,22 +82,22 @@ impl Past {
 /// before, newest first, as far as there are any and two at most.
 fn multistep(
     drive: &mut Drive<'_>,
-    mut x: Latent,
+    mut x: Value,
     sigmas: &[f32],
-    correction: impl Fn(&SdeStep, &[Past]) -> Vec<(f32, Latent)>,
-) -> Result<Latent> {
+    correction: impl Fn(&SdeStep, &[Past]) -> Vec<(f32, Value)>,
+) -> Result<Value> {
     let eta = drive.options.eta;
     let mut noise = PathNoise::new(drive, &x, sigmas, eta);
     let mut past: Vec<Past> = Vec::new();
-    let mut before: Option<(Latent, f32)> = None;
+    let mut before: Option<(Value, f32)> = None;
     for (index, sigma, next) in steps(sigmas) {
-        let denoised = drive.step(index, &x, sigma)?.denoised;
+        let denoised = drive.step(index, &mut x, sigma)?.denoised;
         if next == 0.0 {
             x = denoised;
             continue;
         }
         let step = SdeStep::new(sigma, next, eta);
-        x = Latent::combine(&[(step.keep, &x), (phi_1(step.h_eta), &denoised)]);
+        x = Value::combine(&[(step.keep, &x), (phi_1(step.h_eta), &denoised)]);
         if let Some((previous, h)) = before {
             past.insert(0, Past { change: change(&previous, &denoised), h });
             past.truncate(2);
@@ -104,7 +105,7 @@ fn multistep(
                 x = plus(&x, weight, &term);
             }
         }
-        x = noise.add(&x, (sigma, next), step.noise);
+        x = noise.add(drive, &x, (sigma, next), step.noise)?;
         before = Some((denoised, step.h));
     }
     Ok(x)

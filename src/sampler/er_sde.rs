@@ -4,23 +4,23 @@
 use super::Drive;
 use super::step::{FreshNoise, change, plus, steps};
 use crate::Result;
-use crate::latent::Latent;
+use crate::latent::Value;
 
 /// Points at which the integrals over a step are evaluated.
 const POINTS: usize = 200;
 
-pub(super) fn er_sde(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn er_sde(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
     let mut noise = FreshNoise::new(drive, 1.0)?;
     // The last prediction and the last slope of predictions over σ.
-    let (mut before, mut slope_before): (Option<Latent>, Option<Latent>) = (None, None);
+    let (mut before, mut slope_before): (Option<Value>, Option<Value>) = (None, None);
     for (index, sigma, next) in steps(sigmas) {
-        let denoised = drive.step(index, &x, sigma)?.denoised;
+        let denoised = drive.step(index, &mut x, sigma)?.denoised;
         if next == 0.0 {
             x = denoised;
             continue;
         }
         let ratio = scale(next) / scale(sigma);
-        x = Latent::combine(&[(ratio, &x), (1.0 - ratio, &denoised)]);
+        x = Value::combine(&[(ratio, &x), (1.0 - ratio, &denoised)]);
         if let Some(previous) = &before {
             let (first, second) = integrals(sigma, next);
             let slope = change(previous, &denoised).scaled(1.0 / (sigma - sigmas[index - 1]));
@@ -32,7 +32,7 @@ pub(super) fn er_sde(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32]) -> Re
             slope_before = Some(slope);
         }
         let left = next * next - sigma * sigma * (ratio * ratio);
-        x = noise.add(&x, left.max(0.0).sqrt());
+        x = noise.add(drive, &x, left.max(0.0).sqrt())?;
         before = Some(denoised);
     }
     Ok(x)

@@ -4,49 +4,53 @@
 use super::Drive;
 use super::step::{FreshNoise, ancestral_step, plus, slope, steps, towards};
 use crate::Result;
-use crate::latent::Latent;
+use crate::latent::Value;
 
 /// `x += d·(σ' - σ)` with the slope `d = (x - D) / σ`.
-pub(super) fn euler(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn euler(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
     for (index, sigma, next) in steps(sigmas) {
-        let denoised = drive.step(index, &x, sigma)?.denoised;
+        let denoised = drive.step(index, &mut x, sigma)?.denoised;
         x = towards(&x, &denoised, sigma, next);
     }
     Ok(x)
 }
 
 /// Euler's step to σ_down, then new noise of σ_up, so that together they make σ'.
-pub(super) fn euler_ancestral(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn euler_ancestral(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
     let eta = drive.options.eta;
     let mut noise = FreshNoise::new(drive, eta)?;
     for (index, sigma, next) in steps(sigmas) {
-        let denoised = drive.step(index, &x, sigma)?.denoised;
+        let denoised = drive.step(index, &mut x, sigma)?.denoised;
         let (down, up) = ancestral_step(sigma, next, eta);
-        x = if down == 0.0 { denoised } else { noise.add(&towards(&x, &denoised, sigma, down), up) };
+        x = if down == 0.0 {
+            denoised
+        } else {
+            noise.add(drive, &towards(&x, &denoised, sigma, down), up)?
+        };
     }
     Ok(x)
 }
 
-pub(super) fn euler_cfg_pp(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn euler_cfg_pp(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
     cfg_pp(drive, x, sigmas, 0.0)
 }
 
-pub(super) fn euler_ancestral_cfg_pp(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn euler_ancestral_cfg_pp(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
     let eta = drive.options.eta;
     cfg_pp(drive, x, sigmas, eta)
 }
 
 /// `x = D + σ_down·d` with the slope of the prediction without the prompt, `d = (x - U) / σ`: the
 /// picture follows the guidance, the noise does not.
-fn cfg_pp(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32], eta: f32) -> Result<Latent> {
+fn cfg_pp(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32], eta: f32) -> Result<Value> {
     let mut noise = FreshNoise::new(drive, eta)?;
     for (index, sigma, next) in steps(sigmas) {
-        let out = drive.step(index, &x, sigma)?;
+        let out = drive.step(index, &mut x, sigma)?;
         x = if next == 0.0 {
             out.denoised
         } else {
             let (down, up) = ancestral_step(sigma, next, eta);
-            noise.add(&plus(&out.denoised, down, &slope(&x, out.unprompted()?, sigma)), up)
+            noise.add(drive, &plus(&out.denoised, down, &slope(&x, out.unprompted()?, sigma)), up)?
         };
     }
     Ok(x)
@@ -71,7 +75,7 @@ mod tests {
             let options = SampleOptions { seed: 7, eta, ..Default::default() };
             let mut seen = Vec::new();
             run(Sampler::EulerAncestral, &mut Gaussian { variance: 0.0 }, &sigmas, &options, &mut |step| {
-                seen.push(mean_square(step.x) / f64::from(step.sigma).powi(2));
+                seen.push(mean_square(&step.x()?) / f64::from(step.sigma).powi(2));
                 Ok(())
             })
             .unwrap();

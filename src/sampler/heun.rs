@@ -5,18 +5,19 @@
 use super::Drive;
 use super::step::{FreshNoise, ancestral_step, lambda, lerp, plus, sigma as sigma_at, slope, steps};
 use crate::Result;
-use crate::latent::Latent;
+use crate::latent::Value;
 
 /// The mean of the slopes at both ends; Euler's step to 0.
-pub(super) fn heun(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn heun(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
     for (index, sigma, next) in steps(sigmas) {
-        let here = slope(&x, &drive.step(index, &x, sigma)?.denoised, sigma);
+        let denoised = drive.step(index, &mut x, sigma)?.denoised;
+        let here = slope(&x, &denoised, sigma);
         let ahead = plus(&x, next - sigma, &here);
         x = if next == 0.0 {
             ahead
         } else {
             let there = drive.slope_at(index, &ahead, next)?;
-            plus(&x, next - sigma, &here.zip(&there, |a, b| (a + b) / 2.0))
+            plus(&x, next - sigma, &Value::combine(&[(0.5, &here), (0.5, &there)]))
         };
     }
     Ok(x)
@@ -24,9 +25,10 @@ pub(super) fn heun(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32]) -> Resu
 
 /// Heun++: the slopes at this sigma and the next one or two, none of them the last, weighted by
 /// their sigmas over σ₀; the first one's weight is what is left of 1.
-pub(super) fn heunpp2(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn heunpp2(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
     for (index, sigma, next) in steps(sigmas) {
-        let here = slope(&x, &drive.step(index, &x, sigma)?.denoised, sigma);
+        let denoised = drive.step(index, &mut x, sigma)?.denoised;
+        let here = slope(&x, &denoised, sigma);
         let mut ahead = plus(&x, next - sigma, &here);
         let left = &sigmas[index + 1..sigmas.len() - 1];
         let looks = &left[..left.len().min(2)];
@@ -45,33 +47,34 @@ pub(super) fn heunpp2(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32]) -> R
             weighted.push((look / whole, there));
         }
         let terms: Vec<_> = weighted.iter().map(|(weight, slope)| (*weight, slope)).collect();
-        x = plus(&x, next - sigma, &Latent::combine(&terms));
+        x = plus(&x, next - sigma, &Value::combine(&terms));
     }
     Ok(x)
 }
 
 /// Without new noise.
-pub(super) fn dpm_2(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn dpm_2(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
     midpoint(drive, x, sigmas, 0.0)
 }
 
-pub(super) fn dpm_2_ancestral(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn dpm_2_ancestral(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
     let eta = drive.options.eta;
     midpoint(drive, x, sigmas, eta)
 }
 
 /// The slope at the midpoint carries x to σ_down, and new noise from there to σ'.
-fn midpoint(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32], eta: f32) -> Result<Latent> {
+fn midpoint(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32], eta: f32) -> Result<Value> {
     let mut noise = FreshNoise::new(drive, eta)?;
     for (index, sigma, next) in steps(sigmas) {
-        let here = slope(&x, &drive.step(index, &x, sigma)?.denoised, sigma);
+        let denoised = drive.step(index, &mut x, sigma)?.denoised;
+        let here = slope(&x, &denoised, sigma);
         let (down, up) = ancestral_step(sigma, next, eta);
         x = if down == 0.0 {
             plus(&x, -sigma, &here)
         } else {
             let middle = sigma_at(lerp(lambda(sigma), lambda(down), 0.5));
             let there = drive.slope_at(index, &plus(&x, middle - sigma, &here), middle)?;
-            noise.add(&plus(&x, down - sigma, &there), up)
+            noise.add(drive, &plus(&x, down - sigma, &there), up)?
         };
     }
     Ok(x)

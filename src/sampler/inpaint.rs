@@ -3,8 +3,9 @@
 //! Nothing of it is in the samplers: they see a model whose pictures always have the kept part.
 
 use super::noise::AncestralNoise;
-use super::{Denoised, Denoiser, Sampler, same_shape};
-use crate::latent::Latent;
+use super::{Predicted, Predictor, Sampler, same_shape};
+use crate::latent::value::CellMask;
+use crate::latent::{Latent, Latents, Value};
 use crate::{Error, Result};
 
 /// A model that is shown, and shows, the start wherever the mask keeps it. As in ComfyUI, at each
@@ -18,11 +19,10 @@ use crate::{Error, Result};
 /// The last step of most samplers goes to D itself, so the kept part comes back as it was; those
 /// that stop at a sigma above 0 leave as much noise on it.
 pub struct Inpaint<'a> {
-    model: &'a mut dyn Denoiser,
-    /// A weight for each value of the latent.
-    mask: Latent,
-    start: &'a Latent,
-    noise: Latent,
+    model: &'a mut dyn Predictor,
+    mask: CellMask,
+    start: Value,
+    noise: Value,
 }
 
 impl<'a> Inpaint<'a> {
@@ -31,31 +31,31 @@ impl<'a> Inpaint<'a> {
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if the shapes do not fit or a weight is not in
-    /// 0..=1.
-    pub fn new(model: &'a mut dyn Denoiser, mask: &Latent, start: &'a Latent, noise: Latent) -> Result<Self> {
-        same_shape("the noise does not fit the latent", start, &noise)?;
-        Ok(Self { model, mask: spread(mask, start)?, start, noise })
-    }
-
-    /// `drawn` where the mask is 1, `kept` where it is 0.
-    fn blend(&self, drawn: &Latent, kept: impl Fn(usize) -> f32) -> Latent {
-        let mut out = drawn.clone();
-        for (i, (v, m)) in out.data_mut().iter_mut().zip(self.mask.data()).enumerate() {
-            *v = *v * m + kept(i) * (1.0 - m);
-        }
-        out
+    /// 0..=1; the device's.
+    pub fn new(model: &'a mut dyn Predictor, mask: &Latent, start: &Latent, noise: &Latent) -> Result<Self> {
+        same_shape("the noise does not fit the latent", start.shape(), noise.shape())?;
+        check(mask, start)?;
+        let latents = model.latents();
+        let mask = latents.bring_mask(mask)?;
+        let (start, noise) = (latents.bring(start)?, latents.bring(noise)?);
+        Ok(Self { model, mask, start, noise })
     }
 }
 
-impl Denoiser for Inpaint<'_> {
-    fn denoise(&mut self, x: &Latent, sigma: f32) -> Result<Denoised> {
-        same_shape("the noisy latent does not fit the start", self.start, x)?;
-        let (start, noise) = (self.start.data(), self.noise.data());
-        let x = self.blend(x, |i| noise[i] * sigma + start[i]);
-        let seen = self.model.denoise(&x, sigma)?;
-        same_shape("a prediction does not fit the noisy latent", &x, &seen.denoised)?;
+impl Predictor for Inpaint<'_> {
+    fn latents(&mut self) -> &mut dyn Latents {
+        self.model.latents()
+    }
+
+    fn predict(&mut self, x: &Value, sigma: f32) -> Result<Predicted> {
+        same_shape("the noisy latent does not fit the start", self.start.shape(), x.shape())?;
+        let kept = self.start.plus(sigma, &self.noise);
+        let x = self.model.latents().blend(&self.mask, x, &kept)?;
+        let seen = self.model.predict(&x, sigma)?;
+        same_shape("a prediction does not fit the noisy latent", x.shape(), seen.denoised.shape())?;
         // CFG++ steers by the plain prediction, here as in ComfyUI.
-        Ok(Denoised { denoised: self.blend(&seen.denoised, |i| start[i]), uncond: seen.uncond })
+        let denoised = self.model.latents().blend(&self.mask, &seen.denoised, &self.start)?;
+        Ok(Predicted { denoised, uncond: seen.uncond })
     }
 
     fn keep_uncond(&mut self) {
@@ -77,9 +77,9 @@ impl Sampler {
     }
 }
 
-/// `mask` for every picture and channel of `x`.
-fn spread(mask: &Latent, x: &Latent) -> Result<Latent> {
-    let [batch, channels, height, width] = x.shape();
+/// Checks that `mask` has a weight for each cell of `x`.
+fn check(mask: &Latent, x: &Latent) -> Result<()> {
+    let [batch, _, height, width] = x.shape();
     let [masks, one, mask_height, mask_width] = mask.shape();
     let fits = (masks == 1 || masks == batch) && one == 1 && (mask_height, mask_width) == (height, width);
     if !fits {
@@ -87,24 +87,19 @@ fn spread(mask: &Latent, x: &Latent) -> Result<Latent> {
             .expected(format!("[1 or {batch}, 1, {height}, {width}]"))
             .found(format!("{:?}", mask.shape())));
     }
-    if let Some(odd) = mask.data().iter().find(|m| !(0.0..=1.0).contains(*m)) {
-        return Err(Error::usage("the mask holds something else than weights")
+    match mask.data().iter().find(|m| !(0.0..=1.0).contains(*m)) {
+        Some(odd) => Err(Error::usage("the mask holds something else than weights")
             .expected("0 (kept) to 1 (drawn) at each cell")
-            .found(odd.to_string()));
+            .found(odd.to_string())),
+        None => Ok(()),
     }
-    let plane = height * width;
-    let mut out = Latent::zeros(batch, channels, height, width);
-    for image in 0..batch {
-        let weights = mask.image(if masks == 1 { 0 } else { image });
-        out.image_mut(image).chunks_exact_mut(plane.max(1)).for_each(|p| p.copy_from_slice(weights));
-    }
-    Ok(out)
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::noise::noise;
     use super::super::toy::Gaussian;
+    use super::super::{HostLatents, OnHost};
     use super::*;
 
     fn latent(shape: [usize; 4], value: f32) -> Latent {
@@ -117,21 +112,26 @@ mod tests {
         let (start, noise) = (latent(shape, 10.0), latent(shape, 2.0));
         // One mask for each picture: the second is drawn, of the first only a quarter of a cell.
         let mask = Latent::from_vec(shape, vec![0.0, 0.25, 1.0, 1.0]).unwrap();
-        let mut model = Gaussian { variance: 9.0 };
-        let mut inpaint = Inpaint::new(&mut model, &mask, &start, noise).unwrap();
-        let out = inpaint.denoise(&latent(shape, 100.0), 3.0).unwrap();
+        let mut gaussian = Gaussian { variance: 9.0 };
+        let mut model = OnHost { model: &mut gaussian, latents: HostLatents::default() };
+        let x = model.latents.put(latent(shape, 100.0));
+        let mut inpaint = Inpaint::new(&mut model, &mask, &start, &noise).unwrap();
+        let out = inpaint.predict(&x, 3.0).unwrap();
+        let [denoised, uncond] =
+            [out.denoised, out.uncond.unwrap()].map(|v| inpaint.latents().read(&v).unwrap());
         // The toy halves what it sees at σ = 3; there, kept cells stand at 10 + 3·2.
         let mixed = 0.25 * ((0.25 * 100.0 + 0.75 * 16.0) / 2.0) + 0.75 * 10.0;
-        assert_eq!(out.denoised.data(), [10.0, mixed, 50.0, 50.0]);
-        assert_eq!(out.uncond.unwrap().data()[0], 8.0);
+        assert_eq!(denoised.data(), [10.0, mixed, 50.0, 50.0]);
+        assert_eq!(uncond.data()[0], 8.0);
     }
 
     #[test]
     fn masks_that_do_not_fit_are_refused() {
         let start = latent([2, 4, 3, 5], 0.0);
         let refused = |mask: Latent, noise: Latent| {
-            let mut model = Gaussian { variance: 1.0 };
-            let error = Inpaint::new(&mut model, &mask, &start, noise).err().expect("refused");
+            let mut gaussian = Gaussian { variance: 1.0 };
+            let mut model = OnHost { model: &mut gaussian, latents: HostLatents::default() };
+            let error = Inpaint::new(&mut model, &mask, &start, &noise).err().expect("refused");
             assert_eq!(error.kind(), crate::ErrorKind::Usage, "{error}");
         };
         for shape in [[1, 1, 5, 3], [3, 1, 3, 5], [1, 4, 3, 5], [0, 1, 3, 5]] {

@@ -3,33 +3,33 @@
 use super::Drive;
 use super::step::{FreshNoise, slope, steps};
 use crate::Result;
-use crate::latent::Latent;
+use crate::latent::Value;
 
 /// Consistency models (Luo et al. 2023, arXiv 2310.04378): `x = D + σ'·z`.
-pub(super) fn lcm(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn lcm(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
     let mut noise = FreshNoise::new(drive, 1.0)?;
     for (index, sigma, next) in steps(sigmas) {
-        let denoised = drive.step(index, &x, sigma)?.denoised;
-        x = if next > 0.0 { noise.add(&denoised, next) } else { denoised };
+        let denoised = drive.step(index, &mut x, sigma)?.denoised;
+        x = if next > 0.0 { noise.add(drive, &denoised, next)? } else { denoised };
     }
     Ok(x)
 }
 
 /// DDPM (Ho et al. 2020, arXiv 2006.11239, algorithm 2): the posterior's mean and noise, in the
 /// variance-preserving scale `x/√(1 + σ²)` where they are defined.
-pub(super) fn ddpm(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn ddpm(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
     let mut noise = FreshNoise::new(drive, 1.0)?;
     for (index, sigma, next) in steps(sigmas) {
-        let denoised = drive.step(index, &x, sigma)?.denoised;
+        let denoised = drive.step(index, &mut x, sigma)?.denoised;
         let epsilon = slope(&x, &denoised, sigma);
         let (product, product_next) = (1.0 / (sigma * sigma + 1.0), 1.0 / (next * next + 1.0));
         let alpha = product / product_next;
         let (inward, outward) = ((1.0 + sigma * sigma).sqrt(), (1.0 + next * next).sqrt());
         let (mean, share) = ((1.0 / alpha).sqrt(), (1.0 - alpha) / (1.0 - product).sqrt());
-        x = x.zip(&epsilon, |x, e| mean * (x / inward - share * e));
+        x = Value::combine(&[(mean / inward, &x), (-mean * share, &epsilon)]);
         if next > 0.0 {
             let variance = (1.0 - alpha) * (1.0 - product_next) / (1.0 - product);
-            x = noise.add(&x, variance.sqrt()).scaled(outward);
+            x = noise.add(drive, &x, variance.sqrt())?.scaled(outward);
         }
     }
     Ok(x)

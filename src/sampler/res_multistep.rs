@@ -6,38 +6,38 @@ use super::Drive;
 use super::discrete::{exp, exp_m1};
 use super::step::{FreshNoise, ancestral_step, change, lambda, plus, slope, steps};
 use crate::Result;
-use crate::latent::Latent;
+use crate::latent::Value;
 
-pub(super) fn res_multistep(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn res_multistep(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
     run(drive, x, sigmas, 0.0, false)
 }
 
-pub(super) fn res_multistep_cfg_pp(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn res_multistep_cfg_pp(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
     run(drive, x, sigmas, 0.0, true)
 }
 
-pub(super) fn res_multistep_ancestral(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn res_multistep_ancestral(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
     let eta = drive.options.eta;
     run(drive, x, sigmas, eta, false)
 }
 
 pub(super) fn res_multistep_ancestral_cfg_pp(
     drive: &mut Drive<'_>,
-    x: Latent,
+    x: Value,
     sigmas: &[f32],
-) -> Result<Latent> {
+) -> Result<Value> {
     let eta = drive.options.eta;
     run(drive, x, sigmas, eta, true)
 }
 
 /// Steps to σ_down, then new noise to σ'. With CFG++ the solver goes by the prediction without the
 /// prompt, from an x moved by the guidance `D - U`.
-fn run(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32], eta: f32, cfg_pp: bool) -> Result<Latent> {
+fn run(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32], eta: f32, cfg_pp: bool) -> Result<Value> {
     let mut noise = FreshNoise::new(drive, eta)?;
     // The previous step's prediction, sigma and σ_down.
-    let mut before: Option<(Latent, f32, f32)> = None;
+    let mut before: Option<(Value, f32, f32)> = None;
     for (index, sigma, next) in steps(sigmas) {
-        let out = drive.step(index, &x, sigma)?;
+        let out = drive.step(index, &mut x, sigma)?;
         let target = if cfg_pp { out.unprompted()? } else { &out.denoised };
         let (down, up) = ancestral_step(sigma, next, eta);
         x = match &before {
@@ -46,12 +46,12 @@ fn run(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32], eta: f32, cfg_pp: b
                 let c2 = (lambda(*sigma_before) - lambda(*down_before)) / h;
                 let (b1, b2) = weights(h, c2);
                 let start = if cfg_pp { plus(&x, 1.0, &change(target, &out.denoised)) } else { x.clone() };
-                Latent::combine(&[(exp(-h), &start), (h * b1, target), (h * b2, previous)])
+                Value::combine(&[(exp(-h), &start), (h * b1, target), (h * b2, previous)])
             }
             _ => plus(&out.denoised, down, &slope(&x, target, sigma)),
         };
         if next > 0.0 {
-            x = noise.add(&x, up);
+            x = noise.add(drive, &x, up)?;
         }
         before = Some((target.clone(), sigma, down));
     }

@@ -7,17 +7,17 @@ use super::Drive;
 use super::moments::weights;
 use super::step::{FreshNoise, SdeStep, lambda, plus, steps};
 use crate::Result;
-use crate::latent::Latent;
+use crate::latent::Value;
 
 const PREDICTOR: usize = 3;
 const CORRECTOR: usize = 4;
 
-pub(super) fn sa_solver(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn sa_solver(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
     run(drive, x, sigmas, false)
 }
 
 /// Predict, evaluate, correct, evaluate: asks the model again after each correction.
-pub(super) fn sa_solver_pece(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn sa_solver_pece(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
     run(drive, x, sigmas, true)
 }
 
@@ -26,21 +26,21 @@ pub(super) fn sa_solver_pece(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -
 struct Taken {
     linear: SdeStep,
     tau_squared: f32,
-    noise: Option<Latent>,
+    noise: Option<Value>,
 }
 
 impl Taken {
     /// From `x` with the predictions at `nodes`, newest first.
-    fn step(&self, x: &Latent, nodes: &[f32], end: f32, predictions: &VecDeque<Latent>) -> Latent {
+    fn step(&self, x: &Value, nodes: &[f32], end: f32, predictions: &VecDeque<Value>) -> Value {
         let weights = adams_weights(nodes, end - self.linear.h, end, self.tau_squared);
         let mut terms = vec![(self.linear.keep, x)];
         terms.extend(weights.into_iter().zip(predictions));
-        let stepped = Latent::combine(&terms);
+        let stepped = Value::combine(&terms);
         self.noise.as_ref().map_or(stepped.clone(), |noise| plus(&stepped, 1.0, noise))
     }
 }
 
-fn run(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32], pece: bool) -> Result<Latent> {
+fn run(drive: &mut Drive<'_>, x: Value, sigmas: &[f32], pece: bool) -> Result<Value> {
     let (eta, (high, low)) = (drive.options.eta, drive.options.noise_window);
     let mut noise = FreshNoise::new(drive, eta)?;
     let lambdas: Vec<f32> = sigmas.iter().map(|&sigma| lambda(sigma)).collect();
@@ -53,7 +53,7 @@ fn run(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32], pece: bool) -> Result<L
     let mut predictions = VecDeque::new();
     let mut taken: Option<Taken> = None;
     for (index, sigma, next) in steps(sigmas) {
-        let mut denoised = drive.step(index, &predicted, sigma)?.denoised;
+        let mut denoised = drive.step(index, &mut predicted, sigma)?.denoised;
         predictions.push_front(denoised.clone());
         predictions.truncate(CORRECTOR);
         // Towards 0 the order falls, for stability: the last predictor step is of first order.
@@ -63,6 +63,7 @@ fn run(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32], pece: bool) -> Result<L
             Some(taken) => {
                 let order = CORRECTOR.min(predictions.len()).min(left + 1);
                 let corrected = taken.step(&x, &nodes(index, order), lambdas[index], &predictions);
+                let corrected = drive.store(&corrected)?;
                 if pece {
                     denoised = drive.predict(index, &corrected, sigma)?.denoised;
                     predictions[0] = denoised.clone();
@@ -76,7 +77,10 @@ fn run(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32], pece: bool) -> Result<L
         }
         let tau = if high >= next && next > low { eta } else { 0.0 };
         let linear = SdeStep::new(sigma, next, tau * tau);
-        let drawn = (tau > 0.0).then(|| noise.add(&x.scaled(0.0), linear.noise));
+        let drawn = match tau > 0.0 {
+            true => Some(noise.add(drive, &x.scaled(0.0), linear.noise)?),
+            false => None,
+        };
         let step = Taken { linear, tau_squared: tau * tau, noise: drawn };
         let order = PREDICTOR.min(predictions.len()).min(left);
         predicted = step.step(&x, &nodes(index, order), lambdas[index + 1], &predictions);

@@ -4,7 +4,7 @@
 use super::Drive;
 use super::step::{FreshNoise, SdeStep, lambda, lerp, phi_1, phi_2, sigma as sigma_at, steps};
 use crate::Result;
-use crate::latent::Latent;
+use crate::latent::Value;
 
 /// How the two predictions of a two-stage step are weighed. Both are of second order: a constant at
 /// the middle of the step is right where a line through its ends is.
@@ -16,17 +16,17 @@ enum Rule {
     Linear,
 }
 
-pub(super) fn seeds_2(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn seeds_2(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
     let eta = drive.options.eta;
     two_stages(drive, x, sigmas, eta, (0.5, Rule::Constant))
 }
 
 /// The second prediction is at the end of the step.
-pub(super) fn exp_heun_2_x0(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn exp_heun_2_x0(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
     two_stages(drive, x, sigmas, 0.0, (1.0, Rule::Linear))
 }
 
-pub(super) fn exp_heun_2_x0_sde(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn exp_heun_2_x0_sde(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
     let eta = drive.options.eta;
     two_stages(drive, x, sigmas, eta, (1.0, Rule::Linear))
 }
@@ -34,14 +34,14 @@ pub(super) fn exp_heun_2_x0_sde(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]
 /// The second prediction is at the share `r` of the step in λ.
 fn two_stages(
     drive: &mut Drive<'_>,
-    mut x: Latent,
+    mut x: Value,
     sigmas: &[f32],
     eta: f32,
     (r, rule): (f32, Rule),
-) -> Result<Latent> {
+) -> Result<Value> {
     let mut noise = FreshNoise::new(drive, eta)?;
     for (index, sigma, next) in steps(sigmas) {
-        let denoised = drive.step(index, &x, sigma)?.denoised;
+        let denoised = drive.step(index, &mut x, sigma)?.denoised;
         if next == 0.0 {
             x = denoised;
             continue;
@@ -50,8 +50,8 @@ fn two_stages(
         let (part, whole) = (SdeStep::new(sigma, place, eta), SdeStep::new(sigma, next, eta));
         let shape = x.shape();
 
-        let moved = Latent::combine(&[(part.keep, &x), (phi_1(r * whole.h_eta), &denoised)]);
-        let drawn = noise.decay(None, shape, r * whole.h * eta);
+        let moved = Value::combine(&[(part.keep, &x), (phi_1(r * whole.h_eta), &denoised)]);
+        let drawn = noise.decay(drive, None, shape, r * whole.h * eta)?;
         let there = drive.predict(index, &with(moved, place, &drawn), place)?.denoised;
 
         let second = match rule {
@@ -59,8 +59,8 @@ fn two_stages(
             Rule::Linear => phi_2(whole.h_eta) / r,
         };
         let first = phi_1(whole.h_eta) - second;
-        let moved = Latent::combine(&[(whole.keep, &x), (first, &denoised), (second, &there)]);
-        let drawn = noise.decay(drawn, shape, (1.0 - r) * whole.h * eta);
+        let moved = Value::combine(&[(whole.keep, &x), (first, &denoised), (second, &there)]);
+        let drawn = noise.decay(drive, drawn, shape, (1.0 - r) * whole.h * eta)?;
         x = with(moved, next, &drawn);
     }
     Ok(x)
@@ -68,12 +68,12 @@ fn two_stages(
 
 /// Three stages, with predictions at one and two thirds of the step. Each stage starts from `x` anew,
 /// under the noise that has come in by then.
-pub(super) fn seeds_3(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn seeds_3(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
     let eta = drive.options.eta;
     let (r1, r2) = (1.0 / 3.0, 2.0 / 3.0);
     let mut noise = FreshNoise::new(drive, eta)?;
     for (index, sigma, next) in steps(sigmas) {
-        let denoised = drive.step(index, &x, sigma)?.denoised;
+        let denoised = drive.step(index, &mut x, sigma)?.denoised;
         if next == 0.0 {
             x = denoised;
             continue;
@@ -83,27 +83,27 @@ pub(super) fn seeds_3(drive: &mut Drive<'_>, mut x: Latent, sigmas: &[f32]) -> R
         let (shape, growth) = (x.shape(), whole.h * eta);
         let keep = |to| SdeStep::new(sigma, to, eta).keep;
 
-        let moved = Latent::combine(&[(keep(place(r1)), &x), (phi_1(r1 * whole.h_eta), &denoised)]);
-        let drawn = noise.decay(None, shape, r1 * growth);
+        let moved = Value::combine(&[(keep(place(r1)), &x), (phi_1(r1 * whole.h_eta), &denoised)]);
+        let drawn = noise.decay(drive, None, shape, r1 * growth)?;
         let second = drive.predict(index, &with(moved, place(r1), &drawn), place(r1))?.denoised;
 
         let later = r2 / r1 * phi_2(r2 * whole.h_eta);
         let here = phi_1(r2 * whole.h_eta) - later;
-        let moved = Latent::combine(&[(keep(place(r2)), &x), (here, &denoised), (later, &second)]);
-        let drawn = noise.decay(drawn, shape, (r2 - r1) * growth);
+        let moved = Value::combine(&[(keep(place(r2)), &x), (here, &denoised), (later, &second)]);
+        let drawn = noise.decay(drive, drawn, shape, (r2 - r1) * growth)?;
         let third = drive.predict(index, &with(moved, place(r2), &drawn), place(r2))?.denoised;
 
         let later = phi_2(whole.h_eta) / r2;
         let here = phi_1(whole.h_eta) - later;
-        let moved = Latent::combine(&[(whole.keep, &x), (here, &denoised), (later, &third)]);
-        let drawn = noise.decay(drawn, shape, (1.0 - r2) * growth);
+        let moved = Value::combine(&[(whole.keep, &x), (here, &denoised), (later, &third)]);
+        let drawn = noise.decay(drive, drawn, shape, (1.0 - r2) * growth)?;
         x = with(moved, next, &drawn);
     }
     Ok(x)
 }
 
 /// `x` with noise, if there is any, at a level.
-fn with(x: Latent, sigma: f32, noise: &Option<Latent>) -> Latent {
+fn with(x: Value, sigma: f32, noise: &Option<Value>) -> Value {
     match noise {
         Some(noise) => super::step::plus(&x, sigma, noise),
         None => x,

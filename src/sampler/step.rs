@@ -7,7 +7,7 @@ use super::discrete::{exp, exp_m1, ln};
 use super::noise::{AncestralNoise, BrownianNoise};
 use super::{Drive, SampleOptions};
 use crate::Result;
-use crate::latent::Latent;
+use crate::latent::Value;
 
 /// The steps of a schedule: index, noise level, next noise level.
 pub(super) fn steps(sigmas: &[f32]) -> impl Iterator<Item = (usize, f32, f32)> {
@@ -15,22 +15,23 @@ pub(super) fn steps(sigmas: &[f32]) -> impl Iterator<Item = (usize, f32, f32)> {
 }
 
 /// The slope of the probability flow, `d = (x - D) / σ`: the noise that the model sees.
-pub(super) fn slope(x: &Latent, denoised: &Latent, sigma: f32) -> Latent {
-    x.zip(denoised, |x, d| (x - d) / sigma)
+pub(super) fn slope(x: &Value, denoised: &Value, sigma: f32) -> Value {
+    let share = 1.0 / f64::from(sigma);
+    Value::combine(&[(share, x), (-share, denoised)])
 }
 
 /// `x + a·y`.
-pub(super) fn plus(x: &Latent, a: f32, y: &Latent) -> Latent {
-    x.zip(y, |x, y| x + a * y)
+pub(super) fn plus(x: &Value, a: f32, y: &Value) -> Value {
+    x.plus(a, y)
 }
 
 /// `y - x`.
-pub(super) fn change(x: &Latent, y: &Latent) -> Latent {
-    x.zip(y, |x, y| y - x)
+pub(super) fn change(x: &Value, y: &Value) -> Value {
+    y.minus(x)
 }
 
 /// Euler's step: `x + d·(σ' - σ)`.
-pub(super) fn towards(x: &Latent, denoised: &Latent, sigma: f32, next: f32) -> Latent {
+pub(super) fn towards(x: &Value, denoised: &Value, sigma: f32, next: f32) -> Value {
     plus(x, next - sigma, &slope(x, denoised, sigma))
 }
 
@@ -116,19 +117,29 @@ impl FreshNoise {
     }
 
     /// `x` with noise of this deviation.
-    pub(super) fn add(&mut self, x: &Latent, deviation: f32) -> Latent {
-        match &mut self.stream {
-            Some(stream) => x.zip(&stream.draw(x.shape()), |x, z| x + z * self.s_noise * deviation),
+    pub(super) fn add(&mut self, drive: &mut Drive<'_>, x: &Value, deviation: f32) -> Result<Value> {
+        Ok(match &mut self.stream {
+            Some(stream) => {
+                let drawn = drive.latents().bring(&stream.draw(x.shape()))?;
+                x.plus(f64::from(self.s_noise) * f64::from(deviation), &drawn)
+            }
             None => x.clone(),
-        }
+        })
     }
 
     /// Noise that decays over a step, for steps that need it at places in between: over a length
     /// `l`, `z ← e^{-l} z + √(1 - e^{-2l}) · new`.
-    pub(super) fn decay(&mut self, noise: Option<Latent>, shape: [usize; 4], length: f32) -> Option<Latent> {
+    pub(super) fn decay(
+        &mut self,
+        drive: &mut Drive<'_>,
+        noise: Option<Value>,
+        shape: [usize; 4],
+        length: f32,
+    ) -> Result<Option<Value>> {
+        let Some(stream) = &mut self.stream else { return Ok(None) };
         let (keep, fresh) = (exp(-length), (-exp_m1(-2.0 * length)).sqrt());
-        let drawn = self.stream.as_mut()?.draw(shape).scaled(fresh * self.s_noise);
-        Some(noise.map_or_else(|| drawn.clone(), |noise| plus(&drawn, keep, &noise)))
+        let drawn = drive.latents().bring(&stream.draw(shape))?.scaled(fresh * self.s_noise);
+        Ok(Some(noise.map_or_else(|| drawn.clone(), |noise| plus(&drawn, keep, &noise))))
     }
 }
 
@@ -139,7 +150,7 @@ pub(super) struct PathNoise {
 }
 
 impl PathNoise {
-    pub(super) fn new(drive: &Drive<'_>, x: &Latent, sigmas: &[f32], eta: f32) -> Self {
+    pub(super) fn new(drive: &Drive<'_>, x: &Value, sigmas: &[f32], eta: f32) -> Self {
         let options = drive.options;
         let ends = sigmas.first().zip(sigmas.iter().rfind(|&&s| s > 0.0));
         let path = ends
@@ -149,11 +160,20 @@ impl PathNoise {
     }
 
     /// `x` with the noise of the step from `sigma` to `next`, of this deviation.
-    pub(super) fn add(&mut self, x: &Latent, (sigma, next): (f32, f32), deviation: f32) -> Latent {
-        match &mut self.path {
-            Some(path) => x.zip(&path.between(sigma, next), |x, z| x + z * self.s_noise * deviation),
+    pub(super) fn add(
+        &mut self,
+        drive: &mut Drive<'_>,
+        x: &Value,
+        (sigma, next): (f32, f32),
+        deviation: f32,
+    ) -> Result<Value> {
+        Ok(match &mut self.path {
+            Some(path) => {
+                let drawn = drive.latents().bring(&path.between(sigma, next))?;
+                x.plus(f64::from(self.s_noise) * f64::from(deviation), &drawn)
+            }
             None => x.clone(),
-        }
+        })
     }
 }
 

@@ -11,7 +11,7 @@ use super::discrete::{exp, exp_m1, ln};
 use super::moments::weights;
 use super::step::change;
 use crate::Result;
-use crate::latent::Latent;
+use crate::latent::Value;
 
 /// The function `B(h)` that the method leaves open.
 type Growth = fn(f32) -> f32;
@@ -19,23 +19,23 @@ type Growth = fn(f32) -> f32;
 /// The last noise level of a schedule that ends in 0.
 const LAST: f32 = 0.001;
 
-pub(super) fn uni_pc(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn uni_pc(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
     run(drive, x, sigmas, |hh| hh)
 }
 
 /// With `B(h) = e^h - 1`.
-pub(super) fn uni_pc_bh2(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32]) -> Result<Latent> {
+pub(super) fn uni_pc_bh2(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
     run(drive, x, sigmas, exp_m1)
 }
 
-fn run(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32], growth: Growth) -> Result<Latent> {
+fn run(drive: &mut Drive<'_>, x: Value, sigmas: &[f32], growth: Growth) -> Result<Value> {
     let levels: Vec<f32> = sigmas.iter().map(|&sigma| if sigma == 0.0 { LAST } else { sigma }).collect();
     let steps = levels.len() - 1;
     // A single step is of first order, from noise to picture; ComfyUI does not take it at all.
     let order = 3.min(steps.saturating_sub(1)).max(1);
     let mut x = x.scaled(1.0 / expansion(levels[0]));
     let mut predictions = VecDeque::new();
-    let first = drive.step(0, &x.scaled(expansion(levels[0])), levels[0])?.denoised;
+    let first = drive.step(0, &mut x.scaled(expansion(levels[0])), levels[0])?.denoised;
     predictions.push_front((Level::at(levels[0]), first));
     for (index, &sigma) in levels.iter().enumerate().skip(1) {
         let step = Step {
@@ -47,8 +47,8 @@ fn run(drive: &mut Drive<'_>, x: Latent, sigmas: &[f32], growth: Growth) -> Resu
         let base = step.first_order(&x);
         x = step.predicted(&base);
         if index < steps {
-            let denoised = drive.step(index, &x.scaled(expansion(sigma)), sigma)?.denoised;
-            x = step.corrected(&base, &denoised);
+            let denoised = drive.step(index, &mut x.scaled(expansion(sigma)), sigma)?.denoised;
+            x = drive.store(&step.corrected(&base, &denoised))?;
             let to = step.to;
             predictions.push_front((to, denoised));
             predictions.truncate(order);
@@ -83,7 +83,7 @@ struct Step<'a> {
     to: Level,
     order: usize,
     /// Newest first.
-    predictions: &'a VecDeque<(Level, Latent)>,
+    predictions: &'a VecDeque<(Level, Value)>,
     growth: Growth,
 }
 
@@ -93,10 +93,10 @@ impl Step<'_> {
         -(self.to.lambda - self.predictions[0].0.lambda)
     }
 
-    fn first_order(&self, x: &Latent) -> Latent {
+    fn first_order(&self, x: &Value) -> Value {
         let (from, denoised) = &self.predictions[0];
         let take = self.to.alpha * exp_m1(self.length());
-        Latent::combine(&[(self.to.sigma / from.sigma, x), (-take, denoised)])
+        Value::combine(&[(self.to.sigma / from.sigma, x), (-take, denoised)])
     }
 
     /// Where earlier predictions were, in units of this step from its start.
@@ -120,7 +120,7 @@ impl Step<'_> {
         moments
     }
 
-    fn predicted(&self, base: &Latent) -> Latent {
+    fn predicted(&self, base: &Value) -> Value {
         let places = self.places();
         let weights = match places.len() {
             0 => return base.clone(),
@@ -131,7 +131,7 @@ impl Step<'_> {
         self.bend(base, &places, &weights, None)
     }
 
-    fn corrected(&self, base: &Latent, denoised: &Latent) -> Latent {
+    fn corrected(&self, base: &Value, denoised: &Value) -> Value {
         let places = self.places();
         let with_end: Vec<f32> = places.iter().copied().chain([1.0]).collect();
         let weights = match places.len() {
@@ -143,18 +143,18 @@ impl Step<'_> {
 
     /// Adds the weighted changes of the prediction, from the step's start to each place: the earlier
     /// ones and, if known, the one at its end.
-    fn bend(&self, base: &Latent, places: &[f32], weights: &[f64], end: Option<&Latent>) -> Latent {
+    fn bend(&self, base: &Value, places: &[f32], weights: &[f64], end: Option<&Value>) -> Value {
         let (_, here) = &self.predictions[0];
         let earlier = self.predictions.iter().take(self.order).skip(1).map(|(_, denoised)| denoised);
-        let changes: Vec<Latent> = earlier
+        let changes: Vec<Value> = earlier
             .chain(end)
             .zip(places)
-            .map(|(denoised, place)| change(here, denoised).zip(here, |c, _| c / place))
+            .map(|(denoised, place)| change(here, denoised).scaled(1.0 / f64::from(*place)))
             .collect();
         let take = self.to.alpha * (self.growth)(self.length());
         let mut terms = vec![(1.0, base)];
         terms.extend(weights.iter().zip(&changes).map(|(&weight, change)| (-(take * weight as f32), change)));
-        Latent::combine(&terms)
+        Value::combine(&terms)
     }
 }
 

@@ -191,6 +191,7 @@ fn run(context: &Context<'_, '_>, case: &Case<'_>, scenario: &Scenario) -> Resul
         s_noise: 1.0,
         chunk: scenario.chunk,
         memory: None,
+        evaluations: false,
     };
     context.model.sample(&conditioning, &sampling, &mut |_| {}, context.cancel)
 }

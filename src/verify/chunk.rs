@@ -81,6 +81,7 @@ fn sample(
         s_noise: 1.0,
         chunk,
         memory: None,
+        evaluations: false,
     };
     context.model.sample(conditioning, &sampling, &mut |_| {}, context.cancel)
 }

@@ -9,10 +9,10 @@ use super::tensor::{Tensor, Values};
 use super::tolerance;
 use crate::Result;
 use crate::guidance::Guided;
-use crate::latent::Latent;
+use crate::latent::{Latent, Latents, Value};
 use crate::network::UnetNetwork;
 use crate::plan::chunk::ChunkPolicy;
-use crate::sampler::{self, Denoised, Denoiser, SampleOptions, Sampler, Scheduler};
+use crate::sampler::{self, Predicted, Predictor, SampleOptions, Sampler, Scheduler};
 
 /// Activations of all rows that are computed together.
 const BUDGET: Option<u64> = Some(2 << 30);
@@ -122,10 +122,12 @@ fn sample(
     let mut network = UnetNetwork::new(model.unet(&weights), ChunkPolicy::Auto, BUDGET, context.cancel);
     let (cfg, sag) = (case.number("cfg")? as f32, model::sag(case)?);
     let mut guided = Guided::new(&mut network, &conditioning, model.discrete(), cfg, sag)?;
+    let x = guided.latents().bring(&x)?;
     let mut recorder = Recorder { guided: &mut guided, columns: Vec::new(), masks };
     let options = SampleOptions { seed: case.integer("seed").unwrap_or(0), ..Default::default() };
-    let samples = sampler::sample(sampler, &mut recorder, x, sigmas, &options, &mut |_| Ok(()))?;
-    Ok(Run { samples: samples.scaled(1.0 / scale), columns: recorder.columns })
+    let end = sampler::sample_on(sampler, &mut recorder, x, sigmas, &options, &mut |_| Ok(()))?;
+    let samples = recorder.latents().read(&end.scaled(1.0 / f64::from(scale)))?;
+    Ok(Run { samples, columns: recorder.columns })
 }
 
 /// Guidance that keeps the column sums it goes by.
@@ -137,22 +139,26 @@ struct Recorder<'r, 'a> {
 
 impl Recorder<'_, '_> {
     /// The mask that the set has for this evaluation.
-    fn mask(&self, x: &Latent) -> Option<Vec<u8>> {
+    fn mask(&self, [batch, _, height, width]: [usize; 4]) -> Option<Vec<u8>> {
         let masks = self.masks.as_ref()?;
         let bits = masks.bits.get(self.columns.len())?;
-        let fits = bits.len() == x.batch() * masks.size.0 * masks.size.1;
-        fits.then(|| super::step::enlarged(bits, masks.size, x))
+        let fits = bits.len() == batch * masks.size.0 * masks.size.1;
+        fits.then(|| super::step::enlarged(bits, masks.size, (batch, height, width)))
     }
 }
 
-impl Denoiser for Recorder<'_, '_> {
-    fn denoise(&mut self, x: &Latent, sigma: f32) -> Result<Denoised> {
-        let mask = self.mask(x);
-        let e = self.guided.evaluate_with(x, sigma, mask.as_deref())?;
-        if let Some(sag) = e.sag {
-            self.columns.push(sag.columns.into_iter().flat_map(|c| c.values).collect());
+impl Predictor for Recorder<'_, '_> {
+    fn latents(&mut self) -> &mut dyn Latents {
+        self.guided.latents()
+    }
+
+    fn predict(&mut self, x: &Value, sigma: f32) -> Result<Predicted> {
+        let mask = self.mask(x.shape());
+        let evaluated = self.guided.evaluate_value(x, sigma, mask.as_deref())?;
+        if let Some(columns) = self.guided.read_columns(&evaluated)? {
+            self.columns.push(columns.into_iter().flat_map(|c| c.values).collect());
         }
-        Ok(Denoised { denoised: e.result, uncond: e.uncond })
+        Ok(evaluated.into())
     }
 
     fn keep_uncond(&mut self) {

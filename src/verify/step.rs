@@ -132,15 +132,18 @@ fn given_mask(context: &Context<'_, '_>, case: &Case<'_>, name: &str, x: &Latent
     if cells == 0 || bits.len() != cells.saturating_mul(x.batch()) {
         return Err(context.set.misshapen(&mask_name, format!("{} masks of {rows}x{columns}", x.batch())));
     }
-    Ok(Some(enlarged(bits, (rows, columns), x)))
+    Ok(Some(enlarged(bits, (rows, columns), (x.batch(), x.height(), x.width()))))
 }
 
-/// Masks of an attention map's size, one a picture, at the size of `x`.
-pub(super) fn enlarged(bits: &[u8], (rows, columns): (usize, usize), x: &Latent) -> Vec<u8> {
-    let (height, width) = (x.height(), x.width());
+/// Masks of an attention map's size, one a picture, at the size of latents.
+pub(super) fn enlarged(
+    bits: &[u8],
+    (rows, columns): (usize, usize),
+    (batch, height, width): (usize, usize, usize),
+) -> Vec<u8> {
     let bit = |at: usize| {
         let (image, y, x) = (at / (height * width), at / width % height, at % width);
         bits[(image * rows + nearest(y, rows, height)) * columns + nearest(x, columns, width)]
     };
-    (0..x.batch() * height * width).map(bit).collect()
+    (0..batch * height * width).map(bit).collect()
 }

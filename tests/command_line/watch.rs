@@ -114,11 +114,11 @@ fn evaluations_are_told_with_all_that_led_to_them() {
     let model =
         Model::new(gpu, embedded::checkpoint().expect("embedded"), ModelOptions::default()).expect("model");
     let mut request = Request::new("fox", 64, 64);
-    (request.steps, request.sag.end) = (3, 0.5);
+    (request.steps, request.sag.end, request.evaluations) = (3, 0.5, true);
     let mut told = Vec::new();
     let mut observe = |event: Event<'_>| {
         if let Event::Evaluated { sigma, evaluation, preview } = event {
-            let small = preview();
+            let small = preview().expect("preview");
             told.push((
                 sigma,
                 evaluation.sag.is_some(),

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod bench;
+pub mod dispatch;
 pub mod files;
 pub mod program;
 pub mod workflow;

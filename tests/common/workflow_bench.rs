@@ -44,6 +44,7 @@ pub fn sampling() -> Sampling {
         s_noise: 1.0,
         chunk: ChunkPolicy::Auto,
         memory: None,
+        evaluations: false,
     }
 }
 

@@ -5,9 +5,12 @@ mod common;
 
 mod checks;
 mod engine;
+mod guidance_kernels;
 mod kernels;
 mod kernels_sizes;
+mod latent_kernels;
 mod pipeline_cache;
 mod plan;
 mod shaders;
 mod split;
+mod uses;

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
+use super::uses::uses;
 use crate::common::{Failures, MANIFESTS};
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, GlobalUse, ModuleInfo, ValidationFlags, Validator};
@@ -14,7 +15,7 @@ use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
 use sagittal::graph::{Activation, Graph, Shape, Store};
 use sagittal::kernels::gemm::lanes;
 use sagittal::kernels::{
-    Call, Const, Field, Holds, Kernel, LEAST_MEMORY, Operand, Precision, Target, Variant,
+    Call, Const, Field, Holds, Kernel, LEAST_MEMORY, Operand, Precision, Target, Variant, latents,
 };
 use sagittal::model::config::{ModelConfig, TextConfig};
 use sagittal::model::unet::{self, Perturbation, Width};
@@ -60,6 +61,7 @@ impl Usage {
 enum Binding {
     Weight,
     Activation,
+    Scalars,
     Unused,
 }
 
@@ -136,8 +138,11 @@ fn variants() -> HashMap<Variant, Usage> {
             }
         }
     }
-    let samples = Kernel::ALL.iter().flat_map(|k| (k.spec().samples)());
-    found.extend(samples.map(|call| (call.variant.clone(), sampled(&call))));
+    for call in Kernel::ALL.iter().flat_map(|k| (k.spec().samples)()) {
+        let usage = sampled(&call);
+        let known = found.entry(call.variant.clone()).or_insert_with(|| usage.clone());
+        assert_eq!(*known, usage, "{} is used in two ways", call.variant);
+    }
     for (name, graph) in conditioning() {
         for (target, precision) in targets_and_precisions() {
             found.extend(dispatched(&name, &graph, 1, (target, 1 << 40), precision));
@@ -211,6 +216,7 @@ fn sampled(call: &Call) -> Usage {
     let kind = |o: &Operand| match o {
         Operand::Weight(_) => Binding::Weight,
         Operand::Read(_) | Operand::Write(_) => Binding::Activation,
+        Operand::Scalars => Binding::Scalars,
         Operand::Unused => Binding::Unused,
     };
     Usage { params: call.params.len(), bindings: call.operands.iter().map(kind).collect() }
@@ -391,7 +397,7 @@ fn every_variant_becomes_spirv_msl_and_hlsl() {
 #[test]
 fn every_variant_keeps_to_the_default_limits() {
     let mut failures = Failures::default();
-    for Checked { variant, module, .. } in CHECKED.iter() {
+    for Checked { variant, usage, module, .. } in CHECKED.iter() {
         let [entry] = module.entry_points.as_slice() else { panic!("{variant}: one entry point") };
         let invocations: u32 = entry.workgroup_size.iter().product();
         failures.check(entry.name == "main" && invocations <= MAX_INVOCATIONS, || {
@@ -405,6 +411,9 @@ fn every_variant_keeps_to_the_default_limits() {
         // Devices with cooperative matrices are asked for more.
         let most = if variant.matrices() { MATRICES_BYTES } else { MAX_WORKGROUP_BYTES };
         failures.check(memory <= most, || format!("{variant}: {memory} bytes of workgroup memory"));
+        let uniforms = in_space(AddressSpace::Uniform).count();
+        let scalars = usage.bindings.iter().filter(|b| **b == Binding::Scalars).count();
+        failures.check(uniforms == 1 + scalars, || format!("{variant}: {uniforms} uniforms"));
         let buffers =
             module.global_variables.iter().filter(|(_, g)| kind(g.space).starts_with("storage")).count();
         failures.check(buffers <= MAX_STORAGE_BUFFERS, || format!("{variant}: {buffers} storage buffers"));
@@ -426,13 +435,31 @@ fn parameters_agree() {
     failures.finish();
 }
 
+/// Scalars of a step are as long as the Rust side's.
+#[test]
+fn scalars_agree() {
+    let mut failures = Failures::default();
+    for Checked { variant, module, .. } in CHECKED.iter() {
+        let globals =
+            bound(module).into_iter().map(|(number, global)| (number, &module.global_variables[global]));
+        for (number, global) in globals.filter(|(_, g)| g.space == AddressSpace::Uniform) {
+            let size = module.types[global.ty].inner.size(module.to_ctx());
+            failures.check((number, size) == (1, 16 * latents::SCALARS as u32), || {
+                format!("{variant}: {size} bytes of scalars at binding {number}")
+            });
+        }
+    }
+    failures.finish();
+}
+
 /// Bindings 1, 2, ... are those of the spec, and the Rust side puts there what it says. A device refuses a
 /// buffer that is bound for reading and for writing at once, and activations share buffers: all are bound for
-/// writing, but what is written is what the spec calls a result.
+/// writing, but what is written is what the spec calls a result or updated, and what the Rust side does not bind
+/// is not touched.
 #[test]
 fn bindings_agree() {
     let mut failures = Failures::default();
-    for Checked { variant, usage, module, info, .. } in CHECKED.iter() {
+    for Checked { variant, usage, module, .. } in CHECKED.iter() {
         let wanted = variant.bindings();
         let expected: Vec<String> = (1..)
             .zip(&wanted)
@@ -453,16 +480,25 @@ fn bindings_agree() {
         for ((name, holds), binding) in wanted.iter().zip(used) {
             let fits = match binding {
                 Binding::Weight => *holds == Holds::Weight,
-                Binding::Activation => matches!(holds, Holds::Input | Holds::Result),
+                Binding::Activation => matches!(holds, Holds::Input | Holds::Result | Holds::Updated),
+                Binding::Scalars => *holds == Holds::Scalars,
                 Binding::Unused => *holds != Holds::Scalars,
             };
             failures.check(fits, || format!("{variant}: {name} holds {binding:?}, spec {holds:?}"));
         }
-        let uses = info.get_entry_point(0);
-        for ((name, holds), (_, global)) in wanted.iter().zip(&bound) {
-            let writes = uses[*global].intersects(GlobalUse::WRITE | GlobalUse::ATOMIC);
-            failures.check((*holds == Holds::Result) == writes, || {
-                format!("{variant}: {name} is {holds:?}, writes: {writes}")
+        let uses = uses(module);
+        for ((number, (name, holds)), binding) in (1..).zip(&wanted).zip(used) {
+            let does = uses[&number];
+            let [reads, writes] = [GlobalUse::READ, GlobalUse::WRITE].map(|kind| does.contains(kind));
+            let fits = match holds {
+                // Kernels for CPU drivers are told at run time what there is.
+                _ if *binding == Binding::Unused && !variant.lanes() => does.is_empty(),
+                Holds::Weight | Holds::Input | Holds::Scalars => !writes,
+                Holds::Result => writes,
+                Holds::Updated => reads && writes,
+            };
+            failures.check(fits, || {
+                format!("{variant}: {name} is {holds:?} as {binding:?}, the shader: {does:?}")
             });
         }
     }
@@ -473,7 +509,7 @@ fn bindings_agree() {
 fn declared(holds: Holds) -> &'static str {
     match holds {
         Holds::Weight => "storage, read",
-        Holds::Input | Holds::Result => "storage, read_write",
+        Holds::Input | Holds::Result | Holds::Updated => "storage, read_write",
         Holds::Scalars => "uniform",
     }
 }

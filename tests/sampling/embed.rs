@@ -44,7 +44,7 @@ fn a_default_device_without_features_runs_in_both_precisions() {
             &mut |e| {
                 if let Event::Sampling { step, preview, .. } = e {
                     steps.push(step);
-                    let p = preview();
+                    let p = preview().expect("preview");
                     previews += usize::from((p.width, p.height, p.rgb.len()) == (8, 8, 192));
                 }
             },

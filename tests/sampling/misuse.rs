@@ -97,7 +97,7 @@ fn requests_whose_noise_does_not_fit() {
         (r.steps, r.noise) = (1, noise);
         let mut look = |e: Event<'_>| {
             if let Event::Sampling { preview, .. } = e {
-                preview();
+                preview().expect("preview");
             }
         };
         m.generate(&r, &mut look, &AtomicBool::new(false)).err().map(|e| e.kind())

@@ -12,7 +12,9 @@ use sagittal::kernels::Precision;
 use sagittal::pipeline::{Event, Noise, Sampling, Start};
 use sagittal::plan::chunk::ChunkPolicy;
 use sagittal::sampler::noise::noise;
-use sagittal::sampler::{Denoiser, Discrete, Inpaint, SampleOptions, Sampler, Scheduler, initial, sample};
+use sagittal::sampler::{
+    Discrete, Inpaint, Predictor, SampleOptions, Sampler, Scheduler, initial, sample_on,
+};
 use sagittal::{Checkpoint, ErrorKind, Latent, Model, ModelOptions, Request, Result, embedded};
 
 /// Predicts by a formula of the row alone, in portions.
@@ -111,17 +113,20 @@ impl Run<'_> {
         let mut toy = Toy { portion: self.portion, largest: 0 };
         let mut guided =
             Guided::new(&mut toy, &conditioning, &self.table, 3.0, Sag::default()).expect("settings");
-        let mut inpaint;
-        let model: &mut dyn Denoiser = match self.mask {
+        let mut inpaint: Option<Inpaint<'_>> = None;
+        let x = guided.latents().bring(&x).expect("a latent");
+        let model: &mut dyn Predictor = match self.mask {
             Some(mask) => {
                 let mask = if mask.batch() == 2 { pick(mask.clone()) } else { mask.clone() };
                 let noise = self.sampler.inpaint_noise(&noise, 3).expect("a seed");
-                inpaint = Inpaint::new(&mut guided, &mask, &start, noise).expect("one shape");
-                &mut inpaint
+                inpaint.insert(Inpaint::new(&mut guided, &mask, &start, &noise).expect("one shape"))
             }
             None => &mut guided,
         };
-        let end = sample(self.sampler, model, x, &steps, &self.options, &mut |_| Ok(())).expect("samples");
+        let end = sample_on(self.sampler, model, x, &steps, &self.options, &mut |_| Ok(())).expect("samples");
+        let end = model.latents().read(&end).expect("a latent");
+        drop(inpaint);
+        drop(guided);
         assert!(end.is_finite());
         assert!(toy.largest >= 10, "several entries a side, {} rows", toy.largest);
         (start, end)
@@ -277,6 +282,7 @@ fn sampling(sampler: Sampler, steps: usize, shape: [usize; 4]) -> Sampling {
         s_noise: 1.0,
         chunk: ChunkPolicy::Auto,
         memory: None,
+        evaluations: false,
     }
 }
 

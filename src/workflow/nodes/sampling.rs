@@ -163,6 +163,7 @@ pub(super) fn sampled(
         s_noise: sampler.s_noise,
         chunk: work.options.chunk,
         memory: work.options.memory,
+        evaluations: false,
     };
     let mut observe = |event: pipeline::Event<'_>| (work.observe)(Event::Work(event));
     model.diffusion.run(&conditioning, &run, &mut observe, work.cancel)

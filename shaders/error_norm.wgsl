@@ -1,0 +1,53 @@
+// How far a step's second and third order are apart, in units of what is tolerated at each value:
+//   to = sqrt(mean of ((low - high) / max(ABSOLUTE, RELATIVE max(|low|, |before|)))^2)
+// over all values of all images (DPM-Solver adaptive, Lu et al. 2022, arXiv 2206.00927, section 4.2).
+// low, high, before [image, cell, c4] f32 in quads -> one f32.
+//
+// One workgroup: its sums are in the same order on every run, and a latent is small beside a network call.
+
+struct Params {
+    total: u32,     // quads of all images
+    c4: u32,
+    channels: u32,
+    values: f32,    // of all images, without padding
+    low_first: u32, // quads
+    high_first: u32,
+    before_first: u32,
+    to_first: u32,  // values
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+#import shared/latents
+@group(0) @binding(1) var<storage, read_write> low: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> high: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> before: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> to: array<f32>;
+
+const SIZE = 256u;
+const ABSOLUTE = 0.0078;
+const RELATIVE = 0.05;
+
+var<workgroup> parts: array<f32, SIZE>;
+
+@compute @workgroup_size(SIZE)
+fn main(@builtin(local_invocation_index) t: u32) {
+    var sum = 0.0;
+    for (var i = t; i < p.total; i += SIZE) {
+        let l = low[p.low_first + i];
+        let largest = max(abs(l), abs(before[p.before_first + i]));
+        let tolerated = max(vec4<f32>(ABSOLUTE), RELATIVE * largest);
+        let off = unpadded((l - high[p.high_first + i]) / tolerated, i % p.c4, p.channels);
+        sum += dot(off, off);
+    }
+    parts[t] = sum;
+    workgroupBarrier();
+    for (var half = SIZE / 2u; half > 0u; half /= 2u) {
+        if t < half {
+            parts[t] += parts[t + half];
+        }
+        workgroupBarrier();
+    }
+    if t == 0u {
+        to[p.to_first] = sqrt(parts[0] / p.values);
+    }
+}

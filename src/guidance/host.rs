@@ -1,0 +1,166 @@
+//! Guidance on the host: rows go to a [`Network`], everything else is plain f32 arithmetic.
+
+use super::backend::{Attention, Backend, Degrade, Degraded, Group, Mask, Prediction};
+use super::weighted::Weighted;
+use super::{Columns, Network, Row, RowResult, rescale, sag};
+use crate::latent::host::HostLatents;
+use crate::latent::value::{CellMask, Fault, Slots};
+use crate::latent::{Latent, Latents, Value};
+use crate::{Error, Result};
+
+/// A [`Network`] with latents on the host: the reference for a device, and the way for networks of one's own.
+pub struct HostBackend<'n> {
+    network: &'n mut dyn Network,
+    latents: HostLatents,
+    columns: Slots<Vec<Columns>>,
+    masks: Slots<Vec<u8>>,
+}
+
+impl<'n> HostBackend<'n> {
+    /// The backend of `network`.
+    pub fn new(network: &'n mut dyn Network) -> Self {
+        let (latents, columns, masks) = (HostLatents::default(), Slots::default(), Slots::default());
+        Self { network, latents, columns, masks }
+    }
+
+    fn rows(&mut self, rows: &[Row<'_>]) -> Result<Vec<RowResult>> {
+        let results = self.network.predict(rows)?;
+        let fits = |(row, result): (&Row<'_>, &RowResult)| {
+            let whole = |c: &Columns| !c.values.is_empty() && c.values.len() == c.height * c.width;
+            result.denoised.shape() == row.x.shape() && result.columns.as_ref().is_none_or(whole)
+        };
+        if results.len() != rows.len() || !rows.iter().zip(&results).all(fits) {
+            return Err(Error::usage("the network's results do not fit its rows")
+                .expected("a prediction of each row's shape, and column sums of the map's size"));
+        }
+        Ok(results)
+    }
+}
+
+impl Backend for HostBackend<'_> {
+    fn predict(&mut self, x: &Value, sigma: f32, groups: &[Group<'_>]) -> Result<Vec<Prediction>> {
+        let (x, shape) = (self.latents.form(x)?, x.shape());
+        let size = (x.height(), x.width());
+        // Entry by entry, picture by picture.
+        let mut rows = Vec::new();
+        for Group { entries, record, perturbation } in groups.iter().copied() {
+            for &entry in entries {
+                let area = entry.area_in(size);
+                let row = |i| Row { entry, x: area.crop(&x.row(i)), sigma, record, perturbation };
+                rows.extend((0..x.batch()).map(row));
+            }
+        }
+        let results = self.rows(&rows)?;
+        let mut left = results.as_slice();
+        let mut predictions = Vec::new();
+        for group in groups {
+            let (own, rest) = left.split_at(group.entries.len() * x.batch());
+            left = rest;
+            let of_rows: Vec<&Latent> = own.iter().map(|r| &r.denoised).collect();
+            let denoised = Weighted::new(group.entries, shape).denoised(&of_rows);
+            self.latents.watch(&denoised);
+            let denoised = self.latents.put(denoised);
+            let missing = || Error::internal("the network recorded no attention");
+            let columns = group
+                .record
+                .then(|| {
+                    own.iter().map(|r| r.columns.clone().ok_or_else(missing)).collect::<Result<Vec<_>>>()
+                })
+                .transpose()?;
+            let attention = columns.map(|columns| {
+                let maps = columns.iter().step_by(x.batch()).map(|c| (c.height, c.width)).collect();
+                Attention { slot: self.columns.put(columns), maps }
+            });
+            predictions.push(Prediction { denoised, attention });
+        }
+        Ok(predictions)
+    }
+
+    fn rescale(
+        &mut self,
+        (cond, uncond): (&Value, &Value),
+        x: &Value,
+        sigma: f32,
+        scale_and_share: (f32, f32),
+    ) -> Result<Value> {
+        let [cond, uncond, x] = [cond, uncond, x].map(|v| self.latents.form(v));
+        let guided = rescale::combined((&cond?, &uncond?), &x?, sigma, scale_and_share);
+        self.latents.watch(&guided);
+        Ok(self.latents.put(guided))
+    }
+
+    fn degrade(
+        &mut self,
+        attention: &Attention,
+        base: &Value,
+        x: &Value,
+        how: &Degrade<'_>,
+    ) -> Result<Degraded> {
+        let mask = match how.mask {
+            Some(mask) => mask.to_vec(),
+            None => {
+                let columns = self.columns.get(&attention.slot)?;
+                let scores = Weighted::new(how.entries, base.shape()).scores(columns);
+                scores.iter().map(|s| u8::from(*s > how.threshold)).collect()
+            }
+        };
+        let (base, x) = (self.latents.form(base)?, self.latents.form(x)?);
+        let degraded = sag::degrade(&base, &mask, how.blur_sigma);
+        let input = Latent::combine(&[(1.0, &degraded), (1.0, &x), (-1.0, &base)]);
+        let mask = Mask(self.masks.put(mask));
+        let (degraded, input) = (self.latents.put(degraded), self.latents.put(input));
+        Ok(Degraded { mask, degraded, input })
+    }
+
+    fn read_attention(&mut self, attention: &Attention) -> Result<Vec<Columns>> {
+        self.columns.get(&attention.slot).cloned()
+    }
+
+    fn read_mask(&mut self, mask: &Mask) -> Result<Vec<u8>> {
+        self.masks.get(&mask.0).cloned()
+    }
+}
+
+impl Latents for HostBackend<'_> {
+    fn bring(&mut self, latent: &Latent) -> Result<Value> {
+        self.latents.bring(latent)
+    }
+
+    fn store(&mut self, value: &Value) -> Result<Value> {
+        self.latents.store(value)
+    }
+
+    fn bring_mask(&mut self, mask: &Latent) -> Result<CellMask> {
+        self.latents.bring_mask(mask)
+    }
+
+    fn blend(&mut self, mask: &CellMask, drawn: &Value, kept: &Value) -> Result<Value> {
+        self.latents.blend(mask, drawn, kept)
+    }
+
+    fn error_norm(&mut self, values: [&Value; 3], absolute: f32, relative: f32) -> Result<f64> {
+        self.latents.error_norm(values, absolute, relative)
+    }
+
+    fn read(&mut self, value: &Value) -> Result<Latent> {
+        self.latents.read(value)
+    }
+
+    fn step(&mut self, step: usize) {
+        self.latents.step(step);
+        self.columns.collect(drop);
+        self.masks.collect(drop);
+    }
+
+    fn submit(&mut self) -> Result<u64> {
+        self.latents.submit()
+    }
+
+    fn done(&mut self, wanted: u64) -> Result<u64> {
+        self.latents.done(wanted)
+    }
+
+    fn fault(&self) -> Option<Fault> {
+        self.latents.fault()
+    }
+}

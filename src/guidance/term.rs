@@ -1,0 +1,296 @@
+//! Terms of guidance: what is added to the prediction after classifier-free guidance.
+//!
+//! A term says at each evaluation what it wants ([`Wants`]) and then gives its pull, a [`Value`]: for instance
+//! `scale · (D_c - P)` for a perturbed prediction P. It may ask for predictions of its own. Whatever it does is
+//! computed where the latents are.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::backend::{Attention, Backend, Degrade, Group, Mask, Prediction};
+use super::{Entry, Perturbed, Sag};
+use crate::latent::Value;
+use crate::model::unet::Perturbation;
+use crate::sampler::Discrete;
+use crate::{Error, Result};
+
+/// A term of guidance.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Term {
+    /// Self-Attention Guidance.
+    Sag(Sag),
+    /// Guidance away from a perturbed network: PAG or SEG.
+    Perturbed(Perturbed),
+    /// One's own.
+    Own(Own),
+}
+
+impl Term {
+    /// A term of one's own.
+    pub fn own(term: impl GuidanceTerm + 'static) -> Self {
+        Self::Own(Own(Arc::new(term)))
+    }
+
+    pub(super) fn of(&self) -> &dyn GuidanceTerm {
+        match self {
+            Self::Sag(term) => term,
+            Self::Perturbed(term) => term,
+            Self::Own(term) => &*term.0,
+        }
+    }
+}
+
+impl From<Sag> for Term {
+    fn from(sag: Sag) -> Self {
+        Self::Sag(sag)
+    }
+}
+
+impl From<Perturbed> for Term {
+    fn from(perturbed: Perturbed) -> Self {
+        Self::Perturbed(perturbed)
+    }
+}
+
+/// A term of one's own; two are equal if they are the same one.
+#[derive(Clone)]
+pub struct Own(Arc<dyn GuidanceTerm>);
+
+impl fmt::Debug for Own {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl PartialEq for Own {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+/// Where in a sampling an evaluation is.
+#[derive(Debug, Clone, Copy)]
+pub struct At<'a> {
+    /// Noise level.
+    pub sigma: f32,
+    /// `[batch, channels, height, width]` of the latents.
+    pub shape: [usize; 4],
+    /// Scale of classifier-free guidance.
+    pub cfg: f32,
+    /// Noise levels and timesteps of the model.
+    pub discrete: &'a Discrete,
+}
+
+impl At<'_> {
+    /// Whether this is in the part of the sampling from share `start` to share `end`, both 0 to 1.
+    pub fn is_within(&self, start: f64, end: f64) -> bool {
+        self.discrete.is_within(self.sigma, start, end)
+    }
+}
+
+/// A side of classifier-free guidance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// With the prompt.
+    Cond,
+    /// With the negative prompt.
+    Uncond,
+}
+
+/// What a term wants of an evaluation.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Wants {
+    /// The attention of this side's prediction.
+    pub record: Option<Side>,
+    /// The prediction with the negative prompt, also where classifier-free guidance has no use for it.
+    pub uncond: bool,
+    /// The prediction with the prompt of a network that is perturbed so: [`GuidedStep::perturbed`].
+    pub perturbation: Option<Perturbation>,
+}
+
+impl Wants {
+    pub(super) fn uncond(&self) -> bool {
+        self.uncond || self.record == Some(Side::Uncond)
+    }
+
+    /// Whether it cannot act where no entry with the prompt is active.
+    pub(super) fn needs_prompt(&self) -> bool {
+        self.perturbation.is_some()
+    }
+}
+
+/// What a term of guidance does.
+pub trait GuidanceTerm: fmt::Debug + Send + Sync {
+    /// Checks the settings' ranges.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage), naming the setting and its range.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// What is wanted at this evaluation; None if the term does not act.
+    fn wants(&self, at: &At<'_>) -> Option<Wants>;
+
+    /// What is added to the prediction; None is nothing.
+    ///
+    /// # Errors
+    /// Whatever stops it; the run ends with it.
+    fn pull(&self, step: &mut GuidedStep<'_>) -> Result<Option<Value>>;
+}
+
+/// An evaluation as a term sees it, after classifier-free guidance.
+pub struct GuidedStep<'s> {
+    pub(super) backend: &'s mut dyn Backend,
+    pub(super) sides: [&'s [&'s Entry]; 2],
+    pub(super) predictions: [Option<&'s Prediction>; 2],
+    pub(super) own: Option<&'s Prediction>,
+    pub(super) wants: Wants,
+    pub(super) x: &'s Value,
+    pub(super) sigma: f32,
+    pub(super) cfg: &'s Value,
+    pub(super) mask: Option<&'s [u8]>,
+    pub(super) notes: &'s mut Notes,
+}
+
+/// What terms note for those who look at evaluations.
+#[derive(Default)]
+pub(crate) struct Notes {
+    pub sag: Option<SagNotes>,
+    pub perturbed: Vec<Value>,
+    pub own: Vec<(String, Value)>,
+}
+
+/// The inner values of a SAG step.
+pub(crate) struct SagNotes {
+    pub attention: Attention,
+    pub mask: Mask,
+    pub degraded: Value,
+    pub input: Value,
+    pub prediction: Value,
+}
+
+impl GuidedStep<'_> {
+    /// The noisy latent.
+    pub fn x(&self) -> &Value {
+        self.x
+    }
+
+    /// Its noise level.
+    pub fn sigma(&self) -> f32 {
+        self.sigma
+    }
+
+    /// The prediction with the prompt.
+    pub fn cond(&self) -> Option<&Value> {
+        self.side(Side::Cond)
+    }
+
+    /// The prediction with the negative prompt, if it was evaluated.
+    pub fn uncond(&self) -> Option<&Value> {
+        self.side(Side::Uncond)
+    }
+
+    fn side(&self, side: Side) -> Option<&Value> {
+        self.predictions[side as usize].map(|p| &p.denoised)
+    }
+
+    /// The prediction after classifier-free guidance.
+    pub fn cfg(&self) -> &Value {
+        self.cfg
+    }
+
+    /// The perturbed prediction that the term wanted.
+    pub fn perturbed(&self) -> Option<&Value> {
+        self.own.map(|p| &p.denoised)
+    }
+
+    /// The attention that was recorded of a side.
+    pub fn attention(&self, side: Side) -> Option<&Attention> {
+        self.predictions[side as usize].and_then(|p| p.attention.as_ref())
+    }
+
+    /// The operations on latents.
+    pub fn backend(&mut self) -> &mut dyn Backend {
+        self.backend
+    }
+
+    /// Another prediction with a side's prompts, for a noisy latent of one's own at the same noise level.
+    ///
+    /// # Errors
+    /// Whatever stops the network.
+    pub fn predict(&mut self, side: Side, x: &Value) -> Result<Value> {
+        let x = self.backend.store(x)?;
+        let group =
+            Group { entries: self.sides[side as usize], record: false, perturbation: Perturbation::None };
+        let predictions = self.backend.predict(&x, self.sigma, &[group])?;
+        let prediction = predictions.into_iter().next();
+        Ok(prediction.ok_or_else(|| Error::internal("a group was not predicted"))?.denoised)
+    }
+
+    /// Keeps a value by a name for those who look at evaluations:
+    /// [`Evaluation::own`](super::Evaluation::own).
+    pub fn note(&mut self, name: impl Into<String>, value: &Value) {
+        self.notes.own.push((name.into(), value.clone()));
+    }
+}
+
+impl GuidanceTerm for Perturbed {
+    fn check(&self) -> Result<()> {
+        Perturbed::check(self)
+    }
+
+    fn wants(&self, at: &At<'_>) -> Option<Wants> {
+        let acts = self.is_on() && at.is_within(self.start, self.end);
+        acts.then_some(Wants { perturbation: Some(self.attention), ..Wants::default() })
+    }
+
+    /// `scale · (D_c - P)`.
+    fn pull(&self, step: &mut GuidedStep<'_>) -> Result<Option<Value>> {
+        let (Some(cond), Some(worse)) = (step.cond(), step.perturbed()) else { return Ok(None) };
+        let (pull, worse) = (cond.minus(worse).scaled(self.scale), worse.clone());
+        step.notes.perturbed.push(worse);
+        Ok(Some(pull))
+    }
+}
+
+impl Sag {
+    /// The side whose attention is looked at.
+    fn side(&self, cfg: f32) -> Side {
+        if cfg == 1.0 && self.cond_at_cfg_1 { Side::Cond } else { Side::Uncond }
+    }
+}
+
+impl GuidanceTerm for Sag {
+    fn check(&self) -> Result<()> {
+        Sag::check(self)
+    }
+
+    fn wants(&self, at: &At<'_>) -> Option<Wants> {
+        let [_, _, height, width] = at.shape;
+        let acts = self.acts_on((height, width)) && at.is_within(self.start, self.end);
+        acts.then(|| Wants { record: Some(self.side(at.cfg)), ..Wants::default() })
+    }
+
+    /// `scale · (D_g - S)`: the third row sees D_g, the prediction blurred where attention is high, under the
+    /// noise of the step, and predicts S.
+    fn pull(&self, step: &mut GuidedStep<'_>) -> Result<Option<Value>> {
+        let Some(side) = step.wants.record else { return Ok(None) };
+        let (Some(attention), Some(base)) = (step.attention(side).cloned(), step.side(side).cloned()) else {
+            return Err(Error::internal("the network recorded no attention"));
+        };
+        // A map of one position has nothing that stands out.
+        if attention.maps.iter().all(|map| *map == (1, 1)) {
+            return Ok(None);
+        }
+        let (entries, mask) = (step.sides[side as usize], step.mask);
+        let how = Degrade { entries, blur_sigma: self.blur_sigma, threshold: self.threshold, mask };
+        let x = step.x.clone();
+        let done = step.backend.degrade(&attention, &base, &x, &how)?;
+        let prediction = step.predict(side, &done.input)?;
+        let pull = done.degraded.minus(&prediction).scaled(self.scale);
+        let (degraded, input) = (done.degraded, done.input);
+        step.notes.sag = Some(SagNotes { attention, mask: done.mask, degraded, input, prediction });
+        Ok(Some(pull))
+    }
+}

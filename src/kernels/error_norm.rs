@@ -1,0 +1,75 @@
+//! The error of an adaptive step: `error_norm.wgsl`.
+//!
+//! DPM-Solver (Lu et al. 2022, arXiv 2206.00927), as k-diffusion's `dpm_solver_adaptive` measures it.
+
+use super::latents::{Latents, Place, SAMPLE, SAMPLE_PLACE, variant};
+use super::{Call, Class, Kernel, KernelSpec, input, params, result};
+use crate::shader::file;
+
+params! {
+    /// Parameters as `shaders/error_norm.wgsl` reads them.
+    pub struct Params {
+        total: u32,
+        c4: u32,
+        channels: u32,
+        values: f32,
+        low_first: u32,
+        high_first: u32,
+        before_first: u32,
+        to_first: u32,
+    }
+}
+
+/// The kernel.
+pub const SPEC: KernelSpec = KernelSpec::new(
+    file!("error_norm"),
+    Class::Latent,
+    Params::FIELDS,
+    &[input("low"), input("high"), input("before"), result("to")],
+)
+.samples(samples);
+
+/// Everything about one error.
+#[derive(Debug, Clone, Copy)]
+pub struct ErrorNorm<'a> {
+    /// What profiles call it.
+    pub path: &'a str,
+    /// The latents; the error is one for all images.
+    pub latents: Latents,
+}
+
+/// The dispatch of `e`: the error between the results of second and third order after those of the step before;
+/// `to` is one f32.
+pub fn call(e: &ErrorNorm<'_>, [low, high, before]: [Place; 3], to: Place) -> Call {
+    let shape = e.latents.shape;
+    let params = Params {
+        total: e.latents.quads() as u32,
+        c4: shape.quads() as u32,
+        channels: shape.channels as u32,
+        values: (e.latents.cells() * shape.channels) as f32,
+        low_first: low.first as u32,
+        high_first: high.first as u32,
+        before_first: before.first as u32,
+        to_first: to.first as u32,
+    };
+    Call {
+        variant: variant(Kernel::ErrorNorm, vec![]),
+        params: bytemuck::bytes_of(&params).to_vec(),
+        operands: [low, high, before, to].map(|p| p.operand).to_vec(),
+        groups: [1, 1, 1],
+        path: e.path.to_owned(),
+        flops: 4 * 10 * e.latents.quads() as u64,
+    }
+}
+
+/// Its one variant.
+fn samples() -> Vec<Call> {
+    vec![call(&ErrorNorm { path: "sample", latents: SAMPLE }, [SAMPLE_PLACE; 3], SAMPLE_PLACE)]
+}
+
+/// The same in f64, in any order of values without padding.
+pub fn reference(low: &[f64], high: &[f64], before: &[f64]) -> f64 {
+    let off = |((l, h), b): ((&f64, &f64), &f64)| (l - h) / (0.05 * l.abs().max(b.abs())).max(0.0078);
+    let squares: f64 = low.iter().zip(high).zip(before).map(|v| off(v).powi(2)).sum();
+    (squares / low.len().max(1) as f64).sqrt()
+}
