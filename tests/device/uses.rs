@@ -5,13 +5,13 @@ use std::collections::HashMap;
 
 use naga::compact::{KeepUnused, compact};
 use naga::valid::{Capabilities, GlobalUse, ValidationFlags, Validator};
-use naga::{Arena, Block, Constant, Expression, Function, GlobalVariable, Handle};
-use naga::{Literal, LocalVariable, Module, Statement};
+use naga::{Block, Expression, Function, GlobalVariable, Handle, Literal, LocalVariable, Module, Statement};
 
 /// What `main` does with each storage buffer and uniform, by the binding's number.
 pub fn uses(module: &Module) -> HashMap<u32, GlobalUse> {
     let mut module = module.clone();
-    let constants = Constants { all: &module.constants.clone(), values: &module.global_expressions.clone() };
+    let whole = module.clone();
+    let constants = Constants { module: &whole };
     let main = module.entry_points.iter_mut().map(|e| &mut e.function);
     for function in module.functions.iter_mut().map(|(_, f)| f).chain(main) {
         constants.choose(function);
@@ -26,10 +26,18 @@ pub fn uses(module: &Module) -> HashMap<u32, GlobalUse> {
     module.global_variables.iter().filter_map(of).collect()
 }
 
+/// Whether nothing comes behind it.
+fn ends(statement: &Statement) -> bool {
+    match statement {
+        Statement::Return { .. } | Statement::Break | Statement::Continue | Statement::Kill => true,
+        Statement::Block(block) => block.last().is_some_and(ends),
+        _ => false,
+    }
+}
+
 /// Truths that are known before a shader runs.
 struct Constants<'a> {
-    all: &'a Arena<Constant>,
-    values: &'a Arena<Expression>,
+    module: &'a Module,
 }
 
 /// Those of a function's nameless variables, which hold what `&&` and `||` come to.
@@ -75,7 +83,11 @@ impl Constants<'_> {
                 }
                 other => other,
             };
+            let last = ends(&statement);
             left.push(statement, span);
+            if last {
+                break;
+            }
         }
         left
     }
@@ -83,10 +95,22 @@ impl Constants<'_> {
     fn truth(&self, function: &Function, of: Handle<Expression>, known: &Known) -> Option<bool> {
         match function.expressions[of] {
             Expression::Literal(Literal::Bool(value)) => Some(value),
-            Expression::Constant(constant) => match self.values[self.all[constant].init] {
-                Expression::Literal(Literal::Bool(value)) => Some(value),
-                _ => None,
-            },
+            Expression::Constant(constant) => {
+                match self.module.global_expressions[self.module.constants[constant].init] {
+                    Expression::Literal(Literal::Bool(value)) => Some(value),
+                    _ => None,
+                }
+            }
+            // Of a function that does nothing but return one.
+            Expression::CallResult(callee) => {
+                let callee = &self.module.functions[callee];
+                match callee.body.iter().find(|s| !matches!(s, Statement::Emit(_))) {
+                    Some(Statement::Return { value: Some(value) }) => {
+                        self.truth(callee, *value, &Known::new())
+                    }
+                    _ => None,
+                }
+            }
             Expression::Load { pointer } => match function.expressions[pointer] {
                 Expression::LocalVariable(variable) => known.get(&variable).copied(),
                 _ => None,
