@@ -213,9 +213,9 @@ pub enum Holds {
     Weight,
     /// What is read: `var<storage, read_write>`.
     Input,
-    /// What is written; what stood there before is of no matter: `var<storage, read_write>`.
+    /// What is written and not read: `var<storage, read_write>`.
     Result,
-    /// What is written depending on what stood there: `var<storage, read_write>`.
+    /// What is read and written, so that what stood there before counts: `var<storage, read_write>`.
     Updated,
     /// A second uniform, beside the parameters: what changes while those stay.
     Scalars,
