@@ -1,5 +1,5 @@
 // How far a step's second and third order are apart, in units of what is tolerated at each value:
-//   to = sqrt(mean of ((low - high) / max(ABSOLUTE, RELATIVE max(|low|, |before|)))^2)
+//   to = sqrt(mean of ((low - high) / max(absolute, relative max(|low|, |before|)))^2)
 // over all values of all images (DPM-Solver adaptive, Lu et al. 2022, arXiv 2206.00927, section 4.2).
 // low, high, before [image, cell, c4] f32 in quads -> one f32.
 //
@@ -14,6 +14,8 @@ struct Params {
     high_first: u32,
     before_first: u32,
     to_first: u32,  // values
+    absolute: f32,  // tolerance at the least
+    relative: f32,  // tolerance as a share of a value
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -24,8 +26,6 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> to: array<f32>;
 
 const SIZE = 256u;
-const ABSOLUTE = 0.0078;
-const RELATIVE = 0.05;
 
 var<workgroup> parts: array<f32, SIZE>;
 
@@ -35,7 +35,7 @@ fn main(@builtin(local_invocation_index) t: u32) {
     for (var i = t; i < p.total; i += SIZE) {
         let l = low[p.low_first + i];
         let largest = max(abs(l), abs(before[p.before_first + i]));
-        let tolerated = max(vec4<f32>(ABSOLUTE), RELATIVE * largest);
+        let tolerated = max(vec4<f32>(p.absolute), p.relative * largest);
         let off = unpadded((l - high[p.high_first + i]) / tolerated, i % p.c4, p.channels);
         sum += dot(off, off);
     }

@@ -3,13 +3,14 @@
 mod kept;
 mod pages;
 mod run;
+mod stream;
 mod timing;
 mod trace;
 mod upload;
 mod weights;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::gpu::Gpu;
 use crate::kernels::{Precision, Target, Variant, gemm};
@@ -17,6 +18,7 @@ use crate::plan::{Bound, Dispatch, Plan};
 use crate::{Error, ErrorKind, Result};
 pub use kept::Kept;
 use run::Ahead;
+pub use stream::{Fetch, Spot, Stream, Traffic};
 use upload::OnDevice;
 pub use upload::ring_bytes;
 pub use weights::{Source, Weights};
@@ -37,6 +39,7 @@ pub struct Engine {
     before: u64,
     /// Whether runs look for what is not finite.
     tracing: AtomicBool,
+    traffic: Traffic,
 }
 
 /// Memory for activations. Plans that run one after the other share one.
@@ -63,7 +66,8 @@ pub struct Prepared {
     plan: Arc<Plan>,
     arena: Arena,
     steps: Vec<Step>,
-    readback: wgpu::Buffer,
+    /// For results that are read; made when a run first reads some.
+    readback: OnceLock<wgpu::Buffer>,
     /// The next run's first commands. Whoever runs the plan holds it, since a run needs the arena and
     /// the readback for itself.
     ahead: Mutex<Option<Ahead>>,
@@ -122,6 +126,7 @@ impl Engine {
             peak: AtomicU64::new(0),
             before,
             tracing: AtomicBool::new(false),
+            traffic: Traffic::default(),
         })
     }
 
@@ -177,6 +182,11 @@ impl Engine {
         self.peak.store(0, Ordering::Relaxed);
     }
 
+    /// What moved between host and device so far.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
     /// Looks at the memory where it is at its highest: while weights are under way, while a plan runs.
     fn look_at_memory(&self) {
         let now = self.gpu.buffer_bytes().saturating_sub(self.before);
@@ -194,6 +204,13 @@ impl Engine {
         self.gpu.checked("make room for activations", || Arena {
             slabs: plan.slabs.iter().map(|s| buffer(&self.gpu, "arena", *s, usage)).collect(),
         })
+    }
+
+    /// Memory for latents of a sampling.
+    pub(crate) fn latent_buffer(&self, bytes: u64) -> Result<wgpu::Buffer> {
+        use wgpu::BufferUsages as U;
+        let usage = U::STORAGE | U::COPY_SRC | U::COPY_DST;
+        self.gpu.checked("make room for latents", || buffer(&self.gpu, "latents", bytes, usage))
     }
 
     /// Makes `plan` ready to run with `weights` in `arena`, which must hold it.
@@ -265,9 +282,7 @@ impl Engine {
             }
             steps.push(Step { variant, pipeline, group, turning });
         }
-        let bytes: u64 = plan.read_back().map(|o| o.region.bytes).sum();
-        let readback = buffer(gpu, "readback", bytes.max(4), U::MAP_READ | U::COPY_DST);
-        Ok(Prepared { plan, arena, steps, readback, ahead: Mutex::default() })
+        Ok(Prepared { plan, arena, steps, readback: OnceLock::new(), ahead: Mutex::default() })
     }
 
     /// Runs a plan. `inputs` are f32 values `[row, position, channel]` by name; so are the results.

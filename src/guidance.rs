@@ -20,7 +20,7 @@ mod perturbed;
 mod rescale;
 pub mod sag;
 pub mod term;
-mod weighted;
+pub(crate) mod weighted;
 
 use std::cmp::Ordering;
 
@@ -148,6 +148,11 @@ impl Guidance {
     pub fn with(mut self, term: impl Into<Term>) -> Self {
         self.terms.push(term.into());
         self
+    }
+
+    /// The same whose terms act all the time, as far as it is known when they do.
+    pub(crate) fn always(&self) -> Self {
+        Self { terms: self.terms.iter().map(Term::always).collect(), ..self.clone() }
     }
 
     /// Checks all ranges.
@@ -341,7 +346,8 @@ impl<'a> Guided<'a> {
     /// Reads the column sums that SAG went by, if it acted.
     pub(crate) fn read_columns(&mut self, evaluated: &Evaluated) -> Result<Option<Vec<Columns>>> {
         let sag = evaluated.notes.sag.as_ref();
-        sag.map(|sag| self.backend.read_attention(&sag.attention)).transpose()
+        let images = evaluated.result.shape()[0];
+        sag.map(|sag| self.backend.read_attention(&sag.attention, images)).transpose()
     }
 
     /// Reads all of an evaluation.
@@ -350,7 +356,7 @@ impl<'a> Guided<'a> {
         let backend = &mut self.backend;
         let sag = match &notes.sag {
             Some(sag) => Some(SagEvaluation {
-                columns: backend.read_attention(&sag.attention)?,
+                columns: backend.read_attention(&sag.attention, result.shape()[0])?,
                 mask: backend.read_mask(&sag.mask)?,
                 degraded: backend.read(&sag.degraded)?,
                 input: backend.read(&sag.input)?,
@@ -402,6 +408,11 @@ impl Predictor for Guided<'_> {
 
     fn keep_uncond(&mut self) {
         self.keep_uncond = true;
+    }
+
+    /// Who hears of evaluations hears of each step before the next.
+    fn ahead(&mut self) -> u64 {
+        if self.watch.is_some() { 0 } else { self.backend.ahead() }
     }
 }
 

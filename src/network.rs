@@ -1,7 +1,13 @@
-//! The UNet as a [`Network`]: rows in, denoised predictions out, in chunks that fit the memory.
+//! The UNet as guidance asks for it: rows in, denoised predictions out, in chunks that fit the memory.
+//!
+//! [`DeviceBackend`] keeps latents on the device from the first noise to the result. [`UnetNetwork`] is the same
+//! network for guidance on the host: it takes rows and gives predictions as host latents, for references and for
+//! guidance of one's own making.
 
+mod device;
 mod plans;
 mod prompts;
+mod sink;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,8 +26,11 @@ use crate::plan::chunk::{ChunkPolicy, rows_per_call};
 use crate::plan::{Capabilities, Options, Plan};
 use crate::sampler::Discrete;
 use crate::{Error, Result};
+pub use device::{DeviceBackend, Meanings};
 pub use plans::Plans;
 use prompts::Prompts;
+pub use prompts::same_prompt;
+pub use sink::{AHEAD, Buffer, DeviceSink, Sink};
 
 /// What rows must share to be computed together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,10 +46,10 @@ pub struct Kind {
 }
 
 impl Kind {
-    /// The kind of `row` in a call that records or does not.
-    pub fn of(row: &Row<'_>, record: bool) -> Self {
+    /// The kind of `row` by itself.
+    pub fn of(row: &Row<'_>) -> Self {
         let size = (row.x.height(), row.x.width());
-        Self { size, tokens: row.entry.tokens, record, perturbation: row.perturbation }
+        Self { size, tokens: row.entry.tokens, record: row.record, perturbation: row.perturbation }
     }
 }
 
@@ -96,14 +105,15 @@ impl<'a> Batching<'a> {
         Self { planner, policy, budget, sizes: HashMap::new() }
     }
 
-    /// The calls for `rows`: what is computed, and which rows by their place in the list.
-    pub fn calls(&mut self, rows: &[Row<'_>]) -> Result<Vec<(Kind, Vec<usize>)>> {
+    /// The calls for rows of these kinds: what is computed, and which rows by their place in the list.
+    pub fn calls(&mut self, rows: &[Kind]) -> Result<Vec<(Kind, Vec<usize>)>> {
         // Recording is decided for all rows of a step at once: a network that records is compiled
         // differently, and a row's result must not depend on how the step is cut into chunks.
         let recorded = rows.iter().any(|r| r.record);
         let mut groups: Vec<(Kind, Vec<usize>)> = Vec::new();
         for (i, row) in rows.iter().enumerate() {
-            let kind = Kind::of(row, recorded && row.perturbation == Perturbation::None);
+            let record = recorded && row.perturbation == Perturbation::None;
+            let kind = Kind { record, ..*row };
             match groups.iter_mut().find(|(k, _)| *k == kind) {
                 Some((_, members)) => members.push(i),
                 None => groups.push((kind, vec![i])),
@@ -157,33 +167,47 @@ pub struct Unet<'a> {
     pub discrete: &'a Discrete,
 }
 
-/// Runs a UNet for one sampling.
+/// The factors `(keep, take)` by which the picture is `keep · x - take · out` of the network's output:
+/// eps: x - σ·out; v: x / (σ² + 1) - out · σ / √(σ² + 1); x₀: out; consistency: the prediction by
+/// eps times t / √(t² + ¼) plus x times ¼ / (t² + ¼), where t is ten times the timestep.
+fn preconditioning(prediction: Prediction, discrete: &Discrete, sigma: f32) -> (f32, f32) {
+    match prediction {
+        Prediction::Eps => (1.0, sigma),
+        Prediction::V | Prediction::ZeroSnrV => {
+            (1.0 / (sigma * sigma + 1.0), sigma / (sigma * sigma + 1.0).sqrt())
+        }
+        Prediction::Picture => (0.0, -1.0),
+        Prediction::Consistency => {
+            let t = discrete.timestep(sigma) * 10.0;
+            let (skip, by_eps) = (0.25 / (t * t + 0.25), t / (t * t + 0.25).sqrt());
+            (by_eps + skip, by_eps * sigma)
+        }
+    }
+}
+
+/// Runs a UNet for guidance on the host.
 pub struct UnetNetwork<'a> {
-    unet: Unet<'a>,
-    batching: Batching<'a>,
+    calls: Calls<'a>,
     cancel: &'a AtomicBool,
-    ready: HashMap<(Kind, usize), Prepared>,
-    arena: Option<Arena>,
-    prompts: Prompts,
     rows_done: usize,
 }
 
-impl<'a> UnetNetwork<'a> {
-    /// A network that computes rows by `policy` with an arena of at most `budget` bytes.
-    pub fn new(unet: Unet<'a>, policy: ChunkPolicy, budget: Option<u64>, cancel: &'a AtomicBool) -> Self {
+/// A UNet's calls made ready: plans with their bindings, one arena for all, what is kept of prompts.
+pub struct Calls<'a> {
+    unet: Unet<'a>,
+    batching: Batching<'a>,
+    ready: HashMap<(Kind, usize), Prepared>,
+    arena: Option<Arena>,
+    /// How many arenas there were.
+    arenas: usize,
+    prompts: Prompts,
+}
+
+impl<'a> Calls<'a> {
+    /// Calls by `policy` with an arena of at most `budget` bytes.
+    pub fn new(unet: Unet<'a>, policy: ChunkPolicy, budget: Option<u64>) -> Self {
         let batching = Batching::new(unet.planner, policy, budget);
-        let (ready, prompts) = (HashMap::new(), Prompts::default());
-        Self { unet, batching, cancel, ready, arena: None, prompts, rows_done: 0 }
-    }
-
-    /// Rows computed so far.
-    pub fn rows_done(&self) -> usize {
-        self.rows_done
-    }
-
-    /// Bytes of the arena so far.
-    pub fn arena_bytes(&self) -> u64 {
-        self.arena.as_ref().map_or(0, Arena::bytes)
+        Self { unet, batching, ready: HashMap::new(), arena: None, arenas: 0, prompts: Prompts::default() }
     }
 
     /// Makes a plan ready.
@@ -205,19 +229,37 @@ impl<'a> UnetNetwork<'a> {
             None => {
                 // What was bound to the old arena goes with it.
                 self.ready.clear();
+                self.arenas += 1;
                 self.unet.engine.arena(plan)?
             }
         };
         self.arena = Some(arena.clone());
         Ok(arena)
     }
+}
+
+impl<'a> UnetNetwork<'a> {
+    /// A network that computes rows by `policy` with an arena of at most `budget` bytes.
+    pub fn new(unet: Unet<'a>, policy: ChunkPolicy, budget: Option<u64>, cancel: &'a AtomicBool) -> Self {
+        Self { calls: Calls::new(unet, policy, budget), cancel, rows_done: 0 }
+    }
+
+    /// Rows computed so far.
+    pub fn rows_done(&self) -> usize {
+        self.rows_done
+    }
+
+    /// Bytes of the arena so far.
+    pub fn arena_bytes(&self) -> u64 {
+        self.calls.arena.as_ref().map_or(0, Arena::bytes)
+    }
 
     fn chunk(&mut self, kind: Kind, rows: &[&Row<'_>]) -> Result<Vec<RowResult>> {
-        self.prepare(kind, rows.len())?;
-        let inputs = Inputs::new(&self.unet, rows);
-        let Unet { engine, weights, source, .. } = self.unet;
-        let ready = &self.ready[&(kind, rows.len())];
-        let kept = self.prompts.of(rows)?;
+        self.calls.prepare(kind, rows.len())?;
+        let inputs = Inputs::new(&self.calls.unet, rows);
+        let Unet { engine, weights, source, .. } = self.calls.unet;
+        let ready = &self.calls.ready[&(kind, rows.len())];
+        let kept = self.calls.prompts.of(rows.iter().map(|row| row.entry))?;
         let results =
             engine.run_on_kept(ready, Some((weights, &source)), &inputs.named(), &kept, self.cancel)?;
         let named = |name: &str| {
@@ -242,29 +284,16 @@ impl<'a> UnetNetwork<'a> {
 
     /// Column sums row by row.
     fn columns(&self, kind: Kind, values: &[f32]) -> Result<Vec<Columns>> {
-        let (height, width) = self.batching.map_size(kind)?;
+        let (height, width) = self.calls.batching.map_size(kind)?;
         let of_row = |v: &[f32]| Columns { height, width, values: v.to_vec() };
         Ok(values.chunks_exact(height * width).map(of_row).collect())
     }
 
-    /// The prediction of the picture from the network's output `[height, width, channels]`:
-    /// eps: x - σ·out; v: x / (σ² + 1) - out · σ / √(σ² + 1); x₀: out; consistency: the prediction by
-    /// eps times t / √(t² + ¼) plus x times ¼ / (t² + ¼), where t is ten times the timestep.
+    /// The prediction of the picture from the network's output `[height, width, channels]`.
     fn denoised(&self, row: &Row<'_>, out: &[f32]) -> Latent {
         let [_, channels, height, width] = row.x.shape();
-        let sigma = row.sigma;
-        let (keep, take) = match self.unet.prediction {
-            Prediction::Eps => (1.0, sigma),
-            Prediction::V | Prediction::ZeroSnrV => {
-                (1.0 / (sigma * sigma + 1.0), sigma / (sigma * sigma + 1.0).sqrt())
-            }
-            Prediction::Picture => (0.0, -1.0),
-            Prediction::Consistency => {
-                let t = self.unet.discrete.timestep(sigma) * 10.0;
-                let (skip, by_eps) = (0.25 / (t * t + 0.25), t / (t * t + 0.25).sqrt());
-                (by_eps + skip, by_eps * sigma)
-            }
-        };
+        let unet = &self.calls.unet;
+        let (keep, take) = preconditioning(unet.prediction, unet.discrete, row.sigma);
         let mut denoised = row.x.clone();
         for (c, plane) in denoised.data_mut().chunks_exact_mut(height * width).enumerate() {
             for (d, cell) in plane.iter_mut().zip(out.chunks_exact(channels)) {
@@ -277,9 +306,10 @@ impl<'a> UnetNetwork<'a> {
 
 impl Network for UnetNetwork<'_> {
     fn predict(&mut self, rows: &[Row<'_>]) -> Result<Vec<RowResult>> {
-        self.read_prompts(rows)?;
+        self.calls.read_prompts(rows.iter().map(|row| row.entry), self.cancel)?;
         let mut results: Vec<Option<RowResult>> = vec![None; rows.len()];
-        for (kind, members) in self.batching.calls(rows)? {
+        let kinds: Vec<Kind> = rows.iter().map(Kind::of).collect();
+        for (kind, members) in self.calls.batching.calls(&kinds)? {
             let part: Vec<&Row<'_>> = members.iter().map(|i| &rows[*i]).collect();
             for (i, result) in members.iter().zip(self.chunk(kind, &part)?) {
                 results[*i] = Some(result);
@@ -293,12 +323,11 @@ impl Network for UnetNetwork<'_> {
 struct Inputs {
     x: Vec<f32>,
     time: Vec<f32>,
-    vector: Vec<f32>,
 }
 
 impl Inputs {
     fn new(unet: &Unet<'_>, rows: &[&Row<'_>]) -> Self {
-        let mut inputs = Inputs { x: Vec::new(), time: Vec::new(), vector: Vec::new() };
+        let mut inputs = Inputs { x: Vec::new(), time: Vec::new() };
         for row in rows {
             let [_, channels, height, width] = row.x.shape();
             // eps and v alike: the network sees a picture of variance 1.
@@ -308,14 +337,11 @@ impl Inputs {
             }
             let timestep = unet.discrete.timestep(row.sigma);
             inputs.time.extend(unet::time_embedding(timestep, unet.planner.config.model_channels));
-            if let Some(vector) = &row.entry.vector {
-                inputs.vector.extend_from_slice(vector);
-            }
         }
         inputs
     }
 
-    fn named(&self) -> [(&str, &[f32]); 3] {
-        [("x", &self.x), ("time", &self.time), ("y", &self.vector)]
+    fn named(&self) -> [(&str, &[f32]); 2] {
+        [("x", &self.x), ("time", &self.time)]
     }
 }

@@ -209,12 +209,16 @@ impl Plan {
         self.outputs.iter().filter(|o| o.kept).map(|o| o.region.bytes).sum()
     }
 
+    /// Bytes of the dispatches' parameters, which are written through a copy.
+    pub fn params_bytes(&self, alignment: u64) -> u64 {
+        2 * alignment * self.dispatches.len() as u64
+    }
+
     /// Bytes that a run takes beside the arena: parameters, and what goes in and comes out.
     pub fn side_bytes(&self, alignment: u64) -> u64 {
         let inputs = self.inputs.iter().filter(|i| !i.kept);
         let slots = inputs.chain(self.read_back()).map(|s| s.region.bytes);
-        // Parameters are written through a copy.
-        2 * alignment * self.dispatches.len() as u64 + slots.sum::<u64>()
+        self.params_bytes(alignment) + slots.sum::<u64>()
     }
 
     /// Multiply-adds counted twice, all dispatches.

@@ -82,6 +82,11 @@ pub trait Predictor {
 
     /// As [`Denoiser::keep_uncond`].
     fn keep_uncond(&mut self) {}
+
+    /// Evaluations that may be under way before the first of them is told of.
+    fn ahead(&mut self) -> u64 {
+        self.latents().ahead()
+    }
 }
 
 /// What a [`Predictor`] predicts: as [`Denoised`].
@@ -297,7 +302,7 @@ impl Drive<'_> {
         let (out, evaluation) = self.evaluate(index, x, sigma)?;
         let (x, denoised, total) = (x.clone(), out.denoised.clone(), self.total);
         self.due.push_back(Due { index, total, sigma, x, denoised, evaluation });
-        let ahead = self.latents().ahead();
+        let ahead = self.model.ahead();
         self.tell(ahead as usize)?;
         Ok(out)
     }

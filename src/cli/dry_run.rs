@@ -2,7 +2,7 @@
 //! kernels are chosen by what it can do, but nothing is loaded and nothing runs.
 
 use sagittal::model::ModelConfig;
-use sagittal::pipeline::report::{Call, Purpose, Report};
+use sagittal::pipeline::report::{Call, Purpose, Report, Work};
 use sagittal::pipeline::{Model, Request};
 use serde_json::{Value, json};
 
@@ -40,9 +40,10 @@ fn as_text(model: &Model, request: &Request, report: &Report) -> Vec<String> {
         format!("weights         {} ({})", mib(report.all_weight_bytes()), weights.join(", ")),
         format!("device memory   {} at most", mib(report.peak_bytes)),
         format!(
-            "dispatches      {} per step, {:.1} GFLOP",
+            "dispatches      {} per step, {:.1} GFLOP; latents take {}",
             report.dispatches_per_step(),
-            report.flops_per_step() as f64 / 1e9
+            report.flops_per_step() as f64 / 1e9,
+            mib(report.latent_bytes),
         ),
     ];
     if report.weights_in_turn {
@@ -52,6 +53,15 @@ fn as_text(model: &Model, request: &Request, report: &Report) -> Vec<String> {
     if tiles > 1 {
         lines.push(format!("the autoencoder works in {tiles} tiles"));
     }
+    lines.push(
+        "a step, in order: dispatches, and bytes that those between the network's calls work on".to_owned(),
+    );
+    lines.extend(report.step.iter().map(|work| match work {
+        Work::Network(Call { purpose, rows, dispatches, .. }) => {
+            format!("  {dispatches:>5}  network, {rows} rows for {}", purpose_name(*purpose))
+        }
+        Work::Latents { path, bytes } => format!("      1  {path}, {:.1} KiB", *bytes as f64 / 1024.0),
+    }));
     lines.push("kernel variants, and dispatches of each in a step".to_owned());
     lines.extend(report.variants.iter().map(|(variant, count)| format!("  {count:>5}  {variant}")));
     lines
@@ -63,6 +73,10 @@ fn as_json(model: &Model, request: &Request, report: &Report) -> Value {
     let call = |c: &Call| {
         let purpose = purpose_name(c.purpose);
         json!({ "rows": c.rows, "purpose": purpose, "dispatches": c.dispatches, "flops": c.flops })
+    };
+    let work = |work: &Work| match work {
+        Work::Network(c) => call(c),
+        Work::Latents { path, bytes } => json!({ "kernel": path, "dispatches": 1, "bytes": bytes }),
     };
     let weights: serde_json::Map<String, Value> =
         report.weight_bytes.iter().map(|(part, bytes)| ((*part).to_owned(), json!(to_mib(*bytes)))).collect();
@@ -78,6 +92,8 @@ fn as_json(model: &Model, request: &Request, report: &Report) -> Value {
         "rows_per_step": report.rows_per_step(),
         "rows_per_chunk": report.rows_per_call(),
         "calls": report.calls.iter().map(call).collect::<Vec<_>>(),
+        "step": report.step.iter().map(work).collect::<Vec<_>>(),
+        "latents_mib": to_mib(report.latent_bytes),
         "arena_mib": to_mib(report.arena_bytes),
         "decoder_arena_mib": to_mib(report.decoder_arena_bytes),
         "encoder_arena_mib": to_mib(report.encoder_arena_bytes),

@@ -9,7 +9,8 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Engine, Kept, Prepared, Source, Weights, lost, trace, wait, weights};
+use super::{Engine, Kept, Prepared, Source, Weights, buffer, lost, trace, wait, weights};
+use crate::gpu::Gpu;
 use crate::graph::Store;
 use crate::kernels::Precision;
 use crate::plan::{Dispatch, Slot};
@@ -111,7 +112,7 @@ impl Engine {
             if self.is_tracing() {
                 self.look_at_results(prepared, from)?;
             }
-            let mapped = (to == dispatches.len()).then(|| prepared.map());
+            let mapped = (to == dispatches.len()).then(|| prepared.map(&self.gpu));
             if let Some(done) = flying.take() {
                 self.land(done)?;
             }
@@ -129,7 +130,7 @@ impl Engine {
             self.land(last)?;
         }
         mapped.recv().map_err(|_| lost())?.map_err(|e| lost().cause(e))?;
-        prepared.results()
+        prepared.results(&self.gpu)
     }
 
     /// The end of the portion that begins with dispatch `from`, and its work; 0 if it is cut short by
@@ -157,7 +158,8 @@ impl Engine {
         let mut at = 0;
         for region in prepared.plan.read_back().map(|o| o.region).filter(|_| last) {
             let slab = &prepared.arena.slabs[region.slab];
-            encoder.copy_buffer_to_buffer(slab, region.offset, &prepared.readback, at, region.bytes);
+            let readback = prepared.readback(&self.gpu);
+            encoder.copy_buffer_to_buffer(slab, region.offset, readback, at, region.bytes);
             at += region.bytes;
         }
         encoder.finish()
@@ -173,9 +175,20 @@ impl Engine {
 }
 
 impl Prepared {
+    /// The buffer of a region.
+    pub(crate) fn slab(&self, region: crate::plan::Region) -> &wgpu::Buffer {
+        &self.arena.slabs[region.slab]
+    }
+
     /// Pages of weights that dispatch `i` needs brought over.
-    fn pages(&self, i: usize) -> &[usize] {
+    pub(super) fn pages(&self, i: usize) -> &[usize] {
         self.steps.get(i).map_or(&[], |s| &s.turning)
+    }
+
+    fn readback(&self, gpu: &Gpu) -> &wgpu::Buffer {
+        use wgpu::BufferUsages as U;
+        let bytes: u64 = self.plan.read_back().map(|o| o.region.bytes).sum();
+        self.readback.get_or_init(|| buffer(gpu, "readback", bytes.max(4), U::MAP_READ | U::COPY_DST))
     }
 
     /// Adds dispatch `i` to `pass`.
@@ -187,9 +200,9 @@ impl Prepared {
     }
 
     /// Asks for the readback once all that was submitted is done.
-    fn map(&self) -> std::sync::mpsc::Receiver<std::result::Result<(), wgpu::BufferAsyncError>> {
+    fn map(&self, gpu: &Gpu) -> std::sync::mpsc::Receiver<std::result::Result<(), wgpu::BufferAsyncError>> {
         let (send, receive) = std::sync::mpsc::channel();
-        self.readback.map_async(wgpu::MapMode::Read, .., move |r| {
+        self.readback(gpu).map_async(wgpu::MapMode::Read, .., move |r| {
             // Nobody receives where the wait has failed.
             let _ = send.send(r);
         });
@@ -197,8 +210,9 @@ impl Prepared {
     }
 
     /// The results in the readback, which is mapped.
-    fn results(&self) -> Result<Vec<(String, Vec<f32>)>> {
-        let view = self.readback.get_mapped_range(..).map_err(|e| lost().cause(e))?;
+    fn results(&self, gpu: &Gpu) -> Result<Vec<(String, Vec<f32>)>> {
+        let readback = self.readback(gpu);
+        let view = readback.get_mapped_range(..).map_err(|e| lost().cause(e))?;
         let mut at = 0;
         let mut results = Vec::with_capacity(self.plan.outputs.len());
         for o in self.plan.read_back() {
@@ -207,7 +221,7 @@ impl Prepared {
             at += o.region.bytes as usize;
         }
         drop(view);
-        self.readback.unmap();
+        readback.unmap();
         Ok(results)
     }
 }
@@ -227,7 +241,7 @@ pub(super) fn portion(dispatches: &[Dispatch], from: usize, budget: u64) -> (usi
 
 /// The budget `old` moved towards what fits into [`SUBMISSION`] at the speed of a portion that took
 /// `took` for `work`, which is 0 where a portion says nothing.
-fn learn(old: u64, work: u64, took: Duration) -> u64 {
+pub(super) fn learn(old: u64, work: u64, took: Duration) -> u64 {
     if work == 0 {
         return old;
     }

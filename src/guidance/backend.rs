@@ -97,11 +97,11 @@ pub trait Backend: Latents {
         how: &Degrade<'_>,
     ) -> Result<Degraded>;
 
-    /// Reads column sums, entry by entry, picture by picture.
+    /// Reads column sums of `images` pictures, entry by entry, picture by picture.
     ///
     /// # Errors
     /// As [`Latents::read`].
-    fn read_attention(&mut self, attention: &Attention) -> Result<Vec<Columns>>;
+    fn read_attention(&mut self, attention: &Attention, images: usize) -> Result<Vec<Columns>>;
 
     /// Reads a mask.
     ///

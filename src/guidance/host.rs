@@ -112,7 +112,7 @@ impl Backend for HostBackend<'_> {
         Ok(Degraded { mask, degraded, input })
     }
 
-    fn read_attention(&mut self, attention: &Attention) -> Result<Vec<Columns>> {
+    fn read_attention(&mut self, attention: &Attention, _images: usize) -> Result<Vec<Columns>> {
         self.columns.get(&attention.slot).cloned()
     }
 
@@ -122,8 +122,8 @@ impl Backend for HostBackend<'_> {
 }
 
 impl Latents for HostBackend<'_> {
-    fn bring(&mut self, latent: &Latent) -> Result<Value> {
-        self.latents.bring(latent)
+    fn bring_with(&mut self, shape: [usize; 4], make: &mut dyn FnMut() -> Latent) -> Result<Value> {
+        self.latents.bring_with(shape, make)
     }
 
     fn store(&mut self, value: &Value) -> Result<Value> {

@@ -31,6 +31,15 @@ impl Term {
         Self::Own(Own(Arc::new(term)))
     }
 
+    /// The same, acting all the time.
+    pub(super) fn always(&self) -> Self {
+        match self {
+            Self::Sag(sag) => Self::Sag(Sag { start: 0.0, end: 1.0, ..*sag }),
+            Self::Perturbed(of) => Self::Perturbed(Perturbed { start: 0.0, end: 1.0, ..*of }),
+            Self::Own(own) => Self::Own(own.clone()),
+        }
+    }
+
     pub(super) fn of(&self) -> &dyn GuidanceTerm {
         match self {
             Self::Sag(term) => term,

@@ -106,13 +106,13 @@ mod tests {
     /// Two rectangles that overlap, one of them behind a mask, on two pictures of 9x7.
     #[test]
     fn the_references_of_the_device_say_the_same() {
-        let (x, shape) = (noise(1, [2, 4, 9, 7]), Shape::new(9, 7, 4));
+        let shape = Shape::new(9, 7, 4);
         let area = Area { y: 2, x: 3, height: 6, width: 4 };
         let mask = noise(2, [1, 1, 9, 7]).data().iter().map(|v| v.max(0.0)).collect::<Vec<f32>>();
         let whole = Entry { mask: Some(mask.into()), ..Entry::new(vec![0.0], 1) };
         let part = Entry { area: Some(area), strength: 0.6, ..Entry::new(vec![1.0], 1) };
         let entries = [&whole, &part];
-        let weighted = Weighted::new(&entries, &x);
+        let weighted = Weighted::new(&entries, [2, 4, 9, 7]);
 
         let (mut results, mut places) = (Vec::new(), Vec::new());
         let (mut weights, mut predictions, mut columns) = (Vec::new(), Vec::new(), Vec::new());
@@ -145,12 +145,13 @@ mod tests {
                 columns.extend(sums.data().iter().map(|v| f64::from(*v)));
                 let values = sums.data().to_vec();
                 let sums = Columns { height: map_height, width: map_width, values };
-                results.push(RowResult { denoised, columns: Some(sums) });
+                results.push((denoised, sums));
             }
         }
         let near = |host: f32, want: f64| assert!((f64::from(host) - want).abs() < 1e-5, "{host} {want}");
-        let of_host: Vec<Columns> = results.iter().filter_map(|r| r.columns.clone()).collect();
-        let (denoised, scores) = (weighted.denoised(&results), weighted.scores(&of_host));
+        let of_host: Vec<Columns> = results.iter().map(|r| r.1.clone()).collect();
+        let rows: Vec<&Latent> = results.iter().map(|r| &r.0).collect();
+        let (denoised, scores) = (weighted.denoised(&rows), weighted.scores(&of_host));
         let only: Vec<EntryPlace> = places.iter().map(|(e, _)| *e).collect();
         for image in 0..2 {
             let mean = entries_mean::reference(shape, image, &only, &weights, &predictions);

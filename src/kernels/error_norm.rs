@@ -17,6 +17,8 @@ params! {
         high_first: u32,
         before_first: u32,
         to_first: u32,
+        absolute: f32,
+        relative: f32,
     }
 }
 
@@ -36,6 +38,8 @@ pub struct ErrorNorm<'a> {
     pub path: &'a str,
     /// The latents; the error is one for all images.
     pub latents: Latents,
+    /// What is tolerated at each value: at the least, and as a share of it.
+    pub tolerance: (f32, f32),
 }
 
 /// The dispatch of `e`: the error between the results of second and third order after those of the step before;
@@ -51,6 +55,8 @@ pub fn call(e: &ErrorNorm<'_>, [low, high, before]: [Place; 3], to: Place) -> Ca
         high_first: high.first as u32,
         before_first: before.first as u32,
         to_first: to.first as u32,
+        absolute: e.tolerance.0,
+        relative: e.tolerance.1,
     };
     Call {
         variant: variant(Kernel::ErrorNorm, vec![]),
@@ -64,12 +70,13 @@ pub fn call(e: &ErrorNorm<'_>, [low, high, before]: [Place; 3], to: Place) -> Ca
 
 /// Its one variant.
 fn samples() -> Vec<Call> {
-    vec![call(&ErrorNorm { path: "sample", latents: SAMPLE }, [SAMPLE_PLACE; 3], SAMPLE_PLACE)]
+    let e = ErrorNorm { path: "sample", latents: SAMPLE, tolerance: (0.0078, 0.05) };
+    vec![call(&e, [SAMPLE_PLACE; 3], SAMPLE_PLACE)]
 }
 
 /// The same in f64, in any order of values without padding.
-pub fn reference(low: &[f64], high: &[f64], before: &[f64]) -> f64 {
-    let off = |((l, h), b): ((&f64, &f64), &f64)| (l - h) / (0.05 * l.abs().max(b.abs())).max(0.0078);
+pub fn reference((absolute, relative): (f64, f64), low: &[f64], high: &[f64], before: &[f64]) -> f64 {
+    let off = |((l, h), b): ((&f64, &f64), &f64)| (l - h) / (relative * l.abs().max(b.abs())).max(absolute);
     let squares: f64 = low.iter().zip(high).zip(before).map(|v| off(v).powi(2)).sum();
     (squares / low.len().max(1) as f64).sqrt()
 }

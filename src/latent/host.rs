@@ -49,8 +49,8 @@ impl HostLatents {
 }
 
 impl Latents for HostLatents {
-    fn bring(&mut self, latent: &Latent) -> Result<Value> {
-        Ok(self.put(latent.clone()))
+    fn bring_with(&mut self, _shape: [usize; 4], make: &mut dyn FnMut() -> Latent) -> Result<Value> {
+        Ok(self.put(make()))
     }
 
     fn store(&mut self, value: &Value) -> Result<Value> {

@@ -103,6 +103,18 @@ impl Value {
         Self { shape, terms: vec![(1.0, slot)] }
     }
 
+    /// All zeros.
+    pub fn zero(shape: [usize; 4]) -> Self {
+        Self { shape, terms: Vec::new() }
+    }
+
+    /// Its first `count` terms, and the others.
+    pub fn split_at(&self, count: usize) -> (Self, Self) {
+        let (first, rest) = self.terms.split_at(count.min(self.terms.len()));
+        let of = |terms: &[(f64, Slot)]| Self { shape: self.shape, terms: terms.to_vec() };
+        (of(first), of(rest))
+    }
+
     /// `[batch, channels, height, width]`.
     pub fn shape(&self) -> [usize; 4] {
         self.shape
@@ -182,11 +194,20 @@ pub enum Fault {
 /// The operations on latents that samplers and guidance are made of. The host's are the reference; those of a
 /// device record work for it and come back at once.
 pub trait Latents {
+    /// Brings a latent over, `[batch, channels, height, width]`, which `make` makes where it is needed: a
+    /// rehearsal does without.
+    ///
+    /// # Errors
+    /// The device's.
+    fn bring_with(&mut self, shape: [usize; 4], make: &mut dyn FnMut() -> Latent) -> Result<Value>;
+
     /// Brings a latent over.
     ///
     /// # Errors
     /// The device's.
-    fn bring(&mut self, latent: &Latent) -> Result<Value>;
+    fn bring(&mut self, latent: &Latent) -> Result<Value> {
+        self.bring_with(latent.shape(), &mut || latent.clone())
+    }
 
     /// Forms a sum. What is held already stays where it is. Nothing but the values' own shapes is looked at.
     ///
@@ -199,6 +220,9 @@ pub trait Latents {
     /// # Errors
     /// The device's.
     fn bring_mask(&mut self, mask: &Latent) -> Result<CellMask>;
+
+    /// Tells which step (from 0) what follows belongs to.
+    fn step(&mut self, step: usize);
 
     /// `mask · drawn + (1 - mask) · kept`, cell by cell.
     ///
@@ -218,9 +242,6 @@ pub trait Latents {
     /// # Errors
     /// The device's.
     fn read(&mut self, value: &Value) -> Result<Latent>;
-
-    /// Tells which step (from 0) what follows belongs to.
-    fn step(&mut self, step: usize);
 
     /// Ends an evaluation: what was recorded goes to the device. The number of evaluations so far.
     ///

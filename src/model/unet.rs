@@ -21,6 +21,9 @@ pub const SAG_LAYER: &str = "middle_block.1.transformer_blocks.0.attn1";
 /// Name of the result that holds the recorded column sums, `[map height · map width]`.
 pub const COLUMNS: &str = "columns";
 
+/// Name of the extra conditioning vector.
+pub const VECTOR: &str = "y";
+
 /// How a UNet graph is to be built.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -133,7 +136,7 @@ impl Unet<'_> {
         let mut emb = self.mlp("time_embed.0", "time_embed.2", t)?;
         self.b.mark("time_embed", emb);
         if let Some(channels) = c.adm_in_channels {
-            let y = self.b.graph.input("y", Shape::tokens(1, channels));
+            let y = self.b.graph.kept_input(VECTOR, Shape::tokens(1, channels));
             let label = self.mlp("label_emb.0.0", "label_emb.0.2", y)?;
             self.b.mark("label_emb", label);
             emb = self.b.graph.add("label_emb", emb, label)?;

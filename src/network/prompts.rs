@@ -1,48 +1,79 @@
 //! What the network keeps on the device of each prompt, made when a row first asks for it.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use super::UnetNetwork;
+use super::Calls;
 use crate::engine::Kept;
-use crate::guidance::{Entry, Row};
+use crate::guidance::Entry;
+use crate::model::unet::VECTOR;
 use crate::{Error, Result};
 
-/// Keys and values by prompt.
+/// Keys and values by prompt, with its extra conditioning vector.
 #[derive(Default)]
-pub struct Prompts(Vec<(Arc<Vec<f32>>, Kept)>);
+pub struct Prompts(Vec<Known>);
 
-impl Prompts {
-    /// Those of `entry`: a prompt is known by its address, at which it lies as long as it is kept here.
-    fn find(&self, entry: &Entry) -> Option<&Kept> {
-        self.0.iter().find(|(context, _)| Arc::ptr_eq(context, &entry.context)).map(|(_, kept)| kept)
-    }
+/// A prompt is known by the addresses of its values, at which they lie as long as they are kept here.
+struct Known {
+    context: Arc<Vec<f32>>,
+    vector: Option<Arc<Vec<f32>>>,
+    kept: Kept,
+}
 
-    /// Those of each of `rows`.
-    pub fn of(&self, rows: &[&Row<'_>]) -> Result<Vec<&Kept>> {
-        let of = |row: &&Row<'_>| self.find(row.entry).ok_or_else(|| Error::internal("an unread prompt"));
-        rows.iter().map(of).collect()
+impl Known {
+    fn is(&self, entry: &Entry) -> bool {
+        same_prompt((&self.context, &self.vector), (&entry.context, &entry.vector))
     }
 }
 
-impl UnetNetwork<'_> {
-    /// Makes what is missing for `rows`, and drops what nobody can ask for again.
-    pub(super) fn read_prompts(&mut self, rows: &[Row<'_>]) -> Result<()> {
-        self.prompts.0.retain(|(context, _)| Arc::strong_count(context) > 1);
-        for row in rows {
-            if self.prompts.find(row.entry).is_none() {
-                let kept = self.read_prompt(row.entry)?;
-                self.prompts.0.push((row.entry.context.clone(), kept));
+/// Whether two entries have one prompt: values at the same addresses.
+pub fn same_prompt(
+    a: (&Arc<Vec<f32>>, &Option<Arc<Vec<f32>>>),
+    b: (&Arc<Vec<f32>>, &Option<Arc<Vec<f32>>>),
+) -> bool {
+    let same_vector = match (a.1, b.1) {
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+        (a, b) => a.is_none() && b.is_none(),
+    };
+    Arc::ptr_eq(a.0, b.0) && same_vector
+}
+
+impl Prompts {
+    fn find(&self, entry: &Entry) -> Option<&Kept> {
+        self.0.iter().find(|known| known.is(entry)).map(|known| &known.kept)
+    }
+
+    /// Those of each row's entry.
+    pub fn of<'e>(&self, entries: impl Iterator<Item = &'e Entry>) -> Result<Vec<&Kept>> {
+        entries.map(|e| self.find(e).ok_or_else(|| Error::internal("an unread prompt"))).collect()
+    }
+}
+
+impl Calls<'_> {
+    /// Makes what is missing for rows of `entries`, and drops what nobody can ask for again.
+    pub(super) fn read_prompts<'e>(
+        &mut self,
+        entries: impl Iterator<Item = &'e Entry>,
+        cancel: &AtomicBool,
+    ) -> Result<()> {
+        self.prompts.0.retain(|known| Arc::strong_count(&known.context) > 1);
+        for entry in entries {
+            if self.prompts.find(entry).is_none() {
+                let kept = self.read_prompt(entry, cancel)?;
+                let (context, vector) = (entry.context.clone(), entry.vector.clone());
+                self.prompts.0.push(Known { context, vector, kept });
             }
         }
         Ok(())
     }
 
-    fn read_prompt(&mut self, entry: &Entry) -> Result<Kept> {
+    fn read_prompt(&mut self, entry: &Entry, cancel: &AtomicBool) -> Result<Kept> {
         let plan = self.unet.planner.conditioning(entry.tokens)?;
         let arena = self.arena_for(&plan)?;
         let (engine, weights) = (self.unet.engine, self.unet.weights);
         let prepared = engine.prepare(plan, weights, &arena)?;
-        let inputs = [("context", entry.context.as_slice())];
-        engine.run_and_keep(&prepared, (weights, &self.unet.source), &inputs, self.cancel)
+        let mut inputs = vec![("context", entry.context.as_slice())];
+        inputs.extend(entry.vector.as_ref().map(|v| (VECTOR, v.as_slice())));
+        engine.run_and_keep(&prepared, (weights, &self.unet.source), &inputs, cancel)
     }
 }

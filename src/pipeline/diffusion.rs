@@ -11,13 +11,13 @@ use super::{Event, ModelOptions, memory, parts};
 use crate::checkpoint::Checkpoint;
 use crate::engine::{Engine, Weights};
 use crate::graph::Weight;
-use crate::guidance::{Conditioning, Guided, HostBackend};
+use crate::guidance::{Conditioning, Guided};
 use crate::image::preview;
 use crate::kernels::Precision;
 use crate::latent::Latent;
 use crate::lora::Patches;
 use crate::model::{DiffusionConfig, Prediction, unet};
-use crate::network::{Planner, Plans, Unet, UnetNetwork};
+use crate::network::{DeviceBackend, DeviceSink, Meanings, Planner, Plans, Unet};
 use crate::sampler::{self, Discrete, Inpaint, Predictor, SampleOptions};
 use crate::{Error, Result};
 
@@ -132,27 +132,35 @@ impl DiffusionModel {
         let Some(&first) = run.sigmas.first() else {
             return Ok(Sampled { denoised: start.clone(), latent: start });
         };
+        if start.shape() != shape {
+            return Err(Error::usage("the noise does not fit the latent")
+                .expected(format!("{:?}", start.shape()))
+                .found(format!("{shape:?}")));
+        }
         let scale = self.config.latent_scale;
         let start = start.scaled(scale);
         observe(Event::Loading { part: "UNet" });
+        let guidance = run.guidance();
         let wish = Wish {
             conditioning,
             shape,
-            cfg: run.cfg,
-            sag: run.sag,
-            perturbed: &run.perturbed,
+            guidance: &guidance,
+            sampler: run.sampler,
+            steps: run.sigmas.len() - 1,
+            noise: (run.eta, run.s_noise),
+            masked: run.mask.is_some(),
             chunk: run.chunk,
             limit: run.memory,
         };
         let (fit, _) = self.fit(&wish)?;
         let how = (self.wanted.as_slice(), self.precision, fit.most_weights);
         let weights = self.stock.weights(parts::Network::Unet, how, fit.need, run.memory, cancel)?;
-        let mut network = UnetNetwork::new(self.unet(&weights), fit.chunk, fit.budget, cancel);
         let factors = preview::SD1;
         // Evaluations and steps are told of in turn, never one while the other is.
         let observe = RefCell::new(observe);
-        let backend = Box::new(HostBackend::new(&mut network));
-        let mut guided = Guided::on(backend, conditioning, &self.discrete, run.guidance())?;
+        let sink = DeviceSink::new(self.unet(&weights), fit.chunk, fit.budget, cancel);
+        let backend = Box::new(DeviceBackend::new(sink, &self.unet(&weights)));
+        let mut guided = Guided::on(backend, conditioning, &self.discrete, guidance)?;
         if run.evaluations {
             guided = guided.watched(Box::new(|evaluation, sigma| {
                 let preview = || Ok(preview::preview(&evaluation.result, &factors));
@@ -234,7 +242,7 @@ impl DiffusionModel {
         self.stock.weights(parts::Network::Unet, how, need, None, cancel)
     }
 
-    /// The UNet with `weights`, for a [`UnetNetwork`].
+    /// The UNet with `weights`, for a [`DeviceBackend`] or a [`UnetNetwork`](crate::network::UnetNetwork).
     pub fn unet<'a>(&'a self, weights: &'a Weights) -> Unet<'a> {
         Unet {
             planner: self.planner(),
@@ -244,6 +252,10 @@ impl DiffusionModel {
             prediction: self.prediction,
             discrete: &self.discrete,
         }
+    }
+
+    pub(super) fn meanings(&self) -> Meanings<'_> {
+        Meanings::of(&self.planner(), self.prediction, &self.discrete)
     }
 
     pub(super) fn planner(&self) -> Planner<'_> {

@@ -1,30 +1,41 @@
-//! A step without computing: which calls guidance will make, and in what memory.
+//! Some steps of a run without computing: what the device will be given, and in what memory. The sampler and
+//! guidance are the run's own, on a device that only counts.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::memory::{self, Need};
-use super::report::{Call, Purpose};
+use super::report::{self, Purpose, Work};
 use super::{DiffusionModel, parts};
 use crate::engine::ring_bytes;
-use crate::guidance::{Columns, Conditioning, Guided, Network, Perturbed, Row, RowResult, Sag};
-use crate::latent::Latent;
-use crate::network::{Batching, Kind};
+use crate::guidance::{Conditioning, Entry, Guidance, Guided};
+use crate::kernels::Call;
+use crate::latent::{Latent, Value};
+use crate::network::{AHEAD, Batching, Buffer, DeviceBackend, Kind, Sink, same_prompt};
+use crate::plan::Capabilities;
 use crate::plan::chunk::ChunkPolicy;
+use crate::sampler::{self, Inpaint, Predictor, SampleOptions, Sampler, Scheduler};
 use crate::{Error, ErrorKind, Result};
 
 /// Memory for activations when the caller sets no limit. More rows at a time gain little once a
 /// device is busy.
 const DEFAULT_ARENA: u64 = 2 << 30;
 
-/// What a step depends on, as far as memory goes.
+/// Steps that are rehearsed at most: after so many, samplers remember as much as they ever will.
+const MOST_STEPS: usize = 8;
+
+/// What a run depends on, as far as memory and work go.
+#[derive(Clone, Copy)]
 pub struct Wish<'a> {
     pub conditioning: &'a Conditioning,
     /// Of the latents.
     pub shape: [usize; 4],
-    pub cfg: f32,
-    pub sag: Sag,
-    pub perturbed: &'a [Perturbed],
+    pub guidance: &'a Guidance,
+    pub sampler: Sampler,
+    pub steps: usize,
+    /// Shares of noise that samplers add.
+    pub noise: (f32, f32),
+    /// Whether a part of the start is kept.
+    pub masked: bool,
     pub chunk: ChunkPolicy,
     /// Bytes of device memory for everything.
     pub limit: Option<u64>,
@@ -41,24 +52,30 @@ pub struct UnetFit {
     pub budget: Option<u64>,
 }
 
-/// The calls of a step.
+/// A run as it was rehearsed.
 #[derive(Debug, Clone, Default)]
 pub struct Rehearsed {
-    pub calls: Vec<Call>,
+    /// The work of a step in which all that guides acts, in order.
+    pub step: Vec<Work>,
     /// Of the largest call; they share one arena.
     pub arena_bytes: u64,
+    /// Latents, tables and what is read.
+    pub latent_bytes: u64,
+    /// Uploads that are under way at one time.
+    staged_bytes: u64,
     /// Of each kind of call: what it takes beside the arena.
     side_bytes: BTreeMap<(Kind, usize), u64>,
     /// What is kept of the prompts while all steps run.
     prompt_bytes: u64,
-    /// Dispatches by kernel variant.
+    /// Dispatches of the step by kernel variant.
     pub variants: BTreeMap<String, usize>,
 }
 
 impl Rehearsed {
     /// Bytes of all calls together.
     fn bytes(&self) -> u64 {
-        self.arena_bytes + self.side_bytes.values().sum::<u64>() + self.prompt_bytes
+        let latents = self.latent_bytes + self.staged_bytes;
+        self.arena_bytes + latents + self.side_bytes.values().sum::<u64>() + self.prompt_bytes
     }
 }
 
@@ -117,7 +134,7 @@ impl DiffusionModel {
         Ok((UnetFit { need, most_weights: Some(most), chunk: ChunkPolicy::Rows(1), budget: None }, done))
     }
 
-    /// Lets guidance ask for the rows of a step in which SAG acts, and adds the calls to `done`.
+    /// Lets the sampler do some steps without computing, and adds what they take to `done`.
     fn rehearse(
         &self,
         wish: &Wish<'_>,
@@ -126,17 +143,42 @@ impl DiffusionModel {
         budget: Option<u64>,
     ) -> Result<Rehearsed> {
         let batching = Batching::new(self.planner(), chunk, budget);
-        let alignment = self.engine().gpu().capabilities().alignment;
-        let mut rehearsal = Rehearsal { batching, alignment, done: &mut done, purpose: Purpose::Guidance };
-        let middle = (wish.sag.start + wish.sag.end) / 2.0;
-        let sigma = self.discrete.percent_to_sigma(middle.clamp(0.001, 0.999));
-        let [batch, channels, height, width] = wish.shape;
-        // Whenever the others act: the most that a step may take counts.
-        let always = |p: &Perturbed| Perturbed { start: 0.0, end: 1.0, ..*p };
-        let perturbed: Vec<Perturbed> = wish.perturbed.iter().map(always).collect();
-        Guided::new(&mut rehearsal, wish.conditioning, &self.discrete, wish.cfg, wish.sag)?
-            .perturbed(&perturbed)?
-            .evaluate(&Latent::zeros(batch, channels, height, width), sigma)?;
+        let capabilities = self.engine().gpu().capabilities();
+        let tally = Tally {
+            batching,
+            capabilities,
+            done: &mut done,
+            now: Step::default(),
+            sent: 0,
+            staged: VecDeque::from([0]),
+        };
+        let backend = Box::new(DeviceBackend::on(tally, self.meanings()));
+        // Whenever terms and entries act: the most that a step may take counts.
+        let guidance = wish.guidance.always();
+        let always = |e: &Entry| Entry { start: 0.0, end: 1.0, ..e.clone() };
+        let side = |entries: &[Entry]| entries.iter().map(always).collect();
+        let conditioning = Conditioning {
+            positive: side(&wish.conditioning.positive),
+            negative: side(&wish.conditioning.negative),
+        };
+        let mut guided = Guided::on(backend, &conditioning, &self.discrete, guidance)?;
+        let steps = wish.steps.clamp(1, MOST_STEPS);
+        let discard = wish.sampler.discard_penultimate();
+        let sigmas = Scheduler::Normal.sigmas(&self.discrete, steps, 1.0, discard)?;
+        let x = bring(&mut guided, wish.shape)?;
+        let mut inpaint;
+        let model: &mut dyn Predictor = match wish.masked {
+            true => {
+                inpaint = Inpaint::rehearsed(&mut guided, wish.shape)?;
+                &mut inpaint
+            }
+            false => &mut guided,
+        };
+        let (eta, s_noise) = wish.noise;
+        let options = SampleOptions { eta, s_noise, ..SampleOptions::default() };
+        let end = sampler::sample_on(wish.sampler, model, x, &sigmas, &options, &mut |_| Ok(()))?;
+        model.latents().read(&end)?;
+        drop(guided);
         Ok(done)
     }
 
@@ -144,12 +186,13 @@ impl DiffusionModel {
     /// step that is rehearsed.
     fn prompts(&self, conditioning: &Conditioning) -> Result<Rehearsed> {
         let mut done = Rehearsed::default();
-        let mut known: Vec<&Arc<Vec<f32>>> = Vec::new();
+        let mut known: Vec<&Entry> = Vec::new();
         for entry in conditioning.positive.iter().chain(&conditioning.negative) {
-            if known.iter().any(|context| Arc::ptr_eq(context, &entry.context)) {
+            let is_known = |e: &&Entry| same_prompt((&e.context, &e.vector), (&entry.context, &entry.vector));
+            if known.iter().any(is_known) {
                 continue;
             }
-            known.push(&entry.context);
+            known.push(entry);
             let plan = self.planner().conditioning(entry.tokens)?;
             done.arena_bytes = done.arena_bytes.max(plan.arena_bytes());
             done.prompt_bytes += plan.kept_bytes();
@@ -169,38 +212,140 @@ fn least(all: u64, bytes: &dyn Fn(Option<u64>) -> Result<u64>) -> Result<u64> {
     Ok(bytes(Some(high))?.max(high + ring_bytes(all)))
 }
 
-/// A network that plans its calls and computes nothing.
-struct Rehearsal<'a> {
-    batching: Batching<'a>,
-    alignment: u64,
-    done: &'a mut Rehearsed,
-    /// Guidance asks twice: for the predictions, then for SAG's.
-    purpose: Purpose,
+/// A latent without contents.
+fn bring(model: &mut dyn Predictor, shape: [usize; 4]) -> Result<Value> {
+    let [batch, channels, height, width] = shape;
+    model.latents().bring_with(shape, &mut || Latent::zeros(batch, channels, height, width))
 }
 
-impl Network for Rehearsal<'_> {
-    fn predict(&mut self, rows: &[Row<'_>]) -> Result<Vec<RowResult>> {
-        for (kind, members) in self.batching.calls(rows)? {
-            let plan = self.batching.plan(kind, members.len())?;
-            self.done.arena_bytes = self.done.arena_bytes.max(plan.arena_bytes());
-            self.done.side_bytes.insert((kind, members.len()), plan.side_bytes(self.alignment));
-            for (variant, count) in plan.variants() {
-                *self.done.variants.entry(variant).or_default() += count;
-            }
-            self.done.calls.push(Call {
-                purpose: self.purpose,
-                rows: members.len(),
-                dispatches: plan.dispatches.len(),
-                flops: plan.flops(),
-            });
+/// Counts what a device would be given, and computes nothing.
+struct Tally<'a> {
+    batching: Batching<'a>,
+    capabilities: Capabilities,
+    done: &'a mut Rehearsed,
+    now: Step,
+    sent: u64,
+    /// Uploads of this sending and of those that may not be done.
+    staged: VecDeque<u64>,
+}
+
+/// The step that is being counted.
+#[derive(Default)]
+struct Step {
+    work: Vec<Work>,
+    variants: BTreeMap<String, usize>,
+    /// Predictions that were asked for in this evaluation.
+    asked: usize,
+}
+
+impl Tally<'_> {
+    fn purpose(&self) -> Purpose {
+        if self.now.asked <= 1 { Purpose::Guidance } else { Purpose::Sag }
+    }
+}
+
+/// Memory that would be there.
+#[derive(Clone)]
+struct Imagined;
+
+impl Sink for Tally<'_> {
+    type Memory = Imagined;
+
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    fn create(&mut self, bytes: u64) -> Result<Imagined> {
+        self.done.latent_bytes += bytes;
+        Ok(Imagined)
+    }
+
+    fn write(
+        &mut self,
+        _to: &Imagined,
+        bytes: u64,
+        _steady: bool,
+        _make: &mut dyn FnMut() -> Vec<u32>,
+    ) -> Result<()> {
+        if let Some(now) = self.staged.back_mut() {
+            *now += bytes;
         }
-        self.purpose = Purpose::Sag;
-        let result = |row: &Row<'_>| -> Result<RowResult> {
-            let columns = |(height, width)| Columns { height, width, values: vec![1.0; height * width] };
-            let columns =
-                if row.record { Some(columns(self.batching.map_size(Kind::of(row, true))?)) } else { None };
-            Ok(RowResult { denoised: row.x.clone(), columns })
-        };
-        rows.iter().map(result).collect()
+        self.done.staged_bytes = self.done.staged_bytes.max(self.staged.iter().sum());
+        Ok(())
+    }
+
+    fn scalars(&mut self, _values: &[[u32; 4]]) -> Result<usize> {
+        Ok(0)
+    }
+
+    fn dispatch(&mut self, call: &Call, buffers: &[Buffer<Imagined>]) -> Result<()> {
+        let bytes = buffers.iter().map(|b| b.bytes).sum();
+        self.now.work.push(Work::Latents { path: call.path.clone(), bytes });
+        *self.now.variants.entry(call.variant.to_string()).or_default() += 1;
+        Ok(())
+    }
+
+    fn calls(&mut self, rows: &[Kind]) -> Result<Vec<(Kind, Vec<usize>)>> {
+        self.now.asked += 1;
+        self.batching.calls(rows)
+    }
+
+    fn map_size(&self, kind: Kind) -> Result<(usize, usize)> {
+        self.batching.map_size(kind)
+    }
+
+    fn read_prompts(&mut self, _entries: &[&Entry]) -> Result<()> {
+        Ok(())
+    }
+
+    fn slot(&mut self, (kind, rows): (Kind, usize), name: &str) -> Result<Buffer<Imagined>> {
+        let plan = self.batching.plan(kind, rows)?;
+        let slot = plan.inputs.iter().chain(&plan.outputs).find(|s| s.name == name);
+        let region = slot.ok_or_else(|| Error::internal(format!("the network has no {name}")))?.region;
+        Ok(Buffer { of: Imagined, offset: region.offset, bytes: region.bytes })
+    }
+
+    fn network(&mut self, kind: Kind, entries: &[&Entry]) -> Result<()> {
+        let rows = entries.len();
+        let plan = self.batching.plan(kind, rows)?;
+        self.done.arena_bytes = self.done.arena_bytes.max(plan.arena_bytes());
+        self.done.side_bytes.insert((kind, rows), plan.params_bytes(self.capabilities.alignment));
+        for (variant, count) in plan.variants() {
+            *self.now.variants.entry(variant).or_default() += count;
+        }
+        let (purpose, dispatches, flops) = (self.purpose(), plan.dispatches.len(), plan.flops());
+        self.now.work.push(Work::Network(report::Call { purpose, rows, dispatches, flops }));
+        Ok(())
+    }
+
+    fn step(&mut self) {
+        let step = std::mem::take(&mut self.now);
+        if step.work.len() >= self.done.step.len() {
+            (self.done.step, self.done.variants) = (step.work, step.variants);
+        }
+    }
+
+    fn send(&mut self, _flags: &Imagined) -> Result<u64> {
+        self.now.asked = 0;
+        self.sent += 1;
+        self.staged.push_back(0);
+        if self.staged.len() as u64 > AHEAD + 1 {
+            self.staged.pop_front();
+        }
+        Ok(self.sent)
+    }
+
+    fn done(&mut self, _wanted: u64) -> Result<(u64, Option<[u32; 2]>)> {
+        Ok((self.sent, None))
+    }
+
+    fn ahead(&self) -> u64 {
+        AHEAD
+    }
+
+    fn read(&mut self, from: &Buffer<Imagined>) -> Result<Vec<u32>> {
+        self.done.latent_bytes += from.bytes;
+        self.now.asked = 0;
+        Ok(vec![0; 1])
     }
 }

@@ -13,8 +13,12 @@ use crate::{ErrorKind, Result};
 /// The cost of a request.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
-    /// Network calls of a step in which SAG acts, in order.
+    /// Network calls of a step in which all that guides acts, in order.
     pub calls: Vec<Call>,
+    /// All work of that step, in order.
+    pub step: Vec<Work>,
+    /// Bytes of latents, and of tables for them.
+    pub latent_bytes: u64,
     /// Bytes that the UNet's calls need for activations; they share one arena.
     pub arena_bytes: u64,
     /// Bytes that the VAE decoder needs for activations, for one picture.
@@ -33,6 +37,20 @@ pub struct Report {
     pub weight_bytes: Vec<(&'static str, u64)>,
     /// Dispatches of a step, by kernel variant.
     pub variants: BTreeMap<String, usize>,
+}
+
+/// Work of a step.
+#[derive(Debug, Clone)]
+pub enum Work {
+    /// A network call.
+    Network(Call),
+    /// A dispatch of the arithmetic between the calls.
+    Latents {
+        /// What it does.
+        path: String,
+        /// Bytes that it is bound to.
+        bytes: u64,
+    },
 }
 
 /// One network call.
@@ -70,7 +88,8 @@ impl Report {
 
     /// Dispatches of a step.
     pub fn dispatches_per_step(&self) -> usize {
-        self.calls.iter().map(|c| c.dispatches).sum()
+        let dispatches = |work: &Work| if let Work::Network(call) = work { call.dispatches } else { 1 };
+        self.step.iter().map(dispatches).sum()
     }
 
     /// Multiply-adds of a step, counted twice.
@@ -141,9 +160,11 @@ impl Model {
         let (fit, done) = self.diffusion.fit(&Wish {
             conditioning: &conditioning,
             shape: [request.batch, self.config.unet.out_channels, size.0, size.1],
-            cfg: request.cfg,
-            sag: request.sag,
-            perturbed: &request.perturbed,
+            guidance: &request.guidance(),
+            sampler: request.sampler,
+            steps: request.steps,
+            noise: (request.eta, request.s_noise),
+            masked: request.mask.is_some(),
             chunk: request.chunk,
             limit,
         })?;
@@ -151,7 +172,10 @@ impl Model {
         report.weight_bytes.push(("UNet", fit.need.weights));
         report.weights_in_turn = fit.most_weights.is_some();
         report.arena_bytes = done.arena_bytes;
-        report.calls = done.calls;
+        let call = |work: &Work| if let Work::Network(call) = work { Some(call.clone()) } else { None };
+        report.calls = done.step.iter().filter_map(call).collect();
+        report.step = done.step;
+        report.latent_bytes = done.latent_bytes;
         report.variants = done.variants;
         let fit = self.vae.fit_decoder(self.vae.precision, size, limit)?;
         forecast.enter(Network::Decoder(self.vae.precision), fit.need, limit)?;

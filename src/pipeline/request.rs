@@ -127,6 +127,10 @@ impl Request {
         }
     }
 
+    pub(super) fn guidance(&self) -> Guidance {
+        guidance(self.cfg, None, self.sag, &self.perturbed)
+    }
+
     /// The prompts that are averaged, ready for the tokenizer.
     pub(super) fn positive_prompts(&self) -> Vec<Part> {
         if !self.compose {
@@ -318,12 +322,17 @@ pub struct Run {
     pub evaluations: bool,
 }
 
+/// Guidance of these settings.
+fn guidance(cfg: f32, rescale: Option<f32>, sag: Sag, perturbed: &[Perturbed]) -> Guidance {
+    let mut guidance = Guidance { rescale, ..Guidance::new(cfg) }.with(sag);
+    guidance.terms.extend(perturbed.iter().map(|p| Term::Perturbed(*p)));
+    guidance
+}
+
 impl Run {
     /// What guides the run.
     pub(super) fn guidance(&self) -> Guidance {
-        let mut guidance = Guidance { rescale: self.rescale, ..Guidance::new(self.cfg) }.with(self.sag);
-        guidance.terms.extend(self.perturbed.iter().map(|p| Term::Perturbed(*p)));
-        guidance
+        guidance(self.cfg, self.rescale, self.sag, &self.perturbed)
     }
 }
 

@@ -167,7 +167,8 @@ mod tests {
     use super::super::toy::{Gaussian, run};
     use super::super::{SampleOptions, Sampler};
     use super::*;
-    use crate::latent::Latent;
+    use crate::latent::host::HostLatents;
+    use crate::latent::{Latent, Latents};
 
     #[test]
     fn fast_has_a_prediction_for_every_step() {
@@ -195,8 +196,13 @@ mod tests {
     fn the_reference_of_the_device_says_the_same() {
         let [low, high, before] = [1, 2, 3].map(|seed| super::super::noise::noise(seed, [2, 4, 5, 6]));
         let f64s = |l: &Latent| -> Vec<f64> { l.data().iter().map(|v| f64::from(*v)).collect() };
-        let want = crate::kernels::error_norm::reference(&f64s(&low), &f64s(&high), &f64s(&before));
-        assert!((error(&low, &high, &before) / want - 1.0).abs() < 1e-6);
+        let tolerance = (ABSOLUTE.into(), RELATIVE.into());
+        let reference = crate::kernels::error_norm::reference;
+        let want = reference(tolerance, &f64s(&low), &f64s(&high), &f64s(&before));
+        let mut host = HostLatents::default();
+        let [low, high, before] = [low, high, before].map(|latent| host.put(latent));
+        let error = host.error_norm([&low, &high, &before], ABSOLUTE, RELATIVE).unwrap();
+        assert!((error / want - 1.0).abs() < 1e-6);
     }
 
     #[test]

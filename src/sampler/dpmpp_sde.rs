@@ -13,7 +13,7 @@ use crate::latent::Value;
 /// with the prediction there, each with its noise.
 pub(super) fn dpmpp_sde(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
     let eta = drive.options.eta;
-    let mut noise = PathNoise::new(drive, &x, sigmas, eta);
+    let mut noise = PathNoise::new(drive, sigmas, eta);
     for (index, sigma, next) in steps(sigmas) {
         let denoised = drive.step(index, &mut x, sigma)?.denoised;
         if next == 0.0 {
@@ -87,7 +87,7 @@ fn multistep(
     correction: impl Fn(&SdeStep, &[Past]) -> Vec<(f32, Value)>,
 ) -> Result<Value> {
     let eta = drive.options.eta;
-    let mut noise = PathNoise::new(drive, &x, sigmas, eta);
+    let mut noise = PathNoise::new(drive, sigmas, eta);
     let mut past: Vec<Past> = Vec::new();
     let mut before: Option<(Value, f32)> = None;
     for (index, sigma, next) in steps(sigmas) {

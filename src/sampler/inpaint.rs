@@ -42,6 +42,19 @@ impl<'a> Inpaint<'a> {
     }
 }
 
+impl<'a> Inpaint<'a> {
+    /// For a rehearsal: masks and latents without contents.
+    pub(crate) fn rehearsed(model: &'a mut dyn Predictor, shape: [usize; 4]) -> Result<Self> {
+        let [batch, channels, height, width] = shape;
+        let latents = model.latents();
+        let mask = latents.bring_mask(&Latent::zeros(1, 1, height, width))?;
+        let mut zeros = || Latent::zeros(batch, channels, height, width);
+        let start = latents.bring_with(shape, &mut zeros)?;
+        let noise = latents.bring_with(shape, &mut zeros)?;
+        Ok(Self { model, mask, start, noise })
+    }
+}
+
 impl Predictor for Inpaint<'_> {
     fn latents(&mut self) -> &mut dyn Latents {
         self.model.latents()
@@ -60,6 +73,10 @@ impl Predictor for Inpaint<'_> {
 
     fn keep_uncond(&mut self) {
         self.model.keep_uncond();
+    }
+
+    fn ahead(&mut self) -> u64 {
+        self.model.ahead()
     }
 }
 

@@ -120,7 +120,8 @@ impl FreshNoise {
     pub(super) fn add(&mut self, drive: &mut Drive<'_>, x: &Value, deviation: f32) -> Result<Value> {
         Ok(match &mut self.stream {
             Some(stream) => {
-                let drawn = drive.latents().bring(&stream.draw(x.shape()))?;
+                let shape = x.shape();
+                let drawn = drive.latents().bring_with(shape, &mut || stream.draw(shape))?;
                 x.plus(f64::from(self.s_noise) * f64::from(deviation), &drawn)
             }
             None => x.clone(),
@@ -138,25 +139,27 @@ impl FreshNoise {
     ) -> Result<Option<Value>> {
         let Some(stream) = &mut self.stream else { return Ok(None) };
         let (keep, fresh) = (exp(-length), (-exp_m1(-2.0 * length)).sqrt());
-        let drawn = drive.latents().bring(&stream.draw(shape))?.scaled(fresh * self.s_noise);
+        let drawn =
+            drive.latents().bring_with(shape, &mut || stream.draw(shape))?.scaled(fresh * self.s_noise);
         Ok(Some(noise.map_or_else(|| drawn.clone(), |noise| plus(&drawn, keep, &noise))))
     }
 }
 
 /// Noise along one Brownian path over σ, which does not depend on the steps taken.
 pub(super) struct PathNoise {
+    /// Seed, and the levels that the path is between.
+    of: Option<(u64, f32, f32)>,
+    /// Made when it is first looked at.
     path: Option<BrownianNoise>,
     s_noise: f32,
 }
 
 impl PathNoise {
-    pub(super) fn new(drive: &Drive<'_>, x: &Value, sigmas: &[f32], eta: f32) -> Self {
+    pub(super) fn new(drive: &Drive<'_>, sigmas: &[f32], eta: f32) -> Self {
         let options = drive.options;
         let ends = sigmas.first().zip(sigmas.iter().rfind(|&&s| s > 0.0));
-        let path = ends
-            .filter(|_| is_on(options, eta))
-            .map(|(&high, &low)| BrownianNoise::new(options.seed, x.shape(), low, high));
-        Self { path, s_noise: options.s_noise }
+        let of = ends.filter(|_| is_on(options, eta)).map(|(&high, &low)| (options.seed, low, high));
+        Self { of, path: None, s_noise: options.s_noise }
     }
 
     /// `x` with the noise of the step from `sigma` to `next`, of this deviation.
@@ -167,9 +170,13 @@ impl PathNoise {
         (sigma, next): (f32, f32),
         deviation: f32,
     ) -> Result<Value> {
-        Ok(match &mut self.path {
-            Some(path) => {
-                let drawn = drive.latents().bring(&path.between(sigma, next))?;
+        let (path, shape) = (&mut self.path, x.shape());
+        Ok(match self.of {
+            Some((seed, low, high)) => {
+                let drawn = drive.latents().bring_with(shape, &mut || {
+                    path.get_or_insert_with(|| BrownianNoise::new(seed, shape, low, high))
+                        .between(sigma, next)
+                })?;
                 x.plus(f64::from(self.s_noise) * f64::from(deviation), &drawn)
             }
             None => x.clone(),

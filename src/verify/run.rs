@@ -8,9 +8,9 @@ use super::model::{self, Context};
 use super::tensor::{Tensor, Values};
 use super::tolerance;
 use crate::Result;
-use crate::guidance::Guided;
+use crate::guidance::{Guidance, Guided};
 use crate::latent::{Latent, Latents, Value};
-use crate::network::UnetNetwork;
+use crate::network::{DeviceBackend, DeviceSink};
 use crate::plan::chunk::ChunkPolicy;
 use crate::sampler::{self, Predicted, Predictor, SampleOptions, Sampler, Scheduler};
 
@@ -119,9 +119,11 @@ fn sample(
     };
     let conditioning = context.conditioning(case)?;
     let weights = model.unet_weights(context.cancel)?;
-    let mut network = UnetNetwork::new(model.unet(&weights), ChunkPolicy::Auto, BUDGET, context.cancel);
+    let sink = DeviceSink::new(model.unet(&weights), ChunkPolicy::Auto, BUDGET, context.cancel);
+    let backend = Box::new(DeviceBackend::new(sink, &model.unet(&weights)));
     let (cfg, sag) = (case.number("cfg")? as f32, model::sag(case)?);
-    let mut guided = Guided::new(&mut network, &conditioning, model.discrete(), cfg, sag)?;
+    let guidance = Guidance::new(cfg).with(sag);
+    let mut guided = Guided::on(backend, &conditioning, model.discrete(), guidance)?;
     let x = guided.latents().bring(&x)?;
     let mut recorder = Recorder { guided: &mut guided, columns: Vec::new(), masks };
     let options = SampleOptions { seed: case.integer("seed").unwrap_or(0), ..Default::default() };

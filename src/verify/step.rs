@@ -7,9 +7,9 @@ use super::compare::{Yardstick, spread};
 use super::model::{self, Context};
 use super::tensor::{Tensor, Values};
 use super::unet::compare_mask;
-use crate::guidance::{Evaluation, Guided, SagEvaluation, sag::nearest};
+use crate::guidance::{Evaluation, Guidance, Guided, SagEvaluation, sag::nearest};
 use crate::latent::Latent;
-use crate::network::UnetNetwork;
+use crate::network::{DeviceBackend, DeviceSink};
 use crate::plan::chunk::ChunkPolicy;
 use crate::{Error, Result};
 
@@ -110,9 +110,11 @@ fn evaluate(
     }
     let conditioning = context.conditioning(case)?;
     let weights = model.unet_weights(context.cancel)?;
-    let mut network = UnetNetwork::new(model.unet(&weights), ChunkPolicy::Auto, None, context.cancel);
+    let sink = DeviceSink::new(model.unet(&weights), ChunkPolicy::Auto, None, context.cancel);
+    let backend = Box::new(DeviceBackend::new(sink, &model.unet(&weights)));
     let cfg = case.number("cfg")? as f32;
-    let mut guided = Guided::new(&mut network, &conditioning, model.discrete(), cfg, model::sag(case)?)?
+    let guidance = Guidance::new(cfg).with(model::sag(case)?);
+    let mut guided = Guided::on(backend, &conditioning, model.discrete(), guidance)?
         .perturbed(&model::perturbed(case)?)?;
     guided.evaluate_with(x, case.number("sigma")? as f32, mask)
 }

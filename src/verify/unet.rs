@@ -153,10 +153,17 @@ fn call(context: &Context<'_, '_>, inputs: &Inputs, record: bool, trace: Vec<Str
     let arena = engine.arena(&plan)?;
     let reader = engine.prepare(plan, &weights, &arena)?;
     let from = (unet.weights, &unet.source as &dyn Source);
-    let read = |prompt| engine.run_and_keep(&reader, from, &[("context", prompt)], context.cancel);
-    let prompts = inputs.context.chunks_exact(inputs.context.len() / inputs.rows);
-    let kept: Vec<Kept> = prompts.map(read).collect::<Result<_>>()?;
-    let values = [("x", &inputs.x[..]), ("time", &inputs.time), ("y", &inputs.y)];
+    let read = |row: usize| {
+        let of_row = |values: &'_ [f32]| {
+            let each = values.len() / inputs.rows;
+            values[row * each..][..each].to_vec()
+        };
+        let (prompt, vector) = (of_row(&inputs.context), of_row(&inputs.y));
+        let values = [("context", prompt.as_slice()), (unet::VECTOR, &vector)];
+        engine.run_and_keep(&reader, from, &values, context.cancel)
+    };
+    let kept: Vec<Kept> = (0..inputs.rows).map(read).collect::<Result<_>>()?;
+    let values = [("x", &inputs.x[..]), ("time", &inputs.time)];
     engine.run_on_kept(&prepared, Some(from), &values, &kept.iter().collect::<Vec<_>>(), context.cancel)
 }
 

@@ -300,12 +300,13 @@ fn the_error_of_a_step_is_one_for_all_images() {
         let mut memory = Memory::default();
         let places = [&low, &high, &before].map(|v| memory.floats(v, 4));
         let to = memory.room(1, 1);
-        let call = error_norm::call(&ErrorNorm { path: "error", latents }, places, to);
+        let call =
+            error_norm::call(&ErrorNorm { path: "error", latents, tolerance: (0.0078, 0.05) }, places, to);
         runner.run(&[call], &mut memory, &[]);
         let got = f64::from(memory.floats_of(to, 1, 1)[0]);
         memory.finish("error");
         let [l, h, b] = [&low, &high, &before].map(|v| to_f64(host(v, &latents).data()));
-        let want = error_norm::reference(&l, &h, &b);
+        let want = error_norm::reference((0.0078, 0.05), &l, &h, &b);
         assert!((got / want - 1.0).abs() <= 1e-6, "{shape}: {got} {want}");
     }
 }

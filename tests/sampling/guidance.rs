@@ -395,7 +395,8 @@ fn a_side_without_an_active_entry_predicts_nothing() {
     let made = made.expect("an evaluation");
     assert_eq!(calls, [2]);
     let uncond = whole.uncond.expect("a negative");
-    assert!(made.perturbed.is_empty() && made.result == uncond.zip(&uncond, |u, _| u + (0.0 - u) * 7.0));
+    // u + (0 - u) · 7.
+    assert!(made.perturbed.is_empty() && made.result == uncond.scaled(-6.0));
     run(&no_positive, Sag::default()).0.expect("SAG looks at the negative");
     let neither = Conditioning { positive: late(0.3), negative: late(0.1) };
     for (c, sag) in [(&no_negative, Sag::default()), (&neither, Sag::off())] {

@@ -70,8 +70,8 @@ fn name(room: usize) -> String {
     format!("kv.{room}")
 }
 
-/// Builds the network that makes keys and values of a prompt. Input `context` `[tokens,
-/// context_dim]`; what it keeps are inputs of [`build`](super::build). Only for plans of one row.
+/// Builds the network that makes keys and values of a prompt. Inputs: `context` `[tokens,
+/// context_dim]`, and `y` where the network has extra conditioning; what it keeps are inputs of [`build`](super::build). Only for plans of one row.
 ///
 /// # Errors
 /// [`ErrorKind::Model`](crate::ErrorKind::Model) if layers do not fit.
@@ -89,6 +89,11 @@ pub fn conditioning(config: &UnetConfig, tokens: usize) -> Result<Graph> {
     }
     for (i, room) in rooms.into_iter().enumerate() {
         g.keep(&name(i), room);
+    }
+    if let Some(channels) = config.adm_in_channels {
+        // It comes in as it is kept.
+        let vector = g.input(super::VECTOR, Shape::tokens(1, channels));
+        g.keep(super::VECTOR, vector);
     }
     Ok(g)
 }

@@ -1,0 +1,479 @@
+//! Work for the device as it is recorded: plans and single dispatches one behind the other, sent off in
+//! submissions that a device takes some tenth of a second for. Nothing waits for the device but what asks for a
+//! result, and a sender that is too far ahead.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::run::learn;
+use super::{Engine, Kept, Prepared, Source, Weights, buffer, entry, lost, wait};
+use crate::kernels::latents::SCALARS;
+use crate::kernels::{Call, Operand, Variant};
+use crate::{Error, Result};
+
+/// Most submissions that the device has not done. Fewer, if they are long: see [`Stream::flush`].
+const MOST_FLYING: usize = 4;
+
+/// Most bindings of single dispatches that are remembered.
+const MOST_BOUND: usize = 512;
+
+/// A stretch of a buffer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Spot {
+    /// The buffer.
+    pub buffer: wgpu::Buffer,
+    /// First byte.
+    pub offset: u64,
+}
+
+/// What moved between host and device so far, bytes.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Coefficients, noise levels and embeddings of steps.
+    pub scalars: AtomicU64,
+    /// Latents, noise and masks that were brought over.
+    pub latents: AtomicU64,
+    /// Flags that tell whether all was finite.
+    pub flags: AtomicU64,
+    /// Everything else that was read.
+    pub read: AtomicU64,
+    /// How often something was read, flags left out.
+    pub reads: AtomicU64,
+    /// Dispatches.
+    pub dispatches: AtomicU64,
+}
+
+impl Traffic {
+    fn add(&self, to: fn(&Self) -> &AtomicU64, bytes: u64) {
+        to(self).fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// An upload: what comes with every step, or a latent.
+    pub(crate) fn count_upload(&self, bytes: u64, steady: bool) {
+        self.add(if steady { |t| &t.scalars } else { |t| &t.latents }, bytes);
+    }
+
+    pub(crate) fn count_flags(&self, bytes: u64) {
+        self.add(|t| &t.flags, bytes);
+    }
+
+    pub(crate) fn count_read(&self, bytes: u64) {
+        self.add(|t| &t.read, bytes);
+        self.add(|t| &t.reads, 1);
+    }
+}
+
+/// A submission that was not seen to be done.
+struct Flying {
+    index: wgpu::SubmissionIndex,
+    /// By which its time is judged; 0 if it was cut short.
+    work: u64,
+    submitted: Instant,
+}
+
+/// A dispatch with its bindings.
+struct Bound {
+    pipeline: wgpu::ComputePipeline,
+    group: wgpu::BindGroup,
+}
+
+/// A dispatch as it is bound: everything of it but the number of its workgroups.
+#[derive(PartialEq, Eq, Hash)]
+struct Key {
+    variant: Variant,
+    params: Vec<u8>,
+    spots: Vec<(Operand, Option<Spot>)>,
+}
+
+/// A copy of results on its way to the host.
+pub struct Fetch {
+    buffer: wgpu::Buffer,
+    bytes: u64,
+    /// The submission that it is part of.
+    number: u64,
+    mapped: std::sync::mpsc::Receiver<std::result::Result<(), wgpu::BufferAsyncError>>,
+    /// What became of the mapping, once it is known.
+    is_mapped: Option<std::result::Result<(), wgpu::BufferAsyncError>>,
+}
+
+impl Fetch {
+    /// Whether it is there, as far as the device was [asked](Stream::poll).
+    pub fn is_there(&mut self) -> bool {
+        if self.is_mapped.is_none() {
+            self.is_mapped = self.mapped.try_recv().ok();
+        }
+        self.is_mapped.is_some()
+    }
+}
+
+/// What is recorded for a device.
+pub struct Stream<'e> {
+    engine: &'e Engine,
+    cancel: &'e AtomicBool,
+    encoder: Option<wgpu::CommandEncoder>,
+    pass: Option<wgpu::ComputePass<'static>>,
+    /// Of what is recorded and not submitted.
+    work: u64,
+    flying: VecDeque<Flying>,
+    /// Work since the last sending, and that of the last sending.
+    counted: u64,
+    sent_work: u64,
+    /// Submissions so far, and those that are done.
+    submitted: u64,
+    landed: u64,
+    /// When the last of them was done, if that was seen.
+    landing: Option<Instant>,
+    /// For single dispatches.
+    scalars: Vec<[u32; 4]>,
+    uniform: Option<wgpu::Buffer>,
+    bound: HashMap<Key, Bound>,
+    readbacks: Vec<wgpu::Buffer>,
+}
+
+impl<'e> Stream<'e> {
+    /// Work for the device of `engine`, until `cancel` is set.
+    pub fn new(engine: &'e Engine, cancel: &'e AtomicBool) -> Self {
+        Self {
+            engine,
+            cancel,
+            encoder: None,
+            pass: None,
+            work: 0,
+            flying: VecDeque::new(),
+            counted: 0,
+            sent_work: 0,
+            submitted: 0,
+            landed: 0,
+            landing: None,
+            scalars: Vec::new(),
+            uniform: None,
+            bound: HashMap::new(),
+            readbacks: Vec::new(),
+        }
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &'e Engine {
+        self.engine
+    }
+
+    /// Records a run of a plan, whose inputs are where they belong but for those that other plans `kept`, one a
+    /// row.
+    ///
+    /// # Errors
+    /// As [`Engine::run`].
+    pub fn plan(
+        &mut self,
+        prepared: &Prepared,
+        turns: Option<(&Weights, &dyn Source)>,
+        kept: &[&Kept],
+    ) -> Result<()> {
+        if !kept.is_empty() {
+            self.pass = None;
+            prepared.bring(self.encoder(), kept)?;
+        }
+        // Pages of weights that the submission in the making sees.
+        let mut seen: Option<&[usize]> = None;
+        for (i, dispatch) in prepared.plan.dispatches.iter().enumerate() {
+            let pages = prepared.pages(i);
+            if pages.iter().any(|page| seen.is_none_or(|seen| !seen.contains(page))) {
+                let (weights, source) =
+                    turns.ok_or_else(|| Error::internal("weights that take turns need their source"))?;
+                self.cut()?;
+                weights.turn(&self.engine.on_device(), pages, source, self.cancel)?;
+                seen = Some(pages);
+            }
+            self.make_room(cost(dispatch.flops))?;
+            prepared.encode(self.pass(), i);
+            self.count(cost(dispatch.flops));
+            if self.engine.is_tracing() {
+                self.cut()?;
+                self.engine.look_at_results(prepared, i)?;
+            }
+        }
+        if seen.is_some() {
+            self.cut()?;
+        }
+        self.engine.look_at_memory();
+        Ok(())
+    }
+
+    /// The place of `values` among the scalars that single dispatches read, until [`send`](Self::send).
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn scalars(&mut self, values: &[[u32; 4]]) -> Result<usize> {
+        // Dispatches of one call alike share theirs.
+        if let Some(at) = self.scalars.windows(values.len().max(1)).position(|w| w == values) {
+            return Ok(at);
+        }
+        if self.scalars.len() + values.len() > SCALARS {
+            self.flush()?;
+            self.scalars.clear();
+        }
+        self.scalars.extend_from_slice(values);
+        Ok(self.scalars.len() - values.len())
+    }
+
+    /// Records one dispatch, whose [`Buf`](crate::kernels::Buf)s are numbers in `spots`.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn dispatch(&mut self, call: &Call, spots: &[Spot]) -> Result<()> {
+        let spot = |operand: &Operand| match operand {
+            Operand::Read(s) | Operand::Write(s) => spots.get(s.buf.0).cloned(),
+            _ => None,
+        };
+        let key = Key {
+            variant: call.variant.clone(),
+            params: call.params.clone(),
+            spots: call.operands.iter().map(|o| (*o, spot(o))).collect(),
+        };
+        self.make_room(cost(call.flops))?;
+        let bound = match self.bound.remove(&key) {
+            Some(bound) => bound,
+            None => self.bind(&key)?,
+        };
+        if self.bound.len() >= MOST_BOUND {
+            self.bound.clear();
+        }
+        let [x, y, z] = call.groups;
+        let pass = self.pass();
+        pass.set_pipeline(&bound.pipeline);
+        pass.set_bind_group(0, &bound.group, &[]);
+        pass.dispatch_workgroups(x, y, z);
+        self.bound.insert(key, bound);
+        self.count(cost(call.flops));
+        Ok(())
+    }
+
+    /// Forgets the bindings of single dispatches: they would keep buffers alive that are to go.
+    pub fn forget_bindings(&mut self) {
+        self.bound.clear();
+    }
+
+    fn bind(&mut self, key: &Key) -> Result<Bound> {
+        use wgpu::BufferUsages as U;
+        let gpu = &self.engine.gpu;
+        gpu.compile(self.engine.checked, [&key.variant].into_iter())?;
+        let pipeline = gpu.pipeline(self.engine.checked, &key.variant)?;
+        let uniform = self.uniform().clone();
+        gpu.checked("bind a dispatch", || {
+            let bytes = key.params.len().next_multiple_of(16) as u64;
+            let params = gpu.device().create_buffer(&wgpu::BufferDescriptor {
+                label: Some("params"),
+                size: bytes,
+                usage: U::UNIFORM,
+                mapped_at_creation: true,
+            });
+            let mut view = params.get_mapped_range_mut(..).map_err(|e| lost().cause(e))?;
+            view.slice(..key.params.len()).copy_from_slice(&key.params);
+            drop(view);
+            params.unmap();
+            let mut entries = vec![entry(0, &params, 0, bytes)];
+            for (i, (operand, spot)) in key.spots.iter().enumerate() {
+                let number = i as u32 + 1;
+                entries.push(match (operand, spot) {
+                    (Operand::Read(s) | Operand::Write(s), Some(spot)) => {
+                        entry(number, &spot.buffer, spot.offset + s.offset, s.bytes)
+                    }
+                    (Operand::Scalars, _) => entry(number, &uniform, 0, uniform.size()),
+                    // A binding that a variant does not use may be one that it does not declare.
+                    (Operand::Unused, _) => match self.engine.unused.get(i) {
+                        Some(unused) => entry(number, unused, 0, 256),
+                        None => continue,
+                    },
+                    _ => return Err(Error::internal(format!("{} has no place", key.variant))),
+                });
+            }
+            let group = gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some("dispatch"),
+                layout: &pipeline.get_bind_group_layout(0),
+                entries: &entries,
+            });
+            Ok(Bound { pipeline, group })
+        })?
+    }
+
+    /// Records a copy of a stretch to the host, which [`arrived`](Self::arrived) gives when it is done.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn fetch(&mut self, from: &Spot, bytes: u64) -> Result<Fetch> {
+        use wgpu::BufferUsages as U;
+        let kept = self.readbacks.iter().position(|b| b.size() == bytes.next_multiple_of(4));
+        let to = match kept {
+            Some(i) => self.readbacks.swap_remove(i),
+            None => self.engine.gpu.checked("make room for results", || {
+                buffer(&self.engine.gpu, "readback", bytes, U::MAP_READ | U::COPY_DST)
+            })?,
+        };
+        self.pass = None;
+        self.encoder().copy_buffer_to_buffer(&from.buffer, from.offset, &to, 0, to.size());
+        let number = self.send()?;
+        let (sender, mapped) = std::sync::mpsc::channel();
+        // Nobody receives where the wait has failed.
+        to.map_async(wgpu::MapMode::Read, .., move |r| drop(sender.send(r)));
+        Ok(Fetch { buffer: to, bytes, number, mapped, is_mapped: None })
+    }
+
+    /// What a fetch has brought; waits for it.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn arrived(&mut self, fetch: Fetch) -> Result<Vec<u32>> {
+        self.done(fetch.number)?;
+        let mapped = match fetch.is_mapped {
+            Some(mapped) => mapped,
+            None => fetch.mapped.recv().map_err(|_| lost())?,
+        };
+        mapped.map_err(|e| lost().cause(e))?;
+        let view = fetch.buffer.get_mapped_range(..fetch.bytes).map_err(|e| lost().cause(e))?;
+        let words = bytemuck::pod_collect_to_vec(&view[..]);
+        drop(view);
+        fetch.buffer.unmap();
+        self.readbacks.push(fetch.buffer);
+        Ok(words)
+    }
+
+    /// Asks the device what is done, without waiting.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Device`](crate::ErrorKind::Device) if it is lost.
+    pub fn poll(&self) -> Result<()> {
+        let poll = self.engine.gpu.device().poll(wgpu::PollType::Poll);
+        poll.map(|_| ()).map_err(|e| lost().cause(e))
+    }
+
+    /// Whether what was sent last takes the device long: half of a submission's usual length or more.
+    pub fn is_long(&self) -> bool {
+        self.sent_work.saturating_mul(2) >= self.engine.budget.load(Ordering::Relaxed)
+    }
+
+    /// Submits what is recorded; single dispatches begin with no scalars. The number of submissions so far.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) if `cancel` is set, or the device's.
+    pub fn send(&mut self) -> Result<u64> {
+        self.flush()?;
+        self.scalars.clear();
+        self.sent_work = std::mem::take(&mut self.counted);
+        Ok(self.submitted)
+    }
+
+    /// Submissions that are done. Waits until `wanted` are.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn done(&mut self, wanted: u64) -> Result<u64> {
+        while self.landed < wanted {
+            self.land()?;
+        }
+        Ok(self.landed)
+    }
+
+    /// Submits what is recorded, if there is anything, and waits until the device is not too far behind: as long
+    /// as two submissions of the usual length, or four short ones.
+    fn flush(&mut self) -> Result<()> {
+        self.pass = None;
+        let Some(encoder) = self.encoder.take() else { return self.check_cancel() };
+        self.check_cancel()?;
+        if let (Some(uniform), false) = (&self.uniform, self.scalars.is_empty()) {
+            let bytes: &[u8] = bytemuck::cast_slice(&self.scalars);
+            self.engine.gpu.queue().write_buffer(uniform, 0, bytes);
+            self.engine.traffic.add(|t| &t.scalars, bytes.len() as u64);
+        }
+        let gpu = &self.engine.gpu;
+        let index = gpu.checked("run what was recorded", || gpu.queue().submit([encoder.finish()]))?;
+        self.submitted += 1;
+        let work = std::mem::take(&mut self.work);
+        self.flying.push_back(Flying { index, work, submitted: Instant::now() });
+        let budget = self.engine.budget.load(Ordering::Relaxed);
+        let too_far = |flying: &VecDeque<Flying>| {
+            let work: u64 = flying.iter().map(|f| f.work).sum();
+            flying.len() > MOST_FLYING || (flying.len() > 1 && work > budget.saturating_mul(2))
+        };
+        while too_far(&self.flying) {
+            self.land()?;
+        }
+        Ok(())
+    }
+
+    /// Submits what is recorded in the midst of something: its time says nothing of the device's speed.
+    fn cut(&mut self) -> Result<()> {
+        self.work = 0;
+        self.flush()
+    }
+
+    /// Waits for the oldest submission and learns from its time.
+    fn land(&mut self) -> Result<()> {
+        let Some(oldest) = self.flying.pop_front() else {
+            return Err(Error::internal("nothing to wait for"));
+        };
+        let begun = Instant::now();
+        wait(&self.engine.gpu, oldest.index)?;
+        self.landed += 1;
+        let now = Instant::now();
+        // Where it was done before, nobody knows since when.
+        let seen = now - begun > Duration::from_micros(50);
+        if let (Some(before), true) = (self.landing, seen) {
+            let took = now - before.max(oldest.submitted);
+            let old = self.engine.budget.load(Ordering::Relaxed);
+            self.engine.budget.store(learn(old, oldest.work, took), Ordering::Relaxed);
+        }
+        // An idle device begins with what is submitted next, at that moment.
+        self.landing = (seen || self.flying.is_empty()).then_some(now);
+        Ok(())
+    }
+
+    fn check_cancel(&self) -> Result<()> {
+        if self.cancel.load(Ordering::Relaxed) { Err(Error::cancelled()) } else { Ok(()) }
+    }
+
+    /// Submits first if so much more work would make the submission too long.
+    fn make_room(&mut self, more: u64) -> Result<()> {
+        let budget = self.engine.budget.load(Ordering::Relaxed);
+        if self.work > 0 && self.work + more > budget { self.flush() } else { Ok(()) }
+    }
+
+    fn count(&mut self, work: u64) {
+        self.work += work;
+        self.counted += work;
+        self.engine.traffic.add(|t| &t.dispatches, 1);
+    }
+
+    fn encoder(&mut self) -> &mut wgpu::CommandEncoder {
+        let device = self.engine.gpu.device();
+        self.encoder.get_or_insert_with(|| device.create_command_encoder(&Default::default()))
+    }
+
+    fn pass(&mut self) -> &mut wgpu::ComputePass<'static> {
+        let Self { engine, encoder, pass, .. } = self;
+        let device = engine.gpu.device();
+        let encoder = encoder.get_or_insert_with(|| device.create_command_encoder(&Default::default()));
+        pass.get_or_insert_with(|| encoder.begin_compute_pass(&Default::default()).forget_lifetime())
+    }
+
+    fn uniform(&mut self) -> &wgpu::Buffer {
+        use wgpu::BufferUsages as U;
+        let gpu = &self.engine.gpu;
+        self.uniform
+            .get_or_insert_with(|| buffer(gpu, "scalars", 16 * SCALARS as u64, U::UNIFORM | U::COPY_DST))
+    }
+}
+
+impl Drop for Stream<'_> {
+    /// What was written for commands that nobody submits would hold its buffers until something is submitted.
+    fn drop(&mut self) {
+        self.pass = None;
+        if self.encoder.take().is_some() {
+            self.engine.gpu.queue().submit([]);
+        }
+    }
+}
+
+/// Launches cost time too: one stands for a million operations.
+fn cost(flops: u64) -> u64 {
+    flops + 1_000_000
+}

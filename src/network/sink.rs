@@ -1,0 +1,265 @@
+//! Where the work of a sampling goes: to the device, or to a tally of what it would be.
+
+use std::sync::atomic::AtomicBool;
+
+use super::{Calls, Kind, Unet};
+use crate::engine::{Fetch, Spot, Stream};
+use crate::guidance::Entry;
+use crate::kernels::{Call, Precision};
+use crate::plan::chunk::ChunkPolicy;
+use crate::plan::{Capabilities, Slot};
+use crate::{Error, Result};
+
+/// Evaluations that a fast device has before it: enough that it never waits for the next.
+pub const AHEAD: u64 = 3;
+
+/// A stretch of a sink's memory, from `offset` on.
+#[derive(Debug, Clone)]
+pub struct Buffer<B> {
+    /// The buffer.
+    pub of: B,
+    /// First byte.
+    pub offset: u64,
+    /// Length in bytes.
+    pub bytes: u64,
+}
+
+/// Takes work in the order in which it is to be done.
+pub trait Sink {
+    /// A buffer of its own.
+    type Memory: Clone;
+
+    /// What the device can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// A new buffer.
+    ///
+    /// # Errors
+    /// The device's.
+    fn create(&mut self, bytes: u64) -> Result<Self::Memory>;
+
+    /// Fills the first `bytes` of a buffer, which nothing recorded so far and not yet sent uses, with the words
+    /// that `make` makes where they are needed. `steady` is for what comes with every step.
+    ///
+    /// # Errors
+    /// The device's.
+    fn write(
+        &mut self,
+        to: &Self::Memory,
+        bytes: u64,
+        steady: bool,
+        make: &mut dyn FnMut() -> Vec<u32>,
+    ) -> Result<()>;
+
+    /// The place of scalars that the next dispatches read.
+    ///
+    /// # Errors
+    /// The device's.
+    fn scalars(&mut self, values: &[[u32; 4]]) -> Result<usize>;
+
+    /// Records a dispatch, whose [`Buf`](crate::kernels::Buf)s are numbers in `buffers`.
+    ///
+    /// # Errors
+    /// The device's.
+    fn dispatch(&mut self, call: &Call, buffers: &[Buffer<Self::Memory>]) -> Result<()>;
+
+    /// The calls for rows of these kinds: what is computed, and which rows by their place in the list.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Memory`](crate::ErrorKind::Memory) if a row does not fit.
+    fn calls(&mut self, rows: &[Kind]) -> Result<Vec<(Kind, Vec<usize>)>>;
+
+    /// Height and width of the attention map that a recording call gives.
+    ///
+    /// # Errors
+    /// As [`calls`](Self::calls).
+    fn map_size(&self, kind: Kind) -> Result<(usize, usize)>;
+
+    /// Reads the prompts of `entries` that were not read before.
+    ///
+    /// # Errors
+    /// The device's.
+    fn read_prompts(&mut self, entries: &[&Entry]) -> Result<()>;
+
+    /// The place of an input or output of a network call of so many rows.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) if it has none of this name.
+    fn slot(&mut self, call: (Kind, usize), name: &str) -> Result<Buffer<Self::Memory>>;
+
+    /// Records a network call with the prompts of `entries`, one a row.
+    ///
+    /// # Errors
+    /// The device's.
+    fn network(&mut self, kind: Kind, entries: &[&Entry]) -> Result<()>;
+
+    /// What follows belongs to another step.
+    fn step(&mut self) {}
+
+    /// Sends what is recorded, and a copy of some flags with it. The number of the sending.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled), or the device's.
+    fn send(&mut self, flags: &Self::Memory) -> Result<u64>;
+
+    /// Sendings that are done, after waiting until `wanted` are, and the flags of the last of them.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    fn done(&mut self, wanted: u64) -> Result<(u64, Option<[u32; 2]>)>;
+
+    /// Sendings that may be on their way.
+    fn ahead(&self) -> u64;
+
+    /// Reads words; waits for all that is recorded.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    fn read(&mut self, from: &Buffer<Self::Memory>) -> Result<Vec<u32>>;
+}
+
+/// The device.
+pub struct DeviceSink<'a> {
+    stream: Stream<'a>,
+    calls: Calls<'a>,
+    cancel: &'a AtomicBool,
+    /// Flags on their way, by the number of their sending.
+    flags: std::collections::VecDeque<(u64, Fetch)>,
+    sent: u64,
+    done: u64,
+    seen: Option<[u32; 2]>,
+}
+
+impl<'a> DeviceSink<'a> {
+    /// Computes rows of `unet` by `policy` with an arena of at most `budget` bytes.
+    pub fn new(unet: Unet<'a>, policy: ChunkPolicy, budget: Option<u64>, cancel: &'a AtomicBool) -> Self {
+        let stream = Stream::new(unet.engine, cancel);
+        let calls = Calls::new(unet, policy, budget);
+        Self { stream, calls, cancel, flags: Default::default(), sent: 0, done: 0, seen: None }
+    }
+
+    fn arrive(&mut self, number: u64, fetch: Fetch) -> Result<()> {
+        let words = self.stream.arrived(fetch)?;
+        self.done = number;
+        self.seen = words.first().zip(words.get(1)).map(|(a, b)| [*a, *b]);
+        Ok(())
+    }
+
+    fn traffic(&self) -> &'a crate::engine::Traffic {
+        self.stream.engine().traffic()
+    }
+}
+
+impl Sink for DeviceSink<'_> {
+    type Memory = wgpu::Buffer;
+
+    fn capabilities(&self) -> Capabilities {
+        self.stream.engine().gpu().capabilities()
+    }
+
+    fn create(&mut self, bytes: u64) -> Result<wgpu::Buffer> {
+        self.stream.engine().latent_buffer(bytes)
+    }
+
+    fn write(
+        &mut self,
+        to: &wgpu::Buffer,
+        bytes: u64,
+        steady: bool,
+        make: &mut dyn FnMut() -> Vec<u32>,
+    ) -> Result<()> {
+        let (gpu, words) = (self.stream.engine().gpu(), make());
+        if words.len() as u64 * 4 != bytes {
+            return Err(Error::internal(format!("{} words where {bytes} bytes belong", words.len())));
+        }
+        gpu.checked("bring latents over", || gpu.queue().write_buffer(to, 0, bytemuck::cast_slice(&words)))?;
+        self.traffic().count_upload(bytes, steady);
+        Ok(())
+    }
+
+    fn scalars(&mut self, values: &[[u32; 4]]) -> Result<usize> {
+        self.stream.scalars(values)
+    }
+
+    fn dispatch(&mut self, call: &Call, buffers: &[Buffer<wgpu::Buffer>]) -> Result<()> {
+        let spots: Vec<Spot> =
+            buffers.iter().map(|b| Spot { buffer: b.of.clone(), offset: b.offset }).collect();
+        self.stream.dispatch(call, &spots)
+    }
+
+    fn calls(&mut self, rows: &[Kind]) -> Result<Vec<(Kind, Vec<usize>)>> {
+        self.calls.batching.calls(rows)
+    }
+
+    fn map_size(&self, kind: Kind) -> Result<(usize, usize)> {
+        self.calls.batching.map_size(kind)
+    }
+
+    fn read_prompts(&mut self, entries: &[&Entry]) -> Result<()> {
+        self.calls.read_prompts(entries.iter().copied(), self.cancel)
+    }
+
+    fn slot(&mut self, (kind, rows): (Kind, usize), name: &str) -> Result<Buffer<wgpu::Buffer>> {
+        let arenas = self.calls.arenas;
+        self.calls.prepare(kind, rows)?;
+        if self.calls.arenas != arenas {
+            // Those to the arena before would keep it.
+            self.stream.forget_bindings();
+        }
+        let prepared = self.calls.ready.get(&(kind, rows));
+        let prepared = prepared.ok_or_else(|| Error::internal("a call was not made ready"))?;
+        let plan = prepared.plan();
+        let slot = |slots: &[Slot]| slots.iter().find(|s| s.name == name).map(|s| s.region);
+        let region = slot(&plan.inputs).or_else(|| slot(&plan.outputs));
+        let region = region.ok_or_else(|| Error::internal(format!("the network has no {name}")))?;
+        let of = prepared.slab(region).clone();
+        Ok(Buffer { of, offset: region.offset, bytes: region.bytes })
+    }
+
+    fn network(&mut self, kind: Kind, entries: &[&Entry]) -> Result<()> {
+        let unet = self.calls.unet;
+        let prepared = self.calls.ready.get(&(kind, entries.len()));
+        let prepared = prepared.ok_or_else(|| Error::internal("a call was not made ready"))?;
+        let kept = self.calls.prompts.of(entries.iter().copied())?;
+        self.stream.plan(prepared, Some((unet.weights, &unet.source)), &kept)
+    }
+
+    fn send(&mut self, flags: &wgpu::Buffer) -> Result<u64> {
+        let fetch = self.stream.fetch(&Spot { buffer: flags.clone(), offset: 0 }, 8)?;
+        self.traffic().count_flags(8);
+        self.sent += 1;
+        self.flags.push_back((self.sent, fetch));
+        Ok(self.sent)
+    }
+
+    fn done(&mut self, wanted: u64) -> Result<(u64, Option<[u32; 2]>)> {
+        self.stream.poll()?;
+        while let Some((number, mut fetch)) = self.flags.pop_front() {
+            if number > wanted && !fetch.is_there() {
+                self.flags.push_front((number, fetch));
+                break;
+            }
+            self.arrive(number, fetch)?;
+        }
+        Ok((self.done, self.seen))
+    }
+
+    fn ahead(&self) -> u64 {
+        // Where a step takes long, it is told of before the next is under way.
+        if self.stream.is_long() { 0 } else { AHEAD }
+    }
+
+    fn read(&mut self, from: &Buffer<wgpu::Buffer>) -> Result<Vec<u32>> {
+        let spot = Spot { buffer: from.of.clone(), offset: from.offset };
+        let fetch = self.stream.fetch(&spot, from.bytes)?;
+        self.traffic().count_read(from.bytes);
+        self.stream.arrived(fetch)
+    }
+}
+
+impl DeviceSink<'_> {
+    /// The network's storage.
+    pub fn precision(&self) -> Precision {
+        self.calls.unet.planner.precision
+    }
+}
