@@ -1,5 +1,6 @@
-//! The kernels, one module a kernel, with the base name of its shader: parameters as the shader
-//! reads them, the size of the grid, and a plain reference in f64 that tests hold the shader to.
+//! The kernels, one module a kernel, with the base name of its shader: what there is to know of it for all that
+//! goes through every kernel ([`KernelSpec`]), parameters as the shader reads them, the size of the grid, and a
+//! plain reference in f64 that tests hold the shader to. [`Kernel`] lists them.
 //!
 //! A [`Call`] is one dispatch as data. Nothing here knows wgpu.
 
@@ -18,12 +19,15 @@ pub mod layer_norm;
 pub mod network_input;
 pub mod network_output;
 mod params;
+mod registry;
 pub mod repack;
 pub mod sag_degrade;
 
 use crate::graph::{Activation, WeightId};
 pub use params::Field;
 use params::params;
+pub use registry::{Binding, Class, Core, CoreSpec, Form, Holds, Kernel, KernelSpec};
+use registry::{input, result, scalars, updated, weight};
 
 /// Storage precision of activations and weights. Arithmetic is f32 in both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,12 +68,12 @@ pub enum Const {
 /// A kernel in one variant: what has to be compiled.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Variant {
-    /// File name in `shaders/` without `.wgsl`.
-    pub shader: &'static str,
+    /// Which kernel.
+    pub kernel: Kernel,
     /// Constants of the header.
     pub consts: Vec<Const>,
-    /// Shared files to import in front, beyond those the shader imports itself.
-    pub core: Option<&'static str>,
+    /// What sums, in a kernel of products.
+    pub core: Option<Core>,
     /// Storage precision.
     pub precision: Precision,
     /// Whether the result is f32 whatever the precision.
@@ -77,20 +81,18 @@ pub struct Variant {
 }
 
 impl Variant {
-    /// Whether it is for CPU drivers, where an invocation is a SIMD lane.
-    pub fn lanes(&self) -> bool {
-        self.core == Some(gemm::lanes::CORE) || attention::lanes::SHADERS.contains(&self.shader)
-    }
-
-    /// Whether it needs cooperative matrices.
-    pub fn matrices(&self) -> bool {
-        self.core == Some(gemm::matrices::CORE) || attention::matrices::SHADERS.contains(&self.shader)
+    /// The value of its constant `name`: of a truth 1 or 0.
+    pub(crate) fn constant(&self, name: &str) -> Option<u32> {
+        self.consts.iter().find_map(|c| match *c {
+            Const::U32(n, v) => (n == name).then_some(v),
+            Const::Bool(n, v) => (n == name).then_some(v.into()),
+        })
     }
 }
 
 impl std::fmt::Display for Variant {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.shader)?;
+        write!(f, "{}", self.kernel)?;
         if let Some(core) = self.core {
             write!(f, "+{core}")?;
         }

@@ -7,82 +7,17 @@
 //! Writing out is for arrays: a driver that does not unroll a loop over them keeps them in memory instead
 //! of registers (matrices, measured on an H100: 29 TFLOP/s instead of 113).
 
+mod files;
+mod lanes;
 mod software_matrices;
 
 use std::str::Lines;
 
-use crate::kernels::{Const, LANES, Precision, Variant, gemm};
+pub(crate) use files::file;
+pub use files::{File, files};
+
+use crate::kernels::{Const, Form, Precision, Variant};
 use crate::{Error, Result};
-
-macro_rules! files {
-    ($($name:literal),* $(,)?) => {
-        &[$(($name, include_str!(concat!("../shaders/", $name, ".wgsl")))),*]
-    };
-}
-
-/// All shader files by name.
-pub const FILES: &[(&str, &str)] = files![
-    "activate",
-    "add",
-    "attention_blocks",
-    "attention_columns",
-    "attention_deep_lanes",
-    "attention_deep_matrices",
-    "attention_lanes",
-    "attention_matrices",
-    "attention_merge",
-    "attention_tile",
-    "blur",
-    "cfg_rescale",
-    "channels",
-    "combine",
-    "concat",
-    "conv2d",
-    "conv2d_edge",
-    "entries_mean",
-    "error_norm",
-    "geglu",
-    "gemm_merge",
-    "group_norm_apply",
-    "group_norm_lanes",
-    "group_norm_merge",
-    "group_norm_stats",
-    "layer_norm",
-    "matmul",
-    "network_input",
-    "network_output",
-    "repack",
-    "sag_degrade",
-    "shared/activation",
-    "shared/attention",
-    "shared/attention_quads",
-    "shared/elem_f16",
-    "shared/elem_f32",
-    "shared/elem_half",
-    "shared/epilogue",
-    "shared/gemm",
-    "shared/gemm_few",
-    "shared/gemm_lanes",
-    "shared/gemm_matrices",
-    "shared/gemm_tile",
-    "shared/grid",
-    "shared/lanes_alone",
-    "shared/latents",
-    "shared/moments",
-    "shared/out_elem",
-    "shared/out_f32",
-    "shared/rows",
-    "shared/scalars",
-    "shared/software_matrices",
-    "shared/surrounds",
-    "shared/weight_half",
-    "shared/weight_long_half",
-    "shared/weight_wide",
-    "shared/wide_eight",
-    "shared/wide_elem",
-    "shared/wide_long_f16",
-    "shared/wide_long_f32",
-];
 
 /// What a device has beyond what every device has, as far as shaders are written in another way for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,42 +31,23 @@ pub struct Offers {
 
 /// The WGSL text of `variant` for a device with `offers`.
 pub fn source(variant: &Variant, offers: Offers) -> Result<String> {
-    let text = if variant.lanes() { of_lanes(variant, offers.lanes)? } else { plain(variant, "wide_elem")? };
-    if variant.matrices() && !offers.matrices { software_matrices::write_out(&text) } else { Ok(text) }
+    match variant.form() {
+        Form::Lanes { shares } => lanes::text(variant, shares, offers),
+        Form::Matrices if !offers.matrices => {
+            software_matrices::write_out(plain(variant, &files::WIDE_ELEM)?)
+        }
+        Form::Plain | Form::Matrices => plain(variant, &files::WIDE_ELEM),
+    }
 }
 
-/// The text of a variant whose lanes share what they load, if they can.
-fn of_lanes(variant: &Variant, shared: bool) -> Result<String> {
-    let missing = || Error::internal(format!("{variant} does not say what lanes have in common"));
-    let all = constant(variant, "ROWS").or(constant(variant, "KEYS")).ok_or_else(missing)?;
-    let lanes = if shared { LANES } else { 1 };
-    let mut variant = variant.clone();
-    let own = [("LANES", LANES), ("SHARED", lanes), ("HELD", all / lanes)];
-    variant.consts.extend(own.map(|(name, v)| Const::U32(name, v)));
-    let wide = match variant.precision {
-        _ if !shared => "wide_elem",
-        Precision::F32 => "wide_long_f32",
-        Precision::F16 => "wide_long_f16",
-    };
-    let mut text = plain(&variant, wide)?;
-    if variant.core == Some(gemm::lanes::CORE) {
-        let weight = match (gemm::lanes::has_halves(&variant), shared) {
-            (false, _) => "weight_wide",
-            (true, false) => "weight_half",
-            (true, true) => "weight_long_half",
-        };
-        include(&format!("shared/{weight}"), &mut text)?;
-    }
-    if shared {
-        return Ok(text.replace("of_lane(", "subgroupBroadcast("));
-    }
-    include("shared/lanes_alone", &mut text)?;
-    Ok(text)
+/// `text` with the second of each two words in place of the first.
+fn replaced(text: String, words: &[(&str, &str)]) -> String {
+    words.iter().fold(text, |text, (from, to)| text.replace(from, to))
 }
 
 /// The text as it is in the files. `wide` says what products and attention read at once; those with
 /// cooperative matrices say so themselves.
-fn plain(variant: &Variant, wide: &str) -> Result<String> {
+fn plain(variant: &Variant, wide: &File) -> Result<String> {
     let mut text = String::new();
     if variant.matrices() {
         text += "enable f16;\nenable wgpu_cooperative_matrix;\n";
@@ -143,18 +59,18 @@ fn plain(variant: &Variant, wide: &str) -> Result<String> {
         }
     }
     let elem = match variant.precision {
-        Precision::F32 => "shared/elem_f32",
-        Precision::F16 if variant.matrices() => "shared/elem_half",
-        Precision::F16 => "shared/elem_f16",
+        Precision::F32 => files::ELEM_F32,
+        Precision::F16 if variant.matrices() => files::ELEM_HALF,
+        Precision::F16 => files::ELEM_F16,
     };
-    include(elem, &mut text)?;
+    include(&elem, &mut text)?;
     if !variant.matrices() {
-        include(&format!("shared/{wide}"), &mut text)?;
+        include(wide, &mut text)?;
     }
-    include(if variant.out_f32 { "shared/out_f32" } else { "shared/out_elem" }, &mut text)?;
-    include(variant.shader, &mut text)?;
+    include(if variant.out_f32 { &files::OUT_F32 } else { &files::OUT_ELEM }, &mut text)?;
+    include(&variant.kernel.spec().file, &mut text)?;
     if let Some(core) = variant.core {
-        include(&format!("shared/{core}"), &mut text)?;
+        include(&core.spec().file, &mut text)?;
     }
     let mut written = String::with_capacity(4 * text.len());
     repeat(&mut text.lines(), variant, &mut written, 0)?;
@@ -170,7 +86,7 @@ fn repeat(lines: &mut Lines<'_>, variant: &Variant, to: &mut String, depth: usiz
             Some("#repeat") => {
                 let bad = || Error::internal(format!("{variant}: `{line}` names no constant of the variant"));
                 let name = words.next().ok_or_else(bad)?;
-                let count = words.next().and_then(|of| constant(variant, of)).ok_or_else(bad)?;
+                let count = words.next().and_then(|of| variant.constant(of)).ok_or_else(bad)?;
                 let mut after = lines.clone();
                 for i in 0..count.max(1) {
                     after = lines.clone();
@@ -193,22 +109,14 @@ fn repeat(lines: &mut Lines<'_>, variant: &Variant, to: &mut String, depth: usiz
     Ok(())
 }
 
-fn constant(variant: &Variant, name: &str) -> Option<u32> {
-    variant.consts.iter().find_map(|c| match c {
-        Const::U32(n, v) if *n == name => Some(*v),
-        Const::Bool(n, v) if *n == name => Some(u32::from(*v)),
-        _ => None,
-    })
-}
-
-fn include(name: &str, text: &mut String) -> Result<()> {
-    let (_, file) = FILES
-        .iter()
-        .find(|(n, _)| *n == name)
-        .ok_or_else(|| Error::internal(format!("there is no shader file {name}")))?;
-    for line in file.lines() {
-        match line.strip_prefix("#import ") {
-            Some(import) => include(import.trim(), text)?,
+/// Appends `file` and what it imports.
+fn include(file: &File, text: &mut String) -> Result<()> {
+    for line in file.text.lines() {
+        match line.strip_prefix("#import ").map(str::trim) {
+            Some(name) => {
+                let missing = || Error::internal(format!("{} imports {name}, which is no file", file.name));
+                include(files::imported(name).ok_or_else(missing)?, text)?;
+            }
             None => {
                 text.push_str(line);
                 text.push('\n');

@@ -168,9 +168,8 @@ fn no_file_names_places_outside() {
 fn the_catalogue_lists_every_shader() {
     let stem = |f: String| f.trim_start_matches("shaders/").trim_end_matches(".wgsl").to_owned();
     let on_disk: BTreeSet<String> = with_extension("shaders", "wgsl").into_iter().map(stem).collect();
-    let listed: BTreeSet<String> =
-        sagittal::shader::FILES.iter().map(|(name, _)| (*name).to_owned()).collect();
-    assert_eq!(on_disk, listed, "left: files in shaders, right: sagittal::shader::FILES");
+    let listed: BTreeSet<String> = sagittal::shader::files().map(|file| file.name.to_owned()).collect();
+    assert_eq!(on_disk, listed, "left: files in shaders, right: sagittal::shader::files()");
 }
 
 /// The commands of a Markdown text's first `sh` block, a line each, `\` at an end joining two.

@@ -8,7 +8,7 @@ use super::rows::Unets;
 use super::{Bench, Timing};
 use crate::engine::Weights;
 use crate::graph::Graph;
-use crate::kernels::{Const, Variant};
+pub use crate::kernels::Class;
 use crate::model::vae;
 use crate::plan::{Bound, Dispatch, Plan};
 use crate::text::clip;
@@ -25,61 +25,6 @@ pub enum Network {
     Vae,
     /// SD 1.5's text encoder, 77 tokens.
     Clip,
-}
-
-/// Kinds of work that have ceilings of their own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Class {
-    /// 3×3 convolutions.
-    Convolution,
-    /// Matrix products, 1×1 convolutions among them.
-    Linear,
-    /// Attention and its records.
-    Attention,
-    /// Group and layer normalisation.
-    Norm,
-    /// Activations and sums that no product took in.
-    Elementwise,
-    /// Values that only change place: concatenation, doubling.
-    Copy,
-}
-
-impl Class {
-    /// All, in the order of tables.
-    pub const ALL: [Class; 6] =
-        [Class::Convolution, Class::Linear, Class::Attention, Class::Norm, Class::Elementwise, Class::Copy];
-
-    /// What tables call it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Class::Convolution => "convolution",
-            Class::Linear => "linear",
-            Class::Attention => "attention",
-            Class::Norm => "norm",
-            Class::Elementwise => "elementwise",
-            Class::Copy => "copy",
-        }
-    }
-
-    /// The class of a kernel, by the name of its shader.
-    pub fn of(variant: &Variant) -> Self {
-        let begins = |start: &str| variant.shader.starts_with(start);
-        // An activation that is none copies.
-        let idle = variant.consts.contains(&Const::U32("ACTIVATION", 0));
-        if begins("conv") {
-            Class::Convolution
-        } else if begins("matmul") || begins("gemm") {
-            Class::Linear
-        } else if begins("attention") {
-            Class::Attention
-        } else if variant.shader.contains("norm") {
-            Class::Norm
-        } else if begins("concat") || begins("activate") && idle {
-            Class::Copy
-        } else {
-            Class::Elementwise
-        }
-    }
 }
 
 /// The most that the device can do.

@@ -7,8 +7,12 @@ pub(super) mod matrices;
 
 use lanes::Lanes;
 
-use super::{Call, Const, Operand, Precision, Strided, Target, Variant, params, spread};
+use super::{
+    Binding, Call, Class, Const, Kernel, KernelSpec, Operand, Precision, Strided, Target, Variant, input,
+    params, result, spread,
+};
 use crate::graph::{Heads, Shape};
+use crate::shader::{File, file};
 
 params! {
     /// Parameters as `shaders/shared/attention.wgsl` reads them.
@@ -34,6 +38,27 @@ params! {
         dim4: u32,
     }
 }
+
+const BINDINGS: &[Binding] = &[input("q"), input("kv"), result("o"), result("lse")];
+
+/// A kernel of one attention.
+const fn spec(file: File) -> KernelSpec {
+    KernelSpec::new(file, Class::Attention, Params::FIELDS, BINDINGS)
+}
+
+/// For GPUs.
+pub const BLOCKS: KernelSpec = spec(file!("attention_blocks"));
+
+/// For heads too deep for the others.
+pub const TILE: KernelSpec = spec(file!("attention_tile"));
+
+/// [`merge`]
+pub const MERGE: KernelSpec = KernelSpec::new(
+    file!("attention_merge"),
+    Class::Attention,
+    MergeParams::FIELDS,
+    &[input("a"), input("la"), input("b"), input("lb"), result("o"), result("l")],
+);
 
 /// Everything about one attention.
 #[derive(Debug, Clone, Copy)]
@@ -118,29 +143,29 @@ pub fn call(a: &Attention<'_>, target: Target, q: Operand, kv: Strided, y: Opera
     if let Target::Matrices { memory } = target
         && let Some(way) = matrices::choose(a, kv, memory)
     {
-        return dispatch(a, way.shader, &way.consts, way.queries, operands);
+        return dispatch(a, way.kernel, &way.consts, way.queries, operands);
     }
     match target {
         Target::Cpu if a.kv.positions() as u64 <= lanes.most_keys() => {
-            dispatch(a, lanes.shader, &lanes.consts(), lanes.queries(), operands)
+            dispatch(a, lanes.kernel, &lanes.consts(), lanes.queries(), operands)
         }
         // Deeper heads' sums do not fit into registers.
         Target::Gpu | Target::Matrices { .. } if a.heads.dim <= 160 => {
             // Few queries are spread over more workgroups.
             let wide = a.heads.dim <= 64 && a.q.positions() >= 2048;
             let q4 = if wide { 2 } else { 1 };
-            dispatch(a, "attention_blocks", &[Const::U32("Q4", q4)], 32 * q4, operands)
+            dispatch(a, Kernel::AttentionBlocks, &[Const::U32("Q4", q4)], 32 * q4, operands)
         }
         Target::Gpu | Target::Matrices { .. } | Target::Cpu => {
-            dispatch(a, "attention_tile", &[], 16, operands)
+            dispatch(a, Kernel::AttentionTile, &[], 16, operands)
         }
     }
 }
 
-/// One dispatch of a shader whose workgroups take `queries` of a head.
+/// One dispatch of a kernel whose workgroups take `queries` of a head.
 fn dispatch(
     a: &Attention<'_>,
-    shader: &'static str,
+    kernel: Kernel,
     own: &[Const],
     queries: u32,
     ([q, y, lse], kv): ([Operand; 3], Strided),
@@ -155,7 +180,7 @@ fn dispatch(
     };
     Call {
         variant: Variant {
-            shader,
+            kernel,
             consts: [a.layout().as_slice(), &shared, own].concat(),
             core: None,
             precision: a.precision,
@@ -178,7 +203,7 @@ pub fn merge(of: &Attention<'_>, a: [Operand; 2], b: [Operand; 2], y: Operand, l
     let params = MergeParams { total, width: x * 64, dim4 };
     Call {
         variant: Variant {
-            shader: "attention_merge",
+            kernel: Kernel::AttentionMerge,
             consts: vec![Const::Bool("RECORD", lse != Operand::Unused)],
             core: None,
             precision: of.precision,

@@ -1,8 +1,17 @@
 //! SAG's record of self-attention: `attention_columns.wgsl`.
 
-use super::attention::{Attention, MOST_ITERATIONS, probabilities};
-use super::{Call, Operand, Target, Variant};
+use super::attention::{Attention, MOST_ITERATIONS, Params, probabilities};
+use super::{Call, Class, Kernel, KernelSpec, Operand, Target, Variant, input, result};
 use crate::graph::Heads;
+use crate::shader::file;
+
+/// The kernel.
+pub const SPEC: KernelSpec = KernelSpec::new(
+    file!("attention_columns"),
+    Class::Attention,
+    Params::FIELDS,
+    &[input("q"), input("kv"), input("lse"), result("columns")],
+);
 
 /// Whether one dispatch can record the attention of `tokens`.
 pub fn fits(heads: Heads, tokens: usize, target: Target) -> bool {
@@ -16,7 +25,7 @@ pub fn call(a: &Attention<'_>, qkv: Operand, lse: Operand, columns: Operand) -> 
     let params = a.params();
     Call {
         variant: Variant {
-            shader: "attention_columns",
+            kernel: Kernel::AttentionColumns,
             consts: a.layout(),
             core: None,
             precision: a.precision,

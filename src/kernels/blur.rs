@@ -4,8 +4,11 @@
 //! standard deviations wide, but no wider than the axis. There the map is taken for a square; here
 //! each axis has its own length.
 
-use super::{Call, Const, Operand, Precision, Variant, params, spread};
+use super::{
+    Call, Class, Const, Kernel, KernelSpec, Operand, Precision, Variant, input, params, result, spread,
+};
 use crate::graph::Shape;
+use crate::shader::file;
 
 params! {
     /// Parameters as `shaders/blur.wgsl` reads them.
@@ -19,6 +22,10 @@ params! {
         sigma: f32,
     }
 }
+
+/// The kernel.
+pub const SPEC: KernelSpec =
+    KernelSpec::new(file!("blur"), Class::Elementwise, Params::FIELDS, &[input("x"), result("y")]);
 
 /// Everything about one blur.
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +65,7 @@ pub fn call(b: &Blur<'_>, x: Operand, y: Operand) -> Call {
     let taps = if mean { length } else { 2 * reach + 1 };
     Call {
         variant: Variant {
-            shader: "blur",
+            kernel: Kernel::Blur,
             consts: vec![Const::Bool("MEAN", mean)],
             core: None,
             precision: b.precision,

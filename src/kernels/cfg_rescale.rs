@@ -2,8 +2,9 @@
 //!
 //! Lin et al. 2023, arXiv 2305.08891, section 3.4, as ComfyUI's *RescaleCFG* does it.
 
-use super::latents::{Latents, Place, variant};
-use super::{Call, Operand, params};
+use super::latents::{Latents, Place, SAMPLE, SAMPLE_PLACE, variant};
+use super::{Call, Class, Kernel, KernelSpec, Operand, input, params, result, scalars, updated};
+use crate::shader::file;
 
 params! {
     /// Parameters as `shaders/cfg_rescale.wgsl` reads them.
@@ -20,6 +21,15 @@ params! {
         scalars: u32,
     }
 }
+
+/// The kernel.
+pub const SPEC: KernelSpec = KernelSpec::new(
+    file!("cfg_rescale"),
+    Class::Latent,
+    Params::FIELDS,
+    &[scalars(), input("cond"), input("uncond"), input("x"), result("y"), updated("flags")],
+)
+.samples(samples);
 
 /// Everything about one guided prediction.
 #[derive(Debug, Clone, Copy)]
@@ -50,13 +60,19 @@ pub fn call(r: &CfgRescale<'_>, [cond, uncond]: [Place; 2], x: Place, y: Place, 
         scalars: r.scalars as u32,
     };
     Call {
-        variant: variant("cfg_rescale", vec![]),
+        variant: variant(Kernel::CfgRescale, vec![]),
         params: bytemuck::bytes_of(&params).to_vec(),
         operands: vec![Operand::Scalars, cond.operand, uncond.operand, x.operand, y.operand, flags],
         groups: [r.latents.images as u32, 1, 1],
         path: r.path.to_owned(),
         flops: 4 * 60 * r.latents.quads() as u64,
     }
+}
+
+/// Its one variant.
+fn samples() -> Vec<Call> {
+    let (at, r) = (SAMPLE_PLACE, CfgRescale { path: "sample", latents: SAMPLE, scalars: 0 });
+    vec![call(&r, [at; 2], at, at, at.operand)]
 }
 
 /// One image in f64, in any order of values without padding. Where predictions go in and out as x - D it rounds

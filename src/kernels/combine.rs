@@ -1,7 +1,9 @@
 //! Sums of latents with factors, everywhere the same or by a mask: `combine.wgsl`.
 
-use super::latents::{Latents, Place, variant};
-use super::{Call, Const, Operand, params, spread};
+use super::latents::{Latents, Place, SAMPLE, SAMPLE_PLACE, variant};
+use super::{Binding, Call, Class, Const, Holds, Kernel, KernelSpec, Operand};
+use super::{params, result, scalars, spread, updated};
+use crate::shader::file;
 
 params! {
     /// Parameters as `shaders/combine.wgsl` reads them.
@@ -22,6 +24,21 @@ params! {
         scalars: u32,
     }
 }
+
+/// The kernel. A dispatch that goes on with a sum finds it in `y`.
+pub const SPEC: KernelSpec = KernelSpec::new(
+    file!("combine"),
+    Class::Latent,
+    Params::FIELDS,
+    &[
+        scalars(),
+        Binding::counted("a$", Holds::Input, "OPERANDS"),
+        result("y").when("FIRST", Holds::Updated),
+        updated("flags"),
+        Binding::counted("mask", Holds::Input, "MASKED"),
+    ],
+)
+.samples(samples);
 
 /// Most terms of a sum: as many as its scalars have room for.
 pub const MOST_TERMS: usize = 8;
@@ -92,7 +109,7 @@ fn call(c: &Combine<'_>, (first, terms): (usize, &[Place]), y: Place, flags: Ope
     ];
     let results = [y.operand, flags].into_iter().chain(c.mask.map(|m| m.at.operand));
     Call {
-        variant: variant("combine", consts),
+        variant: variant(Kernel::Combine, consts),
         params: bytemuck::bytes_of(&params).to_vec(),
         operands: [Operand::Scalars]
             .into_iter()
@@ -103,6 +120,17 @@ fn call(c: &Combine<'_>, (first, terms): (usize, &[Place]), y: Place, flags: Ope
         path: c.path.to_owned(),
         flops: 8 * terms.len() as u64 * u64::from(total),
     }
+}
+
+/// A call in every variant.
+fn samples() -> Vec<Call> {
+    let at = SAMPLE_PLACE;
+    let of = |terms, mask| {
+        let c = Combine { path: "sample", latents: SAMPLE, scalars: 0, mask };
+        calls(&c, &vec![at; terms], at, at.operand)
+    };
+    let masks = [None, Some(Mask { at, by_image: false })];
+    (1..=MOST_TERMS).flat_map(|terms| masks.map(|mask| of(terms, mask))).flatten().collect()
 }
 
 /// The same in f64: terms are (c, d, values), `mask` is a weight for each value.

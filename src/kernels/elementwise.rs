@@ -1,7 +1,11 @@
 //! Kernels of one invocation a quad: `activate`, `geglu`, `add`, `concat`, `channels`.
 
-use super::{Call, Const, Operand, Precision, Variant, activation_code, params, spread};
+use super::{
+    Binding, Call, Class, Const, Kernel, KernelSpec, Operand, Precision, Variant, activation_code, input,
+    params, result, spread,
+};
 use crate::graph::{Activation, Shape};
+use crate::shader::{File, file};
 
 params! {
     /// Parameters as `shaders/shared/grid.wgsl` reads them.
@@ -14,6 +18,25 @@ params! {
         first4: u32,
     }
 }
+
+const fn spec(file: File, class: Class, bindings: &'static [Binding]) -> KernelSpec {
+    KernelSpec::new(file, class, Params::FIELDS, bindings)
+}
+
+/// [`Elementwise::activate`]
+pub const ACTIVATE: KernelSpec = spec(file!("activate"), Class::Elementwise, &[input("x"), result("y")]);
+
+/// [`Elementwise::geglu`]
+pub const GEGLU: KernelSpec = spec(file!("geglu"), Class::Elementwise, &[input("x"), result("y")]);
+
+/// [`Elementwise::add`]
+pub const ADD: KernelSpec = spec(file!("add"), Class::Elementwise, &[input("a"), input("b"), result("y")]);
+
+/// [`Elementwise::concat`]
+pub const CONCAT: KernelSpec = spec(file!("concat"), Class::Copy, &[input("a"), input("b"), result("y")]);
+
+/// [`Elementwise::channels`]
+pub const CHANNELS: KernelSpec = spec(file!("channels"), Class::Copy, &[input("x"), result("y")]);
 
 /// What is common to the calls of this module.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +56,7 @@ pub struct Elementwise<'a> {
 impl Elementwise<'_> {
     fn call(
         &self,
-        shader: &'static str,
+        kernel: Kernel,
         consts: Vec<Const>,
         [a4, b4]: [usize; 2],
         first4: usize,
@@ -50,7 +73,7 @@ impl Elementwise<'_> {
             first4: first4 as u32,
         };
         Call {
-            variant: Variant { shader, consts, core: None, precision: self.precision, out_f32: self.out_f32 },
+            variant: Variant { kernel, consts, core: None, precision: self.precision, out_f32: self.out_f32 },
             params: bytemuck::bytes_of(&params).to_vec(),
             operands,
             groups: [x, y, 1],
@@ -62,28 +85,28 @@ impl Elementwise<'_> {
     /// y = f(x); without `f` a copy, which may change the storage.
     pub fn activate(&self, f: Option<Activation>, x: Operand, y: Operand) -> Call {
         let code = Const::U32("ACTIVATION", activation_code(f));
-        self.call("activate", vec![code], [0, 0], 0, vec![x, y])
+        self.call(Kernel::Activate, vec![code], [0, 0], 0, vec![x, y])
     }
 
     /// y = value · gelu(gate); x has twice the channels of y.
     pub fn geglu(&self, x: Operand, y: Operand) -> Call {
         let q = self.output.quads();
-        self.call("geglu", vec![Const::U32("ACTIVATION", 2)], [2 * q, q], 0, vec![x, y])
+        self.call(Kernel::Geglu, vec![Const::U32("ACTIVATION", 2)], [2 * q, q], 0, vec![x, y])
     }
 
     /// y = a + b, or with `broadcast` a + the one position of b.
     pub fn add(&self, broadcast: bool, a: Operand, b: Operand, y: Operand) -> Call {
         let q = self.output.quads();
-        self.call("add", vec![Const::Bool("BROADCAST", broadcast)], [q, q], 0, vec![a, b, y])
+        self.call(Kernel::Add, vec![Const::Bool("BROADCAST", broadcast)], [q, q], 0, vec![a, b, y])
     }
 
     /// y = the channels of a (`a4` quads), then those of b.
     pub fn concat(&self, a4: usize, a: Operand, b: Operand, y: Operand) -> Call {
-        self.call("concat", vec![], [a4, self.output.quads() - a4], 0, vec![a, b, y])
+        self.call(Kernel::Concat, vec![], [a4, self.output.quads() - a4], 0, vec![a, b, y])
     }
 
     /// y = the channels of x (`x4` quads) from quad `first` on.
     pub fn channels(&self, x4: usize, first: usize, x: Operand, y: Operand) -> Call {
-        self.call("channels", vec![], [x4, self.output.quads()], first, vec![x, y])
+        self.call(Kernel::Channels, vec![], [x4, self.output.quads()], first, vec![x, y])
     }
 }

@@ -3,9 +3,10 @@
 //! The formula is that of ComfyUI's `calc_cond_batch`. A side of one entry that counts everywhere alike needs no
 //! mean: its prediction is the result, bit for bit.
 
-use super::latents::{EntryPlace, Latents, Place, variant};
-use super::{Call, Operand, params, spread};
+use super::latents::{EntryPlace, Latents, Place, SAMPLE, SAMPLE_PLACE, variant};
+use super::{Call, Class, Kernel, KernelSpec, Operand, input, params, result, spread};
 use crate::graph::Shape;
+use crate::shader::file;
 
 params! {
     /// Parameters as `shaders/entries_mean.wgsl` reads them.
@@ -20,6 +21,15 @@ params! {
         y_first: u32,
     }
 }
+
+/// The kernel.
+pub const SPEC: KernelSpec = KernelSpec::new(
+    file!("entries_mean"),
+    Class::Latent,
+    Params::FIELDS,
+    &[input("table"), input("weights"), input("predictions"), result("y")],
+)
+.samples(samples);
 
 /// Everything about one mean.
 #[derive(Debug, Clone, Copy)]
@@ -48,13 +58,19 @@ pub fn call(m: &EntriesMean<'_>, table: Place, [weights, predictions]: [Operand;
         y_first: y.first as u32,
     };
     Call {
-        variant: variant("entries_mean", vec![]),
+        variant: variant(Kernel::EntriesMean, vec![]),
         params: bytemuck::bytes_of(&params).to_vec(),
         operands: vec![table.operand, weights, predictions, y.operand],
         groups: [groups_x, groups_y, 1],
         path: m.path.to_owned(),
         flops: 8 * m.entries as u64 * u64::from(total),
     }
+}
+
+/// Its one variant.
+fn samples() -> Vec<Call> {
+    let (at, m) = (SAMPLE_PLACE, EntriesMean { path: "sample", latents: SAMPLE, entries: 1 });
+    vec![call(&m, at, [at.operand; 2], at)]
 }
 
 /// The mean of one image in f64, `[cell, channels in whole quads]`.

@@ -2,8 +2,9 @@
 //!
 //! DPM-Solver (Lu et al. 2022, arXiv 2206.00927), as k-diffusion's `dpm_solver_adaptive` measures it.
 
-use super::latents::{Latents, Place, variant};
-use super::{Call, params};
+use super::latents::{Latents, Place, SAMPLE, SAMPLE_PLACE, variant};
+use super::{Call, Class, Kernel, KernelSpec, input, params, result};
+use crate::shader::file;
 
 params! {
     /// Parameters as `shaders/error_norm.wgsl` reads them.
@@ -20,6 +21,15 @@ params! {
         relative: f32,
     }
 }
+
+/// The kernel.
+pub const SPEC: KernelSpec = KernelSpec::new(
+    file!("error_norm"),
+    Class::Latent,
+    Params::FIELDS,
+    &[input("low"), input("high"), input("before"), result("to")],
+)
+.samples(samples);
 
 /// Everything about one error.
 #[derive(Debug, Clone, Copy)]
@@ -49,13 +59,19 @@ pub fn call(e: &ErrorNorm<'_>, [low, high, before]: [Place; 3], to: Place) -> Ca
         relative: e.tolerance.1,
     };
     Call {
-        variant: variant("error_norm", vec![]),
+        variant: variant(Kernel::ErrorNorm, vec![]),
         params: bytemuck::bytes_of(&params).to_vec(),
         operands: [low, high, before, to].map(|p| p.operand).to_vec(),
         groups: [1, 1, 1],
         path: e.path.to_owned(),
         flops: 4 * 10 * e.latents.quads() as u64,
     }
+}
+
+/// Its one variant.
+fn samples() -> Vec<Call> {
+    let e = ErrorNorm { path: "sample", latents: SAMPLE, tolerance: (0.0078, 0.05) };
+    vec![call(&e, [SAMPLE_PLACE; 3], SAMPLE_PLACE)]
 }
 
 /// The same in f64, in any order of values without padding.

@@ -1,19 +1,20 @@
 //! Linear layers and 3×3 convolutions: `matmul.wgsl` and `conv2d.wgsl` over one of four cores.
 
-mod edge;
+pub(super) mod edge;
 pub mod lanes;
 pub(super) mod matrices;
-mod split;
+pub(super) mod split;
 
 use std::ops::Range;
 
 use split::Tiles;
 
 use super::{
-    Call, Const, Operand, Precision, Stretch, Strided, Target, Variant, activation_code,
-    activation_reference, params, spread,
+    Binding, Call, Class, Const, Core, CoreSpec, Form, Kernel, KernelSpec, Operand, Precision, Stretch,
+    Strided, Target, Variant, activation_code, activation_reference, input, params, result, spread, weight,
 };
 use crate::graph::{Activation, Shape};
+use crate::shader::file;
 
 params! {
     /// Parameters as `shaders/shared/epilogue.wgsl` reads them.
@@ -42,6 +43,25 @@ params! {
         surrounds: u32,
     }
 }
+
+/// Of all kernels that multiply.
+const BINDINGS: &[Binding] =
+    &[weight("bias"), input("vector"), input("residual"), result("y"), weight("w"), input("x")];
+
+/// Linear layers and 1×1 convolutions.
+pub const MATMUL: KernelSpec = KernelSpec::new(file!("matmul"), Class::Linear, Params::FIELDS, BINDINGS);
+
+/// 3×3 convolutions.
+pub const CONV2D: KernelSpec = KernelSpec::new(file!("conv2d"), Class::Convolution, Params::FIELDS, BINDINGS);
+
+/// Of cores that may sum parts of a depth.
+const PARTS: &[Binding] = &[result("parts")];
+
+/// For results of a few channels.
+pub const FEW: CoreSpec = CoreSpec { file: file!("shared/gemm_few"), form: Form::Plain, bindings: &[] };
+
+/// For all others on a GPU.
+pub const TILE: CoreSpec = CoreSpec { file: file!("shared/gemm_tile"), form: Form::Plain, bindings: PARTS };
 
 /// What surrounds the sum.
 #[derive(Debug, Clone, Copy)]
@@ -193,11 +213,11 @@ fn product(g: &Gemm<'_>, target: Target, most: u64, room: impl FnOnce(u64) -> St
     match target {
         Target::Matrices { memory } if matrices::pay(g) => matrices::calls(g, memory, most, room),
         Target::Gpu | Target::Matrices { .. } if g.output.quads() == 1 => {
-            vec![call(g, "gemm_few", &[], [16, 1])]
+            vec![call(g, Core::Few, &[], [16, 1])]
         }
         Target::Gpu | Target::Matrices { .. } => {
             let tiles = Tiles { size: [64, 64], step: 16 };
-            tiles.calls(g, ("gemm_tile", &[]), tiles.parts(g, BUSY, 12, most), room)
+            tiles.calls(g, (Core::Tile, &[]), tiles.parts(g, BUSY, 12, most), room)
         }
         Target::Cpu => vec![lanes::call(g)],
     }
@@ -205,17 +225,17 @@ fn product(g: &Gemm<'_>, target: Target, most: u64, room: impl FnOnce(u64) -> St
 
 /// One dispatch of a core that the variant tells what surrounds the sum, and whose workgroups compute `tile`
 /// positions and quads.
-fn call(g: &Gemm<'_>, core: &'static str, own: &[Const], tile: [u32; 2]) -> Call {
+fn call(g: &Gemm<'_>, core: Core, own: &[Const], tile: [u32; 2]) -> Call {
     let consts = [&product_consts(g, &g.epilogue), own].concat();
     dispatch(g, core, consts, &params(g, tile[0]), tile)
 }
 
 /// One dispatch of a core with all of its constants and parameters.
-fn dispatch(g: &Gemm<'_>, core: &'static str, consts: Vec<Const>, params: &Params, tile: [u32; 2]) -> Call {
+fn dispatch(g: &Gemm<'_>, core: Core, consts: Vec<Const>, params: &Params, tile: [u32; 2]) -> Call {
     let e = &g.epilogue;
     Call {
         variant: Variant {
-            shader: shader(g),
+            kernel: kernel(g),
             consts,
             core: Some(core),
             precision: g.precision,
@@ -229,8 +249,8 @@ fn dispatch(g: &Gemm<'_>, core: &'static str, consts: Vec<Const>, params: &Param
     }
 }
 
-fn shader(g: &Gemm<'_>) -> &'static str {
-    if g.window.is_some() { "conv2d" } else { "matmul" }
+fn kernel(g: &Gemm<'_>) -> Kernel {
+    if g.window.is_some() { Kernel::Conv2d } else { Kernel::Matmul }
 }
 
 /// Of all shaders that finish a product with `e`.

@@ -3,10 +3,11 @@
 
 use super::attention::MOST_ITERATIONS;
 use super::{
-    Call, Const, LANES, Operand, Precision, Target, Variant, activation_code, activation_reference, params,
-    spread,
+    Call, Class, Const, Kernel, KernelSpec, LANES, Operand, Precision, Target, Variant, activation_code,
+    activation_reference, input, params, result, spread, weight,
 };
 use crate::graph::{Activation, Shape};
+use crate::shader::file;
 
 params! {
     /// Parameters as `shaders/group_norm_stats.wgsl` reads them.
@@ -60,6 +61,38 @@ params! {
     }
 }
 
+/// Statistics by workgroups that share a slice of the channels.
+pub const STATS: KernelSpec = KernelSpec::new(
+    file!("group_norm_stats"),
+    Class::Norm,
+    StatsParams::FIELDS,
+    &[input("x"), result("stats")],
+);
+
+/// The same by lanes of a CPU driver.
+pub const LANES_STATS: KernelSpec = KernelSpec::new(
+    file!("group_norm_lanes"),
+    Class::Norm,
+    LanesParams::FIELDS,
+    &[input("x"), result("stats")],
+);
+
+/// Statistics of whole rows from those of their spans.
+pub const MERGE: KernelSpec = KernelSpec::new(
+    file!("group_norm_merge"),
+    Class::Norm,
+    MergeParams::FIELDS,
+    &[input("spans"), result("stats")],
+);
+
+/// The normalisation itself.
+pub const APPLY: KernelSpec = KernelSpec::new(
+    file!("group_norm_apply"),
+    Class::Norm,
+    ApplyParams::FIELDS,
+    &[weight("gamma"), weight("beta"), input("x"), input("stats"), result("y")],
+);
+
 /// Everything about one normalisation but its map, which may come in parts: statistics of each
 /// part, their merger unless a row is a single span, then each part is normalised.
 #[derive(Debug, Clone, Copy)]
@@ -87,8 +120,8 @@ pub struct GroupNorm<'a> {
 /// Invocations that share a slice on a GPU.
 const SIZE: u32 = 256;
 
-/// A shader, its constants and parameters, and the groups of a workgroup.
-type Way = (&'static str, Vec<Const>, Vec<u8>, usize);
+/// A kernel, its constants and parameters, and the groups of a workgroup.
+type Way = (Kernel, Vec<Const>, Vec<u8>, usize);
 
 impl GroupNorm<'_> {
     /// Bytes of the statistics of `spans` spans of a row.
@@ -121,11 +154,11 @@ impl GroupNorm<'_> {
     /// [`stats_bytes`](Self::stats_bytes).
     pub fn stats(&self, target: Target, part: (usize, usize, usize), x: Operand, stats: Operand) -> Call {
         let (positions, _, spans) = part;
-        let (shader, own, params, per) =
+        let (kernel, own, params, per) =
             if target.is_cpu() { self.of_lanes(target, part) } else { self.of_slices(target, part) };
         let whole = Const::Bool("WHOLE", spans == 1);
         Call {
-            variant: self.variant(shader, [own.as_slice(), &[whole]].concat(), false),
+            variant: self.variant(kernel, [own.as_slice(), &[whole]].concat(), false),
             params,
             operands: vec![x, stats],
             groups: [
@@ -138,7 +171,7 @@ impl GroupNorm<'_> {
         }
     }
 
-    /// Shader, constants and parameters by which a lane has a group, and groups of a workgroup.
+    /// Kernel, constants and parameters by which a lane has a group, and groups of a workgroup.
     fn of_lanes(&self, target: Target, (positions, first, spans): (usize, usize, usize)) -> Way {
         let params = LanesParams {
             positions: positions as u32,
@@ -151,7 +184,7 @@ impl GroupNorm<'_> {
             eps: self.eps,
         };
         let params = bytemuck::bytes_of(&params).to_vec();
-        ("group_norm_lanes", vec![Const::U32("LANES", LANES)], params, LANES as usize)
+        (Kernel::GroupNormLanes, vec![Const::U32("LANES", LANES)], params, LANES as usize)
     }
 
     /// The same for workgroups that share a slice of the channels.
@@ -170,7 +203,7 @@ impl GroupNorm<'_> {
             eps: self.eps,
         };
         let params = bytemuck::bytes_of(&params).to_vec();
-        ("group_norm_stats", vec![Const::U32("SIZE", SIZE), Const::U32("AT_ONCE", 4)], params, slice)
+        (Kernel::GroupNormStats, vec![Const::U32("SIZE", SIZE), Const::U32("AT_ONCE", 4)], params, slice)
     }
 
     fn group_size(&self) -> usize {
@@ -188,7 +221,7 @@ impl GroupNorm<'_> {
     pub fn merge(&self, spans: usize, parts: Operand, stats: Operand) -> Call {
         let params = MergeParams { groups: self.groups as u32, spans: spans as u32, eps: self.eps };
         Call {
-            variant: self.variant("group_norm_merge", vec![], false),
+            variant: self.variant(Kernel::GroupNormMerge, vec![], false),
             params: bytemuck::bytes_of(&params).to_vec(),
             operands: vec![parts, stats],
             groups: [self.groups as u32, self.rows as u32, 1],
@@ -222,7 +255,7 @@ impl GroupNorm<'_> {
             Const::U32("SPAN", span),
         ];
         Call {
-            variant: self.variant("group_norm_apply", consts, self.out_f32),
+            variant: self.variant(Kernel::GroupNormApply, consts, self.out_f32),
             params: bytemuck::bytes_of(&params).to_vec(),
             operands: vec![self.gamma_beta[0], self.gamma_beta[1], x, stats, y],
             groups: [x_groups, y_groups, 1],
@@ -231,8 +264,8 @@ impl GroupNorm<'_> {
         }
     }
 
-    fn variant(&self, shader: &'static str, consts: Vec<Const>, out_f32: bool) -> Variant {
-        Variant { shader, consts, core: None, precision: self.precision, out_f32 }
+    fn variant(&self, kernel: Kernel, consts: Vec<Const>, out_f32: bool) -> Variant {
+        Variant { kernel, consts, core: None, precision: self.precision, out_f32 }
     }
 
     fn work(&self, positions: usize) -> u64 {

@@ -4,7 +4,7 @@
 //! A latent there is f32, `[image, y, x, quad]` with its channels in quads and zeros in the padding channels of
 //! the last, which every kernel keeps.
 
-use super::{Const, Operand, Precision, Variant};
+use super::{Buf, Const, Kernel, Operand, Precision, Stretch, Variant};
 use crate::graph::Shape;
 
 /// vec4s that [`Operand::Scalars`] has room for: 1 KiB.
@@ -140,6 +140,13 @@ impl MapPlace {
 }
 
 /// A kernel whose operands are all f32.
-pub(super) fn variant(shader: &'static str, consts: Vec<Const>) -> Variant {
-    Variant { shader, consts, core: None, precision: Precision::F32, out_f32: false }
+pub(super) fn variant(kernel: Kernel, consts: Vec<Const>) -> Variant {
+    Variant { kernel, consts, core: None, precision: Precision::F32, out_f32: false }
 }
+
+/// What samples of these kernels are calls on.
+pub(super) const SAMPLE: Latents = Latents { images: 1, shape: Shape { height: 5, width: 7, channels: 4 } };
+
+/// What samples bind: a place like any other, since nobody runs them.
+pub(super) const SAMPLE_PLACE: Place =
+    Place { operand: Operand::Write(Stretch { buf: Buf(0), offset: 0, bytes: 256 }), first: 0 };

@@ -1,7 +1,11 @@
 //! Layer normalisation: `layer_norm.wgsl`.
 
-use super::{Call, Const, LANES, Operand, Precision, Target, Variant, params, spread};
+use super::{
+    Call, Class, Const, Kernel, KernelSpec, LANES, Operand, Precision, Target, Variant, input, params,
+    result, spread, weight,
+};
 use crate::graph::Shape;
+use crate::shader::file;
 
 params! {
     /// Parameters as `shaders/layer_norm.wgsl` reads them.
@@ -13,6 +17,14 @@ params! {
         groups_x: u32,
     }
 }
+
+/// The kernel.
+pub const SPEC: KernelSpec = KernelSpec::new(
+    file!("layer_norm"),
+    Class::Norm,
+    Params::FIELDS,
+    &[weight("gamma"), weight("beta"), input("x"), result("y")],
+);
 
 /// Everything about one normalisation.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +63,7 @@ pub fn call(n: &LayerNorm<'_>, target: Target, x: Operand, y: Operand) -> Call {
     };
     Call {
         variant: Variant {
-            shader: "layer_norm",
+            kernel: Kernel::LayerNorm,
             consts: vec![Const::U32("SIZE", size), Const::U32("SPLIT", split)],
             core: None,
             precision: n.precision,

@@ -1,8 +1,10 @@
 //! What a network call reads of latents, and the embedding of its timestep: `network_input.wgsl`.
 
-use super::latents::{Place, RowPlace};
-use super::{Call, Operand, Precision, Variant, params, spread};
+use super::latents::{Place, RowPlace, SAMPLE, SAMPLE_PLACE};
+use super::{Call, Class, Kernel, KernelSpec, Operand, Precision, Variant};
+use super::{input, params, result, scalars, spread};
 use crate::graph::Shape;
+use crate::shader::file;
 
 params! {
     /// Parameters as `shaders/network_input.wgsl` reads them.
@@ -23,6 +25,15 @@ params! {
         scalars: u32,
     }
 }
+
+/// The kernel.
+pub const SPEC: KernelSpec = KernelSpec::new(
+    file!("network_input"),
+    Class::Latent,
+    Params::FIELDS,
+    &[scalars(), input("table"), input("latent"), input("embedding"), result("x"), result("time")],
+)
+.samples(samples);
 
 /// Everything about the inputs of one network call.
 #[derive(Debug, Clone, Copy)]
@@ -76,7 +87,7 @@ pub fn call(
     };
     Call {
         variant: Variant {
-            shader: "network_input",
+            kernel: Kernel::NetworkInput,
             consts: vec![],
             core: None,
             precision: n.precision,
@@ -88,6 +99,22 @@ pub fn call(
         path: n.path.to_owned(),
         flops: 4 * u64::from(total),
     }
+}
+
+/// A call in every variant.
+fn samples() -> Vec<Call> {
+    let at = SAMPLE_PLACE;
+    let of = |precision| NetworkInput {
+        path: "sample",
+        rows: 1,
+        latent: SAMPLE.shape,
+        area: (5, 7),
+        in4: 1,
+        time4: 1,
+        scalars: 0,
+        precision,
+    };
+    [Precision::F32, Precision::F16].map(|p| call(&of(p), at, at, at, [at.operand; 2])).to_vec()
 }
 
 /// `x` of one row in f64, `[cell, in4 · 4]`: `latent` is `[image, cell, channels in whole quads]`.

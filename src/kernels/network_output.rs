@@ -1,8 +1,10 @@
 //! The prediction of the picture from a network's output: `network_output.wgsl`.
 
-use super::latents::{Place, RowPlace, variant};
-use super::{Call, Const, Operand, params, spread};
+use super::latents::{Place, RowPlace, SAMPLE, SAMPLE_PLACE, variant};
+use super::{Call, Class, Const, Kernel, KernelSpec, Operand};
+use super::{input, params, result, scalars, spread, updated};
 use crate::graph::Shape;
+use crate::shader::file;
 
 params! {
     /// Parameters as `shaders/network_output.wgsl` reads them.
@@ -22,6 +24,24 @@ params! {
         scalars: u32,
     }
 }
+
+/// The kernel.
+pub const SPEC: KernelSpec = KernelSpec::new(
+    file!("network_output"),
+    Class::Latent,
+    Params::FIELDS,
+    &[
+        scalars(),
+        input("table"),
+        input("out"),
+        input("x"),
+        result("to"),
+        updated("flags"),
+        input("columns"),
+        result("columns_to"),
+    ],
+)
+.samples(samples);
 
 /// Everything about the results of one network call.
 #[derive(Debug, Clone, Copy)]
@@ -82,13 +102,22 @@ pub fn call(
     };
     let [columns, columns_to] = recorded.map_or([Operand::Unused; 2], |r| [r.columns, r.to]);
     Call {
-        variant: variant("network_output", vec![Const::Bool("COLUMNS", recorded.is_some())]),
+        variant: variant(Kernel::NetworkOutput, vec![Const::Bool("COLUMNS", recorded.is_some())]),
         params: bytemuck::bytes_of(&params).to_vec(),
         operands: vec![Operand::Scalars, table.operand, out, x.operand, to, flags, columns, columns_to],
         groups: [groups_x, groups_y, 1],
         path: n.path.to_owned(),
         flops: 12 * u64::from(total),
     }
+}
+
+/// A call in every variant.
+fn samples() -> Vec<Call> {
+    let (at, operand) = (SAMPLE_PLACE, SAMPLE_PLACE.operand);
+    let n = NetworkOutput { path: "sample", rows: 1, latent: SAMPLE.shape, area: (5, 7), scalars: 0 };
+    [None, Some(Recorded { positions: 6, columns: operand, to: operand })]
+        .map(|recorded| call(&n, at, operand, at, [operand; 2], recorded))
+        .to_vec()
 }
 
 /// The prediction of one row in f64, `[cell, channels in whole quads]`, from its part of the output; `x` is

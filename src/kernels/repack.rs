@@ -1,7 +1,11 @@
 //! Weights from a file's layout to the kernels': `repack.wgsl`.
 
-use super::{Const, Precision, Variant, params};
-use crate::graph::{Layout, Weight};
+use super::{
+    Buf, Call, Class, Const, Kernel, KernelSpec, Operand, Precision, Stretch, Variant, params, result,
+    updated, weight,
+};
+use crate::graph::{Layout, Weight, WeightId};
+use crate::shader::file;
 
 params! {
     /// Parameters as `shaders/repack.wgsl` reads them.
@@ -15,6 +19,15 @@ params! {
         fault: u32,
     }
 }
+
+/// The kernel. No plan has it: weights come to the device by it.
+pub const SPEC: KernelSpec = KernelSpec::new(
+    file!("repack"),
+    Class::Copy,
+    Params::FIELDS,
+    &[weight("raw"), result("packed"), updated("faults")],
+)
+.samples(samples);
 
 /// How a file stores numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,7 +71,7 @@ pub fn precision_of(weight: &Weight, precision: Precision, halves: bool) -> Prec
 /// The shader for numbers stored as `from`, to be packed in `to` and laid out as `layout`.
 pub fn variant(from: Stored, to: Precision, layout: Layout) -> Variant {
     Variant {
-        shader: "repack",
+        kernel: Kernel::Repack,
         consts: vec![
             Const::U32("TYPE", from as u32),
             Const::Bool("HALF", to == Precision::F16),
@@ -93,4 +106,35 @@ pub fn call(weight: &Weight, first: usize, outs: usize, fault: usize) -> (Params
     };
     let groups = [(params.in4 * params.taps).div_ceil(8), params.outs.div_ceil(4).div_ceil(8), 1];
     (params, groups)
+}
+
+/// A call in every variant.
+fn samples() -> Vec<Call> {
+    let held = |layout| {
+        let shape = if layout == Layout::Linear { vec![8, 12] } else { vec![8, 12, 3, 3] };
+        Weight { sources: vec!["sample".into()], shapes: vec![shape], layout }
+    };
+    let stretch = |buf| Stretch { buf: Buf(buf), offset: 0, bytes: 256 };
+    let variants = Stored::ALL.iter().flat_map(|from| {
+        let to = [Precision::F32, Precision::F16];
+        to.into_iter().flat_map(|to| {
+            [Layout::Linear, Layout::Conv3x3Doubled].map(|layout| (layout, variant(*from, to, layout)))
+        })
+    });
+    let call = |(layout, variant)| {
+        let (params, groups) = call(&held(layout), 0, 8, 0);
+        Call {
+            variant,
+            params: bytemuck::bytes_of(&params).to_vec(),
+            operands: vec![
+                Operand::Weight(WeightId(0)),
+                Operand::Write(stretch(0)),
+                Operand::Write(stretch(1)),
+            ],
+            groups,
+            path: "sample".into(),
+            flops: 0,
+        }
+    };
+    variants.map(call).collect()
 }

@@ -2,9 +2,10 @@
 //!
 //! The formulas are those of [`guidance::sag`](crate::guidance::sag).
 
-use super::latents::{EntryPlace, Latents, MapPlace, Place, variant};
-use super::{Call, Const, Operand, params, spread};
+use super::latents::{EntryPlace, Latents, MapPlace, Place, SAMPLE, SAMPLE_PLACE, variant};
+use super::{Call, Class, Const, Holds, Kernel, KernelSpec, Operand, input, params, result, spread};
 use crate::graph::Shape;
+use crate::shader::file;
 
 params! {
     /// Parameters as `shaders/sag_degrade.wgsl` reads them.
@@ -29,6 +30,24 @@ params! {
         mask_first: u32,
     }
 }
+
+/// The kernel.
+pub const SPEC: KernelSpec = KernelSpec::new(
+    file!("sag_degrade"),
+    Class::Latent,
+    Params::FIELDS,
+    &[
+        input("table"),
+        input("weights"),
+        input("columns"),
+        input("base"),
+        input("x"),
+        result("degraded"),
+        result("input"),
+        result("mask").when("GIVEN", Holds::Input),
+    ],
+)
+.samples(samples);
 
 /// Everything about one degradation.
 #[derive(Debug, Clone, Copy)]
@@ -117,13 +136,33 @@ pub fn call(s: &SagDegrade<'_>, places: &Places) -> Call {
     let given = matches!(s.mask, MaskSource::Given);
     let operands = [base, x, degraded, input, mask].map(|p| p.operand);
     Call {
-        variant: variant("sag_degrade", vec![Const::Bool("GIVEN", given), Const::Bool("SINGLE", single)]),
+        variant: variant(
+            Kernel::SagDegrade,
+            vec![Const::Bool("GIVEN", given), Const::Bool("SINGLE", single)],
+        ),
         params: bytemuck::bytes_of(&params).to_vec(),
         operands: [table.operand, weights, columns].into_iter().chain(operands).collect(),
         groups: [groups_x, groups_y, 1],
         path: s.path.to_owned(),
         flops: 2 * 90 * 4 * s.latents.quads() as u64,
     }
+}
+
+/// A call in every variant.
+fn samples() -> Vec<Call> {
+    let (at, operand) = (SAMPLE_PLACE, SAMPLE_PLACE.operand);
+    let places = Places { base: at, x: at, degraded: at, input: at, mask: at };
+    let scores = |single| MaskSource::Scores {
+        table: at,
+        entries: 1,
+        single,
+        weights: operand,
+        columns: operand,
+        threshold: 1.0,
+    };
+    [MaskSource::Given, scores(false), scores(true)]
+        .map(|mask| call(&SagDegrade { path: "sample", latents: SAMPLE, taps: [0.0; 5], mask }, &places))
+        .to_vec()
 }
 
 /// The score of each cell of one image in f64, `[height, width]`: the weighted mean of column sums, each from the

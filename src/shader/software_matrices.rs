@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::include;
+use super::{files, include, replaced};
 use crate::{Error, Result};
 
 /// What a shader with cooperative matrices says, and what stands for it. Its subgroups of 32 may be more here:
@@ -28,8 +28,8 @@ const START_OF_LANE: &str = "@builtin(local_invocation_index) t: u32) {
 ";
 
 /// The text of a shader with its cooperative matrices written out.
-pub fn write_out(text: &str) -> Result<String> {
-    let text = WORDS.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to));
+pub fn write_out(text: String) -> Result<String> {
+    let text = replaced(text, &WORDS);
     let mut written = String::with_capacity(2 * text.len());
     let mut functions = BTreeSet::new();
     let mut rest = text.as_str();
@@ -53,7 +53,7 @@ pub fn write_out(text: &str) -> Result<String> {
     }
     written += rest;
     written.push('\n');
-    include("shared/software_matrices", &mut written)?;
+    include(&files::SOFTWARE_MATRICES, &mut written)?;
     let mut rows = String::new();
     for (number, access) in functions.iter().enumerate() {
         written += &access.function(number)?;

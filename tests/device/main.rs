@@ -13,4 +13,4 @@ mod pipeline_cache;
 mod plan;
 mod shaders;
 mod split;
-mod step_variants;
+mod uses;

@@ -6,7 +6,7 @@ use crate::common::{Failures, Rng};
 use sagittal::ErrorKind;
 use sagittal::checkpoint::{Checkpoint, Manifest};
 use sagittal::graph::{Activation, Graph, Shape};
-use sagittal::kernels::{MAX_GROUPS, Precision, Target, spread};
+use sagittal::kernels::{Kernel, MAX_GROUPS, Precision, Target, spread};
 use sagittal::model::{ModelConfig, unet, vae};
 use sagittal::plan::arena::{Request, place};
 use sagittal::plan::chunk::{ChunkPolicy, rows_per_call};
@@ -169,8 +169,8 @@ fn fusion_leaves_nothing_to_do_that_a_kernel_does_on_its_way() {
     let s = g.add("s", l, c).expect("sum");
     g.output("y", s);
     let plan = Plan::new(&g, &options(1, Precision::F32)).expect("plan");
-    let kernels: Vec<_> = plan.dispatches.iter().map(|d| d.variant.shader).collect();
-    assert_eq!(kernels, ["group_norm_stats", "group_norm_apply", "conv2d", "matmul"]);
+    let kernels: Vec<_> = plan.dispatches.iter().map(|d| d.variant.kernel).collect();
+    assert_eq!(kernels, [Kernel::GroupNormStats, Kernel::GroupNormApply, Kernel::Conv2d, Kernel::Matmul]);
 }
 
 /// On CPU drivers, where a product computes an activation whether it has one or not, none has.
@@ -181,10 +181,12 @@ fn activations_are_taken_in_where_that_pays() {
     let y = g.linear("l", x, 48, true).expect("linear");
     let y = g.activate("a", Activation::Gelu, y);
     g.output("y", y);
-    for (target, expected) in [(Target::Gpu, &["matmul"][..]), (Target::Cpu, &["matmul", "activate"])] {
+    for (target, expected) in
+        [(Target::Gpu, &[Kernel::Matmul][..]), (Target::Cpu, &[Kernel::Matmul, Kernel::Activate])]
+    {
         let o = Options { device: BASELINE(target), ..options(1, Precision::F32) };
         let plan = Plan::new(&g, &o).expect("plan");
-        let kernels: Vec<_> = plan.dispatches.iter().map(|d| d.variant.shader).collect();
+        let kernels: Vec<_> = plan.dispatches.iter().map(|d| d.variant.kernel).collect();
         assert_eq!(kernels, expected);
     }
 }

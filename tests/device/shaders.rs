@@ -5,20 +5,17 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
-use super::step_variants;
+use super::uses::uses;
 use crate::common::{Failures, MANIFESTS};
 use naga::back::{hlsl, msl, spv};
-use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
-use naga::{AddressSpace, Module, StorageAccess, TypeInner};
+use naga::valid::{Capabilities, GlobalUse, ModuleInfo, ValidationFlags, Validator};
+use naga::{AddressSpace, GlobalVariable, Handle, Module, StorageAccess, TypeInner};
 use sagittal::bench::presets::Preset;
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
-use sagittal::graph::{Activation, Graph, Layout, Shape, Store};
+use sagittal::graph::{Activation, Graph, Shape, Store};
 use sagittal::kernels::gemm::lanes;
-use sagittal::kernels::repack::Stored;
 use sagittal::kernels::{
-    Call, Const, Field, LEAST_MEMORY, Operand, Precision, Target, Variant, attention, blur, cfg_rescale,
-    combine, elementwise, entries_mean, error_norm, gemm, group_norm, latents, layer_norm, network_input,
-    network_output, repack, sag_degrade,
+    Call, Const, Field, Holds, Kernel, LEAST_MEMORY, Operand, Precision, Target, Variant, latents,
 };
 use sagittal::model::config::{ModelConfig, TextConfig};
 use sagittal::model::unet::{self, Perturbation, Width};
@@ -141,12 +138,10 @@ fn variants() -> HashMap<Variant, Usage> {
             }
         }
     }
-    let layouts = [Layout::Linear, Layout::Conv3x3Doubled];
-    let packed = layouts.iter().flat_map(|layout| [(Precision::F32, *layout), (Precision::F16, *layout)]);
-    for (from, (to, layout)) in Stored::ALL.iter().flat_map(|s| packed.clone().map(|p| (*s, p))) {
-        let bindings = vec![Binding::Weight, Binding::Activation, Binding::Activation];
-        let params = std::mem::size_of::<repack::Params>();
-        found.insert(repack::variant(from, to, layout), Usage { params, bindings });
+    for call in Kernel::ALL.iter().flat_map(|k| (k.spec().samples)()) {
+        let usage = sampled(&call);
+        let known = found.entry(call.variant.clone()).or_insert_with(|| usage.clone());
+        assert_eq!(*known, usage, "{} is used in two ways", call.variant);
     }
     for (name, graph) in conditioning() {
         for (target, precision) in targets_and_precisions() {
@@ -158,11 +153,6 @@ fn variants() -> HashMap<Variant, Usage> {
             found.extend(dispatched(&name, &graph, 1, (target, 1 << 20), precision));
         }
     }
-    for call in step_variants::calls() {
-        let usage = usage(&call);
-        let known = found.entry(call.variant.clone()).or_insert_with(|| usage.clone());
-        assert_eq!(*known, usage, "{} is used in two ways", call.variant);
-    }
     // For weights that are in f16 in their file: a convolution of a doubled map has none.
     let in_halves = |(v, usage): (&Variant, &Usage)| {
         let may = v.precision == Precision::F32 && !v.consts.contains(&Const::Bool("DOUBLED", true));
@@ -172,17 +162,6 @@ fn variants() -> HashMap<Variant, Usage> {
     assert!(halved.len() > 8, "{} products with weights in f16", halved.len());
     found.extend(halved);
     found
-}
-
-/// How a call that no plan holds uses its variant.
-fn usage(call: &Call) -> Usage {
-    let binding = |o: &Operand| match o {
-        Operand::Weight(_) => Binding::Weight,
-        Operand::Read(_) | Operand::Write(_) => Binding::Activation,
-        Operand::Scalars => Binding::Scalars,
-        Operand::Unused => Binding::Unused,
-    };
-    Usage { params: call.params.len(), bindings: call.operands.iter().map(binding).collect() }
 }
 
 /// What reads the prompts of every family, one at a time.
@@ -230,6 +209,17 @@ fn dispatched(
         bindings: d.bindings.iter().map(kind).collect(),
     };
     plan.dispatches.iter().map(|d| (d.variant.clone(), usage(d))).collect()
+}
+
+/// How a sample of a kernel's own uses its variant.
+fn sampled(call: &Call) -> Usage {
+    let kind = |o: &Operand| match o {
+        Operand::Weight(_) => Binding::Weight,
+        Operand::Read(_) | Operand::Write(_) => Binding::Activation,
+        Operand::Scalars => Binding::Scalars,
+        Operand::Unused => Binding::Unused,
+    };
+    Usage { params: call.params.len(), bindings: call.operands.iter().map(kind).collect() }
 }
 
 /// Graphs of every family's networks, on even and odd sizes.
@@ -372,14 +362,13 @@ fn every_product() -> (String, Graph) {
 
 #[test]
 fn every_variant_validates() {
-    let mut by_shader: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut by_kernel: BTreeMap<Kernel, usize> = BTreeMap::new();
     for c in CHECKED.iter() {
-        *by_shader.entry(c.variant.shader).or_default() += 1;
+        *by_kernel.entry(c.variant.kernel).or_default() += 1;
     }
-    println!("{} variants: {by_shader:?}", CHECKED.len());
-    let kernels = shader::FILES.iter().map(|(name, _)| *name).filter(|n| !n.starts_with("shared/"));
-    let without: Vec<&str> = kernels.filter(|k| !by_shader.contains_key(k)).collect();
-    assert!(without.is_empty(), "shaders that no plan uses: {without:?}");
+    println!("{} variants: {by_kernel:?}", CHECKED.len());
+    let without: Vec<_> = Kernel::ALL.iter().filter(|k| !by_kernel.contains_key(k)).collect();
+    assert!(without.is_empty(), "kernels that no plan uses and that have no samples: {without:?}");
 }
 
 /// Vulkan, Metal and Direct3D 12, with the options that naga takes for the oldest of each.
@@ -425,7 +414,8 @@ fn every_variant_keeps_to_the_default_limits() {
         let uniforms = in_space(AddressSpace::Uniform).count();
         let scalars = usage.bindings.iter().filter(|b| **b == Binding::Scalars).count();
         failures.check(uniforms == 1 + scalars, || format!("{variant}: {uniforms} uniforms"));
-        let buffers = storage(module).len();
+        let buffers =
+            module.global_variables.iter().filter(|(_, g)| kind(g.space).starts_with("storage")).count();
         failures.check(buffers <= MAX_STORAGE_BUFFERS, || format!("{variant}: {buffers} storage buffers"));
     }
     failures.finish();
@@ -436,9 +426,8 @@ fn every_variant_keeps_to_the_default_limits() {
 fn parameters_agree() {
     let mut failures = Failures::default();
     for Checked { variant, usage, module, .. } in CHECKED.iter() {
-        let (at, fields, span) = shader_params(module);
-        let expected = described(rust_params(variant.shader));
-        failures.check(at == 0, || format!("{variant}: parameters at binding {at}"));
+        let (fields, span) = shader_params(module);
+        let expected = described(variant.kernel.spec().params);
         failures.check(fields == expected, || format!("{variant}: shader {fields:?}, Rust {expected:?}"));
         failures
             .check(span == usage.params, || format!("{variant}: shader {span} bytes, Rust {}", usage.params));
@@ -451,8 +440,10 @@ fn parameters_agree() {
 fn scalars_agree() {
     let mut failures = Failures::default();
     for Checked { variant, module, .. } in CHECKED.iter() {
-        for (number, ty) in uniforms(module).into_iter().filter(|(number, _)| *number > 0) {
-            let size = module.types[ty].inner.size(module.to_ctx());
+        let globals =
+            bound(module).into_iter().map(|(number, global)| (number, &module.global_variables[global]));
+        for (number, global) in globals.filter(|(_, g)| g.space == AddressSpace::Uniform) {
+            let size = module.types[global.ty].inner.size(module.to_ctx());
             failures.check((number, size) == (1, 16 * latents::SCALARS as u32), || {
                 format!("{variant}: {size} bytes of scalars at binding {number}")
             });
@@ -461,66 +452,76 @@ fn scalars_agree() {
     failures.finish();
 }
 
-/// Bindings 1, 2, ... are what the Rust side puts there. A device refuses a buffer that is bound
-/// for reading and for writing at once, and activations share buffers: all are bound for writing.
+/// Bindings 1, 2, ... are those of the spec, and the Rust side puts there what it says. A device refuses a
+/// buffer that is bound for reading and for writing at once, and activations share buffers: all are bound for
+/// writing, but what is read and what is written is what the spec says, and what the Rust side does not bind is
+/// not touched.
 #[test]
 fn bindings_agree() {
     let mut failures = Failures::default();
     for Checked { variant, usage, module, .. } in CHECKED.iter() {
-        let storage = storage(module);
-        let numbers = |scalars: bool| -> Vec<u32> {
-            let all = (1u32..).zip(&usage.bindings);
-            all.filter(|(_, b)| (**b == Binding::Scalars) == scalars).map(|(number, _)| number).collect()
-        };
-        let found: Vec<u32> = storage.iter().map(|(number, _)| *number).collect();
-        let wanted = numbers(false);
-        failures.check(found == wanted, || format!("{variant}: shader binds {found:?}, Rust {wanted:?}"));
-        let found: Vec<u32> =
-            uniforms(module).into_iter().map(|(number, _)| number).filter(|n| *n > 0).collect();
-        let wanted = numbers(true);
-        failures.check(found == wanted, || format!("{variant}: scalars at {found:?}, Rust {wanted:?}"));
-        for (number, writes) in &storage {
-            let Some(binding) = usage.bindings.get(*number as usize - 1) else { continue };
+        let wanted = variant.bindings();
+        let expected: Vec<String> = (1..)
+            .zip(&wanted)
+            .map(|(number, (name, holds))| format!("{number} {name}: {}", declared(*holds)))
+            .collect();
+        let bound = bound(module);
+        let found: Vec<String> = bound
+            .iter()
+            .map(|(number, global)| {
+                let global = &module.global_variables[*global];
+                format!("{number} {}: {}", global.name.as_deref().unwrap_or("?"), kind(global.space))
+            })
+            .collect();
+        failures.check(found == expected, || format!("{variant}: shader {found:?}, spec {expected:?}"));
+        let used = &usage.bindings;
+        failures
+            .check(used.len() == wanted.len(), || format!("{variant}: bound {used:?}, spec {expected:?}"));
+        for ((name, holds), binding) in wanted.iter().zip(used) {
             let fits = match binding {
-                Binding::Weight => !writes,
-                Binding::Activation => *writes,
-                Binding::Scalars => false,
-                Binding::Unused => true,
+                Binding::Weight => *holds == Holds::Weight,
+                Binding::Activation => matches!(holds, Holds::Input | Holds::Result | Holds::Updated),
+                Binding::Scalars => *holds == Holds::Scalars,
+                Binding::Unused => *holds != Holds::Scalars,
             };
-            failures
-                .check(fits, || format!("{variant}: binding {number} holds {binding:?}, writes: {writes}"));
+            failures.check(fits, || format!("{variant}: {name} holds {binding:?}, spec {holds:?}"));
+        }
+        let uses = uses(module);
+        for ((number, (name, holds)), binding) in (1..).zip(&wanted).zip(used) {
+            let does = uses.get(&number).copied().unwrap_or(GlobalUse::empty());
+            let [reads, writes] = [GlobalUse::READ, GlobalUse::WRITE].map(|kind| does.contains(kind));
+            let unused = *binding == Binding::Unused;
+            let fits = match holds {
+                _ if unused && does.is_empty() => true,
+                // Kernels for CPU drivers are told at run time what there is.
+                _ if unused && !variant.lanes() => false,
+                Holds::Weight | Holds::Input | Holds::Scalars => reads && !writes,
+                Holds::Result => writes && !reads,
+                Holds::Updated => reads && writes,
+            };
+            failures.check(fits, || {
+                format!("{variant}: {name} is {holds:?} as {binding:?}, the shader: {does:?}")
+            });
         }
     }
     failures.finish();
 }
 
-fn rust_params(shader: &str) -> &'static [Field] {
-    match shader {
-        "activate" | "add" | "channels" | "concat" | "geglu" => elementwise::Params::FIELDS,
-        "attention_merge" => attention::MergeParams::FIELDS,
-        "attention_blocks"
-        | "attention_columns"
-        | "attention_deep_lanes"
-        | "attention_deep_matrices"
-        | "attention_lanes"
-        | "attention_matrices"
-        | "attention_tile" => attention::Params::FIELDS,
-        "blur" => blur::Params::FIELDS,
-        "cfg_rescale" => cfg_rescale::Params::FIELDS,
-        "combine" => combine::Params::FIELDS,
-        "conv2d" | "conv2d_edge" | "gemm_merge" | "matmul" => gemm::Params::FIELDS,
-        "entries_mean" => entries_mean::Params::FIELDS,
-        "error_norm" => error_norm::Params::FIELDS,
-        "group_norm_apply" => group_norm::ApplyParams::FIELDS,
-        "group_norm_lanes" => group_norm::LanesParams::FIELDS,
-        "group_norm_merge" => group_norm::MergeParams::FIELDS,
-        "group_norm_stats" => group_norm::StatsParams::FIELDS,
-        "network_input" => network_input::Params::FIELDS,
-        "network_output" => network_output::Params::FIELDS,
-        "repack" => repack::Params::FIELDS,
-        "sag_degrade" => sag_degrade::Params::FIELDS,
-        "layer_norm" => layer_norm::Params::FIELDS,
-        _ => panic!("{shader} has no parameters in this table: add them"),
+/// How a shader declares what holds that.
+fn declared(holds: Holds) -> &'static str {
+    match holds {
+        Holds::Weight => "storage, read",
+        Holds::Input | Holds::Result | Holds::Updated => "storage, read_write",
+        Holds::Scalars => "uniform",
+    }
+}
+
+fn kind(space: AddressSpace) -> &'static str {
+    match space {
+        AddressSpace::Storage { access } if access.contains(StorageAccess::STORE) => "storage, read_write",
+        AddressSpace::Storage { .. } => "storage, read",
+        AddressSpace::Uniform => "uniform",
+        _ => "another kind",
     }
 }
 
@@ -529,10 +530,12 @@ fn described(fields: &[Field]) -> Vec<String> {
     fields.iter().map(|f| format!("{} {}: {}", f.offset, f.name, f.scalar)).collect()
 }
 
-/// Binding number, fields and bytes of the shader's parameters.
-fn shader_params(module: &Module) -> (u32, Vec<String>, usize) {
-    let (at, ty) = uniforms(module)[0];
-    let TypeInner::Struct { members, span } = &module.types[ty].inner else { panic!("a struct") };
+/// Fields and bytes of the shader's parameters.
+fn shader_params(module: &Module) -> (Vec<String>, usize) {
+    let at_zero = |g: &GlobalVariable| g.binding.as_ref().is_some_and(|b| b.binding == 0);
+    let params = module.global_variables.iter().find(|(_, g)| g.space == AddressSpace::Uniform && at_zero(g));
+    let (_, params) = params.expect("a uniform at binding 0");
+    let TypeInner::Struct { members, span } = &module.types[params.ty].inner else { panic!("a struct") };
     let field = |m: &naga::StructMember| {
         let scalar = match module.types[m.ty].inner {
             TypeInner::Scalar(naga::Scalar::U32) => "u32",
@@ -541,30 +544,16 @@ fn shader_params(module: &Module) -> (u32, Vec<String>, usize) {
         };
         format!("{} {}: {scalar}", m.offset, m.name.as_deref().unwrap_or("?"))
     };
-    (at, members.iter().map(field).collect(), *span as usize)
+    (members.iter().map(field).collect(), *span as usize)
 }
 
-/// Binding number and type of each uniform, in order.
-fn uniforms(module: &Module) -> Vec<(u32, naga::Handle<naga::Type>)> {
-    let uniform = module.global_variables.iter().filter(|(_, g)| g.space == AddressSpace::Uniform);
-    let mut found: Vec<_> =
-        uniform.map(|(_, g)| (g.binding.as_ref().map_or(u32::MAX, |b| b.binding), g.ty)).collect();
-    found.sort_unstable();
-    found
-}
-
-/// Binding number of each storage buffer, in order, and whether it may be written.
-fn storage(module: &Module) -> Vec<(u32, bool)> {
-    let mut buffers: Vec<(u32, bool)> = module
-        .global_variables
-        .iter()
-        .filter_map(|(_, g)| match (g.space, &g.binding) {
-            (AddressSpace::Storage { access }, Some(b)) => {
-                Some((b.binding, access.contains(StorageAccess::STORE)))
-            }
-            _ => None,
-        })
+/// What is bound beside the parameters, by number.
+fn bound(module: &Module) -> Vec<(u32, Handle<GlobalVariable>)> {
+    let globals = module.global_variables.iter();
+    let mut bound: Vec<_> = globals
+        .filter_map(|(handle, g)| g.binding.as_ref().map(|b| (b.binding, handle)))
+        .filter(|(number, _)| *number > 0)
         .collect();
-    buffers.sort_unstable();
-    buffers
+    bound.sort_unstable_by_key(|(number, _)| *number);
+    bound
 }

@@ -6,7 +6,7 @@ use crate::common::{Failures, Rng, gpu, nmse, to_f64};
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
 use sagittal::engine::Engine;
 use sagittal::graph::{Graph, Heads, Op, Shape};
-use sagittal::kernels::{MAX_GROUPS, Precision, Target, attention, gemm};
+use sagittal::kernels::{Kernel, MAX_GROUPS, Precision, Target, attention, gemm};
 use sagittal::model::{ModelConfig, unet, vae};
 use sagittal::plan::{Bound, Capabilities, Options, Plan};
 
@@ -20,7 +20,7 @@ fn config(family: &str) -> ModelConfig {
 /// many there are follows from the limit. They are a product's seventh binding, their sum's fifth.
 fn largest(plan: &Plan) -> u64 {
     let bound = plan.dispatches.iter().flat_map(|d| {
-        let sums = if d.variant.shader == "gemm_merge" { 4 } else { 6 };
+        let sums = if d.variant.kernel == Kernel::GemmMerge { 4 } else { 6 };
         d.bindings.iter().enumerate().filter(move |(i, _)| *i != sums).map(|(_, b)| b)
     });
     let bytes = bound.map(|b| if let Bound::Arena(r) = b { r.bytes } else { 0 });

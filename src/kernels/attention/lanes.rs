@@ -1,20 +1,25 @@
 //! Attention on CPU drivers, where an invocation is a SIMD lane: `attention_lanes.wgsl`, and for deep heads
 //! `attention_deep_lanes.wgsl`.
 
-use super::{Const, MOST_ITERATIONS};
+use super::{Const, Kernel, KernelSpec, MOST_ITERATIONS, spec};
 use crate::graph::Heads;
-use crate::kernels::LANES;
+use crate::kernels::{Form, LANES};
+use crate::shader::file;
 
-/// The shaders' names.
-pub const SHADERS: [&str; 2] = ["attention_lanes", "attention_deep_lanes"];
+/// Lanes have keys in common.
+const FORM: Form = Form::Lanes { shares: "KEYS" };
+
+/// The kernel, and that for deep heads.
+pub const SPEC: KernelSpec = spec(file!("attention_lanes")).form(FORM);
+pub const DEEP: KernelSpec = spec(file!("attention_deep_lanes")).form(FORM);
 
 /// Workgroup memory that every device offers, bytes: a deep head's sums stand there.
 const MEMORY: u32 = 16 << 10;
 
 /// How the work is divided.
 pub(super) struct Lanes {
-    /// Of the two shaders.
-    pub shader: &'static str,
+    /// Of the two.
+    pub kernel: Kernel,
     /// Queries of a lane.
     queries: u32,
     /// Quads of the depth that are written out.
@@ -34,12 +39,11 @@ impl Lanes {
             5..=10 => 2,
             _ => 1,
         };
-        let [shader, deep] = SHADERS;
         if quads <= 16 {
-            return Self { shader, queries, block: quads, quads };
+            return Self { kernel: Kernel::AttentionLanes, queries, block: quads, quads };
         }
         let block = (1..=4).rev().find(|b| quads.is_multiple_of(*b)).unwrap_or(1);
-        Self { shader: deep, queries, block, quads }
+        Self { kernel: Kernel::AttentionDeepLanes, queries, block, quads }
     }
 
     /// Queries of a workgroup.

@@ -1,14 +1,16 @@
 //! Attention with cooperative matrices: `attention_matrices.wgsl`, for deep heads `attention_deep_matrices.wgsl`.
 
-use super::Attention;
-use crate::kernels::{Const, Precision, Strided};
+use super::{Attention, Kernel, KernelSpec, spec};
+use crate::kernels::{Const, Form, Precision, Strided};
+use crate::shader::file;
 
-/// The shader, and that for deep heads.
-pub const SHADERS: [&str; 2] = ["attention_matrices", "attention_deep_matrices"];
+/// The kernel, and that for deep heads.
+pub const SPEC: KernelSpec = spec(file!("attention_matrices")).form(Form::Matrices);
+pub const DEEP: KernelSpec = spec(file!("attention_deep_matrices")).form(Form::Matrices);
 
-/// A shader with its own constants, and the queries of a workgroup.
+/// A kernel with its own constants, and the queries of a workgroup.
 pub(super) struct Way {
-    pub(super) shader: &'static str,
+    pub(super) kernel: Kernel,
     pub(super) consts: Vec<Const>,
     pub(super) queries: u32,
 }
@@ -18,14 +20,17 @@ pub(super) fn choose(a: &Attention<'_>, keys: Strided, memory: u32) -> Option<Wa
     if !readable(a, keys) {
         return None;
     }
-    let [shader, deep_shader] = SHADERS;
     // Deeper heads' sums do not fit into a subgroup's registers.
     if a.heads.dim > 160 {
         let deep = deep(a, memory)?;
-        return Some(Way { shader: deep_shader, consts: deep.consts(a).into(), queries: deep.queries() });
+        return Some(Way {
+            kernel: Kernel::AttentionDeepMatrices,
+            consts: deep.consts(a).into(),
+            queries: deep.queries(),
+        });
     }
     let tile = (a.q.positions() >= 16).then(|| tile(a.heads.dim, memory))?;
-    Some(Way { shader, consts: tile.consts(a).into(), queries: tile.queries() })
+    Some(Way { kernel: Kernel::AttentionMatrices, consts: tile.consts(a).into(), queries: tile.queries() })
 }
 
 /// How an attention is divided among workgroups and subgroups.
@@ -119,7 +124,7 @@ struct Deep {
 
 /// From the most workgroup memory to the least. A VAE's 4,096 tokens of one head of 512 take 0.99 ms on an H200
 /// by the first, 1.62 by the second, 4.36 by `attention_tile`.
-const DEEP: [Deep; 2] = [Deep { subgroups: 8, parts_q: 2 }, Deep { subgroups: 4, parts_q: 1 }];
+const DEEPS: [Deep; 2] = [Deep { subgroups: 8, parts_q: 2 }, Deep { subgroups: 4, parts_q: 1 }];
 
 impl Deep {
     /// Bytes of workgroup memory: `scores`, `weights` and `totals` of the shader.
@@ -149,5 +154,5 @@ fn deep(a: &Attention<'_>, memory: u32) -> Option<Deep> {
         let parts = 16 * deep.subgroups as usize;
         a.heads.dim.is_multiple_of(parts) && a.heads.dim <= 8 * parts && deep.bytes() <= memory
     };
-    DEEP.into_iter().find(held).filter(|_| whole && !a.causal)
+    DEEPS.into_iter().find(held).filter(|_| whole && !a.causal)
 }

@@ -1,7 +1,14 @@
 //! The last line and column of a doubled map that is not twice as large as the stored one:
 //! `conv2d_edge.wgsl`.
 
-use super::{Call, Const, Gemm, Variant, params, product_consts, spread};
+use super::{
+    BINDINGS, Call, Class, Const, Gemm, Kernel, KernelSpec, Params, Variant, params, product_consts, spread,
+};
+use crate::shader::file;
+
+/// The kernel.
+pub const SPEC: KernelSpec =
+    KernelSpec::new(file!("conv2d_edge"), Class::Convolution, Params::FIELDS, BINDINGS);
 
 /// Invocations of a workgroup, each for a quad of channels.
 const SIZE: u32 = 64;
@@ -25,7 +32,7 @@ pub(super) fn call(g: &Gemm<'_>) -> Option<Call> {
     let own = [Const::Bool("LINE", line), Const::Bool("COLUMN", column)];
     Some(Call {
         variant: Variant {
-            shader: "conv2d_edge",
+            kernel: Kernel::Conv2dEdge,
             consts: [product_consts(g, e).as_slice(), &own].concat(),
             core: None,
             precision: g.precision,

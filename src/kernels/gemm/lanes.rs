@@ -1,10 +1,12 @@
 //! Products on CPU drivers, where an invocation is a SIMD lane: `gemm_lanes.wgsl`.
 
-use super::{Call, Const, Gemm, Params, dispatch, params};
+use super::{Call, Const, Core, CoreSpec, Form, Gemm, Params, dispatch, params};
 use crate::kernels::{LANES, Variant};
+use crate::shader::file;
 
-/// The core's name.
-pub const CORE: &str = "gemm_lanes";
+/// The core. Lanes have rows of x in common.
+pub const CORE: CoreSpec =
+    CoreSpec { file: file!("shared/gemm_lanes"), form: Form::Lanes { shares: "ROWS" }, bindings: &[] };
 
 /// Says that weights are in f16 beside values in f32, which chooses among `shared/weight_*.wgsl`: it stands in
 /// no shader. A plan leaves it false: see [`with_halves`].
@@ -30,7 +32,7 @@ pub(super) fn call(g: &Gemm<'_>) -> Call {
         Const::U32("QUADS", quads),
         Const::Bool(HALVES, false),
     ];
-    dispatch(g, CORE, consts, &params, [rows, LANES * quads])
+    dispatch(g, Core::Lanes, consts, &params, [rows, LANES * quads])
 }
 
 /// The variant of the same product whose weight is in f16 beside values in f32: how weights are stored is

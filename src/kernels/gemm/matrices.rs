@@ -1,11 +1,13 @@
 //! Products with cooperative matrices: `gemm_matrices.wgsl`.
 
 use super::split::Tiles;
-use super::{Call, Const, Gemm, Precision, Stretch};
+use super::{Call, Const, Core, CoreSpec, Form, Gemm, PARTS, Precision, Stretch};
 use crate::graph::Shape;
+use crate::shader::file;
 
 /// The core that multiplies with cooperative matrices.
-pub const CORE: &str = "gemm_matrices";
+pub const CORE: CoreSpec =
+    CoreSpec { file: file!("shared/gemm_matrices"), form: Form::Matrices, bindings: PARTS };
 
 /// What a workgroup computes and how its subgroups share it.
 #[derive(Debug, Clone, Copy)]
@@ -148,5 +150,5 @@ pub(super) fn calls(g: &Gemm<'_>, memory: u32, most: u64, room: impl FnOnce(u64)
         Const::Bool("FULL_C", g.input.channels.is_multiple_of(step as usize)),
         Const::Bool("GATED", g.epilogue.gated),
     ];
-    tile.tiles.calls(g, (CORE, &own), parts, room)
+    tile.tiles.calls(g, (Core::Matrices, &own), parts, room)
 }

@@ -2,9 +2,19 @@
 //! give too few tiles to keep a GPU busy. `gemm_merge.wgsl` adds the parts.
 
 use super::{
-    Call, Const, Epilogue, Gemm, Operand, Stretch, Variant, flops, grid, params, product_consts, shader, taps,
+    Call, Class, Const, Core, Epilogue, Gemm, Kernel, KernelSpec, Operand, Params, Stretch, Variant, flops,
+    grid, kernel, params, product_consts, taps,
 };
-use crate::kernels::spread;
+use crate::kernels::{input, result, spread, weight};
+use crate::shader::file;
+
+/// What adds the parts.
+pub const MERGE: KernelSpec = KernelSpec::new(
+    file!("gemm_merge"),
+    Class::Linear,
+    Params::FIELDS,
+    &[weight("bias"), input("vector"), input("residual"), result("y"), input("parts")],
+);
 
 /// Rows that are to find room in a binding: how a depth is divided must not depend on how many are
 /// computed together.
@@ -51,7 +61,7 @@ impl Tiles {
     pub fn calls(
         &self,
         g: &Gemm<'_>,
-        (core, own): (&'static str, &[Const]),
+        (core, own): (Core, &[Const]),
         parts: u32,
         room: impl FnOnce(u64) -> Stretch,
     ) -> Vec<Call> {
@@ -73,7 +83,7 @@ impl Tiles {
         let partial = [Const::Bool("PARTIAL", parts.is_some())];
         let mut calls = vec![Call {
             variant: Variant {
-                shader: shader(g),
+                kernel: kernel(g),
                 consts: [product_consts(g, e).as_slice(), own, &partial].concat(),
                 core: Some(core),
                 precision: g.precision,
@@ -99,7 +109,7 @@ impl Tiles {
             params.groups_y = x;
             calls.push(Call {
                 variant: Variant {
-                    shader: "gemm_merge",
+                    kernel: Kernel::GemmMerge,
                     consts: [product_consts(g, e).as_slice(), &[Const::U32("SPLITS", splits)]].concat(),
                     core: None,
                     precision: g.precision,
