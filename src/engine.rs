@@ -10,14 +10,14 @@ mod upload;
 mod weights;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use crate::gpu::Gpu;
 use crate::kernels::{Precision, Target, Variant, gemm};
-use crate::plan::{Bound, Dispatch, Plan};
+use crate::plan::{Bound, Dispatch, Plan, Region};
 use crate::{Error, ErrorKind, Result};
-pub use kept::Kept;
-use run::Ahead;
+pub use kept::{Kept, MOST_ROWS};
+pub use run::Run;
 pub use stream::{Fetch, Spot, Stream, Traffic};
 use upload::OnDevice;
 pub use upload::ring_bytes;
@@ -55,6 +55,11 @@ impl Arena {
             && plan.slabs.iter().zip(&self.slabs).all(|(want, b)| *want <= b.size())
     }
 
+    /// Sizes of its buffers.
+    pub(crate) fn sizes(&self) -> Vec<u64> {
+        self.slabs.iter().map(wgpu::Buffer::size).collect()
+    }
+
     /// Bytes of all buffers.
     pub fn bytes(&self) -> u64 {
         self.slabs.iter().map(wgpu::Buffer::size).sum()
@@ -66,19 +71,30 @@ pub struct Prepared {
     plan: Arc<Plan>,
     arena: Arena,
     steps: Vec<Step>,
-    /// For results that are read; made when a run first reads some.
-    readback: OnceLock<wgpu::Buffer>,
-    /// The next run's first commands. Whoever runs the plan holds it, since a run needs the arena and
-    /// the readback for itself.
-    ahead: Mutex<Option<Ahead>>,
+    /// What was put side by side of other plans' results, and bound.
+    rows: Mutex<Vec<Arc<kept::Rows>>>,
 }
 
 struct Step {
     variant: Variant,
     pipeline: wgpu::ComputePipeline,
-    group: wgpu::BindGroup,
+    bindings: Bindings,
     /// Pages of weights that must be brought over first, where weights take turns.
     turning: Vec<usize>,
+}
+
+/// Where a dispatch's bindings are.
+enum Bindings {
+    /// The same in every run.
+    Fixed(wgpu::BindGroup),
+    /// Among them is what other plans kept, which is bound for each run: by binding number.
+    Open(Vec<Bindable>),
+}
+
+/// What a binding holds.
+enum Bindable {
+    Buffer(wgpu::Buffer, u64, u64),
+    Kept(Region),
 }
 
 impl Prepared {
@@ -137,7 +153,7 @@ impl Engine {
 
     /// Brings `weights` of a graph to the device, read from `source`. With `most` bytes too few for
     /// all, some stay where they are and are brought over in turn at each run: see
-    /// [`run_in_turn`](Self::run_in_turn).
+    /// [`Run::turns`].
     pub fn upload(
         &self,
         weights: &[crate::graph::Weight],
@@ -199,10 +215,15 @@ impl Engine {
 
     /// Memory for `plan`.
     pub fn arena(&self, plan: &Plan) -> Result<Arena> {
+        self.arena_of(&plan.slabs)
+    }
+
+    /// Memory of buffers of these sizes.
+    pub(crate) fn arena_of(&self, slabs: &[u64]) -> Result<Arena> {
         use wgpu::BufferUsages as U;
         let usage = U::STORAGE | U::COPY_SRC | U::COPY_DST;
         self.gpu.checked("make room for activations", || Arena {
-            slabs: plan.slabs.iter().map(|s| buffer(&self.gpu, "arena", *s, usage)).collect(),
+            slabs: slabs.iter().map(|s| buffer(&self.gpu, "arena", *s, usage)).collect(),
         })
     }
 
@@ -253,25 +274,24 @@ impl Engine {
         let mut steps = Vec::with_capacity(plan.dispatches.len());
         for ((d, variant), (offset, size)) in plan.dispatches.iter().zip(variants).zip(offsets) {
             let pipeline = self.gpu.pipeline(self.checked, &variant)?;
-            let mut entries = vec![entry(0, &uniform, offset, size)];
+            let mut held = vec![Bindable::Buffer(uniform.clone(), offset, size)];
             let mut turning = Vec::new();
             for (i, bound) in d.bindings.iter().enumerate() {
-                let number = i as u32 + 1;
-                entries.push(match *bound {
-                    Bound::Arena(r) => entry(number, &arena.slabs[r.slab], r.offset, r.bytes),
+                held.push(match *bound {
+                    Bound::Arena(r) => Bindable::Buffer(arena.slabs[r.slab].clone(), r.offset, r.bytes),
+                    Bound::Kept(r) => Bindable::Kept(r),
                     Bound::Weight(w) => {
                         let (page, offset, bytes) = weights.place(&plan.weights[w.0])?;
                         turning.extend(weights.turning_page(&plan.weights[w.0])?);
-                        entry(number, page, offset, bytes)
+                        Bindable::Buffer(page.clone(), offset, bytes)
                     }
-                    Bound::Unused => entry(number, &self.unused[i], 0, 256),
+                    Bound::Unused => Bindable::Buffer(self.unused[i].clone(), 0, 256),
                 });
             }
-            let group = gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
-                label: Some(&d.path),
-                layout: &pipeline.get_bind_group_layout(0),
-                entries: &entries,
-            });
+            let bindings = match held.iter().any(|b| matches!(b, Bindable::Kept(_))) {
+                true => Bindings::Open(held),
+                false => Bindings::Fixed(group(gpu, &pipeline, &held, &[])?),
+            };
             turning.sort_unstable();
             turning.dedup();
             if turning.windows(2).any(|p| p[1] - p[0] >= pages::WINDOW) {
@@ -280,35 +300,9 @@ impl Engine {
                     d.path
                 )));
             }
-            steps.push(Step { variant, pipeline, group, turning });
+            steps.push(Step { variant, pipeline, bindings, turning });
         }
-        Ok(Prepared { plan, arena, steps, readback: OnceLock::new(), ahead: Mutex::default() })
-    }
-
-    /// Runs a plan. `inputs` are f32 values `[row, position, channel]` by name; so are the results.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Cancelled`] if `cancel` is set meanwhile, [`ErrorKind::Device`] if the device
-    /// is lost, [`ErrorKind::Internal`] if an input is missing or of the wrong size.
-    pub fn run(
-        &self,
-        prepared: &Prepared,
-        inputs: &[(&str, &[f32])],
-        cancel: &AtomicBool,
-    ) -> Result<Vec<(String, Vec<f32>)>> {
-        self.run_with(prepared, None, (inputs, &[]), cancel)
-    }
-
-    /// The same for weights that may not all be on the device: they are read from `source` when
-    /// their turn comes.
-    pub fn run_in_turn(
-        &self,
-        prepared: &Prepared,
-        (weights, source): (&Weights, &dyn Source),
-        inputs: &[(&str, &[f32])],
-        cancel: &AtomicBool,
-    ) -> Result<Vec<(String, Vec<f32>)>> {
-        self.run_on_kept(prepared, Some((weights, source)), inputs, &[], cancel)
+        Ok(Prepared { plan, arena, steps, rows: Mutex::default() })
     }
 
     /// Fills the whole arena with `word`; for tests that look for stray writes.
@@ -337,6 +331,33 @@ fn variant(plan: &Plan, dispatch: &Dispatch, weights: &Weights) -> Result<Varian
         }
     }
     Ok(dispatch.variant.clone())
+}
+
+/// A bind group of `held`, by binding number; `kept` are the buffers of what other plans kept.
+fn group(
+    gpu: &Gpu,
+    pipeline: &wgpu::ComputePipeline,
+    held: &[Bindable],
+    kept: &[wgpu::Buffer],
+) -> Result<wgpu::BindGroup> {
+    let of = |(number, bindable): (usize, &'_ Bindable)| -> Result<(u32, wgpu::Buffer, u64, u64)> {
+        let number = number as u32;
+        Ok(match bindable {
+            Bindable::Buffer(buffer, offset, size) => (number, buffer.clone(), *offset, *size),
+            Bindable::Kept(region) => {
+                let missing = || Error::internal("what a plan kept is missing");
+                (number, kept.get(region.slab).ok_or_else(missing)?.clone(), region.offset, region.bytes)
+            }
+        })
+    };
+    let held: Vec<_> = held.iter().enumerate().map(of).collect::<Result<_>>()?;
+    let entries: Vec<_> =
+        held.iter().map(|(n, buffer, offset, size)| entry(*n, buffer, *offset, *size)).collect();
+    Ok(gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
+        label: Some("plan"),
+        layout: &pipeline.get_bind_group_layout(0),
+        entries: &entries,
+    }))
 }
 
 /// The words of `bytes` of a buffer from `offset` on, when all that was submitted is done.

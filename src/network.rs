@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::engine::{Arena, Engine, Prepared, Weights};
+use crate::engine::{Arena, Engine, Prepared, Run, Weights};
 use crate::graph::Graph;
 use crate::guidance::{Columns, Network, Row, RowResult};
 use crate::kernels::Precision;
@@ -224,13 +224,15 @@ impl<'a> Calls<'a> {
 
     /// The arena of the other plans if `plan` fits, else a larger one for all.
     fn arena_for(&mut self, plan: &Plan) -> Result<Arena> {
+        let mut sizes = self.arena.as_ref().map_or_else(Vec::new, Arena::sizes);
         let arena = match self.arena.take().filter(|a| a.holds(plan)) {
             Some(arena) => arena,
             None => {
-                // What was bound to the old arena goes with it.
+                // What was bound to the old arena goes with it. The new one holds what that held.
                 self.ready.clear();
                 self.arenas += 1;
-                self.unet.engine.arena(plan)?
+                plan.enlarge(&mut sizes);
+                self.unet.engine.arena_of(&sizes)?
             }
         };
         self.arena = Some(arena.clone());
@@ -261,7 +263,7 @@ impl<'a> UnetNetwork<'a> {
         let ready = &self.calls.ready[&(kind, rows.len())];
         let kept = self.calls.prompts.of(rows.iter().map(|row| row.entry))?;
         let results =
-            engine.run_on_kept(ready, Some((weights, &source)), &inputs.named(), &kept, self.cancel)?;
+            engine.run(ready, &Run::new(&inputs.named(), self.cancel).in_turn(weights, &source).on(&kept))?;
         let named = |name: &str| {
             results
                 .iter()
@@ -306,7 +308,9 @@ impl<'a> UnetNetwork<'a> {
 
 impl Network for UnetNetwork<'_> {
     fn predict(&mut self, rows: &[Row<'_>]) -> Result<Vec<RowResult>> {
-        self.calls.read_prompts(rows.iter().map(|row| row.entry), self.cancel)?;
+        let engine = self.calls.unet.engine;
+        let keep = &mut |prepared: &Prepared, run: &Run<'_>| engine.run_and_keep(prepared, run);
+        self.calls.read_prompts(rows.iter().map(|row| row.entry), self.cancel, keep)?;
         let mut results: Vec<Option<RowResult>> = vec![None; rows.len()];
         let kinds: Vec<Kind> = rows.iter().map(Kind::of).collect();
         for (kind, members) in self.calls.batching.calls(&kinds)? {

@@ -57,6 +57,8 @@ pub struct Options {
 pub enum Bound {
     /// A stretch of the arena.
     Arena(Region),
+    /// A stretch of what another plan kept, of all rows; the slab is the number among inputs of that kind.
+    Kept(Region),
     /// A weight.
     Weight(WeightId),
     /// Nothing: any buffer will do.
@@ -94,7 +96,8 @@ pub struct Slot {
     pub store: Store,
     /// Whether it stays on the device from one run to another.
     pub kept: bool,
-    /// Place of all rows, row-major.
+    /// Place of all rows, row-major: in the arena, or for a kept input in a buffer of its own, whose number among
+    /// such is the slab.
     pub region: Region,
 }
 
@@ -130,7 +133,15 @@ impl Plan {
         let fused = fuse::fuse(graph, options);
         let lowered = lower::lower(graph, &fused, options)?;
         check_sizes(graph, &lowered, options)?;
-        let lives = lifetimes(graph, &lowered.calls, lowered.sizes.len());
+        let mut lives = lifetimes(graph, &lowered.calls, lowered.sizes.len());
+        // What other plans kept stays where it is.
+        let is_result = |t: &Tensor| graph.outputs().iter().any(|(_, o)| o == t);
+        let mut kept = Vec::new();
+        for (_, t) in graph.inputs() {
+            if graph.info(*t).kept && !is_result(t) && lives[t.0].take().is_some() {
+                kept.push(t.0);
+            }
+        }
         let requests: Vec<arena::Request> = lives
             .iter()
             .zip(&lowered.sizes)
@@ -141,7 +152,11 @@ impl Plan {
         let placed =
             arena::place(&requests, options.device.alignment, options.guard, options.device.max_buffer);
         let mut at = placed.regions.iter();
-        let regions: Vec<Option<Region>> = lives.iter().map(|l| l.and_then(|_| at.next().copied())).collect();
+        let mut regions: Vec<Option<Region>> =
+            lives.iter().map(|l| l.and_then(|_| at.next().copied())).collect();
+        for (slab, buf) in kept.iter().enumerate() {
+            regions[*buf] = Some(Region { slab, offset: 0, bytes: lowered.sizes[*buf].1 });
+        }
         let region = |buf: usize| {
             regions[buf].ok_or_else(|| Error::internal(format!("{} has no place", lowered.sizes[buf].0)))
         };
@@ -155,6 +170,7 @@ impl Plan {
         };
         let bind = |o: &Operand| {
             Ok(match *o {
+                Operand::Read(s) if kept.contains(&s.buf.0) => Bound::Kept(stretch(s)?),
                 Operand::Read(s) | Operand::Write(s) => Bound::Arena(stretch(s)?),
                 Operand::Weight(w) => Bound::Weight(w),
                 Operand::Scalars => return Err(Error::internal("a network has no steps")),
@@ -194,6 +210,12 @@ impl Plan {
         })
     }
 
+    /// Lets an arena of buffers of these sizes hold this plan too.
+    pub fn enlarge(&self, slabs: &mut Vec<u64>) {
+        slabs.resize(slabs.len().max(self.slabs.len()), 0);
+        slabs.iter_mut().zip(&self.slabs).for_each(|(size, wanted)| *size = (*size).max(*wanted));
+    }
+
     /// Bytes of the arena.
     pub fn arena_bytes(&self) -> u64 {
         self.slabs.iter().sum()
@@ -207,6 +229,12 @@ impl Plan {
     /// Bytes of the results that stay on the device.
     pub fn kept_bytes(&self) -> u64 {
         self.outputs.iter().filter(|o| o.kept).map(|o| o.region.bytes).sum()
+    }
+
+    /// Bytes of what other plans kept for all rows, where that has to be put side by side.
+    pub fn kept_input_bytes(&self) -> u64 {
+        let kept = self.inputs.iter().filter(|i| i.kept).map(|i| i.region.bytes);
+        if self.rows == 1 { 0 } else { kept.sum() }
     }
 
     /// Bytes of the dispatches' parameters, which are written through a copy.

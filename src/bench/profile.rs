@@ -191,7 +191,7 @@ fn graph(network: Network, preset: Preset) -> Result<Graph> {
 /// Bytes of all bindings of a dispatch.
 fn bytes(plan: &Plan, dispatch: &Dispatch, weights: &Weights) -> Result<u64> {
     let of_binding = |bound: &Bound| match *bound {
-        Bound::Arena(region) => Ok(region.bytes),
+        Bound::Arena(region) | Bound::Kept(region) => Ok(region.bytes),
         Bound::Weight(id) => weights.bytes_of(&plan.weights[id.0]),
         Bound::Unused => Ok(0),
     };

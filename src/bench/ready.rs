@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Bench, Timing};
 use crate::checkpoint::Checkpoint;
-use crate::engine::{Engine, Kept, Prepared, Weights};
+use crate::engine::{Engine, Kept, Prepared, Run, Weights};
 use crate::graph::Graph;
 use crate::plan::{Options, Plan};
 use crate::{Error, ErrorKind, Result};
@@ -63,7 +63,7 @@ impl<'a> Ready<'a> {
     fn run(&self) -> Result<Vec<(String, Vec<f32>)>> {
         let kept: Vec<&Kept> = self.kept.iter().cycle().take(self.prepared.plan().rows).collect();
         let inputs = named(&self.inputs);
-        self.engine.run_on_kept(&self.prepared, None, &inputs, &kept, self.bench.cancel)
+        self.engine.run(&self.prepared, &Run::new(&inputs, self.bench.cancel).on(&kept))
     }
 
     /// Wall time of one run.

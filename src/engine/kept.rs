@@ -1,48 +1,56 @@
 //! Results that stay on the device, for other plans to read.
 
-use std::sync::atomic::AtomicBool;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, Weak};
 
 use super::run::to_device;
-use super::{Engine, Prepared, Source, Weights, buffer, wait};
+use super::{Bindings, Engine, Prepared, buffer, group};
 use crate::plan::Slot;
 use crate::{Error, Result};
 
+/// Most combinations of rows that stay bound: those of a step, and of the next if they take turns.
+pub const MOST_ROWS: usize = 16;
+
 /// What a plan of one row kept, by name.
-pub struct Kept {
-    tensors: Vec<(String, wgpu::Buffer)>,
+pub struct Kept(Arc<Vec<(String, wgpu::Buffer)>>);
+
+/// What was kept for each row of a plan, as one buffer for each input, with the bindings to it.
+pub struct Rows {
+    /// Of each row.
+    of: Vec<Weak<Vec<(String, wgpu::Buffer)>>>,
+    /// By dispatch.
+    groups: HashMap<usize, wgpu::BindGroup>,
+}
+
+impl Rows {
+    /// The bindings of dispatch `i`.
+    pub(super) fn group(&self, i: usize) -> Option<&wgpu::BindGroup> {
+        self.groups.get(&i)
+    }
+
+    fn is_of(&self, kept: &[&Kept]) -> bool {
+        let same = |(a, b): (&Weak<_>, &&Kept)| std::ptr::eq(a.as_ptr(), Arc::as_ptr(&b.0));
+        self.of.len() == kept.len() && self.of.iter().zip(kept).all(same)
+    }
+}
+
+impl Kept {
+    /// The results of `prepared`, which has run: buffers that a copy on the device is to fill.
+    pub(super) fn room(engine: &Engine, prepared: &Prepared) -> Self {
+        use wgpu::BufferUsages as U;
+        let usage = U::COPY_SRC | U::COPY_DST | U::STORAGE;
+        let kept = prepared.plan.outputs.iter().filter(|o| o.kept);
+        let room = |o: &Slot| (o.name.clone(), buffer(&engine.gpu, "kept", o.region.bytes, usage));
+        Self(Arc::new(kept.map(room).collect()))
+    }
+
+    /// By name, in the order of the plan's results.
+    pub(super) fn buffers(&self) -> &[(String, wgpu::Buffer)] {
+        &self.0
+    }
 }
 
 impl Engine {
-    /// Runs a plan of one row whose results are all kept. Weights may take turns, as in
-    /// [`run_in_turn`](Self::run_in_turn).
-    ///
-    /// # Errors
-    /// As [`run`](Self::run).
-    pub fn run_and_keep(
-        &self,
-        prepared: &Prepared,
-        weights: (&Weights, &dyn Source),
-        inputs: &[(&str, &[f32])],
-        cancel: &AtomicBool,
-    ) -> Result<Kept> {
-        use wgpu::BufferUsages as U;
-        self.run_in_turn(prepared, weights, inputs, cancel)?;
-        self.gpu.checked("keep results", || {
-            let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
-            let mut tensors = Vec::new();
-            for o in prepared.plan.outputs.iter().filter(|o| o.kept) {
-                let kept = buffer(&self.gpu, "kept", o.region.bytes, U::COPY_SRC | U::COPY_DST);
-                let slab = &prepared.arena.slabs[o.region.slab];
-                encoder.copy_buffer_to_buffer(slab, o.region.offset, &kept, 0, o.region.bytes);
-                tensors.push((o.name.clone(), kept));
-            }
-            let index = self.gpu.queue().submit([encoder.finish()]);
-            // Until then the arena cannot leave, for which others may have no room.
-            wait(&self.gpu, index)?;
-            Ok(Kept { tensors })
-        })?
-    }
-
     /// Keeps values of one row from the host as if a plan had made them: for what `prepared` takes.
     ///
     /// # Errors
@@ -55,51 +63,83 @@ impl Engine {
                 .find(|(name, _)| *name == slot.name)
                 .ok_or_else(|| Error::internal(format!("input {} is missing", slot.name)))?;
             let bytes = to_device(slot, values, 1, prepared.plan.precision)?;
-            let kept = buffer(&self.gpu, "kept", bytes.len() as u64, U::COPY_SRC | U::COPY_DST);
+            let usage = U::COPY_SRC | U::COPY_DST | U::STORAGE;
+            let kept = buffer(&self.gpu, "kept", bytes.len() as u64, usage);
             self.gpu.queue().write_buffer(&kept, 0, &bytes);
             Ok((slot.name.clone(), kept))
         };
         let slots = prepared.plan.inputs.iter().filter(|i| i.kept);
         let tensors = self.gpu.checked("keep values", || slots.map(keep).collect::<Result<_>>())??;
-        Ok(Kept { tensors })
-    }
-
-    /// Runs a plan with inputs that other plans kept, one [`Kept`] a row, beside those from the
-    /// host. With `turns`, weights and where they come from, they may take turns.
-    ///
-    /// # Errors
-    /// As [`run`](Self::run).
-    pub fn run_on_kept(
-        &self,
-        prepared: &Prepared,
-        turns: Option<(&Weights, &dyn Source)>,
-        inputs: &[(&str, &[f32])],
-        kept: &[&Kept],
-        cancel: &AtomicBool,
-    ) -> Result<Vec<(String, Vec<f32>)>> {
-        let results = self.run_with(prepared, turns, (inputs, kept), cancel)?;
-        if let Some((weights, source)) = turns {
-            weights.check_turns(&self.on_device(), source)?;
-        }
-        Ok(results)
+        Ok(Kept(Arc::new(tensors)))
     }
 }
 
 impl Prepared {
-    /// Brings what other plans kept to the rows of this one.
-    pub(super) fn bring(&self, encoder: &mut wgpu::CommandEncoder, kept: &[&Kept]) -> Result<()> {
+    /// What other plans kept for the rows of this one, put side by side and bound, if this plan reads any. What
+    /// has made it must be submitted.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) if it is not what the plan reads; the device's.
+    pub(super) fn rows(&self, engine: &Engine, kept: &[&Kept]) -> Result<Option<Arc<Rows>>> {
+        if !self.plan.inputs.iter().any(|i| i.kept) {
+            return Ok(None);
+        }
+        let mut known = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = known.iter().position(|rows| rows.is_of(kept)) {
+            // The last one used stands last.
+            let rows = known.remove(at);
+            known.push(rows.clone());
+            return Ok(Some(rows));
+        }
+        // What nobody can ask for any more makes room.
+        known.retain(|rows| rows.of.iter().all(|of| of.strong_count() > 0));
+        if known.len() >= MOST_ROWS {
+            known.remove(0);
+        }
+        let rows = Arc::new(engine.gpu.checked("bind what was kept", || self.side_by_side(engine, kept))??);
+        known.push(rows.clone());
+        Ok(Some(rows))
+    }
+
+    /// What was read last.
+    pub(super) fn last_rows(&self) -> Option<Arc<Rows>> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner).last().cloned()
+    }
+
+    fn side_by_side(&self, engine: &Engine, kept: &[&Kept]) -> Result<Rows> {
+        use wgpu::BufferUsages as U;
+        let gpu = &engine.gpu;
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        let mut buffers = Vec::new();
         for slot in self.plan.inputs.iter().filter(|i| i.kept) {
             let bytes = slot.region.bytes / self.plan.rows as u64;
-            let mut at = slot.region.offset;
-            for row in kept {
-                let tensor = row.tensors.iter().find(|(n, t)| *n == slot.name && t.size() == bytes);
-                let (_, from) = tensor.filter(|_| kept.len() == self.plan.rows).ok_or_else(|| {
+            let of_row = |row: &&Kept| {
+                let tensor = row.0.iter().find(|(n, t)| *n == slot.name && t.size() == bytes);
+                tensor.filter(|_| kept.len() == self.plan.rows).map(|(_, t)| t.clone()).ok_or_else(|| {
                     Error::internal(format!("what was kept is no {} of {} rows", slot.name, self.plan.rows))
-                })?;
-                encoder.copy_buffer_to_buffer(from, 0, &self.arena.slabs[slot.region.slab], at, bytes);
-                at += bytes;
+                })
+            };
+            let parts: Vec<wgpu::Buffer> = kept.iter().map(of_row).collect::<Result<_>>()?;
+            buffers.push(match parts.as_slice() {
+                [] => return Err(Error::internal(format!("nothing was kept of {}", slot.name))),
+                [one] => one.clone(),
+                parts => {
+                    let all = buffer(gpu, "kept", slot.region.bytes, U::COPY_DST | U::STORAGE);
+                    for (row, from) in (0..).zip(parts) {
+                        encoder.copy_buffer_to_buffer(from, 0, &all, row * bytes, bytes);
+                    }
+                    all
+                }
+            });
+        }
+        gpu.queue().submit([encoder.finish()]);
+        let mut groups = HashMap::new();
+        for (i, step) in self.steps.iter().enumerate() {
+            if let Bindings::Open(held) = &step.bindings {
+                groups.insert(i, group(gpu, &step.pipeline, held, &buffers)?);
             }
         }
-        Ok(())
+        let of = kept.iter().map(|kept| Arc::downgrade(&kept.0)).collect();
+        Ok(Rows { of, groups })
     }
 }

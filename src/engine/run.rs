@@ -1,16 +1,11 @@
-//! A run of a plan: what comes in is written, dispatches are submitted, results are read back, with one
-//! wait where the device is fast. Nothing that does not depend on what comes in is left for the time
-//! between two runs, in which the device would stand still: the commands of the next run are encoded
-//! while it works on this one.
+//! A run of a plan by itself: what comes in is written, the plan is recorded and sent, results are read.
 
 use std::borrow::Cow;
-use std::ops::Range;
-use std::sync::PoisonError;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
-use super::{Engine, Kept, Prepared, Source, Weights, buffer, lost, trace, wait, weights};
-use crate::gpu::Gpu;
+use super::{Bindings, Engine, Kept, Prepared, Source, Spot, Stream, Weights, kept, trace, weights};
 use crate::graph::Store;
 use crate::kernels::Precision;
 use crate::plan::{Dispatch, Slot};
@@ -24,158 +19,132 @@ const SUBMISSION: Duration = Duration::from_millis(100);
 /// takes three portions.
 const GROWTH: f64 = 8.0;
 
-/// Commands of a run that are encoded before it begins.
-pub(super) struct Ahead {
-    commands: wgpu::CommandBuffer,
-    /// The dispatches in it: the first ones up to this.
-    to: usize,
+/// What a run of a plan is given.
+#[derive(Clone, Copy)]
+pub struct Run<'a> {
+    /// Values of the inputs by name, f32 `[row, position, channel]`.
+    pub inputs: &'a [(&'a str, &'a [f32])],
+    /// What other plans kept, one a row; none if the plan reads nothing of that kind.
+    pub kept: &'a [&'a Kept],
+    /// Weights that may not all be on the device, and where the others are read from when their turn comes.
+    pub turns: Option<(&'a Weights, &'a dyn Source)>,
+    /// Ends the run when it is set.
+    pub cancel: &'a AtomicBool,
 }
 
-/// A portion that was submitted.
-struct Flying {
-    index: wgpu::SubmissionIndex,
-    /// By which its time is judged; 0 if it was cut short.
-    work: u64,
-    /// When its predecessor was done.
-    since: Instant,
+impl<'a> Run<'a> {
+    /// A run on `inputs` alone.
+    pub fn new(inputs: &'a [(&'a str, &'a [f32])], cancel: &'a AtomicBool) -> Self {
+        Self { inputs, kept: &[], turns: None, cancel }
+    }
+
+    /// With weights that may take turns.
+    pub fn in_turn(self, weights: &'a Weights, source: &'a dyn Source) -> Self {
+        Self { turns: Some((weights, source)), ..self }
+    }
+
+    /// On what other plans kept, one a row.
+    pub fn on(self, kept: &'a [&'a Kept]) -> Self {
+        Self { kept, ..self }
+    }
 }
 
 impl Engine {
-    pub(super) fn run_with(
-        &self,
-        prepared: &Prepared,
-        turns: Option<(&Weights, &dyn Source)>,
-        (inputs, kept): (&[(&str, &[f32])], &[&Kept]),
-        cancel: &AtomicBool,
-    ) -> Result<Vec<(String, Vec<f32>)>> {
-        self.gpu.checked("run a plan", || {
-            let mut ahead = prepared.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-            let from_host = |slot: &&Slot| kept.is_empty() || !slot.kept;
-            for slot in prepared.plan.inputs.iter().filter(from_host) {
-                let values = inputs
-                    .iter()
-                    .find(|(name, _)| *name == slot.name)
-                    .ok_or_else(|| Error::internal(format!("input {} is missing", slot.name)))?;
-                if self.is_tracing() {
-                    trace::input(&slot.name, values.1)?;
-                }
-                let bytes = to_device(slot, values.1, prepared.plan.rows, prepared.plan.precision)?;
-                let slab = &prepared.arena.slabs[slot.region.slab];
-                self.gpu.queue().write_buffer(slab, slot.region.offset, &bytes);
-            }
-            self.look_at_memory();
-            let bring = match kept {
-                [] => None,
-                kept => {
-                    let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
-                    prepared.bring(&mut encoder, kept)?;
-                    Some(encoder.finish())
-                }
-            };
-            let done = self.dispatch(prepared, turns, (bring, &mut ahead), cancel);
-            if done.is_err() {
-                // What was written for the run would hold its buffers until something is submitted.
-                self.gpu.queue().submit([]);
-            }
-            done
-        })?
+    /// Runs a plan. Results are f32 values `[row, position, channel]` by name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) if `cancel` is set meanwhile,
+    /// [`ErrorKind::Device`](crate::ErrorKind::Device) if the device is lost,
+    /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) if an input is missing or of the wrong size.
+    pub fn run(&self, prepared: &Prepared, run: &Run<'_>) -> Result<Vec<(String, Vec<f32>)>> {
+        let mut stream = Stream::new(self, run.cancel);
+        self.record(prepared, run, &mut stream)?;
+        let mut fetches = Vec::new();
+        for slot in prepared.plan.read_back() {
+            let spot = Spot { buffer: prepared.slab(slot.region).clone(), offset: slot.region.offset };
+            fetches.push((slot, stream.copy_out(&spot, slot.region.bytes)?));
+        }
+        stream.send()?;
+        let mut results = Vec::new();
+        for (slot, fetch) in fetches {
+            let words = stream.arrived(fetch)?;
+            results.push((slot.name.clone(), from_device(slot, &words, prepared.plan.rows)));
+        }
+        self.check_turns(run)?;
+        Ok(results)
     }
 
-    /// Submits all dispatches in portions of about [`SUBMISSION`], at most two in flight, and reads
-    /// the results.
-    fn dispatch(
+    /// Runs a plan of one row and keeps its results that are to be kept.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_and_keep(&self, prepared: &Prepared, run: &Run<'_>) -> Result<Kept> {
+        let mut stream = Stream::new(self, run.cancel);
+        let kept = self.record_and_keep(prepared, run, &mut stream)?;
+        let sent = stream.send()?;
+        // Until then the arena cannot leave, for which others may have no room.
+        stream.done(sent)?;
+        self.check_turns(run)?;
+        Ok(kept)
+    }
+
+    /// The same as a part of `stream`: what is kept is there when that comes to it.
+    pub(crate) fn record_and_keep(
         &self,
         prepared: &Prepared,
-        turns: Option<(&Weights, &dyn Source)>,
-        (mut bring, ahead): (Option<wgpu::CommandBuffer>, &mut Option<Ahead>),
-        cancel: &AtomicBool,
-    ) -> Result<Vec<(String, Vec<f32>)>> {
-        let dispatches = &prepared.plan.dispatches;
-        let mut flying: Option<Flying> = None;
-        let mut from = 0;
-        let mapped = loop {
-            if cancel.load(Ordering::Relaxed) {
-                return Err(Error::cancelled());
-            }
-            let pages = prepared.pages(from);
-            if !pages.is_empty() {
-                let (weights, source) =
-                    turns.ok_or_else(|| Error::internal("weights that take turns need their source"))?;
-                weights.turn(&self.on_device(), pages, source, cancel)?;
-            }
-            let (to, work) = self.portion(prepared, from);
-            let commands = match ahead.take().filter(|a| from == 0 && a.to == to) {
-                Some(ready) => ready.commands,
-                None => self.encode(prepared, from..to),
-            };
-            let index = self.gpu.queue().submit(bring.take().into_iter().chain([commands]));
+        run: &Run<'_>,
+        stream: &mut Stream<'_>,
+    ) -> Result<Kept> {
+        self.record(prepared, run, stream)?;
+        let kept = self.gpu.checked("keep results", || Kept::room(self, prepared))?;
+        for (slot, (_, to)) in prepared.plan.outputs.iter().filter(|o| o.kept).zip(kept.buffers()) {
+            let from = Spot { buffer: prepared.slab(slot.region).clone(), offset: slot.region.offset };
+            stream.copy(&from, to, slot.region.bytes);
+        }
+        Ok(kept)
+    }
+
+    /// Writes what `run` is given and records it.
+    fn record(&self, prepared: &Prepared, run: &Run<'_>, stream: &mut Stream<'_>) -> Result<()> {
+        // The host's values arrive before all that is not submitted.
+        stream.cut()?;
+        let written = self.gpu.checked("bring inputs over", || self.write_inputs(prepared, run));
+        let recorded = written.and_then(|w| w).and_then(|()| stream.plan(prepared, run.turns, run.kept));
+        if recorded.is_err() {
+            // What was written for the run would hold its buffers until something is submitted.
+            self.gpu.queue().submit([]);
+        }
+        recorded
+    }
+
+    fn write_inputs(&self, prepared: &Prepared, run: &Run<'_>) -> Result<()> {
+        // What is kept of a prompt may be an input here and a result.
+        let is_result = |slot: &Slot| prepared.plan.outputs.iter().any(|o| o.name == slot.name);
+        for slot in prepared.plan.inputs.iter().filter(|slot| !slot.kept || is_result(slot)) {
+            let values = run
+                .inputs
+                .iter()
+                .find(|(name, _)| *name == slot.name)
+                .ok_or_else(|| Error::internal(format!("input {} is missing", slot.name)))?;
             if self.is_tracing() {
-                self.look_at_results(prepared, from)?;
+                trace::input(&slot.name, values.1)?;
             }
-            let mapped = (to == dispatches.len()).then(|| prepared.map(&self.gpu));
-            if let Some(done) = flying.take() {
-                self.land(done)?;
-            }
-            // The next portion starts when this one's predecessor is done, which is now.
-            flying = Some(Flying { index, work, since: Instant::now() });
-            from = to;
-            if let Some(mapped) = mapped {
-                break mapped;
-            }
-        };
-        // The device works on the last portion.
-        let (to, _) = self.portion(prepared, 0);
-        *ahead = Some(Ahead { commands: self.encode(prepared, 0..to), to });
-        if let Some(last) = flying {
-            self.land(last)?;
+            let bytes = to_device(slot, values.1, prepared.plan.rows, prepared.plan.precision)?;
+            self.gpu.queue().write_buffer(prepared.slab(slot.region), slot.region.offset, &bytes);
         }
-        mapped.recv().map_err(|_| lost())?.map_err(|e| lost().cause(e))?;
-        prepared.results(&self.gpu)
-    }
-
-    /// The end of the portion that begins with dispatch `from`, and its work; 0 if it is cut short by
-    /// weights that take turns, since a submission sees the pages that were there when it left.
-    fn portion(&self, prepared: &Prepared, from: usize) -> (usize, u64) {
-        if self.is_tracing() {
-            return (from + 1, 0);
-        }
-        let (most, work) = portion(&prepared.plan.dispatches, from, self.budget.load(Ordering::Relaxed));
-        let pages = prepared.pages(from);
-        let same =
-            prepared.steps[from..most].iter().take_while(|s| s.turning.iter().all(|p| pages.contains(p)));
-        let to = from + same.count();
-        (to, if to == most { work } else { 0 })
-    }
-
-    /// Commands of some dispatches, and behind the last one those that bring results to the readback.
-    fn encode(&self, prepared: &Prepared, part: Range<usize>) -> wgpu::CommandBuffer {
-        let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
-        let last = part.end == prepared.steps.len();
-        {
-            let mut pass = encoder.begin_compute_pass(&Default::default());
-            part.for_each(|i| prepared.encode(&mut pass, i));
-        }
-        let mut at = 0;
-        for region in prepared.plan.read_back().map(|o| o.region).filter(|_| last) {
-            let slab = &prepared.arena.slabs[region.slab];
-            let readback = prepared.readback(&self.gpu);
-            encoder.copy_buffer_to_buffer(slab, region.offset, readback, at, region.bytes);
-            at += region.bytes;
-        }
-        encoder.finish()
-    }
-
-    /// Waits for a portion and learns from its time.
-    fn land(&self, flying: Flying) -> Result<()> {
-        wait(&self.gpu, flying.index)?;
-        let old = self.budget.load(Ordering::Relaxed);
-        self.budget.store(learn(old, flying.work, flying.since.elapsed()), Ordering::Relaxed);
         Ok(())
+    }
+
+    fn check_turns(&self, run: &Run<'_>) -> Result<()> {
+        match run.turns {
+            Some((weights, source)) => weights.check_turns(&self.on_device(), source),
+            None => Ok(()),
+        }
     }
 }
 
 impl Prepared {
-    /// The buffer of a region.
+    /// The buffer of a region of the arena.
     pub(crate) fn slab(&self, region: crate::plan::Region) -> &wgpu::Buffer {
         &self.arena.slabs[region.slab]
     }
@@ -185,44 +154,24 @@ impl Prepared {
         self.steps.get(i).map_or(&[], |s| &s.turning)
     }
 
-    fn readback(&self, gpu: &Gpu) -> &wgpu::Buffer {
-        use wgpu::BufferUsages as U;
-        let bytes: u64 = self.plan.read_back().map(|o| o.region.bytes).sum();
-        self.readback.get_or_init(|| buffer(gpu, "readback", bytes.max(4), U::MAP_READ | U::COPY_DST))
-    }
-
-    /// Adds dispatch `i` to `pass`.
-    pub(super) fn encode(&self, pass: &mut wgpu::ComputePass<'_>, i: usize) {
+    /// Adds dispatch `i` to `pass`, reading what was kept for `rows`.
+    pub(super) fn encode(
+        &self,
+        pass: &mut wgpu::ComputePass<'_>,
+        i: usize,
+        rows: Option<&Arc<kept::Rows>>,
+    ) -> Result<()> {
         let [x, y, z] = self.plan.dispatches[i].groups;
-        pass.set_pipeline(&self.steps[i].pipeline);
-        pass.set_bind_group(0, &self.steps[i].group, &[]);
+        let step = &self.steps[i];
+        let group = match &step.bindings {
+            Bindings::Fixed(group) => Some(group),
+            Bindings::Open(_) => rows.and_then(|rows| rows.group(i)),
+        };
+        let missing = || Error::internal(format!("{} reads what nobody kept", self.plan.dispatches[i].path));
+        pass.set_pipeline(&step.pipeline);
+        pass.set_bind_group(0, group.ok_or_else(missing)?, &[]);
         pass.dispatch_workgroups(x, y, z);
-    }
-
-    /// Asks for the readback once all that was submitted is done.
-    fn map(&self, gpu: &Gpu) -> std::sync::mpsc::Receiver<std::result::Result<(), wgpu::BufferAsyncError>> {
-        let (send, receive) = std::sync::mpsc::channel();
-        self.readback(gpu).map_async(wgpu::MapMode::Read, .., move |r| {
-            // Nobody receives where the wait has failed.
-            let _ = send.send(r);
-        });
-        receive
-    }
-
-    /// The results in the readback, which is mapped.
-    fn results(&self, gpu: &Gpu) -> Result<Vec<(String, Vec<f32>)>> {
-        let readback = self.readback(gpu);
-        let view = readback.get_mapped_range(..).map_err(|e| lost().cause(e))?;
-        let mut at = 0;
-        let mut results = Vec::with_capacity(self.plan.outputs.len());
-        for o in self.plan.read_back() {
-            let bytes = &view[at..at + o.region.bytes as usize];
-            results.push((o.name.clone(), from_device(o, bytes, self.plan.rows)));
-            at += o.region.bytes as usize;
-        }
-        drop(view);
-        readback.unmap();
-        Ok(results)
+        Ok(())
     }
 }
 
@@ -283,8 +232,8 @@ pub(super) fn to_device<'v>(
 }
 
 /// The inverse of [`to_device`] for f32 results.
-fn from_device(slot: &Slot, bytes: &[u8], rows: usize) -> Vec<f32> {
-    let values: Vec<f32> = bytemuck::pod_collect_to_vec(bytes);
+fn from_device(slot: &Slot, words: &[u32], rows: usize) -> Vec<f32> {
+    let values: Vec<f32> = bytemuck::cast_slice(words).to_vec();
     let (c, width) = (slot.shape.channels, slot.shape.quads() * 4);
     if slot.store == Store::Plain || c == width {
         return values;

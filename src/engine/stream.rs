@@ -15,6 +15,9 @@ use crate::{Error, Result};
 /// Most submissions that the device has not done. Fewer, if they are long: see [`Stream::flush`].
 const MOST_FLYING: usize = 4;
 
+/// Dispatches after which a device that stands idle is given what is recorded so far.
+const EARLY: usize = 64;
+
 /// Most bindings of single dispatches that are remembered.
 const MOST_BOUND: usize = 512;
 
@@ -115,6 +118,8 @@ pub struct Stream<'e> {
     pass: Option<wgpu::ComputePass<'static>>,
     /// Of what is recorded and not submitted.
     work: u64,
+    /// How many dispatches that are.
+    recorded: usize,
     flying: VecDeque<Flying>,
     /// Work since the last sending, and that of the last sending.
     counted: u64,
@@ -140,6 +145,7 @@ impl<'e> Stream<'e> {
             encoder: None,
             pass: None,
             work: 0,
+            recorded: 0,
             flying: VecDeque::new(),
             counted: 0,
             sent_work: 0,
@@ -169,10 +175,7 @@ impl<'e> Stream<'e> {
         turns: Option<(&Weights, &dyn Source)>,
         kept: &[&Kept],
     ) -> Result<()> {
-        if !kept.is_empty() {
-            self.pass = None;
-            prepared.bring(self.encoder(), kept)?;
-        }
+        let rows = prepared.rows(self.engine, kept)?;
         // Pages of weights that the submission in the making sees.
         let mut seen: Option<&[usize]> = None;
         for (i, dispatch) in prepared.plan.dispatches.iter().enumerate() {
@@ -185,7 +188,7 @@ impl<'e> Stream<'e> {
                 seen = Some(pages);
             }
             self.make_room(cost(dispatch.flops))?;
-            prepared.encode(self.pass(), i);
+            prepared.encode(self.pass(), i, rows.as_ref())?;
             self.count(cost(dispatch.flops));
             if self.engine.is_tracing() {
                 self.cut()?;
@@ -301,6 +304,16 @@ impl<'e> Stream<'e> {
     /// # Errors
     /// As [`send`](Self::send).
     pub fn fetch(&mut self, from: &Spot, bytes: u64) -> Result<Fetch> {
+        let fetch = self.copy_out(from, bytes)?;
+        self.send()?;
+        Ok(fetch)
+    }
+
+    /// The same without [`send`](Self::send), which is to come before it arrives.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn copy_out(&mut self, from: &Spot, bytes: u64) -> Result<Fetch> {
         use wgpu::BufferUsages as U;
         let kept = self.readbacks.iter().position(|b| b.size() == bytes.next_multiple_of(4));
         let to = match kept {
@@ -311,11 +324,17 @@ impl<'e> Stream<'e> {
         };
         self.pass = None;
         self.encoder().copy_buffer_to_buffer(&from.buffer, from.offset, &to, 0, to.size());
-        let number = self.send()?;
         let (sender, mapped) = std::sync::mpsc::channel();
+        let encoder = self.encoder();
         // Nobody receives where the wait has failed.
-        to.map_async(wgpu::MapMode::Read, .., move |r| drop(sender.send(r)));
-        Ok(Fetch { buffer: to, bytes, number, mapped, is_mapped: None })
+        encoder.map_buffer_on_submit(&to, wgpu::MapMode::Read, .., move |r| drop(sender.send(r)));
+        Ok(Fetch { buffer: to, bytes, number: self.submitted + 1, mapped, is_mapped: None })
+    }
+
+    /// Records a copy of `bytes` on the device.
+    pub fn copy(&mut self, from: &Spot, to: &wgpu::Buffer, bytes: u64) {
+        self.pass = None;
+        self.encoder().copy_buffer_to_buffer(&from.buffer, from.offset, to, 0, bytes);
     }
 
     /// What a fetch has brought; waits for it.
@@ -388,6 +407,7 @@ impl<'e> Stream<'e> {
         let index = gpu.checked("run what was recorded", || gpu.queue().submit([encoder.finish()]))?;
         self.submitted += 1;
         let work = std::mem::take(&mut self.work);
+        self.recorded = 0;
         self.flying.push_back(Flying { index, work, submitted: Instant::now() });
         let budget = self.engine.budget.load(Ordering::Relaxed);
         let too_far = |flying: &VecDeque<Flying>| {
@@ -401,7 +421,7 @@ impl<'e> Stream<'e> {
     }
 
     /// Submits what is recorded in the midst of something: its time says nothing of the device's speed.
-    fn cut(&mut self) -> Result<()> {
+    pub(crate) fn cut(&mut self) -> Result<()> {
         self.work = 0;
         self.flush()
     }
@@ -431,13 +451,17 @@ impl<'e> Stream<'e> {
         if self.cancel.load(Ordering::Relaxed) { Err(Error::cancelled()) } else { Ok(()) }
     }
 
-    /// Submits first if so much more work would make the submission too long.
+    /// Submits first if so much more work would make the submission too long, or the device has nothing to do.
     fn make_room(&mut self, more: u64) -> Result<()> {
         let budget = self.engine.budget.load(Ordering::Relaxed);
-        if self.work > 0 && self.work + more > budget { self.flush() } else { Ok(()) }
+        if self.work > 0 && self.work + more > budget {
+            return self.flush();
+        }
+        if self.flying.is_empty() && self.recorded >= EARLY { self.cut() } else { Ok(()) }
     }
 
     fn count(&mut self, work: u64) {
+        self.recorded += 1;
         self.work += work;
         self.counted += work;
         self.engine.traffic.add(|t| &t.dispatches, 1);

@@ -27,7 +27,8 @@ impl Engine {
     }
 
     /// GPU time of `times` runs of `prepared`, one after the other in one pass, without what comes
-    /// in and goes out. The arena keeps what the last [`run`](Self::run) left there.
+    /// in and goes out. The arena keeps what the last [`run`](Self::run) left there, and what other plans kept is
+    /// that run's.
     ///
     /// # Errors
     /// [`ErrorKind::Device`] if the device counts no time, or is lost.
@@ -58,6 +59,7 @@ impl Engine {
         part: Range<usize>,
         times: usize,
     ) -> Result<Duration> {
+        let rows = prepared.last_rows();
         let ticks = self.timestamps(2, |encoder, queries| {
             let writes = wgpu::ComputePassTimestampWrites {
                 query_set: queries,
@@ -67,8 +69,9 @@ impl Engine {
             let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes: Some(writes) };
             let mut pass = encoder.begin_compute_pass(&descriptor);
             for _ in 0..times {
-                part.clone().for_each(|i| prepared.encode(&mut pass, i));
+                part.clone().try_for_each(|i| prepared.encode(&mut pass, i, rows.as_ref()))?;
             }
+            Ok(())
         })?;
         Ok(self.between(&ticks))
     }
@@ -80,6 +83,7 @@ impl Engine {
     /// As [`time`](Self::time).
     pub fn time_each(&self, prepared: &Prepared) -> Result<Vec<Duration>> {
         let mut taken = Vec::with_capacity(prepared.steps.len());
+        let rows = prepared.last_rows();
         let all: Vec<usize> = (0..prepared.steps.len()).collect();
         for portion in all.chunks(PAIRS) {
             let ticks = self.timestamps(2 * portion.len() as u32, |encoder, queries| {
@@ -91,8 +95,9 @@ impl Engine {
                     };
                     let descriptor =
                         wgpu::ComputePassDescriptor { label: None, timestamp_writes: Some(writes) };
-                    prepared.encode(&mut encoder.begin_compute_pass(&descriptor), *step);
+                    prepared.encode(&mut encoder.begin_compute_pass(&descriptor), *step, rows.as_ref())?;
                 }
+                Ok(())
             })?;
             taken.extend(ticks.chunks_exact(2).map(|pair| self.between(pair)));
         }
@@ -103,7 +108,7 @@ impl Engine {
     fn timestamps(
         &self,
         count: u32,
-        encode: impl FnOnce(&mut wgpu::CommandEncoder, &wgpu::QuerySet),
+        encode: impl FnOnce(&mut wgpu::CommandEncoder, &wgpu::QuerySet) -> Result<()>,
     ) -> Result<Vec<u64>> {
         use wgpu::BufferUsages as U;
         let device = self.gpu.device();
@@ -117,7 +122,7 @@ impl Engine {
             let ticks =
                 super::buffer(&self.gpu, "times", u64::from(count) * 8, U::QUERY_RESOLVE | U::COPY_SRC);
             let mut encoder = device.create_command_encoder(&Default::default());
-            encode(&mut encoder, &queries);
+            encode(&mut encoder, &queries)?;
             encoder.resolve_query_set(&queries, 0..count, &ticks, 0);
             self.look_at_memory();
             self.gpu.queue().submit([encoder.finish()]);

@@ -581,12 +581,15 @@ impl<S: Sink> Backend for DeviceBackend<'_, S> {
                 }
             }
         }
+        let kinds: Vec<Kind> = rows.iter().map(|row| row.kind).collect();
+        let calls = self.sink.calls(&kinds)?;
+        // The largest arena comes first: prompts are read in it.
+        self.sink.prepare(&calls)?;
         let entries: Vec<&Entry> = rows.iter().map(|row| row.entry).collect();
         self.sink.read_prompts(&entries)?;
         let predictions = self.take(16 * quads as u64, false)?;
         let columns = if values > 0 { Some(self.take(4 * values.max(4) as u64, false)?) } else { None };
-        let kinds: Vec<Kind> = rows.iter().map(|row| row.kind).collect();
-        for (kind, members) in self.sink.calls(&kinds)? {
+        for (kind, members) in calls {
             let part: Vec<&Row<'_>> = members.iter().map(|i| &rows[*i]).collect();
             let heard = part.iter().any(|row| groups[row.group].record);
             self.call(kind, &part, (x, sigma), &predictions, columns.as_ref().filter(|_| heard))?;

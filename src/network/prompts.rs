@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::Calls;
-use crate::engine::Kept;
+use crate::engine::{Kept, Prepared, Run};
 use crate::guidance::Entry;
 use crate::model::unet::VECTOR;
 use crate::{Error, Result};
@@ -50,30 +50,27 @@ impl Prompts {
 }
 
 impl Calls<'_> {
-    /// Makes what is missing for rows of `entries`, and drops what nobody can ask for again.
+    /// Makes what is missing for rows of `entries`, by `keep`, and drops what nobody can ask for again.
     pub(super) fn read_prompts<'e>(
         &mut self,
         entries: impl Iterator<Item = &'e Entry>,
         cancel: &AtomicBool,
+        keep: &mut dyn FnMut(&Prepared, &Run<'_>) -> Result<Kept>,
     ) -> Result<()> {
         self.prompts.0.retain(|known| Arc::strong_count(&known.context) > 1);
         for entry in entries {
             if self.prompts.find(entry).is_none() {
-                let kept = self.read_prompt(entry, cancel)?;
+                let plan = self.unet.planner.conditioning(entry.tokens)?;
+                let arena = self.arena_for(&plan)?;
+                let prepared = self.unet.engine.prepare(plan, self.unet.weights, &arena)?;
+                let mut inputs = vec![("context", entry.context.as_slice())];
+                inputs.extend(entry.vector.as_ref().map(|v| (VECTOR, v.as_slice())));
+                let run = Run::new(&inputs, cancel).in_turn(self.unet.weights, &self.unet.source);
+                let kept = keep(&prepared, &run)?;
                 let (context, vector) = (entry.context.clone(), entry.vector.clone());
                 self.prompts.0.push(Known { context, vector, kept });
             }
         }
         Ok(())
-    }
-
-    fn read_prompt(&mut self, entry: &Entry, cancel: &AtomicBool) -> Result<Kept> {
-        let plan = self.unet.planner.conditioning(entry.tokens)?;
-        let arena = self.arena_for(&plan)?;
-        let (engine, weights) = (self.unet.engine, self.unet.weights);
-        let prepared = engine.prepare(plan, weights, &arena)?;
-        let mut inputs = vec![("context", entry.context.as_slice())];
-        inputs.extend(entry.vector.as_ref().map(|v| (VECTOR, v.as_slice())));
-        engine.run_and_keep(&prepared, (weights, &self.unet.source), &inputs, cancel)
     }
 }

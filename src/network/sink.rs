@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use super::{Calls, Kind, Unet};
-use crate::engine::{Fetch, Spot, Stream};
+use crate::engine::{Fetch, Prepared, Run, Spot, Stream};
 use crate::guidance::Entry;
 use crate::kernels::{Call, Precision};
 use crate::plan::chunk::ChunkPolicy;
@@ -80,6 +80,12 @@ pub trait Sink {
     /// # Errors
     /// The device's.
     fn read_prompts(&mut self, entries: &[&Entry]) -> Result<()>;
+
+    /// Makes these calls ready.
+    ///
+    /// # Errors
+    /// The device's.
+    fn prepare(&mut self, calls: &[(Kind, Vec<usize>)]) -> Result<()>;
 
     /// The place of an input or output of a network call of so many rows.
     ///
@@ -196,16 +202,35 @@ impl Sink for DeviceSink<'_> {
     }
 
     fn read_prompts(&mut self, entries: &[&Entry]) -> Result<()> {
-        self.calls.read_prompts(entries.iter().copied(), self.cancel)
+        let (engine, stream) = (self.stream.engine(), &mut self.stream);
+        let keep = &mut |prepared: &Prepared, run: &Run<'_>| {
+            let kept = engine.record_and_keep(prepared, run, stream)?;
+            // Others may put it side by side before the step is sent.
+            stream.cut()?;
+            Ok(kept)
+        };
+        self.calls.read_prompts(entries.iter().copied(), self.cancel, keep)
     }
 
-    fn slot(&mut self, (kind, rows): (Kind, usize), name: &str) -> Result<Buffer<wgpu::Buffer>> {
+    fn prepare(&mut self, calls: &[(Kind, Vec<usize>)]) -> Result<()> {
         let arenas = self.calls.arenas;
-        self.calls.prepare(kind, rows)?;
+        let is_ready = |ready: &Calls<'_>, (kind, members): &(Kind, Vec<usize>)| {
+            ready.ready.contains_key(&(*kind, members.len()))
+        };
+        // A call that needs a larger arena takes the bindings of those before it with the old one.
+        while let Some((kind, members)) = calls.iter().find(|call| !is_ready(&self.calls, call)) {
+            // The device works on what there is meanwhile.
+            self.stream.cut()?;
+            self.calls.prepare(*kind, members.len())?;
+        }
         if self.calls.arenas != arenas {
             // Those to the arena before would keep it.
             self.stream.forget_bindings();
         }
+        Ok(())
+    }
+
+    fn slot(&mut self, (kind, rows): (Kind, usize), name: &str) -> Result<Buffer<wgpu::Buffer>> {
         let prepared = self.calls.ready.get(&(kind, rows));
         let prepared = prepared.ok_or_else(|| Error::internal("a call was not made ready"))?;
         let plan = prepared.plan();

@@ -9,7 +9,7 @@ use super::studio::{Stock, Studio};
 use super::tiles::{LEAST_SIDE, Tiles, Tiling};
 use super::{Event, ModelOptions};
 use crate::checkpoint::Checkpoint;
-use crate::engine::Prepared;
+use crate::engine::{Prepared, Run};
 use crate::graph::Graph;
 use crate::image;
 use crate::kernels::Precision;
@@ -327,7 +327,7 @@ impl Autoencoder {
 
     /// Runs a network of one row with one input and one result.
     fn run_once(&self, prepared: &Prepared, input: (&str, &[f32]), cancel: &AtomicBool) -> Result<Vec<f32>> {
-        let mut results = self.stock.engine().run(prepared, &[input], cancel)?;
+        let mut results = self.stock.engine().run(prepared, &Run::new(&[input], cancel))?;
         results.pop().map(|(_, v)| v).ok_or_else(|| Error::internal("a network gave no result"))
     }
 }

@@ -1,12 +1,13 @@
 //! Some steps of a run without computing: what the device will be given, and in what memory. The sampler and
 //! guidance are the run's own, on a device that only counts.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use super::memory::{self, Need};
 use super::report::{self, Purpose, Work};
 use super::{DiffusionModel, parts};
-use crate::engine::ring_bytes;
+use crate::engine::{MOST_ROWS, ring_bytes};
 use crate::guidance::{Conditioning, Entry, Guidance, Guided};
 use crate::kernels::Call;
 use crate::latent::{Latent, Value};
@@ -57,8 +58,8 @@ pub struct UnetFit {
 pub struct Rehearsed {
     /// The work of a step in which all that guides acts, in order.
     pub step: Vec<Work>,
-    /// Of the largest call; they share one arena.
-    pub arena_bytes: u64,
+    /// Sizes of the arena's buffers, which all calls share.
+    slabs: Vec<u64>,
     /// Latents, tables and what is read.
     pub latent_bytes: u64,
     /// Uploads that are under way at one time.
@@ -67,15 +68,22 @@ pub struct Rehearsed {
     side_bytes: BTreeMap<(Kind, usize), u64>,
     /// What is kept of the prompts while all steps run.
     prompt_bytes: u64,
+    /// Prompts of rows of a call, by address.
+    kept_rows: BTreeSet<(Kind, Vec<usize>)>,
     /// Dispatches of the step by kernel variant.
     pub variants: BTreeMap<String, usize>,
 }
 
 impl Rehearsed {
+    /// Bytes of the arena.
+    pub fn arena_bytes(&self) -> u64 {
+        self.slabs.iter().sum()
+    }
+
     /// Bytes of all calls together.
     fn bytes(&self) -> u64 {
         let latents = self.latent_bytes + self.staged_bytes;
-        self.arena_bytes + latents + self.side_bytes.values().sum::<u64>() + self.prompt_bytes
+        self.arena_bytes() + latents + self.side_bytes.values().sum::<u64>() + self.prompt_bytes
     }
 }
 
@@ -194,7 +202,7 @@ impl DiffusionModel {
             }
             known.push(entry);
             let plan = self.planner().conditioning(entry.tokens)?;
-            done.arena_bytes = done.arena_bytes.max(plan.arena_bytes());
+            plan.enlarge(&mut done.slabs);
             done.prompt_bytes += plan.kept_bytes();
         }
         Ok(done)
@@ -298,6 +306,10 @@ impl Sink for Tally<'_> {
         Ok(())
     }
 
+    fn prepare(&mut self, _calls: &[(Kind, Vec<usize>)]) -> Result<()> {
+        Ok(())
+    }
+
     fn slot(&mut self, (kind, rows): (Kind, usize), name: &str) -> Result<Buffer<Imagined>> {
         let plan = self.batching.plan(kind, rows)?;
         let slot = plan.inputs.iter().chain(&plan.outputs).find(|s| s.name == name);
@@ -308,8 +320,12 @@ impl Sink for Tally<'_> {
     fn network(&mut self, kind: Kind, entries: &[&Entry]) -> Result<()> {
         let rows = entries.len();
         let plan = self.batching.plan(kind, rows)?;
-        self.done.arena_bytes = self.done.arena_bytes.max(plan.arena_bytes());
+        plan.enlarge(&mut self.done.slabs);
         self.done.side_bytes.insert((kind, rows), plan.params_bytes(self.capabilities.alignment));
+        let prompts = entries.iter().map(|e| Arc::as_ptr(&e.context) as usize).collect();
+        if self.done.kept_rows.insert((kind, prompts)) && self.done.kept_rows.len() <= MOST_ROWS {
+            self.done.prompt_bytes += plan.kept_input_bytes();
+        }
         for (variant, count) in plan.variants() {
             *self.now.variants.entry(variant).or_default() += count;
         }

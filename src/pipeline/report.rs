@@ -171,7 +171,7 @@ impl Model {
         forecast.enter(Network::Unet, fit.need, limit)?;
         report.weight_bytes.push(("UNet", fit.need.weights));
         report.weights_in_turn = fit.most_weights.is_some();
-        report.arena_bytes = done.arena_bytes;
+        report.arena_bytes = done.arena_bytes();
         let call = |work: &Work| if let Work::Network(call) = work { Some(call.clone()) } else { None };
         report.calls = done.step.iter().filter_map(call).collect();
         report.step = done.step;

@@ -6,7 +6,7 @@ use super::clip;
 use super::embedding::{Embeddings, Learned};
 use super::prompt::{self, CHUNK, Chunk};
 use super::tokenizer::{self, Tokenizer, VOCABULARY};
-use crate::engine::{Engine, Source, Weights};
+use crate::engine::{Engine, Run, Source, Weights};
 use crate::folder::Folder;
 use crate::kernels::Precision;
 use crate::lora::Patched;
@@ -70,7 +70,8 @@ impl TextEncoder<'_> {
         let prepared = self.engine.prepare(plan, self.weights, &arena)?;
         for chunk in tokens.chunks.iter().chain(&empty) {
             let embedding = self.embed(chunk, &tokens.vectors)?;
-            let mut results = self.engine.run(&prepared, &[("embedding", &embedding)], cancel)?;
+            let inputs = [("embedding", embedding.as_slice())];
+            let mut results = self.engine.run(&prepared, &Run::new(&inputs, cancel))?;
             if options.pooled && pooled.is_none() {
                 let at = chunk.ids.iter().position(|id| *id == tokenizer::END).unwrap_or(CHUNK - 1);
                 let last = take(&mut results, "last")?;

@@ -5,7 +5,7 @@ use super::case::Case;
 use super::compare::{Yardstick, masked};
 use super::model::Context;
 use super::tensor::Tensor;
-use crate::engine::{Kept, Source};
+use crate::engine::{Kept, Run, Source};
 use crate::latent::Latent;
 use crate::model::unet::{self, COLUMNS};
 use crate::plan::{self, Plan};
@@ -160,11 +160,12 @@ fn call(context: &Context<'_, '_>, inputs: &Inputs, record: bool, trace: Vec<Str
         };
         let (prompt, vector) = (of_row(&inputs.context), of_row(&inputs.y));
         let values = [("context", prompt.as_slice()), (unet::VECTOR, &vector)];
-        engine.run_and_keep(&reader, from, &values, context.cancel)
+        engine.run_and_keep(&reader, &Run { turns: Some(from), ..Run::new(&values, context.cancel) })
     };
     let kept: Vec<Kept> = (0..inputs.rows).map(read).collect::<Result<_>>()?;
     let values = [("x", &inputs.x[..]), ("time", &inputs.time)];
-    engine.run_on_kept(&prepared, Some(from), &values, &kept.iter().collect::<Vec<_>>(), context.cancel)
+    let kept: Vec<&Kept> = kept.iter().collect();
+    engine.run(&prepared, &Run { turns: Some(from), ..Run::new(&values, context.cancel).on(&kept) })
 }
 
 fn result<'r>(results: &'r Results, name: &str) -> Result<&'r [f32]> {

@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use super::{Rng, stored, to_f64};
-use sagittal::engine::{Engine, Source};
+use sagittal::engine::{Engine, Run, Source};
 use sagittal::graph::{Graph, Shape};
 use sagittal::kernels::{Precision, Target};
 use sagittal::plan::{Bound, Capabilities, Options, Plan};
@@ -85,7 +85,7 @@ impl Bench<'_> {
         let arena = self.engine.arena(&plan).expect("arena");
         let prepared = self.engine.prepare(plan, &weights, &arena).expect("prepare");
         self.engine.fill_arena(&prepared, SENTINEL);
-        let results = self.engine.run(&prepared, inputs, &AtomicBool::new(false)).expect("run");
+        let results = self.engine.run(&prepared, &Run::new(inputs, &AtomicBool::new(false))).expect("run");
         let plan = prepared.plan();
         let all = self.engine.arena_words(&prepared).expect("read the arena");
         let mut words = all.clone();

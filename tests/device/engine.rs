@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::bench::{Bench, Weights};
 use crate::common::{Rng, gpu, own_gpu, synthetic};
-use sagittal::engine::{Arena, Engine, Kept, Prepared};
+use sagittal::engine::{Arena, Engine, Kept, Prepared, Run};
 use sagittal::graph::Graph;
 use sagittal::kernels::Precision;
 use sagittal::model::{ModelConfig, unet};
@@ -68,7 +68,7 @@ impl Unet {
 
     fn run(&self, plan: usize, seed: u64, prompts: &[&Kept]) -> sagittal::Result<Vec<f32>> {
         let inputs = self.inputs(plan, seed, false);
-        let results = self.engine.run_on_kept(&self.plans[plan], None, &named(&inputs), prompts, &GO)?;
+        let results = self.engine.run(&self.plans[plan], &Run::new(&named(&inputs), &GO).on(prompts))?;
         Ok(results.into_iter().flat_map(|(_, v)| v).collect())
     }
 }
@@ -99,12 +99,12 @@ fn what_was_encoded_ahead_changes_nothing() {
         let inputs = used.inputs(*plan, *seed, false);
         if i == 1 {
             let stop = AtomicBool::new(true);
-            let error = used.engine.run_on_kept(&used.plans[*plan], None, &named(&inputs), prompts, &stop);
+            let error = used.engine.run(&used.plans[*plan], &Run::new(&named(&inputs), &stop).on(prompts));
             assert_eq!(error.expect_err("cancelled").kind(), ErrorKind::Cancelled);
         }
         if i == 2 {
             let short: Vec<(&str, &[f32])> = named(&inputs).into_iter().map(|(n, v)| (n, &v[1..])).collect();
-            let error = used.engine.run_on_kept(&used.plans[*plan], None, &short, prompts, &GO);
+            let error = used.engine.run(&used.plans[*plan], &Run::new(&short, &GO).on(prompts));
             assert_eq!(error.expect_err("too short").kind(), ErrorKind::Usage);
             let error = used.run(*plan, *seed, &[&a, &b, &a]).expect_err("too many prompts");
             assert_eq!(error.kind(), ErrorKind::Internal);

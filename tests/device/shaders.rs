@@ -201,7 +201,7 @@ fn dispatched(
     let plan = Plan::new(graph, &options).unwrap_or_else(|e| panic!("{name}: {e}"));
     let kind = |b: &Bound| match b {
         Bound::Weight(_) => Binding::Weight,
-        Bound::Arena(_) => Binding::Activation,
+        Bound::Arena(_) | Bound::Kept(_) => Binding::Activation,
         Bound::Unused => Binding::Unused,
     };
     let usage = |d: &plan::Dispatch| Usage {

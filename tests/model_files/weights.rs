@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use crate::common::{Failures, Rng, default_device, gpu, stored};
 use half::{bf16, f16};
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
-use sagittal::engine::{Engine, Source};
+use sagittal::engine::{Engine, Run, Source};
 use sagittal::gpu::Gpu;
 use sagittal::graph::{Graph, Layout, Shape, Weight};
 use sagittal::kernels::Precision;
@@ -52,7 +52,8 @@ fn weights_that_take_turns_change_nothing() {
         let arena = engine.arena(&plan).expect("arena");
         let prepared = engine.prepare(plan, &weights, &arena).expect("prepare");
         for _ in 0..2 {
-            let results = engine.run_in_turn(&prepared, (&weights, &model), &inputs, &cancel).expect("a run");
+            let results =
+                engine.run(&prepared, &Run::new(&inputs, &cancel).in_turn(&weights, &model)).expect("a run");
             assert!(*first.get_or_insert(results.clone()) == results, "{most:?}");
         }
     }
@@ -131,7 +132,7 @@ fn result(
     let plan = Plan::new(g, &Options { rows: 1, precision, device, guard: 0 })?;
     let arena = engine.arena(&plan)?;
     let prepared = engine.prepare(plan, &weights, &arena)?;
-    Ok(engine.run(&prepared, &[("x", x)], &cancel)?.remove(0).1)
+    Ok(engine.run(&prepared, &Run::new(&[("x", x)], &cancel))?.remove(0).1)
 }
 
 /// The weight `[out, inp]` as the device holds it, seen through a product with unit vectors, row by

@@ -7,7 +7,7 @@ use crate::common::bench::{Bench, Weights};
 use crate::common::{Failures, MANIFESTS, Rng, gpu, nmse};
 use sagittal::ErrorKind;
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
-use sagittal::engine::{Engine, Kept, Source};
+use sagittal::engine::{Engine, Kept, Run, Source};
 use sagittal::graph::{Graph, Heads, Shape};
 use sagittal::kernels::{Precision, Target, attention, gemm};
 use sagittal::model::{ModelConfig, unet};
@@ -123,7 +123,12 @@ fn each_row_reads_the_prompt_that_was_kept_for_it() {
     let kept: Vec<Kept> = (1..3)
         .map(|seed| {
             let prompt = Rng(seed).values(tokens * c.context_dim, precision);
-            engine.run_and_keep(&reader, from, &[("context", &prompt)], &cancel).expect("kept")
+            engine
+                .run_and_keep(
+                    &reader,
+                    &Run { turns: Some(from), ..Run::new(&[("context", &prompt)], &cancel) },
+                )
+                .expect("kept")
         })
         .collect();
     let build = unet::Options { size, tokens, record: false, ..Default::default() };
@@ -133,7 +138,10 @@ fn each_row_reads_the_prompt_that_was_kept_for_it() {
     let run = |kept: &[&Kept], rows: usize| {
         let (x, time) = (x.repeat(rows), time.repeat(rows));
         let inputs = [("x", x.as_slice()), ("time", time.as_slice())];
-        Ok(engine.run_on_kept(&prepare(&graph, rows), Some(from), &inputs, kept, &cancel)?.remove(0).1)
+        Ok(engine
+            .run(&prepare(&graph, rows), &Run { turns: Some(from), ..Run::new(&inputs, &cancel).on(kept) })?
+            .remove(0)
+            .1)
     };
     let alone: Vec<Vec<f32>> = kept.iter().map(|k| run(&[k], 1).expect("a run")).collect();
     assert_ne!(alone[0], alone[1], "the prompt matters");
@@ -143,7 +151,9 @@ fn each_row_reads_the_prompt_that_was_kept_for_it() {
     assert_eq!(error.kind(), ErrorKind::Internal, "{error}");
     let other = prepare(&unet::conditioning(&c, tokens + 1).expect("conditioning"), 1);
     let longer = vec![0.0; (tokens + 1) * c.context_dim];
-    let longer = engine.run_and_keep(&other, from, &[("context", &longer)], &cancel).expect("kept");
+    let longer = engine
+        .run_and_keep(&other, &Run { turns: Some(from), ..Run::new(&[("context", &longer)], &cancel) })
+        .expect("kept");
     assert!(run(&[&longer], 1).is_err(), "a prompt of another length");
 }
 
