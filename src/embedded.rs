@@ -29,6 +29,11 @@ pub fn checkpoint() -> Result<Checkpoint> {
     Checkpoint::from_bytes(NAME, bytes)
 }
 
+/// Whether this build has it.
+pub fn is_there() -> bool {
+    BYTES.is_some()
+}
+
 /// The SHA-256 of the embedded checkpoint's file in hexadecimal; None in a build without it.
 pub fn digest() -> Option<String> {
     BYTES.map(crate::checkpoint::digest::bytes)

@@ -1,5 +1,6 @@
 //! The only part that dispatches: pipelines, buffers and submissions for a [`Plan`].
 
+mod clock;
 mod kept;
 mod pages;
 mod run;
@@ -16,6 +17,7 @@ use crate::gpu::Gpu;
 use crate::kernels::{Precision, Target, Variant, gemm};
 use crate::plan::{Bound, Dispatch, Plan, Region};
 use crate::{Error, ErrorKind, Result};
+pub use clock::Passed;
 pub use kept::{Kept, MOST_ROWS};
 pub use run::Run;
 pub use stream::{Fetch, Spot, Stream, Traffic};
@@ -40,6 +42,9 @@ pub struct Engine {
     /// Whether runs look for what is not finite.
     tracing: AtomicBool,
     traffic: Traffic,
+    /// Whether streams take the time of their passes.
+    clocked: AtomicBool,
+    times: Mutex<Vec<Vec<Passed>>>,
 }
 
 /// Memory for activations. Plans that run one after the other share one.
@@ -143,6 +148,8 @@ impl Engine {
             before,
             tracing: AtomicBool::new(false),
             traffic: Traffic::default(),
+            clocked: AtomicBool::new(false),
+            times: Mutex::default(),
         })
     }
 

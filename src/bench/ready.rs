@@ -97,20 +97,14 @@ impl<'a> Ready<'a> {
     /// # Errors
     /// As [`gpu_once`](Self::gpu_once).
     pub fn gpu(&self) -> Result<Timing> {
-        gpu_of(self.bench, &[self])
+        // The first timing after runs of the other kind pays for the change.
+        self.gpu_once()?;
+        Ok(Timing::of(&self.bench.effort.sample(self.bench.effort.calls, || self.gpu_once())?))
     }
 }
 
 fn named(values: &[(String, Vec<f32>)]) -> Vec<(&str, &[f32])> {
     values.iter().map(|(name, v)| (name.as_str(), v.as_slice())).collect()
-}
-
-/// GPU time of several networks one after the other, which may take turns in one arena.
-pub fn gpu_of(bench: &Bench<'_>, networks: &[&Ready<'_>]) -> Result<Timing> {
-    let once = || networks.iter().map(|n| n.gpu_once()).sum::<Result<Duration>>();
-    // The first timing after runs of the other kind pays for the change.
-    once()?;
-    Ok(Timing::of(&bench.effort.sample(bench.effort.calls, once)?))
 }
 
 /// Weights of `graph` on the device.

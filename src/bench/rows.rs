@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::presets::Preset;
-use super::ready::{Ready, gpu_of, upload};
+use super::ready::{Ready, upload};
 use super::{Bench, Timing};
+use crate::checkpoint::Checkpoint;
 use crate::engine::{Engine, Weights};
 use crate::graph::Graph;
 use crate::guidance::Sag;
@@ -72,6 +73,8 @@ enum Group {
     Clip,
     /// SDXL's UNet.
     Sdxl,
+    /// The small model inside the program.
+    Embedded,
 }
 
 /// One measurement, which gives one or two rows.
@@ -79,7 +82,7 @@ enum Group {
 enum What {
     /// A network's call of so many rows: its wall time and its GPU time.
     Call(usize),
-    /// The network calls of a step, GPU time.
+    /// A step in the midst of a sampling: by the clock, and as far as the device worked.
     Step { sag: bool },
     /// Whole generations of a number of pictures: all of it, and sampling by step.
     Pictures { sag: bool, batch: usize },
@@ -124,10 +127,9 @@ impl Scale {
         call(Group::Vae, 1, format!("VAE decode {side}"));
         call(Group::Clip, 2, "CLIP b2".into());
         call(Group::Sdxl, 2, format!("SDXL UNet {large}x{large} b2"));
-        let step = |sag| Item {
-            group: Group::Sd15,
-            what: What::Step { sag },
-            names: vec![format!("{prefix}{} step GPU", if sag { "SAG" } else { "CFG" })],
+        let step = |group, of: &str, sag| {
+            let name = format!("{prefix}{of}{} step", if sag { "SAG" } else { "CFG" });
+            Item { group, what: What::Step { sag }, names: vec![name.clone(), format!("{name} GPU")] }
         };
         let pictures = |(sag, batch)| {
             let guidance = if sag { "CFG+SAG" } else { "CFG" };
@@ -137,12 +139,19 @@ impl Scale {
         };
         // Among those of one model the generations stand last: they bring its other parts over, which
         // would count as memory of the UNet's rows.
-        items.extend([false, true].map(step));
+        items.extend([false, true].map(|sag| step(Group::Sd15, "", sag)));
+        if crate::embedded::is_there() {
+            items.extend([false, true].map(|sag| step(Group::Embedded, "embedded model ", sag)));
+        }
         let batches = [1, 4, 16].into_iter();
         items.extend(batches.flat_map(|batch| [(false, batch), (true, batch)]).map(pictures));
         items
     }
 }
+
+/// Steps of a sampling whose steps are timed, and those of them that come before.
+const STEPS: usize = 24;
+const WARM_UP: usize = 4;
 
 /// The names of all rows, those of small networks if `tiny` is set.
 pub fn names(tiny: bool) -> Vec<String> {
@@ -168,7 +177,7 @@ pub fn measure(bench: &Bench<'_>, choice: &Choice, tell: &mut dyn FnMut(Outcome)
             .found(choice.only.join(", ")));
     }
     let mut session = Session { bench, scale, deadline: choice.deadline, tell };
-    for group in [Group::Sd15, Group::Vae, Group::Clip, Group::Sdxl] {
+    for group in [Group::Sd15, Group::Vae, Group::Clip, Group::Sdxl, Group::Embedded] {
         let items: Vec<&Item> = items.iter().filter(|i| i.group == group).collect();
         if !items.is_empty() {
             session.group(group, &items)?;
@@ -192,7 +201,8 @@ impl Session<'_> {
             return Ok(());
         }
         let done = match group {
-            Group::Sd15 => self.model(items),
+            Group::Sd15 => self.model(items, self.scale.sd.checkpoint()?, self.scale.sd.side()),
+            Group::Embedded => self.model(items, crate::embedded::checkpoint()?, 32),
             Group::Vae => self.vae(items),
             Group::Clip => self.clip(items),
             Group::Sdxl => self.sdxl(items),
@@ -201,22 +211,19 @@ impl Session<'_> {
         done.or_else(|error| self.fail(items, error))
     }
 
-    fn model(&mut self, items: &[&Item]) -> Result<()> {
+    fn model(&mut self, items: &[&Item], checkpoint: Checkpoint, side: usize) -> Result<()> {
         let options = ModelOptions { precision: self.bench.precision, ..Default::default() };
         self.bench.settle();
-        let model = Model::new(self.bench.gpu.clone(), self.scale.sd.checkpoint()?, options)?;
-        let unets = Unets { config: &model.config().unet, side: self.scale.sd.side() };
+        let model = Model::new(self.bench.gpu.clone(), checkpoint, options)?;
+        let unets = Unets { config: &model.config().unet, side };
         for item in items {
             let measure = |session: &Self| match item.what {
                 What::Call(rows) => {
                     let weights = model.unet_weights(session.bench.cancel)?;
                     session.call(item, model.engine(), &weights, &unets.graph(false)?, rows)
                 }
-                What::Step { sag } => {
-                    let weights = model.unet_weights(session.bench.cancel)?;
-                    session.step(item, model.engine(), &weights, &unets, sag)
-                }
-                What::Pictures { sag, batch } => session.pictures(item, &model, sag, batch),
+                What::Step { sag } => session.step(item, &model, side, sag),
+                What::Pictures { sag, batch } => session.pictures(item, &model, side, (sag, batch)),
             };
             self.item(item, model.engine(), measure)?;
         }
@@ -303,40 +310,73 @@ impl Session<'_> {
         Ok(timings)
     }
 
-    /// The calls of a step for one picture: two rows, and a third for SAG.
-    fn step(
-        &self,
-        item: &Item,
-        engine: &Engine,
-        weights: &Weights,
-        unets: &Unets<'_>,
-        sag: bool,
-    ) -> Result<Vec<(usize, Timing)>> {
-        if !engine.counts_time() {
-            return Ok(Vec::new());
-        }
-        let guidance = Ready::new(self.bench, engine, &unets.graph(sag)?, 2, weights)?;
-        let third = match sag {
-            true => Some(Ready::new(self.bench, engine, &unets.graph(false)?, 1, weights)?),
-            false => None,
+    /// A step of one picture in the midst of a sampling, where the device has the next one before it: by the clock,
+    /// and as far as the device worked.
+    fn step(&self, item: &Item, model: &Model, side: usize, sag: bool) -> Result<Vec<(usize, Timing)>> {
+        let engine = model.engine();
+        let request = Request { steps: STEPS, ..self.request(side, sag, 1) };
+        let walls = || -> Result<Duration> {
+            let mut steps = Vec::new();
+            let mut observe = |event: Event<'_>| {
+                if let Event::Sampling { .. } = event {
+                    steps.push(Instant::now());
+                }
+            };
+            model.generate(&request, &mut observe, self.bench.cancel)?;
+            let steady = steps.get(WARM_UP..).unwrap_or(&[]);
+            let (Some(first), Some(last)) = (steady.first(), steady.last()) else {
+                return Ok(Duration::ZERO);
+            };
+            Ok((*last - *first) / (steady.len() - 1).max(1) as u32)
         };
+        let effort = self.bench.effort;
+        effort.warm(|| walls().map(drop))?;
         engine.forget_peak();
-        let calls: Vec<&Ready<'_>> = [&guidance].into_iter().chain(&third).collect();
-        let timing = gpu_of(self.bench, &calls)?;
-        Ok((0..item.names.len()).map(|at| (at, timing)).collect())
+        let wall = Timing::of(&effort.sample(effort.runs, walls)?);
+        let mut timings = vec![(0, wall)];
+        if engine.counts_time() {
+            engine.times();
+            engine.watch_time(true)?;
+            let timed = effort.sample(effort.runs, walls);
+            engine.watch_time(false)?;
+            timed?;
+            let mut busy = Vec::new();
+            // The sampling's stream is the one with an evaluation a step.
+            for stream in engine.times().iter().filter(|s| s.last().is_some_and(|p| p.sending + 1 >= STEPS)) {
+                busy.extend((WARM_UP..STEPS).map(|step| {
+                    let passes = stream.iter().filter(|passed| passed.sending == step);
+                    passes.map(|passed| passed.end - passed.begin).sum::<Duration>()
+                }));
+            }
+            timings.push((1, Timing::of(&busy)));
+        }
+        let asked = |name: &String| usize::from(name.ends_with(" GPU"));
+        let of_name =
+            |at: usize| timings.iter().find(|(i, _)| *i == asked(&item.names[at])).map(|(_, t)| (at, *t));
+        Ok((0..item.names.len()).filter_map(of_name).collect())
     }
 
-    /// Whole generations, and their sampling by step.
-    fn pictures(&self, item: &Item, model: &Model, sag: bool, batch: usize) -> Result<Vec<(usize, Timing)>> {
-        let side = 8 * self.scale.sd.side();
-        let request = Request {
+    fn request(&self, side: usize, sag: bool, batch: usize) -> Request {
+        let side = 8 * side;
+        Request {
             negative: vec!["blurry".into()],
             batch,
             steps: self.scale.steps,
             cfg: 7.5,
             sag: if sag { Sag::default() } else { Sag::off() },
             ..Request::new("a photo of a cat on a table", side, side)
-        };
+        }
+    }
+
+    /// Whole generations, and their sampling by step.
+    fn pictures(
+        &self,
+        item: &Item,
+        model: &Model,
+        side: usize,
+        (sag, batch): (bool, usize),
+    ) -> Result<Vec<(usize, Timing)>> {
+        let request = self.request(side, sag, batch);
         let once = || generation(model, &request, self.bench);
         let effort = self.bench.effort;
         effort.warm(|| once().map(drop))?;

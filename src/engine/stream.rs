@@ -6,6 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::clock::Clock;
 use super::run::learn;
 use super::{Engine, Kept, Prepared, Source, Weights, buffer, entry, lost, wait};
 use crate::kernels::latents::SCALARS;
@@ -134,6 +135,7 @@ pub struct Stream<'e> {
     uniform: Option<wgpu::Buffer>,
     bound: HashMap<Key, Bound>,
     readbacks: Vec<wgpu::Buffer>,
+    clock: Option<Clock>,
 }
 
 impl<'e> Stream<'e> {
@@ -156,6 +158,7 @@ impl<'e> Stream<'e> {
             uniform: None,
             bound: HashMap::new(),
             readbacks: Vec::new(),
+            clock: Clock::new(engine),
         }
     }
 
@@ -378,6 +381,9 @@ impl<'e> Stream<'e> {
         self.flush()?;
         self.scalars.clear();
         self.sent_work = std::mem::take(&mut self.counted);
+        if let Some(clock) = &mut self.clock {
+            clock.sent();
+        }
         Ok(self.submitted)
     }
 
@@ -473,10 +479,14 @@ impl<'e> Stream<'e> {
     }
 
     fn pass(&mut self) -> &mut wgpu::ComputePass<'static> {
-        let Self { engine, encoder, pass, .. } = self;
+        let Self { engine, encoder, pass, clock, .. } = self;
         let device = engine.gpu.device();
         let encoder = encoder.get_or_insert_with(|| device.create_command_encoder(&Default::default()));
-        pass.get_or_insert_with(|| encoder.begin_compute_pass(&Default::default()).forget_lifetime())
+        pass.get_or_insert_with(|| {
+            let timestamp_writes = clock.as_mut().and_then(Clock::pass);
+            let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
+            encoder.begin_compute_pass(&descriptor).forget_lifetime()
+        })
     }
 
     fn uniform(&mut self) -> &wgpu::Buffer {
@@ -493,6 +503,11 @@ impl Drop for Stream<'_> {
         self.pass = None;
         if self.encoder.take().is_some() {
             self.engine.gpu.queue().submit([]);
+        }
+        if let Some(clock) = self.clock.take()
+            && let Err(e) = clock.read(self.engine)
+        {
+            log::warn!("no times: {e}");
         }
     }
 }
