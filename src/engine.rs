@@ -78,6 +78,8 @@ pub struct Prepared {
     steps: Vec<Step>,
     /// What was put side by side of other plans' results, and bound.
     rows: Mutex<Vec<Arc<kept::Rows>>>,
+    /// Held by whoever runs the plan by itself, since a run needs the arena to itself.
+    running: Mutex<()>,
 }
 
 struct Step {
@@ -258,6 +260,25 @@ impl Engine {
             .checked("make the buffers of a plan", || self.bind(plan, variants, weights, arena.clone()))?
     }
 
+    /// Compiles all that these plans and single dispatches run, on all cores at once.
+    ///
+    /// # Errors
+    /// The device's.
+    pub(crate) fn compile<'p>(
+        &self,
+        plans: impl Iterator<Item = &'p Plan>,
+        kernels: &std::collections::HashSet<Variant>,
+        weights: &Weights,
+    ) -> Result<()> {
+        let mut variants: Vec<Variant> = kernels.iter().cloned().collect();
+        for plan in plans {
+            for dispatch in &plan.dispatches {
+                variants.push(variant(plan, dispatch, weights)?);
+            }
+        }
+        self.gpu.compile(self.checked, variants.iter())
+    }
+
     /// `variants` are those of the plan's dispatches, for weights as they are stored.
     fn bind(
         &self,
@@ -309,7 +330,7 @@ impl Engine {
             }
             steps.push(Step { variant, pipeline, bindings, turning });
         }
-        Ok(Prepared { plan, arena, steps, rows: Mutex::default() })
+        Ok(Prepared { plan, arena, steps, rows: Mutex::default(), running: Mutex::default() })
     }
 
     /// Fills the whole arena with `word`; for tests that look for stray writes.

@@ -1,8 +1,8 @@
 //! A run of a plan by itself: what comes in is written, the plan is recorded and sent, results are read.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{Bindings, Engine, Kept, Prepared, Source, Spot, Stream, Weights, kept, trace, weights};
@@ -57,6 +57,7 @@ impl Engine {
     /// [`ErrorKind::Device`](crate::ErrorKind::Device) if the device is lost,
     /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) if an input is missing or of the wrong size.
     pub fn run(&self, prepared: &Prepared, run: &Run<'_>) -> Result<Vec<(String, Vec<f32>)>> {
+        let _alone = prepared.alone();
         let mut stream = Stream::new(self, run.cancel);
         self.record(prepared, run, &mut stream)?;
         let mut fetches = Vec::new();
@@ -79,6 +80,7 @@ impl Engine {
     /// # Errors
     /// As [`run`](Self::run).
     pub fn run_and_keep(&self, prepared: &Prepared, run: &Run<'_>) -> Result<Kept> {
+        let _alone = prepared.alone();
         let mut stream = Stream::new(self, run.cancel);
         let kept = self.record_and_keep(prepared, run, &mut stream)?;
         let sent = stream.send()?;
@@ -147,6 +149,10 @@ impl Prepared {
     /// The buffer of a region of the arena.
     pub(crate) fn slab(&self, region: crate::plan::Region) -> &wgpu::Buffer {
         &self.arena.slabs[region.slab]
+    }
+
+    fn alone(&self) -> MutexGuard<'_, ()> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Pages of weights that dispatch `i` needs brought over.

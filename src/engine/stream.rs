@@ -73,7 +73,9 @@ struct Flying {
     index: wgpu::SubmissionIndex,
     /// By which its time is judged; 0 if it was cut short.
     work: u64,
-    submitted: Instant,
+    /// When it was given to the device, and when that took it: some drivers do the work meanwhile.
+    given: Instant,
+    taken: Instant,
 }
 
 /// A dispatch with its bindings.
@@ -153,7 +155,7 @@ impl<'e> Stream<'e> {
             sent_work: 0,
             submitted: 0,
             landed: 0,
-            landing: None,
+            landing: Some(Instant::now()),
             scalars: Vec::new(),
             uniform: None,
             bound: HashMap::new(),
@@ -410,11 +412,13 @@ impl<'e> Stream<'e> {
             self.engine.traffic.add(|t| &t.scalars, bytes.len() as u64);
         }
         let gpu = &self.engine.gpu;
-        let index = gpu.checked("run what was recorded", || gpu.queue().submit([encoder.finish()]))?;
+        let commands = encoder.finish();
+        let given = Instant::now();
+        let index = gpu.checked("run what was recorded", || gpu.queue().submit([commands]))?;
         self.submitted += 1;
         let work = std::mem::take(&mut self.work);
         self.recorded = 0;
-        self.flying.push_back(Flying { index, work, submitted: Instant::now() });
+        self.flying.push_back(Flying { index, work, given, taken: Instant::now() });
         let budget = self.engine.budget.load(Ordering::Relaxed);
         let too_far = |flying: &VecDeque<Flying>| {
             let work: u64 = flying.iter().map(|f| f.work).sum();
@@ -442,14 +446,18 @@ impl<'e> Stream<'e> {
         self.landed += 1;
         let now = Instant::now();
         // Where it was done before, nobody knows since when.
-        let seen = now - begun > Duration::from_micros(50);
-        if let (Some(before), true) = (self.landing, seen) {
-            let took = now - before.max(oldest.submitted);
+        let done = match () {
+            _ if now - begun > Duration::from_micros(50) => Some(now),
+            _ if oldest.taken - oldest.given > Duration::from_millis(1) => Some(oldest.taken),
+            _ => None,
+        };
+        if let (Some(before), Some(done)) = (self.landing, done) {
+            let took = done.saturating_duration_since(before.max(oldest.given));
             let old = self.engine.budget.load(Ordering::Relaxed);
             self.engine.budget.store(learn(old, oldest.work, took), Ordering::Relaxed);
         }
         // An idle device begins with what is submitted next, at that moment.
-        self.landing = (seen || self.flying.is_empty()).then_some(now);
+        self.landing = if self.flying.is_empty() { Some(now) } else { done };
         Ok(())
     }
 

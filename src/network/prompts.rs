@@ -50,6 +50,17 @@ impl Prompts {
 }
 
 impl Calls<'_> {
+    /// Sees that reading the prompts of `entries` needs no larger arena than there is.
+    pub(super) fn make_room_for_prompts(&mut self, entries: &[&Entry]) -> Result<()> {
+        for entry in entries {
+            if self.prompts.find(entry).is_none() {
+                let plan = self.unet.planner.conditioning(entry.tokens)?;
+                self.arena_for(&plan)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes what is missing for rows of `entries`, by `keep`, and drops what nobody can ask for again.
     pub(super) fn read_prompts<'e>(
         &mut self,

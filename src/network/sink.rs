@@ -75,17 +75,11 @@ pub trait Sink {
     /// As [`calls`](Self::calls).
     fn map_size(&self, kind: Kind) -> Result<(usize, usize)>;
 
-    /// Reads the prompts of `entries` that were not read before.
+    /// Makes these calls ready, and reads the prompts of `entries` that were not read before.
     ///
     /// # Errors
     /// The device's.
-    fn read_prompts(&mut self, entries: &[&Entry]) -> Result<()>;
-
-    /// Makes these calls ready.
-    ///
-    /// # Errors
-    /// The device's.
-    fn prepare(&mut self, calls: &[(Kind, Vec<usize>)]) -> Result<()>;
+    fn prepare(&mut self, calls: &[(Kind, Vec<usize>)], entries: &[&Entry]) -> Result<()>;
 
     /// The place of an input or output of a network call of so many rows.
     ///
@@ -201,19 +195,9 @@ impl Sink for DeviceSink<'_> {
         self.calls.batching.map_size(kind)
     }
 
-    fn read_prompts(&mut self, entries: &[&Entry]) -> Result<()> {
-        let (engine, stream) = (self.stream.engine(), &mut self.stream);
-        let keep = &mut |prepared: &Prepared, run: &Run<'_>| {
-            let kept = engine.record_and_keep(prepared, run, stream)?;
-            // Others may put it side by side before the step is sent.
-            stream.cut()?;
-            Ok(kept)
-        };
-        self.calls.read_prompts(entries.iter().copied(), self.cancel, keep)
-    }
-
-    fn prepare(&mut self, calls: &[(Kind, Vec<usize>)]) -> Result<()> {
+    fn prepare(&mut self, calls: &[(Kind, Vec<usize>)], entries: &[&Entry]) -> Result<()> {
         let arenas = self.calls.arenas;
+        self.calls.make_room_for_prompts(entries)?;
         let is_ready = |ready: &Calls<'_>, (kind, members): &(Kind, Vec<usize>)| {
             ready.ready.contains_key(&(*kind, members.len()))
         };
@@ -227,7 +211,14 @@ impl Sink for DeviceSink<'_> {
             // Those to the arena before would keep it.
             self.stream.forget_bindings();
         }
-        Ok(())
+        let (engine, stream) = (self.stream.engine(), &mut self.stream);
+        let keep = &mut |prepared: &Prepared, run: &Run<'_>| {
+            let kept = engine.record_and_keep(prepared, run, stream)?;
+            // Others may put it side by side before the step is sent.
+            stream.cut()?;
+            Ok(kept)
+        };
+        self.calls.read_prompts(entries.iter().copied(), self.cancel, keep)
     }
 
     fn slot(&mut self, (kind, rows): (Kind, usize), name: &str) -> Result<Buffer<wgpu::Buffer>> {

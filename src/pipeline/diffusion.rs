@@ -152,9 +152,10 @@ impl DiffusionModel {
             chunk: run.chunk,
             limit: run.memory,
         };
-        let (fit, _) = self.fit(&wish)?;
+        let (fit, rehearsed) = self.fit(&wish)?;
         let how = (self.wanted.as_slice(), self.precision, fit.most_weights);
         let weights = self.stock.weights(parts::Network::Unet, how, fit.need, run.memory, cancel)?;
+        self.engine().compile(rehearsed.plans.values().map(|plan| &**plan), &rehearsed.kernels, &weights)?;
         let factors = preview::SD1;
         // Evaluations and steps are told of in turn, never one while the other is.
         let observe = RefCell::new(observe);

@@ -1,7 +1,7 @@
 //! Some steps of a run without computing: what the device will be given, and in what memory. The sampler and
 //! guidance are the run's own, on a device that only counts.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::memory::{self, Need};
@@ -9,11 +9,11 @@ use super::report::{self, Purpose, Work};
 use super::{DiffusionModel, parts};
 use crate::engine::{MOST_ROWS, ring_bytes};
 use crate::guidance::{Conditioning, Entry, Guidance, Guided};
-use crate::kernels::Call;
+use crate::kernels::{Call, Variant};
 use crate::latent::{Latent, Value};
 use crate::network::{AHEAD, Batching, Buffer, DeviceBackend, Kind, Sink, same_prompt};
-use crate::plan::Capabilities;
 use crate::plan::chunk::ChunkPolicy;
+use crate::plan::{Capabilities, Plan};
 use crate::sampler::{self, Inpaint, Predictor, SampleOptions, Sampler, Scheduler};
 use crate::{Error, ErrorKind, Result};
 
@@ -57,21 +57,46 @@ pub struct UnetFit {
 #[derive(Debug, Clone, Default)]
 pub struct Rehearsed {
     /// The work of a step in which all that guides acts, in order.
-    pub step: Vec<Work>,
+    pub step: Vec<Done>,
+    /// All plans that were run, by kind and rows.
+    pub plans: BTreeMap<(Kind, usize), Arc<Plan>>,
+    /// The kernels between them.
+    pub kernels: HashSet<Variant>,
     /// Sizes of the arena's buffers, which all calls share.
     slabs: Vec<u64>,
     /// Latents, tables and what is read.
     pub latent_bytes: u64,
     /// Uploads that are under way at one time.
     staged_bytes: u64,
-    /// Of each kind of call: what it takes beside the arena.
-    side_bytes: BTreeMap<(Kind, usize), u64>,
     /// What is kept of the prompts while all steps run.
     prompt_bytes: u64,
     /// Prompts of rows of a call, by address.
     kept_rows: BTreeSet<(Kind, Vec<usize>)>,
-    /// Dispatches of the step by kernel variant.
-    pub variants: BTreeMap<String, usize>,
+    alignment: u64,
+}
+
+/// What was done of a step.
+#[derive(Debug, Clone)]
+pub enum Done {
+    /// A network call.
+    Network(Purpose, Arc<Plan>),
+    /// A dispatch between the calls: what it does, what is run, the bytes that it is bound to.
+    Latents(String, Variant, u64),
+}
+
+impl Done {
+    /// As a report tells it.
+    pub fn work(&self) -> Work {
+        match self {
+            Self::Network(purpose, plan) => Work::Network(report::Call {
+                purpose: *purpose,
+                rows: plan.rows,
+                dispatches: plan.dispatches.len(),
+                flops: plan.flops(),
+            }),
+            Self::Latents(path, _, bytes) => Work::Latents { path: path.clone(), bytes: *bytes },
+        }
+    }
 }
 
 impl Rehearsed {
@@ -83,7 +108,8 @@ impl Rehearsed {
     /// Bytes of all calls together.
     fn bytes(&self) -> u64 {
         let latents = self.latent_bytes + self.staged_bytes;
-        self.arena_bytes() + latents + self.side_bytes.values().sum::<u64>() + self.prompt_bytes
+        let params: u64 = self.plans.values().map(|plan| plan.params_bytes(self.alignment)).sum();
+        self.arena_bytes() + latents + params + self.prompt_bytes
     }
 }
 
@@ -152,6 +178,7 @@ impl DiffusionModel {
     ) -> Result<Rehearsed> {
         let batching = Batching::new(self.planner(), chunk, budget);
         let capabilities = self.engine().gpu().capabilities();
+        done.alignment = capabilities.alignment;
         let tally = Tally {
             batching,
             capabilities,
@@ -240,8 +267,7 @@ struct Tally<'a> {
 /// The step that is being counted.
 #[derive(Default)]
 struct Step {
-    work: Vec<Work>,
-    variants: BTreeMap<String, usize>,
+    work: Vec<Done>,
     /// Predictions that were asked for in this evaluation.
     asked: usize,
 }
@@ -288,8 +314,8 @@ impl Sink for Tally<'_> {
 
     fn dispatch(&mut self, call: &Call, buffers: &[Buffer<Imagined>]) -> Result<()> {
         let bytes = buffers.iter().map(|b| b.bytes).sum();
-        self.now.work.push(Work::Latents { path: call.path.clone(), bytes });
-        *self.now.variants.entry(call.variant.to_string()).or_default() += 1;
+        self.now.work.push(Done::Latents(call.path.clone(), call.variant.clone(), bytes));
+        self.done.kernels.insert(call.variant.clone());
         Ok(())
     }
 
@@ -302,11 +328,7 @@ impl Sink for Tally<'_> {
         self.batching.map_size(kind)
     }
 
-    fn read_prompts(&mut self, _entries: &[&Entry]) -> Result<()> {
-        Ok(())
-    }
-
-    fn prepare(&mut self, _calls: &[(Kind, Vec<usize>)]) -> Result<()> {
+    fn prepare(&mut self, _calls: &[(Kind, Vec<usize>)], _entries: &[&Entry]) -> Result<()> {
         Ok(())
     }
 
@@ -321,23 +343,19 @@ impl Sink for Tally<'_> {
         let rows = entries.len();
         let plan = self.batching.plan(kind, rows)?;
         plan.enlarge(&mut self.done.slabs);
-        self.done.side_bytes.insert((kind, rows), plan.params_bytes(self.capabilities.alignment));
         let prompts = entries.iter().map(|e| Arc::as_ptr(&e.context) as usize).collect();
         if self.done.kept_rows.insert((kind, prompts)) && self.done.kept_rows.len() <= MOST_ROWS {
             self.done.prompt_bytes += plan.kept_input_bytes();
         }
-        for (variant, count) in plan.variants() {
-            *self.now.variants.entry(variant).or_default() += count;
-        }
-        let (purpose, dispatches, flops) = (self.purpose(), plan.dispatches.len(), plan.flops());
-        self.now.work.push(Work::Network(report::Call { purpose, rows, dispatches, flops }));
+        self.now.work.push(Done::Network(self.purpose(), plan.clone()));
+        self.done.plans.insert((kind, rows), plan);
         Ok(())
     }
 
     fn step(&mut self) {
         let step = std::mem::take(&mut self.now);
         if step.work.len() >= self.done.step.len() {
-            (self.done.step, self.done.variants) = (step.work, step.variants);
+            self.done.step = step.work;
         }
     }
 

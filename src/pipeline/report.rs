@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::memory::{self, Forecast};
 use super::parts::Network;
-use super::rehearsal::Wish;
+use super::rehearsal::{Done, Wish};
 use super::{Model, Request, Start, parts};
 use crate::guidance::{Conditioning, Entry};
 use crate::text::CHUNK;
@@ -172,11 +172,19 @@ impl Model {
         report.weight_bytes.push(("UNet", fit.need.weights));
         report.weights_in_turn = fit.most_weights.is_some();
         report.arena_bytes = done.arena_bytes();
+        report.step = done.step.iter().map(Done::work).collect();
         let call = |work: &Work| if let Work::Network(call) = work { Some(call.clone()) } else { None };
-        report.calls = done.step.iter().filter_map(call).collect();
-        report.step = done.step;
+        report.calls = report.step.iter().filter_map(call).collect();
+        for work in &done.step {
+            let counts = match work {
+                Done::Network(_, plan) => plan.variants(),
+                Done::Latents(_, variant, _) => BTreeMap::from([(variant.to_string(), 1)]),
+            };
+            for (variant, count) in counts {
+                *report.variants.entry(variant).or_default() += count;
+            }
+        }
         report.latent_bytes = done.latent_bytes;
-        report.variants = done.variants;
         let fit = self.vae.fit_decoder(self.vae.precision, size, limit)?;
         forecast.enter(Network::Decoder(self.vae.precision), fit.need, limit)?;
         report.weight_bytes.push(("VAE decoder", fit.need.weights));

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::AtomicBool;
 
-use super::{Rng, stored, to_f64};
-use sagittal::engine::{Engine, Run, Source};
+use super::{Rng, kept_rows, stored, to_f64};
+use sagittal::engine::{Engine, Kept, Run, Source};
 use sagittal::graph::{Graph, Shape};
 use sagittal::kernels::{Precision, Target};
 use sagittal::plan::{Bound, Capabilities, Options, Plan};
@@ -85,7 +85,10 @@ impl Bench<'_> {
         let arena = self.engine.arena(&plan).expect("arena");
         let prepared = self.engine.prepare(plan, &weights, &arena).expect("prepare");
         self.engine.fill_arena(&prepared, SENTINEL);
-        let results = self.engine.run(&prepared, &Run::new(inputs, &AtomicBool::new(false))).expect("run");
+        let kept = kept_rows(self.engine, &prepared, inputs);
+        let kept: Vec<&Kept> = kept.iter().collect();
+        let cancel = AtomicBool::new(false);
+        let results = self.engine.run(&prepared, &Run::new(inputs, &cancel).on(&kept)).expect("run");
         let plan = prepared.plan();
         let all = self.engine.arena_words(&prepared).expect("read the arena");
         let mut words = all.clone();
@@ -94,7 +97,7 @@ impl Bench<'_> {
             _ => None,
         });
         // Of an input that others slice, not all need be bound.
-        for r in bound.chain(plan.inputs.iter().map(|i| i.region)) {
+        for r in bound.chain(plan.inputs.iter().filter(|i| !i.kept).map(|i| i.region)) {
             let at = r.offset as usize / 4;
             words[r.slab][at..at + (r.bytes as usize).div_ceil(4)].fill(SENTINEL);
         }

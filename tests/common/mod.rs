@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
+use sagittal::engine::{Engine, Kept, Prepared};
 use sagittal::gpu::Gpu;
 use sagittal::kernels::{LEAST_MEMORY, Precision, Target};
 
@@ -182,4 +183,23 @@ impl Failures {
     pub fn finish(self) {
         assert!(self.0.is_empty(), "{} failures:\n{}", self.0.len(), self.0.join("\n"));
     }
+}
+
+/// What another plan would have kept for each row of this one, from values of all rows by name.
+pub fn kept_rows(engine: &Engine, prepared: &Prepared, inputs: &[(&str, &[f32])]) -> Vec<Kept> {
+    let plan = prepared.plan();
+    let is_kept = |name: &str| plan.inputs.iter().any(|slot| slot.kept && slot.name == name);
+    if !inputs.iter().any(|(name, _)| is_kept(name)) {
+        return Vec::new();
+    }
+    let of_row = |row: usize| {
+        let each = |values: &'_ [f32]| values.len() / plan.rows;
+        let values: Vec<(&str, &[f32])> = inputs
+            .iter()
+            .filter(|(name, _)| is_kept(name))
+            .map(|(name, values)| (*name, &values[row * each(values)..][..each(values)]))
+            .collect();
+        engine.keep(prepared, &values).expect("kept")
+    };
+    (0..plan.rows).map(of_row).collect()
 }

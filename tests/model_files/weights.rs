@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 
-use crate::common::{Failures, Rng, default_device, gpu, stored};
+use crate::common::{Failures, Rng, default_device, gpu, kept_rows, stored};
 use half::{bf16, f16};
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
-use sagittal::engine::{Engine, Run, Source};
+use sagittal::engine::{Engine, Kept, Run, Source};
 use sagittal::gpu::Gpu;
 use sagittal::graph::{Graph, Layout, Shape, Weight};
 use sagittal::kernels::Precision;
@@ -51,9 +51,11 @@ fn weights_that_take_turns_change_nothing() {
         let plan = Plan::new(&g, &Options { rows: 2, precision, device, guard: 0 }).expect("plan");
         let arena = engine.arena(&plan).expect("arena");
         let prepared = engine.prepare(plan, &weights, &arena).expect("prepare");
+        let kept = kept_rows(&engine, &prepared, &inputs);
+        let kept: Vec<&Kept> = kept.iter().collect();
         for _ in 0..2 {
-            let results =
-                engine.run(&prepared, &Run::new(&inputs, &cancel).in_turn(&weights, &model)).expect("a run");
+            let run = Run::new(&inputs, &cancel).in_turn(&weights, &model).on(&kept);
+            let results = engine.run(&prepared, &run).expect("a run");
             assert!(*first.get_or_insert(results.clone()) == results, "{most:?}");
         }
     }

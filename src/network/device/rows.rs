@@ -1,0 +1,240 @@
+//! Rows of an evaluation on the device: in which calls they are computed, the way of latents into the network and
+//! of its predictions out of it.
+
+use super::{DeviceBackend, Held, Meanings, Operands, batch, give_back};
+use crate::Result;
+use crate::graph::Shape;
+use crate::guidance::Entry;
+use crate::guidance::backend::{Attention, Group, Prediction};
+use crate::guidance::weighted::Weighted;
+use crate::kernels::latents::{EntryPlace, Place, RowPlace};
+use crate::kernels::{entries_mean, network_input, network_output};
+use crate::latent::Value;
+use crate::model::unet::{COLUMNS, Perturbation, time_embedding};
+use crate::network::{Kind, Sink, preconditioning};
+
+/// A row of an evaluation.
+struct Row<'e> {
+    entry: &'e Entry,
+    group: usize,
+    kind: Kind,
+    place: RowPlace,
+}
+
+impl<S: Sink> DeviceBackend<'_, S> {
+    /// [`Backend::predict`](crate::guidance::Backend::predict).
+    pub(super) fn predict_rows(
+        &mut self,
+        x: &Value,
+        sigma: f32,
+        groups: &[Group<'_>],
+    ) -> Result<Vec<Prediction>> {
+        let shape @ [images, channels, height, width] = x.shape();
+        let mut rows = Vec::new();
+        let (mut quads, mut values) = (0, 0);
+        let recorded = groups.iter().any(|group| group.record);
+        for (number, group) in groups.iter().enumerate() {
+            let record = recorded && group.perturbation == Perturbation::None;
+            for &entry in group.entries {
+                let area = entry.area_in((height, width));
+                let size = (area.height, area.width);
+                let kind = Kind { size, tokens: entry.tokens, record, perturbation: group.perturbation };
+                let positions = match record {
+                    true => self.sink.map_size(kind).map(|(height, width)| height * width)?,
+                    false => 0,
+                };
+                for image in 0..images {
+                    let place = RowPlace {
+                        image: image as u32,
+                        y: area.y as u32,
+                        x: area.x as u32,
+                        prediction: quads as u32,
+                        columns: values as u32,
+                    };
+                    rows.push(Row { entry, group: number, kind, place });
+                    quads += area.height * area.width * channels.div_ceil(4);
+                    values += positions;
+                }
+            }
+        }
+        let kinds: Vec<Kind> = rows.iter().map(|row| row.kind).collect();
+        let calls = self.sink.calls(&kinds)?;
+        let entries: Vec<&Entry> = rows.iter().map(|row| row.entry).collect();
+        self.sink.prepare(&calls, &entries)?;
+        let predictions = self.take(16 * quads as u64, false)?;
+        let columns = if values > 0 { Some(self.take(4 * values.max(4) as u64, false)?) } else { None };
+        for (kind, members) in calls {
+            let part: Vec<&Row<'_>> = members.iter().map(|i| &rows[*i]).collect();
+            let heard = part.iter().any(|row| groups[row.group].record);
+            self.call(kind, &part, (x, sigma), &predictions, columns.as_ref().filter(|_| heard))?;
+        }
+        let mut results = Vec::new();
+        let mut rest = rows.as_slice();
+        for group in groups {
+            let (own, others) = rest.split_at(group.entries.len() * images);
+            rest = others;
+            let denoised = self.mean(own, group.entries, &predictions, shape)?;
+            let attention = match &columns {
+                Some(columns) if group.record => {
+                    let maps = own.iter().step_by(images.max(1)).map(|row| self.sink.map_size(row.kind));
+                    let maps = maps.collect::<Result<_>>()?;
+                    let first = own.first().map_or(0, |row| row.place.columns as usize);
+                    let held = Held { first, ..columns.clone() };
+                    Some(Attention { slot: self.held.put(held), maps })
+                }
+                _ => None,
+            };
+            results.push(Prediction { denoised, attention });
+        }
+        // Nobody else has them by now.
+        let sent = self.sent;
+        give_back(&mut self.free, predictions, sent);
+        if let Some(columns) = columns {
+            give_back(&mut self.free, columns, sent);
+        }
+        Ok(results)
+    }
+
+    /// The embedding of a noise level's timestep.
+    fn embedding(&mut self, sigma: f32) -> Result<Held<S::Memory>> {
+        if let Some((bits, held)) = &self.embedding
+            && *bits == sigma.to_bits()
+        {
+            return Ok(held.clone());
+        }
+        if let Some((_, held)) = self.embedding.take() {
+            give_back(&mut self.free, held, self.sent);
+        }
+        let Meanings { discrete, time_channels, .. } = self.network;
+        let stored = time_channels.next_multiple_of(4);
+        let held = self.take(4 * stored as u64, true)?;
+        self.sink.write(&held.memory, held.bytes, true, &mut || {
+            let values = time_embedding(discrete.timestep(sigma), time_channels);
+            values.iter().map(|v| v.to_bits()).chain(std::iter::repeat(0)).take(stored).collect()
+        })?;
+        self.embedding = Some((sigma.to_bits(), held.clone()));
+        Ok(held)
+    }
+
+    /// One network call for some of `rows`, and the way of latents in and predictions out.
+    fn call(
+        &mut self,
+        kind: Kind,
+        rows: &[&Row<'_>],
+        (x, sigma): (&Value, f32),
+        predictions: &Held<S::Memory>,
+        columns: Option<&Held<S::Memory>>,
+    ) -> Result<()> {
+        let [_, channels, height, width] = x.shape();
+        let latent = Shape::new(height, width, channels);
+        let x = self.stored(x)?;
+        let embedding = self.embedding(sigma)?;
+        let table = self.table(rows.iter().flat_map(|row| row.place.words()).collect())?;
+        let count = rows.len();
+        let mut operands = Operands(Vec::new());
+        let places = [
+            Place { operand: operands.add(table.clone()), first: 0 },
+            operands.held(&x),
+            operands.held(&embedding),
+        ];
+        let to = ["x", "time"].map(|name| self.sink.slot((kind, count), name));
+        let [to_x, to_time] = to;
+        let to = [operands.add(to_x?), operands.add(to_time?)];
+        let c_in = 1.0 / (sigma * sigma + 1.0).sqrt();
+        let input = network_input::NetworkInput {
+            path: "what the network sees",
+            rows: count,
+            latent,
+            area: kind.size,
+            in4: self.network.in_channels.div_ceil(4),
+            time4: self.network.time_channels.div_ceil(4),
+            scalars: self.sink.scalars(&[[c_in.to_bits(), 0, 0, 0]])?,
+            precision: self.network.precision,
+        };
+        let [at_table, at_x, at_embedding] = places;
+        self.dispatch(&network_input::call(&input, at_table, at_x, at_embedding, to), operands)?;
+        let entries: Vec<&Entry> = rows.iter().map(|row| row.entry).collect();
+        self.sink.network(kind, &entries)?;
+        let mut operands = Operands(Vec::new());
+        let at_table = Place { operand: operands.add(table), first: 0 };
+        let out = self.sink.slot((kind, count), "out")?;
+        let out = operands.add(out);
+        let at_x = operands.held(&x);
+        let to = operands.held(predictions).operand;
+        let flags = self.flags()?;
+        let flags = operands.add(flags);
+        let recorded = match columns {
+            Some(columns) => {
+                let (map_height, map_width) = self.sink.map_size(kind)?;
+                let of_rows = self.sink.slot((kind, count), COLUMNS)?;
+                Some(network_output::Recorded {
+                    positions: map_height * map_width,
+                    columns: operands.add(of_rows),
+                    to: operands.held(columns).operand,
+                })
+            }
+            None => None,
+        };
+        let (keep, take) = preconditioning(self.network.prediction, self.network.discrete, sigma);
+        let words = [keep.to_bits(), take.to_bits(), self.step_bits(), 0];
+        let scalars = self.sink.scalars(&[words])?;
+        let output = network_output::NetworkOutput {
+            path: "prediction",
+            rows: count,
+            latent,
+            area: kind.size,
+            scalars,
+        };
+        self.dispatch(&network_output::call(&output, at_table, out, at_x, [to, flags], recorded), operands)
+    }
+
+    /// What a group's rows come to: their prediction itself, or the mean over entries.
+    fn mean(
+        &mut self,
+        group: &[Row<'_>],
+        entries: &[&Entry],
+        rows: &Held<S::Memory>,
+        shape: [usize; 4],
+    ) -> Result<Value> {
+        let Some(first) = group.first() else { return Ok(Value::zero(shape)) };
+        let weighted = Weighted::new(entries, shape);
+        if weighted.is_single() {
+            let held = Held { first: first.place.prediction as usize, ..rows.clone() };
+            return Ok(self.put(held, shape));
+        }
+        let (places, weights) = entry_places(group, &weighted, shape);
+        let table = self.table(places.iter().flat_map(EntryPlace::words).collect())?;
+        let weights = self.table(weights)?;
+        let y = self.room(shape)?;
+        let mut operands = Operands(Vec::new());
+        let table = Place { operand: operands.add(table), first: 0 };
+        let weights = operands.add(weights);
+        let (predictions, to) = (operands.held(rows).operand, operands.held(&y));
+        let mean = entries_mean::EntriesMean {
+            path: "mean over entries",
+            latents: batch(shape),
+            entries: entries.len(),
+        };
+        self.dispatch(&entries_mean::call(&mean, table, [weights, predictions], to), operands)?;
+        Ok(self.put(y, shape))
+    }
+}
+/// Where the rows of a group's entries stand, with their weights as words.
+fn entry_places(group: &[Row<'_>], weighted: &Weighted, shape: [usize; 4]) -> (Vec<EntryPlace>, Vec<u32>) {
+    let [images, channels, ..] = shape;
+    let mut words = Vec::new();
+    let places = weighted.parts.iter().zip(group.chunks(images.max(1))).map(|((area, weights), rows)| {
+        let first = words.len() as u32;
+        words.extend(weights.iter().map(|w| w.to_bits()));
+        EntryPlace {
+            y: area.y as u32,
+            x: area.x as u32,
+            height: area.height as u32,
+            width: area.width as u32,
+            prediction: rows.first().map_or(0, |row| row.place.prediction),
+            prediction_stride: (area.height * area.width * channels.div_ceil(4)) as u32,
+            weights: first,
+        }
+    });
+    (places.collect(), words)
+}

@@ -1,0 +1,229 @@
+//! A step on the device: what moves between it and the host, how many dispatches there are, and that it
+//! computes what the host computes.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::common::{Failures, gpu, synthetic};
+use sagittal::engine::Traffic;
+use sagittal::guidance::{Area, Conditioning, Entry, Evaluation, Guidance, Guided, Perturbed, Sag};
+use sagittal::kernels::Precision;
+use sagittal::latent::{Latents, Value};
+use sagittal::network::{DeviceBackend, DeviceSink, UnetNetwork};
+use sagittal::pipeline::report::{Purpose, Work};
+use sagittal::plan::chunk::ChunkPolicy;
+use sagittal::sampler::noise::noise;
+use sagittal::sampler::{Inpaint, Predictor, SampleOptions, Sampler, Scheduler, initial, sample_on};
+use sagittal::{Latent, Model, ModelOptions, Request};
+
+static GO: AtomicBool = AtomicBool::new(false);
+
+fn model(precision: Precision) -> Option<Model> {
+    let options = ModelOptions { precision: Some(precision), ..Default::default() };
+    Some(Model::new(gpu()?, synthetic("tiny-sd1"), options).expect("a model"))
+}
+
+fn request(sampler: Sampler, steps: usize) -> Request {
+    let mut request = Request::new("fox", 64, 64);
+    (request.sampler, request.steps, request.seed) = (sampler, steps, 5);
+    request
+}
+
+/// Bytes that have moved: scalars, latents up, flags, what was read, and how often.
+fn moved(traffic: &Traffic) -> [u64; 5] {
+    let Traffic { scalars, latents, flags, read, reads, .. } = traffic;
+    [scalars, latents, flags, read, reads].map(|n| n.load(Ordering::Relaxed))
+}
+
+/// Evaluations of a step as it was planned: each begins with the calls for guidance.
+fn evaluations(step: &[Work]) -> usize {
+    step.iter().filter(|w| matches!(w, Work::Network(call) if call.purpose == Purpose::Guidance)).count()
+}
+
+/// 20 steps under SAG bring up scalars and noise, and read flags: but for the result, and the error of a solver
+/// that steers by it.
+#[test]
+fn a_step_reads_back_flags_alone() {
+    let Some(m) = model(Precision::F32) else { return };
+    let mut failures = Failures::default();
+    // A latent of the request, as the device holds it.
+    let (latent, steps) = (16 * 64, 20);
+    for sampler in Sampler::ALL {
+        let request = request(sampler, steps);
+        let mut told = 0;
+        let mut observe = |event: sagittal::Event<'_>| {
+            told += usize::from(matches!(event, sagittal::Event::Sampling { step: 1.., .. }));
+        };
+        let text = m.encode("fox", None, sagittal::pipeline::Sizes::of(64, 64), &GO).expect("text");
+        let conditioning = Conditioning { positive: vec![text.clone()], negative: vec![text] };
+        let before = moved(m.engine().traffic());
+        sample(&m, &conditioning, &request, &mut observe);
+        let after = moved(m.engine().traffic());
+        let [scalars, up, flags, read, reads] = [0, 1, 2, 3, 4].map(|i| after[i] - before[i]);
+        let adaptive = if sampler == Sampler::DpmAdaptive { told as u64 } else { 0 };
+        let what = format!("{sampler}: {scalars} {up} {flags} {read} {reads}, {told} steps");
+        // The result and the last prediction.
+        failures.check(reads == 2 + adaptive, || format!("{what}: reads"));
+        failures.check(read == 2 * latent + 4 * adaptive, || format!("{what}: bytes read"));
+        failures.check(flags.is_multiple_of(8) && flags <= 8 * (3 * told as u64 + 1), || {
+            format!("{what}: flags")
+        });
+        failures.check(scalars <= 4096 * told as u64, || format!("{what}: scalars"));
+        // Tables of rows and entries come once; a step draws noise at most three times.
+        let noise = if sampler.adds_noise() { 3 * latent * told as u64 } else { 0 };
+        failures.check(up <= latent + noise + 1024, || format!("{what}: latents up"));
+    }
+    failures.finish();
+}
+
+fn sample(m: &Model, c: &Conditioning, request: &Request, observe: &mut dyn FnMut(sagittal::Event<'_>)) {
+    let sampling = sagittal::pipeline::Sampling {
+        noise: noise(request.seed, [1, 4, 8, 8]),
+        latent: None,
+        mask: None,
+        sampler: request.sampler,
+        scheduler: Scheduler::Normal,
+        steps: request.steps,
+        denoise: 1.0,
+        cfg: 7.0,
+        sag: Sag::default(),
+        perturbed: Vec::new(),
+        seed: request.seed,
+        eta: 1.0,
+        s_noise: 1.0,
+        chunk: ChunkPolicy::Auto,
+        memory: None,
+        evaluations: false,
+    };
+    m.sample(c, &sampling, observe, &GO).expect("samples");
+}
+
+/// SAG's part between its two network calls is at most four dispatches, a sampler's update at most two an
+/// evaluation, and one more where an error is measured.
+#[test]
+fn a_step_has_few_dispatches() {
+    let Some(m) = model(Precision::F32) else { return };
+    let mut failures = Failures::default();
+    for sampler in Sampler::ALL {
+        let step = m.report(&request(sampler, 20)).expect("a plan").step;
+        let evaluations = evaluations(&step);
+        let is = |work: &Work, name: &str| matches!(work, Work::Latents { path, .. } if path == name);
+        let sums = step.iter().filter(|w| is(w, "sum")).count();
+        let errors = step.iter().filter(|w| is(w, "error")).count();
+        failures.check((1..=3).contains(&evaluations), || format!("{sampler}: {evaluations} evaluations"));
+        // Guidance adds its terms up in one of them.
+        let updates = sums.saturating_sub(evaluations);
+        failures.check(updates <= 2 * evaluations, || format!("{sampler}: {updates} of {evaluations}"));
+        failures
+            .check(errors <= usize::from(sampler == Sampler::DpmAdaptive), || format!("{sampler}: errors"));
+        let calls: Vec<(usize, Purpose)> = (0..)
+            .zip(&step)
+            .filter_map(|(i, w)| if let Work::Network(call) = w { Some((i, call.purpose)) } else { None })
+            .collect();
+        for pair in calls.windows(2) {
+            if let [(guidance, Purpose::Guidance), (sag, Purpose::Sag)] = pair {
+                failures.check(sag - guidance <= 5, || format!("{sampler}: {} between", sag - guidance - 1));
+            }
+        }
+        failures.check(calls.len() == 2 * evaluations, || format!("{sampler}: {} calls", calls.len()));
+    }
+    failures.finish();
+}
+
+/// Entries of all kinds: an area, a mask, a strength, several negatives.
+fn conditioning(width: usize) -> Conditioning {
+    let entry = |seed: u64| {
+        let context = noise(seed, [1, 1, 77, width]).data().to_vec();
+        Entry::new(context, 77)
+    };
+    let weights = (0..9 * 12).map(|i| [0.2, 1.0, 0.6][i % 3]).collect::<Vec<f32>>();
+    Conditioning {
+        positive: vec![
+            entry(1),
+            Entry { area: Some(Area { y: 2, x: 3, height: 6, width: 7 }), strength: 0.7, ..entry(2) },
+        ],
+        negative: vec![entry(3), Entry { mask: Some(weights.into()), ..entry(4) }],
+    }
+}
+
+fn guidance() -> Guidance {
+    Guidance::new(6.0).with(Sag::default()).with(Perturbed::pag(2.0)).with(Perturbed::seg(1.0, 1.5))
+}
+
+/// Largest difference, in standard deviations of `want`.
+fn apart(found: &Latent, want: &Latent) -> f64 {
+    let n = want.data().len() as f64;
+    let mean = want.data().iter().map(|v| f64::from(*v)).sum::<f64>() / n;
+    let spread = (want.data().iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / n).sqrt();
+    let differences = found.data().iter().zip(want.data()).map(|(a, b)| f64::from((a - b).abs()));
+    differences.fold(0.0, f64::max) / spread
+}
+
+/// One evaluation under everything at once, and what led to it.
+#[test]
+fn an_evaluation_is_that_of_the_host() {
+    let Some(m) = model(Precision::F32) else { return };
+    let (weights, c) = (m.unet_weights(&GO).expect("weights"), conditioning(m.config().unet.context_dim));
+    let x = noise(9, [2, 4, 9, 12]).scaled(8.0);
+    for rescale in [None, Some(0.7)] {
+        let guidance = Guidance { rescale, ..guidance() };
+        let mut network = UnetNetwork::new(m.unet(&weights), ChunkPolicy::Auto, None, &GO);
+        let host = Box::new(sagittal::guidance::HostBackend::new(&mut network));
+        let mut host = Guided::on(host, &c, m.discrete(), guidance.clone()).expect("settings");
+        let want = host.evaluate(&x, 5.0).expect("an evaluation");
+        let sink = DeviceSink::new(m.unet(&weights), ChunkPolicy::Rows(3), None, &GO);
+        let device = Box::new(DeviceBackend::new(sink, &m.unet(&weights)));
+        let mut device = Guided::on(device, &c, m.discrete(), guidance).expect("settings");
+        let found = device.evaluate(&x, 5.0).expect("an evaluation");
+        let of = |e: &Evaluation| {
+            let sag = e.sag.clone().expect("SAG");
+            let uncond = e.uncond.clone().expect("a negative");
+            let mut all = vec![e.cond.clone(), uncond, e.cfg.clone(), sag.degraded, sag.input, sag.sag];
+            all.extend(e.perturbed.iter().cloned());
+            all.push(e.result.clone());
+            (all, sag.columns, sag.mask)
+        };
+        let ((found, columns, mask), (want, want_columns, want_mask)) = (of(&found), of(&want));
+        for (i, (found, want)) in found.iter().zip(&want).enumerate() {
+            assert!(apart(found, want) < 1e-4, "{i}, rescaled {rescale:?}: {}", apart(found, want));
+        }
+        // The rows and their columns are the same network's.
+        assert!(columns == want_columns && mask == want_mask && mask.contains(&1) && mask.contains(&0));
+    }
+}
+
+/// Whole runs of every sampler, with a part of the start kept: the device's and the host's differ by rounding.
+#[test]
+fn every_sampler_on_the_device_is_that_of_the_host() {
+    let Some(m) = model(Precision::F32) else { return };
+    let (weights, c) = (m.unet_weights(&GO).expect("weights"), conditioning(m.config().unet.context_dim));
+    let c = Conditioning { positive: c.positive[..1].to_vec(), negative: c.negative[..1].to_vec() };
+    let shape = [1, 4, 9, 12];
+    let mask = (0..9 * 12).map(|i| [0.0, 1.0, 1.0, 0.25][i % 4]).collect();
+    let mask = Latent::from_vec([1, 1, 9, 12], mask).expect("the shape");
+    let (start, noise) = (noise(4, shape), noise(3, shape));
+    let options = SampleOptions { seed: 3, ..Default::default() };
+    let mut failures = Failures::default();
+    for sampler in Sampler::ALL {
+        let discard = sampler.discard_penultimate();
+        let sigmas = Scheduler::Karras.sigmas(m.discrete(), 4, 0.8, discard).expect("sigmas");
+        let x = initial(&noise, &start, sigmas[0], m.discrete().sigma_max()).expect("one shape");
+        let run = |mut guided: Guided<'_>| {
+            let x: Value = guided.latents().bring(&x).expect("a latent");
+            let mut model = Inpaint::new(&mut guided, &mask, &start, &noise).expect("one shape");
+            let end = sample_on(sampler, &mut model, x, &sigmas, &options, &mut |_| Ok(())).expect("samples");
+            model.latents().read(&end).expect("a latent")
+        };
+        // SAG's mask may flip by a rounding; what follows from a mask is tested above.
+        let guidance = Guidance::new(5.0);
+        let mut network = UnetNetwork::new(m.unet(&weights), ChunkPolicy::Auto, None, &GO);
+        let host = Box::new(sagittal::guidance::HostBackend::new(&mut network));
+        let want = run(Guided::on(host, &c, m.discrete(), guidance.clone()).expect("settings"));
+        let sink = DeviceSink::new(m.unet(&weights), ChunkPolicy::Auto, None, &GO);
+        let device = Box::new(DeviceBackend::new(sink, &m.unet(&weights)));
+        let found = run(Guided::on(device, &c, m.discrete(), guidance).expect("settings"));
+        let apart = apart(&found, &want);
+        println!("{sampler}: {apart:.1e}");
+        failures.check(apart < 1e-3, || format!("{sampler}: {apart:.1e}"));
+    }
+    failures.finish();
+}
