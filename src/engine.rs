@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::gpu::Gpu;
-use crate::kernels::{Precision, Target, Variant, gemm};
-use crate::plan::{Bound, Dispatch, Plan};
+use crate::kernels::{Precision, Target};
+use crate::plan::{Bound, Plan, Storage};
 use crate::{Error, ErrorKind, Result};
 pub use kept::Kept;
 use run::Ahead;
@@ -74,7 +74,6 @@ pub struct Prepared {
 }
 
 struct Step {
-    variant: Variant,
     pipeline: wgpu::ComputePipeline,
     group: wgpu::BindGroup,
     /// Pages of weights that must be brought over first, where weights take turns.
@@ -85,11 +84,6 @@ impl Prepared {
     /// The plan.
     pub fn plan(&self) -> &Plan {
         &self.plan
-    }
-
-    /// What is run for dispatch `i` of the plan: its variant, for weights as they are stored.
-    pub fn variant(&self, i: usize) -> &Variant {
-        &self.steps[i].variant
     }
 }
 
@@ -135,14 +129,26 @@ impl Engine {
         &self.gpu
     }
 
-    /// Brings `weights` of a graph to the device, read from `source`. With `most` bytes too few for
+    /// How `weights`, read from `source`, are stored on this device in a network of `precision`.
+    pub fn storage(
+        &self,
+        weights: &[crate::graph::Weight],
+        source: &dyn Source,
+        precision: Precision,
+    ) -> Storage {
+        let target = self.gpu.capabilities().target;
+        Storage::of(weights, precision, target, |name| source.fits_f16(name))
+    }
+
+    /// Brings `weights` of a graph to the device, read from `source`, to be stored as `storage` says: see
+    /// [`storage`](Self::storage). With `most` bytes too few for
     /// all, some stay where they are and are brought over in turn at each run: see
     /// [`run_in_turn`](Self::run_in_turn).
     pub fn upload(
         &self,
         weights: &[crate::graph::Weight],
         source: &dyn Source,
-        precision: Precision,
+        storage: &Storage,
         most: Option<u64>,
         cancel: &AtomicBool,
     ) -> Result<Weights> {
@@ -150,7 +156,7 @@ impl Engine {
             &self.on_device(),
             weights,
             source,
-            precision,
+            storage,
             most,
             &mut || self.look_at_memory(),
             cancel,
@@ -164,11 +170,10 @@ impl Engine {
     pub fn weight_bytes(
         &self,
         weights: &[crate::graph::Weight],
-        source: &dyn Source,
-        precision: Precision,
+        storage: &Storage,
         most: Option<u64>,
     ) -> Result<u64> {
-        weights::held(&self.gpu.capabilities(), weights, source, precision, most)
+        weights::held(&self.gpu.capabilities(), weights, storage, most)
     }
 
     /// The most bytes of buffers that came to the device at one time so far, as wgpu counts them:
@@ -216,28 +221,20 @@ impl Engine {
     /// Makes `plan` ready to run with `weights` in `arena`, which must hold it.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`] if the plan is for other weights, another arena or another kind of device;
+    /// [`ErrorKind::Internal`] if the plan is for other weights or for weights stored otherwise, for another
+    /// arena or another kind of device;
     /// the device's.
     pub fn prepare(&self, plan: impl Into<Arc<Plan>>, weights: &Weights, arena: &Arena) -> Result<Prepared> {
         let plan = plan.into();
         if !arena.holds(&plan) {
             return Err(Error::internal("a plan does not fit its arena"));
         }
-        let variants =
-            plan.dispatches.iter().map(|d| variant(&plan, d, weights)).collect::<Result<Vec<_>>>()?;
-        self.gpu.compile(self.checked, variants.iter())?;
-        self.gpu
-            .checked("make the buffers of a plan", || self.bind(plan, variants, weights, arena.clone()))?
+        weights.check_storage(&plan)?;
+        self.gpu.compile(self.checked, plan.dispatches.iter().map(|d| &d.variant))?;
+        self.gpu.checked("make the buffers of a plan", || self.bind(plan, weights, arena.clone()))?
     }
 
-    /// `variants` are those of the plan's dispatches, for weights as they are stored.
-    fn bind(
-        &self,
-        plan: Arc<Plan>,
-        variants: Vec<Variant>,
-        weights: &Weights,
-        arena: Arena,
-    ) -> Result<Prepared> {
+    fn bind(&self, plan: Arc<Plan>, weights: &Weights, arena: Arena) -> Result<Prepared> {
         use wgpu::BufferUsages as U;
         let gpu = &self.gpu;
         let alignment = gpu.capabilities().alignment;
@@ -251,8 +248,8 @@ impl Engine {
         let uniform = buffer(gpu, "params", params.len().max(16) as u64, U::UNIFORM | U::COPY_DST);
         gpu.queue().write_buffer(&uniform, 0, &params);
         let mut steps = Vec::with_capacity(plan.dispatches.len());
-        for ((d, variant), (offset, size)) in plan.dispatches.iter().zip(variants).zip(offsets) {
-            let pipeline = self.gpu.pipeline(self.checked, &variant)?;
+        for (d, (offset, size)) in plan.dispatches.iter().zip(offsets) {
+            let pipeline = self.gpu.pipeline(self.checked, &d.variant)?;
             let mut entries = vec![entry(0, &uniform, offset, size)];
             let mut turning = Vec::new();
             for (i, bound) in d.bindings.iter().enumerate() {
@@ -280,7 +277,7 @@ impl Engine {
                     d.path
                 )));
             }
-            steps.push(Step { variant, pipeline, group, turning });
+            steps.push(Step { pipeline, group, turning });
         }
         Ok(Prepared { plan, arena, steps, readback: OnceLock::new(), ahead: Mutex::default() })
     }
@@ -323,20 +320,6 @@ impl Engine {
     pub fn arena_words(&self, prepared: &Prepared) -> Result<Vec<Vec<u32>>> {
         prepared.arena.slabs.iter().map(|slab| read_buffer(&self.gpu, slab, 0, slab.size())).collect()
     }
-}
-
-/// The variant of a dispatch for weights as they are stored.
-fn variant(plan: &Plan, dispatch: &Dispatch, weights: &Weights) -> Result<Variant> {
-    for bound in &dispatch.bindings {
-        if let Bound::Weight(w) = *bound
-            && weights.is_halved(&plan.weights[w.0])?
-        {
-            let unread =
-                || Error::internal(format!("{} is not planned for a CPU driver's weights", dispatch.variant));
-            return gemm::lanes::with_halves(&dispatch.variant).ok_or_else(unread);
-        }
-    }
-    Ok(dispatch.variant.clone())
 }
 
 /// The words of `bytes` of a buffer from `offset` on, when all that was submitted is done.

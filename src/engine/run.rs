@@ -59,7 +59,7 @@ impl Engine {
                 if self.is_tracing() {
                     trace::input(&slot.name, values.1)?;
                 }
-                let bytes = to_device(slot, values.1, prepared.plan.rows, prepared.plan.precision)?;
+                let bytes = to_device(slot, values.1, prepared.plan.rows, prepared.plan.precision())?;
                 let slab = &prepared.arena.slabs[slot.region.slab];
                 self.gpu.queue().write_buffer(slab, slot.region.offset, &bytes);
             }

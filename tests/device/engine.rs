@@ -31,7 +31,7 @@ fn graph() -> Graph {
 fn unet(gpu: Gpu) -> Unet {
     let engine = Engine::new(gpu).expect("engine");
     let graph = graph();
-    let weights = engine.upload(graph.weights(), &Weights(Precision::F32), Precision::F32, None, &GO);
+    let weights = engine.upload(graph.weights(), &Weights(Precision::F32), &Precision::F32.into(), None, &GO);
     let weights = weights.expect("upload");
     let mut arena: Option<Arena> = None;
     let plans = [2, 1].map(|rows| {

@@ -15,7 +15,7 @@ use sagittal::plan::{Capabilities, Options, Plan};
 const BASELINE: fn(Target) -> Capabilities = Capabilities::baseline;
 
 fn options(rows: usize, precision: Precision) -> Options {
-    Options { rows, precision, device: BASELINE(Target::Gpu), guard: 0 }
+    Options { rows, storage: precision.into(), device: BASELINE(Target::Gpu), guard: 0 }
 }
 
 fn config(family: &str) -> ModelConfig {
@@ -101,7 +101,7 @@ fn no_buffer_grows_with_the_square_of_the_tokens() {
         let [small, large] = [64, 128].map(|n| {
             // Beyond the baseline's binding: this test is about growth.
             let device = Capabilities { max_binding: 1 << 40, max_buffer: 1 << 40, ..BASELINE(Target::Gpu) };
-            let o = Options { rows: 1, precision: Precision::F32, device, guard: 0 };
+            let o = Options { rows: 1, storage: Precision::F32.into(), device, guard: 0 };
             unet_plan(&c, (n, n), true, &o).expect("plan")
         });
         let before: HashMap<&String, u64> =
