@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::gpu::Gpu;
-use crate::kernels::{Precision, Target, Variant, gemm};
-use crate::plan::{Bound, Dispatch, Plan, Region};
+use crate::kernels::{Precision, Target, Variant};
+use crate::plan::{Bound, Plan, Region, Storage};
 use crate::{Error, ErrorKind, Result};
 pub use clock::Passed;
 pub use kept::{Kept, MOST_ROWS};
@@ -83,7 +83,6 @@ pub struct Prepared {
 }
 
 struct Step {
-    variant: Variant,
     pipeline: wgpu::ComputePipeline,
     bindings: Bindings,
     /// Pages of weights that must be brought over first, where weights take turns.
@@ -108,11 +107,6 @@ impl Prepared {
     /// The plan.
     pub fn plan(&self) -> &Plan {
         &self.plan
-    }
-
-    /// What is run for dispatch `i` of the plan: its variant, for weights as they are stored.
-    pub fn variant(&self, i: usize) -> &Variant {
-        &self.steps[i].variant
     }
 }
 
@@ -160,14 +154,26 @@ impl Engine {
         &self.gpu
     }
 
-    /// Brings `weights` of a graph to the device, read from `source`. With `most` bytes too few for
+    /// How `weights`, read from `source`, are stored on this device in a network of `precision`.
+    pub fn storage(
+        &self,
+        weights: &[crate::graph::Weight],
+        source: &dyn Source,
+        precision: Precision,
+    ) -> Storage {
+        let target = self.gpu.capabilities().target;
+        Storage::of(weights, precision, target, |name| source.fits_f16(name))
+    }
+
+    /// Brings `weights` of a graph to the device, read from `source`, to be stored as `storage` says: see
+    /// [`storage`](Self::storage). With `most` bytes too few for
     /// all, some stay where they are and are brought over in turn at each run: see
     /// [`Run::turns`].
     pub fn upload(
         &self,
         weights: &[crate::graph::Weight],
         source: &dyn Source,
-        precision: Precision,
+        storage: &Storage,
         most: Option<u64>,
         cancel: &AtomicBool,
     ) -> Result<Weights> {
@@ -175,7 +181,7 @@ impl Engine {
             &self.on_device(),
             weights,
             source,
-            precision,
+            storage,
             most,
             &mut || self.look_at_memory(),
             cancel,
@@ -189,11 +195,10 @@ impl Engine {
     pub fn weight_bytes(
         &self,
         weights: &[crate::graph::Weight],
-        source: &dyn Source,
-        precision: Precision,
+        storage: &Storage,
         most: Option<u64>,
     ) -> Result<u64> {
-        weights::held(&self.gpu.capabilities(), weights, source, precision, most)
+        weights::held(&self.gpu.capabilities(), weights, storage, most)
     }
 
     /// The most bytes of buffers that came to the device at one time so far, as wgpu counts them:
@@ -246,18 +251,17 @@ impl Engine {
     /// Makes `plan` ready to run with `weights` in `arena`, which must hold it.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`] if the plan is for other weights, another arena or another kind of device;
+    /// [`ErrorKind::Internal`] if the plan is for other weights or for weights stored otherwise, for another
+    /// arena or another kind of device;
     /// the device's.
     pub fn prepare(&self, plan: impl Into<Arc<Plan>>, weights: &Weights, arena: &Arena) -> Result<Prepared> {
         let plan = plan.into();
         if !arena.holds(&plan) {
             return Err(Error::internal("a plan does not fit its arena"));
         }
-        let variants =
-            plan.dispatches.iter().map(|d| variant(&plan, d, weights)).collect::<Result<Vec<_>>>()?;
-        self.gpu.compile(self.checked, variants.iter())?;
-        self.gpu
-            .checked("make the buffers of a plan", || self.bind(plan, variants, weights, arena.clone()))?
+        weights.check_storage(&plan)?;
+        self.gpu.compile(self.checked, plan.dispatches.iter().map(|d| &d.variant))?;
+        self.gpu.checked("make the buffers of a plan", || self.bind(plan, weights, arena.clone()))?
     }
 
     /// Compiles all that these plans and single dispatches run, on all cores at once.
@@ -267,26 +271,13 @@ impl Engine {
     pub(crate) fn compile<'p>(
         &self,
         plans: impl Iterator<Item = &'p Plan>,
-        kernels: &std::collections::HashSet<Variant>,
-        weights: &Weights,
+        kernels: &'p std::collections::HashSet<Variant>,
     ) -> Result<()> {
-        let mut variants: Vec<Variant> = kernels.iter().cloned().collect();
-        for plan in plans {
-            for dispatch in &plan.dispatches {
-                variants.push(variant(plan, dispatch, weights)?);
-            }
-        }
-        self.gpu.compile(self.checked, variants.iter())
+        let of_plans = plans.flat_map(|plan| &plan.dispatches).map(|dispatch| &dispatch.variant);
+        self.gpu.compile(self.checked, kernels.iter().chain(of_plans))
     }
 
-    /// `variants` are those of the plan's dispatches, for weights as they are stored.
-    fn bind(
-        &self,
-        plan: Arc<Plan>,
-        variants: Vec<Variant>,
-        weights: &Weights,
-        arena: Arena,
-    ) -> Result<Prepared> {
+    fn bind(&self, plan: Arc<Plan>, weights: &Weights, arena: Arena) -> Result<Prepared> {
         use wgpu::BufferUsages as U;
         let gpu = &self.gpu;
         let alignment = gpu.capabilities().alignment;
@@ -300,8 +291,8 @@ impl Engine {
         let uniform = buffer(gpu, "params", params.len().max(16) as u64, U::UNIFORM | U::COPY_DST);
         gpu.queue().write_buffer(&uniform, 0, &params);
         let mut steps = Vec::with_capacity(plan.dispatches.len());
-        for ((d, variant), (offset, size)) in plan.dispatches.iter().zip(variants).zip(offsets) {
-            let pipeline = self.gpu.pipeline(self.checked, &variant)?;
+        for (d, (offset, size)) in plan.dispatches.iter().zip(offsets) {
+            let pipeline = self.gpu.pipeline(self.checked, &d.variant)?;
             let mut held = vec![Bindable::Buffer(uniform.clone(), offset, size)];
             let mut turning = Vec::new();
             for (i, bound) in d.bindings.iter().enumerate() {
@@ -328,7 +319,7 @@ impl Engine {
                     d.path
                 )));
             }
-            steps.push(Step { variant, pipeline, bindings, turning });
+            steps.push(Step { pipeline, bindings, turning });
         }
         Ok(Prepared { plan, arena, steps, rows: Mutex::default(), running: Mutex::default() })
     }
@@ -345,20 +336,6 @@ impl Engine {
     pub fn arena_words(&self, prepared: &Prepared) -> Result<Vec<Vec<u32>>> {
         prepared.arena.slabs.iter().map(|slab| read_buffer(&self.gpu, slab, 0, slab.size())).collect()
     }
-}
-
-/// The variant of a dispatch for weights as they are stored.
-fn variant(plan: &Plan, dispatch: &Dispatch, weights: &Weights) -> Result<Variant> {
-    for bound in &dispatch.bindings {
-        if let Bound::Weight(w) = *bound
-            && weights.is_halved(&plan.weights[w.0])?
-        {
-            let unread =
-                || Error::internal(format!("{} is not planned for a CPU driver's weights", dispatch.variant));
-            return gemm::lanes::with_halves(&dispatch.variant).ok_or_else(unread);
-        }
-    }
-    Ok(dispatch.variant.clone())
 }
 
 /// A bind group of `held`, by binding number; `kept` are the buffers of what other plans kept.

@@ -58,15 +58,18 @@ impl Kind {
 pub struct Planner<'a> {
     /// Blocks and widths.
     pub config: &'a UnetConfig,
-    /// Storage of activations and weights.
-    pub precision: Precision,
     /// The device.
     pub device: Capabilities,
-    /// What was planned before for the same UNet, precision and device.
+    /// What was planned before for the same UNet and device, and the storage that all plans are for.
     pub plans: &'a Plans,
 }
 
 impl Planner<'_> {
+    /// Storage of activations.
+    pub fn precision(&self) -> Precision {
+        self.plans.storage().precision()
+    }
+
     /// The graph for rows of `kind`.
     pub fn graph(&self, kind: Kind) -> Result<Arc<Graph>> {
         let Kind { size, tokens, record, perturbation } = kind;
@@ -85,7 +88,8 @@ impl Planner<'_> {
     }
 
     fn plan_of(&self, graph: &Graph, rows: usize) -> Result<Plan> {
-        Plan::new(graph, &Options { rows, precision: self.precision, device: self.device, guard: 0 })
+        let storage = self.plans.storage().clone();
+        Plan::new(graph, &Options { rows, storage, device: self.device, guard: 0 })
     }
 }
 

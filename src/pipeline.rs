@@ -143,7 +143,7 @@ impl Model {
 
     /// Storage of activations and weights.
     pub fn precision(&self) -> Precision {
-        self.diffusion.precision
+        self.diffusion.storage().precision()
     }
 
     /// Storage of the autoencoder.

@@ -9,6 +9,7 @@ pub mod chunk;
 pub mod fuse;
 pub mod lower;
 pub mod split;
+pub mod storage;
 
 use std::collections::BTreeMap;
 
@@ -17,6 +18,7 @@ use crate::kernels::{Call, Operand, Precision, Stretch, Target, Variant};
 use crate::{Error, ErrorKind, Result};
 
 pub use arena::Region;
+pub use storage::Storage;
 
 /// What the planner must know of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,17 +41,24 @@ impl Capabilities {
 }
 
 /// How a plan is made.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// Rows computed together.
     pub rows: usize,
     /// Storage of activations and weights.
-    pub precision: Precision,
+    pub storage: Storage,
     /// The device.
     pub device: Capabilities,
     /// Unused bytes kept behind every tensor; tests fill them with a pattern to catch kernels
     /// that write past their result.
     pub guard: u64,
+}
+
+impl Options {
+    /// Storage of activations.
+    pub fn precision(&self) -> Precision {
+        self.storage.precision()
+    }
 }
 
 /// What a dispatch's binding holds once everything has its place.
@@ -68,8 +77,7 @@ pub enum Bound {
 /// One dispatch, ready for the engine.
 #[derive(Debug, Clone)]
 pub struct Dispatch {
-    /// What is run; on a CPU driver [`Engine::prepare`](crate::engine::Engine::prepare) takes another in its
-    /// place where a weight is in f16 beside values in f32.
+    /// What is run.
     pub variant: Variant,
     /// The uniform parameters, binding 0.
     pub params: Vec<u8>,
@@ -107,7 +115,7 @@ pub struct Plan {
     /// Rows computed together.
     pub rows: usize,
     /// Storage of activations and weights.
-    pub precision: Precision,
+    pub storage: Storage,
     /// In order.
     pub dispatches: Vec<Dispatch>,
     /// Sizes of the arena's buffers, bytes.
@@ -194,7 +202,7 @@ impl Plan {
         };
         Ok(Plan {
             rows: options.rows,
-            precision: options.precision,
+            storage: options.storage.clone(),
             dispatches: lowered.calls.iter().map(dispatch).collect::<Result<_>>()?,
             slabs: placed.slabs,
             inputs: graph
@@ -214,6 +222,11 @@ impl Plan {
     pub fn enlarge(&self, slabs: &mut Vec<u64>) {
         slabs.resize(slabs.len().max(self.slabs.len()), 0);
         slabs.iter_mut().zip(&self.slabs).for_each(|(size, wanted)| *size = (*size).max(*wanted));
+    }
+
+    /// Storage of activations.
+    pub fn precision(&self) -> Precision {
+        self.storage.precision()
     }
 
     /// Bytes of the arena.
@@ -272,8 +285,8 @@ fn check_sizes(graph: &Graph, lowered: &lower::Lowered, options: &Options) -> Re
         Err(Error::new(ErrorKind::Memory, format!("a tensor is larger than {what}"))
             .at(lowered.sizes[buf].0.clone())
             .expected(format!("at most {most} bytes"))
-            .found(format!("{bytes} bytes for {} rows in {}", options.rows, options.precision.name()))
-            .hint(match options.precision {
+            .found(format!("{bytes} bytes for {} rows in {}", options.rows, options.precision().name()))
+            .hint(match options.precision() {
                 Precision::F32 => "use a smaller picture, or f16 (--precision, --vae-precision)",
                 Precision::F16 => "use a smaller picture",
             }))

@@ -163,7 +163,7 @@ pub fn profile(bench: &Bench<'_>, network: Network, rows: usize) -> Result<Profi
             times.sort();
             Ok(Layer {
                 path: d.path.clone(),
-                variant: ready.prepared().variant(i).to_string(),
+                variant: d.variant.to_string(),
                 class: Class::of(&d.variant),
                 groups: d.groups,
                 time: times[TIMES / 2],

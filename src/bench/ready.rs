@@ -32,8 +32,8 @@ impl<'a> Ready<'a> {
         rows: usize,
         weights: &Weights,
     ) -> Result<Self> {
-        let (precision, device) = (bench.precision(), engine.gpu().capabilities());
-        let plan = Plan::new(graph, &Options { rows, precision, device, guard: 0 })?;
+        let (storage, device) = (weights.storage().clone(), engine.gpu().capabilities());
+        let plan = Plan::new(graph, &Options { rows, storage, device, guard: 0 })?;
         let arena = engine.arena(&plan)?;
         let prepared = engine.prepare(plan, weights, &arena)?;
         let values = |kept: bool, rows: usize| -> Vec<(String, Vec<f32>)> {
@@ -109,7 +109,8 @@ fn named(values: &[(String, Vec<f32>)]) -> Vec<(&str, &[f32])> {
 
 /// Weights of `graph` on the device.
 pub fn upload(bench: &Bench<'_>, engine: &Engine, graph: &Graph, checkpoint: &Checkpoint) -> Result<Weights> {
-    engine.upload(graph.weights(), checkpoint, bench.precision(), None, bench.cancel)
+    let storage = engine.storage(graph.weights(), checkpoint, bench.precision());
+    engine.upload(graph.weights(), checkpoint, &storage, None, bench.cancel)
 }
 
 /// `n` numbers that look random, of variance 1: products of zeros take less power, and so time.

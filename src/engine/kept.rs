@@ -62,7 +62,7 @@ impl Engine {
                 .iter()
                 .find(|(name, _)| *name == slot.name)
                 .ok_or_else(|| Error::internal(format!("input {} is missing", slot.name)))?;
-            let bytes = to_device(slot, values, 1, prepared.plan.precision)?;
+            let bytes = to_device(slot, values, 1, prepared.plan.precision())?;
             let usage = U::COPY_SRC | U::COPY_DST | U::STORAGE;
             let kept = buffer(&self.gpu, "kept", bytes.len() as u64, usage);
             self.gpu.queue().write_buffer(&kept, 0, &bytes);

@@ -131,7 +131,7 @@ impl Engine {
             if self.is_tracing() {
                 trace::input(&slot.name, values.1)?;
             }
-            let bytes = to_device(slot, values.1, prepared.plan.rows, prepared.plan.precision)?;
+            let bytes = to_device(slot, values.1, prepared.plan.rows, prepared.plan.precision())?;
             self.gpu.queue().write_buffer(prepared.slab(slot.region), slot.region.offset, &bytes);
         }
         Ok(())

@@ -26,7 +26,7 @@ impl Engine {
         for (region, store) in &dispatch.written {
             let slab = &prepared.arena.slabs[region.slab];
             let words = read_buffer(&self.gpu, slab, region.offset, region.bytes)?;
-            let halves = *store == Store::Elem && plan.precision == Precision::F16;
+            let halves = *store == Store::Elem && plan.precision() == Precision::F16;
             let values: Vec<f32> = match halves {
                 true => bytemuck::cast_slice::<u32, half::f16>(&words).iter().map(|v| v.to_f32()).collect(),
                 false => words.into_iter().map(f32::from_bits).collect(),
@@ -37,7 +37,7 @@ impl Engine {
                 dispatch.path,
                 i + 1,
                 plan.dispatches.len(),
-                prepared.variant(i)
+                dispatch.variant
             );
             return Err(Error::new(ErrorKind::NonFinite, "a layer's result is not finite")
                 .at(at)

@@ -10,9 +10,8 @@ use super::buffer;
 use super::pages::{Pages, WINDOW};
 use super::upload::{self, OnDevice, Part, Place, Road};
 use crate::graph::{Layout, Weight};
-use crate::kernels::repack::{self, Stored};
-use crate::kernels::{Precision, Target};
-use crate::plan::Capabilities;
+use crate::kernels::repack::Stored;
+use crate::plan::{Bound, Capabilities, Plan, Storage};
 use crate::{Error, ErrorKind, Result};
 
 /// Where weights come from.
@@ -40,10 +39,7 @@ pub struct Weights {
     buffers: Vec<wgpu::Buffer>,
     numbers: HashMap<Weight, usize>,
     weights: Vec<Weight>,
-    /// The network's.
-    precision: Precision,
-    /// Of each weight, its own.
-    precisions: Vec<Precision>,
+    storage: Storage,
     /// Only where pages take turns.
     turns: Option<Mutex<Turns>>,
 }
@@ -61,9 +57,29 @@ impl Weights {
         held_bytes(&self.pages)
     }
 
-    /// Whether a weight is in f16 beside values in f32.
-    pub(super) fn is_halved(&self, weight: &Weight) -> Result<bool> {
-        Ok(self.precision == Precision::F32 && self.precisions[self.number(weight)?] == Precision::F16)
+    /// How they are stored: what plans that read them are made for.
+    pub fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    /// Checks that they are stored as `plan` reads them.
+    pub(super) fn check_storage(&self, plan: &Plan) -> Result<()> {
+        if self.storage == plan.storage {
+            return Ok(());
+        }
+        for dispatch in &plan.dispatches {
+            for bound in &dispatch.bindings {
+                let Bound::Weight(id) = *bound else { continue };
+                let weight = &plan.weights[id.0];
+                let [planned, own] = [&plan.storage, &self.storage].map(|s| s.of_weight(weight).name());
+                if planned != own {
+                    let name = weight.sources.join(" + ");
+                    let what = format!("{} is to read {name} in {planned}, it is in {own}", dispatch.path);
+                    return Err(Error::internal(what));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn number(&self, weight: &Weight) -> Result<usize> {
@@ -94,15 +110,14 @@ impl Weights {
         device: &OnDevice<'_>,
         weights: &[Weight],
         source: &dyn Source,
-        precision: Precision,
+        storage: &Storage,
         most: Option<u64>,
         arriving: &mut dyn FnMut(),
         cancel: &AtomicBool,
     ) -> Result<Self> {
         let gpu = device.gpu;
         let capabilities = gpu.capabilities();
-        let precisions = precisions(weights, source, precision, capabilities.target);
-        let pages = Pages::new(&lengths(weights, &precisions), capabilities.alignment, most)?;
+        let pages = Pages::new(&lengths(weights, storage), capabilities.alignment, most)?;
         for (weight, spot) in weights.iter().zip(&pages.spots) {
             if spot.bytes > capabilities.max_binding {
                 return Err(Error::new(ErrorKind::Memory, "a weight is larger than this device can bind")
@@ -125,8 +140,8 @@ impl Weights {
             pages.sizes.iter().enumerate().map(of_page).collect::<Vec<_>>()
         })?;
         let numbers = weights.iter().cloned().zip(0..).collect();
-        let weights = weights.to_vec();
-        let mut held = Self { pages, buffers, numbers, weights, precision, precisions, turns: None };
+        let (weights, storage) = (weights.to_vec(), storage.clone());
+        let mut held = Self { pages, buffers, numbers, weights, storage, turns: None };
         let slot_bytes = upload::slot_bytes(held.pages.all_bytes());
         let mut road = Road::new(gpu, held.weights.len(), slot_bytes)?;
         for page in 0..held.pages.resident {
@@ -153,7 +168,7 @@ impl Weights {
         for (number, spot) in of_page {
             let weight = &self.weights[number];
             let place = Place { page: &self.buffers[page], offset: spot.offset, bytes: spot.bytes };
-            let to = self.precisions[number];
+            let to = self.storage.of_weight(weight);
             let mut first = 0;
             for (name, shape) in weight.sources.iter().zip(&weight.shapes) {
                 if cancel.load(Ordering::Relaxed) {
@@ -214,28 +229,14 @@ impl Weights {
 pub(super) fn held(
     capabilities: &Capabilities,
     weights: &[Weight],
-    source: &dyn Source,
-    precision: Precision,
+    storage: &Storage,
     most: Option<u64>,
 ) -> Result<u64> {
-    let precisions = precisions(weights, source, precision, capabilities.target);
-    Ok(held_bytes(&Pages::new(&lengths(weights, &precisions), capabilities.alignment, most)?))
+    Ok(held_bytes(&Pages::new(&lengths(weights, storage), capabilities.alignment, most)?))
 }
 
-/// How each weight is stored on a device of `target` in a network of `precision`. On CPU drivers, where a
-/// load is dearer than a hundred products, f16 in a file stays f16.
-fn precisions(
-    weights: &[Weight],
-    source: &dyn Source,
-    precision: Precision,
-    target: Target,
-) -> Vec<Precision> {
-    let in_halves = |weight: &Weight| target.is_cpu() && weight.sources.iter().all(|s| source.fits_f16(s));
-    weights.iter().map(|w| repack::precision_of(w, precision, in_halves(w))).collect()
-}
-
-fn lengths(weights: &[Weight], precisions: &[Precision]) -> Vec<u64> {
-    weights.iter().zip(precisions).map(|(weight, to)| weight.device_len() as u64 * to.bytes()).collect()
+fn lengths(weights: &[Weight], storage: &Storage) -> Vec<u64> {
+    weights.iter().map(|w| w.device_len() as u64 * storage.of_weight(w).bytes()).collect()
 }
 
 /// Weights that take turns keep their road.

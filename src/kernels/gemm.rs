@@ -137,11 +137,13 @@ pub struct Gemm<'a> {
     pub x: Operand,
     /// The weight.
     pub w: Operand,
+    /// Storage of the weight: that of the values, unless the target [`takes_halves`].
+    pub w_precision: Precision,
     /// The result.
     pub y: Operand,
     /// What surrounds the sum.
     pub epilogue: Epilogue,
-    /// Storage precision.
+    /// Storage of the values.
     pub precision: Precision,
     /// Result in f32.
     pub out_f32: bool,
@@ -193,6 +195,11 @@ pub fn takes_gates(target: Target, precision: Precision, input: Shape, output: S
 /// activation would be compiled for a second: they have a kernel of their own.
 pub fn takes_activation(target: Target) -> bool {
     !target.is_cpu()
+}
+
+/// Whether products read weights in f16 beside values in f32.
+pub fn takes_halves(target: Target) -> bool {
+    target.is_cpu()
 }
 
 /// Workgroups of a row beyond which `gemm_tile` does not divide the depth. SD 1.5's UNet on an H100,

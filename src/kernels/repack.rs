@@ -58,16 +58,6 @@ impl Stored {
     }
 }
 
-/// The storage of `weight` on the device in a network of `precision`. `halves` says that it may be f16 in
-/// one of f32 too, since all numbers of its file are: sums of taps are not.
-pub fn precision_of(weight: &Weight, precision: Precision, halves: bool) -> Precision {
-    match weight.layout {
-        Layout::Vector => Precision::F32,
-        Layout::Linear | Layout::Conv3x3 if halves => Precision::F16,
-        Layout::Linear | Layout::Conv3x3 | Layout::Conv3x3Doubled => precision,
-    }
-}
-
 /// The shader for numbers stored as `from`, to be packed in `to` and laid out as `layout`.
 pub fn variant(from: Stored, to: Precision, layout: Layout) -> Variant {
     Variant {

@@ -45,7 +45,7 @@ impl<'a> Meanings<'a> {
         Self {
             in_channels: planner.config.in_channels,
             time_channels: planner.config.model_channels,
-            precision: planner.precision,
+            precision: planner.precision(),
             prediction,
             discrete,
         }

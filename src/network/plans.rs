@@ -8,14 +8,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::Kind;
 use crate::Result;
 use crate::graph::Graph;
-use crate::plan::Plan;
+use crate::plan::{Plan, Storage};
 
 /// Most plans that are remembered: for many sizes of pictures one after the other.
 const MOST: usize = 64;
 
-/// The graphs and plans of a UNet.
-#[derive(Default)]
-pub struct Plans(Mutex<Known>);
+/// The graphs and plans of a UNet whose numbers are stored in one way.
+pub struct Plans {
+    storage: Storage,
+    known: Mutex<Known>,
+}
 
 #[derive(Default)]
 struct Known {
@@ -27,6 +29,16 @@ struct Known {
 }
 
 impl Plans {
+    /// None yet, to be made for `storage`.
+    pub fn new(storage: Storage) -> Self {
+        Self { storage, known: Mutex::default() }
+    }
+
+    /// What they are made for.
+    pub fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
     pub(super) fn graph(&self, kind: Kind, make: impl FnOnce() -> Result<Graph>) -> Result<Arc<Graph>> {
         self.get(|known| &mut known.graphs, kind, make)
     }
@@ -69,6 +81,6 @@ impl Plans {
 
     fn lock(&self) -> MutexGuard<'_, Known> {
         // Entries are whole before they are added.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -276,6 +276,6 @@ impl Sink for DeviceSink<'_> {
 impl DeviceSink<'_> {
     /// The network's storage.
     pub fn precision(&self) -> Precision {
-        self.calls.unet.planner.precision
+        self.calls.unet.planner.precision()
     }
 }

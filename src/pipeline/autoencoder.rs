@@ -191,8 +191,9 @@ impl Autoencoder {
         for side in sides {
             let tiles = Tiles::new(whole, side);
             let graph = graph(tiles.size)?;
-            let weights = self.stock.weight_bytes((graph.weights(), precision, None))?;
-            match Plan::new(&graph, &Options { rows: 1, precision, device, guard: 0 }) {
+            let storage = self.stock.storage(graph.weights(), precision);
+            let weights = self.stock.weight_bytes((graph.weights(), &storage, None))?;
+            match Plan::new(&graph, &Options { rows: 1, storage, device, guard: 0 }) {
                 Ok(plan) => {
                     let need = Need::new(weights, plan.arena_bytes() + plan.side_bytes(device.alignment));
                     let most = limit.unwrap_or(weights + MOST_WHOLE);
@@ -215,18 +216,11 @@ impl Autoencoder {
         cancel: &AtomicBool,
     ) -> Result<Ready> {
         let fit = self.fit_decoder(precision, whole, limit)?;
-        self.ready(Network::Decoder(precision), fit, precision, limit, cancel)
+        self.ready(Network::Decoder(precision), fit, limit, cancel)
     }
 
-    fn ready(
-        &self,
-        network: Network,
-        fit: Fit,
-        precision: Precision,
-        limit: Option<u64>,
-        cancel: &AtomicBool,
-    ) -> Result<Ready> {
-        let how = (fit.plan.weights.as_slice(), precision, None);
+    fn ready(&self, network: Network, fit: Fit, limit: Option<u64>, cancel: &AtomicBool) -> Result<Ready> {
+        let how = (fit.plan.weights.as_slice(), &fit.plan.storage, None);
         let weights = self.stock.weights(network, how, fit.need, limit, cancel)?;
         let arena = self.stock.engine().arena(&fit.plan)?;
         let prepared = self.stock.engine().prepare(fit.plan, &weights, &arena)?;
@@ -306,7 +300,7 @@ impl Autoencoder {
         }
         let (h, w) = (height / cell, width / cell);
         let fit = self.fit_encoder(precision, (h, w), limit)?;
-        let ready = self.ready(Network::Encoder(precision), fit, precision, limit, cancel)?;
+        let ready = self.ready(Network::Encoder(precision), fit, limit, cancel)?;
         tell_of_tiles("encoder", &ready.tiles, observe);
         let channels = self.config.latent_channels;
         let moments = ready.tiles.blend(1, 2 * channels, |corner| {

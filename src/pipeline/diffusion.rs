@@ -13,11 +13,11 @@ use crate::engine::{Engine, Weights};
 use crate::graph::Weight;
 use crate::guidance::{Conditioning, Guided};
 use crate::image::preview;
-use crate::kernels::Precision;
 use crate::latent::Latent;
 use crate::lora::Patches;
 use crate::model::{DiffusionConfig, Prediction, unet};
 use crate::network::{DeviceBackend, DeviceSink, Meanings, Planner, Plans, Unet};
+use crate::plan::Storage;
 use crate::sampler::{self, Discrete, Inpaint, Predictor, SampleOptions};
 use crate::{Error, Result};
 
@@ -28,10 +28,10 @@ pub struct DiffusionModel {
     pub(super) config: Arc<DiffusionConfig>,
     /// The UNet's, in the order in which they are brought over.
     pub(super) wanted: Arc<Vec<Weight>>,
-    pub(super) precision: Precision,
     prediction: Prediction,
     pub(super) discrete: Arc<Discrete>,
-    /// Neither weights nor noise levels are in them, so that all copies share them.
+    /// Neither weights nor noise levels are in them: all copies whose weights are stored in the same way share
+    /// them.
     plans: Arc<Plans>,
 }
 
@@ -69,15 +69,20 @@ impl DiffusionModel {
         config.prediction = prediction;
         let discrete = Arc::new(usual_noise_levels(prediction));
         let stock = Arc::new(Stock::new(studio, checkpoint, Arc::default()));
-        let (config, plans) = (Arc::new(config), Arc::default());
-        Ok(Self { stock, config, wanted, precision, prediction, discrete, plans })
+        let plans = Arc::new(Plans::new(stock.storage(&wanted, precision)));
+        Ok(Self { stock, config: Arc::new(config), wanted, prediction, discrete, plans })
     }
 
     /// The same network with `patches` in place of those it has; weights are brought over anew.
     pub fn with_patches(&self, patches: Arc<Patches>) -> Self {
         let Stock { studio, checkpoint, .. } = &*self.stock;
         let stock = Arc::new(Stock::new(studio.clone(), checkpoint.clone(), patches));
-        Self { stock, ..self.clone() }
+        let storage = stock.storage(&self.wanted, self.storage().precision());
+        let plans = match storage == *self.storage() {
+            true => self.plans.clone(),
+            false => Arc::new(Plans::new(storage)),
+        };
+        Self { stock, plans, ..self.clone() }
     }
 
     /// The same weights with another meaning of the output and other noise levels.
@@ -98,6 +103,11 @@ impl DiffusionModel {
     /// Noise levels and timesteps.
     pub fn discrete(&self) -> &Discrete {
         &self.discrete
+    }
+
+    /// Storage of activations and weights.
+    pub(super) fn storage(&self) -> &Storage {
+        self.plans.storage()
     }
 
     pub(super) fn engine(&self) -> &Engine {
@@ -153,9 +163,9 @@ impl DiffusionModel {
             limit: run.memory,
         };
         let (fit, rehearsed) = self.fit(&wish)?;
-        let how = (self.wanted.as_slice(), self.precision, fit.most_weights);
+        let how = (self.wanted.as_slice(), self.storage(), fit.most_weights);
         let weights = self.stock.weights(parts::Network::Unet, how, fit.need, run.memory, cancel)?;
-        self.engine().compile(rehearsed.plans.values().map(|plan| &**plan), &rehearsed.kernels, &weights)?;
+        self.engine().compile(rehearsed.plans.values().map(|plan| &**plan), &rehearsed.kernels)?;
         let factors = preview::SD1;
         // Evaluations and steps are told of in turn, never one while the other is.
         let observe = RefCell::new(observe);
@@ -238,7 +248,7 @@ impl DiffusionModel {
 
     /// The UNet's weights on the device.
     pub fn weights(&self, cancel: &AtomicBool) -> Result<Arc<Weights>> {
-        let how = (self.wanted.as_slice(), self.precision, None);
+        let how = (self.wanted.as_slice(), self.storage(), None);
         let need = memory::Need::new(self.stock.weight_bytes(how)?, 0);
         self.stock.weights(parts::Network::Unet, how, need, None, cancel)
     }
@@ -260,12 +270,7 @@ impl DiffusionModel {
     }
 
     pub(super) fn planner(&self) -> Planner<'_> {
-        Planner {
-            config: &self.config.unet,
-            precision: self.precision,
-            device: self.engine().gpu().capabilities(),
-            plans: &self.plans,
-        }
+        Planner { config: &self.config.unet, device: self.engine().gpu().capabilities(), plans: &self.plans }
     }
 }
 

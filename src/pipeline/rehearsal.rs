@@ -121,7 +121,7 @@ impl DiffusionModel {
     /// # Errors
     /// [`ErrorKind::Memory`] if it does not fit in any way.
     pub(super) fn fit(&self, wish: &Wish<'_>) -> Result<(UnetFit, Rehearsed)> {
-        let bytes = |most| self.stock.weight_bytes((&self.wanted, self.precision, most));
+        let bytes = |most| self.stock.weight_bytes((&self.wanted, self.storage(), most));
         let all = bytes(None)?;
         let prompts = self.prompts(wish.conditioning)?;
         let left = match wish.limit {
@@ -153,7 +153,7 @@ impl DiffusionModel {
                     "{} MiB of weights in turn and activations of one row",
                     least.div_ceil(1 << 20)
                 ))
-                .hint(memory::proposal(least, Some(self.precision)))
+                .hint(memory::proposal(least, Some(self.storage().precision())))
         };
         // They keep their road with them, which is among their bytes.
         let need = |weights| Need { weights, arena: done.bytes(), road: 0 };

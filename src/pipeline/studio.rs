@@ -12,6 +12,7 @@ use crate::gpu::Gpu;
 use crate::graph::Weight;
 use crate::kernels::Precision;
 use crate::lora::{Patched, Patches};
+use crate::plan::Storage;
 use crate::text::Tokenizer;
 
 /// A device with an engine on it, for any number of models: UNets, text encoders and autoencoders of
@@ -62,12 +63,14 @@ impl Stock {
         Patched { checkpoint: &self.checkpoint, patches: &self.patches }
     }
 
+    /// How the weights `wanted` are stored on the device in a network of `precision`.
+    pub fn storage(&self, wanted: &[Weight], precision: Precision) -> Storage {
+        self.engine().storage(wanted, &self.source(), precision)
+    }
+
     /// Bytes that [`weights`](Self::weights) would bring to the device.
-    pub fn weight_bytes(
-        &self,
-        (wanted, precision, most): (&[Weight], Precision, Option<u64>),
-    ) -> Result<u64> {
-        self.engine().weight_bytes(wanted, &self.source(), precision, most)
+    pub fn weight_bytes(&self, (wanted, storage, most): (&[Weight], &Storage, Option<u64>)) -> Result<u64> {
+        self.engine().weight_bytes(wanted, storage, most)
     }
 
     /// The weights of `network`, which are `wanted`: those on the device, or brought over now. Of
@@ -75,12 +78,12 @@ impl Stock {
     pub fn weights(
         &self,
         network: Network,
-        (wanted, precision, most): (&[Weight], Precision, Option<u64>),
+        (wanted, storage, most): (&[Weight], &Storage, Option<u64>),
         need: Need,
         limit: Option<u64>,
         cancel: &AtomicBool,
     ) -> Result<Arc<Weights>> {
-        let load = || self.engine().upload(wanted, &self.source(), precision, most, cancel);
+        let load = || self.engine().upload(wanted, &self.source(), storage, most, cancel);
         self.studio.parts.get((network, self.owner), need, limit, load)
     }
 }

@@ -14,7 +14,7 @@ use crate::kernels::Precision;
 use crate::lora::Patches;
 use crate::model::Family;
 use crate::model::config::{TextConfig, family_of};
-use crate::plan::{Options, Plan};
+use crate::plan::{Options, Plan, Storage};
 use crate::text::clip;
 use crate::text::embedding::Learned;
 use crate::text::encode::{Encoding, TextEncoder};
@@ -142,7 +142,7 @@ impl TextEncoders {
         let config = &self.configs[i];
         let options = self.options(config, clip_skip, pooled)?;
         let graph = parts::text(config)?;
-        let how = (graph.weights(), self.precision, None);
+        let how = (graph.weights(), &self.storage(&graph), None);
         let weights = self.stock.weights(Network::Text(i), how, self.need(&graph)?, limit, cancel)?;
         let encoder = TextEncoder {
             engine: self.stock.engine(),
@@ -151,16 +151,20 @@ impl TextEncoders {
             config,
             weights: &weights,
             tokenizer: self.stock.studio.tokenizer(),
-            precision: self.precision,
         };
         encoder.encode(text, &options, cancel)
     }
 
+    /// How the weights of a text encoder are stored.
+    fn storage(&self, graph: &Graph) -> Storage {
+        self.stock.storage(graph.weights(), self.precision)
+    }
+
     /// What a text encoder takes: its chunks go through one after the other.
     pub(super) fn need(&self, graph: &Graph) -> Result<Need> {
-        let (precision, device) = (self.precision, self.stock.engine().gpu().capabilities());
-        let plan = Plan::new(graph, &Options { rows: 1, precision, device, guard: 0 })?;
-        let weights = self.stock.weight_bytes((graph.weights(), precision, None))?;
+        let (storage, device) = (self.storage(graph), self.stock.engine().gpu().capabilities());
+        let weights = self.stock.weight_bytes((graph.weights(), &storage, None))?;
+        let plan = Plan::new(graph, &Options { rows: 1, storage, device, guard: 0 })?;
         Ok(Need::new(weights, plan.arena_bytes() + plan.side_bytes(device.alignment)))
     }
 

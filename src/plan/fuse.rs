@@ -90,7 +90,7 @@ pub fn fuse(graph: &Graph, options: &Options) -> Vec<Fused> {
                 let shapes = [f.inputs[0], node.outputs[0]].map(|t| graph.shape(t));
                 matches!(f.op, Op::Linear { .. })
                     && f.is_bare_product()
-                    && gemm::takes_gates(options.device.target, options.precision, shapes[0], shapes[1])
+                    && gemm::takes_gates(options.device.target, options.precision(), shapes[0], shapes[1])
             }),
             _ => None,
         };

@@ -4,9 +4,9 @@ mod parts;
 
 use std::ops::Range;
 
-use super::Options;
 use super::fuse::Fused;
 use super::split::Split;
+use super::{Options, Storage};
 use crate::graph::{Graph, Heads, Op, Shape, Store, Tensor, WeightId};
 use crate::kernels::attention::{self, Attention};
 use crate::kernels::blur::{self, Blur};
@@ -38,7 +38,8 @@ pub fn lower(graph: &Graph, nodes: &[Fused], options: &Options) -> Result<Lowere
     let mut lowering = Lowering {
         graph,
         rows: options.rows,
-        precision: options.precision,
+        precision: options.precision(),
+        storage: &options.storage,
         target: options.device.target,
         most: options.device.max_binding,
         parts,
@@ -54,6 +55,7 @@ struct Lowering<'a> {
     graph: &'a Graph,
     rows: usize,
     precision: Precision,
+    storage: &'a Storage,
     target: Target,
     /// Bytes of the largest binding.
     most: u64,
@@ -92,7 +94,7 @@ impl Lowering<'_> {
             Op::Linear { weight, bias } => {
                 let bias = bias.map_or(Operand::Unused, Operand::Weight);
                 for lines in self.parts.of(n) {
-                    self.gemm(n, None, &lines, Operand::Weight(weight), bias)?;
+                    self.gemm(n, None, &lines, weight, bias)?;
                 }
             }
             Op::Attention { heads, causal } => self.attention(n, heads, causal)?,
@@ -139,7 +141,7 @@ impl Lowering<'_> {
     }
 
     fn windows(&mut self, n: &Fused, window: Window, weight: WeightId, bias: WeightId) -> Result<()> {
-        let (weight, bias) = (Operand::Weight(weight), Operand::Weight(bias));
+        let bias = Operand::Weight(bias);
         for lines in self.parts.windows(n, &window)? {
             let from = self.reach(n, &window, &lines)?;
             self.gemm(n, Some((window, from)), &lines, weight, bias)?;
@@ -154,9 +156,14 @@ impl Lowering<'_> {
         n: &Fused,
         window: Option<(Window, (Operand, usize))>,
         lines: &Range<usize>,
-        w: Operand,
+        weight: WeightId,
         bias: Operand,
     ) -> Result<()> {
+        let stored = self.storage.of_weight(&self.graph.weights()[weight.0]);
+        if stored != self.precision && !gemm::takes_halves(self.target) {
+            let why = "has a weight in f16 beside values in f32, which no kernel of this device reads";
+            return Err(Error::internal(format!("{} {why}", n.path)));
+        }
         let read = |t: Option<Tensor>| t.map_or(Ok(Operand::Unused), |t| self.parts.read(t, lines));
         let (x, first, input) = match window {
             Some((_, (x, first))) => (x, first, self.graph.shape(n.inputs[0])),
@@ -170,7 +177,8 @@ impl Lowering<'_> {
             window: window.map(|(w, _)| w),
             first_lines: [first, lines.start],
             x,
-            w,
+            w: Operand::Weight(weight),
+            w_precision: stored,
             y: self.parts.write(n.outputs[0], lines)?,
             epilogue: Epilogue {
                 bias,

@@ -90,7 +90,7 @@ fn too_large(graph: &Graph, nodes: &[Fused], options: &Options) -> BTreeMap<Tens
     outside.extend((0..graph.tensor_count()).map(Tensor).filter(|t| graph.info(*t).part.is_some()));
     let mut large = BTreeMap::new();
     for t in (0..graph.tensor_count()).map(Tensor).filter(|t| !outside.contains(t)) {
-        let bytes = tensor_bytes(graph.info(t), 1, options.precision);
+        let bytes = tensor_bytes(graph.info(t), 1, options.precision());
         if bytes > device.max_binding {
             let line = bytes / graph.shape(t).height as u64;
             large.insert(t, Want { lines: (device.max_binding / line) as usize, margin: true });
@@ -128,7 +128,7 @@ fn line_step(
         .flatten();
     let mut step = 1;
     for t in beside.filter(|t| size(graph.shape(*t)) == size(shape)) {
-        let line = tensor_bytes(graph.info(t), 1, options.precision) / shape.height as u64;
+        let line = tensor_bytes(graph.info(t), 1, options.precision()) / shape.height as u64;
         while !(step as u64 * line).is_multiple_of(options.device.alignment) {
             step *= 2;
         }

@@ -8,7 +8,6 @@ use super::prompt::{self, CHUNK, Chunk};
 use super::tokenizer::{self, Tokenizer, VOCABULARY};
 use crate::engine::{Engine, Run, Source, Weights};
 use crate::folder::Folder;
-use crate::kernels::Precision;
 use crate::lora::Patched;
 use crate::model::config::{TextConfig, Tower};
 use crate::plan::{Options, Plan};
@@ -43,8 +42,6 @@ pub struct TextEncoder<'a> {
     pub weights: &'a Weights,
     /// Byte-pair encoding.
     pub tokenizer: &'a Tokenizer,
-    /// Storage of activations and weights.
-    pub precision: Precision,
 }
 
 impl TextEncoder<'_> {
@@ -64,8 +61,8 @@ impl TextEncoder<'_> {
         let mut contexts = Vec::new();
         let mut pooled = None;
         // Chunk by chunk: prompts have one or two, and the result must not depend on their number.
-        let device = self.engine.gpu().capabilities();
-        let plan = Plan::new(&graph, &Options { rows: 1, precision: self.precision, device, guard: 0 })?;
+        let (storage, device) = (self.weights.storage().clone(), self.engine.gpu().capabilities());
+        let plan = Plan::new(&graph, &Options { rows: 1, storage, device, guard: 0 })?;
         let arena = self.engine.arena(&plan)?;
         let prepared = self.engine.prepare(plan, self.weights, &arena)?;
         for chunk in tokens.chunks.iter().chain(&empty) {

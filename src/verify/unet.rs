@@ -144,9 +144,10 @@ fn call(context: &Context<'_, '_>, inputs: &Inputs, record: bool, trace: Vec<Str
         unet::Options { size: inputs.size, tokens: inputs.tokens, record, trace, ..Default::default() };
     let graph = unet::build(&model.config().unet, &options)?;
     let device = engine.gpu().capabilities();
-    let options = plan::Options { rows: inputs.rows, precision: model.precision(), device, guard: 0 };
-    let plan = Plan::new(&graph, &options)?;
-    let (weights, arena) = (model.unet_weights(context.cancel)?, engine.arena(&plan)?);
+    let weights = model.unet_weights(context.cancel)?;
+    let storage = weights.storage().clone();
+    let plan = Plan::new(&graph, &plan::Options { rows: inputs.rows, storage, device, guard: 0 })?;
+    let arena = engine.arena(&plan)?;
     let prepared = engine.prepare(plan, &weights, &arena)?;
     let unet = model.unet(&weights);
     let plan = unet.planner.conditioning(inputs.tokens)?;

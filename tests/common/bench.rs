@@ -6,7 +6,7 @@ use super::{Rng, kept_rows, stored, to_f64};
 use sagittal::engine::{Engine, Kept, Run, Source};
 use sagittal::graph::{Graph, Shape};
 use sagittal::kernels::{Precision, Target};
-use sagittal::plan::{Bound, Capabilities, Options, Plan};
+use sagittal::plan::{Bound, Capabilities, Options, Plan, Storage};
 
 const SENTINEL: u32 = 0x7FC0_BEEF;
 
@@ -62,11 +62,16 @@ pub struct Bench<'a> {
 }
 
 impl Bench<'_> {
+    pub fn storage(&self, graph: &Graph) -> Storage {
+        let fits = |name: &str| Weights(self.weights).fits_f16(name);
+        Storage::of(graph.weights(), self.precision, self.target, fits)
+    }
+
     pub fn plan(&self, graph: &Graph) -> Plan {
         let device = self.engine.gpu().capabilities();
         let max_binding = self.most.unwrap_or(device.max_binding);
         let device = Capabilities { target: self.target, max_binding, ..device };
-        let options = Options { rows: self.rows, precision: self.precision, device, guard: 4096 };
+        let options = Options { rows: self.rows, storage: self.storage(graph), device, guard: 4096 };
         Plan::new(graph, &options).expect("plan")
     }
 
@@ -80,7 +85,7 @@ impl Bench<'_> {
         let plan = self.plan(graph);
         let weights = self
             .engine
-            .upload(graph.weights(), &Weights(self.weights), self.precision, None, &AtomicBool::new(false))
+            .upload(graph.weights(), &Weights(self.weights), &plan.storage, None, &AtomicBool::new(false))
             .expect("upload");
         let arena = self.engine.arena(&plan).expect("arena");
         let prepared = self.engine.prepare(plan, &weights, &arena).expect("prepare");

@@ -31,7 +31,7 @@ fn graph() -> Graph {
 fn unet(gpu: Gpu) -> Unet {
     let engine = Engine::new(gpu).expect("engine");
     let graph = graph();
-    let weights = engine.upload(graph.weights(), &Weights(Precision::F32), Precision::F32, None, &GO);
+    let weights = engine.upload(graph.weights(), &Weights(Precision::F32), &Precision::F32.into(), None, &GO);
     let weights = weights.expect("upload");
     let mut arena: Option<Arena> = None;
     let plans = [2, 1].map(|rows| {
@@ -189,4 +189,27 @@ fn a_lost_device_is_an_error() {
         assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
         assert_eq!(unet.run(1, 1, &[&prompt]).expect_err("still lost").kind(), ErrorKind::Device);
     }
+}
+
+/// A plan that is made for weights stored otherwise than those that it is given would read nonsense.
+#[test]
+fn a_plan_for_weights_stored_otherwise_is_an_error() {
+    let Some(gpu) = gpu() else { return };
+    let engine = Engine::new(gpu).expect("engine");
+    let (graph, target) = (graph(), engine.gpu().capabilities().target);
+    let plan = |precision, weights| {
+        Bench { engine: &engine, target, precision, weights, rows: 1, most: None }.plan(&graph)
+    };
+    let whole = engine.upload(graph.weights(), &Weights(Precision::F32), &Precision::F32.into(), None, &GO);
+    let whole = whole.expect("upload");
+    let prepare = |plan| {
+        let arena = engine.arena(&plan).expect("arena");
+        engine.prepare(plan, &whole, &arena).map(drop)
+    };
+    prepare(plan(Precision::F32, Precision::F32)).expect("the same storage");
+    let error = prepare(plan(Precision::F16, Precision::F32)).expect_err("another precision");
+    assert_eq!(error.kind(), ErrorKind::Internal, "{error}");
+    // Only CPU drivers have f16 beside f32.
+    let halved = prepare(plan(Precision::F32, Precision::F16));
+    assert_eq!(halved.is_err(), target.is_cpu(), "{halved:?}");
 }

@@ -6,16 +6,17 @@ use crate::common::{Failures, Rng};
 use sagittal::ErrorKind;
 use sagittal::checkpoint::{Checkpoint, Manifest};
 use sagittal::graph::{Activation, Graph, Shape};
+use sagittal::kernels::gemm::lanes;
 use sagittal::kernels::{Kernel, MAX_GROUPS, Precision, Target, spread};
 use sagittal::model::{ModelConfig, unet, vae};
 use sagittal::plan::arena::{Request, place};
 use sagittal::plan::chunk::{ChunkPolicy, rows_per_call};
-use sagittal::plan::{Capabilities, Options, Plan};
+use sagittal::plan::{Capabilities, Options, Plan, Storage};
 
 const BASELINE: fn(Target) -> Capabilities = Capabilities::baseline;
 
 fn options(rows: usize, precision: Precision) -> Options {
-    Options { rows, precision, device: BASELINE(Target::Gpu), guard: 0 }
+    Options { rows, storage: precision.into(), device: BASELINE(Target::Gpu), guard: 0 }
 }
 
 fn config(family: &str) -> ModelConfig {
@@ -101,7 +102,7 @@ fn no_buffer_grows_with_the_square_of_the_tokens() {
         let [small, large] = [64, 128].map(|n| {
             // Beyond the baseline's binding: this test is about growth.
             let device = Capabilities { max_binding: 1 << 40, max_buffer: 1 << 40, ..BASELINE(Target::Gpu) };
-            let o = Options { rows: 1, precision: Precision::F32, device, guard: 0 };
+            let o = Options { rows: 1, storage: Precision::F32.into(), device, guard: 0 };
             unet_plan(&c, (n, n), true, &o).expect("plan")
         });
         let before: HashMap<&String, u64> =
@@ -189,6 +190,42 @@ fn activations_are_taken_in_where_that_pays() {
         let kernels: Vec<_> = plan.dispatches.iter().map(|d| d.variant.kernel).collect();
         assert_eq!(kernels, expected);
     }
+}
+
+/// A plan names what runs: on a CPU driver a product in f32 whose weight is f16 in its file is another variant
+/// than one whose weight is not, unless the weight is summed first; nowhere else is any.
+#[test]
+fn a_plan_has_the_variants_of_its_weights() {
+    let mut g = Graph::new("");
+    let x = g.input("x", Shape::new(4, 5, 32));
+    let y = g.conv3x3("narrow", x, 48, 1, 1).expect("convolution");
+    let y = g.linear_merged("mixed", y, &[("narrow", 16), ("wide", 16)], false).expect("linear");
+    let y = g.conv3x3_doubled("narrow.doubled", y, (8, 10), 32).expect("convolution");
+    let y = g.linear("narrow.last", y, 32, true).expect("linear");
+    g.output("y", y);
+    for (target, precision) in [
+        (Target::Cpu, Precision::F32),
+        (Target::Cpu, Precision::F16),
+        (Target::Gpu, Precision::F32),
+        (Target::Gpu, Precision::F16),
+    ] {
+        let storage = Storage::of(g.weights(), precision, target, |name| !name.contains("wide"));
+        let o = Options { device: BASELINE(target), storage, ..options(2, precision) };
+        let plan = Plan::new(&g, &o).expect("plan");
+        let halved = plan.dispatches.iter().filter(|d| lanes::has_halves(&d.variant));
+        let halved: Vec<&str> = halved.map(|d| d.path.as_str()).collect();
+        let expected = match (target, precision) {
+            (Target::Cpu, Precision::F32) => vec!["narrow", "narrow.last"],
+            _ => vec![],
+        };
+        assert_eq!(halved, expected, "{target:?} {precision:?}");
+        // Without exceptions the storage is that of the precision by itself.
+        assert_eq!(plan.storage == precision.into(), expected.is_empty(), "{target:?} {precision:?}");
+    }
+    // What is stored for a CPU driver is not for other devices.
+    let storage = Storage::of(g.weights(), Precision::F32, Target::Cpu, |_| true);
+    let error = Plan::new(&g, &Options { storage, ..options(1, Precision::F32) }).expect_err("no kernel");
+    assert_eq!(error.kind(), ErrorKind::Internal, "{error}");
 }
 
 #[test]

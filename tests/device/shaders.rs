@@ -15,12 +15,12 @@ use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
 use sagittal::graph::{Activation, Graph, Shape, Store};
 use sagittal::kernels::gemm::lanes;
 use sagittal::kernels::{
-    Call, Const, Field, Holds, Kernel, LEAST_MEMORY, Operand, Precision, Target, Variant, latents,
+    Call, Field, Holds, Kernel, LEAST_MEMORY, Operand, Precision, Target, Variant, latents,
 };
 use sagittal::model::config::{ModelConfig, TextConfig};
 use sagittal::model::unet::{self, Perturbation, Width};
 use sagittal::model::vae;
-use sagittal::plan::{self, Bound, Plan};
+use sagittal::plan::{self, Bound, Plan, Storage};
 use sagittal::{shader, text::clip};
 
 /// What `wgpu::Limits::default()` grants, and with it every device.
@@ -125,9 +125,8 @@ fn variants() -> HashMap<Variant, Usage> {
     let mut found = HashMap::new();
     let graphs = networks().into_iter().chain([every_operation(), every_product()]);
     for (name, graph) in graphs {
-        for (target, precision) in targets_and_precisions() {
-            let [one, three] =
-                [1, 3].map(|rows| dispatched(&name, &graph, rows, (target, 1 << 40), precision));
+        for how in ways_to_store() {
+            let [one, three] = [1, 3].map(|rows| dispatched(&name, &graph, rows, 1 << 40, how));
             // A row's result must not depend on its company.
             assert_eq!(one, three, "{name}: variants for one row and for three");
             for (variant, usage) in one {
@@ -144,23 +143,17 @@ fn variants() -> HashMap<Variant, Usage> {
         assert_eq!(*known, usage, "{} is used in two ways", call.variant);
     }
     for (name, graph) in conditioning() {
-        for (target, precision) in targets_and_precisions() {
-            found.extend(dispatched(&name, &graph, 1, (target, 1 << 40), precision));
+        for how in ways_to_store() {
+            found.extend(dispatched(&name, &graph, 1, 1 << 40, how));
         }
     }
     for (name, graph) in large() {
-        for (target, precision) in targets_and_precisions() {
-            found.extend(dispatched(&name, &graph, 1, (target, 1 << 20), precision));
+        for how in ways_to_store() {
+            found.extend(dispatched(&name, &graph, 1, 1 << 20, how));
         }
     }
-    // For weights that are in f16 in their file: a convolution of a doubled map has none.
-    let in_halves = |(v, usage): (&Variant, &Usage)| {
-        let may = v.precision == Precision::F32 && !v.consts.contains(&Const::Bool("DOUBLED", true));
-        lanes::with_halves(v).filter(|_| may).map(|v| (v, usage.clone()))
-    };
-    let halved: Vec<_> = found.iter().filter_map(in_halves).collect();
+    let halved: Vec<&Variant> = found.keys().filter(|v| lanes::has_halves(v)).collect();
     assert!(halved.len() > 8, "{} products with weights in f16", halved.len());
-    found.extend(halved);
     found
 }
 
@@ -183,21 +176,24 @@ fn large() -> Vec<(String, Graph)> {
     vec![("large unet".into(), unet), ("large decoder".into(), vae::decoder(&config.vae, 24, 31).unwrap())]
 }
 
-fn targets_and_precisions() -> [(Target, Precision); 6] {
+/// Targets, the precisions of networks on them, and whether files hold f16, which CPU drivers keep.
+fn ways_to_store() -> [(Target, Precision, bool); 7] {
     use {Precision as P, Target as T};
-    let [least, more] = [LEAST_MEMORY, MATRICES_BYTES].map(|memory| (T::Matrices { memory }, P::F16));
-    [(T::Gpu, P::F32), (T::Gpu, P::F16), (T::Cpu, P::F32), (T::Cpu, P::F16), least, more]
+    let [least, more] = [LEAST_MEMORY, MATRICES_BYTES].map(|memory| (T::Matrices { memory }, P::F16, true));
+    let [wide, halves] = [false, true].map(|halves| (T::Cpu, P::F32, halves));
+    [(T::Gpu, P::F32, true), (T::Gpu, P::F16, true), wide, halves, (T::Cpu, P::F16, true), least, more]
 }
 
 fn dispatched(
     name: &str,
     graph: &Graph,
     rows: usize,
-    (target, max_binding): (Target, u64),
-    precision: Precision,
+    max_binding: u64,
+    (target, precision, halves): (Target, Precision, bool),
 ) -> Vec<(Variant, Usage)> {
     let device = plan::Capabilities { target, max_binding, max_buffer: 1 << 40, alignment: 256 };
-    let options = plan::Options { rows, precision, device, guard: 0 };
+    let storage = Storage::of(graph.weights(), precision, target, |_| halves);
+    let options = plan::Options { rows, storage, device, guard: 0 };
     let plan = Plan::new(graph, &options).unwrap_or_else(|e| panic!("{name}: {e}"));
     let kind = |b: &Bound| match b {
         Bound::Weight(_) => Binding::Weight,

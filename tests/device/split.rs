@@ -160,7 +160,12 @@ fn every_size_from_64_to_2048_has_a_plan_within_the_default_limits() {
     ] {
         let c = config(family);
         for (target, precision) in targets {
-            let options = Options { rows: 1, precision, device: Capabilities::baseline(target), guard: 0 };
+            let options = Options {
+                rows: 1,
+                storage: precision.into(),
+                device: Capabilities::baseline(target),
+                guard: 0,
+            };
             let sizes =
                 (64..=2048).step_by(8).flat_map(|n| [(n, n), (n, 2048), (2048, n), (512, n), (n, 512)]);
             for (i, (height, width)) in sizes.enumerate() {

@@ -39,16 +39,18 @@ fn weights_that_take_turns_change_nothing() {
         })
         .collect();
     let inputs: Vec<(&str, &[f32])> = data.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
-    let all = engine.weight_bytes(g.weights(), &model, precision, None).expect("sizes");
+    let storage = engine.storage(g.weights(), &model, precision);
+    let all = engine.weight_bytes(g.weights(), &storage, None).expect("sizes");
     let mut first = None;
     for most in [None, Some(all * 3 / 4), Some(all / 2), Some(all / 3)] {
-        let weights = engine.upload(g.weights(), &model, precision, most, &cancel).expect("upload");
+        let weights = engine.upload(g.weights(), &model, &storage, most, &cancel).expect("upload");
         if let Some(most) = most {
-            let held = engine.weight_bytes(g.weights(), &model, precision, Some(most)).expect("sizes");
+            let held = engine.weight_bytes(g.weights(), &storage, Some(most)).expect("sizes");
             assert_eq!(held, weights.bytes());
             println!("{} of {all} bytes, {held} held with the road", most);
         }
-        let plan = Plan::new(&g, &Options { rows: 2, precision, device, guard: 0 }).expect("plan");
+        let options = Options { rows: 2, storage: storage.clone(), device, guard: 0 };
+        let plan = Plan::new(&g, &options).expect("plan");
         let arena = engine.arena(&plan).expect("arena");
         let prepared = engine.prepare(plan, &weights, &arena).expect("prepare");
         let kept = kept_rows(&engine, &prepared, &inputs);
@@ -59,7 +61,7 @@ fn weights_that_take_turns_change_nothing() {
             assert!(*first.get_or_insert(results.clone()) == results, "{most:?}");
         }
     }
-    let error = engine.weight_bytes(g.weights(), &model, precision, Some(1000)).expect_err("too little");
+    let error = engine.weight_bytes(g.weights(), &storage, Some(1000)).expect_err("too little");
     assert_eq!(error.kind(), ErrorKind::Memory);
 }
 
@@ -130,8 +132,9 @@ fn result(
 ) -> Result<Vec<f32>> {
     let device = engine.gpu().capabilities();
     let cancel = AtomicBool::new(false);
-    let weights = engine.upload(g.weights(), source, precision, None, &cancel)?;
-    let plan = Plan::new(g, &Options { rows: 1, precision, device, guard: 0 })?;
+    let storage = engine.storage(g.weights(), source, precision);
+    let weights = engine.upload(g.weights(), source, &storage, None, &cancel)?;
+    let plan = Plan::new(g, &Options { rows: 1, storage, device, guard: 0 })?;
     let arena = engine.arena(&plan)?;
     let prepared = engine.prepare(plan, &weights, &arena)?;
     Ok(engine.run(&prepared, &Run::new(&[("x", x)], &cancel))?.remove(0).1)
@@ -247,7 +250,10 @@ fn halves_stay_halves() {
         let [in_halves, as_whole] =
             [&halves, &whole].map(|s| result(&engine, &g, s, &values, Precision::F32).expect("a result"));
         assert_eq!(in_halves, as_whole);
-        let bytes = |source| engine.weight_bytes(g.weights(), source, Precision::F32, None).expect("sizes");
+        let bytes = |source| {
+            let storage = engine.storage(g.weights(), source, Precision::F32);
+            engine.weight_bytes(g.weights(), &storage, None).expect("sizes")
+        };
         let device = engine.gpu().capabilities();
         let expected = |w: &Weight| {
             let own = matches!(w.layout, Layout::Vector | Layout::Conv3x3Doubled) || !device.target.is_cpu();

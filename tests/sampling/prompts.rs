@@ -80,7 +80,7 @@ fn slices_are_read_where_they_stand() {
 fn slices_that_cannot_be_are_errors() {
     let options = |rows| {
         let device = Capabilities::baseline(Target::Gpu);
-        Options { rows, precision: Precision::F32, device, guard: 0 }
+        Options { rows, storage: Precision::F32.into(), device, guard: 0 }
     };
     let mut g = Graph::new("");
     let all = g.input("all", Shape::new(1, 1, 64));
@@ -112,10 +112,11 @@ fn each_row_reads_the_prompt_that_was_kept_for_it() {
     let (tokens, size, precision) = (19, (9, 6), Precision::F16);
     let (device, cancel) = (engine.gpu().capabilities(), AtomicBool::new(false));
     let wanted = unet::weights(&c).expect("weights");
-    let weights = engine.upload(&wanted, &model, precision, None, &cancel).expect("upload");
+    let weights = engine.upload(&wanted, &model, &precision.into(), None, &cancel).expect("upload");
     let from = (&weights, &model as &dyn Source);
     let prepare = |graph: &Graph, rows| {
-        let plan = Plan::new(graph, &Options { rows, precision, device, guard: 0 }).expect("plan");
+        let storage = weights.storage().clone();
+        let plan = Plan::new(graph, &Options { rows, storage, device, guard: 0 }).expect("plan");
         let arena = engine.arena(&plan).expect("arena");
         engine.prepare(plan, &weights, &arena).expect("prepare")
     };
@@ -169,7 +170,7 @@ fn prompts_of_any_length_stay_within_the_default_limits() {
             .flat_map(|tokens| [(tokens, Precision::F16), (tokens, Precision::F32)])
         {
             let device = Capabilities::baseline(Target::Gpu);
-            let options = Options { rows: 1, precision, device, guard: 0 };
+            let options = Options { rows: 1, storage: precision.into(), device, guard: 0 };
             let plan = unet::conditioning(&c.unet, tokens).and_then(|g| Plan::new(&g, &options));
             let plan = plan.unwrap_or_else(|e| panic!("{family} {tokens} {precision:?}: {e}"));
             let mut written: Vec<(usize, u64, u64)> = Vec::new();

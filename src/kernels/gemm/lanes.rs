@@ -1,7 +1,7 @@
 //! Products on CPU drivers, where an invocation is a SIMD lane: `gemm_lanes.wgsl`.
 
 use super::{Call, Const, Core, CoreSpec, Form, Gemm, Params, dispatch, params};
-use crate::kernels::{LANES, Variant};
+use crate::kernels::{LANES, Precision, Variant};
 use crate::shader::file;
 
 /// The core. Lanes have rows of x in common.
@@ -9,7 +9,7 @@ pub const CORE: CoreSpec =
     CoreSpec { file: file!("shared/gemm_lanes"), form: Form::Lanes { shares: "ROWS" }, bindings: &[] };
 
 /// Says that weights are in f16 beside values in f32, which chooses among `shared/weight_*.wgsl`: it stands in
-/// no shader. A plan leaves it false: see [`with_halves`].
+/// no shader.
 const HALVES: &str = "HALVES";
 
 /// Positions of a tile, and quads for each lane. Measured on software Vulkan with 2 cores, 8,192×320×320:
@@ -30,20 +30,12 @@ pub(super) fn call(g: &Gemm<'_>) -> Call {
         Const::Bool("DOUBLED", g.doubled()),
         Const::U32("ROWS", rows),
         Const::U32("QUADS", quads),
-        Const::Bool(HALVES, false),
+        Const::Bool(HALVES, (g.precision, g.w_precision) == (Precision::F32, Precision::F16)),
     ];
     dispatch(g, Core::Lanes, consts, &params, [rows, LANES * quads])
 }
 
-/// The variant of the same product whose weight is in f16 beside values in f32: how weights are stored is
-/// known when they are on the device, not when a call is planned. None if it is no product of CPU drivers.
-pub fn with_halves(variant: &Variant) -> Option<Variant> {
-    let mut halved = variant.clone();
-    *halved.consts.iter_mut().find(|c| **c == Const::Bool(HALVES, false))? = Const::Bool(HALVES, true);
-    Some(halved)
-}
-
-/// Whether `variant` reads such weights.
+/// Whether `variant` reads weights in f16 beside values in f32.
 pub fn has_halves(variant: &Variant) -> bool {
     variant.consts.contains(&Const::Bool(HALVES, true))
 }

@@ -74,7 +74,7 @@ impl<'a> Parts<'a> {
     /// Bytes of a line of `t`, all rows.
     pub fn line_bytes(&self, t: Tensor) -> u64 {
         let height = self.graph.shape(t).height as u64;
-        tensor_bytes(self.graph.info(t), self.options.rows, self.options.precision) / height
+        tensor_bytes(self.graph.info(t), self.options.rows, self.options.precision()) / height
     }
 
     /// The lines of each piece of `t`.
@@ -122,7 +122,7 @@ impl<'a> Parts<'a> {
         };
         let whole = self.graph.shape(part.of);
         let row = whole.positions() * whole.quads();
-        let quad = 4 * self.options.precision.bytes();
+        let quad = 4 * self.options.precision().bytes();
         // Bindings begin at multiples of the alignment, the kernel finds the rest of the way.
         let bound = (part.first as u64 / 4 * quad) / self.options.device.alignment;
         let offset = bound * self.options.device.alignment;
