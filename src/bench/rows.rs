@@ -7,7 +7,7 @@ use super::ready::{Ready, gpu_of, upload};
 use super::{Bench, Timing};
 use crate::engine::{Engine, Weights};
 use crate::graph::Graph;
-use crate::guidance::Sag;
+use crate::guidance::{Guidance, Sag};
 use crate::model::config::UnetConfig;
 use crate::model::{unet, vae};
 use crate::pipeline::{Event, Model, ModelOptions, Request};
@@ -332,10 +332,8 @@ impl Session<'_> {
         let request = Request {
             negative: vec!["blurry".into()],
             batch,
-            steps: self.scale.steps,
-            cfg: 7.5,
-            sag: if sag { Sag::default() } else { Sag::off() },
-            ..Request::new("a photo of a cat on a table", side, side)
+            guidance: Guidance::new(7.5).with(if sag { Sag::default() } else { Sag::off() }),
+            ..Request::new("a photo of a cat on a table", side, side).with_steps(self.scale.steps)
         };
         let once = || generation(model, &request, self.bench);
         let effort = self.bench.effort;

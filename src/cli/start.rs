@@ -62,7 +62,7 @@ impl Start {
 
     /// Sets what `request` starts from.
     pub fn put_into(self, request: &mut Request) {
-        request.denoise = self.strength;
+        request.schedule.denoise = self.strength;
         request.mask = self.mask;
         request.start = Some(pipeline::Start::Picture(self.picture));
     }

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::rehearsal::Wish;
-use super::request::Run;
 use super::studio::{Stock, Studio};
-use super::{Event, ModelOptions, memory, parts};
+use super::{Event, ModelOptions, Run, memory, parts};
 use crate::checkpoint::Checkpoint;
 use crate::engine::{Engine, Weights};
 use crate::graph::Weight;
@@ -18,7 +17,7 @@ use crate::latent::Latent;
 use crate::lora::Patches;
 use crate::model::{DiffusionConfig, Prediction, unet};
 use crate::network::{DeviceBackend, DeviceSink, Meanings, Planner, Plans, Unet};
-use crate::sampler::{self, Discrete, Inpaint, Predictor, SampleOptions};
+use crate::sampler::{self, Discrete, Inpaint, Predictor};
 use crate::{Error, Result};
 
 /// A denoising network: a UNet and what it was trained to predict. Copies share the weights.
@@ -104,7 +103,7 @@ impl DiffusionModel {
         self.stock.engine()
     }
 
-    /// Samples along the noise levels of `run`. Latents in and out are in the VAE's scale, as
+    /// Samples as `run` tells. Latents in and out are in the VAE's scale, as
     /// ComfyUI stores them.
     ///
     /// # Errors
@@ -116,6 +115,8 @@ impl DiffusionModel {
         observe: &mut dyn FnMut(Event<'_>),
         cancel: &AtomicBool,
     ) -> Result<Sampled> {
+        let Run { solver, limits, .. } = run;
+        let sigmas = run.levels.sigmas(&self.discrete, solver.sampler)?;
         let shape = run.noise.shape();
         let [batch, channels, height, width] = shape;
         if channels != self.config.unet.out_channels || batch * height * width == 0 {
@@ -129,7 +130,7 @@ impl DiffusionModel {
             Some(latent) => latent.clone(),
             None => Latent::zeros(batch, channels, height, width),
         };
-        let Some(&first) = run.sigmas.first() else {
+        let Some(&first) = sigmas.first() else {
             return Ok(Sampled { denoised: start.clone(), latent: start });
         };
         if start.shape() != shape {
@@ -140,27 +141,24 @@ impl DiffusionModel {
         let scale = self.config.latent_scale;
         let start = start.scaled(scale);
         observe(Event::Loading { part: "UNet" });
-        let guidance = run.guidance();
         let wish = Wish {
             conditioning,
             shape,
-            guidance: &guidance,
-            sampler: run.sampler,
-            steps: run.sigmas.len() - 1,
-            noise: (run.eta, run.s_noise),
+            guidance: &run.guidance,
+            solver: *solver,
+            steps: sigmas.len() - 1,
             masked: run.mask.is_some(),
-            chunk: run.chunk,
-            limit: run.memory,
+            limits: *limits,
         };
         let (fit, _) = self.fit(&wish)?;
         let how = (self.wanted.as_slice(), self.precision, fit.most_weights);
-        let weights = self.stock.weights(parts::Network::Unet, how, fit.need, run.memory, cancel)?;
+        let weights = self.stock.weights(parts::Network::Unet, how, fit.need, limits.memory, cancel)?;
         let factors = preview::SD1;
         // Evaluations and steps are told of in turn, never one while the other is.
         let observe = RefCell::new(observe);
         let sink = DeviceSink::new(self.unet(&weights), fit.chunk, fit.budget, cancel);
         let backend = Box::new(DeviceBackend::new(sink, &self.unet(&weights)));
-        let mut guided = Guided::on(backend, conditioning, &self.discrete, guidance)?;
+        let mut guided = Guided::on(backend, conditioning, &self.discrete, run.guidance.clone())?;
         if run.evaluations {
             guided = guided.watched(Box::new(|evaluation, sigma| {
                 let preview = || Ok(preview::preview(&evaluation.result, &factors));
@@ -178,19 +176,14 @@ impl DiffusionModel {
         let mut inpaint;
         let model: &mut dyn Predictor = match &run.mask {
             Some(mask) => {
-                let noise = run.sampler.inpaint_noise(&run.noise, run.seed)?;
+                let noise = solver.sampler.inpaint_noise(&run.noise, run.seed)?;
                 inpaint = Inpaint::new(&mut guided, mask, &start, &noise)?;
                 &mut inpaint
             }
             None => &mut guided,
         };
-        let options = SampleOptions {
-            seed: run.seed,
-            eta: run.eta,
-            s_noise: run.s_noise,
-            noise_window: (self.discrete.percent_to_sigma(0.2), self.discrete.percent_to_sigma(0.8)),
-        };
-        let total = run.sigmas.len() - 1;
+        let options = solver.options(run.seed, &self.discrete);
+        let total = sigmas.len() - 1;
         observe.borrow_mut()(Event::Sampling {
             step: 0,
             total,
@@ -198,7 +191,7 @@ impl DiffusionModel {
             preview: &|| Ok(preview::preview(&run.noise.scaled(scale0), &factors)),
         });
         let mut denoised = None;
-        let end = sampler::sample_on(run.sampler, model, x, &run.sigmas, &options, &mut |s| {
+        let end = sampler::sample_on(solver.sampler, model, x, &sigmas, &options, &mut |s| {
             if cancel.load(Ordering::Relaxed) {
                 return Err(Error::cancelled());
             }

@@ -7,7 +7,7 @@ use super::compare::Findings;
 use super::set::{Kind, Set};
 use super::tolerance::Tolerances;
 use super::{run, step, text, unet, vae};
-use crate::guidance::{Conditioning, Entry, Perturbed, Sag};
+use crate::guidance::{Conditioning, Entry, Guidance, Perturbed, Sag};
 use crate::pipeline::{Model, Sizes};
 use crate::{Error, ErrorKind, Result};
 
@@ -117,6 +117,11 @@ pub(super) fn sag(case: &Case<'_>) -> Result<Sag> {
     let Some(sag) = case.object("sag") else { return Ok(Sag::off()) };
     let (scale, blur_sigma) = (sag.number("scale")? as f32, sag.number("blur_sigma")? as f32);
     Ok(Sag { scale, blur_sigma, ..Sag::default() })
+}
+
+/// CFG and SAG of a case.
+pub(super) fn guidance(case: &Case<'_>) -> Result<Guidance> {
+    Ok(Guidance::new(case.number("cfg")? as f32).with(sag(case)?))
 }
 
 /// The guidances beside SAG of a step, `null` or left out for none; widths of blurs may be `"inf"`.
