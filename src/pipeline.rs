@@ -31,7 +31,7 @@ use crate::kernels::Precision;
 use crate::kernels::repack::Stored;
 use crate::latent::Latent;
 use crate::lora::Patches;
-use crate::model::{DiffusionConfig, Family, ModelConfig, Prediction};
+use crate::model::{DiffusionConfig, ModelConfig, Prediction};
 use crate::network::Unet;
 use crate::sampler::Discrete;
 use crate::text::compose::Part;
@@ -108,10 +108,8 @@ impl Model {
         options: &ModelOptions,
     ) -> Result<Self> {
         config.prediction = options.prediction.unwrap_or(config.prediction);
-        let usual = match config.family {
-            Family::Sdxl => Precision::F32,
-            _ => options.precision_on(studio.engine().gpu()),
-        };
+        let facts = config.family.facts();
+        let usual = facts.vae_precision(options.precision_on(studio.engine().gpu()));
         let (s, c) = (|| studio.clone(), || checkpoint.clone());
         let text = TextEncoders::with_configs(s(), c(), config.text.clone(), options)?;
         let vae_precision = options.vae_precision.unwrap_or(usual);
@@ -193,7 +191,8 @@ impl Model {
             negative: request.negative_prompts().map(|p| encode(&p)).collect::<Result<_>>()?,
         };
         let start = self.start(request, observe, cancel)?;
-        let latent = self.sample(&conditioning, &request.run(start)?, observe, cancel)?;
+        let latent =
+            self.sample(&conditioning, &request.run(start, self.config.family.facts())?, observe, cancel)?;
         let pictures = self.decode_within(memory, &latent, observe, cancel)?;
         Ok(Generated { pictures, latent })
     }

@@ -6,6 +6,7 @@ use super::presets::Preset;
 use super::ready::{Ready, gpu_of, upload};
 use super::{Bench, Timing};
 use crate::engine::{Engine, Weights};
+use crate::families::LATENT_CELL;
 use crate::graph::Graph;
 use crate::guidance::{Guidance, Sag};
 use crate::model::config::UnetConfig;
@@ -112,7 +113,7 @@ impl Scale {
     /// All measurements, grouped.
     fn items(&self) -> Vec<Item> {
         let Scale { prefix, sd, xl, steps } = *self;
-        let (side, large) = (8 * sd.side(), xl.side());
+        let (side, large) = (LATENT_CELL * sd.side(), xl.side());
         let mut items = Vec::new();
         let mut call = |group, rows, name: String| {
             let names = vec![format!("{prefix}{name}"), format!("{prefix}{name} GPU")];
@@ -328,7 +329,7 @@ impl Session<'_> {
 
     /// Whole generations, and their sampling by step.
     fn pictures(&self, item: &Item, model: &Model, sag: bool, batch: usize) -> Result<Vec<(usize, Timing)>> {
-        let side = 8 * self.scale.sd.side();
+        let side = LATENT_CELL * self.scale.sd.side();
         let request = Request {
             negative: vec!["blurry".into()],
             batch,

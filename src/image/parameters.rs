@@ -8,6 +8,7 @@
 //! ```
 
 use super::infotext::{Infotext, RAW_NEGATIVE, RAW_PROMPT};
+use crate::families::LATENT_CELL;
 use crate::model::unet::Perturbation;
 use crate::pipeline::Request;
 use crate::sampler::{Sampler, Scheduler};
@@ -134,7 +135,7 @@ fn settings(request: &Request, origin: &Origin<'_>, picture: usize) -> Vec<(&'st
 pub fn needs_batch(request: &Request) -> bool {
     // Its steps are as long as the error of the whole batch allows.
     let shares_steps = request.solver.sampler == Sampler::DpmAdaptive;
-    let whole_blocks = (request.width / 8 * (request.height / 8)).is_multiple_of(4);
+    let whole_blocks = (request.width / LATENT_CELL * (request.height / LATENT_CELL)).is_multiple_of(4);
     request.solver.sampler.adds_noise() || shares_steps || !whole_blocks
 }
 

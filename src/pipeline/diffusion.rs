@@ -153,7 +153,7 @@ impl DiffusionModel {
         let (fit, _) = self.fit(&wish)?;
         let how = (self.wanted.as_slice(), self.precision, fit.most_weights);
         let weights = self.stock.weights(parts::Network::Unet, how, fit.need, limits.memory, cancel)?;
-        let factors = preview::SD1;
+        let factors = self.config.family.facts().preview;
         // Evaluations and steps are told of in turn, never one while the other is.
         let observe = RefCell::new(observe);
         let sink = DeviceSink::new(self.unet(&weights), fit.chunk, fit.budget, cancel);

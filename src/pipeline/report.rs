@@ -138,7 +138,8 @@ impl Model {
 
     fn report_of(&self, request: &Request) -> Result<Report> {
         request.check()?;
-        let size = (request.height / 8, request.width / 8);
+        let cell = self.config.family.facts().latent_cell;
+        let size = (request.height / cell, request.width / cell);
         let limit = request.limits.memory;
         self.text.check_clip_skip(request.clip_skip)?;
         request.schedule.sigmas(self.diffusion.discrete(), request.solver.sampler)?;

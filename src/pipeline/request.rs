@@ -3,12 +3,16 @@
 use std::borrow::Cow;
 
 use super::{Limits, Run, Schedule, Sizes, Solver};
+use crate::families::{Facts, LATENT_CELL};
 use crate::guidance::{Evaluation, Guidance};
 use crate::image::Picture;
 use crate::latent::Latent;
 use crate::sampler::noise::{noise, noise_for};
 use crate::text::compose::{self, Part};
 use crate::{Error, Result};
+
+/// The longest side, pixels.
+const MOST_SIDE: usize = 16_384;
 
 /// The largest batch.
 const MOST_PICTURES: usize = 4096;
@@ -142,11 +146,11 @@ impl Request {
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage), naming the setting and its range.
     pub fn check(&self) -> Result<()> {
         for (name, value) in [("width", self.width), ("height", self.height)] {
-            if value == 0 || !value.is_multiple_of(8) || value > 16_384 {
+            if value == 0 || !value.is_multiple_of(LATENT_CELL) || value > MOST_SIDE {
                 return Err(Error::usage(format!("the {name} does not fit the latent grid"))
-                    .expected("a multiple of 8 from 8 to 16384")
+                    .expected(format!("a multiple of {LATENT_CELL} from {LATENT_CELL} to {MOST_SIDE}"))
                     .found(value.to_string())
-                    .hint(format!("try {}", (value.clamp(8, 16_384) + 4) / 8 * 8)));
+                    .hint(format!("try {}", nearest_side(value))));
             }
         }
         self.schedule.check()?;
@@ -176,22 +180,23 @@ impl Request {
     }
 
     /// The sampling, from a `start` that is a latent by now.
-    pub(super) fn run(&self, start: Option<Latent>) -> Result<Run> {
-        let (height, width) = (self.height / 8, self.width / 8);
+    pub(super) fn run(&self, start: Option<Latent>, facts: &Facts) -> Result<Run> {
+        let (height, width) = (self.height / facts.latent_cell, self.width / facts.latent_cell);
+        let channels = facts.latent_channels;
         let noise = match &self.noise {
-            Noise::Seed => noise(self.seed, [self.batch, 4, height, width]),
+            Noise::Seed => noise(self.seed, [self.batch, channels, height, width]),
             Noise::Pictures(indices) => {
                 if let Some(far) = indices.iter().find(|i| **i >= MOST_PICTURES) {
                     return Err(Error::usage("no such picture of a batch")
                         .expected(format!("numbers below {MOST_PICTURES}"))
                         .found(far.to_string()));
                 }
-                noise_for(self.seed, indices, [indices.len(), 4, height, width])?
+                noise_for(self.seed, indices, [indices.len(), channels, height, width])?
             }
-            Noise::Given(latent) if latent.shape()[1..] == [4, height, width] => latent.clone(),
+            Noise::Given(latent) if latent.shape()[1..] == [channels, height, width] => latent.clone(),
             Noise::Given(latent) => {
                 return Err(Error::usage("the noise does not fit the picture's size")
-                    .expected(format!("[batch, 4, {height}, {width}]"))
+                    .expected(format!("[batch, {channels}, {height}, {width}]"))
                     .found(format!("{:?}", latent.shape())));
             }
         };
@@ -207,6 +212,11 @@ impl Request {
             evaluations: self.evaluations,
         })
     }
+}
+
+/// The side, in pixels, that fits the latent grid and is near `side`.
+fn nearest_side(side: usize) -> usize {
+    (side.clamp(LATENT_CELL, MOST_SIDE) + LATENT_CELL / 2) / LATENT_CELL * LATENT_CELL
 }
 
 /// Checks a number of `name` of which there may be `most`.

@@ -4,6 +4,7 @@
 use super::catalogue;
 use super::graph::{Graph, Input, Node};
 use super::value::Value;
+use crate::families::LATENT_CHANNELS;
 use crate::guidance::{Guidance, Perturbed, Sag};
 use crate::image::parameters::{self, Origin};
 use crate::pipeline::{Request, Schedule, Start};
@@ -38,7 +39,7 @@ pub(super) fn parameters(graph: &Graph, id: &str, size: (usize, usize), number: 
         request.batch = seen.whole(latent, "batch_size")? as usize;
     } else {
         // Only that there was one is told.
-        request.start = Some(Start::Latent(Latent::zeros(1, 4, 1, 1)));
+        request.start = Some(Start::Latent(Latent::zeros(1, LATENT_CHANNELS, 1, 1)));
     }
     let model = seen.model(sampler, &mut request)?;
     request.clip_skip = seen.clip_skip(sampler);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::super::run::Work;
 use super::super::value::{Arguments, ClipValue, MaskedPart, Place, Prompt, Value};
 use super::{Class, Type, choice, float, pixels, prompt, socket};
+use crate::families::LATENT_CELL;
 use crate::guidance::{Area, Entry};
 use crate::pipeline::Sizes;
 use crate::{Error, Result};
@@ -278,7 +279,7 @@ impl Prompt {
             entry.mask = Some(Arc::new(weights.data().to_vec()));
         }
         entry.vector = entry.vector.filter(|_| wants_vector).map(|vector| {
-            let sizes = self.sizes.unwrap_or(Sizes::of(8 * height, 8 * width));
+            let sizes = self.sizes.unwrap_or(Sizes::of(LATENT_CELL * height, LATENT_CELL * width));
             sizes.in_place_of(&vector)
         });
         entry
