@@ -15,8 +15,8 @@ use crate::image::preview;
 use crate::kernels::Precision;
 use crate::latent::Latent;
 use crate::lora::Patches;
-use crate::model::{DiffusionConfig, Prediction, unet};
-use crate::network::{DeviceBackend, DeviceSink, Meanings, Planner, Plans, Unet};
+use crate::model::{DiffusionConfig, Prediction};
+use crate::network::{DenoisingNetwork, DeviceBackend, DeviceSink, Meanings, Planner, Plans, Unet};
 use crate::sampler::{self, Discrete, Inpaint, Predictor};
 use crate::{Error, Result};
 
@@ -61,7 +61,7 @@ impl DiffusionModel {
         mut config: DiffusionConfig,
         options: &ModelOptions,
     ) -> Result<Self> {
-        let wanted = Arc::new(unet::weights(&config.unet)?);
+        let wanted = Arc::new(config.unet.weights()?);
         parts::check(&checkpoint, &*wanted)?;
         let precision = options.precision_on(studio.engine().gpu());
         let prediction = options.prediction.unwrap_or(config.prediction);
@@ -253,7 +253,7 @@ impl DiffusionModel {
 
     pub(super) fn planner(&self) -> Planner<'_> {
         Planner {
-            config: &self.config.unet,
+            network: &self.config.unet,
             precision: self.precision,
             device: self.engine().gpu().capabilities(),
             plans: &self.plans,
