@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let (cancel, step_now) = (cancel.clone(), step_now.clone());
         std::thread::spawn(move || {
             let mut request = Request::new("rocket, 3d style", 64, 64);
-            request.cfg = embedded::CFG;
+            request.guidance.cfg = embedded::CFG;
             let mut observe = |event: Event<'_>| {
                 if let Event::Sampling { step, total, preview, .. } = event {
                     // It is read from the device, which may be lost meanwhile: then the run ends.

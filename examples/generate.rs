@@ -15,7 +15,7 @@ fn main() -> sagittal::Result<()> {
 
     let model = Model::new(Gpu::open(None)?, Checkpoint::open(&path)?, ModelOptions::default())?;
     let mut request = Request::new(prompt, 256, 256);
-    request.cfg = 3.5;
+    request.guidance.cfg = 3.5;
 
     let mut progress = |event: Event<'_>| {
         if let Event::Sampling { step, total, .. } = event {

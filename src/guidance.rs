@@ -138,6 +138,13 @@ pub struct Guidance {
     pub terms: Vec<Term>,
 }
 
+impl Default for Guidance {
+    /// CFG 7, and SAG as ComfyUI's node has it.
+    fn default() -> Self {
+        Self::new(7.0).with(Sag::default())
+    }
+}
+
 impl Guidance {
     /// Classifier-free guidance alone.
     pub fn new(cfg: f32) -> Self {
@@ -148,6 +155,26 @@ impl Guidance {
     pub fn with(mut self, term: impl Into<Term>) -> Self {
         self.terms.push(term.into());
         self
+    }
+
+    /// The settings of Self-Attention Guidance; off where it is not among the terms.
+    pub fn sag(&self) -> Sag {
+        let found =
+            self.terms.iter().find_map(|term| if let Term::Sag(sag) = term { Some(*sag) } else { None });
+        found.unwrap_or(Sag::off())
+    }
+
+    /// Sets those of the term that is there; else it becomes the first.
+    pub fn set_sag(&mut self, sag: Sag) {
+        match self.terms.iter_mut().find(|term| matches!(term, Term::Sag(_))) {
+            Some(term) => *term = sag.into(),
+            None => self.terms.insert(0, sag.into()),
+        }
+    }
+
+    /// The perturbed networks that are led away from, in order.
+    pub fn perturbed(&self) -> impl Iterator<Item = &Perturbed> {
+        self.terms.iter().filter_map(|term| if let Term::Perturbed(of) = term { Some(of) } else { None })
     }
 
     /// The same whose terms act all the time, as far as it is known when they do.
@@ -161,7 +188,12 @@ impl Guidance {
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage), naming the setting and its range.
     pub fn check(&self) -> Result<()> {
         if !self.cfg.is_finite() {
-            return Err(Error::usage("the CFG scale must be a number").found(self.cfg.to_string()));
+            return Err(Error::usage("the CFG scale is not a number").found(self.cfg.to_string()));
+        }
+        if let Some(rescale) = self.rescale.filter(|r| !(0.0..=1.0).contains(r)) {
+            return Err(Error::usage("the share of CFG's contrast to take back is outside its range")
+                .expected("0 to 1")
+                .found(rescale.to_string()));
         }
         self.terms.iter().try_for_each(|term| term.of().check())
     }
@@ -183,7 +215,7 @@ pub struct Guided<'a> {
 pub type Watch<'a> = dyn FnMut(&Evaluation, f32) -> Result<()> + 'a;
 
 impl<'a> Guided<'a> {
-    /// Guides `network`, whose rows are predicted on the host, by `conditioning`: CFG and SAG.
+    /// Guides `network`, whose rows are predicted on the host, by `conditioning`.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if a setting is outside its range or a side
@@ -192,11 +224,9 @@ impl<'a> Guided<'a> {
         network: &'a mut dyn Network,
         conditioning: &'a Conditioning,
         discrete: &'a Discrete,
-        cfg: f32,
-        sag: Sag,
+        guidance: Guidance,
     ) -> Result<Self> {
-        let backend = Box::new(HostBackend::new(network));
-        Self::on(backend, conditioning, discrete, Guidance::new(cfg).with(sag))
+        Self::on(Box::new(HostBackend::new(network)), conditioning, discrete, guidance)
     }
 
     /// Guides what `backend` predicts by `conditioning`.
@@ -223,22 +253,6 @@ impl<'a> Guided<'a> {
         let positive = sorted(&conditioning.positive, "positive")?;
         let negative = sorted(&conditioning.negative, "negative")?;
         Ok(Self { backend, positive, negative, guidance, discrete, keep_uncond: false, watch: None })
-    }
-
-    /// Takes back so much of the contrast of classifier-free guidance: [`Guidance::rescale`].
-    pub fn rescaled(mut self, multiplier: Option<f32>) -> Self {
-        self.guidance.rescale = multiplier;
-        self
-    }
-
-    /// Guides away from perturbed networks as well; what has no effect is left out.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if a setting is outside its range.
-    pub fn perturbed(mut self, perturbed: &[Perturbed]) -> Result<Self> {
-        self.guidance.terms.extend(perturbed.iter().map(|p| Term::Perturbed(*p)));
-        self.guidance.check()?;
-        Ok(self)
     }
 
     /// Lets `watch` hear of every evaluation, for which all its latents are read.

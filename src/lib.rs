@@ -6,6 +6,7 @@ pub mod checkpoint;
 pub mod embedded;
 pub mod engine;
 pub mod error;
+pub mod families;
 pub mod folder;
 pub mod gpu;
 pub mod graph;

@@ -4,6 +4,7 @@
 //! network for guidance on the host: it takes rows and gives predictions as host latents, for references and for
 //! guidance of one's own making.
 
+mod denoising;
 mod device;
 mod plans;
 mod prompts;
@@ -20,12 +21,12 @@ use crate::kernels::Precision;
 use crate::latent::Latent;
 use crate::lora::Patched;
 use crate::model::Prediction;
-use crate::model::config::UnetConfig;
 use crate::model::unet::{self, COLUMNS, Perturbation};
 use crate::plan::chunk::{ChunkPolicy, rows_per_call};
 use crate::plan::{Capabilities, Options, Plan};
 use crate::sampler::Discrete;
 use crate::{Error, Result};
+pub use denoising::DenoisingNetwork;
 pub use device::{DeviceBackend, Meanings};
 pub use plans::Plans;
 use prompts::Prompts;
@@ -53,14 +54,14 @@ impl Kind {
     }
 }
 
-/// What planning a UNet's calls takes.
+/// What planning a network's calls takes.
 #[derive(Clone, Copy)]
 pub struct Planner<'a> {
-    /// Blocks and widths.
-    pub config: &'a UnetConfig,
+    /// The network.
+    pub network: &'a dyn DenoisingNetwork,
     /// The device.
     pub device: Capabilities,
-    /// What was planned before for the same UNet and device, and the storage that all plans are for.
+    /// What was planned before for the same network and device, and the storage that all plans are for.
     pub plans: &'a Plans,
 }
 
@@ -72,9 +73,7 @@ impl Planner<'_> {
 
     /// The graph for rows of `kind`.
     pub fn graph(&self, kind: Kind) -> Result<Arc<Graph>> {
-        let Kind { size, tokens, record, perturbation } = kind;
-        let options = unet::Options { size, tokens, record, perturbation, trace: Vec::new() };
-        self.plans.graph(kind, || unet::build(self.config, &options))
+        self.plans.graph(kind, || self.network.graph(kind))
     }
 
     /// The plan of a call of `rows` rows of `kind`.
@@ -84,7 +83,7 @@ impl Planner<'_> {
 
     /// The plan that makes what rows with a prompt of `tokens` read at every step.
     pub fn conditioning(&self, tokens: usize) -> Result<Arc<Plan>> {
-        self.plans.conditioning(tokens, || self.plan_of(&unet::conditioning(self.config, tokens)?, 1))
+        self.plans.conditioning(tokens, || self.plan_of(&self.network.conditioning(tokens)?, 1))
     }
 
     fn plan_of(&self, graph: &Graph, rows: usize) -> Result<Plan> {
@@ -344,7 +343,7 @@ impl Inputs {
                 inputs.x.extend((0..channels).map(|c| row.x.data()[c * height * width + at] / scale));
             }
             let timestep = unet.discrete.timestep(row.sigma);
-            inputs.time.extend(unet::time_embedding(timestep, unet.planner.config.model_channels));
+            inputs.time.extend(unet::time_embedding(timestep, unet.planner.network.timestep_channels()));
         }
         inputs
     }

@@ -13,6 +13,8 @@ mod pictures;
 mod rehearsal;
 pub mod report;
 mod request;
+mod run;
+mod settings;
 mod studio;
 mod text;
 mod tiles;
@@ -29,14 +31,16 @@ use crate::kernels::Precision;
 use crate::kernels::repack::Stored;
 use crate::latent::Latent;
 use crate::lora::Patches;
-use crate::model::{DiffusionConfig, Family, ModelConfig, Prediction};
+use crate::model::{DiffusionConfig, ModelConfig, Prediction};
 use crate::network::Unet;
 use crate::sampler::Discrete;
 use crate::text::compose::Part;
 pub use autoencoder::Autoencoder;
 pub use conditioning::Sizes;
 pub use diffusion::{DiffusionModel, Sampled};
-pub use request::{Event, Generated, Noise, Request, Run, Sampling, Start};
+pub use request::{Event, Generated, Noise, Request, Start};
+pub use run::Run;
+pub use settings::{Levels, Limits, Schedule, Solver};
 pub use studio::Studio;
 pub use text::TextEncoders;
 pub use tiles::{LEAST_SIDE, Tiling};
@@ -104,10 +108,8 @@ impl Model {
         options: &ModelOptions,
     ) -> Result<Self> {
         config.prediction = options.prediction.unwrap_or(config.prediction);
-        let usual = match config.family {
-            Family::Sdxl => Precision::F32,
-            _ => options.precision_on(studio.engine().gpu()),
-        };
+        let facts = config.family.facts();
+        let usual = facts.vae_precision(options.precision_on(studio.engine().gpu()));
         let (s, c) = (|| studio.clone(), || checkpoint.clone());
         let text = TextEncoders::with_configs(s(), c(), config.text.clone(), options)?;
         let vae_precision = options.vae_precision.unwrap_or(usual);
@@ -175,22 +177,23 @@ impl Model {
         cancel: &AtomicBool,
     ) -> Result<Generated> {
         request.check()?;
-        if request.memory.is_some() {
+        let memory = request.limits.memory;
+        if memory.is_some() {
             // What does not fit shall be known before the work begins, not after the sampling.
             self.report(request)?;
         }
         observe(Event::Encoding);
         let sizes = request.sizes.unwrap_or(Sizes::of(request.height, request.width));
-        let encode =
-            |prompt: &str| self.encode_within(request.memory, prompt, request.clip_skip, sizes, cancel);
+        let encode = |prompt: &str| self.encode_within(memory, prompt, request.clip_skip, sizes, cancel);
         let prompted = |part: Part| Ok(Entry { strength: part.strength, ..encode(&part.text)? });
         let conditioning = Conditioning {
             positive: request.positive_prompts().into_iter().map(prompted).collect::<Result<_>>()?,
             negative: request.negative_prompts().map(|p| encode(&p)).collect::<Result<_>>()?,
         };
         let start = self.start(request, observe, cancel)?;
-        let latent = self.sample(&conditioning, &request.sampling(start)?, observe, cancel)?;
-        let pictures = self.decode_within(request.memory, &latent, observe, cancel)?;
+        let latent =
+            self.sample(&conditioning, &request.run(start, self.config.family.facts())?, observe, cancel)?;
+        let pictures = self.decode_within(memory, &latent, observe, cancel)?;
         Ok(Generated { pictures, latent })
     }
 
@@ -198,12 +201,11 @@ impl Model {
     pub fn sample(
         &self,
         conditioning: &Conditioning,
-        sampling: &Sampling,
+        run: &Run,
         observe: &mut dyn FnMut(Event<'_>),
         cancel: &AtomicBool,
     ) -> Result<Latent> {
-        let run = sampling.run(self.discrete())?;
-        Ok(self.diffusion.run(conditioning, &run, observe, cancel)?.latent)
+        Ok(self.diffusion.run(conditioning, run, observe, cancel)?.latent)
     }
 
     /// The UNet's weights on the device.

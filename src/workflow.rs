@@ -56,6 +56,7 @@ use save::Notes;
 pub use text::Moment;
 use value::Value;
 
+use crate::families::{LATENT_CELL, LATENT_CHANNELS};
 use crate::pipeline::Studio;
 use crate::{Error, ErrorKind, Result};
 
@@ -241,7 +242,8 @@ fn looked_at(step: &Step, files: &mut Files<'_>) -> Result<()> {
     let room = |what: &str, counts: &[usize]| run::room(ErrorKind::File, what, counts);
     match step.class.name {
         "EmptyLatentImage" => {
-            room("the batch", &[size("batch_size"), 4, size("height") / 8, size("width") / 8])?;
+            let [height, width] = ["height", "width"].map(|side| size(side) / LATENT_CELL);
+            room("the batch", &[size("batch_size"), LATENT_CHANNELS, height, width])?;
             // Pictures are made of it sooner or later.
             room("the batch of pictures", &[size("batch_size"), 3, size("height"), size("width")])
         }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use sagittal::gpu::OpenOptions;
 use sagittal::image::{png, read};
-use sagittal::{Gpu, Model, ModelOptions, Picture, Request, embedded};
+use sagittal::{Gpu, Model, ModelOptions, Picture, Request, Sag, embedded};
 use x11rb::connection::Connection;
 use x11rb::protocol::xproto::{
     BUTTON_PRESS_EVENT, BUTTON_RELEASE_EVENT, ConnectionExt, ImageFormat, InputFocus, KEY_PRESS_EVENT,
@@ -351,9 +351,10 @@ fn a_person_types_slides_generates_cancels_and_generates_again() {
     let got = read::picture(&folder.path().join("sagittal-0.png")).expect("the saved picture");
     let mut request = Request::new(prompt, side, side);
     request.negative = vec!["blurry".into()];
-    request.steps = steps.parse().expect("a number");
-    (request.cfg, request.seed) = (app.number("cfg"), 0);
-    (request.sag.scale, request.sag.blur_sigma) = (app.number("sag-scale"), app.number("sag-blur"));
+    request.schedule.steps = steps.parse().expect("a number");
+    (request.guidance.cfg, request.seed) = (app.number("cfg"), 0);
+    let (scale, blur_sigma) = (app.number("sag-scale"), app.number("sag-blur"));
+    request.guidance.set_sag(Sag { scale, blur_sigma, ..Sag::default() });
     // The app's device was made without the features that cooperative matrices take.
     let gpu = Gpu::open_with(&OpenOptions { adapter: Some(&adapter), matrices: false, cache: None });
     let checkpoint = embedded::checkpoint().expect("the model");

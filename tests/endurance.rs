@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use common::own_gpu;
 use sagittal::kernels::Precision;
-use sagittal::{Model, ModelOptions, Request, embedded, wgpu};
+use sagittal::{Model, ModelOptions, Request, Sag, embedded, wgpu};
 
 /// Pictures after which everything is there that stays.
 const WARM: usize = 20;
@@ -28,12 +28,12 @@ fn a_hundred_generations_let_neither_buffers_nor_host_memory_grow() {
     let began = Instant::now();
     for seed in 0..100 {
         let mut r = Request::new("fox, 3d style", 64, 64);
-        (r.steps, r.cfg, r.seed) = (1, 1.0, seed);
+        (r.schedule.steps, r.guidance.cfg, r.seed) = (1, 1.0, seed);
         // Most with one row, some with all that SAG takes.
         if seed % 10 == 0 {
-            r.cfg = 3.5;
+            r.guidance.cfg = 3.5;
         } else {
-            r.sag.scale = 0.0;
+            r.guidance.set_sag(Sag::off());
         }
         m.generate(&r, &mut |_| {}, &AtomicBool::new(false)).expect("a picture");
         gpu.device().poll(wgpu::PollType::wait_indefinitely()).expect("a device");

@@ -18,7 +18,7 @@ fn model(options: ModelOptions) -> Option<Model> {
 
 fn request(limit: Option<u64>) -> Request {
     let mut r = Request::new("fox", 320, 256);
-    (r.steps, r.cfg, r.memory, r.batch) = (1, 3.5, limit, 2);
+    (r.schedule.steps, r.guidance.cfg, r.limits.memory, r.batch) = (1, 3.5, limit, 2);
     r
 }
 
@@ -120,7 +120,7 @@ fn tiles_leave_no_seams() {
     let cancel = AtomicBool::new(false);
     // A picture of the model's own making is what the decoder is meant for.
     let mut r = request(None);
-    (r.width, r.height, r.steps, r.batch, r.seed) = (448, 320, 8, 1, 3);
+    (r.width, r.height, r.schedule.steps, r.batch, r.seed) = (448, 320, 8, 1, 3);
     let made = whole.generate(&r, &mut |_| {}, &cancel).expect("a picture");
     let again = tiled.decode(&made.latent, &mut |_| {}, &cancel).expect("a picture").remove(0);
     let picture = &made.pictures[0];

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use common::own_gpu;
+use sagittal::guidance::Guidance;
 use sagittal::kernels::Precision;
 use sagittal::{ErrorKind, Gpu, Model, ModelOptions, Request, embedded, wgpu};
 
@@ -84,7 +85,7 @@ fn memory_that_ends_is_an_error_and_the_same_device_generates_afterwards() {
     let m = Model::new(gpu.clone(), embedded::checkpoint().expect("embedded"), options).expect("model");
     let run = |side: usize| {
         let mut r = Request::new("fox", side, side);
-        (r.steps, r.cfg, r.sag.scale) = (1, 1.0, 0.0);
+        (r.schedule.steps, r.guidance) = (1, Guidance::new(1.0));
         m.generate(&r, &mut |_| {}, &AtomicBool::new(false)).map(|made| made.pictures)
     };
     let want = run(64).expect("a picture");

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use common::{Failures, default_device, gpu, own_gpu};
 use sagittal::kernels::Precision;
 use sagittal::pipeline::Studio;
-use sagittal::{Checkpoint, ErrorKind, Event, Gpu, Model, ModelOptions, Request, Result, embedded, wgpu};
+use sagittal::{
+    Checkpoint, ErrorKind, Event, Gpu, Model, ModelOptions, Request, Result, Sag, embedded, wgpu,
+};
 
 static GO: AtomicBool = AtomicBool::new(false);
 
@@ -25,7 +27,7 @@ fn model(gpu: Gpu, precision: Precision) -> Model {
 
 fn small(seed: u64) -> Request {
     let mut r = Request::new("fox, 3d style", 64, 64);
-    (r.steps, r.cfg, r.seed) = (2, 3.5, seed);
+    (r.schedule.steps, r.guidance.cfg, r.seed) = (2, 3.5, seed);
     r
 }
 
@@ -50,7 +52,7 @@ fn a_device_lost_in_mid_run_is_told_within_two_seconds_and_a_new_one_gives_the_s
     let want = draw(&m, &small(1));
     // In the middle of a step, from another thread.
     let (mut long, lost) = (small(1), std::sync::Mutex::new(None));
-    long.steps = 1000;
+    long.schedule.steps = 1000;
     let (say, told) = std::sync::mpsc::channel();
     let error = std::thread::scope(|scope| {
         let (device, lost) = (first.device(), &lost);
@@ -136,9 +138,9 @@ fn cancel_ends_every_phase_within_a_submission_and_leaves_no_buffers() {
     let m = open();
     let side = if slow { 256 } else { 1024 };
     let mut r = small(1);
-    (r.width, r.height, r.steps) = (side, side, 1);
+    (r.width, r.height, r.schedule.steps) = (side, side, 1);
     r.prompt = "fox, 3d style, ".repeat(200);
-    r.sag.scale = 0.0;
+    r.guidance.set_sag(Sag::off());
     let values = vec![0.1; side * side * 3];
     // Kernels compiled, weights brought over, speed learnt.
     let latent = m.generate(&r, &mut |_| {}, &GO).expect("a picture").latent;
@@ -227,12 +229,12 @@ fn the_apps_callbacks_and_error_scopes_are_left_alone() {
     };
     let bad: [(Request, ErrorKind); 7] = [
         (set(|r| r.width = 60), ErrorKind::Usage),
-        (set(|r| r.steps = 0), ErrorKind::Usage),
+        (set(|r| r.schedule.steps = 0), ErrorKind::Usage),
         (set(|r| r.clip_skip = Some(40)), ErrorKind::Usage),
         (set(|r| r.noise = sagittal::pipeline::Noise::Pictures(vec![])), ErrorKind::Usage),
-        (set(|r| r.memory = Some(1 << 20)), ErrorKind::Memory),
+        (set(|r| r.limits.memory = Some(1 << 20)), ErrorKind::Memory),
         (set(|r| (r.width, r.height) = (16_384, 16_384)), ErrorKind::Memory),
-        (set(|r| r.cfg = 1e30), ErrorKind::NonFinite),
+        (set(|r| r.guidance.cfg = 1e30), ErrorKind::NonFinite),
     ];
     for (r, kind) in bad {
         assert_eq!(run(&m, &r).map(drop).map_err(|e| e.kind()), Err(kind));
@@ -305,7 +307,7 @@ fn weights_that_are_no_numbers_name_the_first_operation() {
         let checkpoint = Checkpoint::open(injected.file()).expect("a sound header");
         let m = Model::new(gpu.clone(), checkpoint, options(Precision::F32)).expect("sound shapes");
         m.engine().trace_nonfinite(trace);
-        let error = run(&m, &Request { steps: 1, ..small(1) }).map(drop).expect_err("nothing can come of it");
+        let error = run(&m, &small(1).with_steps(1)).map(drop).expect_err("nothing can come of it");
         injected.fill(name, None);
         error
     };
@@ -342,7 +344,7 @@ fn tracing_sound_weights_changes_nothing() {
         m.engine().trace_nonfinite(true);
         assert!(draw(&m, &small(1)) == want, "{precision:?}: another picture while it is traced");
         // What the sampler makes infinite is not the network's fault.
-        let error = run(&m, &Request { cfg: 1e30, ..small(1) }).expect_err("infinite");
+        let error = run(&m, &small(1).with_cfg(1e30)).expect_err("infinite");
         assert!(error.kind() == ErrorKind::NonFinite, "{error}");
         println!("{error}");
         m.engine().trace_nonfinite(false);

@@ -4,7 +4,7 @@ use std::ffi::c_char;
 use std::ptr;
 
 use sagittal::pipeline::Request;
-use sagittal::{Result, embedded};
+use sagittal::{Result, Sag, embedded};
 
 use crate::argument;
 use crate::failure::{SagittalStatus, report};
@@ -68,10 +68,10 @@ pub unsafe extern "C" fn sagittal_request_init(
             width: side as u32,
             height: side as u32,
             count: usual.batch as u32,
-            steps: usual.steps as u32,
-            cfg: cfg.unwrap_or(usual.cfg),
-            sag_scale: usual.sag.scale,
-            sag_blur: usual.sag.blur_sigma,
+            steps: usual.schedule.steps as u32,
+            cfg: cfg.unwrap_or(usual.guidance.cfg),
+            sag_scale: usual.guidance.sag().scale,
+            sag_blur: usual.guidance.sag().blur_sigma,
             sampler: ptr::null(),
             scheduler: ptr::null(),
             seed: usual.seed,
@@ -94,14 +94,14 @@ impl SagittalRequest {
         let mut request = Request::new(prompt, self.width as usize, self.height as usize);
         request.compose = true;
         request.negative.extend(text("negative", self.negative)?.map(str::to_owned));
-        (request.batch, request.steps) = (self.count as usize, self.steps as usize);
-        (request.cfg, request.seed) = (self.cfg, self.seed);
-        (request.sag.scale, request.sag.blur_sigma) = (self.sag_scale, self.sag_blur);
+        (request.batch, request.schedule.steps) = (self.count as usize, self.steps as usize);
+        (request.guidance.cfg, request.seed) = (self.cfg, self.seed);
+        request.guidance.set_sag(Sag { scale: self.sag_scale, blur_sigma: self.sag_blur, ..Sag::default() });
         if let Some(name) = text("sampler", self.sampler)? {
-            request.sampler = name.parse()?;
+            request.solver.sampler = name.parse()?;
         }
         if let Some(name) = text("scheduler", self.scheduler)? {
-            request.scheduler = name.parse()?;
+            request.schedule.scheduler = name.parse()?;
         }
         request.check()?;
         Ok(request)

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::AtomicBool;
 
-use sagittal::{Gpu, Model, ModelOptions, Request, embedded};
+use sagittal::{Gpu, Model, ModelOptions, Request, Sag, embedded};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
@@ -83,7 +83,8 @@ fn a_c_program_draws_the_librarys_picture() {
     assert!(told.contains("step 3 of 3") && told.contains("64 x 64"), "{told}");
 
     let mut request = Request::new("fox, 3d style", 64, 64);
-    (request.steps, request.seed, request.cfg, request.sag.scale) = (3, 7, embedded::CFG, 0.75);
+    (request.schedule.steps, request.seed, request.guidance.cfg) = (3, 7, embedded::CFG);
+    request.guidance.set_sag(Sag { scale: 0.75, ..Sag::default() });
     let gpu = Gpu::open(None).expect("an adapter");
     let model = Model::new(gpu, embedded::checkpoint().expect("the model"), ModelOptions::default());
     let made =

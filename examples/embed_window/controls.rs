@@ -42,7 +42,7 @@ impl Controls {
     pub fn new(studio: Studio, embedded: bool, side: Option<usize>, telling: Telling) -> Self {
         let mut request = Request::new("", 0, 0);
         if embedded {
-            request.cfg = embedded::CFG;
+            request.guidance.cfg = embedded::CFG;
         }
         Self {
             studio,
@@ -135,13 +135,16 @@ impl Controls {
         telling.control("negative", &ui.add(negative), &self.negative);
         ui.add_space(4.0);
         ui.spacing_mut().slider_width = 130.0;
-        telling.control("steps", &ui.add(Slider::new(&mut r.steps, 1..=50).text("Steps")), r.steps);
-        let cfg = Slider::new(&mut r.cfg, 1.0..=15.0).fixed_decimals(1).text("CFG scale");
-        telling.control("cfg", &ui.add(cfg), r.cfg);
-        let scale = Slider::new(&mut r.sag.scale, 0.0..=2.0).fixed_decimals(2).text("SAG scale");
-        telling.control("sag-scale", &ui.add(scale), r.sag.scale);
-        let blur = Slider::new(&mut r.sag.blur_sigma, 0.0..=5.0).fixed_decimals(2).text("SAG blur");
-        telling.control("sag-blur", &ui.add(blur), r.sag.blur_sigma);
+        let steps = Slider::new(&mut r.schedule.steps, 1..=50).text("Steps");
+        telling.control("steps", &ui.add(steps), r.schedule.steps);
+        let cfg = Slider::new(&mut r.guidance.cfg, 1.0..=15.0).fixed_decimals(1).text("CFG scale");
+        telling.control("cfg", &ui.add(cfg), r.guidance.cfg);
+        let mut sag = r.guidance.sag();
+        let scale = Slider::new(&mut sag.scale, 0.0..=2.0).fixed_decimals(2).text("SAG scale");
+        telling.control("sag-scale", &ui.add(scale), sag.scale);
+        let blur = Slider::new(&mut sag.blur_sigma, 0.0..=5.0).fixed_decimals(2).text("SAG blur");
+        telling.control("sag-blur", &ui.add(blur), sag.blur_sigma);
+        r.guidance.set_sag(sag);
         ui.horizontal(|ui| {
             telling.control("seed", &ui.add(DragValue::new(&mut r.seed)), r.seed);
             ui.label("Seed");

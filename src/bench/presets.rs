@@ -82,19 +82,20 @@ impl Preset {
             Preset::TinySdxl => (true, true),
         };
         let text = text(xl, tiny);
+        let facts = if xl { Family::Sdxl } else { Family::Sd1 }.facts();
         ModelConfig {
-            family: if xl { Family::Sdxl } else { Family::Sd1 },
+            family: facts.family,
             variant: Variant::Base,
             prediction: Prediction::Eps,
-            latent_scale: if xl { 0.13025 } else { 0.18215 },
+            latent_scale: facts.latent_scale,
             unet: unet_config(&unet, xl, &text),
             vae: VaeConfig {
                 image_channels: 3,
                 channels: if tiny { 32 } else { 128 },
                 level_channels: if tiny { vec![32, 64, 64, 64] } else { vec![128, 256, 512, 512] },
                 res_blocks: if tiny { 1 } else { 2 },
-                z_channels: 4,
-                latent_channels: 4,
+                z_channels: facts.latent_channels,
+                latent_channels: facts.latent_channels,
             },
             text,
         }

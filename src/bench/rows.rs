@@ -7,8 +7,9 @@ use super::ready::{Ready, upload};
 use super::{Bench, Timing};
 use crate::checkpoint::Checkpoint;
 use crate::engine::{Engine, Weights};
+use crate::families::LATENT_CELL;
 use crate::graph::Graph;
-use crate::guidance::Sag;
+use crate::guidance::{Guidance, Sag};
 use crate::model::config::UnetConfig;
 use crate::model::{unet, vae};
 use crate::pipeline::{Event, Model, ModelOptions, Request};
@@ -115,7 +116,7 @@ impl Scale {
     /// All measurements, grouped.
     fn items(&self) -> Vec<Item> {
         let Scale { prefix, sd, xl, steps } = *self;
-        let (side, large) = (8 * sd.side(), xl.side());
+        let (side, large) = (LATENT_CELL * sd.side(), xl.side());
         let mut items = Vec::new();
         let mut call = |group, rows, name: String| {
             let names = vec![format!("{prefix}{name}"), format!("{prefix}{name} GPU")];
@@ -314,7 +315,7 @@ impl Session<'_> {
     /// and as far as the device worked.
     fn step(&self, item: &Item, model: &Model, side: usize, sag: bool) -> Result<Vec<(usize, Timing)>> {
         let engine = model.engine();
-        let request = Request { steps: STEPS, ..self.request(side, sag, 1) };
+        let request = self.request(side, sag, 1).with_steps(STEPS);
         let walls = || -> Result<Duration> {
             let mut steps = Vec::new();
             let mut observe = |event: Event<'_>| {
@@ -357,14 +358,12 @@ impl Session<'_> {
     }
 
     fn request(&self, side: usize, sag: bool, batch: usize) -> Request {
-        let side = 8 * side;
+        let side = LATENT_CELL * side;
         Request {
             negative: vec!["blurry".into()],
             batch,
-            steps: self.scale.steps,
-            cfg: 7.5,
-            sag: if sag { Sag::default() } else { Sag::off() },
-            ..Request::new("a photo of a cat on a table", side, side)
+            guidance: Guidance::new(7.5).with(if sag { Sag::default() } else { Sag::off() }),
+            ..Request::new("a photo of a cat on a table", side, side).with_steps(self.scale.steps)
         }
     }
 

@@ -7,6 +7,7 @@ use super::ready::{Ready, upload};
 use super::rows::Unets;
 use super::{Bench, Timing};
 use crate::engine::{Engine, Weights};
+use crate::families::LATENT_CELL;
 use crate::model::config::UnetConfig;
 use crate::{Error, Result};
 
@@ -146,7 +147,7 @@ fn point(
 ) -> Result<Point> {
     // The room of the step before is given back before this one's is taken.
     bench.settle();
-    let graph = Unets { config, side: step.side / 8 }.graph(false)?;
+    let graph = Unets { config, side: step.side / LATENT_CELL }.graph(false)?;
     let ready = Ready::new(bench, engine, &graph, step.rows, weights)?;
     engine.forget_peak();
     let wall = ready.wall_of(step.calls())?;

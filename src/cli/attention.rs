@@ -42,12 +42,13 @@ impl<'a> Attention<'a> {
     /// [`ErrorKind::Usage`](sagittal::ErrorKind::Usage) if SAG is off or files are in the way.
     pub fn new(args: &'a Args, request: &Request) -> Result<Option<Self>> {
         let Some(folder) = &args.save_attention else { return Ok(None) };
-        if !request.sag.is_on() {
+        let sag = request.guidance.sag();
+        if !sag.is_on() {
             return Err(Error::usage("SAG is off, so there is no attention to save")
                 .at("--save-attention")
                 .hint("raise --sag-scale, or leave --save-attention out"));
         }
-        let threshold = request.sag.threshold;
+        let threshold = sag.threshold;
         let attention = Self { args, folder, threshold, evaluations: 0, seen: Vec::new() };
         // What is there already is told of now, not after the last step.
         if folder.exists() {

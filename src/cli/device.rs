@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use sagittal::Result;
 use sagittal::gpu::{Gpu, OpenOptions};
 use sagittal::model::Prediction;
-use sagittal::pipeline::{ModelOptions, Tiling};
+use sagittal::pipeline::{Limits, ModelOptions, Tiling};
 use sagittal::plan::chunk::ChunkPolicy;
 
 use super::args::PrecisionChoice;
@@ -76,6 +76,11 @@ impl Compute {
             prediction,
             tiling: self.vae_tile,
         }
+    }
+
+    /// What the work may take.
+    pub fn limits(&self) -> Limits {
+        Limits { chunk: self.chunk, memory: self.max_memory }
     }
 }
 

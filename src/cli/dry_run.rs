@@ -21,6 +21,7 @@ pub fn print(model: &Model, request: &Request, report: &Report, json: bool) {
 fn as_text(model: &Model, request: &Request, report: &Report) -> Vec<String> {
     let info = model.engine().gpu().device().adapter_info();
     let ModelConfig { family, prediction, .. } = model.config();
+    let (schedule, sampler) = (request.schedule, request.solver.sampler);
     let calls: Vec<String> =
         report.calls.iter().map(|c| format!("{} {}", c.rows, purpose_name(c.purpose))).collect();
     let weights: Vec<String> =
@@ -29,7 +30,7 @@ fn as_text(model: &Model, request: &Request, report: &Report) -> Vec<String> {
         format!("model           {}, {family}, {prediction}", model.checkpoint().file().display()),
         format!("device          {} ({:?}), {}", info.name, info.backend, model.precision().name()),
         format!("pictures        {} of {}x{}", request.batch, request.width, request.height),
-        format!("sampling        {} steps, {}, {}", request.steps, request.sampler, request.scheduler),
+        format!("sampling        {} steps, {}, {}", schedule.steps, sampler, schedule.scheduler),
         format!("rows per step   {} in {} calls: {}", report.rows_per_step(), calls.len(), calls.join(", ")),
         format!("rows per chunk  {}", report.rows_per_call()),
         format!(
@@ -88,7 +89,7 @@ fn as_json(model: &Model, request: &Request, report: &Report) -> Value {
         "width": request.width,
         "height": request.height,
         "batch_size": request.batch,
-        "steps": request.steps,
+        "steps": request.schedule.steps,
         "rows_per_step": report.rows_per_step(),
         "rows_per_chunk": report.rows_per_call(),
         "calls": report.calls.iter().map(call).collect::<Vec<_>>(),

@@ -8,13 +8,13 @@ use std::time::Instant;
 
 use sagittal::checkpoint::Checkpoint;
 use sagittal::folder::Folder;
-use sagittal::guidance::{Perturbed, Sag};
+use sagittal::guidance::{Guidance, Perturbed, Sag};
 use sagittal::image::parameters::{self, Origin, parameters};
 use sagittal::image::png;
 use sagittal::lora::Patches;
 use sagittal::model::{Family, ModelConfig, Prediction};
 use sagittal::pipeline::report::Report;
-use sagittal::pipeline::{Event, Generated, Model, Noise, Request, Sizes};
+use sagittal::pipeline::{Event, Generated, Model, Noise, Request, Schedule, Sizes, Solver};
 use sagittal::{Error, Result, embedded, latent};
 use serde_json::json;
 
@@ -147,17 +147,14 @@ pub fn request(
         negative: args.negative.clone(),
         batch: args.batch_size,
         seed,
-        steps: args.steps,
-        cfg,
-        sag,
-        perturbed: vec![Perturbed::pag(args.pag_scale), Perturbed::seg(args.seg_scale, args.seg_blur)],
-        sampler: args.sampling_method,
-        scheduler: args.scheduler,
-        eta: args.eta,
-        s_noise: args.s_noise,
+        guidance: Guidance::new(cfg)
+            .with(sag)
+            .with(Perturbed::pag(args.pag_scale))
+            .with(Perturbed::seg(args.seg_scale, args.seg_blur)),
+        solver: Solver { sampler: args.sampling_method, eta: args.eta, s_noise: args.s_noise },
+        schedule: Schedule::new(args.scheduler, args.steps),
         clip_skip: args.clip_skip,
-        chunk: args.compute.chunk,
-        memory: args.compute.max_memory,
+        limits: args.compute.limits(),
         evaluations: args.save_attention.is_some(),
         sizes: sizes(args, config, Sizes::of(height, width))?,
         ..Request::new(prompt, width, height)
@@ -277,8 +274,12 @@ impl Run<'_> {
         let batches = self.args.batch_count;
         self.watch.make_folder()?;
         self.announce();
-        let mut progress =
-            Progress::new(self.args.json, self.request.steps, batches, Some(self.report.rows_per_step()));
+        let mut progress = Progress::new(
+            self.args.json,
+            self.request.schedule.steps,
+            batches,
+            Some(self.report.rows_per_step()),
+        );
         let first = self.request.seed;
         for batch in 0..batches {
             self.request.seed = first.wrapping_add(batch as u64);
@@ -309,23 +310,21 @@ impl Run<'_> {
     /// What is about to be done; the seed above all, which is random more often than not.
     fn announce(&self) {
         let (r, info) = (&self.request, self.model.engine().gpu().device().adapter_info());
-        let sag = if r.sag.is_on() {
-            format!("SAG {} blur {}", r.sag.scale, r.sag.blur_sigma)
-        } else {
-            "SAG off".into()
-        };
+        let sag = r.guidance.sag();
+        let told =
+            if sag.is_on() { format!("SAG {} blur {}", sag.scale, sag.blur_sigma) } else { "SAG off".into() };
         let names = [(self.args.pag_scale, "PAG"), (self.args.seg_scale, "SEG")];
         let others =
             names.map(|(scale, name)| if scale == 0.0 { String::new() } else { format!(", {name} {scale}") });
         let others = others.concat();
         tell::say(format!(
-            "{}x{}, {} steps of {} ({}), CFG {}, {sag}{others}, seed {}; {} of device memory at most",
+            "{}x{}, {} steps of {} ({}), CFG {}, {told}{others}, seed {}; {} of device memory at most",
             r.width,
             r.height,
-            r.steps,
-            r.sampler,
-            r.scheduler,
-            r.cfg,
+            r.schedule.steps,
+            r.solver.sampler,
+            r.schedule.scheduler,
+            r.guidance.cfg,
             r.seed,
             tell::mib(self.report.peak_bytes)
         ));
@@ -344,9 +343,10 @@ impl Run<'_> {
             "version": env!("CARGO_PKG_VERSION"), "model": origin::name_of(self.args),
             "family": self.model.config().family.to_string(), "device": info.name,
             "precision": self.model.precision().name(), "seed": r.seed, "width": r.width, "height": r.height,
-            "steps": r.steps, "sampler": r.sampler.name(), "scheduler": r.scheduler.name(),
-            "cfg_scale": tell::decimal(r.cfg), "sag_scale": tell::decimal(r.sag.scale),
-            "sag_blur": tell::decimal(r.sag.blur_sigma),
+            "steps": r.schedule.steps, "sampler": r.solver.sampler.name(),
+            "scheduler": r.schedule.scheduler.name(),
+            "cfg_scale": tell::decimal(r.guidance.cfg), "sag_scale": tell::decimal(sag.scale),
+            "sag_blur": tell::decimal(sag.blur_sigma),
             "pag_scale": tell::decimal(self.args.pag_scale), "seg_scale": tell::decimal(self.args.seg_scale),
             "seg_blur": self.args.seg_blur.to_string(),
             "batch_size": r.batch, "batch_count": self.args.batch_count,

@@ -289,13 +289,14 @@ fn title(first: &Ready, base: &Generate, axes: &[Option<&Axis>; 3]) -> String {
         }
     };
     tell(&["seed"], format!("seed {}", r.seed));
-    tell(&["steps"], format!("{} steps", r.steps));
-    tell(&["sampling-method"], r.sampler.to_string());
-    tell(&["scheduler"], r.scheduler.to_string());
-    tell(&["cfg-scale"], format!("CFG {}", r.cfg));
-    if r.sag.is_on() || varies(&["sag-scale", "sag-blur"]) {
-        tell(&["sag-scale"], format!("SAG {}", r.sag.scale));
-        tell(&["sag-blur"], format!("blur {}", r.sag.blur_sigma));
+    tell(&["steps"], format!("{} steps", r.schedule.steps));
+    tell(&["sampling-method"], r.solver.sampler.to_string());
+    tell(&["scheduler"], r.schedule.scheduler.to_string());
+    tell(&["cfg-scale"], format!("CFG {}", r.guidance.cfg));
+    let sag = r.guidance.sag();
+    if sag.is_on() || varies(&["sag-scale", "sag-blur"]) {
+        tell(&["sag-scale"], format!("SAG {}", sag.scale));
+        tell(&["sag-blur"], format!("blur {}", sag.blur_sigma));
     }
     let prompt: String =
         if varies(&["prompt"]) { String::new() } else { first.shown.chars().take(PROMPT).collect() };
@@ -357,7 +358,7 @@ impl Run<'_> {
         let (cancel, began) = (interrupt::flag(), Instant::now());
         std::fs::create_dir_all(&self.files.folder)
             .map_err(|e| Error::io(&self.files.folder, "the folder of the cells cannot be made", e))?;
-        let mut progress = Progress::new(self.base.json, first.request.steps, jobs.len(), None);
+        let mut progress = Progress::new(self.base.json, first.request.schedule.steps, jobs.len(), None);
         let mut known = String::new();
         let mut hash = None;
         for (number, job) in jobs.iter().enumerate() {

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use sagittal::inspect::{Inspected, ModelFacts, inspect};
 use sagittal::pipeline::report::Report;
-use sagittal::{Checkpoint, Model, Request, Result, embedded, guidance::Sag};
+use sagittal::{
+    Checkpoint, Model, Request, Result, embedded,
+    guidance::{Guidance, Sag},
+};
 
 use super::{device, inspect_tables, tell, value};
 
@@ -118,9 +121,8 @@ fn planned(args: &Args, file: &Path) -> Result<Memory> {
         let plan = |sag: Sag| {
             let request = Request {
                 batch: args.batch_size,
-                chunk: args.compute.chunk,
-                memory: args.compute.max_memory,
-                sag,
+                limits: args.compute.limits(),
+                guidance: Guidance::new(7.0).with(sag),
                 ..Request::new("", width, height)
             };
             model.report(&request)

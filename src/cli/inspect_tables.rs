@@ -1,6 +1,7 @@
 //! What `sagittal inspect` prints: one fact a line for people, one object for programs.
 
 use sagittal::Result;
+use sagittal::families::LATENT_CELL;
 use sagittal::inspect::{
     EmbeddingFacts, Inspected, LatentFacts, LoraFacts, ModelFacts, PictureFacts, Spread, Tally, WorkflowFacts,
 };
@@ -193,7 +194,11 @@ fn workflow_text(workflow: &WorkflowFacts) -> Vec<String> {
 
 fn latent_text(facts: &LatentFacts) -> Vec<String> {
     let [batch, channels, height, width] = facts.shape;
-    let pixels = format!("{batch} of {channels}x{height}x{width} (pictures of {}x{})", width * 8, height * 8);
+    let pixels = format!(
+        "{batch} of {channels}x{height}x{width} (pictures of {}x{})",
+        width * LATENT_CELL,
+        height * LATENT_CELL
+    );
     let mut lines = vec![line("latent", pixels)];
     let spread = |(i, s): (usize, &Spread)| {
         let Spread { least, most, mean, deviation } = s;

@@ -7,9 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use sagittal::checkpoint::digest;
-use sagittal::kernels::Precision;
 use sagittal::lora::LoraUse;
-use sagittal::model::Family;
 use sagittal::pipeline::report::Report;
 use sagittal::pipeline::{Model, Tiling};
 use sagittal::{Result, embedded};
@@ -179,7 +177,7 @@ pub fn pairs(args: &Args, model: &Model, report: &Report, scaled: bool) -> Pairs
     if model.precision() != usual {
         pairs.push(("Precision", model.precision().name().to_owned()));
     }
-    let usual = if model.config().family == Family::Sdxl { Precision::F32 } else { model.precision() };
+    let usual = model.config().family.facts().vae_precision(model.precision());
     if model.vae_precision() != usual {
         pairs.push(("VAE precision", model.vae_precision().name().to_owned()));
     }

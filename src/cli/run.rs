@@ -84,12 +84,7 @@ fn work(args: &Args) -> Result<()> {
         workflow.set(assignment)?;
     }
     let places = places(args)?;
-    let options = Options {
-        model: args.compute.options(None),
-        chunk: args.compute.chunk,
-        memory: args.compute.max_memory,
-        now: now(),
-    };
+    let options = Options { model: args.compute.options(None), limits: args.compute.limits(), now: now() };
     let ready = workflow.check(&places, &options)?;
     if args.dry_run {
         for node in ready.nodes() {

@@ -1,5 +1,6 @@
 //! `-i`, `--strength` and `--mask`: the picture that a run starts from, in the size it is drawn in.
 
+use sagittal::families::LATENT_CELL;
 use sagittal::image::{Mask, Picture, read, resize};
 use sagittal::{Latent, Request, Result, pipeline};
 
@@ -62,28 +63,30 @@ impl Start {
 
     /// Sets what `request` starts from.
     pub fn put_into(self, request: &mut Request) {
-        request.denoise = self.strength;
+        request.schedule.denoise = self.strength;
         request.mask = self.mask;
         request.start = Some(pipeline::Start::Picture(self.picture));
     }
 }
 
 fn latent_mask(mask: &Mask, (width, height): (usize, usize)) -> Latent {
-    mask.to_latent(height / 8, width / 8)
+    mask.to_latent(height / LATENT_CELL, width / LATENT_CELL)
 }
 
 /// The width and height to draw: the flags', a side without flag in the picture's proportion; the
 /// picture's own, cut down, without any.
 fn size(args: &Args, picture: &Picture) -> (usize, usize) {
     let (own_width, own_height) = (picture.width, picture.height);
-    // Rounded to the nearest multiple of 8.
+    let whole = |side: usize| (side / LATENT_CELL * LATENT_CELL).max(LATENT_CELL);
+    // Rounded to the nearest whole cell.
     let beside = |given: usize, side: usize, other: usize| {
-        ((given as f64 * side as f64 / other as f64 / 8.0).round() as usize * 8).max(8)
+        let cells = given as f64 * side as f64 / other as f64 / LATENT_CELL as f64;
+        (cells.round() as usize * LATENT_CELL).max(LATENT_CELL)
     };
     match (args.width, args.height) {
         (Some(width), Some(height)) => (width, height),
         (Some(width), None) => (width, beside(width, own_height, own_width)),
         (None, Some(height)) => (beside(height, own_width, own_height), height),
-        (None, None) => ((own_width / 8 * 8).max(8), (own_height / 8 * 8).max(8)),
+        (None, None) => (whole(own_width), whole(own_height)),
     }
 }

@@ -1,8 +1,8 @@
 //! Flag values checked while the command line is read, so that a complaint names its flag. The
 //! ranges are the library's own.
 
-use sagittal::guidance::Perturbed;
-use sagittal::pipeline::Request;
+use sagittal::guidance::{Guidance, Perturbed, Sag};
+use sagittal::pipeline::{Request, Schedule};
 use sagittal::{Error, Result};
 
 /// A request whose only question is the setting that `set` changes.
@@ -34,7 +34,7 @@ pub fn side(text: &str) -> Result<usize> {
 /// Number of sampling steps.
 pub fn steps(text: &str) -> Result<usize> {
     let steps = whole(text)?;
-    checked(|r| r.steps = steps)?;
+    Schedule { steps, ..Schedule::default() }.check()?;
     Ok(steps)
 }
 
@@ -56,49 +56,49 @@ pub fn batch_count(text: &str) -> Result<usize> {
 /// Scale of classifier-free guidance.
 pub fn cfg_scale(text: &str) -> Result<f32> {
     let cfg = real(text)?;
-    checked(|r| r.cfg = cfg)?;
+    Guidance::new(cfg).check()?;
     Ok(cfg)
 }
 
 /// Scale of Self-Attention Guidance.
 pub fn sag_scale(text: &str) -> Result<f32> {
     let scale = real(text)?;
-    checked(|r| r.sag.scale = scale)?;
+    Sag { scale, ..Sag::default() }.check()?;
     Ok(scale)
 }
 
 /// Width of SAG's blur in latent cells.
 pub fn sag_blur(text: &str) -> Result<f32> {
     let sigma = real(text)?;
-    checked(|r| r.sag.blur_sigma = sigma)?;
+    Sag { blur_sigma: sigma, ..Sag::default() }.check()?;
     Ok(sigma)
 }
 
 /// Scale of Perturbed-Attention Guidance.
 pub fn pag_scale(text: &str) -> Result<f32> {
     let scale = real(text)?;
-    checked(|r| r.perturbed = vec![Perturbed::pag(scale)])?;
+    Perturbed::pag(scale).check()?;
     Ok(scale)
 }
 
 /// Scale of Smoothed Energy Guidance.
 pub fn seg_scale(text: &str) -> Result<f32> {
     let scale = real(text)?;
-    checked(|r| r.perturbed = vec![Perturbed::seg(scale, f32::INFINITY)])?;
+    Perturbed::seg(scale, f32::INFINITY).check()?;
     Ok(scale)
 }
 
 /// Width of the blur of Smoothed Energy Guidance, which may be infinite.
 pub fn seg_blur(text: &str) -> Result<f32> {
     let sigma: f32 = text.parse().map_err(|_| Error::usage("not a number").expected("0 or more, or inf"))?;
-    checked(|r| r.perturbed = vec![Perturbed::seg(1.0, sigma)])?;
+    Perturbed::seg(1.0, sigma).check()?;
     Ok(sigma)
 }
 
 /// Share of the noise that image to image goes through.
 pub fn strength(text: &str) -> Result<f64> {
     let strength = text.parse::<f64>().map_err(|_| Error::usage("not a number").expected("0 to 1"))?;
-    checked(|r| r.denoise = strength)?;
+    Schedule { denoise: strength, ..Schedule::default() }.check()?;
     Ok(strength)
 }
 

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::{Area, Conditioning, Entry};
+use crate::families::LATENT_CELL;
 use crate::{Error, Result};
 
 /// The sizes that SDXL is told of, at the end of its extra vector: six numbers of 256 values.
@@ -88,7 +89,8 @@ fn pooled_len(vector: &[f32]) -> usize {
 impl Area {
     /// *Conditioning (Set Area)*: a rectangle in pixels, cut down to cells of 8.
     pub fn of_pixels(left: usize, top: usize, width: usize, height: usize) -> Self {
-        Self { y: top / 8, x: left / 8, height: height / 8, width: width / 8 }
+        let [y, x, height, width] = [top, left, height, width].map(|pixels| pixels / LATENT_CELL);
+        Self { y, x, height, width }
     }
 
     /// *Conditioning (Set Area with Percentage)*: a rectangle in parts, 0 to 1, of a latent of

@@ -3,6 +3,34 @@
 //! A term says at each evaluation what it wants ([`Wants`]) and then gives its pull, a [`Value`]: for instance
 //! `scale · (D_c - P)` for a perturbed prediction P. It may ask for predictions of its own. Whatever it does is
 //! computed where the latents are.
+//!
+//! One of one's own goes into a request beside the others:
+//!
+//! ```
+//! use sagittal::guidance::Term;
+//! use sagittal::guidance::term::{At, GuidanceTerm, GuidedStep, Wants};
+//! use sagittal::latent::Value;
+//!
+//! /// A tenth more of the difference that the prompt makes.
+//! #[derive(Debug)]
+//! struct More;
+//!
+//! impl GuidanceTerm for More {
+//!     fn wants(&self, _: &At<'_>) -> Option<Wants> {
+//!         Some(Wants { uncond: true, ..Wants::default() })
+//!     }
+//!
+//!     fn pull(&self, step: &mut GuidedStep<'_>) -> sagittal::Result<Option<Value>> {
+//!         let sides = step.cond().zip(step.uncond());
+//!         Ok(sides.map(|(cond, uncond)| cond.minus(uncond).scaled(0.1)))
+//!     }
+//! }
+//!
+//! let mut request = sagittal::Request::new("a lighthouse in a storm", 512, 512);
+//! request.guidance.terms.push(Term::own(More));
+//! request.check()?;
+//! # Ok::<(), sagittal::Error>(())
+//! ```
 
 use std::fmt;
 use std::sync::Arc;

@@ -8,6 +8,7 @@
 //! ```
 
 use super::infotext::{Infotext, RAW_NEGATIVE, RAW_PROMPT};
+use crate::families::LATENT_CELL;
 use crate::model::unet::Perturbation;
 use crate::pipeline::Request;
 use crate::sampler::{Sampler, Scheduler};
@@ -66,17 +67,17 @@ pub fn parameters(request: &Request, origin: &Origin<'_>, picture: usize) -> Str
 
 fn settings(request: &Request, origin: &Origin<'_>, picture: usize) -> Vec<(&'static str, String)> {
     let mut all = vec![
-        ("Steps", request.steps.to_string()),
-        ("Sampler", label(SAMPLERS, request.sampler.name())),
-        ("Schedule type", label(SCHEDULERS, request.scheduler.name())),
-        ("CFG scale", request.cfg.to_string()),
+        ("Steps", request.schedule.steps.to_string()),
+        ("Sampler", label(SAMPLERS, request.solver.sampler.name())),
+        ("Schedule type", label(SCHEDULERS, request.schedule.scheduler.name())),
+        ("CFG scale", request.guidance.cfg.to_string()),
         ("Seed", request.seed.to_string()),
         ("Size", format!("{}x{}", request.width, request.height)),
     ];
     all.extend(origin.hash.map(|hash| ("Model hash", hash.to_owned())));
     all.push(("Model", origin.model.to_owned()));
-    if request.start.is_some() || request.denoise < 1.0 {
-        all.push(("Denoising strength", request.denoise.to_string()));
+    if request.start.is_some() || request.schedule.denoise < 1.0 {
+        all.push(("Denoising strength", request.schedule.denoise.to_string()));
     }
     if let Some(skip) = request.clip_skip {
         all.push(("Clip skip", skip.to_string()));
@@ -85,27 +86,29 @@ fn settings(request: &Request, origin: &Origin<'_>, picture: usize) -> Vec<(&'st
         all.push(("Batch size", request.batch.to_string()));
         all.push(("Batch pos", picture.to_string()));
     }
-    if request.sampler.adds_noise() {
+    if request.solver.sampler.adds_noise() {
         let usual = |value: f32| value == 1.0;
-        let noise = [("Eta", request.eta), ("Sigma noise", request.s_noise)];
+        let noise = [("Eta", request.solver.eta), ("Sigma noise", request.solver.s_noise)];
         all.extend(noise.iter().filter(|(_, v)| !usual(*v)).map(|(name, v)| (*name, v.to_string())));
     }
+    all.extend(request.guidance.rescale.map(|share| ("CFG Rescale", share.to_string())));
     // The seed is that of PyTorch's CPU generator.
     all.push(("RNG", "CPU".into()));
-    if request.sag.is_on() {
+    let sag = request.guidance.sag();
+    if sag.is_on() {
         all.push(("SAG Guidance Enabled", "True".into()));
-        all.push(("SAG Guidance Scale", request.sag.scale.to_string()));
-        all.push(("SAG Mask Threshold", request.sag.threshold.to_string()));
-        all.push(("SAG Blur Sigma", request.sag.blur_sigma.to_string()));
-        if (request.sag.start, request.sag.end) != (0.0, 1.0) {
-            all.push(("SAG Start", request.sag.start.to_string()));
-            all.push(("SAG End", request.sag.end.to_string()));
+        all.push(("SAG Guidance Scale", sag.scale.to_string()));
+        all.push(("SAG Mask Threshold", sag.threshold.to_string()));
+        all.push(("SAG Blur Sigma", sag.blur_sigma.to_string()));
+        if (sag.start, sag.end) != (0.0, 1.0) {
+            all.push(("SAG Start", sag.start.to_string()));
+            all.push(("SAG End", sag.end.to_string()));
         }
-        if request.sag.cond_at_cfg_1 {
+        if sag.cond_at_cfg_1 {
             all.push(("SAG Attention", "cond at CFG 1".into()));
         }
     }
-    for p in request.perturbed.iter().filter(|p| p.is_on()) {
+    for p in request.guidance.perturbed().filter(|p| p.is_on()) {
         match p.attention {
             Perturbation::None => {}
             Perturbation::Identity => all.push(("PAG Scale", p.scale.to_string())),
@@ -131,9 +134,9 @@ fn settings(request: &Request, origin: &Origin<'_>, picture: usize) -> Vec<(&'st
 /// across pictures.
 pub fn needs_batch(request: &Request) -> bool {
     // Its steps are as long as the error of the whole batch allows.
-    let shares_steps = request.sampler == Sampler::DpmAdaptive;
-    let whole_blocks = (request.width / 8 * (request.height / 8)).is_multiple_of(4);
-    request.sampler.adds_noise() || shares_steps || !whole_blocks
+    let shares_steps = request.solver.sampler == Sampler::DpmAdaptive;
+    let whole_blocks = (request.width / LATENT_CELL * (request.height / LATENT_CELL)).is_multiple_of(4);
+    request.solver.sampler.adds_noise() || shares_steps || !whole_blocks
 }
 
 /// Text with a comma, colon or line break stands in quotes, as JSON writes it.
@@ -199,7 +202,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::guidance::Perturbed;
+    use crate::guidance::{Guidance, Perturbed, Sag, Term};
+    use crate::pipeline::Schedule;
 
     #[test]
     fn as_a1111_writes_it() {
@@ -232,19 +236,21 @@ mod tests {
             change(&mut request);
             parameters(&request, &Origin { model: "m, n", ..Default::default() }, 0)
         };
-        let off = plain(|r| r.sag.scale = 0.0);
+        let off = plain(|r| r.guidance.set_sag(Sag::off()));
         let others = plain(|r| {
-            r.perturbed =
-                vec![Perturbed::pag(3.0), Perturbed::seg(0.0, 2.0), Perturbed::seg(1.5, f32::INFINITY)];
+            let of = [Perturbed::pag(3.0), Perturbed::seg(0.0, 2.0), Perturbed::seg(1.5, f32::INFINITY)];
+            r.guidance.terms.extend(of.map(Term::from));
         });
         assert!(others.contains("SAG Blur Sigma: 2, PAG Scale: 3, SEG Scale: 1.5, SEG Blur Sigma: inf, "));
         assert!(
             off.starts_with("Steps: 20") && !off.contains("SAG") && off.contains("Model: \"m, n\""),
             "{off}"
         );
-        assert_eq!(off, plain(|r| r.sag.blur_sigma = 0.0));
+        assert_eq!(off, plain(|r| r.guidance.set_sag(Sag { blur_sigma: 0.0, ..Sag::default() })));
         assert_eq!(plain(|_| ()), plain(|r| r.batch = 4));
-        assert!(plain(|r| (r.batch, r.sampler) = (4, Sampler::EulerAncestral)).contains("Batch pos: 0"));
+        assert!(
+            plain(|r| (r.batch, r.solver.sampler) = (4, Sampler::EulerAncestral)).contains("Batch pos: 0")
+        );
     }
 
     /// Texts of what the grammar minds, and any others.
@@ -287,9 +293,10 @@ mod tests {
             (sampler, scheduler) in (0..Sampler::ALL.len(), 0..Scheduler::ALL.len()),
         ) {
             let request = Request {
-                negative: negative.clone(), seed, cfg, denoise,
-                sampler: Sampler::ALL[sampler],
-                scheduler: Scheduler::ALL[scheduler],
+                negative: negative.clone(), seed,
+                guidance: Guidance { cfg, ..Guidance::default() },
+                solver: Sampler::ALL[sampler].into(),
+                schedule: Schedule { scheduler: Scheduler::ALL[scheduler], denoise, ..Schedule::default() },
                 ..Request::new(prompt.clone(), 512, 768)
             };
             let pairs = [("Init image", further.clone())];
@@ -300,8 +307,8 @@ mod tests {
                 negative.clear();
             }
             prop_assert_eq!((&read.prompt, &read.negative), (&prompt, &negative));
-            prop_assert_eq!(read.sampler(), Some(request.sampler));
-            prop_assert_eq!(read.scheduler(), Some(request.scheduler));
+            prop_assert_eq!(read.sampler(), Some(request.solver.sampler));
+            prop_assert_eq!(read.scheduler(), Some(request.schedule.scheduler));
             let number = |name| read.get(name).unwrap_or_default();
             prop_assert_eq!(number("Seed").parse(), Ok(seed));
             prop_assert_eq!(number("CFG scale").parse(), Ok(cfg));

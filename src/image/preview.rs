@@ -4,17 +4,8 @@
 use super::Picture;
 use crate::latent::Latent;
 
-/// RGB of each latent channel, then the offset.
+/// RGB of each latent channel, then the offset: see [`Facts::preview`](crate::families::Facts::preview).
 pub type Factors = [[f32; 3]; 5];
-
-/// For the VAE of SD 1.x and 2.x.
-pub const SD1: Factors = [
-    [0.298, 0.207, 0.208],
-    [0.187, 0.286, 0.173],
-    [-0.158, 0.189, 0.264],
-    [-0.184, -0.271, -0.473],
-    [0.0; 3],
-];
 
 /// The first picture of `latent`, which is in the UNet's scale.
 pub fn preview(latent: &Latent, factors: &Factors) -> Picture {

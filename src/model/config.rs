@@ -121,7 +121,7 @@ impl DiffusionConfig {
         let refiner = family == Family::Sdxl && unet.adm_in_channels == Some(unet.context_dim + 5 * 256);
         let variant = variant_of(model, family, &unet, usize::from(!refiner) + 1)?;
         let prediction = told_or_guessed(model, family, &unet)?;
-        Ok(Self { family, variant, prediction, latent_scale: usual_scale(family), unet })
+        Ok(Self { family, variant, prediction, latent_scale: family.facts().latent_scale, unet })
     }
 
     /// Whether this version runs such a network; `file` is named if not.
@@ -149,8 +149,9 @@ impl ModelConfig {
         let variant = variant_of(model, family, &unet, text.len())?;
         check_fit(model, family, variant, &unet, &vae, &text)?;
         let told = model.metadata().get(checkpoint::LATENT_SCALE).and_then(|s| s.parse().ok());
-        let latent_scale =
-            told.filter(|scale: &f32| scale.is_normal() && *scale > 0.0).unwrap_or(usual_scale(family));
+        let latent_scale = told
+            .filter(|scale: &f32| scale.is_normal() && *scale > 0.0)
+            .unwrap_or(family.facts().latent_scale);
         let prediction = told_or_guessed(model, family, &unet)?;
         Ok(Self { family, variant, prediction, latent_scale, unet, vae, text })
     }
@@ -170,11 +171,7 @@ impl ModelConfig {
 
     /// Width and height in pixels that the family was trained at.
     pub fn native_side(&self) -> usize {
-        match (self.family, self.prediction) {
-            (Family::Sdxl, _) => 1024,
-            (Family::Sd2, Prediction::V | Prediction::ZeroSnrV) => 768,
-            _ => 512,
-        }
+        self.family.facts().native_side(self.prediction)
     }
 }
 
@@ -187,14 +184,6 @@ fn runnable(family: Family, variant: Variant, channels: usize, file: &Path) -> R
         .expected("a text-to-image checkpoint of SD 1, SD 2 or SDXL")
         .found(format!("{family}, {variant}, {channels} input channels"))
         .hint("pass the checkpoint that this one was trained from"))
-}
-
-/// The published latent scales.
-fn usual_scale(family: Family) -> f32 {
-    match family {
-        Family::Sd1 | Family::Sd2 => 0.18215,
-        Family::Sdxl => 0.13025,
-    }
 }
 
 /// The family that reads these text encoders.
@@ -349,11 +338,7 @@ fn standard_deviation(values: &[f32]) -> f64 {
 
 impl fmt::Display for Family {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Family::Sd1 => "SD 1",
-            Family::Sd2 => "SD 2",
-            Family::Sdxl => "SDXL",
-        })
+        f.write_str(self.facts().name)
     }
 }
 

@@ -43,8 +43,8 @@ impl<'a> Meanings<'a> {
     /// Of a UNet.
     pub fn of(planner: &Planner<'a>, prediction: Meaning, discrete: &'a Discrete) -> Self {
         Self {
-            in_channels: planner.config.in_channels,
-            time_channels: planner.config.model_channels,
+            in_channels: planner.network.in_channels(),
+            time_channels: planner.network.timestep_channels(),
             precision: planner.precision(),
             prediction,
             discrete,

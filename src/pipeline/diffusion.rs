@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::rehearsal::Wish;
-use super::request::Run;
 use super::studio::{Stock, Studio};
-use super::{Event, ModelOptions, memory, parts};
+use super::{Event, ModelOptions, Run, memory, parts};
 use crate::checkpoint::Checkpoint;
 use crate::engine::{Engine, Weights};
 use crate::graph::Weight;
@@ -15,10 +14,10 @@ use crate::guidance::{Conditioning, Guided};
 use crate::image::preview;
 use crate::latent::Latent;
 use crate::lora::Patches;
-use crate::model::{DiffusionConfig, Prediction, unet};
-use crate::network::{DeviceBackend, DeviceSink, Meanings, Planner, Plans, Unet};
+use crate::model::{DiffusionConfig, Prediction};
+use crate::network::{DenoisingNetwork, DeviceBackend, DeviceSink, Meanings, Planner, Plans, Unet};
 use crate::plan::Storage;
-use crate::sampler::{self, Discrete, Inpaint, Predictor, SampleOptions};
+use crate::sampler::{self, Discrete, Inpaint, Predictor};
 use crate::{Error, Result};
 
 /// A denoising network: a UNet and what it was trained to predict. Copies share the weights.
@@ -62,7 +61,7 @@ impl DiffusionModel {
         mut config: DiffusionConfig,
         options: &ModelOptions,
     ) -> Result<Self> {
-        let wanted = Arc::new(unet::weights(&config.unet)?);
+        let wanted = Arc::new(config.unet.weights()?);
         parts::check(&checkpoint, &*wanted)?;
         let precision = options.precision_on(studio.engine().gpu());
         let prediction = options.prediction.unwrap_or(config.prediction);
@@ -114,7 +113,7 @@ impl DiffusionModel {
         self.stock.engine()
     }
 
-    /// Samples along the noise levels of `run`. Latents in and out are in the VAE's scale, as
+    /// Samples as `run` tells. Latents in and out are in the VAE's scale, as
     /// ComfyUI stores them.
     ///
     /// # Errors
@@ -126,6 +125,8 @@ impl DiffusionModel {
         observe: &mut dyn FnMut(Event<'_>),
         cancel: &AtomicBool,
     ) -> Result<Sampled> {
+        let Run { solver, limits, .. } = run;
+        let sigmas = run.levels.sigmas(&self.discrete, solver.sampler)?;
         let shape = run.noise.shape();
         let [batch, channels, height, width] = shape;
         if channels != self.config.unet.out_channels || batch * height * width == 0 {
@@ -139,7 +140,7 @@ impl DiffusionModel {
             Some(latent) => latent.clone(),
             None => Latent::zeros(batch, channels, height, width),
         };
-        let Some(&first) = run.sigmas.first() else {
+        let Some(&first) = sigmas.first() else {
             return Ok(Sampled { denoised: start.clone(), latent: start });
         };
         if start.shape() != shape {
@@ -150,28 +151,25 @@ impl DiffusionModel {
         let scale = self.config.latent_scale;
         let start = start.scaled(scale);
         observe(Event::Loading { part: "UNet" });
-        let guidance = run.guidance();
         let wish = Wish {
             conditioning,
             shape,
-            guidance: &guidance,
-            sampler: run.sampler,
-            steps: run.sigmas.len() - 1,
-            noise: (run.eta, run.s_noise),
+            guidance: &run.guidance,
+            solver: *solver,
+            steps: sigmas.len() - 1,
             masked: run.mask.is_some(),
-            chunk: run.chunk,
-            limit: run.memory,
+            limits: *limits,
         };
         let (fit, rehearsed) = self.fit(&wish)?;
         let how = (self.wanted.as_slice(), self.storage(), fit.most_weights);
-        let weights = self.stock.weights(parts::Network::Unet, how, fit.need, run.memory, cancel)?;
+        let weights = self.stock.weights(parts::Network::Unet, how, fit.need, limits.memory, cancel)?;
         self.engine().compile(rehearsed.plans.values().map(|plan| &**plan), &rehearsed.kernels)?;
-        let factors = preview::SD1;
+        let factors = self.config.family.facts().preview;
         // Evaluations and steps are told of in turn, never one while the other is.
         let observe = RefCell::new(observe);
         let sink = DeviceSink::new(self.unet(&weights), fit.chunk, fit.budget, cancel);
         let backend = Box::new(DeviceBackend::new(sink, &self.unet(&weights)));
-        let mut guided = Guided::on(backend, conditioning, &self.discrete, guidance)?;
+        let mut guided = Guided::on(backend, conditioning, &self.discrete, run.guidance.clone())?;
         if run.evaluations {
             guided = guided.watched(Box::new(|evaluation, sigma| {
                 let preview = || Ok(preview::preview(&evaluation.result, &factors));
@@ -189,19 +187,14 @@ impl DiffusionModel {
         let mut inpaint;
         let model: &mut dyn Predictor = match &run.mask {
             Some(mask) => {
-                let noise = run.sampler.inpaint_noise(&run.noise, run.seed)?;
+                let noise = solver.sampler.inpaint_noise(&run.noise, run.seed)?;
                 inpaint = Inpaint::new(&mut guided, mask, &start, &noise)?;
                 &mut inpaint
             }
             None => &mut guided,
         };
-        let options = SampleOptions {
-            seed: run.seed,
-            eta: run.eta,
-            s_noise: run.s_noise,
-            noise_window: (self.discrete.percent_to_sigma(0.2), self.discrete.percent_to_sigma(0.8)),
-        };
-        let total = run.sigmas.len() - 1;
+        let options = solver.options(run.seed, &self.discrete);
+        let total = sigmas.len() - 1;
         observe.borrow_mut()(Event::Sampling {
             step: 0,
             total,
@@ -209,7 +202,7 @@ impl DiffusionModel {
             preview: &|| Ok(preview::preview(&run.noise.scaled(scale0), &factors)),
         });
         let mut denoised = None;
-        let end = sampler::sample_on(run.sampler, model, x, &run.sigmas, &options, &mut |s| {
+        let end = sampler::sample_on(solver.sampler, model, x, &sigmas, &options, &mut |s| {
             if cancel.load(Ordering::Relaxed) {
                 return Err(Error::cancelled());
             }
@@ -270,7 +263,8 @@ impl DiffusionModel {
     }
 
     pub(super) fn planner(&self) -> Planner<'_> {
-        Planner { config: &self.config.unet, device: self.engine().gpu().capabilities(), plans: &self.plans }
+        let device = self.engine().gpu().capabilities();
+        Planner { network: &self.config.unet, device, plans: &self.plans }
     }
 }
 

@@ -58,7 +58,7 @@ impl Model {
             Some(Start::Latent(latent)) => Ok(Some(latent.clone())),
             Some(Start::Picture(picture)) => {
                 observe(Event::EncodingPicture);
-                self.encode_picture_within(request.memory, picture, observe, cancel).map(Some)
+                self.encode_picture_within(request.limits.memory, picture, observe, cancel).map(Some)
             }
         }
     }

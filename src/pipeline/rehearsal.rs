@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::memory::{self, Need};
 use super::report::{self, Purpose, Work};
-use super::{DiffusionModel, parts};
+use super::{DiffusionModel, Limits, Schedule, Solver, parts};
 use crate::engine::{MOST_ROWS, ring_bytes};
 use crate::guidance::{Conditioning, Entry, Guidance, Guided};
 use crate::kernels::{Call, Variant};
@@ -14,7 +14,7 @@ use crate::latent::{Latent, Value};
 use crate::network::{AHEAD, Batching, Buffer, DeviceBackend, Kind, Sink, same_prompt};
 use crate::plan::chunk::ChunkPolicy;
 use crate::plan::{Capabilities, Plan};
-use crate::sampler::{self, Inpaint, Predictor, SampleOptions, Sampler, Scheduler};
+use crate::sampler::{self, Inpaint, Predictor, Scheduler};
 use crate::{Error, ErrorKind, Result};
 
 /// Memory for activations when the caller sets no limit. More rows at a time gain little once a
@@ -31,15 +31,11 @@ pub struct Wish<'a> {
     /// Of the latents.
     pub shape: [usize; 4],
     pub guidance: &'a Guidance,
-    pub sampler: Sampler,
+    pub solver: Solver,
     pub steps: usize,
-    /// Shares of noise that samplers add.
-    pub noise: (f32, f32),
     /// Whether a part of the start is kept.
     pub masked: bool,
-    pub chunk: ChunkPolicy,
-    /// Bytes of device memory for everything.
-    pub limit: Option<u64>,
+    pub limits: Limits,
 }
 
 /// How the UNet fits.
@@ -124,7 +120,8 @@ impl DiffusionModel {
         let bytes = |most| self.stock.weight_bytes((&self.wanted, self.storage(), most));
         let all = bytes(None)?;
         let prompts = self.prompts(wish.conditioning)?;
-        let left = match wish.limit {
+        let Limits { chunk, memory: limit } = wish.limits;
+        let left = match limit {
             None => Some(DEFAULT_ARENA),
             Some(limit) => limit
                 .checked_sub(all)
@@ -132,19 +129,18 @@ impl DiffusionModel {
                 .map(|left| left.saturating_sub(prompts.prompt_bytes)),
         };
         if let Some(budget) = left {
-            match self.rehearse(wish, prompts.clone(), wish.chunk, Some(budget)) {
-                Err(e) if e.kind() == ErrorKind::Memory && wish.limit.is_some() => {}
-                Ok(done)
-                    if Need::new(all, done.bytes()).within(wish.limit, parts::Network::Unet).is_err() => {}
+            match self.rehearse(wish, prompts.clone(), chunk, Some(budget)) {
+                Err(e) if e.kind() == ErrorKind::Memory && limit.is_some() => {}
+                Ok(done) if Need::new(all, done.bytes()).within(limit, parts::Network::Unet).is_err() => {}
                 done => {
                     let done = done?;
                     let need = Need::new(all, done.bytes());
-                    let fit = UnetFit { need, most_weights: None, chunk: wish.chunk, budget: Some(budget) };
+                    let fit = UnetFit { need, most_weights: None, chunk, budget: Some(budget) };
                     return Ok((fit, done));
                 }
             }
         }
-        let limit = wish.limit.unwrap_or(u64::MAX);
+        let limit = limit.unwrap_or(u64::MAX);
         let done = self.rehearse(wish, prompts, ChunkPolicy::Rows(1), None)?;
         let over = |least: u64| {
             Error::new(ErrorKind::Memory, "the UNet does not fit the memory budget")
@@ -198,8 +194,8 @@ impl DiffusionModel {
         };
         let mut guided = Guided::on(backend, &conditioning, &self.discrete, guidance)?;
         let steps = wish.steps.clamp(1, MOST_STEPS);
-        let discard = wish.sampler.discard_penultimate();
-        let sigmas = Scheduler::Normal.sigmas(&self.discrete, steps, 1.0, discard)?;
+        let sampler = wish.solver.sampler;
+        let sigmas = Schedule::new(Scheduler::Normal, steps).sigmas(&self.discrete, sampler)?;
         let x = bring(&mut guided, wish.shape)?;
         let mut inpaint;
         let model: &mut dyn Predictor = match wish.masked {
@@ -209,9 +205,8 @@ impl DiffusionModel {
             }
             false => &mut guided,
         };
-        let (eta, s_noise) = wish.noise;
-        let options = SampleOptions { eta, s_noise, ..SampleOptions::default() };
-        let end = sampler::sample_on(wish.sampler, model, x, &sigmas, &options, &mut |_| Ok(()))?;
+        let options = wish.solver.options(0, &self.discrete);
+        let end = sampler::sample_on(sampler, model, x, &sigmas, &options, &mut |_| Ok(()))?;
         model.latents().read(&end)?;
         drop(guided);
         Ok(done)

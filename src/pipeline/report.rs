@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::memory::{self, Forecast};
 use super::parts::Network;
 use super::rehearsal::{Done, Wish};
-use super::{Model, Request, Start, parts};
+use super::{Limits, Model, Request, Start, parts};
 use crate::guidance::{Conditioning, Entry};
 use crate::text::CHUNK;
 use crate::{ErrorKind, Result};
@@ -110,7 +110,7 @@ impl Model {
     /// As [`Model::generate`], as far as they can be foreseen: a setting outside its range, too
     /// little memory, with a proposal that is enough for all parts.
     pub fn report(&self, request: &Request) -> Result<Report> {
-        self.report_of(request).map_err(|e| match request.memory {
+        self.report_of(request).map_err(|e| match request.limits.memory {
             Some(limit) if e.kind() == ErrorKind::Memory => match self.least_memory(request, limit) {
                 Some(least) => e.hint(memory::proposal(least, Some(self.diffusion.storage().precision()))),
                 None => e,
@@ -122,7 +122,10 @@ impl Model {
     /// The least memory that `request` gets by with, in whole MiB, which is more than `limit`. None if it does not
     /// run without a limit either.
     fn least_memory(&self, request: &Request, limit: u64) -> Option<u64> {
-        let within = |memory| self.report_of(&Request { memory, ..request.clone() });
+        let within = |memory| {
+            let limits = Limits { memory, ..request.limits };
+            self.report_of(&Request { limits, ..request.clone() })
+        };
         let enough = |mib: u64| within(Some(mib << 20)).is_ok();
         // More memory is never too little.
         let (mut low, mut high) = (limit >> 20, within(None).ok()?.peak_bytes.div_ceil(1 << 20));
@@ -135,11 +138,11 @@ impl Model {
 
     fn report_of(&self, request: &Request) -> Result<Report> {
         request.check()?;
-        let size = (request.height / 8, request.width / 8);
-        let limit = request.memory;
+        let cell = self.config.family.facts().latent_cell;
+        let size = (request.height / cell, request.width / cell);
+        let limit = request.limits.memory;
         self.text.check_clip_skip(request.clip_skip)?;
-        let discard = request.sampler.discard_penultimate();
-        request.scheduler.sigmas(self.diffusion.discrete(), request.steps, request.denoise, discard)?;
+        request.schedule.sigmas(self.diffusion.discrete(), request.solver.sampler)?;
         let mut forecast = Forecast::default();
         let mut report = Report::default();
         let mut text_bytes = 0;
@@ -160,13 +163,11 @@ impl Model {
         let (fit, done) = self.diffusion.fit(&Wish {
             conditioning: &conditioning,
             shape: [request.batch, self.config.unet.out_channels, size.0, size.1],
-            guidance: &request.guidance(),
-            sampler: request.sampler,
-            steps: request.steps,
-            noise: (request.eta, request.s_noise),
+            guidance: &request.guidance,
+            solver: request.solver,
+            steps: request.schedule.steps,
             masked: request.mask.is_some(),
-            chunk: request.chunk,
-            limit,
+            limits: request.limits,
         })?;
         forecast.enter(Network::Unet, fit.need, limit)?;
         report.weight_bytes.push(("UNet", fit.need.weights));

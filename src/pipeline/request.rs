@@ -2,15 +2,17 @@
 
 use std::borrow::Cow;
 
-use super::Sizes;
-use crate::guidance::{Evaluation, Guidance, Perturbed, Sag, Term};
+use super::{Limits, Run, Schedule, Sizes, Solver};
+use crate::families::{Facts, LATENT_CELL};
+use crate::guidance::{Evaluation, Guidance};
 use crate::image::Picture;
 use crate::latent::Latent;
-use crate::plan::chunk::ChunkPolicy;
 use crate::sampler::noise::{noise, noise_for};
-use crate::sampler::{Discrete, Sampler, Scheduler};
 use crate::text::compose::{self, Part};
 use crate::{Error, Result};
+
+/// The longest side, pixels.
+const MOST_SIDE: usize = 16_384;
 
 /// The largest batch.
 const MOST_PICTURES: usize = 4096;
@@ -53,43 +55,29 @@ pub struct Request {
     pub height: usize,
     /// Pictures made together; [`Noise::Pictures`] and [`Noise::Given`] bring their own number.
     pub batch: usize,
-    /// Seed of the noise.
+    /// Seed of the noise, also of that which samplers add.
     pub seed: u64,
     /// Where the noise comes from.
     pub noise: Noise,
-    /// Number of sampling steps.
-    pub steps: usize,
-    /// Scale of classifier-free guidance; 1 is none.
-    pub cfg: f32,
-    /// Self-Attention Guidance.
-    pub sag: Sag,
-    /// Guidance away from perturbed networks beside it, as PAG and SEG: any number of them.
-    pub perturbed: Vec<Perturbed>,
+    /// What guides the sampling: classifier-free guidance and any number of terms, such as SAG, PAG, SEG and
+    /// one's own.
+    pub guidance: Guidance,
     /// Numerical method.
-    pub sampler: Sampler,
+    pub solver: Solver,
     /// Noise levels.
-    pub scheduler: Scheduler,
-    /// Share of new noise in ancestral and stochastic samplers: 0 none, 1 the usual.
-    pub eta: f32,
-    /// Factor on the noise that samplers add.
-    pub s_noise: f32,
+    pub schedule: Schedule,
     /// Text encoder layer counted from the end, 1 the last; None is the family's habit.
     pub clip_skip: Option<usize>,
     /// What SDXL is told of the picture's size; None is the size itself.
     pub sizes: Option<Sizes>,
-    /// What to start from, for image to image.
+    /// What to start from, for image to image; it shows through where [`Schedule::denoise`] is below 1.
     pub start: Option<Start>,
-    /// Share of the noise levels run through, 0 to 1; below 1 `start` shows through. All
-    /// [`steps`](Self::steps) are done, the last ones of a run of `steps / denoise`; 0 is none.
-    pub denoise: f64,
     /// Where `start` is drawn over (1) and where it is kept (0), for inpainting: `[1 or batch, 1,
     /// height / 8, width / 8]`, see [`Mask::to_latent`](crate::image::Mask::to_latent). Kept cells come
     /// back as they were; pixels near the edge change, since the VAE decodes all of it.
     pub mask: Option<Latent>,
-    /// Rows of a network call.
-    pub chunk: ChunkPolicy,
-    /// Device memory that weights and activations may take, bytes.
-    pub memory: Option<u64>,
+    /// What it may take.
+    pub limits: Limits,
     /// Whether [`Event::Evaluated`] brings every evaluation with all its latents, which are read from the device
     /// for that: each step then waits for it.
     pub evaluations: bool,
@@ -108,27 +96,33 @@ impl Request {
             batch: 1,
             seed: 0,
             noise: Noise::Seed,
-            steps: 20,
-            cfg: 7.0,
-            sag: Sag::default(),
-            perturbed: Vec::new(),
-            sampler: Sampler::Euler,
-            scheduler: Scheduler::Normal,
-            eta: 1.0,
-            s_noise: 1.0,
+            guidance: Guidance::default(),
+            solver: Solver::default(),
+            schedule: Schedule::default(),
             clip_skip: None,
             sizes: None,
             start: None,
-            denoise: 1.0,
             mask: None,
-            chunk: ChunkPolicy::Auto,
-            memory: None,
+            limits: Limits::default(),
             evaluations: false,
         }
     }
 
-    pub(super) fn guidance(&self) -> Guidance {
-        guidance(self.cfg, None, self.sag, &self.perturbed)
+    /// The same with another scale of classifier-free guidance.
+    pub fn with_cfg(mut self, cfg: f32) -> Self {
+        self.guidance.cfg = cfg;
+        self
+    }
+
+    /// The same in another number of steps.
+    pub fn with_steps(mut self, steps: usize) -> Self {
+        self.schedule.steps = steps;
+        self
+    }
+
+    /// The same by another numerical method.
+    pub fn with_solver(self, solver: impl Into<Solver>) -> Self {
+        Self { solver: solver.into(), ..self }
     }
 
     /// The prompts that are averaged, ready for the tokenizer.
@@ -152,35 +146,16 @@ impl Request {
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage), naming the setting and its range.
     pub fn check(&self) -> Result<()> {
         for (name, value) in [("width", self.width), ("height", self.height)] {
-            if value == 0 || !value.is_multiple_of(8) || value > 16_384 {
+            if value == 0 || !value.is_multiple_of(LATENT_CELL) || value > MOST_SIDE {
                 return Err(Error::usage(format!("the {name} does not fit the latent grid"))
-                    .expected("a multiple of 8 from 8 to 16384")
+                    .expected(format!("a multiple of {LATENT_CELL} from {LATENT_CELL} to {MOST_SIDE}"))
                     .found(value.to_string())
-                    .hint(format!("try {}", (value.clamp(8, 16_384) + 4) / 8 * 8)));
+                    .hint(format!("try {}", nearest_side(value))));
             }
         }
-        for (name, value, most) in [("steps", self.steps, 10_000), ("pictures", self.batch, MOST_PICTURES)] {
-            if !(1..=most).contains(&value) {
-                return Err(Error::usage(format!("the number of {name} is outside its range"))
-                    .expected(format!("1 to {most}"))
-                    .found(value.to_string()));
-            }
-        }
-        if !(0.0..=1.0).contains(&self.denoise) {
-            return Err(Error::usage("the denoise strength is outside its range")
-                .expected("0 to 1")
-                .found(self.denoise.to_string()));
-        }
-        for (name, value) in [("eta", self.eta), ("noise factor", self.s_noise)] {
-            if !(0.0..=100.0).contains(&value) {
-                return Err(Error::usage(format!("the {name} is outside its range"))
-                    .expected("0 to 100")
-                    .found(value.to_string()));
-            }
-        }
-        if !self.cfg.is_finite() {
-            return Err(Error::usage("the CFG scale is not a number").found(self.cfg.to_string()));
-        }
+        self.schedule.check()?;
+        check_number("pictures", self.batch, MOST_PICTURES)?;
+        self.solver.check()?;
         let strength: f32 = self.positive_prompts().iter().map(|p| p.strength).sum();
         if !(strength > 0.0 && strength.is_finite()) {
             return Err(Error::usage("the prompts' strengths do not add up to a weight")
@@ -188,8 +163,7 @@ impl Request {
                 .found(strength.to_string()));
         }
         self.check_start()?;
-        self.perturbed.iter().try_for_each(Perturbed::check)?;
-        self.sag.check()
+        self.guidance.check()
     }
 
     fn check_start(&self) -> Result<()> {
@@ -206,161 +180,53 @@ impl Request {
     }
 
     /// The sampling, from a `start` that is a latent by now.
-    pub(super) fn sampling(&self, start: Option<Latent>) -> Result<Sampling> {
-        let (height, width) = (self.height / 8, self.width / 8);
+    pub(super) fn run(&self, start: Option<Latent>, facts: &Facts) -> Result<Run> {
+        let (height, width) = (self.height / facts.latent_cell, self.width / facts.latent_cell);
+        let channels = facts.latent_channels;
         let noise = match &self.noise {
-            Noise::Seed => noise(self.seed, [self.batch, 4, height, width]),
+            Noise::Seed => noise(self.seed, [self.batch, channels, height, width]),
             Noise::Pictures(indices) => {
                 if let Some(far) = indices.iter().find(|i| **i >= MOST_PICTURES) {
                     return Err(Error::usage("no such picture of a batch")
                         .expected(format!("numbers below {MOST_PICTURES}"))
                         .found(far.to_string()));
                 }
-                noise_for(self.seed, indices, [indices.len(), 4, height, width])?
+                noise_for(self.seed, indices, [indices.len(), channels, height, width])?
             }
-            Noise::Given(latent) if latent.shape()[1..] == [4, height, width] => latent.clone(),
+            Noise::Given(latent) if latent.shape()[1..] == [channels, height, width] => latent.clone(),
             Noise::Given(latent) => {
                 return Err(Error::usage("the noise does not fit the picture's size")
-                    .expected(format!("[batch, 4, {height}, {width}]"))
+                    .expected(format!("[batch, {channels}, {height}, {width}]"))
                     .found(format!("{:?}", latent.shape())));
             }
         };
-        Ok(Sampling {
+        Ok(Run {
             noise,
             latent: start,
             mask: self.mask.clone(),
-            sampler: self.sampler,
-            scheduler: self.scheduler,
-            steps: self.steps,
-            denoise: self.denoise,
-            cfg: self.cfg,
-            sag: self.sag,
-            perturbed: self.perturbed.clone(),
+            guidance: self.guidance.clone(),
+            solver: self.solver,
             seed: self.seed,
-            eta: self.eta,
-            s_noise: self.s_noise,
-            chunk: self.chunk,
-            memory: self.memory,
+            levels: self.schedule.into(),
+            limits: self.limits,
             evaluations: self.evaluations,
         })
     }
 }
 
-/// A sampling without text: what [`super::Model::sample`] needs besides conditioning.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Sampling {
-    /// Noise of variance 1, `[batch, 4, height, width]`.
-    pub noise: Latent,
-    /// A latent to start from, in the VAE's scale: one for all pictures, or one for each.
-    pub latent: Option<Latent>,
-    /// Where `latent` is drawn over (1) and kept (0), `[1 or batch, 1, height, width]`.
-    pub mask: Option<Latent>,
-    /// Numerical method.
-    pub sampler: Sampler,
-    /// Noise levels.
-    pub scheduler: Scheduler,
-    /// Number of steps.
-    pub steps: usize,
-    /// Share of the noise levels run through.
-    pub denoise: f64,
-    /// Scale of classifier-free guidance.
-    pub cfg: f32,
-    /// Self-Attention Guidance.
-    pub sag: Sag,
-    /// Guidance away from perturbed networks beside it, as PAG and SEG: any number of them.
-    pub perturbed: Vec<Perturbed>,
-    /// Seed of the noise that samplers add.
-    pub seed: u64,
-    /// Share of new noise in ancestral and stochastic samplers.
-    pub eta: f32,
-    /// Factor on the noise that samplers add.
-    pub s_noise: f32,
-    /// Rows of a network call.
-    pub chunk: ChunkPolicy,
-    /// Device memory that weights and activations may take, bytes.
-    pub memory: Option<u64>,
-    /// Whether [`Event::Evaluated`] brings every evaluation with all its latents, which are read from the device
-    /// for that: each step then waits for it.
-    pub evaluations: bool,
+/// The side, in pixels, that fits the latent grid and is near `side`.
+fn nearest_side(side: usize) -> usize {
+    (side.clamp(LATENT_CELL, MOST_SIDE) + LATENT_CELL / 2) / LATENT_CELL * LATENT_CELL
 }
 
-/// A run along given noise levels: what [`DiffusionModel::run`](super::DiffusionModel::run) needs
-/// besides conditioning.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Run {
-    /// Noise of variance 1, `[batch, channels, height, width]`; zeros add none.
-    pub noise: Latent,
-    /// A latent to start from, in the VAE's scale: one for all pictures, or one for each.
-    pub latent: Option<Latent>,
-    /// Where `latent` is drawn over (1) and kept (0), `[1 or batch, 1, height, width]`.
-    pub mask: Option<Latent>,
-    /// Numerical method.
-    pub sampler: Sampler,
-    /// Noise levels, largest first. None is nothing to do, and gives the latent back.
-    pub sigmas: Vec<f32>,
-    /// Scale of classifier-free guidance.
-    pub cfg: f32,
-    /// Self-Attention Guidance.
-    pub sag: Sag,
-    /// Guidance away from perturbed networks beside it, as PAG and SEG: any number of them.
-    pub perturbed: Vec<Perturbed>,
-    /// How much of classifier-free guidance's excess contrast is taken back, 0 to 1: see
-    /// [`Guided::rescaled`](crate::guidance::Guided::rescaled).
-    pub rescale: Option<f32>,
-    /// Seed of the noise that samplers add.
-    pub seed: u64,
-    /// Share of new noise in ancestral and stochastic samplers.
-    pub eta: f32,
-    /// Factor on the noise that samplers add.
-    pub s_noise: f32,
-    /// Rows of a network call.
-    pub chunk: ChunkPolicy,
-    /// Device memory that weights and activations may take, bytes.
-    pub memory: Option<u64>,
-    /// Whether [`Event::Evaluated`] brings every evaluation with all its latents, which are read from the device
-    /// for that: each step then waits for it.
-    pub evaluations: bool,
-}
-
-/// Guidance of these settings.
-fn guidance(cfg: f32, rescale: Option<f32>, sag: Sag, perturbed: &[Perturbed]) -> Guidance {
-    let mut guidance = Guidance { rescale, ..Guidance::new(cfg) }.with(sag);
-    guidance.terms.extend(perturbed.iter().map(|p| Term::Perturbed(*p)));
-    guidance
-}
-
-impl Run {
-    /// What guides the run.
-    pub(super) fn guidance(&self) -> Guidance {
-        guidance(self.cfg, self.rescale, self.sag, &self.perturbed)
+/// Checks a number of `name` of which there may be `most`.
+pub(super) fn check_number(name: &str, value: usize, most: usize) -> Result<()> {
+    if (1..=most).contains(&value) {
+        return Ok(());
     }
-}
-
-impl Sampling {
-    /// The run through the noise levels of `table` that scheduler, steps and denoise tell.
-    ///
-    /// # Errors
-    /// As [`Scheduler::sigmas`].
-    pub fn run(&self, table: &Discrete) -> Result<Run> {
-        let discard = self.sampler.discard_penultimate();
-        Ok(Run {
-            noise: self.noise.clone(),
-            latent: self.latent.clone(),
-            mask: self.mask.clone(),
-            sampler: self.sampler,
-            sigmas: self.scheduler.sigmas(table, self.steps, self.denoise, discard)?,
-            cfg: self.cfg,
-            sag: self.sag,
-            perturbed: self.perturbed.clone(),
-            rescale: None,
-            seed: self.seed,
-            eta: self.eta,
-            s_noise: self.s_noise,
-            chunk: self.chunk,
-            memory: self.memory,
-            evaluations: self.evaluations,
-        })
-    }
+    Err(Error::usage(format!("the number of {name} is outside its range"))
+        .expected(format!("1 to {most}"))
+        .found(value.to_string()))
 }
 
 /// What a run tells.

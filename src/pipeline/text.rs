@@ -168,19 +168,15 @@ impl TextEncoders {
         Ok(Need::new(weights, plan.arena_bytes() + plan.side_bytes(device.alignment)))
     }
 
-    /// SD1 takes the last layer, SD2 and SDXL the one before; SDXL leaves out the normalisation.
+    /// Which layer is read, and how.
     fn options(&self, config: &TextConfig, clip_skip: Option<usize>, pooled: bool) -> Result<clip::Options> {
-        let (usual, norm) = match self.family() {
-            Family::Sd1 => (1, true),
-            Family::Sd2 => (2, true),
-            Family::Sdxl => (2, false),
-        };
-        let wanted = clip_skip.unwrap_or(usual);
+        let rules = self.family().facts().text;
+        let wanted = clip_skip.unwrap_or(rules.layer);
         let beyond = wanted > config.layers + config.absent;
         let skip = if beyond { 1 } else { wanted };
         // Layers that the file leaves out count, though they cannot be asked for.
         match skip.checked_sub(config.absent) {
-            Some(skip) if skip >= 1 => Ok(clip::Options { skip, norm, pooled }),
+            Some(skip) if skip >= 1 => Ok(clip::Options { skip, norm: rules.final_norm, pooled }),
             _ => Err(self.no_such_skip(wanted)),
         }
     }

@@ -7,9 +7,10 @@ use super::embedding::{Embeddings, Learned};
 use super::prompt::{self, CHUNK, Chunk};
 use super::tokenizer::{self, Tokenizer, VOCABULARY};
 use crate::engine::{Engine, Run, Source, Weights};
+use crate::families;
 use crate::folder::Folder;
 use crate::lora::Patched;
-use crate::model::config::{TextConfig, Tower};
+use crate::model::config::TextConfig;
 use crate::plan::{Options, Plan};
 use crate::{Error, ErrorKind, Result};
 
@@ -90,13 +91,9 @@ impl TextEncoder<'_> {
         })
     }
 
-    /// What short prompts are filled up with: OpenAI's encoder was trained on end tokens, OpenCLIP's
-    /// on zeros.
+    /// What short prompts are filled up with.
     fn padding(&self) -> u32 {
-        match self.config.tower {
-            Tower::L => tokenizer::END,
-            Tower::H | Tower::G => 0,
-        }
+        families::padding(self.config.tower)
     }
 
     /// `vector · text_projection`. One vector a prompt: not worth a kernel.

@@ -9,12 +9,12 @@ use super::case::Case;
 use super::compare::{Comparison, Yardstick, spread};
 use super::model::Context;
 use super::tensor::Tensor;
-use crate::guidance::{Area, Conditioning, Entry, Sag};
+use crate::guidance::{Area, Conditioning, Entry, Guidance, Sag};
 use crate::latent::Latent;
-use crate::pipeline::Sampling;
+use crate::pipeline::{Limits, Run, Schedule};
 use crate::plan::chunk::ChunkPolicy;
+use crate::sampler::Scheduler;
 use crate::sampler::noise::noise;
-use crate::sampler::{Sampler, Scheduler};
 use crate::{ErrorKind, Result};
 
 /// The sets do not write down what all these runs share: CFG 7, euler on the karras schedule, and
@@ -175,23 +175,13 @@ fn run(context: &Context<'_, '_>, case: &Case<'_>, scenario: &Scenario) -> Resul
     let conditioning = Conditioning { positive: side(scenario.positive)?, negative };
     let ([batch, height, width], (scale, blur_sigma)) = (scenario.size, scenario.sag);
     let seed = case.integer("seed").unwrap_or(SEED);
-    let sampling = Sampling {
-        noise: noise(seed, [batch, context.model.config().unet.out_channels, height, width]),
-        latent: None,
-        mask: None,
-        sampler: Sampler::Euler,
-        scheduler: Scheduler::Karras,
-        steps: scenario.steps,
-        denoise: 1.0,
-        cfg: CFG,
-        sag: Sag { scale, blur_sigma, ..Sag::default() },
-        perturbed: Vec::new(),
+    let noise = noise(seed, [batch, context.model.config().unet.out_channels, height, width]);
+    let run = Run {
+        guidance: Guidance::new(CFG).with(Sag { scale, blur_sigma, ..Sag::default() }),
         seed,
-        eta: 1.0,
-        s_noise: 1.0,
-        chunk: scenario.chunk,
-        memory: None,
-        evaluations: false,
+        levels: Schedule::new(Scheduler::Karras, scenario.steps).into(),
+        limits: Limits { chunk: scenario.chunk, memory: None },
+        ..Run::new(noise)
     };
-    context.model.sample(&conditioning, &sampling, &mut |_| {}, context.cancel)
+    context.model.sample(&conditioning, &run, &mut |_| {}, context.cancel)
 }

@@ -9,8 +9,9 @@ use super::run::compare_samples;
 use crate::Result;
 use crate::guidance::Conditioning;
 use crate::latent::Latent;
-use crate::pipeline::Sampling;
+use crate::pipeline::{Limits, Run, Schedule};
 use crate::plan::chunk::ChunkPolicy;
+use crate::sampler::Sampler;
 
 /// Portions that are tried besides the whole.
 const ROWS: [usize; 3] = [1, 2, 3];
@@ -65,25 +66,16 @@ fn sample(
     (noise, steps): (Latent, usize),
     chunk: ChunkPolicy,
 ) -> Result<Latent> {
-    let sampling = Sampling {
-        noise,
-        latent: None,
-        mask: None,
-        sampler: case.text("sampler")?.parse()?,
-        scheduler: case.text("scheduler")?.parse()?,
-        steps,
-        denoise: 1.0,
-        cfg: case.number("cfg")? as f32,
-        sag: model::sag(case)?,
-        perturbed: Vec::new(),
+    let schedule = Schedule::new(case.text("scheduler")?.parse()?, steps);
+    let run = Run {
+        guidance: model::guidance(case)?,
+        solver: case.text("sampler")?.parse::<Sampler>()?.into(),
         seed: case.integer("seed")?,
-        eta: 1.0,
-        s_noise: 1.0,
-        chunk,
-        memory: None,
-        evaluations: false,
+        levels: schedule.into(),
+        limits: Limits { chunk, memory: None },
+        ..Run::new(noise)
     };
-    context.model.sample(conditioning, &sampling, &mut |_| {}, context.cancel)
+    context.model.sample(conditioning, &run, &mut |_| {}, context.cancel)
 }
 
 /// How many values differ in any bit.

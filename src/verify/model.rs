@@ -7,7 +7,8 @@ use super::compare::Findings;
 use super::set::{Kind, Set};
 use super::tolerance::Tolerances;
 use super::{run, step, text, unet, vae};
-use crate::guidance::{Conditioning, Entry, Perturbed, Sag};
+use crate::families::LATENT_CELL;
+use crate::guidance::{Conditioning, Entry, Guidance, Perturbed, Sag};
 use crate::pipeline::{Model, Sizes};
 use crate::{Error, ErrorKind, Result};
 
@@ -84,7 +85,7 @@ impl Context<'_, '_> {
     /// The conditioning of the prompt `name` for latents of `(height, width)`: as the set has it,
     /// so that a fault of the text encoder shows there alone, else encoded here.
     pub fn entry(&self, name: &str, (height, width): (usize, usize)) -> Result<Entry> {
-        let sizes = Sizes::of(8 * height, 8 * width);
+        let sizes = Sizes::of(LATENT_CELL * height, LATENT_CELL * width);
         let tensor = format!("text.{name}.cond");
         match self.set.find(&tensor).map(|t| (t, t.shape.as_slice())) {
             Some((values, &[1, tokens, channels]))
@@ -117,6 +118,11 @@ pub(super) fn sag(case: &Case<'_>) -> Result<Sag> {
     let Some(sag) = case.object("sag") else { return Ok(Sag::off()) };
     let (scale, blur_sigma) = (sag.number("scale")? as f32, sag.number("blur_sigma")? as f32);
     Ok(Sag { scale, blur_sigma, ..Sag::default() })
+}
+
+/// CFG and SAG of a case.
+pub(super) fn guidance(case: &Case<'_>) -> Result<Guidance> {
+    Ok(Guidance::new(case.number("cfg")? as f32).with(sag(case)?))
 }
 
 /// The guidances beside SAG of a step, `null` or left out for none; widths of blurs may be `"inf"`.

@@ -6,7 +6,7 @@ use super::set::Set;
 use super::tensor::Tensor;
 use super::tolerance;
 use super::unet::column_sums;
-use crate::guidance::{Columns, Conditioning, Entry, Guided, Network, Row, RowResult, Sag, sag};
+use crate::guidance::{Columns, Conditioning, Entry, Guidance, Guided, Network, Row, RowResult, Sag, sag};
 use crate::latent::Latent;
 use crate::sampler::Discrete;
 use crate::{Error, Result};
@@ -101,7 +101,7 @@ fn degrade(x0: &Latent, sums: &[f32], size: (usize, usize), blur_sigma: f32) -> 
     let conditioning = Conditioning { positive: vec![entry()], negative: vec![entry()] };
     let sag = Sag { scale: 1.0, blur_sigma, ..Sag::default() };
     let table = Discrete::stable_diffusion();
-    let mut guided = Guided::new(&mut network, &conditioning, &table, 7.0, sag)?;
+    let mut guided = Guided::new(&mut network, &conditioning, &table, Guidance::new(7.0).with(sag))?;
     Ok(match guided.evaluate(x0, 1.0)?.sag {
         Some(sag) => Degraded { mask: sag.mask, degraded: sag.degraded },
         // A map of one position, a small latent, no blur: nothing is degraded.

@@ -7,7 +7,7 @@ use super::compare::{Yardstick, spread};
 use super::model::{self, Context};
 use super::tensor::{Tensor, Values};
 use super::unet::compare_mask;
-use crate::guidance::{Evaluation, Guidance, Guided, SagEvaluation, sag::nearest};
+use crate::guidance::{Evaluation, Guided, SagEvaluation, Term, sag::nearest};
 use crate::latent::Latent;
 use crate::network::{DeviceBackend, DeviceSink};
 use crate::plan::chunk::ChunkPolicy;
@@ -112,10 +112,9 @@ fn evaluate(
     let weights = model.unet_weights(context.cancel)?;
     let sink = DeviceSink::new(model.unet(&weights), ChunkPolicy::Auto, None, context.cancel);
     let backend = Box::new(DeviceBackend::new(sink, &model.unet(&weights)));
-    let cfg = case.number("cfg")? as f32;
-    let guidance = Guidance::new(cfg).with(model::sag(case)?);
-    let mut guided = Guided::on(backend, &conditioning, model.discrete(), guidance)?
-        .perturbed(&model::perturbed(case)?)?;
+    let mut guidance = model::guidance(case)?;
+    guidance.terms.extend(model::perturbed(case)?.into_iter().map(Term::from));
+    let mut guided = Guided::on(backend, &conditioning, model.discrete(), guidance)?;
     guided.evaluate_with(x, case.number("sigma")? as f32, mask)
 }
 

@@ -4,9 +4,11 @@
 use super::catalogue;
 use super::graph::{Graph, Input, Node};
 use super::value::Value;
-use crate::guidance::{Perturbed, Sag};
+use crate::families::LATENT_CHANNELS;
+use crate::guidance::{Guidance, Perturbed, Sag};
 use crate::image::parameters::{self, Origin};
-use crate::pipeline::{Request, Start};
+use crate::pipeline::{Request, Schedule, Start};
+use crate::sampler::Sampler;
 use crate::{Latent, Result};
 
 /// The settings of picture `number` of the batch that node `id` saves; None where there is more to
@@ -23,12 +25,13 @@ pub(super) fn parameters(graph: &Graph, id: &str, size: (usize, usize), number: 
     let (width, height) = size;
     let mut request = Request {
         seed: seen.whole(sampler, "seed")?,
-        steps: seen.whole(sampler, "steps")? as usize,
-        cfg: seen.number(sampler, "cfg")? as f32,
-        sampler: seen.text(sampler, "sampler_name")?.parse().ok()?,
-        scheduler: seen.text(sampler, "scheduler")?.parse().ok()?,
-        denoise: seen.number(sampler, "denoise")?,
-        sag: Sag::off(),
+        guidance: Guidance::new(seen.number(sampler, "cfg")? as f32),
+        solver: seen.text(sampler, "sampler_name")?.parse::<Sampler>().ok()?.into(),
+        schedule: Schedule {
+            scheduler: seen.text(sampler, "scheduler")?.parse().ok()?,
+            steps: seen.whole(sampler, "steps")? as usize,
+            denoise: seen.number(sampler, "denoise")?,
+        },
         negative: vec![seen.prompt(sampler, "negative")?],
         ..Request::new(seen.prompt(sampler, "positive")?, width, height)
     };
@@ -36,7 +39,7 @@ pub(super) fn parameters(graph: &Graph, id: &str, size: (usize, usize), number: 
         request.batch = seen.whole(latent, "batch_size")? as usize;
     } else {
         // Only that there was one is told.
-        request.start = Some(Start::Latent(Latent::zeros(1, 4, 1, 1)));
+        request.start = Some(Start::Latent(Latent::zeros(1, LATENT_CHANNELS, 1, 1)));
     }
     let model = seen.model(sampler, &mut request)?;
     request.clip_skip = seen.clip_skip(sampler);
@@ -117,14 +120,15 @@ impl<'a> Seen<'a> {
         for _ in 0..64 {
             match node.class.as_str() {
                 "SelfAttentionGuidance" => {
-                    request.sag = Sag {
+                    request.guidance.set_sag(Sag {
                         scale: self.number(node, "scale")? as f32,
                         blur_sigma: self.number(node, "blur_sigma")? as f32,
                         ..Sag::default()
-                    };
+                    });
                 }
                 "PerturbedAttentionGuidance" => {
-                    request.perturbed.push(Perturbed::pag(self.number(node, "scale")? as f32));
+                    let pag = Perturbed::pag(self.number(node, "scale")? as f32);
+                    request.guidance.terms.push(pag.into());
                 }
                 "LoraLoader" | "LoraLoaderModelOnly" => {
                     let (name, weight) =

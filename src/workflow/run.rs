@@ -13,8 +13,7 @@ use super::models::Found;
 use super::save::Notes;
 use super::text::Moment;
 use super::value::{Arguments, Value};
-use crate::pipeline::{self, Autoencoder, DiffusionModel, ModelOptions, Studio, TextEncoders};
-use crate::plan::chunk::ChunkPolicy;
+use crate::pipeline::{self, Autoencoder, DiffusionModel, Limits, ModelOptions, Studio, TextEncoders};
 use crate::{Error, ErrorKind, Result};
 
 /// What a run may be told.
@@ -22,10 +21,8 @@ use crate::{Error, ErrorKind, Result};
 pub struct Options {
     /// How models are opened.
     pub model: ModelOptions,
-    /// Rows of a network call.
-    pub chunk: ChunkPolicy,
-    /// Device memory that weights and activations may take, bytes.
-    pub memory: Option<u64>,
+    /// What the work may take.
+    pub limits: Limits,
     /// The time, for names of files.
     pub now: Moment,
 }

@@ -6,12 +6,11 @@ use serde_json::Value as Json;
 
 use super::graph::Node;
 use super::nodes::{Class, Kind, Slot, Type};
-use crate::guidance::{Area, Entry, Perturbed, Sag};
+use crate::guidance::{Area, Entry, Guidance};
 use crate::image::Mask;
 use crate::latent::Latent;
 use crate::lora::LoraUse;
-use crate::pipeline::{Autoencoder, DiffusionModel, Sizes, TextEncoders};
-use crate::sampler::Sampler;
+use crate::pipeline::{Autoencoder, DiffusionModel, Sizes, Solver, TextEncoders};
 use crate::{Error, Result};
 
 /// The output of a node. Copies share what is large.
@@ -24,7 +23,7 @@ pub(super) enum Value {
     Latent(Arc<Latents>),
     Image(Arc<Images>),
     Mask(Arc<Vec<Mask>>),
-    Sampler(SamplerValue),
+    Sampler(Solver),
     Sigmas(Arc<Vec<f32>>),
     Guider(Arc<GuiderValue>),
     Noise(NoiseValue),
@@ -39,10 +38,8 @@ pub(super) enum Value {
 pub(super) struct ModelValue {
     pub diffusion: DiffusionModel,
     pub loras: Vec<LoraUse>,
-    pub sag: Option<Sag>,
-    pub perturbed: Vec<Perturbed>,
-    /// The multiplier of RescaleCFG.
-    pub rescale: Option<f32>,
+    /// What nodes have put on it; the CFG scale is a sampler's.
+    pub guidance: Guidance,
 }
 
 /// Text encoders with what was put on them.
@@ -102,14 +99,6 @@ pub(super) struct Images {
     pub height: usize,
     /// `[height, width, 3]` each.
     pub frames: Vec<Vec<f32>>,
-}
-
-/// A sampler with its settings.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct SamplerValue {
-    pub sampler: Sampler,
-    pub eta: f32,
-    pub s_noise: f32,
 }
 
 /// A network with both sides of its guidance.
@@ -289,7 +278,7 @@ accessors! {
     /// Masks.
     mask: Mask => Arc<Vec<Mask>>;
     /// A sampler.
-    sampler: Sampler => SamplerValue;
+    sampler: Sampler => Solver;
     /// Noise levels.
     sigmas: Sigmas => Arc<Vec<f32>>;
     /// A guider.

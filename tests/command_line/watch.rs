@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use crate::common::program::{gpu_is_off, program};
 use crate::common::{Failures, gpu};
 use sagittal::image::read;
-use sagittal::{Event, Model, ModelOptions, Request, embedded};
+use sagittal::{Event, Model, ModelOptions, Request, Sag, embedded};
 
 fn run(folder: &Path, flags: &[&str]) -> Output {
     let steps: &[&str] = if flags.contains(&"--steps") { &[] } else { &["--steps", "3"] };
@@ -114,7 +114,8 @@ fn evaluations_are_told_with_all_that_led_to_them() {
     let model =
         Model::new(gpu, embedded::checkpoint().expect("embedded"), ModelOptions::default()).expect("model");
     let mut request = Request::new("fox", 64, 64);
-    (request.steps, request.sag.end, request.evaluations) = (3, 0.5, true);
+    (request.schedule.steps, request.evaluations) = (3, true);
+    request.guidance.set_sag(Sag { end: 0.5, ..Sag::default() });
     let mut told = Vec::new();
     let mut observe = |event: Event<'_>| {
         if let Event::Evaluated { sigma, evaluation, preview } = event {

@@ -6,11 +6,10 @@ use std::sync::atomic::AtomicBool;
 
 use sagittal::guidance::{Conditioning, Entry};
 use sagittal::image::Picture;
-use sagittal::pipeline::{Model, Sampling, Sizes, Studio};
-use sagittal::plan::chunk::ChunkPolicy;
+use sagittal::pipeline::{Model, Run, Schedule, Sizes, Studio};
+use sagittal::sampler::Scheduler;
 use sagittal::sampler::noise::noise;
-use sagittal::sampler::{Sampler, Scheduler};
-use sagittal::{Checkpoint, Latent, Sag};
+use sagittal::{Checkpoint, Latent};
 use serde_json::{Value as Json, json};
 
 use super::workflow::{Home, options, set, studio, text_to_image};
@@ -27,24 +26,12 @@ pub fn small(ckpt: &str) -> Json {
 }
 
 /// The same by the library's own calls.
-pub fn sampling() -> Sampling {
-    Sampling {
-        noise: noise(7, [1, 4, 9, 8]),
+pub fn sampling() -> Run {
+    Run {
         latent: Some(Latent::zeros(1, 4, 9, 8)),
-        mask: None,
-        sampler: Sampler::Euler,
-        scheduler: Scheduler::Normal,
-        steps: 2,
-        denoise: 1.0,
-        cfg: 7.0,
-        sag: Sag::default(),
-        perturbed: Vec::new(),
         seed: 7,
-        eta: 1.0,
-        s_noise: 1.0,
-        chunk: ChunkPolicy::Auto,
-        memory: None,
-        evaluations: false,
+        levels: Schedule::new(Scheduler::Normal, 2).into(),
+        ..Run::new(noise(7, [1, 4, 9, 8]))
     }
 }
 
@@ -95,9 +82,9 @@ impl Bench {
         self.model.encode(prompt, None, Sizes::of(72, 64), &self.cancel).expect("text")
     }
 
-    pub fn sample(&self, positive: Vec<Entry>, negative: Vec<Entry>, sampling: &Sampling) -> Latent {
+    pub fn sample(&self, positive: Vec<Entry>, negative: Vec<Entry>, run: &Run) -> Latent {
         let conditioning = Conditioning { positive, negative }.with_opposites();
-        self.model.sample(&conditioning, sampling, &mut |_| {}, &self.cancel).expect("a latent")
+        self.model.sample(&conditioning, run, &mut |_| {}, &self.cancel).expect("a latent")
     }
 
     pub fn decode(&self, latent: &Latent) -> Picture {

@@ -289,7 +289,7 @@ fn a_picture_with_loras_is_that_of_the_merged_checkpoint() {
     let Some(gpu) = gpu() else { return };
     let options = ModelOptions { precision: Some(Precision::F32), ..Default::default() };
     let mut request = Request::new("panda, noto style", 64, 64);
-    (request.steps, request.cfg, request.seed) = (2, 3.5, 5);
+    (request.schedule.steps, request.guidance.cfg, request.seed) = (2, 3.5, 5);
     let draw = |model: &Model| {
         model.generate(&request, &mut |_| {}, &AtomicBool::new(false)).expect("a picture").latent
     };

@@ -5,11 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::common::{Failures, gpu, synthetic};
 use sagittal::engine::Traffic;
-use sagittal::guidance::{Area, Conditioning, Entry, Evaluation, Guidance, Guided, Perturbed, Sag};
+use sagittal::guidance::{
+    Area, Conditioning, Entry, Evaluation, Guidance, Guided, HostBackend, Perturbed, Sag,
+};
 use sagittal::kernels::Precision;
-use sagittal::latent::{Latents, Value};
+use sagittal::latent::Value;
 use sagittal::network::{DeviceBackend, DeviceSink, UnetNetwork};
 use sagittal::pipeline::report::{Purpose, Work};
+use sagittal::pipeline::{Event, Run, Sizes};
 use sagittal::plan::chunk::ChunkPolicy;
 use sagittal::sampler::noise::noise;
 use sagittal::sampler::{Inpaint, Predictor, SampleOptions, Sampler, Scheduler, initial, sample_on};
@@ -23,8 +26,8 @@ fn model(precision: Precision) -> Option<Model> {
 }
 
 fn request(sampler: Sampler, steps: usize) -> Request {
-    let mut request = Request::new("fox", 64, 64);
-    (request.sampler, request.steps, request.seed) = (sampler, steps, 5);
+    let mut request = Request::new("fox", 64, 64).with_steps(steps);
+    (request.solver.sampler, request.seed) = (sampler, 5);
     request
 }
 
@@ -50,10 +53,10 @@ fn a_step_reads_back_flags_alone() {
     for sampler in Sampler::ALL {
         let request = request(sampler, steps);
         let mut told = 0;
-        let mut observe = |event: sagittal::Event<'_>| {
-            told += usize::from(matches!(event, sagittal::Event::Sampling { step: 1.., .. }));
+        let mut observe = |event: Event<'_>| {
+            told += usize::from(matches!(event, Event::Sampling { step: 1.., .. }));
         };
-        let text = m.encode("fox", None, sagittal::pipeline::Sizes::of(64, 64), &GO).expect("text");
+        let text = m.encode("fox", None, Sizes::of(64, 64), &GO).expect("text");
         let conditioning = Conditioning { positive: vec![text.clone()], negative: vec![text] };
         let before = moved(m.engine().traffic());
         sample(&m, &conditioning, &request, &mut observe);
@@ -75,26 +78,15 @@ fn a_step_reads_back_flags_alone() {
     failures.finish();
 }
 
-fn sample(m: &Model, c: &Conditioning, request: &Request, observe: &mut dyn FnMut(sagittal::Event<'_>)) {
-    let sampling = sagittal::pipeline::Sampling {
-        noise: noise(request.seed, [1, 4, 8, 8]),
-        latent: None,
-        mask: None,
-        sampler: request.sampler,
-        scheduler: Scheduler::Normal,
-        steps: request.steps,
-        denoise: 1.0,
-        cfg: 7.0,
-        sag: Sag::default(),
-        perturbed: Vec::new(),
+fn sample(m: &Model, c: &Conditioning, request: &Request, observe: &mut dyn FnMut(Event<'_>)) {
+    let run = Run {
+        guidance: request.guidance.clone(),
+        solver: request.solver,
         seed: request.seed,
-        eta: 1.0,
-        s_noise: 1.0,
-        chunk: ChunkPolicy::Auto,
-        memory: None,
-        evaluations: false,
+        levels: request.schedule.into(),
+        ..Run::new(noise(request.seed, [1, 4, 8, 8]))
     };
-    m.sample(c, &sampling, observe, &GO).expect("samples");
+    m.sample(c, &run, observe, &GO).expect("samples");
 }
 
 /// SAG's part between its two network calls is at most four dispatches, a sampler's update at most two an
@@ -167,7 +159,7 @@ fn an_evaluation_is_that_of_the_host() {
     for rescale in [None, Some(0.7)] {
         let guidance = Guidance { rescale, ..guidance() };
         let mut network = UnetNetwork::new(m.unet(&weights), ChunkPolicy::Auto, None, &GO);
-        let host = Box::new(sagittal::guidance::HostBackend::new(&mut network));
+        let host = Box::new(HostBackend::new(&mut network));
         let mut host = Guided::on(host, &c, m.discrete(), guidance.clone()).expect("settings");
         let want = host.evaluate(&x, 5.0).expect("an evaluation");
         let sink = DeviceSink::new(m.unet(&weights), ChunkPolicy::Rows(3), None, &GO);
@@ -216,7 +208,7 @@ fn every_sampler_on_the_device_is_that_of_the_host() {
         // SAG's mask may flip by a rounding; what follows from a mask is tested above.
         let guidance = Guidance::new(5.0);
         let mut network = UnetNetwork::new(m.unet(&weights), ChunkPolicy::Auto, None, &GO);
-        let host = Box::new(sagittal::guidance::HostBackend::new(&mut network));
+        let host = Box::new(HostBackend::new(&mut network));
         let want = run(Guided::on(host, &c, m.discrete(), guidance.clone()).expect("settings"));
         let sink = DeviceSink::new(m.unet(&weights), ChunkPolicy::Auto, None, &GO);
         let device = Box::new(DeviceBackend::new(sink, &m.unet(&weights)));

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::common::default_device;
 use sagittal::kernels::Precision;
-use sagittal::{ErrorKind, Event, Gpu, Model, ModelOptions, Request, embedded, wgpu};
+use sagittal::{ErrorKind, Event, Gpu, Model, ModelOptions, Request, Sag, embedded, wgpu};
 
 /// A device as an app makes it, with handlers that count what reaches them.
 fn app_device() -> Option<(wgpu::Device, wgpu::Queue, Arc<AtomicUsize>)> {
@@ -28,7 +28,7 @@ fn model(device: &wgpu::Device, queue: &wgpu::Queue, precision: Precision) -> Mo
 
 fn small() -> Request {
     let mut r = Request::new("fox, 3d style", 64, 64);
-    (r.steps, r.cfg) = (2, 3.5);
+    (r.schedule.steps, r.guidance.cfg) = (2, 3.5);
     r
 }
 
@@ -69,13 +69,16 @@ fn errors_are_typed_and_never_reach_the_apps_handler() {
         r
     };
     assert_eq!(run(&set(|r| r.width = 60), &go), Some(ErrorKind::Usage));
-    assert_eq!(run(&set(|r| r.steps = 0), &go), Some(ErrorKind::Usage));
-    assert_eq!(run(&set(|r| r.sag.scale = 9.0), &go), Some(ErrorKind::Usage));
+    assert_eq!(run(&set(|r| r.schedule.steps = 0), &go), Some(ErrorKind::Usage));
+    assert_eq!(
+        run(&set(|r| r.guidance.set_sag(Sag { scale: 9.0, ..Sag::default() })), &go),
+        Some(ErrorKind::Usage)
+    );
     assert_eq!(run(&set(|r| r.clip_skip = Some(40)), &go), Some(ErrorKind::Usage));
-    assert_eq!(run(&set(|r| r.memory = Some(1 << 20)), &go), Some(ErrorKind::Memory));
+    assert_eq!(run(&set(|r| r.limits.memory = Some(1 << 20)), &go), Some(ErrorKind::Memory));
     // One row at this size passes the 128 MiB that a default device can bind.
     assert_eq!(run(&set(|r| (r.width, r.height) = (16_384, 16_384)), &go), Some(ErrorKind::Memory));
-    assert_eq!(run(&set(|r| r.cfg = 1e30), &go), Some(ErrorKind::NonFinite));
+    assert_eq!(run(&set(|r| r.guidance.cfg = 1e30), &go), Some(ErrorKind::NonFinite));
     assert_eq!(run(&small(), &AtomicBool::new(true)), Some(ErrorKind::Cancelled));
     // After all that the device still draws.
     assert_eq!(run(&small(), &go), None);
@@ -87,7 +90,7 @@ fn a_non_finite_sampling_names_its_step() {
     let Some((device, queue, _)) = app_device() else { return };
     let m = model(&device, &queue, Precision::F32);
     let mut r = small();
-    r.cfg = 1e30;
+    r.guidance.cfg = 1e30;
     let error = m.generate(&r, &mut |_| {}, &AtomicBool::new(false)).expect_err("infinite");
     // The first step's 1e30 overflows in the second.
     assert!(error.to_string().contains("step 2 of 2"), "{error}");
@@ -99,7 +102,7 @@ fn cancel_in_mid_run_ends_it_and_leaves_the_model_usable() {
     let m = model(&device, &queue, Precision::F32);
     let cancel = AtomicBool::new(false);
     let mut r = small();
-    r.steps = 50;
+    r.schedule.steps = 50;
     let mut last = 0;
     let error = m.generate(
         &r,

@@ -4,8 +4,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 
 use crate::common::{Failures, gpu, safetensors};
-use sagittal::guidance::Guided;
+use sagittal::guidance::term::{At, GuidanceTerm, GuidedStep, Wants};
+use sagittal::guidance::{Guidance, Guided, Term};
 use sagittal::kernels::Precision;
+use sagittal::latent::Value;
 use sagittal::network::UnetNetwork;
 use sagittal::pipeline::{Event, Generated, Noise, Sizes, Start};
 use sagittal::plan::chunk::ChunkPolicy;
@@ -24,7 +26,7 @@ fn model() -> Option<&'static Model> {
 
 fn request(width: usize, height: usize, steps: usize) -> Request {
     let mut r = Request::new("panda, noto style", width, height);
-    (r.steps, r.cfg, r.seed) = (steps, 3.5, 5);
+    (r.schedule.steps, r.guidance.cfg, r.seed) = (steps, 3.5, 5);
     r
 }
 
@@ -40,14 +42,14 @@ fn chunking_changes_no_byte() {
     let want = generate(m, &r);
     assert_eq!(want.pictures.len(), 3);
     for chunk in [ChunkPolicy::Rows(1), ChunkPolicy::Rows(2), ChunkPolicy::Rows(3), ChunkPolicy::Rows(5)] {
-        r.chunk = chunk;
+        r.limits.chunk = chunk;
         let got = generate(m, &r);
         assert_eq!(got.latent.data(), want.latent.data(), "{chunk:?}");
         assert_eq!(got.pictures, want.pictures, "{chunk:?}");
     }
     // A budget that holds less than the whole batch.
-    r.chunk = ChunkPolicy::Auto;
-    r.memory = Some(100 << 20);
+    r.limits.chunk = ChunkPolicy::Auto;
+    r.limits.memory = Some(100 << 20);
     assert_eq!(generate(m, &r).latent.data(), want.latent.data(), "a memory budget");
 }
 
@@ -56,7 +58,7 @@ fn a_picture_does_not_depend_on_its_batch() {
     let Some(m) = model() else { return };
     for sampler in [Sampler::Euler, Sampler::Dpmpp2m, Sampler::Ddim] {
         let mut r = request(64, 64, 2);
-        r.sampler = sampler;
+        r.solver.sampler = sampler;
         r.batch = 4;
         let four = generate(m, &r);
         r.batch = 1;
@@ -77,7 +79,7 @@ fn negatives_in_any_order_give_the_same_bytes() {
         for chunk in [ChunkPolicy::Auto, ChunkPolicy::Rows(1)] {
             let mut r = request(64, 64, 2);
             r.negative = order.iter().map(|i| names[*i].to_owned()).collect();
-            r.chunk = chunk;
+            r.limits.chunk = chunk;
             let got = generate(m, &r).latent;
             let want = seen.get_or_insert_with(|| got.clone());
             assert_eq!(got.data(), want.data(), "{order:?} {chunk:?}");
@@ -90,12 +92,45 @@ fn sag_off_by_scale_or_blur_is_the_same_picture_and_computes_two_rows() {
     let Some(m) = model() else { return };
     let with = |sag: Sag| {
         let mut r = request(64, 64, 2);
-        r.sag = sag;
+        r.guidance.set_sag(sag);
         generate(m, &r)
     };
     let off = with(Sag::off());
     assert_eq!(with(Sag { blur_sigma: 0.0, ..Sag::default() }).latent.data(), off.latent.data());
     assert_ne!(with(Sag::default()).latent.data(), off.latent.data());
+}
+
+/// More of what classifier-free guidance does.
+#[derive(Debug)]
+struct More(f32);
+
+impl GuidanceTerm for More {
+    fn wants(&self, _: &At<'_>) -> Option<Wants> {
+        Some(Wants { uncond: true, ..Wants::default() })
+    }
+
+    fn pull(&self, step: &mut GuidedStep<'_>) -> sagittal::Result<Option<Value>> {
+        Ok(step.cond().zip(step.uncond()).map(|(cond, uncond)| cond.minus(uncond).scaled(self.0)))
+    }
+}
+
+#[test]
+fn a_request_takes_terms_of_ones_own_and_rescaled_guidance() {
+    let Some(m) = model() else { return };
+    let with = |cfg: f32, change: &dyn Fn(&mut Guidance)| {
+        let mut r = request(64, 64, 2);
+        r.guidance = Guidance::new(cfg);
+        change(&mut r.guidance);
+        r.check().map(|()| generate(m, &r).latent)
+    };
+    let plain = with(3.5, &|_| ()).expect("sound");
+    let own = with(3.0, &|g| g.terms.push(Term::own(More(0.5)))).expect("sound");
+    let far = plain.zip(&own, |a, b| (a - b).abs()).data().iter().copied().fold(0.0, f32::max);
+    assert!(far < 1e-3, "CFG 3 and half of it more is CFG 3.5, {far}");
+    let rescaled = with(3.5, &|g| g.rescale = Some(1.0)).expect("sound");
+    let contrast = |l: &Latent| l.data().iter().map(|v| v * v).sum::<f32>();
+    assert!(contrast(&rescaled) < contrast(&plain));
+    assert!(with(3.5, &|g| g.rescale = Some(1.5)).is_err());
 }
 
 #[test]
@@ -168,7 +203,8 @@ fn a_mirrored_network_on_a_mirrored_latent_gives_the_mirrored_mask() {
                 negative: vec![entry("")],
             };
             let mut guided =
-                Guided::new(&mut network, &c, m.discrete(), 3.5, Sag::default()).expect("settings");
+                Guided::new(&mut network, &c, m.discrete(), Guidance::new(3.5).with(Sag::default()))
+                    .expect("settings");
             guided.evaluate(x, 4.0).expect("evaluation").sag.expect("SAG acts")
         });
         let (ca, cb) = (&a.columns[0], &b.columns[0]);
@@ -194,7 +230,7 @@ fn image_to_image_keeps_what_it_is_told_to() {
     let distance = |a: &Latent, b: &Latent| -> f32 { a.zip(b, |a, b| (a - b).powi(2)).data().iter().sum() };
     let at = |denoise: f64| {
         let mut r = request(64, 64, 4);
-        (r.start, r.denoise, r.seed) = (Some(Start::Latent(start.clone())), denoise, 77);
+        (r.start, r.schedule.denoise, r.seed) = (Some(Start::Latent(start.clone())), denoise, 77);
         m.generate(&r, &mut |_| {}, &cancel).expect("latent").latent
     };
     assert_eq!(at(0.0).data().len(), start.data().len());

@@ -3,7 +3,7 @@
 
 use crate::common::{Failures, Rng};
 use sagittal::guidance::{
-    Area, Columns, Conditioning, Entry, Guided, Network, Perturbed, Row, RowResult, Sag, sag,
+    Area, Columns, Conditioning, Entry, Guidance, Guided, Network, Perturbed, Row, RowResult, Sag, Term, sag,
 };
 use sagittal::model::unet::{Perturbation, Width};
 use sagittal::sampler::Discrete;
@@ -92,7 +92,8 @@ fn evaluate(
     sag: Sag,
 ) -> sagittal::guidance::Evaluation {
     let discrete = Discrete::stable_diffusion();
-    Guided::new(toy, c, &discrete, cfg, sag).expect("settings").evaluate(x, 3.0).expect("evaluation")
+    let guidance = Guidance::new(cfg).with(sag);
+    Guided::new(toy, c, &discrete, guidance).expect("settings").evaluate(x, 3.0).expect("evaluation")
 }
 
 /// Mask and degraded latent of one picture in f64: integer nearest, 81 taps, reflected edges.
@@ -146,9 +147,12 @@ fn perturbed_networks_are_led_away_from() {
     let c = Conditioning { positive: vec![entry(0.3), entry(0.7)], ..sides(0.3, &[0.1]) };
     let run = |cfg: f32, sag: Sag, perturbed: &[Perturbed]| {
         let mut toy = Toy::default();
-        let guided = Guided::new(&mut toy, &c, &discrete, cfg, sag).expect("settings");
-        let e = guided.perturbed(perturbed).expect("settings").evaluate(&x, 3.0).expect("evaluation");
-        (e, toy.calls)
+        let mut guidance = Guidance::new(cfg).with(sag);
+        guidance.terms.extend(perturbed.iter().map(|p| Term::from(*p)));
+        let mut guided = Guided::new(&mut toy, &c, &discrete, guidance).expect("settings");
+        let evaluation = guided.evaluate(&x, 3.0).expect("evaluation");
+        drop(guided);
+        (evaluation, toy.calls)
     };
     let (pag, seg) = (Perturbed::pag(3.0), Perturbed::seg(2.0, 1.5));
     for (cfg, side) in [(5.0, 3), (1.0, 2)] {
@@ -182,8 +186,8 @@ fn perturbed_networks_are_led_away_from() {
     let wrong = [Perturbed::pag(-1.0), Perturbed::pag(f32::NAN), Perturbed::seg(1.0, -1.0)];
     for p in wrong.into_iter().chain([Perturbed { start: 0.5, end: 0.5, ..pag }]) {
         let mut toy = Toy::default();
-        let guided = Guided::new(&mut toy, &c, &discrete, 5.0, Sag::off()).expect("settings");
-        assert_eq!(guided.perturbed(&[p]).err().map(|e| e.kind()), Some(ErrorKind::Usage), "{p:?}");
+        let refused = Guided::new(&mut toy, &c, &discrete, Guidance::new(5.0).with(p)).err();
+        assert_eq!(refused.map(|e| e.kind()), Some(ErrorKind::Usage), "{p:?}");
     }
 }
 
@@ -380,8 +384,8 @@ fn a_side_without_an_active_entry_predicts_nothing() {
     let late = |value: f32| vec![Entry { start: 0.5, ..entry(value) }];
     let run = |c: &Conditioning, sag: Sag| {
         let mut toy = Toy::default();
-        let guided = Guided::new(&mut toy, c, &discrete, 7.0, sag).expect("settings");
-        let evaluation = guided.perturbed(&[Perturbed::pag(3.0)]).expect("settings").evaluate(&x, 3.0);
+        let guidance = Guidance::new(7.0).with(sag).with(Perturbed::pag(3.0));
+        let evaluation = Guided::new(&mut toy, c, &discrete, guidance).expect("settings").evaluate(&x, 3.0);
         (evaluation, toy.calls)
     };
     let whole = run(&sides(0.3, &[0.1]), Sag::off()).0.expect("an evaluation");
@@ -434,12 +438,14 @@ fn settings_outside_their_range_are_refused() {
     ];
     for sag in bad {
         let mut toy = Toy::default();
-        let error = Guided::new(&mut toy, &c, &discrete, 7.0, sag).err().expect("refused");
+        let error =
+            Guided::new(&mut toy, &c, &discrete, Guidance::new(7.0).with(sag)).err().expect("refused");
         assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
     }
     let mut toy = Toy::default();
     let none = Conditioning { positive: vec![entry(0.3)], negative: vec![] };
-    assert!(Guided::new(&mut toy, &none, &discrete, 7.0, on).is_err());
-    let mut toy = Toy::default();
-    assert!(Guided::new(&mut toy, &c, &discrete, f32::INFINITY, on).is_err());
+    assert!(Guided::new(&mut toy, &none, &discrete, Guidance::default()).is_err());
+    for wrong in [Guidance::new(f32::INFINITY), Guidance { rescale: Some(1.5), ..Guidance::default() }] {
+        assert!(Guided::new(&mut Toy::default(), &c, &discrete, wrong).is_err());
+    }
 }

@@ -4,11 +4,13 @@ use std::sync::atomic::AtomicBool;
 
 use crate::common::gpu;
 use sagittal::checkpoint::Manifest;
-use sagittal::guidance::{Area, Columns, Conditioning, Entry, Guided, Network, Row, RowResult, sag};
+use sagittal::guidance::{
+    Area, Columns, Conditioning, Entry, Guidance, Guided, Network, Row, RowResult, sag,
+};
 use sagittal::kernels::Precision;
 use sagittal::pipeline::Noise;
 use sagittal::sampler::Discrete;
-use sagittal::{Checkpoint, ErrorKind, Event, Latent, Model, ModelOptions, Picture, Request, Sag, embedded};
+use sagittal::{Checkpoint, ErrorKind, Event, Latent, Model, ModelOptions, Picture, Request, embedded};
 
 fn model() -> Option<Model> {
     let options = ModelOptions { precision: Some(Precision::F32), ..Default::default() };
@@ -52,7 +54,7 @@ fn sound(row: &Row<'_>) -> RowResult {
 fn guide(bent: fn(&Row<'_>) -> RowResult, negative: Entry, x: &Latent) -> sagittal::Result<Latent> {
     let conditioning = Conditioning { positive: vec![entry()], negative: vec![negative] };
     let (discrete, mut network) = (Discrete::stable_diffusion(), Bent(bent));
-    Guided::new(&mut network, &conditioning, &discrete, 7.0, Sag::default())?
+    Guided::new(&mut network, &conditioning, &discrete, Guidance::default())?
         .evaluate(x, 3.0)
         .map(|e| e.result)
 }
@@ -94,7 +96,7 @@ fn requests_whose_noise_does_not_fit() {
     let Some(m) = model() else { return };
     let with = |noise: Noise| {
         let mut r = Request::new("x", 64, 64);
-        (r.steps, r.noise) = (1, noise);
+        (r.schedule.steps, r.noise) = (1, noise);
         let mut look = |e: Event<'_>| {
             if let Event::Sampling { preview, .. } = e {
                 preview().expect("preview");
@@ -120,11 +122,10 @@ fn parts_of_the_road_given_the_wrong_thing() {
     assert!(m.encode_values(63, 64, &[0.0; 63 * 64 * 3], &go).is_err());
     let mut narrow = Conditioning { positive: vec![entry()], negative: vec![entry()] };
     narrow.positive[0].context = vec![0.5; 77 * 32].into();
-    let r = Request::new("x", 64, 64);
     let weights = m.unet_weights(&go).expect("weights");
     let policy = sagittal::plan::chunk::ChunkPolicy::Auto;
     let mut network = sagittal::network::UnetNetwork::new(m.unet(&weights), policy, None, &go);
-    let mut guided = Guided::new(&mut network, &narrow, m.discrete(), r.cfg, r.sag).expect("settings");
+    let mut guided = Guided::new(&mut network, &narrow, m.discrete(), Guidance::default()).expect("settings");
     let error = guided.evaluate(&zeros(8, 8), 3.0).expect_err("a context of half the width");
     assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
 }

@@ -6,10 +6,12 @@ use std::sync::atomic::AtomicBool;
 
 use crate::common::{Failures, MANIFESTS, Rng, gpu};
 use sagittal::checkpoint::{Dtype, Manifest};
-use sagittal::guidance::{Area, Columns, Conditioning, Entry, Guided, Network, Row, RowResult, Sag};
+use sagittal::guidance::{
+    Area, Columns, Conditioning, Entry, Guidance, Guided, Network, Row, RowResult, Sag,
+};
 use sagittal::image::{Mask, Picture};
 use sagittal::kernels::Precision;
-use sagittal::pipeline::{Event, Noise, Sampling, Start};
+use sagittal::pipeline::{self, Event, Limits, Noise, Schedule, Start};
 use sagittal::plan::chunk::ChunkPolicy;
 use sagittal::sampler::noise::noise;
 use sagittal::sampler::{
@@ -112,7 +114,8 @@ impl Run<'_> {
         let conditioning = everything((9, 12), 8, self.order);
         let mut toy = Toy { portion: self.portion, largest: 0 };
         let mut guided =
-            Guided::new(&mut toy, &conditioning, &self.table, 3.0, Sag::default()).expect("settings");
+            Guided::new(&mut toy, &conditioning, &self.table, Guidance::new(3.0).with(Sag::default()))
+                .expect("settings");
         let mut inpaint: Option<Inpaint<'_>> = None;
         let x = guided.latents().bring(&x).expect("a latent");
         let model: &mut dyn Predictor = match self.mask {
@@ -263,34 +266,26 @@ fn model(manifest: Option<&str>, options: ModelOptions) -> Option<Model> {
     Some(Model::new(gpu()?, checkpoint.expect("a checkpoint"), options).expect("a model"))
 }
 
-fn sampling(sampler: Sampler, steps: usize, shape: [usize; 4]) -> Sampling {
+fn sampling(sampler: Sampler, steps: usize, denoise: f64, shape: [usize; 4]) -> pipeline::Run {
     let [_, _, height, width] = shape;
     let weights = (0..height * width).map(|i| [0.0, 1.0, 0.5][i % 3]).collect();
-    Sampling {
-        noise: noise(3, shape),
+    pipeline::Run {
         latent: Some(noise(4, [1, 4, height, width])),
         mask: Some(Latent::from_vec([1, 1, height, width], weights).expect("the shape")),
-        sampler,
-        scheduler: Scheduler::Karras,
-        steps,
-        denoise: 0.8,
-        cfg: 4.0,
-        sag: Sag::default(),
-        perturbed: Vec::new(),
+        guidance: Guidance::new(4.0).with(Sag::default()),
+        solver: sampler.into(),
         seed: 3,
-        eta: 1.0,
-        s_noise: 1.0,
-        chunk: ChunkPolicy::Auto,
-        memory: None,
-        evaluations: false,
+        levels: Schedule { scheduler: Scheduler::Karras, steps, denoise }.into(),
+        ..pipeline::Run::new(noise(3, shape))
     }
 }
 
 /// The least memory, in whole MiB, that a sampling gets by with: the UNet's weights take turns in it. What is
 /// cancelled from the first has been looked at for its memory.
-fn least_memory(m: &Model, conditioning: &Conditioning, sampling: &Sampling) -> u64 {
+fn least_memory(m: &Model, conditioning: &Conditioning, sampling: &pipeline::Run) -> u64 {
     let suffices = |memory: &u64| {
-        let sampling = Sampling { memory: Some(*memory), ..sampling.clone() };
+        let limits = Limits { memory: Some(*memory), ..Limits::default() };
+        let sampling = pipeline::Run { limits, ..sampling.clone() };
         let error = m.sample(conditioning, &sampling, &mut |_| {}, &AtomicBool::new(true));
         error.expect_err("cancelled").kind() == ErrorKind::Cancelled
     };
@@ -302,11 +297,11 @@ fn least_memory(m: &Model, conditioning: &Conditioning, sampling: &Sampling) -> 
 fn on_the_device_neither_order_nor_chunks_nor_memory_change_a_bit() {
     let Some(m) = model(Some("tiny-sd1"), ModelOptions::default()) else { return };
     let width = m.config().unet.context_dim;
-    let run = |order: usize, sampling: &Sampling| {
+    let run = |order: usize, sampling: &pipeline::Run| {
         let conditioning = everything((9, 10), width, order);
         m.sample(&conditioning, sampling, &mut |_| {}, &AtomicBool::new(false)).expect("samples")
     };
-    let of = |sampler| sampling(sampler, 2, [1, 4, 9, 10]);
+    let of = |sampler| sampling(sampler, 2, 0.8, [1, 4, 9, 10]);
     let tight = Some(least_memory(&m, &everything((9, 10), width, 0), &of(Sampler::Euler)));
     let changes =
         [(3, ChunkPolicy::Rows(1), None), (2, ChunkPolicy::Rows(3), None), (1, ChunkPolicy::Auto, tight)];
@@ -314,7 +309,7 @@ fn on_the_device_neither_order_nor_chunks_nor_memory_change_a_bit() {
     for sampler in [Sampler::Euler, Sampler::Dpmpp2mSde, Sampler::EulerCfgPp] {
         let want = run(0, &of(sampler));
         for (order, chunk, memory) in changes {
-            let other = Sampling { chunk, memory, ..of(sampler) };
+            let other = pipeline::Run { limits: Limits { chunk, memory }, ..of(sampler) };
             failures
                 .check(same_bits(&want, &run(order, &other)), || format!("{sampler}: {chunk:?}, {memory:?}"));
         }
@@ -333,18 +328,19 @@ fn no_sampler_draws_another_picture_in_less_memory() {
         Entry::new((0..tokens * width).map(|_| rng.value()).collect(), tokens)
     };
     let mut c = Conditioning { positive: vec![entry(77, 1)], negative: vec![entry(77, 2), entry(154, 3)] };
-    let run = |c: &Conditioning, sampling: &Sampling| {
+    let run = |c: &Conditioning, sampling: &pipeline::Run| {
         m.sample(c, sampling, &mut |_| {}, &AtomicBool::new(false)).expect("samples")
     };
     // The adaptive sampler takes hundreds of calls for a whole sampling and a few for its end.
     let part = |sampler| if sampler == Sampler::DpmAdaptive { 0.1 } else { 0.8 };
-    let whole = |s| Sampling { denoise: part(s), ..sampling(s, 2, [1, 4, 5, 5]) };
+    let whole = |s| sampling(s, 2, part(s), [1, 4, 5, 5]);
     let wanted = Sampler::ALL.map(|sampler| run(&c, &whole(sampler)));
     c.negative.reverse();
     let least = least_memory(&m, &c, &whole(Sampler::Euler));
     let mut failures = Failures::default();
     let mut check = |sampler: Sampler, want: &Latent, memory: Option<u64>| {
-        let single = Sampling { memory, chunk: ChunkPolicy::Rows(1), ..whole(sampler) };
+        let limits = Limits { memory, chunk: ChunkPolicy::Rows(1) };
+        let single = pipeline::Run { limits, ..whole(sampler) };
         failures.check(same_bits(want, &run(&c, &single)), || format!("{sampler}, {memory:?}"));
     };
     // First all of them one way, then the other: weights are brought over once each way.
@@ -362,7 +358,7 @@ fn pictures_are_encoded_and_kept() {
     let Some(m) = model(None, ModelOptions::default()) else { return };
     let cancel = AtomicBool::new(false);
     let mut request = Request::new("owl, 3d style", 64, 72);
-    (request.steps, request.cfg, request.seed) = (2, 3.5, 5);
+    (request.schedule.steps, request.guidance.cfg, request.seed) = (2, 3.5, 5);
     let picture = m.generate(&request, &mut |_| {}, &cancel).expect("a picture").pictures.remove(0);
     let encoded = m.encode_picture(&picture, &cancel).expect("a latent");
     request.start = Some(Start::Picture(picture));
@@ -381,19 +377,23 @@ fn pictures_are_encoded_and_kept() {
     };
     let mask = |value: f32| Mask::new(1, 1, vec![value]).expect("a mask").to_latent(9, 8);
 
-    assert_eq!(with(&|r| r.denoise = 0.0), (encoded.clone(), 0), "strength 0 returns the encoded picture");
-    let (half, steps) = with(&|r| r.denoise = 0.5);
+    assert_eq!(
+        with(&|r| r.schedule.denoise = 0.0),
+        (encoded.clone(), 0),
+        "strength 0 returns the encoded picture"
+    );
+    let (half, steps) = with(&|r| r.schedule.denoise = 0.5);
     assert_eq!(steps, 2, "all steps are done");
-    let (white, _) = with(&|r| (r.denoise, r.mask) = (0.5, Some(mask(1.0))));
+    let (white, _) = with(&|r| (r.schedule.denoise, r.mask) = (0.5, Some(mask(1.0))));
     assert!(same_bits(&half, &white), "a white mask is image to image");
-    let (black, _) = with(&|r| (r.denoise, r.mask) = (0.5, Some(mask(0.0))));
+    let (black, _) = with(&|r| (r.schedule.denoise, r.mask) = (0.5, Some(mask(0.0))));
     assert!(farthest(&black, &encoded) < 1e-4, "a black mask keeps everything");
-    let (whole, _) = with(&|r| r.denoise = 1.0);
+    let (whole, _) = with(&|r| r.schedule.denoise = 1.0);
     assert!(farthest(&whole, &encoded) > farthest(&half, &encoded));
     // One start for a batch, and the first of it is that of a batch of one.
-    let (batch, _) = with(&|r| (r.denoise, r.mask, r.batch) = (0.5, Some(mask(0.5)), 3));
+    let (batch, _) = with(&|r| (r.schedule.denoise, r.mask, r.batch) = (0.5, Some(mask(0.5)), 3));
     let (alone, _) =
-        with(&|r| (r.denoise, r.mask, r.noise) = (0.5, Some(mask(0.5)), Noise::Pictures(vec![2])));
+        with(&|r| (r.schedule.denoise, r.mask, r.noise) = (0.5, Some(mask(0.5)), Noise::Pictures(vec![2])));
     assert!(same_bits(&batch.row(2), &alone), "a masked picture does not depend on its batch");
 }
 
@@ -416,7 +416,7 @@ fn starts_and_masks_that_do_not_fit_are_refused() {
         (Some(picture(64, 64)), mask([1, 1, 8, 8], f32::NAN)),
     ];
     for (i, (start, mask)) in cases.into_iter().enumerate() {
-        let request = Request { start, mask, batch: 2, steps: 1, ..Request::new("x", 64, 64) };
+        let request = Request { start, mask, batch: 2, ..Request::new("x", 64, 64).with_steps(1) };
         let error = m.generate(&request, &mut |_| {}, &AtomicBool::new(false)).expect_err("refused");
         assert_eq!(error.kind(), ErrorKind::Usage, "case {i}: {error}");
     }
@@ -427,7 +427,8 @@ fn composed_prompts_are_entries() {
     let Some(m) = model(None, ModelOptions::default()) else { return };
     let cancel = AtomicBool::new(false);
     let with = |prompt: &str, compose: bool| {
-        let mut request = Request { compose, steps: 1, cfg: 3.5, ..Request::new(prompt, 64, 64) };
+        let mut request = Request::new(prompt, 64, 64).with_steps(1).with_cfg(3.5);
+        request.compose = compose;
         request.negative = vec!["red".into(), "blurry".into()];
         m.generate(&request, &mut |_| {}, &cancel).map(|g| g.latent)
     };
@@ -456,7 +457,7 @@ fn v_prediction_with_zero_terminal_snr_runs() {
     let Some(m) = model(Some("tiny-sd2"), options) else { return };
     assert!(m.discrete().sigma_max() > 4518.0);
     for scheduler in [Scheduler::Normal, Scheduler::Karras, Scheduler::Exponential] {
-        let request = Request { scheduler, steps: 4, ..Request::new("a fox", 72, 80) };
+        let request = Request { schedule: Schedule::new(scheduler, 4), ..Request::new("a fox", 72, 80) };
         let made = m.generate(&request, &mut |_| {}, &AtomicBool::new(false)).expect("a picture");
         assert!(made.latent.is_finite(), "{scheduler}");
     }

@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use crate::common::Failures;
 use crate::common::workflow::{Golden, Home, NEG, POS, difference, read_latent, stored, studio};
-use crate::common::workflow_bench::{Bench, same, sampling};
+use crate::common::workflow_bench::{Bench, same};
 use sagittal::image::{Picture, png};
 use sagittal::lora::{Lora, LoraUse};
-use sagittal::pipeline::Sampling;
+use sagittal::pipeline::{Run, Schedule};
+use sagittal::sampler::Scheduler;
 use sagittal::sampler::noise::noise;
 use sagittal::{Error, Latent};
 
@@ -74,9 +75,10 @@ fn what_the_library_gives_as_well() {
     fs::write(bench.home.at("input/example.png"), png::encode(&picture, &[]).expect("a PNG"))
         .expect("a file");
     let from = bench.model.encode_picture(&picture, &bench.cancel).expect("a latent");
-    let plain =
-        Sampling { noise: noise(53, [1, 4, 16, 20]), seed: 53, steps: 3, latent: Some(from), ..sampling() };
-    let want = bench.sample(pos, neg, &Sampling { denoise: 0.6, ..plain.clone() });
+    let whole = Schedule::new(Scheduler::Normal, 3);
+    let levels = Schedule { denoise: 0.6, ..whole }.into();
+    let from = Run { seed: 53, levels, latent: Some(from), ..Run::new(noise(53, [1, 4, 16, 20])) };
+    let want = bench.sample(pos, neg, &from);
     for found in latents(&bench.home, &bench.studio, "img2img") {
         same(&mut failures, "image to image", &found, &want);
     }
@@ -88,7 +90,7 @@ fn what_the_library_gives_as_well() {
     bench.model.set_loras(&[weighted]).expect("it fits");
     let (pos, neg) = (vec![bench.entry(POS)], vec![bench.entry(NEG)]);
     let empty = Some(Latent::zeros(1, 4, 16, 20));
-    let with = Sampling { noise: noise(8, [1, 4, 16, 20]), seed: 8, latent: empty, ..plain };
+    let with = Run { seed: 8, levels: whole.into(), latent: empty, ..Run::new(noise(8, [1, 4, 16, 20])) };
     let want = bench.sample(pos, neg, &with);
     for found in &found {
         same(&mut failures, "a LoRA", found, &want);

@@ -7,12 +7,12 @@ use crate::common::workflow::{Home, NEG, POS, add, manifest, options, set, studi
 use crate::common::workflow_bench::{Bench, SD1, same, sampling, small};
 use crate::common::{Failures, Rng, files, safetensors};
 use sagittal::checkpoint::Dtype;
-use sagittal::guidance::{Area, Conditioning, Entry, Perturbed};
+use sagittal::guidance::{Area, Conditioning, Entry, Guidance, Perturbed};
 use sagittal::image::{Mask, Picture, png};
 use sagittal::lora::{Lora, LoraUse};
-use sagittal::pipeline::{Model, Sampling, Sizes};
+use sagittal::pipeline::{Model, Run, Schedule, Sizes};
 use sagittal::sampler::Scheduler;
-use sagittal::{Checkpoint, Latent, Sag};
+use sagittal::{Checkpoint, Latent};
 use serde_json::{Value as Json, json};
 
 #[test]
@@ -134,7 +134,7 @@ fn guidance_and_what_the_output_means() {
         crate::common::workflow::read_latent(&saved.iter().find(|s| s.node == node).expect(node).path)
     };
     same(&mut failures, "with SAG", &read("90"), &plain);
-    let off = Sampling { sag: Sag::off(), ..sampling() };
+    let off = Run { guidance: Guidance::new(7.0), ..sampling() };
     same(&mut failures, "without SAG", &read("91"), &bench.sample(pos.clone(), neg.clone(), &off));
     failures.check(read("90") != read("91"), || "SAG does nothing".into());
     // Rescaled guidance: nothing taken back changes only roundings, all of it the contrast.
@@ -165,11 +165,11 @@ fn guidance_and_what_the_output_means() {
     set(&mut workflow, "3", json!({ "model": ["31", 0] }));
     same(&mut failures, "PAG at 0", &bench.run(&workflow), &plain);
     // Two in a row add up, beside SAG.
-    let guided = Perturbed::pag(2.0);
     add(&mut workflow, "32", "PerturbedAttentionGuidance", json!({ "model": ["31", 0], "scale": 1.5 }));
     set(&mut workflow, "31", json!({ "scale": 2.0 }));
     set(&mut workflow, "3", json!({ "model": ["32", 0] }));
-    let twice = Sampling { perturbed: vec![guided, Perturbed { scale: 1.5, ..guided }], ..sampling() };
+    let guidance = Guidance::default().with(Perturbed::pag(2.0)).with(Perturbed::pag(1.5));
+    let twice = Run { guidance, ..sampling() };
     same(&mut failures, "PAG twice", &bench.run(&workflow), &bench.sample(pos.clone(), neg.clone(), &twice));
     // What the output means.
     let meant = |sampling: &str, zsnr: bool| {
@@ -187,8 +187,9 @@ fn guidance_and_what_the_output_means() {
         Arc::new(Checkpoint::open(bench.home.at("models/checkpoints").join(SD1)).expect("a file"));
     let v = Model::open_in(bench.studio.clone(), checkpoint, &v).expect("a model");
     let conditioning = Conditioning { positive: pos, negative: neg };
-    let by_v =
-        v.sample(&conditioning, &Sampling { cfg: 1.5, ..sampling() }, &mut |_| {}, &bench.cancel).expect("v");
+    let guidance = Guidance { cfg: 1.5, ..Guidance::default() };
+    let run = Run { guidance, ..sampling() };
+    let by_v = v.sample(&conditioning, &run, &mut |_| {}, &bench.cancel).expect("v");
     same(&mut failures, "v", &meant("v_prediction", false), &by_v);
     let mut usual = small(SD1);
     set(&mut usual, "3", json!({ "cfg": 1.5 }));
@@ -464,8 +465,11 @@ fn parts_of_a_sampler() {
     let mut whole = parts.clone();
     add(&mut whole, "3", "SamplerCustomAdvanced", advanced("22", json!(["21", 0]), json!(["5", 0])));
     let guided = bench.run(&whole);
-    let plain =
-        Sampling { cfg: 1.0, sag: Sag::off(), scheduler: Scheduler::Exponential, steps: 3, ..sampling() };
+    let plain = Run {
+        guidance: Guidance::new(1.0),
+        levels: Schedule::new(Scheduler::Exponential, 3).into(),
+        ..sampling()
+    };
     let want = bench.sample(vec![bench.entry(POS)], vec![bench.entry(NEG)], &plain);
     let far =
         |a: &Latent, b: &Latent| a.zip(b, |x, y| (x - y).abs()).data().iter().copied().fold(0.0, f32::max);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::super::run::Work;
 use super::super::value::{Arguments, ClipValue, MaskedPart, Place, Prompt, Value};
 use super::{Class, Type, choice, float, pixels, prompt, socket};
+use crate::families::LATENT_CELL;
 use crate::guidance::{Area, Entry};
 use crate::pipeline::Sizes;
 use crate::{Error, Result};
@@ -146,7 +147,7 @@ fn encoded(work: &Work<'_>, clip: &ClipValue, texts: &[&str], sizes: Option<Size
     // SDXL's networks alone want the pooled vector, and its encoders alone are two.
     let pooled = clip.text.configs().len() > 1;
     let how = (clip.skip, pooled);
-    let encoding = clip.text.encode(work.options.memory, texts, how, work.cancel)?;
+    let encoding = clip.text.encode(work.options.limits.memory, texts, how, work.cancel)?;
     let mut entry = Entry::new(encoding.context, encoding.tokens);
     entry.vector = encoding.pooled.map(|pooled| Sizes::default().vector(&pooled));
     made(vec![Prompt { entry, sizes, area: None, strength: 1.0, mask: None }])
@@ -278,7 +279,7 @@ impl Prompt {
             entry.mask = Some(Arc::new(weights.data().to_vec()));
         }
         entry.vector = entry.vector.filter(|_| wants_vector).map(|vector| {
-            let sizes = self.sizes.unwrap_or(Sizes::of(8 * height, 8 * width));
+            let sizes = self.sizes.unwrap_or(Sizes::of(LATENT_CELL * height, LATENT_CELL * width));
             sizes.in_place_of(&vector)
         });
         entry

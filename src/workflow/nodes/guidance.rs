@@ -3,7 +3,7 @@
 use super::super::run::Work;
 use super::super::value::{Arguments, ModelValue, Value};
 use super::{Class, Type, choice, float, socket, switch};
-use crate::guidance::{Perturbed, Sag};
+use crate::guidance::{Perturbed, Sag, Term};
 use crate::model::Prediction;
 use crate::sampler::Discrete;
 use crate::{Error, Result};
@@ -53,25 +53,30 @@ fn made(model: ModelValue) -> Result<Vec<Value>> {
 
 fn sag(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let model = args.model("model")?;
-    if model.sag.is_some() {
+    if model.guidance.terms.iter().any(|term| matches!(term, Term::Sag(_))) {
         return Err(Error::usage("the model is under Self-Attention Guidance already")
             .expected("one SelfAttentionGuidance before a sampler")
             .hint("take one of the two nodes out"));
     }
     let (scale, blur_sigma) = (args.float("scale")? as f32, args.float("blur_sigma")? as f32);
-    made(ModelValue { sag: Some(Sag { scale, blur_sigma, ..Sag::default() }), ..model.clone() })
+    let mut model = model.clone();
+    // Before the others, wherever its node stands: the order of sums is part of a picture's bits.
+    model.guidance.set_sag(Sag { scale, blur_sigma, ..Sag::default() });
+    made(model)
 }
 
 /// Each node adds its guidance to those before it, as each hook does in ComfyUI.
 fn pag(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let mut model = args.model("model")?.clone();
-    model.perturbed.push(Perturbed::pag(args.float("scale")? as f32));
+    model.guidance.terms.push(Perturbed::pag(args.float("scale")? as f32).into());
     made(model)
 }
 
 fn rescale(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let multiplier = args.float("multiplier")? as f32;
-    made(ModelValue { rescale: Some(multiplier), ..args.model("model")?.clone() })
+    let mut model = args.model("model")?.clone();
+    model.guidance.rescale = Some(multiplier);
+    made(model)
 }
 
 fn sampling(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {

@@ -177,7 +177,7 @@ fn decoded(work: &mut Work<'_>, args: &Arguments<'_>, vae: &Autoencoder) -> Resu
     let (height, width) = (height * vae.cell(), width * vae.cell());
     work.room("the batch of pictures", &[batch, height, width, 3])?;
     let mut observe = |event: pipeline::Event<'_>| (work.observe)(Event::Work(event));
-    let frames = vae.decode(work.options.memory, samples, &mut observe, work.cancel)?;
+    let frames = vae.decode(work.options.limits.memory, samples, &mut observe, work.cancel)?;
     let unit = |frame: Vec<f32>| frame.into_iter().map(|v| ((v + 1.0) / 2.0).clamp(0.0, 1.0)).collect();
     made(Images { width, height, frames: frames.into_iter().map(unit).collect() })
 }
@@ -206,7 +206,13 @@ fn encoded(work: &mut Work<'_>, vae: &Autoencoder, images: &Images) -> Result<La
     for frame in &images.centre(height, width).frames {
         let values: Vec<f32> = frame.iter().map(|v| v * 2.0 - 1.0).collect();
         let mut observe = |event: pipeline::Event<'_>| (work.observe)(Event::Work(event));
-        rows.push(vae.encode(work.options.memory, (height, width), &values, &mut observe, work.cancel)?);
+        rows.push(vae.encode(
+            work.options.limits.memory,
+            (height, width),
+            &values,
+            &mut observe,
+            work.cancel,
+        )?);
     }
     Latent::stacked(&rows.iter().collect::<Vec<_>>())
 }

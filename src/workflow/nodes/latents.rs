@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::super::run::Work;
 use super::super::value::{Arguments, Latents, Value};
 use super::{Class, FileKind, Type, choice, file, float, int, pixels, socket};
+use crate::families::{LATENT_CELL, LATENT_CHANNELS};
 use crate::image::Mask;
 use crate::latent::Latent;
 use crate::latent::resize::{self, Method};
@@ -90,9 +91,9 @@ fn made(latents: Latents) -> Result<Vec<Value>> {
 
 fn empty(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let (batch, height, width) =
-        (args.size("batch_size")?, args.size("height")? / 8, args.size("width")? / 8);
-    work.room("the batch", &[batch, 4, height, width])?;
-    made(Latents::new(Latent::zeros(batch, 4, height, width)))
+        (args.size("batch_size")?, args.size("height")? / LATENT_CELL, args.size("width")? / LATENT_CELL);
+    work.room("the batch", &[batch, LATENT_CHANNELS, height, width])?;
+    made(Latents::new(Latent::zeros(batch, LATENT_CHANNELS, height, width)))
 }
 
 fn load(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
@@ -133,7 +134,8 @@ fn upscale(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
         (width, 0) => (width, beside(width.max(64), own_height, own_width) as usize),
         both => both,
     };
-    scaled(work, args, (height.max(64) / 8, width.max(64) / 8), args.text("crop")? == "center")
+    let [height, width] = [height, width].map(|side| side.max(64) / LATENT_CELL);
+    scaled(work, args, (height, width), args.text("crop")? == "center")
 }
 
 fn upscale_by(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {

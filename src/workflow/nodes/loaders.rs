@@ -6,6 +6,7 @@ use super::super::files::Files;
 use super::super::run::{Whole, Work};
 use super::super::value::{Arguments, ClipValue, ModelValue, Value};
 use super::{Class, FileKind, Type, choice, file, float, int, socket};
+use crate::guidance::Guidance;
 use crate::lora::{LoraUse, Networks, Patches};
 use crate::pipeline::{Autoencoder, DiffusionModel, Model, TextEncoders};
 use crate::{Error, ErrorKind, Result};
@@ -132,7 +133,7 @@ fn checkpoint(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
 }
 
 fn of_diffusion(diffusion: DiffusionModel) -> Value {
-    Value::Model(ModelValue { diffusion, loras: Vec::new(), sag: None, perturbed: Vec::new(), rescale: None })
+    Value::Model(ModelValue { diffusion, loras: Vec::new(), guidance: Guidance::new(1.0) })
 }
 
 fn of_text(text: TextEncoders) -> Value {

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::super::run::{Event, Work};
-use super::super::value::{Arguments, GuiderValue, Latents, NoiseValue, Prompt, SamplerValue, Value};
+use super::super::value::{Arguments, GuiderValue, Latents, NoiseValue, Prompt, Value};
 use super::{Choices, Class, Kind, Slot, Type, choice, float, int, seed, socket};
-use crate::guidance::{Conditioning, Sag};
+use crate::guidance::{Conditioning, Guidance};
 use crate::latent::Latent;
-use crate::pipeline::{self, Run, Sampled};
+use crate::pipeline::{self, Run, Sampled, Schedule, Solver};
 use crate::sampler::noise::{noise, noise_for};
 use crate::sampler::{Sampler, Scheduler};
 use crate::{Error, Result};
@@ -62,9 +62,8 @@ pub(in super::super) const CLASSES: &[Class] = &[
 ];
 
 /// The sampler of a name; where its noise would be drawn makes no difference here.
-pub(super) fn named(name: &str) -> Result<SamplerValue> {
-    let sampler: Sampler = name.parse()?;
-    Ok(SamplerValue { sampler, eta: 1.0, s_noise: 1.0 })
+pub(super) fn named(name: &str) -> Result<Solver> {
+    Ok(name.parse::<Sampler>()?.into())
 }
 
 fn guider(args: &Arguments<'_>) -> Result<GuiderValue> {
@@ -79,23 +78,23 @@ fn guider(args: &Arguments<'_>) -> Result<GuiderValue> {
 /// The noise levels of KSampler's settings.
 fn sigmas(args: &Arguments<'_>, guider: &GuiderValue, sampler: Sampler, denoise: f64) -> Result<Vec<f32>> {
     let scheduler: Scheduler = args.text("scheduler")?.parse()?;
-    let table = guider.model.diffusion.discrete();
-    scheduler.sigmas(table, args.size("steps")?, denoise, sampler.discard_penultimate())
+    let schedule = Schedule { scheduler, steps: args.size("steps")?, denoise };
+    schedule.sigmas(guider.model.diffusion.discrete(), sampler)
 }
 
 fn ksampler(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
-    let (guider, sampler) = (guider(args)?, named(args.text("sampler_name")?)?);
-    let sigmas = sigmas(args, &guider, sampler.sampler, args.float("denoise")?)?;
+    let (guider, solver) = (guider(args)?, named(args.text("sampler_name")?)?);
+    let sigmas = sigmas(args, &guider, solver.sampler, args.float("denoise")?)?;
     let seed = args.seed("seed")?;
     let latents = args.latent("latent_image")?;
-    let sampled = sampled(work, &guider, sampler, sigmas, latents, (NoiseValue::Seed(seed), seed))?;
+    let sampled = sampled(work, &guider, solver, sigmas, latents, (NoiseValue::Seed(seed), seed))?;
     Ok(vec![with_samples(latents, sampled.latent)])
 }
 
 /// Some of the steps of a run: the last may leave noise for a sampler that goes on from there.
 fn ksampler_advanced(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
-    let (guider, sampler) = (guider(args)?, named(args.text("sampler_name")?)?);
-    let mut sigmas = sigmas(args, &guider, sampler.sampler, 1.0)?;
+    let (guider, solver) = (guider(args)?, named(args.text("sampler_name")?)?);
+    let mut sigmas = sigmas(args, &guider, solver.sampler, 1.0)?;
     let (first, last) = (args.size("start_at_step")?, args.size("end_at_step")?);
     if last + 1 < sigmas.len() {
         sigmas.truncate(last + 1);
@@ -113,7 +112,7 @@ fn ksampler_advanced(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Va
     sigmas.drain(..first);
     let seed = args.seed("noise_seed")?;
     let noise = if args.text("add_noise")? == "enable" { NoiseValue::Seed(seed) } else { NoiseValue::Off };
-    let sampled = sampled(work, &guider, sampler, sigmas, latents, (noise, seed))?;
+    let sampled = sampled(work, &guider, solver, sigmas, latents, (noise, seed))?;
     Ok(vec![with_samples(latents, sampled.latent)])
 }
 
@@ -127,7 +126,7 @@ pub(super) fn with_samples(latents: &Latents, samples: Latent) -> Value {
 pub(super) fn sampled(
     work: &mut Work<'_>,
     guider: &GuiderValue,
-    sampler: SamplerValue,
+    solver: Solver,
     sigmas: Vec<f32>,
     latents: &Latents,
     (source, seed): (NoiseValue, u64),
@@ -145,24 +144,18 @@ pub(super) fn sampled(
     let side = |prompts: &[Prompt]| prompts.iter().map(|p| p.resolved(size, wants_vector)).collect();
     let negative = match &guider.negative {
         Some(negative) => side(negative),
-        None => without_negative(guider, sampler.sampler).map(|()| side(&guider.positive))?,
+        None => without_negative(guider, solver.sampler).map(|()| side(&guider.positive))?,
     };
     let conditioning = Conditioning { positive: side(&guider.positive), negative }.with_opposites();
     let run = Run {
         noise,
         latent: Some(latents.samples.clone()),
         mask: latents.mask()?,
-        sampler: sampler.sampler,
-        sigmas,
-        cfg: guider.cfg,
-        sag: model.sag.unwrap_or(Sag::off()),
-        perturbed: model.perturbed.clone(),
-        rescale: model.rescale,
+        guidance: Guidance { cfg: guider.cfg, ..model.guidance.clone() },
+        solver,
         seed,
-        eta: sampler.eta,
-        s_noise: sampler.s_noise,
-        chunk: work.options.chunk,
-        memory: work.options.memory,
+        levels: sigmas.into(),
+        limits: work.options.limits,
         evaluations: false,
     };
     let mut observe = |event: pipeline::Event<'_>| (work.observe)(Event::Work(event));
@@ -173,7 +166,7 @@ pub(super) fn sampled(
 fn without_negative(guider: &GuiderValue, sampler: Sampler) -> Result<()> {
     let wrong =
         |what: &str| Err(Error::usage(format!("{what} needs a negative prompt")).hint("use CFGGuider"));
-    if guider.model.sag.is_some_and(|sag| sag.is_on()) {
+    if guider.model.guidance.sag().is_on() {
         return wrong("Self-Attention Guidance");
     }
     if sampler.needs_uncond() { wrong(&format!("the sampler {sampler}")) } else { Ok(()) }

@@ -1,0 +1,155 @@
+//! The table of families: what is known of each generation of Stable Diffusion and cannot be read off a
+//! checkpoint. Sizes of networks are read off their weights: see [`ModelConfig`](crate::model::ModelConfig).
+
+use crate::image::preview::Factors;
+use crate::kernels::Precision;
+use crate::model::config::Tower;
+use crate::model::{Family, Prediction};
+use crate::text::tokenizer;
+
+/// Pixels of a latent cell, in each direction, in all families: for what is asked before a model is known.
+pub const LATENT_CELL: usize = 8;
+
+/// Channels of a latent in all families, likewise.
+pub const LATENT_CHANNELS: usize = 4;
+
+/// What is known of a family.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Facts {
+    /// Which.
+    pub family: Family,
+    /// Its name, for people.
+    pub name: &'static str,
+    /// Channels of a latent.
+    pub latent_channels: usize,
+    /// Pixels of a latent cell, in each direction.
+    pub latent_cell: usize,
+    /// What a VAE latent is multiplied by to have a variance near 1 for the UNet, where the file tells nothing.
+    pub latent_scale: f32,
+    /// The colours of a latent's channels, for previews.
+    pub preview: Factors,
+    /// How prompts are read.
+    pub text: TextRules,
+    /// Storage of the autoencoder, where it is not that of the rest.
+    pub vae_precision: Option<Precision>,
+    /// Width and height in pixels that it was trained at.
+    pub native_side: usize,
+    /// The same of its networks that predict v.
+    pub native_side_v: usize,
+}
+
+/// How a family reads prompts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TextRules {
+    /// The layer that is read, counted from the end: 1 is the last.
+    pub layer: usize,
+    /// Whether the final normalisation comes after it.
+    pub final_norm: bool,
+    /// The encoders, in the order in which their outputs are concatenated, each with the token that short
+    /// prompts are filled up with: OpenAI's was trained on end tokens, OpenCLIP's on zeros.
+    pub encoders: &'static [(Tower, u32)],
+}
+
+const L: (Tower, u32) = (Tower::L, tokenizer::END);
+const H: (Tower, u32) = (Tower::H, 0);
+const G: (Tower, u32) = (Tower::G, 0);
+
+/// Of the VAE of SD 1.x and 2.x.
+const SD_PREVIEW: Factors = [
+    [0.298, 0.207, 0.208],
+    [0.187, 0.286, 0.173],
+    [-0.158, 0.189, 0.264],
+    [-0.184, -0.271, -0.473],
+    [0.0; 3],
+];
+
+const SD1: Facts = Facts {
+    family: Family::Sd1,
+    name: "SD 1",
+    latent_channels: LATENT_CHANNELS,
+    latent_cell: LATENT_CELL,
+    latent_scale: 0.18215,
+    preview: SD_PREVIEW,
+    text: TextRules { layer: 1, final_norm: true, encoders: &[L] },
+    vae_precision: None,
+    native_side: 512,
+    native_side_v: 512,
+};
+
+const SD2: Facts = Facts {
+    family: Family::Sd2,
+    name: "SD 2",
+    text: TextRules { layer: 2, final_norm: true, encoders: &[H] },
+    native_side_v: 768,
+    ..SD1
+};
+
+const SDXL: Facts = Facts {
+    family: Family::Sdxl,
+    name: "SDXL",
+    latent_scale: 0.13025,
+    // As ComfyUI publishes them.
+    preview: [
+        [0.3651, 0.4232, 0.4341],
+        [-0.2533, -0.0042, 0.1068],
+        [0.1076, 0.1111, -0.0362],
+        [-0.3165, -0.2492, -0.2188],
+        [0.1084, -0.0175, -0.0011],
+    ],
+    text: TextRules { layer: 2, final_norm: false, encoders: &[L, G] },
+    // The original autoencoder overflows f16.
+    vae_precision: Some(Precision::F32),
+    native_side: 1024,
+    native_side_v: 1024,
+    ..SD1
+};
+
+/// All families.
+pub const FAMILIES: [Facts; 3] = [SD1, SD2, SDXL];
+
+impl Family {
+    /// What is known of it.
+    pub fn facts(self) -> &'static Facts {
+        match self {
+            Self::Sd1 => &SD1,
+            Self::Sd2 => &SD2,
+            Self::Sdxl => &SDXL,
+        }
+    }
+}
+
+impl Facts {
+    /// Storage of the autoencoder beside networks in `rest`.
+    pub fn vae_precision(&self, rest: Precision) -> Precision {
+        self.vae_precision.unwrap_or(rest)
+    }
+
+    /// Width and height in pixels that networks with such an output were trained at.
+    pub fn native_side(&self, prediction: Prediction) -> usize {
+        match prediction {
+            Prediction::V | Prediction::ZeroSnrV => self.native_side_v,
+            _ => self.native_side,
+        }
+    }
+}
+
+/// The token that short prompts are filled up with for `tower`, in whatever family.
+pub(crate) fn padding(tower: Tower) -> u32 {
+    let encoders = FAMILIES.iter().flat_map(|facts| facts.text.encoders);
+    encoders.into_iter().find(|(of, _)| *of == tower).map_or(tokenizer::END, |(_, token)| *token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_family_has_its_line() {
+        for facts in FAMILIES {
+            assert_eq!(facts.family.facts(), &facts);
+            assert_eq!((facts.latent_channels, facts.latent_cell), (LATENT_CHANNELS, LATENT_CELL));
+            // A tower is filled up alike wherever it stands.
+            assert!(facts.text.encoders.iter().all(|(tower, token)| padding(*tower) == *token));
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! A sampling without text.
+
+use super::{Levels, Limits, Solver};
+use crate::guidance::Guidance;
+use crate::latent::Latent;
+
+/// A sampling without text: what [`Model::sample`](super::Model::sample) and
+/// [`DiffusionModel::run`](super::DiffusionModel::run) need besides conditioning. Start from [`Run::new`] and
+/// change what you like.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Run {
+    /// Noise of variance 1, `[batch, channels, height, width]` in latent cells; zeros add none.
+    pub noise: Latent,
+    /// A latent to start from, in the VAE's scale: one for all pictures, or one for each.
+    pub latent: Option<Latent>,
+    /// Where `latent` is drawn over (1) and kept (0), `[1 or batch, 1, height, width]`.
+    pub mask: Option<Latent>,
+    /// What guides it.
+    pub guidance: Guidance,
+    /// Numerical method.
+    pub solver: Solver,
+    /// Seed of the noise that samplers add.
+    pub seed: u64,
+    /// Noise levels.
+    pub levels: Levels,
+    /// What it may take.
+    pub limits: Limits,
+    /// Whether [`Event::Evaluated`](super::Event::Evaluated) brings every evaluation with all its latents, which
+    /// are read from the device for that: each step then waits for it.
+    pub evaluations: bool,
+}
+
+impl Run {
+    /// A run from `noise` with the settings of [`Request::new`](super::Request::new).
+    pub fn new(noise: Latent) -> Self {
+        Self {
+            noise,
+            latent: None,
+            mask: None,
+            guidance: Guidance::default(),
+            solver: Solver::default(),
+            seed: 0,
+            levels: Levels::default(),
+            limits: Limits::default(),
+            evaluations: false,
+        }
+    }
+}

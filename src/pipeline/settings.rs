@@ -1,0 +1,152 @@
+//! Settings in the groups that requests and runs share: how the steps are taken, along which noise levels, and
+//! within what memory. What guides them is [`Guidance`](crate::guidance::Guidance).
+
+use std::borrow::Cow;
+
+use crate::plan::chunk::ChunkPolicy;
+use crate::sampler::{Discrete, SampleOptions, Sampler, Scheduler};
+use crate::{Error, Result};
+
+/// The numerical method of a sampling. The usual is euler.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Solver {
+    /// The method.
+    pub sampler: Sampler,
+    /// Share of new noise in ancestral and stochastic samplers, 0 to 100: 0 none, 1 the usual.
+    pub eta: f32,
+    /// Factor on the noise that samplers add, 0 to 100; 1 is the usual.
+    pub s_noise: f32,
+}
+
+impl Default for Solver {
+    fn default() -> Self {
+        Self { sampler: Sampler::Euler, eta: 1.0, s_noise: 1.0 }
+    }
+}
+
+impl From<Sampler> for Solver {
+    /// With the usual noise.
+    fn from(sampler: Sampler) -> Self {
+        Self { sampler, ..Self::default() }
+    }
+}
+
+impl Solver {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage), naming the setting and its range.
+    pub fn check(&self) -> Result<()> {
+        for (name, value) in [("eta", self.eta), ("noise factor", self.s_noise)] {
+            if !(0.0..=100.0).contains(&value) {
+                return Err(Error::usage(format!("the {name} is outside its range"))
+                    .expected("0 to 100")
+                    .found(value.to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the sampler is told, for a model with the noise levels of `table`. `seed` is that of the noise
+    /// which it adds.
+    pub fn options(&self, seed: u64, table: &Discrete) -> SampleOptions {
+        let noise_window = (table.percent_to_sigma(0.2), table.percent_to_sigma(0.8));
+        SampleOptions { seed, eta: self.eta, s_noise: self.s_noise, noise_window }
+    }
+}
+
+/// The noise levels of a sampling, told by name. The usual are 20 steps of the normal schedule, all the way.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Schedule {
+    /// How the levels lie.
+    pub scheduler: Scheduler,
+    /// Number of steps, 1 to 10000.
+    pub steps: usize,
+    /// Share of the noise levels run through, 0 to 1; below 1 what the sampling starts from shows through.
+    /// All [`steps`](Self::steps) are done, the last ones of a run of `steps / denoise`; 0 is none.
+    pub denoise: f64,
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        Self { scheduler: Scheduler::Normal, steps: 20, denoise: 1.0 }
+    }
+}
+
+impl Schedule {
+    /// All the way in so many steps.
+    pub fn new(scheduler: Scheduler, steps: usize) -> Self {
+        Self { scheduler, steps, ..Self::default() }
+    }
+
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage), naming the setting and its range.
+    pub fn check(&self) -> Result<()> {
+        super::request::check_number("steps", self.steps, 10_000)?;
+        if !(0.0..=1.0).contains(&self.denoise) {
+            return Err(Error::usage("the denoise strength is outside its range")
+                .expected("0 to 1")
+                .found(self.denoise.to_string()));
+        }
+        Ok(())
+    }
+
+    /// The levels for a model with those of `table`, largest first, as `sampler` wants them.
+    ///
+    /// # Errors
+    /// As [`Scheduler::sigmas`].
+    pub fn sigmas(&self, table: &Discrete, sampler: Sampler) -> Result<Vec<f32>> {
+        self.scheduler.sigmas(table, self.steps, self.denoise, sampler.discard_penultimate())
+    }
+}
+
+/// The noise levels that a [`Run`](super::Run) goes along.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Levels {
+    /// Those of a schedule, for the model at hand.
+    Scheduled(Schedule),
+    /// These, largest first. None is nothing to do, and gives the latent back.
+    Given(Vec<f32>),
+}
+
+impl Default for Levels {
+    fn default() -> Self {
+        Self::Scheduled(Schedule::default())
+    }
+}
+
+impl From<Schedule> for Levels {
+    fn from(schedule: Schedule) -> Self {
+        Self::Scheduled(schedule)
+    }
+}
+
+impl From<Vec<f32>> for Levels {
+    fn from(sigmas: Vec<f32>) -> Self {
+        Self::Given(sigmas)
+    }
+}
+
+impl Levels {
+    /// The levels for a model with those of `table`, as `sampler` wants them.
+    ///
+    /// # Errors
+    /// As [`Scheduler::sigmas`].
+    pub fn sigmas(&self, table: &Discrete, sampler: Sampler) -> Result<Cow<'_, [f32]>> {
+        match self {
+            Self::Scheduled(schedule) => Ok(schedule.sigmas(table, sampler)?.into()),
+            Self::Given(sigmas) => Ok(sigmas.as_slice().into()),
+        }
+    }
+}
+
+/// What the work may take. The usual is no limit. Pictures do not depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// Rows of a network call.
+    pub chunk: ChunkPolicy,
+    /// Device memory that weights and activations may take, bytes.
+    pub memory: Option<u64>,
+}
