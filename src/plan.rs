@@ -102,7 +102,8 @@ pub struct Slot {
     pub shape: Shape,
     /// Storage.
     pub store: Store,
-    /// Whether it stays on the device from one run to another.
+    /// Whether it stays on the device from one run to another: an input that another plan has kept, a result that
+    /// is kept for others.
     pub kept: bool,
     /// Place of all rows, row-major: in the arena, or for a kept input in a buffer of its own, whose number among
     /// such is the slab.
@@ -209,7 +210,7 @@ impl Plan {
                 .inputs()
                 .iter()
                 .filter(|(_, t)| regions[t.0].is_some())
-                .map(slot)
+                .map(|input| slot(input).map(|s| Slot { kept: kept.contains(&input.1.0), ..s }))
                 .collect::<Result<_>>()?,
             outputs: graph.outputs().iter().map(slot).collect::<Result<_>>()?,
             lower_bound: arena::lower_bound(&requests),

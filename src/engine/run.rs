@@ -120,9 +120,7 @@ impl Engine {
     }
 
     fn write_inputs(&self, prepared: &Prepared, run: &Run<'_>) -> Result<()> {
-        // What is kept of a prompt may be an input here and a result.
-        let is_result = |slot: &Slot| prepared.plan.outputs.iter().any(|o| o.name == slot.name);
-        for slot in prepared.plan.inputs.iter().filter(|slot| !slot.kept || is_result(slot)) {
+        for slot in prepared.plan.inputs.iter().filter(|slot| !slot.kept) {
             let values = run
                 .inputs
                 .iter()

@@ -1,0 +1,73 @@
+//! A guidance of one's own on the device: a term that acts beside SAG, asks the network for a prediction of its
+//! own, and leaves maps to look at.
+//!
+//! `cargo run --release --example own_guidance`
+//!
+//! The term looks back: it adds some of the noise that the network has just taken away to the latent again and
+//! asks what is seen then. What the prompt alone carries through the noise stays, the rest differs; the result is
+//! led along that difference. All of it is a few dispatches: no latent comes to the host but the map that is
+//! asked for.
+
+use std::sync::atomic::AtomicBool;
+
+use sagittal::guidance::Term;
+use sagittal::guidance::term::{At, GuidanceTerm, GuidedStep, Side, Wants};
+use sagittal::image::png;
+use sagittal::latent::Value;
+use sagittal::{Error, Event, Gpu, Model, ModelOptions, Request, Result, embedded};
+
+/// `scale · (D_c - L)`, where L is the prediction with the prompt for `x + share · (x - D_c)`.
+#[derive(Debug)]
+struct LookBack {
+    scale: f32,
+    share: f32,
+}
+
+impl GuidanceTerm for LookBack {
+    fn check(&self) -> Result<()> {
+        match self.scale.is_finite() && (0.0..=1.0).contains(&self.share) {
+            true => Ok(()),
+            false => Err(Error::usage("a setting of the look back is outside its range")
+                .expected("a finite scale, and a share from 0 to 1")
+                .found(format!("{self:?}"))),
+        }
+    }
+
+    /// It acts in the first two thirds of the sampling. The prediction with the prompt is there in any case.
+    fn wants(&self, at: &At<'_>) -> Option<Wants> {
+        (self.scale != 0.0 && at.is_within(0.0, 0.66)).then(Wants::default)
+    }
+
+    fn pull(&self, step: &mut GuidedStep<'_>) -> Result<Option<Value>> {
+        let Some(cond) = step.cond().cloned() else { return Ok(None) };
+        // Sums cost nothing until somebody needs them.
+        let noise = step.x().minus(&cond);
+        let noisier = step.x().plus(self.share, &noise);
+        let again = step.predict(Side::Cond, &noisier)?;
+        let pull = cond.minus(&again).scaled(self.scale);
+        step.note("look back", &pull);
+        Ok(Some(pull))
+    }
+}
+
+fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let model = Model::new(Gpu::open(None)?, embedded::checkpoint()?, ModelOptions::default())?;
+    let mut request = Request::new("a smiling face", 256, 256);
+    (request.guidance.cfg, request.seed) = (embedded::CFG, 7);
+    // Beside SAG, which a request has from the start.
+    request.guidance.terms.push(Term::own(LookBack { scale: 0.6, share: 0.2 }));
+    // Evaluations are read from the device for those who ask for them.
+    request.evaluations = true;
+    let mut observe = |event: Event<'_>| {
+        let Event::Evaluated { sigma, evaluation, .. } = event else { return };
+        for (name, map) in &evaluation.own {
+            let mean = map.data().iter().map(|v| v.abs()).sum::<f32>() / map.data().len() as f32;
+            println!("sigma {sigma:7.3}: {name} moves a value by {mean:.4}");
+        }
+    };
+    let made = model.generate(&request, &mut observe, &AtomicBool::new(false))?;
+    let path = std::env::args().nth(1).unwrap_or_else(|| "own-guidance.png".into());
+    png::write(path.as_ref(), &png::encode(&made.pictures[0], &[])?, true)?;
+    println!("{path}");
+    Ok(())
+}
