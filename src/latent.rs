@@ -1,8 +1,7 @@
-//! The latent: what a sampler moves from noise to picture, `f32` on the host.
+//! The latent: what a sampler moves from noise to picture.
 //!
-//! A latent of 64×64 is 64 KiB. Keeping it on the host costs one small readback per prediction
-//! (65 µs against 10 ms and more for the network) and buys arithmetic that is the same on every
-//! vendor's GPU: sampler updates, guidance and the SAG mask never differ between drivers.
+//! [`Latent`] is one on the host, for what comes in and goes out. In a sampling latents are [`Value`]s, which may be on
+//! a device: sums that are formed when they are needed, by an implementation of [`Latents`].
 
 pub mod file;
 pub mod host;

@@ -1,8 +1,8 @@
 //! Samplers: how a latent of noise becomes a picture's, step by step.
 //!
-//! A sampler sees a model only as a [`Denoiser`]: "what is in this noisy latent?" Guidance,
-//! chunking and the GPU are behind it. Latents are host `f32`, and the arithmetic is k-diffusion's
-//! in torch `f32`, operation by operation, so that results agree with ComfyUI's to rounding.
+//! A sampler sees a model only as a [`Predictor`]: "what is in this noisy latent?" Guidance, chunking and the
+//! device are behind it. Its arithmetic is sums of latents ([`Value`]), written down with the coefficients of
+//! k-diffusion in f32 and formed where the latents are, so that results agree with ComfyUI's to rounding.
 //!
 //! A new sampler is one function over a `Drive` and one line in the catalogue.
 

@@ -1,4 +1,4 @@
-//! Self-Attention Guidance on the host: settings, mask and blur.
+//! Self-Attention Guidance: settings, and mask and blur on the host, which `sag_degrade.wgsl` is held to.
 //!
 //! The network gives column sums c\[j\] = Σ_i mean_h P\[h, i, j\] of the middle block's first
 //! self-attention, at its true size. Their mean is 1; positions above the threshold are blurred.
