@@ -8,9 +8,9 @@
 @group(0) @binding(3) var<storage, read_write> lse: array<f32>;
 @group(0) @binding(4) var<storage, read_write> columns: array<f32>;
 
+alias Sum = f32;
 const SIZE = 64u;
-
-var<workgroup> parts: array<f32, SIZE>;
+#import shared/sum_all
 
 @compute @workgroup_size(SIZE)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) t: u32) {
@@ -27,15 +27,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         let s = (dots.x + dots.y) + (dots.z + dots.w);
         sum += exp(s - lse[(row * p.queries + i) * p.heads + head]);
     }
-    parts[t] = sum;
-    workgroupBarrier();
-    for (var half = SIZE / 2u; half > 0u; half /= 2u) {
-        if t < half {
-            parts[t] += parts[t + half];
-        }
-        workgroupBarrier();
-    }
+    let whole = sum_all(t, sum);
     if t == 0u {
-        columns[row * p.queries + j] = parts[0] / f32(p.heads);
+        columns[row * p.queries + j] = whole / f32(p.heads);
     }
 }

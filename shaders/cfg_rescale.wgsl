@@ -33,25 +33,9 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read_write> flags: array<atomic<u32>>;
 
+alias Sum = vec2<f32>;
 const SIZE = 256u;
-
-var<workgroup> parts: array<vec2<f32>, SIZE>;
-
-// The sums of what all invocations `t` hold, in each of them.
-fn sum_all(t: u32, own: vec2<f32>) -> vec2<f32> {
-    parts[t] = own;
-    workgroupBarrier();
-    for (var half = SIZE / 2u; half > 0u; half /= 2u) {
-        if t < half {
-            parts[t] += parts[t + half];
-        }
-        workgroupBarrier();
-    }
-    let whole = parts[0];
-    // The next sum writes there.
-    workgroupBarrier();
-    return whole;
-}
+#import shared/sum_all
 
 fn four(v: vec4<f32>) -> f32 {
     return (v.x + v.y) + (v.z + v.w);

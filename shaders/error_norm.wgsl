@@ -25,9 +25,9 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> before: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> to: array<f32>;
 
+alias Sum = f32;
 const SIZE = 256u;
-
-var<workgroup> parts: array<f32, SIZE>;
+#import shared/sum_all
 
 @compute @workgroup_size(SIZE)
 fn main(@builtin(local_invocation_index) t: u32) {
@@ -39,15 +39,8 @@ fn main(@builtin(local_invocation_index) t: u32) {
         let off = unpadded((l - high[p.high_first + i]) / tolerated, i % p.c4, p.channels);
         sum += dot(off, off);
     }
-    parts[t] = sum;
-    workgroupBarrier();
-    for (var half = SIZE / 2u; half > 0u; half /= 2u) {
-        if t < half {
-            parts[t] += parts[t + half];
-        }
-        workgroupBarrier();
-    }
+    let whole = sum_all(t, sum);
     if t == 0u {
-        to[p.to_first] = sqrt(parts[0] / p.values);
+        to[p.to_first] = sqrt(whole / p.values);
     }
 }

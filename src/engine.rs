@@ -25,6 +25,12 @@ use upload::OnDevice;
 pub use upload::ring_bytes;
 pub use weights::{Source, Weights};
 
+/// What tensors of one's own are used for: kernels work on them, copies go in and out.
+const TENSORS: wgpu::BufferUsages = {
+    use wgpu::BufferUsages as U;
+    U::STORAGE.union(U::COPY_SRC).union(U::COPY_DST)
+};
+
 /// Runs plans on a device. Shaders are compiled once a device and kept.
 pub struct Engine {
     gpu: Gpu,
@@ -234,18 +240,14 @@ impl Engine {
 
     /// Memory of buffers of these sizes.
     pub(crate) fn arena_of(&self, slabs: &[u64]) -> Result<Arena> {
-        use wgpu::BufferUsages as U;
-        let usage = U::STORAGE | U::COPY_SRC | U::COPY_DST;
         self.gpu.checked("make room for activations", || Arena {
-            slabs: slabs.iter().map(|s| buffer(&self.gpu, "arena", *s, usage)).collect(),
+            slabs: slabs.iter().map(|s| buffer(&self.gpu, "arena", *s, TENSORS)).collect(),
         })
     }
 
     /// Memory for latents of a sampling.
     pub(crate) fn latent_buffer(&self, bytes: u64) -> Result<wgpu::Buffer> {
-        use wgpu::BufferUsages as U;
-        let usage = U::STORAGE | U::COPY_SRC | U::COPY_DST;
-        self.gpu.checked("make room for latents", || buffer(&self.gpu, "latents", bytes, usage))
+        self.gpu.checked("make room for latents", || buffer(&self.gpu, "latents", bytes, TENSORS))
     }
 
     /// Makes `plan` ready to run with `weights` in `arena`, which must hold it.

@@ -30,7 +30,6 @@ pub use denoising::DenoisingNetwork;
 pub use device::{DeviceBackend, Meanings};
 pub use plans::Plans;
 use prompts::Prompts;
-pub use prompts::same_prompt;
 pub use sink::{AHEAD, Buffer, DeviceSink, Sink};
 
 /// What rows must share to be computed together.

@@ -240,6 +240,15 @@ impl Plan {
         self.outputs.iter().filter(|o| !o.kept)
     }
 
+    /// The place of the input or result of that name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] if there is none.
+    pub fn slot(&self, name: &str) -> Result<Region> {
+        let slot = self.inputs.iter().chain(&self.outputs).find(|slot| slot.name == name);
+        Ok(slot.ok_or_else(|| Error::internal(format!("the network has no {name}")))?.region)
+    }
+
     /// Bytes of the results that stay on the device.
     pub fn kept_bytes(&self) -> u64 {
         self.outputs.iter().filter(|o| o.kept).map(|o| o.region.bytes).sum()

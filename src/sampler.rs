@@ -165,7 +165,13 @@ pub struct SampleOptions {
 
 impl Default for SampleOptions {
     fn default() -> Self {
-        let table = Discrete::stable_diffusion();
+        Self::of(&Discrete::stable_diffusion())
+    }
+}
+
+impl SampleOptions {
+    /// The usual for a model with the noise levels of `table`.
+    pub fn of(table: &Discrete) -> Self {
         let noise_window = (table.percent_to_sigma(0.2), table.percent_to_sigma(0.8));
         Self { seed: 0, eta: 1.0, s_noise: 1.0, noise_window }
     }

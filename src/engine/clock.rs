@@ -5,11 +5,9 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Engine, buffer, read_buffer};
+use super::Engine;
+use super::timing::{PAIRS, pair};
 use crate::Result;
-
-/// Most passes of a stream whose time is taken: every device has query sets of twice as many.
-const MOST_PASSES: u32 = 2048;
 
 /// When the device began and ended a pass, from the first of its stream on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +23,6 @@ pub struct Passed {
 /// Time of a stream's passes.
 pub(super) struct Clock {
     queries: wgpu::QuerySet,
-    passes: u32,
     /// The sending of each pass.
     sendings: Vec<usize>,
     sending: usize,
@@ -54,28 +51,18 @@ impl Clock {
         if !engine.clocked.load(Ordering::Relaxed) {
             return None;
         }
-        let descriptor = wgpu::QuerySetDescriptor {
-            label: Some("passes"),
-            ty: wgpu::QueryType::Timestamp,
-            count: 2 * MOST_PASSES,
-        };
-        let queries = engine.gpu.checked("count time", || engine.gpu.device().create_query_set(&descriptor));
-        Some(Self { queries: queries.ok()?, passes: 0, sendings: Vec::new(), sending: 0 })
+        let queries = engine.gpu.checked("count time", || engine.queries(2 * PAIRS));
+        Some(Self { queries: queries.ok()?, sendings: Vec::new(), sending: 0 })
     }
 
-    /// Where the next pass writes its time.
+    /// Where the next pass writes its time. The time of later ones than there is room for is not taken.
     pub fn pass(&mut self) -> Option<wgpu::ComputePassTimestampWrites<'_>> {
-        let at = 2 * self.passes;
-        if self.passes >= MOST_PASSES {
+        let at = self.sendings.len() as u32;
+        if at >= PAIRS {
             return None;
         }
-        self.passes += 1;
         self.sendings.push(self.sending);
-        Some(wgpu::ComputePassTimestampWrites {
-            query_set: &self.queries,
-            beginning_of_pass_write_index: Some(at),
-            end_of_pass_write_index: Some(at + 1),
-        })
+        Some(pair(&self.queries, at))
     }
 
     /// What follows belongs to the next sending.
@@ -85,23 +72,15 @@ impl Clock {
 
     /// Reads the time of all passes, which are submitted.
     pub fn read(self, engine: &Engine) -> Result<()> {
-        use wgpu::BufferUsages as U;
-        if self.passes == 0 {
+        if self.sendings.is_empty() {
             return Ok(());
         }
-        let count = 2 * self.passes;
-        let words = engine.gpu.checked("count time", || {
-            let usage = U::QUERY_RESOLVE | U::COPY_SRC;
-            let ticks = buffer(&engine.gpu, "times", u64::from(count) * 8, usage);
-            let mut encoder = engine.gpu.device().create_command_encoder(&Default::default());
-            encoder.resolve_query_set(&self.queries, 0..count, &ticks, 0);
-            engine.gpu.queue().submit([encoder.finish()]);
-            read_buffer(&engine.gpu, &ticks, 0, ticks.size())
+        let count = 2 * self.sendings.len() as u32;
+        let ticks = engine.gpu.checked("count time", || {
+            let encoder = engine.gpu.device().create_command_encoder(&Default::default());
+            engine.ticks(encoder, &self.queries, count)
         })??;
-        let ticks: Vec<u64> = bytemuck::cast_slice(&words).to_vec();
-        let period = f64::from(engine.gpu.queue().get_timestamp_period()) * 1e-9;
-        let first = ticks.first().copied().unwrap_or(0);
-        let since = |tick: u64| Duration::from_secs_f64(tick.saturating_sub(first) as f64 * period);
+        let since = |tick: u64| engine.passed(ticks[0], tick);
         let passed = |(pair, sending): (&[u64], &usize)| Passed {
             begin: since(pair[0]),
             end: since(pair[1]),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, Weak};
 
 use super::run::to_device;
-use super::{Bindings, Engine, Prepared, buffer, group};
+use super::{Bindings, Engine, Prepared, TENSORS, buffer, group};
 use crate::plan::Slot;
 use crate::{Error, Result};
 
@@ -37,10 +37,8 @@ impl Rows {
 impl Kept {
     /// The results of `prepared`, which has run: buffers that a copy on the device is to fill.
     pub(super) fn room(engine: &Engine, prepared: &Prepared) -> Self {
-        use wgpu::BufferUsages as U;
-        let usage = U::COPY_SRC | U::COPY_DST | U::STORAGE;
         let kept = prepared.plan.outputs.iter().filter(|o| o.kept);
-        let room = |o: &Slot| (o.name.clone(), buffer(&engine.gpu, "kept", o.region.bytes, usage));
+        let room = |o: &Slot| (o.name.clone(), buffer(&engine.gpu, "kept", o.region.bytes, TENSORS));
         Self(Arc::new(kept.map(room).collect()))
     }
 
@@ -56,15 +54,13 @@ impl Engine {
     /// # Errors
     /// As [`run`](Self::run).
     pub fn keep(&self, prepared: &Prepared, values: &[(&str, &[f32])]) -> Result<Kept> {
-        use wgpu::BufferUsages as U;
         let keep = |slot: &Slot| {
             let (_, values) = values
                 .iter()
                 .find(|(name, _)| *name == slot.name)
                 .ok_or_else(|| Error::internal(format!("input {} is missing", slot.name)))?;
             let bytes = to_device(slot, values, 1, prepared.plan.precision())?;
-            let usage = U::COPY_SRC | U::COPY_DST | U::STORAGE;
-            let kept = buffer(&self.gpu, "kept", bytes.len() as u64, usage);
+            let kept = buffer(&self.gpu, "kept", bytes.len() as u64, TENSORS);
             self.gpu.queue().write_buffer(&kept, 0, &bytes);
             Ok((slot.name.clone(), kept))
         };

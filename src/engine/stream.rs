@@ -44,8 +44,6 @@ pub struct Traffic {
     pub read: AtomicU64,
     /// How often something was read, flags left out.
     pub reads: AtomicU64,
-    /// Dispatches.
-    pub dispatches: AtomicU64,
 }
 
 impl Traffic {
@@ -478,7 +476,6 @@ impl<'e> Stream<'e> {
         self.recorded += 1;
         self.work += work;
         self.counted += work;
-        self.engine.traffic.add(|t| &t.dispatches, 1);
     }
 
     fn encoder(&mut self) -> &mut wgpu::CommandEncoder {

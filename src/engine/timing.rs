@@ -5,11 +5,20 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::run::portion;
-use super::{Engine, Prepared, read_buffer};
+use super::{Engine, Prepared, buffer, read_buffer};
 use crate::{Error, ErrorKind, Result};
 
 /// Most timestamps of a query set on any device, in pairs.
-const PAIRS: usize = 2048;
+pub(super) const PAIRS: u32 = 2048;
+
+/// Lets a pass write when it begins and ends: pair `at` of `queries`.
+pub(super) fn pair(queries: &wgpu::QuerySet, at: u32) -> wgpu::ComputePassTimestampWrites<'_> {
+    wgpu::ComputePassTimestampWrites {
+        query_set: queries,
+        beginning_of_pass_write_index: Some(2 * at),
+        end_of_pass_write_index: Some(2 * at + 1),
+    }
+}
 
 impl Engine {
     /// Whether the device counts time, as all methods of this file need.
@@ -61,19 +70,15 @@ impl Engine {
     ) -> Result<Duration> {
         let rows = prepared.last_rows();
         let ticks = self.timestamps(2, |encoder, queries| {
-            let writes = wgpu::ComputePassTimestampWrites {
-                query_set: queries,
-                beginning_of_pass_write_index: Some(0),
-                end_of_pass_write_index: Some(1),
-            };
-            let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes: Some(writes) };
+            let writes = Some(pair(queries, 0));
+            let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes: writes };
             let mut pass = encoder.begin_compute_pass(&descriptor);
             for _ in 0..times {
                 part.clone().try_for_each(|i| prepared.encode(&mut pass, i, rows.as_ref()))?;
             }
             Ok(())
         })?;
-        Ok(self.between(&ticks))
+        Ok(self.passed(ticks[0], ticks[1]))
     }
 
     /// GPU time of each dispatch of `prepared`, in order, each in a pass of its own: some
@@ -85,21 +90,16 @@ impl Engine {
         let mut taken = Vec::with_capacity(prepared.steps.len());
         let rows = prepared.last_rows();
         let all: Vec<usize> = (0..prepared.steps.len()).collect();
-        for portion in all.chunks(PAIRS) {
+        for portion in all.chunks(PAIRS as usize) {
             let ticks = self.timestamps(2 * portion.len() as u32, |encoder, queries| {
-                for (at, step) in portion.iter().enumerate() {
-                    let writes = wgpu::ComputePassTimestampWrites {
-                        query_set: queries,
-                        beginning_of_pass_write_index: Some(2 * at as u32),
-                        end_of_pass_write_index: Some(2 * at as u32 + 1),
-                    };
-                    let descriptor =
-                        wgpu::ComputePassDescriptor { label: None, timestamp_writes: Some(writes) };
+                for (at, step) in (0..).zip(portion) {
+                    let writes = Some(pair(queries, at));
+                    let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes: writes };
                     prepared.encode(&mut encoder.begin_compute_pass(&descriptor), *step, rows.as_ref())?;
                 }
                 Ok(())
             })?;
-            taken.extend(ticks.chunks_exact(2).map(|pair| self.between(pair)));
+            taken.extend(ticks.chunks_exact(2).map(|pair| self.passed(pair[0], pair[1])));
         }
         Ok(taken)
     }
@@ -110,29 +110,42 @@ impl Engine {
         count: u32,
         encode: impl FnOnce(&mut wgpu::CommandEncoder, &wgpu::QuerySet) -> Result<()>,
     ) -> Result<Vec<u64>> {
-        use wgpu::BufferUsages as U;
-        let device = self.gpu.device();
         self.need_clock()?;
         self.gpu.checked("count time", || {
-            let queries = device.create_query_set(&wgpu::QuerySetDescriptor {
-                label: Some("times"),
-                ty: wgpu::QueryType::Timestamp,
-                count,
-            });
-            let ticks =
-                super::buffer(&self.gpu, "times", u64::from(count) * 8, U::QUERY_RESOLVE | U::COPY_SRC);
-            let mut encoder = device.create_command_encoder(&Default::default());
+            let queries = self.queries(count);
+            let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
             encode(&mut encoder, &queries)?;
-            encoder.resolve_query_set(&queries, 0..count, &ticks, 0);
             self.look_at_memory();
-            self.gpu.queue().submit([encoder.finish()]);
-            Ok(bytemuck::cast_slice(&read_buffer(&self.gpu, &ticks, 0, ticks.size())?).to_vec())
+            self.ticks(encoder, &queries, count)
         })?
     }
 
-    /// Time from the first of `ticks` to the last.
-    fn between(&self, ticks: &[u64]) -> Duration {
-        let passed = ticks[ticks.len() - 1].saturating_sub(ticks[0]) as f64;
-        Duration::from_secs_f64(passed * f64::from(self.gpu.queue().get_timestamp_period()) * 1e-9)
+    /// Room for so many timestamps.
+    pub(super) fn queries(&self, count: u32) -> wgpu::QuerySet {
+        self.gpu.device().create_query_set(&wgpu::QuerySetDescriptor {
+            label: Some("times"),
+            ty: wgpu::QueryType::Timestamp,
+            count,
+        })
+    }
+
+    /// Submits `encoder`, and reads the first `count` of `queries` when all that was submitted is done.
+    pub(super) fn ticks(
+        &self,
+        mut encoder: wgpu::CommandEncoder,
+        queries: &wgpu::QuerySet,
+        count: u32,
+    ) -> Result<Vec<u64>> {
+        use wgpu::BufferUsages as U;
+        let ticks = buffer(&self.gpu, "times", u64::from(count) * 8, U::QUERY_RESOLVE | U::COPY_SRC);
+        encoder.resolve_query_set(queries, 0..count, &ticks, 0);
+        self.gpu.queue().submit([encoder.finish()]);
+        Ok(bytemuck::cast_slice(&read_buffer(&self.gpu, &ticks, 0, ticks.size())?).to_vec())
+    }
+
+    /// Time from one tick to another.
+    pub(super) fn passed(&self, from: u64, to: u64) -> Duration {
+        let ticks = to.saturating_sub(from) as f64;
+        Duration::from_secs_f64(ticks * f64::from(self.gpu.queue().get_timestamp_period()) * 1e-9)
     }
 }

@@ -55,7 +55,19 @@ pub struct Area {
     pub width: usize,
 }
 
+/// A prompt by the addresses of its values. While these are held, no other prompt has the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct PromptAddress {
+    context: *const Vec<f32>,
+    vector: Option<*const Vec<f32>>,
+}
+
 impl Entry {
+    /// Its prompt, whatever else differs.
+    pub(crate) fn prompt(&self) -> PromptAddress {
+        PromptAddress { context: Arc::as_ptr(&self.context), vector: self.vector.as_ref().map(Arc::as_ptr) }
+    }
+
     /// A text that counts everywhere and always. `context` is `[tokens, channels]`.
     pub fn new(context: Vec<f32>, tokens: usize) -> Self {
         Self {

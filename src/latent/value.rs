@@ -11,9 +11,6 @@ use std::rc::Rc;
 use super::Latent;
 use crate::{Error, Result};
 
-/// Most latents that an implementation adds up at once.
-pub const MOST_OPERANDS: usize = 8;
-
 /// A latent that an implementation of [`Latents`] holds, by its number there. It is free for other use when the
 /// last clone is dropped.
 #[derive(Debug, Clone)]

@@ -17,7 +17,7 @@ use super::{DeviceSink, Planner, Unet};
 use crate::graph::Shape;
 use crate::kernels::latents::{FLAG_LATENT, FLAG_PREDICTION, Latents as Batch, NO_STEP, Place};
 use crate::kernels::{Buf, Call, Operand, Precision, Stretch, combine, error_norm};
-use crate::latent::value::{CellMask, Fault, MOST_OPERANDS, Slots};
+use crate::latent::value::{CellMask, Fault, Slots};
 use crate::latent::{Latent, Latents, Value};
 use crate::model::Prediction as Meaning;
 use crate::sampler::Discrete;
@@ -111,6 +111,10 @@ impl<M: Clone> Operands<M> {
         let of = (*held.memory).clone();
         Place { operand: self.add(Buffer { of, offset: 0, bytes: held.bytes }), first: held.first }
     }
+
+    fn table(&mut self, table: Buffer<M>) -> Place {
+        Place { operand: self.add(table), first: 0 }
+    }
 }
 
 impl<'a, S: Sink> DeviceBackend<'a, S> {
@@ -128,11 +132,6 @@ impl<'a, S: Sink> DeviceBackend<'a, S> {
             sent: 0,
             fault: None,
         }
-    }
-
-    /// The sink.
-    pub fn sink(&self) -> &S {
-        &self.sink
     }
 
     /// Memory of `bytes`; what is `written` by the host must not be in use by what is not sent.
@@ -204,6 +203,23 @@ impl<'a, S: Sink> DeviceBackend<'a, S> {
         self.held.get(slot).cloned()
     }
 
+    /// Operands that begin with `values`, which are stored, and the places of these.
+    fn operands<const N: usize>(&self, values: &[Value; N]) -> Result<(Operands<S::Memory>, [Place; N])> {
+        let mut operands = Operands(Vec::new());
+        let mut places = [Place::UNUSED; N];
+        for (place, value) in places.iter_mut().zip(values) {
+            *place = operands.held(&self.stored(value)?);
+        }
+        Ok((operands, places))
+    }
+
+    /// Reads words of what is held; waits for all that is recorded.
+    fn words(&mut self, held: &Held<S::Memory>, offset: u64, bytes: u64) -> Result<Vec<u32>> {
+        let words = self.sink.read(&Buffer { of: (*held.memory).clone(), offset, bytes })?;
+        self.sent += 1;
+        Ok(words)
+    }
+
     /// The latents that a sum's terms are, at most as many as are added at once.
     fn terms(&self, value: &Value) -> Result<Vec<(f32, Held<S::Memory>)>> {
         let term = |(c, slot): &(f64, _)| Ok((*c as f32, self.held.get(slot)?.clone()));
@@ -214,7 +230,7 @@ impl<'a, S: Sink> DeviceBackend<'a, S> {
     fn shortened(&mut self, value: &Value, most: usize) -> Result<Value> {
         let mut value = value.clone();
         while value.terms().len() > most {
-            let (first, rest) = value.split_at(MOST_OPERANDS.min(value.terms().len()));
+            let (first, rest) = value.split_at(combine::MOST_TERMS);
             value = self.store(&first)?.plus(1.0, &rest);
         }
         Ok(value)
@@ -277,6 +293,7 @@ fn batch([images, channels, height, width]: [usize; 4]) -> Batch {
 fn bytes_of(shape: [usize; 4]) -> u64 {
     16 * batch(shape).quads() as u64
 }
+
 impl<S: Sink> Latents for DeviceBackend<'_, S> {
     fn bring_with(&mut self, shape: [usize; 4], make: &mut dyn FnMut() -> Latent) -> Result<Value> {
         let held = self.take(bytes_of(shape), true)?;
@@ -290,9 +307,9 @@ impl<S: Sink> Latents for DeviceBackend<'_, S> {
         }
         if value.terms().is_empty() {
             let [batch, channels, height, width] = value.shape();
-            return self.bring(&Latent::zeros(batch, channels, height, width));
+            return self.bring_with(value.shape(), &mut || Latent::zeros(batch, channels, height, width));
         }
-        let value = self.shortened(value, MOST_OPERANDS)?;
+        let value = self.shortened(value, combine::MOST_TERMS)?;
         let terms: Vec<_> = self.terms(&value)?.into_iter().map(|(c, held)| ([c, 0.0], held)).collect();
         self.form(&terms, None, value.shape())
     }
@@ -306,7 +323,7 @@ impl<S: Sink> Latents for DeviceBackend<'_, S> {
     }
 
     fn blend(&mut self, mask: &CellMask, drawn: &Value, kept: &Value) -> Result<Value> {
-        let [drawn, kept] = [drawn, kept].map(|v| self.shortened(v, MOST_OPERANDS / 2));
+        let [drawn, kept] = [drawn, kept].map(|v| self.shortened(v, combine::MOST_TERMS / 2));
         let (drawn, kept) = (drawn?, kept?);
         // m · drawn + (1 - m) · kept: a latent in both is one term.
         let mut terms: Vec<([f32; 2], Held<S::Memory>, usize)> = Vec::new();
@@ -327,17 +344,12 @@ impl<S: Sink> Latents for DeviceBackend<'_, S> {
     fn error_norm(&mut self, values: [&Value; 3], absolute: f32, relative: f32) -> Result<f64> {
         let stored = [self.store(values[0])?, self.store(values[1])?, self.store(values[2])?];
         let to = self.take(16, false)?;
-        let mut operands = Operands(Vec::new());
-        let mut places = [Place::UNUSED; 3];
-        for (place, value) in places.iter_mut().zip(&stored) {
-            *place = operands.held(&self.stored(value)?);
-        }
+        let (mut operands, places) = self.operands(&stored)?;
         let at = operands.held(&to);
         let latents = batch(values[0].shape());
         let norm = error_norm::ErrorNorm { path: "error", latents, tolerance: (absolute, relative) };
         self.dispatch(&error_norm::call(&norm, places, at), operands)?;
-        let words = self.sink.read(&Buffer { of: (*to.memory).clone(), offset: 0, bytes: 4 })?;
-        self.sent += 1;
+        let words = self.words(&to, 0, 4)?;
         give_back(&mut self.free, to, self.sent);
         words.first().map(|w| f32::from_bits(*w).into()).ok_or_else(|| Error::internal("no error was read"))
     }
@@ -345,9 +357,7 @@ impl<S: Sink> Latents for DeviceBackend<'_, S> {
     fn read(&mut self, value: &Value) -> Result<Latent> {
         let stored = self.store(value)?;
         let held = self.stored(&stored)?;
-        let (of, offset) = ((*held.memory).clone(), 16 * held.first as u64);
-        let words = self.sink.read(&Buffer { of, offset, bytes: bytes_of(value.shape()) })?;
-        self.sent += 1;
+        let words = self.words(&held, 16 * held.first as u64, bytes_of(value.shape()))?;
         Ok(from_quads(&words, value.shape()))
     }
 

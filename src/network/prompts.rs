@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use super::Calls;
 use crate::engine::{Kept, Prepared, Run};
 use crate::guidance::Entry;
+use crate::guidance::entry::PromptAddress;
 use crate::model::unet::VECTOR;
 use crate::{Error, Result};
 
@@ -13,34 +14,17 @@ use crate::{Error, Result};
 #[derive(Default)]
 pub struct Prompts(Vec<Known>);
 
-/// A prompt is known by the addresses of its values, at which they lie as long as they are kept here.
+/// A prompt is known by where its values lie, which is so as long as they are kept here.
 struct Known {
+    address: PromptAddress,
     context: Arc<Vec<f32>>,
-    vector: Option<Arc<Vec<f32>>>,
+    _vector: Option<Arc<Vec<f32>>>,
     kept: Kept,
-}
-
-impl Known {
-    fn is(&self, entry: &Entry) -> bool {
-        same_prompt((&self.context, &self.vector), (&entry.context, &entry.vector))
-    }
-}
-
-/// Whether two entries have one prompt: values at the same addresses.
-pub fn same_prompt(
-    a: (&Arc<Vec<f32>>, &Option<Arc<Vec<f32>>>),
-    b: (&Arc<Vec<f32>>, &Option<Arc<Vec<f32>>>),
-) -> bool {
-    let same_vector = match (a.1, b.1) {
-        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-        (a, b) => a.is_none() && b.is_none(),
-    };
-    Arc::ptr_eq(a.0, b.0) && same_vector
 }
 
 impl Prompts {
     fn find(&self, entry: &Entry) -> Option<&Kept> {
-        self.0.iter().find(|known| known.is(entry)).map(|known| &known.kept)
+        self.0.iter().find(|known| known.address == entry.prompt()).map(|known| &known.kept)
     }
 
     /// Those of each row's entry.
@@ -79,7 +63,7 @@ impl Calls<'_> {
                 let run = Run::new(&inputs, cancel).in_turn(self.unet.weights, &self.unet.source);
                 let kept = keep(&prepared, &run)?;
                 let (context, vector) = (entry.context.clone(), entry.vector.clone());
-                self.prompts.0.push(Known { context, vector, kept });
+                self.prompts.0.push(Known { address: entry.prompt(), context, _vector: vector, kept });
             }
         }
         Ok(())

@@ -5,9 +5,9 @@ use std::sync::atomic::AtomicBool;
 use super::{Calls, Kind, Unet};
 use crate::engine::{Fetch, Prepared, Run, Spot, Stream};
 use crate::guidance::Entry;
-use crate::kernels::{Call, Precision};
+use crate::kernels::Call;
+use crate::plan::Capabilities;
 use crate::plan::chunk::ChunkPolicy;
-use crate::plan::{Capabilities, Slot};
 use crate::{Error, Result};
 
 /// Evaluations that a fast device has before it: enough that it never waits for the next.
@@ -224,10 +224,7 @@ impl Sink for DeviceSink<'_> {
     fn slot(&mut self, (kind, rows): (Kind, usize), name: &str) -> Result<Buffer<wgpu::Buffer>> {
         let prepared = self.calls.ready.get(&(kind, rows));
         let prepared = prepared.ok_or_else(|| Error::internal("a call was not made ready"))?;
-        let plan = prepared.plan();
-        let slot = |slots: &[Slot]| slots.iter().find(|s| s.name == name).map(|s| s.region);
-        let region = slot(&plan.inputs).or_else(|| slot(&plan.outputs));
-        let region = region.ok_or_else(|| Error::internal(format!("the network has no {name}")))?;
+        let region = prepared.plan().slot(name)?;
         let of = prepared.slab(region).clone();
         Ok(Buffer { of, offset: region.offset, bytes: region.bytes })
     }
@@ -270,12 +267,5 @@ impl Sink for DeviceSink<'_> {
         let fetch = self.stream.fetch(&spot, from.bytes)?;
         self.traffic().count_read(from.bytes);
         self.stream.arrived(fetch)
-    }
-}
-
-impl DeviceSink<'_> {
-    /// The network's storage.
-    pub fn precision(&self) -> Precision {
-        self.calls.unet.planner.precision()
     }
 }

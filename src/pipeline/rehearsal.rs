@@ -1,17 +1,18 @@
 //! Some steps of a run without computing: what the device will be given, and in what memory. The sampler and
 //! guidance are the run's own, on a device that only counts.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::memory::{self, Need};
 use super::report::{self, Purpose, Work};
 use super::{DiffusionModel, Limits, Schedule, Solver, parts};
 use crate::engine::{MOST_ROWS, ring_bytes};
+use crate::guidance::entry::PromptAddress;
 use crate::guidance::{Conditioning, Entry, Guidance, Guided};
 use crate::kernels::{Call, Variant};
-use crate::latent::{Latent, Value};
-use crate::network::{AHEAD, Batching, Buffer, DeviceBackend, Kind, Sink, same_prompt};
+use crate::latent::Value;
+use crate::network::{AHEAD, Batching, Buffer, DeviceBackend, Kind, Sink};
 use crate::plan::chunk::ChunkPolicy;
 use crate::plan::{Capabilities, Plan};
 use crate::sampler::{self, Inpaint, Predictor, Scheduler};
@@ -66,8 +67,8 @@ pub struct Rehearsed {
     staged_bytes: u64,
     /// What is kept of the prompts while all steps run.
     prompt_bytes: u64,
-    /// Prompts of rows of a call, by address.
-    kept_rows: BTreeSet<(Kind, Vec<usize>)>,
+    /// Prompts of rows of a call.
+    kept_rows: HashSet<(Kind, Vec<PromptAddress>)>,
     alignment: u64,
 }
 
@@ -196,7 +197,7 @@ impl DiffusionModel {
         let steps = wish.steps.clamp(1, MOST_STEPS);
         let sampler = wish.solver.sampler;
         let sigmas = Schedule::new(Scheduler::Normal, steps).sigmas(&self.discrete, sampler)?;
-        let x = bring(&mut guided, wish.shape)?;
+        let x = guided.latents().store(&Value::zero(wish.shape))?;
         let mut inpaint;
         let model: &mut dyn Predictor = match wish.masked {
             true => {
@@ -216,16 +217,13 @@ impl DiffusionModel {
     /// step that is rehearsed.
     fn prompts(&self, conditioning: &Conditioning) -> Result<Rehearsed> {
         let mut done = Rehearsed::default();
-        let mut known: Vec<&Entry> = Vec::new();
+        let mut known = HashSet::new();
         for entry in conditioning.positive.iter().chain(&conditioning.negative) {
-            let is_known = |e: &&Entry| same_prompt((&e.context, &e.vector), (&entry.context, &entry.vector));
-            if known.iter().any(is_known) {
-                continue;
+            if known.insert(entry.prompt()) {
+                let plan = self.planner().conditioning(entry.tokens)?;
+                plan.enlarge(&mut done.slabs);
+                done.prompt_bytes += plan.kept_bytes();
             }
-            known.push(entry);
-            let plan = self.planner().conditioning(entry.tokens)?;
-            plan.enlarge(&mut done.slabs);
-            done.prompt_bytes += plan.kept_bytes();
         }
         Ok(done)
     }
@@ -240,12 +238,6 @@ fn least(all: u64, bytes: &dyn Fn(Option<u64>) -> Result<u64>) -> Result<u64> {
         if bytes(Some(middle)).is_ok() { high = middle } else { low = middle }
     }
     Ok(bytes(Some(high))?.max(high + ring_bytes(all)))
-}
-
-/// A latent without contents.
-fn bring(model: &mut dyn Predictor, shape: [usize; 4]) -> Result<Value> {
-    let [batch, channels, height, width] = shape;
-    model.latents().bring_with(shape, &mut || Latent::zeros(batch, channels, height, width))
 }
 
 /// Counts what a device would be given, and computes nothing.
@@ -328,9 +320,7 @@ impl Sink for Tally<'_> {
     }
 
     fn slot(&mut self, (kind, rows): (Kind, usize), name: &str) -> Result<Buffer<Imagined>> {
-        let plan = self.batching.plan(kind, rows)?;
-        let slot = plan.inputs.iter().chain(&plan.outputs).find(|s| s.name == name);
-        let region = slot.ok_or_else(|| Error::internal(format!("the network has no {name}")))?.region;
+        let region = self.batching.plan(kind, rows)?.slot(name)?;
         Ok(Buffer { of: Imagined, offset: region.offset, bytes: region.bytes })
     }
 
@@ -338,7 +328,7 @@ impl Sink for Tally<'_> {
         let rows = entries.len();
         let plan = self.batching.plan(kind, rows)?;
         plan.enlarge(&mut self.done.slabs);
-        let prompts = entries.iter().map(|e| Arc::as_ptr(&e.context) as usize).collect();
+        let prompts = entries.iter().map(|e| e.prompt()).collect();
         if self.done.kept_rows.insert((kind, prompts)) && self.done.kept_rows.len() <= MOST_ROWS {
             self.done.prompt_bytes += plan.kept_input_bytes();
         }

@@ -50,8 +50,7 @@ impl Solver {
     /// What the sampler is told, for a model with the noise levels of `table`. `seed` is that of the noise
     /// which it adds.
     pub fn options(&self, seed: u64, table: &Discrete) -> SampleOptions {
-        let noise_window = (table.percent_to_sigma(0.2), table.percent_to_sigma(0.8));
-        SampleOptions { seed, eta: self.eta, s_noise: self.s_noise, noise_window }
+        SampleOptions { seed, eta: self.eta, s_noise: self.s_noise, ..SampleOptions::of(table) }
     }
 }
 

@@ -45,12 +45,11 @@ impl<'a> Inpaint<'a> {
 impl<'a> Inpaint<'a> {
     /// For a rehearsal: masks and latents without contents.
     pub(crate) fn rehearsed(model: &'a mut dyn Predictor, shape: [usize; 4]) -> Result<Self> {
-        let [batch, channels, height, width] = shape;
+        let [_, _, height, width] = shape;
         let latents = model.latents();
         let mask = latents.bring_mask(&Latent::zeros(1, 1, height, width))?;
-        let mut zeros = || Latent::zeros(batch, channels, height, width);
-        let start = latents.bring_with(shape, &mut zeros)?;
-        let noise = latents.bring_with(shape, &mut zeros)?;
+        let zeros = Value::zero(shape);
+        let (start, noise) = (latents.store(&zeros)?, latents.store(&zeros)?);
         Ok(Self { model, mask, start, noise })
     }
 }

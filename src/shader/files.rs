@@ -49,6 +49,7 @@ shared! {
     ROWS "shared/rows",
     SCALARS "shared/scalars",
     SOFTWARE_MATRICES "shared/software_matrices",
+    SUM_ALL "shared/sum_all",
     SURROUNDS "shared/surrounds",
     WEIGHT_HALF "shared/weight_half",
     WEIGHT_LONG_HALF "shared/weight_long_half",

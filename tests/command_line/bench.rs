@@ -252,8 +252,11 @@ fn a_device_that_counts_no_time() {
     })
     .expect("measured");
     assert_eq!(measured, ["tiny CLIP b2"]);
-    let names = ["tiny CFG step GPU", "tiny SAG step GPU", "tiny CLIP b2 GPU"];
-    assert_eq!(skipped, names.map(|n| (n.to_owned(), rows::NO_CLOCK)));
+    let steps = ["tiny CFG step GPU", "tiny SAG step GPU"].into_iter();
+    let embedded = ["tiny embedded model CFG step GPU", "tiny embedded model SAG step GPU"].into_iter();
+    let embedded = embedded.filter(|_| cfg!(feature = "embedded-model"));
+    let names = steps.chain(["tiny CLIP b2 GPU"]).chain(embedded);
+    assert_eq!(skipped, names.map(|n| (n.to_owned(), rows::NO_CLOCK)).collect::<Vec<_>>());
     let refused = profile(&bench, Network::Clip, 1).expect_err("no clock");
     assert_eq!(refused.kind(), ErrorKind::Device, "{refused}");
     let refused = shapes::measure_all(&bench, &shapes::all(true), &mut |_, _| {}).expect_err("no clock");

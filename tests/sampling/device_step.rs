@@ -33,7 +33,7 @@ fn request(sampler: Sampler, steps: usize) -> Request {
 
 /// Bytes that have moved: scalars, latents up, flags, what was read, and how often.
 fn moved(traffic: &Traffic) -> [u64; 5] {
-    let Traffic { scalars, latents, flags, read, reads, .. } = traffic;
+    let Traffic { scalars, latents, flags, read, reads } = traffic;
     [scalars, latents, flags, read, reads].map(|n| n.load(Ordering::Relaxed))
 }
 

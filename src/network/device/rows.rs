@@ -7,10 +7,10 @@ use crate::graph::Shape;
 use crate::guidance::Entry;
 use crate::guidance::backend::{Attention, Group, Prediction};
 use crate::guidance::weighted::Weighted;
-use crate::kernels::latents::{EntryPlace, Place, RowPlace};
+use crate::kernels::latents::{EntryPlace, RowPlace};
 use crate::kernels::{entries_mean, network_input, network_output};
 use crate::latent::Value;
-use crate::model::unet::{COLUMNS, Perturbation, time_embedding};
+use crate::model::unet::{COLUMNS, time_embedding};
 use crate::network::{Kind, Sink, preconditioning};
 
 /// A row of an evaluation.
@@ -31,34 +31,33 @@ impl<S: Sink> DeviceBackend<'_, S> {
     ) -> Result<Vec<Prediction>> {
         let shape @ [images, channels, height, width] = x.shape();
         let mut rows = Vec::new();
-        let (mut quads, mut values) = (0, 0);
-        let recorded = groups.iter().any(|group| group.record);
-        for (number, group) in groups.iter().enumerate() {
-            let record = recorded && group.perturbation == Perturbation::None;
-            for &entry in group.entries {
+        for (number, &Group { entries, record, perturbation }) in groups.iter().enumerate() {
+            for &entry in entries {
                 let area = entry.area_in((height, width));
                 let size = (area.height, area.width);
-                let kind = Kind { size, tokens: entry.tokens, record, perturbation: group.perturbation };
-                let positions = match record {
-                    true => self.sink.map_size(kind).map(|(height, width)| height * width)?,
-                    false => 0,
-                };
-                for image in 0..images {
-                    let place = RowPlace {
-                        image: image as u32,
-                        y: area.y as u32,
-                        x: area.x as u32,
-                        prediction: quads as u32,
-                        columns: values as u32,
-                    };
-                    rows.push(Row { entry, group: number, kind, place });
-                    quads += area.height * area.width * channels.div_ceil(4);
-                    values += positions;
-                }
+                let kind = Kind { size, tokens: entry.tokens, record, perturbation };
+                rows.extend((0..images).map(|image| {
+                    let (image, y, x) = (image as u32, area.y as u32, area.x as u32);
+                    Row { entry, group: number, kind, place: RowPlace { image, y, x, ..RowPlace::default() } }
+                }));
             }
         }
         let kinds: Vec<Kind> = rows.iter().map(|row| row.kind).collect();
         let calls = self.sink.calls(&kinds)?;
+        // What is computed, where it is more than what was asked for.
+        for (kind, members) in &calls {
+            members.iter().for_each(|i| rows[*i].kind = *kind);
+        }
+        let (mut quads, mut values) = (0, 0);
+        for row in &mut rows {
+            (row.place.prediction, row.place.columns) = (quads as u32, values as u32);
+            let (height, width) = row.kind.size;
+            quads += height * width * channels.div_ceil(4);
+            if row.kind.record {
+                let (height, width) = self.sink.map_size(row.kind)?;
+                values += height * width;
+            }
+        }
         let entries: Vec<&Entry> = rows.iter().map(|row| row.entry).collect();
         self.sink.prepare(&calls, &entries)?;
         let predictions = self.take(16 * quads as u64, false)?;
@@ -132,14 +131,10 @@ impl<S: Sink> DeviceBackend<'_, S> {
         let table = self.table(rows.iter().flat_map(|row| row.place.words()).collect())?;
         let count = rows.len();
         let mut operands = Operands(Vec::new());
-        let places = [
-            Place { operand: operands.add(table.clone()), first: 0 },
-            operands.held(&x),
-            operands.held(&embedding),
-        ];
-        let to = ["x", "time"].map(|name| self.sink.slot((kind, count), name));
-        let [to_x, to_time] = to;
-        let to = [operands.add(to_x?), operands.add(to_time?)];
+        let (at_table, at_x) = (operands.table(table.clone()), operands.held(&x));
+        let at_embedding = operands.held(&embedding);
+        let to = [self.sink.slot((kind, count), "x")?, self.sink.slot((kind, count), "time")?];
+        let to = to.map(|slot| operands.add(slot));
         let c_in = 1.0 / (sigma * sigma + 1.0).sqrt();
         let input = network_input::NetworkInput {
             path: "what the network sees",
@@ -151,12 +146,11 @@ impl<S: Sink> DeviceBackend<'_, S> {
             scalars: self.sink.scalars(&[[c_in.to_bits(), 0, 0, 0]])?,
             precision: self.network.precision,
         };
-        let [at_table, at_x, at_embedding] = places;
         self.dispatch(&network_input::call(&input, at_table, at_x, at_embedding, to), operands)?;
         let entries: Vec<&Entry> = rows.iter().map(|row| row.entry).collect();
         self.sink.network(kind, &entries)?;
         let mut operands = Operands(Vec::new());
-        let at_table = Place { operand: operands.add(table), first: 0 };
+        let at_table = operands.table(table);
         let out = self.sink.slot((kind, count), "out")?;
         let out = operands.add(out);
         let at_x = operands.held(&x);
@@ -194,7 +188,7 @@ impl<S: Sink> DeviceBackend<'_, S> {
         group: &[Row<'_>],
         entries: &[&Entry],
         rows: &Held<S::Memory>,
-        shape: [usize; 4],
+        shape @ [images, channels, ..]: [usize; 4],
     ) -> Result<Value> {
         let Some(first) = group.first() else { return Ok(Value::zero(shape)) };
         let weighted = Weighted::new(entries, shape);
@@ -202,12 +196,16 @@ impl<S: Sink> DeviceBackend<'_, S> {
             let held = Held { first: first.place.prediction as usize, ..rows.clone() };
             return Ok(self.put(held, shape));
         }
-        let (places, weights) = entry_places(group, &weighted, shape);
+        let (mut places, weights) = entry_places(&weighted);
+        for (place, rows) in places.iter_mut().zip(group.chunks(images.max(1))) {
+            place.prediction = rows.first().map_or(0, |row| row.place.prediction);
+            place.prediction_stride = place.height * place.width * channels.div_ceil(4) as u32;
+        }
         let table = self.table(places.iter().flat_map(EntryPlace::words).collect())?;
         let weights = self.table(weights)?;
         let y = self.room(shape)?;
         let mut operands = Operands(Vec::new());
-        let table = Place { operand: operands.add(table), first: 0 };
+        let table = operands.table(table);
         let weights = operands.add(weights);
         let (predictions, to) = (operands.held(rows).operand, operands.held(&y));
         let mean = entries_mean::EntriesMean {
@@ -219,22 +217,16 @@ impl<S: Sink> DeviceBackend<'_, S> {
         Ok(self.put(y, shape))
     }
 }
-/// Where the rows of a group's entries stand, with their weights as words.
-fn entry_places(group: &[Row<'_>], weighted: &Weighted, shape: [usize; 4]) -> (Vec<EntryPlace>, Vec<u32>) {
-    let [images, channels, ..] = shape;
+
+/// Where entries stand and how much they count: their places, without those of predictions, and all their weights
+/// as words.
+pub(super) fn entry_places(weighted: &Weighted) -> (Vec<EntryPlace>, Vec<u32>) {
     let mut words = Vec::new();
-    let places = weighted.parts.iter().zip(group.chunks(images.max(1))).map(|((area, weights), rows)| {
+    let places = weighted.parts.iter().map(|(area, weights)| {
+        let [y, x, height, width] = [area.y, area.x, area.height, area.width].map(|n| n as u32);
         let first = words.len() as u32;
         words.extend(weights.iter().map(|w| w.to_bits()));
-        EntryPlace {
-            y: area.y as u32,
-            x: area.x as u32,
-            height: area.height as u32,
-            width: area.width as u32,
-            prediction: rows.first().map_or(0, |row| row.place.prediction),
-            prediction_stride: (area.height * area.width * channels.div_ceil(4)) as u32,
-            weights: first,
-        }
+        EntryPlace { y, x, height, width, weights: first, ..EntryPlace::default() }
     });
     (places.collect(), words)
 }
