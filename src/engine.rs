@@ -1,5 +1,6 @@
 //! The only part that dispatches: pipelines, buffers and submissions for a [`Plan`].
 
+mod arena;
 mod clock;
 mod kept;
 mod pages;
@@ -17,6 +18,7 @@ use crate::gpu::Gpu;
 use crate::kernels::{Precision, Target, Variant};
 use crate::plan::{Bound, Plan, Region, Storage};
 use crate::{Error, ErrorKind, Result};
+pub use arena::Arena;
 pub use clock::Passed;
 pub use kept::{Kept, MOST_ROWS};
 pub use run::Run;
@@ -48,33 +50,11 @@ pub struct Engine {
     /// Whether runs look for what is not finite.
     tracing: AtomicBool,
     traffic: Traffic,
+    /// Memory for activations that nobody uses.
+    spare: Arc<arena::Spare>,
     /// Whether streams take the time of their passes.
     clocked: AtomicBool,
     times: Mutex<Vec<Vec<Passed>>>,
-}
-
-/// Memory for activations. Plans that run one after the other share one.
-#[derive(Clone)]
-pub struct Arena {
-    slabs: Vec<wgpu::Buffer>,
-}
-
-impl Arena {
-    /// Whether `plan` fits.
-    pub fn holds(&self, plan: &Plan) -> bool {
-        plan.slabs.len() <= self.slabs.len()
-            && plan.slabs.iter().zip(&self.slabs).all(|(want, b)| *want <= b.size())
-    }
-
-    /// Sizes of its buffers.
-    pub(crate) fn sizes(&self) -> Vec<u64> {
-        self.slabs.iter().map(wgpu::Buffer::size).collect()
-    }
-
-    /// Bytes of all buffers.
-    pub fn bytes(&self) -> u64 {
-        self.slabs.iter().map(wgpu::Buffer::size).sum()
-    }
 }
 
 /// A plan with its memory and bindings on the device.
@@ -150,6 +130,7 @@ impl Engine {
             before,
             tracing: AtomicBool::new(false),
             traffic: Traffic::default(),
+            spare: Arc::default(),
             clocked: AtomicBool::new(false),
             times: Mutex::default(),
         })
@@ -233,18 +214,6 @@ impl Engine {
         OnDevice { gpu: &self.gpu, checked: self.checked }
     }
 
-    /// Memory for `plan`.
-    pub fn arena(&self, plan: &Plan) -> Result<Arena> {
-        self.arena_of(&plan.slabs)
-    }
-
-    /// Memory of buffers of these sizes.
-    pub(crate) fn arena_of(&self, slabs: &[u64]) -> Result<Arena> {
-        self.gpu.checked("make room for activations", || Arena {
-            slabs: slabs.iter().map(|s| buffer(&self.gpu, "arena", *s, TENSORS)).collect(),
-        })
-    }
-
     /// Memory for latents of a sampling.
     pub(crate) fn latent_buffer(&self, bytes: u64) -> Result<wgpu::Buffer> {
         self.gpu.checked("make room for latents", || buffer(&self.gpu, "latents", bytes, TENSORS))
@@ -299,7 +268,7 @@ impl Engine {
             let mut turning = Vec::new();
             for (i, bound) in d.bindings.iter().enumerate() {
                 held.push(match *bound {
-                    Bound::Arena(r) => Bindable::Buffer(arena.slabs[r.slab].clone(), r.offset, r.bytes),
+                    Bound::Arena(r) => Bindable::Buffer(arena.slabs()[r.slab].clone(), r.offset, r.bytes),
                     Bound::Kept(r) => Bindable::Kept(r),
                     Bound::Weight(w) => {
                         let (page, offset, bytes) = weights.place(&plan.weights[w.0])?;
@@ -328,7 +297,7 @@ impl Engine {
 
     /// Fills the whole arena with `word`; for tests that look for stray writes.
     pub fn fill_arena(&self, prepared: &Prepared, word: u32) {
-        for slab in &prepared.arena.slabs {
+        for slab in prepared.arena.slabs() {
             let words = vec![word; slab.size() as usize / 4];
             self.gpu.queue().write_buffer(slab, 0, bytemuck::cast_slice(&words));
         }
@@ -336,7 +305,7 @@ impl Engine {
 
     /// The arena's words; for tests that look for stray writes.
     pub fn arena_words(&self, prepared: &Prepared) -> Result<Vec<Vec<u32>>> {
-        prepared.arena.slabs.iter().map(|slab| read_buffer(&self.gpu, slab, 0, slab.size())).collect()
+        prepared.arena.slabs().iter().map(|slab| read_buffer(&self.gpu, slab, 0, slab.size())).collect()
     }
 }
 

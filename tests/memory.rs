@@ -137,3 +137,29 @@ fn tiles_leave_no_seams() {
     println!("encoded in tiles: squared error {error:.1e}");
     assert!(error <= 3e-2, "{error}");
 }
+
+/// Memory for activations stays for the next picture, until a limit or the app asks for it.
+#[test]
+fn what_a_picture_leaves_is_there_for_the_next() {
+    let Some(gpu) = own_gpu() else { return };
+    let checkpoint = embedded::checkpoint().expect("embedded");
+    let options = ModelOptions { precision: Some(Precision::F16), ..Default::default() };
+    let m = Model::new(gpu, checkpoint, options).expect("model");
+    let held = || m.engine().gpu().buffer_bytes();
+    let (_, _, first, _) = run(&m, &request(None));
+    let after = held();
+    // The device may do away with what it used itself a little later, and no more is there.
+    let (_, peak, again, _) = run(&m, &request(None));
+    assert!(held() <= after && again.pictures == first.pictures, "{after} and {}", held());
+    assert!(after > peak * 9 / 10, "{after} of {peak}");
+
+    m.engine().forget_peak();
+    let limit = 45 * MIB;
+    let (planned, measured, limited, _) = run(&m, &request(Some(limit)));
+    assert!(measured <= planned && planned <= limit, "{measured} of {planned}");
+    assert_eq!(limited.latent, first.latent);
+
+    let before = held();
+    assert!(m.engine().release_spare_memory() && held() < before, "{before} and {}", held());
+    assert!(!m.engine().release_spare_memory());
+}

@@ -146,7 +146,7 @@ impl Engine {
 impl Prepared {
     /// The buffer of a region of the arena.
     pub(crate) fn slab(&self, region: crate::plan::Region) -> &wgpu::Buffer {
-        &self.arena.slabs[region.slab]
+        &self.arena.slabs()[region.slab]
     }
 
     fn alone(&self) -> MutexGuard<'_, ()> {

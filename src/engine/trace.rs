@@ -24,7 +24,7 @@ impl Engine {
     pub(super) fn look_at_results(&self, prepared: &Prepared, i: usize) -> Result<()> {
         let (plan, dispatch) = (&prepared.plan, &prepared.plan.dispatches[i]);
         for (region, store) in &dispatch.written {
-            let slab = &prepared.arena.slabs[region.slab];
+            let slab = &prepared.arena.slabs()[region.slab];
             let words = read_buffer(&self.gpu, slab, region.offset, region.bytes)?;
             let halves = *store == Store::Elem && plan.precision() == Precision::F16;
             let values: Vec<f32> = match halves {

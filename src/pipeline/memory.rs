@@ -77,6 +77,8 @@ pub fn leaving<N: Copy + Ord>(held: &[(N, u64)], network: N, need: Need, limit: 
 #[derive(Debug, Default)]
 pub struct Forecast {
     held: Vec<(Network, u64)>,
+    /// Of the activations of those before, which stay for the next where there is no limit.
+    spare: u64,
     /// The most bytes at one time.
     pub peak: u64,
 }
@@ -91,7 +93,11 @@ impl Forecast {
         let leaving = leaving(&self.held, network, need, limit);
         self.held.retain(|(n, _)| *n != network && !leaving.contains(n));
         let beside: u64 = self.held.iter().map(|(_, bytes)| bytes).sum();
-        self.peak = self.peak.max(beside + need.bytes());
+        let spare = if limit.is_some() { 0 } else { self.spare };
+        // The weights come over while the activations of the network before are still there.
+        let with_spare = need.weights + need.road + spare;
+        self.peak = self.peak.max(beside + need.bytes().max(with_spare + SMALL_CHANGE));
+        self.spare = self.spare.max(need.arena);
         self.held.push((network, need.weights));
         Ok(())
     }

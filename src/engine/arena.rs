@@ -1,0 +1,99 @@
+//! Memory for activations, and what is left of it for the next work: a driver takes some milliseconds to give a few
+//! hundred MiB, and as many to take them back.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use super::{Engine, TENSORS, buffer};
+use crate::Result;
+use crate::plan::Plan;
+
+/// Memory for activations. Plans that run one after the other share one; when nobody holds it any more, the engine
+/// keeps it for the next that fits.
+#[derive(Clone)]
+pub struct Arena(Arc<Slabs>);
+
+struct Slabs {
+    buffers: Vec<wgpu::Buffer>,
+    /// Where they go in the end.
+    spare: Weak<Spare>,
+}
+
+/// The buffers of the arena that was used last, while nobody uses them.
+#[derive(Default)]
+pub(super) struct Spare(Mutex<Vec<wgpu::Buffer>>);
+
+impl Spare {
+    fn take(&self) -> Vec<wgpu::Buffer> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn put(&self, buffers: Vec<wgpu::Buffer>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = buffers;
+    }
+}
+
+impl Drop for Slabs {
+    fn drop(&mut self) {
+        if let Some(spare) = self.spare.upgrade() {
+            spare.put(std::mem::take(&mut self.buffers));
+        }
+    }
+}
+
+impl Arena {
+    /// Whether `plan` fits.
+    pub fn holds(&self, plan: &Plan) -> bool {
+        hold(&self.0.buffers, &plan.slabs)
+    }
+
+    /// Its buffers.
+    pub(super) fn slabs(&self) -> &[wgpu::Buffer] {
+        &self.0.buffers
+    }
+
+    /// Sizes of its buffers.
+    pub(crate) fn sizes(&self) -> Vec<u64> {
+        self.0.buffers.iter().map(wgpu::Buffer::size).collect()
+    }
+
+    /// Bytes of all buffers.
+    pub fn bytes(&self) -> u64 {
+        self.0.buffers.iter().map(wgpu::Buffer::size).sum()
+    }
+}
+
+impl Engine {
+    /// Memory for `plan`: what the last work has left, if the plan fits there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Memory`](crate::ErrorKind::Memory) if the device has none.
+    pub fn arena(&self, plan: &Plan) -> Result<Arena> {
+        self.arena_of(&plan.slabs)
+    }
+
+    /// Memory of buffers of these sizes or larger ones.
+    pub(crate) fn arena_of(&self, slabs: &[u64]) -> Result<Arena> {
+        let spare = self.spare.take();
+        let buffers = if hold(&spare, slabs) {
+            spare
+        } else {
+            // It leaves before the new one comes.
+            drop(spare);
+            self.gpu.checked("make room for activations", || {
+                slabs.iter().map(|bytes| buffer(&self.gpu, "arena", *bytes, TENSORS)).collect()
+            })?
+        };
+        Ok(Arena(Arc::new(Slabs { buffers, spare: Arc::downgrade(&self.spare) })))
+    }
+
+    /// Gives the device back the memory for activations that the last work has left, which is otherwise kept for
+    /// the next. Whether there was any.
+    pub fn release_spare_memory(&self) -> bool {
+        !self.spare.take().is_empty()
+    }
+}
+
+/// Whether buffers of these sizes are among `buffers`.
+fn hold(buffers: &[wgpu::Buffer], sizes: &[u64]) -> bool {
+    sizes.len() <= buffers.len() && sizes.iter().zip(buffers).all(|(want, has)| *want <= has.size())
+}
