@@ -196,6 +196,14 @@ pub struct Args {
     #[arg(value_parser = value::pag_scale, allow_hyphen_values = true)]
     #[arg(help_heading = "Other guidance")]
     pub pag_scale: f32,
+    /// Part of the sampling from which PAG acts, 0 to 1
+    #[arg(long, value_name = "F", default_value = "0.0", allow_hyphen_values = true)]
+    #[arg(help_heading = "Other guidance")]
+    pub pag_start: f64,
+    /// Part of the sampling up to which PAG acts, 0 to 1
+    #[arg(long, value_name = "F", default_value = "1.0", allow_hyphen_values = true)]
+    #[arg(help_heading = "Other guidance")]
+    pub pag_end: f64,
     /// The same for Smoothed Energy Guidance and a network with blurred queries there
     #[arg(long, value_name = "F", default_value = "0.0")]
     #[arg(value_parser = value::seg_scale, allow_hyphen_values = true)]
@@ -206,6 +214,14 @@ pub struct Args {
     #[arg(value_parser = value::seg_blur, allow_hyphen_values = true)]
     #[arg(help_heading = "Other guidance")]
     pub seg_blur: f32,
+    /// Part of the sampling from which SEG acts, 0 to 1
+    #[arg(long, value_name = "F", default_value = "0.0", allow_hyphen_values = true)]
+    #[arg(help_heading = "Other guidance")]
+    pub seg_start: f64,
+    /// Part of the sampling up to which SEG acts, 0 to 1
+    #[arg(long, value_name = "F", default_value = "1.0", allow_hyphen_values = true)]
+    #[arg(help_heading = "Other guidance")]
+    pub seg_end: f64,
 
     #[command(flatten)]
     pub compute: device::Compute,

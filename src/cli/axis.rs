@@ -302,6 +302,8 @@ mod tests {
             "sag-threshold",
             "sag-start",
             "sag-cond",
+            "pag-start",
+            "seg-end",
             "sampler",
             "sampling-method",
             "scheduler",

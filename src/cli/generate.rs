@@ -149,8 +149,12 @@ pub fn request(
         seed,
         guidance: Guidance::new(cfg)
             .with(sag)
-            .with(Perturbed::pag(args.pag_scale))
-            .with(Perturbed::seg(args.seg_scale, args.seg_blur)),
+            .with(Perturbed { start: args.pag_start, end: args.pag_end, ..Perturbed::pag(args.pag_scale) })
+            .with(Perturbed {
+                start: args.seg_start,
+                end: args.seg_end,
+                ..Perturbed::seg(args.seg_scale, args.seg_blur)
+            }),
         solver: Solver { sampler: args.sampling_method, eta: args.eta, s_noise: args.s_noise },
         schedule: Schedule::new(args.scheduler, args.steps),
         clip_skip: args.clip_skip,

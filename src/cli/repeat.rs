@@ -15,7 +15,7 @@ use super::origin::{EMBEDDED, MASK, MASK_HASH, START, START_HASH, TEXT_ENCODER, 
 use super::tell;
 
 /// Pairs whose values are a flag's as they are.
-const FLAGS: [(&str, &str); 18] = [
+const FLAGS: [(&str, &str); 22] = [
     ("Steps", "steps"),
     ("CFG scale", "cfg-scale"),
     ("Seed", "seed"),
@@ -27,8 +27,12 @@ const FLAGS: [(&str, &str); 18] = [
     ("SAG Start", "sag-start"),
     ("SAG End", "sag-end"),
     ("PAG Scale", "pag-scale"),
+    ("PAG Start", "pag-start"),
+    ("PAG End", "pag-end"),
     ("SEG Scale", "seg-scale"),
     ("SEG Blur Sigma", "seg-blur"),
+    ("SEG Start", "seg-start"),
+    ("SEG End", "seg-end"),
     ("Original size", "original-size"),
     ("Target size", "target-size"),
     ("Precision", "precision"),

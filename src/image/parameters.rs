@@ -9,6 +9,7 @@
 
 use super::infotext::{Infotext, RAW_NEGATIVE, RAW_PROMPT};
 use crate::families::LATENT_CELL;
+use crate::guidance::Term;
 use crate::model::unet::Perturbation;
 use crate::pipeline::Request;
 use crate::sampler::{Sampler, Scheduler};
@@ -100,10 +101,7 @@ fn settings(request: &Request, origin: &Origin<'_>, picture: usize) -> Vec<(&'st
         all.push(("SAG Guidance Scale", sag.scale.to_string()));
         all.push(("SAG Mask Threshold", sag.threshold.to_string()));
         all.push(("SAG Blur Sigma", sag.blur_sigma.to_string()));
-        if (sag.start, sag.end) != (0.0, 1.0) {
-            all.push(("SAG Start", sag.start.to_string()));
-            all.push(("SAG End", sag.end.to_string()));
-        }
+        all.extend(part(["SAG Start", "SAG End"], sag.start, sag.end));
         if sag.cond_at_cfg_1 {
             all.push(("SAG Attention", "cond at CFG 1".into()));
         }
@@ -111,11 +109,21 @@ fn settings(request: &Request, origin: &Origin<'_>, picture: usize) -> Vec<(&'st
     for p in request.guidance.perturbed().filter(|p| p.is_on()) {
         match p.attention {
             Perturbation::None => {}
-            Perturbation::Identity => all.push(("PAG Scale", p.scale.to_string())),
+            Perturbation::Identity => {
+                all.push(("PAG Scale", p.scale.to_string()));
+                all.extend(part(["PAG Start", "PAG End"], p.start, p.end));
+            }
             Perturbation::BlurredQueries(width) => {
                 all.push(("SEG Scale", p.scale.to_string()));
                 all.push(("SEG Blur Sigma", width.sigma().to_string()));
+                all.extend(part(["SEG Start", "SEG End"], p.start, p.end));
             }
+        }
+    }
+    // Nobody else can have it again, but nobody is to take the picture for one without.
+    for term in &request.guidance.terms {
+        if let Term::Own(own) = term {
+            all.push(("Own guidance", format!("{own:?}")));
         }
     }
     if let Some(sizes) = request.sizes {
@@ -127,6 +135,14 @@ fn settings(request: &Request, origin: &Origin<'_>, picture: usize) -> Vec<(&'st
     all.extend(origin.further.iter().cloned());
     all.push(("Version", concat!("sagittal ", env!("CARGO_PKG_VERSION")).into()));
     all
+}
+
+/// The part of the sampling in which a guidance acts, where that is not all of it.
+fn part(names: [&'static str; 2], start: f64, end: f64) -> Vec<(&'static str, String)> {
+    match (start, end) {
+        (0.0, 1.0) => Vec::new(),
+        _ => names.into_iter().zip([start, end].map(|share| share.to_string())).collect(),
+    }
 }
 
 /// Whether even the first picture of a batch differs from that of a batch of one: where noise is
@@ -202,7 +218,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::guidance::{Guidance, Perturbed, Sag, Term};
+    use crate::guidance::term::{At, GuidanceTerm, GuidedStep, Wants};
+    use crate::guidance::{Guidance, Perturbed, Sag};
+    use crate::latent::Value;
     use crate::pipeline::Schedule;
 
     #[test]
@@ -229,6 +247,22 @@ mod tests {
         );
     }
 
+    #[derive(Debug)]
+    struct Nothing {
+        #[allow(dead_code)]
+        much: u32,
+    }
+
+    impl GuidanceTerm for Nothing {
+        fn wants(&self, _: &At<'_>) -> Option<Wants> {
+            None
+        }
+
+        fn pull(&self, _: &mut GuidedStep<'_>) -> crate::Result<Option<Value>> {
+            Ok(None)
+        }
+    }
+
     #[test]
     fn only_what_matters_is_told() {
         let plain = |change: fn(&mut Request)| {
@@ -242,6 +276,10 @@ mod tests {
             r.guidance.terms.extend(of.map(Term::from));
         });
         assert!(others.contains("SAG Blur Sigma: 2, PAG Scale: 3, SEG Scale: 1.5, SEG Blur Sigma: inf, "));
+        let late = plain(|r| r.guidance.terms.push(Perturbed { start: 0.25, ..Perturbed::pag(2.0) }.into()));
+        assert!(late.contains("PAG Scale: 2, PAG Start: 0.25, PAG End: 1, "), "{late}");
+        let own = plain(|r| r.guidance.terms.push(Term::own(Nothing { much: 3 })));
+        assert!(own.contains("Own guidance: \"Nothing { much: 3 }\""), "{own}");
         assert!(
             off.starts_with("Steps: 20") && !off.contains("SAG") && off.contains("Model: \"m, n\""),
             "{off}"
