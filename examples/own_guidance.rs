@@ -5,8 +5,8 @@
 //!
 //! The term looks back: it adds some of the noise that the network has just taken away to the latent again and
 //! asks what is seen then. What the prompt alone carries through the noise stays, the rest differs; the result is
-//! led along that difference. All of it is a few dispatches: no latent comes to the host but the map that is
-//! asked for.
+//! led along that difference. All of it is a few dispatches on the device. To print how far the term moves the
+//! picture, this example asks for evaluations, which are read from the device; without them no latent would be.
 
 use std::sync::atomic::AtomicBool;
 

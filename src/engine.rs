@@ -18,11 +18,12 @@ use crate::gpu::Gpu;
 use crate::kernels::{Precision, Target, Variant};
 use crate::plan::{Bound, Plan, Region, Storage};
 use crate::{Error, ErrorKind, Result};
-pub use arena::Arena;
+pub use arena::{Arena, MOST_SPARE};
 pub use clock::Passed;
 pub use kept::{Kept, MOST_ROWS};
 pub use run::Run;
 pub use stream::{Fetch, Spot, Stream, Traffic};
+pub(crate) use stream::{Readback, Upload};
 use upload::OnDevice;
 pub use upload::ring_bytes;
 pub use weights::{Source, Weights};
@@ -260,7 +261,7 @@ impl Engine {
             params.resize(params.len().next_multiple_of(alignment as usize), 0);
         }
         let uniform = buffer(gpu, "params", params.len().max(16) as u64, U::UNIFORM | U::COPY_DST);
-        gpu.queue().write_buffer(&uniform, 0, &params);
+        self.write(Upload::SetUp, &uniform, 0, &params);
         let mut steps = Vec::with_capacity(plan.dispatches.len());
         for (d, (offset, size)) in plan.dispatches.iter().zip(offsets) {
             let pipeline = self.gpu.pipeline(self.checked, &d.variant)?;

@@ -272,6 +272,19 @@ impl Plan {
         self.params_bytes(alignment) + slots.sum::<u64>()
     }
 
+    /// Bytes that the dispatches are bound to, each for itself: what they read and write, weights included.
+    pub fn bound_bytes(&self) -> u64 {
+        let of = |bound: &Bound| match *bound {
+            Bound::Arena(region) | Bound::Kept(region) => region.bytes,
+            Bound::Weight(id) => {
+                let weight = &self.weights[id.0];
+                weight.device_len() as u64 * self.storage.of_weight(weight).bytes()
+            }
+            Bound::Unused => 0,
+        };
+        self.dispatches.iter().flat_map(|d| &d.bindings).map(of).sum()
+    }
+
     /// Multiply-adds counted twice, all dispatches.
     pub fn flops(&self) -> u64 {
         self.dispatches.iter().map(|d| d.flops).sum()

@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{Failures, default_device, gpu, own_gpu};
+use sagittal::guidance::term::{At, GuidanceTerm, GuidedStep, Wants};
+use sagittal::guidance::{Guidance, Term};
 use sagittal::kernels::Precision;
+use sagittal::latent::Value;
 use sagittal::pipeline::Studio;
 use sagittal::{
     Checkpoint, ErrorKind, Event, Gpu, Model, ModelOptions, Request, Result, Sag, embedded, wgpu,
@@ -39,8 +42,10 @@ fn draw(m: &Model, r: &Request) -> Vec<sagittal::Picture> {
     run(m, r).expect("a picture")
 }
 
-/// Bytes of buffers once all that was begun is done.
-fn settled(gpu: &Gpu) -> u64 {
+/// Bytes of buffers once all that was begun is done, without what the engine keeps for the next work.
+fn settled(m: &Model) -> u64 {
+    m.engine().release_spare_memory();
+    let gpu = m.engine().gpu();
     gpu.device().poll(wgpu::PollType::wait_indefinitely()).expect("a device");
     gpu.buffer_bytes()
 }
@@ -158,11 +163,11 @@ fn cancel_ends_every_phase_within_a_submission_and_leaves_no_buffers() {
     };
     let mut failures = Failures::default();
     let mut judge = |phase: &str, work: Work<'_>| {
-        let before = settled(&gpu);
+        let before = settled(&m);
         let took = cancelled(delay, work);
         println!("{phase}: ended {took:.0?} after cancel");
         failures.check(took <= limit, || format!("{phase}: {took:?}"));
-        let after = settled(&gpu);
+        let after = settled(&m);
         failures.check(before == after, || format!("{phase}: {before} bytes of buffers became {after}"));
     };
     judge("text encoder", &upon(|e| matches!(e, Event::Encoding)));
@@ -187,6 +192,80 @@ fn cancel_ends_every_phase_within_a_submission_and_leaves_no_buffers() {
     failures.finish();
     // The model works on.
     assert_eq!(draw(&m, &small(1)).len(), 1);
+}
+
+/// A term that does nothing until evaluation `bad`, counted from 0, whose result it makes NaN. It counts what nobody
+/// computes too: see `GuidanceTerm::pull`.
+#[derive(Debug)]
+struct Poison {
+    bad: usize,
+    /// Evaluations that were recorded.
+    seen: Arc<AtomicUsize>,
+}
+
+impl GuidanceTerm for Poison {
+    fn wants(&self, _: &At<'_>) -> Option<Wants> {
+        Some(Wants::default())
+    }
+
+    fn pull(&self, step: &mut GuidedStep<'_>) -> Result<Option<Value>> {
+        let now = self.seen.fetch_add(1, Ordering::Relaxed);
+        Ok(step.cond().map(|cond| cond.scaled(if now == self.bad { f32::NAN } else { 0.0 })))
+    }
+}
+
+/// NaN, cancel and a lost device, each in the midst of a run while the device has steps before it that nobody has
+/// been told of.
+#[test]
+fn what_goes_wrong_with_steps_under_way() {
+    let Some(gpu) = own_gpu() else { return };
+    let open =
+        || Model::new(gpu.clone(), common::synthetic("tiny-sd1"), options(Precision::F32)).expect("model");
+    let m = open();
+    let (steps, bad, stop) = (20, 6, 3);
+    let mut failures = Failures::default();
+    let mut judge = |what: &str, bad: usize, upon_stop: &dyn Fn(&AtomicBool)| {
+        let (seen, cancel) = (Arc::new(AtomicUsize::new(0)), AtomicBool::new(false));
+        // One row a step: longer steps are waited for where the device is slow.
+        let mut r = Request::new("fox", 64, 64).with_steps(steps);
+        r.guidance = Guidance::new(1.0).with(Sag::off());
+        r.guidance.terms.push(Term::own(Poison { bad, seen: seen.clone() }));
+        let (mut told, mut ahead) = (0, 0);
+        let mut observe = |e: Event<'_>| {
+            if let Event::Sampling { step, .. } = e {
+                if step == 0 {
+                    // What was counted was the forecast.
+                    seen.store(0, Ordering::Relaxed);
+                    return;
+                }
+                told = step;
+                ahead = ahead.max(seen.load(Ordering::Relaxed) - step);
+                if step == stop {
+                    upon_stop(&cancel);
+                }
+            }
+        };
+        let error = m.generate(&r, &mut observe, &cancel).map(drop).expect_err("it goes wrong");
+        println!("{what}: {told} steps told of, {ahead} ahead at most: {error}");
+        failures.check(ahead > 0, || format!("{what}: no step was under way"));
+        failures.check(told < steps, || format!("{what}: all was told of"));
+        error
+    };
+    let before = {
+        run(&m, &Request::new("fox", 64, 64).with_steps(2)).expect("a picture");
+        settled(&m)
+    };
+    let nan = judge("NaN", bad, &|_| {});
+    let cancelled = judge("cancel", usize::MAX, &|cancel| cancel.store(true, Ordering::Relaxed));
+    let after = settled(&m);
+    let lost = judge("a lost device", usize::MAX, &|_| gpu.device().destroy());
+    let named = format!("step {} of {steps}", bad + 1);
+    failures
+        .check(nan.kind() == ErrorKind::NonFinite && nan.to_string().contains(&named), || nan.to_string());
+    failures.check(cancelled.kind() == ErrorKind::Cancelled, || cancelled.to_string());
+    failures.check(before == after, || format!("{before} bytes of buffers became {after}"));
+    failures.check(lost.kind() == ErrorKind::Device, || lost.to_string());
+    failures.finish();
 }
 
 #[test]
@@ -333,6 +412,37 @@ fn weights_that_are_no_numbers_name_the_first_operation() {
     // Without tracing the step is told.
     let error = outcome(name, 3e38, false);
     assert!(error.kind() == ErrorKind::NonFinite && error.to_string().contains("step 1 of 1"), "{error}");
+}
+
+/// Where weights are brought over in turn they are looked at too, whatever comes of them.
+#[test]
+fn unsound_weights_that_take_turns_are_named() {
+    let Some(gpu) = gpu() else { return };
+    let injected = Injected::new();
+    let name = "model.diffusion_model.output_blocks.3.1.proj_out.weight";
+    for (value, precision, expected) in [
+        (f32::NAN, Precision::F32, "NaN"),
+        (f32::INFINITY, Precision::F16, "inf"),
+        // Finite in f32, and no number of f16.
+        (70000.0, Precision::F16, "70000"),
+    ] {
+        injected.fill(name, Some(value));
+        let checkpoint = Checkpoint::open(injected.file()).expect("a sound header");
+        let m = Model::new(gpu.clone(), checkpoint, options(precision)).expect("sound shapes");
+        let mut r = small(1).with_steps(2);
+        let in_turn = |mib: &u64| {
+            r.limits.memory = Some(mib << 20);
+            m.report(&r).is_ok_and(|report| report.weights_in_turn)
+        };
+        let mib = (8..400).find(in_turn).expect("a limit at which weights take turns");
+        r.limits.memory = Some(mib << 20);
+        let error = run(&m, &r).map(drop).expect_err("nothing can come of it");
+        injected.fill(name, None);
+        println!("{precision:?}, {mib} MiB: {error}");
+        assert_eq!(error.kind(), ErrorKind::Model, "{error}");
+        assert!(error.to_string().contains(name) && error.to_string().contains(expected), "{error}");
+        run(&m, &r).expect("sound weights");
+    }
 }
 
 #[test]

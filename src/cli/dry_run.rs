@@ -54,12 +54,11 @@ fn as_text(model: &Model, request: &Request, report: &Report) -> Vec<String> {
     if tiles > 1 {
         lines.push(format!("the autoencoder works in {tiles} tiles"));
     }
-    lines.push(
-        "a step, in order: dispatches, and bytes that those between the network's calls work on".to_owned(),
-    );
+    lines.push("a step, in order: dispatches, and bytes that they work on".to_owned());
     lines.extend(report.step.iter().map(|work| match work {
-        Work::Network(Call { purpose, rows, dispatches, .. }) => {
-            format!("  {dispatches:>5}  network, {rows} rows for {}", purpose_name(*purpose))
+        Work::Network(Call { purpose, rows, dispatches, bytes, .. }) => {
+            let purpose = purpose_name(*purpose);
+            format!("  {dispatches:>5}  network, {rows} rows for {purpose}, {}", mib(*bytes))
         }
         Work::Latents { path, bytes } => format!("      1  {path}, {:.1} KiB", *bytes as f64 / 1024.0),
     }));
@@ -73,7 +72,9 @@ fn as_json(model: &Model, request: &Request, report: &Report) -> Value {
     let info = model.engine().gpu().device().adapter_info();
     let call = |c: &Call| {
         let purpose = purpose_name(c.purpose);
-        json!({ "rows": c.rows, "purpose": purpose, "dispatches": c.dispatches, "flops": c.flops })
+        json!({
+            "rows": c.rows, "purpose": purpose, "dispatches": c.dispatches, "flops": c.flops, "bytes": c.bytes,
+        })
     };
     let work = |work: &Work| match work {
         Work::Network(c) => call(c),
@@ -114,5 +115,6 @@ fn purpose_name(purpose: Purpose) -> &'static str {
     match purpose {
         Purpose::Guidance => "guidance",
         Purpose::Sag => "sag",
+        Purpose::Term => "term",
     }
 }

@@ -1,5 +1,5 @@
 //! Memory for activations, and what is left of it for the next work: a driver takes some milliseconds to give a few
-//! hundred MiB, and as many to take them back.
+//! hundred MiB, and as many to take them back (measured on an H200).
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -18,6 +18,9 @@ struct Slabs {
     spare: Weak<Spare>,
 }
 
+/// A larger arena is given back: what it holds takes long, and others may want so much memory.
+pub const MOST_SPARE: u64 = 1 << 30;
+
 /// The buffers of the arena that was used last, while nobody uses them.
 #[derive(Default)]
 pub(super) struct Spare(Mutex<Vec<wgpu::Buffer>>);
@@ -34,7 +37,8 @@ impl Spare {
 
 impl Drop for Slabs {
     fn drop(&mut self) {
-        if let Some(spare) = self.spare.upgrade() {
+        let bytes: u64 = self.buffers.iter().map(wgpu::Buffer::size).sum();
+        if let Some(spare) = self.spare.upgrade().filter(|_| bytes <= MOST_SPARE) {
             spare.put(std::mem::take(&mut self.buffers));
         }
     }
@@ -87,9 +91,9 @@ impl Engine {
     }
 
     /// Gives the device back the memory for activations that the last work has left, which is otherwise kept for
-    /// the next. Whether there was any.
-    pub fn release_spare_memory(&self) -> bool {
-        !self.spare.take().is_empty()
+    /// the next.
+    pub fn release_spare_memory(&self) {
+        drop(self.spare.take());
     }
 }
 

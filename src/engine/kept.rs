@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, Weak};
 
 use super::run::to_device;
-use super::{Bindings, Engine, Prepared, TENSORS, buffer, group};
+use super::{Bindings, Engine, Prepared, TENSORS, Upload, buffer, group};
 use crate::plan::Slot;
 use crate::{Error, Result};
 
@@ -61,7 +61,7 @@ impl Engine {
                 .ok_or_else(|| Error::internal(format!("input {} is missing", slot.name)))?;
             let bytes = to_device(slot, values, 1, prepared.plan.precision())?;
             let kept = buffer(&self.gpu, "kept", bytes.len() as u64, TENSORS);
-            self.gpu.queue().write_buffer(&kept, 0, &bytes);
+            self.write(Upload::SetUp, &kept, 0, &bytes);
             Ok((slot.name.clone(), kept))
         };
         let slots = prepared.plan.inputs.iter().filter(|i| i.kept);

@@ -5,7 +5,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Bindings, Engine, Kept, Prepared, Source, Spot, Stream, Weights, kept, trace, weights};
+use super::{Bindings, Engine, Kept, Prepared, Readback, Source, Spot, Stream, Upload, Weights};
+use super::{kept, trace, weights};
 use crate::graph::Store;
 use crate::kernels::Precision;
 use crate::plan::{Dispatch, Slot};
@@ -63,7 +64,7 @@ impl Engine {
         let mut fetches = Vec::new();
         for slot in prepared.plan.read_back() {
             let spot = Spot { buffer: prepared.slab(slot.region).clone(), offset: slot.region.offset };
-            fetches.push((slot, stream.copy_out(&spot, slot.region.bytes)?));
+            fetches.push((slot, stream.copy_out(Readback::Results, &spot, slot.region.bytes)?));
         }
         stream.send()?;
         let mut results = Vec::new();
@@ -130,16 +131,24 @@ impl Engine {
                 trace::input(&slot.name, values.1)?;
             }
             let bytes = to_device(slot, values.1, prepared.plan.rows, prepared.plan.precision())?;
-            self.gpu.queue().write_buffer(prepared.slab(slot.region), slot.region.offset, &bytes);
+            self.write(Upload::SetUp, prepared.slab(slot.region), slot.region.offset, &bytes);
         }
         Ok(())
     }
 
     fn check_turns(&self, run: &Run<'_>) -> Result<()> {
         match run.turns {
-            Some((weights, source)) => weights.check_turns(&self.on_device(), source),
+            Some((weights, source)) => self.check_weights_in_turn(weights, source),
             None => Ok(()),
         }
+    }
+
+    /// Whether all of `weights` that took turns since the last time were sound; waits for them.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Model`](crate::ErrorKind::Model) naming the first that is not.
+    pub(crate) fn check_weights_in_turn(&self, weights: &Weights, source: &dyn Source) -> Result<()> {
+        weights.check_turns(&self.on_device(), source)
     }
 }
 

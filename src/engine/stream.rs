@@ -31,13 +31,15 @@ pub struct Spot {
     pub offset: u64,
 }
 
-/// What moved between host and device so far, bytes.
+/// What moved between host and device so far, bytes, weights left out.
 #[derive(Debug, Default)]
 pub struct Traffic {
     /// Coefficients, noise levels and embeddings of steps.
     pub scalars: AtomicU64,
-    /// Latents, noise and masks that were brought over.
+    /// Latents, noise, masks and tables that were brought over.
     pub latents: AtomicU64,
+    /// Parameters of dispatches, when they are bound, and inputs of plans that run by themselves.
+    pub set_up: AtomicU64,
     /// Flags that tell whether all was finite.
     pub flags: AtomicU64,
     /// Everything else that was read.
@@ -46,23 +48,49 @@ pub struct Traffic {
     pub reads: AtomicU64,
 }
 
+/// What is brought over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Upload {
+    /// What comes with every step.
+    Scalars,
+    Latents,
+    SetUp,
+}
+
+/// What is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Readback {
+    Flags,
+    Results,
+}
+
 impl Traffic {
-    fn add(&self, to: fn(&Self) -> &AtomicU64, bytes: u64) {
-        to(self).fetch_add(bytes, Ordering::Relaxed);
+    fn uploaded(&self, what: Upload, bytes: u64) {
+        let to = match what {
+            Upload::Scalars => &self.scalars,
+            Upload::Latents => &self.latents,
+            Upload::SetUp => &self.set_up,
+        };
+        to.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// An upload: what comes with every step, or a latent.
-    pub(crate) fn count_upload(&self, bytes: u64, steady: bool) {
-        self.add(if steady { |t| &t.scalars } else { |t| &t.latents }, bytes);
+    pub(super) fn read_back(&self, what: Readback, bytes: u64) {
+        let to = match what {
+            Readback::Flags => &self.flags,
+            Readback::Results => {
+                self.reads.fetch_add(1, Ordering::Relaxed);
+                &self.read
+            }
+        };
+        to.fetch_add(bytes, Ordering::Relaxed);
     }
+}
 
-    pub(crate) fn count_flags(&self, bytes: u64) {
-        self.add(|t| &t.flags, bytes);
-    }
-
-    pub(crate) fn count_read(&self, bytes: u64) {
-        self.add(|t| &t.read, bytes);
-        self.add(|t| &t.reads, 1);
+impl Engine {
+    /// Brings bytes over; every way there but that of weights leads through here.
+    pub(crate) fn write(&self, what: Upload, to: &wgpu::Buffer, offset: u64, bytes: &[u8]) {
+        self.gpu.queue().write_buffer(to, offset, bytes);
+        self.traffic.uploaded(what, bytes.len() as u64);
     }
 }
 
@@ -181,13 +209,19 @@ impl<'e> Stream<'e> {
         let rows = prepared.rows(self.engine, kept)?;
         // Pages of weights that the submission in the making sees.
         let mut seen: Option<&[usize]> = None;
+        let mut window = None;
         for (i, dispatch) in prepared.plan.dispatches.iter().enumerate() {
             let pages = prepared.pages(i);
             if pages.iter().any(|page| seen.is_none_or(|seen| !seen.contains(page))) {
                 let (weights, source) =
                     turns.ok_or_else(|| Error::internal("weights that take turns need their source"))?;
                 self.cut()?;
-                weights.turn(&self.engine.on_device(), pages, source, self.cancel)?;
+                if window.is_none() {
+                    window = weights.window();
+                }
+                if let Some(window) = &mut window {
+                    window.turn(&self.engine.on_device(), pages, source, self.cancel)?;
+                }
                 seen = Some(pages);
             }
             self.make_room(cost(dispatch.flops))?;
@@ -201,6 +235,7 @@ impl<'e> Stream<'e> {
         if seen.is_some() {
             self.cut()?;
         }
+        drop(window);
         self.engine.look_at_memory();
         Ok(())
     }
@@ -277,6 +312,7 @@ impl<'e> Stream<'e> {
             view.slice(..key.params.len()).copy_from_slice(&key.params);
             drop(view);
             params.unmap();
+            self.engine.traffic.uploaded(Upload::SetUp, bytes);
             let mut entries = vec![entry(0, &params, 0, bytes)];
             for (i, (operand, spot)) in key.spots.iter().enumerate() {
                 let number = i as u32 + 1;
@@ -306,8 +342,8 @@ impl<'e> Stream<'e> {
     ///
     /// # Errors
     /// As [`send`](Self::send).
-    pub fn fetch(&mut self, from: &Spot, bytes: u64) -> Result<Fetch> {
-        let fetch = self.copy_out(from, bytes)?;
+    pub(crate) fn fetch(&mut self, what: Readback, from: &Spot, bytes: u64) -> Result<Fetch> {
+        let fetch = self.copy_out(what, from, bytes)?;
         self.send()?;
         Ok(fetch)
     }
@@ -316,8 +352,9 @@ impl<'e> Stream<'e> {
     ///
     /// # Errors
     /// The device's.
-    pub fn copy_out(&mut self, from: &Spot, bytes: u64) -> Result<Fetch> {
+    pub(crate) fn copy_out(&mut self, what: Readback, from: &Spot, bytes: u64) -> Result<Fetch> {
         use wgpu::BufferUsages as U;
+        self.engine.traffic.read_back(what, bytes);
         let kept = self.readbacks.iter().position(|b| b.size() == bytes.next_multiple_of(4));
         let to = match kept {
             Some(i) => self.readbacks.swap_remove(i),
@@ -402,12 +439,12 @@ impl<'e> Stream<'e> {
     /// as two submissions of the usual length, or four short ones.
     fn flush(&mut self) -> Result<()> {
         self.pass = None;
-        let Some(encoder) = self.encoder.take() else { return self.check_cancel() };
+        // What is recorded stays until it is submitted or dropped, which has its own part to play.
         self.check_cancel()?;
+        let Some(encoder) = self.encoder.take() else { return Ok(()) };
         if let (Some(uniform), false) = (&self.uniform, self.scalars.is_empty()) {
             let bytes: &[u8] = bytemuck::cast_slice(&self.scalars);
-            self.engine.gpu.queue().write_buffer(uniform, 0, bytes);
-            self.engine.traffic.add(|t| &t.scalars, bytes.len() as u64);
+            self.engine.write(Upload::Scalars, uniform, 0, bytes);
         }
         let gpu = &self.engine.gpu;
         let commands = encoder.finish();
@@ -503,12 +540,14 @@ impl<'e> Stream<'e> {
 }
 
 impl Drop for Stream<'_> {
-    /// What was written for commands that nobody submits would hold its buffers until something is submitted.
+    /// What was written for commands that nobody submits, recorded or not, would hold its buffers until something is
+    /// submitted.
     fn drop(&mut self) {
         self.pass = None;
-        if self.encoder.take().is_some() {
-            self.engine.gpu.queue().submit([]);
-        }
+        self.encoder = None;
+        // A device that is lost refuses it, and holds nothing either.
+        let gpu = &self.engine.gpu;
+        let _ = gpu.checked("let go of what was written", || gpu.queue().submit([]));
         if let Some(clock) = self.clock.take()
             && let Err(e) = clock.read(self.engine)
         {

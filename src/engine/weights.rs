@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use half::slice::HalfFloatSliceExt;
 
@@ -189,27 +189,11 @@ impl Weights {
         Ok(())
     }
 
-    /// Sees that the pages of `wanted` are on the device, in the queue's order.
-    pub(super) fn turn(
-        &self,
-        device: &OnDevice<'_>,
-        wanted: &[usize],
-        source: &dyn Source,
-        cancel: &AtomicBool,
-    ) -> Result<()> {
-        let Some(turns) = &self.turns else { return Ok(()) };
-        let mut turns = turns.lock().unwrap_or_else(PoisonError::into_inner);
-        for &page in wanted {
-            let Some(slot) = self.pages.slot(page).filter(|slot| turns.holds[*slot] != Some(page)) else {
-                continue;
-            };
-            // Until it is complete the slot holds no page, in case this ends early.
-            turns.holds[slot] = None;
-            self.send(device, &mut turns.road, page, source, cancel)?;
-            turns.road.depart(device)?;
-            turns.holds[slot] = Some(page);
-        }
-        Ok(())
+    /// The window, for one who runs a plan: until all that reads a page is submitted nobody else may put another in
+    /// its place. None where all weights are on the device.
+    pub(super) fn window(&self) -> Option<Window<'_>> {
+        let turns = self.turns.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(Window { weights: self, turns })
     }
 
     /// Whether all that took turns since the last time was sound.
@@ -222,6 +206,36 @@ impl Weights {
     /// An error that names what is wrong with the first of the weights by number.
     fn check(&self, faulty: Vec<usize>, source: &dyn Source) -> Result<()> {
         faulty.first().map_or(Ok(()), |number| Err(fault(&self.weights[*number], source)))
+    }
+}
+
+/// The window of weights that take turns, held.
+pub(super) struct Window<'w> {
+    weights: &'w Weights,
+    turns: MutexGuard<'w, Turns>,
+}
+
+impl Window<'_> {
+    /// Sees that the pages of `wanted` are on the device, in the queue's order.
+    pub(super) fn turn(
+        &mut self,
+        device: &OnDevice<'_>,
+        wanted: &[usize],
+        source: &dyn Source,
+        cancel: &AtomicBool,
+    ) -> Result<()> {
+        let Self { weights, turns } = self;
+        for &page in wanted {
+            let Some(slot) = weights.pages.slot(page).filter(|slot| turns.holds[*slot] != Some(page)) else {
+                continue;
+            };
+            // Until it is complete the slot holds no page, in case this ends early.
+            turns.holds[slot] = None;
+            weights.send(device, &mut turns.road, page, source, cancel)?;
+            turns.road.depart(device)?;
+            turns.holds[slot] = Some(page);
+        }
+        Ok(())
     }
 }
 

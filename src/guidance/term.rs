@@ -169,7 +169,9 @@ pub trait GuidanceTerm: fmt::Debug + Send + Sync {
     /// What is wanted at this evaluation; None if the term does not act.
     fn wants(&self, at: &At<'_>) -> Option<Wants>;
 
-    /// What is added to the prediction; None is nothing.
+    /// What is added to the prediction; None is nothing. It is asked before a sampling too, to see what a step takes,
+    /// with values that nobody computes: what it returns must depend on the step alone, and not on how often it was
+    /// asked.
     ///
     /// # Errors
     /// Whatever stops it; the run ends with it.

@@ -85,7 +85,8 @@ pub struct DeviceBackend<'a, S: Sink = DeviceSink<'a>> {
     flags: Option<S::Memory>,
     /// The embedding of the evaluation's timestep, by its noise level.
     embedding: Option<(u32, Held<S::Memory>)>,
-    step: usize,
+    /// The step that is computed, once there is one.
+    step: Option<usize>,
     sent: u64,
     fault: Option<Fault>,
 }
@@ -128,7 +129,7 @@ impl<'a, S: Sink> DeviceBackend<'a, S> {
             tables: HashMap::new(),
             flags: None,
             embedding: None,
-            step: 0,
+            step: None,
             sent: 0,
             fault: None,
         }
@@ -194,7 +195,7 @@ impl<'a, S: Sink> DeviceBackend<'a, S> {
     }
 
     fn step_bits(&self) -> u32 {
-        u32::try_from(self.step).unwrap_or(NO_STEP - 1)
+        u32::try_from(self.step.unwrap_or(0)).unwrap_or(NO_STEP - 1)
     }
 
     /// The memory of a value that is stored.
@@ -362,8 +363,10 @@ impl<S: Sink> Latents for DeviceBackend<'_, S> {
     }
 
     fn step(&mut self, step: usize) {
-        self.step = step;
-        self.sink.step();
+        // What is formed before the first step belongs to it; a step may evaluate more than once.
+        if self.step.replace(step).is_some_and(|before| before != step) {
+            self.sink.step();
+        }
     }
 
     fn submit(&mut self) -> Result<u64> {

@@ -3,9 +3,10 @@
 use std::sync::atomic::AtomicBool;
 
 use super::{Calls, Kind, Unet};
-use crate::engine::{Fetch, Prepared, Run, Spot, Stream};
+use crate::engine::{Fetch, Prepared, Readback, Run, Spot, Stream, Upload};
 use crate::guidance::Entry;
 use crate::kernels::Call;
+use crate::kernels::latents::NO_STEP;
 use crate::plan::Capabilities;
 use crate::plan::chunk::ChunkPolicy;
 use crate::{Error, Result};
@@ -142,11 +143,17 @@ impl<'a> DeviceSink<'a> {
         let words = self.stream.arrived(fetch)?;
         self.done = number;
         self.seen = words.first().zip(words.get(1)).map(|(a, b)| [*a, *b]);
-        Ok(())
+        // A weight that is no number is named rather than what it did.
+        match self.seen {
+            Some(flags) if flags != [NO_STEP; 2] => self.check_weights(),
+            _ => Ok(()),
+        }
     }
 
-    fn traffic(&self) -> &'a crate::engine::Traffic {
-        self.stream.engine().traffic()
+    /// Whether the weights that took turns were sound.
+    fn check_weights(&self) -> Result<()> {
+        let Unet { engine, weights, source, .. } = self.calls.unet;
+        engine.check_weights_in_turn(weights, &source)
     }
 }
 
@@ -168,13 +175,13 @@ impl Sink for DeviceSink<'_> {
         steady: bool,
         make: &mut dyn FnMut() -> Vec<u32>,
     ) -> Result<()> {
-        let (gpu, words) = (self.stream.engine().gpu(), make());
+        let (engine, words) = (self.stream.engine(), make());
+        let gpu = engine.gpu();
         if words.len() as u64 * 4 != bytes {
             return Err(Error::internal(format!("{} words where {bytes} bytes belong", words.len())));
         }
-        gpu.checked("bring latents over", || gpu.queue().write_buffer(to, 0, bytemuck::cast_slice(&words)))?;
-        self.traffic().count_upload(bytes, steady);
-        Ok(())
+        let what = if steady { Upload::Scalars } else { Upload::Latents };
+        gpu.checked("bring latents over", || engine.write(what, to, 0, bytemuck::cast_slice(&words)))
     }
 
     fn scalars(&mut self, values: &[[u32; 4]]) -> Result<usize> {
@@ -238,8 +245,7 @@ impl Sink for DeviceSink<'_> {
     }
 
     fn send(&mut self, flags: &wgpu::Buffer) -> Result<u64> {
-        let fetch = self.stream.fetch(&Spot { buffer: flags.clone(), offset: 0 }, 8)?;
-        self.traffic().count_flags(8);
+        let fetch = self.stream.fetch(Readback::Flags, &Spot { buffer: flags.clone(), offset: 0 }, 8)?;
         self.sent += 1;
         self.flags.push_back((self.sent, fetch));
         Ok(self.sent)
@@ -264,8 +270,9 @@ impl Sink for DeviceSink<'_> {
 
     fn read(&mut self, from: &Buffer<wgpu::Buffer>) -> Result<Vec<u32>> {
         let spot = Spot { buffer: from.of.clone(), offset: from.offset };
-        let fetch = self.stream.fetch(&spot, from.bytes)?;
-        self.traffic().count_read(from.bytes);
-        self.stream.arrived(fetch)
+        let fetch = self.stream.fetch(Readback::Results, &spot, from.bytes)?;
+        let words = self.stream.arrived(fetch)?;
+        self.check_weights()?;
+        Ok(words)
     }
 }

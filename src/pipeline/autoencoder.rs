@@ -195,7 +195,7 @@ impl Autoencoder {
             let weights = self.stock.weight_bytes((graph.weights(), &storage, None))?;
             match Plan::new(&graph, &Options { rows: 1, storage, device, guard: 0 }) {
                 Ok(plan) => {
-                    let need = Need::new(weights, plan.arena_bytes() + plan.side_bytes(device.alignment));
+                    let need = Need::new(weights, plan.arena_bytes(), plan.side_bytes(device.alignment));
                     let most = limit.unwrap_or(weights + MOST_WHOLE);
                     if need.bytes() <= most || self.tiling == Tiling::Off && limit.is_none() {
                         return Ok(Fit { tiles, plan, need });

@@ -39,8 +39,8 @@ pub struct DiffusionModel {
 pub struct Sampled {
     /// The latent at the run's last noise level, in the VAE's scale.
     pub latent: Latent,
-    /// What the network saw in the last step's latent, in the same scale.
-    pub denoised: Latent,
+    /// What the network saw in the last step's latent, in the same scale, where [`Run::denoised`] asks for it.
+    pub denoised: Option<Latent>,
 }
 
 impl DiffusionModel {
@@ -141,7 +141,7 @@ impl DiffusionModel {
             None => Latent::zeros(batch, channels, height, width),
         };
         let Some(&first) = sigmas.first() else {
-            return Ok(Sampled { denoised: start.clone(), latent: start });
+            return Ok(Sampled { denoised: run.denoised.then(|| start.clone()), latent: start });
         };
         if start.shape() != shape {
             return Err(Error::usage("the noise does not fit the latent")
@@ -209,13 +209,13 @@ impl DiffusionModel {
             let preview = || Ok(preview::preview(&s.denoised()?, &factors));
             let (step, total, sigma) = (s.index + 1, s.total, s.sigma);
             observe.borrow_mut()(Event::Sampling { step, total, sigma, preview: &preview });
-            denoised = Some(s.denoised_value().clone());
+            denoised = run.denoised.then(|| s.denoised_value().clone());
             Ok(())
         })?;
         let latent = model.latents().read(&end.scaled(1.0 / f64::from(scale)))?;
         let denoised = match denoised {
-            Some(denoised) => model.latents().read(&denoised.scaled(1.0 / f64::from(scale)))?,
-            None => latent.clone(),
+            Some(denoised) => Some(model.latents().read(&denoised.scaled(1.0 / f64::from(scale)))?),
+            None => None,
         };
         Ok(Sampled { latent, denoised })
     }
@@ -242,7 +242,7 @@ impl DiffusionModel {
     /// The UNet's weights on the device.
     pub fn weights(&self, cancel: &AtomicBool) -> Result<Arc<Weights>> {
         let how = (self.wanted.as_slice(), self.storage(), None);
-        let need = memory::Need::new(self.stock.weight_bytes(how)?, 0);
+        let need = memory::Need::new(self.stock.weight_bytes(how)?, 0, 0);
         self.stock.weights(parts::Network::Unet, how, need, None, cancel)
     }
 

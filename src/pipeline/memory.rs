@@ -3,7 +3,7 @@
 //! are quickest to bring back.
 
 use super::parts::Network;
-use crate::engine::ring_bytes;
+use crate::engine::{MOST_SPARE, ring_bytes};
 use crate::kernels::Precision;
 use crate::{Error, ErrorKind, Result};
 
@@ -15,21 +15,23 @@ const SMALL_CHANGE: u64 = 16 << 10;
 pub struct Need {
     /// Its weights.
     pub weights: u64,
-    /// Its activations.
+    /// Its arena.
     pub arena: u64,
+    /// What it needs beside the arena: parameters, inputs and results, latents, what is kept of prompts.
+    pub beside: u64,
     /// What the weights need on their way.
     pub road: u64,
 }
 
 impl Need {
     /// Of a network whose weights are all on the device.
-    pub fn new(weights: u64, arena: u64) -> Self {
-        Self { weights, arena, road: ring_bytes(weights) }
+    pub fn new(weights: u64, arena: u64, beside: u64) -> Self {
+        Self { weights, arena, beside, road: ring_bytes(weights) }
     }
 
     /// With what is needed to bring the weights over, which is gone before the activations come.
     pub fn bytes(&self) -> u64 {
-        self.weights + self.arena.max(self.road) + SMALL_CHANGE
+        self.weights + (self.arena + self.beside).max(self.road) + SMALL_CHANGE
     }
 
     /// Refuses what is over `limit` by itself.
@@ -74,13 +76,11 @@ pub fn leaving<N: Copy + Ord>(held: &[(N, u64)], network: N, need: Need, limit: 
 }
 
 /// The forecast: networks enter one after the other.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Forecast {
     held: Vec<(Network, u64)>,
-    /// Of the activations of those before, which stay for the next where there is no limit.
-    spare: u64,
-    /// The most bytes at one time.
-    pub peak: u64,
+    entered: Vec<(Network, Need)>,
+    peak: u64,
 }
 
 impl Forecast {
@@ -90,16 +90,31 @@ impl Forecast {
     /// [`ErrorKind::Memory`] if it does not fit by itself.
     pub fn enter(&mut self, network: Network, need: Need, limit: Option<u64>) -> Result<()> {
         need.within(limit, network)?;
+        let is_there = self.held.contains(&(network, need.weights));
         let leaving = leaving(&self.held, network, need, limit);
         self.held.retain(|(n, _)| *n != network && !leaving.contains(n));
         let beside: u64 = self.held.iter().map(|(_, bytes)| bytes).sum();
-        let spare = if limit.is_some() { 0 } else { self.spare };
-        // The weights come over while the activations of the network before are still there.
-        let with_spare = need.weights + need.road + spare;
-        self.peak = self.peak.max(beside + need.bytes().max(with_spare + SMALL_CHANGE));
-        self.spare = self.spare.max(need.arena);
+        let need = if is_there { Need { road: 0, ..need } } else { need };
+        self.peak = self.peak.max(beside + need.bytes());
         self.held.push((network, need.weights));
+        self.entered.push((network, need));
         Ok(())
+    }
+
+    /// The most bytes at one time, of the next picture too: that finds what may stay of the weights, and without a
+    /// limit the largest arena that the engine keeps.
+    pub fn peak(&self, limit: Option<u64>) -> Result<u64> {
+        let arenas = self.entered.iter().map(|(_, need)| need.arena).filter(|arena| *arena <= MOST_SPARE);
+        let kept = arenas.max().unwrap_or(0);
+        let mut next = self.clone();
+        for (network, need) in &self.entered {
+            let again = match limit {
+                Some(_) => *need,
+                None => Need { arena: need.arena.max(kept), ..*need },
+            };
+            next.enter(*network, again, limit)?;
+        }
+        Ok(next.peak)
     }
 }
 
@@ -110,7 +125,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn need(weights: u64, arena: u64) -> Need {
-        Need { weights: weights * MIB, arena: arena * MIB, road: 64 * MIB }
+        Need { weights: weights * MIB, arena: arena * MIB, beside: 10 * MIB, road: 64 * MIB }
     }
 
     #[test]
@@ -119,10 +134,23 @@ mod tests {
         for network in [Network::Text(0), Network::Unet, Network::Decoder(Precision::F16)] {
             f.enter(network, need(100, 80), None).unwrap();
         }
-        // The last weights come over while the activations of the networks before are there.
-        assert_eq!(f.peak, (300 + 80 + 64) * MIB + SMALL_CHANGE);
-        f.enter(Network::Unet, need(100, 200), None).unwrap();
-        assert_eq!(f.peak, (300 + 200) * MIB + SMALL_CHANGE);
+        assert_eq!(f.peak(None).unwrap(), 390 * MIB + SMALL_CHANGE);
+    }
+
+    #[test]
+    fn the_largest_arena_stays_where_there_is_no_limit() {
+        let forecast = |limit: Option<u64>, arena: u64| {
+            let mut f = Forecast::default();
+            f.enter(Network::Unet, need(100, arena), limit).unwrap();
+            f.enter(Network::Decoder(Precision::F16), need(50, 80), limit).unwrap();
+            f.peak(limit).unwrap()
+        };
+        assert_eq!(forecast(None, 200), (150 + 200 + 10) * MIB + SMALL_CHANGE);
+        // Under a limit the arena leaves, and the decoder's weights if they must.
+        assert_eq!(forecast(Some(400 * MIB), 200), (150 + 200 + 10) * MIB + SMALL_CHANGE);
+        assert_eq!(forecast(Some(350 * MIB), 200), (100 + 200 + 10) * MIB + SMALL_CHANGE);
+        // One so large is given back, but the decoder's weights are there for the next picture's UNet.
+        assert_eq!(forecast(None, 2000), (150 + 2000 + 10) * MIB + SMALL_CHANGE);
     }
 
     #[test]
@@ -130,10 +158,10 @@ mod tests {
         let limit = Some(1000 * MIB);
         let held = [(Network::Unet, 700 * MIB), (Network::Text(0), 200 * MIB)];
         let decoder = Network::Decoder(Precision::F32);
-        assert!(leaving(&held, decoder, need(10, 89), limit).is_empty());
-        assert_eq!(leaving(&held, decoder, need(50, 100), limit), [Network::Text(0)]);
-        assert_eq!(leaving(&held, decoder, need(50, 300), limit), [Network::Text(0), Network::Unet]);
-        let error = Forecast::default().enter(decoder, need(900, 200), limit).unwrap_err();
+        assert!(leaving(&held, decoder, need(10, 79), limit).is_empty());
+        assert_eq!(leaving(&held, decoder, need(50, 90), limit), [Network::Text(0)]);
+        assert_eq!(leaving(&held, decoder, need(50, 290), limit), [Network::Text(0), Network::Unet]);
+        let error = Forecast::default().enter(decoder, need(900, 190), limit).unwrap_err();
         assert!(error.to_string().contains("raise --max-memory to 1101"), "{error}");
     }
 }

@@ -1,15 +1,15 @@
 //! Some steps of a run without computing: what the device will be given, and in what memory. The sampler and
 //! guidance are the run's own, on a device that only counts.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::memory::{self, Need};
 use super::report::{self, Purpose, Work};
-use super::{DiffusionModel, Limits, Schedule, Solver, parts};
+use super::{DiffusionModel, Limits, Schedule, Solver};
 use crate::engine::{MOST_ROWS, ring_bytes};
 use crate::guidance::entry::PromptAddress;
-use crate::guidance::{Conditioning, Entry, Guidance, Guided};
+use crate::guidance::{Conditioning, Entry, Guidance, Guided, Term};
 use crate::kernels::{Call, Variant};
 use crate::latent::Value;
 use crate::network::{AHEAD, Batching, Buffer, DeviceBackend, Kind, Sink};
@@ -68,7 +68,7 @@ pub struct Rehearsed {
     /// What is kept of the prompts while all steps run.
     prompt_bytes: u64,
     /// Prompts of rows of a call.
-    kept_rows: HashSet<(Kind, Vec<PromptAddress>)>,
+    kept_rows: HashMap<(Kind, usize), HashSet<Vec<PromptAddress>>>,
     alignment: u64,
 }
 
@@ -90,6 +90,7 @@ impl Done {
                 rows: plan.rows,
                 dispatches: plan.dispatches.len(),
                 flops: plan.flops(),
+                bytes: plan.bound_bytes(),
             }),
             Self::Latents(path, _, bytes) => Work::Latents { path: path.clone(), bytes: *bytes },
         }
@@ -102,11 +103,16 @@ impl Rehearsed {
         self.slabs.iter().sum()
     }
 
-    /// Bytes of all calls together.
-    fn bytes(&self) -> u64 {
+    /// Bytes beside the arena.
+    fn beside_bytes(&self) -> u64 {
         let latents = self.latent_bytes + self.staged_bytes;
         let params: u64 = self.plans.values().map(|plan| plan.params_bytes(self.alignment)).sum();
-        self.arena_bytes() + latents + params + self.prompt_bytes
+        latents + params + self.prompt_bytes
+    }
+
+    /// What the network takes with `weights` bytes of weights, all of which stay on the device.
+    fn need(&self, weights: u64) -> Need {
+        Need::new(weights, self.arena_bytes(), self.beside_bytes())
     }
 }
 
@@ -129,20 +135,32 @@ impl DiffusionModel {
                 .filter(|left| *left >= ring_bytes(all))
                 .map(|left| left.saturating_sub(prompts.prompt_bytes)),
         };
-        if let Some(budget) = left {
-            match self.rehearse(wish, prompts.clone(), chunk, Some(budget)) {
-                Err(e) if e.kind() == ErrorKind::Memory && limit.is_some() => {}
-                Ok(done) if Need::new(all, done.bytes()).within(limit, parts::Network::Unet).is_err() => {}
+        let mut budget = left;
+        while let Some(arena) = budget {
+            match self.rehearse(wish, prompts.clone(), chunk, Some(arena)) {
+                Err(e) if e.kind() == ErrorKind::Memory && limit.is_some() => break,
                 done => {
                     let done = done?;
-                    let need = Need::new(all, done.bytes());
-                    let fit = UnetFit { need, most_weights: None, chunk, budget: Some(budget) };
-                    return Ok((fit, done));
+                    let need = done.need(all);
+                    let Some(limit) = limit.filter(|limit| need.bytes() > *limit) else {
+                        return Ok((UnetFit { need, most_weights: None, chunk, budget }, done));
+                    };
+                    // What is kept of prompts for each row takes a part too: fewer rows at a time, as many as there
+                    // is room for if all of it were shared out among rows.
+                    let wanted = u128::from(need.bytes() - need.weights);
+                    let there = u128::from(limit.saturating_sub(need.weights));
+                    let share = u128::from(need.arena) * there / wanted;
+                    budget = u64::try_from(share).ok().filter(|share| *share < need.arena);
                 }
             }
         }
         let limit = limit.unwrap_or(u64::MAX);
         let done = self.rehearse(wish, prompts, ChunkPolicy::Rows(1), None)?;
+        let rows = ChunkPolicy::Rows(1);
+        if done.need(all).bytes() <= limit {
+            let fit = UnetFit { need: done.need(all), most_weights: None, chunk: rows, budget: None };
+            return Ok((fit, done));
+        }
         let over = |least: u64| {
             Error::new(ErrorKind::Memory, "the UNet does not fit the memory budget")
                 .expected(format!("at most {} MiB", limit >> 20))
@@ -153,7 +171,7 @@ impl DiffusionModel {
                 .hint(memory::proposal(least, Some(self.storage().precision())))
         };
         // They keep their road with them, which is among their bytes.
-        let need = |weights| Need { weights, arena: done.bytes(), road: 0 };
+        let need = |weights| Need { road: 0, ..done.need(weights) };
         let most = limit.checked_sub(need(ring_bytes(all)).bytes());
         let Some((most, Ok(weights))) = most.map(|most| (most, bytes(Some(most)))) else {
             return Err(over(need(least(all, &bytes)?).bytes()));
@@ -162,7 +180,7 @@ impl DiffusionModel {
         if need.bytes() > limit {
             return Err(over(need.bytes()));
         }
-        Ok((UnetFit { need, most_weights: Some(most), chunk: ChunkPolicy::Rows(1), budget: None }, done))
+        Ok((UnetFit { need, most_weights: Some(most), chunk: rows, budget: None }, done))
     }
 
     /// Lets the sampler do some steps without computing, and adds what they take to `done`.
@@ -174,12 +192,14 @@ impl DiffusionModel {
         budget: Option<u64>,
     ) -> Result<Rehearsed> {
         let batching = Batching::new(self.planner(), chunk, budget);
+        let has_own = wish.guidance.terms.iter().any(|term| matches!(term, Term::Own(_)));
         let capabilities = self.engine().gpu().capabilities();
         done.alignment = capabilities.alignment;
         let tally = Tally {
             batching,
             capabilities,
             done: &mut done,
+            further: if has_own { Purpose::Term } else { Purpose::Sag },
             now: Step::default(),
             sent: 0,
             staged: VecDeque::from([0]),
@@ -245,6 +265,8 @@ struct Tally<'a> {
     batching: Batching<'a>,
     capabilities: Capabilities,
     done: &'a mut Rehearsed,
+    /// What predictions beyond the first ones of an evaluation are for.
+    further: Purpose,
     now: Step,
     sent: u64,
     /// Uploads of this sending and of those that may not be done.
@@ -261,7 +283,7 @@ struct Step {
 
 impl Tally<'_> {
     fn purpose(&self) -> Purpose {
-        if self.now.asked <= 1 { Purpose::Guidance } else { Purpose::Sag }
+        if self.now.asked <= 1 { Purpose::Guidance } else { self.further }
     }
 }
 
@@ -329,7 +351,8 @@ impl Sink for Tally<'_> {
         let plan = self.batching.plan(kind, rows)?;
         plan.enlarge(&mut self.done.slabs);
         let prompts = entries.iter().map(|e| e.prompt()).collect();
-        if self.done.kept_rows.insert((kind, prompts)) && self.done.kept_rows.len() <= MOST_ROWS {
+        let of_call = self.done.kept_rows.entry((kind, rows)).or_default();
+        if of_call.insert(prompts) && of_call.len() <= MOST_ROWS {
             self.done.prompt_bytes += plan.kept_input_bytes();
         }
         self.now.work.push(Done::Network(self.purpose(), plan.clone()));
@@ -354,8 +377,9 @@ impl Sink for Tally<'_> {
         Ok(self.sent)
     }
 
-    fn done(&mut self, _wanted: u64) -> Result<(u64, Option<[u32; 2]>)> {
-        Ok((self.sent, None))
+    /// As late as a device may be, which keeps the latents of steps that are not told of.
+    fn done(&mut self, wanted: u64) -> Result<(u64, Option<[u32; 2]>)> {
+        Ok((wanted.max(self.sent.saturating_sub(AHEAD)), None))
     }
 
     fn ahead(&self) -> u64 {

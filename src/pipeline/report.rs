@@ -13,7 +13,8 @@ use crate::{ErrorKind, Result};
 /// The cost of a request.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
-    /// Network calls of a step in which all that guides acts, in order.
+    /// Network calls of a step in which all that guides acts, in order; samplers of higher order evaluate more than
+    /// once a step.
     pub calls: Vec<Call>,
     /// All work of that step, in order.
     pub step: Vec<Work>,
@@ -64,6 +65,8 @@ pub struct Call {
     pub dispatches: usize,
     /// Multiply-adds counted twice.
     pub flops: u64,
+    /// Bytes that its dispatches are bound to, weights included.
+    pub bytes: u64,
 }
 
 /// What a row is evaluated for.
@@ -73,6 +76,8 @@ pub enum Purpose {
     Guidance,
     /// The prediction for the picture that SAG has blurred in places.
     Sag,
+    /// A prediction that a term of one's own asks for, or SAG beside such a term.
+    Term,
 }
 
 impl Report {
@@ -156,7 +161,7 @@ impl Model {
             let fit = self.vae.fit_encoder(self.vae.precision, size, limit)?;
             forecast.enter(Network::Encoder(self.vae.precision), fit.need, limit)?;
             report.weight_bytes.push(("VAE encoder", fit.need.weights));
-            report.encoder_arena_bytes = fit.need.arena;
+            report.encoder_arena_bytes = fit.need.arena + fit.need.beside;
             report.encoder_tiles = fit.tiles.corners.len();
         }
         let conditioning = self.rehearsed(request)?;
@@ -189,9 +194,9 @@ impl Model {
         let fit = self.vae.fit_decoder(self.vae.precision, size, limit)?;
         forecast.enter(Network::Decoder(self.vae.precision), fit.need, limit)?;
         report.weight_bytes.push(("VAE decoder", fit.need.weights));
-        report.decoder_arena_bytes = fit.need.arena;
+        report.decoder_arena_bytes = fit.need.arena + fit.need.beside;
         report.decoder_tiles = fit.tiles.corners.len();
-        report.peak_bytes = forecast.peak;
+        report.peak_bytes = forecast.peak(limit)?;
         Ok(report)
     }
 

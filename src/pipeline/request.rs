@@ -209,6 +209,7 @@ impl Request {
             seed: self.seed,
             levels: self.schedule.into(),
             limits: self.limits,
+            denoised: false,
             evaluations: self.evaluations,
         })
     }

@@ -25,6 +25,8 @@ pub struct Run {
     pub levels: Levels,
     /// What it may take.
     pub limits: Limits,
+    /// Whether [`Sampled::denoised`](super::Sampled::denoised) is wanted, which is read from the device for that.
+    pub denoised: bool,
     /// Whether [`Event::Evaluated`](super::Event::Evaluated) brings every evaluation with all its latents, which
     /// are read from the device for that: each step then waits for it.
     pub evaluations: bool,
@@ -42,6 +44,7 @@ impl Run {
             seed: 0,
             levels: Levels::default(),
             limits: Limits::default(),
+            denoised: false,
             evaluations: false,
         }
     }

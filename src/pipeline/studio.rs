@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::memory::Need;
 use super::parts::{Network, Owner, Parts};
+use crate::Result;
 use crate::checkpoint::Checkpoint;
 use crate::engine::{Engine, Weights};
 use crate::gpu::Gpu;
@@ -13,7 +14,6 @@ use crate::kernels::Precision;
 use crate::lora::{Patched, Patches};
 use crate::plan::Storage;
 use crate::text::Tokenizer;
-use crate::{ErrorKind, Result};
 
 /// A device with an engine on it, for any number of models: UNets, text encoders and autoencoders of
 /// several files, with and without LoRAs. A memory budget holds for all of them together.
@@ -87,10 +87,10 @@ impl Stock {
             // What no forecast counts, no budget has room for.
             self.engine().release_spare_memory();
         }
-        let upload = || self.engine().upload(wanted, &self.source(), storage, most, cancel);
-        let load = || match upload() {
-            Err(e) if e.kind() == ErrorKind::Memory && self.engine().release_spare_memory() => upload(),
-            done => done,
+        let load = || {
+            // It would be there beside what the weights need on their way.
+            self.engine().release_spare_memory();
+            self.engine().upload(wanted, &self.source(), storage, most, cancel)
         };
         self.studio.parts.get((network, self.owner), need, limit, load)
     }

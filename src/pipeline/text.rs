@@ -165,7 +165,7 @@ impl TextEncoders {
         let (storage, device) = (self.storage(graph), self.stock.engine().gpu().capabilities());
         let weights = self.stock.weight_bytes((graph.weights(), &storage, None))?;
         let plan = Plan::new(graph, &Options { rows: 1, storage, device, guard: 0 })?;
-        Ok(Need::new(weights, plan.arena_bytes() + plan.side_bytes(device.alignment)))
+        Ok(Need::new(weights, plan.arena_bytes(), plan.side_bytes(device.alignment)))
     }
 
     /// Which layer is read, and how.

@@ -1,6 +1,7 @@
 //! A step on the device: what moves between it and the host, how many dispatches there are, and that it
 //! computes what the host computes.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::common::{Failures, gpu, synthetic};
@@ -10,7 +11,7 @@ use sagittal::guidance::{
 };
 use sagittal::kernels::Precision;
 use sagittal::latent::Value;
-use sagittal::network::{DeviceBackend, DeviceSink, UnetNetwork};
+use sagittal::network::{AHEAD, DeviceBackend, DeviceSink, UnetNetwork};
 use sagittal::pipeline::report::{Purpose, Work};
 use sagittal::pipeline::{Event, Run, Sizes};
 use sagittal::plan::chunk::ChunkPolicy;
@@ -31,10 +32,10 @@ fn request(sampler: Sampler, steps: usize) -> Request {
     request
 }
 
-/// Bytes that have moved: scalars, latents up, flags, what was read, and how often.
-fn moved(traffic: &Traffic) -> [u64; 5] {
-    let Traffic { scalars, latents, flags, read, reads } = traffic;
-    [scalars, latents, flags, read, reads].map(|n| n.load(Ordering::Relaxed))
+/// Bytes that have moved: scalars, latents up, what is set up, flags, what was read, and how often.
+fn moved(traffic: &Traffic) -> [u64; 6] {
+    let Traffic { scalars, latents, set_up, flags, read, reads } = traffic;
+    [scalars, latents, set_up, flags, read, reads].map(|n| n.load(Ordering::Relaxed))
 }
 
 /// Evaluations of a step as it was planned: each begins with the calls for guidance.
@@ -53,24 +54,38 @@ fn a_step_reads_back_flags_alone() {
     for sampler in Sampler::ALL {
         let request = request(sampler, steps);
         let mut told = 0;
+        // Scalars and what was set up so far, as each step is told of.
+        let mut steps_moved = Vec::new();
         let mut observe = |event: Event<'_>| {
-            told += usize::from(matches!(event, Event::Sampling { step: 1.., .. }));
+            if let Event::Sampling { step: 1.., .. } = event {
+                told += 1;
+                let [scalars, _, set_up, ..] = moved(m.engine().traffic());
+                steps_moved.push(scalars + set_up);
+            }
         };
         let text = m.encode("fox", None, Sizes::of(64, 64), &GO).expect("text");
         let conditioning = Conditioning { positive: vec![text.clone()], negative: vec![text] };
         let before = moved(m.engine().traffic());
         sample(&m, &conditioning, &request, &mut observe);
         let after = moved(m.engine().traffic());
-        let [scalars, up, flags, read, reads] = [0, 1, 2, 3, 4].map(|i| after[i] - before[i]);
+        let [scalars, up, _, flags, read, reads] = [0, 1, 2, 3, 4, 5].map(|i| after[i] - before[i]);
         let adaptive = if sampler == Sampler::DpmAdaptive { told as u64 } else { 0 };
         let what = format!("{sampler}: {scalars} {up} {flags} {read} {reads}, {told} steps");
-        // The result and the last prediction.
-        failures.check(reads == 2 + adaptive, || format!("{what}: reads"));
-        failures.check(read == 2 * latent + 4 * adaptive, || format!("{what}: bytes read"));
+        // The result alone.
+        failures.check(reads == 1 + adaptive, || format!("{what}: reads"));
+        failures.check(read == latent + 4 * adaptive, || format!("{what}: bytes read"));
         failures.check(flags.is_multiple_of(8) && flags <= 8 * (3 * told as u64 + 1), || {
             format!("{what}: flags")
         });
         failures.check(scalars <= 4096 * told as u64, || format!("{what}: scalars"));
+        // No step brings more than its share, with the parameters of what it binds anew: those of the steps that are
+        // under way when one is told of count too. All of the network's are there when the first is.
+        for (i, window) in steps_moved.windows(2).enumerate() {
+            let up = window[1] - window[0];
+            failures.check(up <= 4096 * (AHEAD + 1), || format!("{what}: {up} bytes in step {}", i + 2));
+        }
+        let (first, last) = (steps_moved.first().unwrap_or(&0), steps_moved.last().unwrap_or(&0));
+        failures.check(last - first <= 4096 * told as u64, || format!("{what}: {} bytes", last - first));
         // Tables of rows and entries come once; a step draws noise at most three times.
         let noise = if sampler.adds_noise() { 3 * latent * told as u64 } else { 0 };
         failures.check(up <= latent + noise + 1024, || format!("{what}: latents up"));
@@ -95,13 +110,15 @@ fn sample(m: &Model, c: &Conditioning, request: &Request, observe: &mut dyn FnMu
 fn a_step_has_few_dispatches() {
     let Some(m) = model(Precision::F32) else { return };
     let mut failures = Failures::default();
+    let mut seen = BTreeSet::new();
     for sampler in Sampler::ALL {
         let step = m.report(&request(sampler, 20)).expect("a plan").step;
         let evaluations = evaluations(&step);
         let is = |work: &Work, name: &str| matches!(work, Work::Latents { path, .. } if path == name);
         let sums = step.iter().filter(|w| is(w, "sum")).count();
         let errors = step.iter().filter(|w| is(w, "error")).count();
-        failures.check((1..=3).contains(&evaluations), || format!("{sampler}: {evaluations} evaluations"));
+        failures.check((1..=4).contains(&evaluations), || format!("{sampler}: {evaluations} evaluations"));
+        seen.insert(evaluations);
         // Guidance adds its terms up in one of them.
         let updates = sums.saturating_sub(evaluations);
         failures.check(updates <= 2 * evaluations, || format!("{sampler}: {updates} of {evaluations}"));
@@ -118,6 +135,8 @@ fn a_step_has_few_dispatches() {
         }
         failures.check(calls.len() == 2 * evaluations, || format!("{sampler}: {} calls", calls.len()));
     }
+    // Steps of one evaluation and of several were counted.
+    failures.check(seen.len() > 1, || format!("{seen:?} evaluations"));
     failures.finish();
 }
 
@@ -187,8 +206,15 @@ fn an_evaluation_is_that_of_the_host() {
         let farthest = columns.iter().zip(&want_columns).map(off).fold(0.0, f32::max);
         assert!(columns.len() == want_columns.len() && farthest < 1e-4, "column sums: {farthest}");
         assert!(mask.contains(&1) && mask.contains(&0));
-        let near_one = want_columns.iter().flat_map(|c| &c.values).any(|c| (c - 1.0).abs() < 1e-4);
-        assert!(mask == want_mask || near_one, "another mask");
+        // Beside a boundary, and nowhere else: a mask is made of maps that are weighed and stretched.
+        let near_one =
+            want_columns.iter().flat_map(|c| &c.values).filter(|c| (**c - 1.0).abs() < 1e-4).count();
+        let others = mask.iter().zip(&want_mask).filter(|(a, b)| a != b).count();
+        assert!(
+            mask.len() == want_mask.len() && near_one < 3,
+            "the inputs are chosen to be clear: {near_one}"
+        );
+        assert!(others == 0 || near_one > 0, "{others} of the mask differ");
     }
 }
 

@@ -6,8 +6,8 @@ use super::super::run::Work;
 use super::super::value::{Arguments, GuiderValue, NoiseValue, Value};
 use super::sampling::{SAMPLER, SCHEDULER, named, sampled, with_samples};
 use super::{Class, Slot, Type, float, int, seed, socket, switch};
-use crate::Result;
 use crate::sampler::{Scheduler, exponential_sigmas, karras_sigmas};
+use crate::{Error, Result};
 
 /// The steps of a schedule.
 const STEPS: Slot = int("steps", 20, 1, 10_000);
@@ -142,8 +142,9 @@ fn both(
     noise: (NoiseValue, u64),
 ) -> Result<Vec<Value>> {
     let (latents, sigmas) = (args.latent("latent_image")?, args.sigmas("sigmas")?);
-    let sampled = sampled(work, guider, *args.sampler("sampler")?, sigmas.to_vec(), latents, noise)?;
-    Ok(vec![with_samples(latents, sampled.latent), with_samples(latents, sampled.denoised)])
+    let sampled = sampled(work, guider, *args.sampler("sampler")?, sigmas.to_vec(), latents, noise, true)?;
+    let denoised = sampled.denoised.ok_or_else(|| Error::internal("no last prediction was read"))?;
+    Ok(vec![with_samples(latents, sampled.latent), with_samples(latents, denoised)])
 }
 
 fn select(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {

@@ -87,7 +87,7 @@ fn ksampler(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let sigmas = sigmas(args, &guider, solver.sampler, args.float("denoise")?)?;
     let seed = args.seed("seed")?;
     let latents = args.latent("latent_image")?;
-    let sampled = sampled(work, &guider, solver, sigmas, latents, (NoiseValue::Seed(seed), seed))?;
+    let sampled = sampled(work, &guider, solver, sigmas, latents, (NoiseValue::Seed(seed), seed), false)?;
     Ok(vec![with_samples(latents, sampled.latent)])
 }
 
@@ -112,7 +112,7 @@ fn ksampler_advanced(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Va
     sigmas.drain(..first);
     let seed = args.seed("noise_seed")?;
     let noise = if args.text("add_noise")? == "enable" { NoiseValue::Seed(seed) } else { NoiseValue::Off };
-    let sampled = sampled(work, &guider, solver, sigmas, latents, (noise, seed))?;
+    let sampled = sampled(work, &guider, solver, sigmas, latents, (noise, seed), false)?;
     Ok(vec![with_samples(latents, sampled.latent)])
 }
 
@@ -122,7 +122,7 @@ pub(super) fn with_samples(latents: &Latents, samples: Latent) -> Value {
 }
 
 /// What every sampler does: noise for the latents' places in their batch, prompts for their size, a
-/// run along the noise levels.
+/// run along the noise levels. `denoised` says whether the last prediction is wanted too.
 pub(super) fn sampled(
     work: &mut Work<'_>,
     guider: &GuiderValue,
@@ -130,6 +130,7 @@ pub(super) fn sampled(
     sigmas: Vec<f32>,
     latents: &Latents,
     (source, seed): (NoiseValue, u64),
+    denoised: bool,
 ) -> Result<Sampled> {
     let model = &guider.model;
     let config = model.diffusion.config();
@@ -156,6 +157,7 @@ pub(super) fn sampled(
         seed,
         levels: sigmas.into(),
         limits: work.options.limits,
+        denoised,
         evaluations: false,
     };
     let mut observe = |event: pipeline::Event<'_>| (work.observe)(Event::Work(event));
