@@ -145,6 +145,8 @@ pub struct Stream<'e> {
     cancel: &'e AtomicBool,
     encoder: Option<wgpu::CommandEncoder>,
     pass: Option<wgpu::ComputePass<'static>>,
+    /// Whether something was written or recorded since the last submission.
+    loose: bool,
     /// Of what is recorded and not submitted.
     work: u64,
     /// How many dispatches that are.
@@ -174,6 +176,7 @@ impl<'e> Stream<'e> {
             cancel,
             encoder: None,
             pass: None,
+            loose: false,
             work: 0,
             recorded: 0,
             flying: VecDeque::new(),
@@ -287,6 +290,12 @@ impl<'e> Stream<'e> {
         self.bound.insert(key, bound);
         self.count(cost(call.flops));
         Ok(())
+    }
+
+    /// Brings bytes over, before all that is recorded and not yet sent.
+    pub(crate) fn write(&mut self, what: Upload, to: &wgpu::Buffer, bytes: &[u8]) {
+        self.engine.write(what, to, 0, bytes);
+        self.loose = true;
     }
 
     /// Forgets the bindings of single dispatches: they would keep buffers alive that are to go.
@@ -450,6 +459,7 @@ impl<'e> Stream<'e> {
         let commands = encoder.finish();
         let given = Instant::now();
         let index = gpu.checked("run what was recorded", || gpu.queue().submit([commands]))?;
+        self.loose = false;
         self.submitted += 1;
         let work = std::mem::take(&mut self.work);
         self.recorded = 0;
@@ -544,10 +554,11 @@ impl Drop for Stream<'_> {
     /// submitted.
     fn drop(&mut self) {
         self.pass = None;
-        self.encoder = None;
-        // A device that is lost refuses it, and holds nothing either.
-        let gpu = &self.engine.gpu;
-        let _ = gpu.checked("let go of what was written", || gpu.queue().submit([]));
+        if self.encoder.take().is_some() || self.loose {
+            // A device that is lost refuses it, and holds nothing either.
+            let gpu = &self.engine.gpu;
+            let _ = gpu.checked("let go of what was written", || gpu.queue().submit([]));
+        }
         if let Some(clock) = self.clock.take()
             && let Err(e) = clock.read(self.engine)
         {

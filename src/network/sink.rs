@@ -175,13 +175,13 @@ impl Sink for DeviceSink<'_> {
         steady: bool,
         make: &mut dyn FnMut() -> Vec<u32>,
     ) -> Result<()> {
-        let (engine, words) = (self.stream.engine(), make());
-        let gpu = engine.gpu();
+        let words = make();
         if words.len() as u64 * 4 != bytes {
             return Err(Error::internal(format!("{} words where {bytes} bytes belong", words.len())));
         }
         let what = if steady { Upload::Scalars } else { Upload::Latents };
-        gpu.checked("bring latents over", || engine.write(what, to, 0, bytemuck::cast_slice(&words)))
+        let (gpu, stream) = (self.stream.engine().gpu(), &mut self.stream);
+        gpu.checked("bring latents over", || stream.write(what, to, bytemuck::cast_slice(&words)))
     }
 
     fn scalars(&mut self, values: &[[u32; 4]]) -> Result<usize> {
