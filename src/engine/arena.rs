@@ -35,10 +35,15 @@ impl Spare {
     }
 }
 
+impl Slabs {
+    fn bytes(&self) -> u64 {
+        self.buffers.iter().map(wgpu::Buffer::size).sum()
+    }
+}
+
 impl Drop for Slabs {
     fn drop(&mut self) {
-        let bytes: u64 = self.buffers.iter().map(wgpu::Buffer::size).sum();
-        if let Some(spare) = self.spare.upgrade().filter(|_| bytes <= MOST_SPARE) {
+        if let Some(spare) = self.spare.upgrade().filter(|_| self.bytes() <= MOST_SPARE) {
             spare.put(std::mem::take(&mut self.buffers));
         }
     }
@@ -62,7 +67,7 @@ impl Arena {
 
     /// Bytes of all buffers.
     pub fn bytes(&self) -> u64 {
-        self.0.buffers.iter().map(wgpu::Buffer::size).sum()
+        self.0.bytes()
     }
 }
 
