@@ -233,6 +233,25 @@ impl Checkpoint {
         Ok(out)
     }
 
+    /// The one value of a tensor, which may be an integer too: alphas are.
+    ///
+    /// # Errors
+    /// As [`read_f32`](Self::read_f32); [`ErrorKind::Model`] if there are more values, or none.
+    pub fn number(&self, name: &str) -> Result<f64> {
+        let tensor = self.get(name).ok_or_else(|| self.missing(name, "one number"))?;
+        if tensor.info.elements() != 1 {
+            return Err(self.misshapen(name, "one number", &tensor.info.shape));
+        }
+        let integer = tensor.raw(&self.stores)?.and_then(|bytes| dtype::integer(tensor.info.dtype, bytes));
+        match integer {
+            Some(value) => Ok(value),
+            None => {
+                let values = self.read_f32(name, &tensor.info.shape)?;
+                values.first().map(|v| f64::from(*v)).ok_or_else(|| Error::internal("no value was read"))
+            }
+        }
+    }
+
     /// The bytes of a tensor as the file holds them, little-endian and at any alignment, and their
     /// dtype. No bytes if they do not lie so in a file: weights made by formula, or put together
     /// from several stored tensors.

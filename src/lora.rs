@@ -1,21 +1,26 @@
-//! LoRA files: small changes to a model's weights, W + weight · alpha/rank · up · down.
+//! LoRA files: small changes to a model's weights, W + weight · alpha/rank · up · down, and their relatives LoCon,
+//! DoRA, LoHa, LoKr, GLoRA, OFT, BOFT and whole differences.
 //!
 //! ```text
-//! Lora::open     file            →  pairs of matrices, under whatever names the file has
-//! Patches::new   pairs, a model  →  which tensor each pair changes, all shapes checked
-//! Patched        tensor name     →  its values with the changes, when they are brought over
+//! Lora::open     file              →  changes of modules, under whatever names the file has
+//! Patches::new   changes, a model  →  which tensor each of them changes, all shapes checked
+//! Patched        tensor name       →  its values with the changes, when they are brought over
 //! ```
 //!
-//! The sum is made in f32 when a weight is read, before it is rounded to the storage of the device:
+//! It is done in f32 when a weight is read, before it is rounded to the storage of the device:
 //! on a GPU a model with LoRAs costs no more to run than one without, and its file stays as it is. On a CPU
 //! driver in f32, what LoRAs change of a file in f16 is no longer kept in f16.
 
+mod change;
 mod file;
 mod foreign;
 mod merge;
 mod names;
 mod patches;
+mod roles;
+mod rotation;
 pub mod tags;
+mod trained;
 
 use std::sync::Arc;
 

@@ -37,6 +37,24 @@ pub(super) fn extend(out: &mut Vec<f32>, dtype: Dtype, stored: &[u8], range: Ran
     true
 }
 
+/// The integer in `bytes`; None for a dtype that is none.
+pub(super) fn integer(dtype: Dtype, bytes: &[u8]) -> Option<f64> {
+    fn of<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f64) -> Option<f64> {
+        bytes.try_into().ok().map(value)
+    }
+    match dtype {
+        Dtype::U8 => of(bytes, |b| u8::from_le_bytes(b).into()),
+        Dtype::I8 => of(bytes, |b| i8::from_le_bytes(b).into()),
+        Dtype::U16 => of(bytes, |b| u16::from_le_bytes(b).into()),
+        Dtype::I16 => of(bytes, |b| i16::from_le_bytes(b).into()),
+        Dtype::U32 => of(bytes, |b| u32::from_le_bytes(b).into()),
+        Dtype::I32 => of(bytes, |b| i32::from_le_bytes(b).into()),
+        Dtype::U64 => of(bytes, |b| u64::from_le_bytes(b) as f64),
+        Dtype::I64 => of(bytes, |b| i64::from_le_bytes(b) as f64),
+        _ => None,
+    }
+}
+
 /// In blocks, because the processor's own instruction converts many at a time.
 fn extend_f16(out: &mut Vec<f32>, bytes: &[u8]) {
     let mut block = [f16::ZERO; 1024];

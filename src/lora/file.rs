@@ -1,55 +1,13 @@
-//! A LoRA's file: its tensors sorted into pairs.
+//! A LoRA's file: its tensors sorted into changes of weights.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use super::foreign;
+use super::change::{Change, Factor, Kind, Leaf};
+use super::trained::Trained;
+use super::{foreign, roles};
 use crate::checkpoint::{Checkpoint, TensorInfo};
 use crate::{Error, ErrorKind, Result};
-
-/// What a tensor of a LoRA is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
-    /// `[rank, inputs…]`, the first of the two matrices.
-    Down,
-    /// `[outputs, rank]`, the second.
-    Up,
-    /// `[rank, rank, 3, 3]`, between the two (LoCon's Tucker form).
-    Mid,
-    /// One number, by which alpha/rank is the scale.
-    Alpha,
-}
-
-/// Ends of names: kohya, PEFT, and three generations of diffusers.
-const ROLES: [(&str, Role); 14] = [
-    (".lora_down.weight", Role::Down),
-    (".lora_up.weight", Role::Up),
-    (".lora_mid.weight", Role::Mid),
-    (".alpha", Role::Alpha),
-    (".lora_A.weight", Role::Down),
-    (".lora_B.weight", Role::Up),
-    (".lora_A.default.weight", Role::Down),
-    (".lora_B.default.weight", Role::Up),
-    (".lora.down.weight", Role::Down),
-    (".lora.up.weight", Role::Up),
-    ("_lora.down.weight", Role::Down),
-    ("_lora.up.weight", Role::Up),
-    (".lora_linear_layer.down.weight", Role::Down),
-    (".lora_linear_layer.up.weight", Role::Up),
-];
-
-/// The change of one module.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Change {
-    /// The module in the file's own words.
-    pub module: String,
-    /// Tensor names.
-    pub down: String,
-    pub up: String,
-    pub mid: Option<String>,
-    /// alpha/rank; 1 without alpha.
-    pub scale: f64,
-}
 
 /// An opened LoRA file: names and shapes; the matrices are read when they are added to a model.
 #[derive(Debug)]
@@ -58,23 +16,19 @@ pub struct Lora {
     pub(super) changes: Vec<Change>,
     /// Tensors that belong to no change.
     pub(super) others: Vec<String>,
+    warnings: Vec<String>,
 }
 
-/// The tensors of a module, while they are collected.
-#[derive(Default)]
-struct Parts<'a> {
-    down: Option<&'a str>,
-    up: Option<&'a str>,
-    mid: Option<&'a str>,
-    alpha: Option<&'a str>,
-}
+/// The tensors of a module by what they are there.
+type Parts<'a> = HashMap<&'static str, &'a str>;
 
 impl Lora {
-    /// Opens a `.safetensors` file of LoRA (or LoCon) matrices.
+    /// Opens a `.safetensors` file of LoRA, LoCon, DoRA, LoHa, LoKr, GLoRA, OFT or BOFT matrices, of differences of
+    /// weights, or of several of these.
     ///
     /// # Errors
     /// [`ErrorKind::File`] as [`Checkpoint::open`]; [`ErrorKind::Model`] if the file holds another
-    /// kind of change (LoHa, LoKr, DoRA, …), something else altogether, or half of a pair.
+    /// kind of change, something else altogether, or half of a pair.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::from_tensors(Checkpoint::open(path)?)
     }
@@ -88,30 +42,32 @@ impl Lora {
         let mut modules: BTreeMap<&str, Parts<'_>> = BTreeMap::new();
         let mut others = Vec::new();
         for name in tensors.names() {
-            let Some((module, role)) = split(name) else {
+            let Some((module, role)) = roles::split(name) else {
                 others.push(name.to_owned());
                 continue;
             };
-            let parts = modules.entry(module).or_default();
-            let place = match role {
-                Role::Down => &mut parts.down,
-                Role::Up => &mut parts.up,
-                Role::Mid => &mut parts.mid,
-                Role::Alpha => &mut parts.alpha,
-            };
-            if let Some(first) = place.replace(name) {
+            if let Some(first) = modules.entry(module).or_default().insert(role, name) {
                 return Err(tensors
                     .fault("two tensors of the LoRA are for the same thing")
                     .at(name)
                     .found(first));
             }
         }
-        let change = |(module, parts): (&&str, &Parts<'_>)| change(&tensors, module, parts);
-        let changes = modules.iter().map(change).collect::<Result<Vec<_>>>()?;
-        if changes.is_empty() {
-            return Err(foreign::not_a_lora(&tensors));
+        let trained = Trained::with(&tensors);
+        let modules: Vec<(String, HashMap<&'static str, String>)> = modules
+            .into_iter()
+            .map(|(module, parts)| {
+                (module.to_owned(), parts.into_iter().map(|(role, name)| (role, name.to_owned())).collect())
+            })
+            .collect();
+        let mut lora = Self { tensors, changes: Vec::new(), others, warnings: Vec::new() };
+        for (module, parts) in modules {
+            Module { lora: &mut lora, trained: &trained, module, parts }.sort()?;
         }
-        Ok(Self { changes, others, tensors })
+        if lora.changes.is_empty() {
+            return Err(foreign::not_a_lora(&lora.tensors));
+        }
+        Ok(lora)
     }
 
     /// The path of the file.
@@ -124,7 +80,7 @@ impl Lora {
         self.file().file_stem().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// Number of modules that it changes.
+    /// Number of weights and biases that it changes.
     pub fn len(&self) -> usize {
         self.changes.len()
     }
@@ -142,15 +98,30 @@ impl Lora {
     /// Ranks of the changes, and how many modules have each.
     pub fn ranks(&self) -> BTreeMap<usize, usize> {
         let mut ranks = BTreeMap::new();
-        for change in &self.changes {
-            *ranks.entry(self.shape(&change.down).first().copied().unwrap_or(0)).or_default() += 1;
+        for rank in self.changes.iter().filter_map(|change| change.kind.rank(self)) {
+            *ranks.entry(rank).or_default() += 1;
         }
         ranks
+    }
+
+    /// Kinds of changes (`LoRA`, `LoHa`, …), and how many weights have each.
+    pub fn kinds(&self) -> BTreeMap<&'static str, usize> {
+        let mut kinds = BTreeMap::new();
+        for change in &self.changes {
+            let name = if change.magnitude.is_some() { "DoRA" } else { change.kind.name() };
+            *kinds.entry(name).or_default() += 1;
+        }
+        kinds
     }
 
     /// The family that it seems made for, as the file says or by what it changes.
     pub fn family(&self) -> Option<&'static str> {
         foreign::made_for(self)
+    }
+
+    /// What of the file contradicts itself or was left out, a sentence each.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     pub(super) fn shape(&self, name: &str) -> &[usize] {
@@ -162,42 +133,175 @@ impl Lora {
     }
 }
 
-/// A tensor's module and what it is there.
-fn split(name: &str) -> Option<(&str, Role)> {
-    ROLES.iter().find_map(|(end, role)| Some((name.strip_suffix(end)?, *role)))
+/// The tensors of a module, to be sorted into changes.
+struct Module<'l> {
+    lora: &'l mut Lora,
+    trained: &'l Trained,
+    module: String,
+    parts: HashMap<&'static str, String>,
 }
 
-/// Puts a module's tensors together and reads its alpha.
-fn change(tensors: &Checkpoint, module: &str, parts: &Parts<'_>) -> Result<Change> {
-    let (down, up) = match (parts.down, parts.up) {
-        (Some(down), Some(up)) => (down, up),
-        (None, None) => {
-            let alone = parts.mid.or(parts.alpha).unwrap_or(module);
-            return Err(half(tensors, alone, "the matrices that it belongs to"));
+impl Module<'_> {
+    fn take(&mut self, role: &str) -> Option<String> {
+        self.parts.remove(role)
+    }
+
+    /// A tensor that others cannot do without.
+    fn need(&mut self, role: &str, at: &str) -> Result<String> {
+        let expected = match role {
+            "up" => "its second matrix (up, or B)".to_owned(),
+            "down" => "its first matrix (down, or A)".to_owned(),
+            other => format!("its {other}"),
+        };
+        self.take(role).ok_or_else(|| half(&self.lora.tensors, at, expected))
+    }
+
+    /// Adds the module's changes to the LoRA.
+    fn sort(mut self) -> Result<()> {
+        let alpha = self.take("alpha");
+        let magnitude = self.take("magnitude");
+        let mut kinds = Vec::new();
+        if let Some(name) = self.take("set") {
+            // First: what else there is changes the new weight.
+            kinds.push(Kind::Set(name));
         }
-        (Some(there), None) => return Err(half(tensors, there, "its second matrix (up, or B)")),
-        (None, Some(there)) => return Err(half(tensors, there, "its first matrix (down, or A)")),
-    };
-    let rank = tensors.tensor(down).and_then(|t| t.shape.first()).copied().unwrap_or(0);
-    let scale = match parts.alpha {
-        Some(alpha) if rank > 0 => f64::from(number(tensors, alpha)?) / rank as f64,
-        _ => 1.0,
-    };
-    let owned = str::to_owned;
-    Ok(Change { module: owned(module), down: owned(down), up: owned(up), mid: parts.mid.map(owned), scale })
-}
+        kinds.extend(self.pair()?);
+        kinds.extend(self.loha()?);
+        kinds.extend(self.lokr()?);
+        kinds.extend(self.glora()?);
+        kinds.extend(self.oft(alpha.as_deref())?);
+        let mut bias_scale = 1.0;
+        let mut magnitude_used = false;
+        for kind in kinds {
+            let product = !matches!(kind, Kind::Set(_) | Kind::Oft { .. });
+            let scale = if product { self.scale(&kind, alpha.as_deref())? } else { 1.0 };
+            if matches!(kind, Kind::Pair { .. }) {
+                bias_scale = scale;
+            }
+            let magnitude = magnitude.clone().filter(|_| product);
+            magnitude_used |= magnitude.is_some();
+            self.push(Leaf::Weight, kind, scale, magnitude);
+        }
+        if let Some(name) = self.take("diff") {
+            self.push(Leaf::Weight, Kind::Difference(name), 1.0, None);
+        }
+        if let Some(name) = self.take("diff_b") {
+            self.push(Leaf::Bias, Kind::Difference(name), 1.0, None);
+        }
+        if let Some(name) = self.take("up_bias") {
+            self.push(Leaf::Bias, Kind::Difference(name), bias_scale, None);
+        }
+        if let Some(name) = magnitude.filter(|_| !magnitude_used) {
+            return Err(half(&self.lora.tensors, &name, "the matrices that it belongs to".into()));
+        }
+        if let Some((_, name)) = self.parts.iter().min() {
+            return Err(half(&self.lora.tensors, name, "the matrices that it belongs to".into()));
+        }
+        let alone = !self.lora.changes.iter().any(|change| change.module == self.module);
+        if let Some(alpha) = alpha.filter(|_| alone) {
+            self.warn(format!("{alpha} stands alone: the module has no matrices, and is left out"));
+        }
+        Ok(())
+    }
 
-/// The one value of a tensor.
-fn number(tensors: &Checkpoint, name: &str) -> Result<f32> {
-    let shape = tensors.tensor(name).map_or(&[][..], |t| &t.shape);
-    match tensors.read_f32(name, shape)?[..] {
-        [value] => Ok(value),
-        _ => Err(tensors.misshapen(name, "one number", shape)),
+    fn pair(&mut self) -> Result<Option<Kind>> {
+        let (down, up) = match (self.take("down"), self.take("up")) {
+            (None, None) => return Ok(None),
+            (Some(down), None) => (down.clone(), self.need("up", &down)?),
+            (None, Some(up)) => (self.need("down", &up)?, up),
+            (Some(down), Some(up)) => (down, up),
+        };
+        Ok(Some(Kind::Pair { up, down, mid: self.take("mid") }))
+    }
+
+    fn loha(&mut self) -> Result<Option<Kind>> {
+        let Some(a) = self.take("hada_w1_a") else { return Ok(None) };
+        let rest = ["hada_w1_b", "hada_w2_a", "hada_w2_b"].map(|role| self.need(role, &a));
+        let [b, a2, b2] = rest;
+        let (b, a2, b2) = (b?, a2?, b2?);
+        let factors = match (self.take("hada_t1"), self.take("hada_t2")) {
+            (Some(t), Some(t2)) => [Factor::Tucker { t, a, b }, Factor::Tucker { t: t2, a: a2, b: b2 }],
+            (None, None) => [Factor::Product { a, b }, Factor::Product { a: a2, b: b2 }],
+            (Some(one), None) | (None, Some(one)) => {
+                return Err(half(&self.lora.tensors, &one, "both hada_t1 and hada_t2".into()));
+            }
+        };
+        Ok(Some(Kind::Loha(factors)))
+    }
+
+    fn lokr(&mut self) -> Result<Option<Kind>> {
+        let names = [
+            ["lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_t1"],
+            ["lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"],
+        ];
+        if !names.iter().flatten().any(|role| self.parts.contains_key(role)) {
+            return Ok(None);
+        }
+        let mut factor = |[whole, a, b, t]: [&str; 4]| -> Result<Factor> {
+            if let Some(whole) = self.take(whole) {
+                return Ok(Factor::Whole(whole));
+            }
+            let at = self.parts.values().min().cloned().unwrap_or_default();
+            let (a, b) = (self.need(a, &at)?, self.need(b, &at)?);
+            Ok(match self.take(t) {
+                Some(t) => Factor::Tucker { t, a, b },
+                None => Factor::Product { a, b },
+            })
+        };
+        let [first, second] = names;
+        Ok(Some(Kind::Lokr([factor(first)?, factor(second)?])))
+    }
+
+    fn glora(&mut self) -> Result<Option<Kind>> {
+        let Some(a1) = self.take("a1") else { return Ok(None) };
+        let [a2, b1, b2] = ["a2", "b1", "b2"].map(|role| self.need(role, &a1));
+        let (a2, b1, b2) = (a2?, b1?, b2?);
+        Ok(Some(Kind::Glora { a: [a1, a2], b: [b1, b2] }))
+    }
+
+    fn oft(&mut self, alpha: Option<&str>) -> Result<Option<Kind>> {
+        let Some(blocks) = self.take("oft_blocks") else { return Ok(None) };
+        let limit = alpha.map_or(Ok(0.0), |alpha| self.lora.tensors.number(alpha))?;
+        Ok(Some(Kind::Oft { blocks, limit, rescale: self.take("rescale") }))
+    }
+
+    /// alpha/rank: the tensor's alpha, or what the file tells of its training.
+    fn scale(&mut self, kind: &Kind, alpha: Option<&str>) -> Result<f64> {
+        let rank = kind.rank(self.lora).filter(|rank| *rank > 0);
+        let told = match (kind, rank) {
+            (Kind::Pair { .. }, Some(rank)) => self.trained.scale(&self.module, rank).unwrap_or_else(|told| {
+                let module = self.module.clone();
+                self.warn(format!(
+                    "{module} has rank {rank} where the file's settings say {told}: its alpha is not taken from them"
+                ));
+                None
+            }),
+            _ => None,
+        };
+        let (Some(alpha), Some(rank)) = (alpha, rank) else {
+            // Both matrices of a LoKr are whole: alpha is no factor.
+            return Ok(told.unwrap_or(1.0));
+        };
+        let scale = self.lora.tensors.number(alpha)? / rank as f64;
+        if let Some(told) = told.filter(|told| (told - scale).abs() > 1e-6 * scale.abs()) {
+            self.warn(format!(
+                "{alpha} makes a strength of {scale}, the file's settings {told}: the tensor counts"
+            ));
+        }
+        Ok(scale)
+    }
+
+    fn push(&mut self, leaf: Leaf, kind: Kind, scale: f64, magnitude: Option<String>) {
+        self.lora.changes.push(Change { module: self.module.clone(), leaf, kind, scale, magnitude });
+    }
+
+    fn warn(&mut self, what: String) {
+        self.lora.warnings.push(format!("{}: {what}", self.lora.file().display()));
     }
 }
 
-fn half(tensors: &Checkpoint, name: &str, expected: &str) -> Error {
-    Error::new(ErrorKind::Model, "a pair of LoRA matrices is not complete")
+fn half(tensors: &Checkpoint, name: &str, expected: String) -> Error {
+    Error::new(ErrorKind::Model, "a part of a LoRA's module is missing")
         .file(tensors.file())
         .at(name)
         .expected(expected)

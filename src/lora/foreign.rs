@@ -1,25 +1,18 @@
 //! What a file is that is no LoRA known here, and which family a LoRA was made for.
 
+use super::change::{Change, Kind};
 use super::file::Lora;
 use crate::checkpoint::Checkpoint;
 use crate::{Error, Result};
 
 /// Ends of tensor names (or parts, if they end with `_`) that tell another kind of change, and its name.
-const OTHER_KINDS: [(&str, &str); 14] = [
-    (".hada_", "a LoHa (a product of two LoRAs, element by element)"),
-    (".lokr_", "a LoKr (a Kronecker product)"),
-    (".dora_scale", "a DoRA (directions and lengths apart)"),
-    (".lora_magnitude_", "a DoRA (directions and lengths apart)"),
-    (".oft_", "an OFT (rotations)"),
-    (".boft_", "a BOFT (rotations)"),
+const OTHER_KINDS: [(&str, &str); 6] = [
     (".on_input", "an IA3"),
-    (".a1.weight", "a GLoRA"),
-    (".lora_B.bias", "a LoRA with biases"),
-    (".lora_up.bias", "a LoRA with biases"),
-    (".w_norm", "a change of normalisation weights"),
-    (".b_norm", "a change of normalisation weights"),
-    (".diff_b", "whole differences of weights"),
-    (".diff", "whole differences of weights"),
+    (".oft_diag", "an old form of OFT"),
+    (".oft_R.weight", "PEFT's OFT"),
+    (".boft_R", "PEFT's BOFT"),
+    (".vera_lambda_", "a VeRA (shared random matrices)"),
+    (".bias_values", "a LoRA with sparse differences"),
 ];
 
 /// Refuses a file of changes that would come out wrong as a LoRA.
@@ -33,7 +26,7 @@ pub(super) fn refuse_other_kinds(tensors: &Checkpoint) -> Result<()> {
             return Err(tensors
                 .fault("this kind of model change is not supported")
                 .at(name)
-                .expected("a LoRA or LoCon")
+                .expected("a LoRA, LoCon, DoRA, LoHa, LoKr, GLoRA, OFT, BOFT or differences")
                 .found(kind)
                 .hint("merge it into a checkpoint with the program that made it, and pass that with -m"));
         }
@@ -61,7 +54,9 @@ const NO_LORA: [(&str, &str, &str); 6] = [
 
 /// The error for a file without any LoRA matrices.
 pub(super) fn not_a_lora(tensors: &Checkpoint) -> Error {
-    let error = tensors.fault("no LoRA").expected("names that end in .lora_down.weight or .lora_A.weight");
+    let error = tensors
+        .fault("no LoRA")
+        .expected("names that end in .lora_down.weight, .lora_A.weight, .hada_w1_a or the like");
     let known = NO_LORA.iter().find(|(part, ..)| tensors.names().any(|name| name.contains(part)));
     let first: Vec<&str> = tensors.names().take(3).collect();
     match known {
@@ -107,8 +102,11 @@ pub(super) fn made_for(lora: &Lora) -> Option<&'static str> {
 /// Cross-attention reads tokens of the text encoder's width, which differs in each family.
 fn by_width(lora: &Lora) -> Option<&'static str> {
     let reads_text = |module: &str| ["attn2.to_k", "attn2_to_k"].iter().any(|end| module.ends_with(end));
-    let change = lora.changes.iter().find(|c| reads_text(&c.module))?;
-    match lora.shape(&change.down).get(1)? {
+    let of_pair = |change: &Change| match &change.kind {
+        Kind::Pair { down, .. } if reads_text(&change.module) => lora.shape(down).get(1).copied(),
+        _ => None,
+    };
+    match lora.changes.iter().find_map(of_pair)? {
         768 => Some("SD 1"),
         1024 => Some("SD 2"),
         2048 => Some("SDXL"),

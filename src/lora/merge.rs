@@ -1,12 +1,15 @@
-//! The arithmetic: W + scale · up · down, row by row.
+//! The arithmetic: W + scale · up · down, row by row, and that of the other kinds.
 
 use std::thread;
 
+use super::change::{self, Factor, Kind};
+use super::file::Lora;
 use super::patches::{Patch, Patches};
-use crate::Result;
+use super::rotation::Blocks;
 use crate::checkpoint::Checkpoint;
 use crate::engine::Source;
 use crate::kernels::repack::Stored;
+use crate::{Error, Result};
 
 /// A checkpoint as it is with LoRAs added. The sum is made anew each time a tensor is read, and
 /// each time the same.
@@ -42,30 +45,233 @@ impl Source for Patched<'_> {
     }
 }
 
-/// Adds one change to the values of a tensor; shapes were checked when it was fitted.
+/// Makes one change of the values of a tensor; shapes were checked when it was fitted.
 fn add(values: &mut [f32], shape: &[usize], patch: &Patch) -> Result<()> {
-    let change = &patch.lora.changes[patch.change];
-    let up = patch.lora.read(&change.up)?;
-    let mut down = patch.lora.read(&change.down)?;
-    if let Some(mid) = &change.mid {
-        down = joined(&patch.lora.read(mid)?, patch.lora.shape(mid), &down);
-    }
-    let outputs = patch.lora.shape(&change.up).first().copied().unwrap_or(0);
-    let rank = up.len() / outputs.max(1);
-    let product = Product { up: &up, down: &down, rank, scale: patch.scale };
     if patch.transposed {
-        let mut sum = vec![0.0; values.len()];
-        product.add_to(&mut sum);
+        // Stored as [inputs, outputs].
+        let mut turned: Vec<f32> =
+            (0..values.len()).map(|i| values[i % shape[0] * shape[1] + i / shape[0]]).collect();
+        change(&mut turned, &[shape[1], shape[0]], patch)?;
         for (i, value) in values.iter_mut().enumerate() {
-            let (input, output) = (i / shape[1], i % shape[1]);
-            *value += sum[output * shape[0] + input];
+            *value = turned[i % shape[1] * shape[0] + i / shape[1]];
         }
         return Ok(());
     }
-    let band = values.len() / patch.third.map_or(1, |_| 3);
-    let start = band * patch.third.unwrap_or(0);
-    product.add_to(&mut values[start..start + band]);
+    let Some(third) = patch.third else { return change(values, shape, patch) };
+    let (mut shape, band) = (shape.to_vec(), values.len() / 3);
+    if let Some(rows) = shape.first_mut() {
+        *rows /= 3;
+    }
+    change(&mut values[third * band..][..band], &shape, patch)
+}
+
+/// Makes the change of `weight` `[outputs, inputs, taps…]` or `[channels]`.
+fn change(weight: &mut [f32], shape: &[usize], patch: &Patch) -> Result<()> {
+    let lora = &*patch.lora;
+    let change = &lora.changes[patch.change];
+    match (&change.kind, &change.magnitude) {
+        (Kind::Set(name), _) => weight.copy_from_slice(&lora.read(name)?),
+        (Kind::Pair { up, down, mid }, None) => {
+            pair(lora, up, down, mid.as_deref(), &mut |product| product.add_to(weight), patch.scale)?;
+        }
+        (Kind::Oft { blocks, limit, rescale }, _) => {
+            let turned = rotated(lora, weight, (blocks, *limit), rescale.as_deref())?;
+            for (value, turned) in weight.iter_mut().zip(turned) {
+                *value += (f64::from(patch.weight) * (turned - f64::from(*value))) as f32;
+            }
+        }
+        (kind, None) => {
+            for (value, d) in weight.iter_mut().zip(difference(lora, kind, weight, shape)?) {
+                *value += patch.scale * d;
+            }
+        }
+        (kind, Some(magnitude)) => {
+            let mut changed = weight.to_vec();
+            for (value, d) in changed.iter_mut().zip(difference(lora, kind, weight, shape)?) {
+                *value += (change.scale * f64::from(d)) as f32;
+            }
+            stretch(&mut changed, shape, &lora.read(magnitude)?, lora.shape(magnitude));
+            for (value, changed) in weight.iter_mut().zip(changed) {
+                *value += patch.weight * (changed - *value);
+            }
+        }
+    }
     Ok(())
+}
+
+/// What `kind` adds at weight 1 with alpha/rank 1.
+fn difference(lora: &Lora, kind: &Kind, weight: &[f32], shape: &[usize]) -> Result<Vec<f32>> {
+    match kind {
+        Kind::Pair { up, down, mid } => {
+            let mut sum = vec![0.0; weight.len()];
+            pair(lora, up, down, mid.as_deref(), &mut |product| product.add_to(&mut sum), 1.0)?;
+            Ok(sum)
+        }
+        Kind::Loha([first, second]) => {
+            let (mut first, second) = (matrix_of(lora, first)?, matrix_of(lora, second)?);
+            first.values.iter_mut().zip(&second.values).for_each(|(a, b)| *a *= b);
+            Ok(first.values)
+        }
+        Kind::Lokr([first, second]) => {
+            let (first, second) = (matrix_of(lora, first)?, matrix_of(lora, second)?);
+            Ok(kronecker(&first, &second))
+        }
+        Kind::Glora { a, b } => glora(lora, a, b, weight, shape),
+        Kind::Difference(name) => lora.read(name),
+        Kind::Oft { .. } | Kind::Set(_) => Err(Error::internal("a change that is no sum")),
+    }
+}
+
+/// up · down, with the kernel between them if there is one.
+fn pair(
+    lora: &Lora,
+    up: &str,
+    down: &str,
+    mid: Option<&str>,
+    add: &mut dyn FnMut(Product<'_>),
+    scale: f32,
+) -> Result<()> {
+    let outputs = lora.shape(up).first().copied().unwrap_or(0);
+    let up = lora.read(up)?;
+    let mut down = lora.read(down)?;
+    if let Some(mid) = mid {
+        down = joined(&lora.read(mid)?, lora.shape(mid), &down);
+    }
+    let rank = up.len() / outputs.max(1);
+    add(Product { up: &up, down: &down, rank, scale });
+    Ok(())
+}
+
+/// A factor, multiplied out.
+struct Matrix {
+    rows: usize,
+    /// Of a row: one for a matrix.
+    taps: usize,
+    values: Vec<f32>,
+}
+
+fn matrix_of(lora: &Lora, factor: &Factor) -> Result<Matrix> {
+    let taps = |name: &str| lora.shape(name).iter().skip(2).product();
+    Ok(match factor {
+        Factor::Whole(name) => Matrix {
+            rows: lora.shape(name).first().copied().unwrap_or(1),
+            taps: taps(name),
+            values: lora.read(name)?,
+        },
+        Factor::Product { a, b } => {
+            let rows = lora.shape(a).first().copied().unwrap_or(1);
+            Matrix { rows, taps: taps(b), values: multiplied(&lora.read(a)?, &lora.read(b)?, rows) }
+        }
+        Factor::Tucker { t, a, b } => {
+            let down = joined(&lora.read(t)?, lora.shape(t), &lora.read(b)?);
+            // Stored as [rank, rows].
+            let (a, of) = (lora.read(a)?, lora.shape(a));
+            let (rank, rows) = (of[0], of[1]);
+            let up: Vec<f32> = (0..a.len()).map(|i| a[i % rank * rows + i / rank]).collect();
+            Matrix { rows, taps: taps(t), values: multiplied(&up, &down, rows) }
+        }
+    })
+}
+
+/// up `[rows, rank]` · down `[rank, columns]`.
+fn multiplied(up: &[f32], down: &[f32], rows: usize) -> Vec<f32> {
+    let rank = up.len() / rows.max(1);
+    let mut product = vec![0.0; rows * down.len() / rank.max(1)];
+    Product { up, down, rank, scale: 1.0 }.add_to(&mut product);
+    product
+}
+
+/// `[a, b]` ⊗ `[c, d, taps]` → `[a·c, b·d, taps]`.
+fn kronecker(first: &Matrix, second: &Matrix) -> Vec<f32> {
+    let (b, row) = (first.values.len() / first.rows, second.values.len() / second.rows);
+    let mut out = Vec::with_capacity(first.values.len() * second.values.len());
+    for factors in first.values.chunks_exact(b) {
+        for row in second.values.chunks_exact(row) {
+            for factor in factors {
+                out.extend(row.iter().map(|value| factor * value));
+            }
+        }
+    }
+    out
+}
+
+/// W · a1 · a2 + b1 · b2; the old way round W · a2 · a1 + b2 · b1, where W is laid flat.
+fn glora(lora: &Lora, a: &[String; 2], b: &[String; 2], weight: &[f32], shape: &[usize]) -> Result<Vec<f32>> {
+    let shapes = [a, b].map(|pair| pair.each_ref().map(|name| lora.shape(name)));
+    let old = change::glora(shapes[0], shapes[1], shape)
+        .ok_or_else(|| Error::internal("a GLoRA that does not fit"))?;
+    let [[mut a1, mut a2], [mut b1, mut b2]] =
+        [[lora.read(&a[0])?, lora.read(&a[1])?], [lora.read(&b[0])?, lora.read(&b[1])?]];
+    if old {
+        (a1, a2, b1, b2) = (a2, a1, b2, b1);
+    }
+    let outputs = shape[0];
+    let inputs = if old { weight.len() / outputs } else { shape[1] };
+    let taps = weight.len() / outputs / inputs;
+    let rank = a1.len() / inputs;
+    // Taps behind inputs: rows of the product are outputs × taps.
+    let mut rows = vec![0.0; weight.len()];
+    for (i, value) in weight.iter().enumerate() {
+        let (output, input, tap) = (i / taps / inputs, i / taps % inputs, i % taps);
+        rows[(output * taps + tap) * inputs + input] = *value;
+    }
+    let inner = multiplied(&rows, &a1, outputs * taps);
+    debug_assert_eq!(inner.len(), outputs * taps * rank);
+    let product = multiplied(&inner, &a2, outputs * taps);
+    let mut sum = multiplied(&b1, &b2, outputs);
+    for (i, value) in sum.iter_mut().enumerate() {
+        let (output, input, tap) = (i / taps / inputs, i / taps % inputs, i % taps);
+        *value += product[(output * taps + tap) * inputs + input];
+    }
+    Ok(sum)
+}
+
+/// `weight` with its rows rotated.
+fn rotated(
+    lora: &Lora,
+    weight: &[f32],
+    (blocks, limit): (&str, f64),
+    rescale: Option<&str>,
+) -> Result<Vec<f64>> {
+    let shape = lora.shape(blocks);
+    let size = shape.last().copied().unwrap_or(1);
+    let (stages, outputs) = match *shape {
+        [stages, n, size, _] => (Some(stages), n * size),
+        _ => (None, shape[0] * size),
+    };
+    let columns = weight.len() / outputs;
+    let mut turned: Vec<f64> = weight.iter().map(|v| f64::from(*v)).collect();
+    let rotations = Blocks::new(&lora.read(blocks)?, size, limit);
+    match stages {
+        None => rotations.turn(&mut turned, columns),
+        Some(stages) => rotations.turn_in_stages(&mut turned, columns, stages),
+    }
+    if let Some(rescale) = rescale {
+        for (row, factor) in turned.chunks_exact_mut(columns).zip(lora.read(rescale)?) {
+            row.iter_mut().for_each(|v| *v *= f64::from(factor));
+        }
+    }
+    Ok(turned)
+}
+
+/// What DoRA (Liu et al. 2024, arXiv 2402.09353) adds to a norm before it divides by it.
+const EPSILON: f64 = 1.2e-7;
+
+/// Gives the rows, or the columns, of `weight` the lengths `magnitude`.
+fn stretch(weight: &mut [f32], shape: &[usize], magnitude: &[f32], of: &[usize]) {
+    let row = weight.len() / shape[0];
+    let taps = row / shape.get(1).copied().unwrap_or(1);
+    let rows = of.first() == shape.first();
+    let group = |i: usize| if rows { i / row } else { i % row / taps };
+    let mut norms = vec![0.0f64; magnitude.len()];
+    for (i, value) in weight.iter().enumerate() {
+        norms[group(i)] += f64::from(*value) * f64::from(*value);
+    }
+    let factors: Vec<f64> =
+        norms.iter().zip(magnitude).map(|(norm, m)| f64::from(*m) / (norm.sqrt() + EPSILON)).collect();
+    for (i, value) in weight.iter_mut().enumerate() {
+        *value = (f64::from(*value) * factors[group(i)]) as f32;
+    }
 }
 
 /// `[a, b, h, w]` · `[b, i]` → `[a, i, h, w]`: the middle of a Tucker form and its first matrix as one.

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use super::change::Leaf;
 use super::patches::{Networks, Part};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::names::{text, unet};
@@ -21,12 +22,108 @@ pub(super) struct Target {
     pub transposed: bool,
 }
 
-/// What kohya, LyCORIS, PEFT, diffusers and ComfyUI put before the name of a UNet module.
-const UNET_NAMES: [&str; 6] =
-    ["lora_unet_", "unet_", "lycoris_", "model_diffusion_model_", "diffusion_model_", ""];
-/// The same for the first and the second text encoder.
-const TEXT_NAMES: [&[&str]; 2] =
-    [&["lora_te_", "lora_te1_", "text_encoder_"], &["lora_te2_", "text_encoder_2_"]];
+impl Target {
+    /// The tensor of a leaf of this module.
+    pub fn tensor_of(&self, leaf: Leaf) -> String {
+        match (leaf, self.tensor.strip_suffix("weight")) {
+            (Leaf::Bias, Some(module)) => format!("{module}bias"),
+            _ => self.tensor.clone(),
+        }
+    }
+}
+
+/// What stands before the name of a module, written with `_` for `.`, by the network that the module is in: kohya,
+/// LyCORIS, PEFT, diffusers, ComfyUI, OneTrainer (`unet.`, `clip_l.`). A module without any of these is the UNet's,
+/// or the text encoder's where the model has one alone.
+const PREFIXES: [(Place, &[&str]); 3] = [
+    (
+        Place::Unet,
+        &["lora_unet_", "unet_", "lycoris_unet_", "lycoris_", "model_diffusion_model_", "diffusion_model_"],
+    ),
+    (
+        Place::First,
+        &[
+            "lora_te_",
+            "lora_te1_",
+            "lycoris_te_",
+            "lycoris_te1_",
+            "text_encoder_",
+            "lycoris_text_encoder_",
+            "te_",
+            "te1_",
+            "clip_l_",
+            "clip_l_transformer_",
+            "text_encoders_clip_l_transformer_",
+            "text_encoders_clip_l_",
+        ],
+    ),
+    (
+        Place::Second,
+        &[
+            "lora_te2_",
+            "lycoris_te2_",
+            "text_encoder_2_",
+            "lycoris_text_encoder_2_",
+            "te2_",
+            "clip_g_",
+            "clip_g_transformer_",
+            "text_encoders_clip_g_transformer_",
+            "text_encoders_clip_g_",
+        ],
+    ),
+];
+
+/// How the one text encoder of SD 2 is called beside the first's names.
+const ONLY_H: [&str; 4] =
+    ["clip_h_", "clip_h_transformer_", "text_encoders_clip_h_transformer_", "text_encoders_clip_h_"];
+
+/// The network that a name tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Unet,
+    First,
+    Second,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Unet => "the UNet",
+            Self::First => "the first text encoder",
+            Self::Second => "the second text encoder",
+        })
+    }
+}
+
+/// The network that `module` is of, by what its name begins with; the longest beginning counts.
+pub(super) fn place(module: &str) -> Option<Place> {
+    let plain = plain(module);
+    let begins = |(place, prefixes): &(Place, &'static [&'static str])| {
+        let longest =
+            prefixes.iter().filter(|prefix| plain.starts_with(**prefix)).map(|prefix| prefix.len()).max();
+        longest.map(|length| (length, *place))
+    };
+    PREFIXES.iter().filter_map(begins).max_by_key(|(length, _)| *length).map(|(_, place)| place)
+}
+
+fn prefixes(place: Place) -> &'static [&'static str] {
+    PREFIXES.iter().find(|(of, _)| *of == place).map_or(&[], |(_, prefixes)| prefixes)
+}
+
+/// A module's name with `_` for `.`, without what wrappers put into it: PEFT's model, compiled modules, attention
+/// processors, the layer that an adapter stands on.
+fn plain(module: &str) -> String {
+    let module = module.replace(".processor.", ".").replace('.', "_");
+    let mut plain = module.replace("base_model_model_", "").replace("_orig_mod_", "");
+    if let Some(shorter) = plain.strip_suffix("_base_layer") {
+        plain = shorter.to_owned();
+    }
+    // Older diffusers named the list of output layers, not the layer in it.
+    if plain.ends_with("_to_out") {
+        plain.push_str("_0");
+    }
+    plain
+}
 
 /// The names of a model's weights as LoRA files have them, all written with `_` for `.`: kohya's
 /// names are diffusers' or the original ones in that form.
@@ -47,16 +144,10 @@ impl Names {
 
     /// The weight that a LoRA calls `module`.
     pub fn find(&self, module: &str) -> Option<&Target> {
-        let module = module.strip_prefix("base_model.model.").unwrap_or(module);
-        let mut plain = module.replace(".processor.", ".").replace('.', "_");
-        // Older diffusers named the list of output layers, not the layer in it.
-        if plain.ends_with("_to_out") {
-            plain.push_str("_0");
-        }
-        self.0.get(&plain)
+        self.0.get(&plain(module))
     }
 
-    fn add(&mut self, prefixes: &[&str], name: &str, target: &Target) {
+    fn add<'p>(&mut self, prefixes: impl Iterator<Item = &'p str>, name: &str, target: &Target) {
         for prefix in prefixes {
             self.0.insert(format!("{prefix}{}", name.replace('.', "_")), target.clone());
         }
@@ -65,12 +156,13 @@ impl Names {
     /// Every weight of the UNet under its original name and under diffusers'.
     fn add_unet(&mut self, model: &Checkpoint) {
         let layout = unet::from_original(|name| model.has(&format!("{UNET}{name}")));
-        for (tensor, name) in matrices(model, UNET) {
+        let before = || prefixes(Place::Unet).iter().copied().chain([""]);
+        for (tensor, name) in weights(model, UNET) {
             let Some(module) = name.strip_suffix(".weight") else { continue };
             let target = Target { tensor: tensor.into(), part: Part::Unet, third: None, transposed: false };
-            self.add(&UNET_NAMES, module, &target);
+            self.add(before(), module, &target);
             if let Some(module) = layout.diffusers(name).as_deref().and_then(|n| n.strip_suffix(".weight")) {
-                self.add(&UNET_NAMES, module, &target);
+                self.add(before(), module, &target);
             }
         }
     }
@@ -78,37 +170,38 @@ impl Names {
     /// The weights in the layers of text encoder `i`, and its projection, under their names in
     /// transformers.
     fn add_text(&mut self, i: usize, config: &TextConfig, model: &Checkpoint, only: bool) {
-        let mut prefixes = TEXT_NAMES[i.min(1)].to_vec();
+        let mut before = prefixes(if i == 0 { Place::First } else { Place::Second }).to_vec();
         // A bare name tells nothing where there are two encoders.
         if only {
-            prefixes.push("");
+            before.extend(ONLY_H.iter().chain(&[""]));
         }
+        let before = || before.iter().copied();
         let (part, prefix) = (Part::Text(i), &config.prefix);
-        for (tensor, name) in matrices(model, prefix) {
+        for (tensor, name) in weights(model, prefix) {
             let names = match config.tower {
                 Tower::L => vec![name.to_owned()],
                 Tower::H | Tower::G => text::transformers(name).unwrap_or_default(),
             };
             let packed = names.len() > 1;
             // The tables of token and position vectors are read by rows, and not patched.
-            for (n, name) in names.iter().enumerate().filter(|(_, name)| name.starts_with("encoder.layers."))
-            {
+            let layers =
+                |name: &&String| name.starts_with("encoder.layers.") || name.starts_with("final_layer_norm.");
+            for (n, name) in names.iter().enumerate().filter(|(_, name)| layers(name)) {
                 let Some(module) = name.strip_suffix(".weight") else { continue };
                 let third = packed.then_some(n);
                 let target = Target { tensor: tensor.into(), part, third, transposed: false };
-                self.add(&prefixes, &format!("text_model.{module}"), &target);
+                self.add(before(), &format!("text_model.{module}"), &target);
             }
         }
         let (original, name) = text::PROJECTION;
         let target = Target { tensor: format!("{prefix}{original}"), part, third: None, transposed: true };
         if config.projection.is_some() {
-            self.add(&prefixes, name.trim_end_matches(".weight"), &target);
+            self.add(before(), name.trim_end_matches(".weight"), &target);
         }
     }
 }
 
-/// Names of the matrices and kernels below `prefix`, with and without it.
-fn matrices<'a>(model: &'a Checkpoint, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
-    let matrix = move |name: &&str| model.tensor(name).is_some_and(|t| t.shape.len() >= 2);
-    model.names_under(prefix).filter(matrix).map(move |name| (name, &name[prefix.len()..]))
+/// Names of the weights below `prefix`, with and without it.
+fn weights<'a>(model: &'a Checkpoint, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+    model.names_under(prefix).map(move |name| (name, &name[prefix.len()..]))
 }

@@ -3,8 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::file::{Change, Lora};
-use super::names::{Names, Target};
+use super::change::{Change, Kind, matrix};
+use super::file::Lora;
+use super::names::{self, Names, Target};
 use super::{LoraUse, foreign};
 use crate::checkpoint::Checkpoint;
 use crate::model::config::TextConfig;
@@ -26,6 +27,8 @@ pub(super) struct Patch {
     pub lora: Arc<Lora>,
     /// Which of the LoRA's changes.
     pub change: usize,
+    /// The weight that the LoRA is used with.
+    pub weight: f32,
     /// weight · alpha/rank.
     pub scale: f32,
     /// See [`Target`].
@@ -73,10 +76,11 @@ impl Patches {
         let names = Names::new(&networks);
         for one in uses {
             let fit = Fit { family: config.family, model, lora: &one.lora };
-            let fits = |change: &&Change| names.find(&change.module).is_some_and(|t| model.has(&t.tensor));
-            let unused = one.lora.changes.iter().filter(|c| !fits(c)).map(|c| c.down.as_str());
+            let unused = one.lora.changes.iter().filter(|c| fit.target(c, &names).is_none());
+            let unused = unused.filter_map(|c| c.kind.tensors().into_iter().next_back());
             let unused: Vec<&str> = one.lora.others.iter().map(String::as_str).chain(unused).collect();
             patches.left_out.extend(fit.left_out(&unused)?);
+            patches.left_out.extend_from_slice(one.lora.warnings());
         }
         Ok(patches)
     }
@@ -141,12 +145,23 @@ impl Patches {
     fn fit(&mut self, fit: &Fit<'_>, names: &Names, one: &LoraUse) -> Result<usize> {
         let mut fitting = 0;
         let mut parts = HashSet::new();
+        let mut seen: HashMap<(String, Option<usize>, &str), &str> = HashMap::new();
         for (i, change) in one.lora.changes.iter().enumerate() {
-            let Some(target) = names.find(&change.module).filter(|t| fit.model.has(&t.tensor)) else {
-                continue;
-            };
+            let Some((target, tensor)) = fit.target(change, names) else { continue };
             fitting += 1;
-            fit.check(change, target)?;
+            fit.check(change, target, &tensor)?;
+            // The same module under two names, each with the same kind of change, counts once.
+            if let Some(first) =
+                seen.insert((tensor.clone(), target.third, change.kind.name()), &change.module)
+                && first != change.module
+            {
+                self.left_out.push(format!(
+                    "{}: {} and {first} are one module of this model: the second is left out",
+                    one.lora.file().display(),
+                    change.module
+                ));
+                continue;
+            }
             let weight = one.weight(target.part);
             // At weight 0 not even -0 may become 0.
             if weight != 0.0 {
@@ -155,11 +170,13 @@ impl Patches {
                     return Err(fit.endless(change, scale));
                 }
                 parts.insert(target.part);
-                self.tensors.entry(target.tensor.clone()).or_default().push(Patch {
-                    lora: one.lora.clone(),
+                let (lora, third) = (one.lora.clone(), target.third);
+                self.tensors.entry(tensor).or_default().push(Patch {
+                    lora,
                     change: i,
+                    weight,
                     scale,
-                    third: target.third,
+                    third,
                     transposed: target.transposed,
                 });
             }
@@ -180,39 +197,35 @@ struct Fit<'a> {
 }
 
 impl Fit<'_> {
-    /// Checks that up · down has the shape of the weight that it is added to.
-    fn check(&self, change: &Change, target: &Target) -> Result<()> {
-        let mut want = self.model.tensor(&target.tensor).map_or_else(Vec::new, |t| t.shape.clone());
+    /// The module that `change` is for, and the tensor in it, if the model has it.
+    fn target<'n>(&self, change: &Change, names: &'n Names) -> Option<(&'n Target, String)> {
+        let target = names.find(&change.module)?;
+        let tensor = target.tensor_of(change.leaf);
+        self.model.has(&tensor).then_some((target, tensor))
+    }
+
+    /// Checks that `change` has the shape of the tensor that it is for.
+    fn check(&self, change: &Change, target: &Target, tensor: &str) -> Result<()> {
+        let mut want = self.model.tensor(tensor).map_or_else(Vec::new, |t| t.shape.clone());
         if target.transposed {
             want.reverse();
         }
         if let (Some(_), Some(rows)) = (target.third, want.first_mut()) {
             *rows /= 3;
         }
-        let found = self.product(change).ok_or_else(|| self.mismatched(change))?;
-        // A 1×1 kernel and a matrix are the same thing: SD 1 has the one where SD 2 has the other.
-        let (want, found) = (matrix(&want), matrix(&found));
-        if want == found {
-            return Ok(());
+        if let Err(found) = change.kind.check(self.lora, &want) {
+            let Some(found) = found else { return Err(self.mismatched(change)) };
+            let (want, found) = (matrix(&want), matrix(&found));
+            let expected = format!("a change of {want:?} for {tensor}");
+            return Err(self.misfit(&change.module).expected(expected).found(format!("{found:?}")));
         }
-        let expected = format!("a change of {want:?} for {}", target.tensor);
-        Err(self.misfit(&change.module).expected(expected).found(format!("{found:?}")))
-    }
-
-    /// The shape of up · down (up · mid · down), or None if they cannot be multiplied.
-    fn product(&self, change: &Change) -> Option<Vec<usize>> {
-        let [outputs, rank, ref ones @ ..] = *self.lora.shape(&change.up) else { return None };
-        let [rows, inputs, ref kernel @ ..] = *self.lora.shape(&change.down) else { return None };
-        let one = |kernel: &[usize]| kernel.iter().all(|n| *n == 1);
-        let (fits, kernel) = match &change.mid {
-            None => (rank == rows, kernel),
-            Some(mid) => match *self.lora.shape(mid) {
-                [a, b, ref taps @ ..] => (rank == a && b == rows && one(kernel), taps),
-                _ => return None,
-            },
-        };
-        let shape = [&[outputs, inputs], kernel].concat();
-        (fits && one(ones) && rank * rows > 0 && !shape.contains(&0)).then_some(shape)
+        match &change.magnitude {
+            Some(name) if !is_magnitude(self.lora.shape(name), &want) => Err(self
+                .misfit(name)
+                .expected(format!("a length for each row or column of {want:?}"))
+                .found(format!("{:?}", self.lora.shape(name)))),
+            _ => Ok(()),
+        }
     }
 
     fn endless(&self, change: &Change, scale: f32) -> Error {
@@ -225,33 +238,49 @@ impl Fit<'_> {
     }
 
     fn mismatched(&self, change: &Change) -> Error {
-        let [up, down] = [&change.up, &change.down].map(|name| self.lora.shape(name));
+        let tensors = change.kind.tensors();
+        let shapes: Vec<String> = tensors
+            .iter()
+            .map(|name| {
+                format!("{} {:?}", name.strip_prefix(&change.module).unwrap_or(name), self.lora.shape(name))
+            })
+            .collect();
+        let expected = match change.kind {
+            Kind::Pair { .. } => "up [outputs, rank] and down [rank, inputs]".to_owned(),
+            ref kind => format!("those of a {}", kind.name()),
+        };
         self.lora
             .tensors
             .fault("the matrices of a LoRA do not fit each other")
-            .at(&change.down)
-            .expected("up [outputs, rank] and down [rank, inputs]")
-            .found(format!("up {up:?} and down {down:?}"))
+            .at(tensors.last().copied().unwrap_or(&change.module))
+            .expected(expected)
+            .found(shapes.join(", "))
             .hint("the file is damaged: fetch it again")
     }
 
-    /// Tells of the keys that fit nothing; an error where nothing else is left or the file
-    /// itself says that it is for another family.
+    /// Tells of the keys that fit nothing, and of where they were looked for; an error where nothing else is left.
+    /// Shapes decide what fits: what a file says of itself refuses nothing.
     fn left_out(&self, unused: &[&str]) -> Result<Option<String>> {
         let Some(first) = unused.first() else { return Ok(None) };
         let all = self.lora.changes.len() + self.lora.others.len();
         let fitting = all - unused.len();
-        let other = foreign::made_for(self.lora).is_some_and(|f| f != self.family.to_string());
-        if fitting == 0 || other {
+        if fitting == 0 {
             return Err(self
                 .misfit(first)
                 .expected(format!("modules of this {} model", self.family))
                 .found(format!("{} of {all} that it does not have", unused.len())));
         }
+        let mut places: Vec<String> = unused
+            .iter()
+            .map(|name| names::place(name).map_or("every part".to_owned(), |place| place.to_string()))
+            .collect();
+        places.sort();
+        places.dedup();
         Ok(Some(format!(
-            "{}: {} of {all} LoRA keys fit nothing in this model and are left out, such as {first}",
+            "{}: {} of {all} LoRA keys fit nothing in this model and are left out, such as {first}; looked for in {}",
             self.lora.file().display(),
-            unused.len()
+            unused.len(),
+            places.join(" and ")
         )))
     }
 
@@ -270,10 +299,10 @@ impl Fit<'_> {
     }
 }
 
-/// `shape` without a kernel of 1×1.
-fn matrix(shape: &[usize]) -> &[usize] {
-    match shape {
-        [outputs_inputs @ .., 1, 1] if outputs_inputs.len() == 2 => outputs_inputs,
-        _ => shape,
-    }
+/// Whether `shape` is that of lengths of the rows, `[outputs, …]`, or the columns, `[1, inputs, …]`, of a weight of
+/// shape `want`.
+fn is_magnitude(shape: &[usize], want: &[usize]) -> bool {
+    let all: usize = shape.iter().product();
+    let rows = shape.first() == want.first() && Some(&all) == want.first();
+    rows || shape.first() == Some(&1) && want.len() > 1 && all == want[1]
 }

@@ -1,0 +1,248 @@
+//! The change of one weight, in every form that training programs write it, and its shapes.
+
+use super::file::Lora;
+
+/// What is added to a weight, or done with it. Names are those of the file's tensors.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Kind {
+    /// LoRA and LoCon: up · down, with a kernel between them in Tucker's form.
+    Pair { up: String, down: String, mid: Option<String> },
+    /// LoHa (LyCORIS): the product, element by element, of two such.
+    Loha([Factor; 2]),
+    /// LoKr (LyCORIS): the Kronecker product of two matrices.
+    Lokr([Factor; 2]),
+    /// GLoRA (LyCORIS): W · a1 · a2 + b1 · b2.
+    Glora { a: [String; 2], b: [String; 2] },
+    /// OFT (LyCORIS, kohya): rows of W rotated in blocks `[blocks, size, size]`; BOFT: in stages of blocks
+    /// `[stages, blocks, size, size]`. At most `limit` of the rotation's norm, if it is not 0; rows then `rescale`d.
+    Oft { blocks: String, limit: f64, rescale: Option<String> },
+    /// The difference itself.
+    Difference(String),
+    /// What the weight is replaced with.
+    Set(String),
+}
+
+/// A matrix or kernel, whole or as a product.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Factor {
+    /// As it is.
+    Whole(String),
+    /// a `[m, r]` · b `[r, n]`.
+    Product { a: String, b: String },
+    /// t `[i, j, h, w]`, over i with a `[i, m]` and over j with b `[j, n]`: `[m, n, h, w]`.
+    Tucker { t: String, a: String, b: String },
+}
+
+/// Which tensor of a module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Leaf {
+    Weight,
+    Bias,
+}
+
+/// The change of one weight or bias.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Change {
+    /// The module in the file's own words.
+    pub module: String,
+    pub leaf: Leaf,
+    pub kind: Kind,
+    /// alpha/rank; 1 without alpha.
+    pub scale: f64,
+    /// DoRA's lengths of rows or columns of the changed weight.
+    pub magnitude: Option<String>,
+}
+
+impl Factor {
+    /// The tensors.
+    pub fn tensors(&self) -> Vec<&str> {
+        match self {
+            Self::Whole(name) => vec![name],
+            Self::Product { a, b } => vec![a, b],
+            Self::Tucker { t, a, b } => vec![t, a, b],
+        }
+    }
+
+    /// Its inner size, if it is a product.
+    pub fn rank(&self, lora: &Lora) -> Option<usize> {
+        match self {
+            Self::Whole(_) => None,
+            Self::Product { b, .. } | Self::Tucker { b, .. } => lora.shape(b).first().copied(),
+        }
+    }
+
+    /// The shape of the product; None if it has none.
+    fn shape(&self, lora: &Lora) -> Option<Vec<usize>> {
+        match self {
+            Self::Whole(name) => Some(lora.shape(name).to_vec()),
+            Self::Product { a, b } => multiplied(lora.shape(a), lora.shape(b)),
+            Self::Tucker { t, a, b } => {
+                let [i, j, ref taps @ ..] = *lora.shape(t) else { return None };
+                let ([ai, m], [bj, n]) = (plane(lora.shape(a))?, plane(lora.shape(b))?);
+                ((ai, bj) == (i, j)).then(|| [&[m, n], taps].concat())
+            }
+        }
+    }
+}
+
+/// A matrix, or a kernel of 1×1 taps.
+fn plane(shape: &[usize]) -> Option<[usize; 2]> {
+    let [m, n, ref taps @ ..] = *shape else { return None };
+    taps.iter().all(|t| *t == 1).then_some([m, n])
+}
+
+/// `[m, r]` · `[r, n, taps…]`.
+fn multiplied(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
+    let [m, r] = plane(a)?;
+    let [rows, n, ref taps @ ..] = *b else { return None };
+    (r == rows && r > 0).then(|| [&[m, n], taps].concat())
+}
+
+impl Kind {
+    /// What programs call it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Pair { .. } => "LoRA",
+            Self::Loha(_) => "LoHa",
+            Self::Lokr(_) => "LoKr",
+            Self::Glora { .. } => "GLoRA",
+            Self::Oft { .. } => "OFT",
+            Self::Difference(_) => "difference",
+            Self::Set(_) => "replacement",
+        }
+    }
+
+    /// Its tensors.
+    pub fn tensors(&self) -> Vec<&str> {
+        match self {
+            Self::Pair { up, down, mid } => [up, down].into_iter().chain(mid).map(String::as_str).collect(),
+            Self::Loha(factors) | Self::Lokr(factors) => factors.iter().flat_map(Factor::tensors).collect(),
+            Self::Glora { a, b } => a.iter().chain(b).map(String::as_str).collect(),
+            Self::Oft { blocks, rescale, .. } => {
+                std::iter::once(blocks).chain(rescale).map(String::as_str).collect()
+            }
+            Self::Difference(name) | Self::Set(name) => vec![name],
+        }
+    }
+
+    /// The inner size by which alpha is divided; None where alpha is no factor.
+    pub fn rank(&self, lora: &Lora) -> Option<usize> {
+        match self {
+            Self::Pair { down, .. } => lora.shape(down).first().copied(),
+            Self::Loha([first, _]) => first.rank(lora),
+            // Of two products the second counts, and of none alpha does not.
+            Self::Lokr([first, second]) => second.rank(lora).or_else(|| first.rank(lora)),
+            Self::Glora { a: [_, a2], b: [b1, _] } => {
+                let [a2, b1] = [a2, b1].map(|name| plane(lora.shape(name)));
+                // Both `[r, …]` or both `[…, r]`, the old way: they have one size in common.
+                let ([rows, columns], [outputs, inner]) = (a2?, b1?);
+                Some(if inner == rows {
+                    rows
+                } else if columns == outputs {
+                    columns
+                } else {
+                    return None;
+                })
+            }
+            Self::Oft { .. } | Self::Difference(_) | Self::Set(_) => None,
+        }
+    }
+
+    /// Whether it is for a weight of shape `want`, `[outputs, inputs, taps…]` or `[channels]`; the shape that
+    /// it has else, if it has any.
+    pub fn check(&self, lora: &Lora, want: &[usize]) -> Result<(), Option<Vec<usize>>> {
+        let found = self.shape(lora, want);
+        match &found {
+            Some(found) if !found.contains(&0) && same(want, found) => Ok(()),
+            _ => Err(found),
+        }
+    }
+
+    /// The shape of the change of a weight of shape `want`.
+    fn shape(&self, lora: &Lora, want: &[usize]) -> Option<Vec<usize>> {
+        match self {
+            Self::Pair { up, down, mid: None } => multiplied(lora.shape(up), lora.shape(down)),
+            Self::Pair { up, down, mid: Some(mid) } => {
+                let [a, b, ref taps @ ..] = *lora.shape(mid) else { return None };
+                let [rows, inputs] = plane(lora.shape(down))?;
+                let [outputs, rank] = plane(lora.shape(up))?;
+                ((rank, rows) == (a, b) && rank * rows > 0).then(|| [&[outputs, inputs], taps].concat())
+            }
+            Self::Loha([first, second]) => {
+                let shape = first.shape(lora)?;
+                (second.shape(lora)? == shape).then_some(shape)
+            }
+            Self::Lokr([first, second]) => {
+                let [a, b] = plane(&first.shape(lora)?)?;
+                let second = second.shape(lora)?;
+                let [c, d, ref taps @ ..] = *second.as_slice() else { return None };
+                Some([&[a * c, b * d], taps].concat())
+            }
+            Self::Glora { a, b } => {
+                glora(a.each_ref().map(|n| lora.shape(n)), b.each_ref().map(|n| lora.shape(n)), want)
+                    .map(|_| want.to_vec())
+            }
+            Self::Oft { blocks, rescale, .. } => {
+                let outputs = *want.first()?;
+                if rescale.as_ref().is_some_and(|r| lora.shape(r).iter().product::<usize>() != outputs) {
+                    return None;
+                }
+                let turned = match *lora.shape(blocks) {
+                    [n, size, columns] if size == columns => n * size,
+                    // Each stage exchanges rows in groups of twice as many as that before.
+                    [stages, n, size, columns] if size == columns && size.is_multiple_of(2) => {
+                        let group = 1usize
+                            .checked_shl(u32::try_from(stages).ok()?.checked_sub(1)?)?
+                            .checked_mul(size)?;
+                        if !(n * size).is_multiple_of(group.max(1)) {
+                            return None;
+                        }
+                        n * size
+                    }
+                    _ => return None,
+                };
+                (turned > 0).then(|| [&[turned], &want[1..]].concat())
+            }
+            Self::Difference(name) | Self::Set(name) => Some(lora.shape(name).to_vec()),
+        }
+    }
+}
+
+/// Whether GLoRA's matrices are written in the old way, for a weight of shape `want`: a1 `[r, inputs]`, a2
+/// `[inputs, r]`, b1 `[r, inputs]`, b2 `[outputs, r]`. Today it is a1 `[inputs, r]`, a2 `[r, inputs]`, b1
+/// `[outputs, r]`, b2 `[r, inputs]`. None if neither fits.
+pub(super) fn glora(a: [&[usize]; 2], b: [&[usize]; 2], want: &[usize]) -> Option<bool> {
+    let [[a1, a2], [b1, b2]] = [a, b].map(|pair| pair.map(plane));
+    let ([a1, a2], [b1, b2]) = ([a1?, a2?], [b1?, b2?]);
+    let [outputs, inputs, ref taps @ ..] = *want else { return None };
+    let columns = inputs * taps.iter().product::<usize>();
+    let today = |r: usize| {
+        r > 0 && a1 == [inputs, r] && a2 == [r, inputs] && b1 == [outputs, r] && b2 == [r, columns]
+    };
+    let old = |r: usize| {
+        r > 0 && a1 == [r, columns] && a2 == [columns, r] && b1 == [r, columns] && b2 == [outputs, r]
+    };
+    match (today(a1[1]), old(a1[0])) {
+        (true, _) => Some(false),
+        (false, true) => Some(true),
+        (false, false) => None,
+    }
+}
+
+/// Whether two shapes are the same weight: a kernel of 1×1 is a matrix (SD 1 has the one where SD 2 has the
+/// other), and a matrix `[outputs, inputs · taps]` is a kernel that was laid flat.
+pub(super) fn same(want: &[usize], found: &[usize]) -> bool {
+    let (want, found) = (matrix(want), matrix(found));
+    let flat = |a: &[usize], b: &[usize]| {
+        a.len() > 2 && b.len() == 2 && a[0] == b[0] && a[1..].iter().product::<usize>() == b[1]
+    };
+    want == found || flat(want, found) || flat(found, want)
+}
+
+/// `shape` without a kernel of 1×1.
+pub(super) fn matrix(shape: &[usize]) -> &[usize] {
+    match shape {
+        [outputs_inputs @ .., 1, 1] if outputs_inputs.len() == 2 => outputs_inputs,
+        _ => shape,
+    }
+}
