@@ -98,6 +98,10 @@ fn multiplied(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
     (r == rows && r > 0).then(|| [&[m, n], taps].concat())
 }
 
+fn shapes<'l>(lora: &'l Lora, names: &[String; 2]) -> [&'l [usize]; 2] {
+    names.each_ref().map(|name| lora.shape(name))
+}
+
 impl Kind {
     /// What programs call it.
     pub fn name(&self) -> &'static str {
@@ -132,18 +136,7 @@ impl Kind {
             Self::Loha([first, _]) => first.rank(lora),
             // Of two products the second counts, and of none alpha does not.
             Self::Lokr([first, second]) => second.rank(lora).or_else(|| first.rank(lora)),
-            Self::Glora { a: [_, a2], b: [b1, _] } => {
-                let [a2, b1] = [a2, b1].map(|name| plane(lora.shape(name)));
-                // Both `[r, …]` or both `[…, r]`, the old way: they have one size in common.
-                let ([rows, columns], [outputs, inner]) = (a2?, b1?);
-                Some(if inner == rows {
-                    rows
-                } else if columns == outputs {
-                    columns
-                } else {
-                    return None;
-                })
-            }
+            Self::Glora { a, b } => glora(shapes(lora, a), shapes(lora, b)).map(|(_, rank)| rank),
             Self::Oft { .. } | Self::Difference(_) | Self::Set(_) => None,
         }
     }
@@ -179,8 +172,16 @@ impl Kind {
                 Some([&[a * c, b * d], taps].concat())
             }
             Self::Glora { a, b } => {
-                glora(a.each_ref().map(|n| lora.shape(n)), b.each_ref().map(|n| lora.shape(n)), want)
-                    .map(|_| want.to_vec())
+                let ([a1, a2], [b1, b2]) = (shapes(lora, a), shapes(lora, b));
+                let (old, _) = glora([a1, a2], [b1, b2])?;
+                let [outputs, inputs, ref taps @ ..] = *want else { return None };
+                // The old way takes W laid flat.
+                let (a, width) = match old {
+                    true => (multiplied(a2, a1)?, inputs * taps.iter().product::<usize>()),
+                    false => (multiplied(a1, a2)?, inputs),
+                };
+                let b = if old { multiplied(b2, b1)? } else { multiplied(b1, b2)? };
+                (a == [width, width] && b.first() == Some(&outputs)).then_some(b)
             }
             Self::Oft { blocks, rescale, .. } => {
                 let outputs = *want.first()?;
@@ -208,25 +209,16 @@ impl Kind {
     }
 }
 
-/// Whether GLoRA's matrices are written in the old way, for a weight of shape `want`: a1 `[r, inputs]`, a2
-/// `[inputs, r]`, b1 `[r, inputs]`, b2 `[outputs, r]`. Today it is a1 `[inputs, r]`, a2 `[r, inputs]`, b1
-/// `[outputs, r]`, b2 `[r, inputs]`. None if neither fits.
-pub(super) fn glora(a: [&[usize]; 2], b: [&[usize]; 2], want: &[usize]) -> Option<bool> {
+/// Whether GLoRA's matrices are written in the old way, a1 `[r, inputs]`, a2 `[inputs, r]`, b1 `[r, inputs]`, b2
+/// `[outputs, r]`, and r. Today it is a1 `[inputs, r]`, a2 `[r, inputs]`, b1 `[outputs, r]`, b2 `[r, inputs]`. Where a
+/// square weight allows both, r is the smaller one. None if neither is so.
+pub(super) fn glora(a: [&[usize]; 2], b: [&[usize]; 2]) -> Option<(bool, usize)> {
     let [[a1, a2], [b1, b2]] = [a, b].map(|pair| pair.map(plane));
     let ([a1, a2], [b1, b2]) = ([a1?, a2?], [b1?, b2?]);
-    let [outputs, inputs, ref taps @ ..] = *want else { return None };
-    let columns = inputs * taps.iter().product::<usize>();
-    let today = |r: usize| {
-        r > 0 && a1 == [inputs, r] && a2 == [r, inputs] && b1 == [outputs, r] && b2 == [r, columns]
-    };
-    let old = |r: usize| {
-        r > 0 && a1 == [r, columns] && a2 == [columns, r] && b1 == [r, columns] && b2 == [outputs, r]
-    };
-    match (today(a1[1]), old(a1[0])) {
-        (true, _) => Some(false),
-        (false, true) => Some(true),
-        (false, false) => None,
-    }
+    let one = |sizes: [usize; 4]| sizes.iter().all(|n| *n == sizes[0] && *n > 0).then_some(sizes[0]);
+    let today = one([a1[1], a2[0], b1[1], b2[0]]).map(|r| (false, r));
+    let old = one([a1[0], a2[1], b1[0], b2[1]]).map(|r| (true, r));
+    today.into_iter().chain(old).min_by_key(|(_, r)| *r)
 }
 
 /// Whether two shapes are the same weight: a kernel of 1×1 is a matrix (SD 1 has the one where SD 2 has the

@@ -75,13 +75,11 @@ fn change(weight: &mut [f32], shape: &[usize], patch: &Patch) -> Result<()> {
             pair(lora, up, down, mid.as_deref(), &mut |product| product.add_to(weight), patch.scale)?;
         }
         (Kind::Oft { blocks, limit, rescale }, _) => {
-            let turned = rotated(lora, weight, (blocks, *limit), rescale.as_deref())?;
-            for (value, turned) in weight.iter_mut().zip(turned) {
-                *value += (f64::from(patch.weight) * (turned - f64::from(*value))) as f32;
-            }
+            rotate(lora, weight, (blocks, *limit), rescale.as_deref(), patch.weight.into())?;
         }
         (kind, None) => {
-            for (value, d) in weight.iter_mut().zip(difference(lora, kind, weight, shape)?) {
+            let difference = difference(lora, kind, weight, shape)?;
+            for (value, d) in weight.iter_mut().zip(difference) {
                 *value += patch.scale * d;
             }
         }
@@ -142,25 +140,18 @@ fn pair(
     Ok(())
 }
 
-/// A factor, multiplied out.
+/// A factor, multiplied out: `[rows, …]`.
 struct Matrix {
     rows: usize,
-    /// Of a row: one for a matrix.
-    taps: usize,
     values: Vec<f32>,
 }
 
 fn matrix_of(lora: &Lora, factor: &Factor) -> Result<Matrix> {
-    let taps = |name: &str| lora.shape(name).iter().skip(2).product();
+    let first = |name: &str| lora.shape(name).first().copied().unwrap_or(1);
     Ok(match factor {
-        Factor::Whole(name) => Matrix {
-            rows: lora.shape(name).first().copied().unwrap_or(1),
-            taps: taps(name),
-            values: lora.read(name)?,
-        },
+        Factor::Whole(name) => Matrix { rows: first(name), values: lora.read(name)? },
         Factor::Product { a, b } => {
-            let rows = lora.shape(a).first().copied().unwrap_or(1);
-            Matrix { rows, taps: taps(b), values: multiplied(&lora.read(a)?, &lora.read(b)?, rows) }
+            Matrix { rows: first(a), values: multiplied(&lora.read(a)?, &lora.read(b)?, first(a)) }
         }
         Factor::Tucker { t, a, b } => {
             let down = joined(&lora.read(t)?, lora.shape(t), &lora.read(b)?);
@@ -168,7 +159,7 @@ fn matrix_of(lora: &Lora, factor: &Factor) -> Result<Matrix> {
             let (a, of) = (lora.read(a)?, lora.shape(a));
             let (rank, rows) = (of[0], of[1]);
             let up: Vec<f32> = (0..a.len()).map(|i| a[i % rank * rows + i / rank]).collect();
-            Matrix { rows, taps: taps(t), values: multiplied(&up, &down, rows) }
+            Matrix { rows, values: multiplied(&up, &down, rows) }
         }
     })
 }
@@ -181,7 +172,7 @@ fn multiplied(up: &[f32], down: &[f32], rows: usize) -> Vec<f32> {
     product
 }
 
-/// `[a, b]` ⊗ `[c, d, taps]` → `[a·c, b·d, taps]`.
+/// `[a, b]` ⊗ `[c, d, taps]` → `[a·c, b·d, taps]`: a row of the second is d · taps values, which stay together.
 fn kronecker(first: &Matrix, second: &Matrix) -> Vec<f32> {
     let (b, row) = (first.values.len() / first.rows, second.values.len() / second.rows);
     let mut out = Vec::with_capacity(first.values.len() * second.values.len());
@@ -198,8 +189,8 @@ fn kronecker(first: &Matrix, second: &Matrix) -> Vec<f32> {
 /// W · a1 · a2 + b1 · b2; the old way round W · a2 · a1 + b2 · b1, where W is laid flat.
 fn glora(lora: &Lora, a: &[String; 2], b: &[String; 2], weight: &[f32], shape: &[usize]) -> Result<Vec<f32>> {
     let shapes = [a, b].map(|pair| pair.each_ref().map(|name| lora.shape(name)));
-    let old = change::glora(shapes[0], shapes[1], shape)
-        .ok_or_else(|| Error::internal("a GLoRA that does not fit"))?;
+    let (old, _) =
+        change::glora(shapes[0], shapes[1]).ok_or_else(|| Error::internal("a GLoRA that does not fit"))?;
     let [[mut a1, mut a2], [mut b1, mut b2]] =
         [[lora.read(&a[0])?, lora.read(&a[1])?], [lora.read(&b[0])?, lora.read(&b[1])?]];
     if old {
@@ -226,13 +217,14 @@ fn glora(lora: &Lora, a: &[String; 2], b: &[String; 2], weight: &[f32], shape: &
     Ok(sum)
 }
 
-/// `weight` with its rows rotated.
-fn rotated(
+/// Rotates rows of `weight`, to the share `strength` of the whole way: by OFT at the end, by BOFT at each of its stages.
+fn rotate(
     lora: &Lora,
-    weight: &[f32],
+    weight: &mut [f32],
     (blocks, limit): (&str, f64),
     rescale: Option<&str>,
-) -> Result<Vec<f64>> {
+    strength: f64,
+) -> Result<()> {
     let shape = lora.shape(blocks);
     let size = shape.last().copied().unwrap_or(1);
     let (stages, outputs) = match *shape {
@@ -244,14 +236,18 @@ fn rotated(
     let rotations = Blocks::new(&lora.read(blocks)?, size, limit);
     match stages {
         None => rotations.turn(&mut turned, columns),
-        Some(stages) => rotations.turn_in_stages(&mut turned, columns, stages),
+        Some(stages) => rotations.turn_in_stages(&mut turned, columns, stages, strength),
     }
     if let Some(rescale) = rescale {
         for (row, factor) in turned.chunks_exact_mut(columns).zip(lora.read(rescale)?) {
             row.iter_mut().for_each(|v| *v *= f64::from(factor));
         }
     }
-    Ok(turned)
+    let share = if stages.is_some() { 1.0 } else { strength };
+    for (value, turned) in weight.iter_mut().zip(turned) {
+        *value += (share * (turned - f64::from(*value))) as f32;
+    }
+    Ok(())
 }
 
 /// What DoRA (Liu et al. 2024, arXiv 2402.09353) adds to a norm before it divides by it.

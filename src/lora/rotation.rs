@@ -42,8 +42,9 @@ impl Blocks {
         }
     }
 
-    /// BOFT: in `stages`; stage i turns blocks of rows that lie `2^i · size/2` apart in pairs.
-    pub fn turn_in_stages(&self, weight: &mut [f64], columns: usize, stages: usize) {
+    /// BOFT: in `stages`; stage i turns blocks of rows that lie `2^i · size/2` apart in pairs, each to
+    /// the share `strength` of the whole way.
+    pub fn turn_in_stages(&self, weight: &mut [f64], columns: usize, stages: usize, strength: f64) {
         let size = self.size;
         let rows = weight.len() / columns;
         let blocks = rows / size;
@@ -59,7 +60,8 @@ impl Blocks {
                 let r = self.block(stage * blocks + at);
                 let before = rows.to_vec();
                 for (i, row) in rows.chunks_exact_mut(columns).enumerate() {
-                    sum(row, &before, columns, |j| r[i * size + j]);
+                    let one = |j: usize| if i == j { 1.0 - strength } else { 0.0 };
+                    sum(row, &before, columns, |j| strength * r[i * size + j] + one(j));
                 }
             }
             for (r, from) in places.iter().enumerate() {

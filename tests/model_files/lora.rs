@@ -1,5 +1,6 @@
 //! LoRAs: every way to name a module, the sum, and what is refused.
 
+mod adapters;
 mod names;
 
 use std::sync::Arc;
@@ -376,17 +377,16 @@ fn bad_loras_are_refused_with_reasons() {
         ("empty", vec![], "without tensors"),
         ("no up", vec![good[0].clone()], "up, or B"),
         ("no down", vec![good[1].clone(), good[2].clone()], "down, or A"),
-        ("alpha alone", vec![good[2].clone()], "matrices"),
+        ("alpha alone", vec![good[2].clone()], "no LoRA"),
         ("mid alone", vec![zeros(&format!("{q}.lora_mid.weight"), &[4, 4, 3, 3])], "matrices"),
         ("NaN alpha", nan_alpha, "not a finite number"),
         ("two alphas", [&good[..2], &[zeros(&format!("{q}.alpha"), &[2])]].concat(), "one number"),
-        ("LoHa", with(&format!("{q}.hada_w1_a"), &[4]), "LoHa"),
-        ("LoKr", with(&format!("{q}.lokr_w1"), &[4]), "LoKr"),
-        ("DoRA", with(&format!("{q}.dora_scale"), &[128, 1]), "DoRA"),
-        ("PEFT DoRA", with("unet.a.lora_magnitude_vector", &[128]), "DoRA"),
-        ("GLoRA", with(&format!("{q}.a1.weight"), &[4, 4]), "GLoRA"),
-        ("differences", with(&format!("{q}.diff"), &[4, 4]), "differences"),
-        ("bias", with("unet.a.lora_B.bias", &[4]), "biases"),
+        ("half a LoHa", with(&format!("{q}.hada_w1_a"), &[4, 4]), "hada_w1_b"),
+        ("half a LoKr", with(&format!("{q}.lokr_w1"), &[4, 4]), "lokr_w2_a"),
+        ("a DoRA's lengths alone", with("unet.a.lora_magnitude_vector", &[128]), "matrices"),
+        ("half a GLoRA", with(&format!("{q}.a1.weight"), &[4, 4]), "a2"),
+        ("IA3", with(&format!("{q}.on_input"), &[4]), "IA3"),
+        ("PEFT's OFT", with("unet.a.oft_R.weight", &[4]), "OFT"),
         ("checkpoint", vec![zeros("model.diffusion_model.out.2.weight", &[4, 4, 3, 3])], "a checkpoint"),
         ("embedding", vec![zeros("emb_params", &[2, 64])], "embedding:NAME"),
         ("other", vec![zeros("foo", &[2])], "such as foo"),
