@@ -89,9 +89,20 @@ impl Error {
         Self::new(ErrorKind::Cancelled, "cancelled")
     }
 
-    /// An input/output error on `file`.
+    /// An input/output error on `file`. A link that leads to nothing is told as such: the system calls the file
+    /// that people see in the folder missing.
     pub fn io(file: impl AsRef<Path>, what: impl Into<String>, source: std::io::Error) -> Self {
-        Self::new(ErrorKind::File, what).file(file).cause(source)
+        let file = file.as_ref();
+        let gone = source.kind() == std::io::ErrorKind::NotFound && file.is_symlink();
+        let target = gone.then(|| std::fs::read_link(file).ok()).flatten();
+        let error = Self::new(ErrorKind::File, what).file(file).cause(source);
+        match target {
+            Some(target) => error
+                .at("a link to nowhere")
+                .found(format!("nothing at {}", target.display()))
+                .hint("put the file there, or make the link anew"),
+            None => error,
+        }
     }
 
     /// The file this is about.

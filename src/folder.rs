@@ -1,15 +1,19 @@
 //! A folder of files that prompts name: LoRAs and embeddings. A name never leads out of it.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use crate::sampler::names::nearest_to;
 use crate::{Error, ErrorKind, Result};
 
-/// Most files that are looked at for a similar name.
+/// Most files that are looked at.
 const MOST_FILES: usize = 10_000;
+/// Folders within folders that are looked into.
+const DEEPEST: usize = 16;
 /// Formats that can hold the same things, but as Python pickles.
 const PICKLES: [&str; 4] = ["pt", "bin", "ckpt", "pth"];
+const EXTENSION: &str = ".safetensors";
 
 /// A folder of `.safetensors` files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,30 +43,37 @@ impl Folder {
         &self.0
     }
 
-    /// The file `name.safetensors`, or None if there is none; the extension may be in the name, and
-    /// folders below this one (`styles/ink`).
+    /// The file `name.safetensors`, or None if there is none. The extension may be in the name, and folders below
+    /// this one (`styles/ink`). A name without its folder finds the file in any folder below, as in A1111.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`] for a name that would lead out of the folder; [`ErrorKind::File`] if
-    /// there is a file of that name in a format that is not read.
+    /// [`ErrorKind::Usage`] for a name that would lead out of the folder, or that several folders below have;
+    /// [`ErrorKind::File`] if there is a file of that name in a format that is not read, or a link to nowhere.
     pub fn find(&self, name: &str) -> Result<Option<PathBuf>> {
         let path = self.inside(name)?;
         let with = |extension: &str| {
             // Not `with_extension`: the name may hold dots of its own.
             let mut whole = path.clone().into_os_string();
-            whole.push(format!(".{extension}"));
+            whole.push(extension);
             PathBuf::from(whole)
         };
         let named = Path::new(name).extension().is_some_and(|e| e.eq_ignore_ascii_case("safetensors"));
-        let found = [with("safetensors"), path.clone()].into_iter().find(|p| p.is_file());
-        if let Some(found) = found.filter(|found| named || *found != path) {
+        for found in [with(EXTENSION), path.clone()] {
+            if found.is_file() && (named || found != path) {
+                return Ok(Some(found));
+            }
+            if found.is_symlink() && !found.exists() {
+                return Err(Error::io(&found, "cannot open the file", std::io::ErrorKind::NotFound.into()));
+            }
+        }
+        if let Some(found) = self.below(name)? {
             return Ok(Some(found));
         }
         let is_pickle = |p: &PathBuf| {
             let extension = p.extension().unwrap_or_default().to_string_lossy().to_lowercase();
             PICKLES.contains(&extension.as_str()) && p.is_file()
         };
-        match PICKLES.map(with).into_iter().chain([path.clone()]).find(is_pickle) {
+        match PICKLES.map(|e| with(&format!(".{e}"))).into_iter().chain([path.clone()]).find(is_pickle) {
             None => Ok(None),
             Some(pickle) => Err(Error::new(ErrorKind::File, "a pickle is not read, for it can run code")
                 .file(pickle)
@@ -75,13 +86,40 @@ impl Folder {
         }
     }
 
+    /// The one file in the folders below whose path ends with `name`.
+    fn below(&self, name: &str) -> Result<Option<PathBuf>> {
+        let name = portable(name);
+        let name = name.strip_suffix(EXTENSION).unwrap_or(&name);
+        let mut found = self.names();
+        found.retain(|all| {
+            all.strip_suffix(name).is_some_and(|before| before.is_empty() || before.ends_with('/'))
+        });
+        match &found[..] {
+            [] => Ok(None),
+            [one] => Ok(Some(self.0.join(format!("{one}{EXTENSION}")))),
+            several => Err(Error::usage("several files in the folder have that name")
+                .file(&self.0)
+                .at(name)
+                .found(several.join(", "))
+                .hint("write it with its folder")),
+        }
+    }
+
+    /// The `.safetensors` files here and in the folders below: paths in this folder with `/`, without the extension,
+    /// sorted.
+    pub fn names(&self) -> Vec<String> {
+        let files = files_below(&self.0);
+        files.iter().filter_map(|name| name.strip_suffix(EXTENSION).map(str::to_owned)).collect()
+    }
+
     /// `name` below this folder.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`] if it would lead out of it.
     pub(crate) fn inside(&self, name: &str) -> Result<PathBuf> {
         let plain = |c: Component<'_>| matches!(c, Component::Normal(_));
-        let path = Path::new(name);
+        let portable = portable(name);
+        let path = Path::new(&portable);
         // On Windows a colon makes a drive or a hidden stream of a file.
         let odd = name.is_empty() || name.contains('\0') || (cfg!(windows) && name.contains(':'));
         if odd || !path.components().all(plain) {
@@ -95,21 +133,69 @@ impl Folder {
 
     /// The error for a name that is not here; it lists those that are like it. `what` is "LoRA".
     pub fn missing(&self, what: &str, name: &str) -> Error {
-        let mut names: Vec<String> = fs::read_dir(&self.0)
-            .into_iter()
-            .flat_map(|entries| entries.take(MOST_FILES).flatten())
-            .filter_map(|e| e.file_name().to_string_lossy().strip_suffix(".safetensors").map(str::to_owned))
-            .collect();
-        names.sort();
+        let mut names = self.names();
         let error = Error::usage(format!("there is no such {what} in the folder"))
             .file(&self.0)
-            .expected(format!("{name}.safetensors"));
-        match nearest_to(name, names.iter().map(String::as_str)) {
+            .expected(format!("{name}{EXTENSION}"));
+        match nearest_file(name, &names) {
             near if !near.is_empty() => error.hint(format!("did you mean {}?", near.join(" or "))),
             _ if names.is_empty() => error.found("no .safetensors files"),
             _ => {
                 names.truncate(5);
                 error.found(format!("others, such as {}", names.join(", ")))
+            }
+        }
+    }
+}
+
+/// Names of files that are like `name`, which may lack the folder that they are in.
+pub(crate) fn nearest_file(name: &str, files: &[String]) -> Vec<String> {
+    let near = nearest_to(name, files.iter().map(String::as_str));
+    if !near.is_empty() {
+        return near.into_iter().map(str::to_owned).collect();
+    }
+    let last = |file: &str| file.rsplit('/').next().unwrap_or_default().to_owned();
+    let lasts: Vec<String> = files.iter().map(|file| last(file)).collect();
+    let near = nearest_to(&last(name), lasts.iter().map(String::as_str));
+    files.iter().filter(|file| near.contains(&last(file).as_str())).cloned().collect()
+}
+
+/// `name` with `/` between folders: on other systems files from Windows have `\` there.
+fn portable(name: &str) -> String {
+    if cfg!(windows) { name.to_owned() } else { name.replace('\\', "/") }
+}
+
+/// Files below `folder`, links followed: paths in it with `/`, sorted.
+pub(crate) fn files_below(folder: &Path) -> Vec<String> {
+    let mut walk = Walk { files: Vec::new(), left: MOST_FILES, seen: HashSet::new() };
+    walk.enter(folder, "", 0);
+    walk.files.sort();
+    walk.files
+}
+
+struct Walk {
+    files: Vec<String>,
+    /// Entries that may still be looked at.
+    left: usize,
+    /// Folders that were entered, by their real paths: links may lead in a circle.
+    seen: HashSet<PathBuf>,
+}
+
+impl Walk {
+    fn enter(&mut self, folder: &Path, prefix: &str, depth: usize) {
+        if depth > DEEPEST || !folder.canonicalize().is_ok_and(|real| self.seen.insert(real)) {
+            return;
+        }
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut entries: Vec<_> =
+            entries.take(self.left).map(|entry| (entry.file_name(), entry.path())).collect();
+        entries.sort();
+        self.left -= entries.len();
+        for (name, path) in entries {
+            let name = format!("{prefix}{}", name.to_string_lossy());
+            match path.is_dir() {
+                true => self.enter(&path, &format!("{name}/"), depth + 1),
+                false => self.files.push(name),
             }
         }
     }

@@ -21,6 +21,7 @@ pub mod clip;
 pub mod compose;
 pub mod embedding;
 pub mod encode;
+pub mod learned;
 pub mod prompt;
 pub mod tokenizer;
 mod weight;

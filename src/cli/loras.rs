@@ -54,7 +54,7 @@ pub fn gather(prompt: &str, args: &Args) -> Result<Asked> {
         let (mut text, mut unet) = (tag.text, tag.unet);
         let lora = match (&folder, named.iter().find(|(lora, _)| lora.name() == tag.name)) {
             (Some(folder), _) => {
-                let file = folder.find(&tag.name)?.ok_or_else(|| folder.missing("LoRA", &tag.name))?;
+                let file = Lora::find(folder, &tag.name)?.ok_or_else(|| folder.missing("LoRA", &tag.name))?;
                 Arc::new(Lora::open(file)?)
             }
             (None, Some((lora, weight))) => {

@@ -1,12 +1,14 @@
 //! A LoRA's file: its tensors sorted into changes of weights.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
 
 use super::change::{Change, Factor, Kind, Leaf};
 use super::trained::Trained;
 use super::{foreign, roles};
 use crate::checkpoint::{Checkpoint, TensorInfo};
+use crate::folder::Folder;
+use crate::text::learned::BUNDLED;
 use crate::{Error, ErrorKind, Result};
 
 /// An opened LoRA file: names and shapes; the matrices are read when they are added to a model.
@@ -16,6 +18,8 @@ pub struct Lora {
     pub(super) changes: Vec<Change>,
     /// Tensors that belong to no change.
     pub(super) others: Vec<String>,
+    /// Names of embeddings that it holds.
+    embeddings: BTreeSet<String>,
     warnings: Vec<String>,
 }
 
@@ -40,8 +44,12 @@ impl Lora {
     pub fn from_tensors(tensors: Checkpoint) -> Result<Self> {
         foreign::refuse_other_kinds(&tensors)?;
         let mut modules: BTreeMap<&str, Parts<'_>> = BTreeMap::new();
-        let mut others = Vec::new();
+        let (mut others, mut embeddings) = (Vec::new(), BTreeSet::new());
         for name in tensors.names() {
+            if let Some((embedding, _)) = name.strip_prefix(BUNDLED).and_then(|rest| rest.split_once('.')) {
+                embeddings.insert(embedding.to_owned());
+                continue;
+            }
             let Some((module, role)) = roles::split(name) else {
                 others.push(name.to_owned());
                 continue;
@@ -60,7 +68,7 @@ impl Lora {
                 (module.to_owned(), parts.into_iter().map(|(role, name)| (role, name.to_owned())).collect())
             })
             .collect();
-        let mut lora = Self { tensors, changes: Vec::new(), others, warnings: Vec::new() };
+        let mut lora = Self { tensors, changes: Vec::new(), others, embeddings, warnings: Vec::new() };
         for (module, parts) in modules {
             Module { lora: &mut lora, trained: &trained, module, parts }.sort()?;
         }
@@ -117,6 +125,29 @@ impl Lora {
     /// The family that it seems made for, as the file says or by what it changes.
     pub fn family(&self) -> Option<&'static str> {
         foreign::made_for(self)
+    }
+
+    /// Names of the embeddings that it was trained with and holds, for `embedding:name` in prompts.
+    pub fn embeddings(&self) -> impl Iterator<Item = &str> {
+        self.embeddings.iter().map(String::as_str)
+    }
+
+    /// The file of the LoRA called `name` in `folder`: by the file's name, as [`Folder::find`], or by the name that it
+    /// was trained under, which A1111 knows too (`ss_output_name` in its header).
+    ///
+    /// # Errors
+    /// As [`Folder::find`].
+    pub fn find(folder: &Folder, name: &str) -> Result<Option<PathBuf>> {
+        if let Some(found) = folder.find(name)? {
+            return Ok(Some(found));
+        }
+        let path_of = |file: &String| folder.path().join(format!("{file}.safetensors"));
+        let trained_as = |path: &PathBuf| {
+            // A file that cannot be opened is not the one.
+            Checkpoint::open(path)
+                .is_ok_and(|file| file.metadata().get("ss_output_name").is_some_and(|n| n == name))
+        };
+        Ok(folder.names().iter().map(path_of).find(trained_as))
     }
 
     /// What of the file contradicts itself or was left out, a sentence each.

@@ -46,6 +46,8 @@ pub struct Patches {
     left_out: Vec<String>,
     /// How many changes of each LoRA fit, in the order in which they were given.
     fitting: Vec<usize>,
+    /// LoRAs that hold embeddings, if they are for text encoders.
+    bundles: Vec<Arc<Lora>>,
 }
 
 /// Networks that LoRAs are fitted to, all from one file.
@@ -107,6 +109,9 @@ impl Patches {
             }
             let fit = Fit { family: networks.family, model: networks.model, lora: &one.lora };
             patches.fitting[i] = patches.fit(&fit, &names, one)?;
+            if !networks.text.is_empty() && one.lora.embeddings().next().is_some() {
+                patches.bundles.push(one.lora.clone());
+            }
         }
         Ok(patches)
     }
@@ -123,7 +128,14 @@ impl Patches {
 
     /// Whether `self` and `other` do the same to a network.
     pub fn same(&self, other: &Patches, part: Part) -> bool {
-        self.acting.get(&part) == other.acting.get(&part)
+        let bundles = |patches: &Patches| -> Vec<_> { patches.bundles.iter().map(Arc::as_ptr).collect() };
+        let named = part == Part::Unet || bundles(self) == bundles(other);
+        named && self.acting.get(&part) == other.acting.get(&part)
+    }
+
+    /// LoRAs that hold embeddings for text encoders.
+    pub fn bundles(&self) -> &[Arc<Lora>] {
+        &self.bundles
     }
 
     /// A sentence for each LoRA that holds more than the model has.

@@ -16,9 +16,9 @@ use crate::model::Family;
 use crate::model::config::{TextConfig, family_of};
 use crate::plan::{Options, Plan, Storage};
 use crate::text::clip;
-use crate::text::embedding::Learned;
 use crate::text::encode::{Encoding, TextEncoder};
-use crate::text::{Embeddings, Tokens, prompt, tokenizer};
+use crate::text::learned::{self, Learned, Places};
+use crate::text::{Tokens, prompt, tokenizer};
 use crate::{Error, Result};
 
 /// The text encoders that belong to one UNet. Copies share the weights.
@@ -108,7 +108,8 @@ impl TextEncoders {
         let one = |i: usize, text: &str| self.encode_one(limit, i, text, (clip_skip, pooled), cancel);
         let mut encodings =
             (0..self.configs.len()).map(|i| one(i, text_of(i))).collect::<Result<Vec<Encoding>>>()?;
-        if texts.len() > 1 {
+        // An embedding may have vectors for one encoder alone.
+        if encodings.len() > 1 {
             let longest = encodings.iter().map(|e| e.tokens).max().unwrap_or(0);
             for (i, encoding) in encodings.iter_mut().enumerate().filter(|(_, e)| e.tokens < longest) {
                 let empty = one(i, "")?;
@@ -122,10 +123,7 @@ impl TextEncoders {
         let first = encodings.next().ok_or_else(|| Error::internal("a model without a text encoder"))?;
         let whole = encodings.try_fold(first, Encoding::beside)?;
         for name in &whole.missing_embeddings {
-            let why = match self.embeddings.first() {
-                Some(folder) => folder.missing("embedding", name).to_string(),
-                None => "no folder of embeddings was given".into(),
-            };
+            let why = self.places().missing(name);
             log::warn!("there is no embedding {name:?}, the word is left out of the prompt: {why}");
         }
         Ok(whole)
@@ -144,15 +142,29 @@ impl TextEncoders {
         let graph = parts::text(config)?;
         let how = (graph.weights(), &self.storage(&graph), None);
         let weights = self.stock.weights(Network::Text(i), how, self.need(&graph)?, limit, cancel)?;
+        let places = self.places();
+        let learned = Learned::new(&places, &self.configs, i);
         let encoder = TextEncoder {
             engine: self.stock.engine(),
             source: self.stock.source(),
-            embeddings: &self.embeddings,
+            embeddings: learned.as_embeddings(),
             config,
             weights: &weights,
             tokenizer: self.stock.studio.tokenizer(),
         };
-        encoder.encode(text, &options, cancel)
+        let encoding = encoder.encode(text, &options, cancel)?;
+        for name in &encoding.embeddings_elsewhere {
+            log::warn!(
+                "the embedding {name:?} has no vectors for the text encoder {}, where the word is left out",
+                learned::key(config)
+            );
+        }
+        Ok(encoding)
+    }
+
+    /// Where embeddings are looked for.
+    fn places(&self) -> Places {
+        Places { loras: self.stock.patches.bundles().to_vec(), folders: self.embeddings.clone() }
     }
 
     /// How the weights of a text encoder are stored.
@@ -208,9 +220,8 @@ impl TextEncoders {
 
     /// The tokens of a prompt for the first text encoder: how many chunks it takes.
     pub(super) fn tokens(&self, text: &str) -> Result<Tokens> {
-        let first = self.configs.first().filter(|_| !self.embeddings.is_empty());
-        let learned = first.map(|config| Learned::among(&self.embeddings, config));
-        let embeddings = learned.as_ref().map_or(Embeddings::Named, |l| Embeddings::Found(l));
-        prompt::chunks_with(self.stock.studio.tokenizer(), text, tokenizer::END, embeddings)
+        let places = self.places();
+        let learned = Learned::new(&places, &self.configs, 0);
+        prompt::chunks_with(self.stock.studio.tokenizer(), text, tokenizer::END, learned.as_embeddings())
     }
 }

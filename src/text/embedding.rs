@@ -1,15 +1,8 @@
 //! `embedding:name` in a prompt: learned vectors (textual inversion) in place of a word's tokens.
-//!
-//! An embedding is a `.safetensors` file of one to some dozen vectors as wide as the text encoder's
-//! tokens. Its tensor is called after the encoder where a model has two (`clip_l`, `clip_g`),
-//! `emb_params`, or anything if it is the only one.
 
 use std::fmt::Debug;
 
-use crate::checkpoint::Checkpoint;
-use crate::folder::Folder;
-use crate::model::config::{TextConfig, Tower};
-use crate::{Error, ErrorKind, Result};
+use crate::Result;
 
 /// What `embedding:name` in a prompt means.
 #[derive(Debug, Clone, Copy, Default)]
@@ -28,92 +21,12 @@ pub enum Embeddings<'a> {
 
 /// A collection of learned vectors.
 pub trait Vectors: Debug {
-    /// The vectors called `name`, each as wide as a token; None if there are none.
+    /// The vectors called `name`, each as wide as a token; None if there is nothing of that name, and no vectors
+    /// where what there is serves other encoders of the model alone.
     ///
     /// # Errors
     /// If they are there but cannot be used.
     fn find(&self, name: &str) -> Result<Option<Vec<Vec<f32>>>>;
-}
-
-/// The vectors in the files of some folders, for one text encoder.
-#[derive(Debug, Clone, Copy)]
-pub struct Learned<'a> {
-    folders: &'a [Folder],
-    config: &'a TextConfig,
-}
-
-/// Ten chunks. Real embeddings have 1 to 75 vectors.
-const MOST_VECTORS: usize = 750;
-/// The name of the tensor in A1111's files.
-const USUAL: &str = "emb_params";
-
-impl<'a> Learned<'a> {
-    /// The files in `folder`, for the encoder `config`.
-    pub fn new(folder: &'a Folder, config: &'a TextConfig) -> Self {
-        Self::among(std::slice::from_ref(folder), config)
-    }
-
-    /// The files in `folders`, the first that has one of a name, for the encoder `config`.
-    pub fn among(folders: &'a [Folder], config: &'a TextConfig) -> Self {
-        Self { folders, config }
-    }
-
-    /// ComfyUI's name for the encoder, by which files for models of two encoders are sorted.
-    fn key(&self) -> &'static str {
-        match self.config.tower {
-            Tower::L => "clip_l",
-            Tower::H => "clip_h",
-            Tower::G => "clip_g",
-        }
-    }
-
-    /// The tensor that is for this encoder.
-    fn tensor<'f>(&self, file: &'f Checkpoint) -> Result<&'f str> {
-        let names: Vec<&str> = file.names().collect();
-        let known = [self.key(), USUAL].into_iter().find_map(|key| names.iter().find(|name| **name == key));
-        match (known, &names[..]) {
-            (Some(name), _) | (None, [name]) => Ok(name),
-            _ => Err(file
-                .fault("no embedding for this text encoder")
-                .expected(format!("a tensor {} or {USUAL}, or one alone", self.key()))
-                .found(format!("{} tensors such as {}", names.len(), names[..names.len().min(3)].join(", ")))
-                .hint("pass an embedding made for this family of models")),
-        }
-    }
-}
-
-impl Vectors for Learned<'_> {
-    /// # Errors
-    /// [`ErrorKind::Usage`] for a name that leads out of the folder; [`ErrorKind::File`] or
-    /// [`ErrorKind::Model`] if the file is no embedding, or one of another width.
-    fn find(&self, name: &str) -> Result<Option<Vec<Vec<f32>>>> {
-        let mut path = None;
-        for folder in self.folders {
-            path = path.or(folder.find(name)?);
-        }
-        let Some(path) = path else { return Ok(None) };
-        let file = Checkpoint::open(path)?;
-        let tensor = self.tensor(&file)?;
-        let shape = file.tensor(tensor).map_or(&[][..], |t| &t.shape);
-        let width = self.config.width;
-        match *shape {
-            [found] | [1..=MOST_VECTORS, found] if found == width => {
-                let values = file.read_f32(tensor, shape)?;
-                Ok(Some(values.chunks_exact(width).map(<[f32]>::to_vec).collect()))
-            }
-            _ => Err(Error::new(ErrorKind::Model, "the embedding does not fit this text encoder")
-                .file(file.file())
-                .at(tensor)
-                .expected(format!("1 to {MOST_VECTORS} vectors of {width} values for {}", self.key()))
-                .found(format!("{shape:?}"))
-                .hint(match shape.last() {
-                    Some(768) => "it seems to be made for SD 1",
-                    Some(1024) => "it seems to be made for SD 2",
-                    Some(1280) => "it seems to be made for SDXL",
-                    _ => "pass one made for this family of models",
-                })),
-        }
-    }
 }
 
 /// A part of a segment that becomes tokens, or fails to, on its own.
@@ -122,6 +35,8 @@ pub(super) enum Word {
     Text(String),
     Vectors(Vec<Vec<f32>>),
     Missing(String),
+    /// Other text encoders have vectors of that name.
+    Elsewhere(String),
 }
 
 const MARK: &str = "embedding:";
@@ -173,7 +88,11 @@ fn named(rest: &str, find: &Find<'_>, words: &mut Vec<Word>) -> Result<()> {
         let kept: String = name.chars().skip(bare.chars().count()).collect();
         text = format!("{kept} {text}");
     }
-    words.push(vectors.map_or_else(|| Word::Missing(bare.to_owned()), Word::Vectors));
+    words.push(match vectors {
+        None => Word::Missing(bare.to_owned()),
+        Some(vectors) if vectors.is_empty() => Word::Elsewhere(bare.to_owned()),
+        Some(vectors) => Word::Vectors(vectors),
+    });
     if !text.is_empty() {
         words.push(Word::Text(text));
     }

@@ -3,12 +3,11 @@
 use std::sync::atomic::AtomicBool;
 
 use super::clip;
-use super::embedding::{Embeddings, Learned};
+use super::embedding::Embeddings;
 use super::prompt::{self, CHUNK, Chunk};
 use super::tokenizer::{self, Tokenizer, VOCABULARY};
 use crate::engine::{Engine, Run, Source, Weights};
 use crate::families;
-use crate::folder::Folder;
 use crate::lora::Patched;
 use crate::model::config::TextConfig;
 use crate::plan::{Options, Plan};
@@ -26,6 +25,8 @@ pub struct Encoding {
     pub pooled: Option<Vec<f32>>,
     /// Names after `embedding:` for which there is no vector; they were left out.
     pub missing_embeddings: Vec<String>,
+    /// Names after `embedding:` that have vectors for another text encoder of the model, and none for this one.
+    pub embeddings_elsewhere: Vec<String>,
 }
 
 /// A text encoder whose weights are on the device.
@@ -35,8 +36,8 @@ pub struct TextEncoder<'a> {
     pub engine: &'a Engine,
     /// For the rows of the token table, which stays in the file, and the projection.
     pub source: Patched<'a>,
-    /// Where `embedding:name` is looked for.
-    pub embeddings: &'a [Folder],
+    /// What `embedding:name` means.
+    pub embeddings: Embeddings<'a>,
     /// Widths and names.
     pub config: &'a TextConfig,
     /// On the device.
@@ -49,16 +50,14 @@ impl TextEncoder<'_> {
     /// Encodes `text`. Weights move a token's vector away from what the empty prompt has in its
     /// place: z ← z_empty + w (z - z_empty).
     pub fn encode(&self, text: &str, options: &clip::Options, cancel: &AtomicBool) -> Result<Encoding> {
-        let learned = Learned::among(self.embeddings, self.config);
-        let embeddings =
-            if self.embeddings.is_empty() { Embeddings::Named } else { Embeddings::Found(&learned) };
-        let tokens = prompt::chunks_with(self.tokenizer, text, self.padding(), embeddings)?;
+        let config = self.config;
+        let tokens = prompt::chunks_with(self.tokenizer, text, self.padding(), self.embeddings)?;
         let empty = if tokens.weighted() {
             prompt::chunks(self.tokenizer, "", self.padding())?.chunks
         } else {
             vec![]
         };
-        let graph = clip::build(self.config, options)?;
+        let graph = clip::build(config, options)?;
         let mut contexts = Vec::new();
         let mut pooled = None;
         // Chunk by chunk: prompts have one or two, and the result must not depend on their number.
@@ -73,7 +72,7 @@ impl TextEncoder<'_> {
             if options.pooled && pooled.is_none() {
                 let at = chunk.ids.iter().position(|id| *id == tokenizer::END).unwrap_or(CHUNK - 1);
                 let last = take(&mut results, "last")?;
-                pooled = Some(self.project(&last[at * self.config.width..][..self.config.width])?);
+                pooled = Some(self.project(&last[at * config.width..][..config.width])?);
             }
             contexts.push(take(&mut results, "hidden")?);
         }
@@ -88,6 +87,7 @@ impl TextEncoder<'_> {
             context: contexts.concat(),
             pooled,
             missing_embeddings: tokens.missing_embeddings,
+            embeddings_elsewhere: tokens.embeddings_elsewhere,
         })
     }
 
@@ -163,6 +163,7 @@ impl Encoding {
             tokens: self.tokens,
             pooled: other.pooled,
             missing_embeddings: self.missing_embeddings,
+            embeddings_elsewhere: [self.embeddings_elsewhere, other.embeddings_elsewhere].concat(),
         })
     }
 }

@@ -44,6 +44,8 @@ pub struct Tokens {
     pub chunks: Vec<Chunk>,
     /// The names after `embedding:` that have no vector, in order: worth a warning.
     pub missing_embeddings: Vec<String>,
+    /// Names after `embedding:` that have no vectors for this text encoder, and some for another.
+    pub embeddings_elsewhere: Vec<String>,
     /// The learned vectors of embeddings: id [`VOCABULARY`] + i in a chunk stands for `vectors[i]`.
     pub vectors: Vec<Vec<f32>>,
 }
@@ -146,6 +148,7 @@ pub fn chunks_with(
                     chunk.add(&ids, segment.weight, &mut tokens.chunks);
                 }
                 Word::Missing(name) => tokens.missing_embeddings.push(name),
+                Word::Elsewhere(name) => tokens.embeddings_elsewhere.push(name),
             }
         }
     }

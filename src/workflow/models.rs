@@ -7,14 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::extra_paths;
 use super::nodes::FileKind;
-use crate::folder::Folder;
-use crate::sampler::names::nearest_to;
+use crate::folder::{Folder, files_below, nearest_file};
 use crate::{Error, ErrorKind, Result, embedded};
-
-/// Most files that are looked at for a similar name.
-const MOST_FILES: usize = 10_000;
-/// Folders within folders that are looked into for it.
-const DEEPEST: usize = 4;
 
 /// Folders of models, by kind; several may serve one kind.
 #[derive(Debug, Clone, Default)]
@@ -114,10 +108,7 @@ impl ModelFolders {
     }
 
     fn missing(&self, kind: FileKind, name: &str, folders: &[PathBuf]) -> Error {
-        let mut files = Vec::new();
-        for folder in folders {
-            list(folder, "", 0, &mut files);
-        }
+        let mut files: Vec<String> = folders.iter().flat_map(|folder| files_below(folder)).collect();
         files.sort();
         let looked: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
         let error = Error::new(ErrorKind::File, format!("there is no such {}", kind.what()))
@@ -128,7 +119,7 @@ impl ModelFolders {
             }
             _ => String::new(),
         };
-        match nearest_to(name, files.iter().map(String::as_str)) {
+        match nearest_file(name, &files) {
             near if !near.is_empty() => error.hint(format!("did you mean {}?{embedded}", near.join(" or "))),
             _ if files.is_empty() => error
                 .found("no files there")
@@ -158,24 +149,9 @@ impl FileKind {
     }
 }
 
-/// `name` below `folder`. Workflows from Windows have `\` in names.
+/// `name` below `folder`.
 fn plain(folder: &Path, name: &str) -> Result<PathBuf> {
-    let name = if cfg!(windows) { name.to_owned() } else { name.replace('\\', "/") };
-    Folder::at(folder).inside(&name)
-}
-
-/// Files below `folder`, as workflows would name them.
-fn list(folder: &Path, prefix: &str, depth: usize, files: &mut Vec<String>) {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    for entry in entries.take(MOST_FILES) {
-        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
-        let path = entry.path();
-        if path.is_dir() && depth < DEEPEST {
-            list(&path, &format!("{name}/"), depth + 1, files);
-        } else if files.len() < MOST_FILES {
-            files.push(name);
-        }
-    }
+    Folder::at(folder).inside(name)
 }
 
 /// `~` is the user's folder.
@@ -207,8 +183,7 @@ pub(super) fn input_file(input: &Path, output: &Path, kind: FileKind, name: &str
         return Err(Error::new(ErrorKind::File, "not a regular file").file(&path).expected(what));
     }
     if !path.is_file() {
-        let mut files = Vec::new();
-        list(&folder, "", 0, &mut files);
+        let mut files = files_below(&folder);
         // What lies behind a link out of the folder could not be read.
         let inside = |file: &str, real_folder: &Path| {
             let real = folder.join(file).canonicalize();
@@ -216,10 +191,9 @@ pub(super) fn input_file(input: &Path, output: &Path, kind: FileKind, name: &str
         };
         let real_folder = folder.canonicalize().ok();
         files.retain(|file| real_folder.as_deref().is_some_and(|real| inside(file, real)));
-        files.sort();
         let error = Error::new(ErrorKind::File, format!("there is no such {}", kind.what()))
             .expected(format!("{name} in {}", folder.display()));
-        return Err(match nearest_to(name, files.iter().map(String::as_str)) {
+        return Err(match nearest_file(name, &files) {
             near if !near.is_empty() => error.hint(format!("did you mean {}?", near.join(" or "))),
             _ => error.hint("put it there, or pass --input-dir DIR"),
         });

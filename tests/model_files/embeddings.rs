@@ -8,7 +8,7 @@ use crate::common::{Failures, gpu, safetensors, synthetic};
 use sagittal::folder::Folder;
 use sagittal::kernels::Precision;
 use sagittal::model::config::{TextConfig, Tower};
-use sagittal::text::embedding::Learned;
+use sagittal::text::learned::{Learned, Places};
 use sagittal::text::prompt::chunks_with;
 use sagittal::text::tokenizer::{END, START, VOCABULARY};
 use sagittal::text::{Embeddings, Tokenizer, Vectors};
@@ -166,7 +166,8 @@ fn bad_embeddings_are_refused_with_reasons() {
     let model = synthetic("tiny-sd1");
     let config = sagittal::model::ModelConfig::infer(&model).expect("a family");
     let inside = Folder::open(&inside).expect("a folder");
-    let learned = Learned::new(&inside, &config.text[0]);
+    let places = Places { folders: vec![inside.clone()], ..Places::default() };
+    let learned = Learned::new(&places, &config.text, 0);
 
     let mut failures = Failures::default();
     let absolute = folder.path().join("outside").display().to_string();
@@ -182,7 +183,6 @@ fn bad_embeddings_are_refused_with_reasons() {
         ("wide", ErrorKind::Model, "made for SD 1"),
         ("wide", ErrorKind::Model, "vectors of 64 values for clip_l, found [2, 768]"),
         ("none", ErrorKind::Model, "[0, 64]"),
-        ("deep", ErrorKind::Model, "[1, 1, 64]"),
         ("nan", ErrorKind::Model, "not a finite number"),
         ("two", ErrorKind::Model, "2 tensors such as a, b"),
         ("no-tensors", ErrorKind::Model, "0 tensors"),

@@ -1,6 +1,7 @@
 //! LoRAs: every way to name a module, the sum, and what is refused.
 
 mod adapters;
+mod cases;
 mod names;
 
 use std::sync::Arc;
