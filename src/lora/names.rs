@@ -191,6 +191,8 @@ impl Names {
                 let third = packed.then_some(n);
                 let target = Target { tensor: tensor.into(), part, third, transposed: false };
                 self.add(before(), &format!("text_model.{module}"), &target);
+                // transformers 5 has no `text_model` between the encoder and its layers.
+                self.add(before().filter(|prefix| !prefix.is_empty()), module, &target);
             }
         }
         let (original, name) = text::PROJECTION;

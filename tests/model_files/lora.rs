@@ -4,6 +4,7 @@ mod adapters;
 mod cases;
 mod names;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -14,6 +15,8 @@ use sagittal::kernels::Precision;
 use sagittal::lora::{Part, Patched, Patches};
 use sagittal::model::ModelConfig;
 use sagittal::{Checkpoint, ErrorKind, Lora, LoraUse, Model, ModelOptions, Request, embedded};
+
+const UNET_PREFIX: &str = "model.diffusion_model.";
 
 /// Name, shape, values.
 type Tensor = (String, Vec<usize>, Vec<f32>);
@@ -229,39 +232,98 @@ fn published_names_are_found() {
     }
 }
 
-/// Every matrix of UNet and text encoder layers can be changed: kohya's original names reach all of
-/// the UNet, and no two modules share a name.
+/// The modules of a model: the tensor, its third, and its original and diffusers' name in its network.
+fn modules(model: &Checkpoint, prefix: &str, unet: bool) -> Vec<(String, Option<usize>, [String; 2])> {
+    use sagittal::checkpoint::names::{text, unet as names};
+    let map = names::from_original(|name| model.has(&format!("{prefix}{name}")));
+    let mut modules = Vec::new();
+    for tensor in model.names_under(prefix) {
+        let (name, bare) =
+            (&tensor[prefix.len()..], |name: &str| name.trim_end_matches(".weight").to_owned());
+        if unet {
+            let diffusers = map.diffusers(name).unwrap_or_else(|| panic!("{name}"));
+            let both = [bare(name), bare(&diffusers)];
+            modules.extend(name.ends_with(".weight").then(|| (tensor.to_owned(), None, both)));
+            continue;
+        }
+        let transformers = match prefix.ends_with("text_model.") {
+            true => vec![name.to_owned()],
+            false => text::transformers(name).unwrap_or_default(),
+        };
+        let layers = ["encoder.layers.", "final_layer_norm."];
+        for (n, own) in transformers.iter().enumerate() {
+            if own.ends_with(".weight") && layers.iter().any(|start| own.starts_with(start)) {
+                let third = (transformers.len() > 1).then_some(n);
+                modules.push((tensor.to_owned(), third, [bare(own), bare(own)]));
+            }
+        }
+    }
+    modules
+}
+
+/// Every module of UNet and text encoder layers is found under the name that each program writes, and by no other
+/// module's name.
 #[test]
-fn every_matrix_has_a_name() {
+fn every_program_names_every_module() {
     let mut failures = Failures::default();
+    let mut count = 0;
     for (family, _) in MANIFESTS {
         let model = synthetic(family);
         let config = ModelConfig::infer(&model).expect("a family");
-        let mut tensors = Vec::new();
-        let mut wanted = Vec::new();
-        for name in model.names_under("model.diffusion_model.") {
-            let shape = &model.tensor(name).expect("listed").shape;
-            if shape.len() < 2 {
-                continue;
-            }
-            let module = name["model.diffusion_model.".len()..].trim_end_matches(".weight").replace('.', "_");
-            let mut down = shape.clone();
-            down[0] = 1;
-            let mut up = vec![shape[0], 1];
-            up.extend(shape[2..].iter().map(|_| 1));
-            tensors.push((format!("lora_unet_{module}.lora_down.weight"), down));
-            tensors.push((format!("lora_unet_{module}.lora_up.weight"), up));
-            wanted.push(name);
+        let mut networks = vec![(UNET_PREFIX, true, vec![names::UNET_STYLES])];
+        for (i, text) in config.text.iter().enumerate() {
+            let styles = match (i, config.text.len()) {
+                (0, 1) => vec![names::FIRST_STYLES, names::ONLY_STYLES],
+                (0, _) => vec![names::FIRST_STYLES],
+                _ => vec![names::SECOND_STYLES],
+            };
+            networks.push((&text.prefix, false, styles));
         }
-        let manifest =
-            sagittal::checkpoint::Manifest { family: "l".into(), prediction: String::new(), tensors };
-        let tensors = Checkpoint::synthetic(&manifest, 0, sagittal::checkpoint::Dtype::F32).expect("tensors");
-        let lora = Lora::from_tensors(tensors).expect("a LoRA");
-        let patches = Patches::new(&config, &model, &[LoraUse::new(lora, 1.0)]).expect(family);
-        let mut got: Vec<&str> = patches.tensors().collect();
-        got.sort_unstable();
-        failures.check(got == wanted, || format!("{family}: {} of {}", got.len(), wanted.len()));
+        for (prefix, unet, styles) in networks {
+            let modules = modules(&model, prefix, unet);
+            for style in styles.into_iter().flatten() {
+                // One file with a pair for each module, so that two with one name would be told of.
+                let mut tensors = Vec::new();
+                for (tensor, third, [original, diffusers]) in &modules {
+                    let name = if style.original { original } else { diffusers };
+                    let name = if style.dots { name.clone() } else { name.replace('.', "_") };
+                    let mut shape = model.tensor(tensor).expect("listed").shape.clone();
+                    shape[0] /= if third.is_some() { 3 } else { 1 };
+                    let end = if shape.len() == 1 { "diff" } else { "set_weight" };
+                    tensors.push((format!("{}{name}.{end}", style.before), shape));
+                }
+                let manifest = sagittal::checkpoint::Manifest {
+                    family: "a LoRA".into(),
+                    prediction: String::new(),
+                    tensors,
+                };
+                let file =
+                    Checkpoint::synthetic(&manifest, 7, sagittal::checkpoint::Dtype::F32).expect("tensors");
+                let lora = Lora::from_tensors(file).expect("a LoRA");
+                let patches = match Patches::new(&config, &model, &[LoraUse::new(lora, 1.0)]) {
+                    Ok(patches) => patches,
+                    Err(e) => {
+                        failures.check(false, || format!("{family} {}: {e}", style.program));
+                        continue;
+                    }
+                };
+                let touched: BTreeSet<&str> = patches.tensors().collect();
+                let wanted: BTreeSet<&str> = modules.iter().map(|(tensor, ..)| tensor.as_str()).collect();
+                let told = patches.left_out().join(" ");
+                failures.check(touched == wanted && told.is_empty(), || {
+                    format!(
+                        "{family} {} {}: {} of {}, {told}",
+                        style.program,
+                        prefix,
+                        touched.len(),
+                        wanted.len()
+                    )
+                });
+                count += modules.len();
+            }
+        }
     }
+    println!("{count} names");
     failures.finish();
 }
 

@@ -175,3 +175,60 @@ const SDXL: &[Case] = &[
 ];
 
 pub const FAMILIES: [(&str, &[Case]); 3] = [("tiny-sd1", SD1), ("tiny-sd2", SD2), ("tiny-sdxl", SDXL)];
+
+/// How programs write the name of a module, by the network that it is in: what stands before, whether dots become
+/// `_`, and whether the UNet's names are the original ones or diffusers'.
+pub struct Style {
+    pub program: &'static str,
+    pub before: &'static str,
+    pub dots: bool,
+    pub original: bool,
+}
+
+const fn style(program: &'static str, before: &'static str, dots: bool, original: bool) -> Style {
+    Style { program, before, dots, original }
+}
+
+pub const UNET_STYLES: &[Style] = &[
+    style("kohya", "lora_unet_", false, false),
+    style("kohya, original names", "lora_unet_", false, true),
+    style("kohya, a compiled model", "lora_unet__orig_mod_", false, false),
+    style("LyCORIS", "lycoris_", false, false),
+    style("LyCORIS, named", "lycoris_unet_", false, false),
+    style("diffusers", "unet.", true, false),
+    style("diffusers, the UNet alone", "", true, false),
+    style("PEFT", "base_model.model.", true, false),
+    style("PEFT in diffusers", "unet.base_model.model.", true, false),
+    style("SimpleTuner", "base_model.model.unet.", true, false),
+    style("ComfyUI", "diffusion_model.", true, true),
+    style("a checkpoint's names", "model.diffusion_model.", true, true),
+    style("OneTrainer", "unet.", true, true),
+];
+
+pub const FIRST_STYLES: &[Style] = &[
+    style("kohya", "lora_te_text_model_", false, false),
+    style("kohya, SDXL", "lora_te1_text_model_", false, false),
+    style("LyCORIS", "lycoris_te_text_model_", false, false),
+    style("diffusers", "text_encoder.text_model.", true, false),
+    style("diffusers on transformers 5", "text_encoder.", true, false),
+    style("PEFT in diffusers", "text_encoder.base_model.model.text_model.", true, false),
+    style("OneTrainer", "clip_l.text_model.", true, false),
+    style("ComfyUI", "text_encoders.clip_l.transformer.text_model.", true, false),
+];
+
+/// The one encoder of SD 2.
+pub const ONLY_STYLES: &[Style] = &[
+    style("PEFT", "base_model.model.text_model.", true, false),
+    style("the encoder alone", "text_model.", true, false),
+    style("OneTrainer", "clip_h.text_model.", true, false),
+    style("ComfyUI", "text_encoders.clip_h.transformer.text_model.", true, false),
+];
+
+pub const SECOND_STYLES: &[Style] = &[
+    style("kohya", "lora_te2_text_model_", false, false),
+    style("LyCORIS", "lycoris_te2_text_model_", false, false),
+    style("diffusers", "text_encoder_2.text_model.", true, false),
+    style("diffusers on transformers 5", "text_encoder_2.", true, false),
+    style("OneTrainer", "clip_g.text_model.", true, false),
+    style("ComfyUI", "text_encoders.clip_g.transformer.text_model.", true, false),
+];
