@@ -5,7 +5,7 @@
 //! misshapen or not finite is an error that names it, never a wrong picture.
 
 pub mod digest;
-mod dtype;
+pub(crate) mod dtype;
 mod family;
 mod folder;
 mod header;
@@ -21,6 +21,7 @@ mod store;
 mod synthetic;
 mod tensor;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Bound;
@@ -104,12 +105,12 @@ impl Checkpoint {
         Self::from_header(path.into(), header, store)
     }
 
-    /// A safetensors file that is part of the program; `name` stands for it in errors.
+    /// A safetensors file in memory or part of the program; `name` stands for it in errors.
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn from_bytes(name: &str, bytes: &'static [u8]) -> Result<Self> {
-        let (store, header) = Store::embedded(name, bytes)?;
+    pub fn from_bytes(name: &str, bytes: impl Into<Cow<'static, [u8]>>) -> Result<Self> {
+        let (store, header) = Store::embedded(name, bytes.into())?;
         Self::from_header(name.into(), header, store)?.in_original_layout()
     }
 

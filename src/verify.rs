@@ -2,8 +2,8 @@
 //! golden sets, are computed again here and compared.
 //!
 //! A [`Set`] has a kind: `model` (text encoder, UNet, autoencoder, guided steps and whole runs of
-//! a family), `sag_node` (mask and blur alone), `noise`, `schedules`, `tokens`, or `chunk`
-//! (batches in portions). Each kind has a file of its own below; [`Verifier`] makes what they need.
+//! a family), `sag_node` (mask and blur alone), `noise`, `schedules`, `tokens`, `chunk`
+//! (batches in portions), or `adapters` (LoRA and its relatives, merged into weights). Each kind has a file of its own below; [`Verifier`] makes what they need.
 //!
 //! ```no_run
 //! use std::sync::atomic::AtomicBool;
@@ -17,6 +17,7 @@
 //! # Ok::<(), sagittal::Error>(())
 //! ```
 
+mod adapters;
 mod behaviour;
 mod case;
 mod chunk;
@@ -35,6 +36,7 @@ mod tolerance;
 mod unet;
 mod vae;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
@@ -139,6 +141,7 @@ impl<'a> Verifier<'a> {
             Kind::Noise => noise::verify(set, &mut findings)?,
             Kind::Schedules => schedules::verify(set, &mut findings)?,
             Kind::Tokens => tokens::verify(set, &mut findings)?,
+            Kind::Adapters => adapters::verify(set, &self.manifests()?, &mut findings)?,
             Kind::Model | Kind::Chunk => self.verify_model(set, &mut findings)?,
         }
         Ok(Report { findings: findings.all, tensors: findings.tensors })
@@ -210,13 +213,17 @@ impl<'a> Verifier<'a> {
         }
     }
 
+    /// Those that were given, then those inside the program.
+    fn manifests(&self) -> Result<Vec<Manifest>> {
+        let built_in = MANIFESTS.iter().map(|json| Manifest::parse(json));
+        self.options.manifests.iter().cloned().map(Ok).chain(built_in).collect()
+    }
+
     fn manifest(&self, family: &str) -> Result<Manifest> {
-        if let Some(given) = self.options.manifests.iter().find(|m| m.family == family) {
-            return Ok(given.clone());
-        }
-        let built_in = MANIFESTS.iter().map(|json| Manifest::parse(json)).collect::<Result<Vec<_>>>()?;
-        let known: Vec<_> = built_in.iter().map(|m| m.family.clone()).collect();
-        built_in.into_iter().find(|m| m.family == family).ok_or_else(|| {
+        let manifests = self.manifests()?;
+        let known: BTreeSet<_> = manifests.iter().map(|m| m.family.clone()).collect();
+        let known: Vec<String> = known.into_iter().collect();
+        manifests.into_iter().find(|m| m.family == family).ok_or_else(|| {
             Error::usage("the weights of this family cannot be made")
                 .expected(format!("one of {}", known.join(", ")))
                 .found(family)

@@ -55,6 +55,16 @@ pub(super) fn integer(dtype: Dtype, bytes: &[u8]) -> Option<f64> {
     }
 }
 
+/// All numbers in `stored`, integers too; None for what is neither.
+pub(crate) fn numbers(dtype: Dtype, stored: &[u8]) -> Option<Vec<f32>> {
+    let width = (dtype.bitsize() / 8).max(1);
+    let mut out = Vec::new();
+    if extend(&mut out, dtype, stored, 0..stored.len() / width) {
+        return Some(out);
+    }
+    stored.chunks_exact(width).map(|bytes| integer(dtype, bytes).map(|value| value as f32)).collect()
+}
+
 /// In blocks, because the processor's own instruction converts many at a time.
 fn extend_f16(out: &mut Vec<f32>, bytes: &[u8]) {
     let mut block = [f16::ZERO; 1024];

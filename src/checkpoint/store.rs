@@ -1,5 +1,6 @@
 //! One file that holds weights, and the decoding of a stretch of one of its tensors.
 
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ pub(super) struct Store {
 enum Source {
     /// With the file, whose length is looked at again before each read.
     Mapped(Mmap, File),
-    Embedded(&'static [u8]),
+    Embedded(Cow<'static, [u8]>),
     Synthetic {
         seed: u64,
     },
@@ -53,8 +54,8 @@ impl Store {
     }
 
     /// A safetensors file in memory; `name` stands for it in errors.
-    pub fn embedded(name: &str, bytes: &'static [u8]) -> Result<(Self, Header)> {
-        let header = safetensors::parse(bytes).map_err(|e| e.file(name))?;
+    pub fn embedded(name: &str, bytes: Cow<'static, [u8]>) -> Result<(Self, Header)> {
+        let header = safetensors::parse(&bytes).map_err(|e| e.file(name))?;
         Ok((Self { file: name.into(), source: Source::Embedded(bytes) }, header))
     }
 

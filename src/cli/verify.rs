@@ -50,6 +50,9 @@ pub struct Args {
     /// Names and shapes of a family that is not built in; may be given several times
     #[arg(long, value_name = "FILE.json")]
     pub manifest: Vec<PathBuf>,
+    /// Folder of such files, all of which count; may be given several times
+    #[arg(long, value_name = "DIR")]
+    pub manifests: Vec<PathBuf>,
     /// Do not count what this version cannot run as a failure
     #[arg(long)]
     pub allow_unsupported: bool,
@@ -108,11 +111,37 @@ fn is_empty_file(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() == 0)
 }
 
+fn manifest(path: &PathBuf) -> Result<Manifest> {
+    let text = fs::read_to_string(path).map_err(|e| Error::io(path, "cannot read the manifest", e))?;
+    Manifest::parse(&text).map_err(|e| e.file(path))
+}
+
+/// Every FILE.json of a folder. Those of networks that are no whole model are left out with a warning.
+fn manifests_in(folder: &Path) -> Result<Vec<Manifest>> {
+    let cannot = |e| Error::io(folder, "cannot read the folder of manifests", e);
+    let mut files = fs::read_dir(folder)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<PathBuf>>>())
+        .map_err(cannot)?;
+    files.retain(|path| path.extension().is_some_and(|e| e == "json") && path.is_file());
+    files.sort();
+    if files.is_empty() {
+        return Err(Error::usage("the folder of manifests holds none").file(folder).expected("FILE.json"));
+    }
+    let mut manifests = Vec::new();
+    for file in &files {
+        match manifest(file) {
+            Ok(manifest) => manifests.push(manifest),
+            Err(e) => log::warn!("left out: {e}"),
+        }
+    }
+    Ok(manifests)
+}
+
 fn options(args: &Args) -> Result<Options> {
-    let manifest = |path: &PathBuf| {
-        let text = fs::read_to_string(path).map_err(|e| Error::io(path, "cannot read the manifest", e))?;
-        Manifest::parse(&text).map_err(|e| e.file(path))
-    };
+    let mut manifests: Vec<Manifest> = args.manifest.iter().map(manifest).collect::<Result<_>>()?;
+    for folder in &args.manifests {
+        manifests.extend(manifests_in(folder)?);
+    }
     Ok(Options {
         precision: match args.precision {
             Storage::F32 => Precision::F32,
@@ -120,7 +149,7 @@ fn options(args: &Args) -> Result<Options> {
         },
         model: args.model.clone(),
         prediction: args.prediction.map(Into::into),
-        manifests: args.manifest.iter().map(manifest).collect::<Result<_>>()?,
+        manifests,
     })
 }
 

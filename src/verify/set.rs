@@ -26,16 +26,19 @@ pub enum Kind {
     Tokens,
     /// Batches in portions.
     Chunk,
+    /// Adapters of every kind (LoRA, LoHa, LoKr, DoRA, …), merged into weights.
+    Adapters,
 }
 
 impl Kind {
-    const NAMES: [(&'static str, Kind); 6] = [
+    const NAMES: [(&'static str, Kind); 7] = [
         ("model", Kind::Model),
         ("sag_node", Kind::SagNode),
         ("noise", Kind::Noise),
         ("schedules", Kind::Schedules),
         ("tokens", Kind::Tokens),
         ("chunk", Kind::Chunk),
+        ("adapters", Kind::Adapters),
     ];
 }
 
@@ -149,6 +152,12 @@ impl Set {
             Some(tensor) => error.found(format!("{:?}", tensor.shape)),
             None => error,
         }
+    }
+
+    /// Names and tensors below `prefix`, without it.
+    pub(super) fn under<'s>(&'s self, prefix: &'s str) -> impl Iterator<Item = (&'s str, &'s Tensor)> {
+        let all = self.tensors.range(prefix.to_owned()..);
+        all.map_while(move |(name, tensor)| Some((name.strip_prefix(prefix)?, tensor)))
     }
 
     /// Names of cases that have a tensor `prefix.NAME.suffix`, sorted. Names may hold dots.

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use ::safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
+use crate::checkpoint::dtype;
 use crate::latent::Latent;
 use crate::{Error, ErrorKind, Result};
 
-/// The two kinds of elements that golden sets hold.
+/// The two kinds of elements of golden sets.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Values {
     /// Numbers.
@@ -82,19 +83,13 @@ pub(super) fn read_all(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>> {
     file.iter()
         .map(|(name, view)| {
             let values = match view.dtype() {
-                Dtype::F32 => Values::F32(
-                    view.data()
-                        .chunks_exact(4)
-                        .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-                        .collect(),
-                ),
                 Dtype::U8 => Values::U8(view.data().to_vec()),
-                other => {
-                    return Err(Error::new(ErrorKind::File, "a golden tensor has an unknown element type")
+                other => Values::F32(dtype::numbers(other, view.data()).ok_or_else(|| {
+                    Error::new(ErrorKind::File, "a golden tensor has an unknown element type")
                         .at(name)
-                        .expected("F32 or U8")
-                        .found(other.to_string()));
-                }
+                        .expected("numbers")
+                        .found(other.to_string())
+                })?),
             };
             Ok((name.to_owned(), Tensor { shape: view.shape().to_vec(), values }))
         })

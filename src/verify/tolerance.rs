@@ -20,6 +20,9 @@ pub(super) const DEGRADED: f64 = 1e-5;
 /// Absolute, for column sums: of given probabilities on the host, and of a network in f32.
 pub(super) const COLUMNS: f64 = 1e-4;
 
+/// d/s of a weight with adapters merged into it, which is made in f32 whatever the storage.
+pub(super) const MERGED: f64 = 1e-5;
+
 /// Limits of d/s for the parts of a model, and what goes with them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tolerances {

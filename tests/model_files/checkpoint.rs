@@ -132,7 +132,7 @@ fn stored(dtype: &str, elements: usize, data: &[u8]) -> Checkpoint {
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend(header.as_bytes());
     bytes.extend(data);
-    Checkpoint::from_bytes(dtype, bytes.leak()).unwrap()
+    Checkpoint::from_bytes(dtype, bytes).unwrap()
 }
 
 /// Reads every code of a small float format and compares with the format's definition; codes

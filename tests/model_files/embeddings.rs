@@ -1,18 +1,20 @@
 //! Learned vectors in prompts: where they go, what they weigh, which files are refused.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::common::{Failures, gpu, safetensors, synthetic};
 use sagittal::folder::Folder;
 use sagittal::kernels::Precision;
+use sagittal::model::ModelConfig;
 use sagittal::model::config::{TextConfig, Tower};
 use sagittal::text::learned::{Learned, Places};
 use sagittal::text::prompt::chunks_with;
 use sagittal::text::tokenizer::{END, START, VOCABULARY};
 use sagittal::text::{Embeddings, Tokenizer, Vectors};
-use sagittal::{Checkpoint, ErrorKind, Model, ModelOptions, Request, Result, embedded};
+use sagittal::{Checkpoint, ErrorKind, Lora, LoraUse, Model, ModelOptions, Request, Result, embedded};
 
 /// Writes a file of F32 tensors.
 fn write(folder: &Path, name: &str, tensors: &[(&str, &[usize], &[f32])]) {
@@ -210,17 +212,186 @@ fn bad_embeddings_are_refused_with_reasons() {
     let near = inside.missing("LoRA", "wid").to_string();
     failures.check(near.contains("did you mean wide?"), || near.clone());
 
-    // Two encoders must agree in the number of tokens.
-    let Some(model) = with_folder(synthetic("tiny-sdxl"), folder.path()) else { return };
-    let (l, g) = (model.config().text[0].width, model.config().text[1].width);
-    write(
-        folder.path(),
-        "uneven.safetensors",
-        &[("clip_l", &[2, l], &ones[..2 * l]), ("clip_g", &[3, g], &ones[..3 * g])],
-    );
-    let filler = "cat ".repeat(73);
-    let prompt = format!("{filler} embedding:uneven");
-    let e = model.encode_text(&prompt, None, true, &AtomicBool::new(false)).map(drop).unwrap_err();
-    failures.check(e.to_string().contains("longer for one text encoder"), || e.to_string());
     failures.finish();
+}
+
+fn case(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/model_files/embeddings").join(name)
+}
+
+/// What the encoders of a small family get for `embedding:name`, by the number of vectors; None where nothing has
+/// that name.
+fn found(family: &str, places: &Places, name: &str) -> Vec<Option<usize>> {
+    let config = ModelConfig::infer(&synthetic(family)).expect("a family");
+    let find = |i: usize| {
+        let vectors =
+            Learned::new(places, &config.text, i).find(name).unwrap_or_else(|e| panic!("{name}: {e}"));
+        vectors.map(|vectors| {
+            assert!(vectors.iter().all(|v| v.len() == config.text[i].width), "{name}");
+            vectors.len()
+        })
+    };
+    (0..config.text.len()).map(find).collect()
+}
+
+/// Files as trainers write them; SDXL's first encoder is as wide as SD 1's, and takes its embeddings.
+#[test]
+fn embeddings_of_every_form_serve_the_encoders_that_they_fit() {
+    let places = Places { folders: vec![Folder::open(case("")).expect("a folder")], ..Places::default() };
+    let mut failures = Failures::default();
+    for name in ["plain", "EasyNeg", "a1111x", "dim3", "f16", "name.v1.2", "str2par", "token", "xl_lonly"] {
+        let (one, two) = (found("tiny-sd1", &places, name), found("tiny-sdxl", &places, name));
+        failures.check(one == [Some(3)] && two == [Some(3), Some(0)], || format!("{name}: {one:?} {two:?}"));
+    }
+    for name in ["xl", "xl_old"] {
+        let two = found("tiny-sdxl", &places, name);
+        failures.check(two == [Some(3), Some(3)], || format!("{name}: {two:?}"));
+    }
+    failures.check(found("tiny-sd1", &places, "one") == [Some(1)], || "one".into());
+    failures.check(found("tiny-sd1", &places, "easyneg") == [None], || "another case".into());
+    let why = places.missing("easyneg");
+    failures.check(why.contains("did you mean EasyNeg?"), || why.clone());
+    failures.finish();
+}
+
+#[test]
+fn an_embedding_in_a_folder_below_is_found_by_its_name() {
+    let places = Places { folders: vec![Folder::open(case("")).expect("a folder")], ..Places::default() };
+    for name in ["deep", "sub/deep", "sub\\deep", "deep.safetensors"] {
+        assert_eq!(found("tiny-sd1", &places, name), [Some(3)], "{name}");
+    }
+    let why = places.missing("dep");
+    assert!(why.contains("did you mean sub/deep?"), "{why}");
+}
+
+#[test]
+fn an_embedding_bundled_in_a_lora_is_found() {
+    let lora = |name: &str| Arc::new(Lora::open(case(name)).expect("a LoRA"));
+    let places = Places { loras: vec![lora("bundle.safetensors")], ..Places::default() };
+    assert_eq!(found("tiny-sd1", &places, "foo"), [Some(3)]);
+    assert_eq!(found("tiny-sd1", &places, "bundle"), [None]);
+    let places = Places { loras: vec![lora("bundlexl.safetensors")], ..Places::default() };
+    assert_eq!(found("tiny-sdxl", &places, "foo"), [Some(3), Some(3)]);
+    assert!(places.missing("fo").contains("the LoRAs hold foo"));
+
+    // In a folder of embeddings it is a LoRA, and told so.
+    let places = Places { folders: vec![Folder::open(case("")).expect("a folder")], ..Places::default() };
+    let config = ModelConfig::infer(&synthetic("tiny-sd1")).expect("a family");
+    let e = Learned::new(&places, &config.text, 0).find("bundle").map(drop).unwrap_err();
+    assert!(e.to_string().contains("use it as a LoRA"), "{e}");
+
+    // A model with the LoRA draws by it, and without it no longer.
+    let Some(gpu) = gpu() else { return };
+    let options = ModelOptions { precision: Some(Precision::F32), ..Default::default() };
+    let mut model = Model::new(gpu, synthetic("tiny-sd1"), options).expect("a model");
+    let encode = |model: &Model| {
+        model.encode_text("a embedding:foo fox", None, false, &AtomicBool::new(false)).expect("an encoding")
+    };
+    assert_eq!(encode(&model).missing_embeddings, ["foo"]);
+    let text_off = LoraUse { lora: lora("bundle.safetensors"), unet: 1.0, text: 0.0 };
+    model.set_loras(&[text_off]).expect("it fits");
+    let with = encode(&model);
+    assert!(with.missing_embeddings.is_empty());
+    model.set_loras(&[]).expect("nothing");
+    let without = encode(&model);
+    assert_eq!(without.missing_embeddings, ["foo"]);
+    assert_ne!(with.context, without.context);
+}
+
+/// The word is left out for the second encoder, whose tokens are as if it were not there.
+#[test]
+fn an_embedding_of_one_encoder_leaves_the_other_as_it_is() {
+    let Some(model) = with_folder(synthetic("tiny-sdxl"), &case("")) else { return };
+    let encode =
+        |prompt: &str| model.encode_text(prompt, None, true, &AtomicBool::new(false)).expect("an encoding");
+    let (with, without) = (encode("a embedding:xl_lonly fox"), encode("a fox"));
+    assert_eq!(with.embeddings_elsewhere, ["xl_lonly"]);
+    assert!(with.missing_embeddings.is_empty());
+    let [l, g] = [0, 1].map(|i| model.config().text[i].width);
+    let second = |e: &sagittal::text::encode::Encoding| -> Vec<f32> {
+        e.context.chunks_exact(l + g).flat_map(|token| token[l..].to_vec()).collect()
+    };
+    assert_eq!(second(&with), second(&without));
+    assert_ne!(with.context, without.context);
+}
+
+/// Vectors of one encoder may need a chunk more than the other's, which is then filled up with an empty prompt.
+#[test]
+fn an_embedding_longer_for_one_encoder_loses_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(model) = with_folder(synthetic("tiny-sdxl"), folder.path()) else { return };
+    let [l, g] = [0, 1].map(|i| model.config().text[i].width);
+    let ones = vec![1.0; 3 * g];
+    let tensors: [(&str, &[usize], &[f32]); 2] =
+        [("clip_l", &[2, l], &ones[..2 * l]), ("clip_g", &[3, g], &ones[..3 * g])];
+    write(folder.path(), "uneven.safetensors", &tensors);
+    let encode =
+        |prompt: &str| model.encode_text(prompt, None, true, &AtomicBool::new(false)).expect("an encoding");
+    let with = encode(&format!("{} embedding:uneven", "cat ".repeat(73)));
+    assert_eq!(with.tokens, 154);
+    let empty = encode("");
+    let first = |context: &[f32], token: usize| context[token * (l + g)..][..l].to_vec();
+    assert_eq!(first(&with.context, 77 + 5), first(&empty.context, 5));
+}
+
+/// Names, links and folders: what is found, and what is said of the rest.
+#[test]
+fn names_are_looked_for_below_their_folder_and_never_outside() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    for below in ["a/styles", "b/styles", "deep/deeper/deepest"] {
+        fs::create_dir_all(at(below)).expect("a folder");
+    }
+    let vectors = vec![0.5; 64];
+    for file in ["a/styles/ink", "b/styles/ink", "b/chalk", "deep/deeper/deepest/oil"] {
+        write(folder.path(), &format!("{file}.safetensors"), &[("emb_params", &[1, 64], &vectors)]);
+    }
+    let places = Folder::open(folder.path()).expect("a folder");
+    let find = |name: &str| places.find(name);
+    for (name, file) in [
+        ("chalk", "b/chalk"),
+        ("oil", "deep/deeper/deepest/oil"),
+        ("deepest/oil", "deep/deeper/deepest/oil"),
+        ("a/styles/ink", "a/styles/ink"),
+        ("b/styles/ink.safetensors", "b/styles/ink"),
+    ] {
+        assert_eq!(find(name).expect(name), Some(at(&format!("{file}.safetensors"))), "{name}");
+    }
+    // Not a whole part of the path.
+    for name in ["halk", "est/oil", "styles"] {
+        assert_eq!(find(name).expect(name), None, "{name}");
+    }
+    let e = find("ink").unwrap_err();
+    assert!(e.kind() == ErrorKind::Usage && e.to_string().contains("a/styles/ink, b/styles/ink"), "{e}");
+    let e = find("../oil").unwrap_err();
+    assert!(e.kind() == ErrorKind::Usage, "{e}");
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("/nowhere/at/all", at("gone.safetensors")).expect("a link");
+        let e = find("gone").unwrap_err();
+        assert!(e.kind() == ErrorKind::File && e.to_string().contains("a link to nowhere"), "{e}");
+        let e = Checkpoint::open(at("gone.safetensors")).map(drop).unwrap_err();
+        assert!(e.to_string().contains("nothing at /nowhere/at/all"), "{e}");
+        // A link in a circle ends.
+        std::os::unix::fs::symlink(folder.path(), at("deep/again")).expect("a link");
+        assert_eq!(places.names().iter().filter(|name| name.ends_with("oil")).count(), 1);
+    }
+}
+
+/// A1111 knows a LoRA by the name it was trained under, too.
+#[test]
+fn a_lora_is_found_by_the_name_it_was_trained_under() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let header = r#"{"__metadata__":{"ss_output_name":"ink v2"},"a.lora_down.weight":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.extend(1.0f32.to_le_bytes());
+    fs::create_dir(folder.path().join("styles")).expect("a folder");
+    let file = folder.path().join("styles/downloaded-77.safetensors");
+    fs::write(&file, bytes).expect("a file");
+    fs::write(folder.path().join("broken.safetensors"), "not one").expect("a file");
+    let places = Folder::open(folder.path()).expect("a folder");
+    assert_eq!(Lora::find(&places, "ink v2").expect("found"), Some(file.clone()));
+    assert_eq!(Lora::find(&places, "downloaded-77").expect("found"), Some(file));
+    assert_eq!(Lora::find(&places, "ink").expect("none"), None);
 }

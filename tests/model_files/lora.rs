@@ -24,7 +24,7 @@ type Tensor = (String, Vec<usize>, Vec<f32>);
 fn checkpoint(name: &str, tensors: &[Tensor]) -> Checkpoint {
     let file =
         safetensors(tensors.iter().map(|(name, shape, values)| (name.as_str(), &shape[..], &values[..])));
-    Checkpoint::from_bytes(name, file.leak()).expect("a sound file")
+    Checkpoint::from_bytes(name, file).expect("a sound file")
 }
 
 fn lora(name: &str, tensors: &[Tensor]) -> Arc<Lora> {

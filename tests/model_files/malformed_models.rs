@@ -403,7 +403,7 @@ fn unusable_weights_are_named() {
     ];
     let mut failures = Vec::new();
     for (case, bytes, shape, words) in cases {
-        let model = Checkpoint::from_bytes("weights", bytes.leak()).unwrap();
+        let model = Checkpoint::from_bytes("weights", bytes).unwrap();
         let outcome = model.read_f32("w", shape).map(|_| unreachable!("{case} was read"));
         failures.extend(judge(case, Path::new("weights"), ErrorKind::Model, words, outcome));
         let missing = model.read_f32("v", &[1]).map(|_| unreachable!());
@@ -582,7 +582,7 @@ fn damaged_bytes_never_panic() {
             }
         }
         // Each file is tiny; leaking them is how they live as long as an embedded model.
-        if let Ok(model) = Checkpoint::from_bytes("damaged", bytes.leak()) {
+        if let Ok(model) = Checkpoint::from_bytes("damaged", bytes) {
             accepted += 1;
             for name in model.names() {
                 let shape = model.tensor(name).unwrap().shape.clone();

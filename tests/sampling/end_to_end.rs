@@ -177,7 +177,7 @@ fn mirrored_checkpoint() -> Checkpoint {
         tensors.push((name, shape, values));
     }
     let file = safetensors(tensors.iter().map(|(name, shape, values)| (*name, *shape, &values[..])));
-    Checkpoint::from_bytes("mirrored", file.leak()).expect("a sound file")
+    Checkpoint::from_bytes("mirrored", file).expect("a sound file")
 }
 
 #[test]
