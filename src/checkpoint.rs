@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 
 use self::store::Store;
 use self::tensor::Tensor;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Remedy, Resource, Result};
 
 pub use self::manifest::Manifest;
 pub use ::safetensors::Dtype;
@@ -344,11 +344,12 @@ impl Checkpoint {
     pub(crate) fn missing(&self, name: &str, expected: impl Into<String>) -> Error {
         let nearest = self.nearest(name).map_or("no tensors".into(), |n| format!("{n} as the nearest name"));
         let fault = self.fault("a tensor is missing").file(self.file_of(name));
-        fault.at(name).expected(expected).found(nearest).hint(match name {
-            _ if name.starts_with(layout::UNET) => "pass a complete checkpoint",
-            _ if name.starts_with(layout::VAE) => "pass a complete checkpoint, or a complete VAE with --vae",
-            _ => "pass a complete checkpoint, or a complete text encoder with --text-encoder",
-        })
+        let error = fault.at(name).expected(expected).found(nearest).hint("pass a complete checkpoint");
+        match name {
+            _ if name.starts_with(layout::UNET) => error,
+            _ if name.starts_with(layout::VAE) => error.remedy(Remedy::Pass(Resource::Vae)),
+            _ => error.remedy(Remedy::Pass(Resource::TextEncoder)),
+        }
     }
 
     /// In sorted order the name with the longest common prefix is next to where `name` would be.

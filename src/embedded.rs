@@ -1,7 +1,7 @@
 //! The checkpoint inside the binary: tiny-emoji, 15 million parameters, 256×256 pictures of emoji.
 
 use crate::checkpoint::Checkpoint;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Remedy, Resource, Result};
 
 /// Its native width and height in pixels.
 pub const SIZE: usize = 256;
@@ -24,7 +24,8 @@ const BYTES: Option<&[u8]> = None;
 pub fn checkpoint() -> Result<Checkpoint> {
     let bytes = BYTES.ok_or_else(|| {
         Error::new(ErrorKind::File, "this build has no embedded model")
-            .hint("pass a checkpoint with -m, or build from the repository with the feature `embedded-model`")
+            .remedy(Remedy::Pass(Resource::Checkpoint))
+            .hint("build from the repository with the feature `embedded-model`")
     })?;
     Checkpoint::from_bytes(NAME, bytes)
 }

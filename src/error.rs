@@ -1,8 +1,13 @@
 //! The one error type. It says what went wrong, where, what was expected, what was found and
-//! what to do; [`Error::kind`] is for programs, the text is for people.
+//! what to do; [`Error::kind`] and the other getters are for programs, the text is for people.
 
+mod remedy;
+
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
+
+pub use remedy::{Remedy, Resource};
 
 /// What an [`Error`] is about; the command line turns it into the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,7 +60,7 @@ struct Inner {
     at: Option<String>,
     expected: Option<String>,
     found: Option<String>,
-    hint: Option<String>,
+    remedies: Vec<Remedy>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -69,7 +74,7 @@ impl Error {
             at: None,
             expected: None,
             found: None,
-            hint: None,
+            remedies: Vec::new(),
             source: None,
         }))
     }
@@ -129,9 +134,20 @@ impl Error {
         self
     }
 
-    /// What the user can do about it.
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.0.hint = Some(hint.into());
+    /// What the user can do about it, in words that name no flag or function of a program. Several are choices.
+    pub fn hint(self, hint: impl Into<Cow<'static, str>>) -> Self {
+        self.remedy(Remedy::Advice(hint.into()))
+    }
+
+    /// What the user can do about it. Several are choices.
+    pub fn remedy(mut self, remedy: Remedy) -> Self {
+        self.0.remedies.push(remedy);
+        self
+    }
+
+    /// The same error where other remedies are to be told.
+    pub(crate) fn without_remedies(mut self) -> Self {
+        self.0.remedies.clear();
         self
     }
 
@@ -146,36 +162,68 @@ impl Error {
         self.0.kind
     }
 
+    /// A short statement of the fault.
+    pub fn what(&self) -> &str {
+        &self.0.what
+    }
+
     /// The file this is about, if any.
     pub fn path(&self) -> Option<&Path> {
         self.0.file.as_deref()
+    }
+
+    /// The place inside, if any: a tensor, a setting, a step.
+    pub fn place(&self) -> Option<&str> {
+        self.0.at.as_deref()
+    }
+
+    /// What would have been right, if it was told.
+    pub fn wanted(&self) -> Option<&str> {
+        self.0.expected.as_deref()
+    }
+
+    /// What was there instead, if it was told.
+    pub fn got(&self) -> Option<&str> {
+        self.0.found.as_deref()
+    }
+
+    /// What can be done about it, the best first; several are choices.
+    pub fn remedies(&self) -> &[Remedy] {
+        &self.0.remedies
+    }
+
+    /// The whole text with remedies in a program's own words; `Display` is this with [`Remedy`]'s.
+    pub fn worded(&self, words: &dyn Fn(&Remedy) -> String) -> String {
+        let e = &*self.0;
+        let mut text = e.file.as_ref().map_or_else(String::new, |file| format!("{}: ", file.display()));
+        text.push_str(&e.what);
+        if let Some(at) = &e.at {
+            text.push_str(&format!(" ({at})"));
+        }
+        match (&e.expected, &e.found) {
+            (Some(x), Some(y)) => text.push_str(&format!(": expected {x}, found {y}")),
+            (Some(x), None) => text.push_str(&format!(": expected {x}")),
+            (None, Some(y)) => text.push_str(&format!(": found {y}")),
+            (None, None) => {}
+        }
+        // The cause belongs to the sentence: most callers print only the outermost text.
+        if let Some(source) = &e.source {
+            let cause = source.downcast_ref::<Error>();
+            text.push_str(": ");
+            text.push_str(&cause.map_or_else(|| source.to_string(), |cause| cause.worded(words)));
+        }
+        if !e.remedies.is_empty() {
+            let remedies: Vec<String> = e.remedies.iter().map(words).collect();
+            text.push_str("; ");
+            text.push_str(&remedies.join(", or "));
+        }
+        text
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let e = &*self.0;
-        if let Some(file) = &e.file {
-            write!(f, "{}: ", file.display())?;
-        }
-        f.write_str(&e.what)?;
-        if let Some(at) = &e.at {
-            write!(f, " ({at})")?;
-        }
-        match (&e.expected, &e.found) {
-            (Some(x), Some(y)) => write!(f, ": expected {x}, found {y}")?,
-            (Some(x), None) => write!(f, ": expected {x}")?,
-            (None, Some(y)) => write!(f, ": found {y}")?,
-            (None, None) => {}
-        }
-        // The cause belongs to the sentence: most callers print only the outermost text.
-        if let Some(source) = &e.source {
-            write!(f, ": {source}")?;
-        }
-        if let Some(hint) = &e.hint {
-            write!(f, "; {hint}")?;
-        }
-        Ok(())
+        f.write_str(&self.worded(&Remedy::to_string))
     }
 }
 

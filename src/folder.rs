@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use crate::sampler::names::nearest_to;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Remedy, Result};
 
 /// Most files that are looked at.
 const MOST_FILES: usize = 10_000;
@@ -138,7 +138,7 @@ impl Folder {
             .file(&self.0)
             .expected(format!("{name}{EXTENSION}"));
         match nearest_file(name, &names) {
-            near if !near.is_empty() => error.hint(format!("did you mean {}?", near.join(" or "))),
+            near if !near.is_empty() => error.remedy(Remedy::DidYouMean(near)),
             _ if names.is_empty() => error.found("no .safetensors files"),
             _ => {
                 names.truncate(5);

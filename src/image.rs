@@ -14,7 +14,7 @@ pub mod texts;
 
 pub use mask::Mask;
 
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Remedy, Result};
 
 /// An 8-bit RGB picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,5 +59,6 @@ pub(crate) fn check_finite(width: usize, values: &[f32]) -> Result<()> {
     Err(Error::new(ErrorKind::NonFinite, "the decoded picture is not finite")
         .at(format!("pixel {}, {}", at / 3 % width, at / 3 / width))
         .found(values[at].to_string())
-        .hint("in f16 the autoencoder may overflow: decode in f32 (--vae-precision f32)"))
+        .remedy(Remedy::DecodeInF32)
+        .hint("lower the CFG scale"))
 }

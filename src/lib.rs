@@ -28,7 +28,7 @@ mod whole;
 pub mod workflow;
 
 pub use checkpoint::Checkpoint;
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind, Remedy, Resource, Result};
 pub use gpu::Gpu;
 pub use guidance::Sag;
 pub use image::Picture;

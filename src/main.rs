@@ -20,6 +20,7 @@ mod cli {
     pub mod origin;
     pub mod output;
     pub mod progress;
+    pub mod remedy;
     pub mod repeat;
     pub mod run;
     pub mod start;

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use crate::graph::{Graph, Shape, Store, Tensor, TensorInfo, Weight, WeightId};
 use crate::kernels::{Call, Operand, Precision, Stretch, Target, Variant};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Remedy, Result};
 
 pub use arena::Region;
 pub use storage::Storage;
@@ -305,14 +305,15 @@ impl Plan {
 fn check_sizes(graph: &Graph, lowered: &lower::Lowered, options: &Options) -> Result<()> {
     let device = &options.device;
     let refuse = |buf: usize, what: &str, bytes: u64, most: u64| {
-        Err(Error::new(ErrorKind::Memory, format!("a tensor is larger than {what}"))
+        let error = Error::new(ErrorKind::Memory, format!("a tensor is larger than {what}"))
             .at(lowered.sizes[buf].0.clone())
             .expected(format!("at most {most} bytes"))
             .found(format!("{bytes} bytes for {} rows in {}", options.rows, options.precision().name()))
-            .hint(match options.precision() {
-                Precision::F32 => "use a smaller picture, or f16 (--precision, --vae-precision)",
-                Precision::F16 => "use a smaller picture",
-            }))
+            .hint("draw a smaller picture");
+        Err(match options.precision() {
+            Precision::F32 => error.remedy(Remedy::UseF16),
+            Precision::F16 => error,
+        })
     };
     let wholes = graph.wholes();
     for (buf, (_, bytes)) in lowered.sizes.iter().enumerate() {

@@ -43,7 +43,7 @@ use std::collections::VecDeque;
 use crate::latent::host::HostLatents;
 use crate::latent::value::Fault;
 use crate::latent::{Latent, Latents, Value};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Remedy, Result};
 
 /// A model on the host, as simple as can be: see [`sample`]. Those whose latents may be on a device are
 /// [`Predictor`]s.
@@ -381,7 +381,8 @@ impl Drive<'_> {
         let number = (index + 1).min(self.total);
         Err(Error::new(ErrorKind::NonFinite, format!("{what} holds NaN or infinity"))
             .at(format!("step {number} of {}{level}", self.total))
-            .hint("lower the CFG scale and prompt weights, or use f32 (--precision f32)"))
+            .hint("lower the CFG scale and prompt weights")
+            .remedy(Remedy::UseF32))
     }
 }
 

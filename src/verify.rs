@@ -45,7 +45,7 @@ use crate::gpu::Gpu;
 use crate::kernels::Precision;
 use crate::model::{ModelConfig, Prediction};
 use crate::pipeline::{Model, ModelOptions};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Remedy, Resource, Result};
 
 pub use compare::{Comparison, Finding, Measure, Outcome};
 pub use set::{Kind, Set};
@@ -227,7 +227,8 @@ impl<'a> Verifier<'a> {
             Error::usage("the weights of this family cannot be made")
                 .expected(format!("one of {}", known.join(", ")))
                 .found(family)
-                .hint("pass the family's manifest with --manifest, or the checkpoint with -m")
+                .remedy(Remedy::Pass(Resource::Manifest))
+                .remedy(Remedy::Pass(Resource::Checkpoint))
         })
     }
 }

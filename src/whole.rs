@@ -3,7 +3,7 @@
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Remedy, Result};
 
 /// Writes `bytes` to `path` whole or not at all: to a file beside it first, which then takes its
 /// name. Without `replace` an existing file is left alone.
@@ -26,7 +26,8 @@ pub fn write(path: &Path, bytes: &[u8], replace: bool) -> Result<()> {
     written.map_err(|e: std::io::Error| match e.kind() {
         std::io::ErrorKind::AlreadyExists => Error::new(ErrorKind::File, "the file exists already")
             .file(path)
-            .hint("pass --force to replace it, or another name"),
+            .remedy(Remedy::Overwrite)
+            .hint("choose another name"),
         _ => Error::io(path, "the file cannot be written", e),
     })
 }

@@ -58,7 +58,7 @@ use value::Value;
 
 use crate::families::{LATENT_CELL, LATENT_CHANNELS};
 use crate::pipeline::Studio;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Remedy, Result};
 
 /// Where a workflow finds and leaves its files.
 #[derive(Debug, Clone)]
@@ -131,12 +131,12 @@ impl Workflow {
     /// # Errors
     /// [`ErrorKind::Usage`] if there is no such node or input, or the value does not fit it.
     pub fn set(&mut self, assignment: &str) -> Result<()> {
-        let wrong = |what: &str| Error::usage(what.to_owned()).at(format!("--set {assignment}"));
+        let wrong = |what: &str| Error::usage(what.to_owned()).at(assignment);
         let (place, value) =
             assignment.split_once('=').ok_or_else(|| wrong("nothing is set").expected("NODE.INPUT=VALUE"))?;
         let (name, input) =
             place.rsplit_once('.').ok_or_else(|| wrong("no input is named").expected("NODE.INPUT=VALUE"))?;
-        let at = self.named(name).map_err(|e| e.at(format!("--set {assignment}")))?;
+        let at = self.named(name).map_err(|e| e.at(assignment))?;
         let node = &self.graph.nodes()[at];
         let class = catalogue::find(&node.class)
             .ok_or_else(|| wrong("an unknown kind of node").found(node.to_string()))?;
@@ -151,7 +151,8 @@ impl Workflow {
             }
             _ => Json::from(value),
         };
-        Value::written(slot, &json).map_err(|e| Error::usage(format!("--set {assignment}")).cause(e))?;
+        Value::written(slot, &json)
+            .map_err(|e| Error::usage("the value does not fit its input").at(assignment).cause(e))?;
         let id = node.id.clone();
         if let Some(ui) = &mut self.ui
             && !ui::set_widget(ui, &id, class, input, &json)
@@ -187,7 +188,7 @@ impl Workflow {
                     Error::usage("no such node in the workflow").file(&self.file).found(format!("{name:?}"));
                 Err(match near.is_empty() {
                     true => error.hint("call it by its id, its title or its class"),
-                    false => error.hint(format!("did you mean {}?", near.join(" or "))),
+                    false => error.remedy(Remedy::DidYouMean(near.into_iter().map(str::to_owned).collect())),
                 })
             }
             several => {

@@ -64,6 +64,25 @@ fn no_file_is_too_long() {
     failures.finish();
 }
 
+/// Remedies are data in the library: apps have no flags. See `sagittal::Remedy`.
+#[test]
+fn the_library_names_no_flags() {
+    let mut failures = Failures::default();
+    let of_program = |file: &str| file.starts_with("src/cli/") || file == "src/main.rs";
+    for file in with_extension("src", "rs").into_iter().filter(|file| !of_program(file)) {
+        for (number, line) in read(&file).lines().enumerate() {
+            let flag = line.match_indices("--").any(|(at, _)| {
+                let after = line[at + 2..].starts_with(|c: char| c.is_ascii_lowercase());
+                after && line[..at].ends_with(['"', ' ', '(', ','])
+            });
+            let short = line.contains(" with -m") || line.contains("pass -m");
+            let comment = line.trim_start().starts_with("//");
+            failures.check(comment || !(flag || short), || format!("{file}:{}: {line}", number + 1));
+        }
+    }
+    failures.finish();
+}
+
 /// Comment lines and non-blank lines of `text` without its test modules.
 fn comments(text: &str) -> (usize, usize) {
     let (mut comments, mut all) = (0, 0);

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::ffi::{CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use sagittal::{Error, ErrorKind, Result};
+use sagittal::{Error, ErrorKind, Remedy, Result};
 
 /// What became of a call.
 #[repr(C)]
@@ -61,11 +61,20 @@ pub fn report(inside: impl FnOnce() -> Result<()>) -> SagittalStatus {
     });
     let (status, text) = match outcome {
         Ok(()) => (SagittalStatus::Ok, String::new()),
-        Err(e) => (e.kind().into(), e.to_string()),
+        Err(e) => (e.kind().into(), e.worded(&words)),
     };
     // A thread that ends has nobody left to ask for its last error.
     let _ = LAST.try_with(|last| last.replace((status, c_text(&text))));
     status
+}
+
+/// A remedy in the words of this interface, where it has any of its own.
+fn words(remedy: &Remedy) -> String {
+    match remedy {
+        Remedy::TurnOff(["SAG"]) => "set sag_scale to 0".into(),
+        Remedy::Overwrite => "let replace be true".into(),
+        other => other.to_string(),
+    }
 }
 
 /// `text` for C, where a zero ends it.

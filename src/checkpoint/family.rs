@@ -11,7 +11,7 @@ struct Sign {
 }
 
 const FULL: &str = "pass a full checkpoint (UNet, VAE and text encoder in one file)";
-const PART: &str = "pass a checkpoint, or a UNet's file, and this beside it (--vae, --text-encoder)";
+const PART: &str = "pass a checkpoint, or a UNet's file, and this beside it as VAE or text encoder";
 const OTHER: &str = "only networks of the Stable Diffusion 1, 2 and XL families are known";
 
 /// The first sign that any name contains decides: from the particular to the general.

@@ -9,7 +9,7 @@ use sagittal::{
     guidance::{Guidance, Sag},
 };
 
-use super::{device, inspect_tables, tell, value};
+use super::{device, inspect_tables, remedy, tell, value};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -103,7 +103,7 @@ fn memory(args: &Args, facts: &ModelFacts) -> Option<Memory> {
     match planned(args, &facts.file) {
         Ok(memory) => Some(memory),
         Err(e) => {
-            tell::say(format!("memory is not told of: {e}"));
+            tell::say(format!("memory is not told of: {}", remedy::text(&e)));
             None
         }
     }

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::inspect::Memory;
 use super::tell::{mib, to_mib};
+use super::{remedy, tell};
 
 /// Longer texts are cut for people; programs get all of them.
 const LONGEST: usize = 200;
@@ -105,7 +106,7 @@ fn plan_text(plan: &Result<Report>) -> String {
             };
             format!("{} ({} rows a step{turns}{tiles})", mib(report.peak_bytes), report.rows_per_step())
         }
-        Err(e) => e.to_string(),
+        Err(e) => remedy::text(&e),
     }
 }
 
@@ -275,7 +276,7 @@ fn memory_json(memory: &Memory) -> Value {
             "rows_per_chunk": r.rows_per_call(), "weights_in_turn": r.weights_in_turn,
             "decoder_tiles": r.decoder_tiles,
         }),
-        Err(e) => json!({ "error": e.to_string() }),
+        Err(e) => json!({ "error": tell::as_json(&e) }),
     };
     let needs: Vec<Value> = memory
         .needs

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use sagittal::{Error, ErrorKind};
 use serde_json::{Value, json};
 
+use super::remedy;
+
 /// A line for the person at the terminal.
 pub fn say(line: impl AsRef<str>) {
     let _ = writeln!(std::io::stderr().lock(), "{}", line.as_ref());
@@ -50,9 +52,19 @@ pub fn event(name: &str, rest: Value) {
 /// `done`, of whose error an event tells if `json` is set.
 pub fn with_error_event<T>(json: bool, done: sagittal::Result<T>) -> sagittal::Result<T> {
     if let (Err(e), true) = (&done, json) {
-        event("error", json!({ "kind": kind_name(e.kind()), "message": e.to_string() }));
+        event("error", as_json(e));
     }
     done
+}
+
+/// An error as data: the whole text, and its parts.
+pub fn as_json(error: &Error) -> Value {
+    json!({
+        "kind": kind_name(error.kind()), "message": remedy::text(error), "what": error.what(),
+        "file": error.path().map(|path| path.display().to_string()), "at": error.place(),
+        "expected": error.wanted(), "found": error.got(),
+        "remedies": error.remedies().iter().map(remedy::words).collect::<Vec<_>>(),
+    })
 }
 
 /// What goes on, but not as it was meant.
@@ -67,7 +79,7 @@ pub fn warning(json: bool, text: &str) {
 pub fn error(error: &Error) {
     match error.kind() {
         ErrorKind::Cancelled => say("cancelled"),
-        _ => say(format!("error: {error}")),
+        _ => say(format!("error: {}", remedy::text(error))),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Where weights stand on the device: pages of a few buffers, in the order of their use. Pages
 //! that a budget has no room for take turns in a small window of buffers while a network runs.
 
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Remedy, Result};
 
 /// Weights share pages up to this size; a larger weight has one of its own. Where memory is short
 /// pages are a small part of it, so that the window takes little from what can stay.
@@ -59,7 +59,8 @@ impl Pages {
                 )
                 .expected(format!("at most {} MiB for weights", most >> 20))
                 .found(format!("{} MiB for the parts that are needed at once", pages.device_bytes() >> 20))
-                .hint("raise --max-memory or use f16"));
+                .remedy(Remedy::RaiseMemoryLimit(None))
+                .remedy(Remedy::UseF16));
             }
             pages.resident -= 1;
         }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::{Engine, Prepared, read_buffer};
 use crate::graph::Store;
 use crate::kernels::Precision;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Remedy, Result};
 
 impl Engine {
     /// Whether runs look at the result of every layer, and end at the first that is not finite with an
@@ -39,13 +39,14 @@ impl Engine {
                 plan.dispatches.len(),
                 dispatch.variant
             );
-            return Err(Error::new(ErrorKind::NonFinite, "a layer's result is not finite")
-                .at(at)
-                .found(found)
-                .hint(match halves {
-                    true => "all before it were finite; f16 ends at 65504, so try --precision f32",
-                    false => "all before it were finite: look at this layer's weights, LoRAs among them",
-                }));
+            let error =
+                Error::new(ErrorKind::NonFinite, "a layer's result is not finite").at(at).found(found);
+            return Err(match halves {
+                true => error.expected("values up to 65504, where f16 ends").remedy(Remedy::UseF32),
+                false => {
+                    error.hint("all before it were finite: look at this layer's weights, LoRAs among them")
+                }
+            });
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use super::upload::{self, OnDevice, Part, Place, Road};
 use crate::graph::{Layout, Weight};
 use crate::kernels::repack::Stored;
 use crate::plan::{Bound, Capabilities, Plan, Storage};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Remedy, Result};
 
 /// Where weights come from.
 pub trait Source {
@@ -124,7 +124,7 @@ impl Weights {
                     .at(weight.sources.join(" + "))
                     .expected(format!("at most {} bytes", capabilities.max_binding))
                     .found(format!("{} bytes", spot.bytes))
-                    .hint("use f16"));
+                    .remedy(Remedy::UseF16));
             }
         }
         let usage = wgpu::BufferUsages::STORAGE;
@@ -277,7 +277,7 @@ fn fault(weight: &Weight, source: &dyn Source) -> Error {
         .at(weight.sources.join(" + "))
         .expected(expected)
         .found(largest.to_string())
-        .hint("use --precision f32")
+        .remedy(Remedy::UseF32)
 }
 
 /// `values` rounded to f16, little endian.

@@ -1,9 +1,11 @@
 //! What a file is that is no LoRA known here, and which family a LoRA was made for.
 
+use std::borrow::Cow;
+
 use super::change::{Change, Kind};
 use super::file::Lora;
 use crate::checkpoint::Checkpoint;
-use crate::{Error, Result};
+use crate::{Error, Remedy, Resource, Result};
 
 /// Ends of tensor names (or parts, if they end with `_`) that tell another kind of change, and its name.
 const OTHER_KINDS: [(&str, &str); 6] = [
@@ -28,29 +30,24 @@ pub(super) fn refuse_other_kinds(tensors: &Checkpoint) -> Result<()> {
                 .at(name)
                 .expected("a LoRA, LoCon, DoRA, LoHa, LoKr, GLoRA, OFT, BOFT or differences")
                 .found(kind)
-                .hint("merge it into a checkpoint with the program that made it, and pass that with -m"));
+                .hint("merge it into a checkpoint with the program that made it, and pass that"));
         }
     }
     Ok(())
 }
 
 /// Parts of names that tell what a file without LoRA matrices is, and what to do with it.
-const NO_LORA: [(&str, &str, &str); 6] = [
-    ("model.diffusion_model.", "a checkpoint", "pass it with -m"),
-    (
-        "emb_params",
-        "a textual-inversion embedding",
-        "write embedding:NAME in the prompt and pass --embedding-dir",
-    ),
-    (
-        "clip_g",
-        "a textual-inversion embedding",
-        "write embedding:NAME in the prompt and pass --embedding-dir",
-    ),
-    ("control", "a ControlNet", "it is not supported"),
-    ("down_blocks.", "a part of a model in the diffusers layout", "pass a LoRA"),
-    ("first_stage_model.", "a VAE", "pass a LoRA"),
+const NO_LORA: [(&str, &str, Remedy); 8] = [
+    ("model.diffusion_model.", "a checkpoint", Remedy::UseAs(Resource::Checkpoint)),
+    ("emb_params", EMBEDDING, Remedy::UseAs(Resource::Embedding)),
+    ("string_to_param", EMBEDDING, Remedy::UseAs(Resource::Embedding)),
+    ("clip_g", EMBEDDING, Remedy::UseAs(Resource::Embedding)),
+    ("control", "a ControlNet", Remedy::Advice(Cow::Borrowed("it is not supported"))),
+    ("down_blocks.", "a part of a model in the diffusers layout", Remedy::Pass(Resource::Lora)),
+    ("first_stage_model.", "a VAE", Remedy::UseAs(Resource::Vae)),
+    ("text_model.", "a text encoder", Remedy::UseAs(Resource::TextEncoder)),
 ];
+const EMBEDDING: &str = "a textual-inversion embedding";
 
 /// The error for a file without any LoRA matrices.
 pub(super) fn not_a_lora(tensors: &Checkpoint) -> Error {
@@ -60,7 +57,7 @@ pub(super) fn not_a_lora(tensors: &Checkpoint) -> Error {
     let known = NO_LORA.iter().find(|(part, ..)| tensors.names().any(|name| name.contains(part)));
     let first: Vec<&str> = tensors.names().take(3).collect();
     match known {
-        Some((_, what, hint)) => error.found(*what).hint(*hint),
+        Some((_, what, remedy)) => error.found(*what).remedy(remedy.clone()),
         None if first.is_empty() => error.found("a file without tensors").hint("fetch the file again"),
         None => error.found(format!("{} tensors such as {}", tensors.names().len(), first.join(", "))),
     }

@@ -12,7 +12,7 @@ use std::fmt;
 use std::path::Path;
 
 use crate::checkpoint::{self, Checkpoint, refuse_foreign};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Remedy, Result};
 
 pub use text::{Activation, TextConfig, Tower};
 pub use unet::{Heads, InputBlock, MiddleBlock, OutputBlock, UNET, UnetConfig};
@@ -298,7 +298,8 @@ fn told_prediction(model: &Checkpoint) -> Result<Option<Prediction>> {
                 .at(checkpoint::ZERO_SNR)
                 .expected("v_prediction")
                 .found(told(checkpoint::PREDICTION).unwrap_or("none"))
-                .hint("say what the network predicts with --prediction, or mend scheduler_config.json"));
+                .remedy(Remedy::SetPrediction)
+                .hint("mend scheduler_config.json"));
         }
         Some("v_prediction") => Some(Prediction::V),
         Some(_) => Some(Prediction::Eps),

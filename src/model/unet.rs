@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use super::Builder;
 use super::config::{InputBlock, MiddleBlock, OutputBlock, UNET, UnetConfig};
 use crate::graph::{Activation, Graph, Shape, Tensor, Weight};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Remedy, Result};
 use keys::Keys;
 pub use keys::conditioning;
 pub use perturbation::{Perturbation, Width};
@@ -99,16 +99,13 @@ impl Unet<'_> {
         let (height, width) = options.size;
         let perturbed = options.perturbation != Perturbation::None;
         if (options.record || perturbed) && c.middle.transformer_depth() == 0 {
-            let (reader, hint) = if perturbed {
-                ("PAG and SEG perturb", "turn PAG and SEG off (--pag-scale 0 --seg-scale 0)")
-            } else {
-                ("SAG reads", "turn SAG off (--sag-scale 0)")
-            };
+            let (reader, guidances): (_, &[&str]) =
+                if perturbed { ("PAG and SEG perturb", &["PAG", "SEG"]) } else { ("SAG reads", &["SAG"]) };
             return Err(Error::new(ErrorKind::Model, "this UNet has no self-attention in its middle block")
                 .at(format!("{UNET}{SAG_LAYER}"))
                 .expected(format!("a middle block with a transformer, whose attention {reader}"))
                 .found(format!("{:?}", c.middle))
-                .hint(hint));
+                .remedy(Remedy::TurnOff(guidances)));
         }
         let mut x = self.b.graph.input("x", Shape::new(height, width, c.in_channels));
         self.time(c)?;

@@ -128,7 +128,11 @@ impl Autoencoder {
                     again = Some(ready);
                     done?
                 }
-                Err(e) => return Err(e.hint("lower the CFG scale, and the weights of prompts and LoRAs")),
+                Err(e) => {
+                    return Err(e
+                        .without_remedies()
+                        .hint("lower the CFG scale, and the weights of prompts and LoRAs"));
+                }
                 Ok(values) => values,
             });
         }

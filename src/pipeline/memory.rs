@@ -5,7 +5,7 @@
 use super::parts::Network;
 use crate::engine::{MOST_SPARE, ring_bytes};
 use crate::kernels::Precision;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Remedy, Result};
 
 /// Small buffers of the engine, too many to name.
 const SMALL_CHANGE: u64 = 16 << 10;
@@ -42,19 +42,24 @@ impl Need {
         match limit.filter(|limit| *limit < self.bytes()) {
             None => Ok(()),
             Some(limit) => {
-                Err(Error::new(ErrorKind::Memory, format!("{network} does not fit the memory budget"))
-                    .expected(format!("at most {} MiB", limit >> 20))
-                    .found(format!("{} MiB of weights and activations", self.bytes().div_ceil(1 << 20)))
-                    .hint(proposal(self.bytes(), None)))
+                let error =
+                    Error::new(ErrorKind::Memory, format!("{network} does not fit the memory budget"))
+                        .expected(format!("at most {} MiB", limit >> 20))
+                        .found(format!("{} MiB of weights and activations", self.bytes().div_ceil(1 << 20)));
+                Err(propose(error, self.bytes(), None))
             }
         }
     }
 }
 
-/// What to do where `least` bytes are needed; in f32 there is f16 too.
-pub fn proposal(least: u64, precision: Option<Precision>) -> String {
-    let other = if precision == Some(Precision::F32) { ", use f16 (--precision f16)" } else { "" };
-    format!("raise --max-memory to {}{other} or draw a smaller picture", least.div_ceil(1 << 20))
+/// `error` with what to do where `least` bytes are needed; in f32 there is f16 too.
+pub fn propose(error: Error, least: u64, precision: Option<Precision>) -> Error {
+    let error = error.without_remedies().remedy(Remedy::RaiseMemoryLimit(Some(least)));
+    let error = match precision {
+        Some(Precision::F32) => error.remedy(Remedy::UseF16),
+        _ => error,
+    };
+    error.hint("draw a smaller picture")
 }
 
 /// The networks of `held` that leave so that `network` with its `need` stays below `limit`. Their
@@ -162,6 +167,6 @@ mod tests {
         assert_eq!(leaving(&held, decoder, need(50, 90), limit), [Network::Text(0)]);
         assert_eq!(leaving(&held, decoder, need(50, 290), limit), [Network::Text(0), Network::Unet]);
         let error = Forecast::default().enter(decoder, need(900, 190), limit).unwrap_err();
-        assert!(error.to_string().contains("raise --max-memory to 1101"), "{error}");
+        assert!(error.to_string().contains("raise the memory limit to 1101"), "{error}");
     }
 }

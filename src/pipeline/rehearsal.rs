@@ -162,13 +162,13 @@ impl DiffusionModel {
             return Ok((fit, done));
         }
         let over = |least: u64| {
-            Error::new(ErrorKind::Memory, "the UNet does not fit the memory budget")
+            let error = Error::new(ErrorKind::Memory, "the UNet does not fit the memory budget")
                 .expected(format!("at most {} MiB", limit >> 20))
                 .found(format!(
                     "{} MiB of weights in turn and activations of one row",
                     least.div_ceil(1 << 20)
-                ))
-                .hint(memory::proposal(least, Some(self.storage().precision())))
+                ));
+            memory::propose(error, least, Some(self.storage().precision()))
         };
         // They keep their road with them, which is among their bytes.
         let need = |weights| Need { road: 0, ..done.need(weights) };

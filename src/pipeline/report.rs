@@ -117,7 +117,7 @@ impl Model {
     pub fn report(&self, request: &Request) -> Result<Report> {
         self.report_of(request).map_err(|e| match request.limits.memory {
             Some(limit) if e.kind() == ErrorKind::Memory => match self.least_memory(request, limit) {
-                Some(least) => e.hint(memory::proposal(least, Some(self.diffusion.storage().precision()))),
+                Some(least) => memory::propose(e, least, Some(self.diffusion.storage().precision())),
                 None => e,
             },
             _ => e,

@@ -6,7 +6,7 @@
 use std::borrow::Borrow;
 
 use super::Plan;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Remedy, Result};
 
 /// How rows are split into network calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,7 +53,9 @@ pub fn rows_per_call<P: Borrow<Plan>>(
         return Err(Error::new(ErrorKind::Memory, "one row of the network does not fit the memory budget")
             .expected(format!("at most {} MiB left for activations", budget >> 20))
             .found(format!("{} MiB", one.arena_bytes().div_ceil(1 << 20)))
-            .hint("raise --max-memory, use f16 or a smaller picture"));
+            .remedy(Remedy::RaiseMemoryLimit(None))
+            .remedy(Remedy::UseF16)
+            .hint("draw a smaller picture"));
     }
     let mut low = 1;
     let mut high = match policy {

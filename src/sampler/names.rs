@@ -1,6 +1,6 @@
 //! Looking up a sampler or scheduler by a name that a person typed.
 
-use crate::{Error, Result};
+use crate::{Error, Remedy, Result};
 
 /// Something with one name of its own and other programs' names for it.
 pub(super) struct Named<T> {
@@ -29,7 +29,7 @@ pub(super) fn find<T>(what: &str, wanted: &str, table: impl IntoIterator<Item = 
         .found(format!("{wanted:?}"));
     Err(match nearest_to(&plain, names) {
         near if near.is_empty() => error,
-        near => error.hint(format!("did you mean {}?", near.join(" or "))),
+        near => error.remedy(Remedy::DidYouMean(near.into_iter().map(str::to_owned).collect())),
     })
 }
 

@@ -15,7 +15,7 @@ use crate::checkpoint::{Checkpoint, Dtype, Manifest};
 use crate::engine::Source;
 use crate::lora::{Lora, LoraUse, Networks, Patched, Patches};
 use crate::model::ModelConfig;
-use crate::{Error, Result};
+use crate::{Error, Remedy, Resource, Result};
 
 /// Before the set's names of weights in a checkpoint.
 const PREFIX: &str = "model.";
@@ -88,7 +88,7 @@ impl<'s> Target<'s> {
                 Error::usage("no known family has the weights of this set")
                     .file(set.file())
                     .found(own.first().map_or_else(String::new, |(name, _)| name.clone()))
-                    .hint("pass the manifest of its family")
+                    .remedy(Remedy::Pass(Resource::Manifest))
             })?;
         let config = ModelConfig::infer(&Checkpoint::synthetic(manifest, 0, Dtype::F16)?)?;
         // Not every layer of the model has one.

@@ -9,7 +9,7 @@ use super::nodes::{Class, Kind, Slot, Type};
 use super::read::short;
 use super::value::{Value, range};
 use super::{catalogue, text};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Remedy, Result};
 
 /// A node that will run, with all that is known of its inputs.
 pub(super) struct Step {
@@ -66,9 +66,7 @@ fn unknown(node: &Node) -> Error {
         return error.hint(format!("turn the group node {:?} back into nodes in ComfyUI", &name[1..]));
     }
     match catalogue::nearest(&node.class) {
-        near if near.is_empty() => error.hint(
-            "it is none of the nodes that run here (sagittal run --nodes lists them): take it out, or mute it",
-        ),
+        near if near.is_empty() => error.hint("take it out, or mute it").remedy(Remedy::ListNodes),
         near => error.hint(format!("the nearest known: {}; use one of them, or mute it", near.join(", "))),
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::extra_paths;
 use super::nodes::FileKind;
 use crate::folder::{Folder, files_below, nearest_file};
-use crate::{Error, ErrorKind, Result, embedded};
+use crate::{Error, ErrorKind, Remedy, Resource, Result, embedded};
 
 /// Folders of models, by kind; several may serve one kind.
 #[derive(Debug, Clone, Default)]
@@ -113,22 +113,21 @@ impl ModelFolders {
         let looked: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
         let error = Error::new(ErrorKind::File, format!("there is no such {}", kind.what()))
             .expected(format!("{name} in {}", looked.join(" or ")));
-        let embedded = match kind {
+        let embedded = |error: Error| match kind {
             FileKind::Checkpoint if embedded::checkpoint().is_ok() => {
-                format!(" (the model inside the program is called {})", EMBEDDED[0])
+                error.hint(format!("name {}, the model inside the program", EMBEDDED[0]))
             }
-            _ => String::new(),
+            _ => error,
         };
         match nearest_file(name, &files) {
-            near if !near.is_empty() => error.hint(format!("did you mean {}?{embedded}", near.join(" or "))),
-            _ if files.is_empty() => error
-                .found("no files there")
-                .hint(format!("pass --models-dir DIR with ComfyUI's folders below it{embedded}")),
+            near if !near.is_empty() => embedded(error.remedy(Remedy::DidYouMean(near))),
+            _ if files.is_empty() => {
+                embedded(error.found("no files there").remedy(Remedy::Pass(Resource::ModelFolders)))
+            }
             _ => {
                 files.truncate(5);
-                error
-                    .found(format!("others, such as {}", files.join(", ")))
-                    .hint(format!("choose one of them with --set NODE.INPUT=NAME{embedded}"))
+                let error = error.found(format!("others, such as {}", files.join(", ")));
+                embedded(error.remedy(Remedy::SetNodeInput))
             }
         }
     }
@@ -194,8 +193,8 @@ pub(super) fn input_file(input: &Path, output: &Path, kind: FileKind, name: &str
         let error = Error::new(ErrorKind::File, format!("there is no such {}", kind.what()))
             .expected(format!("{name} in {}", folder.display()));
         return Err(match nearest_file(name, &files) {
-            near if !near.is_empty() => error.hint(format!("did you mean {}?", near.join(" or "))),
-            _ => error.hint("put it there, or pass --input-dir DIR"),
+            near if !near.is_empty() => error.remedy(Remedy::DidYouMean(near)),
+            _ => error.hint("put it there").remedy(Remedy::Pass(Resource::InputFolder)),
         });
     }
     let real = |path: &Path| path.canonicalize().map_err(|e| Error::io(path, "the file cannot be read", e));

@@ -15,7 +15,7 @@ use serde_json::Value as Json;
 use super::graph::{Graph, Input, Node};
 use super::ui;
 use crate::image::texts::texts;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Remedy, Resource, Result};
 
 /// Larger files are no workflows: a thousand nodes take less than a megabyte. Pictures may be large.
 const MOST_BYTES: u64 = 256 << 20;
@@ -202,9 +202,9 @@ fn from_png(bytes: &[u8]) -> Result<Source> {
     }
     let error = no_workflow("a PNG without one");
     Err(match find("parameters") {
-        Some(_) => {
-            error.hint("its chunk `parameters` holds A1111's settings: pass them to sagittal generate")
-        }
+        Some(_) => error
+            .expected("a workflow, not A1111's settings")
+            .remedy(Remedy::UseAs(Resource::PictureSettings)),
         None => error.hint("pass the file as ComfyUI saved it: other programs leave its chunks out"),
     })
 }

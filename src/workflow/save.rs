@@ -10,7 +10,7 @@ use super::derive;
 use super::graph::Graph;
 use super::screen;
 use crate::image::png;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Remedy, Resource, Result};
 
 /// The input that holds the beginning of a file's name.
 pub(super) const PREFIX: &str = "filename_prefix";
@@ -140,7 +140,7 @@ fn largest(folder: &Path, name: &str) -> std::io::Result<u64> {
 pub(super) fn usable(output: &Path) -> Result<()> {
     let cannot = |e: std::io::Error| {
         Error::io(output, "no file can be written to the output folder", e)
-            .hint("choose another with --output-dir")
+            .remedy(Remedy::Pass(Resource::OutputFolder))
     };
     fs::create_dir_all(output).map_err(cannot)?;
     png::probe(&output.join(".sagittal")).map_err(cannot)

@@ -11,7 +11,7 @@ use crate::image::Mask;
 use crate::latent::Latent;
 use crate::lora::LoraUse;
 use crate::pipeline::{Autoencoder, DiffusionModel, Sizes, Solver, TextEncoders};
-use crate::{Error, Result};
+use crate::{Error, Remedy, Result};
 
 /// The output of a node. Copies share what is large.
 #[derive(Clone)]
@@ -211,7 +211,9 @@ impl Value {
                         wrong(slot, "an unknown choice").expected(range(slot)).found(format!("{v:?}"));
                     return Err(match near.is_empty() {
                         true => error,
-                        false => error.hint(format!("did you mean {}?", near.join(" or "))),
+                        false => {
+                            error.remedy(Remedy::DidYouMean(near.into_iter().map(str::to_owned).collect()))
+                        }
                     });
                 }
                 None

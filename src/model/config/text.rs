@@ -1,8 +1,8 @@
 //! Text encoders, in either of the two layouts that checkpoints use.
 
 use super::unet::expect;
-use crate::Result;
 use crate::checkpoint::{Checkpoint, TEXT_ACTIVATION, TEXT_FOLDERS, TEXT_HEADS};
+use crate::{Remedy, Resource, Result};
 
 /// One of the three CLIP text encoders that Stable Diffusion uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -123,9 +123,8 @@ impl TextConfig {
             return Err(model
                 .fault("the file has no text encoder")
                 .expected(format!("{}{}", PLACES[0].0, Tower::L.layout().tokens))
-                .hint(
-                    "pass a full checkpoint (UNet, VAE and text encoder in one file), or add --text-encoder",
-                ));
+                .hint("pass a full checkpoint (UNet, VAE and text encoder in one file)")
+                .remedy(Remedy::Pass(Resource::TextEncoder)));
         }
         found
             .iter()

@@ -1,8 +1,8 @@
 //! The autoencoder between pictures and latents.
 
 use super::unet::{NORM_GROUPS, conv3x3, expect, indivisible};
-use crate::Result;
 use crate::checkpoint::Checkpoint;
+use crate::{Remedy, Resource, Result};
 
 /// Prefix of the VAE's tensors.
 pub const VAE: &str = "first_stage_model.";
@@ -47,7 +47,8 @@ impl VaeConfig {
                 .fault("the file has no VAE")
                 .at(format!("{VAE}*"))
                 .expected("an encoder and a decoder of pictures")
-                .hint("pass one with --vae, or a complete checkpoint"));
+                .remedy(Remedy::Pass(Resource::Vae))
+                .hint("pass a complete checkpoint"));
         }
         let first = format!("{VAE}encoder.conv_in.weight");
         let (channels, image_channels) = conv3x3(model, &first)?;

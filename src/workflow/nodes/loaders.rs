@@ -143,7 +143,7 @@ fn of_text(text: TextEncoders) -> Value {
 fn unet(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let kind = args.text("weight_dtype")?;
     if kind != "default" {
-        log::warn!("{}: weights are kept as --precision says, not as {kind}", args.node);
+        log::warn!("{}: weights are kept as the precision chosen for the run says, not as {kind}", args.node);
     }
     let (_, file) = work.files.checkpoint(FileKind::DiffusionModel, args.text("unet_name")?)?;
     Ok(vec![of_diffusion(DiffusionModel::new(work.studio.clone(), file, &work.options.model)?)])
