@@ -146,7 +146,7 @@ fn the_repository_is_small() {
     let size = |name: &str| fs::metadata(path(name)).map_or(0, |m| m.len());
     let total: u64 = names.split_terminator('\0').map(size).sum();
     println!("{:.1} MiB", total as f64 / MIB as f64);
-    assert!(total < 44 * MIB, "{total} bytes in the repository");
+    assert!(total < 54 * MIB, "{total} bytes in the repository");
 }
 
 /// crates.io takes 10 MiB; the files' plain sum is more than the package.
