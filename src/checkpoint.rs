@@ -131,6 +131,9 @@ impl Checkpoint {
     }
 
     fn from_header(file: PathBuf, header: header::Header, store: Store) -> Result<Self> {
+        for warning in &header.warnings {
+            log::warn!("{}: {warning}", file.display());
+        }
         let tensors = header.tensors.into_iter().map(|stored| Tensor::new(0, stored)).collect();
         Self {
             file,

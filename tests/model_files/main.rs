@@ -6,6 +6,7 @@ mod common;
 mod checkpoint;
 mod embeddings;
 mod formats;
+mod headers;
 mod key_maps;
 mod lora;
 mod malformed_models;
