@@ -6,6 +6,7 @@
 
 pub mod digest;
 mod dtype;
+mod encoders;
 mod family;
 mod folder;
 mod header;
@@ -25,6 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use self::store::Store;
 use self::tensor::Tensor;
@@ -32,9 +34,11 @@ use crate::{Error, ErrorKind, Result};
 
 pub use self::manifest::Manifest;
 pub use ::safetensors::Dtype;
+pub(crate) use encoders::{Seen, Slot};
 pub(crate) use family::refuse_foreign;
 pub(crate) use settings::{
-    LATENT_SCALE, PREDICTION, TEXT_ACTIVATION, TEXT_FOLDERS, TEXT_HEADS, UNET_HEADS, ZERO_SNR,
+    BETAS, OF_ENCODER, PREDICTION, TEXT_ACTIVATION, TEXT_HEADS, TEXT_LAYERS, UNET_HEADS,
+    ZERO_SNR,
 };
 
 /// What the header says of one tensor.
@@ -78,6 +82,10 @@ pub struct Checkpoint {
     stores: Vec<Store>,
     /// Where text encoders from files of their own stand.
     overlaid: Vec<&'static str>,
+    /// Whether tensors that no layer takes are left out, whatever they would do.
+    ignores_extra: bool,
+    /// Warnings that were given: each is once, however often the file is looked at.
+    told: Mutex<BTreeSet<String>>,
 }
 
 impl Checkpoint {
@@ -127,7 +135,25 @@ impl Checkpoint {
         }
         let header = manifest.header(seed, dtype)?;
         let name = format!("{} (synthetic, seed {seed})", manifest.family);
-        Self::from_header(name.clone().into(), header, Store::synthetic(name, seed))
+        Self::from_header(name.clone().into(), header, Store::synthetic(name, seed))?.in_original_layout()
+    }
+
+    /// This checkpoint without the tensors that no layer of its networks takes: with adapters, gates or
+    /// biases among them, which would change pictures, it is refused otherwise.
+    pub fn ignoring_extra(self) -> Self {
+        Self { ignores_extra: true, ..self }
+    }
+
+    pub(crate) fn ignores_extra(&self) -> bool {
+        self.ignores_extra
+    }
+
+    /// Warns of something about this file, once.
+    pub(crate) fn warn(&self, what: impl fmt::Display) {
+        let text = format!("{}: {what}", self.file.display());
+        if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(text.clone()) {
+            log::warn!("{text}");
+        }
     }
 
     fn from_header(file: PathBuf, header: header::Header, store: Store) -> Result<Self> {
@@ -142,6 +168,8 @@ impl Checkpoint {
             metadata: header.metadata,
             stores: vec![store],
             overlaid: Vec::new(),
+            ignores_extra: false,
+            told: Mutex::default(),
         }
         .indexed()
     }
@@ -215,6 +243,11 @@ impl Checkpoint {
         }
         tensor.floating(&self.stores)?;
         Ok(tensor)
+    }
+
+    /// What the file itself calls a tensor.
+    pub(crate) fn stored_name<'a>(&'a self, name: &'a str) -> &'a str {
+        self.get(name).map_or(name, Tensor::stored_name)
     }
 
     /// Whether there is a tensor `name` and all of its values are numbers of f16, by its dtype.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::extra_paths;
 use super::nodes::FileKind;
+use crate::checkpoint::Checkpoint;
 use crate::folder::Folder;
 use crate::sampler::names::nearest_to;
 use crate::{Error, ErrorKind, Result, embedded};
@@ -21,6 +22,7 @@ const DEEPEST: usize = 4;
 pub struct ModelFolders {
     by_kind: HashMap<FileKind, Vec<PathBuf>>,
     embeddings: Vec<PathBuf>,
+    ignores_extra: bool,
 }
 
 /// ComfyUI's names of folders below `models/`, which are also the keys of `extra_model_paths.yaml`.
@@ -74,6 +76,18 @@ impl ModelFolders {
             }
         }
         Ok(())
+    }
+
+    /// Leaves out tensors that no layer of a model takes, whatever they would do: see
+    /// [`Checkpoint::ignoring_extra`].
+    pub fn ignore_extra(&mut self) {
+        self.ignores_extra = true;
+    }
+
+    /// Opens a file or folder of weights.
+    pub(super) fn open(&self, path: &Path) -> Result<Checkpoint> {
+        let open = Checkpoint::open(path)?;
+        Ok(if self.ignores_extra { open.ignoring_extra() } else { open })
     }
 
     /// Adds a folder for a kind by ComfyUI's name of it; other kinds are of no use here.
