@@ -37,8 +37,7 @@ pub use ::safetensors::Dtype;
 pub(crate) use encoders::{Seen, Slot};
 pub(crate) use family::refuse_foreign;
 pub(crate) use settings::{
-    BETAS, OF_ENCODER, PREDICTION, TEXT_ACTIVATION, TEXT_HEADS, TEXT_LAYERS, UNET_HEADS,
-    ZERO_SNR,
+    BETAS, OF_ENCODER, PREDICTION, TEXT_ACTIVATION, TEXT_HEADS, TEXT_LAYERS, UNET_HEADS, ZERO_SNR,
 };
 
 /// What the header says of one tensor.
@@ -150,7 +149,12 @@ impl Checkpoint {
 
     /// Warns of something about this file, once.
     pub(crate) fn warn(&self, what: impl fmt::Display) {
-        let text = format!("{}: {what}", self.file.display());
+        self.warn_of(&self.file, what);
+    }
+
+    /// Warns of something about `file`, one of those that this checkpoint is made of, once.
+    pub(crate) fn warn_of(&self, file: &Path, what: impl fmt::Display) {
+        let text = format!("{}: {what}", file.display());
         if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(text.clone()) {
             log::warn!("{text}");
         }
@@ -353,7 +357,7 @@ impl Checkpoint {
     }
 
     /// The file that holds a tensor, or the rest of its network; the checkpoint's own if none does.
-    fn file_of(&self, name: &str) -> &Path {
+    pub(crate) fn file_of(&self, name: &str) -> &Path {
         let network = name.split('.').next().unwrap_or(name);
         let beside = self.names_under(network).find_map(|n| self.get(n));
         let tensor = self.get(name).or(beside);

@@ -315,9 +315,7 @@ impl Checkpoint {
         let name = tensor.name.clone();
         match transposed {
             false => Ok(Some(tensor)),
-            true => {
-                tensor.transposed().map(Some).ok_or_else(|| self.fault("a tensor is no matrix").at(name))
-            }
+            true => tensor.transposed().map(Some).ok_or_else(|| self.fault("a tensor is no matrix").at(name)),
         }
     }
 

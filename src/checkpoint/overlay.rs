@@ -106,8 +106,7 @@ impl Checkpoint {
                     .found(found.len().to_string()));
             }
         };
-        let part =
-            |((i, seen), slot): (&(usize, Seen), &Slot)| Ok((*i, files[*i].encoder(seen, slot)?));
+        let part = |((i, seen), slot): (&(usize, Seen), &Slot)| Ok((*i, files[*i].encoder(seen, slot)?));
         let parts: Vec<(usize, Vec<Tensor>)> = found.iter().zip(&slots).map(part).collect::<Result<_>>()?;
         let of = |wanted: usize| -> Vec<Tensor> {
             parts.iter().filter(|(i, _)| *i == wanted).flat_map(|(_, tensors)| tensors.clone()).collect()
@@ -182,9 +181,7 @@ impl Checkpoint {
 fn alone(one: &Seen) -> Slot {
     let [l, h, g] = WIDTHS;
     match one.width {
-        width if width == g => {
-            Slot::open(encoders::REFINER, width, "OpenCLIP-bigG of SDXL's refiner")
-        }
+        width if width == g => Slot::open(encoders::REFINER, width, "OpenCLIP-bigG of SDXL's refiner"),
         width if width != l && (width == h || one.naming == Naming::OpenClip) => {
             Slot::open(encoders::SD2, width, "OpenCLIP-H of SD 2")
         }

@@ -90,7 +90,9 @@ fn tensor(name: String, value: &str) -> Result<Stored> {
     }
     let entry: Entry = match serde_json::from_str(value) {
         Ok(entry) => entry,
-        Err(e) => return Err(damaged("a tensor's description is not valid").at(header::shown(&name)).cause(e)),
+        Err(e) => {
+            return Err(damaged("a tensor's description is not valid").at(header::shown(&name)).cause(e));
+        }
     };
     let (start, end) = entry.data_offsets;
     let info = TensorInfo { shape: entry.shape, dtype: entry.dtype };

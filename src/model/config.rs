@@ -162,7 +162,6 @@ impl ModelConfig {
         let vae = VaeConfig::infer(model)?;
         check_fit(model, family, variant, &unet, &vae, &text)?;
         taken::check_unet(model, &unet)?;
-        taken::check_beside(model)?;
         let prediction = prediction::of(model, family, &unet)?;
         let latent_scale = model.latent_scale().unwrap_or(family.facts().latent_scale);
         let noise = prediction::noise(model)?;
@@ -260,7 +259,9 @@ fn check_fit(
         && let Some(last) = text.last().filter(|t| t.projection.is_none())
     {
         let projection = format!("{}text_projection", last.prefix);
-        return Err(model.missing(&projection, format!("a matrix of {} rows, for SDXL's pooled text", last.width)));
+        return Err(
+            model.missing(&projection, format!("a matrix of {} rows, for SDXL's pooled text", last.width))
+        );
     }
     let adm = match (family, variant) {
         (Family::Sdxl, _) => text.last().and_then(|t| t.projection).map(|pooled| pooled + sizes),

@@ -54,14 +54,8 @@ impl Autoencoder {
     /// [`ErrorKind::Model`] if there is none.
     pub fn new(studio: Arc<Studio>, checkpoint: Arc<Checkpoint>, options: &ModelOptions) -> Result<Self> {
         let config = VaeConfig::infer(&checkpoint)?;
-        let precision = options.precision_on(studio.engine().gpu());
-        Self::with_config(
-            studio,
-            checkpoint,
-            config,
-            options.vae_precision.unwrap_or(precision),
-            options.tiling,
-        )
+        let precision = options.vae_precision_on(studio.engine().gpu(), None);
+        Self::with_config(studio, checkpoint, config, precision, options.tiling)
     }
 
     pub(super) fn with_config(
@@ -152,7 +146,9 @@ impl Autoencoder {
         whole: (usize, usize),
         limit: Option<u64>,
     ) -> Result<Fit> {
-        self.fit(Network::Decoder(precision), precision, whole, limit, |(h, w)| vae::decoder(&self.config, h, w))
+        self.fit(Network::Decoder(precision), precision, whole, limit, |(h, w)| {
+            vae::decoder(&self.config, h, w)
+        })
     }
 
     /// How the encoder fits for a picture that becomes a latent of `whole`.

@@ -65,8 +65,16 @@ const TABLE: &[(&str, &str, bool)] = &[
         false,
     ),
     ("a tensor as a list", r#"{"w":["F16",[1],[0,2]]}"#, true),
-    ("a tensor with a member more", r#"{"w":{"dtype":"F16","shape":[1],"data_offsets":[0,2],"x":[1,{}]}}"#, true),
-    ("a tensor with a member twice", r#"{"w":{"dtype":"F16","shape":[1],"shape":[1],"data_offsets":[0,2]}}"#, false),
+    (
+        "a tensor with a member more",
+        r#"{"w":{"dtype":"F16","shape":[1],"data_offsets":[0,2],"x":[1,{}]}}"#,
+        true,
+    ),
+    (
+        "a tensor with a member twice",
+        r#"{"w":{"dtype":"F16","shape":[1],"shape":[1],"data_offsets":[0,2]}}"#,
+        false,
+    ),
     ("a tensor without a shape", r#"{"w":{"dtype":"F16","data_offsets":[0,2]}}"#, false),
     ("a scalar", r#"{"w":{"dtype":"F16","shape":[],"data_offsets":[0,2]}}"#, true),
     ("no elements", r#"{W,"v":{"dtype":"F32","shape":[0,7],"data_offsets":[2,2]}}"#, true),
@@ -81,7 +89,11 @@ const TABLE: &[(&str, &str, bool)] = &[
         r#"{W,"v":{"dtype":"F32","shape":[4611686018427387904,4,0],"data_offsets":[2,2]}}"#,
         false,
     ),
-    ("many dimensions", r#"{"w":{"dtype":"F16","shape":[1,1,1,1,1,1,1,1,1,1,1,1],"data_offsets":[0,2]}}"#, true),
+    (
+        "many dimensions",
+        r#"{"w":{"dtype":"F16","shape":[1,1,1,1,1,1,1,1,1,1,1,1],"data_offsets":[0,2]}}"#,
+        true,
+    ),
     ("a size with a point", r#"{"w":{"dtype":"F16","shape":[1.0],"data_offsets":[0,2]}}"#, false),
     ("a negative size", r#"{"w":{"dtype":"F16","shape":[-1],"data_offsets":[0,2]}}"#, false),
     ("too few bytes", r#"{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,2]}}"#, false),
@@ -94,10 +106,18 @@ const TABLE: &[(&str, &str, bool)] = &[
     ("a name with a line break", r#"{W,"a\nb":{"dtype":"F16","shape":[0],"data_offsets":[2,2]}}"#, true),
     ("a name with a zero", r#"{W,"a\u0000":{"dtype":"F16","shape":[0],"data_offsets":[2,2]}}"#, true),
     ("a name of another script", r#"{W,"狐.weight":{"dtype":"F16","shape":[0],"data_offsets":[2,2]}}"#, true),
-    ("a name with half a surrogate", r#"{W,"\udc00":{"dtype":"F16","shape":[0],"data_offsets":[2,2]}}"#, false),
+    (
+        "a name with half a surrogate",
+        r#"{W,"\udc00":{"dtype":"F16","shape":[0],"data_offsets":[2,2]}}"#,
+        false,
+    ),
     ("a gap", r#"{"w":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}"#, false),
     ("no tensors", "{}", false),
-    ("the order of the names", r#"{"b":{"dtype":"U8","shape":[1],"data_offsets":[1,2]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#, true),
+    (
+        "the order of the names",
+        r#"{"b":{"dtype":"U8","shape":[1],"data_offsets":[1,2]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#,
+        true,
+    ),
 ];
 
 #[test]
@@ -145,7 +165,9 @@ fn headers_of_up_to_100_megabytes() {
         let (front, back) = (r#"{"__metadata__":{"notes":""#, format!(r#""}},{W}}}"#));
         format!("{front}{}{back}", "n".repeat(length - front.len() - back.len()))
     };
-    for (length, good) in [(16 << 20, true), ((16 << 20) + 1, true), (100_000_000, true), (100_000_001, false)] {
+    for (length, good) in
+        [(16 << 20, true), ((16 << 20) + 1, true), (100_000_000, true), (100_000_001, false)]
+    {
         let bytes = file(&header(length), 2);
         assert_eq!(sound(&bytes), good, "{length}");
         match open(bytes) {
@@ -162,7 +184,9 @@ fn headers_of_up_to_100_megabytes() {
 #[test]
 fn both_readers_agree_on_damaged_headers() {
     let whole = [
-        format!(r#"{{"__metadata__":{{"a":"b"}},{W},"b":{{"dtype":"F32","shape":[2,1],"data_offsets":[2,10]}}}}"#),
+        format!(
+            r#"{{"__metadata__":{{"a":"b"}},{W},"b":{{"dtype":"F32","shape":[2,1],"data_offsets":[2,10]}}}}"#
+        ),
         format!(r#"{{"__metadata__":null,{W},{W},"":{{"dtype":"U8","shape":[8],"data_offsets":[2,10]}}}}"#),
     ];
     let mut state = 7u64;

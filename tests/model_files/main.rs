@@ -5,6 +5,8 @@ mod common;
 
 mod checkpoint;
 mod embeddings;
+mod encoders;
+mod extra_tensors;
 mod formats;
 mod headers;
 mod key_maps;
@@ -12,4 +14,5 @@ mod lora;
 mod malformed_models;
 mod malformed_parts;
 mod model_config;
+mod told;
 mod weights;

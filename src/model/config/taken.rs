@@ -39,6 +39,7 @@ fn taken<'a>(weights: impl IntoIterator<Item = &'a Weight>) -> Taken {
 /// # Errors
 /// [`ErrorKind::Model`](crate::ErrorKind::Model) naming a tensor that is missing, or those left over.
 pub(super) fn check_unet(model: &Checkpoint, config: &UnetConfig) -> Result<()> {
+    check_beside(model)?;
     let taken = taken(&unet::weights(config)?);
     all_there(model, &taken)?;
     let effect = |rest: &str, name: &str| match model.tensor(name) {
@@ -106,7 +107,7 @@ pub(super) fn check_areas(model: &Checkpoint, slots: &[Slot], seen: &[Seen]) -> 
 }
 
 /// Looks at pairs of LoRA matrices beside the networks, which would change them.
-pub(super) fn check_beside(model: &Checkpoint) -> Result<()> {
+fn check_beside(model: &Checkpoint) -> Result<()> {
     const LORA: [&str; 4] = ["lora_unet_", "lora_te", "lycoris_", "lora_prior"];
     let names = LORA.iter().flat_map(|start| model.names_under(start));
     let names: Vec<&str> = names.collect();
@@ -146,11 +147,13 @@ fn left_over(
 fn told(model: &Checkpoint, network: &str, names: &[&str], effect: Effect) -> Result<()> {
     let Some(first) = names.first() else { return Ok(()) };
     let kinds = kinds(names.iter().map(|name| model.stored_name(name)));
+    let file = model.file_of(first);
     match effect {
-        Effect::Usual => log::debug!("{}: {network} does not take {kinds}", model.file().display()),
+        Effect::Usual => log::debug!("{}: {network} does not take {kinds}", file.display()),
         Effect::Changes if !model.ignores_extra() => {
             return Err(model
                 .fault(format!("{network} has tensors that no layer takes and that would change pictures"))
+                .file(file)
                 .at(model.stored_name(first))
                 .found(kinds)
                 .hint(
@@ -158,13 +161,17 @@ fn told(model: &Checkpoint, network: &str, names: &[&str], effect: Effect) -> Re
                      or ignore extra tensors to leave them out",
                 ));
         }
-        Effect::Changes => model.warn(format_args!(
-            "{network} has tensors that no layer takes; they are left out, though they would change pictures: \
-             {kinds}"
-        )),
-        Effect::Untaken => {
-            model.warn(format_args!("{network} has tensors that no layer takes; they are left out: {kinds}"));
-        }
+        Effect::Changes => model.warn_of(
+            file,
+            format_args!(
+                "{network} has tensors that no layer takes; they are left out, though they would change \
+                 pictures: {kinds}"
+            ),
+        ),
+        Effect::Untaken => model.warn_of(
+            file,
+            format_args!("{network} has tensors that no layer takes; they are left out: {kinds}"),
+        ),
     }
     Ok(())
 }

@@ -3,9 +3,7 @@
 use super::taken::{check_areas, check_text};
 use super::unet::expect;
 use super::{Family, UnetConfig, Variant};
-use crate::checkpoint::{
-    Checkpoint, OF_ENCODER, Seen, Slot, TEXT_ACTIVATION, TEXT_HEADS, TEXT_LAYERS,
-};
+use crate::checkpoint::{Checkpoint, OF_ENCODER, Seen, Slot, TEXT_ACTIVATION, TEXT_HEADS, TEXT_LAYERS};
 use crate::text::CHUNK;
 use crate::{Error, Result};
 
@@ -120,7 +118,10 @@ impl TextConfig {
             return Err(without(model, family, slot, &slots, &seen));
         }
         for other in seen.iter().filter(|seen| slots.iter().all(|slot| slot.prefix != seen.prefix)) {
-            model.warn(format_args!("a text encoder that the UNet does not read is left out: {}", other.describe()));
+            model.warn(format_args!(
+                "a text encoder that the UNet does not read is left out: {}",
+                other.describe()
+            ));
         }
         check_areas(model, &slots, &seen)?;
         let tower = |slot: &Slot| {
@@ -169,12 +170,15 @@ impl TextConfig {
         expect(model, "columns, as the token embedding", width, position_width, &name)?;
         at_least(model, "positions", CHUNK, positions, &name)?;
         if positions > CHUNK {
-            model.warn(format_args!(
+            let what = format!(
                 "the text encoder has {positions} positions: the first {CHUNK} are used, and longer \
-                 prompts go through it in parts of {CHUNK} tokens ({name})"
-            ));
+                 prompts go through it in parts of {CHUNK} tokens ({})",
+                model.stored_name(&name)
+            );
+            model.warn_of(model.file_of(&name), what);
         }
-        let told = |key: &str| model.metadata().get(&format!("{OF_ENCODER}{prefix}{key}")).map(String::as_str);
+        let told =
+            |key: &str| model.metadata().get(&format!("{OF_ENCODER}{prefix}{key}")).map(String::as_str);
         let there = model.count(&format!("{prefix}{}", layout.layers))?;
         let layers = told(TEXT_LAYERS).and_then(|n| n.parse().ok()).unwrap_or(there);
         if layers == 0 || layers > there {
@@ -232,8 +236,11 @@ impl TextConfig {
 fn without(model: &Checkpoint, family: Family, slot: &Slot, slots: &[Slot], seen: &[Seen]) -> Error {
     let wanted = format!("{}, {} values a token", slot.what, slot.width);
     let there = |slot: &&Slot| seen.iter().any(|seen| seen.prefix == slot.prefix);
-    let foreign: Vec<String> =
-        seen.iter().filter(|s| slots.iter().all(|slot| slot.prefix != s.prefix)).map(Seen::describe).collect();
+    let foreign: Vec<String> = seen
+        .iter()
+        .filter(|s| slots.iter().all(|slot| slot.prefix != s.prefix))
+        .map(Seen::describe)
+        .collect();
     let has: Vec<&str> = slots.iter().filter(there).map(|slot| slot.what).collect();
     let pass = format!("pass the file or folder of {} with --text-encoder", slot.what);
     match (has.as_slice(), foreign.is_empty()) {

@@ -67,7 +67,8 @@ impl VaeConfig {
             up_level(model, level, level_channels[level], res_blocks)?;
         }
         let latent_channels = latent_channels(model, z_channels)?;
-        let config = Self { image_channels, channels, level_channels, res_blocks, z_channels, latent_channels };
+        let config =
+            Self { image_channels, channels, level_channels, res_blocks, z_channels, latent_channels };
         check_vae(model, &config)?;
         Ok(config)
     }
