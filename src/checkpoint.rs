@@ -6,6 +6,7 @@
 
 pub mod digest;
 pub(crate) mod dtype;
+mod encoders;
 mod family;
 mod folder;
 mod header;
@@ -26,6 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use self::store::Store;
 use self::tensor::Tensor;
@@ -33,9 +35,10 @@ use crate::{Error, ErrorKind, Remedy, Resource, Result};
 
 pub use self::manifest::Manifest;
 pub use ::safetensors::Dtype;
+pub(crate) use encoders::{Seen, Slot};
 pub(crate) use family::refuse_foreign;
 pub(crate) use settings::{
-    LATENT_SCALE, PREDICTION, TEXT_ACTIVATION, TEXT_FOLDERS, TEXT_HEADS, UNET_HEADS, ZERO_SNR,
+    BETAS, OF_ENCODER, PREDICTION, TEXT_ACTIVATION, TEXT_HEADS, TEXT_LAYERS, UNET_HEADS, ZERO_SNR,
 };
 
 /// What the header says of one tensor.
@@ -79,6 +82,10 @@ pub struct Checkpoint {
     stores: Vec<Store>,
     /// Where text encoders from files of their own stand.
     overlaid: Vec<&'static str>,
+    /// Whether tensors that no layer takes are left out, whatever they would do.
+    ignores_extra: bool,
+    /// Warnings that were given: each is once, however often the file is looked at.
+    told: Mutex<BTreeSet<String>>,
 }
 
 impl Checkpoint {
@@ -128,10 +135,36 @@ impl Checkpoint {
         }
         let header = manifest.header(seed, dtype)?;
         let name = format!("{} (synthetic, seed {seed})", manifest.family);
-        Self::from_header(name.clone().into(), header, Store::synthetic(name, seed))
+        Self::from_header(name.clone().into(), header, Store::synthetic(name, seed))?.in_original_layout()
+    }
+
+    /// This checkpoint without the tensors that no layer of its networks takes: with adapters, gates or
+    /// biases among them, which would change pictures, it is refused otherwise.
+    pub fn ignoring_extra(self) -> Self {
+        Self { ignores_extra: true, ..self }
+    }
+
+    pub(crate) fn ignores_extra(&self) -> bool {
+        self.ignores_extra
+    }
+
+    /// Warns of something about this file, once.
+    pub(crate) fn warn(&self, what: impl fmt::Display) {
+        self.warn_of(&self.file, what);
+    }
+
+    /// Warns of something about `file`, one of those that this checkpoint is made of, once.
+    pub(crate) fn warn_of(&self, file: &Path, what: impl fmt::Display) {
+        let text = format!("{}: {what}", file.display());
+        if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(text.clone()) {
+            log::warn!("{text}");
+        }
     }
 
     fn from_header(file: PathBuf, header: header::Header, store: Store) -> Result<Self> {
+        for warning in &header.warnings {
+            log::warn!("{}: {warning}", file.display());
+        }
         let tensors = header.tensors.into_iter().map(|stored| Tensor::new(0, stored)).collect();
         Self {
             file,
@@ -140,6 +173,8 @@ impl Checkpoint {
             metadata: header.metadata,
             stores: vec![store],
             overlaid: Vec::new(),
+            ignores_extra: false,
+            told: Mutex::default(),
         }
         .indexed()
     }
@@ -213,6 +248,11 @@ impl Checkpoint {
         }
         tensor.floating(&self.stores)?;
         Ok(tensor)
+    }
+
+    /// What the file itself calls a tensor.
+    pub(crate) fn stored_name<'a>(&'a self, name: &'a str) -> &'a str {
+        self.get(name).map_or(name, Tensor::stored_name)
     }
 
     /// Whether there is a tensor `name` and all of its values are numbers of f16, by its dtype.
@@ -318,7 +358,7 @@ impl Checkpoint {
     }
 
     /// The file that holds a tensor, or the rest of its network; the checkpoint's own if none does.
-    fn file_of(&self, name: &str) -> &Path {
+    pub(crate) fn file_of(&self, name: &str) -> &Path {
         let network = name.split('.').next().unwrap_or(name);
         let beside = self.names_under(network).find_map(|n| self.get(n));
         let tensor = self.get(name).or(beside);

@@ -3,7 +3,7 @@
 
 use crate::image::preview::Factors;
 use crate::kernels::Precision;
-use crate::model::config::Tower;
+use crate::model::config::{Tower, Variant};
 use crate::model::{Family, Prediction};
 use crate::text::tokenizer;
 
@@ -12,6 +12,37 @@ pub const LATENT_CELL: usize = 8;
 
 /// Channels of a latent in all families, likewise.
 pub const LATENT_CHANNELS: usize = 4;
+
+/// The numbers of SDXL's vector that are no pooled text: six sizes of 256 each.
+pub(crate) const SDXL_SIZES: usize = 6 * 256;
+
+/// The same of its refiner, which has an aesthetic score in place of two sizes.
+pub(crate) const REFINER_SIZES: usize = 5 * 256;
+
+/// Width of a token of OpenCLIP-H, which no UNet of SDXL reads.
+const OPEN_CLIP_H: usize = 1024;
+
+/// The family of a UNet by its shapes alone, whatever stands beside it, and its variant as far as they tell:
+/// whether the projections around its transformers are matrices, the width of the tokens that it reads, the
+/// length of its vector.
+pub(crate) fn of_unet(linear: bool, context: usize, vector: Option<usize>) -> (Family, Variant) {
+    match (linear, vector) {
+        (false, _) => (Family::Sd1, Variant::Base),
+        (true, None) => (Family::Sd2, Variant::Base),
+        // One encoder, whose pooled vector is as wide as its tokens.
+        (true, Some(vector)) if vector == context + REFINER_SIZES => (Family::Sdxl, Variant::Refiner),
+        // The vector is an image's.
+        (true, Some(vector)) if context == OPEN_CLIP_H || vector <= SDXL_SIZES => {
+            (Family::Sd2, Variant::Unclip)
+        }
+        (true, Some(_)) => (Family::Sdxl, Variant::Base),
+    }
+}
+
+/// Whether a family multiplies its latents by `scale`.
+pub(crate) fn is_latent_scale(scale: f32) -> bool {
+    FAMILIES.iter().any(|facts| (facts.latent_scale - scale).abs() < 1e-4)
+}
 
 /// What is known of a family.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -31,7 +31,7 @@ use crate::kernels::Precision;
 use crate::kernels::repack::Stored;
 use crate::latent::Latent;
 use crate::lora::Patches;
-use crate::model::{DiffusionConfig, ModelConfig, Prediction};
+use crate::model::{DiffusionConfig, Family, ModelConfig, Prediction};
 use crate::network::Unet;
 use crate::sampler::Discrete;
 use crate::text::compose::Part;
@@ -64,6 +64,12 @@ impl ModelOptions {
     /// The storage on `gpu`.
     fn precision_on(&self, gpu: &Gpu) -> Precision {
         self.precision.unwrap_or(gpu.capabilities().target.usual_precision())
+    }
+
+    /// The storage of an autoencoder on `gpu` beside a UNet of `family`; None is one by itself.
+    fn vae_precision_on(&self, gpu: &Gpu, family: Option<Family>) -> Precision {
+        let rest = self.precision_on(gpu);
+        self.vae_precision.unwrap_or(family.map_or(rest, |family| family.facts().vae_precision(rest)))
     }
 }
 
@@ -108,11 +114,9 @@ impl Model {
         options: &ModelOptions,
     ) -> Result<Self> {
         config.prediction = options.prediction.unwrap_or(config.prediction);
-        let facts = config.family.facts();
-        let usual = facts.vae_precision(options.precision_on(studio.engine().gpu()));
+        let vae_precision = options.vae_precision_on(studio.engine().gpu(), Some(config.family));
         let (s, c) = (|| studio.clone(), || checkpoint.clone());
         let text = TextEncoders::with_configs(s(), c(), config.text.clone(), options)?;
-        let vae_precision = options.vae_precision.unwrap_or(usual);
         let vae = Autoencoder::with_config(s(), c(), config.vae.clone(), vae_precision, options.tiling)?;
         let diffusion = DiffusionModel::with_config(s(), c(), DiffusionConfig::of(&config), options)?;
         Ok(Self { checkpoint, config, text, diffusion, vae, patches: Arc::default() })

@@ -84,6 +84,7 @@ impl Preset {
         let text = text(xl, tiny);
         let facts = if xl { Family::Sdxl } else { Family::Sd1 }.facts();
         ModelConfig {
+            noise: None,
             family: facts.family,
             variant: Variant::Base,
             prediction: Prediction::Eps,

@@ -17,12 +17,26 @@ const OTHER: &str = "only networks of the Stable Diffusion 1, 2 and XL families 
 /// The first sign that any name contains decides: from the particular to the general.
 const SIGNS: &[Sign] = &[
     Sign {
-        parts: &["lora_unet_", "lora_te", ".lora_A.", ".lora_up.", ".lora_down.", "hada_w1"],
+        parts: &["hada_w1", "lokr_w", "oft_blocks", ".dora_scale"],
+        what: "a relative of LoRA (LoHa, LoKr, OFT or DoRA)",
+        hint: "it changes a checkpoint and cannot be run alone: pass the checkpoint",
+    },
+    Sign {
+        parts: &["lora_unet_", "lora_te", ".lora_A.", ".lora_up.", ".lora_down."],
         what: "a LoRA",
         hint: "it changes a checkpoint and cannot be run alone: pass the checkpoint",
     },
     Sign { parts: &["control_model.", "controlnet_", "input_hint_block."], what: "a ControlNet", hint: FULL },
-    Sign { parts: &["emb_params", "string_to_param"], what: "a textual-inversion embedding", hint: FULL },
+    Sign {
+        parts: &["emb_params", "string_to_param"],
+        what: "a textual-inversion embedding",
+        hint: "prompts name it, as embedding:NAME: pass the checkpoint",
+    },
+    Sign {
+        parts: &["taesd", "decoder.layers.1.conv.", "3.conv.0.weight"],
+        what: "a tiny autoencoder for previews (TAESD)",
+        hint: "it is not supported: previews are drawn without one, and pictures need the family's whole VAE",
+    },
     Sign {
         parts: &["double_blocks.", "joint_blocks.", "single_transformer_blocks."],
         what: "a diffusion transformer (such as Flux or SD3)",
@@ -51,7 +65,9 @@ pub(crate) fn refuse_foreign(model: &Checkpoint) -> Result<()> {
     // Networks of known shape that are to be sampled in a way of their own.
     for (mark, what) in [
         ("edm_mean", "a model with EDM's scaling of latents (Playground 2.5)"),
-        ("edm_vpred.sigma_max", "a model with EDM's noise levels"),
+        ("edm_std", "a model with EDM's scaling of latents (Playground 2.5)"),
+        ("edm_vpred.sigma_max", "a model with EDM's noise levels (CosXL)"),
+        ("edm_vpred.sigma_min", "a model with EDM's noise levels (CosXL)"),
         (
             "model.diffusion_model.time_embed.cond_proj.weight",
             "a network that is told its guidance scale (LCM)",

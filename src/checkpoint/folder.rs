@@ -4,11 +4,12 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::settings::TEXT_FOLDERS;
 use super::{Checkpoint, shards, sniff};
 use crate::{Error, ErrorKind, Result};
 
 const INDEX: &str = "model_index.json";
+/// The folders of the text encoders, in the order of their outputs.
+const TEXT_FOLDERS: [&str; 2] = ["text_encoder", "text_encoder_2"];
 
 /// Opens a folder.
 pub(super) fn open(folder: &Path) -> Result<Checkpoint> {
@@ -16,10 +17,7 @@ pub(super) fn open(folder: &Path) -> Result<Checkpoint> {
     if pipeline.is_file() || folder.join("unet").is_dir() {
         return pipeline_of(folder, &pipeline);
     }
-    match shards::open(folder)? {
-        Some(part) => Checkpoint { file: folder.into(), ..part }.in_original_layout(),
-        None => Err(sniff::directory(folder)),
-    }
+    part_of(folder)?.ok_or_else(|| sniff::directory(folder))
 }
 
 /// Opens the parts that are there. A missing VAE or text encoder is not an error yet: it may be
@@ -42,7 +40,6 @@ fn pipeline_of(folder: &Path, index: &Path) -> Result<Checkpoint> {
             model = model.with_text_encoder(text)?;
         }
     }
-    model.note_settings(folder)?;
     // The folder's own may be laid over once more.
     model.overlaid.clear();
     Ok(model)
@@ -60,12 +57,17 @@ fn class_of(index: &Path) -> Result<String> {
     Ok(class.chars().filter(|c| !c.is_control()).take(80).collect())
 }
 
-/// One part of the pipeline, under the original names where they do not depend on another part.
+/// One part of the pipeline.
 fn part(folder: &Path, name: &str) -> Result<Option<Checkpoint>> {
     let path = folder.join(name);
-    if !path.is_dir() {
-        return Ok(None);
-    }
-    let weights = shards::open(&path)?;
-    weights.map(|w| Checkpoint { file: path, ..w }.in_original_layout()).transpose()
+    if path.is_dir() { part_of(&path) } else { Ok(None) }
+}
+
+/// A folder of one network, under the original names where they do not depend on another part, with
+/// the settings beside its weights.
+fn part_of(folder: &Path) -> Result<Option<Checkpoint>> {
+    let Some(weights) = shards::open(folder)? else { return Ok(None) };
+    let mut part = Checkpoint { file: folder.into(), ..weights }.in_original_layout()?;
+    part.note_part(folder)?;
+    Ok(Some(part))
 }

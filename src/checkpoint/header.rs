@@ -1,6 +1,6 @@
 //! What a checkpoint's header holds, and the rules that every tensor in it must keep.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use ::safetensors::Dtype;
@@ -10,9 +10,7 @@ use crate::{Error, ErrorKind, Result};
 
 /// More than any network of this family has (SDXL with a second copy of its weights: 5,000).
 pub(super) const MAX_TENSORS: usize = 32_768;
-/// Convolutions over video have five dimensions; nothing has more.
-const MAX_RANK: usize = 8;
-/// The longest real names have about 120 bytes.
+/// The longest real names have about 120 bytes. No network has a tensor with a longer one.
 const MAX_NAME: usize = 512;
 
 /// A tensor as a file holds it.
@@ -27,44 +25,59 @@ pub(super) struct Stored {
 pub(super) struct Header {
     pub tensors: Vec<Stored>,
     pub metadata: BTreeMap<String, String>,
+    /// What is odd about the file, a sentence each.
+    pub warnings: Vec<String>,
 }
 
-/// The names met so far.
+/// The names met so far, and where each stands.
 #[derive(Default)]
-pub(super) struct Names(HashSet<String>);
+pub(super) struct Names {
+    places: HashMap<String, usize>,
+    twice: Vec<String>,
+}
 
 impl Names {
-    /// Refuses a name that is used twice, empty, overlong, or that would garble a terminal.
-    pub fn admit(&mut self, name: &str) -> Result<()> {
-        if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
-            let shown: String = name.escape_debug().take(60).collect();
-            return Err(damaged("a tensor's name is not usable")
-                .expected(format!("1 to {MAX_NAME} bytes without control characters"))
-                .found(format!("\"{shown}\" of {} bytes", name.len())));
+    /// Notes a name for `place`; the place of another of that name, if there is one.
+    pub fn admit(&mut self, name: &str, place: usize) -> Option<usize> {
+        let before = self.places.get(name).copied();
+        match before {
+            Some(_) => self.twice.push(name.to_owned()),
+            None => drop(self.places.insert(name.to_owned(), place)),
         }
-        if !self.0.insert(name.into()) {
-            return Err(damaged("two tensors have the same name").at(name));
-        }
-        if self.0.len() > MAX_TENSORS {
-            return Err(too_many_tensors());
-        }
-        Ok(())
+        before
     }
+
+    /// A sentence for each name that was met again.
+    pub fn warnings(&self) -> Vec<String> {
+        let told = |name: &String| format!("two tensors are called \"{}\": the last counts", shown(name));
+        self.twice.iter().map(told).collect()
+    }
+}
+
+/// Whether a network may have a tensor of this name, which may also be shown as it is.
+pub(super) fn is_usable(name: &str) -> bool {
+    !name.is_empty() && name.len() <= MAX_NAME && !name.chars().any(char::is_control)
+}
+
+/// The warning for a name that is not usable: the tensor is left out.
+pub(super) fn unusable(name: &str) -> String {
+    format!("the tensor \"{}\" ({} bytes) is left out: no network has such a name", shown(name), name.len())
+}
+
+/// A name in a message: what would garble a terminal is escaped, what is long is cut.
+pub(super) fn shown(name: &str) -> String {
+    name.escape_debug().take(200).collect()
 }
 
 /// Bytes that a tensor of this dtype and shape takes.
 pub(super) fn byte_size(name: &str, info: &TensorInfo) -> Result<usize> {
-    if info.shape.len() > MAX_RANK {
-        return Err(damaged("a tensor has too many dimensions")
-            .at(name)
-            .expected(format!("at most {MAX_RANK}"))
-            .found(info.shape.len().to_string()));
-    }
-    let bits = info.shape.iter().try_fold(info.dtype.bitsize(), |n, &size| n.checked_mul(size));
+    // In the order of the format's own reader, which multiplies the sizes first.
+    let elements = info.shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
+    let bits = elements.and_then(|n| n.checked_mul(info.dtype.bitsize()));
     match bits {
         // Dtypes below one byte may leave a rest.
         Some(bits) if bits % 8 == 0 => Ok(bits / 8),
-        _ => Err(damaged("a tensor has an impossible size").at(name).found(describe(info))),
+        _ => Err(damaged("a tensor has an impossible size").at(shown(name)).found(describe(info))),
     }
 }
 
@@ -84,10 +97,15 @@ pub(super) fn damaged(what: &str) -> Error {
 
 /// Lays tensors one after the other, as a file of `dtype` would hold them.
 pub(super) fn lay_out(tensors: &[(String, Vec<usize>)], dtype: Dtype) -> Result<Vec<Stored>> {
+    if tensors.len() > MAX_TENSORS {
+        return Err(too_many_tensors());
+    }
     let mut names = Names::default();
     let mut end = 0usize;
     let place = |(name, shape): &(String, Vec<usize>)| {
-        names.admit(name)?;
+        if !is_usable(name) || names.admit(name, 0).is_some() {
+            return Err(damaged("a tensor's name is empty, garbled, or there already").at(shown(name)));
+        }
         let info = TensorInfo { shape: shape.clone(), dtype };
         let start = end;
         end = start

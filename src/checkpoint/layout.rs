@@ -3,89 +3,126 @@
 use super::names::{KeyMap, unet, vae};
 use super::tensor::Tensor;
 use super::{Checkpoint, family};
-use crate::{Error, Result};
+use crate::Result;
 
 /// Prefix of the UNet in the original layout.
 pub(super) const UNET: &str = "model.diffusion_model.";
 /// Prefix of the VAE in the original layout.
 pub(super) const VAE: &str = "first_stage_model.";
 
-/// A layout of a network in a file of its own.
+/// A layout of a network.
 struct Layout {
     /// Names that show it, all of them together.
     signs: &'static [&'static str],
-    /// The network's modules; what lies in none of them belongs to something else.
+    /// The network's modules where it stands alone in a file; what lies in none of them belongs to
+    /// something else.
     modules: &'static [&'static str],
-    /// What the original layout puts before the names.
-    prefix: &'static str,
     /// How the names translate; None if they are the original ones already.
-    map: Option<fn(&Checkpoint) -> KeyMap>,
+    map: Option<fn(&dyn Fn(&str) -> bool) -> KeyMap>,
 }
 
-const LAYOUTS: &[Layout] = &[
-    Layout {
-        signs: &["input_blocks.0.0.weight", "out.2.weight"],
-        modules: &["time_embed.", "label_emb.", "input_blocks.", "middle_block.", "output_blocks.", "out."],
+/// A network: what the original layout puts before its names, what others do, and the layouts.
+struct Network {
+    prefix: &'static str,
+    /// Nothing, in a file of its own; the most particular first.
+    others: &'static [&'static str],
+    layouts: [Layout; 2],
+}
+
+const NETWORKS: [Network; 2] = [
+    Network {
         prefix: UNET,
-        map: None,
+        others: &[UNET, "diffusion_model.", "unet.", "model.", "module.", ""],
+        layouts: [
+            Layout {
+                signs: &["input_blocks.0.0.weight", "out.2.weight"],
+                modules: &[
+                    "time_embed.",
+                    "label_emb.",
+                    "input_blocks.",
+                    "middle_block.",
+                    "output_blocks.",
+                    "out.",
+                    "position_net.",
+                ],
+                map: None,
+            },
+            Layout {
+                signs: &["conv_in.weight", "conv_out.weight", "down_blocks.0.resnets.0.conv1.weight"],
+                modules: &[""],
+                map: Some(|exists| unet::from_diffusers(exists)),
+            },
+        ],
     },
-    Layout {
-        signs: &["conv_in.weight", "conv_out.weight", "down_blocks.0.resnets.0.conv1.weight"],
-        modules: &[""],
-        prefix: UNET,
-        map: Some(|file| unet::from_diffusers(|name| file.has(name))),
-    },
-    Layout {
-        signs: &["decoder.conv_in.weight", "decoder.up.0.block.0.conv1.weight"],
-        modules: &["encoder.", "decoder.", "quant_conv.", "post_quant_conv."],
+    Network {
         prefix: VAE,
-        map: None,
-    },
-    Layout {
-        signs: &["decoder.conv_in.weight", "decoder.up_blocks.0.resnets.0.conv1.weight"],
-        modules: &[""],
-        prefix: VAE,
-        map: Some(|file| vae::from_diffusers(|name| file.has(name))),
+        others: &[VAE, "vae.", "model.", "module.", ""],
+        layouts: [
+            Layout {
+                signs: &["decoder.conv_in.weight", "decoder.up.0.block.0.conv1.weight"],
+                modules: &["encoder.", "decoder.", "quant_conv.", "post_quant_conv.", "loss."],
+                map: None,
+            },
+            Layout {
+                signs: &["decoder.conv_in.weight", "decoder.up_blocks.0.resnets.0.conv1.weight"],
+                modules: &[""],
+                map: Some(|exists| vae::from_diffusers(exists)),
+            },
+        ],
     },
 ];
 
+/// Beginnings of names that belong to no network in a file of its own.
+const ELSEWHERE: [&str; 7] =
+    [UNET, VAE, "vae.", "cond_stage_model.", "conditioner.", "text_encoder", "text_model."];
+
 impl Checkpoint {
-    /// A file of one network in a layout that is known, under the original names; any other file
-    /// as it is. Text encoders wait for [`with_text_encoder`](Self::with_text_encoder): what they are
-    /// called depends on the network they serve.
+    /// The networks of a file under the original names, in whatever layout they are; what is no part
+    /// of one stays as it is. Text encoders are brought to their places beside a UNet; without one
+    /// they wait for [`with_text_encoder`](Self::with_text_encoder): what they are called depends on
+    /// the network they serve.
     pub(super) fn in_original_layout(mut self) -> Result<Self> {
-        let Some(layout) = LAYOUTS.iter().find(|l| l.signs.iter().all(|sign| self.has(sign))) else {
-            return Ok(self);
-        };
-        // Scales beside the weights would be told as parts that are not known.
-        family::refuse_quantised(&self)?;
-        let map = layout.map.map(|map| map(&self));
-        let tensors = std::mem::take(&mut self.tensors);
-        let original = |tensor: Tensor| {
-            // Marks such as `v_pred` have no dot.
-            let of_network = tensor.name.contains('.')
-                && layout.modules.iter().any(|module| tensor.name.starts_with(module));
-            match (&map, of_network) {
-                (_, false) => Ok(tensor),
-                (None, true) => {
-                    let name = format!("{}{}", layout.prefix, tensor.name);
-                    Ok(tensor.renamed(name))
-                }
-                (Some(map), true) => match map.original(&tensor.name) {
-                    Some(name) => Ok(as_convolution(tensor.renamed(format!("{}{name}", layout.prefix)))),
-                    None => Err(self.unknown(&tensor)),
-                },
-            }
-        };
-        let tensors = tensors.into_iter().map(original).collect::<Result<_>>()?;
-        Self { tensors, ..self }.indexed()
+        for network in &NETWORKS {
+            self = self.renamed(network)?;
+        }
+        self.settled()
     }
 
-    /// Leaving a part out would give other pictures than the author's.
-    fn unknown(&self, tensor: &Tensor) -> Error {
-        self.fault("the network has a part that is not known")
-            .at(&tensor.name)
-            .hint("only plain networks of Stable Diffusion 1, 2 and XL in the diffusers layout are known")
+    /// The tensors of `network` under the original names. Those that are not known get the network's
+    /// prefix alone, and are told of when it is inferred.
+    fn renamed(mut self, network: &Network) -> Result<Self> {
+        let shows = |prefix: &str, layout: &Layout| {
+            layout.signs.iter().all(|sign| self.has(&format!("{prefix}{sign}")))
+        };
+        let found = network.others.iter().find_map(|prefix| {
+            let layout = network.layouts.iter().find(|layout| shows(prefix, layout))?;
+            Some((*prefix, layout))
+        });
+        let Some((prefix, layout)) = found else { return Ok(self) };
+        if prefix == network.prefix && layout.map.is_none() {
+            self.tensors = self.tensors.into_iter().map(as_convolution).collect();
+            return Ok(self);
+        }
+        // Scales beside the weights would be told as parts that are not known.
+        family::refuse_quantised(&self)?;
+        let map = layout.map.map(|map| map(&|name| self.has(&format!("{prefix}{name}"))));
+        let tensors = std::mem::take(&mut self.tensors);
+        let original = |tensor: Tensor| {
+            let Some(name) = tensor.name.strip_prefix(prefix) else { return tensor };
+            let alone = prefix.is_empty();
+            // Marks such as `v_pred` have no dot.
+            let of_network = name.contains('.')
+                && (!alone || layout.modules.iter().any(|module| name.starts_with(module)))
+                && !(alone && ELSEWHERE.iter().any(|start| name.starts_with(start)));
+            if !of_network {
+                return tensor;
+            }
+            let translated = map.as_ref().and_then(|map| map.original(name));
+            let name = format!("{}{}", network.prefix, translated.as_deref().unwrap_or(name));
+            as_convolution(tensor.renamed(name))
+        };
+        let tensors = tensors.into_iter().map(original).collect();
+        Self { tensors, ..self }.indexed()
     }
 }
 

@@ -52,7 +52,7 @@ impl Manifest {
             ("modelspec.prediction_type", self.prediction.clone()),
         ];
         let metadata = metadata.map(|(key, value)| (key.to_owned(), value)).into();
-        Ok(Header { tensors: lay_out(&self.tensors, dtype)?, metadata })
+        Ok(Header { tensors: lay_out(&self.tensors, dtype)?, metadata, warnings: Vec::new() })
     }
 }
 

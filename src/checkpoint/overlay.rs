@@ -1,75 +1,15 @@
 //! Parts in files of their own, laid over a checkpoint: the VAE, the text encoders.
 
-use std::collections::BTreeMap;
-
 use super::Checkpoint;
+use super::encoders::{self, Naming, Seen, Slot};
 use super::layout::{UNET, VAE};
-use super::names::text;
+use super::settings::{LATENT_SCALE, OF_ENCODER};
 use super::tensor::Tensor;
 use crate::{Error, Result};
 
-/// How a text encoder names its tensors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Naming {
-    /// As `transformers`: queries, keys and values apart.
-    Transformers,
-    /// As OpenCLIP: packed.
-    OpenClip,
-}
-
-/// Where files keep text encoders, the most particular prefix first.
-const PLACES: &[(&str, Naming)] = &[
-    ("cond_stage_model.transformer.text_model.", Naming::Transformers),
-    ("cond_stage_model.transformer.", Naming::Transformers),
-    ("cond_stage_model.model.", Naming::OpenClip),
-    ("conditioner.embedders.0.transformer.text_model.", Naming::Transformers),
-    ("conditioner.embedders.0.model.", Naming::OpenClip),
-    ("conditioner.embedders.1.model.", Naming::OpenClip),
-    // Files of an encoder alone, as transformers, ComfyUI and OpenCLIP write them.
-    ("text_model.", Naming::Transformers),
-    ("transformer.text_model.", Naming::Transformers),
-    ("clip_l.transformer.text_model.", Naming::Transformers),
-    ("clip_g.transformer.text_model.", Naming::Transformers),
-    ("clip_h.transformer.text_model.", Naming::Transformers),
-    ("text_encoders.clip_l.transformer.text_model.", Naming::Transformers),
-    ("text_encoders.clip_g.transformer.text_model.", Naming::Transformers),
-    ("", Naming::OpenClip),
-];
-
-/// An encoder as a file has it.
-struct Seen {
-    /// Which of several files.
-    file: usize,
-    prefix: &'static str,
-    naming: Naming,
-    /// Width of a token.
-    width: usize,
-    /// Whether it has a projection for the pooled vector, or is of a kind that has one.
-    projected: bool,
-}
-
-/// Where a family keeps an encoder in the original layout.
-struct Slot {
-    /// All that an encoder in this place may have, its own prefix included.
-    area: &'static str,
-    prefix: &'static str,
-    naming: Naming,
-    /// Width of a token.
-    width: usize,
-    what: &'static str,
-}
-
-const SD1: (&str, &str) = ("cond_stage_model.", "cond_stage_model.transformer.text_model.");
-const SD2: (&str, &str) = ("cond_stage_model.", "cond_stage_model.model.");
-const SDXL_L: (&str, &str) = ("conditioner.embedders.0.", "conditioner.embedders.0.transformer.text_model.");
-const SDXL_G: (&str, &str) = ("conditioner.embedders.1.", "conditioner.embedders.1.model.");
-const REFINER: (&str, &str) = ("conditioner.embedders.0.", "conditioner.embedders.0.model.");
-
-/// Width of a token of OpenCLIP-H, which is in transformers' naming too.
-const OPEN_CLIP_H: usize = 1024;
-
-/// The numbers of SDXL's vector that are no pooled text: six sizes of 256 each.
-const SDXL_SIZES: usize = 6 * 256;
+/// Widths of a token of OpenAI's encoder, OpenCLIP-H and OpenCLIP-bigG, which tell them apart whatever
+/// their names.
+const WIDTHS: [usize; 3] = [768, 1024, 1280];
 
 impl Checkpoint {
     /// This checkpoint with the VAE of another: a file of a VAE alone (`encoder.*` and `decoder.*`,
@@ -83,7 +23,11 @@ impl Checkpoint {
         if !vae.has(&format!("{VAE}decoder.conv_in.weight")) {
             return Err(vae.without("a VAE", "encoder.conv_in and decoder.conv_in"));
         }
-        self.metadata.remove(super::LATENT_SCALE);
+        // What is told of a VAE goes with it.
+        self.metadata.remove(LATENT_SCALE);
+        if let Some(scale) = vae.metadata.get(LATENT_SCALE) {
+            self.metadata.insert(LATENT_SCALE.into(), scale.clone());
+        }
         self.tensors.retain(|t| !t.name.starts_with(VAE));
         let part = vae.tensors.iter().filter(|t| t.name.starts_with(VAE)).cloned().collect();
         self.absorb(vae, part)
@@ -98,15 +42,20 @@ impl Checkpoint {
     /// this checkpoint's UNet reads, or if there is no UNet yet.
     pub fn with_text_encoder(mut self, text: Checkpoint) -> Result<Self> {
         super::family::refuse_quantised(&text)?;
-        let slots = self.slots()?;
-        let mut part = Vec::new();
-        let (mut found, mut taken) = (false, Vec::new());
-        for &(prefix, naming) in PLACES {
-            let Some(width) = text.encoder_width(prefix, naming) else { continue };
-            found = true;
-            let second = naming == Naming::OpenClip || text.projection(prefix)?.is_some();
-            let slot = choose(&slots, width, second)
-                .ok_or_else(|| text.other_width(prefix, naming, &slots, width))?;
+        let slots = self.slots()?.ok_or_else(|| {
+            self.without("a UNet", &format!("{UNET}input_blocks"))
+                .hint("open the checkpoint, or the file of the UNet, first and add text encoders to it")
+        })?;
+        let seen = text.encoders();
+        if seen.is_empty() {
+            return Err(text.without_encoder());
+        }
+        if let Some(other) = seen.iter().find(|s| slots.iter().all(|slot| slot.width != s.width)) {
+            return Err(text.other_width(other, &slots));
+        }
+        let mut part: Vec<Tensor> = Vec::new();
+        for (i, slot) in encoders::assign(&seen, &slots) {
+            let slot = &slots[slot];
             if self.overlaid.contains(&slot.area) {
                 return Err(text
                     .fault("two text encoders for one place")
@@ -114,16 +63,12 @@ impl Checkpoint {
                     .expected("one file for each text encoder of the family")
                     .hint("leave one out"));
             }
-            taken.push(slot.area);
+            self.overlaid.push(slot.area);
             self.tensors.retain(|t| !t.name.starts_with(slot.area));
-            part.retain(|t: &Tensor| !t.name.starts_with(slot.area));
-            part.extend(text.encoder(prefix, naming, slot)?);
+            self.metadata.retain(|key, _| !key.starts_with(&format!("{OF_ENCODER}{}", slot.area)));
+            part.extend(text.encoder(&seen[i], slot)?);
+            self.take_settings(&text, &seen[i], slot);
         }
-        if !found {
-            return Err(text.without("a text encoder", "text_model.embeddings or transformer.resblocks"));
-        }
-        self.forget_text_settings();
-        self.overlaid.extend(taken);
         self.absorb(text, part)
     }
 
@@ -133,33 +78,23 @@ impl Checkpoint {
     /// # Errors
     /// [`ErrorKind::Model`](crate::ErrorKind::Model) if there is none, or not as many as a family has.
     pub fn text_encoders(files: Vec<Checkpoint>) -> Result<Self> {
-        let mut found: Vec<Seen> = Vec::new();
+        let mut found: Vec<(usize, Seen)> = Vec::new();
         for (i, file) in files.iter().enumerate() {
             super::family::refuse_quantised(file)?;
-            let before = found.len();
-            for &(prefix, naming) in PLACES {
-                let Some(width) = file.encoder_width(prefix, naming) else { continue };
-                let projected = naming == Naming::OpenClip || file.projection(prefix)?.is_some();
-                found.push(Seen { file: i, prefix, naming, width, projected });
+            let seen = file.encoders();
+            if seen.is_empty() {
+                return Err(file.without_encoder());
             }
-            if found.len() == before {
-                return Err(file.without("a text encoder", "text_model.embeddings or transformer.resblocks"));
-            }
+            found.extend(seen.into_iter().map(|seen| (i, seen)));
         }
-        let slot = |(area, prefix), naming, width, what| Slot { area, prefix, naming, width, what };
-        let clip_l = |place, of: &Seen| slot(place, Naming::Transformers, of.width, "CLIP-L");
-        let open = |place, of: &Seen, what| slot(place, Naming::OpenClip, of.width, what);
         let slots = match found.as_slice() {
-            [one] if one.naming == Naming::OpenClip || one.width == OPEN_CLIP_H => {
-                vec![open(SD2, one, "OpenCLIP-H of SD 2")]
-            }
-            [one] => vec![clip_l(SD1, one)],
-            [a, b] => {
+            [(_, one)] => vec![alone(one)],
+            [(_, a), (_, b)] => {
                 // The second has the projection; where both or none has one, it is the wider.
                 let swapped = if a.projected == b.projected { a.width > b.width } else { a.projected };
                 let place = |of: &Seen, second: bool| match second {
-                    true => open(SDXL_G, of, "OpenCLIP-bigG of SDXL"),
-                    false => clip_l(SDXL_L, of),
+                    true => Slot::open(encoders::SDXL_G, of.width, "OpenCLIP-bigG of SDXL"),
+                    false => Slot::clip_l(encoders::SDXL_L, of.width, "CLIP-L of SDXL"),
                 };
                 vec![place(a, swapped), place(b, !swapped)]
             }
@@ -171,149 +106,50 @@ impl Checkpoint {
                     .found(found.len().to_string()));
             }
         };
-        let part = |(seen, slot): (&Seen, &Slot)| {
-            Ok((seen.file, files[seen.file].encoder(seen.prefix, seen.naming, slot)?))
-        };
+        let part = |((i, seen), slot): (&(usize, Seen), &Slot)| Ok((*i, files[*i].encoder(seen, slot)?));
         let parts: Vec<(usize, Vec<Tensor>)> = found.iter().zip(&slots).map(part).collect::<Result<_>>()?;
         let of = |wanted: usize| -> Vec<Tensor> {
             parts.iter().filter(|(i, _)| *i == wanted).flat_map(|(_, tensors)| tensors.clone()).collect()
         };
+        let mut settings = std::collections::BTreeMap::new();
+        for ((i, seen), slot) in found.iter().zip(&slots) {
+            settings.extend(files[*i].settings_for(seen, slot));
+        }
         let mut files = files.into_iter();
         let first = files.next().ok_or_else(|| Error::usage("no files of text encoders"))?;
         let mut whole = Self { tensors: of(0), ..first };
-        whole.forget_text_settings();
+        whole.metadata.retain(|key, _| !key.starts_with(OF_ENCODER));
+        whole.metadata.extend(settings);
         for (other, i) in files.zip(1..) {
             whole = whole.absorb(other, of(i))?;
         }
         whole.indexed()
     }
 
-    /// The places for text encoders beside this checkpoint's UNet.
-    fn slots(&self) -> Result<Vec<Slot>> {
-        let context = self.names_under(UNET).find(|name| name.ends_with(".attn2.to_k.weight"));
-        let Some([_, context]) = context.map(|name| self.dims::<2>(name)).transpose()? else {
-            return Err(self
-                .without("a UNet", &format!("{UNET}input_blocks"))
-                .hint("open the checkpoint, or the file of the UNet, first and add text encoders to it"));
+    /// The settings of the encoder `seen` of this file, for its new place.
+    fn settings_for(&self, seen: &Seen, slot: &Slot) -> Vec<(String, String)> {
+        let old = format!("{OF_ENCODER}{}", seen.prefix);
+        let own = |(key, value): (&String, &String)| {
+            let setting = key.strip_prefix(&old).filter(|s| !s.contains('.'))?;
+            Some((format!("{OF_ENCODER}{}{setting}", slot.prefix), value.clone()))
         };
-        let proj = self.names_under(UNET).find(|name| name.ends_with(".proj_in.weight"));
-        let linear = proj.and_then(|name| self.tensor(name)).is_some_and(|info| info.shape.len() == 2);
-        let label = format!("{UNET}label_emb.0.0.weight");
-        let slot = |(area, prefix), naming, width, what| Slot { area, prefix, naming, width, what };
-        let (clip_l, open) = (Naming::Transformers, Naming::OpenClip);
-        if !linear {
-            return Ok(vec![slot(SD1, clip_l, context, "CLIP-L of SD 1")]);
-        }
-        if !self.has(&label) {
-            return Ok(vec![slot(SD2, open, context, "OpenCLIP-H of SD 2")]);
-        }
-        // SDXL's UNet reads both encoders side by side, and the pooled vector of the second.
-        let [_, vector] = self.dims::<2>(&label)?;
-        let pooled = vector.saturating_sub(SDXL_SIZES);
-        Ok(vec![
-            slot(SDXL_G, open, pooled, "OpenCLIP-bigG of SDXL"),
-            slot(SDXL_L, clip_l, context.saturating_sub(pooled), "CLIP-L of SDXL"),
-            slot(REFINER, open, context, "OpenCLIP-bigG of SDXL's refiner"),
-        ])
+        self.metadata.iter().filter_map(own).collect()
     }
 
-    /// Width of a token of the encoder at `prefix`, if there is one.
-    fn encoder_width(&self, prefix: &str, naming: Naming) -> Option<usize> {
-        let tokens = match naming {
-            Naming::Transformers => "embeddings.token_embedding.weight",
-            Naming::OpenClip => "token_embedding.weight",
-        };
-        match self.tensor(&format!("{prefix}{tokens}"))?.shape[..] {
-            [_, width] if width > 0 => Some(width),
-            _ => None,
-        }
+    fn take_settings(&mut self, text: &Checkpoint, seen: &Seen, slot: &Slot) {
+        self.metadata.extend(text.settings_for(seen, slot));
     }
 
-    /// The tensors of the encoder at `prefix`, as `slot` wants them. Others than the network's
-    /// (`position_ids`, `logit_scale`, a vision model) are left behind.
-    fn encoder(&self, prefix: &str, naming: Naming, slot: &Slot) -> Result<Vec<Tensor>> {
-        let own = |name: &str| self.get(&format!("{prefix}{name}")).cloned();
-        let under = || self.tensors.iter().filter_map(|t| Some((t, t.name.strip_prefix(prefix)?)));
-        let to = |name: &str| format!("{}{name}", slot.prefix);
-        let mut out = Vec::new();
-        match (naming, slot.naming) {
-            (Naming::Transformers, Naming::Transformers) => {
-                let known = under().filter(|(_, name)| text::open_clip(name).is_some());
-                out.extend(known.map(|(t, name)| t.clone().renamed(to(name))));
-            }
-            (Naming::OpenClip, Naming::OpenClip) => {
-                let known = under().filter(|(_, name)| text::transformers(name).is_some());
-                out.extend(known.map(|(t, name)| t.clone().renamed(to(name))));
-                out.extend(own(text::PROJECTION.0).map(|t| t.renamed(to(text::PROJECTION.0))));
-            }
-            (Naming::OpenClip, Naming::Transformers) => {
-                for (tensor, name) in under() {
-                    let names = text::transformers(name).unwrap_or_default();
-                    for (i, new) in names.iter().enumerate() {
-                        let part =
-                            tensor.part(i, names.len()).ok_or_else(|| self.unpackable(&tensor.name))?;
-                        out.push(part.renamed(to(new)));
-                    }
-                }
-            }
-            (Naming::Transformers, Naming::OpenClip) => {
-                out = self.packed(prefix, slot)?;
-                out.extend(self.projection(prefix)?.map(|t| t.renamed(to(text::PROJECTION.0))));
-            }
-        }
-        Ok(out)
-    }
-
-    /// An encoder of `transformers` in OpenCLIP's layout, without the projection.
-    fn packed(&self, prefix: &str, slot: &Slot) -> Result<Vec<Tensor>> {
-        let mut out = Vec::new();
-        let mut apart: BTreeMap<String, [Option<Tensor>; text::PARTS]> = BTreeMap::new();
-        for tensor in &self.tensors {
-            let Some(place) = tensor.name.strip_prefix(prefix).and_then(text::open_clip) else { continue };
-            let name = format!("{}{}", slot.prefix, place.name);
-            match place.part {
-                None => out.push(tensor.clone().renamed(name)),
-                Some(part) => apart.entry(name).or_default()[part] = Some(tensor.clone()),
-            }
-        }
-        for (name, parts) in apart {
-            let parts: Option<Vec<Tensor>> = parts.into_iter().collect();
-            let whole = parts.and_then(|parts| Tensor::stacked(&name, parts));
-            out.push(whole.ok_or_else(|| self.unpackable(&name))?);
-        }
-        Ok(out)
-    }
-
-    /// The projection of an encoder of `transformers`, as OpenCLIP has it. It stands beside
-    /// `text_model`; ComfyUI once saved it untransposed, under OpenCLIP's name.
-    fn projection(&self, prefix: &str) -> Result<Option<Tensor>> {
-        let beside = prefix.strip_suffix("text_model.").unwrap_or(prefix);
-        let find = |name: &str| self.get(&format!("{beside}{name}")).cloned();
-        match find(text::PROJECTION.1) {
-            None => Ok(find(text::PROJECTION.0)),
-            Some(tensor) => {
-                let name = tensor.name.clone();
-                tensor.transposed().map(Some).ok_or_else(|| self.fault("a tensor is no matrix").at(name))
-            }
-        }
-    }
-
-    fn unpackable(&self, name: &str) -> Error {
-        self.fault("queries, keys and values do not make up one tensor")
-            .at(name)
-            .expected("three of one shape")
-            .hint("the file of the text encoder is damaged: fetch it again")
-    }
-
-    fn other_width(&self, prefix: &str, naming: Naming, slots: &[Slot], width: usize) -> Error {
-        // The refiner's comes last; nobody who meets this error has one.
-        let wanted: Vec<String> = slots.iter().take(2).map(|s| format!("{} ({})", s.width, s.what)).collect();
-        let kind = if naming == Naming::OpenClip { "OpenCLIP" } else { "transformers" };
+    fn other_width(&self, seen: &Seen, slots: &[Slot]) -> Error {
+        let wanted: Vec<String> = slots.iter().map(|s| format!("{} ({})", s.width, s.what)).collect();
         self.fault("the text encoder does not fit the UNet")
-            .at(format!("{prefix}*, as {kind} names it"))
             .expected(format!("tokens of {} values", wanted.join(" or ")))
-            .found(width.to_string())
+            .found(seen.describe())
             .hint("pass the text encoder of the UNet's family")
+    }
+
+    fn without_encoder(&self) -> Error {
+        self.without("a text encoder", "text_model.embeddings or transformer.resblocks")
     }
 
     /// The error for a file that lacks what it was passed for.
@@ -340,10 +176,15 @@ impl Checkpoint {
     }
 }
 
-/// The place for an encoder of `width`. Where both of SDXL's have one width, as in no published
-/// model, `second` decides: the one with a projection is the second.
-fn choose(slots: &[Slot], width: usize, second: bool) -> Option<&Slot> {
-    let mut fitting = slots.iter().filter(|slot| slot.width == width);
-    let first = fitting.next()?;
-    if second { Some(first) } else { fitting.next().or(Some(first)) }
+/// The place of an encoder without another beside it: by its width if that is a published one, else by
+/// its names.
+fn alone(one: &Seen) -> Slot {
+    let [l, h, g] = WIDTHS;
+    match one.width {
+        width if width == g => Slot::open(encoders::REFINER, width, "OpenCLIP-bigG of SDXL's refiner"),
+        width if width != l && (width == h || one.naming == Naming::OpenClip) => {
+            Slot::open(encoders::SD2, width, "OpenCLIP-H of SD 2")
+        }
+        width => Slot::clip_l(encoders::SD1, width, "CLIP-L of SD 1"),
+    }
 }

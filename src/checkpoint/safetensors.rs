@@ -1,20 +1,21 @@
 //! The safetensors format: eight bytes of length, a JSON header, then the data.
 //!
-//! The `safetensors` crate reads what one header entry says; the frame around it is checked here,
-//! because the crate lets through what would hurt later (names used twice or with line breaks,
-//! any number of dimensions) and does not say which tensor is at fault. Alignment does not
-//! matter: decoding reads bytes.
+//! What the `safetensors` crate opens opens here, and what it refuses is refused. It reads what one
+//! header entry says; the frame around it is checked here, because the crate does not say which tensor
+//! is at fault and takes the last of several of one name without a word. Two limits alone are narrower:
+//! the number of tensors, and the length of an entry. Alignment does not matter: decoding reads bytes.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use ::safetensors::tensor::TensorInfo as Entry;
 
 use super::header::{Header, MAX_TENSORS, Names, Stored, byte_size, damaged, describe, too_many_tensors};
-use super::{TensorInfo, sniff};
+use super::{TensorInfo, header, sniff};
 use crate::{Error, ErrorKind, Result};
 
-/// SDXL's header has 0.3 MB; the rest is room for long training notes in the metadata.
-const MAX_HEADER: u64 = 16 << 20;
+/// The format's own limit. SDXL's header has 0.3 MB; training notes in the metadata may be long.
+const MAX_HEADER: u64 = 100_000_000;
 /// Real ones have about 70 bytes. Longer ones are lists of sizes that are not worth the reading.
 const MAX_ENTRY: usize = 4096;
 const METADATA: &str = "__metadata__";
@@ -23,24 +24,35 @@ const METADATA: &str = "__metadata__";
 pub(super) fn parse(bytes: &[u8]) -> Result<Header> {
     let (json, data_start) = split(bytes)?;
     let mut names = Names::default();
-    let mut metadata = BTreeMap::new();
-    let mut tensors = Vec::new();
+    let mut metadata = None;
+    let mut tensors: Vec<Stored> = Vec::new();
     // One more shows a header that has too many, before any of them is parsed.
     let members = members(json, MAX_TENSORS + 1)?;
     if members.len() > MAX_TENSORS {
         return Err(too_many_tensors());
     }
     for (name, value) in members {
-        names.admit(&name)?;
         if name == METADATA {
-            metadata = serde_json::from_str(value)
+            let texts: Option<BTreeMap<String, String>> = serde_json::from_str(value)
                 .map_err(|e| damaged("the metadata is not a list of texts").at(METADATA).cause(e))?;
-        } else {
-            tensors.push(tensor(name, value)?);
+            if metadata.replace(texts.unwrap_or_default()).is_some() {
+                return Err(damaged("the header has two lists of metadata").at(METADATA));
+            }
+            continue;
+        }
+        let stored = tensor(name, value)?;
+        match names.admit(&stored.name, tensors.len()) {
+            None => tensors.push(stored),
+            Some(before) => tensors[before] = stored,
         }
     }
+    tensors.iter().try_for_each(check_size)?;
     place(&mut tensors, data_start, bytes.len())?;
-    Ok(Header { tensors, metadata })
+    let unusable = |t: &Stored| !header::is_usable(&t.name);
+    let mut warnings = names.warnings();
+    warnings.extend(tensors.iter().filter(|t| unusable(t)).map(|t| header::unusable(&t.name)));
+    tensors.retain(|t| !unusable(t));
+    Ok(Header { tensors, metadata: metadata.unwrap_or_default(), warnings })
 }
 
 /// The header's JSON text, and where the data starts.
@@ -49,9 +61,10 @@ fn split(bytes: &[u8]) -> Result<(&str, usize)> {
         return Err(sniff::not_a_model(bytes));
     };
     let length = u64::from_le_bytes(*length);
-    // The format demands the brace. Other formats fail here or at the length, which is then
-    // some text or magic number read as an enormous integer.
-    if rest.first() != Some(&b'{') || (length > MAX_HEADER && sniff::recognise(bytes).is_some()) {
+    // Other formats fail here or at the length, which is then some text or magic number read as an
+    // enormous integer. The format demands the brace at once; its readers allow space before it.
+    let first = rest.iter().find(|b| !b" \t\r\n".contains(b));
+    if first != Some(&b'{') || (length > MAX_HEADER && sniff::recognise(bytes).is_some()) {
         return Err(sniff::not_a_model(bytes));
     }
     if length > MAX_HEADER {
@@ -71,24 +84,32 @@ fn split(bytes: &[u8]) -> Result<(&str, usize)> {
 fn tensor(name: String, value: &str) -> Result<Stored> {
     if value.len() > MAX_ENTRY {
         return Err(damaged("a tensor's description is too long")
-            .at(name)
+            .at(header::shown(&name))
             .expected(format!("at most {MAX_ENTRY} bytes"))
             .found(value.len().to_string()));
     }
     let entry: Entry = match serde_json::from_str(value) {
         Ok(entry) => entry,
-        Err(e) => return Err(damaged("a tensor's description is not valid").at(name).cause(e)),
+        Err(e) => {
+            return Err(damaged("a tensor's description is not valid").at(header::shown(&name)).cause(e));
+        }
     };
     let (start, end) = entry.data_offsets;
     let info = TensorInfo { shape: entry.shape, dtype: entry.dtype };
-    let size = byte_size(&name, &info)?;
-    if end.checked_sub(start) != Some(size) {
-        return Err(damaged("a tensor's offsets do not fit its shape")
-            .at(name)
-            .expected(format!("{size} bytes for {}", describe(&info)))
-            .found(format!("offsets {start} to {end}")));
-    }
     Ok(Stored { name, info, bytes: start..end })
+}
+
+/// Demands as many bytes of a tensor as its shape has.
+fn check_size(tensor: &Stored) -> Result<()> {
+    let Range { start, end } = tensor.bytes;
+    let size = byte_size(&tensor.name, &tensor.info)?;
+    match end.checked_sub(start) {
+        Some(found) if found == size => Ok(()),
+        _ => Err(damaged("a tensor's offsets do not fit its shape")
+            .at(header::shown(&tensor.name))
+            .expected(format!("{size} bytes for {}", describe(&tensor.info)))
+            .found(format!("offsets {start} to {end}"))),
+    }
 }
 
 /// Sorts by offset, demands that the tensors fill the data without gap or overlap, and makes the
@@ -104,7 +125,7 @@ fn place(tensors: &mut [Stored], data_start: usize, file_len: usize) -> Result<(
                 "there is a gap between tensors"
             };
             return Err(damaged(what)
-                .at(&tensor.name)
+                .at(header::shown(&tensor.name))
                 .expected(format!("offset {cursor}"))
                 .found(tensor.bytes.start.to_string()));
         }

@@ -97,6 +97,11 @@ impl Tensor {
         self.pieces.first().map_or(0, |p| p.store)
     }
 
+    /// What the file calls it, or what its beginning is cut out of.
+    pub fn stored_name(&self) -> &str {
+        self.pieces.first().map_or(&self.name, |p| &p.stored.name)
+    }
+
     /// Refuses a dtype that does not decode to numbers.
     pub fn floating(&self, stores: &[Store]) -> Result<()> {
         match self.pieces.iter().find(|p| !dtype::is_floating(p.stored.info.dtype)) {

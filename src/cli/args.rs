@@ -48,6 +48,9 @@ pub struct Args {
     /// Text encoder to use instead of the checkpoint's own; twice for SDXL, in any order
     #[arg(long, value_name = "PATH", help_heading = "Model")]
     pub text_encoder: Vec<PathBuf>,
+    /// Leave out tensors that no layer takes (adapters, gates, further biases) instead of refusing them
+    #[arg(long, help_heading = "Model")]
+    pub ignore_extra: bool,
     /// What the network's output means [default: what the checkpoint tells]
     #[arg(long, value_name = "KIND", help_heading = "Model")]
     pub prediction: Option<PredictionChoice>,

@@ -111,7 +111,7 @@ pub fn open(args: &Args) -> Result<Checkpoint> {
     for text in &args.text_encoder {
         checkpoint = checkpoint.with_text_encoder(Checkpoint::open(text)?)?;
     }
-    Ok(checkpoint)
+    Ok(if args.ignore_extra { checkpoint.ignoring_extra() } else { checkpoint })
 }
 
 /// The request of the first batch.

@@ -52,6 +52,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE.yaml", help_heading = "Folders")]
     extra_model_paths: Vec<PathBuf>,
 
+    /// Leave out tensors of models that no layer takes (adapters, gates, further biases) instead of
+    /// refusing them
+    #[arg(long)]
+    ignore_extra: bool,
     #[command(flatten)]
     compute: device::Compute,
 
@@ -119,6 +123,9 @@ fn places(args: &Args) -> Result<Places> {
     let found = usual.iter().filter(|list| args.extra_model_paths.is_empty() && list.is_file());
     for list in args.extra_model_paths.iter().chain(found) {
         places.models.add_extra(list)?;
+    }
+    if args.ignore_extra {
+        places.models.ignore_extra();
     }
     Ok(places)
 }

@@ -12,7 +12,7 @@ use crate::{Error, Result};
 
 /// Names of the networks' parts, by what their tensors' names begin with in the original layout or in
 /// a file of their own; the first that fits counts.
-const PARTS: [(&str, &str); 13] = [
+const PARTS: [(&str, &str); 20] = [
     ("model.diffusion_model.", "UNet"),
     ("first_stage_model.", "VAE"),
     ("cond_stage_model.", "text encoder"),
@@ -26,7 +26,17 @@ const PARTS: [(&str, &str); 13] = [
     ("clip_l.", "text encoder"),
     ("clip_g.", "text encoder"),
     ("clip_h.", "text encoder"),
+    // As OpenAI and OpenCLIP name them in files of their own.
+    ("token_embedding.", "text encoder"),
+    ("positional_embedding", "text encoder"),
+    ("ln_final.", "text encoder"),
+    ("text_projection", "text encoder"),
+    ("visual.", "image encoder"),
+    ("vision_model.", "image encoder"),
+    ("visual_projection.", "image encoder"),
 ];
+/// Widths of published text encoders' tokens.
+const WIDTHS: [usize; 3] = [768, 1024, 1280];
 /// What belongs to no network: noise schedules, marks, positions.
 const REST: &str = "other tensors";
 
@@ -139,13 +149,16 @@ pub(super) fn of_checkpoint(model: Checkpoint) -> Result<Inspected> {
     let foreign = refuse_foreign(&model).err();
     let has = |part: &str| model.names().any(|name| name.contains(part));
     if foreign.is_some() {
-        if [".lora_A.", ".lora_B.", "lora_down.", "lora_up.", "lora.down.", "lora_linear_layer."]
-            .iter()
-            .any(|p| has(p))
-        {
+        let pairs = [".lora_A.", ".lora_B.", "lora_down.", "lora_up.", "lora.down.", "lora_linear_layer."];
+        if pairs.iter().any(|p| has(p)) {
             return lora(path).map(Inspected::Lora);
         }
-        if let Some(facts) = embedding(&model, path) {
+        // Its relatives have names of many kinds: whatever opens as one and holds no network is one.
+        let network = parts(&model).iter().any(|part| part.name != REST);
+        if let (false, Ok(facts)) = (network, lora(path)) {
+            return Ok(Inspected::Lora(facts));
+        }
+        if let Some(facts) = embedding(&model, path)? {
             return Ok(Inspected::Embedding(facts));
         }
     }
@@ -175,7 +188,10 @@ fn facts(model: &Checkpoint, path: &Path, parts: Vec<Part>, foreign: Option<Erro
         file: path.to_owned(),
         diffusion,
         vae: VaeConfig::infer(model).ok(),
-        text: TextConfig::infer_all(model).unwrap_or_default(),
+        text: match &config {
+            Some(config) => config.text.clone(),
+            None => encoders(model, path),
+        },
         config,
         obstacle,
         parts,
@@ -184,10 +200,22 @@ fn facts(model: &Checkpoint, path: &Path, parts: Vec<Part>, foreign: Option<Erro
     }
 }
 
+/// What is known of text encoders without all that they belong to.
+fn encoders(model: &Checkpoint, path: &Path) -> Vec<TextConfig> {
+    let alone = || {
+        // By itself an encoder is renamed for the place that it seems to be made for.
+        let file = Checkpoint::open(path).ok()?;
+        TextConfig::infer_all(&Checkpoint::text_encoders(vec![file]).ok()?).ok()
+    };
+    TextConfig::infer_all(model).ok().or_else(alone).unwrap_or_default()
+}
+
 fn parts(model: &Checkpoint) -> Vec<Part> {
+    let seen = model.encoders();
     let of = |name: &str| {
         let known = PARTS.iter().find(|(prefix, _)| name.starts_with(prefix));
-        known.map_or(REST, |(_, part)| part)
+        let encoder = || seen.iter().any(|s| !s.prefix.is_empty() && name.starts_with(&s.prefix));
+        known.map_or_else(|| if encoder() { "text encoder" } else { REST }, |(_, part)| *part)
     };
     let mut parts: Vec<Part> = Vec::new();
     for name in model.names() {
@@ -223,10 +251,27 @@ fn lora(path: &Path) -> Result<LoraFacts> {
     })
 }
 
-/// The facts of a file in which all is vectors as wide as a text encoder's tokens.
-fn embedding(model: &Checkpoint, path: &Path) -> Option<EmbeddingFacts> {
+/// The facts of a file in which all is vectors as wide as a text encoder's tokens; None if it is something
+/// else.
+///
+/// # Errors
+/// [`ErrorKind::Model`](crate::ErrorKind::Model) for an embedding that is no list of vectors.
+fn embedding(model: &Checkpoint, path: &Path) -> Result<Option<EmbeddingFacts>> {
     const KEYS: [&str; 4] = ["emb_params", "clip_l", "clip_g", "clip_h"];
     let alone = model.names().len() == 1;
+    let odd = model.names().find_map(|name| {
+        let shape = &model.tensor(name).filter(|t| t.shape.len() > 2)?.shape;
+        let wide = alone && shape.last().is_some_and(|width| WIDTHS.contains(width)) && !name.contains('.');
+        (KEYS.contains(&name) || wide).then_some((name, shape))
+    });
+    if let Some((name, shape)) = odd {
+        return Err(model
+            .fault("an embedding that is no list of vectors")
+            .at(name)
+            .expected("two dimensions, vectors and their width")
+            .found(format!("{shape:?}"))
+            .hint("store it as [vectors, width]"));
+    }
     let vectors: Vec<(String, usize, usize)> = model
         .names()
         .filter(|name| alone || KEYS.contains(name))
@@ -237,10 +282,10 @@ fn embedding(model: &Checkpoint, path: &Path) -> Option<EmbeddingFacts> {
         })
         // A tensor alone may be anything, unless its width is that of a text encoder's tokens.
         .filter(|(name, count, width)| {
-            *count > 0 && (KEYS.contains(&name.as_str()) || [768, 1024, 1280].contains(width))
+            *count > 0 && (KEYS.contains(&name.as_str()) || WIDTHS.contains(width))
         })
         .collect();
-    let width = vectors.first()?.2;
+    let Some(&(_, _, width)) = vectors.first() else { return Ok(None) };
     let family = match width {
         _ if vectors.len() > 1 => Some("SDXL"),
         768 => Some("SD 1"),
@@ -250,5 +295,5 @@ fn embedding(model: &Checkpoint, path: &Path) -> Option<EmbeddingFacts> {
     };
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let all = Tally::of(model, model.names());
-    Some(EmbeddingFacts { file: path.to_owned(), name, vectors, family, all })
+    Ok(Some(EmbeddingFacts { file: path.to_owned(), name, vectors, family, all }))
 }

@@ -4,6 +4,8 @@
 //! the family runs, including small ones. Where two weights disagree, that is an error here and
 //! not a wrong picture later.
 
+mod prediction;
+mod taken;
 mod text;
 mod unet;
 mod vae;
@@ -11,8 +13,9 @@ mod vae;
 use std::fmt;
 use std::path::Path;
 
-use crate::checkpoint::{self, Checkpoint, refuse_foreign};
-use crate::{Error, ErrorKind, Remedy, Result};
+use crate::checkpoint::{Checkpoint, refuse_foreign};
+use crate::families::{self, REFINER_SIZES, SDXL_SIZES};
+use crate::{Error, ErrorKind, Result};
 
 pub use text::{Activation, TextConfig, Tower};
 pub use unet::{Heads, InputBlock, MiddleBlock, OutputBlock, UNET, UnetConfig};
@@ -50,6 +53,13 @@ pub enum Variant {
     Unclip,
 }
 
+/// Noise levels other than those of all Stable Diffusion models.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NoiseLevels {
+    /// `ᾱ_i = Π (1 - β)`, first timestep first.
+    pub alphas_cumprod: Vec<f64>,
+}
+
 /// What the UNet's output means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -78,6 +88,8 @@ pub struct ModelConfig {
     pub prediction: Prediction,
     /// What a VAE latent is multiplied by to have a variance near 1 for the UNet.
     pub latent_scale: f32,
+    /// The noise that the network was trained on, if it is not that of all Stable Diffusion models.
+    pub noise: Option<NoiseLevels>,
     /// The denoising network.
     pub unet: UnetConfig,
     /// The autoencoder between pictures and latents.
@@ -97,6 +109,8 @@ pub struct DiffusionConfig {
     pub prediction: Prediction,
     /// What a VAE latent is multiplied by to have a variance near 1 for the UNet.
     pub latent_scale: f32,
+    /// The noise that the network was trained on, if it is not that of all Stable Diffusion models.
+    pub noise: Option<NoiseLevels>,
     /// The network.
     pub unet: UnetConfig,
 }
@@ -105,7 +119,8 @@ impl DiffusionConfig {
     /// That of a whole model.
     pub fn of(model: &ModelConfig) -> Self {
         let ModelConfig { family, variant, prediction, latent_scale, .. } = *model;
-        Self { family, variant, prediction, latent_scale, unet: model.unet.clone() }
+        let (noise, unet) = (model.noise.clone(), model.unet.clone());
+        Self { family, variant, prediction, latent_scale, noise, unet }
     }
 
     /// Infers it from a file that holds a UNet, by whose shapes alone the family is told.
@@ -115,13 +130,12 @@ impl DiffusionConfig {
     pub fn infer(model: &Checkpoint) -> Result<Self> {
         refuse_foreign(model)?;
         let unet = UnetConfig::infer(model)?;
-        let family = nearest(&unet);
-        // The refiner reads one text encoder, whose pooled vector is as wide as its tokens, and has
-        // an aesthetic score in place of two sizes.
-        let refiner = family == Family::Sdxl && unet.adm_in_channels == Some(unet.context_dim + 5 * 256);
-        let variant = variant_of(model, family, &unet, usize::from(!refiner) + 1)?;
-        let prediction = told_or_guessed(model, family, &unet)?;
-        Ok(Self { family, variant, prediction, latent_scale: family.facts().latent_scale, unet })
+        let (family, variant) = kind_of(model, &unet)?;
+        taken::check_unet(model, &unet)?;
+        let prediction = prediction::of(model, family, &unet)?;
+        let latent_scale = model.latent_scale().unwrap_or(family.facts().latent_scale);
+        let noise = prediction::noise(model)?;
+        Ok(Self { family, variant, prediction, latent_scale, noise, unet })
     }
 
     /// Whether this version runs such a network; `file` is named if not.
@@ -143,17 +157,15 @@ impl ModelConfig {
     pub fn infer(model: &Checkpoint) -> Result<Self> {
         refuse_foreign(model)?;
         let unet = UnetConfig::infer(model)?;
-        let text = TextConfig::infer_all(model)?;
+        let (family, variant) = kind_of(model, &unet)?;
+        let text = TextConfig::infer_beside(model, family, variant, &unet)?;
         let vae = VaeConfig::infer(model)?;
-        let family = family_of(&text);
-        let variant = variant_of(model, family, &unet, text.len())?;
         check_fit(model, family, variant, &unet, &vae, &text)?;
-        let told = model.metadata().get(checkpoint::LATENT_SCALE).and_then(|s| s.parse().ok());
-        let latent_scale = told
-            .filter(|scale: &f32| scale.is_normal() && *scale > 0.0)
-            .unwrap_or(family.facts().latent_scale);
-        let prediction = told_or_guessed(model, family, &unet)?;
-        Ok(Self { family, variant, prediction, latent_scale, unet, vae, text })
+        taken::check_unet(model, &unet)?;
+        let prediction = prediction::of(model, family, &unet)?;
+        let latent_scale = model.latent_scale().unwrap_or(family.facts().latent_scale);
+        let noise = prediction::noise(model)?;
+        Ok(Self { family, variant, prediction, latent_scale, noise, unet, vae, text })
     }
 
     /// Whether this version runs such a network; `file` is named if not.
@@ -196,21 +208,12 @@ pub(crate) fn family_of(text: &[TextConfig]) -> Family {
     }
 }
 
-/// The family that a UNet looks like on its own.
-fn nearest(unet: &UnetConfig) -> Family {
-    match (unet.use_linear_in_transformer, unet.adm_in_channels) {
-        (false, _) => Family::Sd1,
-        (true, None) => Family::Sd2,
-        (true, Some(_)) => Family::Sdxl,
-    }
-}
-
-/// `encoders` is how many text encoders the network reads.
-fn variant_of(model: &Checkpoint, family: Family, unet: &UnetConfig, encoders: usize) -> Result<Variant> {
-    Ok(match unet.in_channels {
-        4 if family == Family::Sdxl && encoders == 1 => Variant::Refiner,
-        4 if family == Family::Sd2 && unet.adm_in_channels.is_some() => Variant::Unclip,
-        4 => Variant::Base,
+/// Family and variant of a UNet, whatever stands beside it.
+fn kind_of(model: &Checkpoint, unet: &UnetConfig) -> Result<(Family, Variant)> {
+    let (family, variant) =
+        families::of_unet(unet.use_linear_in_transformer, unet.context_dim, unet.adm_in_channels);
+    let variant = match unet.in_channels {
+        4 => variant,
         5 => Variant::Depth,
         7 => Variant::Upscaler,
         8 => Variant::Edit,
@@ -223,7 +226,8 @@ fn variant_of(model: &Checkpoint, family: Family, unet: &UnetConfig, encoders: u
                 .found(n.to_string())
                 .hint("pass a text-to-image checkpoint"));
         }
-    })
+    };
+    Ok((family, variant))
 }
 
 /// The parts of a checkpoint were trained together; a file whose parts do not fit was put
@@ -242,26 +246,23 @@ fn check_fit(
     let width: usize = text.iter().map(|t| t.width).sum();
     if unet.context_dim != width {
         let expected = format!("{} values per token for the UNet's cross-attention", unet.context_dim);
-        let found =
-            format!("{width} from the text encoder of {family}; the UNet looks like {}", nearest(unet));
+        let found = format!("{width} from the text encoder; the UNet looks like {family}");
         return unfit("text encoder and UNet do not fit", expected, found);
     }
     if unet.out_channels != vae.latent_channels {
         let expected = format!("{} latent channels for the VAE", vae.latent_channels);
         return unfit("UNet and VAE do not fit", expected, format!("{} from the UNet", unet.out_channels));
     }
-    if unet.use_linear_in_transformer != (family != Family::Sd1) {
-        let kind = |linear| if linear { "matrices" } else { "1×1 convolutions" };
-        let expected = format!("{} around the transformers, as in {family}", kind(family != Family::Sd1));
-        return unfit(
-            "text encoder and UNet are of different families",
-            expected,
-            format!("{}; the UNet looks like {}", kind(family == Family::Sd1), nearest(unet)),
+    // Besides the pooled text.
+    let sizes = if variant == Variant::Refiner { REFINER_SIZES } else { SDXL_SIZES };
+    if family == Family::Sdxl
+        && let Some(last) = text.last().filter(|t| t.projection.is_none())
+    {
+        let projection = format!("{}text_projection", last.prefix);
+        return Err(
+            model.missing(&projection, format!("a matrix of {} rows, for SDXL's pooled text", last.width))
         );
     }
-    // Besides the pooled text: sizes of 256 values each. The refiner has an aesthetic score
-    // where the base model has the target's height and width.
-    let sizes = 256 * if variant == Variant::Refiner { 5 } else { 6 };
     let adm = match (family, variant) {
         (Family::Sdxl, _) => text.last().and_then(|t| t.projection).map(|pooled| pooled + sizes),
         (_, Variant::Unclip | Variant::Upscaler) => unet.adm_in_channels,
@@ -280,61 +281,6 @@ fn check_fit(
 
 fn misfit(model: &Checkpoint, what: &str) -> Error {
     model.fault(what).hint("the file was put together from different models: use an unmodified checkpoint")
-}
-
-fn told_or_guessed(model: &Checkpoint, family: Family, unet: &UnetConfig) -> Result<Prediction> {
-    told_prediction(model)?.map_or_else(|| prediction_of(model, family, unet), Ok)
-}
-
-/// What the settings of a diffusers folder say.
-fn told_prediction(model: &Checkpoint) -> Result<Option<Prediction>> {
-    let told = |key: &str| model.metadata().get(key).map(String::as_str);
-    let zero_snr = told(checkpoint::ZERO_SNR) == Some("true");
-    Ok(match told(checkpoint::PREDICTION) {
-        Some("v_prediction") if zero_snr => Some(Prediction::ZeroSnrV),
-        _ if zero_snr => {
-            return Err(model
-                .fault("noise levels that end in pure noise need v prediction")
-                .at(checkpoint::ZERO_SNR)
-                .expected("v_prediction")
-                .found(told(checkpoint::PREDICTION).unwrap_or("none"))
-                .remedy(Remedy::SetPrediction)
-                .hint("mend scheduler_config.json"));
-        }
-        Some("v_prediction") => Some(Prediction::V),
-        Some(_) => Some(Prediction::Eps),
-        None => None,
-    })
-}
-
-/// SD1 and SDXL predict ε unless an SDXL file is marked otherwise. Both kinds of SD2 have the
-/// same shapes; as ComfyUI does, they are told apart by a bias that training on v leaves larger.
-fn prediction_of(model: &Checkpoint, family: Family, unet: &UnetConfig) -> Result<Prediction> {
-    const LIMIT: f64 = 0.09;
-    if family == Family::Sdxl && model.has("v_pred") && model.has("ztsnr") {
-        return Ok(Prediction::ZeroSnrV);
-    }
-    let tell_tale = format!("{UNET}output_blocks.11.1.transformer_blocks.0.norm1.bias");
-    let is_v = match family {
-        Family::Sd1 => false,
-        Family::Sdxl => model.has("v_pred"),
-        // SD2's inpainting and depth models predict ε.
-        Family::Sd2 if unet.in_channels != 4 => false,
-        Family::Sd2 => match model.dims::<1>(&tell_tale) {
-            Ok(shape) => standard_deviation(&model.read_f32(&tell_tale, &shape)?) > LIMIT,
-            // A smaller network has no block 11: its author can only say it.
-            Err(_) => model.metadata().get("modelspec.prediction_type").is_some_and(|p| p.starts_with('v')),
-        },
-    };
-    Ok(if is_v { Prediction::V } else { Prediction::Eps })
-}
-
-/// Of the whole population: divided by n.
-fn standard_deviation(values: &[f32]) -> f64 {
-    let n = values.len() as f64;
-    let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
-    let squares: f64 = values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum();
-    (squares / n).sqrt()
 }
 
 impl fmt::Display for Family {

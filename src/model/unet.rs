@@ -104,7 +104,10 @@ impl Unet<'_> {
             return Err(Error::new(ErrorKind::Model, "this UNet has no self-attention in its middle block")
                 .at(format!("{UNET}{SAG_LAYER}"))
                 .expected(format!("a middle block with a transformer, whose attention {reader}"))
-                .found(format!("{:?}", c.middle))
+                .found(match c.middle {
+                    MiddleBlock::Absent => "no middle block, as in KOALA-700M",
+                    _ => "residual blocks alone, as in SSD-1B and Segmind Vega",
+                })
                 .remedy(Remedy::TurnOff(guidances)));
         }
         let mut x = self.b.graph.input("x", Shape::new(height, width, c.in_channels));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::memory::Need;
-use super::parts::{self, Network};
+use super::parts::Network;
 use super::studio::{Stock, Studio};
 use super::tiles::{LEAST_SIDE, Tiles, Tiling};
 use super::{Event, ModelOptions};
@@ -54,14 +54,8 @@ impl Autoencoder {
     /// [`ErrorKind::Model`] if there is none.
     pub fn new(studio: Arc<Studio>, checkpoint: Arc<Checkpoint>, options: &ModelOptions) -> Result<Self> {
         let config = VaeConfig::infer(&checkpoint)?;
-        let precision = options.precision_on(studio.engine().gpu());
-        Self::with_config(
-            studio,
-            checkpoint,
-            config,
-            options.vae_precision.unwrap_or(precision),
-            options.tiling,
-        )
+        let precision = options.vae_precision_on(studio.engine().gpu(), None);
+        Self::with_config(studio, checkpoint, config, precision, options.tiling)
     }
 
     pub(super) fn with_config(
@@ -71,8 +65,6 @@ impl Autoencoder {
         precision: Precision,
         tiling: Tiling,
     ) -> Result<Self> {
-        let graphs = [vae::decoder(&config, 8, 8)?, vae::encoder(&config, 64, 64)?];
-        parts::check(&checkpoint, graphs.iter().flat_map(Graph::weights))?;
         let stock = Arc::new(Stock::new(studio, checkpoint, Arc::default()));
         Ok(Self { stock, config, precision, tiling })
     }
@@ -158,7 +150,9 @@ impl Autoencoder {
         whole: (usize, usize),
         limit: Option<u64>,
     ) -> Result<Fit> {
-        self.fit(precision, whole, limit, |(h, w)| vae::decoder(&self.config, h, w))
+        self.fit(Network::Decoder(precision), precision, whole, limit, |(h, w)| {
+            vae::decoder(&self.config, h, w)
+        })
     }
 
     /// How the encoder fits for a picture that becomes a latent of `whole`.
@@ -170,12 +164,13 @@ impl Autoencoder {
     ) -> Result<Fit> {
         let cell = self.cell();
         let graph = |(h, w)| vae::encoder(&self.config, h * cell, w * cell);
-        self.fit(precision, whole, limit, graph)
+        self.fit(Network::Encoder(precision), precision, whole, limit, graph)
     }
 
     /// The whole at once if it fits, else the largest tiles that do.
     fn fit(
         &self,
+        network: Network,
         precision: Precision,
         whole: (usize, usize),
         limit: Option<u64>,
@@ -204,7 +199,7 @@ impl Autoencoder {
                     if need.bytes() <= most || self.tiling == Tiling::Off && limit.is_none() {
                         return Ok(Fit { tiles, plan, need });
                     }
-                    failure = need.within(Some(most), Network::Decoder(precision)).err();
+                    failure = need.within(Some(most), network).err();
                 }
                 Err(e) => failure = Some(e),
             }

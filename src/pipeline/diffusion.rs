@@ -14,6 +14,7 @@ use crate::guidance::{Conditioning, Guided};
 use crate::image::preview;
 use crate::latent::Latent;
 use crate::lora::Patches;
+use crate::model::config::NoiseLevels;
 use crate::model::{DiffusionConfig, Prediction};
 use crate::network::{DenoisingNetwork, DeviceBackend, DeviceSink, Meanings, Planner, Plans, Unet};
 use crate::plan::Storage;
@@ -62,11 +63,10 @@ impl DiffusionModel {
         options: &ModelOptions,
     ) -> Result<Self> {
         let wanted = Arc::new(config.unet.weights()?);
-        parts::check(&checkpoint, &*wanted)?;
         let precision = options.precision_on(studio.engine().gpu());
         let prediction = options.prediction.unwrap_or(config.prediction);
         config.prediction = prediction;
-        let discrete = Arc::new(usual_noise_levels(prediction));
+        let discrete = Arc::new(noise_levels(prediction, config.noise.as_ref())?);
         let stock = Arc::new(Stock::new(studio, checkpoint, Arc::default()));
         let plans = Arc::new(Plans::new(stock.storage(&wanted, precision)));
         Ok(Self { stock, config: Arc::new(config), wanted, prediction, discrete, plans })
@@ -268,11 +268,19 @@ impl DiffusionModel {
     }
 }
 
-/// The noise levels that networks of this kind were trained on.
-fn usual_noise_levels(prediction: Prediction) -> Discrete {
-    match prediction {
+/// The noise levels that the network was trained on: those that its file tells, or those that all of its
+/// kind share.
+fn noise_levels(prediction: Prediction, told: Option<&NoiseLevels>) -> Result<Discrete> {
+    if let Some(NoiseLevels { alphas_cumprod }) = told {
+        let table = Discrete::from_alphas_cumprod(alphas_cumprod)?;
+        return Ok(match prediction {
+            Prediction::ZeroSnrV => table.with_zero_terminal_snr(),
+            _ => table,
+        });
+    }
+    Ok(match prediction {
         Prediction::Eps | Prediction::V | Prediction::Picture => Discrete::stable_diffusion(),
         Prediction::Consistency => Discrete::distilled(),
         Prediction::ZeroSnrV => Discrete::zero_terminal_snr(),
-    }
+    })
 }

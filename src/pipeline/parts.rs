@@ -5,31 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::memory::{Need, leaving};
 use crate::Result;
-use crate::checkpoint::Checkpoint;
 use crate::engine::Weights;
-use crate::graph::{Graph, Weight};
 use crate::kernels::Precision;
-use crate::model::config::TextConfig;
-use crate::text::clip;
-
-/// The whole graph of a text encoder, whose weights serve every clip skip.
-pub fn text(config: &TextConfig) -> Result<Graph> {
-    clip::build(config, &clip::Options { skip: 1, norm: true, pooled: true })
-}
-
-/// Looks for every tensor that the weights of graphs are made of, so that none is missed after
-/// minutes of sampling.
-///
-/// # Errors
-/// [`ErrorKind::Model`](crate::ErrorKind::Model) naming the tensor.
-pub fn check<'a>(checkpoint: &Checkpoint, weights: impl IntoIterator<Item = &'a Weight>) -> Result<()> {
-    for weight in weights {
-        for (name, shape) in weight.sources.iter().zip(&weight.shapes) {
-            checkpoint.expect(name, shape)?;
-        }
-    }
-    Ok(())
-}
 
 /// A network of a model whose weights come and go. In the order in which they leave where memory
 /// is short: a text encoder is back soonest, the UNet last.

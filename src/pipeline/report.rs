@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use super::memory::{self, Forecast};
 use super::parts::Network;
 use super::rehearsal::{Done, Wish};
-use super::{Limits, Model, Request, Start, parts};
+use super::{Limits, Model, Request, Start};
 use crate::guidance::{Conditioning, Entry};
-use crate::text::CHUNK;
+use crate::text::{CHUNK, clip};
 use crate::{ErrorKind, Result};
 
 /// The cost of a request.
@@ -152,7 +152,7 @@ impl Model {
         let mut report = Report::default();
         let mut text_bytes = 0;
         for (i, config) in self.config.text.iter().enumerate() {
-            let need = self.text.need(&parts::text(config)?)?;
+            let need = self.text.need(&clip::whole(config)?)?;
             text_bytes += need.weights;
             forecast.enter(Network::Text(i), need, limit)?;
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::ModelOptions;
 use super::memory::Need;
-use super::parts::{self, Network};
+use super::parts::Network;
 use super::studio::{Stock, Studio};
 use crate::checkpoint::Checkpoint;
 use crate::folder::Folder;
@@ -48,9 +48,6 @@ impl TextEncoders {
         configs: Vec<TextConfig>,
         options: &ModelOptions,
     ) -> Result<Self> {
-        for config in &configs {
-            parts::check(&checkpoint, parts::text(config)?.weights())?;
-        }
         let precision = options.precision_on(studio.engine().gpu());
         let stock = Arc::new(Stock::new(studio, checkpoint, Arc::default()));
         Ok(Self { stock, configs: Arc::new(configs), precision, embeddings: Vec::new() })
@@ -139,7 +136,7 @@ impl TextEncoders {
     ) -> Result<Encoding> {
         let config = &self.configs[i];
         let options = self.options(config, clip_skip, pooled)?;
-        let graph = parts::text(config)?;
+        let graph = clip::whole(config)?;
         let how = (graph.weights(), &self.storage(&graph), None);
         let weights = self.stock.weights(Network::Text(i), how, self.need(&graph)?, limit, cancel)?;
         let places = self.places();

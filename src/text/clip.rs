@@ -3,6 +3,7 @@
 //! The three encoders are one network under two sets of names: OpenAI's in the layout of
 //! `transformers`, OpenCLIP's in its own, with queries, keys and values in one weight.
 
+use super::prompt::CHUNK;
 use crate::Result;
 use crate::graph::{Activation, Graph, Shape, Tensor};
 use crate::model::config::{self, TextConfig, Tower};
@@ -78,12 +79,20 @@ pub(crate) fn tables(config: &TextConfig) -> Vec<(String, Vec<usize>)> {
     tables
 }
 
-/// Builds the encoder for one chunk. Input `embedding` `[positions, width]`: token plus position
-/// vectors. Results `hidden` and, if wanted, `last`, both `[positions, width]`.
+/// The whole encoder, whose weights serve every clip skip.
+///
+/// # Errors
+/// As [`build`].
+pub(crate) fn whole(config: &TextConfig) -> Result<Graph> {
+    build(config, &Options { skip: 1, norm: true, pooled: true })
+}
+
+/// Builds the encoder for one chunk of 77 tokens. Input `embedding` `[77, width]`: token plus position
+/// vectors. Results `hidden` and, if wanted, `last`, both `[77, width]`.
 pub fn build(config: &TextConfig, options: &Options) -> Result<Graph> {
     let names = names(config.tower);
     let mut g = Graph::new(config.prefix.clone());
-    let mut x = g.input("embedding", Shape::tokens(config.positions, config.width));
+    let mut x = g.input("embedding", Shape::tokens(CHUNK, config.width));
     let stop = config.layers + 1 - options.skip.clamp(1, config.layers);
     let run = if options.pooled { config.layers } else { stop };
     for i in 0..run {

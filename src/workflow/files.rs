@@ -14,7 +14,7 @@ use crate::latent::{self, Latent};
 use crate::lora::Lora;
 use crate::model::config::{TextConfig, VaeConfig};
 use crate::model::{DiffusionConfig, ModelConfig};
-use crate::{Error, ErrorKind, Result, embedded};
+use crate::{Error, ErrorKind, Result, embedded, families};
 
 /// Latent files are small; what is larger is something else.
 const MOST_LATENT_BYTES: u64 = 1 << 30;
@@ -59,7 +59,7 @@ impl<'a> Files<'a> {
             return Ok((found, open.clone()));
         }
         let open = match &found {
-            Found::File(path) => Checkpoint::open(path)?,
+            Found::File(path) => self.places.models.open(path)?,
             Found::Embedded => embedded::checkpoint()?,
         };
         let open = match kind {
@@ -73,6 +73,11 @@ impl<'a> Files<'a> {
             }
             FileKind::Vae => {
                 VaeConfig::infer(&open)?;
+                if let Some(scale) = open.latent_scale().filter(|told| !families::is_latent_scale(*told)) {
+                    open.warn(format_args!(
+                        "its settings tell a scaling_factor of {scale}: in a workflow that of the model counts"
+                    ));
+                }
                 open
             }
             // What an encoder alone is called depends on what it stands beside: see `text_encoders`.
@@ -89,7 +94,7 @@ impl<'a> Files<'a> {
         for name in names {
             // Tensors are renamed for their place, so each use opens the file for itself.
             match self.places.models.find(FileKind::TextEncoder, name)? {
-                Found::File(path) => open.push(Checkpoint::open(path)?),
+                Found::File(path) => open.push(self.places.models.open(&path)?),
                 Found::Embedded => return Err(Error::internal("no text encoder is embedded by itself")),
             }
         }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::extra_paths;
 use super::nodes::FileKind;
+use crate::checkpoint::Checkpoint;
 use crate::folder::{Folder, files_below, nearest_file};
 use crate::{Error, ErrorKind, Remedy, Resource, Result, embedded};
 
@@ -15,6 +16,7 @@ use crate::{Error, ErrorKind, Remedy, Resource, Result, embedded};
 pub struct ModelFolders {
     by_kind: HashMap<FileKind, Vec<PathBuf>>,
     embeddings: Vec<PathBuf>,
+    ignores_extra: bool,
 }
 
 /// ComfyUI's names of folders below `models/`, which are also the keys of `extra_model_paths.yaml`.
@@ -68,6 +70,18 @@ impl ModelFolders {
             }
         }
         Ok(())
+    }
+
+    /// Leaves out tensors that no layer of a model takes, whatever they would do: see
+    /// [`Checkpoint::ignoring_extra`].
+    pub fn ignore_extra(&mut self) {
+        self.ignores_extra = true;
+    }
+
+    /// Opens a file or folder of weights.
+    pub(super) fn open(&self, path: &Path) -> Result<Checkpoint> {
+        let open = Checkpoint::open(path)?;
+        Ok(if self.ignores_extra { open.ignoring_extra() } else { open })
     }
 
     /// Adds a folder for a kind by ComfyUI's name of it; other kinds are of no use here.

@@ -5,6 +5,7 @@ pub mod bench;
 pub mod dispatch;
 pub mod files;
 pub mod program;
+pub mod warnings;
 pub mod workflow;
 pub mod workflow_bench;
 

@@ -5,10 +5,14 @@ mod common;
 
 mod checkpoint;
 mod embeddings;
+mod encoders;
+mod extra_tensors;
 mod formats;
+mod headers;
 mod key_maps;
 mod lora;
 mod malformed_models;
 mod malformed_parts;
 mod model_config;
+mod told;
 mod weights;

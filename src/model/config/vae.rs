@@ -1,5 +1,6 @@
 //! The autoencoder between pictures and latents.
 
+use super::taken::check_vae;
 use super::unet::{NORM_GROUPS, conv3x3, expect, indivisible};
 use crate::checkpoint::Checkpoint;
 use crate::{Remedy, Resource, Result};
@@ -67,7 +68,10 @@ impl VaeConfig {
             up_level(model, level, level_channels[level], res_blocks)?;
         }
         let latent_channels = latent_channels(model, z_channels)?;
-        Ok(Self { image_channels, channels, level_channels, res_blocks, z_channels, latent_channels })
+        let config =
+            Self { image_channels, channels, level_channels, res_blocks, z_channels, latent_channels };
+        check_vae(model, &config)?;
+        Ok(config)
     }
 }
 

@@ -1,0 +1,342 @@
+//! Text encoders wherever a file keeps them, brought to where the family of its UNet has them.
+//!
+//! An encoder is known by its table of tokens, whatever stands before that name:
+//! `cond_stage_model.`, `conditioner.embedders.0.`, `text_encoders.clip_l.`, `te1.` or nothing at all.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::Checkpoint;
+use super::layout::{UNET, VAE};
+use super::names::text;
+use super::settings::OF_ENCODER;
+use super::tensor::Tensor;
+use crate::families::{self, SDXL_SIZES};
+use crate::model::Family;
+use crate::model::config::Variant;
+use crate::{Error, Result};
+
+/// How a text encoder names its tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Naming {
+    /// As `transformers`: queries, keys and values apart.
+    Transformers,
+    /// As OpenCLIP and OpenAI: packed.
+    OpenClip,
+}
+
+/// What the table of tokens is called.
+const TOKENS: [(&str, Naming); 2] = [
+    ("embeddings.token_embedding.weight", Naming::Transformers),
+    ("token_embedding.weight", Naming::OpenClip),
+];
+
+/// An encoder as a file has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// What stands before its names, with the last dot.
+    pub prefix: String,
+    pub(super) naming: Naming,
+    /// Width of a token.
+    pub width: usize,
+    /// Whether it is of a kind that has a projection for the pooled vector.
+    pub(super) projected: bool,
+}
+
+/// Where a family keeps an encoder in the original layout.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Slot {
+    /// All that an encoder in this place may have, its own prefix included.
+    pub area: &'static str,
+    pub prefix: &'static str,
+    pub(super) naming: Naming,
+    /// Width of a token.
+    pub width: usize,
+    pub what: &'static str,
+}
+
+/// An area, and the encoder's prefix in it.
+type Place = (&'static str, &'static str);
+
+pub(super) const SD1: Place = ("cond_stage_model.", "cond_stage_model.transformer.text_model.");
+pub(super) const SD2: Place = ("cond_stage_model.", "cond_stage_model.model.");
+pub(super) const SDXL_L: Place =
+    ("conditioner.embedders.0.", "conditioner.embedders.0.transformer.text_model.");
+pub(super) const SDXL_G: Place = ("conditioner.embedders.1.", "conditioner.embedders.1.model.");
+pub(super) const REFINER: Place = ("conditioner.embedders.0.", "conditioner.embedders.0.model.");
+
+impl Slot {
+    /// A place for OpenAI's encoder.
+    pub(super) fn clip_l((area, prefix): Place, width: usize, what: &'static str) -> Self {
+        Self { area, prefix, naming: Naming::Transformers, width, what }
+    }
+
+    /// A place for one of OpenCLIP's.
+    pub(super) fn open((area, prefix): Place, width: usize, what: &'static str) -> Self {
+        Self { area, prefix, naming: Naming::OpenClip, width, what }
+    }
+
+    /// The places beside a UNet that reads tokens of `context` values and a vector of `vector`.
+    pub(crate) fn beside(
+        family: Family,
+        variant: Variant,
+        context: usize,
+        vector: Option<usize>,
+    ) -> Vec<Self> {
+        match family {
+            Family::Sd1 => vec![Self::clip_l(SD1, context, "CLIP-L of SD 1")],
+            Family::Sd2 => vec![Self::open(SD2, context, "OpenCLIP-H of SD 2")],
+            Family::Sdxl if variant == Variant::Refiner => {
+                vec![Self::open(REFINER, context, "OpenCLIP-bigG of SDXL's refiner")]
+            }
+            // SDXL's UNet reads both encoders side by side, and the pooled vector of the second.
+            Family::Sdxl => {
+                let pooled = vector.unwrap_or(0).saturating_sub(SDXL_SIZES);
+                vec![
+                    Self::clip_l(SDXL_L, context.saturating_sub(pooled), "CLIP-L of SDXL"),
+                    Self::open(SDXL_G, pooled, "OpenCLIP-bigG of SDXL"),
+                ]
+            }
+        }
+    }
+}
+
+impl Seen {
+    /// In words.
+    pub(crate) fn describe(&self) -> String {
+        let kind = if self.naming == Naming::OpenClip { "OpenCLIP" } else { "transformers" };
+        let at = if self.prefix.is_empty() { "token_embedding" } else { &self.prefix };
+        format!("{} values a token at {at} ({kind}'s names)", self.width)
+    }
+
+    /// What follows the encoder's prefix in `name`, if it is one of the network's tensors.
+    fn own<'n>(&self, name: &'n str) -> Option<&'n str> {
+        let rest = name.strip_prefix(&self.prefix)?;
+        let known = match self.naming {
+            Naming::Transformers => text::open_clip(rest).is_some(),
+            Naming::OpenClip => text::transformers(rest).is_some(),
+        };
+        known.then_some(rest)
+    }
+
+    /// Whether `name` is none of the network's tensors, but stands inside it.
+    fn foreign<'n>(&self, name: &'n str) -> Option<&'n str> {
+        const MODULES: [&str; 7] = [
+            "embeddings.",
+            "encoder.",
+            "final_layer_norm.",
+            "transformer.",
+            "token_embedding.",
+            "ln_final.",
+            "attn_mask",
+        ];
+        let rest = name.strip_prefix(&self.prefix)?;
+        let inside = !self.prefix.is_empty() || MODULES.iter().any(|module| rest.starts_with(module));
+        (inside && self.own(name).is_none()).then_some(rest)
+    }
+}
+
+/// Which encoder goes where: indices of `seen` and of `slots`. Where two want one place, the one that
+/// stands there already has it, else the first.
+pub(super) fn assign(seen: &[Seen], slots: &[Slot]) -> Vec<(usize, usize)> {
+    let mut taken: Vec<(usize, usize)> = Vec::new();
+    let there = |s: usize, slot: usize| seen[s].prefix == slots[slot].prefix;
+    for (i, of) in seen.iter().enumerate() {
+        let Some(slot) = choose(slots, of.width, of.projected) else { continue };
+        match taken.iter_mut().find(|(_, at)| *at == slot) {
+            None => taken.push((i, slot)),
+            Some(before) if there(i, slot) && !there(before.0, slot) => before.0 = i,
+            Some(_) => {}
+        }
+    }
+    taken
+}
+
+/// The place for an encoder of `width`. Where both of SDXL's have one width, as in no published
+/// model, `second` decides: the one with a projection is the second.
+pub(super) fn choose(slots: &[Slot], width: usize, second: bool) -> Option<usize> {
+    let mut fitting = (0..slots.len()).filter(|i| slots[*i].width == width);
+    let first = fitting.next()?;
+    if second { fitting.next().or(Some(first)) } else { Some(first) }
+}
+
+impl Checkpoint {
+    /// The text encoders of the file, in its order.
+    pub(crate) fn encoders(&self) -> Vec<Seen> {
+        let seen = |tensor: &Tensor| {
+            let (prefix, naming) = TOKENS.iter().find_map(|(tokens, naming)| {
+                let prefix = tensor.name.strip_suffix(tokens)?;
+                (prefix.is_empty() || prefix.ends_with('.')).then_some((prefix, *naming))
+            })?;
+            let [_, width] = tensor.info.shape[..] else { return None };
+            if width == 0 || prefix.starts_with(UNET) || prefix.starts_with(VAE) {
+                return None;
+            }
+            let mut seen = Seen { prefix: prefix.to_owned(), naming, width, projected: true };
+            seen.projected = naming == Naming::OpenClip || self.find_projection(&seen).is_some();
+            Some(seen)
+        };
+        self.tensors.iter().filter_map(seen).collect()
+    }
+
+    /// The places for text encoders beside this checkpoint's UNet; None if there is none that reads any.
+    pub(super) fn slots(&self) -> Result<Option<Vec<Slot>>> {
+        let context = self.names_under(UNET).find(|name| name.ends_with(".attn2.to_k.weight"));
+        let Some([_, context]) = context.map(|name| self.dims::<2>(name)).transpose()? else {
+            return Ok(None);
+        };
+        let proj = self.names_under(UNET).find(|name| name.ends_with(".proj_in.weight"));
+        let linear = proj.and_then(|name| self.tensor(name)).is_some_and(|info| info.shape.len() == 2);
+        let label = format!("{UNET}label_emb.0.0.weight");
+        let vector = self.has(&label).then(|| self.dims::<2>(&label)).transpose()?.map(|[_, v]| v);
+        let (family, variant) = families::of_unet(linear, context, vector);
+        Ok(Some(Slot::beside(family, variant, context, vector)))
+    }
+
+    /// Brings the text encoders beside a UNet to where its family has them, under the names that they
+    /// have there. Those that do not fit stay where they are.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Model`](crate::ErrorKind::Model) for an encoder with parts of odd shapes.
+    pub(super) fn settled(mut self) -> Result<Self> {
+        // What is wrong with the UNet is told when it is inferred.
+        let Ok(Some(slots)) = self.slots() else { return Ok(self) };
+        let seen = self.encoders();
+        let moves: Vec<(&Seen, &Slot)> = assign(&seen, &slots)
+            .into_iter()
+            .map(|(i, slot)| (&seen[i], &slots[slot]))
+            .filter(|(seen, slot)| seen.prefix != slot.prefix || self.has_linear_projection(seen))
+            .collect();
+        if moves.is_empty() {
+            return Ok(self);
+        }
+        let mut moved = Vec::new();
+        let mut gone = HashSet::new();
+        for (seen, slot) in &moves {
+            moved.extend(self.encoder(seen, slot)?);
+            gone.extend(self.tensors_of(seen, slot));
+        }
+        self.tensors.retain(|t| !gone.contains(&t.name));
+        for (seen, slot) in moves {
+            self.move_encoder_settings(&seen.prefix, slot.prefix);
+        }
+        self.tensors.extend(moved);
+        self.indexed()
+    }
+
+    /// Names of all that [`encoder`](Self::encoder) takes along.
+    fn tensors_of(&self, seen: &Seen, slot: &Slot) -> Vec<String> {
+        let inside = self.tensors.iter().filter(|t| t.name.starts_with(&seen.prefix));
+        let inside = inside.filter(|t| seen.own(&t.name).is_some() || seen.foreign(&t.name).is_some());
+        let projection = self.find_projection(seen).map(|(t, _)| t.name.clone());
+        let projection = projection.filter(|_| slot.naming == Naming::OpenClip);
+        inside.map(|t| t.name.clone()).chain(projection).collect()
+    }
+
+    /// The tensors of an encoder as `slot` wants them. What stands inside it and belongs to no layer
+    /// comes along under its own name, to be told of.
+    pub(super) fn encoder(&self, seen: &Seen, slot: &Slot) -> Result<Vec<Tensor>> {
+        let under = || self.tensors.iter().filter_map(|t| Some((t, seen.own(&t.name)?)));
+        let to = |name: &str| format!("{}{name}", slot.prefix);
+        let mut out = Vec::new();
+        match (seen.naming, slot.naming) {
+            (Naming::Transformers, Naming::Transformers) | (Naming::OpenClip, Naming::OpenClip) => {
+                out.extend(under().map(|(t, name)| t.clone().renamed(to(name))));
+            }
+            (Naming::OpenClip, Naming::Transformers) => {
+                for (tensor, name) in under() {
+                    let names = text::transformers(name).unwrap_or_default();
+                    for (i, new) in names.iter().enumerate() {
+                        let part =
+                            tensor.part(i, names.len()).ok_or_else(|| self.unpackable(&tensor.name))?;
+                        out.push(part.renamed(to(new)));
+                    }
+                }
+            }
+            (Naming::Transformers, Naming::OpenClip) => out = self.packed(seen, slot)?,
+        }
+        if slot.naming == Naming::OpenClip {
+            out.extend(self.projection(seen)?.map(|t| t.renamed(to(text::PROJECTION.0))));
+        }
+        let taken: HashSet<String> = out.iter().map(|t| t.name.clone()).collect();
+        let projection = self.find_projection(seen).map(|(t, _)| &t.name);
+        let others = self.tensors.iter().filter(|t| Some(&t.name) != projection);
+        let others = others.filter_map(|t| Some(t.clone().renamed(to(seen.foreign(&t.name)?))));
+        out.extend(others.filter(|t| !taken.contains(&t.name)));
+        Ok(out)
+    }
+
+    /// An encoder of `transformers` in OpenCLIP's layout, without the projection.
+    fn packed(&self, seen: &Seen, slot: &Slot) -> Result<Vec<Tensor>> {
+        let mut out = Vec::new();
+        let mut apart: BTreeMap<String, [Option<Tensor>; text::PARTS]> = BTreeMap::new();
+        for tensor in &self.tensors {
+            let Some(place) = tensor.name.strip_prefix(&seen.prefix).and_then(text::open_clip) else {
+                continue;
+            };
+            let name = format!("{}{}", slot.prefix, place.name);
+            match place.part {
+                None => out.push(tensor.clone().renamed(name)),
+                Some(part) => apart.entry(name).or_default()[part] = Some(tensor.clone()),
+            }
+        }
+        for (name, parts) in apart {
+            let parts: Option<Vec<Tensor>> = parts.into_iter().collect();
+            let whole = parts.and_then(|parts| Tensor::stacked(&name, parts));
+            out.push(whole.ok_or_else(|| self.unpackable(&name))?);
+        }
+        Ok(out)
+    }
+
+    /// The projection of an encoder, and whether it is a linear layer's weight, which is transposed
+    /// beside OpenCLIP's `x · W`. It stands beside or inside `text_model`; ComfyUI once saved it
+    /// untransposed, under OpenCLIP's name.
+    fn find_projection(&self, seen: &Seen) -> Option<(&Tensor, bool)> {
+        let beside = seen.prefix.strip_suffix("text_model.").unwrap_or(&seen.prefix);
+        [beside, &seen.prefix].into_iter().find_map(|at| {
+            let find = |name: &str| self.get(&format!("{at}{name}"));
+            let linear = find(text::PROJECTION.1).map(|t| (t, true));
+            linear.or_else(|| find(text::PROJECTION.0).map(|t| (t, false)))
+        })
+    }
+
+    fn has_linear_projection(&self, seen: &Seen) -> bool {
+        seen.naming == Naming::OpenClip && self.find_projection(seen).is_some_and(|(_, linear)| linear)
+    }
+
+    /// The projection as OpenCLIP has it, `[width, columns]`.
+    fn projection(&self, seen: &Seen) -> Result<Option<Tensor>> {
+        let Some((tensor, linear)) = self.find_projection(seen) else { return Ok(None) };
+        let [rows, columns] = tensor.info.shape[..] else {
+            return Err(self.fault("a tensor is no matrix").at(&tensor.name));
+        };
+        // Where it is not square its shape decides, whatever the name says.
+        let transposed = if rows == columns { linear } else { columns == seen.width };
+        let tensor = tensor.clone();
+        let name = tensor.name.clone();
+        match transposed {
+            false => Ok(Some(tensor)),
+            true => tensor.transposed().map(Some).ok_or_else(|| self.fault("a tensor is no matrix").at(name)),
+        }
+    }
+
+    fn unpackable(&self, name: &str) -> Error {
+        self.fault("queries, keys and values do not make up one tensor")
+            .at(name)
+            .expected("three of one shape")
+            .hint("the file of the text encoder is damaged: fetch it again")
+    }
+
+    /// Takes the settings of the encoder at `from` along to `to`.
+    pub(super) fn move_encoder_settings(&mut self, from: &str, to: &str) {
+        let old = format!("{OF_ENCODER}{from}");
+        let keys: Vec<String> = self.metadata.keys().filter(|k| k.starts_with(&old)).cloned().collect();
+        for key in keys {
+            // The prefix of one encoder may begin with that of another.
+            let Some(setting) = key.strip_prefix(&old).filter(|s| !s.contains('.')) else { continue };
+            let new = format!("{OF_ENCODER}{to}{setting}");
+            if let Some(value) = self.metadata.remove(&key) {
+                self.metadata.insert(new, value);
+            }
+        }
+    }
+}
