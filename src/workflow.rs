@@ -30,6 +30,7 @@ mod graph;
 mod models;
 pub mod nodes;
 mod read;
+mod repair;
 mod run;
 mod save;
 mod screen;
@@ -45,7 +46,7 @@ use std::sync::atomic::AtomicBool;
 use serde_json::Value as Json;
 
 pub use catalogue::{all as classes, find as class};
-use check::{Source, Step};
+use check::{Plan, Source, Step};
 use files::Files;
 pub use graph::{Graph, Input, Node};
 pub use models::ModelFolders;
@@ -91,6 +92,7 @@ pub struct Workflow {
 pub struct Ready<'a> {
     workflow: &'a Workflow,
     steps: Vec<Step>,
+    resting: Vec<usize>,
     files: Files<'a>,
     options: &'a Options,
 }
@@ -207,13 +209,14 @@ impl Workflow {
     /// [`ErrorKind::File`], [`ErrorKind::Model`], [`ErrorKind::Usage`] or [`ErrorKind::Memory`], naming
     /// the node and what to do.
     pub fn check<'a>(&'a self, places: &'a Places, options: &'a Options) -> Result<Ready<'a>> {
-        let steps = check::steps(&self.graph, &options.now).map_err(|e| e.file(&self.file))?;
+        let plan = check::plan(&self.graph, &options.now).map_err(|e| e.file(&self.file))?;
+        let Plan { steps, resting } = plan;
         let mut files = Files::new(places);
         for step in &steps {
             let node = &self.graph.nodes()[step.node];
             looked_at(step, &mut files).map_err(|e| run::named(node, e).file(&self.file))?;
         }
-        Ok(Ready { workflow: self, steps, files, options })
+        Ok(Ready { workflow: self, steps, resting, files, options })
     }
 }
 
@@ -265,6 +268,11 @@ impl Ready<'_> {
         self.steps.iter().map(|step| &self.workflow.graph.nodes()[step.node])
     }
 
+    /// The nodes that do not run, as nothing that is saved needs them.
+    pub fn resting(&self) -> impl Iterator<Item = &Node> {
+        self.resting.iter().map(|at| &self.workflow.graph.nodes()[*at])
+    }
+
     /// Runs the workflow on `studio`. `observe` hears of nodes, progress and files; setting `cancel`
     /// ends the work within one submission to the device. What was saved by then stays.
     ///
@@ -277,7 +285,7 @@ impl Ready<'_> {
         observe: &mut dyn FnMut(Event<'_>),
         cancel: &AtomicBool,
     ) -> Result<Vec<Saved>> {
-        let Ready { workflow, steps, files, options } = self;
+        let Ready { workflow, steps, files, options, .. } = self;
         save::usable(&files.places().output)?;
         let notes = Notes::new(&workflow.graph, workflow.ui.as_ref());
         let mut work = Work {

@@ -107,7 +107,7 @@ pub(in super::super) const CLASSES: &[Class] = &[
             socket("conditioning", Type::Conditioning),
             socket("mask", Type::Mask),
             float("strength", 1.0, 0.0, 10.0),
-            choice("set_cond_area", &["default", "mask bounds"]),
+            choice("set_cond_area", &["default", "mask bounds"]).or_default(),
         ],
         outputs: &[Type::Conditioning],
         is_output: false,

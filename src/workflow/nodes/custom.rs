@@ -54,7 +54,12 @@ pub(in super::super) const CLASSES: &[Class] = &[
     },
     Class {
         name: "BasicScheduler",
-        inputs: &[socket("model", Type::Model), SCHEDULER, STEPS, float("denoise", 1.0, 0.0, 1.0)],
+        inputs: &[
+            socket("model", Type::Model),
+            SCHEDULER,
+            STEPS,
+            float("denoise", 1.0, 0.0, 1.0).or_default(),
+        ],
         outputs: &[Type::Sigmas],
         is_output: false,
         run: basic,

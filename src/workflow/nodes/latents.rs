@@ -57,7 +57,11 @@ pub(in super::super) const CLASSES: &[Class] = &[
     },
     Class {
         name: "LatentFromBatch",
-        inputs: &[socket("samples", Type::Latent), int("batch_index", 0, 0, 63), int("length", 1, 1, 64)],
+        inputs: &[
+            socket("samples", Type::Latent),
+            int("batch_index", 0, 0, 63),
+            int("length", 1, 1, 64).or_default(),
+        ],
         outputs: &[Type::Latent],
         is_output: false,
         run: from_batch,

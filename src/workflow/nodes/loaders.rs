@@ -23,7 +23,7 @@ pub(in super::super) const CLASSES: &[Class] = &[
         name: "UNETLoader",
         inputs: &[
             file("unet_name", FileKind::DiffusionModel),
-            choice("weight_dtype", &["default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"]),
+            choice("weight_dtype", &["default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"]).or_default(),
         ],
         outputs: &[Type::Model],
         is_output: false,
