@@ -26,6 +26,7 @@ mod check;
 mod derive;
 mod extra_paths;
 mod files;
+mod foresee;
 mod graph;
 mod models;
 pub mod nodes;
@@ -216,6 +217,7 @@ impl Workflow {
             let node = &self.graph.nodes()[step.node];
             looked_at(step, &mut files).map_err(|e| run::named(node, e).file(&self.file))?;
         }
+        foresee::all(&self.graph, &steps, &mut files, options).map_err(|e| e.file(&self.file))?;
         Ok(Ready { workflow: self, steps, resting, files, options })
     }
 }

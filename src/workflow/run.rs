@@ -10,6 +10,7 @@ use super::check::{Source, Step};
 use super::files::Files;
 use super::graph::{Graph, Node};
 use super::models::Found;
+use super::nodes::Function;
 use super::save::Notes;
 use super::text::Moment;
 use super::value::{Arguments, Value};
@@ -145,8 +146,12 @@ pub(super) fn run(graph: &Graph, steps: &[Step], work: &mut Work<'_>) -> Result<
         let (number, total) = (i + 1, steps.len());
         let title = node.title.as_deref();
         (work.observe)(Event::Node { id: &node.id, class: &node.class, title, number, total });
-        let arguments = arguments(node, step, &done).and_then(|a| (step.class.run)(work, &a));
-        let outputs = arguments.map_err(|e| named(node, e))?;
+        let arguments = arguments(node, step, &done);
+        let outputs = arguments.and_then(|arguments| match step.class.run {
+            Function::Plain(run) => run(&arguments),
+            Function::Working(run) => run(work, &arguments),
+        });
+        let outputs = outputs.map_err(|e| named(node, e))?;
         if outputs.len() != step.class.outputs.len() {
             return Err(Error::internal(format!("{} gave {} outputs", step.class.name, outputs.len())));
         }

@@ -3,6 +3,7 @@
 use super::super::run::{SavedKind, Work};
 use super::super::save::{PREFIX, TEMP, Target};
 use super::super::value::{Arguments, Images, Value};
+use super::Function::Working;
 use super::{Class, Type, socket, words};
 use crate::Result;
 use crate::image::{Picture, parameters, png};
@@ -14,21 +15,21 @@ pub(in super::super) const CLASSES: &[Class] = &[
         inputs: &[socket("images", Type::Image), words(PREFIX, "ComfyUI")],
         outputs: &[Type::Image],
         is_output: true,
-        run: image,
+        run: Working(image),
     },
     Class {
         name: "PreviewImage",
         inputs: &[socket("images", Type::Image)],
         outputs: &[Type::Image],
         is_output: true,
-        run: preview,
+        run: Working(preview),
     },
     Class {
         name: "SaveLatent",
         inputs: &[socket("samples", Type::Latent), words(PREFIX, "latents/ComfyUI")],
         outputs: &[],
         is_output: true,
-        run: save_latent,
+        run: Working(save_latent),
     },
 ];
 
