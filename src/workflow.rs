@@ -212,6 +212,7 @@ impl Workflow {
     pub fn check<'a>(&'a self, places: &'a Places, options: &'a Options) -> Result<Ready<'a>> {
         let plan = check::plan(&self.graph, &options.now).map_err(|e| e.file(&self.file))?;
         let Plan { steps, resting } = plan;
+        save::usable(&places.output)?;
         let mut files = Files::new(places);
         for step in &steps {
             let node = &self.graph.nodes()[step.node];
@@ -234,7 +235,7 @@ fn looked_at(step: &Step, files: &mut Files<'_>) -> Result<()> {
         match (slot.kind, written(slot.name)) {
             (Kind::File(kind), Some(Value::Text(name))) => files.look(kind, name)?,
             (Kind::Text { .. }, Some(Value::Text(prefix))) if slot.name == save::PREFIX => {
-                save::Target::new(prefix, &files.places().output)?;
+                save::usable(save::Target::new(prefix, &files.places().output)?.folder())?;
             }
             _ => {}
         }
@@ -252,6 +253,7 @@ fn looked_at(step: &Step, files: &mut Files<'_>) -> Result<()> {
             // Pictures are made of it sooner or later.
             room("the batch of pictures", &[size("batch_size"), 3, size("height"), size("width")])
         }
+        "PreviewImage" => save::usable(&files.places().output.join(save::TEMP)),
         "EmptyImage" => room("the pictures", &[size("batch_size"), 3, size("height"), size("width")]),
         "CLIPLoader" | "DualCLIPLoader" => nodes::loaders::look_at_encoders(step.class, &written, files),
         _ => Ok(()),
@@ -288,7 +290,7 @@ impl Ready<'_> {
         cancel: &AtomicBool,
     ) -> Result<Vec<Saved>> {
         let Ready { workflow, steps, files, options, .. } = self;
-        save::usable(&files.places().output)?;
+        save::made(&files.places().output)?;
         let notes = Notes::new(&workflow.graph, workflow.ui.as_ref());
         let mut work = Work {
             studio,

@@ -57,6 +57,8 @@ pub struct Saved {
     pub node: String,
     /// What it is.
     pub kind: SavedKind,
+    /// Which picture of the node's batch it holds, from 0; latents are in one file together.
+    pub index: usize,
     /// Where it is.
     pub path: PathBuf,
 }
@@ -108,8 +110,8 @@ impl Work<'_> {
     }
 
     /// Tells that a file was written.
-    pub fn tell_saved(&mut self, node: &Node, kind: SavedKind, path: PathBuf) {
-        let saved = Saved { node: node.id.clone(), kind, path };
+    pub fn tell_saved(&mut self, node: &Node, kind: SavedKind, (index, path): (usize, PathBuf)) {
+        let saved = Saved { node: node.id.clone(), kind, index, path };
         (self.observe)(Event::Saved(&saved));
         self.saved.push(saved);
     }

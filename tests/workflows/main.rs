@@ -9,4 +9,5 @@ mod formats;
 mod golden;
 mod malformed;
 mod nodes;
+mod older;
 mod pictures;

@@ -52,7 +52,7 @@ fn pictures(work: &mut Work<'_>, args: &Arguments<'_>, prefix: &str, kind: Saved
         texts.extend(settings.iter().map(|text| (parameters::KEYWORD, text.as_str())));
         let bytes = png::encode(&images.picture(frame), &texts)?;
         let path = target.write(&i.to_string(), "png", &bytes)?;
-        work.tell_saved(args.node, kind, path);
+        work.tell_saved(args.node, kind, (i, path));
     }
     Ok(vec![Value::Image(images.clone())])
 }
@@ -81,7 +81,7 @@ fn save_latent(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> 
     let mut target = Target::new(&filled(work, args.text(PREFIX)?, &none), &output)?;
     let bytes = latent::file::encode(samples, &work.notes.texts())?;
     let path = target.write("0", "latent", &bytes)?;
-    work.tell_saved(args.node, SavedKind::Latent, path);
+    work.tell_saved(args.node, SavedKind::Latent, (0, path));
     Ok(Vec::new())
 }
 
