@@ -5,6 +5,7 @@ mod common;
 
 mod cli;
 mod files;
+mod foreseen;
 mod formats;
 mod golden;
 mod malformed;
