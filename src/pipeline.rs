@@ -38,6 +38,7 @@ use crate::text::compose::Part;
 pub use autoencoder::Autoencoder;
 pub use conditioning::Sizes;
 pub use diffusion::{DiffusionModel, Sampled};
+pub(crate) use diffusion::{check_prompts, noise_levels};
 pub use request::{Event, Generated, Noise, Request, Start};
 pub use run::Run;
 pub use settings::{Levels, Limits, Schedule, Solver};

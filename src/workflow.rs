@@ -26,10 +26,12 @@ mod check;
 mod derive;
 mod extra_paths;
 mod files;
+mod foresee;
 mod graph;
 mod models;
 pub mod nodes;
 mod read;
+mod repair;
 mod run;
 mod save;
 mod screen;
@@ -45,7 +47,7 @@ use std::sync::atomic::AtomicBool;
 use serde_json::Value as Json;
 
 pub use catalogue::{all as classes, find as class};
-use check::{Source, Step};
+use check::{Plan, Source, Step};
 use files::Files;
 pub use graph::{Graph, Input, Node};
 pub use models::ModelFolders;
@@ -91,6 +93,7 @@ pub struct Workflow {
 pub struct Ready<'a> {
     workflow: &'a Workflow,
     steps: Vec<Step>,
+    resting: Vec<usize>,
     files: Files<'a>,
     options: &'a Options,
 }
@@ -208,13 +211,16 @@ impl Workflow {
     /// [`ErrorKind::File`], [`ErrorKind::Model`], [`ErrorKind::Usage`] or [`ErrorKind::Memory`], naming
     /// the node and what to do.
     pub fn check<'a>(&'a self, places: &'a Places, options: &'a Options) -> Result<Ready<'a>> {
-        let steps = check::steps(&self.graph, &options.now).map_err(|e| e.file(&self.file))?;
+        let plan = check::plan(&self.graph, &options.now).map_err(|e| e.file(&self.file))?;
+        let Plan { steps, resting } = plan;
+        save::usable(&places.output)?;
         let mut files = Files::new(places);
         for step in &steps {
             let node = &self.graph.nodes()[step.node];
             looked_at(step, &mut files).map_err(|e| run::named(node, e).file(&self.file))?;
         }
-        Ok(Ready { workflow: self, steps, files, options })
+        foresee::all(&self.graph, &steps, &mut files, options).map_err(|e| e.file(&self.file))?;
+        Ok(Ready { workflow: self, steps, resting, files, options })
     }
 }
 
@@ -230,7 +236,7 @@ fn looked_at(step: &Step, files: &mut Files<'_>) -> Result<()> {
         match (slot.kind, written(slot.name)) {
             (Kind::File(kind), Some(Value::Text(name))) => files.look(kind, name)?,
             (Kind::Text { .. }, Some(Value::Text(prefix))) if slot.name == save::PREFIX => {
-                save::Target::new(prefix, &files.places().output)?;
+                save::usable(save::Target::new(prefix, &files.places().output)?.folder())?;
             }
             _ => {}
         }
@@ -248,6 +254,7 @@ fn looked_at(step: &Step, files: &mut Files<'_>) -> Result<()> {
             // Pictures are made of it sooner or later.
             room("the batch of pictures", &[size("batch_size"), 3, size("height"), size("width")])
         }
+        "PreviewImage" => save::usable(&files.places().output.join(save::TEMP)),
         "EmptyImage" => room("the pictures", &[size("batch_size"), 3, size("height"), size("width")]),
         "CLIPLoader" | "DualCLIPLoader" => nodes::loaders::look_at_encoders(step.class, &written, files),
         _ => Ok(()),
@@ -266,6 +273,11 @@ impl Ready<'_> {
         self.steps.iter().map(|step| &self.workflow.graph.nodes()[step.node])
     }
 
+    /// The nodes that do not run, as nothing that is saved needs them.
+    pub fn resting(&self) -> impl Iterator<Item = &Node> {
+        self.resting.iter().map(|at| &self.workflow.graph.nodes()[*at])
+    }
+
     /// Runs the workflow on `studio`. `observe` hears of nodes, progress and files; setting `cancel`
     /// ends the work within one submission to the device. What was saved by then stays.
     ///
@@ -278,8 +290,8 @@ impl Ready<'_> {
         observe: &mut dyn FnMut(Event<'_>),
         cancel: &AtomicBool,
     ) -> Result<Vec<Saved>> {
-        let Ready { workflow, steps, files, options } = self;
-        save::usable(&files.places().output)?;
+        let Ready { workflow, steps, files, options, .. } = self;
+        save::made(&files.places().output)?;
         let notes = Notes::new(&workflow.graph, workflow.ui.as_ref());
         let mut work = Work {
             studio,

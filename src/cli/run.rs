@@ -6,9 +6,10 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use sagittal::pipeline::{self, Studio};
-use sagittal::workflow::{self, Event, Moment, Options, Places, Saved, SavedKind, Workflow};
+use sagittal::workflow::nodes::{Class, Kind, Slot};
+use sagittal::workflow::{self, Event, Moment, Node, Options, Places, Ready, Saved, SavedKind, Workflow};
 use sagittal::{Error, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::progress::{Progress, speed};
 use super::{device, interrupt, tell};
@@ -80,7 +81,7 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn work(args: &Args) -> Result<()> {
     let Some(file) = &args.workflow else {
-        list_nodes();
+        list_nodes(args.json);
         return Ok(());
     };
     let mut workflow = Workflow::open(file)?;
@@ -91,9 +92,7 @@ fn work(args: &Args) -> Result<()> {
     let options = Options { model: args.compute.options(None), limits: args.compute.limits(), now: now() };
     let ready = workflow.check(&places, &options)?;
     if args.dry_run {
-        for node in ready.nodes() {
-            tell::result(node.to_string());
-        }
+        tell_plan(args, file, &ready);
         return Ok(());
     }
     let samplers = ready.samplers();
@@ -144,11 +143,62 @@ fn now() -> Moment {
     }
 }
 
-fn list_nodes() {
+/// `--dry-run`: what would run.
+fn tell_plan(args: &Args, file: &Path, ready: &Ready<'_>) {
+    if !args.json {
+        ready.nodes().for_each(|node| tell::result(node.to_string()));
+        return;
+    }
+    let as_json = |node: &Node| json!({ "id": node.id, "class": node.class, "title": node.title });
+    let rest = json!({
+        "workflow": file.display().to_string(), "samplers": ready.samplers(),
+        "nodes": ready.nodes().map(as_json).collect::<Vec<_>>(),
+        "resting": ready.resting().map(as_json).collect::<Vec<_>>(),
+    });
+    tell::event("plan", rest);
+}
+
+/// `--nodes`: the kinds of nodes that run here.
+fn list_nodes(json: bool) {
     for class in workflow::classes() {
+        if json {
+            tell::event("class", class_as_json(class));
+            continue;
+        }
         let inputs: Vec<&str> = class.inputs.iter().map(|slot| slot.name).collect();
         tell::result(format!("{:<30} {}", class.name, inputs.join(", ")));
     }
+}
+
+fn class_as_json(class: &Class) -> Value {
+    let inputs: Vec<Value> = class.inputs.iter().map(slot_as_json).collect();
+    let outputs: Vec<&str> = class.outputs.iter().map(|of| of.name()).collect();
+    json!({ "class": class.name, "output": class.is_output, "inputs": inputs, "outputs": outputs })
+}
+
+/// An input: the type by ComfyUI's name, and what it takes.
+fn slot_as_json(slot: &Slot) -> Value {
+    let rest = match slot.kind {
+        Kind::Socket(of) => json!({ "type": of.name() }),
+        Kind::Int { min, max, .. } => json!({ "type": "INT", "min": whole(min), "max": whole(max) }),
+        Kind::Float { min, max, .. } => json!({ "type": "FLOAT", "min": min, "max": max }),
+        Kind::Bool { .. } => json!({ "type": "BOOLEAN" }),
+        Kind::Text { .. } => json!({ "type": "STRING" }),
+        Kind::Choice(choices) => json!({ "type": "COMBO", "choices": choices.names() }),
+        Kind::File(of) => json!({ "type": "FILE", "file": of.what() }),
+    };
+    let mut object = json!({ "name": slot.name, "optional": slot.optional });
+    if let (Value::Object(object), Value::Object(rest)) = (&mut object, rest) {
+        object.extend(rest);
+        object.extend(slot.default().map(|default| ("default".to_owned(), default)));
+    }
+    object
+}
+
+/// A whole number of 64 bits, with a sign or without: no other is a limit.
+fn whole(number: i128) -> Value {
+    let signed = i64::try_from(number).map(Value::from);
+    signed.or_else(|_| u64::try_from(number).map(Value::from)).unwrap_or_default()
 }
 
 fn announce(args: &Args, file: &Path, studio: &Studio, nodes: usize, samplers: usize) {
@@ -230,7 +280,10 @@ impl Told {
         let path = saved.path.display().to_string();
         self.progress.say(&path);
         if self.json {
-            tell::event("saved", json!({ "kind": kind, "path": path, "node": saved.node }));
+            tell::event(
+                "saved",
+                json!({ "kind": kind, "path": path, "node": saved.node, "index": saved.index }),
+            );
         }
     }
 }

@@ -134,7 +134,7 @@ impl DiffusionModel {
                 .expected(format!("[batch, {}, height, width]", self.config.unet.out_channels))
                 .found(format!("{shape:?}")));
         }
-        self.check_conditioning(conditioning)?;
+        check_prompts(&self.config, conditioning)?;
         let start = match &run.latent {
             Some(latent) if latent.batch() == 1 => latent.repeated(batch),
             Some(latent) => latent.clone(),
@@ -220,25 +220,6 @@ impl DiffusionModel {
         Ok(Sampled { latent, denoised })
     }
 
-    /// Checks that the network can read every prompt.
-    fn check_conditioning(&self, conditioning: &Conditioning) -> Result<()> {
-        let wants = (self.config.unet.context_dim, self.config.unet.adm_in_channels);
-        for entry in conditioning.positive.iter().chain(&conditioning.negative) {
-            let has = (entry.context.len() / entry.tokens.max(1), entry.vector.as_ref().map(|v| v.len()));
-            if has.0 != wants.0 || has.1 != wants.1 {
-                let told = |(channels, vector): (usize, Option<usize>)| match vector {
-                    Some(values) => format!("{channels} values a token and a vector of {values}"),
-                    None => format!("{channels} values a token and no vector"),
-                };
-                return Err(Error::usage("the prompts do not fit the model")
-                    .expected(format!("{}, as {} has", told(wants), self.config.family))
-                    .found(told(has))
-                    .hint("take them from the text encoders of the model's family"));
-            }
-        }
-        Ok(())
-    }
-
     /// The UNet's weights on the device.
     pub fn weights(&self, cancel: &AtomicBool) -> Result<Arc<Weights>> {
         let how = (self.wanted.as_slice(), self.storage(), None);
@@ -270,7 +251,10 @@ impl DiffusionModel {
 
 /// The noise levels that the network was trained on: those that its file tells, or those that all of its
 /// kind share.
-fn noise_levels(prediction: Prediction, told: Option<&NoiseLevels>) -> Result<Discrete> {
+///
+/// # Errors
+/// As [`Discrete::from_alphas_cumprod`].
+pub(crate) fn noise_levels(prediction: Prediction, told: Option<&NoiseLevels>) -> Result<Discrete> {
     if let Some(NoiseLevels { alphas_cumprod }) = told {
         let table = Discrete::from_alphas_cumprod(alphas_cumprod)?;
         return Ok(match prediction {
@@ -283,4 +267,26 @@ fn noise_levels(prediction: Prediction, told: Option<&NoiseLevels>) -> Result<Di
         Prediction::Consistency => Discrete::distilled(),
         Prediction::ZeroSnrV => Discrete::zero_terminal_snr(),
     })
+}
+
+/// Checks that a network can read every prompt.
+///
+/// # Errors
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for prompts of another family's text encoders.
+pub(crate) fn check_prompts(network: &DiffusionConfig, conditioning: &Conditioning) -> Result<()> {
+    let wants = (network.unet.context_dim, network.unet.adm_in_channels);
+    for entry in conditioning.positive.iter().chain(&conditioning.negative) {
+        let has = (entry.context.len() / entry.tokens.max(1), entry.vector.as_ref().map(|v| v.len()));
+        if has.0 != wants.0 || has.1 != wants.1 {
+            let told = |(channels, vector): (usize, Option<usize>)| match vector {
+                Some(values) => format!("{channels} values a token and a vector of {values}"),
+                None => format!("{channels} values a token and no vector"),
+            };
+            return Err(Error::usage("the prompts do not fit the model")
+                .expected(format!("{}, as {} has", told(wants), network.family))
+                .found(told(has))
+                .hint("take them from the text encoders of the model's family"));
+        }
+    }
+    Ok(())
 }

@@ -42,7 +42,7 @@ pub fn nearest_to<'a>(plain: &str, names: impl IntoIterator<Item = &'a str>) -> 
 }
 
 /// Levenshtein's distance: how many letters to insert, delete or replace.
-fn edit_distance(a: &str, b: &str) -> usize {
+pub fn edit_distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.chars().enumerate() {

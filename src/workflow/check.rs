@@ -11,6 +11,9 @@ use super::value::{Value, range};
 use super::{catalogue, text};
 use crate::{Error, ErrorKind, Remedy, Result};
 
+/// Nodes that a message names one by one.
+const MOST_NAMED: usize = 40;
+
 /// A node that will run, with all that is known of its inputs.
 pub(super) struct Step {
     /// Its place in the graph.
@@ -28,21 +31,42 @@ pub(super) enum Source {
     Output(usize, usize),
 }
 
-/// The steps of a workflow, each behind those that it needs.
+/// What of a workflow runs.
+pub(super) struct Plan {
+    /// Each behind those that it needs.
+    pub steps: Vec<Step>,
+    /// Places of the nodes that nothing needs, in the graph's order.
+    pub resting: Vec<usize>,
+}
+
+/// The plan of a workflow.
 ///
 /// # Errors
 /// [`ErrorKind::File`], naming the node and what to do.
-pub(super) fn steps(graph: &Graph, now: &text::Moment) -> Result<Vec<Step>> {
-    for node in graph.nodes() {
-        if catalogue::find(&node.class).is_none() {
-            return Err(unknown(node));
-        }
+pub(super) fn plan(graph: &Graph, now: &text::Moment) -> Result<Plan> {
+    let outputs = outputs(graph);
+    let needed = needed(graph, &outputs.live);
+    let place = |node: &Node| graph.position(&node.id);
+    let is_needed: HashSet<usize> = needed.iter().copied().collect();
+    let resting: Vec<usize> = (0..graph.nodes().len()).filter(|at| !is_needed.contains(at)).collect();
+    let idle = resting.iter().map(|at| &graph.nodes()[*at]);
+    tell_resting(&idle.filter(|node| !outputs.cut.contains(node.id.as_str())).collect::<Vec<_>>());
+    if outputs.live.is_empty() {
+        return Err(no_output(graph));
     }
-    let needed = needed(graph)?;
+    let unknown: Vec<&Node> = graph
+        .nodes()
+        .iter()
+        .filter(|n| class(n).is_none() && place(n).is_some_and(|at| is_needed.contains(&at)))
+        .collect();
+    if !unknown.is_empty() {
+        return Err(unknown_kinds(&unknown));
+    }
     let mut steps = Vec::new();
     for &at in &needed {
         let node = &graph.nodes()[at];
-        let Some(class) = catalogue::find(&node.class) else { continue };
+        let Some(class) = class(node) else { continue };
+        tell_left_out(node, class);
         let inputs = class.inputs.iter().filter_map(|slot| input(graph, node, slot, now).transpose());
         steps.push(Step { node: at, class, inputs: inputs.collect::<Result<_>>()? });
     }
@@ -53,57 +77,136 @@ pub(super) fn steps(graph: &Graph, now: &text::Moment) -> Result<Vec<Step>> {
     });
     let used: HashSet<usize> = outputs.collect();
     steps.retain(|step| step.class.is_output || used.contains(&step.node));
-    in_order(graph, steps)
+    Ok(Plan { steps: in_order(graph, steps)?, resting })
+}
+
+fn class(node: &Node) -> Option<&'static Class> {
+    catalogue::find(&node.class)
 }
 
 fn fault(node: &Node, what: impl Into<String>) -> Error {
     Error::new(ErrorKind::File, what).at(node.to_string())
 }
 
-fn unknown(node: &Node) -> Error {
-    let error = fault(node, "an unknown kind of node");
-    if let Some(name) = node.class.strip_prefix("workflow").filter(|n| n.starts_with(['/', '>'])) {
-        return error.hint(format!("turn the group node {:?} back into nodes in ComfyUI", &name[1..]));
+/// Nodes in a message.
+fn listed<'n>(nodes: impl IntoIterator<Item = &'n Node>, told: impl Fn(&Node) -> String) -> String {
+    let mut list: Vec<String> = nodes.into_iter().map(told).collect();
+    let more = list.len().saturating_sub(MOST_NAMED);
+    list.truncate(MOST_NAMED);
+    if more > 0 {
+        list.push(format!("{more} more"));
     }
-    match catalogue::nearest(&node.class) {
-        near if near.is_empty() => error.hint("take it out, or mute it").remedy(Remedy::ListNodes),
-        near => error.hint(format!("the nearest known: {}; use one of them, or mute it", near.join(", "))),
+    list.join("; ")
+}
+
+/// A node of an unknown kind, and whose it is.
+fn with_maker(node: &Node) -> String {
+    const SELF: &str = "comfy-core";
+    let own = catalogue::is_comfyuis(&node.class);
+    match (node.package.as_deref(), catalogue::slip(&node.class)) {
+        (Some(SELF), _) => format!("{node}, ComfyUI's own"),
+        _ if own => format!("{node}, ComfyUI's own"),
+        (Some(package), _) => format!("{node}, custom, of {package}"),
+        (None, Some(near)) => format!("{node}, custom (did you mean {near}?)"),
+        (None, None) => format!("{node}, custom"),
     }
 }
 
-/// The places of output nodes and of all that they need, in the graph's order.
-fn needed(graph: &Graph) -> Result<Vec<usize>> {
-    let is_output = |node: &&Node| catalogue::find(&node.class).is_some_and(|class| class.is_output);
-    let mut waiting: Vec<&str> = graph.nodes().iter().filter(is_output).map(|n| n.id.as_str()).collect();
-    if waiting.is_empty() {
-        return Err(Error::new(ErrorKind::File, "the workflow has no output node")
-            .expected("SaveImage, PreviewImage or SaveLatent")
-            .found(format!("{} nodes of other kinds", graph.nodes().len()))
-            .hint("add one, or unmute it"));
+fn unknown_kinds(nodes: &[&Node]) -> Error {
+    let what = match nodes {
+        [_] => "an unknown kind of node",
+        _ => "unknown kinds of nodes",
+    };
+    let error = Error::new(ErrorKind::File, what).found(listed(nodes.iter().copied(), with_maker));
+    let group = nodes.iter().filter_map(|node| node.class.strip_prefix("workflow"));
+    match group.clone().find(|name| name.starts_with(['/', '>'])) {
+        Some(name) => error.hint(format!("turn the group node {:?} back into nodes in ComfyUI", &name[1..])),
+        None => error
+            .expected("nodes that run here, for what is saved needs them")
+            .hint("take them out, mute or bypass them")
+            .remedy(Remedy::ListNodes),
     }
-    // Outputs behind a muted node rest with it, as long as there are others.
-    let cut = cut_off(graph);
-    let (live, resting): (Vec<&str>, Vec<&str>) = waiting.iter().partition(|id| !cut.contains(*id));
-    if !live.is_empty() {
-        for node in resting.iter().filter_map(|id| graph.find(id)) {
-            log::warn!("{node} does not run: what it needs is muted");
-        }
-        waiting = live;
+}
+
+/// What does nothing to the result is no fault, but nobody shall wonder where it is.
+fn tell_resting(nodes: &[&Node]) {
+    let (known, unknown): (Vec<&Node>, Vec<&Node>) = nodes.iter().partition(|node| class(node).is_some());
+    if !known.is_empty() {
+        log::warn!("nothing that is saved needs {}: left out", listed(known, Node::to_string));
     }
+    if !unknown.is_empty() {
+        let list = listed(unknown, with_maker);
+        log::warn!(
+            "kinds of nodes that are not known here, and that nothing that is saved needs, are left out: {list}"
+        );
+    }
+}
+
+/// A link into an input that this kind does not have here changes nothing: that is said.
+fn tell_left_out(node: &Node, class: &Class) {
+    let links = node.inputs.iter().filter(|(_, input)| matches!(input, Input::Link { .. }));
+    for (name, _) in links.filter(|(name, _)| class.input(name).is_none()) {
+        log::warn!(
+            "{node}: the link to its input {name:?} is left out: {} has no such input here",
+            class.name
+        );
+    }
+}
+
+/// The nodes that a workflow is run for.
+struct Outputs<'g> {
+    /// Ids of those that run.
+    live: Vec<&'g str>,
+    /// Ids of all nodes that need something muted.
+    cut: HashSet<&'g str>,
+}
+
+/// Outputs behind a muted node rest with it, as long as there are others.
+fn outputs(graph: &Graph) -> Outputs<'_> {
+    let is_output = |node: &&Node| class(node).is_some_and(|class| class.is_output);
+    let all: Vec<&str> = graph.nodes().iter().filter(is_output).map(|n| n.id.as_str()).collect();
+    let mut cut = cut_off(graph);
+    let (live, resting): (Vec<&str>, Vec<&str>) = all.iter().partition(|id| !cut.contains(*id));
+    if live.is_empty() {
+        cut.clear();
+        return Outputs { live: all, cut };
+    }
+    for node in resting.iter().filter_map(|id| graph.find(id)) {
+        log::warn!("{node} does not run: what it needs is muted");
+    }
+    Outputs { live, cut }
+}
+
+fn no_output(graph: &Graph) -> Error {
+    let unknown: Vec<&Node> = graph.nodes().iter().filter(|node| class(node).is_none()).collect();
+    let others = format!("{} nodes of other kinds", graph.nodes().len());
+    let found = match unknown.is_empty() {
+        true => others,
+        false => format!("{others}, unknown here: {}", listed(unknown, with_maker)),
+    };
+    Error::new(ErrorKind::File, "the workflow has no output node")
+        .expected("SaveImage, PreviewImage or SaveLatent")
+        .found(found)
+        .hint("add one, or unmute it")
+}
+
+/// The places of output nodes and of all that they need, in the graph's order. Of a node of an unknown
+/// kind all inputs are needed.
+fn needed(graph: &Graph, outputs: &[&str]) -> Vec<usize> {
+    let mut waiting = outputs.to_vec();
     let mut seen = HashSet::new();
     while let Some(id) = waiting.pop() {
         let Some(at) = graph.position(id).filter(|at| seen.insert(*at)) else { continue };
         let node = &graph.nodes()[at];
-        let Some(class) = catalogue::find(&node.class) else { continue };
-        let links = class.inputs.iter().filter_map(|slot| match node.input(slot.name) {
-            Some(Input::Link { node, .. }) => Some(node.as_str()),
+        let wanted = |name: &str| class(node).is_none_or(|class| class.input(name).is_some());
+        waiting.extend(node.inputs.iter().filter_map(|(name, input)| match input {
+            Input::Link { node, .. } if wanted(name) => Some(node.as_str()),
             _ => None,
-        });
-        waiting.extend(links);
+        }));
     }
     let mut needed: Vec<usize> = seen.into_iter().collect();
     needed.sort_unstable();
-    Ok(needed)
+    needed
 }
 
 /// The ids of nodes that need something muted. Each is looked at once, however long the branches are.
@@ -111,14 +214,17 @@ fn cut_off(graph: &Graph) -> HashSet<&str> {
     let mut behind: HashMap<&str, Vec<&str>> = HashMap::new();
     let mut waiting: Vec<&str> = Vec::new();
     for node in graph.nodes() {
-        let Some(class) = catalogue::find(&node.class) else { continue };
-        for slot in class.inputs.iter().filter(|slot| !slot.optional) {
-            if let Some(Input::Link { node: other, .. }) = node.input(slot.name) {
+        let must = |name: &str| match class(node) {
+            Some(class) => class.input(name).is_some_and(|slot| !slot.optional),
+            None => true,
+        };
+        for (name, input) in &node.inputs {
+            if let (Input::Link { node: other, .. }, true) = (input, must(name)) {
                 behind.entry(other).or_default().push(&node.id);
             }
-            if node.loose.iter().any(|loose| loose.is_muted && loose.input == slot.name) {
-                waiting.push(&node.id);
-            }
+        }
+        if node.loose.iter().any(|loose| loose.is_muted && must(&loose.input)) {
+            waiting.push(&node.id);
         }
     }
     let mut cut = HashSet::new();
@@ -178,7 +284,10 @@ fn input(
                 });
             }
             match known(other, given) {
-                Some(json) => Source::Value(Value::written(slot, &json).map_err(|e| e.at(node.to_string()))?),
+                Some(json) => {
+                    let json = prefixed(slot, json, graph, now);
+                    Source::Value(Value::written(slot, &json).map_err(|e| e.at(node.to_string()))?)
+                }
                 None => Source::Output(at, *output),
             }
         }
@@ -188,20 +297,21 @@ fn input(
 
 /// What a primitive node gives, as far as it is written in the workflow: then it can be looked at
 /// before anything runs.
-fn known(node: &Node, given: Type) -> Option<Json> {
-    let primitive = matches!(given, Type::Int | Type::Float | Type::Text | Type::Bool);
-    match node.input("value") {
-        Some(Input::Value(json)) if primitive && node.class.starts_with("Primitive") => Some(json.clone()),
-        _ => None,
-    }
+fn known(node: &Node, given: Type) -> Option<&Json> {
+    node.written().filter(|_| matches!(given, Type::Int | Type::Float | Type::Text | Type::Bool))
 }
 
-/// A prefix of file names with what ComfyUI's frontend replaces in it.
+/// A prefix of file names, wherever it comes from, with what ComfyUI's frontend replaces in it.
 fn prefixed(slot: &Slot, json: &Json, graph: &Graph, now: &text::Moment) -> Json {
-    match json {
-        Json::String(prefix) if slot.name == super::save::PREFIX => text::replaced(prefix, graph, now).into(),
-        json => json.clone(),
+    let Json::String(prefix) = json else { return json.clone() };
+    if slot.name != super::save::PREFIX {
+        return json.clone();
     }
+    let replaced = text::replaced(prefix, graph, now);
+    for name in text::unknown(&replaced) {
+        log::warn!("the file-name prefix {prefix:?} keeps its %{name}%: no node or input is called so");
+    }
+    replaced.into()
 }
 
 /// `steps` so that each is behind those that it needs, and otherwise as they were.

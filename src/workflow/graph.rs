@@ -10,6 +10,9 @@ use serde_json::{Map, Value as Json, json};
 pub struct Graph {
     nodes: Vec<Node>,
     index: HashMap<String, usize>,
+    /// Nodes that are only on the screen, muted or bypassed: nothing runs them, but names of files may
+    /// call them for their values.
+    shown: Vec<Node>,
 }
 
 /// A node: a step of the work.
@@ -23,6 +26,8 @@ pub struct Node {
     pub alias: Option<String>,
     /// What it does: `KSampler`.
     pub class: String,
+    /// The package that the file names as the maker of this kind; `comfy-core` is ComfyUI itself.
+    pub package: Option<String>,
     /// Inputs by name, in the file's order.
     pub inputs: Vec<(String, Input)>,
     /// Inputs that lead to nothing.
@@ -58,12 +63,20 @@ impl Node {
     /// A node without inputs.
     pub fn new(id: impl Into<String>, class: impl Into<String>) -> Self {
         let (id, class) = (id.into(), class.into());
-        Self { id, title: None, alias: None, class, inputs: Vec::new(), loose: Vec::new() }
+        Self { id, title: None, alias: None, class, package: None, inputs: Vec::new(), loose: Vec::new() }
     }
 
     /// The input called `name`.
     pub fn input(&self, name: &str) -> Option<&Input> {
         self.inputs.iter().find(|(n, _)| n == name).map(|(_, input)| input)
+    }
+
+    /// The value that a primitive node gives, as far as it is written in the workflow.
+    pub(super) fn written(&self) -> Option<&Json> {
+        match self.input("value") {
+            Some(Input::Value(json)) if self.class.starts_with("Primitive") => Some(json),
+            _ => None,
+        }
     }
 
     /// Puts `input` in the place of the one called `name`, or adds it.
@@ -97,6 +110,21 @@ impl Graph {
             self.nodes.push(node);
         }
         free
+    }
+
+    /// Adds a node that does not run.
+    pub(super) fn show(&mut self, node: Node) {
+        self.shown.push(node);
+    }
+
+    /// All nodes with a widget that a file's name may call, those that run first.
+    pub(super) fn named(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().chain(&self.shown)
+    }
+
+    /// All nodes, to be changed where they are.
+    pub(super) fn nodes_mut(&mut self) -> &mut [Node] {
+        &mut self.nodes
     }
 
     /// All nodes, in the file's order.

@@ -149,7 +149,7 @@ impl ModelFolders {
 
 impl FileKind {
     /// In words.
-    pub(super) fn what(self) -> &'static str {
+    pub fn what(self) -> &'static str {
         match self {
             Self::Checkpoint => "checkpoint",
             Self::Lora => "LoRA",

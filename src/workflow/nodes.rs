@@ -41,7 +41,13 @@ pub struct Class {
 }
 
 /// What does a node's work: its outputs from its inputs.
-pub(super) type Function = fn(&mut Work<'_>, &Arguments<'_>) -> Result<Vec<Value>>;
+#[derive(Clone, Copy)]
+pub(super) enum Function {
+    /// From its inputs alone: where they are known by then, it is done while a workflow is looked at too.
+    Plain(fn(&Arguments<'_>) -> Result<Vec<Value>>),
+    /// With a device, files or the clock.
+    Working(fn(&mut Work<'_>, &Arguments<'_>) -> Result<Vec<Value>>),
+}
 
 /// An input of a class.
 #[derive(Debug, Clone, Copy, PartialEq)]

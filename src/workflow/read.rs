@@ -13,7 +13,7 @@ use std::path::Path;
 use serde_json::Value as Json;
 
 use super::graph::{Graph, Input, Node};
-use super::ui;
+use super::{repair, ui};
 use crate::image::texts::texts;
 use crate::{Error, ErrorKind, Remedy, Resource, Result};
 
@@ -101,6 +101,12 @@ fn without_nan(text: &[u8]) -> Option<Json> {
 }
 
 fn from_value(json: Json) -> Result<Source> {
+    let mut source = as_it_stands(json)?;
+    repair::graph(&mut source.graph);
+    Ok(source)
+}
+
+fn as_it_stands(json: Json) -> Result<Source> {
     let Json::Object(object) = &json else { return Err(no_workflow("JSON of something else")) };
     if object.get("nodes").is_some_and(Json::is_array) {
         return Ok(Source { graph: ui::graph(&json)?, ui: Some(json) });
@@ -132,40 +138,31 @@ fn api(json: &Json) -> Result<Graph> {
         let class = class.ok_or_else(|| {
             wrong("a node does not say what it does").expected("class_type, such as KSampler")
         })?;
-        let mut read = Node::new(id, class);
+        let mut read = Node::new(id, repair::kind(class));
         read.title = node.pointer("/_meta/title").and_then(Json::as_str).map(str::to_owned);
         let inputs = match node.get("inputs") {
             None => None,
             Some(Json::Object(inputs)) => Some(inputs),
             Some(_) => return Err(wrong("the inputs of a node are no object")),
         };
-        for (name, value) in inputs.into_iter().flatten() {
-            read.inputs.push((
-                name.clone(),
-                input(value).ok_or_else(|| {
-                    wrong("an input is neither a value nor a link")
-                        .at(format!("node {id} ({class}), input {name}"))
-                        .expected("a text, a number, true or false, or [node, output]")
-                        .found(short(value))
-                })?,
-            ));
-        }
+        read.inputs =
+            inputs.into_iter().flatten().map(|(name, value)| (name.clone(), input(value))).collect();
         graph.add(read);
     }
     Ok(graph)
 }
 
-fn input(value: &Json) -> Option<Input> {
-    match value {
-        Json::Array(link) => match link.as_slice() {
-            [node, output] => {
-                Some(Input::Link { node: id(node)?, output: output.as_u64()?.try_into().ok()? })
-            }
-            _ => None,
-        },
-        Json::Object(_) => None,
-        value => Some(Input::Value(value.clone())),
+/// A link is a list of a node and an output. Lists that are values are wrapped in an object since 2025;
+/// what else there is may be for an input that nobody reads, and is told where it is read.
+fn input(value: &Json) -> Input {
+    let link = |link: &[Json]| match link {
+        [node, output] => Some((id(node)?, usize::try_from(output.as_u64()?).ok()?)),
+        _ => None,
+    };
+    if let Some((node, output)) = value.as_array().and_then(|list| link(list)) {
+        return Input::Link { node, output };
     }
+    Input::Value(value.get("__value__").unwrap_or(value).clone())
 }
 
 /// A node's id, which is a number in some files and a text in others.

@@ -10,6 +10,7 @@ use super::check::{Source, Step};
 use super::files::Files;
 use super::graph::{Graph, Node};
 use super::models::Found;
+use super::nodes::Function;
 use super::save::Notes;
 use super::text::Moment;
 use super::value::{Arguments, Value};
@@ -56,6 +57,8 @@ pub struct Saved {
     pub node: String,
     /// What it is.
     pub kind: SavedKind,
+    /// Which picture of the node's batch it holds, from 0; latents are in one file together.
+    pub index: usize,
     /// Where it is.
     pub path: PathBuf,
 }
@@ -107,8 +110,8 @@ impl Work<'_> {
     }
 
     /// Tells that a file was written.
-    pub fn tell_saved(&mut self, node: &Node, kind: SavedKind, path: PathBuf) {
-        let saved = Saved { node: node.id.clone(), kind, path };
+    pub fn tell_saved(&mut self, node: &Node, kind: SavedKind, (index, path): (usize, PathBuf)) {
+        let saved = Saved { node: node.id.clone(), kind, index, path };
         (self.observe)(Event::Saved(&saved));
         self.saved.push(saved);
     }
@@ -145,8 +148,12 @@ pub(super) fn run(graph: &Graph, steps: &[Step], work: &mut Work<'_>) -> Result<
         let (number, total) = (i + 1, steps.len());
         let title = node.title.as_deref();
         (work.observe)(Event::Node { id: &node.id, class: &node.class, title, number, total });
-        let arguments = arguments(node, step, &done).and_then(|a| (step.class.run)(work, &a));
-        let outputs = arguments.map_err(|e| named(node, e))?;
+        let arguments = arguments(node, step, &done);
+        let outputs = arguments.and_then(|arguments| match step.class.run {
+            Function::Plain(run) => run(&arguments),
+            Function::Working(run) => run(work, &arguments),
+        });
+        let outputs = outputs.map_err(|e| named(node, e))?;
         if outputs.len() != step.class.outputs.len() {
             return Err(Error::internal(format!("{} gave {} outputs", step.class.name, outputs.len())));
         }

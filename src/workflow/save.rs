@@ -74,6 +74,11 @@ impl Target {
         }
     }
 
+    /// Where its files go.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Whether what there is of the folder already is really below the output folder.
     fn inside(&self) -> std::io::Result<bool> {
         let mut there = self.folder.as_path();
@@ -132,18 +137,36 @@ fn largest(folder: &Path, name: &str) -> std::io::Result<u64> {
     Ok(largest)
 }
 
-/// Makes the output folder and sees that files can be made in it, so that an hour of sampling does
-/// not end there.
+/// Sees that files can be made in `folder`, so that an hour of sampling does not end there. As long as the
+/// folder is not there, the nearest above it counts. Nothing is left behind.
 ///
 /// # Errors
-/// [`ErrorKind::File`], saying why not.
-pub(super) fn usable(output: &Path) -> Result<()> {
-    let cannot = |e: std::io::Error| {
-        Error::io(output, "no file can be written to the output folder", e)
-            .remedy(Remedy::Pass(Resource::OutputFolder))
+/// [`ErrorKind::Usage`], saying why not.
+pub(super) fn usable(folder: &Path) -> Result<()> {
+    let here = Path::new(".");
+    let there = folder.ancestors().find(|above| fs::symlink_metadata(above).is_ok()).unwrap_or(here);
+    let found = match fs::metadata(there) {
+        Err(e) => Err(e),
+        Ok(meta) if !meta.is_dir() => Err(std::io::ErrorKind::NotADirectory.into()),
+        Ok(_) => png::probe(&there.join(".sagittal")),
     };
-    fs::create_dir_all(output).map_err(cannot)?;
-    png::probe(&output.join(".sagittal")).map_err(cannot)
+    found.map_err(|e| {
+        Error::usage("no file can be written to the output folder")
+            .file(folder)
+            .at(there.display().to_string())
+            .cause(e)
+            .remedy(Remedy::Pass(Resource::OutputFolder))
+    })
+}
+
+/// Makes the output folder.
+///
+/// # Errors
+/// As [`usable`].
+pub(super) fn made(output: &Path) -> Result<()> {
+    // What cannot be made is not usable either, and why is told there.
+    let _ = fs::create_dir_all(output);
+    usable(output)
 }
 
 /// What saved files tell of the workflow that made them.

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use serde_json::{Map, Value as Json};
 
 use super::read::{MOST_NODES, id, too_many};
+use super::repair;
 use crate::{Error, ErrorKind, Result};
 
 /// The inner side of a subgraph's inputs and outputs.
@@ -57,6 +58,8 @@ pub(super) struct Shown {
     pub title: Option<String>,
     /// `Node name for S&R`.
     pub alias: Option<String>,
+    /// `cnr_id` or, for what is in no registry, `aux_id`.
+    pub package: Option<String>,
     pub mode: u64,
     pub inputs: Vec<Plug>,
     /// `widgets_values`.
@@ -214,6 +217,9 @@ fn shown(node: &Json, prefix: &str, scope: usize) -> Result<Shown> {
     let own = node.get("id").and_then(id).ok_or_else(|| wrong("a node has no id"))?;
     let id = format!("{prefix}{own}");
     let class = text("type").ok_or_else(|| wrong("a node has no type").at(format!("node {id}")))?;
+    let class = repair::kind(&class).to_owned();
+    let property = |name: &str| node.get("properties").and_then(|all| all.get(name)).and_then(Json::as_str);
+    let package = property("cnr_id").or_else(|| property("aux_id"));
     let plug = |input: &Json| Plug {
         name: input.get("name").and_then(Json::as_str).unwrap_or_default().to_owned(),
         kind: input.get("type").and_then(Json::as_str).unwrap_or("*").to_owned(),
@@ -223,7 +229,8 @@ fn shown(node: &Json, prefix: &str, scope: usize) -> Result<Shown> {
     let inputs = node.get("inputs").and_then(Json::as_array);
     Ok(Shown {
         title: text("title"),
-        alias: node.pointer("/properties/Node name for S&R").and_then(Json::as_str).map(str::to_owned),
+        alias: property("Node name for S&R").map(str::to_owned),
+        package: package.map(str::to_owned),
         mode: node.get("mode").and_then(Json::as_u64).unwrap_or(0),
         inputs: inputs.into_iter().flatten().map(plug).collect(),
         widgets: node.get("widgets_values").cloned().unwrap_or(Json::Null),

@@ -1,6 +1,9 @@
 //! What ComfyUI's frontend replaces in texts before a workflow is run.
 
-use super::graph::{Graph, Input};
+use serde_json::Value as Json;
+
+use super::catalogue;
+use super::graph::{Graph, Input, Node};
 
 /// A point in local time, for file names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,8 +65,8 @@ impl Moment {
     }
 }
 
-/// A file-name prefix with `%date:…%` and `%node.widget%` replaced; a node is called by its alias or
-/// its title. What is unknown stays as it is.
+/// A file-name prefix with `%date:…%` and `%node.widget%` replaced; a node is called by its alias, its
+/// title or its kind. What is unknown stays as it is.
 pub(super) fn replaced(prefix: &str, graph: &Graph, now: &Moment) -> String {
     let mut out = String::new();
     let mut rest = prefix;
@@ -93,14 +96,36 @@ fn replacement(inside: &str, graph: &Graph, now: &Moment) -> Option<String> {
         return Some(now.format(pattern));
     }
     let (name, widget) = inside.split_once('.')?;
-    let nodes = graph.nodes();
-    let by_alias = nodes.iter().find(|n| n.alias.as_deref() == Some(name));
-    let node = by_alias.or_else(|| nodes.iter().find(|n| n.title.as_deref() == Some(name)))?;
-    match node.input(widget)? {
-        Input::Value(serde_json::Value::String(text)) => Some(harmless(text)),
-        Input::Value(value) => Some(harmless(&value.to_string())),
-        Input::Link { .. } => None,
+    // Every node has its kind for an alias until somebody gives it another, and so with titles.
+    let alias = |n: &&Node| n.alias.as_deref().unwrap_or(&n.class) == name;
+    let title = |n: &&Node| n.title.as_deref().unwrap_or(catalogue::title(&n.class)) == name;
+    let node = graph.named().find(alias).or_else(|| graph.named().find(title))?;
+    let default = || catalogue::find(&node.class)?.input(widget)?.default();
+    let value = match node.input(widget) {
+        Some(Input::Value(value)) => value.clone(),
+        Some(Input::Link { node, .. }) => graph.find(node)?.written()?.clone(),
+        None => default()?,
+    };
+    Some(harmless(&shown(&value)))
+}
+
+/// A value as JavaScript shows it: `7.0` is 7, and null is nothing.
+fn shown(value: &Json) -> String {
+    match value {
+        Json::String(text) => text.clone(),
+        Json::Null => String::new(),
+        Json::Number(number) => match number.as_f64() {
+            Some(float) if number.is_f64() => float.to_string(),
+            _ => number.to_string(),
+        },
+        value => value.to_string(),
     }
+}
+
+/// What in `text` looks as if it was to be replaced and was not: `%node.widget%`.
+pub(super) fn unknown(text: &str) -> Vec<&str> {
+    let between = |part: &&str| part.contains('.') && !part.contains(['/', ' ']);
+    text.split('%').skip(1).step_by(2).filter(between).collect()
 }
 
 /// `text` without what a file name may not hold: it shall lead into no other folder.

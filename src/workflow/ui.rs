@@ -5,6 +5,8 @@
 //! through them; so they are through bypassed nodes, while muted ones are simply not there. The
 //! values of widgets, a bare list, get the names that the catalogue has for them.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value as Json};
 
 use super::catalogue;
@@ -17,6 +19,8 @@ use crate::{Error, ErrorKind, Result};
 
 /// A node that is not run.
 const MUTED: u64 = 2;
+/// A value on the screen, with a wire to where it is used.
+const PRIMITIVE: &str = "PrimitiveNode";
 /// A node that is as if its inputs went straight to its outputs.
 const BYPASSED: u64 = 4;
 
@@ -27,9 +31,10 @@ const BYPASSED: u64 = 4;
 pub(super) fn graph(json: &Json) -> Result<Graph> {
     let screen = subgraph::flatten(json)?;
     let mut graph = Graph::default();
-    for shown in screen.nodes.iter().filter(|n| runs(&screen, n)) {
-        let node = node(&screen, shown)?;
-        if !graph.add(node) {
+    for shown in &screen.nodes {
+        if !runs(&screen, shown) {
+            graph.show(sign(shown));
+        } else if !graph.add(node(&screen, shown)?) {
             return Err(
                 Error::new(ErrorKind::File, "two nodes have the same id").at(format!("node {}", shown.id))
             );
@@ -51,15 +56,50 @@ fn runs(screen: &Screen, node: &Shown) -> bool {
     node.inner.is_none() && !is_sign(&node.class) && !matches!(node.mode, MUTED | BYPASSED)
 }
 
-/// Nodes that ComfyUI's frontend has to itself.
+/// Nodes that are only wires or words on the screen: ComfyUI's own, and those that public files have.
 fn is_sign(class: &str) -> bool {
-    matches!(class, "Note" | "MarkdownNote" | "Reroute" | "PrimitiveNode")
+    is_bend(class) || is_end(class) || is_start(class) || matches!(class, "Note" | "MarkdownNote" | PRIMITIVE)
 }
 
-fn node(screen: &Screen, shown: &Shown) -> Result<Node> {
+/// A bend in a wire.
+fn is_bend(class: &str) -> bool {
+    matches!(class, "Reroute" | "Reroute (rgthree)")
+}
+
+/// The end of a wire that goes on, unseen, from all starts with its name.
+fn is_end(class: &str) -> bool {
+    matches!(class, "SetNode" | "easy setNode")
+}
+
+/// The start of a wire that comes, unseen, from the end with its name.
+fn is_start(class: &str) -> bool {
+    matches!(class, "GetNode" | "easy getNode")
+}
+
+/// A node that does not run, with what a file's name may ask it for.
+fn sign(shown: &Shown) -> Node {
+    let mut node = called(shown);
+    match catalogue::find(&shown.class) {
+        Some(class) => node.inputs = widgets(class, shown).unwrap_or_default(),
+        None => {
+            let value = shown.listed().first().cloned();
+            node.inputs.extend(value.map(|value| ("value".to_owned(), Input::Value(value))));
+        }
+    }
+    node
+}
+
+/// A node with its names.
+fn called(shown: &Shown) -> Node {
     let mut node = Node::new(&shown.id, &shown.class);
     node.title.clone_from(&shown.title);
     node.alias.clone_from(&shown.alias);
+    node.package.clone_from(&shown.package);
+    node
+}
+
+fn node(screen: &Screen, shown: &Shown) -> Result<Node> {
+    let mut node = called(shown);
     let class = catalogue::find(&shown.class);
     if let Some(class) = class {
         node.inputs = widgets(class, shown)?;
@@ -86,13 +126,9 @@ fn node(screen: &Screen, shown: &Shown) -> Result<Node> {
 /// the catalogue's defaults.
 fn widgets(class: &Class, shown: &Shown) -> Result<Vec<(String, Input)>> {
     let mut inputs = Vec::new();
-    let mut listed = match &shown.widgets {
-        Json::Array(list) => list.as_slice(),
-        _ => &[],
-    }
-    .iter()
-    .peekable();
-    let named = [shown.named.as_ref(), shown.widgets.as_object()];
+    let listed = shown.listed();
+    let mut listed = listed.iter().peekable();
+    let named = [shown.named.as_ref(), shown.widgets.as_object().filter(|_| listed.len() == 0)];
     let by_name = named.into_iter().flatten().next();
     for input in class.widgets() {
         let own = match by_name {
@@ -165,8 +201,11 @@ impl Screen {
                         (_, _, Some(inner)) => {
                             self.scopes[inner].outputs.get(&slot).map(|link| (inner, *link))
                         }
-                        (_, "Reroute", _) => node.inputs.first().and_then(|i| Some((node.scope, i.link?))),
-                        (_, "PrimitiveNode", _) => match node.widgets.get(0) {
+                        (_, class, _) if is_bend(class) => {
+                            node.inputs.first().and_then(|i| Some((node.scope, i.link?)))
+                        }
+                        (_, class, _) if is_start(class) => self.end(node),
+                        (_, PRIMITIVE, _) => match node.listed().first() {
                             Some(value) => return Found::Value(value.clone()),
                             None => None,
                         },
@@ -182,9 +221,31 @@ impl Screen {
         }
         nothing("its link goes round in a circle".into())
     }
+
+    /// The link into the end of the wire that begins at `start`: in its own subgraph, or else anywhere.
+    fn end(&self, start: &Shown) -> Option<Key> {
+        let list = start.listed();
+        let name = list.first().filter(|name| name.is_string())?;
+        let ends = || self.nodes.iter().filter(|n| is_end(&n.class) && n.listed().first() == Some(name));
+        let end = ends().find(|n| n.scope == start.scope).or_else(|| ends().next())?;
+        Some((end.scope, end.inputs.iter().find_map(|input| input.link)?))
+    }
 }
 
 impl Shown {
+    /// `widgets_values` as a list, which some files write as an object with the keys 0, 1, 2, …; empty if
+    /// the values have names.
+    fn listed(&self) -> Cow<'_, [Json]> {
+        match &self.widgets {
+            Json::Array(list) => Cow::Borrowed(list),
+            Json::Object(object) => {
+                let value = |at: usize| object.get(&at.to_string()).cloned();
+                Cow::Owned((0..object.len()).map_while(value).collect())
+            }
+            _ => Cow::Borrowed(&[]),
+        }
+    }
+
     /// The link that a bypassed node lets through to its output `slot`: that of the input with the same
     /// number if it is of the wanted type, else of the first that is.
     fn straight_through(&self, slot: usize, kind: &str) -> Option<Key> {

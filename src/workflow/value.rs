@@ -6,6 +6,7 @@ use serde_json::Value as Json;
 
 use super::graph::Node;
 use super::nodes::{Class, Kind, Slot, Type};
+use super::repair;
 use crate::guidance::{Area, Entry, Guidance};
 use crate::image::Mask;
 use crate::latent::Latent;
@@ -196,6 +197,9 @@ impl Value {
         let value = match (slot.kind, self) {
             (Kind::Int { .. }, Value::Float(v)) => Value::Int(v.trunc() as i128),
             (Kind::Float { .. }, Value::Int(v)) => Value::Float(v as f64),
+            (Kind::Choice(choices), Value::Text(word)) if !choices.names().contains(&word.as_str()) => {
+                Value::Text(repair::choice(choices, &word).map_or(word, str::to_owned))
+            }
             (_, value) => value,
         };
         let found = match (&value, slot.kind) {

@@ -6,7 +6,7 @@ use sagittal::image::{Picture, png};
 use sagittal::workflow::{Graph, Input, Workflow};
 use serde_json::{Value as Json, json};
 
-fn read(json: &Json) -> Graph {
+pub fn read(json: &Json) -> Graph {
     Workflow::parse("test", json.to_string().as_bytes()).unwrap_or_else(|e| panic!("{e}")).graph().clone()
 }
 
@@ -25,7 +25,7 @@ fn meaning(graph: &Graph) -> Json {
     api
 }
 
-fn sorted(graph: &Graph) -> Vec<(String, Json)> {
+pub fn sorted(graph: &Graph) -> Vec<(String, Json)> {
     let meaning = meaning(graph);
     let mut nodes: Vec<(String, Json)> =
         meaning.as_object().expect("nodes").iter().map(|(id, n)| (id.clone(), n.clone())).collect();
@@ -34,7 +34,7 @@ fn sorted(graph: &Graph) -> Vec<(String, Json)> {
 }
 
 /// How many nodes of a workflow will run, or what is wrong with it.
-fn steps(json: &Json) -> Result<usize, String> {
+pub fn steps(json: &Json) -> Result<usize, String> {
     let workflow = Workflow::parse("test", json.to_string().as_bytes()).expect("a workflow");
     let (places, options) = (Home::new(&[]).places(), options());
     workflow.check(&places, &options).map(|ready| ready.nodes().count()).map_err(|e| e.to_string())

@@ -5,8 +5,10 @@ mod common;
 
 mod cli;
 mod files;
+mod foreseen;
 mod formats;
 mod golden;
 mod malformed;
 mod nodes;
+mod older;
 mod pictures;

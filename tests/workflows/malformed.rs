@@ -129,12 +129,18 @@ fn misfits() -> Vec<Case> {
         ),
         (
             "one near no other",
-            changed(|w| add(w, "20", "XyzzyPlugh", json!({}))),
-            &["node 20 (XyzzyPlugh)", "--nodes"],
+            changed(|w| {
+                add(w, "20", "XyzzyPlugh", json!({}));
+                set(w, "6", json!({ "clip": ["20", 0] }));
+            }),
+            &["node 20 (XyzzyPlugh), custom", "--nodes"],
         ),
         (
             "a group node",
-            changed(|w| add(w, "20", "workflow>mine", json!({}))),
+            changed(|w| {
+                add(w, "20", "workflow>mine", json!({}));
+                set(w, "6", json!({ "clip": ["20", 0] }));
+            }),
             &["node 20", "group node \"mine\""],
         ),
         (

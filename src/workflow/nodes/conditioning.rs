@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use super::super::run::Work;
 use super::super::value::{Arguments, ClipValue, MaskedPart, Place, Prompt, Value};
+use super::Function::{Plain, Working};
 use super::{Class, Type, choice, float, pixels, prompt, socket};
 use crate::families::LATENT_CELL;
 use crate::guidance::{Area, Entry};
+use crate::model::Family;
 use crate::pipeline::Sizes;
 use crate::{Error, Result};
 
@@ -19,7 +21,7 @@ pub(in super::super) const CLASSES: &[Class] = &[
         inputs: &[prompt("text"), socket("clip", Type::Clip)],
         outputs: &[Type::Conditioning],
         is_output: false,
-        run: text,
+        run: Working(text),
     },
     Class {
         name: "CLIPTextEncodeSDXL",
@@ -36,14 +38,14 @@ pub(in super::super) const CLASSES: &[Class] = &[
         ],
         outputs: &[Type::Conditioning],
         is_output: false,
-        run: text_sdxl,
+        run: Working(text_sdxl),
     },
     Class {
         name: "ConditioningCombine",
         inputs: &[socket("conditioning_1", Type::Conditioning), socket("conditioning_2", Type::Conditioning)],
         outputs: &[Type::Conditioning],
         is_output: false,
-        run: combine,
+        run: Plain(combine),
     },
     Class {
         name: "ConditioningConcat",
@@ -53,7 +55,7 @@ pub(in super::super) const CLASSES: &[Class] = &[
         ],
         outputs: &[Type::Conditioning],
         is_output: false,
-        run: concat,
+        run: Plain(concat),
     },
     Class {
         name: "ConditioningAverage",
@@ -64,7 +66,7 @@ pub(in super::super) const CLASSES: &[Class] = &[
         ],
         outputs: &[Type::Conditioning],
         is_output: false,
-        run: average,
+        run: Plain(average),
     },
     Class {
         name: "ConditioningSetArea",
@@ -78,7 +80,7 @@ pub(in super::super) const CLASSES: &[Class] = &[
         ],
         outputs: &[Type::Conditioning],
         is_output: false,
-        run: area,
+        run: Plain(area),
     },
     Class {
         name: "ConditioningSetAreaPercentage",
@@ -92,14 +94,14 @@ pub(in super::super) const CLASSES: &[Class] = &[
         ],
         outputs: &[Type::Conditioning],
         is_output: false,
-        run: area_in_parts,
+        run: Plain(area_in_parts),
     },
     Class {
         name: "ConditioningSetAreaStrength",
         inputs: &[socket("conditioning", Type::Conditioning), float("strength", 1.0, 0.0, 10.0)],
         outputs: &[Type::Conditioning],
         is_output: false,
-        run: strength,
+        run: Plain(strength),
     },
     Class {
         name: "ConditioningSetMask",
@@ -107,11 +109,11 @@ pub(in super::super) const CLASSES: &[Class] = &[
             socket("conditioning", Type::Conditioning),
             socket("mask", Type::Mask),
             float("strength", 1.0, 0.0, 10.0),
-            choice("set_cond_area", &["default", "mask bounds"]),
+            choice("set_cond_area", &["default", "mask bounds"]).or_default(),
         ],
         outputs: &[Type::Conditioning],
         is_output: false,
-        run: mask,
+        run: Plain(mask),
     },
     Class {
         name: "ConditioningSetTimestepRange",
@@ -122,14 +124,14 @@ pub(in super::super) const CLASSES: &[Class] = &[
         ],
         outputs: &[Type::Conditioning],
         is_output: false,
-        run: range,
+        run: Plain(range),
     },
     Class {
         name: "ConditioningZeroOut",
         inputs: &[socket("conditioning", Type::Conditioning)],
         outputs: &[Type::Conditioning],
         is_output: false,
-        run: zero_out,
+        run: Plain(zero_out),
     },
 ];
 
@@ -172,16 +174,25 @@ fn text_sdxl(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     };
     let clip = args.clip("clip")?;
     let (l, g) = (args.text("text_l")?, args.text("text_g")?);
-    if clip.text.configs().len() != 2 {
-        return Err(Error::usage("text encoders of another family")
-            .expected("the two of SDXL")
-            .found(format!("that of {}", clip.text.family()))
-            .hint("use CLIPTextEncode"));
-    }
+    two_encoders(clip.text.configs().len(), clip.text.family())?;
     encoded(work, clip, &[l, g], Some(sizes))
 }
 
-fn combine(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+/// SDXL's node wants SDXL's encoders.
+///
+/// # Errors
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for another number of them.
+pub(in super::super) fn two_encoders(count: usize, family: Family) -> Result<()> {
+    if count == 2 {
+        return Ok(());
+    }
+    Err(Error::usage("text encoders of another family")
+        .expected("the two of SDXL")
+        .found(format!("that of {family}"))
+        .hint("use CLIPTextEncode"))
+}
+
+fn combine(args: &Arguments<'_>) -> Result<Vec<Value>> {
     let (first, second) = (args.conditioning("conditioning_1")?, args.conditioning("conditioning_2")?);
     if first.len() + second.len() > MOST_PROMPTS {
         return Err(Error::usage("too many prompts on a side")
@@ -195,29 +206,26 @@ fn combine(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
 fn paired(args: &Arguments<'_>, pair: impl Fn(&Entry, &Entry) -> Result<Entry>) -> Result<Vec<Value>> {
     let from = args.conditioning("conditioning_from")?;
     let first = from.first().ok_or_else(|| Error::internal("an empty conditioning"))?;
-    if from.len() > 1 {
-        log::warn!("{}: of conditioning_from only the first of {} prompts is used", args.node, from.len());
-    }
     let to = args.conditioning("conditioning_to")?.iter();
     let both = to.map(|p| Ok(Prompt { entry: pair(&p.entry, &first.entry)?, ..p.clone() }));
     made(both.collect::<Result<_>>()?)
 }
 
-fn concat(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn concat(args: &Arguments<'_>) -> Result<Vec<Value>> {
     paired(args, Entry::concat)
 }
 
-fn average(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn average(args: &Arguments<'_>) -> Result<Vec<Value>> {
     let share = args.float("conditioning_to_strength")?;
     paired(args, |to, from| to.average(from, share))
 }
 
-fn area(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn area(args: &Arguments<'_>) -> Result<Vec<Value>> {
     let area = Area::of_pixels(args.size("x")?, args.size("y")?, args.size("width")?, args.size("height")?);
     in_area(args, Place::Cells(area))
 }
 
-fn area_in_parts(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn area_in_parts(args: &Arguments<'_>) -> Result<Vec<Value>> {
     let parts = [args.float("x")?, args.float("y")?, args.float("width")?, args.float("height")?];
     in_area(args, Place::Parts(parts))
 }
@@ -231,12 +239,12 @@ fn in_area(args: &Arguments<'_>, area: Place) -> Result<Vec<Value>> {
     })
 }
 
-fn strength(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn strength(args: &Arguments<'_>) -> Result<Vec<Value>> {
     let strength = args.float("strength")? as f32;
     each(args, |p| Prompt { strength, ..p.clone() })
 }
 
-fn mask(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn mask(args: &Arguments<'_>) -> Result<Vec<Value>> {
     let part = MaskedPart {
         mask: args.mask("mask")?.clone(),
         strength: args.float("strength")? as f32,
@@ -250,12 +258,12 @@ fn mask(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     each(args, |p| Prompt { mask: Some(part.clone()), ..p.clone() })
 }
 
-fn range(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn range(args: &Arguments<'_>) -> Result<Vec<Value>> {
     let (start, end) = (args.float("start")?, args.float("end")?);
     each(args, |p| Prompt { entry: Entry { start, end, ..p.entry.clone() }, ..p.clone() })
 }
 
-fn zero_out(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn zero_out(args: &Arguments<'_>) -> Result<Vec<Value>> {
     each(args, |p| Prompt { entry: p.entry.zeroed(), ..p.clone() })
 }
 

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::super::run::Work;
 use super::super::value::{Arguments, GuiderValue, NoiseValue, Value};
+use super::Function::{Plain, Working};
 use super::sampling::{SAMPLER, SCHEDULER, named, sampled, with_samples};
 use super::{Class, Slot, Type, float, int, seed, socket, switch};
-use crate::sampler::{Scheduler, exponential_sigmas, karras_sigmas};
+use crate::sampler::{Discrete, Scheduler, exponential_sigmas, karras_sigmas};
 use crate::{Error, Result};
 
 /// The steps of a schedule.
@@ -30,7 +31,7 @@ pub(in super::super) const CLASSES: &[Class] = &[
         ],
         outputs: &[Type::Latent, Type::Latent],
         is_output: false,
-        run: custom,
+        run: Working(custom),
     },
     Class {
         name: "SamplerCustomAdvanced",
@@ -43,42 +44,47 @@ pub(in super::super) const CLASSES: &[Class] = &[
         ],
         outputs: &[Type::Latent, Type::Latent],
         is_output: false,
-        run: custom_advanced,
+        run: Working(custom_advanced),
     },
     Class {
         name: "KSamplerSelect",
         inputs: &[SAMPLER],
         outputs: &[Type::Sampler],
         is_output: false,
-        run: select,
+        run: Plain(select),
     },
     Class {
         name: "BasicScheduler",
-        inputs: &[socket("model", Type::Model), SCHEDULER, STEPS, float("denoise", 1.0, 0.0, 1.0)],
+        inputs: &[
+            socket("model", Type::Model),
+            SCHEDULER,
+            STEPS,
+            float("denoise", 1.0, 0.0, 1.0).or_default(),
+        ],
         outputs: &[Type::Sigmas],
         is_output: false,
-        run: basic,
+        run: Plain(basic),
     },
     Class {
         name: "KarrasScheduler",
         inputs: &[STEPS, SIGMA_MAX, SIGMA_MIN, float("rho", 7.0, 0.0, 100.0)],
         outputs: &[Type::Sigmas],
         is_output: false,
-        run: karras,
+        run: Plain(karras),
     },
     Class {
         name: "ExponentialScheduler",
         inputs: &[STEPS, SIGMA_MAX, SIGMA_MIN],
         outputs: &[Type::Sigmas],
         is_output: false,
-        run: exponential,
+        run: Plain(exponential),
     },
     Class {
         name: "SplitSigmas",
         inputs: &[socket("sigmas", Type::Sigmas), int("step", 0, 0, 10_000)],
         outputs: &[Type::Sigmas, Type::Sigmas],
         is_output: false,
-        run: split,
+        run: Plain(split),
     },
     Class {
         name: "CFGGuider",
@@ -90,23 +96,29 @@ pub(in super::super) const CLASSES: &[Class] = &[
         ],
         outputs: &[Type::Guider],
         is_output: false,
-        run: cfg_guider,
+        run: Plain(cfg_guider),
     },
     Class {
         name: "BasicGuider",
         inputs: &[socket("model", Type::Model), socket("conditioning", Type::Conditioning)],
         outputs: &[Type::Guider],
         is_output: false,
-        run: basic_guider,
+        run: Plain(basic_guider),
     },
     Class {
         name: "RandomNoise",
         inputs: &[seed("noise_seed")],
         outputs: &[Type::Noise],
         is_output: false,
-        run: random_noise,
+        run: Plain(random_noise),
     },
-    Class { name: "DisableNoise", inputs: &[], outputs: &[Type::Noise], is_output: false, run: no_noise },
+    Class {
+        name: "DisableNoise",
+        inputs: &[],
+        outputs: &[Type::Noise],
+        is_output: false,
+        run: Plain(no_noise),
+    },
 ];
 
 fn of_sigmas(sigmas: Vec<f32>) -> Result<Vec<Value>> {
@@ -147,37 +159,42 @@ fn both(
     Ok(vec![with_samples(latents, sampled.latent), with_samples(latents, denoised)])
 }
 
-fn select(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn select(args: &Arguments<'_>) -> Result<Vec<Value>> {
     Ok(vec![Value::Sampler(named(args.text("sampler_name")?)?)])
 }
 
-fn basic(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
-    let (steps, denoise) = (args.size("steps")?, args.float("denoise")?);
-    let scheduler: Scheduler = args.text("scheduler")?.parse()?;
-    let mut sigmas = scheduler.sigmas(args.model("model")?.diffusion.discrete(), steps, denoise, false)?;
-    // Unlike KSampler this node cuts a whole run too, where a scheduler gives more than was asked for.
-    sigmas.drain(..sigmas.len().saturating_sub(steps + 1));
-    of_sigmas(sigmas)
+fn basic(args: &Arguments<'_>) -> Result<Vec<Value>> {
+    of_sigmas(basic_levels(args, args.model("model")?.diffusion.discrete())?)
 }
 
-fn karras(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+/// BasicScheduler's noise levels, on a model with those of `table`.
+pub(in super::super) fn basic_levels(args: &Arguments<'_>, table: &Discrete) -> Result<Vec<f32>> {
+    let (steps, denoise) = (args.size("steps")?, args.float("denoise")?);
+    let scheduler: Scheduler = args.text("scheduler")?.parse()?;
+    let mut sigmas = scheduler.sigmas(table, steps, denoise, false)?;
+    // Unlike KSampler this node cuts a whole run too, where a scheduler gives more than was asked for.
+    sigmas.drain(..sigmas.len().saturating_sub(steps + 1));
+    Ok(sigmas)
+}
+
+fn karras(args: &Arguments<'_>) -> Result<Vec<Value>> {
     let range = (args.float("sigma_min")?, args.float("sigma_max")?);
     of_sigmas(karras_sigmas(args.size("steps")?, range, args.float("rho")?)?)
 }
 
-fn exponential(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn exponential(args: &Arguments<'_>) -> Result<Vec<Value>> {
     let range = (args.float("sigma_min")?, args.float("sigma_max")?);
     of_sigmas(exponential_sigmas(args.size("steps")?, range)?)
 }
 
-fn split(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn split(args: &Arguments<'_>) -> Result<Vec<Value>> {
     let (sigmas, step) = (args.sigmas("sigmas")?, args.size("step")?);
     let at = step.min(sigmas.len());
     let high = sigmas[..sigmas.len().min(step + 1)].to_vec();
     Ok(vec![Value::Sigmas(Arc::new(high)), Value::Sigmas(Arc::new(sigmas[at..].to_vec()))])
 }
 
-fn cfg_guider(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn cfg_guider(args: &Arguments<'_>) -> Result<Vec<Value>> {
     Ok(vec![Value::Guider(Arc::new(GuiderValue {
         model: args.model("model")?.clone(),
         positive: args.conditioning("positive")?.clone(),
@@ -186,15 +203,15 @@ fn cfg_guider(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     }))])
 }
 
-fn basic_guider(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn basic_guider(args: &Arguments<'_>) -> Result<Vec<Value>> {
     let (model, positive) = (args.model("model")?.clone(), args.conditioning("conditioning")?.clone());
     Ok(vec![Value::Guider(Arc::new(GuiderValue { model, positive, negative: None, cfg: 1.0 }))])
 }
 
-fn random_noise(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn random_noise(args: &Arguments<'_>) -> Result<Vec<Value>> {
     Ok(vec![Value::Noise(NoiseValue::Seed(args.seed("noise_seed")?))])
 }
 
-fn no_noise(_: &mut Work<'_>, _: &Arguments<'_>) -> Result<Vec<Value>> {
+fn no_noise(_: &Arguments<'_>) -> Result<Vec<Value>> {
     Ok(vec![Value::Noise(NoiseValue::Off)])
 }

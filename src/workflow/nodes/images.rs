@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::super::run::{Event, Work};
 use super::super::value::{Arguments, Images, Latents, Value};
-use super::latents::CROPS;
+use super::Function::{Plain, Working};
+use super::latents::{CROPS, upscaled_by};
 use super::{Class, FileKind, Type, choice, file, float, int, pixels, socket};
 use crate::image::{Mask, Picture, resize as pictures};
 use crate::latent::Latent;
@@ -23,49 +24,49 @@ pub(in super::super) const CLASSES: &[Class] = &[
         inputs: &[file("image", FileKind::Image)],
         outputs: &[Type::Image, Type::Mask],
         is_output: false,
-        run: load,
+        run: Working(load),
     },
     Class {
         name: "VAEDecode",
         inputs: &[socket("samples", Type::Latent), socket("vae", Type::Vae)],
         outputs: &[Type::Image],
         is_output: false,
-        run: decode,
+        run: Working(decode),
     },
     Class {
         name: "VAEDecodeTiled",
         inputs: &[
             socket("samples", Type::Latent),
             socket("vae", Type::Vae),
-            int("tile_size", 512, TILE.0, TILE.1),
+            int("tile_size", 512, TILE.0, TILE.1).or_default(),
             int("overlap", 64, 0, 4096).or_default(),
             int("temporal_size", 64, 8, 4096).or_default(),
             int("temporal_overlap", 8, 4, 4096).or_default(),
         ],
         outputs: &[Type::Image],
         is_output: false,
-        run: decode_tiled,
+        run: Working(decode_tiled),
     },
     Class {
         name: "VAEEncode",
         inputs: &[socket("pixels", Type::Image), socket("vae", Type::Vae)],
         outputs: &[Type::Latent],
         is_output: false,
-        run: encode,
+        run: Working(encode),
     },
     Class {
         name: "VAEEncodeTiled",
         inputs: &[
             socket("pixels", Type::Image),
             socket("vae", Type::Vae),
-            int("tile_size", 512, TILE.0, TILE.1),
+            int("tile_size", 512, TILE.0, TILE.1).or_default(),
             int("overlap", 64, 0, 4096).or_default(),
             int("temporal_size", 64, 8, 4096).or_default(),
             int("temporal_overlap", 8, 4, 4096).or_default(),
         ],
         outputs: &[Type::Latent],
         is_output: false,
-        run: encode_tiled,
+        run: Working(encode_tiled),
     },
     Class {
         name: "VAEEncodeForInpaint",
@@ -73,11 +74,11 @@ pub(in super::super) const CLASSES: &[Class] = &[
             socket("pixels", Type::Image),
             socket("vae", Type::Vae),
             socket("mask", Type::Mask),
-            int("grow_mask_by", 6, 0, 64),
+            int("grow_mask_by", 6, 0, 64).or_default(),
         ],
         outputs: &[Type::Latent],
         is_output: false,
-        run: encode_for_inpaint,
+        run: Working(encode_for_inpaint),
     },
     Class {
         name: "ImageScale",
@@ -90,7 +91,7 @@ pub(in super::super) const CLASSES: &[Class] = &[
         ],
         outputs: &[Type::Image],
         is_output: false,
-        run: scale,
+        run: Working(scale),
     },
     Class {
         name: "ImageScaleBy",
@@ -101,21 +102,21 @@ pub(in super::super) const CLASSES: &[Class] = &[
         ],
         outputs: &[Type::Image],
         is_output: false,
-        run: scale_by,
+        run: Working(scale_by),
     },
     Class {
         name: "ImageInvert",
         inputs: &[socket("image", Type::Image)],
         outputs: &[Type::Image],
         is_output: false,
-        run: invert,
+        run: Plain(invert),
     },
     Class {
         name: "ImageBatch",
         inputs: &[socket("image1", Type::Image), socket("image2", Type::Image)],
         outputs: &[Type::Image],
         is_output: false,
-        run: batch,
+        run: Working(batch),
     },
     Class {
         name: "EmptyImage",
@@ -123,11 +124,11 @@ pub(in super::super) const CLASSES: &[Class] = &[
             pixels("width", 512, 1),
             pixels("height", 512, 1),
             int("batch_size", 1, 1, 4096),
-            int("color", 0, 0, 0xFF_FFFF),
+            int("color", 0, 0, 0xFF_FFFF).or_default(),
         ],
         outputs: &[Type::Image],
         is_output: false,
-        run: empty,
+        run: Working(empty),
     },
 ];
 
@@ -196,11 +197,7 @@ fn encode_tiled(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>>
 fn encoded(work: &mut Work<'_>, vae: &Autoencoder, images: &Images) -> Result<Latent> {
     let cell = vae.cell();
     let (height, width) = (images.height / cell * cell, images.width / cell * cell);
-    if height * width == 0 {
-        return Err(Error::usage("the picture is too small for the autoencoder")
-            .expected(format!("at least {cell} pixels a side"))
-            .found(format!("{}x{}", images.width, images.height)));
-    }
+    encodable((images.height, images.width), cell)?;
     (work.observe)(Event::Work(pipeline::Event::EncodingPicture));
     let mut rows = Vec::new();
     for frame in &images.centre(height, width).frames {
@@ -215,6 +212,17 @@ fn encoded(work: &mut Work<'_>, vae: &Autoencoder, images: &Images) -> Result<La
         )?);
     }
     Latent::stacked(&rows.iter().collect::<Vec<_>>())
+}
+
+/// # Errors
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for a picture with less than one cell.
+pub(in super::super) fn encodable((height, width): (usize, usize), cell: usize) -> Result<()> {
+    if height.min(width) >= cell {
+        return Ok(());
+    }
+    Err(Error::usage("the picture is too small for the autoencoder")
+        .expected(format!("at least {cell} pixels a side"))
+        .found(format!("{width}x{height}")))
 }
 
 /// What the mask covers goes grey before it is encoded; the mask for the noise is a little larger, so
@@ -262,29 +270,38 @@ fn grown(mask: &[f32], (height, width): (usize, usize), by: usize) -> Vec<f32> {
 
 fn scale(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let images = args.image("image")?;
-    let (width, height) = (args.size("width")?, args.size("height")?);
-    let beside = |given: usize, side: usize, other: usize| {
-        ((side as f64 * given as f64 / other as f64).round_ties_even() as usize).max(1)
-    };
-    let (width, height) = match (width, height) {
-        (0, 0) => return Ok(vec![Value::Image(images.clone())]),
-        (0, height) => (beside(height, images.width, images.height), height),
-        (width, 0) => (width, beside(width, images.height, images.width)),
-        both => both,
+    let Some((height, width)) = scaled_to(args, (images.height, images.width))? else {
+        return Ok(vec![Value::Image(images.clone())]);
     };
     work.room("the pictures", &[images.frames.len(), height, width, 3])?;
     made(images.scaled(height, width, args.text("upscale_method")?, args.text("crop")? == "center")?)
 }
 
+/// Height and width in pixels that ImageScale makes of those it is given; None if they stay.
+pub(in super::super) fn scaled_to(
+    args: &Arguments<'_>,
+    (own_height, own_width): (usize, usize),
+) -> Result<Option<(usize, usize)>> {
+    let (width, height) = (args.size("width")?, args.size("height")?);
+    let beside = |given: usize, side: usize, other: usize| {
+        ((side as f64 * given as f64 / other as f64).round_ties_even() as usize).max(1)
+    };
+    Ok(match (width, height) {
+        (0, 0) => None,
+        (0, height) => Some((height, beside(height, own_width, own_height))),
+        (width, 0) => Some((beside(width, own_height, own_width), width)),
+        (width, height) => Some((height, width)),
+    })
+}
+
 fn scale_by(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
-    let (images, factor) = (args.image("image")?, args.float("scale_by")?);
-    let side = |pixels: usize| (pixels as f64 * factor).round_ties_even() as usize;
-    let (height, width) = (side(images.height), side(images.width));
+    let images = args.image("image")?;
+    let (height, width) = upscaled_by(args, (images.height, images.width))?;
     work.room("the pictures", &[images.frames.len(), height, width, 3])?;
     made(images.scaled(height, width, args.text("upscale_method")?, false)?)
 }
 
-fn invert(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn invert(args: &Arguments<'_>) -> Result<Vec<Value>> {
     let images = args.image("image")?;
     let frames = images.frames.iter().map(|frame| frame.iter().map(|v| 1.0 - v).collect()).collect();
     made(Images { frames, ..**images })

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::super::run::Work;
 use super::super::value::{Arguments, Latents, Value};
+use super::Function::{Plain, Working};
 use super::{Class, FileKind, Type, choice, file, float, int, pixels, socket};
 use crate::families::{LATENT_CELL, LATENT_CHANNELS};
 use crate::image::Mask;
@@ -22,7 +23,7 @@ pub(in super::super) const CLASSES: &[Class] = &[
         inputs: &[pixels("width", 512, 16), pixels("height", 512, 16), int("batch_size", 1, 1, 4096)],
         outputs: &[Type::Latent],
         is_output: false,
-        run: empty,
+        run: Working(empty),
     },
     Class {
         name: "LatentUpscale",
@@ -35,7 +36,7 @@ pub(in super::super) const CLASSES: &[Class] = &[
         ],
         outputs: &[Type::Latent],
         is_output: false,
-        run: upscale,
+        run: Working(upscale),
     },
     Class {
         name: "LatentUpscaleBy",
@@ -46,42 +47,46 @@ pub(in super::super) const CLASSES: &[Class] = &[
         ],
         outputs: &[Type::Latent],
         is_output: false,
-        run: upscale_by,
+        run: Working(upscale_by),
     },
     Class {
         name: "RepeatLatentBatch",
         inputs: &[socket("samples", Type::Latent), int("amount", 1, 1, 64)],
         outputs: &[Type::Latent],
         is_output: false,
-        run: repeat,
+        run: Working(repeat),
     },
     Class {
         name: "LatentFromBatch",
-        inputs: &[socket("samples", Type::Latent), int("batch_index", 0, 0, 63), int("length", 1, 1, 64)],
+        inputs: &[
+            socket("samples", Type::Latent),
+            int("batch_index", 0, 0, 63),
+            int("length", 1, 1, 64).or_default(),
+        ],
         outputs: &[Type::Latent],
         is_output: false,
-        run: from_batch,
+        run: Plain(from_batch),
     },
     Class {
         name: "LatentBatch",
         inputs: &[socket("samples1", Type::Latent), socket("samples2", Type::Latent)],
         outputs: &[Type::Latent],
         is_output: false,
-        run: batch,
+        run: Working(batch),
     },
     Class {
         name: "SetLatentNoiseMask",
         inputs: &[socket("samples", Type::Latent), socket("mask", Type::Mask)],
         outputs: &[Type::Latent],
         is_output: false,
-        run: noise_mask,
+        run: Plain(noise_mask),
     },
     Class {
         name: "LoadLatent",
         inputs: &[file("latent", FileKind::Latent)],
         outputs: &[Type::Latent],
         is_output: false,
-        run: load,
+        run: Working(load),
     },
 ];
 
@@ -122,26 +127,46 @@ fn scaled(
 
 fn upscale(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let old = args.latent("samples")?;
+    match upscaled(args, (old.samples.height(), old.samples.width()))? {
+        None => Ok(vec![Value::Latent(old.clone())]),
+        Some(size) => scaled(work, args, size, args.text("crop")? == "center"),
+    }
+}
+
+/// Height and width in cells that LatentUpscale makes of those it is given; None if they stay.
+pub(in super::super) fn upscaled(
+    args: &Arguments<'_>,
+    (own_height, own_width): (usize, usize),
+) -> Result<Option<(usize, usize)>> {
     let (width, height) = (args.size("width")?, args.size("height")?);
     // A side of 0 follows the other; ComfyUI takes cells for pixels in the proportion, which is the same.
     let beside = |given: usize, side: usize, other: usize| {
         (side as f64 * given as f64 / other as f64).round_ties_even()
     };
-    let (own_width, own_height) = (old.samples.width(), old.samples.height());
     let (width, height) = match (width, height) {
-        (0, 0) => return Ok(vec![Value::Latent(old.clone())]),
+        (0, 0) => return Ok(None),
         (0, height) => (beside(height.max(64), own_width, own_height) as usize, height),
         (width, 0) => (width, beside(width.max(64), own_height, own_width) as usize),
         both => both,
     };
     let [height, width] = [height, width].map(|side| side.max(64) / LATENT_CELL);
-    scaled(work, args, (height, width), args.text("crop")? == "center")
+    Ok(Some((height, width)))
 }
 
 fn upscale_by(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
-    let (old, factor) = (args.latent("samples")?, args.float("scale_by")?);
-    let side = |cells: usize| (cells as f64 * factor).round_ties_even() as usize;
-    scaled(work, args, (side(old.samples.height()), side(old.samples.width())), false)
+    let old = args.latent("samples")?;
+    let size = upscaled_by(args, (old.samples.height(), old.samples.width()))?;
+    scaled(work, args, size, false)
+}
+
+/// Height and width that the nodes with a factor make of those they are given.
+pub(in super::super) fn upscaled_by(
+    args: &Arguments<'_>,
+    (height, width): (usize, usize),
+) -> Result<(usize, usize)> {
+    let factor = args.float("scale_by")?;
+    let side = |own: usize| (own as f64 * factor).round_ties_even() as usize;
+    Ok((side(height), side(width)))
 }
 
 /// The masks, one for each of `batch` pictures.
@@ -166,7 +191,7 @@ fn repeat(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     made(Latents { samples, noise_mask, batch_index })
 }
 
-fn from_batch(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn from_batch(args: &Arguments<'_>) -> Result<Vec<Value>> {
     let old = args.latent("samples")?;
     let batch = old.samples.batch();
     let first = args.size("batch_index")?.min(batch - 1);
@@ -198,7 +223,7 @@ fn batch(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     made(Latents { samples, batch_index, noise_mask: first.noise_mask.clone() })
 }
 
-fn noise_mask(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn noise_mask(args: &Arguments<'_>) -> Result<Vec<Value>> {
     let (old, mask) = (args.latent("samples")?, args.mask("mask")?);
     made(Latents { noise_mask: Some(mask.clone()), ..(**old).clone() })
 }

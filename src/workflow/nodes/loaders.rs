@@ -5,9 +5,13 @@ use std::sync::Arc;
 use super::super::files::Files;
 use super::super::run::{Whole, Work};
 use super::super::value::{Arguments, ClipValue, ModelValue, Value};
+use super::Function::{Plain, Working};
 use super::{Class, FileKind, Type, choice, file, float, int, socket};
+use crate::checkpoint::Checkpoint;
 use crate::guidance::Guidance;
-use crate::lora::{LoraUse, Networks, Patches};
+use crate::lora::{Lora, LoraUse, Networks, Patches};
+use crate::model::Family;
+use crate::model::config::{TextConfig, family_of};
 use crate::pipeline::{Autoencoder, DiffusionModel, Model, TextEncoders};
 use crate::{Error, ErrorKind, Result};
 
@@ -17,24 +21,24 @@ pub(in super::super) const CLASSES: &[Class] = &[
         inputs: &[file("ckpt_name", FileKind::Checkpoint)],
         outputs: &[Type::Model, Type::Clip, Type::Vae],
         is_output: false,
-        run: checkpoint,
+        run: Working(checkpoint),
     },
     Class {
         name: "UNETLoader",
         inputs: &[
             file("unet_name", FileKind::DiffusionModel),
-            choice("weight_dtype", &["default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"]),
+            choice("weight_dtype", &["default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"]).or_default(),
         ],
         outputs: &[Type::Model],
         is_output: false,
-        run: unet,
+        run: Working(unet),
     },
     Class {
         name: "VAELoader",
         inputs: &[file("vae_name", FileKind::Vae)],
         outputs: &[Type::Vae],
         is_output: false,
-        run: vae,
+        run: Working(vae),
     },
     Class {
         name: "CLIPLoader",
@@ -45,7 +49,7 @@ pub(in super::super) const CLASSES: &[Class] = &[
         ],
         outputs: &[Type::Clip],
         is_output: false,
-        run: clip,
+        run: Working(clip),
     },
     Class {
         name: "DualCLIPLoader",
@@ -57,7 +61,7 @@ pub(in super::super) const CLASSES: &[Class] = &[
         ],
         outputs: &[Type::Clip],
         is_output: false,
-        run: dual_clip,
+        run: Working(dual_clip),
     },
     Class {
         name: "LoraLoader",
@@ -70,7 +74,7 @@ pub(in super::super) const CLASSES: &[Class] = &[
         ],
         outputs: &[Type::Model, Type::Clip],
         is_output: false,
-        run: lora,
+        run: Working(lora),
     },
     Class {
         name: "LoraLoaderModelOnly",
@@ -81,14 +85,14 @@ pub(in super::super) const CLASSES: &[Class] = &[
         ],
         outputs: &[Type::Model],
         is_output: false,
-        run: lora_model_only,
+        run: Working(lora_model_only),
     },
     Class {
         name: "CLIPSetLastLayer",
         inputs: &[socket("clip", Type::Clip), int("stop_at_clip_layer", -1, -24, -1)],
         outputs: &[Type::Clip],
         is_output: false,
-        run: last_layer,
+        run: Plain(last_layer),
     },
 ];
 
@@ -255,9 +259,7 @@ fn with_lora(
         }
     };
     match lora.len() {
-        _ if fitting == 0 => Err(Error::new(ErrorKind::Model, "nothing of the LoRA fits this model")
-            .file(lora.file())
-            .hint(format!("pass one made for {family} models of this size"))),
+        _ if fitting == 0 => Err(nothing_fits(&lora, family)),
         all if fitting < all && clip.is_some() => {
             let more = all - fitting;
             log::warn!(
@@ -270,7 +272,35 @@ fn with_lora(
     }
 }
 
-fn last_layer(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn nothing_fits(lora: &Lora, family: Family) -> Error {
+    Error::new(ErrorKind::Model, "nothing of the LoRA fits this model")
+        .file(lora.file())
+        .hint(format!("pass one made for {family} models of this size"))
+}
+
+/// Whether anything of a LoRA, at these strengths for the model and for text, fits a model of `family`, or
+/// text encoders beside it.
+///
+/// # Errors
+/// [`ErrorKind::Model`] if nothing does, or a matrix has another shape.
+pub(in super::super) fn look_at_lora(
+    lora: &Arc<Lora>,
+    (unet, text): (f32, f32),
+    (family, model): (Family, &Checkpoint),
+    clip: Option<(&Checkpoint, &[TextConfig])>,
+) -> Result<()> {
+    let uses = [LoraUse { unet, text, ..LoraUse::new(lora.clone(), 0.0) }];
+    let of_model = Networks { family, model, unet: true, text: &[] };
+    let of_clip = clip.map(|(model, text)| Networks { family: family_of(text), model, unet: false, text });
+    for networks in [Some(of_model), of_clip].into_iter().flatten() {
+        if Patches::of_part(&networks, &uses)?.fitting() != [0] {
+            return Ok(());
+        }
+    }
+    Err(nothing_fits(lora, family))
+}
+
+fn last_layer(args: &Arguments<'_>) -> Result<Vec<Value>> {
     let skip = args.int("stop_at_clip_layer")?.unsigned_abs();
     let skip = usize::try_from(skip).ok();
     Ok(vec![Value::Clip(ClipValue { skip, ..args.clip("clip")?.clone() })])

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::super::run::Work;
 use super::super::value::{Arguments, Images, Value};
+use super::Function::{Plain, Working};
 use super::{Class, FileKind, Type, choice, file, float, pixels, socket};
 use crate::image::Mask;
 use crate::{Error, Result};
@@ -14,35 +15,35 @@ pub(in super::super) const CLASSES: &[Class] = &[
         inputs: &[file("image", FileKind::Image), choice("channel", &["alpha", "red", "green", "blue"])],
         outputs: &[Type::Mask],
         is_output: false,
-        run: load,
+        run: Working(load),
     },
     Class {
         name: "SolidMask",
         inputs: &[float("value", 1.0, 0.0, 1.0), pixels("width", 512, 1), pixels("height", 512, 1)],
         outputs: &[Type::Mask],
         is_output: false,
-        run: solid,
+        run: Working(solid),
     },
     Class {
         name: "InvertMask",
         inputs: &[socket("mask", Type::Mask)],
         outputs: &[Type::Mask],
         is_output: false,
-        run: invert,
+        run: Plain(invert),
     },
     Class {
         name: "ImageToMask",
         inputs: &[socket("image", Type::Image), choice("channel", &["red", "green", "blue", "alpha"])],
         outputs: &[Type::Mask],
         is_output: false,
-        run: from_image,
+        run: Plain(from_image),
     },
     Class {
         name: "MaskToImage",
         inputs: &[socket("mask", Type::Mask)],
         outputs: &[Type::Image],
         is_output: false,
-        run: to_image,
+        run: Working(to_image),
     },
 ];
 
@@ -71,7 +72,7 @@ fn solid(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     made(vec![Mask::new(width, height, vec![args.float("value")? as f32; height * width])?])
 }
 
-fn invert(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn invert(args: &Arguments<'_>) -> Result<Vec<Value>> {
     let inverted = |mask: &Mask| {
         let (width, height) = mask.size();
         Mask::new(width, height, mask.weights().iter().map(|w| 1.0 - w).collect())
@@ -79,23 +80,25 @@ fn invert(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     made(args.mask("mask")?.iter().map(inverted).collect::<Result<_>>()?)
 }
 
-fn from_image(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
-    let images = args.image("image")?;
-    let channel = match args.text("channel")? {
-        "red" => 0,
-        "green" => 1,
-        "blue" => 2,
-        other => {
-            return Err(Error::usage("pictures have no such channel here")
-                .expected("red, green or blue")
-                .found(other)
-                .hint("take alpha with LoadImageMask, or from LoadImage's second output"));
-        }
-    };
+fn from_image(args: &Arguments<'_>) -> Result<Vec<Value>> {
+    let (images, channel) = (args.image("image")?, channel(args)?);
     let mask = |frame: &Vec<f32>| {
         Mask::new(images.width, images.height, frame.iter().skip(channel).step_by(3).copied().collect())
     };
     made(images.frames.iter().map(mask).collect::<Result<_>>()?)
+}
+
+/// Which of a picture's values the node takes.
+pub(in super::super) fn channel(args: &Arguments<'_>) -> Result<usize> {
+    match args.text("channel")? {
+        "red" => Ok(0),
+        "green" => Ok(1),
+        "blue" => Ok(2),
+        other => Err(Error::usage("pictures have no such channel here")
+            .expected("red, green or blue")
+            .found(other)
+            .hint("take alpha with LoadImageMask, or from LoadImage's second output")),
+    }
 }
 
 fn to_image(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {

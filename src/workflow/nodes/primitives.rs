@@ -1,8 +1,8 @@
 //! Nodes that hold a value. Their values are put where they are used before anything runs; what is
 //! left for them to do is next to nothing.
 
-use super::super::run::Work;
 use super::super::value::{Arguments, Value};
+use super::Function::Plain;
 use super::{Class, Kind, Slot, Type, int, switch, words};
 use crate::Result;
 
@@ -12,7 +12,7 @@ pub(in super::super) const CLASSES: &[Class] = &[
         inputs: &[int("value", 0, -(i64::MAX as i128), i64::MAX as i128)],
         outputs: &[Type::Int],
         is_output: false,
-        run: whole,
+        run: Plain(whole),
     },
     Class {
         name: "PrimitiveFloat",
@@ -23,43 +23,43 @@ pub(in super::super) const CLASSES: &[Class] = &[
         }],
         outputs: &[Type::Float],
         is_output: false,
-        run: number,
+        run: Plain(number),
     },
     Class {
         name: "PrimitiveString",
         inputs: &[words("value", "")],
         outputs: &[Type::Text],
         is_output: false,
-        run: text,
+        run: Plain(text),
     },
     Class {
         name: "PrimitiveStringMultiline",
         inputs: &[words("value", "")],
         outputs: &[Type::Text],
         is_output: false,
-        run: text,
+        run: Plain(text),
     },
     Class {
         name: "PrimitiveBoolean",
         inputs: &[switch("value", false)],
         outputs: &[Type::Bool],
         is_output: false,
-        run: boolean,
+        run: Plain(boolean),
     },
 ];
 
-fn whole(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn whole(args: &Arguments<'_>) -> Result<Vec<Value>> {
     Ok(vec![Value::Int(args.int("value")?)])
 }
 
-fn number(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn number(args: &Arguments<'_>) -> Result<Vec<Value>> {
     Ok(vec![Value::Float(args.float("value")?)])
 }
 
-fn text(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn text(args: &Arguments<'_>) -> Result<Vec<Value>> {
     Ok(vec![Value::Text(args.text("value")?.to_owned())])
 }
 
-fn boolean(_: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn boolean(args: &Arguments<'_>) -> Result<Vec<Value>> {
     Ok(vec![Value::Bool(args.switch("value")?)])
 }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use super::super::run::{Event, Work};
 use super::super::value::{Arguments, GuiderValue, Latents, NoiseValue, Prompt, Value};
+use super::Function::Working;
 use super::{Choices, Class, Kind, Slot, Type, choice, float, int, seed, socket};
 use crate::guidance::{Conditioning, Guidance};
 use crate::latent::Latent;
 use crate::pipeline::{self, Run, Sampled, Schedule, Solver};
 use crate::sampler::noise::{noise, noise_for};
-use crate::sampler::{Sampler, Scheduler};
+use crate::sampler::{Discrete, Sampler, Scheduler};
 use crate::{Error, Result};
 
 /// A sampler's name.
@@ -36,7 +37,7 @@ pub(in super::super) const CLASSES: &[Class] = &[
         ],
         outputs: &[Type::Latent],
         is_output: false,
-        run: ksampler,
+        run: Working(ksampler),
     },
     Class {
         name: "KSamplerAdvanced",
@@ -57,12 +58,12 @@ pub(in super::super) const CLASSES: &[Class] = &[
         ],
         outputs: &[Type::Latent],
         is_output: false,
-        run: ksampler_advanced,
+        run: Working(ksampler_advanced),
     },
 ];
 
 /// The sampler of a name; where its noise would be drawn makes no difference here.
-pub(super) fn named(name: &str) -> Result<Solver> {
+pub(in super::super) fn named(name: &str) -> Result<Solver> {
     Ok(name.parse::<Sampler>()?.into())
 }
 
@@ -75,26 +76,22 @@ fn guider(args: &Arguments<'_>) -> Result<GuiderValue> {
     })
 }
 
-/// The noise levels of KSampler's settings.
-fn sigmas(args: &Arguments<'_>, guider: &GuiderValue, sampler: Sampler, denoise: f64) -> Result<Vec<f32>> {
+/// The noise levels of a sampler's settings, on a model with those of `table`.
+fn sigmas(args: &Arguments<'_>, table: &Discrete, denoise: f64) -> Result<Vec<f32>> {
     let scheduler: Scheduler = args.text("scheduler")?.parse()?;
     let schedule = Schedule { scheduler, steps: args.size("steps")?, denoise };
-    schedule.sigmas(guider.model.diffusion.discrete(), sampler)
+    schedule.sigmas(table, named(args.text("sampler_name")?)?.sampler)
 }
 
-fn ksampler(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
-    let (guider, solver) = (guider(args)?, named(args.text("sampler_name")?)?);
-    let sigmas = sigmas(args, &guider, solver.sampler, args.float("denoise")?)?;
-    let seed = args.seed("seed")?;
-    let latents = args.latent("latent_image")?;
-    let sampled = sampled(work, &guider, solver, sigmas, latents, (NoiseValue::Seed(seed), seed), false)?;
-    Ok(vec![with_samples(latents, sampled.latent)])
+/// KSampler's noise levels.
+pub(in super::super) fn levels(args: &Arguments<'_>, table: &Discrete) -> Result<Vec<f32>> {
+    sigmas(args, table, args.float("denoise")?)
 }
 
-/// Some of the steps of a run: the last may leave noise for a sampler that goes on from there.
-fn ksampler_advanced(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
-    let (guider, solver) = (guider(args)?, named(args.text("sampler_name")?)?);
-    let mut sigmas = sigmas(args, &guider, solver.sampler, 1.0)?;
+/// KSamplerAdvanced's: some of a run's, of which the last may leave noise for a sampler that goes on from
+/// there. Empty where nothing is left to do.
+pub(in super::super) fn some_levels(args: &Arguments<'_>, table: &Discrete) -> Result<Vec<f32>> {
+    let mut sigmas = sigmas(args, table, 1.0)?;
     let (first, last) = (args.size("start_at_step")?, args.size("end_at_step")?);
     if last + 1 < sigmas.len() {
         sigmas.truncate(last + 1);
@@ -104,12 +101,26 @@ fn ksampler_advanced(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Va
             *sigma = 0.0;
         }
     }
+    Ok(if first + 1 >= sigmas.len() { Vec::new() } else { sigmas.split_off(first) })
+}
+
+fn ksampler(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    let (guider, solver) = (guider(args)?, named(args.text("sampler_name")?)?);
+    let sigmas = levels(args, guider.model.diffusion.discrete())?;
+    let seed = args.seed("seed")?;
+    let latents = args.latent("latent_image")?;
+    let sampled = sampled(work, &guider, solver, sigmas, latents, (NoiseValue::Seed(seed), seed), false)?;
+    Ok(vec![with_samples(latents, sampled.latent)])
+}
+
+fn ksampler_advanced(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+    let (guider, solver) = (guider(args)?, named(args.text("sampler_name")?)?);
+    let sigmas = some_levels(args, guider.model.diffusion.discrete())?;
     let latents = args.latent("latent_image")?;
     // Nothing left to do gives back what came in, as it does in ComfyUI.
-    if first + 1 >= sigmas.len() {
+    if sigmas.is_empty() {
         return Ok(vec![Value::Latent(latents.clone())]);
     }
-    sigmas.drain(..first);
     let seed = args.seed("noise_seed")?;
     let noise = if args.text("add_noise")? == "enable" { NoiseValue::Seed(seed) } else { NoiseValue::Off };
     let sampled = sampled(work, &guider, solver, sigmas, latents, (noise, seed), false)?;
@@ -145,7 +156,10 @@ pub(super) fn sampled(
     let side = |prompts: &[Prompt]| prompts.iter().map(|p| p.resolved(size, wants_vector)).collect();
     let negative = match &guider.negative {
         Some(negative) => side(negative),
-        None => without_negative(guider, solver.sampler).map(|()| side(&guider.positive))?,
+        None => {
+            without_negative(&model.guidance, solver.sampler)?;
+            side(&guider.positive)
+        }
     };
     let conditioning = Conditioning { positive: side(&guider.positive), negative }.with_opposites();
     let run = Run {
@@ -165,10 +179,13 @@ pub(super) fn sampled(
 }
 
 /// A guider without a negative side does for what never asks for it.
-fn without_negative(guider: &GuiderValue, sampler: Sampler) -> Result<()> {
+///
+/// # Errors
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage), saying what asks for it.
+pub(in super::super) fn without_negative(guidance: &Guidance, sampler: Sampler) -> Result<()> {
     let wrong =
         |what: &str| Err(Error::usage(format!("{what} needs a negative prompt")).hint("use CFGGuider"));
-    if guider.model.guidance.sag().is_on() {
+    if guidance.sag().is_on() {
         return wrong("Self-Attention Guidance");
     }
     if sampler.needs_uncond() { wrong(&format!("the sampler {sampler}")) } else { Ok(()) }

@@ -3,6 +3,7 @@
 use super::super::run::{SavedKind, Work};
 use super::super::save::{PREFIX, TEMP, Target};
 use super::super::value::{Arguments, Images, Value};
+use super::Function::Working;
 use super::{Class, Type, socket, words};
 use crate::Result;
 use crate::image::{Picture, parameters, png};
@@ -14,21 +15,21 @@ pub(in super::super) const CLASSES: &[Class] = &[
         inputs: &[socket("images", Type::Image), words(PREFIX, "ComfyUI")],
         outputs: &[Type::Image],
         is_output: true,
-        run: image,
+        run: Working(image),
     },
     Class {
         name: "PreviewImage",
         inputs: &[socket("images", Type::Image)],
         outputs: &[Type::Image],
         is_output: true,
-        run: preview,
+        run: Working(preview),
     },
     Class {
         name: "SaveLatent",
         inputs: &[socket("samples", Type::Latent), words(PREFIX, "latents/ComfyUI")],
         outputs: &[],
         is_output: true,
-        run: save_latent,
+        run: Working(save_latent),
     },
 ];
 
@@ -51,7 +52,7 @@ fn pictures(work: &mut Work<'_>, args: &Arguments<'_>, prefix: &str, kind: Saved
         texts.extend(settings.iter().map(|text| (parameters::KEYWORD, text.as_str())));
         let bytes = png::encode(&images.picture(frame), &texts)?;
         let path = target.write(&i.to_string(), "png", &bytes)?;
-        work.tell_saved(args.node, kind, path);
+        work.tell_saved(args.node, kind, (i, path));
     }
     Ok(vec![Value::Image(images.clone())])
 }
@@ -80,7 +81,7 @@ fn save_latent(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> 
     let mut target = Target::new(&filled(work, args.text(PREFIX)?, &none), &output)?;
     let bytes = latent::file::encode(samples, &work.notes.texts())?;
     let path = target.write("0", "latent", &bytes)?;
-    work.tell_saved(args.node, SavedKind::Latent, path);
+    work.tell_saved(args.node, SavedKind::Latent, (0, path));
     Ok(Vec::new())
 }
 
