@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod borders;
 mod device_step;
 mod embed;
 mod end_to_end;
