@@ -18,7 +18,7 @@ impl Network for Attends {
         self.calls += 1;
         let one = |row: &Row<'_>| {
             let mut denoised = row.x.scaled(0.5);
-            denoised.data_mut().iter_mut().enumerate().for_each(|(i, v)| *v += (i * 37 % 101) as f32);
+            denoised.data_mut().iter_mut().enumerate().for_each(|(i, v)| *v += (1 + i * 37 % 101) as f32);
             RowResult { denoised, columns: row.record.then(|| self.map.clone()) }
         };
         Ok(rows.iter().map(one).collect())
