@@ -38,6 +38,9 @@ pub struct Report {
     pub weight_bytes: Vec<(&'static str, u64)>,
     /// Dispatches of a step, by kernel variant.
     pub variants: BTreeMap<String, usize>,
+    /// What the app's device lacks of its adapter that would make it faster, each in a line of plain words:
+    /// [`Gpu::unused`](crate::Gpu::unused).
+    pub unused: Vec<String>,
 }
 
 /// Work of a step.
@@ -146,7 +149,8 @@ impl Model {
         self.text.check_clip_skip(request.clip_skip)?;
         request.schedule.sigmas(self.diffusion.discrete(), request.solver.sampler)?;
         let mut forecast = Forecast::default();
-        let mut report = Report::default();
+        let unused = self.engine().gpu().unused().to_vec();
+        let mut report = Report { unused, ..Report::default() };
         let mut text_bytes = 0;
         for (i, config) in self.config.text.iter().enumerate() {
             let need = self.text.need(&parts::text(config)?)?;

@@ -12,6 +12,7 @@ mod golden;
 mod guidance;
 mod misuse;
 mod noise;
+mod previews;
 mod prompts;
 mod requests;
 mod samplers;
