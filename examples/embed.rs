@@ -1,5 +1,5 @@
-//! sagittal in an app that has a device of its own: the app makes it with default limits and no
-//! features, keeps using it, follows the progress with previews, and cancels.
+//! sagittal in an app that has a device of its own: the app makes it with what pays for both, keeps using it,
+//! follows the progress with previews, and cancels.
 //!
 //! `cargo run --release --example embed`
 
@@ -8,11 +8,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use sagittal::{Event, Gpu, Model, ModelOptions, Request, embedded, wgpu};
 
-/// What an app does at its start.
-fn app_device() -> Result<(wgpu::Device, wgpu::Queue), Box<dyn std::error::Error>> {
+/// What an app does at its start; any device would do, made by this descriptor it is the fastest.
+fn app_device() -> Result<(wgpu::Adapter, wgpu::Device, wgpu::Queue), Box<dyn std::error::Error>> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
     let adapter = pollster::block_on(instance.request_adapter(&wgpu::RequestAdapterOptions::default()))?;
-    Ok(pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default()))?)
+    let wanted = wgpu::DeviceDescriptor { label: Some("app"), ..Gpu::device_descriptor(&adapter) };
+    let (device, queue) = pollster::block_on(adapter.request_device(&wanted))?;
+    Ok((adapter, device, queue))
 }
 
 /// The app's own work on the device: here, clearing a buffer.
@@ -23,9 +25,9 @@ fn draw_frame(device: &wgpu::Device, queue: &wgpu::Queue, buffer: &wgpu::Buffer)
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let (device, queue) = app_device()?;
+    let (adapter, device, queue) = app_device()?;
     let model = Model::new(
-        Gpu::from_device(device.clone(), queue.clone()),
+        Gpu::from_adapter(&adapter, device.clone(), queue.clone()),
         embedded::checkpoint()?,
         ModelOptions::default(),
     )?;

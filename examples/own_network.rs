@@ -27,11 +27,11 @@ impl Network for TwoPictures {
             let prompt = f64::from(row.entry.context[0]);
             let odds = prompt + distance(&self.0[1]) - distance(&self.0[0]);
             let first = (1.0 / (1.0 + (-odds).exp())) as f32;
-            let denoised = self.0[0].zip(&self.0[1], |a, b| first * a + (1.0 - first) * b);
+            let denoised = self.0[0].zip(&self.0[1], |a, b| first * a + (1.0 - first) * b)?;
             // A network with attention would give its column sums too, for SAG.
-            RowResult { denoised, columns: None }
+            Ok(RowResult { denoised, columns: None })
         };
-        Ok(rows.iter().map(one).collect())
+        rows.iter().map(one).collect()
     }
 }
 
@@ -50,14 +50,14 @@ fn main() -> sagittal::Result<()> {
         let options = SampleOptions::default();
         let end = sample_on(Sampler::Dpmpp2m, &mut guided, x, &sigmas, &options, &mut |_| Ok(()))?;
         let end = guided.latents().read(&end)?;
-        let off = |picture: &Latent| {
-            let differences = end.zip(picture, |a, b| (a - b).powi(2));
-            (differences.data().iter().sum::<f32>() / differences.data().len() as f32).sqrt()
+        let off = |picture: &Latent| -> sagittal::Result<f32> {
+            let differences = end.zip(picture, |a, b| (a - b).powi(2))?;
+            Ok((differences.data().iter().sum::<f32>() / differences.data().len() as f32).sqrt())
         };
         println!(
             "{name:10}: {:.3} from the first, {:.3} from the second",
-            off(&pictures[0]),
-            off(&pictures[1])
+            off(&pictures[0])?,
+            off(&pictures[1])?
         );
     }
     Ok(())

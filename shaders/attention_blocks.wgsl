@@ -27,15 +27,15 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let ty = t / 8u;
     let own = i0 + ty * 4u * Q4;   // first of this invocation's queries
 
-    var sum: array<array<vec4<f32>, 4u * Q4>, OWN4>;
+    var sum = array<array<vec4<f32>, 4u * Q4>, OWN4>();
     // Of query i0 + t, in the first QUERIES invocations.
     var top = -1e30;
     var total = 0.0;
     let end = select(p.keys, min(p.keys, i0 + QUERIES), CAUSAL);
     for (var j0 = 0u; j0 < end; j0 += KEYS) {
-        var dots: array<array<vec4<f32>, Q4>, 4>;
+        var dots = array<array<vec4<f32>, Q4>, 4>();
         for (var d = 0u; d < DIM4; d++) {
-            var k: array<vec4<f32>, 4>;
+            var k = array<vec4<f32>, 4>();
             for (var j = 0u; j < 4u; j++) {
                 // Past the end the last key stands in; its score is thrown away below.
                 k[j] = key(row, min(j0 + tx + 8u * j, p.keys - 1u), head, d);
@@ -92,7 +92,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         }
         // Past the end the last key stands in, whose weight is zero.
         for (var j = 0u; j < KEYS; j += 4u) {
-            var v: array<array<vec4<f32>, OWN4>, 4>;
+            var v = array<array<vec4<f32>, OWN4>, 4>();
             for (var h = 0u; h < 4u; h++) {
                 for (var r = 0u; r < OWN4; r++) {
                     v[h][r] = value(row, min(j0 + j + h, p.keys - 1u), head, min(tx + 8u * r, DIM4 - 1u));

@@ -26,15 +26,15 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let end = select(p.keys, min(p.keys, (wid.x + 1u) * LANES), CAUSAL);
     for (var j0 = 0u; j0 < end; j0 += KEYS) {
         // Keys past the end repeat the last and are not counted.
-        var j: array<u32, HELD>;
+        var j = array<u32, HELD>();
         #repeat h HELD
             j[h] = min(j0 + h * SHARED + t % SHARED, p.keys - 1u);
         #end
-        var dots: array<vec4<f32>, KEYS>;
+        var dots = array<vec4<f32>, KEYS>();
         for (var d0 = 0u; d0 < DIM4; d0 += BLOCK) {
             #repeat e BLOCK
                 let q = query(row, i, head, d0 + e) * p.scale;
-                var k: array<vec4<f32>, HELD>;
+                var k = array<vec4<f32>, HELD>();
                 #repeat h HELD
                     k[h] = key(row, j[h], head, d0 + e);
                 #end
@@ -43,7 +43,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
                 #end
             #end
         }
-        var s: array<f32, KEYS>;
+        var s = array<f32, KEYS>();
         var higher = top;
         #repeat b KEYS
             let seen = j0 + b < p.keys && (!CAUSAL || j0 + b <= i);
@@ -60,7 +60,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         for (var d0 = 0u; d0 < DIM4; d0 += BLOCK) {
             #repeat e BLOCK
                 let at = (d0 + e) * LANES + t;
-                var v: array<vec4<f32>, HELD>;
+                var v = array<vec4<f32>, HELD>();
                 #repeat h HELD
                     v[h] = value(row, j[h], head, d0 + e);
                 #end

@@ -30,7 +30,7 @@ alias Queries = array<array<coop_mat16x16<f16, A>, PARTS_D>, PARTS_Q>;
 // What a subgroup's depth makes of the scores of 32 keys, the first of which is at `at`.
 fn multiply(queries: ptr<function, Queries>, at: u32, own: u32) {
     for (var j = 0u; j < KEYS / 16u; j++) {
-        var s: array<coop_mat16x16<f32, C>, PARTS_Q>;
+        var s = array<coop_mat16x16<f32, C>, PARTS_Q>();
         #repeat r PARTS_Q
             s[r] = coop_mat16x16<f32, C>();
         #end
@@ -71,8 +71,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let query = t / 8u;
     let quad = t % 8u;
 
-    var queries: Queries;
-    var sum: array<array<coop_mat16x16<f32, C>, PARTS_D>, PARTS_Q>;
+    var queries = Queries();
+    var sum = array<array<coop_mat16x16<f32, C>, PARTS_D>, PARTS_Q>();
     #repeat r PARTS_Q
         // Past the last sixteen these again, which are not stored.
         let i = min(i0 + 16u * r, p.queries - 16u);
@@ -109,7 +109,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         weights[query * W_ROW + quad] = vec4<f16>(e);
         workgroupBarrier();
         for (var j = 0u; j < KEYS / 16u; j++) {
-            var w: array<coop_mat16x16<f16, A>, PARTS_Q>;
+            var w = array<coop_mat16x16<f16, A>, PARTS_Q>();
             #repeat r PARTS_Q
                 w[r] = coopLoadT<coop_mat16x16<f16, A>>(&weights[16u * r * W_ROW + 4u * j], W_ROW);
             #end

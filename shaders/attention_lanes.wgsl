@@ -19,10 +19,10 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let i0 = (wid.x * LANES + t) * QUERIES;
     let head = wid.y;
     let row = wid.z;
-    var qi: array<array<vec4<f32>, DIM4>, QUERIES>;
-    var sum: array<array<vec4<f32>, DIM4>, QUERIES>;
-    var top: array<f32, QUERIES>;
-    var weight: array<f32, QUERIES>;
+    var qi = array<array<vec4<f32>, DIM4>, QUERIES>();
+    var sum = array<array<vec4<f32>, DIM4>, QUERIES>();
+    var top = array<f32, QUERIES>();
+    var weight = array<f32, QUERIES>();
     #repeat a QUERIES
         top[a] = NONE;
         #repeat d DIM4
@@ -33,13 +33,13 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let end = select(p.keys, min(p.keys, (wid.x + 1u) * LANES * QUERIES), CAUSAL);
     for (var j0 = 0u; j0 < end; j0 += KEYS) {
         // Keys past the end repeat the last and are not counted.
-        var j: array<u32, HELD>;
+        var j = array<u32, HELD>();
         #repeat h HELD
             j[h] = min(j0 + h * SHARED + t % SHARED, p.keys - 1u);
         #end
-        var dots: array<array<vec4<f32>, KEYS>, QUERIES>;
+        var dots = array<array<vec4<f32>, KEYS>, QUERIES>();
         #repeat d DIM4
-            var k: array<vec4<f32>, HELD>;
+            var k = array<vec4<f32>, HELD>();
             #repeat h HELD
                 k[h] = key(row, j[h], head, d);
             #end
@@ -50,7 +50,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
                 #end
             #end
         #end
-        var s: array<array<f32, KEYS>, QUERIES>;
+        var s = array<array<f32, KEYS>, QUERIES>();
         #repeat a QUERIES
             var higher = top[a];
             #repeat b KEYS
@@ -71,7 +71,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             #end
         #end
         #repeat d DIM4
-            var v: array<vec4<f32>, HELD>;
+            var v = array<vec4<f32>, HELD>();
             #repeat h HELD
                 v[h] = value(row, j[h], head, d);
             #end

@@ -71,7 +71,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         }
     }
     // Queries, sixteen values of depth at a time.
-    var q_part: array<array<coop_mat16x16<f16, A>, PARTS_D>, PARTS_Q>;
+    var q_part = array<array<coop_mat16x16<f16, A>, PARTS_D>, PARTS_Q>();
     #repeat r PARTS_Q
         #repeat d PARTS_D
             let i = i0 + 16u * r + query_row;
@@ -92,9 +92,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             subgroupBarrier();
         #end
     #end
-    var sum: array<array<coop_mat16x16<f32, C>, PARTS_D>, PARTS_Q>;
-    var top: array<f32, PARTS_Q>;      // the reference of this lane's queries, in powers of two
-    var total: array<f32, PARTS_Q>;    // of their weights, this lane's part
+    var sum = array<array<coop_mat16x16<f32, C>, PARTS_D>, PARTS_Q>();
+    var top = array<f32, PARTS_Q>();      // the reference of this lane's queries, in powers of two
+    var total = array<f32, PARTS_Q>();    // of their weights, this lane's part
     #repeat r PARTS_Q
         #repeat d PARTS_D
             sum[r][d] = coop_mat16x16<f32, C>();
@@ -102,8 +102,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         top[r] = NONE;
     #end
     let scale = p.scale * 1.4426950408889634;
-    var next_k: array<wide, LOADS>;
-    var next_v: array<wide, LOADS>;
+    var next_k = array<wide, LOADS>();
+    var next_v = array<wide, LOADS>();
     fetch(&next_k, row, k_from, 0u, t);
     #repeat i LOADS
         if EIGHTS % SIZE == 0u || t + i * SIZE < EIGHTS {
@@ -134,8 +134,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         subgroupBarrier();
         // The scores of this tile out, the next keys and this tile's values in.
         var outgrown = false;
-        var s: array<array<vec4<f32>, OWN>, PARTS_Q>;
-        var reference: array<f32, PARTS_Q>;
+        var s = array<array<vec4<f32>, OWN>, PARTS_Q>();
+        var reference = array<f32, PARTS_Q>();
         #repeat r PARTS_Q
             var highest = vec4<f32>(NONE);
             #repeat c OWN
@@ -192,7 +192,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         fetch(&next_v, row, v_from, j0 + KEYS, t);
         workgroupBarrier();
         #repeat j PARTS_K
-            var next: array<coop_mat16x16<f32, C>, PARTS_Q>;
+            var next = array<coop_mat16x16<f32, C>, PARTS_Q>();
             #repeat r PARTS_Q
                 next[r] = coop_mat16x16<f32, C>();
             #end
@@ -208,7 +208,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             #end
         #end
         #repeat j PARTS_K
-            var w: array<coop_mat16x16<f16, A>, PARTS_Q>;
+            var w = array<coop_mat16x16<f16, A>, PARTS_Q>();
             #repeat r PARTS_Q
                 w[r] = coopLoadT<coop_mat16x16<f16, A>>(&weights[own + 16u * r * S_ROW + 4u * j], S_ROW);
             #end

@@ -25,7 +25,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let lane = t % 16u;
     let i = i0 + iq;
 
-    var sum: array<vec4<f32>, OWN4>;
+    var sum = array<vec4<f32>, OWN4>();
     var top = -1e30;
     var weight = 0.0;
     let end = select(p.keys, min(p.keys, i0 + 16u), CAUSAL);

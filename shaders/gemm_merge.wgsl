@@ -15,7 +15,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     if m >= p.m {
         return;
     }
-    var part: array<vec4<f32>, SPLITS>;
+    var part = array<vec4<f32>, SPLITS>();
     #repeat i SPLITS
         part[i] = parts[(i * p.part_m + m) * p.part_n4 + n];
     #end

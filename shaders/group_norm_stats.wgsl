@@ -54,7 +54,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             shift = load4(x[(row * p.positions + begin) * p.c4 + quad]);
             // AT_ONCE of them on their way together.
             for (var at = begin + lane; at < to; at += AT_ONCE * lanes) {
-                var d: array<vec4<f32>, AT_ONCE>;
+                var d = array<vec4<f32>, AT_ONCE>();
                 #repeat i AT_ONCE
                     let own_at = min(at + i * lanes, to - 1u);
                     d[i] = load4(x[(row * p.positions + own_at) * p.c4 + quad]) - shift;

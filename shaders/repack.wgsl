@@ -35,7 +35,7 @@ fn widened(sign: u32, bits: u32, mantissa: u32, bias: u32) -> u32 {
         let unit = bitcast<f32>((128u - bias - mantissa) << 23u);
         return sign | bitcast<u32>(f32(fraction) * unit);
     }
-    return sign | (exponent + 127u - bias) << 23u | fraction << (23u - mantissa);
+    return sign | ((exponent + 127u - bias) << 23u) | (fraction << (23u - mantissa));
 }
 
 // Element `at` of raw as the bits of an f32.
@@ -46,11 +46,11 @@ fn single(at: u32) -> u32 {
             let h = raw[at / 2u] >> (at % 2u * 16u);
             let sign = (h & 0x8000u) << 16u;
             if (h & 0x7c00u) == 0x7c00u {
-                return sign | INFINITY | (h & 0x3ffu) << 13u;
+                return sign | INFINITY | ((h & 0x3ffu) << 13u);
             }
             return widened(sign, h & 0x7fffu, 10u, 15u);
         }
-        case 2u: { return raw[at / 2u] >> (at % 2u * 16u) << 16u; }
+        case 2u: { return (raw[at / 2u] >> (at % 2u * 16u)) << 16u; }
         default: {
             let b = raw[at / 4u] >> (at % 4u * 8u);
             let sign = (b & 0x80u) << 24u;
@@ -62,7 +62,7 @@ fn single(at: u32) -> u32 {
                 return widened(sign, b & 0x7fu, 3u, 7u);
             }
             if (b & 0x7cu) == 0x7cu {
-                return sign | INFINITY | (b & 3u) << 21u;
+                return sign | INFINITY | ((b & 3u) << 21u);
             }
             return widened(sign, b & 0x7fu, 2u, 15u);
         }
@@ -71,7 +71,7 @@ fn single(at: u32) -> u32 {
 
 // The bits of an f32 to those of the nearest f16, ties to even.
 fn half(b: u32) -> u32 {
-    let sign = b >> 16u & 0x8000u;
+    let sign = (b >> 16u) & 0x8000u;
     let a = b & 0x7fffffffu;
     if a > INFINITY {
         return sign | 0x7e00u;
@@ -80,7 +80,7 @@ fn half(b: u32) -> u32 {
         return sign | 0x7c00u;
     }
     if a >= 0x38800000u {
-        return sign | (a - 0x38000000u + 0xfffu + (a >> 13u & 1u)) >> 13u;
+        return sign | ((a - 0x38000000u + 0xfffu + ((a >> 13u) & 1u)) >> 13u);
     }
     if a < 0x33000000u {
         return sign;
@@ -133,14 +133,14 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     var v = vec4<u32>(0u);
     for (var k = 0u; k < 4u; k++) {
         let out = quad * 4u + k;
-        if out < p.outs && (place < p.places || DOUBLED && place / 16u < p.places / 9u) {
+        if out < p.outs && (place < p.places || (DOUBLED && place / 16u < p.places / 9u)) {
             v[k] = value(out, place);
         }
     }
     let to = (place % p.taps * p.in4 + place / p.taps) * p.out4 + p.first4 + quad;
     if HALF {
-        packed[2u * to] = half(v.x) | half(v.y) << 16u;
-        packed[2u * to + 1u] = half(v.z) | half(v.w) << 16u;
+        packed[2u * to] = half(v.x) | (half(v.y) << 16u);
+        packed[2u * to + 1u] = half(v.z) | (half(v.w) << 16u);
     } else {
         packed[4u * to] = v.x;
         packed[4u * to + 1u] = v.y;

@@ -1,6 +1,7 @@
 //! The checkpoint inside the binary: tiny-emoji, 15 million parameters, 256×256 pictures of emoji.
 
 use crate::checkpoint::Checkpoint;
+use crate::image::preview::Factors;
 use crate::{Error, ErrorKind, Remedy, Resource, Result};
 
 /// Its native width and height in pixels.
@@ -8,6 +9,18 @@ pub const SIZE: usize = 256;
 
 /// The CFG scale that suits it.
 pub const CFG: f32 = 3.5;
+
+/// What its file's header calls it, by which a copy of the file is known too.
+pub const TITLE: &str = "tiny-emoji";
+
+/// The colours of a latent's channels: its autoencoder is its own. Fitted by `examples/fit_preview.rs`.
+pub const PREVIEW: Factors = [
+    [-0.1267, -0.2464, 0.2135],
+    [-0.4590, 0.3540, -0.0003],
+    [0.0019, 0.0075, 0.3054],
+    [-0.7488, -0.1473, -0.3515],
+    [0.5730, 0.4543, 0.3453],
+];
 
 /// The name it has in messages.
 pub const NAME: &str = "tiny-emoji (embedded)";

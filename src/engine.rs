@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::gpu::Gpu;
-use crate::kernels::{Precision, Target, Variant};
+use crate::kernels::{Precision, Target, Uniforms, Variant};
 use crate::plan::{Bound, Plan, Region, Storage};
 use crate::{Error, ErrorKind, Result};
 pub use arena::{Arena, MOST_SPARE};
@@ -252,18 +252,12 @@ impl Engine {
     fn bind(&self, plan: Arc<Plan>, weights: &Weights, arena: Arena) -> Result<Prepared> {
         use wgpu::BufferUsages as U;
         let gpu = &self.gpu;
-        let alignment = gpu.capabilities().alignment;
-        let mut params = Vec::new();
-        let mut offsets = Vec::with_capacity(plan.dispatches.len());
-        for d in &plan.dispatches {
-            offsets.push((params.len() as u64, d.params.len().next_multiple_of(16) as u64));
-            params.extend_from_slice(&d.params);
-            params.resize(params.len().next_multiple_of(alignment as usize), 0);
-        }
-        let uniform = buffer(gpu, "params", params.len().max(16) as u64, U::UNIFORM | U::COPY_DST);
-        self.write(Upload::SetUp, &uniform, 0, &params);
+        let mut params = Uniforms::new(gpu.capabilities().alignment);
+        let places: Vec<(u64, u64)> = plan.dispatches.iter().map(|d| params.push(&d.params)).collect();
+        let uniform = buffer(gpu, "params", params.bytes().len().max(16) as u64, U::UNIFORM | U::COPY_DST);
+        self.write(Upload::SetUp, &uniform, 0, params.bytes());
         let mut steps = Vec::with_capacity(plan.dispatches.len());
-        for (d, (offset, size)) in plan.dispatches.iter().zip(offsets) {
+        for (d, (offset, size)) in plan.dispatches.iter().zip(places) {
             let pipeline = self.gpu.pipeline(self.checked, &d.variant)?;
             let mut held = vec![Bindable::Buffer(uniform.clone(), offset, size)];
             let mut turning = Vec::new();

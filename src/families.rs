@@ -85,12 +85,12 @@ const L: (Tower, u32) = (Tower::L, tokenizer::END);
 const H: (Tower, u32) = (Tower::H, 0);
 const G: (Tower, u32) = (Tower::G, 0);
 
-/// Of the VAE of SD 1.x and 2.x.
+/// Of the VAE of SD 1.x and 2.x, as ComfyUI publishes them.
 const SD_PREVIEW: Factors = [
-    [0.298, 0.207, 0.208],
-    [0.187, 0.286, 0.173],
-    [-0.158, 0.189, 0.264],
-    [-0.184, -0.271, -0.473],
+    [0.3512, 0.2297, 0.3227],
+    [0.3250, 0.4974, 0.2350],
+    [-0.2829, 0.1762, 0.2721],
+    [-0.2120, -0.2616, -0.7177],
     [0.0; 3],
 ];
 

@@ -3,6 +3,7 @@
 mod barriers;
 mod cache;
 mod pipelines;
+mod wanted;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use crate::plan::Capabilities;
 use crate::{Error, ErrorKind, Result, kernels, shader};
 use cache::Cache;
 use pipelines::Pipelines;
+use wanted::{LANES, MATRICES, offers_matrices};
 
 /// An adapter that could be used.
 #[derive(Debug, Clone)]
@@ -62,30 +64,55 @@ pub struct Gpu {
     cache: Option<Arc<Cache>>,
     /// Shared by all clones.
     pipelines: Arc<Pipelines>,
+    unused: Arc<[String]>,
 }
 
 impl Gpu {
-    /// Uses a device that the app has made; `wgpu::Limits::default()` and no feature suffice. On a driver
-    /// that runs shaders on the CPU, `Features::SUBGROUP` and `Features::SHADER_INT64` make it several times
-    /// faster.
+    /// What an app's device is to be made with, so that nothing of `adapter` stays unused: features and limits that
+    /// pay. An app adds what it needs itself and hands the device to [`from_adapter`](Self::from_adapter):
+    ///
+    /// ```no_run
+    /// # fn open(adapter: &wgpu::Adapter) -> Result<sagittal::Gpu, wgpu::RequestDeviceError> {
+    /// let mut wanted = sagittal::Gpu::device_descriptor(adapter);
+    /// wanted.required_features |= wgpu::Features::DEPTH_CLIP_CONTROL & adapter.features();
+    /// let (device, queue) = pollster::block_on(adapter.request_device(&wanted))?;
+    /// Ok(sagittal::Gpu::from_adapter(adapter, device, queue))
+    /// # }
+    /// ```
+    ///
+    /// It is the adapter's limits, times of dispatches for profiles, and
+    /// * where the adapter has cooperative matrices, `Features::SHADER_F16`, `SUBGROUP`, `SUBGROUP_BARRIER` and
+    ///   `EXPERIMENTAL_COOPERATIVE_MATRIX`: f16 is computed several times faster with them. wgpu calls them
+    ///   experimental, and the descriptor says for the app that it knows;
+    /// * `Features::SUBGROUP` and `SHADER_INT64`: on a driver that runs shaders on the CPU, all is computed several
+    ///   times faster with them.
+    pub fn device_descriptor(adapter: &wgpu::Adapter) -> wgpu::DeviceDescriptor<'static> {
+        wanted::descriptor(adapter, true)
+    }
+
+    /// Uses a device that the app has made, of an adapter that is not known; `wgpu::Limits::default()` and no feature
+    /// suffice. Cooperative matrices stay unused: [`from_adapter`](Self::from_adapter) takes them, and
+    /// [`Report::unused`](crate::pipeline::report::Report::unused) tells what is left unused.
     /// No callback of the device is touched.
     pub fn from_device(device: wgpu::Device, queue: wgpu::Queue) -> Self {
-        let cpu = device.adapter_info().device_type == wgpu::DeviceType::Cpu;
-        Self::with_target(device, queue, if cpu { Target::Cpu } else { Target::Gpu })
+        Self::of(None, device, queue)
     }
 
-    /// The same for an app that knows the adapter: where its device was made with
-    /// `Features::SHADER_F16`, `SUBGROUP`, `SUBGROUP_BARRIER`, `EXPERIMENTAL_COOPERATIVE_MATRIX` and the
-    /// adapter's limits, f16 is computed with cooperative matrices, several times faster.
+    /// The same for an app that knows the adapter. A device made by [`device_descriptor`](Self::device_descriptor)
+    /// leaves nothing of it unused.
     pub fn from_adapter(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Self {
-        let limit = device.limits().max_compute_workgroup_storage_size;
-        if offers_matrices(adapter) && device.features().contains(MATRICES) && limit >= LEAST_MEMORY {
-            return Self::with_target(device, queue, Target::Matrices { memory: limit });
-        }
-        Self::from_device(device, queue)
+        Self::of(Some(adapter), device, queue)
     }
 
-    fn with_target(device: wgpu::Device, queue: wgpu::Queue, target: Target) -> Self {
+    fn of(adapter: Option<&wgpu::Adapter>, device: wgpu::Device, queue: wgpu::Queue) -> Self {
+        let memory = device.limits().max_compute_workgroup_storage_size;
+        let matrices = adapter.is_some_and(offers_matrices) && device.features().contains(MATRICES);
+        let target = match device.adapter_info().device_type {
+            _ if matrices && memory >= LEAST_MEMORY => Target::Matrices { memory },
+            wgpu::DeviceType::Cpu => Target::Cpu,
+            _ => Target::Gpu,
+        };
+        let unused = wanted::left_unused(&device, adapter).into();
         let limits = device.limits();
         let capabilities = Capabilities {
             target,
@@ -95,7 +122,7 @@ impl Gpu {
                 limits.min_storage_buffer_offset_alignment.max(limits.min_uniform_buffer_offset_alignment),
             ),
         };
-        Self { device, queue, capabilities, cache: None, pipelines: Arc::default() }
+        Self { device, queue, capabilities, cache: None, pipelines: Arc::default(), unused }
     }
 
     /// Opens an adapter: by number or a part of its name, else the first that is not a CPU, else
@@ -117,22 +144,9 @@ impl Gpu {
         let all = enumerate(&instance);
         let picked = pick(&all, options.adapter)?;
         let adapter = &all[picked];
-        // SHADER_F16 and SUBGROUP are for kernels with cooperative matrices too, if need be without such.
-        let mut wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SHADER_F16 | LANES;
-        wanted.set(wgpu::Features::PIPELINE_CACHE, options.cache.is_some());
-        let (features, experimental) = match options.matrices && offers_matrices(adapter) {
-            // SAFETY: what is experimental is that wgpu may change the interface or fail to check its
-            // use; the kernels' use of it is held to references on odd shapes.
-            true => (MATRICES, unsafe { wgpu::ExperimentalFeatures::enabled() }),
-            false => (wgpu::Features::empty(), wgpu::ExperimentalFeatures::disabled()),
-        };
-        let descriptor = wgpu::DeviceDescriptor {
-            label: Some("sagittal"),
-            required_limits: adapter.limits(),
-            required_features: features | (adapter.features() & wanted),
-            experimental_features: experimental,
-            ..Default::default()
-        };
+        let mut descriptor = wanted::descriptor(adapter, options.matrices);
+        let caches = adapter.features() & wgpu::Features::PIPELINE_CACHE;
+        descriptor.required_features.set(caches, options.cache.is_some());
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).map_err(|e| {
             Error::new(ErrorKind::Device, "the adapter gives no device").at(adapter.get_info().name).cause(e)
         })?;
@@ -216,6 +230,11 @@ impl Gpu {
         self.capabilities
     }
 
+    /// What the device lacks of its adapter that would make it faster, each in a line of plain words.
+    pub fn unused(&self) -> &[String] {
+        &self.unused
+    }
+
     /// Bytes of all buffers of the device at this moment, those of the app included, as wgpu counts
     /// them.
     pub fn buffer_bytes(&self) -> u64 {
@@ -243,27 +262,6 @@ impl Gpu {
             }
         }
     }
-}
-
-/// What lets lanes of kernels for CPU drivers share what they load.
-const LANES: wgpu::Features = wgpu::Features::SUBGROUP.union(wgpu::Features::SHADER_INT64);
-
-/// What kernels with cooperative matrices of f16 take.
-const MATRICES: wgpu::Features = wgpu::Features::SHADER_F16
-    .union(wgpu::Features::SUBGROUP)
-    .union(wgpu::Features::SUBGROUP_BARRIER)
-    .union(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
-
-/// Whether a device can be made that [`Target::Matrices`] is for.
-fn offers_matrices(adapter: &wgpu::Adapter) -> bool {
-    use wgpu::CooperativeScalarType as S;
-    let (info, limits) = (adapter.get_info(), adapter.limits());
-    adapter.features().contains(MATRICES)
-        && (info.subgroup_min_size, info.subgroup_max_size) == (32, 32)
-        && limits.max_compute_workgroup_storage_size >= LEAST_MEMORY
-        && adapter.cooperative_matrix_properties().iter().any(|m| {
-            (m.m_size, m.n_size, m.k_size) == (16, 16, 16) && (m.ab_type, m.cr_type) == (S::F16, S::F32)
-        })
 }
 
 /// All adapters, in the driver's order.

@@ -32,9 +32,10 @@ impl Picture {
     /// ComfyUI does.
     ///
     /// # Errors
-    /// [`ErrorKind::NonFinite`] if a value is NaN or infinite: it would be a black pixel.
+    /// [`ErrorKind::Usage`] if the number of values is not that of the pixels; [`ErrorKind::NonFinite`] if a value is
+    /// NaN or infinite: it would be a black pixel.
     pub fn from_decoded(height: usize, width: usize, values: &[f32]) -> Result<Self> {
-        if values.len() != height * width * 3 {
+        if bytes_of(width, height) != Some(values.len()) {
             return Err(Error::usage("the values do not fit the picture")
                 .expected(format!("{width}x{height} pixels of 3 values"))
                 .found(format!("{} values", values.len())));
@@ -42,6 +43,21 @@ impl Picture {
         check_finite(width, values)?;
         let byte = |v: &f32| (255.0 * ((v + 1.0) / 2.0).clamp(0.0, 1.0)) as u8;
         Ok(Self { width, height, rgb: values.iter().map(byte).collect() })
+    }
+
+    /// Checks that there is a pixel, and three bytes for each.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`].
+    pub fn check(&self) -> Result<()> {
+        let Self { width, height, rgb } = self;
+        match bytes_of(*width, *height) {
+            Some(0) => Err(Error::usage("a picture without pixels").found(format!("{width}x{height}"))),
+            Some(bytes) if bytes == rgb.len() => Ok(()),
+            _ => Err(Error::usage("a picture's bytes do not fit its size")
+                .expected(format!("{width}x{height} pixels of 3 bytes"))
+                .found(format!("{} bytes", rgb.len()))),
+        }
     }
 
     /// To the VAE's values in -1..1, `[height, width, 3]`.
@@ -61,4 +77,22 @@ pub(crate) fn check_finite(width: usize, values: &[f32]) -> Result<()> {
         .found(values[at].to_string())
         .remedy(Remedy::DecodeInF32)
         .hint("lower the CFG scale"))
+}
+
+/// Bytes of a picture of that size, if they can be counted.
+fn bytes_of(width: usize, height: usize) -> Option<usize> {
+    width.checked_mul(height)?.checked_mul(3)
+}
+
+/// Room for a picture of that size.
+///
+/// # Errors
+/// [`ErrorKind::Usage`] if it has no pixels, or there is not the memory for them.
+fn room_for(width: usize, height: usize) -> Result<Vec<u8>> {
+    let mut room = Vec::new();
+    let bytes = bytes_of(width, height).filter(|bytes| *bytes > 0);
+    match bytes.map(|bytes| room.try_reserve_exact(bytes)) {
+        Some(Ok(())) => Ok(room),
+        _ => Err(Error::usage("there is no picture of that size").found(format!("{width}x{height} pixels"))),
+    }
 }

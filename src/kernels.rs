@@ -26,6 +26,7 @@ pub mod sag_degrade;
 use crate::graph::{Activation, WeightId};
 pub use params::Field;
 use params::params;
+pub(crate) use params::{Uniforms, room};
 pub use registry::{Binding, Class, Core, CoreSpec, Form, Holds, Kernel, KernelSpec};
 use registry::{input, result, scalars, updated, weight};
 

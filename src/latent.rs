@@ -22,9 +22,31 @@ pub struct Latent {
 }
 
 impl Latent {
-    /// All zeros: the latent of an empty picture.
+    /// All zeros: the latent of an empty picture. One that no memory holds is empty, `[0, 0, 0, 0]`, and whatever
+    /// takes it refuses it; [`of_shape`](Self::of_shape) tells.
     pub fn zeros(batch: usize, channels: usize, height: usize, width: usize) -> Self {
-        Self { batch, channels, height, width, data: vec![0.0; batch * channels * height * width] }
+        Self::of_shape([batch, channels, height, width]).unwrap_or(Self {
+            batch: 0,
+            channels: 0,
+            height: 0,
+            width: 0,
+            data: Vec::new(),
+        })
+    }
+
+    /// All zeros, `[batch, channels, height, width]`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if there is not the memory for it.
+    pub fn of_shape(shape: [usize; 4]) -> Result<Self> {
+        let [batch, channels, height, width] = shape;
+        let mut data = Vec::new();
+        let size = size_of(shape).filter(|size| data.try_reserve_exact(*size).is_ok());
+        let size = size.ok_or_else(|| {
+            Error::usage("the latent is too large for memory").found(format!("{shape:?} values"))
+        })?;
+        data.resize(size, 0.0);
+        Ok(Self { batch, channels, height, width, data })
     }
 
     /// From values in `[batch, channels, height, width]` order.
@@ -33,8 +55,7 @@ impl Latent {
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if the number of values is not the product of the sizes.
     pub fn from_vec(shape: [usize; 4], data: Vec<f32>) -> Result<Self> {
         let [batch, channels, height, width] = shape;
-        let size = shape.iter().try_fold(1usize, |n, side| n.checked_mul(*side));
-        if size != Some(data.len()) {
+        if size_of(shape) != Some(data.len()) {
             return Err(Error::usage("a latent's values do not fit its shape")
                 .expected(format!("a value for each cell of {shape:?}"))
                 .found(format!("{} values", data.len())));
@@ -72,29 +93,40 @@ impl Latent {
         &mut self.data
     }
 
-    /// The values of picture `image`, `[channels, height, width]`.
-    ///
-    /// # Panics
-    /// If there is no such picture, as indexing does.
+    /// The values of picture `image`, `[channels, height, width]`; none if there is no such picture.
     pub fn image(&self, image: usize) -> &[f32] {
-        let n = self.channels * self.height * self.width;
-        &self.data[image * n..(image + 1) * n]
+        self.range(image).and_then(|range| self.data.get(range)).unwrap_or_default()
     }
 
-    /// The values of picture `image`, to be changed in place.
+    /// The same, to be changed in place.
     pub fn image_mut(&mut self, image: usize) -> &mut [f32] {
-        let n = self.channels * self.height * self.width;
-        &mut self.data[image * n..(image + 1) * n]
+        self.range(image).and_then(|range| self.data.get_mut(range)).unwrap_or_default()
     }
 
-    /// Picture `image` alone, as a batch of one.
+    /// Where the values of a picture are.
+    fn range(&self, image: usize) -> Option<std::ops::Range<usize>> {
+        let n = self.data.len().checked_div(self.batch).filter(|_| image < self.batch)?;
+        Some(image * n..(image + 1) * n)
+    }
+
+    /// Picture `image` alone, as a batch of one; a batch of none if there is no such picture.
     pub fn row(&self, image: usize) -> Latent {
-        Self { batch: 1, data: self.image(image).to_vec(), ..*self }
+        let batch = usize::from(image < self.batch);
+        Self { batch, data: self.image(image).to_vec(), ..*self }
     }
 
-    /// A batch of `batch` times the first picture.
+    /// A batch of `batch` times the first picture; a batch of none if there is no picture, or if no memory holds
+    /// as many.
     pub fn repeated(&self, batch: usize) -> Latent {
-        Self { batch, data: self.image(0).repeat(batch), ..*self }
+        let [_, channels, height, width] = self.shape();
+        let wanted = if self.batch == 0 { 0 } else { batch };
+        match Self::of_shape([wanted, channels, height, width]) {
+            Ok(mut all) => {
+                (0..wanted).for_each(|i| all.image_mut(i).copy_from_slice(self.image(0)));
+                all
+            }
+            Err(_) => Self { batch: 0, data: Vec::new(), ..*self },
+        }
     }
 
     /// The pictures of all `parts`, one after the other.
@@ -117,33 +149,56 @@ impl Latent {
         Self { data: self.data.iter().map(|v| v * a).collect(), ..*self }
     }
 
-    /// `Σ coefficient · latent`, summed in the order given; all terms have one shape.
+    /// `Σ coefficient · latent`, summed in the order given.
     ///
-    /// # Panics
-    /// If `terms` is empty or the shapes differ: both are faults of the calling sampler.
-    pub fn combine(terms: &[(f32, &Latent)]) -> Latent {
-        let (a, first) = terms[0];
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if there are no terms, or their shapes differ.
+    pub fn combine(terms: &[(f32, &Latent)]) -> Result<Latent> {
+        let Some((&(a, first), rest)) = terms.split_first() else {
+            return Err(Error::usage("a sum of no latents"));
+        };
         let mut out = first.scaled(a);
-        for &(a, term) in &terms[1..] {
-            assert_eq!(out.shape(), term.shape(), "latents of different shapes combined");
+        for &(a, term) in rest {
+            out.same_shape(term)?;
             for (o, v) in out.data.iter_mut().zip(&term.data) {
                 *o += a * v;
             }
         }
-        out
+        Ok(out)
     }
 
     /// Combines two latents of one shape element by element.
     ///
-    /// # Panics
-    /// If the shapes differ.
-    pub fn zip(&self, other: &Latent, f: impl Fn(f32, f32) -> f32) -> Latent {
-        assert_eq!(self.shape(), other.shape(), "latents of different shapes combined");
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if the shapes differ.
+    pub fn zip(&self, other: &Latent, f: impl Fn(f32, f32) -> f32) -> Result<Latent> {
+        self.same_shape(other)?;
+        Ok(self.zipped(other, f))
+    }
+
+    /// The same of latents that are known to have one shape.
+    pub(crate) fn zipped(&self, other: &Latent, f: impl Fn(f32, f32) -> f32) -> Latent {
+        debug_assert_eq!(self.shape(), other.shape(), "latents of different shapes");
         Self { data: self.data.iter().zip(&other.data).map(|(&a, &b)| f(a, b)).collect(), ..*self }
+    }
+
+    fn same_shape(&self, other: &Latent) -> Result<()> {
+        if self.shape() == other.shape() {
+            return Ok(());
+        }
+        Err(Error::usage("latents of different shapes cannot be combined")
+            .expected(format!("{:?}", self.shape()))
+            .found(format!("{:?}", other.shape())))
     }
 
     /// Whether every value is finite.
     pub fn is_finite(&self) -> bool {
         self.data.iter().all(|v| v.is_finite())
     }
+}
+
+/// Number of values of a shape. One that could not be counted with a picture in it is none without, too.
+fn size_of(shape: [usize; 4]) -> Option<usize> {
+    shape.iter().try_fold(1usize, |n, side| n.checked_mul((*side).max(1)))?;
+    Some(shape.iter().product())
 }

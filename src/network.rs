@@ -27,6 +27,7 @@ use crate::plan::{Capabilities, Options, Plan};
 use crate::sampler::Discrete;
 use crate::{Error, Result};
 pub use denoising::DenoisingNetwork;
+pub(crate) use device::bytes_of;
 pub use device::{DeviceBackend, Meanings};
 pub use plans::Plans;
 use prompts::Prompts;

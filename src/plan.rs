@@ -14,7 +14,7 @@ pub mod storage;
 use std::collections::BTreeMap;
 
 use crate::graph::{Graph, Shape, Store, Tensor, TensorInfo, Weight, WeightId};
-use crate::kernels::{Call, Operand, Precision, Stretch, Target, Variant};
+use crate::kernels::{Call, Operand, Precision, Stretch, Target, Variant, room};
 use crate::{Error, ErrorKind, Remedy, Result};
 
 pub use arena::Region;
@@ -262,7 +262,7 @@ impl Plan {
 
     /// Bytes of the dispatches' parameters, which are written through a copy.
     pub fn params_bytes(&self, alignment: u64) -> u64 {
-        2 * alignment * self.dispatches.len() as u64
+        2 * self.dispatches.iter().map(|d| room(d.params.len(), alignment)).sum::<u64>()
     }
 
     /// Bytes that a run takes beside the arena: parameters, and what goes in and comes out.

@@ -193,7 +193,7 @@ pub fn initial_scale(sigma0: f32, sigma_max: f32) -> f32 {
 pub fn initial(noise: &Latent, latent: &Latent, sigma0: f32, sigma_max: f32) -> Result<Latent> {
     same_shape("the noise does not fit the latent", latent.shape(), noise.shape())?;
     let scale = initial_scale(sigma0, sigma_max);
-    Ok(noise.zip(latent, |n, l| n * scale + l))
+    noise.zip(latent, |n, l| n * scale + l)
 }
 
 /// Runs `sampler` on the host from `x`, noisy at `sigmas[0]`, down to the last sigma. One sigma or none is

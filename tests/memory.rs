@@ -2,15 +2,59 @@
 
 mod common;
 
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 
 use common::{Failures, gpu, nmse, own_gpu, to_f64};
+use sagittal::guidance::Perturbed;
 use sagittal::kernels::Precision;
-use sagittal::pipeline::{Event, Tiling};
-use sagittal::{ErrorKind, Model, ModelOptions, Request, embedded};
+use sagittal::pipeline::{Event, Start, Tiling};
+use sagittal::sampler::Sampler;
+use sagittal::{ErrorKind, Latent, Model, ModelOptions, Picture, Request, embedded};
 
 const MIB: u64 = 1 << 20;
+
+/// Counts what each thread has of the host's memory.
+struct Counting;
+
+thread_local! {
+    /// Bytes that the thread has taken and not given back, and the most that it had.
+    static HELD: Cell<(isize, isize)> = const { Cell::new((0, 0)) };
+}
+
+/// A thread that ends has nothing to be counted any more.
+fn count(bytes: isize) {
+    let _ = HELD.try_with(|held| {
+        let now = held.get().0 + bytes;
+        held.set((now, held.get().1.max(now)));
+    });
+}
+
+// SAFETY: memory is the system's; what is counted is no memory of its own.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize));
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTED: Counting = Counting;
+
+/// The most of the host's memory that `f` takes at one time on this thread.
+fn most_of(f: impl FnOnce()) -> u64 {
+    let before = HELD.get().0;
+    HELD.set((before, before));
+    f();
+    (HELD.get().1 - before) as u64
+}
 
 fn model(options: ModelOptions) -> Option<Model> {
     Some(Model::new(gpu()?, embedded::checkpoint().expect("embedded"), options).expect("model"))
@@ -204,6 +248,47 @@ fn many_rows_take_what_was_planned() {
         failures.check(limit.is_none_or(|l| l < 36) || rows >= 4 && !report.weights_in_turn, || {
             format!("{case}: {rows} rows")
         });
+    }
+    failures.finish();
+}
+
+/// What a run would take is known from arithmetic: nothing is made that grows with the pictures, whatever guides
+/// them, and a picture to start from and a mask are not copied.
+#[test]
+fn a_report_takes_no_memory_that_grows_with_pictures() {
+    let Some(m) = model(ModelOptions::default()) else { return };
+    let mut failures = Failures::default();
+    let samplers = [Sampler::Euler, Sampler::EulerAncestral, Sampler::Dpmpp2mSde, Sampler::DpmAdaptive];
+    for (sampler, from_picture) in samplers.into_iter().zip([false, true, false, true]) {
+        let asked = |side: usize, batch: usize, limit: Option<u64>| {
+            let mut r = Request::new("fox", side, side);
+            (r.batch, r.solver.sampler, r.limits.memory) = (batch, sampler, limit);
+            r.guidance = r.guidance.with(Perturbed::pag(3.0));
+            if from_picture {
+                let picture = Picture { width: side, height: side, rgb: vec![0; side * side * 3] };
+                r.start = Some(Start::Picture(picture));
+                r.schedule.denoise = 0.5;
+                r.mask = Some(Latent::zeros(1, 1, side / 8, side / 8));
+            }
+            let mut refused = false;
+            // Plans are known afterwards: what is looked at is asked for twice.
+            let most = [(); 2].map(|()| most_of(|| refused = m.report(&r).is_err()));
+            assert_eq!(refused, limit.is_some() || side > 4000, "{side}, {batch}");
+            most[1]
+        };
+        let small = asked(64, 1, None);
+        // A latent of all these pictures has 16 bytes a cell: 32 MiB, 1 MiB, and far more than a device binds. Lists
+        // of their rows stay.
+        for (side, batch, limit) in
+            [(1024, 128, None), (4000, 1, None), (1024, 128, Some(MIB)), (4096, 4096, None)]
+        {
+            let large = asked(side, batch, limit);
+            failures.check(large < small + 2 * MIB, || {
+                format!(
+                    "{sampler}, {batch} of {side}, from a picture: {from_picture}: {large} bytes for {small}"
+                )
+            });
+        }
     }
     failures.finish();
 }

@@ -96,9 +96,9 @@ fn finish(m: u32, n: u32, sum: vec4<f32>) {
 
 // The same for a position of y.
 fn finish_at(m: u32, n: u32, sum: vec4<f32>) {
-    var of_bias: vec4<f32>;
-    var of_vector: elem4;
-    var of_residual: elem4;
+    var of_bias = vec4<f32>();
+    var of_vector = elem4();
+    var of_residual = elem4();
     if has_bias() {
         of_bias = bias_at(n);
     }

@@ -17,9 +17,9 @@ var<workgroup> sums: array<array<vec4<f32>, POSITIONS>, SIZE>;
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) t: u32) {
     let lane = t % LANES;
     let m0 = ((wid.z * p.groups_y + wid.y) * (SIZE / LANES) + t / LANES) * POSITIONS;
-    var acc: array<vec4<f32>, POSITIONS>;
+    var acc = array<vec4<f32>, POSITIONS>();
     for (var tap = 0u; tap < TAPS; tap++) {
-        var base: array<i32, POSITIONS>;
+        var base = array<i32, POSITIONS>();
         for (var i = 0u; i < POSITIONS; i++) {
             base[i] = x_base(m0 + i, tap);
         }

@@ -50,15 +50,15 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let n0 = wid.x * LANES * QUADS + t;
 
     // Quads past the last repeat it, and are not stored.
-    var column: array<u32, QUADS>;
+    var column = array<u32, QUADS>();
     #repeat j QUADS
         column[j] = min(n0 + j * LANES, p.n4 - 1u);
     #end
-    var acc: array<array<vec4<f32>, QUADS>, ROWS>;
+    var acc = array<array<vec4<f32>, QUADS>, ROWS>();
     for (var tap = 0u; tap < TAPS; tap++) {
         // Positions outside the picture read position 0 and count as zero.
-        var base: array<u32, HELD>;
-        var keep: array<f32, HELD>;
+        var base = array<u32, HELD>();
+        var keep = array<f32, HELD>();
         #repeat h HELD
             let b = x_base(m0 + h * SHARED + t % SHARED, tap);
             base[h] = u32(max(b, 0));
@@ -66,11 +66,11 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         #end
         for (var c = 0u; c < p.c4; c++) {
             let k = ((w_tap(m0) + tap) * p.c4 + c) * 4u * p.n4;
-            var a: array<vec4<f32>, HELD>;
+            var a = array<vec4<f32>, HELD>();
             #repeat h HELD
                 a[h] = load_wide(x[base[h] + c]) * keep[h];
             #end
-            var b: array<array<vec4<f32>, 4>, QUADS>;
+            var b = array<array<vec4<f32>, 4>, QUADS>();
             #repeat j QUADS
                 b[j][0] = load_weight(w[k + column[j]]);
                 b[j][1] = load_weight(w[k + p.n4 + column[j]]);

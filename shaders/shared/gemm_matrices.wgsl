@@ -114,7 +114,7 @@ fn hold(walk: ptr<function, Walk>) {
 // of its step.
 fn multiply(acc: ptr<function, Sums>, at_x: u32, at_w: u32, begin: u32, stop: u32) {
     for (var k = begin; k < stop; k++) {
-        var a: array<coop_mat16x16<f16, A>, PARTS_M>;
+        var a = array<coop_mat16x16<f16, A>, PARTS_M>();
         #repeat i PARTS_M
             a[i] = coopLoadT<coop_mat16x16<f16, A>>(&tile_x[at_x + 16u * i * X_ROW + 4u * k], X_ROW);
         #end
@@ -156,7 +156,7 @@ struct Spot {
 
 fn finish_gated(acc: ptr<function, Sums>, spot: Spot) {
     let gates = p.n4 / 2u;
-    var of_bias: array<vec4<f32>, PARTS_N>;
+    var of_bias = array<vec4<f32>, PARTS_N>();
     if HAS_BIAS {
         #repeat j PARTS_N
             let n = min(spot.n + j % HALF_N * 4u, gates - 1u);
@@ -165,7 +165,7 @@ fn finish_gated(acc: ptr<function, Sums>, spot: Spot) {
     }
     #repeat i PARTS_M
         #repeat j HALF_N
-            var value: array<vec4<f32>, LINES>;
+            var value = array<vec4<f32>, LINES>();
             coopStoreT((*acc)[i][j], &sums[spot.sums], 4u);
             meet();
             #repeat l LINES
@@ -189,7 +189,7 @@ fn finish_gated(acc: ptr<function, Sums>, spot: Spot) {
 
 fn finish_all(acc: ptr<function, Sums>, spot: Spot, part: u32) {
     let n = spot.n;
-    var of_bias: array<vec4<f32>, PARTS_N>;
+    var of_bias = array<vec4<f32>, PARTS_N>();
     if HAS_BIAS {
         #repeat j PARTS_N
             of_bias[j] = bias[min(n + 4u * j, p.n4 - 1u)];
@@ -197,9 +197,9 @@ fn finish_all(acc: ptr<function, Sums>, spot: Spot, part: u32) {
     }
     #repeat i PARTS_M
         let m = spot.m + 16u * i;
-        var to: array<i32, LINES>;
-        var of_vector: array<array<elem4, PARTS_N>, LINES>;
-        var of_residual: array<array<elem4, PARTS_N>, LINES>;
+        var to = array<i32, LINES>();
+        var of_vector = array<array<elem4, PARTS_N>, LINES>();
+        var of_residual = array<array<elem4, PARTS_N>, LINES>();
         #repeat l LINES
             to[l] = place_of(m + 8u * SUB_K * l);
             let place = u32(max(to[l], 0));
@@ -248,7 +248,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let blocks = (p.c4 + STEP / 4u - 1u) / (STEP / 4u);
     let first = part * p.steps;
     let end = min(first + p.steps, TAPS * blocks);
-    var walk: Walk;
+    var walk = Walk();
     walk.tap = first / blocks;
     walk.c0 = first % blocks * STEP8;
     #repeat i LOADS_X
@@ -267,7 +267,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         let k = (w_tap(m0) + walk.tap) * p.c4 * 4u + walk.c0 * 8u + at / TILE_N8;
         walk.at[i] = k * (p.n4 / 2u) + min(n, p.n4 / 2u - 1u);
     #end
-    var acc: Sums;
+    var acc = Sums();
     #repeat i PARTS_M
         #repeat j PARTS_N
             acc[i][j] = coop_mat16x16<f32, C>();

@@ -48,7 +48,7 @@ fn fetch(walk: ptr<function, Walk>, t: u32) {
 // From registers to the tiles.
 fn put(walk: ptr<function, Walk>, t: u32) {
     let c = (*walk).c0 + t % 4u;
-    var quads: array<vec4<f32>, 4>;
+    var quads = array<vec4<f32>, 4>();
     for (var i = 0u; i < 4u; i++) {
         quads[i] = load4(select(elem4(), (*walk).x[i], inside((*walk).base[i], c)));
     }
@@ -117,14 +117,14 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let blocks = (p.c4 + STEP4 - 1u) / STEP4;
     let first = part * p.steps;
     let end = min(first + p.steps, TAPS * blocks);
-    var walk: Walk;
+    var walk = Walk();
     walk.tap = first / blocks;
     walk.c0 = first % blocks * STEP4;
     walk.at = (((w_tap(m0) + walk.tap) * p.c4 + walk.c0) * 4u + t / 16u) * p.n4 + min(n0 + load_n, p.n4 - 1u);
     find(&walk, m0 + load_m * 4u);
     fetch(&walk, t);
     put(&walk, t);
-    var acc: array<vec4<f32>, 16>;
+    var acc = array<vec4<f32>, 16>();
     for (var step = first + 1u; step < end; step++) {
         workgroupBarrier();
         multiply(&acc, tx, ty, 0u, 8u);

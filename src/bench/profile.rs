@@ -9,6 +9,7 @@ use super::{Bench, Timing};
 use crate::engine::Weights;
 use crate::graph::Graph;
 pub use crate::kernels::Class;
+use crate::kernels::Kernel;
 use crate::model::vae;
 use crate::plan::{Bound, Dispatch, Plan};
 use crate::text::clip;
@@ -156,15 +157,15 @@ pub fn profile(bench: &Bench<'_>, network: Network, rows: usize) -> Result<Profi
         samples.push(engine.time_each(ready.prepared())?);
     }
     let plan = ready.prepared().plan();
-    let layers = plan.dispatches.iter().enumerate();
+    let layers = plan.dispatches.iter().zip(classes(plan)).enumerate();
     let layers = layers
-        .map(|(i, d)| -> Result<Layer> {
+        .map(|(i, (d, class))| -> Result<Layer> {
             let mut times: Vec<Duration> = samples.iter().map(|s| s[i]).collect();
             times.sort();
             Ok(Layer {
                 path: d.path.clone(),
                 variant: d.variant.to_string(),
-                class: Class::of(&d.variant),
+                class,
                 groups: d.groups,
                 time: times[TIMES / 2],
                 flops: d.flops,
@@ -173,6 +174,18 @@ pub fn profile(bench: &Bench<'_>, network: Network, rows: usize) -> Result<Profi
         })
         .collect::<Result<_>>()?;
     Ok(Profile { rows, whole: ready.gpu()?, layers })
+}
+
+/// The class of each dispatch of a plan. Parts of a divided depth are added as what they are parts of.
+pub fn classes(plan: &Plan) -> Vec<Class> {
+    let mut classes: Vec<Class> = Vec::with_capacity(plan.dispatches.len());
+    for (i, dispatch) in plan.dispatches.iter().enumerate() {
+        let own = Class::of(&dispatch.variant);
+        let mut before = plan.dispatches[..i].iter().zip(&classes).rev();
+        let added = before.find(|(d, _)| d.path == dispatch.path).map(|(_, class)| *class);
+        classes.push(if dispatch.variant.kernel == Kernel::GemmMerge { added.unwrap_or(own) } else { own });
+    }
+    classes
 }
 
 fn graph(network: Network, preset: Preset) -> Result<Graph> {

@@ -96,10 +96,10 @@ impl<'a> Attention<'a> {
                     png::write(&path, &png::encode(painted, &[("Comment", &text)])?, self.args.force)
                 };
                 if let Some(columns) = mean(&seen.columns, pictures, i) {
-                    write("heat", &overlay::heat(picture, &columns, self.threshold))?;
+                    write("heat", &overlay::heat(picture, &columns, self.threshold)?)?;
                 }
                 let mask = &seen.mask[i * height * width..][..height * width];
-                write("mask", &overlay::mask(picture, mask, (height, width)))?;
+                write("mask", &overlay::mask(picture, mask, (height, width))?)?;
             }
         }
         Ok(())

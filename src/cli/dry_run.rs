@@ -54,6 +54,7 @@ fn as_text(model: &Model, request: &Request, report: &Report) -> Vec<String> {
     if tiles > 1 {
         lines.push(format!("the autoencoder works in {tiles} tiles"));
     }
+    lines.extend(report.unused.iter().map(|what| format!("unused          {what}")));
     lines.push("a step, in order: dispatches, and bytes that they work on".to_owned());
     lines.extend(report.step.iter().map(|work| match work {
         Work::Network(Call { purpose, rows, dispatches, bytes, .. }) => {
@@ -107,6 +108,7 @@ fn as_json(model: &Model, request: &Request, report: &Report) -> Value {
         "dispatches_per_step": report.dispatches_per_step(),
         "flops_per_step": report.flops_per_step(),
         "variants": report.variants,
+        "unused": report.unused,
     })
 }
 

@@ -41,10 +41,10 @@ impl Start {
             None => None,
         };
         let scaled = !cut && (whole.width, whole.height) != (width, height);
-        let picture = if cut { resize::centre(&whole, width, height) } else { whole };
+        let picture = if cut { resize::centre(&whole, width, height)? } else { whole };
         Ok(Some(Self {
             // A side below 8 pixels is scaled in any case.
-            picture: resize::lanczos(&picture, width, height),
+            picture: resize::lanczos(&picture, width, height)?,
             mask,
             strength: args.strength.unwrap_or(STRENGTH),
             scaled,

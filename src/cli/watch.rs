@@ -125,7 +125,7 @@ impl<'a> Watch<'a> {
         let (Some(series), Some(last)) = (&self.animations, made.pictures.first()) else { return Ok(None) };
         let frame = |at: usize| match self.frames.get(at) {
             Some(small) => resize::lanczos(small, last.width, last.height),
-            None => last.clone(),
+            None => Ok(last.clone()),
         };
         let bytes = png::animation(self.frames.len() + 1, &mut |at| frame(at), FRAME, &[text])?;
         series.write(self.batch, &bytes).map(Some)
@@ -142,7 +142,7 @@ impl<'a> Watch<'a> {
         }
         let small = preview()?;
         if let Some(path) = file {
-            let large = resize::lanczos(&small, self.size.0, self.size.1);
+            let large = resize::lanczos(&small, self.size.0, self.size.1)?;
             let bytes = png::encode(&large, &[("Step", &format!("{step} of {total}"))])?;
             // The first may not replace what somebody else has left there.
             png::write(path, &bytes, self.args.force || self.previews > 0)?;

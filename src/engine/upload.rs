@@ -9,7 +9,7 @@ use super::{buffer, entry, lost, read_buffer, wait};
 use crate::gpu::Gpu;
 use crate::graph::Weight;
 use crate::kernels::repack::{self, Stored};
-use crate::kernels::{Precision, Variant};
+use crate::kernels::{Precision, Uniforms, Variant, room};
 use crate::{Error, Result};
 
 /// A few mapped buffers keep copies, transfers and conversions all busy.
@@ -25,11 +25,16 @@ pub fn slot_bytes(total: u64) -> u64 {
 /// the device reads.
 pub fn ring_bytes(total: u64) -> u64 {
     // Parameters are written through a copy; the rest is small change.
-    (SLOTS as u64 + 1) * slot_bytes(total) + 2 * MOST_JOBS as u64 * 256 + (64 << 10)
+    (SLOTS as u64 + 1) * slot_bytes(total) + 2 * params_bytes(256) + (64 << 10)
 }
 
 /// Most stretches of weights in a slot: each has its parameters in one small buffer.
 const MOST_JOBS: usize = 512;
+
+/// Bytes of the parameters of as many.
+fn params_bytes(alignment: u64) -> u64 {
+    MOST_JOBS as u64 * room(std::mem::size_of::<repack::Params>(), alignment)
+}
 
 /// What it takes to run conversions.
 #[derive(Clone, Copy)]
@@ -106,7 +111,7 @@ impl Road {
                 filled: 0,
                 jobs: Vec::new(),
                 raw: buffer(gpu, "raw weights", slot_bytes, U::STORAGE | U::COPY_DST),
-                params: buffer(gpu, "params", MOST_JOBS as u64 * alignment, U::UNIFORM | U::COPY_DST),
+                params: buffer(gpu, "params", params_bytes(alignment), U::UNIFORM | U::COPY_DST),
                 faults: buffer(gpu, "faults", 8 * weights.max(1) as u64, U::STORAGE | U::COPY_SRC),
             }
         })
@@ -187,27 +192,22 @@ impl Road {
 
     fn encode(&self, device: &OnDevice<'_>, jobs: &[Job]) -> Result<wgpu::SubmissionIndex> {
         let gpu = device.gpu;
-        let alignment = gpu.capabilities().alignment;
-        let mut params = vec![0; jobs.len() * alignment as usize];
-        for (to, job) in params.chunks_exact_mut(alignment as usize).zip(jobs) {
-            let bytes = bytemuck::bytes_of(&job.params);
-            to[..bytes.len()].copy_from_slice(bytes);
-        }
-        gpu.queue().write_buffer(&self.params, 0, &params);
+        let mut params = Uniforms::new(gpu.capabilities().alignment);
+        let places: Vec<_> = jobs.iter().map(|job| params.push(bytemuck::bytes_of(&job.params))).collect();
+        gpu.queue().write_buffer(&self.params, 0, params.bytes());
         let staging = &self.slots[self.at].buffer;
         staging.unmap();
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(staging, 0, &self.raw, 0, self.filled.min(self.slot_bytes));
         let mut pass = encoder.begin_compute_pass(&Default::default());
-        for (i, job) in jobs.iter().enumerate() {
+        for (job, (first, size)) in jobs.iter().zip(places) {
             let pipeline = device.gpu.pipeline(device.checked, &job.variant)?;
             let (page, offset, bytes) = &job.place;
-            let size = std::mem::size_of::<repack::Params>().next_multiple_of(16) as u64;
             let group = gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
                 label: Some("repack"),
                 layout: &pipeline.get_bind_group_layout(0),
                 entries: &[
-                    entry(0, &self.params, i as u64 * alignment, size),
+                    entry(0, &self.params, first, size),
                     entry(1, &self.raw, job.offset, job.bytes),
                     entry(2, page, *offset, *bytes),
                     entry(3, &self.faults, 0, self.faults.size()),

@@ -106,7 +106,7 @@ impl Backend for HostBackend<'_> {
         };
         let (base, x) = (self.latents.form(base)?, self.latents.form(x)?);
         let degraded = sag::degrade(&base, &mask, how.blur_sigma);
-        let input = Latent::combine(&[(1.0, &degraded), (1.0, &x), (-1.0, &base)]);
+        let input = Latent::combine(&[(1.0, &degraded), (1.0, &x), (-1.0, &base)])?;
         let mask = Mask(self.masks.put(mask));
         let (degraded, input) = (self.latents.put(degraded), self.latents.put(input));
         Ok(Degraded { mask, degraded, input })
@@ -130,8 +130,8 @@ impl Latents for HostBackend<'_> {
         self.latents.store(value)
     }
 
-    fn bring_mask(&mut self, mask: &Latent) -> Result<CellMask> {
-        self.latents.bring_mask(mask)
+    fn bring_mask_with(&mut self, shape: [usize; 4], make: &mut dyn FnMut() -> Latent) -> Result<CellMask> {
+        self.latents.bring_mask_with(shape, make)
     }
 
     fn blend(&mut self, mask: &CellMask, drawn: &Value, kept: &Value) -> Result<Value> {

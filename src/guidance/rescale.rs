@@ -61,15 +61,15 @@ mod tests {
     fn nothing_taken_back_is_plain_guidance_and_all_keeps_the_contrast() {
         let [x, cond, uncond] = [1, 2, 3].map(|seed| noise(seed, [2, 4, 5, 6]));
         let (sigma, cfg) = (3.0f32, 7.0);
-        let plain = uncond.zip(&cond, |u, c| u + (c - u) * cfg);
+        let plain = uncond.zipped(&cond, |u, c| u + (c - u) * cfg);
         let none = combined((&cond, &uncond), &x, sigma, (cfg, 0.0));
-        assert!(none.zip(&plain, |a, b| (a - b).abs()).data().iter().all(|d| *d < 1e-4));
+        assert!(none.zipped(&plain, |a, b| (a - b).abs()).data().iter().all(|d| *d < 1e-4));
         // At a scale of 1 guidance adds nothing.
         let one = combined((&cond, &uncond), &x, sigma, (1.0, 0.7));
-        assert!(one.zip(&cond, |a, b| (a - b).abs()).data().iter().all(|d| *d < 1e-4));
+        assert!(one.zipped(&cond, |a, b| (a - b).abs()).data().iter().all(|d| *d < 1e-4));
         let all = combined((&cond, &uncond), &x, sigma, (cfg, 1.0));
         let velocity = |d: &Latent, i: usize| -> Vec<f32> {
-            let v = x.zip(d, |x, d| (x / 10.0 - d) * 10f32.sqrt() / 3.0);
+            let v = x.zipped(d, |x, d| (x / 10.0 - d) * 10f32.sqrt() / 3.0);
             v.image(i).to_vec()
         };
         for i in 0..2 {

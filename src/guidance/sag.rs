@@ -78,10 +78,10 @@ impl Sag {
 }
 
 /// The position of a map of `size` that stands for cell `at` of `full`: nearest, as PyTorch's
-/// `interpolate` computes it in f32.
+/// `interpolate` computes it in f32; 0 for a map without positions.
 pub fn nearest(at: usize, size: usize, full: usize) -> usize {
     let position = at as f32 * (size as f32 / full as f32);
-    (position as usize).min(size - 1)
+    (position as usize).min(size.saturating_sub(1))
 }
 
 /// `x` with the cells blurred where `mask` `[batch, height, width]` is not 0; cells beyond the

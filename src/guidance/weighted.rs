@@ -10,33 +10,38 @@ use crate::latent::Latent;
 
 /// The entries of one side with their weights on a latent.
 pub(crate) struct Weighted {
-    /// Of each entry, where it counts and how much at each cell of that.
+    /// Of each entry, where it counts and how much at each cell of that; a single one has no weights.
     pub(crate) parts: Vec<(Area, Vec<f32>)>,
     shape: [usize; 4],
+    single: bool,
 }
 
 impl Weighted {
     /// Weights of `entries` on latents of `shape`.
     pub(crate) fn new(entries: &[&Entry], shape: [usize; 4]) -> Self {
         let [_, _, height, width] = shape;
+        let whole = Area { y: 0, x: 0, height, width };
+        // The usual case, in which a rehearsal shall not take memory for each cell.
+        if let [Entry { area: None, mask: None, strength, .. }] = entries
+            && *strength > 0.0
+        {
+            return Self { parts: vec![(whole, Vec::new())], shape, single: true };
+        }
         let part = |e: &&Entry| {
             let area = e.area_in((height, width));
             (area, e.weights(area, (height, width)))
         };
-        Self { parts: entries.iter().map(part).collect(), shape }
+        let parts: Vec<_> = entries.iter().map(part).collect();
+        let single = match parts.as_slice() {
+            [(area, weights)] => *area == whole && weights.iter().all(|w| *w > 0.0 && *w == weights[0]),
+            _ => false,
+        };
+        Self { parts, shape, single }
     }
 
     /// Whether one entry stands for the whole.
     pub(crate) fn is_single(&self) -> bool {
-        let [_, _, height, width] = self.shape;
-        match self.parts.as_slice() {
-            [(area, weights)] => {
-                (area.height, area.width) == (height, width)
-                    && weights.first().is_some_and(|w| *w > 0.0)
-                    && weights.iter().all(|w| *w == weights[0])
-            }
-            _ => false,
-        }
+        self.single
     }
 
     /// The mean prediction; `results` entry by entry, picture by picture.

@@ -11,22 +11,27 @@ const LINE: usize = 10;
 
 /// Pixels that `letters` letters take in a line, each pixel of a letter drawn as `scale`×`scale`.
 pub fn width(letters: usize, scale: usize) -> usize {
-    letters * LETTER * scale
+    letters.saturating_mul(LETTER).saturating_mul(scale)
 }
 
 /// Pixels that `lines` lines take.
 pub fn height(lines: usize, scale: usize) -> usize {
-    lines * LINE * scale
+    lines.saturating_mul(LINE).saturating_mul(scale)
 }
 
 /// Draws a line of text with its upper left corner at column and row `at`. What reaches beyond the
-/// picture is left out; letters that the font lacks (it has Latin, Greek and Hiragana) are boxes.
+/// picture is left out; letters that the font lacks (it has Latin, Greek and Hiragana) are boxes. On a picture that
+/// does not pass its [check](Picture::check) nothing is drawn.
 pub fn draw(picture: &mut Picture, at: (usize, usize), text: &str, scale: usize, colour: [u8; 3]) {
+    if picture.check().is_err() {
+        return;
+    }
     for (i, letter) in text.chars().enumerate() {
-        let left = at.0 + width(i, scale);
+        let left = at.0.saturating_add(width(i, scale));
         for (y, bits) in shape(letter).iter().enumerate() {
             for x in (0..LETTER).filter(|x| bits >> x & 1 == 1) {
-                fill(picture, (left + x * scale, at.1 + y * scale), scale, colour);
+                let place = |from: usize, pixels: usize| from.saturating_add(pixels.saturating_mul(scale));
+                fill(picture, (place(left, x), place(at.1, y)), scale, colour);
             }
         }
     }
@@ -71,8 +76,8 @@ fn shape(letter: char) -> [u8; LETTER] {
 }
 
 fn fill(picture: &mut Picture, (left, top): (usize, usize), side: usize, colour: [u8; 3]) {
-    for y in (top..top + side).take_while(|y| *y < picture.height) {
-        for x in (left..left + side).take_while(|x| *x < picture.width) {
+    for y in top..top.saturating_add(side).min(picture.height) {
+        for x in left..left.saturating_add(side).min(picture.width) {
             picture.rgb[(y * picture.width + x) * 3..][..3].copy_from_slice(&colour);
         }
     }

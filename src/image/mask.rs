@@ -38,9 +38,10 @@ impl Mask {
         (self.width, self.height)
     }
 
-    /// The middle of the mask: the part that [`resize::centre`] cuts out of a picture of its size.
+    /// The middle of the mask: the part that [`resize::centre`] cuts out of a picture of its size; a pixel is the
+    /// least.
     pub fn centre(&self, width: usize, height: usize) -> Self {
-        let (width, height) = (width.min(self.width), height.min(self.height));
+        let (width, height) = (width.clamp(1, self.width), height.clamp(1, self.height));
         let (left, top) = resize::middle(self.size(), (width, height));
         let row = |y: usize| &self.weights[y * self.width + left..][..width];
         Self { width, height, weights: (top..top + height).flat_map(row).copied().collect() }
@@ -51,8 +52,9 @@ impl Mask {
     /// ComfyUI does. At an eighth of the size that is the mean of the cell's four innermost pixels.
     /// Weights are not rounded: grey is drawn in part.
     pub fn to_latent(&self, height: usize, width: usize) -> Latent {
-        let (rows, columns) = (between((self.height, height)), between((self.width, width)));
         let mut latent = Latent::zeros(1, 1, height, width);
+        let (rows, columns) =
+            (between((self.height, latent.height())), between((self.width, latent.width())));
         for (i, out) in latent.data_mut().iter_mut().enumerate() {
             let ((top, bottom, down), (left, right, along)) = (rows[i / width], columns[i % width]);
             let at = |y: usize, x: usize| self.weights[y * self.width + x];

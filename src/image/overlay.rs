@@ -5,6 +5,7 @@
 use super::Picture;
 use crate::guidance::Columns;
 use crate::guidance::sag::nearest;
+use crate::{Error, Result};
 
 /// Dark to bright, as matplotlib's *inferno* has it at eighths (Smith and van der Walt, CC0).
 const HEAT: [[f32; 3]; 9] = [
@@ -35,25 +36,34 @@ pub fn colour(value: f32, middle: f32) -> [u8; 3] {
 }
 
 /// The column sums of a step over `preview` in grey; `middle` as in [`colour`].
-pub fn heat(preview: &Picture, columns: &Columns, middle: f32) -> Picture {
-    paint(preview, |x, y, [r, g, b]| {
+///
+/// # Errors
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for a preview without pixels, and for bytes or sums that do not fit
+/// their size.
+pub fn heat(preview: &Picture, columns: &Columns, middle: f32) -> Result<Picture> {
+    preview.check()?;
+    fits("the column sums do not fit their map", columns.values.len(), (columns.height, columns.width))?;
+    Ok(paint(preview, |x, y, [r, g, b]| {
         let row = nearest(y, columns.height, preview.height);
         let column = nearest(x, columns.width, preview.width);
         let heat = colour(columns.values[row * columns.width + column], middle);
         let grey = 0.299 * f32::from(r) + 0.587 * f32::from(g) + 0.114 * f32::from(b);
         heat.map(|h| (f32::from(h) * STRENGTH + grey * (1.0 - STRENGTH)) as u8)
-    })
+    }))
 }
 
 /// The cells of `mask` (`[height, width]`, not 0 where SAG blurs) over `preview`: tinted, with a rim.
 ///
-/// # Panics
-/// If `mask` has fewer than `height`·`width` values.
-pub fn mask(preview: &Picture, mask: &[u8], (height, width): (usize, usize)) -> Picture {
+/// # Errors
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for a preview without pixels, and for bytes or cells that do not fit
+/// their size.
+pub fn mask(preview: &Picture, mask: &[u8], (height, width): (usize, usize)) -> Result<Picture> {
+    preview.check()?;
+    fits("the mask does not fit its size", mask.len(), (height, width))?;
     let masked = |x: usize, y: usize| {
         mask[nearest(y, height, preview.height) * width + nearest(x, width, preview.width)] != 0
     };
-    paint(preview, |x, y, rgb| {
+    Ok(paint(preview, |x, y, rgb| {
         let inside = masked(x, y);
         // Two pixels wide: one on each side of the edge.
         let beside = [(x.wrapping_sub(1), y), (x + 1, y), (x, y.wrapping_sub(1)), (x, y + 1)];
@@ -65,7 +75,17 @@ pub fn mask(preview: &Picture, mask: &[u8], (height, width): (usize, usize)) -> 
             return rgb;
         }
         std::array::from_fn(|c| (f32::from(rgb[c]) * (1.0 - SHARE) + TINT[c] * SHARE) as u8)
-    })
+    }))
+}
+
+/// Checks that there are cells, and a value for each.
+fn fits(what: &str, values: usize, (height, width): (usize, usize)) -> Result<()> {
+    if values > 0 && height.checked_mul(width) == Some(values) {
+        return Ok(());
+    }
+    Err(Error::usage(what)
+        .expected(format!("a value for each of {height}x{width} cells"))
+        .found(values.to_string()))
 }
 
 fn paint(picture: &Picture, pixel: impl Fn(usize, usize, [u8; 3]) -> [u8; 3]) -> Picture {
@@ -82,10 +102,10 @@ mod tests {
     fn heat_and_mask_lie_where_they_belong() {
         let preview = Picture { width: 8, height: 8, rgb: vec![100; 8 * 8 * 3] };
         let columns = Columns { height: 1, width: 2, values: vec![0.0, 2.0] };
-        let heat = heat(&preview, &columns, 1.0);
+        let heat = heat(&preview, &columns, 1.0).unwrap();
         let at = |p: &Picture, x: usize, y: usize| [0, 1, 2].map(|c| p.rgb[(y * 8 + x) * 3 + c]);
         assert_eq!((at(&heat, 3, 0), at(&heat, 4, 7)), ([25, 25, 28], [214, 216, 148]));
-        let mask = super::mask(&preview, &[1, 0, 0, 0], (2, 2));
+        let mask = super::mask(&preview, &[1, 0, 0, 0], (2, 2)).unwrap();
         assert_eq!((at(&mask, 0, 0), at(&mask, 7, 7)), ([55, 131, 169], [100; 3]));
         // The rim, on both sides of the edge.
         assert_eq!((at(&mask, 3, 0), at(&mask, 4, 0), at(&mask, 5, 0)), (RIM, RIM, [100; 3]));

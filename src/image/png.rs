@@ -5,7 +5,12 @@ pub use crate::whole::{probe, write};
 use crate::{Error, Result};
 
 /// The bytes of a PNG of `picture` with `texts` (keyword, text) in its header.
+///
+/// # Errors
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for a picture without pixels or whose bytes do not fit its size, for
+/// sides that no PNG has, and for keywords that are none.
 pub fn encode(picture: &Picture, texts: &[(&str, &str)]) -> Result<Vec<u8>> {
+    picture.check()?;
     let mut bytes = Vec::new();
     let mut writer =
         encoder(&mut bytes, (picture.width, picture.height), texts)?.write_header().map_err(failed)?;
@@ -14,6 +19,12 @@ pub fn encode(picture: &Picture, texts: &[(&str, &str)]) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Most pixels of a PNG's side.
+const MOST_SIDE: u32 = (1 << 31) - 1;
+
+/// What a PNG counts its frames' parts by: two numbers for each.
+const MOST_FRAMES: u32 = 1 << 30;
+
 /// Takes the next rows of a picture, RGB.
 pub type WriteRows<'a> = dyn FnMut(&[u8]) -> Result<()> + 'a;
 
@@ -21,8 +32,8 @@ pub type WriteRows<'a> = dyn FnMut(&[u8]) -> Result<()> + 'a;
 /// pixels in portions of any size.
 ///
 /// # Errors
-/// Those of `rows`; [`ErrorKind::Internal`](crate::ErrorKind::Internal) if it hands over too few or
-/// too many.
+/// Those of `rows`; [`ErrorKind::Usage`](crate::ErrorKind::Usage) if it hands over too few or too many, and as
+/// [`encode`].
 pub fn encode_rows(
     size: (usize, usize),
     texts: &[(&str, &str)],
@@ -32,10 +43,11 @@ pub fn encode_rows(
     let mut bytes = Vec::new();
     let mut writer = encoder(&mut bytes, size, texts)?.write_header().map_err(failed)?;
     let mut stream = writer.stream_writer().map_err(failed)?;
-    let broken = |e: std::io::Error| Error::internal("a picture could not be encoded").cause(e);
+    let broken = |e: std::io::Error| Error::usage("there are more pixels than the picture has").cause(e);
     rows(&mut |pixels| stream.write_all(pixels).map_err(broken))?;
-    stream.finish().map_err(failed)?;
-    writer.finish().map_err(failed)?;
+    let short = |e: png::EncodingError| Error::usage("there are fewer pixels than the picture has").cause(e);
+    stream.finish().map_err(short)?;
+    writer.finish().map_err(short)?;
     Ok(bytes)
 }
 
@@ -44,25 +56,33 @@ pub fn encode_rows(
 /// number, and is asked for the last one twice.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for no frames, or frames of different sizes.
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for no frames or more than a PNG can count, for frames of different
+/// sizes, and as [`encode`]; those of `frame`.
 pub fn animation(
     count: usize,
-    frame: &mut dyn FnMut(usize) -> Picture,
+    frame: &mut dyn FnMut(usize) -> Result<Picture>,
     milliseconds: u16,
     texts: &[(&str, &str)],
 ) -> Result<Vec<u8>> {
     let Some(end) = count.checked_sub(1) else { return Err(Error::usage("an animation without frames")) };
-    let last = frame(end);
+    let frames = u32::try_from(count).ok().filter(|count| *count < MOST_FRAMES).ok_or_else(|| {
+        Error::usage("too many frames for an animation")
+            .expected(format!("fewer than {MOST_FRAMES}"))
+            .found(count.to_string())
+    })?;
+    let last = frame(end)?;
+    last.check()?;
     let size = (last.width, last.height);
     let mut bytes = Vec::new();
     let mut encoder = encoder(&mut bytes, size, texts)?;
-    encoder.set_animated(count as u32, 0).map_err(failed)?;
+    encoder.set_animated(frames, 0).map_err(failed)?;
     // The picture in front is the one that a program without animations shows.
     encoder.set_sep_def_img(true).map_err(failed)?;
     let mut writer = encoder.write_header().map_err(failed)?;
     writer.write_image_data(&last.rgb).map_err(failed)?;
     for i in 0..count {
-        let picture = frame(i);
+        let picture = frame(i)?;
+        picture.check()?;
         if (picture.width, picture.height) != size {
             return Err(Error::usage("frames of an animation differ in size")
                 .expected(format!("{}x{}", size.0, size.1))
@@ -81,10 +101,22 @@ fn encoder<'b>(
     (width, height): (usize, usize),
     texts: &[(&str, &str)],
 ) -> Result<png::Encoder<'static, &'b mut Vec<u8>>> {
-    let mut encoder = png::Encoder::new(bytes, width as u32, height as u32);
+    let side = |pixels: usize| u32::try_from(pixels).ok().filter(|side| (1..=MOST_SIDE).contains(side));
+    let Some((across, down)) = side(width).zip(side(height)) else {
+        return Err(Error::usage("no PNG has such sides")
+            .expected(format!("1 to {MOST_SIDE} pixels"))
+            .found(format!("{width}x{height}")));
+    };
+    let mut encoder = png::Encoder::new(bytes, across, down);
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
     for (keyword, text) in texts {
+        let is_letter = |c: char| matches!(u32::from(c), 32..=126 | 161..=255);
+        if !(1..=79).contains(&keyword.chars().count()) || !keyword.chars().all(is_letter) {
+            return Err(Error::usage("a PNG's text has no such keyword")
+                .expected("1 to 79 letters of Latin-1")
+                .found(format!("{keyword:?}")));
+        }
         // Latin-1 text goes into tEXt, which every reader knows; the rest needs iTXt.
         if text.chars().all(|c| u32::from(c) < 256) {
             encoder.add_text_chunk((*keyword).to_owned(), (*text).to_owned()).map_err(failed)?;
@@ -106,7 +138,7 @@ mod tests {
     #[test]
     fn an_animation_holds_all_frames_and_begins_with_the_last() {
         let frame = |grey: u8| Picture { width: 2, height: 1, rgb: vec![grey; 6] };
-        let bytes = animation(3, &mut |i| frame(i as u8 + 1), 100, &[("parameters", "x")]).unwrap();
+        let bytes = animation(3, &mut |i| Ok(frame(i as u8 + 1)), 100, &[("parameters", "x")]).unwrap();
         let mut reader = png::Decoder::new(std::io::Cursor::new(&bytes)).read_info().unwrap();
         let told = *reader.info().animation_control().unwrap();
         assert_eq!((told.num_frames, told.num_plays), (3, 0));
@@ -119,8 +151,8 @@ mod tests {
         assert_eq!(shown, [(3, None), (1, Some(100)), (2, Some(100)), (3, Some(400))]);
         let uneven = |i: usize| Picture { width: 1 + i, height: 1, rgb: vec![0; 3 + 3 * i] };
         assert!(
-            animation(0, &mut |_| frame(0), 1, &[]).is_err()
-                && animation(2, &mut |i| uneven(i), 1, &[]).is_err()
+            animation(0, &mut |_| Ok(frame(0)), 1, &[]).is_err()
+                && animation(2, &mut |i| Ok(uneven(i)), 1, &[]).is_err()
         );
     }
 

@@ -1,6 +1,7 @@
 //! Bringing a picture to the size it is drawn in.
 
-use super::Picture;
+use super::{Picture, room_for};
+use crate::Result;
 
 /// Lobes of the kernel on each side of its centre.
 const LOBES: f64 = 3.0;
@@ -8,33 +9,41 @@ const LOBES: f64 = 3.0;
 /// `picture` at another size by Lanczos's kernel of three lobes, widened when scaling down, first
 /// along rows, then along columns, each rounded to 8 bits: what Pillow's `LANCZOS` does, and with it
 /// ComfyUI's and A1111's of that name.
-pub fn lanczos(picture: &Picture, width: usize, height: usize) -> Picture {
+///
+/// # Errors
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for a picture without pixels or whose bytes do not fit its size, and
+/// for a size without pixels or too large for memory.
+pub fn lanczos(picture: &Picture, width: usize, height: usize) -> Result<Picture> {
+    picture.check()?;
+    let (mut across, mut rgb) = (room_for(width, picture.height)?, room_for(width, height)?);
     let rows = Taps::new(picture.width, width);
     let columns = Taps::new(picture.height, height);
-    let mut across = Vec::with_capacity(picture.height * width * 3);
     for y in 0..picture.height {
         for x in 0..width {
             across.extend((0..3).map(|c| rows.sum(x, |k| picture.rgb[(y * picture.width + k) * 3 + c])));
         }
     }
-    let mut rgb = Vec::with_capacity(height * width * 3);
     for y in 0..height {
         for at in 0..width * 3 {
             rgb.push(columns.sum(y, |k| across[k * width * 3 + at]));
         }
     }
-    Picture { width, height, rgb }
+    Ok(Picture { width, height, rgb })
 }
 
 /// The middle of `picture`, as ComfyUI's VAE encoder takes it; sides that are shorter already stay.
-pub fn centre(picture: &Picture, width: usize, height: usize) -> Picture {
+///
+/// # Errors
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for a picture without pixels or whose bytes do not fit its size.
+pub fn centre(picture: &Picture, width: usize, height: usize) -> Result<Picture> {
+    picture.check()?;
     let (width, height) = (width.min(picture.width), height.min(picture.height));
     let (left, top) = middle((picture.width, picture.height), (width, height));
     let row = |y: usize| {
         let from = (y * picture.width + left) * 3;
         &picture.rgb[from..from + width * 3]
     };
-    Picture { width, height, rgb: (top..top + height).flat_map(row).copied().collect() }
+    Ok(Picture { width, height, rgb: (top..top + height).flat_map(row).copied().collect() })
 }
 
 /// Left and top of the middle of `whole` (width, height) that is `part` large.
@@ -89,14 +98,14 @@ mod tests {
 
     #[test]
     fn the_same_size_is_the_same_picture() {
-        assert_eq!(lanczos(&gradient(13, 9), 13, 9), gradient(13, 9));
-        assert_eq!(centre(&gradient(13, 9), 13, 9), gradient(13, 9));
+        assert_eq!(lanczos(&gradient(13, 9), 13, 9).unwrap(), gradient(13, 9));
+        assert_eq!(centre(&gradient(13, 9), 13, 9).unwrap(), gradient(13, 9));
     }
 
     #[test]
     fn flat_stays_flat_and_gradients_stay_gradients() {
         for (width, height) in [(8, 8), (1, 1), (40, 3), (3, 40), (64, 64)] {
-            let scaled = lanczos(&gradient(13, 9), width, height);
+            let scaled = lanczos(&gradient(13, 9), width, height).unwrap();
             assert_eq!((scaled.width, scaled.height, scaled.rgb.len()), (width, height, width * height * 3));
             assert!(scaled.rgb.chunks(3).all(|p| p[2] == 200), "{width}x{height}");
             // Right of the middle is brighter than left of it, wherever the kernel does not ring.
@@ -104,7 +113,7 @@ mod tests {
             assert!(width < 8 || at(width * 3 / 4) > at(width / 4), "{width}x{height}");
         }
         let one = Picture { width: 1, height: 1, rgb: vec![3, 2, 1] };
-        assert_eq!(lanczos(&one, 8, 8).rgb, [3, 2, 1].repeat(64));
+        assert_eq!(lanczos(&one, 8, 8).unwrap().rgb, [3, 2, 1].repeat(64));
     }
 
     /// One row of 0, 0, 255, 0, 0, 0 halved: the kernel at ±¼, … of its stretched width.
@@ -112,7 +121,7 @@ mod tests {
     fn halving_weighs_by_the_stretched_kernel() {
         let row = [0, 0, 255, 0, 0, 0];
         let picture = Picture { width: 6, height: 1, rgb: row.iter().flat_map(|v| [*v; 3]).collect() };
-        let got: Vec<u8> = lanczos(&picture, 3, 1).rgb.chunks(3).map(|p| p[0]).collect();
+        let got: Vec<u8> = lanczos(&picture, 3, 1).unwrap().rgb.chunks(3).map(|p| p[0]).collect();
         let weight = |at: f64, k: f64| kernel((k + 0.5 - (at + 0.5) * 2.0) / 2.0);
         for (at, got) in got.iter().enumerate() {
             let all: f64 = (0..6).map(|k| weight(at as f64, f64::from(k))).sum();
@@ -123,9 +132,9 @@ mod tests {
 
     #[test]
     fn the_middle_is_cut_out() {
-        let cut = centre(&gradient(13, 9), 8, 8);
+        let cut = centre(&gradient(13, 9), 8, 8).unwrap();
         assert_eq!((cut.width, cut.height), (8, 8));
         assert_eq!(cut.rgb[..2], [2 * 7, 0]);
-        assert_eq!(centre(&gradient(5, 9), 8, 8).width, 5);
+        assert_eq!(centre(&gradient(5, 9), 8, 8).unwrap().width, 5);
     }
 }

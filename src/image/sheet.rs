@@ -76,15 +76,16 @@ impl Sheet {
         2 * GAP + lettering::width(longest.unwrap_or(0).min(LABEL), self.scale())
     }
 
-    /// Width in pixels.
+    /// Width in pixels; the largest number if it cannot be counted.
     pub fn width(&self) -> usize {
-        self.margin() + self.columns.places() * (self.cell.0 + GAP)
+        along(self.columns.places(), self.cell.0).saturating_add(self.margin())
     }
 
-    /// Height in pixels.
+    /// Height in pixels; the largest number if it cannot be counted.
     pub fn height(&self) -> usize {
-        let panel = self.header(0).height + self.rows.places() * (self.cell.1 + GAP);
-        self.heading().height + self.panels.places() * panel
+        let panel = along(self.rows.places(), self.cell.1).saturating_add(self.labels(0).height);
+        let heading = self.heading_height(self.title_lines().len());
+        self.panels.places().saturating_mul(panel).saturating_add(heading)
     }
 
     /// The sheet as a PNG with `texts` (keyword, text); `cell` gives the picture of a place and is asked
@@ -92,14 +93,14 @@ impl Sheet {
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for a sheet without cells or of more than 65,535
-    /// pixels a side; those of `cell`.
+    /// pixels a side, and for pictures that do not pass their [check](Picture::check); those of `cell`.
     pub fn encode(
         &self,
         texts: &[(&str, &str)],
         cell: &mut dyn FnMut(Place) -> Result<Picture>,
     ) -> Result<Vec<u8>> {
-        let (width, height) = (self.width(), self.height());
         self.check()?;
+        let (width, height) = (self.width(), self.height());
         super::png::encode_rows((width, height), texts, &mut |write| {
             write(&self.heading().rgb)?;
             for panel in 0..self.panels.places() {
@@ -118,11 +119,11 @@ impl Sheet {
     /// As [`encode`](Self::encode).
     pub fn check(&self) -> Result<()> {
         let (width, height) = (self.width(), self.height());
-        if self.cell.0 * self.cell.1 > 0 && width.max(height) < 1 << 16 {
+        if self.cell.0 > 0 && self.cell.1 > 0 && width.max(height) < 1 << 16 {
             return Ok(());
         }
-        Err(Error::usage("the sheet is too large for one picture")
-            .expected("at most 65535 pixels a side")
+        Err(Error::usage("the sheet is empty, or too large for one picture")
+            .expected("cells with pixels, and at most 65535 pixels a side")
             .found(format!("{width}x{height}"))
             .hint("draw smaller pictures, or fewer values"))
     }
@@ -131,34 +132,46 @@ impl Sheet {
         Picture { width: self.width(), height, rgb: vec![255; self.width() * height * 3] }
     }
 
+    /// The title's lines as they fit.
+    fn title_lines(&self) -> Vec<String> {
+        let letters = (self.width() - GAP) / lettering::width(1, self.scale());
+        self.title.lines().flat_map(|line| lettering::wrapped(line, letters, MOST_LINES)).collect()
+    }
+
+    fn heading_height(&self, lines: usize) -> usize {
+        GAP + lettering::height(lines, self.scale())
+    }
+
     /// The lines above all.
     fn heading(&self) -> Picture {
-        let scale = self.scale();
-        let letters = (self.width() - GAP) / lettering::width(1, scale);
-        let wrapped = |line| lettering::wrapped(line, letters, MOST_LINES);
-        let lines: Vec<String> = self.title.lines().flat_map(wrapped).collect();
-        if self.title.is_empty() {
-            return self.blank(GAP);
-        }
-        let mut band = self.blank(GAP + lettering::height(lines.len(), scale));
+        let lines = self.title_lines();
+        let mut band = self.blank(self.heading_height(lines.len()));
         self.lines(&mut band, &lines, (GAP, GAP), INK);
         band
+    }
+
+    /// Where the labels above a panel's cells stand.
+    fn labels(&self, panel: usize) -> Labels {
+        let scale = self.scale();
+        let line = lettering::height(1, scale);
+        let letters = (self.cell.0 / lettering::width(1, scale)).max(1);
+        let columns: Vec<Vec<String>> =
+            self.columns.values.iter().map(|v| lettering::wrapped(v, letters, MOST_LINES)).collect();
+        let lines = columns.iter().map(Vec::len).max().unwrap_or(0);
+        let named = self.panels.values.get(panel).map_or(0, |_| line + GAP);
+        let above = named + if lines > 0 { line } else { 0 };
+        // A row's name stands above its labels.
+        let beside = if self.rows.values.is_empty() { 0 } else { line };
+        Labels { above, lines, beside, height: GAP + (above + lines * line).max(beside), columns }
     }
 
     /// The labels above a panel's cells.
     fn header(&self, panel: usize) -> Picture {
         let scale = self.scale();
         let line = lettering::height(1, scale);
-        let letters = (self.cell.0 / lettering::width(1, scale)).max(1);
-        let labels: Vec<Vec<String>> =
-            self.columns.values.iter().map(|v| lettering::wrapped(v, letters, MOST_LINES)).collect();
-        let lines = labels.iter().map(Vec::len).max().unwrap_or(0);
-        let named = self.panels.values.get(panel);
-        let above = named.map_or(0, |_| line + GAP) + if lines > 0 { line } else { 0 };
-        // A row's name stands above its labels.
-        let beside = if self.rows.values.is_empty() { 0 } else { line };
-        let mut band = self.blank(GAP + (above + lines * line).max(beside));
-        if let Some(value) = named {
+        let Labels { columns: labels, above, lines, beside, height } = self.labels(panel);
+        let mut band = self.blank(height);
+        if let Some(value) = self.panels.values.get(panel) {
             let text = format!("{} = {value}", self.panels.name);
             lettering::draw(&mut band, (self.margin(), GAP), &text, scale, INK);
         }
@@ -193,11 +206,12 @@ impl Sheet {
         }
         for column in 0..self.columns.places() {
             let picture = cell(Place { column, row, panel })?;
+            picture.check()?;
             let inside = |whole: usize, part: usize| whole.saturating_sub(part) / 2;
             let left = self.margin() + column * (self.cell.0 + GAP) + inside(self.cell.0, picture.width);
             let top = inside(self.cell.1, picture.height);
             let across = picture.width.min(self.cell.0) * 3;
-            let lines = picture.rgb.chunks_exact(picture.width.max(1) * 3);
+            let lines = picture.rgb.chunks_exact(picture.width * 3);
             for (y, line) in lines.take(self.cell.1).enumerate() {
                 band.rgb[((top + y) * band.width + left) * 3..][..across].copy_from_slice(&line[..across]);
             }
@@ -211,6 +225,25 @@ impl Sheet {
             lettering::draw(band, at, line, self.scale(), colour);
         }
     }
+}
+
+/// What stands above a panel's cells, in pixels.
+struct Labels {
+    /// Of each column.
+    columns: Vec<Vec<String>>,
+    /// The names above those.
+    above: usize,
+    /// Most lines of a column.
+    lines: usize,
+    /// The rows' name.
+    beside: usize,
+    /// Of all.
+    height: usize,
+}
+
+/// Pixels of `places` cells of `side` pixels.
+fn along(places: usize, side: usize) -> usize {
+    places.saturating_mul(side.saturating_add(GAP))
 }
 
 #[cfg(test)]

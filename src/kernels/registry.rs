@@ -264,7 +264,7 @@ pub enum Class {
     Norm,
     /// Activations and sums that no product took in.
     Elementwise,
-    /// Values that only change place: concatenation, doubling.
+    /// Values that only change place: concatenation, some of the channels.
     Copy,
     /// Around a network's calls: what a sampling step does with latents.
     Latent,
@@ -295,7 +295,8 @@ impl Class {
         }
     }
 
-    /// The class of a variant.
+    /// The class of a variant. Adding the parts of a divided depth counts as a product here; in a plan it is of the
+    /// class of what it adds: [`classes`](crate::bench::profile::classes).
     pub fn of(variant: &Variant) -> Self {
         match variant.kernel.spec().class {
             // An activation that is none copies.

@@ -64,9 +64,10 @@ impl Latents for HostLatents {
         Ok(self.put(latent))
     }
 
-    fn bring_mask(&mut self, mask: &Latent) -> Result<CellMask> {
+    fn bring_mask_with(&mut self, _shape: [usize; 4], make: &mut dyn FnMut() -> Latent) -> Result<CellMask> {
+        let mask = make();
         let (masks, size) = (mask.batch(), (mask.height(), mask.width()));
-        Ok(CellMask { slot: self.held.put(mask.clone()), masks, size })
+        Ok(CellMask { slot: self.held.put(mask), masks, size })
     }
 
     fn blend(&mut self, mask: &CellMask, drawn: &Value, kept: &Value) -> Result<Value> {
@@ -87,8 +88,8 @@ impl Latents for HostLatents {
 
     fn error_norm(&mut self, values: [&Value; 3], absolute: f32, relative: f32) -> Result<f64> {
         let [low, high, before] = [self.form(values[0])?, self.form(values[1])?, self.form(values[2])?];
-        let tolerated = low.zip(&before, |l, b| absolute.max(relative * l.abs().max(b.abs())));
-        let off = low.zip(&high, |l, h| l - h).zip(&tolerated, |d, t| d / t);
+        let tolerated = low.zip(&before, |l, b| absolute.max(relative * l.abs().max(b.abs())))?;
+        let off = low.zip(&high, |l, h| l - h)?.zip(&tolerated, |d, t| d / t)?;
         let squares: f64 = off.data().iter().map(|&v| f64::from(v).powi(2)).sum();
         Ok((squares / off.data().len().max(1) as f64).sqrt())
     }

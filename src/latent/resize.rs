@@ -38,14 +38,14 @@ impl Method {
 /// `x` at `height` × `width` cells.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if either size is empty.
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if either size is empty, or the new one too large for memory.
 pub fn resized(x: &Latent, height: usize, width: usize, method: Method) -> Result<Latent> {
     let [batch, channels, from_height, from_width] = x.shape();
-    if height * width == 0 || from_height * from_width == 0 {
+    if height == 0 || width == 0 || x.data().is_empty() {
         return Err(Error::usage("an empty latent cannot be scaled")
             .found(format!("{from_width}x{from_height} to {width}x{height} cells")));
     }
-    let mut out = Latent::zeros(batch, channels, height, width);
+    let mut out = Latent::of_shape([batch, channels, height, width])?;
     let (rows, columns) = ((from_height, height), (from_width, width));
     for image in 0..batch {
         let (from, to) = (x.image(image), out.image_mut(image));
@@ -238,7 +238,7 @@ mod tests {
         let flat = latent(5, 7, |c, _, _| c as f32 + 0.5);
         for method in ALL {
             let same = resized(&x, 5, 7, method).unwrap();
-            let far = same.zip(&x, |a, b| (a - b).abs()).data().iter().copied().fold(0.0, f32::max);
+            let far = same.zipped(&x, |a, b| (a - b).abs()).data().iter().copied().fold(0.0, f32::max);
             assert!(far < 1e-5, "{method:?} {far}");
             for (height, width) in [(1, 1), (10, 14), (3, 20), (8, 4)] {
                 let y = resized(&flat, height, width, method).unwrap();

@@ -212,11 +212,20 @@ pub trait Latents {
     /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) for terms of another shape; the device's.
     fn store(&mut self, value: &Value) -> Result<Value>;
 
-    /// Brings weights of cells over, `[1 or batch, 1, height, width]`.
+    /// Brings weights of cells over, `[1 or batch, 1, height, width]`, which `make` makes as for
+    /// [`bring_with`](Self::bring_with).
     ///
     /// # Errors
     /// The device's.
-    fn bring_mask(&mut self, mask: &Latent) -> Result<CellMask>;
+    fn bring_mask_with(&mut self, shape: [usize; 4], make: &mut dyn FnMut() -> Latent) -> Result<CellMask>;
+
+    /// Brings weights of cells over.
+    ///
+    /// # Errors
+    /// The device's.
+    fn bring_mask(&mut self, mask: &Latent) -> Result<CellMask> {
+        self.bring_mask_with(mask.shape(), &mut || mask.clone())
+    }
 
     /// Tells which step (from 0) what follows belongs to.
     fn step(&mut self, step: usize);

@@ -291,7 +291,8 @@ fn batch([images, channels, height, width]: [usize; 4]) -> Batch {
     Batch { images, shape: Shape::new(height, width, channels) }
 }
 
-fn bytes_of(shape: [usize; 4]) -> u64 {
+/// Bytes of a latent on a device.
+pub(crate) fn bytes_of(shape: [usize; 4]) -> u64 {
     16 * batch(shape).quads() as u64
 }
 
@@ -315,12 +316,13 @@ impl<S: Sink> Latents for DeviceBackend<'_, S> {
         self.form(&terms, None, value.shape())
     }
 
-    fn bring_mask(&mut self, mask: &Latent) -> Result<CellMask> {
-        let held = self.take(4 * mask.data().len().max(4) as u64, true)?;
-        let words = || mask.data().iter().map(|v| v.to_bits()).collect();
-        self.sink.write(&held.memory, 4 * mask.data().len() as u64, false, &mut { words })?;
-        let (masks, size) = (mask.batch(), (mask.height(), mask.width()));
-        Ok(CellMask { slot: self.held.put(held), masks, size })
+    fn bring_mask_with(&mut self, shape: [usize; 4], make: &mut dyn FnMut() -> Latent) -> Result<CellMask> {
+        let [masks, _, height, width] = shape;
+        let values = masks * height * width;
+        let held = self.take(4 * values.max(4) as u64, true)?;
+        let mut words = || make().data().iter().map(|v| v.to_bits()).collect();
+        self.sink.write(&held.memory, 4 * values as u64, false, &mut words)?;
+        Ok(CellMask { slot: self.held.put(held), masks, size: (height, width) })
     }
 
     fn blend(&mut self, mask: &CellMask, drawn: &Value, kept: &Value) -> Result<Value> {

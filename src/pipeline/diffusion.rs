@@ -164,7 +164,7 @@ impl DiffusionModel {
         let how = (self.wanted.as_slice(), self.storage(), fit.most_weights);
         let weights = self.stock.weights(parts::Network::Unet, how, fit.need, limits.memory, cancel)?;
         self.engine().compile(rehearsed.plans.values().map(|plan| &**plan), &rehearsed.kernels)?;
-        let factors = self.config.family.facts().preview;
+        let factors = preview::factors(self.checkpoint(), self.config.family);
         // Evaluations and steps are told of in turn, never one while the other is.
         let observe = RefCell::new(observe);
         let sink = DeviceSink::new(self.unet(&weights), fit.chunk, fit.budget, cancel);

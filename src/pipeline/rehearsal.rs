@@ -12,7 +12,7 @@ use crate::guidance::entry::PromptAddress;
 use crate::guidance::{Conditioning, Entry, Guidance, Guided, Term};
 use crate::kernels::{Call, Variant};
 use crate::latent::Value;
-use crate::network::{AHEAD, Batching, Buffer, DeviceBackend, Kind, Sink};
+use crate::network::{AHEAD, Batching, Buffer, DeviceBackend, Kind, Sink, bytes_of};
 use crate::plan::chunk::ChunkPolicy;
 use crate::plan::{Capabilities, Plan};
 use crate::sampler::{self, Inpaint, Predictor, Scheduler};
@@ -228,8 +228,10 @@ impl DiffusionModel {
         };
         let options = wish.solver.options(0, &self.discrete);
         let end = sampler::sample_on(sampler, model, x, &sigmas, &options, &mut |_| Ok(()))?;
-        model.latents().read(&end)?;
+        // The result is read, once. Here there is none to be read.
+        let end = model.latents().store(&end)?;
         drop(guided);
+        done.latent_bytes += bytes_of(end.shape());
         Ok(done)
     }
 

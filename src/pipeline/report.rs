@@ -38,6 +38,9 @@ pub struct Report {
     pub weight_bytes: Vec<(&'static str, u64)>,
     /// Dispatches of a step, by kernel variant.
     pub variants: BTreeMap<String, usize>,
+    /// What the app's device lacks of its adapter that would make it faster, each in a line of plain words:
+    /// [`Gpu::unused`](crate::Gpu::unused).
+    pub unused: Vec<String>,
 }
 
 /// Work of a step.
@@ -115,7 +118,7 @@ impl Model {
     /// As [`Model::generate`], as far as they can be foreseen: a setting outside its range, too
     /// little memory, with a proposal that is enough for all parts.
     pub fn report(&self, request: &Request) -> Result<Report> {
-        self.report_of(request).map_err(|e| match request.limits.memory {
+        self.report_within(request, request.limits.memory).map_err(|e| match request.limits.memory {
             Some(limit) if e.kind() == ErrorKind::Memory => match self.least_memory(request, limit) {
                 Some(least) => memory::propose(e, least, Some(self.diffusion.storage().precision())),
                 None => e,
@@ -127,13 +130,10 @@ impl Model {
     /// The least memory that `request` gets by with, in whole MiB, which is more than `limit`. None if it does not
     /// run without a limit either.
     fn least_memory(&self, request: &Request, limit: u64) -> Option<u64> {
-        let within = |memory| {
-            let limits = Limits { memory, ..request.limits };
-            self.report_of(&Request { limits, ..request.clone() })
-        };
-        let enough = |mib: u64| within(Some(mib << 20)).is_ok();
+        let enough = |mib: u64| self.report_within(request, Some(mib << 20)).is_ok();
         // More memory is never too little.
-        let (mut low, mut high) = (limit >> 20, within(None).ok()?.peak_bytes.div_ceil(1 << 20));
+        let most = self.report_within(request, None).ok()?.peak_bytes;
+        let (mut low, mut high) = (limit >> 20, most.div_ceil(1 << 20));
         while low + 1 < high {
             let middle = low + (high - low) / 2;
             if enough(middle) { high = middle } else { low = middle }
@@ -141,15 +141,16 @@ impl Model {
         enough(high).then_some(high << 20)
     }
 
-    fn report_of(&self, request: &Request) -> Result<Report> {
+    /// The report where there are `limit` bytes of memory, whatever the request's own limit is.
+    fn report_within(&self, request: &Request, limit: Option<u64>) -> Result<Report> {
         request.check()?;
         let cell = self.config.family.facts().latent_cell;
         let size = (request.height / cell, request.width / cell);
-        let limit = request.limits.memory;
         self.text.check_clip_skip(request.clip_skip)?;
         request.schedule.sigmas(self.diffusion.discrete(), request.solver.sampler)?;
         let mut forecast = Forecast::default();
-        let mut report = Report::default();
+        let unused = self.engine().gpu().unused().to_vec();
+        let mut report = Report { unused, ..Report::default() };
         let mut text_bytes = 0;
         for (i, config) in self.config.text.iter().enumerate() {
             let need = self.text.need(&clip::whole(config)?)?;
@@ -172,7 +173,7 @@ impl Model {
             solver: request.solver,
             steps: request.schedule.steps,
             masked: request.mask.is_some(),
-            limits: request.limits,
+            limits: Limits { memory: limit, ..request.limits },
         })?;
         forecast.enter(Network::Unet, fit.need, limit)?;
         report.weight_bytes.push(("UNet", fit.need.weights));

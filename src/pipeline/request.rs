@@ -7,15 +7,12 @@ use crate::families::{Facts, LATENT_CELL};
 use crate::guidance::{Evaluation, Guidance};
 use crate::image::Picture;
 use crate::latent::Latent;
-use crate::sampler::noise::{noise, noise_for};
+use crate::sampler::noise::{MOST_PICTURES, noise, noise_for};
 use crate::text::compose::{self, Part};
 use crate::{Error, Result};
 
 /// The longest side, pixels.
 const MOST_SIDE: usize = 16_384;
-
-/// The largest batch.
-const MOST_PICTURES: usize = 4096;
 
 /// Where the noise comes from that a picture is made of.
 #[derive(Debug, Clone, PartialEq)]
@@ -173,6 +170,7 @@ impl Request {
                     .expected(format!("{}x{}", self.width, self.height))
                     .found(format!("{}x{}", p.width, p.height)))
             }
+            Some(Start::Picture(picture)) => picture.check(),
             None if self.mask.is_some() => Err(Error::usage("a mask without a picture to start from")
                 .hint("what is not drawn over must be there already")),
             _ => Ok(()),
@@ -186,11 +184,6 @@ impl Request {
         let noise = match &self.noise {
             Noise::Seed => noise(self.seed, [self.batch, channels, height, width]),
             Noise::Pictures(indices) => {
-                if let Some(far) = indices.iter().find(|i| **i >= MOST_PICTURES) {
-                    return Err(Error::usage("no such picture of a batch")
-                        .expected(format!("numbers below {MOST_PICTURES}"))
-                        .found(far.to_string()));
-                }
                 noise_for(self.seed, indices, [indices.len(), channels, height, width])?
             }
             Noise::Given(latent) if latent.shape()[1..] == [channels, height, width] => latent.clone(),

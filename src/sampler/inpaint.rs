@@ -47,7 +47,8 @@ impl<'a> Inpaint<'a> {
     pub(crate) fn rehearsed(model: &'a mut dyn Predictor, shape: [usize; 4]) -> Result<Self> {
         let [_, _, height, width] = shape;
         let latents = model.latents();
-        let mask = latents.bring_mask(&Latent::zeros(1, 1, height, width))?;
+        let mask =
+            latents.bring_mask_with([1, 1, height, width], &mut || Latent::zeros(1, 1, height, width))?;
         let zeros = Value::zero(shape);
         let (start, noise) = (latents.store(&zeros)?, latents.store(&zeros)?);
         Ok(Self { model, mask, start, noise })

@@ -16,10 +16,14 @@ use rand_mt::Mt;
 use crate::latent::Latent;
 use crate::{Error, Result};
 
+/// Most pictures of a batch, and of a stream whose noise is asked for.
+pub(crate) const MOST_PICTURES: usize = 4096;
+
 /// Torch turns uniforms into normals in blocks of this many.
 const BLOCK: usize = 16;
 
-/// The noise a run starts from, `[batch, channels, height, width]`, with mean 0 and variance 1.
+/// The noise a run starts from, `[batch, channels, height, width]`, with mean 0 and variance 1; empty, as
+/// [`Latent::zeros`], if it is too large for memory.
 ///
 /// The whole batch is one stream, so picture 1 of a batch is not picture 0 of another seed. Only
 /// the low 32 bits of the seed count, as in torch: `5` and `2^32 + 5` give the same noise.
@@ -32,7 +36,8 @@ pub fn noise(seed: u64, shape: [usize; 4]) -> Latent {
 /// time is proportional to the largest index.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if `shape[0]` is not the number of indices.
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if `shape[0]` is not the number of indices, if one of them is 4096 or
+/// more, or if the noise is too large for memory.
 pub fn noise_for(seed: u64, batch_indices: &[usize], shape: [usize; 4]) -> Result<Latent> {
     let [batch, channels, height, width] = shape;
     if batch_indices.len() != batch {
@@ -40,7 +45,12 @@ pub fn noise_for(seed: u64, batch_indices: &[usize], shape: [usize; 4]) -> Resul
             .expected(format!("{batch} indices"))
             .found(batch_indices.len().to_string()));
     }
-    let mut out = Latent::zeros(batch, channels, height, width);
+    if let Some(far) = batch_indices.iter().find(|i| **i >= MOST_PICTURES) {
+        return Err(Error::usage("no such picture of a batch")
+            .expected(format!("numbers below {MOST_PICTURES}"))
+            .found(far.to_string()));
+    }
+    let mut out = Latent::of_shape(shape)?;
     let mut generator = Generator::new(seed);
     for image in 0..=batch_indices.iter().copied().max().unwrap_or(0) {
         let drawn = generator.draw([1, channels, height, width]);

@@ -63,7 +63,7 @@ pub fn write_out(text: String) -> Result<String> {
     }
     written += &format!(
         "fn row_of(b: MatrixB, k: u32) -> array<vec4<f32>, 2> {{
-    var row: array<vec4<f32>, 2>;\n{rows}    return row;\n}}\n"
+    var row = array<vec4<f32>, 2>();\n{rows}    return row;\n}}\n"
     );
     Ok(written)
 }
@@ -121,7 +121,7 @@ impl Access<'_> {
             _ => return Err(Error::internal(format!("no matrices in software for {name}"))),
         };
         Ok(format!(
-            "fn {name}(at: u32, stride: u32) -> {kind} {{\n    var m: {kind};\n{body}\n    return m;\n}}\n"
+            "fn {name}(at: u32, stride: u32) -> {kind} {{\n    var m = {kind}();\n{body}\n    return m;\n}}\n"
         ))
     }
 

@@ -94,7 +94,7 @@ impl Bench {
 
 pub fn same(failures: &mut Failures, what: &str, a: &Latent, b: &Latent) {
     let far = if a.shape() == b.shape() {
-        a.zip(b, |x, y| (x - y).abs()).data().iter().copied().fold(0.0, f32::max)
+        a.zip(b, |x, y| (x - y).abs()).expect("one shape").data().iter().copied().fold(0.0, f32::max)
     } else {
         f32::INFINITY
     };

@@ -181,6 +181,49 @@ fn sag_masks_blurs_and_keeps_the_noise() {
     }
 }
 
+/// Strictly above the threshold is the rule: a map of equal attention blurs nothing. Of one entry, of two whose
+/// mean is each one's own to the bit, and of one that leaves cells out, whose score is 0.
+#[test]
+fn scores_at_the_threshold_are_not_blurred_on_the_device() {
+    let Some(runner) = Runner::new() else { return };
+    let (shape, taps) = (Shape::new(8, 10, 4), sag::half_kernel(2.0));
+    let latents = Latents { images: 1, shape };
+    let base = random(&mut Rng(9), &latents, 1.0);
+    for (threshold, entries, lines) in [1.0f32, 0.5, 1.375, 2.0, 1e6, 0.1, 1.03, 0.0]
+        .iter()
+        .flat_map(|t| [(*t, 1, 8), (*t, 2, 8), (*t, 1, 4)])
+        .filter(|(threshold, _, lines)| *threshold > 0.0 || *lines < 8)
+    {
+        // Two halves: at the threshold, and one place above it, but not so little that a device takes it for 0.
+        let values = [threshold, threshold.next_up().max(f32::MIN_POSITIVE)];
+        let what = format!("threshold {threshold}, {entries} entries of {lines} lines");
+        let entry = EntryPlace { height: lines, width: 10, ..Default::default() };
+        let map = MapPlace { height: 1, width: 2, columns: 0, stride: 2 };
+        let words = vec![map.words(&entry); entries].concat();
+        let mut memory = Memory::default();
+        let table = memory.put(&words, 4);
+        let weights = memory.put_first(&bits(&[1.0; 80]));
+        let columns = memory.put_first(&bits(&values));
+        let [base_at, x] = [(); 2].map(|()| memory.floats(&base, 4));
+        let [degraded, input] = [(); 2].map(|()| memory.room(base.len(), 4));
+        let places = Places { base: base_at, x, degraded, input, mask: memory.room(80, 1) };
+        let single = entries == 1 && lines == 8;
+        let mask = MaskSource::Scores { table, entries, single, weights, columns, threshold };
+        let call = sag_degrade::call(&SagDegrade { path: "sag", latents, taps, mask }, &places);
+        runner.run(&[call], &mut memory, &[]);
+        let mask = memory.result(places.mask, 80, 1);
+        for (at, masked) in mask.iter().enumerate() {
+            let above = at / 10 < lines as usize && at % 10 >= 5;
+            assert_eq!(*masked, u32::from(above), "{what}: cell {at}");
+        }
+        let degraded = memory.floats_of(degraded, base.len(), 4);
+        for (at, (made, plain)) in degraded.iter().zip(&base).enumerate() {
+            assert!(mask[at / 4] == 1 || made == plain, "{what}: value {at}");
+        }
+        assert_ne!(degraded, base, "{what}: what is above is blurred");
+    }
+}
+
 #[test]
 fn predictions_of_entries_are_averaged_by_their_weights() {
     let Some(runner) = Runner::new() else { return };

@@ -11,6 +11,7 @@ mod kernels_sizes;
 mod latent_kernels;
 mod pipeline_cache;
 mod plan;
+mod shader_text;
 mod shaders;
 mod split;
 mod uses;

@@ -251,3 +251,64 @@ fn a_unet_without_middle_attention_cannot_record() {
     assert!(error.to_string().contains("middle_block.1.transformer_blocks.0.attn1"), "{error}");
     unet_plan(&c, (16, 16), false, &options(1, Precision::F32)).expect("runs without SAG");
 }
+
+/// Every kernel's work has the class that tables name it by.
+#[test]
+fn each_kernel_has_its_class() {
+    use sagittal::kernels::{Class, Kernel};
+    let of = |kernel: Kernel| match kernel {
+        Kernel::Conv2d | Kernel::Conv2dEdge => Class::Convolution,
+        Kernel::Matmul | Kernel::GemmMerge => Class::Linear,
+        Kernel::AttentionBlocks
+        | Kernel::AttentionColumns
+        | Kernel::AttentionDeepLanes
+        | Kernel::AttentionDeepMatrices
+        | Kernel::AttentionLanes
+        | Kernel::AttentionMatrices
+        | Kernel::AttentionMerge
+        | Kernel::AttentionTile => Class::Attention,
+        Kernel::GroupNormApply
+        | Kernel::GroupNormLanes
+        | Kernel::GroupNormMerge
+        | Kernel::GroupNormStats
+        | Kernel::LayerNorm => Class::Norm,
+        Kernel::Activate | Kernel::Add | Kernel::Blur | Kernel::Geglu => Class::Elementwise,
+        Kernel::Channels | Kernel::Concat | Kernel::Repack => Class::Copy,
+        Kernel::CfgRescale
+        | Kernel::Combine
+        | Kernel::EntriesMean
+        | Kernel::ErrorNorm
+        | Kernel::NetworkInput
+        | Kernel::NetworkOutput
+        | Kernel::SagDegrade => Class::Latent,
+    };
+    for kernel in Kernel::ALL {
+        assert_eq!(kernel.spec().class, of(*kernel), "{kernel}");
+        assert!(Class::ALL.contains(&kernel.spec().class));
+    }
+}
+
+/// Parts of a convolution's divided depth are added as a convolution, those of a product as a product.
+#[test]
+fn parts_are_added_in_the_class_of_what_they_are_parts_of() {
+    use sagittal::bench::profile::classes;
+    use sagittal::kernels::{Class, Kernel};
+    let mut g = Graph::new("");
+    let x = g.input("x", Shape::new(8, 8, 1280));
+    let y = g.conv3x3("conv", x, 1280, 1, 1).unwrap();
+    let z = g.linear("product", y, 64, true).unwrap();
+    g.output("z", z);
+    let device =
+        Capabilities { target: Target::Gpu, max_binding: 1 << 40, max_buffer: 1 << 40, alignment: 256 };
+    let storage = Storage::of(g.weights(), Precision::F32, Target::Gpu, |_| false);
+    let plan = Plan::new(&g, &Options { rows: 1, storage, device, guard: 0 }).unwrap();
+    let found: Vec<(Kernel, Class)> =
+        plan.dispatches.iter().zip(classes(&plan)).map(|(d, class)| (d.variant.kernel, class)).collect();
+    let wanted = [
+        (Kernel::Conv2d, Class::Convolution),
+        (Kernel::GemmMerge, Class::Convolution),
+        (Kernel::Matmul, Class::Linear),
+        (Kernel::GemmMerge, Class::Linear),
+    ];
+    assert_eq!(found, wanted);
+}

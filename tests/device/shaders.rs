@@ -33,7 +33,7 @@ const MATRICES_BYTES: u32 = 48 << 10;
 
 /// How a variant is used: bytes of its parameters, and what stands at bindings 1, 2, ...
 #[derive(Debug, Clone, PartialEq)]
-struct Usage {
+pub struct Usage {
     params: usize,
     bindings: Vec<Binding>,
 }
@@ -121,7 +121,7 @@ fn check(variant: &Variant, shared: bool) -> Result<(Module, ModuleInfo), String
 }
 
 /// Variants of all networks in all families, and those that no network happens to need.
-fn variants() -> HashMap<Variant, Usage> {
+pub fn variants() -> HashMap<Variant, Usage> {
     let mut found = HashMap::new();
     let graphs = networks().into_iter().chain([every_operation(), every_product()]);
     for (name, graph) in graphs {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::common::default_device;
+use crate::common::{default_device, gpu};
 use sagittal::kernels::Precision;
 use sagittal::{ErrorKind, Event, Gpu, Model, ModelOptions, Request, Sag, embedded, wgpu};
 
@@ -140,4 +140,43 @@ fn one_model_serves_several_threads() {
     let draw = || m.generate(&small(), &mut |_| {}, &AtomicBool::new(false)).expect("picture").pictures;
     let [a, b] = std::thread::scope(|s| [s.spawn(draw), s.spawn(draw)].map(|t| t.join().expect("no panic")));
     assert_eq!(a, b);
+}
+
+/// By the descriptor nothing is left unused; by default limits and no features something is, and a report says what.
+#[test]
+fn a_report_tells_what_a_device_leaves_unused() {
+    let Some(opened) = gpu() else { return };
+    assert!(opened.unused().is_empty(), "{:?}", opened.unused());
+    let name = opened.device().adapter_info().name;
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+    let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    let adapter = adapters.iter().find(|a| a.get_info().name == name).expect("the adapter again");
+    let made = |descriptor: &wgpu::DeviceDescriptor<'_>| {
+        pollster::block_on(adapter.request_device(descriptor)).expect("a device")
+    };
+    let (device, queue) = made(&Gpu::device_descriptor(adapter));
+    let best = Gpu::from_adapter(adapter, device, queue);
+    assert!(best.unused().is_empty(), "{:?}", best.unused());
+    assert_eq!(best.capabilities(), opened.capabilities());
+
+    let (device, queue) = made(&wgpu::DeviceDescriptor::default());
+    let unknown = Gpu::from_device(device.clone(), queue.clone());
+    let known = Gpu::from_adapter(adapter, device, queue);
+    let (gain, features) = match opened.capabilities().target {
+        sagittal::kernels::Target::Cpu => ("subgroups and 64-bit integers", "SHADER_INT64, SUBGROUP"),
+        _ => ("cooperative matrices", "EXPERIMENTAL_COOPERATIVE_MATRIX"),
+    };
+    let has_matrices = matches!(opened.capabilities().target, sagittal::kernels::Target::Matrices { .. });
+    let cpu = opened.capabilities().target.is_cpu();
+    for (gpu, sure) in [(unknown, false), (known, true)] {
+        let m = Model::new(gpu, embedded::checkpoint().expect("embedded"), ModelOptions::default())
+            .expect("model");
+        let report = m.report(&small()).expect("a plan");
+        let told = report.unused.join("\n");
+        assert_eq!(report.unused, m.engine().gpu().unused());
+        let expected = !sure || cpu || has_matrices;
+        assert_eq!(told.contains(gain) && told.contains(features), expected, "{told}");
+        assert_eq!(told.contains("if the adapter has"), !sure, "{told}");
+        assert!(told.contains("buffers of more than 256 MiB"), "{told}");
+    }
 }

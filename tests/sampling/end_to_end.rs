@@ -125,7 +125,8 @@ fn a_request_takes_terms_of_ones_own_and_rescaled_guidance() {
     };
     let plain = with(3.5, &|_| ()).expect("sound");
     let own = with(3.0, &|g| g.terms.push(Term::own(More(0.5)))).expect("sound");
-    let far = plain.zip(&own, |a, b| (a - b).abs()).data().iter().copied().fold(0.0, f32::max);
+    let far =
+        plain.zip(&own, |a, b| (a - b).abs()).expect("one shape").data().iter().copied().fold(0.0, f32::max);
     assert!(far < 1e-3, "CFG 3 and half of it more is CFG 3.5, {far}");
     let rescaled = with(3.5, &|g| g.rescale = Some(1.0)).expect("sound");
     let contrast = |l: &Latent| l.data().iter().map(|v| v * v).sum::<f32>();
@@ -227,7 +228,9 @@ fn image_to_image_keeps_what_it_is_told_to() {
     let Some(m) = model() else { return };
     let cancel = AtomicBool::new(false);
     let start = generate(m, &request(64, 64, 4)).latent;
-    let distance = |a: &Latent, b: &Latent| -> f32 { a.zip(b, |a, b| (a - b).powi(2)).data().iter().sum() };
+    let distance = |a: &Latent, b: &Latent| -> f32 {
+        a.zip(b, |a, b| (a - b).powi(2)).expect("one shape").data().iter().sum()
+    };
     let at = |denoise: f64| {
         let mut r = request(64, 64, 4);
         (r.start, r.schedule.denoise, r.seed) = (Some(Start::Latent(start.clone())), denoise, 77);

@@ -48,7 +48,11 @@ impl Network for Toy {
             // A transposed latent of this test has a negative first context value.
             let values = attention(height, width, pull < 0.0);
             RowResult {
-                denoised: row.x.scaled(1.0 / (1.0 + row.sigma)).zip(&row.x, |a, b| a + pull.abs() * b.sin()),
+                denoised: row
+                    .x
+                    .scaled(1.0 / (1.0 + row.sigma))
+                    .zip(&row.x, |a, b| a + pull.abs() * b.sin())
+                    .expect("one shape"),
                 columns: row.record.then_some(Columns { height, width, values }),
             }
         };
@@ -233,7 +237,14 @@ fn a_transposed_latent_has_the_transposed_mask_and_result() {
                 (0..height * width).map(|i| b.mask[i % width * height + i / width]).collect();
             failures.check(a.mask == flipped, || format!("{height}x{width}: mask"));
             let back = transposed(&b.degraded);
-            let d = a.degraded.zip(&back, |a, b| (a - b).abs()).data().iter().copied().fold(0.0, f32::max);
+            let d = a
+                .degraded
+                .zip(&back, |a, b| (a - b).abs())
+                .expect("one shape")
+                .data()
+                .iter()
+                .copied()
+                .fold(0.0, f32::max);
             failures.check(d < 1e-5, || format!("{height}x{width}: degraded differs by {d}"));
         }
     }
@@ -325,8 +336,9 @@ fn several_negatives_are_averaged_and_so_are_their_scores() {
     let both = evaluate(&mut Toy::default(), &sides(0.3, &[0.1, 0.5]), &x, 7.0, Sag::default());
     let [a, b] =
         [0.1, 0.5].map(|v| evaluate(&mut Toy::default(), &sides(0.3, &[v]), &x, 7.0, Sag::default()));
-    let mean = a.uncond.expect("cfg 7").zip(&b.uncond.expect("cfg 7"), |a, b| (a + b) / 2.0);
-    let d = mean.zip(&both.uncond.expect("cfg 7"), |a, b| (a - b).abs());
+    let mean =
+        a.uncond.expect("cfg 7").zip(&b.uncond.expect("cfg 7"), |a, b| (a + b) / 2.0).expect("one shape");
+    let d = mean.zip(&both.uncond.expect("cfg 7"), |a, b| (a - b).abs()).expect("one shape");
     assert!(d.data().iter().all(|d| *d < 1e-5));
     // Both attend alike, so the mean score is the score of each.
     assert_eq!(both.sag.expect("on").mask, a.sag.expect("on").mask);
@@ -360,8 +372,12 @@ fn weights_and_masks_shift_the_mean() {
     c.negative.push(strong.clone());
     let mixed = evaluate(&mut Toy::default(), &c, &x, 7.0, Sag::off()).uncond.expect("cfg 7");
     let [a, b] = [0.1, 0.9].map(|v| evaluate(&mut Toy::default(), &sides(0.3, &[v]), &x, 7.0, Sag::off()));
-    let want = a.uncond.expect("cfg 7").zip(&b.uncond.expect("cfg 7"), |a, b| (a + 3.0 * b) / 4.0);
-    let d = want.zip(&mixed, |a, b| (a - b).abs());
+    let want = a
+        .uncond
+        .expect("cfg 7")
+        .zip(&b.uncond.expect("cfg 7"), |a, b| (a + 3.0 * b) / 4.0)
+        .expect("one shape");
+    let d = want.zip(&mixed, |a, b| (a - b).abs()).expect("one shape");
     assert!(d.data().iter().all(|d| *d < 1e-5));
 }
 

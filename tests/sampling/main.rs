@@ -3,6 +3,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod any_argument;
+mod borders;
 mod device_step;
 mod embed;
 mod end_to_end;
@@ -10,6 +12,7 @@ mod golden;
 mod guidance;
 mod misuse;
 mod noise;
+mod previews;
 mod prompts;
 mod requests;
 mod samplers;

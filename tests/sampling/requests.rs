@@ -38,7 +38,7 @@ impl Network for Toy {
             let columns = Columns { height, width, values: raw.iter().map(|v| v / mean).collect() };
             let predict = |v: f32| v * shrink + (pull - 0.2 * (v * shrink).tanh()) * (1.0 - shrink);
             RowResult {
-                denoised: row.x.zip(&row.x, |v, _| predict(v)),
+                denoised: row.x.zip(&row.x, |v, _| predict(v)).expect("one shape"),
                 columns: row.record.then_some(columns),
             }
         };
@@ -145,7 +145,7 @@ fn same_bits(a: &Latent, b: &Latent) -> bool {
 }
 
 fn farthest(a: &Latent, b: &Latent) -> f32 {
-    a.zip(b, |a, b| (a - b).abs()).data().iter().copied().fold(0.0, f32::max)
+    a.zip(b, |a, b| (a - b).abs()).expect("one shape").data().iter().copied().fold(0.0, f32::max)
 }
 
 /// Runs `holds` for every sampler and lists those it does not hold for.
@@ -206,7 +206,7 @@ fn kept_cells_come_back_and_others_are_drawn() {
     for_all("kept cells", |s| {
         let (start, end) = Run { mask: Some(&mask), ..Run::of(s) }.sample();
         let cell = |i: usize| mask.image(i / (4 * 108))[i % 108];
-        let moved = start.zip(&end, |a, b| (a - b).abs());
+        let moved = start.zip(&end, |a, b| (a - b).abs()).expect("one shape");
         let (mut kept, mut drawn) = (0.0f32, 0.0f32);
         for (i, d) in moved.data().iter().enumerate() {
             match cell(i) {

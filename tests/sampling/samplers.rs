@@ -23,6 +23,7 @@ impl Denoiser for Model {
         let predict = |target: f32| {
             let shrink = 1.0 / (1.0 + sigma * sigma);
             x.zip(x, |v, _| v * shrink + (target - 0.2 * (v * shrink).tanh()) * (1.0 - shrink))
+                .expect("one shape")
         };
         let uncond = self.asked_for_uncond.then(|| predict(-0.1));
         Ok(Denoised { denoised: predict(0.3), uncond })
@@ -60,7 +61,7 @@ fn for_all(what: &str, holds: impl Fn(Sampler) -> bool) {
 }
 
 fn farthest(a: &Latent, b: &Latent) -> f32 {
-    a.zip(b, |a, b| (a - b).abs()).data().iter().copied().fold(0.0, f32::max)
+    a.zip(b, |a, b| (a - b).abs()).expect("one shape").data().iter().copied().fold(0.0, f32::max)
 }
 
 /// The golden runs of every sampler, by name.

@@ -188,7 +188,13 @@ fn the_custom_samplers_give_the_same() {
     let mut whole = base;
     set(&mut whole, "3", json!({ "sampler_name": "euler" }));
     let (whole, halves) = (home.latent(&studio, &whole), home.latent(&studio, &in_two));
-    let far = whole.zip(&halves, |a, b| (a - b).abs()).data().iter().copied().fold(0.0, f32::max);
+    let far = whole
+        .zip(&halves, |a, b| (a - b).abs())
+        .expect("one shape")
+        .data()
+        .iter()
+        .copied()
+        .fold(0.0, f32::max);
     failures.check(far < 2e-3, || format!("two halves differ by {far}"));
     failures.finish();
 }

@@ -145,7 +145,13 @@ fn guidance_and_what_the_output_means() {
         bench.run(&workflow)
     };
     let spread = |l: &Latent| l.data().iter().map(|v| v * v).sum::<f32>();
-    let far = rescaled(0.0).zip(&plain, |a, b| (a - b).abs()).data().iter().copied().fold(0.0, f32::max);
+    let far = rescaled(0.0)
+        .zip(&plain, |a, b| (a - b).abs())
+        .expect("one shape")
+        .data()
+        .iter()
+        .copied()
+        .fold(0.0, f32::max);
     failures.check(far < 2e-2, || format!("multiplier 0 differs by {far}"));
     failures.check(spread(&rescaled(1.0)) < 0.8 * spread(&plain), || "no contrast was taken back".into());
     // Two SAG nodes would shadow each other in ComfyUI.
@@ -244,7 +250,7 @@ fn loras_at_different_places() {
         );
     }
     set(&mut twice, "10", json!({ "model": ["31", 0] }));
-    let far = bench.run(&twice).zip(&bench.run(&with((0.5, 0.0))), |a, b| (a - b).abs());
+    let far = bench.run(&twice).zip(&bench.run(&with((0.5, 0.0))), |a, b| (a - b).abs()).expect("one shape");
     let far = far.data().iter().copied().fold(0.0, f32::max);
     failures.check(far < 1e-2, || format!("twice half differs by {far}"));
     // At one sampler and not at the next.
@@ -471,8 +477,9 @@ fn parts_of_a_sampler() {
         ..sampling()
     };
     let want = bench.sample(vec![bench.entry(POS)], vec![bench.entry(NEG)], &plain);
-    let far =
-        |a: &Latent, b: &Latent| a.zip(b, |x, y| (x - y).abs()).data().iter().copied().fold(0.0, f32::max);
+    let far = |a: &Latent, b: &Latent| {
+        a.zip(b, |x, y| (x - y).abs()).expect("one shape").data().iter().copied().fold(0.0, f32::max)
+    };
     failures
         .check(far(&guided, &want) < 2e-3, || format!("the basic guider differs by {}", far(&guided, &want)));
     // The last prediction is the latent where the run ends without noise.

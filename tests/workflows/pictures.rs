@@ -144,7 +144,7 @@ fn pictures_masks_and_inpainting() {
         add(&mut w, "9", "SaveLatent", json!({ "samples": ["3", 0], "filename_prefix": "latents/x" }));
         w
     };
-    let middle = sagittal::image::resize::centre(&picture, 64, 72);
+    let middle = sagittal::image::resize::centre(&picture, 64, 72).expect("a picture");
     let want = bench.model.encode_picture(&middle, &bench.cancel).expect("a latent");
     for name in ["plain.png", "sub/alpha.png", "plain.png [input]"] {
         same(&mut failures, name, &bench.run(&encode(name)), &want);
@@ -252,7 +252,7 @@ fn pictures_scale_and_decode() {
         let sizes: Vec<_> = pictures.iter().map(|p| (p.width, p.height)).collect();
         failures.check(sizes == [(32, 36); 2], || format!("{method}: {sizes:?}"));
         if method == "lanczos" {
-            let by_hand = sagittal::image::resize::lanczos(&want[0], 32, 36);
+            let by_hand = sagittal::image::resize::lanczos(&want[0], 32, 36).expect("a picture");
             failures.check(pictures[0] == by_hand, || "lanczos".into());
         }
     }

@@ -107,7 +107,7 @@ impl BrownianNoise {
         let known = self.known.get(&address).cloned();
         let left = known.unwrap_or_else(|| self.left_half(interval, middle, &increment));
         used.insert(address, left.clone());
-        let right = increment.zip(&left, |whole, left| whole - left);
+        let right = increment.zipped(&left, |whole, left| whole - left);
         let [before, after] = interval.halves(middle);
         if wanted.0 < middle {
             self.add(before, left, wanted, used, sum);
@@ -125,7 +125,7 @@ impl BrownianNoise {
         let deviation = (left * right * part).sqrt() as f32;
         let (left, part) = (left as f32, part as f32);
         let seed = self::seed(self.seed, &[interval.key, interval.depth]);
-        increment.zip(&noise(seed.into(), self.shape), |w, z| left * w * part + deviation * z)
+        increment.zipped(&noise(seed.into(), self.shape), |w, z| left * w * part + deviation * z)
     }
 }
 
@@ -150,7 +150,7 @@ mod tests {
         let mut path = BrownianNoise::new(5, [1, 1, 4, 8], 0.03, 14.6);
         let mut scaled = |a: f32, b: f32| path.between(a, b).scaled((a - b).sqrt());
         let (first, second) = (scaled(9.0, 4.0), scaled(4.0, 1.5));
-        let parts = Latent::combine(&[(1.0, &first), (1.0, &second)]);
+        let parts = Latent::combine(&[(1.0, &first), (1.0, &second)]).unwrap();
         for (a, b) in parts.data().iter().zip(scaled(9.0, 1.5).data()) {
             assert!((a - b).abs() < 1e-5, "{a} {b}");
         }

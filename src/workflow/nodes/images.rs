@@ -366,10 +366,7 @@ fn interleaved(planes: &Latent) -> Vec<f32> {
 fn lanczos(planes: &Latent, height: usize, width: usize) -> Result<Vec<f32>> {
     let rgb = interleaved(planes).into_iter().map(|v| (255.0 * v).clamp(0.0, 255.0) as u8).collect();
     let picture = Picture { width: planes.width(), height: planes.height(), rgb };
-    if height * width == 0 || picture.rgb.is_empty() {
-        return Err(Error::usage("a picture without pixels").found(format!("{width}x{height}")));
-    }
-    Ok(pictures::lanczos(&picture, width, height).rgb.into_iter().map(|v| f32::from(v) / 255.0).collect())
+    Ok(pictures::lanczos(&picture, width, height)?.rgb.into_iter().map(|v| f32::from(v) / 255.0).collect())
 }
 
 #[cfg(test)]

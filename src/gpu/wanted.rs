@@ -1,0 +1,100 @@
+//! What a device is to be made with, and what one that an app has made leaves unused.
+
+use crate::kernels::LEAST_MEMORY;
+
+/// What lets lanes of kernels for CPU drivers share what they load.
+pub const LANES: wgpu::Features = wgpu::Features::SUBGROUP.union(wgpu::Features::SHADER_INT64);
+
+/// What kernels with cooperative matrices of f16 take.
+pub const MATRICES: wgpu::Features = wgpu::Features::SHADER_F16
+    .union(wgpu::Features::SUBGROUP)
+    .union(wgpu::Features::SUBGROUP_BARRIER)
+    .union(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
+
+/// What pays where the adapter has it: both of these without matrices, and times of dispatches for profiles.
+const USEFUL: wgpu::Features = LANES.union(wgpu::Features::SHADER_F16).union(wgpu::Features::TIMESTAMP_QUERY);
+
+/// Features and limits of `adapter` that pay; cooperative matrices where `matrices`.
+pub fn descriptor(adapter: &wgpu::Adapter, matrices: bool) -> wgpu::DeviceDescriptor<'static> {
+    let (features, experimental) = match matrices && offers_matrices(adapter) {
+        // SAFETY: what is experimental is that wgpu may change the interface or fail to check its
+        // use; the kernels' use of it is held to references on odd shapes.
+        true => (MATRICES, unsafe { wgpu::ExperimentalFeatures::enabled() }),
+        false => (wgpu::Features::empty(), wgpu::ExperimentalFeatures::disabled()),
+    };
+    wgpu::DeviceDescriptor {
+        label: Some("sagittal"),
+        required_limits: adapter.limits(),
+        required_features: features | (adapter.features() & USEFUL),
+        experimental_features: experimental,
+        ..Default::default()
+    }
+}
+
+/// Whether a device can be made that kernels with cooperative matrices run on.
+pub fn offers_matrices(adapter: &wgpu::Adapter) -> bool {
+    use wgpu::CooperativeScalarType as S;
+    let (info, limits) = (adapter.get_info(), adapter.limits());
+    adapter.features().contains(MATRICES)
+        && (info.subgroup_min_size, info.subgroup_max_size) == (32, 32)
+        && limits.max_compute_workgroup_storage_size >= LEAST_MEMORY
+        && adapter.cooperative_matrix_properties().iter().any(|m| {
+            (m.m_size, m.n_size, m.k_size) == (16, 16, 16) && (m.ab_type, m.cr_type) == (S::F16, S::F32)
+        })
+}
+
+/// What `device` lacks that pays, each in a line of plain words. Without its adapter nobody knows what that has.
+pub fn left_unused(device: &wgpu::Device, adapter: Option<&wgpu::Adapter>) -> Vec<String> {
+    let (features, limits) = (device.features(), device.limits());
+    let perhaps = if adapter.is_none() { ", if the adapter has them" } else { "" };
+    let mut unused = Vec::new();
+    let mut lacks = |wanted: wgpu::Features, what: &str, gain: &str| {
+        let missing: Vec<&str> = (wanted - features).iter_names().map(|(name, _)| name).collect();
+        if !missing.is_empty() {
+            unused.push(format!("{what}{perhaps}: {gain} (made without {})", missing.join(", ")));
+        }
+    };
+    if device.adapter_info().device_type == wgpu::DeviceType::Cpu {
+        if adapter.is_none_or(|a| a.features().contains(LANES)) {
+            lacks(LANES, "subgroups and 64-bit integers", "a CPU computes several times faster with them");
+        }
+    } else if adapter.is_none_or(offers_matrices) {
+        lacks(MATRICES, "cooperative matrices", "f16 is computed several times faster with them");
+    }
+    // What is known of an adapter that is not: no more than every device has would be a coincidence.
+    let usual = wgpu::Limits::default();
+    let most = adapter.map(wgpu::Adapter::limits);
+    let mut smaller = |what: &str, own: u64, usual: u64, most: Option<u64>, gain: &str| {
+        if most.map_or(own <= usual, |most| own < most) {
+            let there = most.map_or(String::new(), |most| format!(" of {} that the adapter has", size(most)));
+            unused.push(format!("{what} of more than {}{there}: {gain}", size(own)));
+        }
+    };
+    smaller(
+        "bindings",
+        limits.max_storage_buffer_binding_size,
+        usual.max_storage_buffer_binding_size,
+        most.as_ref().map(|m| m.max_storage_buffer_binding_size),
+        "large pictures and batches take fewer dispatches",
+    );
+    smaller(
+        "buffers",
+        limits.max_buffer_size,
+        usual.max_buffer_size,
+        most.as_ref().map(|m| m.max_buffer_size),
+        "weights and activations lie in fewer of them",
+    );
+    // Without the adapter it does not count: kernels with matrices would not be chosen either.
+    let [own, most] =
+        [Some(&limits), most.as_ref()].map(|l| l.map_or(0, |l| l.max_compute_workgroup_storage_size));
+    if adapter.is_some_and(offers_matrices) && own < most {
+        unused.push(format!(
+            "workgroup memory of more than {own} bytes of {most}: kernels with cooperative matrices take it"
+        ));
+    }
+    unused
+}
+
+fn size(bytes: u64) -> String {
+    format!("{} MiB", bytes >> 20)
+}
