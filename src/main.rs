@@ -13,12 +13,15 @@ mod cli {
     pub mod flags;
     pub mod generate;
     pub mod grid;
+    pub mod hashes;
     pub mod inspect;
     pub mod inspect_tables;
     pub mod interrupt;
     pub mod loras;
+    pub mod notes;
     pub mod origin;
     pub mod output;
+    pub mod pairs;
     pub mod progress;
     pub mod repeat;
     pub mod run;
@@ -126,12 +129,13 @@ fn exit_code(error: &Error) -> u8 {
     }
 }
 
-/// Logs of this crate and of wgpu: warnings of ours, errors of all, more if asked for.
+/// Logs of this crate and of wgpu: warnings of ours, errors of all, more if asked for. What is read otherwise
+/// in prompts the commands tell themselves.
 fn log_to_stderr(verbose: u8) {
     let filter = match verbose {
-        0 => "sagittal=warn,error",
-        1 => "sagittal=info,warn",
-        _ => "sagittal=debug,info",
+        0 => "sagittal=warn,sagittal::prompts=off,error",
+        1 => "sagittal=info,sagittal::prompts=off,warn",
+        _ => "sagittal=debug,sagittal::prompts=off,info",
     };
     // A logger that is set already is as good.
     let _ =

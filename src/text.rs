@@ -22,6 +22,7 @@ pub mod compose;
 pub mod embedding;
 pub mod encode;
 pub mod prompt;
+pub mod syntax;
 pub mod tokenizer;
 mod weight;
 

@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use sagittal::kernels::Precision;
 use sagittal::model::Prediction;
 use sagittal::sampler::{Sampler, Scheduler};
+use sagittal::{Error, Result};
 
 use super::{device, loras, value};
 
@@ -147,10 +148,10 @@ pub struct Args {
     pub steps: usize,
     #[arg(long, value_name = "NAME", default_value = "euler", help = sampler_help())]
     #[arg(help_heading = "Sampling", visible_alias = "sampler")]
-    pub sampling_method: Sampler,
-    #[arg(long, value_name = "NAME", default_value = "normal", help = scheduler_help())]
+    pub sampling_method: value::SamplerChoice,
+    #[arg(long, value_name = "NAME", help = scheduler_help())]
     #[arg(help_heading = "Sampling", alias = "schedule")]
-    pub scheduler: Scheduler,
+    scheduler: Option<Scheduler>,
     /// Share of new noise in ancestral and stochastic samplers; 0 adds none
     #[arg(long, value_name = "F", default_value = "1", allow_hyphen_values = true)]
     #[arg(help_heading = "Sampling")]
@@ -278,12 +279,39 @@ pub enum PrecisionChoice {
     /// By the kind of device
     Auto,
     /// 4 bytes a value
+    #[value(aliases = F32_NAMES)]
     F32,
     /// 2 bytes a value
+    #[value(aliases = F16_NAMES)]
     F16,
 }
 
+/// What other programs call the two.
+pub const F32_NAMES: [&str; 4] = ["fp32", "float32", "float", "full"];
+pub const F16_NAMES: [&str; 3] = ["fp16", "float16", "half"];
+
 impl Args {
+    /// The noise levels: those that the sampler's name ends in, or `--scheduler`'s.
+    pub fn scheduler(&self) -> Scheduler {
+        self.sampling_method.scheduler.or(self.scheduler).unwrap_or(Scheduler::Normal)
+    }
+
+    /// Refuses two different schedulers of one picture.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](sagittal::ErrorKind::Usage), naming both.
+    pub fn check_schedulers(&self) -> Result<()> {
+        match (self.sampling_method.scheduler, self.scheduler) {
+            (Some(first), Some(second)) if first != second => {
+                Err(Error::usage("the sampler's name ends in another scheduler than --scheduler names")
+                    .expected(first.name())
+                    .found(second.name())
+                    .hint("leave one of them out"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The files and folders that weights are read from.
     pub fn models(&self) -> impl Iterator<Item = &Path> {
         let parts = self.model.iter().chain(&self.vae).chain(&self.text_encoder);
@@ -313,9 +341,12 @@ impl PrecisionChoice {
 }
 
 fn sampler_help() -> String {
-    format!("Sampler: {}; euler_a and dpm++2m are understood too", Sampler::ALL.map(Sampler::name).join(", "))
+    format!(
+        "Sampler, by any program's name for it, with a scheduler behind it if you like (\"DPM++ 2M Karras\"): {}",
+        Sampler::ALL.map(Sampler::name).join(", ")
+    )
 }
 
 fn scheduler_help() -> String {
-    format!("Noise levels: {}", Scheduler::ALL.map(Scheduler::name).join(", "))
+    format!("Noise levels: {} [default: normal]", Scheduler::ALL.map(Scheduler::name).join(", "))
 }

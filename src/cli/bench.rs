@@ -93,7 +93,7 @@ pub struct Args {
     #[command(flatten)]
     pub device: device::Flags,
     /// How weights and activations are stored [auto: f16 on GPUs, f32 on CPUs]
-    #[arg(long, value_name = "KIND", default_value = "auto")]
+    #[arg(long, value_name = "KIND", default_value = "auto", ignore_case = true)]
     pub precision: PrecisionChoice,
     /// Replace files that exist
     #[arg(long)]

@@ -13,7 +13,7 @@ use sagittal::verify::{Finding, Options, Outcome, Report, Set, Verifier, compact
 use sagittal::{Error, Result};
 use serde_json::json;
 
-use super::args::PredictionChoice;
+use super::args::{F16_NAMES, F32_NAMES, PredictionChoice};
 use super::output::Series;
 use super::{device, tell};
 
@@ -45,7 +45,7 @@ pub struct Args {
     #[arg(long, value_name = "KIND")]
     pub prediction: Option<PredictionChoice>,
     /// How weights and activations are stored; arithmetic is f32. Tolerances follow
-    #[arg(long, value_name = "KIND", default_value = "f32")]
+    #[arg(long, value_name = "KIND", default_value = "f32", ignore_case = true)]
     pub precision: Storage,
     /// Names and shapes of a family that is not built in; may be given several times
     #[arg(long, value_name = "FILE.json")]
@@ -70,8 +70,10 @@ pub struct Args {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum Storage {
     /// 4 bytes a value
+    #[value(aliases = F32_NAMES)]
     F32,
     /// 2 bytes a value
+    #[value(aliases = F16_NAMES)]
     F16,
 }
 
