@@ -67,7 +67,7 @@ Environment:
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Log what happens on stderr; twice for more
+    /// Tell long lists too, and log what happens on stderr; twice for more
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
 }
@@ -96,6 +96,9 @@ fn main() -> ExitCode {
         }
     };
     log_to_stderr(cli.verbose);
+    if cli.verbose > 0 {
+        tell::set_verbose();
+    }
     let done = match &cli.command {
         Command::Generate(args) => generate::run(args).map(|()| true),
         Command::Grid(args) => grid::run(args).map(|()| true),

@@ -65,10 +65,12 @@ pub struct Args {
 
     /// Draw a picture again by the settings in it; flags that are given by hand count before them
     ///
-    /// Reads what sagittal and A1111 write. With the same files and the same device the bytes are the
+    /// Reads PNGs, JPEGs and WebPs of sagittal, A1111, Forge, stable-diffusion.cpp, and of Fooocus, InvokeAI,
+    /// NovelAI, SwarmUI, Easy Diffusion and Draw Things, whose settings are taken over as far as they exist
+    /// here; the rest is told. With the same files and the same device the bytes are the
     /// same. The model (-m), LoRAs (--lora-dir, or --lora for each) and the picture that it was started
     /// from (-i, --mask) must be named, as pictures hold their names alone; other files are told of.
-    #[arg(long, value_name = "PICTURE.png", help_heading = "Prompt")]
+    #[arg(long, value_name = "PICTURE", help_heading = "Prompt")]
     pub from: Option<PathBuf>,
     /// What shall be seen; (word:1.2) weighs a word, any length is allowed, "" is no prompt
     ///
@@ -253,7 +255,7 @@ pub struct Args {
     /// Replace files that exist
     #[arg(long, help_heading = "Output")]
     pub force: bool,
-    /// Tell what the run would take (rows, MiB, dispatches, kernels), and end
+    /// Tell what the run would take (rows, MiB, dispatches; with -v the kernels), and end
     #[arg(long, help_heading = "Output")]
     pub dry_run: bool,
     /// Print events on stdout, one JSON object a line; text for people stays on stderr

@@ -138,7 +138,9 @@ impl Axis {
 
     /// Whether a value is a sampler's name with a scheduler behind it.
     pub fn names_schedulers(&self) -> bool {
-        self.values.iter().any(|value| names::with_scheduler(value).is_ok_and(|(_, scheduler)| scheduler.is_some()))
+        self.values
+            .iter()
+            .any(|value| names::with_scheduler(value).is_ok_and(|(_, scheduler)| scheduler.is_some()))
     }
 
     /// `error` as one about a value of this axis.

@@ -283,7 +283,7 @@ impl Run<'_> {
         let cancel = interrupt::flag();
         let began = Instant::now();
         let batches = self.args.batch_count;
-        self.watch.make_folder()?;
+        self.watch.make_folders()?;
         self.announce();
         let mut progress = Progress::new(
             self.args.json,

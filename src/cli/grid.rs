@@ -22,9 +22,9 @@ use super::flags::Flags;
 use super::origin::{self, Checksums};
 use super::output::{Series, check_png};
 use super::progress::Progress;
+use super::repeat::{self, Repeat};
 use super::start::Start;
 use super::value::Seed;
-use super::repeat::{self, Repeat};
 use super::{generate, interrupt, loras, notes, tell};
 
 /// More cells than anyone looks at.
@@ -282,7 +282,8 @@ fn jobs(
 fn tell_notes(base: &Generate, jobs: &[Job], own: bool) -> Result<()> {
     notes::tell_syntax(base.json, jobs.iter().map(|job| &job.args), own);
     let Some((first, others)) = jobs.split_first() else { return Ok(()) };
-    let everywhere = |idle: &&notes::Idle| others.iter().all(|job| job.idle.iter().any(|other| other.0 == idle.0));
+    let everywhere =
+        |idle: &&notes::Idle| others.iter().all(|job| job.idle.iter().any(|other| other.0 == idle.0));
     let idle: Vec<notes::Idle> = first.idle.iter().filter(everywhere).cloned().collect();
     notes::tell_idle(base.json, &idle, &Flags::typed().given::<Args>()?);
     Ok(())
@@ -308,7 +309,8 @@ fn title(first: &Ready, base: &Generate, axes: &[Option<&Axis>; 3]) -> String {
     tell(&["steps"], format!("{} steps", r.schedule.steps));
     tell(&["sampling-method"], r.solver.sampler.to_string());
     // A sampler's name may end in one.
-    let both = axes.iter().flatten().any(|axis| axis.option() == "sampling-method" && axis.names_schedulers());
+    let both =
+        axes.iter().flatten().any(|axis| axis.option() == "sampling-method" && axis.names_schedulers());
     if !both {
         tell(&["scheduler"], r.schedule.scheduler.to_string());
     }
@@ -348,9 +350,6 @@ impl Files {
         self.sheet.check()?;
         let cells = || sheet.places().map(|place| self.cell(place));
         generate::spare_models(args, self.sheet.paths().chain(cells()))?;
-        if !self.folder.exists() {
-            return Ok(());
-        }
         // A file in the folder's place is told of by the first cell.
         Series::new(self.cell(Place { column: 0, row: 0, panel: 0 }), 1, args.force).check()?;
         match cells().find(|path| !args.force && path.exists()) {

@@ -75,7 +75,8 @@ impl Texts {
         let name = &named.name;
         let mark = format!("embedding:{name}");
         let typed = source.has("prompt") && source.has("negative");
-        let mut texts: Vec<&mut String> = std::iter::once(&mut self.prompt).chain(&mut self.negative).collect();
+        let mut texts: Vec<&mut String> =
+            std::iter::once(&mut self.prompt).chain(&mut self.negative).collect();
         if typed || texts.iter().any(|text| text.contains(&mark)) {
             return Ok(());
         }
@@ -104,7 +105,8 @@ impl Texts {
         // Names in checksums are without the letters that part them.
         let is_it = |other: &str| other.replace([':', ','], "") == *name;
         let by_flag = args.lora.iter().map(loras::Flag::file).find(|file| is_it(&model_name(file)));
-        let tag = tags::take(&self.prompt).ok().and_then(|(_, tags)| tags.into_iter().find(|tag| is_it(&tag.name)));
+        let tag =
+            tags::take(&self.prompt).ok().and_then(|(_, tags)| tags.into_iter().find(|tag| is_it(&tag.name)));
         let folder = args.lora_dir.as_deref();
         let file = match (by_flag, &tag) {
             (Some(file), _) => Ok(file.to_owned()),
@@ -115,7 +117,9 @@ impl Texts {
             Ok(file) => {
                 if let (None, None, false) = (&tag, by_flag, source.has("prompt")) {
                     self.prompt.push_str(&format!(" <lora:{name}:1>"));
-                    self.warnings.push(format!("it was made with the LoRA {name}, but does not tell its weight: 1 is taken"));
+                    self.warnings.push(format!(
+                        "it was made with the LoRA {name}, but does not tell its weight: 1 is taken"
+                    ));
                 }
                 if file.is_file() {
                     self.compare("LoRA", named, &lora_hash(&file)?);

@@ -32,10 +32,6 @@ pub fn idle(args: &Args, request: &Request) -> Vec<Idle> {
     unless(args.seg_scale != 0.0, &["seg_blur", "seg_start", "seg_end"], "Smoothed Energy Guidance is off");
     let negative = !cfg_is_1 || sampler.needs_uncond() || (sag.is_on() && !sag.cond_at_cfg_1);
     unless(negative, &["negative"], "at a CFG scale of 1 nothing is drawn away from");
-    let mut texts = args.prompt.iter().chain(&args.negative);
-    unless(texts.any(|t| t.contains("embedding:")), &["embedding_dir"], "no prompt names an embedding");
-    let tag = |t: &String| t.contains("<lora:") || t.contains("<lyco:");
-    unless(args.prompt.iter().any(tag), &["lora_dir"], "the prompt names no LoRA");
     idle
 }
 

@@ -143,7 +143,8 @@ impl Source<'_> {
         }
         // stable-diffusion.cpp has 0 and less for what the model has.
         let skip = self.told.get("Clip skip");
-        if let Some(skip) = skip.filter(|skip| !(self.is_cpp() && skip.parse::<i64>().is_ok_and(|n| n <= 0))) {
+        if let Some(skip) = skip.filter(|skip| !(self.is_cpp() && skip.parse::<i64>().is_ok_and(|n| n <= 0)))
+        {
             read.set("clip-skip", skip);
         }
         if self.has("init_img")
@@ -263,7 +264,9 @@ impl Source<'_> {
     /// Perturbed-Attention Guidance of Forge, and of A1111's extension, which counts steps where this program
     /// has shares of them.
     fn pag(&self, read: &mut Read) {
-        if let Some(scale) = self.told.get("pag_scale").filter(|_| self.told.get("pag_enabled") != Some("False")) {
+        if let Some(scale) =
+            self.told.get("pag_scale").filter(|_| self.told.get("pag_enabled") != Some("False"))
+        {
             read.set("pag-scale", scale);
         }
         let number = |name: &str| self.told.get(name)?.parse::<f64>().ok();

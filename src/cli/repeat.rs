@@ -124,7 +124,8 @@ impl Source<'_> {
         let started = self.told.get(START);
         let started = started.or(self.told.get("Denoising strength").filter(|_| !second).map(|_| ""));
         if let Some(name) = started.filter(|_| args.init_img.is_none()) {
-            let error = Error::usage("the picture was made from another one, which it does not hold").file(self.path);
+            let error =
+                Error::usage("the picture was made from another one, which it does not hold").file(self.path);
             return Err(match name {
                 "" => error.hint("pass the picture that it was made from with -i FILE"),
                 name => error.expected(name).hint(format!("pass it with -i, such as -i {name}")),
@@ -186,7 +187,9 @@ impl Source<'_> {
                 // A1111's words for the checkpoint's own.
                 let told = self.told.get(pair).filter(|name| !["", "None", "Automatic"].contains(name));
                 if let Some(name) = told.filter(|_| !given) {
-                    warn(format!("it was made with {what} {name}, the model's own is taken: pass it with {flag}"));
+                    warn(format!(
+                        "it was made with {what} {name}, the model's own is taken: pass it with {flag}"
+                    ));
                 }
             }
         }

@@ -137,7 +137,8 @@ pub fn clip_skip(text: &str) -> Result<usize> {
 /// A device memory limit, in whole MiB, as bytes: `4G`, `4GiB` and `4096` are one. Units are powers of 1024,
 /// as those that memory is sold by.
 pub fn memory(text: &str) -> Result<u64> {
-    let wrong = || Error::usage("not a memory size").expected("MiB from 1 on, or such as 4G, 4.5GiB or 4096M");
+    let wrong =
+        || Error::usage("not a memory size").expected("MiB from 1 on, or such as 4G, 4.5GiB or 4096M");
     let plain = text.trim().to_lowercase();
     let (number, unit) = plain.split_at(plain.find(|c: char| c.is_alphabetic()).unwrap_or(plain.len()));
     let mebibytes = match unit.strip_suffix("ib").or(unit.strip_suffix('b')).unwrap_or(unit) {
@@ -200,9 +201,15 @@ mod tests {
         assert_eq!(side("64").ok(), Some(64));
         assert_eq!(sag_scale("-0.5").ok(), Some(-0.5));
         assert_eq!((seed("-1").ok(), seed("7").ok()), (Some(Seed::Random), Some(Seed::Given(7))));
-        for (text, mib) in
-            [("2", 2), ("4G", 4096), ("4GiB", 4096), ("4gb", 4096), ("4096M", 4096), ("4.5g", 4608), ("1 TiB", 1 << 20)]
-        {
+        for (text, mib) in [
+            ("2", 2),
+            ("4G", 4096),
+            ("4GiB", 4096),
+            ("4gb", 4096),
+            ("4096M", 4096),
+            ("4.5g", 4608),
+            ("1 TiB", 1 << 20),
+        ] {
             assert_eq!(memory(text).ok(), Some(mib << 20), "{text}");
         }
         assert_eq!((size("20x10").ok(), crop("3, 4").ok()), (Some((10, 20)), Some((3, 4))));

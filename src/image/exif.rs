@@ -60,7 +60,9 @@ pub fn texts(bytes: &[u8]) -> Vec<(String, String)> {
     let mut at = 0;
     while let Some(list) = lists.get(at).copied().filter(|_| at < MOST_LISTS) {
         at += 1;
-        let Some((list, count)) = list.and_then(|list| Some((list, usize::from(tiff.u16(list)?)))) else { continue };
+        let Some((list, count)) = list.and_then(|list| Some((list, usize::from(tiff.u16(list)?)))) else {
+            continue;
+        };
         for entry in (0..count).map(|i| list + 2 + 12 * i) {
             match tiff.u16(entry) {
                 Some(SUB_LIST) => lists.push(tiff.u32(entry + 8)),

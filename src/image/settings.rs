@@ -57,7 +57,10 @@ const SWARM: Words = Words {
         ("/swarm_version", "Version"),
     ],
     idle: &["images", "aspectratio", "automaticvae", "loras", "loraweights", "original_prompt"],
-    syntax: (&["<random:", "<segment:", "<object:", "<wildcard:"], "words such as <segment:…> are SwarmUI's own"),
+    syntax: (
+        &["<random:", "<segment:", "<object:", "<wildcard:"],
+        "words such as <segment:…> are SwarmUI's own",
+    ),
 };
 
 const FOOOCUS: Words = Words {
@@ -108,7 +111,14 @@ const INVOKE: Words = Words {
         ("/rand_device", "RNG"),
         ("/app_version", "Version"),
     ],
-    idle: &["generation_mode", "app_id", "model_hash", "loras", "positive_style_prompt", "negative_style_prompt"],
+    idle: &[
+        "generation_mode",
+        "app_id",
+        "model_hash",
+        "loras",
+        "positive_style_prompt",
+        "negative_style_prompt",
+    ],
     syntax: (&["++", "--", ")1.", ")0.", ").", "["], "words++ and (words)1.2 weigh words in InvokeAI"),
 };
 
@@ -193,7 +203,7 @@ pub fn made(texts: &[(String, String)]) -> Option<Made> {
         });
     }
     if let Some(text) = find(parameters::KEYWORD) {
-        return Some(Made { program: "A1111", settings: Some(Infotext::parse(text)), syntax: None });
+        return Some(of_a1111(text));
     }
     if let Some(object) = json("invokeai_metadata").or_else(|| json("sd-metadata")) {
         return Some(read(&INVOKE, object));
@@ -212,7 +222,7 @@ pub fn made(texts: &[(String, String)]) -> Option<Made> {
     }
     if let Some(xmp) = find(texts::XMP) {
         if let Some(text) = element(xmp, "sdcpp:parameters") {
-            return Some(Made { program: "stable-diffusion.cpp", settings: Some(Infotext::parse(&text)), syntax: None });
+            return Some(of_a1111(&text));
         }
         let comment = element(xmp, "exif:UserComment").and_then(|text| serde_json::from_str(&text).ok());
         if let Some(object) = comment.filter(|object: &Map<String, Value>| holds(object, &["c"])) {
@@ -223,6 +233,17 @@ pub fn made(texts: &[(String, String)]) -> Option<Made> {
         return Some(Made::unread("an InvokeAI before version 2"));
     }
     find("Description").filter(|text| text.contains("Job ID:")).map(|_| Made::unread("Midjourney"))
+}
+
+/// Settings as A1111 writes them, by whom they are.
+fn of_a1111(text: &str) -> Made {
+    let settings = Infotext::parse(text);
+    let version = settings.get("Version").unwrap_or_default();
+    let known =
+        ["sagittal", "stable-diffusion.cpp", "Fooocus"].into_iter().find(|name| version.starts_with(name));
+    let forge = version.strip_prefix('f').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    let program = known.unwrap_or(if forge { "Forge" } else { "A1111" });
+    Made { program, settings: Some(settings), syntax: None }
 }
 
 fn holds(object: &Map<String, Value>, keys: &[&str]) -> bool {
@@ -330,7 +351,9 @@ fn loras(object: &Map<String, Value>) -> Vec<(String, String)> {
     let mut found: Vec<(String, String)> = list.into_iter().flatten().enumerate().filter_map(one).collect();
     if found.is_empty() {
         let combined = object.iter().filter(|(key, _)| key.starts_with("lora_combined_"));
-        let pair = |text: &str| text.rsplit_once(" : ").map(|(name, weight)| (plain(name), weight.trim().to_owned()));
+        let pair = |text: &str| {
+            text.rsplit_once(" : ").map(|(name, weight)| (plain(name), weight.trim().to_owned()))
+        };
         found.extend(combined.filter_map(|(_, value)| pair(value.as_str()?)));
     }
     found.retain(|(name, weight)| !name.is_empty() && weight.parse::<f32>().is_ok());

@@ -41,8 +41,11 @@ fn png(bytes: &[u8]) -> Result<Vec<(String, String)>> {
     // Pixels are looked at only for what is behind them; a fault there takes nothing away.
     let _ = reader.finish();
     let info = reader.info();
-    let mut all: Vec<(String, String)> =
-        info.uncompressed_latin1_text.iter().map(|t| (t.keyword.clone(), unmangled(t.text.clone()))).collect();
+    let mut all: Vec<(String, String)> = info
+        .uncompressed_latin1_text
+        .iter()
+        .map(|t| (t.keyword.clone(), unmangled(t.text.clone())))
+        .collect();
     for chunk in &info.compressed_latin1_text {
         let mut chunk = chunk.clone();
         chunk.decompress_text_with_limit(MOST_BYTES).map_err(damaged)?;
@@ -151,7 +154,8 @@ fn jpeg(bytes: &[u8]) -> Vec<Segment<'_>> {
 fn webp(bytes: &[u8]) -> Vec<Segment<'_>> {
     let (mut found, mut rest) = (Vec::new(), bytes.get(12..).unwrap_or_default());
     while let Some((head, after)) = rest.split_at_checked(8) {
-        let length = head.get(4..).and_then(|four| four.try_into().ok()).map_or(0, u32::from_le_bytes) as usize;
+        let length =
+            head.get(4..).and_then(|four| four.try_into().ok()).map_or(0, u32::from_le_bytes) as usize;
         let Some(data) = after.get(..length) else { break };
         match head.get(..4) {
             Some(b"EXIF") => found.push(Segment::Exif(data)),

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
+use crate::Result;
 use crate::image::infotext::Infotext;
 use crate::image::settings::{Made, made};
 use crate::image::{read, texts};
 use crate::workflow::{Input, Workflow};
-use crate::Result;
 
 /// A PNG, JPEG or WebP.
 #[derive(Debug, Clone, PartialEq)]

@@ -72,7 +72,7 @@ catalogue! {
     /// Euler's method with CFG++: the guidance moves the picture and not the noise.
     EulerCfgPp => entry("euler_cfg_pp", &[], euler::euler_cfg_pp).unprompted();
     /// Euler's method with new noise after every step.
-    EulerAncestral => 
+    EulerAncestral =>
         entry("euler_ancestral", &["EulerAncestralDiscreteScheduler"], euler::euler_ancestral).noisy();
     /// Euler's method with new noise after every step, with CFG++.
     EulerAncestralCfgPp =>
@@ -144,7 +144,7 @@ catalogue! {
             .noisy()
             .unprompted();
     /// Euler's method along a slope that runs ahead.
-    GradientEstimation => 
+    GradientEstimation =>
         entry("gradient_estimation", &["euler_ge"], gradient_estimation::gradient_estimation);
     /// Euler's method along a slope that runs ahead, with CFG++.
     GradientEstimationCfgPp =>

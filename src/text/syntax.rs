@@ -49,9 +49,9 @@ impl fmt::Display for Note {
         let words = "is read as words like others";
         match kind {
             Kind::Editing => write!(f, "A1111's prompt editing, `{example}`, {words}"),
-            Kind::Alternation => write!(f, "A1111's alternating words, `{example}`, {words}"),
+            Kind::Alternation => write!(f, "A1111's alternation of words, `{example}`, {words}"),
             Kind::LessEmphasis => {
-                write!(f, "A1111's brackets for less weight, `{example}`, {words}: (words:0.9) weighs them less")
+                write!(f, "A1111's weight of less than 1, `{example}`, {words}: (words:0.9) weighs them so")
             }
             Kind::Escape => write!(f, "A1111's escaped bracket, `{example}`, {words}, its backslash too"),
             Kind::Choice => write!(f, "a choice at random, `{example}`, {words}"),
@@ -81,7 +81,9 @@ pub fn notes(prompt: &str) -> Vec<Note> {
         }
     };
     for (start, end) in groups(prompt) {
-        let (Some(whole), Some(inner)) = (prompt.get(start..end), prompt.get(start + 1..end - 1)) else { continue };
+        let (Some(whole), Some(inner)) = (prompt.get(start..end), prompt.get(start + 1..end - 1)) else {
+            continue;
+        };
         let has_bar = at_top(inner).any(|c| c == '|');
         match (whole.starts_with('['), has_bar) {
             (true, true) => add(Kind::Alternation, whole, 1.0),
@@ -172,6 +174,8 @@ mod tests {
             assert_eq!(found, *expected, "{prompt}");
         }
         assert!(notes("a :1.5 AND b :2").first().unwrap().to_string().contains("3.5 times"));
-        assert!(notes(&format!("[{}]", "x".repeat(999))).first().unwrap().example.chars().count() == EXAMPLE + 1);
+        assert!(
+            notes(&format!("[{}]", "x".repeat(999))).first().unwrap().example.chars().count() == EXAMPLE + 1
+        );
     }
 }
