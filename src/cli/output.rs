@@ -124,7 +124,10 @@ fn check_folder(path: &Path) -> Result<()> {
         let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
         match fs::metadata(above) {
             // A link to nowhere is not missing: no folder can take its name.
-            Err(e) if e.kind() == ErrorKind::NotFound && fs::symlink_metadata(above).is_err() => {
+            Err(e)
+                if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+                    && fs::symlink_metadata(above).is_err() =>
+            {
                 probed = above.to_owned();
             }
             Err(e) => return Err(fault("the output folder cannot be used").cause(e).hint("choose another")),
