@@ -73,10 +73,11 @@ pub fn with_scheduler(name: &str) -> Result<(Sampler, Option<Scheduler>)> {
     let mut fault = None;
     for at in (1..words.len()).rev() {
         let (first, last) = words.split_at(at);
-        let Ok(sampler) = first.join("_").parse::<Sampler>() else { continue };
-        match last.join("_").parse::<Scheduler>() {
-            Ok(scheduler) => return Ok((sampler, Some(scheduler))),
-            Err(error) => fault = fault.or(Some(error)),
+        match (first.join("_").parse::<Sampler>(), last.join("_").parse::<Scheduler>()) {
+            (Ok(sampler), Ok(scheduler)) => return Ok((sampler, Some(scheduler))),
+            // The part that is known tells which is meant.
+            (Ok(_), Err(error)) | (Err(error), Ok(_)) => fault = fault.or(Some(error)),
+            (Err(_), Err(_)) => {}
         }
     }
     Err(fault.unwrap_or(whole))
@@ -158,7 +159,7 @@ mod tests {
             ("DPM++ 2M Karas", "unknown scheduler \"karas\", did you mean karras"),
             ("euler gits", "unknown scheduler \"gits\""),
             ("Restart", "unknown sampler \"Restart\""),
-            ("dpm++2mv2 karras", "unknown sampler \"dpm++2mv2 karras\", did you mean"),
+            ("dpm++2mv2 karras", "unknown sampler \"dpmpp2mv2\", did you mean dpmpp_2m"),
             ("", "unknown sampler \"\""),
             ("k", "unknown sampler \"k\""),
         ] {
