@@ -200,6 +200,12 @@ impl Error {
         if let Some(at) = &e.at {
             text.push_str(&format!(" ({at})"));
         }
+        // A suggestion first: what was expected may be a long list.
+        let (names, others): (Vec<&Remedy>, Vec<&Remedy>) =
+            e.remedies.iter().partition(|remedy| matches!(remedy, Remedy::DidYouMean(_)));
+        for suggestion in names {
+            text.push_str(&format!(", {}", words(suggestion)));
+        }
         match (&e.expected, &e.found) {
             (Some(x), Some(y)) => text.push_str(&format!(": expected {x}, found {y}")),
             (Some(x), None) => text.push_str(&format!(": expected {x}")),
@@ -212,8 +218,8 @@ impl Error {
             text.push_str(": ");
             text.push_str(&cause.map_or_else(|| source.to_string(), |cause| cause.worded(words)));
         }
-        if !e.remedies.is_empty() {
-            let remedies: Vec<String> = e.remedies.iter().map(words).collect();
+        if !others.is_empty() {
+            let remedies: Vec<String> = others.into_iter().map(words).collect();
             text.push_str("; ");
             text.push_str(&remedies.join(", or "));
         }

@@ -1,5 +1,6 @@
 //! Pictures: 8-bit RGB, to and from the network's -1..1, and PNG files.
 
+mod exif;
 pub mod infotext;
 pub mod lettering;
 mod mask;
@@ -9,6 +10,7 @@ pub mod png;
 pub mod preview;
 pub mod read;
 pub mod resize;
+pub mod settings;
 pub mod sheet;
 pub mod texts;
 

@@ -35,7 +35,7 @@ pub enum Inspected {
     Lora(LoraFacts),
     /// Learned vectors for prompts.
     Embedding(EmbeddingFacts),
-    /// A PNG.
+    /// A PNG, JPEG or WebP.
     Picture(Box<PictureFacts>),
     /// A latent as ComfyUI's SaveLatent writes it.
     Latent(LatentFacts),
@@ -78,7 +78,7 @@ pub fn inspect(path: impl AsRef<Path>) -> Result<Inspected> {
     let head = head(path)?;
     let a_picture = |path| picture(path).map(|facts| Inspected::Picture(Box::new(facts)));
     match head.as_slice() {
-        // JPEG, GIF and WebP too: the reader of pictures says best what to do with them.
+        // GIF too: the reader of pictures says best what to do with it.
         [0x89, b'P', b'N', b'G', ..] | [0xff, 0xd8, 0xff, ..] | [b'G', b'I', b'F', b'8', ..] => {
             a_picture(path)
         }
@@ -96,7 +96,7 @@ pub fn checkpoint(checkpoint: Checkpoint) -> Result<Inspected> {
     model::of_checkpoint(checkpoint)
 }
 
-/// Looks at the PNG at `path`.
+/// Looks at the PNG, JPEG or WebP at `path`.
 ///
 /// # Errors
 /// [`ErrorKind::File`] if it is none, saying what it seems to be, or is damaged.

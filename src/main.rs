@@ -13,12 +13,15 @@ mod cli {
     pub mod flags;
     pub mod generate;
     pub mod grid;
+    pub mod hashes;
     pub mod inspect;
     pub mod inspect_tables;
     pub mod interrupt;
     pub mod loras;
+    pub mod notes;
     pub mod origin;
     pub mod output;
+    pub mod pairs;
     pub mod progress;
     pub mod remedy;
     pub mod repeat;
@@ -65,7 +68,7 @@ Environment:
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Log what happens on stderr; twice for more
+    /// Tell long lists too, and log what happens on stderr; twice for more
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
 }
@@ -94,6 +97,9 @@ fn main() -> ExitCode {
         }
     };
     log_to_stderr(cli.verbose);
+    if cli.verbose > 0 {
+        tell::set_verbose();
+    }
     let done = match &cli.command {
         Command::Generate(args) => generate::run(args).map(|()| true),
         Command::Grid(args) => grid::run(args).map(|()| true),
@@ -127,12 +133,13 @@ fn exit_code(error: &Error) -> u8 {
     }
 }
 
-/// Logs of this crate and of wgpu: warnings of ours, errors of all, more if asked for.
+/// Logs of this crate and of wgpu: warnings of ours, errors of all, more if asked for. What is read otherwise
+/// in prompts the commands tell themselves.
 fn log_to_stderr(verbose: u8) {
     let filter = match verbose {
-        0 => "sagittal=warn,error",
-        1 => "sagittal=info,warn",
-        _ => "sagittal=debug,info",
+        0 => "sagittal=warn,sagittal::prompts=off,error",
+        1 => "sagittal=info,sagittal::prompts=off,warn",
+        _ => "sagittal=debug,sagittal::prompts=off,info",
     };
     // A logger that is set already is as good.
     let _ =

@@ -35,6 +35,7 @@ use crate::model::{DiffusionConfig, Family, ModelConfig, Prediction};
 use crate::network::Unet;
 use crate::sampler::Discrete;
 use crate::text::compose::Part;
+use crate::text::syntax;
 pub use autoencoder::Autoencoder;
 pub use conditioning::Sizes;
 pub use diffusion::{DiffusionModel, Sampled};
@@ -182,6 +183,9 @@ impl Model {
         cancel: &AtomicBool,
     ) -> Result<Generated> {
         request.check()?;
+        for sentence in request.read_otherwise() {
+            log::warn!(target: syntax::LOG, "{sentence}");
+        }
         let memory = request.limits.memory;
         if memory.is_some() {
             // What does not fit shall be known before the work begins, not after the sampling.

@@ -23,6 +23,7 @@ pub mod embedding;
 pub mod encode;
 pub mod learned;
 pub mod prompt;
+pub mod syntax;
 pub mod tokenizer;
 mod weight;
 

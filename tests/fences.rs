@@ -110,11 +110,12 @@ fn a_full_disk_is_told_and_leaves_no_part_of_a_file() {
 }
 
 #[test]
-fn folders_that_are_not_there_or_read_only_are_told_before_the_sampling() {
+fn folders_that_cannot_be_made_or_are_read_only_are_told_before_the_sampling() {
     if gpu().is_none() {
         return;
     }
     let home = TempDir::new().expect("a folder");
+    fs::write(home.path().join("taken"), "keep me").expect("a file");
     let before = all(home.path());
     let mut failures = Failures::default();
     let mut refused = |output: &str, latent: &[&str]| {
@@ -127,8 +128,8 @@ fn folders_that_are_not_there_or_read_only_are_told_before_the_sampling() {
             format!("{output} {latent:?}: {:?}, {told}", done.status)
         });
     };
-    refused("missing/x.png", &[]);
-    refused("x.png", &["--save-latent", "missing/x.latent"]);
+    refused("taken/x.png", &[]);
+    refused("x.png", &["--save-latent", "taken/x.latent"]);
     // The kernel's own folder takes no files, not even root's.
     if cfg!(target_os = "linux") {
         refused("/proc/x.png", &[]);

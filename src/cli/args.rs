@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use sagittal::kernels::Precision;
 use sagittal::model::Prediction;
 use sagittal::sampler::{Sampler, Scheduler};
+use sagittal::{Error, Result};
 
 use super::{device, loras, value};
 
@@ -67,10 +68,12 @@ pub struct Args {
 
     /// Draw a picture again by the settings in it; flags that are given by hand count before them
     ///
-    /// Reads what sagittal and A1111 write. With the same files and the same device the bytes are the
+    /// Reads PNGs, JPEGs and WebPs of sagittal, A1111, Forge, stable-diffusion.cpp, and of Fooocus, InvokeAI,
+    /// NovelAI, SwarmUI, Easy Diffusion and Draw Things, whose settings are taken over as far as they exist
+    /// here; the rest is told. With the same files and the same device the bytes are the
     /// same. The model (-m), LoRAs (--lora-dir, or --lora for each) and the picture that it was started
     /// from (-i, --mask) must be named, as pictures hold their names alone; other files are told of.
-    #[arg(long, value_name = "PICTURE.png", help_heading = "Prompt")]
+    #[arg(long, value_name = "PICTURE", help_heading = "Prompt")]
     pub from: Option<PathBuf>,
     /// What shall be seen; (word:1.2) weighs a word, any length is allowed, "" is no prompt
     ///
@@ -150,10 +153,10 @@ pub struct Args {
     pub steps: usize,
     #[arg(long, value_name = "NAME", default_value = "euler", help = sampler_help())]
     #[arg(help_heading = "Sampling", visible_alias = "sampler")]
-    pub sampling_method: Sampler,
-    #[arg(long, value_name = "NAME", default_value = "normal", help = scheduler_help())]
+    pub sampling_method: value::SamplerChoice,
+    #[arg(long, value_name = "NAME", help = scheduler_help())]
     #[arg(help_heading = "Sampling", alias = "schedule")]
-    pub scheduler: Scheduler,
+    scheduler: Option<Scheduler>,
     /// Share of new noise in ancestral and stochastic samplers; 0 adds none
     #[arg(long, value_name = "F", default_value = "1", allow_hyphen_values = true)]
     #[arg(help_heading = "Sampling")]
@@ -255,7 +258,7 @@ pub struct Args {
     /// Replace files that exist
     #[arg(long, help_heading = "Output")]
     pub force: bool,
-    /// Tell what the run would take (rows, MiB, dispatches, kernels), and end
+    /// Tell what the run would take (rows, MiB, dispatches; with -v the kernels), and end
     #[arg(long, help_heading = "Output")]
     pub dry_run: bool,
     /// Print events on stdout, one JSON object a line; text for people stays on stderr
@@ -281,12 +284,39 @@ pub enum PrecisionChoice {
     /// By the kind of device
     Auto,
     /// 4 bytes a value
+    #[value(aliases = F32_NAMES)]
     F32,
     /// 2 bytes a value
+    #[value(aliases = F16_NAMES)]
     F16,
 }
 
+/// What other programs call the two.
+pub const F32_NAMES: [&str; 4] = ["fp32", "float32", "float", "full"];
+pub const F16_NAMES: [&str; 3] = ["fp16", "float16", "half"];
+
 impl Args {
+    /// The noise levels: those that the sampler's name ends in, or `--scheduler`'s.
+    pub fn scheduler(&self) -> Scheduler {
+        self.sampling_method.scheduler.or(self.scheduler).unwrap_or(Scheduler::Normal)
+    }
+
+    /// Refuses two different schedulers of one picture.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](sagittal::ErrorKind::Usage), naming both.
+    pub fn check_schedulers(&self) -> Result<()> {
+        match (self.sampling_method.scheduler, self.scheduler) {
+            (Some(first), Some(second)) if first != second => {
+                Err(Error::usage("the sampler's name ends in another scheduler than --scheduler names")
+                    .expected(first.name())
+                    .found(second.name())
+                    .hint("leave one of them out"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The files and folders that weights are read from.
     pub fn models(&self) -> impl Iterator<Item = &Path> {
         let parts = self.model.iter().chain(&self.vae).chain(&self.text_encoder);
@@ -316,9 +346,12 @@ impl PrecisionChoice {
 }
 
 fn sampler_help() -> String {
-    format!("Sampler: {}; euler_a and dpm++2m are understood too", Sampler::ALL.map(Sampler::name).join(", "))
+    format!(
+        "Sampler, by any program's name for it, with a scheduler behind it if you like (\"DPM++ 2M Karras\"): {}",
+        Sampler::ALL.map(Sampler::name).join(", ")
+    )
 }
 
 fn scheduler_help() -> String {
-    format!("Noise levels: {}", Scheduler::ALL.map(Scheduler::name).join(", "))
+    format!("Noise levels: {} [default: normal]", Scheduler::ALL.map(Scheduler::name).join(", "))
 }

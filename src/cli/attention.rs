@@ -51,10 +51,8 @@ impl<'a> Attention<'a> {
         let threshold = sag.threshold;
         let attention = Self { args, folder, threshold, evaluations: 0, seen: Vec::new() };
         // What is there already is told of now, not after the last step.
-        if folder.exists() {
-            let first = folder.join(attention.name((0, 1), 0, "heat"));
-            Series::new(first, 1, args.force).check()?;
-        }
+        let first = folder.join(attention.name((0, 1), 0, "heat"));
+        Series::new(first, 1, args.force).check()?;
         Ok(Some(attention))
     }
 

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 
 use clap::ArgAction;
-use sagittal::sampler::names::nearest_to;
+use sagittal::sampler::names::{self, nearest_to};
 use sagittal::{Error, Result};
 
 use super::args::Args;
@@ -134,6 +134,13 @@ impl Axis {
             Change::Negative => NEGATIVE,
             Change::Lora(_) => LORA_WEIGHT,
         }
+    }
+
+    /// Whether a value is a sampler's name with a scheduler behind it.
+    pub fn names_schedulers(&self) -> bool {
+        self.values
+            .iter()
+            .any(|value| names::with_scheduler(value).is_ok_and(|(_, scheduler)| scheduler.is_some()))
     }
 
     /// `error` as one about a value of this axis.

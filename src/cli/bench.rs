@@ -80,7 +80,7 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub rows_per_call: Option<u32>,
-    /// Layers that --profile lists, longest first [default: 40]
+    /// Layers that --profile lists, longest first [default: 12; with -v all]
     #[arg(long, value_name = "N")]
     pub layers: Option<usize>,
     /// Arithmetic that the device can do at most [default: 790, an H100 in f16]
@@ -93,7 +93,7 @@ pub struct Args {
     #[command(flatten)]
     pub device: device::Flags,
     /// How weights and activations are stored [auto: f16 on GPUs, f32 on CPUs]
-    #[arg(long, value_name = "KIND", default_value = "auto")]
+    #[arg(long, value_name = "KIND", default_value = "auto", ignore_case = true)]
     pub precision: PrecisionChoice,
     /// Replace files that exist
     #[arg(long)]
@@ -117,7 +117,7 @@ pub enum NetworkChoice {
 }
 
 /// Layers in the table of a profile.
-const LAYERS: usize = 40;
+const LAYERS: usize = 12;
 
 impl Args {
     /// Refuses flags that would do nothing. clap's own `requires` is silent where the flag that is
@@ -298,7 +298,8 @@ fn run_profile(args: &Args, bench: &Bench<'_>) -> Result<bool> {
     if args.json {
         tables::profile_as_json(&profile, &ceiling).into_iter().for_each(|(name, e)| tell::event(name, e));
     } else {
-        tables::profile(&profile, &ceiling, args.layers.unwrap_or(LAYERS)).iter().for_each(tell::result);
+        let usual = if tell::verbose() { usize::MAX } else { LAYERS };
+        tables::profile(&profile, &ceiling, args.layers.unwrap_or(usual)).iter().for_each(tell::result);
     }
     Ok(true)
 }

@@ -1,15 +1,14 @@
 //! `sagittal bench --report`: rows and sweep as a page with two charts.
 
 use std::fmt::Write;
-use std::fs;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use sagittal::Result;
 use sagittal::bench::Bench;
 use sagittal::bench::plot::{Chart, Scale};
 use sagittal::bench::rows::{Choice, Row};
 use sagittal::bench::sweep::{Axis, Point};
-use sagittal::{Error, Result};
 
 use super::bench::{Args, run_rows, run_sweep};
 use super::output::Series;
@@ -22,16 +21,11 @@ const NAMES: [&str; 3] = ["batch.svg", "size.svg", "report.md"];
 pub struct Files([Series; 3]);
 
 impl Files {
-    /// In `folder`, which is made if it is not there.
+    /// In `folder`, which is made with the first of them if it is not there.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](sagittal::ErrorKind::Usage) if one of them cannot be written or is taken.
     pub fn new(folder: &Path, force: bool) -> Result<Self> {
-        if !folder.exists() {
-            fs::create_dir(folder).map_err(|e| {
-                Error::usage("the folder cannot be made").file(folder).cause(e).hint("make it first")
-            })?;
-        }
         let files = NAMES.map(|name| Series::new(folder.join(name), 1, force));
         files.iter().try_for_each(Series::check)?;
         Ok(Self(files))

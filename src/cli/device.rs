@@ -47,10 +47,10 @@ pub struct Compute {
     #[command(flatten)]
     pub device: Flags,
     /// How weights and activations are stored; arithmetic is f32 [auto: f16 on GPUs, f32 on CPUs]
-    #[arg(long, value_name = "KIND", default_value = "auto", help_heading = "Device")]
+    #[arg(long, value_name = "KIND", default_value = "auto", ignore_case = true, help_heading = "Device")]
     pub precision: PrecisionChoice,
     /// The same for VAEs [auto: as --precision, but f32 for SDXL's, which overflows f16]
-    #[arg(long, value_name = "KIND", default_value = "auto", help_heading = "Device")]
+    #[arg(long, value_name = "KIND", default_value = "auto", ignore_case = true, help_heading = "Device")]
     pub vae_precision: PrecisionChoice,
     /// Tiles of VAEs: `auto` where the memory asks for it, `off`, or latent cells a side from 16 on
     #[arg(long, value_name = "auto|off|CELLS", default_value = "auto", help_heading = "Device")]
@@ -58,8 +58,8 @@ pub struct Compute {
     /// Rows (picture × prompt entry) of a network call: `auto` or a number; never changes a picture
     #[arg(long, value_name = "auto|ROWS", default_value = "auto", help_heading = "Device")]
     pub chunk: ChunkPolicy,
-    /// Device memory that weights and activations may take
-    #[arg(long, value_name = "MIB", value_parser = value::mebibytes, allow_negative_numbers = true)]
+    /// Device memory that weights and activations may take: MiB, or such as 4G
+    #[arg(long, value_name = "SIZE", value_parser = value::memory, allow_negative_numbers = true)]
     #[arg(help_heading = "Device")]
     pub max_memory: Option<u64>,
     /// End at the first layer whose result is NaN or infinite, and name it: for black pictures. Slow

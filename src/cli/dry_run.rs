@@ -17,7 +17,7 @@ pub fn print(model: &Model, request: &Request, report: &Report, json: bool) {
     }
 }
 
-/// A table for people: one fact a line, the kernels last because they are many.
+/// A table for people: one fact a line; with -v the kernels last because they are many.
 fn as_text(model: &Model, request: &Request, report: &Report) -> Vec<String> {
     let info = model.engine().gpu().device().adapter_info();
     let ModelConfig { family, prediction, .. } = model.config();
@@ -55,6 +55,11 @@ fn as_text(model: &Model, request: &Request, report: &Report) -> Vec<String> {
         lines.push(format!("the autoencoder works in {tiles} tiles"));
     }
     lines.extend(report.unused.iter().map(|what| format!("unused          {what}")));
+    if !tell::verbose() {
+        let kernels = report.variants.len();
+        lines.push(format!("kernels         {kernels} variants; -v lists them, and a step in its order"));
+        return lines;
+    }
     lines.push("a step, in order: dispatches, and bytes that they work on".to_owned());
     lines.extend(report.step.iter().map(|work| match work {
         Work::Network(Call { purpose, rows, dispatches, bytes, .. }) => {

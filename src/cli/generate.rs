@@ -1,6 +1,7 @@
 //! `sagittal generate`: from flags to pictures in files. Everything that can be wrong is looked at
 //! in the order of its price: flags, output files, the checkpoint's header, then the device.
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -27,27 +28,31 @@ use super::repeat::{self, Repeat};
 use super::start::Start;
 use super::value::Seed;
 use super::watch::{self, Watch};
-use super::{dry_run, interrupt, loras, tell};
+use super::{dry_run, interrupt, loras, notes, tell};
 
 /// Runs the command.
 ///
 /// # Errors
 /// Any of the library's; with `--json` the error is an event too.
 pub fn run(args: &Args) -> Result<()> {
-    let work = || match &args.from {
-        None => draw(args, Repeat::default()),
-        Some(picture) => {
-            let flags = Flags::typed();
-            let (before, repeat) = repeat::settings(args, picture, &flags.given::<Args>()?)?;
-            let filled = flags.with(&before, &[]).parse().map_err(|e| repeat::unusable(picture, e))?;
-            draw(&filled, repeat)
+    let work = || {
+        let flags = Flags::typed();
+        let given = flags.given::<Args>()?;
+        args.check_schedulers()?;
+        match &args.from {
+            None => draw(args, &given, Repeat::default()),
+            Some(picture) => {
+                let (before, repeat) = repeat::settings(args, picture, &given)?;
+                let filled = flags.with(&before, &[]).parse().map_err(|e| repeat::unusable(picture, e))?;
+                draw(&filled, &given, repeat)
+            }
         }
     };
     tell::with_error_event(args.json, work())
 }
 
-/// The command itself; [`run`] adds the event for errors.
-fn draw(args: &Args, Repeat { position }: Repeat) -> Result<()> {
+/// The command itself, with the identifiers of the flags that were typed; [`run`] adds the event for errors.
+fn draw(args: &Args, given: &BTreeSet<String>, Repeat { position, own }: Repeat) -> Result<()> {
     let seed = match args.seed {
         Seed::Given(seed) => seed,
         Seed::Random => random_seed(),
@@ -70,6 +75,8 @@ fn draw(args: &Args, Repeat { position }: Repeat) -> Result<()> {
     let mut request = request(args, seed, asked.prompt, start, &config)?;
     alone(&mut request, position);
     request.check()?;
+    notes::tell_syntax(args.json, [args], own);
+    notes::tell_idle(args.json, &notes::idle(args, &request), given);
     let watch = Watch::new(args, &request)?;
     let options = args.compute.options(args.prediction.map(Prediction::from));
     let mut model = Model::new(args.compute.device.open()?, checkpoint, options)?;
@@ -155,8 +162,8 @@ pub fn request(
                 end: args.seg_end,
                 ..Perturbed::seg(args.seg_scale, args.seg_blur)
             }),
-        solver: Solver { sampler: args.sampling_method, eta: args.eta, s_noise: args.s_noise },
-        schedule: Schedule::new(args.scheduler, args.steps),
+        solver: Solver { sampler: args.sampling_method.sampler, eta: args.eta, s_noise: args.s_noise },
+        schedule: Schedule::new(args.scheduler(), args.steps),
         clip_skip: args.clip_skip,
         limits: args.compute.limits(),
         evaluations: args.save_attention.is_some(),
@@ -276,7 +283,7 @@ impl Run<'_> {
         let cancel = interrupt::flag();
         let began = Instant::now();
         let batches = self.args.batch_count;
-        self.watch.make_folder()?;
+        self.watch.make_folders()?;
         self.announce();
         let mut progress = Progress::new(
             self.args.json,

@@ -22,9 +22,10 @@ use super::flags::Flags;
 use super::origin::{self, Checksums};
 use super::output::{Series, check_png};
 use super::progress::Progress;
+use super::repeat::{self, Repeat};
 use super::start::Start;
 use super::value::Seed;
-use super::{generate, interrupt, loras, repeat, tell};
+use super::{generate, interrupt, loras, notes, tell};
 
 /// More cells than anyone looks at.
 const MOST_CELLS: usize = 10_000;
@@ -78,6 +79,8 @@ pub fn run(args: &Args) -> Result<()> {
 /// A picture to be drawn, and where it stands.
 struct Job {
     args: Generate,
+    /// Flags that change nothing of it.
+    idle: Vec<notes::Idle>,
     places: Vec<Place>,
 }
 
@@ -91,7 +94,7 @@ struct Ready {
 }
 
 fn draw(args: &Args) -> Result<()> {
-    let (flags, position) = flags(args)?;
+    let (flags, Repeat { position, own }) = flags(args)?;
     let base = flags.parse::<Args>()?.generate;
     let axes = [Some(&args.x), args.y.as_ref(), args.z.as_ref()];
     check_axes(&axes, &flags)?;
@@ -121,6 +124,7 @@ fn draw(args: &Args) -> Result<()> {
     config.runnable(checkpoint.file())?;
     let prepare = |args: &Generate| ready(args, position, &config);
     let (jobs, first) = jobs(&flags, &axes, &mut sheet, &checkpoint, &config, &prepare)?;
+    tell_notes(&base, &jobs, own)?;
     sheet.title = title(&first, &base, &axes);
     sheet.check()?;
     let options = base.compute.options(base.prediction.map(Prediction::from));
@@ -158,19 +162,19 @@ fn draw(args: &Args) -> Result<()> {
 }
 
 /// The flags that hold for all cells: those of a picture, those that were typed, and one seed.
-fn flags(args: &Args) -> Result<(Flags, Option<(usize, usize)>)> {
-    let (mut flags, mut position) = (Flags::typed(), None);
+fn flags(args: &Args) -> Result<(Flags, Repeat)> {
+    let (mut flags, mut repeat) = (Flags::typed(), Repeat::default());
     if let Some(picture) = &args.generate.from {
-        let (before, repeat) = repeat::settings(&args.generate, picture, &flags.given::<Args>()?)?;
+        let before;
+        (before, repeat) = repeat::settings(&args.generate, picture, &flags.given::<Args>()?)?;
         flags = flags.with(&before, &[]);
-        position = repeat.position;
         flags.parse::<Args>().map_err(|e| repeat::unusable(picture, e))?;
     }
     if flags.parse::<Args>()?.generate.seed == Seed::Random {
         flags = flags.with(&[], &[format!("--seed={}", generate::random_seed()).into()]);
     }
     let base = flags.parse::<Args>()?.generate;
-    if position.is_none() && (base.batch_size, base.batch_count) != (1, 1) {
+    if repeat.position.is_none() && (base.batch_size, base.batch_count) != (1, 1) {
         return Err(Error::usage("a cell of a grid is one picture")
             .found(format!("--batch-size {} --batch-count {}", base.batch_size, base.batch_count))
             .hint("make the seed an axis: --z seed=1,2,3"));
@@ -187,7 +191,7 @@ fn flags(args: &Args) -> Result<(Flags, Option<(usize, usize)>)> {
                 .hint("draw that cell by `generate`"));
         }
     }
-    Ok((flags, position))
+    Ok((flags, repeat))
 }
 
 /// Looks at each value of each axis by itself, so that an error names both.
@@ -244,6 +248,7 @@ fn jobs(
             here().filter_map(|(axis, at)| axis.flag(at).transpose()).collect::<Result<_>>()?;
         let mut args = flags.with(&[], &behind).parse::<Args>()?.generate;
         here().try_for_each(|(axis, at)| axis.apply(at, &mut args))?;
+        Flags::typed().with(&[], &behind).parse::<Args>()?.generate.check_schedulers()?;
         let fault = |e: Error| {
             let values: Vec<String> =
                 here().map(|(axis, at)| format!("{}={}", axis.name, axis.values[at])).collect();
@@ -264,12 +269,24 @@ fn jobs(
             continue;
         }
         Patches::new(config, checkpoint, &ready.uses).map_err(fault)?;
-        found.push((key, weights(&ready.uses), Job { args, places: vec![place] }));
+        let idle = notes::idle(&args, &ready.request);
+        found.push((key, weights(&ready.uses), Job { args, idle, places: vec![place] }));
         first.get_or_insert(ready);
     }
     found.sort_by(|(_, a, _), (_, b, _)| a.cmp(b));
     let first = first.ok_or_else(|| Error::internal("a grid without cells"))?;
     Ok((found.into_iter().map(|(.., job)| job).collect(), first))
+}
+
+/// Warns of what is read otherwise in any cell, and of flags without effect in all of them.
+fn tell_notes(base: &Generate, jobs: &[Job], own: bool) -> Result<()> {
+    notes::tell_syntax(base.json, jobs.iter().map(|job| &job.args), own);
+    let Some((first, others)) = jobs.split_first() else { return Ok(()) };
+    let everywhere =
+        |idle: &&notes::Idle| others.iter().all(|job| job.idle.iter().any(|other| other.0 == idle.0));
+    let idle: Vec<notes::Idle> = first.idle.iter().filter(everywhere).cloned().collect();
+    notes::tell_idle(base.json, &idle, &Flags::typed().given::<Args>()?);
+    Ok(())
 }
 
 /// What LoRAs do to a model, in words.
@@ -291,7 +308,12 @@ fn title(first: &Ready, base: &Generate, axes: &[Option<&Axis>; 3]) -> String {
     tell(&["seed"], format!("seed {}", r.seed));
     tell(&["steps"], format!("{} steps", r.schedule.steps));
     tell(&["sampling-method"], r.solver.sampler.to_string());
-    tell(&["scheduler"], r.schedule.scheduler.to_string());
+    // A sampler's name may end in one.
+    let both =
+        axes.iter().flatten().any(|axis| axis.option() == "sampling-method" && axis.names_schedulers());
+    if !both {
+        tell(&["scheduler"], r.schedule.scheduler.to_string());
+    }
     tell(&["cfg-scale"], format!("CFG {}", r.guidance.cfg));
     let sag = r.guidance.sag();
     if sag.is_on() || varies(&["sag-scale", "sag-blur"]) {
@@ -328,9 +350,6 @@ impl Files {
         self.sheet.check()?;
         let cells = || sheet.places().map(|place| self.cell(place));
         generate::spare_models(args, self.sheet.paths().chain(cells()))?;
-        if !self.folder.exists() {
-            return Ok(());
-        }
         // A file in the folder's place is told of by the first cell.
         Series::new(self.cell(Place { column: 0, row: 0, panel: 0 }), 1, args.force).check()?;
         match cells().find(|path| !args.force && path.exists()) {

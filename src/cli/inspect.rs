@@ -18,11 +18,11 @@ Examples:
   What is this file, and would it run on this GPU in 4 GiB?
     sagittal inspect v1-5.safetensors --size 768x512 --batch-size 4 --max-memory 4096";
 
-/// Tell what a file holds: a model, a LoRA, an embedding, a PNG, a latent
+/// Tell what a file holds: a model, a LoRA, an embedding, a picture, a latent
 ///
 /// Models: family, prediction, storage, networks, and the device memory of pictures of some sizes
-/// with and without SAG, by the planner's arithmetic. PNGs: the settings of A1111 and sagittal, the
-/// nodes of ComfyUI. Latents: shape and values.
+/// with and without SAG, by the planner's arithmetic. Pictures: the settings of sagittal, A1111 and
+/// others, the nodes of ComfyUI. Latents: shape and values.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES, after_help = "More with --help.")]
 pub struct Args {

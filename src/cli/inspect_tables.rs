@@ -150,6 +150,7 @@ fn picture_text(facts: &PictureFacts) -> Vec<String> {
     let frames = if facts.frames > 1 { format!(", {} frames", facts.frames) } else { String::new() };
     let size = format!("{}x{}, {} bit {samples}{frames}", facts.width, facts.height, facts.bits);
     let mut lines = vec![line("picture", size)];
+    lines.extend(facts.program.map(|program| line("program", program)));
     if let Some(settings) = &facts.settings {
         lines.extend(settings.prompt.lines().map(|text| line("prompt", text)));
         lines.extend(
@@ -166,7 +167,11 @@ fn picture_text(facts: &PictureFacts) -> Vec<String> {
     let others = facts.texts.iter().filter(|(keyword, _)| other(keyword));
     lines.extend(others.map(|(keyword, bytes)| line("text", format!("{} of {bytes} bytes", short(keyword)))));
     if facts.settings.is_none() && facts.workflow.is_none() {
-        lines.push(line("settings", "none: programs that edit pictures leave them out"));
+        let why = match facts.program {
+            Some(_) => "not read of this program",
+            None => "none: programs that edit pictures leave them out",
+        };
+        lines.push(line("settings", why));
     }
     lines
 }
@@ -313,7 +318,7 @@ fn picture_json(facts: &PictureFacts) -> Value {
         facts.texts.iter().map(|(keyword, bytes)| (keyword.clone(), json!(bytes))).collect();
     json!({
         "kind": "picture", "width": facts.width, "height": facts.height, "bits": facts.bits,
-        "samples": facts.samples, "frames": facts.frames, "parameters": settings, "workflow": workflow,
+        "samples": facts.samples, "frames": facts.frames, "program": facts.program, "parameters": settings, "workflow": workflow,
         "text_bytes": texts,
     })
 }

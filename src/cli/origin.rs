@@ -63,6 +63,17 @@ pub fn whole_hash(path: &Path) -> Result<String> {
     remembered(path, Part::Whole, &AtomicBool::new(false))
 }
 
+/// The digits of a LoRA, of its tensors alone, as A1111 has it.
+///
+/// # Errors
+/// Those of [`digest::tensors`].
+pub fn lora_hash(path: &Path) -> Result<String> {
+    remembered(path, Part::Tensors, &AtomicBool::new(false)).map(|mut digits| {
+        digits.truncate(LORA_DIGITS);
+        digits
+    })
+}
+
 /// What a checksum is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {

@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use sagittal::image::png;
@@ -64,12 +65,13 @@ impl Series {
         }
     }
 
-    /// Writes file `index`, whole or not at all.
+    /// Writes file `index`, whole or not at all; a folder that is missing is made.
     ///
     /// # Errors
     /// [`ErrorKind::File`](sagittal::ErrorKind::File), also where the name was taken meanwhile.
     pub fn write(&self, index: usize, bytes: &[u8]) -> Result<PathBuf> {
         let path = self.path(index);
+        make_folder(&path)?;
         png::write(&path, bytes, self.force)?;
         Ok(path)
     }
@@ -98,19 +100,44 @@ fn check_no_folder(path: &Path) -> Result<()> {
         .hint(format!("name a file in it, such as {}", path.join("out.png").display())))
 }
 
-/// Checks by doing it that files can be made beside `path`.
+/// The folder of `path`.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Makes the folder of the file `path`, with those above it, where it is missing.
+///
+/// # Errors
+/// [`ErrorKind::File`](sagittal::ErrorKind::File).
+pub fn make_folder(path: &Path) -> Result<()> {
+    let folder = folder_of(path);
+    fs::create_dir_all(folder).map_err(|e| Error::io(folder, "the output folder cannot be made", e))
+}
+
+/// Checks by doing it that files can be made beside `path`; of a folder that is missing, in the nearest one
+/// above it that is there.
 fn check_folder(path: &Path) -> Result<()> {
-    let folder = match path.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(path);
     let fault = |what: &str| Error::usage(what.to_owned()).file(folder);
-    match fs::metadata(folder) {
-        Err(e) => return Err(fault("the output folder cannot be used").cause(e).hint("make it first")),
-        Ok(meta) if !meta.is_dir() => return Err(fault("the output folder is not a folder")),
-        Ok(_) => (),
+    let mut probed = path.to_owned();
+    for above in folder.ancestors() {
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        match fs::metadata(above) {
+            // A link to nowhere is not missing: no folder can take its name.
+            Err(e)
+                if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+                    && fs::symlink_metadata(above).is_err() =>
+            {
+                probed = above.to_owned();
+            }
+            Err(e) => return Err(fault("the output folder cannot be used").cause(e).hint("choose another")),
+            Ok(meta) if !meta.is_dir() => {
+                return Err(fault("the output folder is not a folder").found(above.display().to_string()));
+            }
+            Ok(_) => break,
+        }
     }
-    png::probe(path).map_err(|e| {
+    png::probe(&probed).map_err(|e| {
         fault("no file can be written to the output folder").cause(e).hint("choose another with -o")
     })
 }

@@ -1,4 +1,4 @@
-//! `--from PICTURE.png`: the settings in a picture as flags, in front of those that were typed. What
+//! `--from PICTURE`: the settings in a picture as flags, in front of those that were typed. What
 //! cannot be had again is told: as an error where nothing could be drawn, else as a warning.
 
 use std::collections::BTreeSet;
@@ -12,74 +12,16 @@ use sagittal::{Error, ErrorKind, Result, embedded};
 
 use super::args::Args;
 use super::origin::{EMBEDDED, MASK, MASK_HASH, START, START_HASH, TEXT_ENCODER, file_hash, whole_hash};
+use super::pairs::{first_of, is_known};
 use super::tell;
-
-/// Pairs whose values are a flag's as they are.
-const FLAGS: [(&str, &str); 22] = [
-    ("Steps", "steps"),
-    ("CFG scale", "cfg-scale"),
-    ("Seed", "seed"),
-    ("Clip skip", "clip-skip"),
-    ("Eta", "eta"),
-    ("Sigma noise", "s-noise"),
-    ("SAG Mask Threshold", "sag-threshold"),
-    ("SAG Blur Sigma", "sag-blur"),
-    ("SAG Start", "sag-start"),
-    ("SAG End", "sag-end"),
-    ("PAG Scale", "pag-scale"),
-    ("PAG Start", "pag-start"),
-    ("PAG End", "pag-end"),
-    ("SEG Scale", "seg-scale"),
-    ("SEG Blur Sigma", "seg-blur"),
-    ("SEG Start", "seg-start"),
-    ("SEG End", "seg-end"),
-    ("Original size", "original-size"),
-    ("Target size", "target-size"),
-    ("Precision", "precision"),
-    ("VAE precision", "vae-precision"),
-    ("Prediction", "prediction"),
-];
-
-/// Pairs that are read here in ways of their own, or tell nothing that a run depends on.
-const KNOWN: [&str; 31] = [
-    "Sampler",
-    "Schedule type",
-    "Size",
-    "Model",
-    "Model hash",
-    "RNG",
-    "Version",
-    "Denoising strength",
-    "SAG Guidance Enabled",
-    "SAG Guidance Scale",
-    "SAG Attention",
-    "Batch size",
-    "Batch pos",
-    "Crop",
-    "VAE",
-    "VAE hash",
-    "VAE tile",
-    "Max memory",
-    "Matrices",
-    "Lora hashes",
-    "TI hashes",
-    "Resize mode",
-    "Hashes",
-    "User",
-    "Image CFG scale",
-    "Face restoration",
-    START,
-    START_HASH,
-    MASK,
-    MASK_HASH,
-    TEXT_ENCODER,
-];
 
 /// A picture to be drawn again.
 #[derive(Debug, Default)]
 pub struct Repeat {
     /// Which picture of how many it was, where it was one of a batch.
     pub position: Option<(usize, usize)>,
+    /// Whether its prompt is one of this program's.
+    pub own: bool,
 }
 
 /// The settings of the picture at `path` as flags to stand in front of those that were typed, which
@@ -92,9 +34,10 @@ pub fn settings(args: &Args, path: &Path, given: &BTreeSet<String>) -> Result<(V
     let facts = inspect::picture(path).map_err(|e| e.at("--from"))?;
     let source = Source { path, told: told(&facts, path)?, given, json: args.json };
     source.check_files(args)?;
-    source.warn(args, &facts)?;
-    let mut repeat = Repeat::default();
-    let mut before = source.flags()?;
+    let read = source.flags(args)?;
+    source.warn(args, &facts, &read.warnings)?;
+    let mut before = read.flags;
+    let mut repeat = Repeat { own: source.is_ours() && !source.has("prompt"), ..Repeat::default() };
     let batch = ["batch_size", "batch_count"].iter().any(|id| given.contains(*id));
     if let (Some(size), Some(at), false) = (source.number("Batch size"), source.number("Batch pos"), batch) {
         if at >= size {
@@ -117,17 +60,25 @@ fn told<'p>(facts: &'p PictureFacts, path: &Path) -> Result<&'p Infotext> {
     }
     let error = Error::new(ErrorKind::File, "the picture does not tell how it was made")
         .file(path)
-        .expected("a PNG with a chunk `parameters`, as sagittal and A1111 write it");
-    Err(match facts.workflow {
-        Some(_) => error.found("a workflow of ComfyUI").hint("`sagittal run` draws it again"),
-        None => error.hint("programs that edit pictures leave their settings out"),
+        .expected("the settings of A1111 or of a program that is read here, in a PNG, JPEG or WebP");
+    Err(match (&facts.workflow, facts.program) {
+        (Some(_), _) => error.found("a workflow of ComfyUI").hint("`sagittal run` draws it again"),
+        (None, Some(program)) if facts.settings.is_none() => {
+            error.found(format!("those of {program}, which are not read")).hint("type them as flags")
+        }
+        _ => error.hint("programs that edit pictures leave their settings out"),
     })
 }
 
+/// A sentence about a file that is not the one that a picture was made with.
+pub fn another(what: &str, expected: &str, found: &str) -> String {
+    format!("the {what} is not the one that the picture was made with: expected {expected}, found {found}")
+}
+
 /// A picture's settings and what stands beside them on the command line.
-struct Source<'a> {
+pub struct Source<'a> {
     path: &'a Path,
-    told: &'a Infotext,
+    pub(super) told: &'a Infotext,
     given: &'a BTreeSet<String>,
     json: bool,
 }
@@ -137,75 +88,19 @@ impl Source<'_> {
         self.told.get(name)?.parse().ok()
     }
 
-    fn wrong(&self, name: &str) -> Error {
+    pub(super) fn wrong(&self, name: &str) -> Error {
         let found = self.told.get(name).unwrap_or_default();
         Error::usage("a setting of the picture does not exist here").file(self.path).at(name).found(found)
     }
 
-    fn is_ours(&self) -> bool {
+    /// Whether this program made the picture.
+    pub(super) fn is_ours(&self) -> bool {
         self.told.get("Version").is_some_and(|version| version.starts_with("sagittal"))
     }
 
-    fn has(&self, id: &str) -> bool {
+    /// Whether the flag of this identifier was typed.
+    pub(super) fn has(&self, id: &str) -> bool {
         self.given.contains(id)
-    }
-
-    /// The settings as flags.
-    fn flags(&self) -> Result<Vec<OsString>> {
-        let mut flags: Vec<OsString> = Vec::new();
-        let mut set = |name: &str, value: &str| flags.push(format!("--{name}={value}").into());
-        if !self.has("prompt") {
-            set("prompt", &self.told.prompt);
-        }
-        if !self.has("negative") {
-            self.told.negative.iter().for_each(|n| set("negative-prompt", n));
-        }
-        for (pair, flag) in FLAGS {
-            if let Some(value) = self.told.get(pair) {
-                set(flag, value);
-            }
-        }
-        match (self.told.sampler(), self.told.get("Sampler")) {
-            (Some(sampler), _) => set("sampling-method", sampler.name()),
-            (None, Some(_)) if !self.has("sampling_method") => {
-                return Err(self.wrong("Sampler").hint("choose one of ours with --sampling-method"));
-            }
-            _ => {}
-        }
-        match (self.told.scheduler(), self.told.get("Schedule type")) {
-            (Some(scheduler), _) => set("scheduler", scheduler.name()),
-            (None, Some(_)) if !self.has("scheduler") => {
-                return Err(self.wrong("Schedule type").hint("choose one of ours with --scheduler"));
-            }
-            _ => {}
-        }
-        let on = self.told.get("SAG Guidance Enabled") == Some("True");
-        set("sag-scale", if on { self.told.get("SAG Guidance Scale").unwrap_or("0.5") } else { "0" });
-        if let Some(crop) = self.told.get("Crop") {
-            set("crop", &crop.replace('/', ","));
-        }
-        if let Some(tile) = self.told.get("VAE tile") {
-            set("vae-tile", tile);
-        }
-        if let Some(mebibytes) = self.told.get("Max memory") {
-            set("max-memory", mebibytes);
-        }
-        let start = self.has("init_img");
-        if start && let Some(strength) = self.told.get("Denoising strength") {
-            set("strength", strength);
-        }
-        // Without a size of its own a picture to start from is cut, with one it is scaled.
-        if (!start || self.told.get("Resize mode").is_some())
-            && let Some(size) = self.told.get("Size")
-        {
-            let (width, height) = size.split_once('x').ok_or_else(|| self.wrong("Size").expected("WxH"))?;
-            set("width", width);
-            set("height", height);
-        }
-        for (pair, flag) in [("SAG Attention", "--sag-cond"), ("Matrices", "--no-matrices")] {
-            flags.extend(self.told.get(pair).map(|_| OsString::from(flag)));
-        }
-        Ok(flags)
     }
 
     /// Refuses to go on without the files that the picture was made from.
@@ -216,19 +111,25 @@ impl Source<'_> {
                 .expected(name)
                 .hint(hint)
         };
-        let model = self.told.get("Model");
+        let file = |name: &str| match Path::new(name).extension() {
+            Some(e) if e.eq_ignore_ascii_case("safetensors") => name.to_owned(),
+            _ => format!("{name}.safetensors"),
+        };
+        let model = first_of(self.told, &["Model", "Unet"]);
         if let Some(name) = model.filter(|name| args.model.is_none() && *name != EMBEDDED) {
-            return Err(missing("a model", name, format!("pass it with -m, such as -m {name}.safetensors")));
+            return Err(missing("a model", name, format!("pass it with -m, such as -m {}", file(name))));
         }
-        let started = self.told.get(START).or(self.told.get("Denoising strength").map(|_| "a picture"));
         // A1111 tells a strength for its second pass over a picture made from text, too.
-        let started = started.filter(|_| self.told.get("Hires upscale").is_none());
+        let second = self.told.settings.iter().any(|(name, _)| name.starts_with("Hires "));
+        let started = self.told.get(START);
+        let started = started.or(self.told.get("Denoising strength").filter(|_| !second).map(|_| ""));
         if let Some(name) = started.filter(|_| args.init_img.is_none()) {
-            return Err(missing(
-                "a picture to start from",
-                name,
-                format!("pass it with -i, such as -i {name}"),
-            ));
+            let error =
+                Error::usage("the picture was made from another one, which it does not hold").file(self.path);
+            return Err(match name {
+                "" => error.hint("pass the picture that it was made from with -i FILE"),
+                name => error.expected(name).hint(format!("pass it with -i, such as -i {name}")),
+            });
         }
         if let Some(name) = self.told.get(MASK).filter(|_| args.mask.is_none()) {
             return Err(missing("a mask", name, format!("pass it with --mask, such as --mask {name}")));
@@ -240,7 +141,7 @@ impl Source<'_> {
             return Err(missing(
                 "another VAE",
                 name,
-                format!("pass it with --vae, such as --vae {name}.safetensors"),
+                format!("pass it with --vae, such as --vae {}", file(name)),
             ));
         }
         match self.told.get(TEXT_ENCODER).filter(|_| args.text_encoder.is_empty()) {
@@ -250,13 +151,9 @@ impl Source<'_> {
     }
 
     /// Tells what will differ.
-    fn warn(&self, args: &Args, facts: &PictureFacts) -> Result<()> {
+    fn warn(&self, args: &Args, facts: &PictureFacts, more: &[String]) -> Result<()> {
         let warn = |text: String| tell::warning(self.json, &format!("{}: {text}", self.path.display()));
-        let other = |what: &str, expected: &str, found: &str| {
-            warn(format!(
-                "the {what} is not the one that the picture was made with: expected {expected}, found {found}"
-            ));
-        };
+        let other = |what: &str, expected: &str, found: &str| warn(another(what, expected, found));
         if let Some(expected) = self.told.get("Model hash") {
             let found = match &args.model {
                 None => embedded::digest(),
@@ -281,9 +178,27 @@ impl Source<'_> {
                 _ => {}
             }
         }
-        let known = |name: &str| KNOWN.contains(&name) || FLAGS.iter().any(|(pair, _)| *pair == name);
-        let unknown: Vec<&str> =
-            self.told.settings.iter().map(|(name, _)| name.as_str()).filter(|name| !known(name)).collect();
+        more.iter().for_each(|sentence| warn(sentence.clone()));
+        if !self.is_ours() {
+            for (pair, what, flag, given) in [
+                ("VAE", "the VAE", "--vae", args.vae.is_some()),
+                ("TE", "the text encoder", "--text-encoder", !args.text_encoder.is_empty()),
+            ] {
+                // A1111's words for the checkpoint's own.
+                let told = self.told.get(pair).filter(|name| !["", "None", "Automatic"].contains(name));
+                if let Some(name) = told.filter(|_| !given) {
+                    warn(format!(
+                        "it was made with {what} {name}, the model's own is taken: pass it with {flag}"
+                    ));
+                }
+            }
+        }
+        if let (Some(program), Some(syntax)) = (facts.program, facts.syntax) {
+            warn(format!("{program} reads prompts otherwise: {syntax}, here they are words like others"));
+        }
+        let mut unknown: Vec<&str> =
+            self.told.settings.iter().map(|(name, _)| name.as_str()).filter(|name| !is_known(name)).collect();
+        unknown.dedup();
         if !unknown.is_empty() {
             warn(format!("settings that do not exist here are left out: {}", unknown.join(", ")));
         }
@@ -294,7 +209,7 @@ impl Source<'_> {
                 "another program made it: the same settings give a similar picture, not the same bytes"
                     .into(),
             );
-            if self.told.get("RNG") != Some("CPU") {
+            if !self.told.get("RNG").is_some_and(|rng| rng.eq_ignore_ascii_case("cpu")) {
                 warn(
                     "its noise was drawn on a GPU, here it is the CPU generator's: the picture is another"
                         .into(),

@@ -27,6 +27,17 @@ pub fn result_now(line: impl AsRef<str>) {
 }
 
 static LOST: AtomicBool = AtomicBool::new(false);
+static VERBOSE: AtomicBool = AtomicBool::new(false);
+
+/// Long lists are told too, from now on.
+pub fn set_verbose() {
+    VERBOSE.store(true, Ordering::Relaxed);
+}
+
+/// Whether long lists are told too, of which otherwise the sums and what failed are enough.
+pub fn verbose() -> bool {
+    VERBOSE.load(Ordering::Relaxed)
+}
 
 /// Whether a part of the result could not be written.
 pub fn lost() -> bool {

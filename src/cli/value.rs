@@ -3,6 +3,7 @@
 
 use sagittal::guidance::{Guidance, Perturbed, Sag};
 use sagittal::pipeline::{Request, Schedule};
+use sagittal::sampler::{Sampler, Scheduler, names};
 use sagittal::{Error, Result};
 
 /// A request whose only question is the setting that `set` changes.
@@ -133,10 +134,44 @@ pub fn clip_skip(text: &str) -> Result<usize> {
     }
 }
 
-/// A device memory limit in MiB, as bytes.
-pub fn mebibytes(text: &str) -> Result<u64> {
-    let bytes = text.parse::<u64>().ok().filter(|mib| *mib > 0).and_then(|mib| mib.checked_mul(1 << 20));
-    bytes.ok_or_else(|| Error::usage("not a memory size").expected("a whole number of MiB from 1 on"))
+/// A device memory limit, in whole MiB, as bytes: `4G`, `4GiB` and `4096` are one. Units are powers of 1024,
+/// as those that memory is sold by.
+pub fn memory(text: &str) -> Result<u64> {
+    let wrong =
+        || Error::usage("not a memory size").expected("MiB from 1 on, or such as 4G, 4.5GiB or 4096M");
+    let plain = text.trim().to_lowercase();
+    let (number, unit) = plain.split_at(plain.find(|c: char| c.is_alphabetic()).unwrap_or(plain.len()));
+    let mebibytes = match unit.strip_suffix("ib").or(unit.strip_suffix('b')).unwrap_or(unit) {
+        "" if unit.is_empty() => 1.0,
+        "m" => 1.0,
+        "g" => 1024.0,
+        "t" => 1024.0 * 1024.0,
+        _ => return Err(wrong()),
+    };
+    let number = number.trim();
+    // Signs and exponents are slips of the pen here.
+    let plain = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let size = number.parse::<f64>().ok().filter(|_| plain).map(|n| (n * mebibytes).floor());
+    match size {
+        Some(mib) if (1.0..=f64::from(u32::MAX)).contains(&mib) => Ok((mib as u64) << 20),
+        _ => Err(wrong()),
+    }
+}
+
+/// A sampler by any program's name for it, with the scheduler that the name may end in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SamplerChoice {
+    pub sampler: Sampler,
+    pub scheduler: Option<Scheduler>,
+}
+
+impl std::str::FromStr for SamplerChoice {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let (sampler, scheduler) = names::with_scheduler(name)?;
+        Ok(Self { sampler, scheduler })
+    }
 }
 
 /// What `--seed` asks for.
@@ -148,11 +183,11 @@ pub enum Seed {
     Given(u64),
 }
 
-/// A seed; any negative number is a random one, as other programs have it.
+/// A seed; -1 is a random one, as other programs have it.
 pub fn seed(text: &str) -> Result<Seed> {
     match text.parse::<i128>() {
-        Ok(n) if n < 0 => Ok(Seed::Random),
-        Ok(n) if n <= i128::from(u64::MAX) => Ok(Seed::Given(n as u64)),
+        Ok(-1) => Ok(Seed::Random),
+        Ok(n) if (0..=i128::from(u64::MAX)).contains(&n) => Ok(Seed::Given(n as u64)),
         _ => Err(Error::usage("not a seed").expected("0 to 18446744073709551615, or -1 for a random one")),
     }
 }
@@ -166,7 +201,17 @@ mod tests {
         assert_eq!(side("64").ok(), Some(64));
         assert_eq!(sag_scale("-0.5").ok(), Some(-0.5));
         assert_eq!((seed("-1").ok(), seed("7").ok()), (Some(Seed::Random), Some(Seed::Given(7))));
-        assert_eq!(mebibytes("2").ok(), Some(2 << 20));
+        for (text, mib) in [
+            ("2", 2),
+            ("4G", 4096),
+            ("4GiB", 4096),
+            ("4gb", 4096),
+            ("4096M", 4096),
+            ("4.5g", 4608),
+            ("1 TiB", 1 << 20),
+        ] {
+            assert_eq!(memory(text).ok(), Some(mib << 20), "{text}");
+        }
         assert_eq!((size("20x10").ok(), crop("3, 4").ok()), (Some((10, 20)), Some((3, 4))));
         assert_eq!((strength("0").ok(), strength("1").ok()), (Some(0.0), Some(1.0)));
         let bad = [
@@ -181,8 +226,20 @@ mod tests {
             sag_scale("5.1").is_err(),
             sag_blur("-0.1").is_err(),
             clip_skip("0").is_err(),
-            mebibytes("0").is_err(),
-            mebibytes("99999999999999999").is_err(),
+            memory("0").is_err(),
+            memory("99999999999999999").is_err(),
+            memory("-1G").is_err(),
+            memory("0.0001G").is_err(),
+            memory("4k").is_err(),
+            memory("1e3").is_err(),
+            memory("infG").is_err(),
+            memory("nan").is_err(),
+            memory("b").is_err(),
+            memory("4ib").is_err(),
+            memory("").is_err(),
+            seed("-2").is_err(),
+            seed("-99999999999").is_err(),
+            seed("1.5").is_err(),
             seed("18446744073709551616").is_err(),
             strength("1.01").is_err(),
             strength("-0.1").is_err(),

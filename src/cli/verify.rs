@@ -13,7 +13,7 @@ use sagittal::verify::{Finding, Options, Outcome, Report, Set, Verifier, compact
 use sagittal::{Error, Result};
 use serde_json::json;
 
-use super::args::PredictionChoice;
+use super::args::{F16_NAMES, F32_NAMES, PredictionChoice};
 use super::output::Series;
 use super::{device, tell};
 
@@ -28,9 +28,9 @@ Examples:
 
 /// Check whether this GPU and its driver compute right.
 ///
-/// Compares results with tensors that ComfyUI computed on a CPU, and prints for each the
-/// difference, the tolerance and the share of it that was used. Ends with exit code 0 only if all
-/// hold.
+/// Compares results with tensors that ComfyUI computed on a CPU, and prints those that differ by more than
+/// their tolerance, then the sums; with -v the difference, the tolerance and the share of it that was used
+/// for each. Ends with exit code 0 only if all hold.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES, after_help = "More with --help.")]
 pub struct Args {
@@ -45,7 +45,7 @@ pub struct Args {
     #[arg(long, value_name = "KIND")]
     pub prediction: Option<PredictionChoice>,
     /// How weights and activations are stored; arithmetic is f32. Tolerances follow
-    #[arg(long, value_name = "KIND", default_value = "f32")]
+    #[arg(long, value_name = "KIND", default_value = "f32", ignore_case = true)]
     pub precision: Storage,
     /// Names and shapes of a family that is not built in; may be given several times
     #[arg(long, value_name = "FILE.json")]
@@ -73,8 +73,10 @@ pub struct Args {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum Storage {
     /// 4 bytes a value
+    #[value(aliases = F32_NAMES)]
     F32,
     /// 2 bytes a value
+    #[value(aliases = F16_NAMES)]
     F16,
 }
 
@@ -88,6 +90,9 @@ pub fn run(args: &Args) -> Result<bool> {
         [] => compact_sets()?,
         files => files.iter().map(Set::open).collect::<Result<_>>()?,
     };
+    if args.force && args.save.is_none() {
+        tell::warning(args.json, "--force has no effect: it is for --save");
+    }
     let cancel = cancel_on_ctrl_c()?;
     let open = || args.device.open();
     let mut verifier = Verifier::new(&open, options(args)?, &cancel);
@@ -221,6 +226,14 @@ fn tell_finding(args: &Args, finding: &Finding) {
         return;
     }
     let name = &finding.name;
+    let fine = match &finding.outcome {
+        Outcome::Compared(c) => c.holds(),
+        Outcome::Unsupported(_) => args.allow_unsupported,
+        Outcome::Failed(_) => false,
+    };
+    if fine && !tell::verbose() {
+        return;
+    }
     tell::result(match &finding.outcome {
         Outcome::Compared(c) => format!(
             "  {name:<48} {:<5} {:>8.1e} of {:>7.1e} {:>7}  {}",

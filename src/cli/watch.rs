@@ -10,7 +10,7 @@ use sagittal::{Error, Model, Result};
 
 use super::args::Args;
 use super::attention::Attention;
-use super::output::{Series, check_png};
+use super::output::{self, Series, check_png};
 
 /// Milliseconds of a frame in an animation.
 const FRAME: u16 = 120;
@@ -69,11 +69,12 @@ impl<'a> Watch<'a> {
         })
     }
 
-    /// Makes the folder of attention.
+    /// Makes the folders of attention and previews.
     ///
     /// # Errors
     /// [`ErrorKind::File`](sagittal::ErrorKind::File).
-    pub fn make_folder(&self) -> Result<()> {
+    pub fn make_folders(&self) -> Result<()> {
+        self.args.preview.as_deref().map_or(Ok(()), output::make_folder)?;
         self.attention.as_ref().map_or(Ok(()), Attention::make_folder)
     }
 

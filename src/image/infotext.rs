@@ -7,7 +7,7 @@
 
 use serde_json::Value;
 
-use crate::sampler::{Sampler, Scheduler};
+use crate::sampler::{Sampler, Scheduler, names};
 
 /// The pair that holds the prompt as JSON, where the lines cannot.
 pub const RAW_PROMPT: &str = "Raw prompt";
@@ -67,26 +67,25 @@ impl Infotext {
         self.settings.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
-    /// The sampler, if it is one that is known here. Old pictures tell the schedule with it: `DPM++ 2M
-    /// Karras`.
+    /// The sampler, if it is one that is known here.
     pub fn sampler(&self) -> Option<Sampler> {
-        let name = self.get("Sampler")?;
-        let plain = SCHEDULE_ENDS.iter().find_map(|(end, _)| name.strip_suffix(end)).unwrap_or(name);
-        super::parameters::sampler(name).or_else(|| super::parameters::sampler(plain))
+        names::with_scheduler(self.get("Sampler")?).ok().map(|(sampler, _)| sampler)
     }
 
-    /// The noise schedule, if it is one that is known here; what A1111 takes by itself where it says
-    /// `Automatic`.
+    /// The noise schedule, if it is one that is known here: that which stands for itself, or behind the
+    /// sampler as A1111 had it before version 1.9 and others have it still. `Automatic` is what A1111 takes
+    /// then; nothing is even in timesteps, as it was before there were schedules to choose.
     pub fn scheduler(&self) -> Option<Scheduler> {
-        match self.get("Schedule type") {
-            Some("Automatic") | None => {
+        let named = || names::with_scheduler(self.get("Sampler")?).ok();
+        match (self.get("Schedule type"), named().and_then(|(_, scheduler)| scheduler)) {
+            (Some("Automatic") | None, Some(scheduler)) => Some(scheduler),
+            (Some("Automatic"), None) => {
                 let sampler = self.get("Sampler")?;
-                let told = SCHEDULE_ENDS.iter().find(|(end, _)| sampler.ends_with(end)).map(|(_, own)| *own);
                 let usual = AUTOMATIC.iter().find(|(name, _)| *name == sampler).map(|(_, own)| *own);
-                Some(told.or(usual).unwrap_or(Scheduler::Normal))
+                Some(usual.unwrap_or(Scheduler::Normal))
             }
-            Some("Uniform") => Some(Scheduler::Normal),
-            Some(label) => super::parameters::scheduler(label),
+            (None, None) => self.sampler().map(|_| Scheduler::Normal),
+            (Some(label), _) => label.parse().ok(),
         }
     }
 
@@ -102,10 +101,6 @@ impl Infotext {
         }
     }
 }
-
-/// Schedules in the names of samplers, as A1111 had them before version 1.9.
-const SCHEDULE_ENDS: [(&str, Scheduler); 2] =
-    [(" Karras", Scheduler::Karras), (" Exponential", Scheduler::Exponential)];
 
 /// What A1111 takes for `Automatic`, where it is not its usual schedule.
 const AUTOMATIC: [(&str, Scheduler); 7] = [
@@ -153,7 +148,24 @@ fn value(text: &str) -> (&str, &str) {
             return (value, after);
         }
     }
+    // Lists of resources are JSON, whose own commas and colons part nothing.
+    if let Some((value, after)) = json_length(text).map(|length| text.split_at(length)) {
+        if let Some(after) = after.trim_start().strip_prefix(',') {
+            return (value, after);
+        }
+        if after.trim().is_empty() {
+            return (value, "");
+        }
+    }
     text.split_once(',').unwrap_or((text, ""))
+}
+
+/// Bytes of the JSON object or list that `text` begins with.
+fn json_length(text: &str) -> Option<usize> {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
+    text.starts_with(['{', '[']).then_some(())?;
+    values.next()?.ok()?;
+    Some(values.byte_offset())
 }
 
 /// Bytes of the text in quotes that `text` begins with, the quotes included.
@@ -202,6 +214,12 @@ mod tests {
         };
         assert_eq!(automatic("DPM++ 3M SDE"), Some(Scheduler::Exponential));
         assert_eq!(automatic("Euler a"), Some(Scheduler::Normal));
+        assert_eq!(automatic("DPM++ 2M"), Some(Scheduler::Karras));
+        // Before there were schedules to choose, the name said all.
+        let bare = |sampler: &str| Infotext::parse(&format!("Steps: 1, Sampler: {sampler}, Seed: 1"));
+        assert_eq!(bare("DPM++ 2M").scheduler(), Some(Scheduler::Normal));
+        assert_eq!(bare("dpm++2m karras").scheduler(), Some(Scheduler::Karras));
+        assert_eq!((bare("Restart").sampler(), bare("Restart").scheduler()), (None, None));
     }
 
     #[test]
@@ -214,6 +232,15 @@ mod tests {
             ),
             ("Ab: \"open, Cd: 2", &[("Ab", "\"open"), ("Cd", "2")]),
             ("Ab: \"x\" y, Cd: \"\"", &[("Ab", "\"x\" y"), ("Cd", "")]),
+            (
+                "Hashes: {\"model\": \"1, Cd: 2\"}, List: [{\"a\":1},\"b, c: d\"] , Ab: [7, 8, ], Last: {\"x\": 1}",
+                &[
+                    ("Hashes", "{\"model\": \"1, Cd: 2\"}"),
+                    ("List", "[{\"a\":1},\"b, c: d\"]"),
+                    ("Ab", "[7"),
+                    ("Last", "{\"x\": 1}"),
+                ],
+            ),
             ("no pairs here", &[]),
             ("größe: é", &[("größe", "é")]),
         ] {

@@ -12,7 +12,7 @@ use crate::families::LATENT_CELL;
 use crate::guidance::Term;
 use crate::model::unet::Perturbation;
 use crate::pipeline::Request;
-use crate::sampler::{Sampler, Scheduler};
+use crate::sampler::Sampler;
 
 /// The keyword of the chunk.
 pub const KEYWORD: &str = "parameters";
@@ -169,20 +169,6 @@ fn label(labels: Labels, name: &str) -> String {
     labels.iter().find(|(own, _)| *own == name).map_or(name, |(_, label)| label).to_owned()
 }
 
-/// The sampler that A1111 or ComfyUI calls so.
-pub(super) fn sampler(label: &str) -> Option<Sampler> {
-    name(SAMPLERS, label).parse().ok()
-}
-
-/// The scheduler that A1111 or ComfyUI calls so.
-pub(super) fn scheduler(label: &str) -> Option<Scheduler> {
-    name(SCHEDULERS, label).parse().ok()
-}
-
-fn name(labels: Labels, label: &str) -> &str {
-    labels.iter().find(|(_, other)| *other == label).map_or(label, |(own, _)| own)
-}
-
 const SAMPLERS: Labels = &[
     ("euler", "Euler"),
     ("euler_ancestral", "Euler a"),
@@ -222,6 +208,7 @@ mod tests {
     use crate::guidance::{Guidance, Perturbed, Sag};
     use crate::latent::Value;
     use crate::pipeline::Schedule;
+    use crate::sampler::Scheduler;
 
     #[test]
     fn as_a1111_writes_it() {

@@ -117,8 +117,10 @@ fn encoder<'b>(
                 .expected("1 to 79 letters of Latin-1")
                 .found(format!("{keyword:?}")));
         }
-        // Latin-1 text goes into tEXt, which every reader knows; the rest needs iTXt.
-        if text.chars().all(|c| u32::from(c) < 256) {
+        // Latin-1 text goes into tEXt, which every reader knows; the rest needs iTXt, and so does what would be
+        // taken for UTF-8.
+        let latin: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
+        if latin.is_some_and(|bytes| text.is_ascii() || std::str::from_utf8(&bytes).is_err()) {
             encoder.add_text_chunk((*keyword).to_owned(), (*text).to_owned()).map_err(failed)?;
         } else {
             encoder.add_itxt_chunk((*keyword).to_owned(), (*text).to_owned()).map_err(failed)?;

@@ -99,7 +99,7 @@ struct Pixels {
 }
 
 /// What kinds of pictures begin with: those that are read by the `image` crate, and PNG.
-fn format(bytes: &[u8]) -> Option<ImageFormat> {
+pub(super) fn format(bytes: &[u8]) -> Option<ImageFormat> {
     match bytes {
         [0xff, 0xd8, 0xff, ..] => Some(ImageFormat::Jpeg),
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(ImageFormat::WebP),
@@ -130,17 +130,60 @@ pub(crate) fn bytes(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// What a file says of its pixels before they come.
+pub(crate) struct Head {
+    pub width: usize,
+    pub height: usize,
+    /// Of a sample.
+    pub bits: u8,
+    /// Of a pixel.
+    pub samples: usize,
+    /// Pictures of an animation, where that is told; else 1.
+    pub frames: u32,
+}
+
+/// The size of the picture `bytes`, which are all of the file `path`.
+///
 /// # Errors
-/// [`ErrorKind::File`] if `bytes` do not begin as a PNG does, saying what they seem to be.
-pub(crate) fn check_signature(path: &Path, bytes: &[u8]) -> Result<()> {
-    match bytes.starts_with(SIGNATURE) {
-        true => Ok(()),
-        false => Err(Error::new(ErrorKind::File, "not a PNG")
-            .file(path)
-            .expected("a PNG file")
-            .found(kind_of(bytes))
-            .hint("settings and workflows are in PNGs alone")),
+/// [`ErrorKind::File`] if it is no picture that can be read, saying what it seems to be, or a damaged one.
+pub(crate) fn head(path: &Path, bytes: &[u8]) -> Result<Head> {
+    match format(bytes) {
+        Some(ImageFormat::Png) => {
+            let damaged =
+                |e: png::DecodingError| Error::new(ErrorKind::File, "the PNG is damaged").file(path).cause(e);
+            let reader = png::Decoder::new(Cursor::new(bytes)).read_info().map_err(damaged)?;
+            let info = reader.info();
+            Ok(Head {
+                width: info.width as usize,
+                height: info.height as usize,
+                bits: info.bit_depth as u8,
+                samples: info.color_type.samples(),
+                frames: info.animation_control.map_or(1, |a| a.num_frames),
+            })
+        }
+        Some(format) => {
+            let decoder = ImageReader::with_format(Cursor::new(bytes), format)
+                .into_decoder()
+                .map_err(|e| broken(path, format, e))?;
+            let (width, height) = decoder.dimensions();
+            let samples = usize::from(decoder.color_type().channel_count());
+            Ok(Head { width: width as usize, height: height as usize, bits: 8, samples, frames: 1 })
+        }
+        None => Err(no_picture(path, bytes)),
     }
+}
+
+fn no_picture(path: &Path, bytes: &[u8]) -> Error {
+    Error::new(ErrorKind::File, "no picture that can be read")
+        .file(path)
+        .expected("a PNG, JPEG or WebP file")
+        .found(kind_of(bytes))
+        .hint("convert it to PNG first")
+}
+
+fn broken(path: &Path, format: ImageFormat, e: ImageError) -> Error {
+    let kind = if format == ImageFormat::Jpeg { "JPEG" } else { "WebP" };
+    Error::new(ErrorKind::File, format!("the {kind} is damaged")).file(path).cause(e).hint("save it anew")
 }
 
 fn pixels(path: &Path) -> Result<Pixels> {
@@ -151,11 +194,7 @@ fn decoded(path: &Path, bytes: Vec<u8>) -> Result<Pixels> {
     match format(&bytes) {
         Some(ImageFormat::Png) => png(path, bytes),
         Some(format) => photograph(path, &bytes, format),
-        None => Err(Error::new(ErrorKind::File, "no picture that can be read")
-            .file(path)
-            .expected("a PNG, JPEG or WebP file")
-            .found(kind_of(&bytes))
-            .hint("convert it to PNG first")),
+        None => Err(no_picture(path, &bytes)),
     }
 }
 
@@ -172,10 +211,7 @@ fn check_sides(path: &Path, width: u32, height: u32) -> Result<()> {
 
 /// A JPEG or a WebP, the right way up.
 fn photograph(path: &Path, bytes: &[u8], format: ImageFormat) -> Result<Pixels> {
-    let damaged = |e: ImageError| {
-        let kind = if format == ImageFormat::Jpeg { "JPEG" } else { "WebP" };
-        Error::new(ErrorKind::File, format!("the {kind} is damaged")).file(path).cause(e).hint("save it anew")
-    };
+    let damaged = |e: ImageError| broken(path, format, e);
     let mut decoder = ImageReader::with_format(Cursor::new(bytes), format).into_decoder().map_err(damaged)?;
     let (width, height) = decoder.dimensions();
     check_sides(path, width, height)?;

@@ -1,14 +1,14 @@
-//! A PNG: its size, and what its text chunks tell of how it was made.
+//! A picture: its size, and what its texts tell of how it was made.
 
-use std::io::Cursor;
 use std::path::Path;
 
+use crate::Result;
 use crate::image::infotext::Infotext;
-use crate::image::{parameters, read, texts};
+use crate::image::settings::{Made, made};
+use crate::image::{read, texts};
 use crate::workflow::{Input, Workflow};
-use crate::{Error, ErrorKind, Result};
 
-/// A PNG.
+/// A PNG, JPEG or WebP.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PictureFacts {
     /// Columns.
@@ -21,11 +21,15 @@ pub struct PictureFacts {
     pub samples: usize,
     /// Pictures of an animation; 1 without one.
     pub frames: u32,
-    /// A1111's settings.
+    /// The program whose settings it holds, ComfyUI left out: its workflows stand in [`workflow`](Self::workflow).
+    pub program: Option<&'static str>,
+    /// Its settings in A1111's words; None of a program whose settings are not read.
     pub settings: Option<Infotext>,
+    /// How that program's prompts differ from A1111's, where this one does.
+    pub syntax: Option<&'static str>,
     /// ComfyUI's workflow; an error in words if the chunk holds none that can be read.
     pub workflow: Option<Result<WorkflowFacts, String>>,
-    /// Keywords of all text chunks and bytes of their texts.
+    /// Keywords of all texts and their bytes; see [`texts`](crate::image::texts::texts).
     pub texts: Vec<(String, usize)>,
 }
 
@@ -55,26 +59,27 @@ pub struct NodeFacts {
 
 pub(super) fn inspect(path: &Path) -> Result<PictureFacts> {
     let bytes = read::bytes(path)?;
-    read::check_signature(path, &bytes)?;
-    let damaged =
-        |e: png::DecodingError| Error::new(ErrorKind::File, "the PNG is damaged").file(path).cause(e);
-    let reader = png::Decoder::new(Cursor::new(&bytes)).read_info().map_err(damaged)?;
-    let info = reader.info();
+    let head = read::head(path, &bytes)?;
     let all = texts::texts(&bytes).map_err(|e| e.file(path))?;
+    let made = made(&all);
+    // A program whose settings stand under ComfyUI's keywords.
+    let flat = made.as_ref().is_some_and(|made| made.program == "Easy Diffusion");
     let find = |keyword: &str| all.iter().find(|(k, _)| k == keyword).map(|(_, text)| text);
     let (has_prompt, has_screen) = (find("prompt").is_some(), find("workflow").is_some());
-    let nodes = (has_prompt || has_screen).then(|| Workflow::parse(path, &bytes));
+    let nodes = ((has_prompt && !flat) || has_screen).then(|| Workflow::parse(path, &bytes));
     let workflow = nodes.map(|read| match read {
         Ok(workflow) => Ok(WorkflowFacts { has_prompt, has_screen, nodes: nodes_of(&workflow) }),
         Err(e) => Err(e.to_string()),
     });
     Ok(PictureFacts {
-        width: info.width as usize,
-        height: info.height as usize,
-        bits: info.bit_depth as u8,
-        samples: info.color_type.samples(),
-        frames: info.animation_control.map_or(1, |a| a.num_frames),
-        settings: find(parameters::KEYWORD).map(|text| Infotext::parse(text)),
+        width: head.width,
+        height: head.height,
+        bits: head.bits,
+        samples: head.samples,
+        frames: head.frames,
+        program: made.as_ref().map(|made| made.program),
+        syntax: made.as_ref().and_then(|made| made.syntax),
+        settings: made.and_then(|Made { settings, .. }| settings),
         workflow,
         texts: all.iter().map(|(keyword, text)| (keyword.clone(), text.len())).collect(),
     })

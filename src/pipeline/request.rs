@@ -9,6 +9,7 @@ use crate::image::Picture;
 use crate::latent::Latent;
 use crate::sampler::noise::{MOST_PICTURES, noise, noise_for};
 use crate::text::compose::{self, Part};
+use crate::text::syntax::{self, Kind, Note};
 use crate::{Error, Result};
 
 /// The longest side, pixels.
@@ -135,6 +136,24 @@ impl Request {
         let none = self.negative.is_empty().then_some("");
         let marked = |text| if self.compose { compose::breaks(text).into() } else { Cow::from(text) };
         self.negative.iter().map(String::as_str).chain(none).map(marked)
+    }
+
+    /// Sentences about what the prompts hold that other programs read otherwise; see
+    /// [`syntax`](crate::text::syntax).
+    pub fn read_otherwise(&self) -> Vec<String> {
+        let of = |text: &str, composed: bool| {
+            let told = move |note: Note| match note.kind {
+                Kind::And if composed => None,
+                Kind::And => Some("AND is a word like others unless `Request::compose` is set".to_owned()),
+                _ => Some(note.to_string()),
+            };
+            syntax::notes(text).into_iter().filter_map(told).collect::<Vec<_>>()
+        };
+        let mut all = of(&self.prompt, self.compose);
+        all.extend(self.negative.iter().flat_map(|text| of(text, true)));
+        all.sort();
+        all.dedup();
+        all
     }
 
     /// Checks what can be checked without a model.

@@ -17,8 +17,7 @@ pub(super) type Run = fn(&mut Drive<'_>, Value, &[f32]) -> Result<Value>;
 pub(super) struct Entry {
     /// ComfyUI's name.
     name: &'static str,
-    /// What stable-diffusion.cpp and A1111 call it, where that differs, and ComfyUI's variants that
-    /// only draw their noise elsewhere.
+    /// What other programs call it, where the words are not ComfyUI's: see [`names`].
     aliases: &'static [&'static str],
     pub run: Run,
     noisy: bool,
@@ -69,79 +68,75 @@ macro_rules! catalogue {
 
 catalogue! {
     /// Euler's method.
-    Euler => entry("euler", &[], euler::euler);
+    Euler => entry("euler", &["EulerDiscreteScheduler"], euler::euler);
     /// Euler's method with CFG++: the guidance moves the picture and not the noise.
     EulerCfgPp => entry("euler_cfg_pp", &[], euler::euler_cfg_pp).unprompted();
     /// Euler's method with new noise after every step.
-    EulerAncestral => entry("euler_ancestral", &["euler_a"], euler::euler_ancestral).noisy();
+    EulerAncestral =>
+        entry("euler_ancestral", &["EulerAncestralDiscreteScheduler"], euler::euler_ancestral).noisy();
     /// Euler's method with new noise after every step, with CFG++.
     EulerAncestralCfgPp =>
-        entry("euler_ancestral_cfg_pp", &["euler_a_cfg_pp"], euler::euler_ancestral_cfg_pp)
+        entry("euler_ancestral_cfg_pp", &[], euler::euler_ancestral_cfg_pp)
             .noisy()
             .unprompted();
     /// Heun's method: the mean of the slopes at both ends of a step.
-    Heun => entry("heun", &[], heun::heun);
+    Heun => entry("heun", &["HeunDiscreteScheduler"], heun::heun);
     /// Heun's method with up to three slopes.
-    Heunpp2 => entry("heunpp2", &["heun++2", "heun++"], heun::heunpp2);
+    Heunpp2 => entry("heunpp2", &["heun++"], heun::heunpp2);
     /// Heun's method for the exponential integrator.
     ExpHeun2X0 => entry("exp_heun_2_x0", &[], seeds::exp_heun_2_x0);
     /// Heun's method for the exponential integrator of the reverse SDE.
     ExpHeun2X0Sde => entry("exp_heun_2_x0_sde", &[], seeds::exp_heun_2_x0_sde).noisy();
     /// The midpoint method (DPM-Solver-2).
-    Dpm2 => entry("dpm_2", &["dpm2"], heun::dpm_2).between_sigmas();
+    Dpm2 => entry("dpm_2", &["kdpm_2", "KDPM2DiscreteScheduler"], heun::dpm_2).between_sigmas();
     /// The midpoint method with new noise after every step.
     Dpm2Ancestral =>
-        entry("dpm_2_ancestral", &["dpm2_a", "dpm_2_a"], heun::dpm_2_ancestral).noisy().between_sigmas();
+        entry("dpm_2_ancestral", &["kdpm_2_a", "KDPM2AncestralDiscreteScheduler"], heun::dpm_2_ancestral)
+            .noisy()
+            .between_sigmas();
     /// The linear multistep method of fourth order.
-    Lms => entry("lms", &[], adams::lms);
+    Lms => entry("lms", &["LMSDiscreteScheduler"], adams::lms);
     /// DPM-Solver with steps of its own, as many predictions as there are steps.
     DpmFast => entry("dpm_fast", &[], dpm_solver::dpm_fast);
     /// DPM-Solver with as many steps as its error needs.
     DpmAdaptive => entry("dpm_adaptive", &[], dpm_solver::dpm_adaptive);
     /// DPM-Solver++ 2S with new noise after every step.
     Dpmpp2sAncestral =>
-        entry("dpmpp_2s_ancestral", &["dpm++_2s_a", "dpm++2s_a"], dpmpp::dpmpp_2s_ancestral).noisy();
+        entry("dpmpp_2s_ancestral", &["dpmpp_2sa"], dpmpp::dpmpp_2s_ancestral).noisy();
     /// DPM-Solver++ 2S with new noise after every step, with CFG++.
     Dpmpp2sAncestralCfgPp =>
         entry("dpmpp_2s_ancestral_cfg_pp", &[], dpmpp::dpmpp_2s_ancestral_cfg_pp).noisy().unprompted();
     /// DPM-Solver++ for the reverse SDE, two predictions a step.
-    DpmppSde => entry("dpmpp_sde", &["dpm++_sde", "dpmpp_sde_gpu"], dpmpp_sde::dpmpp_sde).noisy();
+    DpmppSde => entry("dpmpp_sde", &["DPMSolverSDEScheduler"], dpmpp_sde::dpmpp_sde).noisy();
     /// DPM-Solver++ 2M, the second-order multistep method.
-    Dpmpp2m => entry("dpmpp_2m", &["dpm++2m", "dpm++_2m"], dpmpp::dpmpp_2m);
+    Dpmpp2m => entry("dpmpp_2m", &["DPMSolverMultistepScheduler"], dpmpp::dpmpp_2m);
     /// DPM-Solver++ 2M with CFG++.
     Dpmpp2mCfgPp => entry("dpmpp_2m_cfg_pp", &[], dpmpp::dpmpp_2m_cfg_pp).unprompted();
     /// DPM-Solver++ 2M for the reverse SDE.
     Dpmpp2mSde =>
-        entry("dpmpp_2m_sde", &["dpm++_2m_sde", "dpm++2m_sde", "dpmpp_2m_sde_gpu"], dpmpp_sde::dpmpp_2m_sde)
-            .noisy();
+        entry("dpmpp_2m_sde", &["dpm++2m_sde_bt"], dpmpp_sde::dpmpp_2m_sde).noisy();
     /// DPM-Solver++ 2M for the reverse SDE, weighted as in Heun's method.
-    Dpmpp2mSdeHeun =>
-        entry(
-            "dpmpp_2m_sde_heun",
-            &["dpm++_2m_sde_heun", "dpmpp_2m_sde_heun_gpu"],
-            dpmpp_sde::dpmpp_2m_sde_heun,
-        )
-        .noisy();
+    Dpmpp2mSdeHeun => entry("dpmpp_2m_sde_heun", &[], dpmpp_sde::dpmpp_2m_sde_heun).noisy();
     /// DPM-Solver++ 3M for the reverse SDE.
     Dpmpp3mSde =>
-        entry("dpmpp_3m_sde", &["dpm++_3m_sde", "dpmpp_3m_sde_gpu"], dpmpp_sde::dpmpp_3m_sde).noisy();
+        entry("dpmpp_3m_sde", &[], dpmpp_sde::dpmpp_3m_sde).noisy();
     /// The diffusion's own reverse steps.
-    Ddpm => entry("ddpm", &[], renoise::ddpm).noisy();
+    Ddpm => entry("ddpm", &["DDPMScheduler"], renoise::ddpm).noisy();
     /// For consistency models: the prediction under all new noise.
-    Lcm => entry("lcm", &[], renoise::lcm).noisy();
+    Lcm => entry("lcm", &["LCMScheduler"], renoise::lcm).noisy();
     /// iPNDM: Adams-Bashforth with the weights for equal steps.
     Ipndm => entry("ipndm", &[], adams::ipndm);
     /// iPNDM for steps of different length.
     IpndmV => entry("ipndm_v", &[], adams::ipndm_v);
     /// DEIS, third order.
-    Deis => entry("deis", &[], deis::deis);
+    Deis => entry("deis", &["DEISMultistepScheduler"], deis::deis);
     /// The refined exponential solver, second-order multistep.
     ResMultistep => entry("res_multistep", &[], res_multistep::res_multistep);
     /// The refined exponential solver with CFG++.
     ResMultistepCfgPp => entry("res_multistep_cfg_pp", &[], res_multistep::res_multistep_cfg_pp).unprompted();
     /// The refined exponential solver with new noise after every step.
     ResMultistepAncestral =>
-        entry("res_multistep_ancestral", &["res_multistep_a"], res_multistep::res_multistep_ancestral)
+        entry("res_multistep_ancestral", &[], res_multistep::res_multistep_ancestral)
             .noisy();
     /// The refined exponential solver with new noise after every step, with CFG++.
     ResMultistepAncestralCfgPp =>
@@ -149,7 +144,8 @@ catalogue! {
             .noisy()
             .unprompted();
     /// Euler's method along a slope that runs ahead.
-    GradientEstimation => entry("gradient_estimation", &[], gradient_estimation::gradient_estimation);
+    GradientEstimation =>
+        entry("gradient_estimation", &["euler_ge"], gradient_estimation::gradient_estimation);
     /// Euler's method along a slope that runs ahead, with CFG++.
     GradientEstimationCfgPp =>
         entry("gradient_estimation_cfg_pp", &[], gradient_estimation::gradient_estimation_cfg_pp)
@@ -166,11 +162,11 @@ catalogue! {
     SaSolverPece => entry("sa_solver_pece", &[], sa_solver::sa_solver_pece).noisy();
     /// DDIM. Without added noise that is Euler's method in σ; ComfyUI tells the two apart only in
     /// the noise it paints outside of an inpainting mask.
-    Ddim => entry("ddim", &[], euler::euler);
+    Ddim => entry("ddim", &["DDIMScheduler"], euler::euler);
     /// UniPC, third order.
-    UniPc => entry("uni_pc", &["unipc"], uni_pc::uni_pc).between_sigmas();
+    UniPc => entry("uni_pc", &["UniPCMultistepScheduler"], uni_pc::uni_pc).between_sigmas();
     /// UniPC with another weight of its corrections.
-    UniPcBh2 => entry("uni_pc_bh2", &["unipc_bh2"], uni_pc::uni_pc_bh2).between_sigmas();
+    UniPcBh2 => entry("uni_pc_bh2", &[], uni_pc::uni_pc_bh2).between_sigmas();
 }
 
 impl Sampler {
@@ -200,7 +196,8 @@ impl Sampler {
 impl FromStr for Sampler {
     type Err = Error;
 
-    /// By name, in ComfyUI's, stable-diffusion.cpp's or A1111's spelling.
+    /// By name, in ComfyUI's spelling or another program's. For a name with a scheduler behind it see
+    /// [`with_scheduler`](names::with_scheduler).
     fn from_str(name: &str) -> Result<Self> {
         let table = Self::ALL.map(|s| Named { value: s, name: s.name(), aliases: s.entry().aliases });
         names::find("sampler", name, table)

@@ -1,5 +1,6 @@
-//! Looking up a sampler or scheduler by a name that a person typed.
+//! Looking up a sampler or scheduler by a name that a person typed, or that another program wrote.
 
+use super::{Sampler, Scheduler};
 use crate::{Error, Remedy, Result};
 
 /// Something with one name of its own and other programs' names for it.
@@ -9,28 +10,78 @@ pub(super) struct Named<T> {
     pub aliases: &'static [&'static str],
 }
 
-/// The entry of `table` that is called `wanted`, whatever its case and with spaces or dashes for
-/// underscores ("Euler a", "SGM Uniform").
+/// The entry of `table` that is called `wanted`, by the [`words`] of its name: "Euler a", "euler_a" and
+/// "k_euler_ancestral" are one.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) with the nearest names and all names;
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) with the nearest names, then all names;
 /// `what` is "sampler" or "scheduler".
 pub(super) fn find<T>(what: &str, wanted: &str, table: impl IntoIterator<Item = Named<T>>) -> Result<T> {
-    let plain = wanted.trim().to_lowercase().replace([' ', '-'], "_");
+    let key = |name: &str| words(name).concat();
+    let plain = key(wanted);
     let mut names = Vec::new();
     for entry in table {
-        if entry.name == plain || entry.aliases.contains(&plain.as_str()) {
+        if key(entry.name) == plain || entry.aliases.iter().any(|alias| key(alias) == plain) {
             return Ok(entry.value);
         }
         names.push(entry.name);
     }
-    let error = Error::usage(format!("unknown {what}"))
-        .expected(format!("one of {}", names.join(", ")))
-        .found(format!("{wanted:?}"));
-    Err(match nearest_to(&plain, names) {
-        near if near.is_empty() => error,
-        near => error.remedy(Remedy::DidYouMean(near.into_iter().map(str::to_owned).collect())),
+    let near = nearest_to(&words(wanted).join("_"), names.iter().copied());
+    let error =
+        Error::usage(format!("unknown {what} {wanted:?}")).expected(format!("one of {}", names.join(", ")));
+    Err(match near.is_empty() {
+        true => error,
+        false => error.remedy(Remedy::DidYouMean(near.into_iter().map(str::to_owned).collect())),
     })
+}
+
+/// The words of a name in lower case, as ComfyUI spells them: `++` is `pp`, `a` is `ancestral`; `k_` and
+/// `sample_` in front and `_gpu` behind say nothing here.
+fn words(name: &str) -> Vec<String> {
+    let plain = name.trim().to_lowercase().replace("++", "pp");
+    let all: Vec<&str> =
+        plain.split(|c: char| c.is_whitespace() || "_-()\"".contains(c)).filter(|w| !w.is_empty()).collect();
+    let all = match all.as_slice() {
+        ["k" | "sample", rest @ ..] if !rest.is_empty() => rest,
+        all => all,
+    };
+    let all = match all {
+        [first @ .., "gpu"] if !first.is_empty() => first,
+        all => all,
+    };
+    all.iter().map(|word| if *word == "a" { "ancestral" } else { word }.to_owned()).collect()
+}
+
+/// A sampler's name, and the scheduler behind it where there is one: "DPM++ 2M Karras" as A1111 had it
+/// before version 1.9, "dpm++2m karras" of stable-diffusion.cpp, "dpmpp_2m_k" of InvokeAI.
+///
+/// ```
+/// use sagittal::sampler::{Sampler, Scheduler, names};
+/// let both = names::with_scheduler("DPM++ 2M Karras")?;
+/// assert_eq!(both, (Sampler::Dpmpp2m, Some(Scheduler::Karras)));
+/// assert_eq!(names::with_scheduler("Euler a")?, (Sampler::EulerAncestral, None));
+/// # Ok::<(), sagittal::Error>(())
+/// ```
+///
+/// # Errors
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) with the nearest names of the part that is unknown.
+pub fn with_scheduler(name: &str) -> Result<(Sampler, Option<Scheduler>)> {
+    let whole = match name.parse::<Sampler>() {
+        Ok(sampler) => return Ok((sampler, None)),
+        Err(error) => error,
+    };
+    let words = words(name);
+    let mut fault = None;
+    for at in (1..words.len()).rev() {
+        let (first, last) = words.split_at(at);
+        match (first.join("_").parse::<Sampler>(), last.join("_").parse::<Scheduler>()) {
+            (Ok(sampler), Ok(scheduler)) => return Ok((sampler, Some(scheduler))),
+            // The part that is known tells which is meant.
+            (Ok(_), Err(error)) | (Err(error), Ok(_)) => fault = fault.or(Some(error)),
+            (Err(_), Err(_)) => {}
+        }
+    }
+    Err(fault.unwrap_or(whole))
 }
 
 /// The names that `plain` could be a slip of the pen for: at most two, nearest first.
@@ -60,6 +111,63 @@ pub fn edit_distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A1111's, stable-diffusion.cpp's, ComfyUI's, InvokeAI's, NovelAI's and diffusers' spellings.
+    #[test]
+    fn samplers_with_schedulers_as_programs_write_them() {
+        let cases = [
+            ("DPM++ 2M Karras", "dpmpp_2m", "karras"),
+            ("DPM++ 2M SDE Heun Exponential", "dpmpp_2m_sde_heun", "exponential"),
+            ("DPM++ 2S a Karras", "dpmpp_2s_ancestral", "karras"),
+            ("DPM++ 2M SGM Uniform", "dpmpp_2m", "sgm_uniform"),
+            ("DPM2 a Karras", "dpm_2_ancestral", "karras"),
+            ("LMS Karras", "lms", "karras"),
+            ("dpm++2m karras", "dpmpp_2m", "karras"),
+            ("euler_a discrete", "euler_ancestral", "normal"),
+            ("dpm++2s_a exponential", "dpmpp_2s_ancestral", "exponential"),
+            ("euler kl_optimal", "euler", "kl_optimal"),
+            ("euler_a default", "euler_ancestral", "normal"),
+            ("dpmpp_2m_sde_gpu karras", "dpmpp_2m_sde", "karras"),
+            ("k_dpmpp_2m_ka", "dpmpp_2m", "karras"),
+            ("dpmpp_3m_sde_k", "dpmpp_3m_sde", "karras"),
+            ("kdpm_2_a_k", "dpm_2_ancestral", "karras"),
+            ("DDIM Uniform", "ddim", "normal"),
+        ];
+        for (name, sampler, scheduler) in cases {
+            let (a, b) = with_scheduler(name).unwrap();
+            assert_eq!((a.name(), b.map(Scheduler::name)), (sampler, Some(scheduler)), "{name}");
+        }
+        for (name, sampler) in [
+            ("k_euler_ancestral", "euler_ancestral"),
+            ("k_lms", "lms"),
+            ("sample_euler", "euler"),
+            ("Euler A CFG++", "euler_ancestral_cfg_pp"),
+            ("DPM++ (2M) SDE", "dpmpp_2m_sde"),
+            ("euler_ge", "gradient_estimation"),
+            ("EulerAncestralDiscreteScheduler", "euler_ancestral"),
+            ("DPMSolverMultistepScheduler", "dpmpp_2m"),
+            ("UniPC", "uni_pc"),
+            ("Heun++", "heunpp2"),
+        ] {
+            let (found, none) = with_scheduler(name).unwrap();
+            assert_eq!((found.name(), none), (sampler, None), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_unknown_part_is_named() {
+        for (name, words) in [
+            ("DPM++ 2M Karas", "unknown scheduler \"karas\", did you mean karras"),
+            ("euler gits", "unknown scheduler \"gits\""),
+            ("Restart", "unknown sampler \"Restart\""),
+            ("dpm++2mv2 karras", "unknown sampler \"dpmpp2mv2\", did you mean dpmpp_2m"),
+            ("", "unknown sampler \"\""),
+            ("k", "unknown sampler \"k\""),
+        ] {
+            let error = with_scheduler(name).unwrap_err().to_string();
+            assert!(error.starts_with(words), "{name}: {error}");
+        }
+    }
 
     #[test]
     fn distances() {

@@ -66,10 +66,13 @@ impl Scheduler {
         }
     }
 
-    /// What stable-diffusion.cpp calls it, where that differs.
+    /// What other programs call it, where that differs: stable-diffusion.cpp, A1111, NovelAI, InvokeAI.
     fn aliases(self) -> &'static [&'static str] {
         match self {
-            Scheduler::Normal => &["discrete"],
+            Scheduler::Normal => &["discrete", "default", "uniform", "native"],
+            Scheduler::Karras => &["k", "ka"],
+            Scheduler::SgmUniform => &["sgm"],
+            Scheduler::DdimUniform => &["ddim"],
             _ => &[],
         }
     }
@@ -127,7 +130,7 @@ impl Scheduler {
 impl FromStr for Scheduler {
     type Err = Error;
 
-    /// By name, in ComfyUI's or stable-diffusion.cpp's spelling.
+    /// By name, in ComfyUI's spelling or another program's.
     fn from_str(name: &str) -> Result<Self> {
         let table = Self::ALL.map(|s| Named { value: s, name: s.name(), aliases: s.aliases() });
         names::find("scheduler", name, table)

@@ -140,10 +140,13 @@ fn bad_flags_exit_2() {
         (&["--no-such-flag"], "--no-such-flag"),
         (&["-o", "a.jpg"], "PNG"),
         (&["-o", "."], "folder"),
-        (&["-o", "missing/a.png"], "missing"),
+        (&["--seed", "-2"], "-1 for a random one"),
+        (&["--max-memory", "4k"], "4.5GiB"),
+        (&["--sampler", "DPM++ 2M Karras", "--scheduler", "simple"], "another scheduler"),
         (&["-o", "taken.png"], "--force"),
         (&["-o", "taken.png/a.png"], "folder"),
-        (&["--save-latent", "missing/a.latent"], "missing"),
+        (&["-o", "taken.png/deep/a.png"], "not a folder"),
+        (&["--save-latent", "taken.png/a.latent"], "not a folder"),
         (&["-o", "a.png", "--save-latent", "a.png"], "same file name"),
     ];
     let mut faults = Vec::new();
@@ -233,9 +236,11 @@ fn a_dry_run_tells_the_plan_and_writes_nothing() {
     }
     let folder = folder();
     let shown = text(&good(folder.path(), &["generate", "-p", "x", "--dry-run"]).stdout);
-    for word in ["rows per chunk", "arena", "weights", "dispatches", "kernel variants", "256x256"] {
+    for word in ["rows per chunk", "arena", "weights", "dispatches", "kernels ", "256x256"] {
         assert!(shown.contains(word), "{word} is missing in\n{shown}");
     }
+    let whole = text(&good(folder.path(), &["generate", "-v", "-p", "x", "--dry-run"]).stdout);
+    assert!(shown.lines().count() < 16 && whole.contains("kernel variants"), "{shown}");
     let plan = |flags: &[&str]| {
         let all = [&["generate", "-p", "x", "--dry-run", "--json"], flags].concat();
         events(&good(folder.path(), &all).stdout).remove(0)

@@ -163,7 +163,7 @@ fn other_files_are_told_by_name() {
     let cases: &[(&str, &[u8], ErrorKind, &str)] = &[
         ("empty", b"", ErrorKind::File, "an empty file"),
         ("text", b"hello, this is a text", ErrorKind::File, "not a model file"),
-        ("jpeg", b"\xff\xd8\xff\xe0 JFIF", ErrorKind::File, "a JPEG picture"),
+        ("jpeg", b"\xff\xd8\xff\xe0 JFIF", ErrorKind::File, "the JPEG is damaged"),
         ("png", b"\x89PNG\r\n\x1a\n\0\0", ErrorKind::File, "damaged"),
         ("zip", b"PK\x03\x04\0\0", ErrorKind::File, "zip archive"),
         ("latent", b"\x40\0\0\0\0\0\0\0{\"latent_tensor\":", ErrorKind::File, "not a latent file"),

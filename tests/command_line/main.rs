@@ -4,7 +4,9 @@
 mod common;
 
 mod bench;
+mod borrowed;
 mod extras;
+mod flags;
 mod generate;
 mod grid;
 mod inspect;

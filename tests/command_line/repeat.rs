@@ -45,7 +45,10 @@ fn bytes_again(folder: &Path, flags: &[&str], again: &[&str], failures: &mut Fai
     for output in [&made, &repeated] {
         let told = String::from_utf8_lossy(&output.stderr);
         failures.check(output.status.code() == Some(0), || format!("{flags:?} {again:?}: {told}"));
-        failures.check(!told.contains("warning"), || format!("{flags:?} {again:?}: {told}"));
+        // Of AND the first is told that A1111 adds up: a picture of this program means what it does.
+        let typed = std::ptr::eq(output, &made);
+        let warned = told.lines().any(|l| l.starts_with("warning") && !(typed && l.contains("A1111's AND")));
+        failures.check(!warned, || format!("{flags:?} {again:?}: {told}"));
     }
     let read = |name: &str| fs::read(folder.join(name)).unwrap_or_default();
     let settings = || {
@@ -257,7 +260,7 @@ fn what_cannot_be_repeated_is_told_before_anything_runs() {
         ("bare.png", 3, &["does not tell how it was made"]),
         ("prose.png", 3, &["does not tell how it was made"]),
         ("workflow.png", 3, &["sagittal run"]),
-        ("loras/ink.safetensors", 3, &["not a PNG", "--from"]),
+        ("loras/ink.safetensors", 3, &["no picture that can be read", "--from"]),
         ("started.png", 2, &["cat.png", "-i"]),
         ("masked.png", 2, &["-i"]),
         ("other.png", 2, &["v1-5", "-m"]),

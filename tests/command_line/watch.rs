@@ -92,7 +92,7 @@ fn what_is_wrong_is_told_before_anything_runs() {
         (&["--animate", "taken.png"], "exists already"),
         (&["--preview", "taken.png"], "exists already"),
         (&["--animate", "a.gif"], "PNG"),
-        (&["--preview", "no/a.png"], "folder"),
+        (&["--preview", "taken.png/a.png"], "folder"),
         (&["--preview-every", "2"], "--preview"),
         (&["--preview", "a.png", "--preview-every", "0"], "--preview-every"),
         (&["--preview", "a.png", "-o", "a.png"], "same file name"),
