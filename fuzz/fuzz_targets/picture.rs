@@ -8,15 +8,19 @@ use std::io::Cursor;
 use image::ImageReader;
 use libfuzzer_sys::fuzz_target;
 use sagittal::image::infotext::Infotext;
-use sagittal::image::{read, texts};
+use sagittal::image::{read, settings, texts};
 use sagittal::workflow::Workflow;
 
 fuzz_target!(|data: &[u8]| {
     let mut file = b"\x89PNG\r\n\x1a\n".to_vec();
     file.extend(data);
     let _ = Workflow::parse("fuzz", &file);
-    for (_, text) in texts::texts(&file).unwrap_or_default() {
-        Infotext::parse(&text);
+    for bytes in [&file[..], data] {
+        let all = texts::texts(bytes).unwrap_or_default();
+        settings::made(&all);
+        for (_, text) in all {
+            Infotext::parse(&text);
+        }
     }
     pixels(file);
     // A photograph that ends early is drawn to its end, which takes as long as its sides say.

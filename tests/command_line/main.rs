@@ -11,6 +11,7 @@ mod generate;
 mod grid;
 mod inspect;
 mod models;
+mod programs;
 mod readme;
 mod repeat;
 mod start;
