@@ -33,6 +33,7 @@ mod cli {
     pub mod watch;
 }
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -86,6 +87,21 @@ enum Command {
     Devices(devices::Args),
 }
 
+impl Command {
+    /// Whether what happens is told as events.
+    fn json(&self) -> bool {
+        match self {
+            Self::Generate(args) => args.json,
+            Self::Grid(args) => args.json(),
+            Self::Run(args) => args.json(),
+            Self::Inspect(args) => args.json,
+            Self::Bench(args) => args.json,
+            Self::Verify(args) => args.json,
+            Self::Devices(args) => args.json,
+        }
+    }
+}
+
 /// Parses, runs, and turns the outcome into an exit code: the only place that ends the program.
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -93,10 +109,14 @@ fn main() -> ExitCode {
         Err(e) => {
             // Help that nobody reads any more is no fault.
             let _ = e.print();
+            if e.use_stderr() && std::env::args_os().any(|arg| arg == "--json") {
+                tell::usage_event(&e.render().to_string());
+            }
             return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
         }
     };
-    log_to_stderr(cli.verbose);
+    let json = cli.command.json();
+    log_to_stderr(cli.verbose, json);
     if cli.verbose > 0 {
         tell::set_verbose();
     }
@@ -109,7 +129,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(args),
         Command::Devices(args) => devices::run(args).map(|()| true),
     };
-    match done {
+    match tell::with_error_event(json, done) {
         Ok(_) if tell::lost() => {
             tell::say("error: a part of the result could not be written to the standard output");
             ExitCode::from(3)
@@ -135,13 +155,23 @@ fn exit_code(error: &Error) -> u8 {
 
 /// Logs of this crate and of wgpu: warnings of ours, errors of all, more if asked for. What is read otherwise
 /// in prompts the commands tell themselves.
-fn log_to_stderr(verbose: u8) {
+fn log_to_stderr(verbose: u8, json: bool) {
     let filter = match verbose {
         0 => "sagittal=warn,sagittal::prompts=off,error",
         1 => "sagittal=info,sagittal::prompts=off,warn",
         _ => "sagittal=debug,sagittal::prompts=off,info",
     };
+    let mut logger = env_logger::Builder::from_env(env_logger::Env::new().filter_or("SAGITTAL_LOG", filter));
+    if json {
+        // A program that reads events must not miss what a person sees.
+        logger.format(|out, record| {
+            let text = record.args().to_string();
+            if record.level() == log::Level::Warn && record.target().starts_with("sagittal") {
+                tell::warning_event(&text);
+            }
+            writeln!(out, "[{} {}] {text}", record.level(), record.target())
+        });
+    }
     // A logger that is set already is as good.
-    let _ =
-        env_logger::Builder::from_env(env_logger::Env::new().filter_or("SAGITTAL_LOG", filter)).try_init();
+    let _ = logger.try_init();
 }

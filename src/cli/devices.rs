@@ -15,7 +15,7 @@ use super::tell;
 pub struct Args {
     /// Print one JSON object a line for each
     #[arg(long)]
-    json: bool,
+    pub json: bool,
 }
 
 /// Prints every adapter on stdout.

@@ -35,20 +35,17 @@ use super::{dry_run, interrupt, loras, notes, tell};
 /// # Errors
 /// Any of the library's; with `--json` the error is an event too.
 pub fn run(args: &Args) -> Result<()> {
-    let work = || {
-        let flags = Flags::typed();
-        let given = flags.given::<Args>()?;
-        args.check_schedulers()?;
-        match &args.from {
-            None => draw(args, &given, Repeat::default()),
-            Some(picture) => {
-                let (before, repeat) = repeat::settings(args, picture, &given)?;
-                let filled = flags.with(&before, &[]).parse().map_err(|e| repeat::unusable(picture, e))?;
-                draw(&filled, &given, repeat)
-            }
+    let flags = Flags::typed();
+    let given = flags.given::<Args>()?;
+    args.check_schedulers()?;
+    match &args.from {
+        None => draw(args, &given, Repeat::default()),
+        Some(picture) => {
+            let (before, repeat) = repeat::settings(args, picture, &given)?;
+            let filled = flags.with(&before, &[]).parse().map_err(|e| repeat::unusable(picture, e))?;
+            draw(&filled, &given, repeat)
         }
-    };
-    tell::with_error_event(args.json, work())
+    }
 }
 
 /// The command itself, with the identifiers of the flags that were typed; [`run`] adds the event for errors.
@@ -379,13 +376,15 @@ impl Run<'_> {
         let seed = self.request.seed;
         let whole = position.map_or(self.request.batch, |(_, size)| size);
         let told = Request { prompt: shown.clone(), batch: whole, ..self.request.clone() };
-        let saved = |kind: &str, path: &Path| {
+        // A picture's place in its batch belongs to its seed; what is of the whole batch has none.
+        let saved = |kind: &str, path: &Path, index: Option<usize>| {
             progress.say(&format!("{} (seed {seed})", path.display()));
             if self.args.json {
-                tell::event(
-                    "saved",
-                    json!({ "kind": kind, "path": path.display().to_string(), "seed": seed }),
-                );
+                let path = path.display().to_string();
+                let rest = json!({
+                    "kind": kind, "path": path, "seed": seed, "batch": batch + 1, "index": index,
+                });
+                tell::event("saved", rest);
             }
         };
         for (i, picture) in made.pictures.iter().enumerate() {
@@ -397,15 +396,15 @@ impl Run<'_> {
             let text = parameters(&told, &origin, number);
             let bytes = png::encode(picture, &[(parameters::KEYWORD, &text)])?;
             let path = self.files.pictures.write(file, &bytes)?;
-            saved("picture", &path);
+            saved("picture", &path, Some(number));
         }
         let text = parameters(&told, &origin, 0);
         if let Some(path) = self.watch.finish(made, (parameters::KEYWORD, &text))? {
-            saved("animation", &path);
+            saved("animation", &path, None);
         }
         if let Some(latents) = &self.files.latents {
             let bytes = latent::file::encode(&made.latent, &[(parameters::KEYWORD, &text)])?;
-            saved("latent", &latents.write(batch, &bytes)?);
+            saved("latent", &latents.write(batch, &bytes)?, None);
         }
         Ok(())
     }

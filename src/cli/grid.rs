@@ -73,7 +73,14 @@ pub struct Args {
 /// # Errors
 /// Any of the library's; a wrong value of an axis names both.
 pub fn run(args: &Args) -> Result<()> {
-    tell::with_error_event(args.generate.json, draw(args))
+    draw(args)
+}
+
+impl Args {
+    /// Whether what happens is told as events.
+    pub fn json(&self) -> bool {
+        self.generate.json
+    }
 }
 
 /// A picture to be drawn, and where it stands.
@@ -389,7 +396,7 @@ impl Run<'_> {
         let written = self.write_sheet(first, hash.as_deref());
         progress.end();
         let path = written?;
-        self.saved("grid", &path, &progress, &[]);
+        self.saved("grid", &path, &progress, None);
         let (seconds, peak) = (began.elapsed().as_secs_f64(), self.model.engine().peak_bytes());
         tell::say(format!(
             "done in {seconds:.1} s, {} pictures, {} of device memory",
@@ -438,7 +445,7 @@ impl Run<'_> {
         for place in &job.places {
             let path = self.files.cell(*place);
             png::write(&path, &bytes, self.base.force)?;
-            self.saved("cell", &path, progress, &[*place]);
+            self.saved("cell", &path, progress, Some((*place, told.seed, at)));
         }
         Ok(hash)
     }
@@ -459,17 +466,20 @@ impl Run<'_> {
         self.files.sheet.write(0, &bytes)
     }
 
-    fn saved(&self, kind: &str, path: &Path, progress: &Progress, places: &[Place]) {
+    /// Tells of a file; of a cell also its place, its seed and its number in a batch of that seed.
+    fn saved(&self, kind: &str, path: &Path, progress: &Progress, cell: Option<(Place, u64, usize)>) {
         let path = path.display().to_string();
         progress.say(&path);
         if !self.base.json {
             return;
         }
         let mut rest = json!({ "kind": kind, "path": path });
-        for place in places {
+        if let Some((place, seed, index)) = cell {
             rest["column"] = json!(place.column + 1);
             rest["row"] = json!(place.row + 1);
             rest["panel"] = json!(place.panel + 1);
+            rest["seed"] = json!(seed);
+            rest["index"] = json!(index);
         }
         tell::event("saved", rest);
     }

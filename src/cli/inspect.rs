@@ -44,7 +44,7 @@ pub struct Args {
     compute: device::Compute,
     /// Print one JSON object
     #[arg(long)]
-    json: bool,
+    pub json: bool,
 }
 
 /// What a picture would take.
@@ -75,10 +75,6 @@ pub struct Memory {
 /// Those of [`inspect`]; [`ErrorKind::Usage`](sagittal::ErrorKind::Usage) for a size that no picture
 /// has.
 pub fn run(args: &Args) -> Result<()> {
-    tell::with_error_event(args.json, look(args))
-}
-
-fn look(args: &Args) -> Result<()> {
     for (height, width) in &args.size {
         Request::new("", *width, *height).check()?;
     }
@@ -91,7 +87,7 @@ fn look(args: &Args) -> Result<()> {
         _ => None,
     };
     if args.json {
-        tell::result(inspect_tables::as_json(&inspected, memory.as_ref()).to_string());
+        tell::event("facts", inspect_tables::as_json(&inspected, memory.as_ref()));
     } else {
         inspect_tables::as_text(&inspected, memory.as_ref()).iter().for_each(tell::result);
     }

@@ -71,15 +71,18 @@ pub struct Args {
     json: bool,
 }
 
+impl Args {
+    /// Whether what happens is told as events.
+    pub fn json(&self) -> bool {
+        self.json
+    }
+}
+
 /// Runs the command.
 ///
 /// # Errors
-/// Any of the library's; with `--json` the error is an event too.
+/// Any of the library's.
 pub fn run(args: &Args) -> Result<()> {
-    tell::with_error_event(args.json, work(args))
-}
-
-fn work(args: &Args) -> Result<()> {
     let Some(file) = &args.workflow else {
         list_nodes(args.json);
         return Ok(());

@@ -82,8 +82,26 @@ pub fn as_json(error: &Error) -> Value {
 pub fn warning(json: bool, text: &str) {
     say(format!("warning: {text}"));
     if json {
-        event("warning", json!({ "message": text }));
+        warning_event(text);
     }
+}
+
+/// The same as an event alone.
+pub fn warning_event(text: &str) {
+    event("warning", json!({ "message": text }));
+}
+
+/// What the parser of flags says, as the event of an error.
+pub fn usage_event(text: &str) {
+    let message = text.trim_end();
+    let what = message.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    event(
+        "error",
+        json!({
+            "kind": kind_name(ErrorKind::Usage), "message": message, "what": what, "file": null, "at": null,
+            "expected": null, "found": null, "remedies": [],
+        }),
+    );
 }
 
 /// The last line of a run that failed.

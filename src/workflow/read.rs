@@ -14,6 +14,7 @@ use serde_json::Value as Json;
 
 use super::graph::{Graph, Input, Node};
 use super::{repair, ui};
+use crate::image::read;
 use crate::image::texts::texts;
 use crate::{Error, ErrorKind, Remedy, Resource, Result};
 
@@ -56,8 +57,8 @@ pub(super) fn bytes(path: &Path) -> Result<Vec<u8>> {
 /// # Errors
 /// [`ErrorKind::File`] if it is none, saying what it looks like.
 pub(super) fn parse(bytes: &[u8]) -> Result<Source> {
-    if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
-        return from_png(bytes);
+    if read::format(bytes).is_some() {
+        return from_picture(bytes);
     }
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     from_json(text)
@@ -71,7 +72,7 @@ fn from_json(text: &[u8]) -> Result<Source> {
             Some(b'{' | b'[') => Error::new(ErrorKind::File, "the workflow is not sound JSON")
                 .cause(e)
                 .hint("export it from ComfyUI's menu again"),
-            Some(_) => no_workflow("neither JSON nor a PNG"),
+            Some(_) => no_workflow("neither JSON nor a picture"),
         }
     })?;
     from_value(json)
@@ -185,10 +186,10 @@ pub(super) fn too_many(nodes: usize) -> Result<()> {
 }
 
 /// A picture with a workflow in it. `prompt` is what was run, `workflow` what was on the screen.
-fn from_png(bytes: &[u8]) -> Result<Source> {
+fn from_picture(bytes: &[u8]) -> Result<Source> {
     let texts = texts(bytes)?;
     let find = |keyword: &str| texts.iter().find(|(k, _)| k == keyword).map(|(_, text)| text.as_bytes());
-    let inside = |keyword: &str, e: Error| e.at(format!("the PNG's chunk `{keyword}`"));
+    let inside = |keyword: &str, e: Error| e.at(format!("the picture's text `{keyword}`"));
     let ui = find("workflow").map(serde_json::from_slice::<Json>).and_then(Result::ok);
     if let Some(prompt) = find("prompt") {
         let source = from_json(prompt).map_err(|e| inside("prompt", e))?;
@@ -197,19 +198,19 @@ fn from_png(bytes: &[u8]) -> Result<Source> {
     if let Some(workflow) = find("workflow") {
         return from_json(workflow).map_err(|e| inside("workflow", e));
     }
-    let error = no_workflow("a PNG without one");
+    let error = no_workflow("a picture without one");
     Err(match find("parameters") {
         Some(_) => error
             .expected("a workflow, not A1111's settings")
             .remedy(Remedy::UseAs(Resource::PictureSettings)),
-        None => error.hint("pass the file as ComfyUI saved it: other programs leave its chunks out"),
+        None => error.hint("pass the file as ComfyUI saved it: other programs leave its texts out"),
     })
 }
 
 /// The error for a file that is no workflow.
 fn no_workflow(found: &str) -> Error {
     Error::new(ErrorKind::File, "not a workflow")
-        .expected("ComfyUI's workflow as JSON (API or UI format), or a PNG that carries one")
+        .expected("ComfyUI's workflow as JSON (API or UI format), or a picture that carries one")
         .found(found)
 }
 
