@@ -39,11 +39,13 @@ pub use autoencoder::Autoencoder;
 pub use conditioning::Sizes;
 pub use diffusion::{DiffusionModel, Sampled};
 pub(crate) use diffusion::{check_prompts, usual_noise_levels};
+pub(crate) use parts::{check_text, check_unet, check_vae};
 pub use request::{Event, Generated, Noise, Request, Start};
 pub use run::Run;
 pub use settings::{Levels, Limits, Schedule, Solver};
 pub use studio::Studio;
 pub use text::TextEncoders;
+pub(crate) use text::layer as text_layer;
 pub use tiles::{LEAST_SIDE, Tiling};
 
 /// How a model is opened.

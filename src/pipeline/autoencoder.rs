@@ -71,8 +71,7 @@ impl Autoencoder {
         precision: Precision,
         tiling: Tiling,
     ) -> Result<Self> {
-        let graphs = [vae::decoder(&config, 8, 8)?, vae::encoder(&config, 64, 64)?];
-        parts::check(&checkpoint, graphs.iter().flat_map(Graph::weights))?;
+        parts::check_vae(&checkpoint, &config)?;
         let stock = Arc::new(Stock::new(studio, checkpoint, Arc::default()));
         Ok(Self { stock, config, precision, tiling })
     }

@@ -15,7 +15,7 @@ use crate::image::preview;
 use crate::latent::Latent;
 use crate::lora::Patches;
 use crate::model::{DiffusionConfig, Prediction};
-use crate::network::{DenoisingNetwork, DeviceBackend, DeviceSink, Meanings, Planner, Plans, Unet};
+use crate::network::{DeviceBackend, DeviceSink, Meanings, Planner, Plans, Unet};
 use crate::plan::Storage;
 use crate::sampler::{self, Discrete, Inpaint, Predictor};
 use crate::{Error, Result};
@@ -61,8 +61,7 @@ impl DiffusionModel {
         mut config: DiffusionConfig,
         options: &ModelOptions,
     ) -> Result<Self> {
-        let wanted = Arc::new(config.unet.weights()?);
-        parts::check(&checkpoint, &*wanted)?;
+        let wanted = Arc::new(parts::check_unet(&checkpoint, &config.unet)?);
         let precision = options.precision_on(studio.engine().gpu());
         let prediction = options.prediction.unwrap_or(config.prediction);
         config.prediction = prediction;

@@ -9,7 +9,9 @@ use crate::checkpoint::Checkpoint;
 use crate::engine::Weights;
 use crate::graph::{Graph, Weight};
 use crate::kernels::Precision;
-use crate::model::config::TextConfig;
+use crate::model::config::{TextConfig, UnetConfig, VaeConfig};
+use crate::model::vae;
+use crate::network::DenoisingNetwork;
 use crate::text::clip;
 
 /// The whole graph of a text encoder, whose weights serve every clip skip.
@@ -29,6 +31,33 @@ pub fn check<'a>(checkpoint: &Checkpoint, weights: impl IntoIterator<Item = &'a 
         }
     }
     Ok(())
+}
+
+/// Looks for all tensors of a UNet.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_unet(checkpoint: &Checkpoint, config: &UnetConfig) -> Result<Vec<Weight>> {
+    let wanted = config.weights()?;
+    check(checkpoint, &wanted)?;
+    Ok(wanted)
+}
+
+/// Looks for all tensors of text encoders.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_text(checkpoint: &Checkpoint, configs: &[TextConfig]) -> Result<()> {
+    configs.iter().try_for_each(|config| check(checkpoint, text(config)?.weights()))
+}
+
+/// Looks for all tensors of an autoencoder.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_vae(checkpoint: &Checkpoint, config: &VaeConfig) -> Result<()> {
+    let graphs = [vae::decoder(config, 8, 8)?, vae::encoder(config, 64, 64)?];
+    check(checkpoint, graphs.iter().flat_map(Graph::weights))
 }
 
 /// A network of a model whose weights come and go. In the order in which they leave where memory
