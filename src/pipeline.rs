@@ -45,6 +45,7 @@ pub use run::Run;
 pub use settings::{Levels, Limits, Schedule, Solver};
 pub use studio::Studio;
 pub use text::TextEncoders;
+pub(crate) use text::layer as text_layer;
 pub use tiles::{LEAST_SIDE, Tiling};
 
 /// How a model is opened.

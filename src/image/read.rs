@@ -99,7 +99,7 @@ struct Pixels {
 }
 
 /// What kinds of pictures begin with: those that are read by the `image` crate, and PNG.
-pub(super) fn format(bytes: &[u8]) -> Option<ImageFormat> {
+pub(crate) fn format(bytes: &[u8]) -> Option<ImageFormat> {
     match bytes {
         [0xff, 0xd8, 0xff, ..] => Some(ImageFormat::Jpeg),
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(ImageFormat::WebP),

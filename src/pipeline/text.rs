@@ -179,15 +179,8 @@ impl TextEncoders {
 
     /// Which layer is read, and how.
     fn options(&self, config: &TextConfig, clip_skip: Option<usize>, pooled: bool) -> Result<clip::Options> {
-        let rules = self.family().facts().text;
-        let wanted = clip_skip.unwrap_or(rules.layer);
-        let beyond = wanted > config.layers + config.absent;
-        let skip = if beyond { 1 } else { wanted };
-        // Layers that the file leaves out count, though they cannot be asked for.
-        match skip.checked_sub(config.absent) {
-            Some(skip) if skip >= 1 => Ok(clip::Options { skip, norm: rules.final_norm, pooled }),
-            _ => Err(self.no_such_skip(wanted)),
-        }
+        let skip = layer(&self.configs, config, clip_skip)?;
+        Ok(clip::Options { skip, norm: self.family().facts().text.final_norm, pooled })
     }
 
     /// Checks that every encoder has the layer that `clip_skip` means.
@@ -195,24 +188,11 @@ impl TextEncoders {
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage), with the layers that there are.
     pub(super) fn check_clip_skip(&self, clip_skip: Option<usize>) -> Result<()> {
-        let (first, last) = self.skips();
+        let (first, last) = skips(&self.configs);
         match clip_skip {
-            Some(skip) if !(first..=last).contains(&skip) => Err(self.no_such_skip(skip)),
+            Some(skip) if !(first..=last).contains(&skip) => Err(no_such_skip(&self.configs, skip)),
             _ => Ok(()),
         }
-    }
-
-    /// The first and the last clip skip that every encoder knows.
-    fn skips(&self) -> (usize, usize) {
-        let absent = self.configs.iter().map(|t| t.absent).max().unwrap_or(0);
-        let layers = self.configs.iter().map(|t| t.layers + t.absent).min().unwrap_or(0);
-        (1 + absent, layers)
-    }
-
-    fn no_such_skip(&self, found: usize) -> Error {
-        let (first, last) = self.skips();
-        let first = if first == 1 { "1 (the last layer)".into() } else { first.to_string() };
-        Error::usage("no such clip skip").expected(format!("{first} to {last}")).found(found.to_string())
     }
 
     /// The tokens of a prompt for the first text encoder: how many chunks it takes.
@@ -220,5 +200,64 @@ impl TextEncoders {
         let places = self.places();
         let learned = Learned::new(&places, &self.configs, 0);
         prompt::chunks_with(self.stock.studio.tokenizer(), text, tokenizer::END, learned.as_embeddings())
+    }
+}
+
+/// The layer of an encoder, one of `configs`, that `clip_skip` means, counted from the end of what its file
+/// holds: 1 is the last there.
+///
+/// # Errors
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for a layer that the file leaves out.
+pub(crate) fn layer(configs: &[TextConfig], config: &TextConfig, clip_skip: Option<usize>) -> Result<usize> {
+    let wanted = clip_skip.unwrap_or(family_of(configs).facts().text.layer);
+    let beyond = wanted > config.layers + config.absent;
+    let skip = if beyond { 1 } else { wanted };
+    // Layers that the file leaves out count, though they cannot be asked for.
+    match skip.checked_sub(config.absent) {
+        Some(skip) if skip >= 1 => Ok(skip),
+        _ => Err(no_such_skip(configs, wanted)),
+    }
+}
+
+/// The first and the last clip skip that every encoder knows.
+fn skips(configs: &[TextConfig]) -> (usize, usize) {
+    let absent = configs.iter().map(|t| t.absent).max().unwrap_or(0);
+    let layers = configs.iter().map(|t| t.layers + t.absent).min().unwrap_or(0);
+    (1 + absent, layers)
+}
+
+fn no_such_skip(configs: &[TextConfig], found: usize) -> Error {
+    let (first, last) = skips(configs);
+    let first = if first == 1 { "1 (the last layer)".into() } else { first.to_string() };
+    Error::usage("no such clip skip").expected(format!("{first} to {last}")).found(found.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::config::{Activation, Tower};
+
+    #[test]
+    fn layers_that_a_file_leaves_out_count_and_cannot_be_asked_for() {
+        let config = |absent: usize| TextConfig {
+            tower: Tower::H,
+            prefix: String::new(),
+            width: 8,
+            heads: 1,
+            layers: 3,
+            absent,
+            mlp_width: 32,
+            positions: 77,
+            vocab: 10,
+            activation: Activation::Gelu,
+            projection: None,
+        };
+        let of = |absent: usize, skip: usize| {
+            let config = config(absent);
+            layer(std::slice::from_ref(&config), &config, Some(skip)).map_err(|e| e.to_string())
+        };
+        assert_eq!([of(0, 1), of(0, 2), of(1, 2), of(1, 4)], [Ok(1), Ok(2), Ok(1), Ok(3)]);
+        assert_eq!(of(0, 4), Ok(1), "no such layer is the last");
+        assert!(of(1, 1).is_err_and(|told| told.contains("no such clip skip: expected 2 to 4, found 1")));
     }
 }

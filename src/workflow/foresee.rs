@@ -16,7 +16,7 @@ use super::run::{Options, named};
 use super::value::{Arguments, Prompt, Value};
 use crate::checkpoint::Checkpoint;
 use crate::guidance::{Entry, Guidance};
-use crate::model::config::{TextConfig, family_of};
+use crate::model::config::{TextConfig, VaeConfig, family_of};
 use crate::model::{DiffusionConfig, ModelConfig, Prediction};
 use crate::pipeline::{self, Sizes, Solver};
 use crate::sampler::Discrete;
@@ -52,6 +52,8 @@ struct Model {
 struct Clip {
     checkpoint: Arc<Checkpoint>,
     configs: Arc<Vec<TextConfig>>,
+    /// Layers counted from the end, as a node tells.
+    skip: Option<usize>,
 }
 
 /// A network with prompts that hold no text, but have the right widths, times and places.
@@ -136,9 +138,10 @@ impl<'s> Seen<'s> {
         let found = match self.step.class.name {
             "CheckpointLoaderSimple" => whole(&self.args, files, options)?,
             "UNETLoader" => alone(&self.args, files, options)?,
+            "VAELoader" => autoencoder(&self.args, files)?,
             "CLIPLoader" | "DualCLIPLoader" => encoders(&self.args, files)?,
             "LoraLoader" | "LoraLoaderModelOnly" => self.with_lora(files)?,
-            "CLIPSetLastLayer" => self.passed("clip"),
+            "CLIPSetLastLayer" => self.skipped()?,
             "CLIPTextEncode" | "CLIPTextEncodeSDXL" => self.prompts()?,
             "ConditioningSetMask" => self.passed("conditioning"),
             "SelfAttentionGuidance" => self.guided(guidance::with_sag)?,
@@ -186,12 +189,21 @@ impl<'s> Seen<'s> {
         Ok([self.passed("model"), self.passed("clip")].concat())
     }
 
+    fn skipped(&self) -> Result<Vec<Known>> {
+        let Some(clip) = self.clip() else { return Ok(Vec::new()) };
+        let skip = usize::try_from(self.args.int("stop_at_clip_layer")?.unsigned_abs()).ok();
+        Ok(vec![Known::Clip(Clip { skip, ..clip.clone() })])
+    }
+
     /// Prompts of no text.
     fn prompts(&self) -> Result<Vec<Known>> {
         let Some(clip) = self.clip() else { return Ok(Vec::new()) };
         let configs = &clip.configs;
         if self.step.class.name == "CLIPTextEncodeSDXL" {
             conditioning::two_encoders(configs.len(), family_of(configs))?;
+        }
+        for config in configs.iter() {
+            pipeline::text_layer(configs, config, clip.skip)?;
         }
         let mut entry = Entry::new(vec![0.0; configs.iter().map(|config| config.width).sum()], 1);
         let pooled = configs.last().filter(|_| configs.len() > 1);
@@ -284,7 +296,7 @@ fn whole(args: &Arguments<'_>, files: &mut Files<'_>, options: &Options) -> Resu
     let (_, checkpoint) = files.checkpoint(FileKind::Checkpoint, name)?;
     let config = ModelConfig::infer(&checkpoint)?;
     let model = network(checkpoint.clone(), DiffusionConfig::of(&config), options.model.prediction)?;
-    Ok(vec![model, Known::Clip(Clip { checkpoint, configs: Arc::new(config.text) })])
+    Ok(vec![model, Known::Clip(Clip { checkpoint, configs: Arc::new(config.text), skip: None })])
 }
 
 fn alone(args: &Arguments<'_>, files: &mut Files<'_>, options: &Options) -> Result<Vec<Known>> {
@@ -292,6 +304,15 @@ fn alone(args: &Arguments<'_>, files: &mut Files<'_>, options: &Options) -> Resu
     let (_, checkpoint) = files.checkpoint(FileKind::DiffusionModel, name)?;
     let config = DiffusionConfig::infer(&checkpoint)?;
     Ok(vec![network(checkpoint, config, options.model.prediction)?])
+}
+
+/// An autoencoder, of which later nodes look at nothing.
+fn autoencoder(args: &Arguments<'_>, files: &mut Files<'_>) -> Result<Vec<Known>> {
+    if let Ok(name) = args.text("vae_name") {
+        let (_, checkpoint) = files.checkpoint(FileKind::Vae, name)?;
+        VaeConfig::infer(&checkpoint)?;
+    }
+    Ok(Vec::new())
 }
 
 fn encoders(args: &Arguments<'_>, files: &mut Files<'_>) -> Result<Vec<Known>> {
@@ -302,5 +323,5 @@ fn encoders(args: &Arguments<'_>, files: &mut Files<'_>) -> Result<Vec<Known>> {
     }
     let checkpoint = files.text_encoders(&names)?;
     let configs = Arc::new(TextConfig::infer_all(&checkpoint)?);
-    Ok(vec![Known::Clip(Clip { checkpoint, configs })])
+    Ok(vec![Known::Clip(Clip { checkpoint, configs, skip: None })])
 }

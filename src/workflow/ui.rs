@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::{Map, Value as Json};
+use serde_json::Value as Json;
 
 use super::catalogue;
 use super::graph::{Graph, Input, Loose, Node};
@@ -233,17 +233,9 @@ impl Screen {
 }
 
 impl Shown {
-    /// `widgets_values` as a list, which some files write as an object with the keys 0, 1, 2, …; empty if
-    /// the values have names.
+    /// The values of its widgets.
     fn listed(&self) -> Cow<'_, [Json]> {
-        match &self.widgets {
-            Json::Array(list) => Cow::Borrowed(list),
-            Json::Object(object) => {
-                let value = |at: usize| object.get(&at.to_string()).cloned();
-                Cow::Owned((0..object.len()).map_while(value).collect())
-            }
-            _ => Cow::Borrowed(&[]),
-        }
+        listed(&self.widgets)
     }
 
     /// The link that a bypassed node lets through to its output `slot`: that of the input with the same
@@ -253,6 +245,19 @@ impl Shown {
         let same = self.inputs.get(slot).filter(fits);
         let plug = same.or_else(|| self.inputs.iter().find(fits))?;
         Some((self.scope, plug.link?))
+    }
+}
+
+/// `widgets_values` as a list, which some files write as an object with the keys 0, 1, 2, …; empty if the
+/// values have names.
+fn listed(widgets: &Json) -> Cow<'_, [Json]> {
+    match widgets {
+        Json::Array(list) => Cow::Borrowed(list),
+        Json::Object(object) => {
+            let value = |at: usize| object.get(&at.to_string()).cloned();
+            Cow::Owned((0..object.len()).map_while(value).collect())
+        }
+        _ => Cow::Borrowed(&[]),
     }
 }
 
@@ -271,26 +276,59 @@ pub(super) fn set_widget(json: &mut Json, node_id: &str, class: &Class, name: &s
     if let Some(named) = node.get_mut("widgets_values_named").and_then(Json::as_object_mut) {
         named.insert(name.to_owned(), value.clone());
     }
-    match node.get_mut("widgets_values") {
-        Some(Json::Object(values)) => set_named(values, name, value),
-        Some(Json::Array(values)) => {
-            let mut at = 0;
-            for widget in class.widgets() {
-                if widget.name == name {
-                    return values.get_mut(at).map(|old| *old = value.clone()).is_some();
-                }
-                at += 1;
-                if widget.is_seed() && values.get(at).is_some_and(is_control) {
-                    at += 1;
-                }
-            }
-            false
+    let number = widget_number(class, name, &node.get("widgets_values").map(listed).unwrap_or_default());
+    match (node.get_mut("widgets_values"), number) {
+        (Some(Json::Object(values)), number) => {
+            let key = match number {
+                Some(number) if values.contains_key(&number.to_string()) => number.to_string(),
+                _ => name.to_owned(),
+            };
+            values.insert(key, value.clone());
+            true
+        }
+        (Some(Json::Array(values)), Some(number)) => {
+            values.get_mut(number).map(|old| *old = value.clone()).is_some()
         }
         _ => false,
     }
 }
 
-fn set_named(values: &mut Map<String, Json>, name: &str, value: &Json) -> bool {
-    values.insert(name.to_owned(), value.clone());
-    true
+/// The place of a widget in `widgets_values`.
+fn widget_number(class: &Class, name: &str, values: &[Json]) -> Option<usize> {
+    let mut at = 0;
+    for widget in class.widgets() {
+        if widget.name == name {
+            return Some(at);
+        }
+        at += 1;
+        // Behind a seed stands what happens to it after a run.
+        if widget.is_seed() && values.get(at).is_some_and(is_control) {
+            at += 1;
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn widgets_are_set_however_they_are_written() {
+        let class = catalogue::find("KSampler").unwrap();
+        for (before, after) in [
+            (json!([5, "fixed", 2]), json!([5, "fixed", 9])),
+            (json!([5, 2]), json!([5, 9])),
+            (json!({ "0": 5, "1": "fixed", "2": 2 }), json!({ "0": 5, "1": "fixed", "2": 9 })),
+            (json!({ "seed": 5, "steps": 2 }), json!({ "seed": 5, "steps": 9 })),
+        ] {
+            let mut ui = json!({ "nodes": [{ "id": 3, "widgets_values": before }] });
+            assert!(set_widget(&mut ui, "3", class, "steps", &json!(9)));
+            assert_eq!(ui["nodes"][0]["widgets_values"], after);
+        }
+        let mut short = json!({ "nodes": [{ "id": 3, "widgets_values": [5] }] });
+        assert!(!set_widget(&mut short, "3", class, "steps", &json!(9)));
+    }
 }

@@ -228,6 +228,8 @@ fn events_are_json_lines_and_previews_have_their_folder() {
     );
     assert_eq!(at("latent"), ["out/deep/latents/x_00001_.latent"]);
     assert!(saved.iter().all(|(_, path)| folder.path().join(path).is_file()), "{saved:?}");
+    let numbers: Vec<&Json> = named("saved").iter().map(|e| &e["index"]).collect();
+    assert_eq!(numbers.iter().filter(|n| ***n == 1).count(), 2, "the second of each batch: {numbers:?}");
     // A latent tells its workflow too.
     let bytes = fs::read(folder.path().join("out/deep/latents/x_00001_.latent")).expect("the latent");
     let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).expect("safetensors");

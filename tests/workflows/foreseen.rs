@@ -4,10 +4,12 @@
 use std::fs;
 use std::path::Path;
 
+use crate::common::files::{tensors, write};
 use crate::common::program::program;
-use crate::common::workflow::{Home, add, options, set, stored, text_to_image};
+use crate::common::workflow::{Home, add, manifest, options, set, stored, text_to_image};
 use crate::common::{Failures, safetensors};
 use sagittal::ErrorKind;
+use sagittal::checkpoint::Dtype;
 use sagittal::workflow::Workflow;
 use serde_json::{Value as Json, json};
 
@@ -200,6 +202,31 @@ fn what_a_run_would_refuse_is_told_before() {
     };
     case("a late negative under SAG", &small(64), Some((usage, &["node 3", "no conditioning is active"])));
     case("the same on a small latent", &small(32), None);
+    failures.finish();
+}
+
+/// A file without one of the tensors that a network has.
+#[test]
+fn parts_that_files_lack() {
+    let home = Home::new(&[]);
+    let manifest = manifest("tiny-sd1");
+    let mut failures = Failures::default();
+    for (part, name) in [
+        ("UNet", "model.diffusion_model.middle_block.1.transformer_blocks.0.attn1.to_k.weight"),
+        ("text encoder", "cond_stage_model.transformer.text_model.encoder.layers.1.mlp.fc2.bias"),
+        ("decoder", "first_stage_model.decoder.conv_out.bias"),
+    ] {
+        let whole = tensors(&manifest);
+        let count = whole.len();
+        let cut: Vec<_> = whole.into_iter().filter(|tensor| tensor.name != name).collect();
+        failures.check(cut.len() + 1 == count, || format!("{name} is no tensor"));
+        write(&home.at("models/checkpoints/cut.safetensors"), &cut, &[], |_| Dtype::F16);
+        let found = check(&home, &text_to_image("cut.safetensors", [64, 72, 1]));
+        failures.check(
+            matches!(&found, Err((_, told)) if told.contains("node 4") && told.contains(name)),
+            || format!("{part}: {found:?}"),
+        );
+    }
     failures.finish();
 }
 

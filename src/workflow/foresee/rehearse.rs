@@ -1,5 +1,7 @@
 //! A sampler's run over a network that predicts nothing: where guidance would stop a run, it stops this.
 
+use std::collections::HashSet;
+
 use super::super::nodes::sampling;
 use super::super::value::Prompt;
 use super::Guider;
@@ -50,10 +52,8 @@ pub(super) fn check(guider: &Guider, solver: Solver, sigmas: &[f32], size: (usiz
     }
     // What is predicted has no contrast that could be taken back.
     let guidance = Guidance { cfg: guider.cfg, rescale: None, ..model.guidance.clone() };
-    let whole =
-        |entries: Vec<Entry>| entries.into_iter().map(|e| Entry { area: None, mask: None, ..e }).collect();
     let conditioning =
-        Conditioning { positive: whole(conditioning.positive), negative: whole(conditioning.negative) };
+        Conditioning { positive: times(conditioning.positive), negative: times(conditioning.negative) };
     let mut network = Blank;
     let mut guided = Guided::new(&mut network, &conditioning, &model.table, guidance)?;
     let x = Latent::zeros(1, model.config.unet.out_channels, size.0.min(MOST_CELLS), size.1.min(MOST_CELLS));
@@ -64,4 +64,11 @@ pub(super) fn check(guider: &Guider, solver: Solver, sigmas: &[f32], size: (usiz
         Err(e) if e.kind() != ErrorKind::Usage => Ok(()),
         run => run.map(drop),
     }
+}
+
+/// Of all that count at the same times one, everywhere.
+fn times(entries: Vec<Entry>) -> Vec<Entry> {
+    let mut seen = HashSet::new();
+    let first = |entry: &Entry| seen.insert((entry.start.to_bits(), entry.end.to_bits()));
+    entries.into_iter().filter(first).map(|entry| Entry { area: None, mask: None, ..entry }).collect()
 }
