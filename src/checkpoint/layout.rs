@@ -18,8 +18,11 @@ struct Layout {
     /// something else.
     modules: &'static [&'static str],
     /// How the names translate; None if they are the original ones already.
-    map: Option<fn(&dyn Fn(&str) -> bool) -> KeyMap>,
+    map: Option<Map>,
 }
+
+/// The key map of a network; it is asked which names exist.
+type Map = fn(&dyn Fn(&str) -> bool) -> KeyMap;
 
 /// A network: what the original layout puts before its names, what others do, and the layouts.
 struct Network {

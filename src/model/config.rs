@@ -131,6 +131,7 @@ impl DiffusionConfig {
         refuse_foreign(model)?;
         let unet = UnetConfig::infer(model)?;
         let (family, variant) = kind_of(model, &unet)?;
+        check_output(model, family, &unet)?;
         taken::check_unet(model, &unet)?;
         let prediction = prediction::of(model, family, &unet)?;
         let latent_scale = model.latent_scale().unwrap_or(family.facts().latent_scale);
@@ -161,6 +162,7 @@ impl ModelConfig {
         let text = TextConfig::infer_beside(model, family, variant, &unet)?;
         let vae = VaeConfig::infer(model)?;
         check_fit(model, family, variant, &unet, &vae, &text)?;
+        check_output(model, family, &unet)?;
         taken::check_unet(model, &unet)?;
         let prediction = prediction::of(model, family, &unet)?;
         let latent_scale = model.latent_scale().unwrap_or(family.facts().latent_scale);
@@ -230,6 +232,20 @@ fn kind_of(model: &Checkpoint, unet: &UnetConfig) -> Result<(Family, Variant)> {
     Ok((family, variant))
 }
 
+/// Refuses a network that gives more than a prediction for each channel of a latent, such as a variance.
+fn check_output(model: &Checkpoint, family: Family, unet: &UnetConfig) -> Result<()> {
+    let channels = family.facts().latent_channels;
+    if unet.out_channels == channels {
+        return Ok(());
+    }
+    Err(model
+        .fault("a UNet with an unknown kind of output")
+        .at(format!("{UNET}out.2.weight"))
+        .expected(format!("{channels} channels, as a latent of {family} has"))
+        .found(unet.out_channels.to_string())
+        .hint("pass a text-to-image checkpoint"))
+}
+
 /// The parts of a checkpoint were trained together; a file whose parts do not fit was put
 /// together from several models.
 fn check_fit(
@@ -252,6 +268,11 @@ fn check_fit(
     if unet.out_channels != vae.latent_channels {
         let expected = format!("{} latent channels for the VAE", vae.latent_channels);
         return unfit("UNet and VAE do not fit", expected, format!("{} from the UNet", unet.out_channels));
+    }
+    let cell = family.facts().latent_cell;
+    if vae.scale() != cell {
+        let found = format!("{} of the VAE, whose {} levels tell it", vae.scale(), vae.level_channels.len());
+        return unfit("UNet and VAE do not fit", format!("{cell} pixels a latent cell for {family}"), found);
     }
     // Besides the pooled text.
     let sizes = if variant == Variant::Refiner { REFINER_SIZES } else { SDXL_SIZES };

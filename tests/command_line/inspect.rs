@@ -155,11 +155,55 @@ fn loras_embeddings_latents_and_pictures() {
     assert!(told["workflow"]["error"].as_str().expect("a fault").contains("not sound JSON"), "{told}");
 }
 
+/// Relatives of LoRA are told of as LoRAs are.
+#[test]
+fn a_loha_is_told_of_as_a_lora() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let module = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k";
+    let names = ["hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"].map(|role| format!("{module}.{role}"));
+    let matrices = names.iter().enumerate().map(|(i, name)| {
+        let shape = if i % 2 == 0 { &[4, 2][..] } else { &[2, 768][..] };
+        (name.as_str(), shape, &[0.5; 1536][..shape.iter().product()])
+    });
+    fs::write(folder.path().join("ink.safetensors"), safetensors(matrices)).expect("a file");
+    let told = json(folder.path(), &["ink.safetensors"]);
+    assert_eq!((&told["kind"], &told["ranks"]["2"]), (&"lora".into(), &1.into()), "{told}");
+}
+
+/// A model without attention in its middle, as SSD-1B: what SAG says of it is in words.
+#[test]
+fn a_middle_without_attention_is_told_in_words() {
+    if gpu_is_off() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_, manifest) = MANIFESTS.iter().find(|(n, _)| *n == "tiny-sd1").expect("a family");
+    for (cut, words) in [
+        (&["middle_block.1.", "middle_block.2."][..], "residual blocks alone, as in SSD-1B"),
+        (&["middle_block."], "no middle block, as in KOALA-700M"),
+    ] {
+        let mut all = files::tensors(&Manifest::parse(manifest).expect("a manifest"));
+        all.retain(|t| !cut.iter().any(|part| t.name.contains(part)));
+        files::write(&folder.path().join("cut.safetensors"), &all, &[], |_| Dtype::F16);
+        let output = run(folder.path(), &["cut.safetensors", "--size", "64x64"]);
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && told.contains(words), "{told}");
+        assert!(!told.contains("found Res") && !told.contains("found Absent"), "{told}");
+    }
+}
+
 #[test]
 fn other_files_are_told_by_name() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name);
     let control = safetensors([("control_model.x", &[1][..], &[0.0][..])]);
+    let deep = safetensors([("emb_params", &[1, 2, 768][..], &[0.0; 1536][..])]);
+    let deep_alone = safetensors([("fox", &[1, 1, 768][..], &[0.0; 768][..])]);
+    let taesd = safetensors([("1.weight", &[1][..], &[0.0][..]), ("3.conv.0.weight", &[1], &[0.0])]);
+    let taesd_of_diffusers = safetensors([
+        ("decoder.layers.1.conv.0.weight", &[1][..], &[0.0][..]),
+        ("encoder.layers.0.weight", &[1], &[0.0]),
+    ]);
     let cases: &[(&str, &[u8], ErrorKind, &str)] = &[
         ("empty", b"", ErrorKind::File, "an empty file"),
         ("text", b"hello, this is a text", ErrorKind::File, "not a model file"),
@@ -168,6 +212,15 @@ fn other_files_are_told_by_name() {
         ("zip", b"PK\x03\x04\0\0", ErrorKind::File, "zip archive"),
         ("latent", b"\x40\0\0\0\0\0\0\0{\"latent_tensor\":", ErrorKind::File, "not a latent file"),
         ("control", &control, ErrorKind::Model, "a ControlNet"),
+        (
+            "deep",
+            &deep,
+            ErrorKind::Model,
+            "expected two dimensions, vectors and their width, found [1, 2, 768]",
+        ),
+        ("deep alone", &deep_alone, ErrorKind::Model, "an embedding that is no list of vectors (fox)"),
+        ("taesd", &taesd, ErrorKind::Model, "a tiny autoencoder for previews (TAESD)"),
+        ("taesd of diffusers", &taesd_of_diffusers, ErrorKind::Model, "a tiny autoencoder for previews"),
         ("json", br#"{"3": {"class_type": "KSampler"}}"#, ErrorKind::File, "a JSON text"),
     ];
     let mut failures = Failures::default();
@@ -179,6 +232,9 @@ fn other_files_are_told_by_name() {
             format!("{name}: {told}")
         });
         failures.check(run(folder.path(), &[name]).status.code() == Some(3), || format!("{name}: exit code"));
+        failures.check(!told.contains("pass a full checkpoint") || *name == "control", || {
+            format!("{name}: {told}")
+        });
     }
     for path in [at("nowhere"), folder.path().to_owned()] {
         failures.check(inspect(&path).is_err(), || format!("{}", path.display()));

@@ -419,3 +419,33 @@ fn relatives_are_recognised() {
     m.tensors.push(("ztsnr".into(), vec![0]));
     assert_eq!(infer(&m).unwrap().prediction, Prediction::ZeroSnrV);
 }
+
+/// Networks that fit together and that no run could use are refused when they are looked at.
+#[test]
+fn what_no_run_could_use_is_refused() {
+    let refused = |edit: &dyn Fn(&mut Manifest), words: &[&str]| {
+        let mut m = manifest("tiny-sd1");
+        edit(&mut m);
+        let error = infer(&m).unwrap_err().to_string();
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
+    };
+    let eight_channels = |m: &mut Manifest| {
+        for (name, shape) in &mut m.tensors {
+            let moments = !name.contains("post_quant_conv")
+                && (name.contains("quant_conv") || name.contains("encoder.conv_out"));
+            let latent = name.starts_with(&format!("{UNET}out.2"))
+                || name.contains("post_quant_conv")
+                || name.ends_with("decoder.conv_in.weight");
+            let (old, new) = if moments { (8, 16) } else { (4, 8) };
+            if moments || latent {
+                shape.iter_mut().for_each(|size| *size = if *size == old { new } else { *size });
+            }
+        }
+    };
+    refused(&eight_channels, &["unknown kind of output", "out.2.weight", "4 channels", "found 8"]);
+    let three_levels = |m: &mut Manifest| {
+        let gone = ["encoder.down.3.", "decoder.up.3.", "encoder.down.2.downsample", "decoder.up.0.upsample"];
+        m.tensors.retain(|(name, _)| !gone.iter().any(|part| name.contains(part)));
+    };
+    refused(&three_levels, &["UNet and VAE do not fit", "8 pixels a latent cell", "4 of the VAE"]);
+}
