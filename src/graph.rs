@@ -434,13 +434,7 @@ impl Graph {
         let s = self.shape(qkv);
         let c = s.channels / 3;
         let heads = self.heads(path, c, heads, [0, c, 2 * c])?;
-        Ok(self.attention(
-            path,
-            &[qkv, qkv],
-            Op::Attention { heads, causal },
-            Shape { channels: c, ..s },
-            record,
-        ))
+        Ok(self.attention(path, &[qkv, qkv], (heads, causal), Shape { channels: c, ..s }, record))
     }
 
     /// Cross-attention of queries to a merged K‖V projection of another sequence.
@@ -448,7 +442,7 @@ impl Graph {
         let s = self.shape(q);
         let c = s.channels;
         let heads = self.heads(path, c, heads, [0, 0, c])?;
-        Ok(self.attention(path, &[q, kv], Op::Attention { heads, causal: false }, s, false).0)
+        Ok(self.attention(path, &[q, kv], (heads, false), s, false).0)
     }
 
     /// [`self_attention`](Self::self_attention) with queries in place of those of `qkv`.
@@ -459,7 +453,7 @@ impl Graph {
             return Err(self.misfit(path, &format!("queries of a third of {merged}"), s.to_string()));
         }
         let heads = self.heads(path, c, heads, [0, c, 2 * c])?;
-        Ok(self.attention(path, &[q, qkv], Op::Attention { heads, causal: false }, s, false).0)
+        Ok(self.attention(path, &[q, qkv], (heads, false), s, false).0)
     }
 
     /// Column sums of the attention that `qkv` and `lse` describe: how much attention each
@@ -552,14 +546,14 @@ impl Graph {
         &mut self,
         path: &str,
         inputs: &[Tensor],
-        op: Op,
+        (heads, causal): (Heads, bool),
         shape: Shape,
         record: bool,
     ) -> (Tensor, Option<Tensor>) {
-        let Op::Attention { heads, .. } = &op else { unreachable!("only called with attention") };
         let lse_shape = Shape { channels: heads.heads, ..shape };
         let out = self.tensor(path, shape, Store::Elem);
         let lse = record.then(|| self.tensor(path, lse_shape, Store::Plain));
+        let op = Op::Attention { heads, causal };
         self.push(path, op, inputs, [out].into_iter().chain(lse).collect());
         (out, lse)
     }

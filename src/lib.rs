@@ -1,5 +1,17 @@
 #![doc = include_str!("../README.md")]
 #![warn(missing_docs)]
+// Tests may stop where something is not as they expect; the library tells.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented
+    )
+)]
 
 pub mod bench;
 pub mod checkpoint;

@@ -408,3 +408,21 @@ fn ctrl_c_stops_and_leaves_nothing() {
     println!("cancelled after {took:?}");
     assert!(names(folder.path()).is_empty(), "{:?}", names(folder.path()));
 }
+
+/// The plan of pictures that no machine could hold is arithmetic: it ends with an answer, within little memory.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_dry_run_of_huge_batches_takes_little_memory() {
+    if gpu_is_off() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for size in ["4096", "16384"] {
+        let flags = ["generate", "-p", "x", "-W", size, "-H", size, "--batch-size", "4096", "--dry-run"];
+        let output = program(folder.path(), &flags).output().unwrap();
+        // Where the device can bind such latents it is a plan; else it is told that it cannot.
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        let refused = output.status.code() == Some(4) && told.contains("fewer or smaller pictures");
+        assert!(output.status.success() || refused, "{:?}: {told}", output.status);
+    }
+}
