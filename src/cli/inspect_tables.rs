@@ -112,6 +112,7 @@ fn plan_text(plan: &Result<Report>) -> String {
 
 fn lora_text(facts: &LoraFacts) -> Vec<String> {
     let ranks: Vec<String> = facts.ranks.iter().map(|(rank, n)| format!("{rank} ({n} modules)")).collect();
+    let kinds: Vec<String> = facts.kinds.iter().map(|(kind, n)| format!("{kind} ({n})")).collect();
     let changes = match facts.changes {
         (true, true) => "UNet and text encoder",
         (false, _) => "text encoder",
@@ -121,10 +122,13 @@ fn lora_text(facts: &LoraFacts) -> Vec<String> {
         line("LoRA", facts.file.display()),
         line("made for", facts.family.unwrap_or("no family that the file tells")),
         line("changes", format!("{} modules of {changes}", facts.modules)),
+        line("kinds", kinds.join(", ")),
         line("ranks", ranks.join(", ")),
         line("all", tally(&facts.all)),
         line("use", format!("--lora {}:1, or <lora:{}:1> in the prompt", facts.file.display(), facts.name)),
     ];
+    lines.extend(facts.embeddings.iter().map(|name| line("embedding", format!("embedding:{name}"))));
+    lines.extend(facts.warnings.iter().map(|warning| line("warning", warning)));
     lines.extend(
         facts.metadata.iter().map(|(name, text)| line("metadata", format!("{name}: {}", short(text)))),
     );
@@ -226,8 +230,9 @@ pub fn as_json(inspected: &Inspected, memory: Option<&Memory>) -> Value {
         }
         Inspected::Lora(facts) => json!({
             "kind": "lora", "file": facts.file.display().to_string(), "name": facts.name,
-            "family": facts.family, "modules": facts.modules, "ranks": facts.ranks,
-            "unet": facts.changes.0, "text_encoder": facts.changes.1, "all": tally_json(&facts.all),
+            "family": facts.family, "modules": facts.modules, "kinds": facts.kinds, "ranks": facts.ranks,
+            "unet": facts.changes.0, "text_encoder": facts.changes.1, "embeddings": facts.embeddings,
+            "warnings": facts.warnings, "all": tally_json(&facts.all),
             "metadata": facts.metadata,
         }),
         Inspected::Embedding(facts) => json!({

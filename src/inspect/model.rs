@@ -8,6 +8,7 @@ use crate::checkpoint::{Checkpoint, refuse_foreign};
 use crate::lora::Lora;
 use crate::model::config::{TextConfig, VaeConfig};
 use crate::model::{DiffusionConfig, ModelConfig};
+use crate::text::learned;
 use crate::{Error, Result};
 
 /// Names of the networks' parts, by what their tensors' names begin with in the original layout or in
@@ -96,8 +97,14 @@ pub struct LoraFacts {
     pub modules: usize,
     /// Ranks of its matrices, and how many modules have each.
     pub ranks: BTreeMap<usize, usize>,
+    /// Kinds of changes (`LoRA`, `LoHa`, …), and how many weights have each.
+    pub kinds: BTreeMap<&'static str, usize>,
     /// Whether it changes the UNet, and whether text encoders.
     pub changes: (bool, bool),
+    /// Names of the embeddings that it holds.
+    pub embeddings: Vec<String>,
+    /// What of it contradicts itself or was left out.
+    pub warnings: Vec<String>,
     /// The family that it seems made for.
     pub family: Option<&'static str>,
     /// All tensors.
@@ -235,16 +242,15 @@ fn parts(model: &Checkpoint) -> Vec<Part> {
 fn lora(path: &Path) -> Result<LoraFacts> {
     let lora = Lora::open(path)?;
     let tensors = lora.tensors();
-    let text = |name: &str| {
-        ["lora_te", "te1_", "te2_", "text_encoder", "text_model"].iter().any(|p| name.contains(p))
-    };
-    let names = || tensors.names();
     Ok(LoraFacts {
         file: path.to_owned(),
         name: lora.name(),
         modules: lora.len(),
         ranks: lora.ranks(),
-        changes: (names().any(|n| !text(n)), names().any(text)),
+        kinds: lora.kinds(),
+        changes: lora.parts(),
+        embeddings: lora.embeddings().map(str::to_owned).collect(),
+        warnings: lora.warnings().to_vec(),
         family: lora.family(),
         all: Tally::of(tensors, tensors.names()),
         metadata: tensors.metadata().clone(),
@@ -257,14 +263,9 @@ fn lora(path: &Path) -> Result<LoraFacts> {
 /// # Errors
 /// [`ErrorKind::Model`](crate::ErrorKind::Model) for an embedding that is no list of vectors.
 fn embedding(model: &Checkpoint, path: &Path) -> Result<Option<EmbeddingFacts>> {
-    const KEYS: [&str; 4] = ["emb_params", "clip_l", "clip_g", "clip_h"];
-    let alone = model.names().len() == 1;
-    let odd = model.names().find_map(|name| {
-        let shape = &model.tensor(name).filter(|t| t.shape.len() > 2)?.shape;
-        let wide = alone && shape.last().is_some_and(|width| WIDTHS.contains(width)) && !name.contains('.');
-        (KEYS.contains(&name) || wide).then_some((name, shape))
-    });
-    if let Some((name, shape)) = odd {
+    let vectors = learned::vectors_in(model, &WIDTHS);
+    if let Some((name, ..)) = vectors.iter().find(|(_, count, _)| *count == 0) {
+        let shape = model.tensor(name).map_or(&[][..], |t| &t.shape);
         return Err(model
             .fault("an embedding that is no list of vectors")
             .at(name)
@@ -272,19 +273,6 @@ fn embedding(model: &Checkpoint, path: &Path) -> Result<Option<EmbeddingFacts>> 
             .found(format!("{shape:?}"))
             .hint("store it as [vectors, width]"));
     }
-    let vectors: Vec<(String, usize, usize)> = model
-        .names()
-        .filter(|name| alone || KEYS.contains(name))
-        .filter_map(|name| match *model.tensor(name)?.shape.as_slice() {
-            [width] => Some((name.to_owned(), 1, width)),
-            [count, width] => Some((name.to_owned(), count, width)),
-            _ => None,
-        })
-        // A tensor alone may be anything, unless its width is that of a text encoder's tokens.
-        .filter(|(name, count, width)| {
-            *count > 0 && (KEYS.contains(&name.as_str()) || WIDTHS.contains(width))
-        })
-        .collect();
     let Some(&(_, _, width)) = vectors.first() else { return Ok(None) };
     let family = match width {
         _ if vectors.len() > 1 => Some("SDXL"),

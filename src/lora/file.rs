@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::change::{Change, Factor, Kind, Leaf};
 use super::trained::Trained;
-use super::{foreign, roles};
+use super::{foreign, names, roles};
 use crate::checkpoint::{Checkpoint, TensorInfo};
 use crate::folder::Folder;
 use crate::text::learned::BUNDLED;
@@ -120,6 +120,16 @@ impl Lora {
             *kinds.entry(name).or_default() += 1;
         }
         kinds
+    }
+
+    /// Whether it changes the UNet, and whether text encoders, by the names of its modules.
+    pub fn parts(&self) -> (bool, bool) {
+        let of_text = |module: &str| match names::place(module) {
+            Some(place) => place != names::Place::Unet,
+            None => module.contains("text_model"),
+        };
+        let any = |text: bool| self.changes.iter().any(|change| of_text(&change.module) == text);
+        (any(false), any(true))
     }
 
     /// The family that it seems made for, as the file says or by what it changes.

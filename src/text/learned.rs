@@ -61,8 +61,14 @@ const OUTPUT: &str = "_out";
 struct Candidate<'f> {
     name: &'f str,
     short: &'f str,
+    count: usize,
     width: usize,
-    fits: bool,
+}
+
+impl Candidate<'_> {
+    fn fits(&self) -> bool {
+        (1..=MOST_VECTORS).contains(&self.count)
+    }
 }
 
 impl<'a> Learned<'a> {
@@ -80,10 +86,10 @@ impl<'a> Learned<'a> {
     fn candidates<'f>(file: &'f Checkpoint, prefix: &'f str) -> Vec<Candidate<'f>> {
         let all = file.names_under(prefix).filter_map(|name| {
             let tensor = file.tensor(name)?;
-            let (short, width) = (&name[prefix.len()..], *tensor.shape.last()?);
-            let count = tensor.shape.iter().rev().skip(1).product::<usize>();
+            let short = &name[prefix.len()..];
+            let [count, width] = vectors(&tensor.shape)?;
             let taken = !short.ends_with(OUTPUT) && !short.starts_with("string_to_token.");
-            taken.then_some(Candidate { name, short, width, fits: (1..=MOST_VECTORS).contains(&count) })
+            taken.then_some(Candidate { name, short, count, width })
         });
         all.collect()
     }
@@ -98,7 +104,7 @@ impl<'a> Learned<'a> {
         let found: Vec<_> = self.encoders.iter().enumerate().map(named).collect();
         if found.iter().any(Option::is_some) {
             let wrong = found.iter().zip(self.encoders);
-            if let Some(c) = wrong.filter_map(|(c, t)| c.filter(|c| !c.fits || c.width != t.width)).next() {
+            if let Some(c) = wrong.filter_map(|(c, t)| c.filter(|c| !c.fits() || c.width != t.width)).next() {
                 return Err(self.misfit(file, c.name));
             }
             return Ok(found.into_iter().map(|c| c.map(|c| c.name)).collect());
@@ -110,7 +116,7 @@ impl<'a> Learned<'a> {
             (None, _) => return Err(self.no_embedding(file, prefix)),
         };
         // A file for SD 1 has no names for encoders: its width tells that it is for SDXL's first.
-        let of_width = |config: &TextConfig| (one.fits && config.width == one.width).then_some(one.name);
+        let of_width = |config: &TextConfig| (one.fits() && config.width == one.width).then_some(one.name);
         let found: Vec<_> = self.encoders.iter().map(of_width).collect();
         if found.iter().all(Option::is_none) {
             return Err(self.misfit(file, one.name));
@@ -162,6 +168,31 @@ impl<'a> Learned<'a> {
         let width = shape.last().copied().unwrap_or(1).max(1);
         Ok(values.chunks_exact(width).map(<[f32]>::to_vec).collect())
     }
+}
+
+/// How many vectors a tensor of this shape is, and how wide they are: `[width]`, `[count, width]`, or that with further
+/// dimensions of 1 before it. A count of 0 for other shapes, None for a number alone.
+fn vectors(shape: &[usize]) -> Option<[usize; 2]> {
+    match *shape {
+        [] => None,
+        [width] => Some([1, width]),
+        [ref before @ .., count, width] => {
+            Some([if before.iter().all(|d| *d == 1) { count } else { 0 }, width])
+        }
+    }
+}
+
+/// The tensors of a file that is an embedding, with number and width of their vectors; none if it is something else.
+/// A tensor of any name counts alone, if it is as wide as tokens are: `widths`.
+pub(crate) fn vectors_in(file: &Checkpoint, widths: &[usize]) -> Vec<(String, usize, usize)> {
+    const KEYS: [&str; 5] = ["clip_l", "clip_g", "clip_h", "text_encoders_0", "text_encoders_1"];
+    let candidates = Learned::candidates(file, "");
+    let alone = candidates.len() == 1;
+    let named =
+        |c: &Candidate<'_>| KEYS.contains(&c.short) || USUAL.iter().any(|start| c.short.starts_with(start));
+    let wide = |c: &Candidate<'_>| alone && !c.short.contains('.') && widths.contains(&c.width);
+    let of = candidates.iter().filter(|c| named(c) || wide(c));
+    of.map(|c| (c.name.to_owned(), c.count, c.width)).collect()
 }
 
 /// Before the name of an embedding in a LoRA's file.

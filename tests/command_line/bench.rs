@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Output;
 use std::sync::atomic::AtomicBool;
 
+use crate::common::events::events;
 use crate::common::program::program;
 use crate::common::{Failures, MANIFESTS};
 use sagittal::bench::presets::Preset;
@@ -147,7 +148,7 @@ fn a_profile_adds_up() {
     let mut failures = Failures::default();
     for (flags, class) in [(&["--model", "clip"][..], "linear"), (&["--rows-per-call", "1"], "convolution")] {
         let (out, _) = tiny(folder.path(), &[&["--profile", "--json"], flags].concat(), 0);
-        let events: Vec<Value> = out.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect();
+        let events: Vec<Value> = events(out.as_bytes());
         let of = |name: &str| events.iter().filter(|e| e["event"] == name).collect::<Vec<_>>();
         let sum =
             |events: &[&Value], key: &str| -> f64 { events.iter().filter_map(|e| e[key].as_f64()).sum() };
@@ -177,10 +178,10 @@ fn shapes_and_sweep_print_numbers() {
     let (out, _) = tiny(folder.path(), &["--shapes"], 0);
     assert_eq!(out.lines().count(), 1 + shapes::all(true).len(), "{out}");
     let (out, _) = tiny(folder.path(), &["--shapes", "--json", "--only", "conv"], 0);
-    let events: Vec<Value> = out.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect();
-    assert!(events.len() == 2 && events[1]["tflops"].as_f64().is_some_and(|t| t > 0.0), "{out}");
+    let measured: Vec<Value> = events(out.as_bytes());
+    assert!(measured.len() == 2 && measured[1]["tflops"].as_f64().is_some_and(|t| t > 0.0), "{out}");
     let (out, _) = tiny(folder.path(), &["--sweep", "--json"], 0);
-    let points: Vec<Value> = out.lines().skip(1).map(|l| serde_json::from_str(l).expect("JSON")).collect();
+    let points: Vec<Value> = events(out.as_bytes()).into_iter().skip(1).collect();
     assert_eq!(points.len(), sweep::steps(true).len());
     for point in &points {
         for key in ["ms_per_call", "ms_per_picture", "peak_bytes"] {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::common::events::events;
 use crate::common::program::{gpu_is_off, program};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -62,10 +63,6 @@ fn read_png(bytes: &[u8]) -> (u32, u32, Vec<u8>, String) {
     let chunk =
         info.uncompressed_latin1_text.iter().find(|c| c.keyword == "parameters").expect("the text chunk");
     (info.width, info.height, pixels, chunk.text.clone())
-}
-
-fn events(stdout: &[u8]) -> Vec<Value> {
-    text(stdout).lines().map(|l| serde_json::from_str(l).expect("a JSON object a line")).collect()
 }
 
 #[test]

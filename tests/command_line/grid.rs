@@ -9,6 +9,8 @@ use crate::common::{Failures, Rng, safetensors};
 use sagittal::image::{Picture, read, texts};
 use serde_json::Value;
 
+use crate::common::events::events;
+
 fn run(folder: &Path, flags: &[&str]) -> Output {
     program(folder, flags).output().expect("the program starts")
 }
@@ -16,8 +18,10 @@ fn run(folder: &Path, flags: &[&str]) -> Output {
 fn good(folder: &Path, flags: &[&str]) -> Vec<Value> {
     let output = run(folder, flags);
     assert_eq!(output.status.code(), Some(0), "{flags:?}: {}", String::from_utf8_lossy(&output.stderr));
-    let lines = String::from_utf8_lossy(&output.stdout).into_owned();
-    lines.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    match flags.contains(&"--json") {
+        true => events(&output.stdout),
+        false => Vec::new(),
+    }
 }
 
 const SMALL: [&str; 10] = ["-p", "fox, 3d style", "-W", "64", "-H", "64", "--steps", "1", "-s", "5"];

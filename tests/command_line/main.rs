@@ -5,6 +5,7 @@ mod common;
 
 mod bench;
 mod borrowed;
+mod events;
 mod extras;
 mod flags;
 mod generate;

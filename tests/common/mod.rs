@@ -3,6 +3,7 @@
 
 pub mod bench;
 pub mod dispatch;
+pub mod events;
 pub mod files;
 pub mod program;
 pub mod warnings;

@@ -208,9 +208,7 @@ fn events_are_json_lines_and_previews_have_their_folder() {
     fs::write(folder.path().join("more.json"), json.to_string()).expect("a file");
     let output = run(folder.path(), &["more.json", "--json", "--output-dir", "out/deep"]);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8(output.stdout).expect("UTF-8");
-    let events: Vec<Json> =
-        text.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{l}: {e}"))).collect();
+    let events = crate::common::events::events(&output.stdout);
     let named = |name: &str| events.iter().filter(|e| e["event"] == name).collect::<Vec<_>>();
     assert_eq!(
         (named("start").len(), named("node").len(), named("step").len(), named("done").len()),

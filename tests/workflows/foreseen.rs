@@ -280,9 +280,7 @@ fn folders_that_cannot_be_written() {
 fn event(folder: &Path, words: &[&str]) -> Json {
     let output = program(folder, words).output().expect("the program starts");
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8(output.stdout).expect("UTF-8");
-    assert_eq!(text.lines().count(), 1, "{text}");
-    serde_json::from_str(&text).expect("an event")
+    crate::common::events::event(&output.stdout, "plan")
 }
 
 #[test]
@@ -315,7 +313,7 @@ fn kinds_of_nodes_as_json() {
     let folder = tempfile::tempdir().expect("a folder");
     let output = program(folder.path(), &["run", "--nodes", "--json"]).output().expect("the program starts");
     let text = String::from_utf8(output.stdout).expect("UTF-8");
-    let kinds: Vec<Json> = text.lines().map(|l| serde_json::from_str(l).expect("an event")).collect();
+    let kinds: Vec<Json> = crate::common::events::events(text.as_bytes());
     assert_eq!(kinds.len(), sagittal::workflow::classes().count());
     assert!(kinds.iter().all(|kind| kind["event"] == "class"));
     let find = |name: &str| kinds.iter().find(|kind| kind["class"] == name).expect(name);

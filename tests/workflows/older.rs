@@ -247,9 +247,8 @@ fn saved(workflow: &Json) -> Vec<String> {
     let folder = folder(workflow);
     let output = run(folder.path(), &["--set", "3.steps=1", "--json"]);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    let events = String::from_utf8_lossy(&output.stdout).into_owned();
-    let events = events.lines().map(|line| serde_json::from_str::<Json>(line).expect("an event"));
-    let saved = events.filter(|event| event["event"] == "saved");
+    let saved =
+        crate::common::events::events(&output.stdout).into_iter().filter(|event| event["event"] == "saved");
     saved.map(|event| event["path"].as_str().expect("a path").to_owned()).collect()
 }
 
