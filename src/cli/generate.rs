@@ -55,10 +55,7 @@ fn draw(args: &Args, given: &BTreeSet<String>, Repeat { position, own }: Repeat)
         Seed::Random => random_seed(),
     };
     let files = Files::new(args, seed, position.is_some())?;
-    // A dry run writes nothing, so it may be asked where files exist already.
-    if !args.dry_run {
-        files.check(args)?;
-    }
+    files.check(args)?;
     let start = Start::read(args)?;
     // Several prompts are one whose parts are predicted by themselves.
     let asked = loras::gather(&args.prompt.join(" AND "), args)?;
@@ -217,11 +214,11 @@ impl Files {
 
     /// Checks that all of them can be written, now.
     fn check(&self, args: &Args) -> Result<()> {
-        self.pictures.check()?;
+        self.pictures.check(args.dry_run)?;
         let written = self.pictures.paths().chain(self.latents.iter().flat_map(Series::paths));
         spare_models(args, written.chain(watch::outputs(args)))?;
         let Some(latents) = &self.latents else { return Ok(()) };
-        latents.check()?;
+        latents.check(args.dry_run)?;
         let pictures: Vec<PathBuf> = self.pictures.paths().map(|p| real(&p)).collect();
         match latents.paths().find(|l| pictures.contains(&real(l))) {
             Some(both) => Err(Error::usage("a picture and a latent have the same file name").file(both)),

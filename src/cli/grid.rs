@@ -20,7 +20,7 @@ use super::args::Args as Generate;
 use super::axis::Axis;
 use super::flags::Flags;
 use super::origin::{self, Checksums};
-use super::output::{Series, check_png};
+use super::output::{Series, check_png, refuse_taken};
 use super::progress::Progress;
 use super::repeat::{self, Repeat};
 use super::start::Start;
@@ -123,9 +123,7 @@ fn draw(args: &Args) -> Result<()> {
         sheet: Series::new(pattern, 1, base.force),
         axes: axes.map(|axis| axis.is_some()),
     };
-    if !base.dry_run {
-        files.check(&base, &sheet)?;
-    }
+    files.check(&base, &sheet)?;
     let checkpoint = generate::open(&base)?;
     let config = ModelConfig::infer(&checkpoint)?;
     config.runnable(checkpoint.file())?;
@@ -354,16 +352,14 @@ impl Files {
 
     /// Checks that all can be written, now.
     fn check(&self, args: &Generate, sheet: &Sheet) -> Result<()> {
-        self.sheet.check()?;
+        self.sheet.check(args.dry_run)?;
         let cells = || sheet.places().map(|place| self.cell(place));
         generate::spare_models(args, self.sheet.paths().chain(cells()))?;
         // A file in the folder's place is told of by the first cell.
-        Series::new(self.cell(Place { column: 0, row: 0, panel: 0 }), 1, args.force).check()?;
+        Series::new(self.cell(Place { column: 0, row: 0, panel: 0 }), 1, args.force).check(args.dry_run)?;
         match cells().find(|path| !args.force && path.exists()) {
             None => Ok(()),
-            Some(taken) => Err(Error::usage("the file exists already")
-                .file(taken)
-                .hint("pass --force to replace it, or another folder with --cells")),
+            Some(taken) => refuse_taken(taken, args.dry_run),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use sagittal::image::png;
-use sagittal::{Error, Result};
+use sagittal::{Error, Remedy, Result};
 
 /// A series of files of one kind.
 #[derive(Debug, Clone)]
@@ -48,19 +48,18 @@ impl Series {
         (0..self.count).map(|i| self.path(i))
     }
 
-    /// Checks that every file can be written.
+    /// Checks that every file can be written. A dry run, which writes nothing, may be asked where files exist already,
+    /// and warns of what the run would say.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](sagittal::ErrorKind::Usage), naming the path and what to do.
-    pub fn check(&self) -> Result<()> {
+    pub fn check(&self, dry_run: bool) -> Result<()> {
         let first = self.path(0);
         check_no_folder(&self.pattern)?;
         check_no_folder(&first)?;
         check_folder(&first)?;
         match self.paths().find(|p| !self.force && fs::symlink_metadata(p).is_ok()) {
-            Some(taken) => Err(Error::usage("the file exists already")
-                .file(taken)
-                .hint("pass --force to replace it, or another name")),
+            Some(taken) => refuse_taken(taken, dry_run),
             None => Ok(()),
         }
     }
@@ -98,6 +97,21 @@ fn check_no_folder(path: &Path) -> Result<()> {
     Err(Error::usage("the output is a folder")
         .file(path)
         .hint(format!("name a file in it, such as {}", path.join("out.png").display())))
+}
+
+/// The error for a file that is there already, or in a dry run the warning.
+///
+/// # Errors
+/// [`ErrorKind::Usage`](sagittal::ErrorKind::Usage), unless it is a dry run.
+pub fn refuse_taken(taken: PathBuf, dry_run: bool) -> Result<()> {
+    if dry_run {
+        log::warn!("{} exists already: the run replaces it only with --force", taken.display());
+        return Ok(());
+    }
+    Err(Error::usage("the file exists already")
+        .file(taken)
+        .remedy(Remedy::Overwrite)
+        .hint("choose another name"))
 }
 
 /// The folder of `path`.

@@ -85,6 +85,17 @@ pub(super) enum Place {
     Second,
 }
 
+impl Place {
+    /// The network of a model that has it.
+    pub fn part(self) -> Part {
+        match self {
+            Self::Unet => Part::Unet,
+            Self::First => Part::Text(0),
+            Self::Second => Part::Text(1),
+        }
+    }
+}
+
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

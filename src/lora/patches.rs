@@ -1,6 +1,6 @@
 //! LoRAs fitted to a model: which tensors they change, every shape looked at.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::change::{Change, Kind, matrix};
@@ -44,8 +44,8 @@ pub struct Patches {
     /// stands for a LoRA: the patches keep it alive.
     acting: HashMap<Part, Vec<(usize, u32)>>,
     left_out: Vec<String>,
-    /// How many changes of each LoRA fit, in the order in which they were given.
-    fitting: Vec<usize>,
+    /// Which changes of each LoRA fit, of a weight of 0 too, in the order in which the LoRAs were given.
+    fitting: Vec<BTreeSet<usize>>,
     /// LoRAs that hold embeddings, if they are for text encoders.
     bundles: Vec<Arc<Lora>>,
 }
@@ -75,25 +75,20 @@ impl Patches {
     pub fn new(config: &ModelConfig, model: &Checkpoint, uses: &[LoraUse]) -> Result<Self> {
         let networks = Networks { family: config.family, model, unet: true, text: &config.text };
         let mut patches = Self::of_part(&networks, uses)?;
-        let names = Names::new(&networks);
-        for one in uses {
-            let fit = Fit { family: config.family, model, lora: &one.lora };
-            let unused = one.lora.changes.iter().filter(|c| fit.target(c, &names).is_none());
-            let unused = unused.filter_map(|c| c.kind.tensors().into_iter().next_back());
-            let unused: Vec<&str> = one.lora.others.iter().map(String::as_str).chain(unused).collect();
-            patches.left_out.extend(fit.left_out(&unused)?);
-            patches.left_out.extend_from_slice(one.lora.warnings());
+        for (i, one) in uses.iter().enumerate() {
+            let told = Self::leftovers(&one.lora, config.family, &[(&patches, i)], &[])?;
+            patches.left_out.extend(told);
         }
         Ok(patches)
     }
 
     /// Fits `uses` to some networks of a model. What is for others is not looked at, and not told
-    /// either; [`fitting`](Self::fitting) says how much of each is for these.
+    /// either: see [`leftovers`](Self::leftovers).
     ///
     /// # Errors
     /// As [`new`](Self::new), but not where nothing fits.
     pub fn of_part(networks: &Networks<'_>, uses: &[LoraUse]) -> Result<Self> {
-        let mut patches = Patches { fitting: vec![0; uses.len()], ..Patches::default() };
+        let mut patches = Patches { fitting: vec![BTreeSet::new(); uses.len()], ..Patches::default() };
         let names = Names::new(networks);
         // Sums of more than two numbers depend on their order, if only in the last digit.
         let mut uses: Vec<(usize, &LoraUse)> = uses.iter().enumerate().collect();
@@ -143,24 +138,64 @@ impl Patches {
         &self.left_out
     }
 
-    /// How many of each LoRA's changes are for these networks, in the order in which the LoRAs were
-    /// given; of a weight of 0 too.
-    pub fn fitting(&self) -> &[usize] {
-        &self.fitting
+    /// What of `lora` fits none of the networks that `patches` are for, each with the number of the LoRA's use there,
+    /// and what its file contradicts itself in: a sentence each. What is for parts in `elsewhere` is not told of.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Model`] if nothing fits, with the family that the LoRA seems to be made for. Shapes decide: what
+    /// a file says of itself refuses nothing.
+    pub fn leftovers(
+        lora: &Lora,
+        family: Family,
+        patches: &[(&Patches, usize)],
+        elsewhere: &[Part],
+    ) -> Result<Vec<String>> {
+        let fits =
+            |i: &usize| patches.iter().any(|(p, at)| p.fitting.get(*at).is_some_and(|own| own.contains(i)));
+        let (fitting, unused): (Vec<usize>, Vec<usize>) = (0..lora.changes.len()).partition(fits);
+        let unused = unused.iter().filter_map(|i| lora.changes[*i].kind.tensors().into_iter().next_back());
+        let mut unused: Vec<&str> = lora.others.iter().map(String::as_str).chain(unused).collect();
+        if let (true, Some(first)) = (fitting.is_empty(), unused.first()) {
+            return Err(misfit(lora, family, first)
+                .expected(format!("modules of this {family} model"))
+                .found(format!("{} of {} that it does not have", unused.len(), unused.len())));
+        }
+        let all = fitting.len() + unused.len();
+        unused.retain(|name| {
+            names::place(name).is_none_or(|place| !elsewhere.iter().any(|part| place.part() == *part))
+        });
+        let mut told = Vec::new();
+        if let Some(first) = unused.first() {
+            let mut places: Vec<String> = unused
+                .iter()
+                .map(|name| names::place(name).map_or("every part".to_owned(), |place| place.to_string()))
+                .collect();
+            places.sort();
+            places.dedup();
+            told.push(format!(
+                "{}: {} of {all} LoRA keys fit nothing in this model and are left out, such as {first}; looked \
+                 for in {}",
+                lora.file().display(),
+                unused.len(),
+                places.join(" and ")
+            ));
+        }
+        told.extend_from_slice(lora.warnings());
+        Ok(told)
     }
 
     pub(super) fn of(&self, tensor: &str) -> &[Patch] {
         self.tensors.get(tensor).map_or(&[], Vec::as_slice)
     }
 
-    /// Adds what of a LoRA fits; gives the number of its changes.
-    fn fit(&mut self, fit: &Fit<'_>, names: &Names, one: &LoraUse) -> Result<usize> {
-        let mut fitting = 0;
+    /// Adds what of a LoRA fits; gives which of its changes.
+    fn fit(&mut self, fit: &Fit<'_>, names: &Names, one: &LoraUse) -> Result<BTreeSet<usize>> {
+        let mut fitting = BTreeSet::new();
         let mut parts = HashSet::new();
         let mut seen: HashMap<(String, Option<usize>, &str), &str> = HashMap::new();
         for (i, change) in one.lora.changes.iter().enumerate() {
             let Some((target, tensor)) = fit.target(change, names) else { continue };
-            fitting += 1;
+            fitting.insert(i);
             fit.check(change, target, &tensor)?;
             // The same module under two names, each with the same kind of change, counts once.
             if let Some(first) =
@@ -270,45 +305,19 @@ impl Fit<'_> {
             .hint("the file is damaged: fetch it again")
     }
 
-    /// Tells of the keys that fit nothing, and of where they were looked for; an error where nothing else is left.
-    /// Shapes decide what fits: what a file says of itself refuses nothing.
-    fn left_out(&self, unused: &[&str]) -> Result<Option<String>> {
-        let Some(first) = unused.first() else { return Ok(None) };
-        let all = self.lora.changes.len() + self.lora.others.len();
-        let fitting = all - unused.len();
-        if fitting == 0 {
-            return Err(self
-                .misfit(first)
-                .expected(format!("modules of this {} model", self.family))
-                .found(format!("{} of {all} that it does not have", unused.len())));
-        }
-        let mut places: Vec<String> = unused
-            .iter()
-            .map(|name| names::place(name).map_or("every part".to_owned(), |place| place.to_string()))
-            .collect();
-        places.sort();
-        places.dedup();
-        Ok(Some(format!(
-            "{}: {} of {all} LoRA keys fit nothing in this model and are left out, such as {first}; looked for in {}",
-            self.lora.file().display(),
-            unused.len(),
-            places.join(" and ")
-        )))
-    }
-
     fn misfit(&self, at: &str) -> Error {
-        let family = self.family;
-        let hint = match foreign::made_for(self.lora) {
-            Some(other) if other != family.to_string() => {
-                format!("it seems to be made for {other}: pass one made for {family}")
-            }
-            _ => format!("pass one made for {family} models of this size"),
-        };
-        Error::new(ErrorKind::Model, "the LoRA does not fit this model")
-            .file(self.lora.file())
-            .at(at)
-            .hint(hint)
+        misfit(self.lora, self.family, at)
     }
+}
+
+fn misfit(lora: &Lora, family: Family, at: &str) -> Error {
+    let hint = match foreign::made_for(lora) {
+        Some(other) if other != family.to_string() => {
+            format!("it seems to be made for {other}: pass one made for {family}")
+        }
+        _ => format!("pass one made for {family} models of this size"),
+    };
+    Error::new(ErrorKind::Model, "the LoRA does not fit this model").file(lora.file()).at(at).hint(hint)
 }
 
 /// Whether `shape` is that of lengths of the rows, `[outputs, …]`, or the columns, `[1, inputs, …]`, of a weight of

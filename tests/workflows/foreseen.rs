@@ -66,11 +66,7 @@ fn what_a_run_would_refuse_is_told_before() {
             set(w, "10", json!({ "model": ["20", 0] }));
         }
     };
-    case(
-        "a LoRA for nothing here",
-        &lora([1.0, 1.0]),
-        Some((model, &["node 20", "nothing of the LoRA fits"])),
-    );
+    case("a LoRA for nothing here", &lora([1.0, 1.0]), Some((model, &["node 20", "the LoRA does not fit"])));
     case("the same at strength 0", &lora([0.0, 0.0]), None);
     let sizes = |w: &mut Json| {
         let inputs = json!({ "clip": ["4", 1], "width": 64, "height": 64, "crop_w": 0, "crop_h": 0, "target_width": 64,

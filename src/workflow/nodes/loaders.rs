@@ -9,7 +9,7 @@ use super::Function::{Plain, Working};
 use super::{Class, FileKind, Type, choice, file, float, int, socket};
 use crate::checkpoint::Checkpoint;
 use crate::guidance::Guidance;
-use crate::lora::{Lora, LoraUse, Networks, Patches};
+use crate::lora::{Lora, LoraUse, Networks, Part, Patches};
 use crate::model::Family;
 use crate::model::config::{TextConfig, family_of};
 use crate::pipeline::{Autoencoder, DiffusionModel, Model, TextEncoders};
@@ -232,13 +232,13 @@ fn with_lora(
     let loras = on_top(&model.loras);
     let family = model.diffusion.config().family;
     let networks = Networks { family, model: model.diffusion.checkpoint(), unet: true, text: &[] };
-    let patches = Patches::of_part(&networks, &loras)?;
-    let mut fitting = patches.fitting().last().copied().unwrap_or(0);
+    let of_model = Arc::new(Patches::of_part(&networks, &loras)?);
     let diffusion = match unet {
         0.0 => model.diffusion.clone(),
-        _ => model.diffusion.with_patches(Arc::new(patches)),
+        _ => model.diffusion.with_patches(of_model.clone()),
     };
     let patched_model = ModelValue { diffusion, loras, ..model.clone() };
+    let mut all = vec![(of_model, model.loras.len())];
     let patched_clip = match clip {
         None => None,
         Some(clip) => {
@@ -249,33 +249,28 @@ fn with_lora(
                 unet: false,
                 text: clip.text.configs(),
             };
-            let patches = Patches::of_part(&of_clip, &loras)?;
-            fitting += patches.fitting().last().copied().unwrap_or(0);
+            let of_clip = Arc::new(Patches::of_part(&of_clip, &loras)?);
             let text = match text {
                 0.0 => clip.text.clone(),
-                _ => clip.text.with_patches(Arc::new(patches)),
+                _ => clip.text.with_patches(of_clip.clone()),
             };
+            all.push((of_clip, clip.loras.len()));
             Some(ClipValue { text, loras, ..clip.clone() })
         }
     };
-    match lora.len() {
-        _ if fitting == 0 => Err(nothing_fits(&lora, family)),
-        all if fitting < all && clip.is_some() => {
-            let more = all - fitting;
-            log::warn!(
-                "{}: {more} of {all} LoRA modules fit nothing in this model and are left out",
-                lora.file().display()
-            );
-            Ok((patched_model, patched_clip))
-        }
-        _ => Ok((patched_model, patched_clip)),
+    let all: Vec<(&Patches, usize)> = all.iter().map(|(patches, at)| (&**patches, *at)).collect();
+    // What is for text encoders is not meant where none are given.
+    let elsewhere: &[Part] = if clip.is_some() { &[] } else { &[Part::Text(0), Part::Text(1)] };
+    for sentence in Patches::leftovers(&lora, family, &all, elsewhere)? {
+        log::warn!("{sentence}");
     }
-}
-
-fn nothing_fits(lora: &Lora, family: Family) -> Error {
-    Error::new(ErrorKind::Model, "nothing of the LoRA fits this model")
-        .file(lora.file())
-        .hint(format!("pass one made for {family} models of this size"))
+    // Of LoRAs further down it was told before.
+    let own = format!("{}: ", lora.file().display());
+    all.iter()
+        .flat_map(|(patches, _)| patches.left_out())
+        .filter(|s| s.starts_with(&own))
+        .for_each(|s| log::warn!("{s}"));
+    Ok((patched_model, patched_clip))
 }
 
 /// Whether anything of a LoRA, at these strengths for the model and for text, fits a model of `family`, or
@@ -292,12 +287,10 @@ pub(in super::super) fn look_at_lora(
     let uses = [LoraUse { unet, text, ..LoraUse::new(lora.clone(), 0.0) }];
     let of_model = Networks { family, model, unet: true, text: &[] };
     let of_clip = clip.map(|(model, text)| Networks { family: family_of(text), model, unet: false, text });
-    for networks in [Some(of_model), of_clip].into_iter().flatten() {
-        if Patches::of_part(&networks, &uses)?.fitting() != [0] {
-            return Ok(());
-        }
-    }
-    Err(nothing_fits(lora, family))
+    let all = [Some(of_model), of_clip].into_iter().flatten();
+    let all: Vec<Patches> = all.map(|networks| Patches::of_part(&networks, &uses)).collect::<Result<_>>()?;
+    let all: Vec<(&Patches, usize)> = all.iter().map(|patches| (patches, 0)).collect();
+    Patches::leftovers(lora, family, &all, &[]).map(drop)
 }
 
 fn last_layer(args: &Arguments<'_>) -> Result<Vec<Value>> {
