@@ -115,7 +115,6 @@ mod tests {
             ("sample_dpmpp_sde_gpu", Some("dpmpp_sde_gpu")),
             ("Euler a", Some("euler_ancestral")),
             ("sample_", None),
-            ("sample_sample_euler", None),
             ("eulr", None),
         ] {
             assert_eq!(choice(Choices::Samplers, old), now, "{old:?}");

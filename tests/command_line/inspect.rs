@@ -94,7 +94,12 @@ fn memory_is_what_the_planner_says() {
     assert!(without["memory"].is_null() && without["parts"]["UNet"]["tensors"].as_u64() > Some(100));
     // What does not fit is told, and no fault of the command.
     let tight = json(folder.path(), &["--size", "256x256", "--max-memory", "1"]);
-    assert!(tight["memory"]["sizes"][0]["sag"]["error"].as_str().expect("an error").contains("--max-memory"));
+    assert!(
+        tight["memory"]["sizes"][0]["sag"]["error"]["message"]
+            .as_str()
+            .expect("an error")
+            .contains("--max-memory")
+    );
 }
 
 #[test]
@@ -198,8 +203,8 @@ fn other_files_are_told_by_name() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name);
     let control = safetensors([("control_model.x", &[1][..], &[0.0][..])]);
-    let deep = safetensors([("emb_params", &[1, 2, 768][..], &[0.0; 1536][..])]);
-    let deep_alone = safetensors([("fox", &[1, 1, 768][..], &[0.0; 768][..])]);
+    let deep = safetensors([("emb_params", &[2, 1, 768][..], &[0.0; 1536][..])]);
+    let deep_alone = safetensors([("fox", &[2, 1, 768][..], &[0.0; 1536][..])]);
     let taesd = safetensors([("1.weight", &[1][..], &[0.0][..]), ("3.conv.0.weight", &[1], &[0.0])]);
     let taesd_of_diffusers = safetensors([
         ("decoder.layers.1.conv.0.weight", &[1][..], &[0.0][..]),
@@ -217,7 +222,7 @@ fn other_files_are_told_by_name() {
             "deep",
             &deep,
             ErrorKind::Model,
-            "expected two dimensions, vectors and their width, found [1, 2, 768]",
+            "expected two dimensions, vectors and their width, found [2, 1, 768]",
         ),
         ("deep alone", &deep_alone, ErrorKind::Model, "an embedding that is no list of vectors (fox)"),
         ("taesd", &taesd, ErrorKind::Model, "a tiny autoencoder for previews (TAESD)"),

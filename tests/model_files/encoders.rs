@@ -254,7 +254,11 @@ fn a_missing_or_foreign_encoder_is_named_with_what_to_pass() {
     let (sd1, sd2, xl) = (all("tiny-sd1"), all("tiny-sd2"), all("tiny-sdxl"));
     let at = |from: &[Tensor], old: &str, new: &str| prefixed(&under(from, old), new);
     let cases: [(&str, Vec<Tensor>, &[&str]); 6] = [
-        ("none", without(&sd1, L), &["no text encoder", "CLIP-L of SD 1", "64 values", "--text-encoder"]),
+        (
+            "none",
+            without(&sd1, L),
+            &["no text encoder", "CLIP-L of SD 1", "64 values", "pass a text encoder"],
+        ),
         (
             "SD 2's beside SD 1's UNet",
             [without(&sd1, L), at(&sd2, H, H)].concat(),
@@ -264,7 +268,7 @@ fn a_missing_or_foreign_encoder_is_named_with_what_to_pass() {
                 "SD 1",
                 "128 values",
                 H,
-                "--text-encoder",
+                "pass a text encoder",
             ],
         ),
         (
@@ -275,23 +279,33 @@ fn a_missing_or_foreign_encoder_is_named_with_what_to_pass() {
                 "OpenCLIP-H of SD 2, 128 values",
                 "looks like SD 2",
                 "64 values",
-                "--text-encoder",
+                "pass a text encoder",
             ],
         ),
         (
             "SDXL's first alone",
             without(&xl, XL_G),
-            &["one of the two text encoders of SDXL", "bigG of SDXL, 128 values", "CLIP-L", "--text-encoder"],
+            &[
+                "one of the two text encoders of SDXL",
+                "bigG of SDXL, 128 values",
+                "CLIP-L",
+                "pass a text encoder",
+            ],
         ),
         (
             "SDXL's second alone",
             without(&xl, XL_L),
-            &["one of the two text encoders of SDXL", "CLIP-L of SDXL, 64 values", "bigG", "--text-encoder"],
+            &[
+                "one of the two text encoders of SDXL",
+                "CLIP-L of SDXL, 64 values",
+                "bigG",
+                "pass a text encoder",
+            ],
         ),
         (
             "no projection",
             xl.iter().filter(|t| !t.name.ends_with("text_projection")).cloned().collect(),
-            &["missing", "conditioner.embedders.1.model.text_projection", "pooled", "--text-encoder"],
+            &["missing", "conditioner.embedders.1.model.text_projection", "pooled", "pass a text encoder"],
         ),
     ];
     let mut failures = Failures::default();
@@ -330,7 +344,7 @@ fn folders_with_one_of_sdxls_encoders_say_so() {
         let model = Checkpoint::open(folder.path()).unwrap();
         let error = ModelConfig::infer(&model).unwrap_err();
         let text = error.to_string();
-        let words = ["one of the two text encoders", missing, "--text-encoder"];
+        let words = ["one of the two text encoders", missing, "pass a text encoder"];
         assert!(error.kind() == ErrorKind::Model && words.iter().all(|w| text.contains(w)), "{text}");
         // The other one makes it whole.
         let other = if prefix == XL_L { XL_G } else { XL_L };

@@ -451,7 +451,7 @@ fn bad_loras_are_refused_with_reasons() {
         ("IA3", with(&format!("{q}.on_input"), &[4]), "IA3"),
         ("PEFT's OFT", with("unet.a.oft_R.weight", &[4]), "OFT"),
         ("checkpoint", vec![zeros("model.diffusion_model.out.2.weight", &[4, 4, 3, 3])], "a checkpoint"),
-        ("embedding", vec![zeros("emb_params", &[2, 64])], "embedding:NAME"),
+        ("embedding", vec![zeros("emb_params", &[2, 64])], "use it as an embedding"),
         ("other", vec![zeros("foo", &[2])], "such as foo"),
         (
             "the same twice",

@@ -231,12 +231,12 @@ fn other_models() -> Vec<Case> {
         case(
             "VAE",
             &["encoder.conv_in.weight", "decoder.up.0.block.0.conv1.weight"],
-            &["VAE without a UNet", "--vae"],
+            &["VAE without a UNet", "as VAE or text encoder"],
         ),
         case(
             "text encoder",
             &["text_model.encoder.layers.0.mlp.fc1.weight"],
-            &["text encoder without a UNet", "--text-encoder"],
+            &["text encoder without a UNet", "as VAE or text encoder"],
         ),
         case("language model", &["model.layers.0.mlp.up_proj.weight"], &["language model"]),
         case("a UNet's beginning", &["input_blocks.0.0.weight"], &["incomplete UNet"]),
@@ -418,7 +418,7 @@ fn networks_that_do_not_fit_together() {
         Box::new(move |m| m.tensors.push((name.clone(), shape.clone())))
     };
     let cases: Vec<(&str, Edit, &[&str])> = vec![
-        ("no VAE", remove("first_stage_model.".into()), &["has no VAE", "--vae"]),
+        ("no VAE", remove("first_stage_model.".into()), &["has no VAE", "pass a VAE"]),
         ("no text encoder", remove("cond_stage_model.".into()), &["no text encoder"]),
         ("a block left out", remove(format!("{unet}input_blocks.3.")), &["input_blocks.3", "input_blocks.4"]),
         ("a layer left out", remove("encoder.layers.0.".into()), &["encoder.layers.0", "encoder.layers.1"]),

@@ -319,7 +319,7 @@ fn parts_that_do_not_fit() {
         (
             "SDXL as SD1",
             Box::new(|| runnable(&mixed(false))),
-            &["one of the two text encoders of SDXL is missing", "bigG", "128 values", "--text-encoder"],
+            &["one of the two text encoders of SDXL is missing", "bigG", "128 values", "pass a text encoder"],
         ),
         (
             "inpainting",
@@ -344,7 +344,7 @@ fn parts_that_do_not_fit() {
                 let half = only("tiny-sd1", "first_stage_model.decoder.");
                 runnable(&synthetic("tiny-sd1").with_vae(half)?)
             }),
-            &["missing", "first_stage_model.encoder.conv_in", "--vae"],
+            &["missing", "first_stage_model.encoder.conv_in", "pass a VAE"],
         ),
         (
             "a VAE as text encoder",
@@ -369,7 +369,7 @@ fn parts_that_do_not_fit() {
         (
             "a UNet alone",
             Box::new(|| runnable(&only("tiny-sdxl", UNET))),
-            &["no text encoder", "--text-encoder"],
+            &["no text encoder", "pass a text encoder"],
         ),
         (
             "a UNet and one of SDXL's encoders",
@@ -377,7 +377,7 @@ fn parts_that_do_not_fit() {
                 let first = only("tiny-sdxl", "conditioner.embedders.0.");
                 runnable(&only("tiny-sdxl", UNET).with_vae(synthetic("tiny-sdxl"))?.with_text_encoder(first)?)
             }),
-            &["one of the two text encoders of SDXL is missing", "bigG", "128 values", "--text-encoder"],
+            &["one of the two text encoders of SDXL is missing", "bigG", "128 values", "pass a text encoder"],
         ),
     ];
     let mut failures = Failures::default();
