@@ -89,7 +89,7 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let mut workflow = Workflow::open(file)?;
     for assignment in &args.set {
-        workflow.set(assignment)?;
+        workflow.set(assignment).map_err(|e| e.at(format!("--set {assignment}")))?;
     }
     let places = places(args)?;
     let options = Options { model: args.compute.options(None), limits: args.compute.limits(), now: now() };

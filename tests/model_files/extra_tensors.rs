@@ -92,7 +92,9 @@ fn what_would_change_pictures_is_refused_unless_it_is_to_be_ignored() {
             Err(e) => {
                 let text = e.to_string();
                 let named = extra.iter().all(|t| text.contains(&kind(&t.name)) || text.contains(&t.name));
-                let told = named && text.contains("no layer takes") && text.contains("allow extra tensors to be ignored");
+                let told = named
+                    && text.contains("no layer takes")
+                    && text.contains("allow extra tensors to be ignored");
                 failures.check(told && e.kind() == ErrorKind::Model, || format!("{case}: {text}"));
             }
         }

@@ -116,9 +116,9 @@ fn pictures_carry_their_workflow() {
     let wide = api.replace("golden hour", "золотой час");
     assert!(parse(&[("prompt", &wide)]).expect("a workflow").graph().find("6").is_some());
     for (texts, word) in [
-        (&[][..], "a PNG without one"),
-        (&[("parameters", "a fox\nSteps: 20")], "sagittal generate"),
-        (&[("prompt", "{\"3\": ")], "chunk `prompt`"),
+        (&[][..], "a picture without one"),
+        (&[("parameters", "a fox\nSteps: 20")], "settings of a picture"),
+        (&[("prompt", "{\"3\": ")], "text `prompt`"),
     ] {
         let error = parse(texts).expect_err("refused").to_string();
         assert!(error.contains(word), "{error}");

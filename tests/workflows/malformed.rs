@@ -98,7 +98,7 @@ fn no_workflows() -> Vec<Case> {
     vec![
         ("an empty file", String::new(), &["not a workflow", "empty"]),
         ("white space", "  \n".into(), &["not a workflow"]),
-        ("a text", "a fox".into(), &["not a workflow", "neither JSON nor a PNG"]),
+        ("a text", "a fox".into(), &["not a workflow", "neither JSON nor a picture"]),
         ("cut off", sound().to_string()[..300].into(), &["not sound JSON"]),
         ("brackets without end", deep, &["not sound JSON"]),
         ("objects without end", nested, &["not sound JSON"]),
@@ -463,9 +463,9 @@ fn files_that_are_no_workflow_are_told() {
     for (flags, code, word) in [
         (&["nothing.json"][..], 3, "cannot be read"),
         (&["secret"], 3, "not a regular file"),
-        (&["empty.png"], 3, "a PNG without one"),
+        (&["empty.png"], 3, "a picture without one"),
         (&["cut.png"], 3, "damaged"),
-        (&["models/checkpoints/garbage.safetensors"], 3, "neither JSON nor a PNG"),
+        (&["models/checkpoints/garbage.safetensors"], 3, "neither JSON nor a picture"),
         (&[], 2, "WORKFLOW"),
         (&["nothing.json", "--set"], 2, "--set"),
     ] {
