@@ -78,6 +78,8 @@ pub(super) fn check_text(model: &Checkpoint, config: &TextConfig) -> Result<()> 
         _ if usual.iter().any(|end| rest == *end || rest.ends_with(&format!(".{end}"))) => Effect::Usual,
         // The first encoder's pooled vector is not read.
         "text_projection" | "text_projection.weight" if config.projection.is_none() => Effect::Usual,
+        // The half of CLIP that looks at pictures.
+        _ if rest.starts_with("visual.") => Effect::Usual,
         _ if beyond(rest, config) => Effect::Untaken,
         _ => Effect::Changes,
     };
