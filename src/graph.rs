@@ -36,9 +36,9 @@ impl Shape {
         Self { height: tokens, width: 1, channels }
     }
 
-    /// Number of positions.
+    /// Number of positions; `usize::MAX` where there are more.
     pub fn positions(&self) -> usize {
-        self.height * self.width
+        self.height.saturating_mul(self.width)
     }
 
     /// Channels in groups of four, the unit in which kernels load and store.
@@ -233,14 +233,21 @@ impl Graph {
         &self.nodes
     }
 
-    /// What `tensor` is.
+    /// What `tensor` is; for another graph's, something empty.
     pub fn info(&self, tensor: Tensor) -> &TensorInfo {
-        &self.tensors[tensor.0]
+        static NOTHING: TensorInfo = TensorInfo {
+            shape: Shape { height: 0, width: 0, channels: 0 },
+            store: Store::Elem,
+            path: String::new(),
+            part: None,
+            kept: false,
+        };
+        self.tensors.get(tensor.0).unwrap_or(&NOTHING)
     }
 
     /// Shape of `tensor` in one row.
     pub fn shape(&self, tensor: Tensor) -> Shape {
-        self.tensors[tensor.0].shape
+        self.info(tensor).shape
     }
 
     /// Number of tensors.
@@ -273,8 +280,8 @@ impl Graph {
     /// Names `tensor`, which nothing else reads, as a result; it is stored as f32 so that nothing
     /// is lost on the way out.
     pub fn output(&mut self, name: &str, tensor: Tensor) {
-        if self.tensors[tensor.0].store == Store::Elem {
-            self.tensors[tensor.0].store = Store::F32;
+        if let Some(info) = self.tensors.get_mut(tensor.0).filter(|info| info.store == Store::Elem) {
+            info.store = Store::F32;
         }
         self.outputs.push((name.to_owned(), tensor));
     }
@@ -347,7 +354,7 @@ impl Graph {
             let shapes = parts.iter().map(|&(_, n)| vec![n]).collect();
             self.weight(Weight { sources: biases, shapes, layout: Layout::Vector })
         });
-        let out = parts.iter().map(|&(_, n)| n).sum();
+        let out = parts.iter().fold(0usize, |sum, &(_, n)| sum.saturating_add(n));
         let shape = Shape { channels: out, ..self.shape(x) };
         Ok(self.node(path, Op::Linear { weight, bias }, &[x], shape))
     }
@@ -363,8 +370,11 @@ impl Graph {
         pad: usize,
     ) -> Result<Tensor> {
         let s = self.shape(x);
+        if !(1..=2).contains(&stride) || pad > 1 {
+            return Err(self.misuse(path, "a stride of 1 or 2, padding of 0 or 1", format!("{stride} and {pad}")));
+        }
         // Padding after is 1 in both cases, so the last tap may always stand one past the end.
-        let size = |n: usize| (n + pad + 1).checked_sub(3).map(|n| n / stride + 1);
+        let size = |n: usize| n.checked_add(pad + 1)?.checked_sub(3).map(|n| n / stride + 1);
         let (Some(height), Some(width)) = (size(s.height), size(s.width)) else {
             return Err(self.misfit(path, "an input of at least 2x2", s.to_string()));
         };
@@ -441,6 +451,10 @@ impl Graph {
     pub fn cross_attention(&mut self, path: &str, q: Tensor, kv: Tensor, heads: usize) -> Result<Tensor> {
         let s = self.shape(q);
         let c = s.channels;
+        if self.shape(kv).channels / 2 != c {
+            let want = format!("keys and values of {c} channels each");
+            return Err(self.misfit(path, &want, self.shape(kv).to_string()));
+        }
         let heads = self.heads(path, c, heads, [0, 0, c])?;
         Ok(self.attention(path, &[q, kv], (heads, false), s, false).0)
     }
@@ -449,7 +463,7 @@ impl Graph {
     pub fn self_attention_of(&mut self, path: &str, q: Tensor, qkv: Tensor, heads: usize) -> Result<Tensor> {
         let (s, c) = (self.shape(q), self.shape(q).channels);
         let merged = self.shape(qkv);
-        if merged != (Shape { channels: 3 * c, ..s }) {
+        if merged != (Shape { channels: c.saturating_mul(3), ..s }) {
             return Err(self.misfit(path, &format!("queries of a third of {merged}"), s.to_string()));
         }
         let heads = self.heads(path, c, heads, [0, c, 2 * c])?;
@@ -509,14 +523,16 @@ impl Graph {
         if (s.height, s.width) != (t.height, t.width) || !(s.channels | t.channels).is_multiple_of(4) {
             return Err(self.misfit(path, &format!("a map of {}x{}", s.height, s.width), t.to_string()));
         }
-        Ok(self.node(path, Op::Concat, &[a, b], Shape { channels: s.channels + t.channels, ..s }))
+        let channels = s.channels.saturating_add(t.channels);
+        Ok(self.node(path, Op::Concat, &[a, b], Shape { channels, ..s }))
     }
 
     /// `count` channels of `x` from `first` on, both multiples of four.
     pub fn channels(&mut self, path: &str, x: Tensor, first: usize, count: usize) -> Result<Tensor> {
         let s = self.shape(x);
-        if first + count > s.channels || count == 0 || !(first | count).is_multiple_of(4) {
-            return Err(self.misfit(path, &format!("channels {first} to {}", first + count), s.to_string()));
+        let end = first.saturating_add(count);
+        if end > s.channels || count == 0 || !(first | count).is_multiple_of(4) {
+            return Err(self.misfit(path, &format!("channels {first} to {end}"), s.to_string()));
         }
         Ok(self.node(path, Op::Channels { first }, &[x], Shape { channels: count, ..s }))
     }
@@ -535,7 +551,8 @@ impl Graph {
     }
 
     fn heads(&self, path: &str, channels: usize, heads: usize, offsets: [usize; 3]) -> Result<Heads> {
-        if heads == 0 || !channels.is_multiple_of(heads) || !(channels / heads).is_multiple_of(4) {
+        let fits = |width: usize| width > 0 && width.is_multiple_of(4);
+        if heads == 0 || !channels.is_multiple_of(heads) || !fits(channels / heads) {
             let want = format!("{heads} heads of a multiple of 4 channels each");
             return Err(self.misfit(path, &want, format!("{channels} channels")));
         }
@@ -586,9 +603,12 @@ impl Graph {
     }
 
     fn misfit(&self, path: &str, expected: &str, found: String) -> Error {
-        Error::new(ErrorKind::Model, "a layer does not fit its input")
-            .at(format!("{}{path}", self.prefix))
-            .expected(expected)
-            .found(found)
+        let error = Error::new(ErrorKind::Model, "a layer does not fit its input");
+        error.at(format!("{}{path}", self.prefix)).expected(expected).found(found)
+    }
+
+    fn misuse(&self, path: &str, expected: &str, found: String) -> Error {
+        let error = Error::usage("there is no such layer");
+        error.at(format!("{}{path}", self.prefix)).expected(expected).found(found)
     }
 }

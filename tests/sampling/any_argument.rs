@@ -1,9 +1,7 @@
 //! Public functions on any argument: zeros, ones, the largest numbers, NaN and infinities. None panics, and what a
 //! caller did wrong is called that.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use crate::common::Failures;
+use crate::common::any_argument::{FLOATS, SIZES, Watch, pairs};
 use sagittal::guidance::{Area, Columns, Conditioning, Entry, Guidance, Perturbed, Sag, sag};
 use sagittal::image::sheet::{Sheet, Side};
 use sagittal::image::{Mask, lettering, overlay, parameters, png, preview, resize, texts};
@@ -19,44 +17,7 @@ use sagittal::sampler::{
 use sagittal::text::compose::{breaks, parts};
 use sagittal::text::prompt::{chunks, parse};
 use sagittal::text::{Tokenizer, tokenizer};
-use sagittal::{Error, ErrorKind, Latent, Picture, Request};
-
-const SIZES: [usize; 6] = [0, 1, 2, 7, usize::MAX / 3, usize::MAX];
-const FLOATS: [f32; 9] =
-    [0.0, -0.0, 1.0, -1.0, f32::MAX, f32::MIN_POSITIVE, f32::INFINITY, f32::NEG_INFINITY, f32::NAN];
-
-/// Collects panics, and errors of a kind that a caller has not caused.
-#[derive(Default)]
-struct Watch {
-    failures: Failures,
-    refused: usize,
-}
-
-impl Watch {
-    /// Runs what cannot fail.
-    fn runs<T>(&mut self, what: &str, f: impl FnOnce() -> T) -> Option<T> {
-        let done = catch_unwind(AssertUnwindSafe(f));
-        self.failures.check(done.is_ok(), || format!("{what} panics"));
-        done.ok()
-    }
-
-    /// Runs what may refuse its arguments.
-    fn tries<T>(&mut self, what: &str, f: impl FnOnce() -> Result<T, Error>) -> Option<T> {
-        match self.runs(what, f)? {
-            Ok(value) => Some(value),
-            Err(e) => {
-                self.refused += 1;
-                let callers = matches!(e.kind(), ErrorKind::Usage | ErrorKind::NonFinite | ErrorKind::Model);
-                self.failures.check(callers, || format!("{what}: {:?}: {e}", e.kind()));
-                None
-            }
-        }
-    }
-}
-
-fn pairs() -> impl Iterator<Item = (usize, usize)> {
-    SIZES.into_iter().flat_map(|a| SIZES.map(|b| (a, b)))
-}
+use sagittal::{Error, Latent, Picture, Request};
 
 /// Sound ones, and ones that cannot be made without memory for them.
 fn latents() -> Vec<Latent> {
