@@ -138,7 +138,8 @@ impl Plan {
     /// Plans `graph` for `options`.
     ///
     /// # Errors
-    /// [`ErrorKind::Memory`](crate::ErrorKind::Memory) naming the tensor, if one is larger than the device can bind; [`ErrorKind::Usage`](crate::ErrorKind::Usage) for
+    /// [`ErrorKind::Memory`](crate::ErrorKind::Memory) naming the tensor, if one is larger than the device can
+    /// bind; [`ErrorKind::Usage`](crate::ErrorKind::Usage) for
     /// no rows, an alignment that no device has, a tensor of no values or of another graph.
     pub fn new(graph: &Graph, options: &Options) -> Result<Plan> {
         let options = &check::checked(graph, options)?;

@@ -43,9 +43,8 @@ pub struct Placed {
 /// device will refuse it with its own words.
 pub fn place(requests: &[Request], alignment: u64, guard: u64, max_slab: u64) -> Placed {
     let alignment = alignment.max(1);
-    let room = |r: &Request| {
-        r.bytes.saturating_add(guard).checked_next_multiple_of(alignment).unwrap_or(u64::MAX)
-    };
+    let room =
+        |r: &Request| r.bytes.saturating_add(guard).checked_next_multiple_of(alignment).unwrap_or(u64::MAX);
     let mut order: Vec<usize> = (0..requests.len()).collect();
     order.sort_by_key(|&i| (std::cmp::Reverse(requests[i].bytes), requests[i].first));
     let mut regions = vec![Region { slab: 0, offset: 0, bytes: 0 }; requests.len()];

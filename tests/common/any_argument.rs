@@ -33,7 +33,8 @@ impl Watch {
             Ok(value) => Some(value),
             Err(e) => {
                 self.refused += 1;
-                let callers = !matches!(e.kind(), ErrorKind::Internal | ErrorKind::Device | ErrorKind::Cancelled);
+                let callers =
+                    !matches!(e.kind(), ErrorKind::Internal | ErrorKind::Device | ErrorKind::Cancelled);
                 self.failures.check(callers, || format!("{what}: {:?}: {e}", e.kind()));
                 None
             }

@@ -92,7 +92,12 @@ fn graphs_and_plans_of_any_shape() {
             }
         }
     }
-    assert!(watch.refused > 1000 && planned.get() > 100, "{} refused, {} planned", watch.refused, planned.get());
+    assert!(
+        watch.refused > 1000 && planned.get() > 100,
+        "{} refused, {} planned",
+        watch.refused,
+        planned.get()
+    );
     watch.failures.finish();
 }
 
@@ -121,7 +126,8 @@ fn each_alone(watch: &mut Watch, shape: Shape, n: usize, target: Target, planned
         let x = g.input("x", shape);
         let Some(y) = watch.tries(&what, || make(&mut g, x, n)) else { continue };
         g.output("y", y);
-        let device = Capabilities { max_binding: u64::MAX, max_buffer: u64::MAX, ..options(1, target).device };
+        let device =
+            Capabilities { max_binding: u64::MAX, max_buffer: u64::MAX, ..options(1, target).device };
         for o in [options(1, target), options(3, target), Options { device, ..options(1, target) }] {
             let plan = watch.tries(&what, || Plan::new(&g, &o));
             planned.set(planned.get() + usize::from(plan.is_some()));
@@ -146,7 +152,9 @@ fn plans_for_any_device() {
             for o in [device(a, b, 256), device(1 << 27, a, b), Options { guard: a, ..options(2, target) }] {
                 let plan = watch.tries(&what, || Plan::new(&graph, &o));
                 watch.runs(&what, || {
-                    plan.map(|p| (p.arena_bytes(), p.side_bytes(b), p.params_bytes(a), p.bound_bytes(), p.flops()))
+                    plan.map(|p| {
+                        (p.arena_bytes(), p.side_bytes(b), p.params_bytes(a), p.bound_bytes(), p.flops())
+                    })
                 });
             }
         }
@@ -181,7 +189,9 @@ fn plans_for_any_device() {
     let x = g.input("x", Shape::tokens(4, 96));
     layers(&mut watch, &mut g, [x, foreign[8]], 4);
     layers(&mut watch, &mut g, [foreign[8], foreign[8]], 96);
-    watch.runs("foreign results", || (g.output("o", foreign[8]), g.keep("k", foreign[7]), g.trace("t", foreign[6])));
+    watch.runs("foreign results", || {
+        (g.output("o", foreign[8]), g.keep("k", foreign[7]), g.trace("t", foreign[6]))
+    });
     let refused = watch.refused;
     watch.tries("a foreign tensor", || Plan::new(&g, &options(1, Target::Gpu)));
     assert!(watch.refused > refused, "a plan with tensors of another graph");
@@ -280,7 +290,8 @@ fn engines_with_anything() {
     let mut watch = Watch::default();
     let engine = Engine::new(gpu.clone()).expect("an engine");
     let storage = Precision::F32.into();
-    for shapes in [vec![], vec![vec![]], vec![vec![0]], vec![vec![usize::MAX; 4]], vec![vec![4, 4], vec![8]]] {
+    for shapes in [vec![], vec![vec![]], vec![vec![0]], vec![vec![usize::MAX; 4]], vec![vec![4, 4], vec![8]]]
+    {
         for layout in [Layout::Vector, Layout::Linear, Layout::Conv3x3, Layout::Conv3x3Doubled] {
             for sources in [vec![], vec!["a".to_owned()], vec!["a".to_owned(), "b".to_owned()]] {
                 let weight = [Weight { sources, shapes: shapes.clone(), layout }];
@@ -301,7 +312,8 @@ fn engines_with_anything() {
     for odd in [0, 1, 2, 7] {
         watch.tries("an odd source", || engine.upload(g.weights(), &Odd(odd), &storage, None, &GO));
     }
-    let weights = engine.upload(g.weights(), &Anything(Precision::F32), &storage, None, &GO).expect("weights");
+    let weights =
+        engine.upload(g.weights(), &Anything(Precision::F32), &storage, None, &GO).expect("weights");
     let device = gpu.capabilities();
     let plan = Plan::new(&g, &Options { rows: 2, storage, device, guard: 0 }).expect("a plan");
     let arena = engine.arena(&plan).expect("an arena");
@@ -320,7 +332,8 @@ fn engines_with_anything() {
     for (at, change) in broken.into_iter().enumerate() {
         let mut plan = plan.clone();
         change(&mut plan);
-        let refused = watch.tries(&format!("broken {at}"), || engine.prepare(plan, &weights, &arena)).is_none();
+        let refused =
+            watch.tries(&format!("broken {at}"), || engine.prepare(plan, &weights, &arena)).is_none();
         watch.failures.check(refused, || format!("a plan broken in way {at} is prepared"));
     }
     let prepared = engine.prepare(plan, &weights, &arena).expect("prepared");
@@ -355,7 +368,9 @@ fn streams(watch: &mut Watch, engine: &Engine, dispatch: &sagittal::plan::Dispat
         mapped_at_creation: false,
     });
     let spots = [Spot { buffer, offset: u64::MAX }];
-    for operand in [Operand::Read(stretch), Operand::Write(Stretch { buf: Buf(0), ..stretch }), Operand::Unused] {
+    for operand in
+        [Operand::Read(stretch), Operand::Write(Stretch { buf: Buf(0), ..stretch }), Operand::Unused]
+    {
         for params in [vec![], dispatch.params.clone()] {
             let call = Call {
                 variant: dispatch.variant.clone(),
