@@ -263,10 +263,13 @@ fn lengths(weights: &[Weight], storage: &Storage) -> Result<Vec<u64>> {
 
 /// Whether `weight` is one: a shape for each source, as its layout has it, alike but for the outputs.
 fn check(weight: &Weight) -> Result<()> {
-    let fits = |shape: &Vec<usize>| match (weight.layout, shape.as_slice()) {
-        (Layout::Vector, [_]) | (Layout::Linear, [_, _] | [_, _, 1, 1]) => true,
-        (Layout::Conv3x3 | Layout::Conv3x3Doubled, [_, _, 3, 3]) => true,
-        _ => false,
+    let fits = |shape: &Vec<usize>| {
+        matches!(
+            (weight.layout, shape.as_slice()),
+            (Layout::Vector, [_])
+                | (Layout::Linear, [_, _] | [_, _, 1, 1])
+                | (Layout::Conv3x3 | Layout::Conv3x3Doubled, [_, _, 3, 3])
+        )
     };
     let alike = |shape: &Vec<usize>| shape.get(1) == weight.shapes.first().and_then(|first| first.get(1));
     let shaped = weight.shapes.iter().all(|shape| fits(shape) && alike(shape) && !shape.contains(&0));

@@ -209,7 +209,7 @@ pub trait Latents {
     /// Forms a sum. What is held already stays where it is. Nothing but the values' own shapes is looked at.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) for terms of another shape; the device's.
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for terms of another shape; the device's.
     fn store(&mut self, value: &Value) -> Result<Value>;
 
     /// Brings weights of cells over, `[1 or batch, 1, height, width]`, which `make` makes as for
