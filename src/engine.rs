@@ -223,13 +223,14 @@ impl Engine {
     /// Makes `plan` ready to run with `weights` in `arena`, which must hold it.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`] if the plan is for other weights or for weights stored otherwise, for another
+    /// [`ErrorKind::Usage`] if the plan is for other weights or for weights stored otherwise, for another
     /// arena or another kind of device;
     /// the device's.
     pub fn prepare(&self, plan: impl Into<Arc<Plan>>, weights: &Weights, arena: &Arena) -> Result<Prepared> {
         let plan = plan.into();
+        plan.check()?;
         if !arena.holds(&plan) {
-            return Err(Error::internal("a plan does not fit its arena"));
+            return Err(Error::usage("a plan does not fit its arena"));
         }
         weights.check_storage(&plan)?;
         self.gpu.compile(self.checked, plan.dispatches.iter().map(|d| &d.variant))?;
@@ -270,7 +271,10 @@ impl Engine {
                         turning.extend(weights.turning_page(&plan.weights[w.0])?);
                         Bindable::Buffer(page.clone(), offset, bytes)
                     }
-                    Bound::Unused => Bindable::Buffer(self.unused[i].clone(), 0, 256),
+                    Bound::Unused => {
+                        let many = || Error::usage("a dispatch binds more than devices do").at(&d.path);
+                        Bindable::Buffer(self.unused.get(i).ok_or_else(many)?.clone(), 0, 256)
+                    }
                 });
             }
             let bindings = match held.iter().any(|b| matches!(b, Bindable::Kept(_))) {
@@ -316,7 +320,7 @@ fn group(
         Ok(match bindable {
             Bindable::Buffer(buffer, offset, size) => (number, buffer.clone(), *offset, *size),
             Bindable::Kept(region) => {
-                let missing = || Error::internal("what a plan kept is missing");
+                let missing = || Error::usage("what a plan kept is missing");
                 (number, kept.get(region.slab).ok_or_else(missing)?.clone(), region.offset, region.bytes)
             }
         })

@@ -4,6 +4,7 @@
 //! the number of rows. Shapes are inferred and checked while the graph is built, so a checkpoint
 //! that does not fit fails here, with the path of the layer, before any memory is taken.
 
+mod attention;
 mod part;
 mod weight;
 
@@ -36,9 +37,9 @@ impl Shape {
         Self { height: tokens, width: 1, channels }
     }
 
-    /// Number of positions.
+    /// Number of positions; `usize::MAX` where there are more.
     pub fn positions(&self) -> usize {
-        self.height * self.width
+        self.height.saturating_mul(self.width)
     }
 
     /// Channels in groups of four, the unit in which kernels load and store.
@@ -233,14 +234,21 @@ impl Graph {
         &self.nodes
     }
 
-    /// What `tensor` is.
+    /// What `tensor` is; for another graph's, something empty.
     pub fn info(&self, tensor: Tensor) -> &TensorInfo {
-        &self.tensors[tensor.0]
+        static NOTHING: TensorInfo = TensorInfo {
+            shape: Shape { height: 0, width: 0, channels: 0 },
+            store: Store::Elem,
+            path: String::new(),
+            part: None,
+            kept: false,
+        };
+        self.tensors.get(tensor.0).unwrap_or(&NOTHING)
     }
 
     /// Shape of `tensor` in one row.
     pub fn shape(&self, tensor: Tensor) -> Shape {
-        self.tensors[tensor.0].shape
+        self.info(tensor).shape
     }
 
     /// Number of tensors.
@@ -273,8 +281,8 @@ impl Graph {
     /// Names `tensor`, which nothing else reads, as a result; it is stored as f32 so that nothing
     /// is lost on the way out.
     pub fn output(&mut self, name: &str, tensor: Tensor) {
-        if self.tensors[tensor.0].store == Store::Elem {
-            self.tensors[tensor.0].store = Store::F32;
+        if let Some(info) = self.tensors.get_mut(tensor.0).filter(|info| info.store == Store::Elem) {
+            info.store = Store::F32;
         }
         self.outputs.push((name.to_owned(), tensor));
     }
@@ -347,7 +355,7 @@ impl Graph {
             let shapes = parts.iter().map(|&(_, n)| vec![n]).collect();
             self.weight(Weight { sources: biases, shapes, layout: Layout::Vector })
         });
-        let out = parts.iter().map(|&(_, n)| n).sum();
+        let out = parts.iter().fold(0usize, |sum, &(_, n)| sum.saturating_add(n));
         let shape = Shape { channels: out, ..self.shape(x) };
         Ok(self.node(path, Op::Linear { weight, bias }, &[x], shape))
     }
@@ -363,8 +371,15 @@ impl Graph {
         pad: usize,
     ) -> Result<Tensor> {
         let s = self.shape(x);
+        if !(1..=2).contains(&stride) || pad > 1 {
+            return Err(self.misuse(
+                path,
+                "a stride of 1 or 2, padding of 0 or 1",
+                format!("{stride} and {pad}"),
+            ));
+        }
         // Padding after is 1 in both cases, so the last tap may always stand one past the end.
-        let size = |n: usize| (n + pad + 1).checked_sub(3).map(|n| n / stride + 1);
+        let size = |n: usize| n.checked_add(pad + 1)?.checked_sub(3).map(|n| n / stride + 1);
         let (Some(height), Some(width)) = (size(s.height), size(s.width)) else {
             return Err(self.misfit(path, "an input of at least 2x2", s.to_string()));
         };
@@ -421,58 +436,6 @@ impl Graph {
         self.node(path, Op::LayerNorm { gamma, beta, eps: 1e-5 }, &[x], shape)
     }
 
-    /// Self-attention on a merged Q‖K‖V projection. Returns the result and, for
-    /// [`Graph::attention_columns`], the log-sum-exp if `record` is set.
-    pub fn self_attention(
-        &mut self,
-        path: &str,
-        qkv: Tensor,
-        heads: usize,
-        causal: bool,
-        record: bool,
-    ) -> Result<(Tensor, Option<Tensor>)> {
-        let s = self.shape(qkv);
-        let c = s.channels / 3;
-        let heads = self.heads(path, c, heads, [0, c, 2 * c])?;
-        Ok(self.attention(path, &[qkv, qkv], (heads, causal), Shape { channels: c, ..s }, record))
-    }
-
-    /// Cross-attention of queries to a merged K‖V projection of another sequence.
-    pub fn cross_attention(&mut self, path: &str, q: Tensor, kv: Tensor, heads: usize) -> Result<Tensor> {
-        let s = self.shape(q);
-        let c = s.channels;
-        let heads = self.heads(path, c, heads, [0, 0, c])?;
-        Ok(self.attention(path, &[q, kv], (heads, false), s, false).0)
-    }
-
-    /// [`self_attention`](Self::self_attention) with queries in place of those of `qkv`.
-    pub fn self_attention_of(&mut self, path: &str, q: Tensor, qkv: Tensor, heads: usize) -> Result<Tensor> {
-        let (s, c) = (self.shape(q), self.shape(q).channels);
-        let merged = self.shape(qkv);
-        if merged != (Shape { channels: 3 * c, ..s }) {
-            return Err(self.misfit(path, &format!("queries of a third of {merged}"), s.to_string()));
-        }
-        let heads = self.heads(path, c, heads, [0, c, 2 * c])?;
-        Ok(self.attention(path, &[q, qkv], (heads, false), s, false).0)
-    }
-
-    /// Column sums of the attention that `qkv` and `lse` describe: how much attention each
-    /// position receives, mean over heads, summed over queries. Shape `[positions]`, mean 1.
-    pub fn attention_columns(
-        &mut self,
-        path: &str,
-        qkv: Tensor,
-        lse: Tensor,
-        heads: usize,
-    ) -> Result<Tensor> {
-        let s = self.shape(qkv);
-        let c = s.channels / 3;
-        let heads = self.heads(path, c, heads, [0, c, 2 * c])?;
-        let out = self.tensor(path, Shape { channels: 1, ..s }, Store::Plain);
-        self.push(path, Op::AttentionColumns { heads }, &[qkv, lse], vec![out]);
-        Ok(out)
-    }
-
     /// A function of each value.
     pub fn activate(&mut self, path: &str, f: Activation, x: Tensor) -> Tensor {
         let shape = self.shape(x);
@@ -509,14 +472,16 @@ impl Graph {
         if (s.height, s.width) != (t.height, t.width) || !(s.channels | t.channels).is_multiple_of(4) {
             return Err(self.misfit(path, &format!("a map of {}x{}", s.height, s.width), t.to_string()));
         }
-        Ok(self.node(path, Op::Concat, &[a, b], Shape { channels: s.channels + t.channels, ..s }))
+        let channels = s.channels.saturating_add(t.channels);
+        Ok(self.node(path, Op::Concat, &[a, b], Shape { channels, ..s }))
     }
 
     /// `count` channels of `x` from `first` on, both multiples of four.
     pub fn channels(&mut self, path: &str, x: Tensor, first: usize, count: usize) -> Result<Tensor> {
         let s = self.shape(x);
-        if first + count > s.channels || count == 0 || !(first | count).is_multiple_of(4) {
-            return Err(self.misfit(path, &format!("channels {first} to {}", first + count), s.to_string()));
+        let end = first.saturating_add(count);
+        if end > s.channels || count == 0 || !(first | count).is_multiple_of(4) {
+            return Err(self.misfit(path, &format!("channels {first} to {end}"), s.to_string()));
         }
         Ok(self.node(path, Op::Channels { first }, &[x], Shape { channels: count, ..s }))
     }
@@ -532,30 +497,6 @@ impl Graph {
     pub fn blur_along(&mut self, path: &str, x: Tensor, down: bool, sigma: f32) -> Tensor {
         let shape = self.shape(x);
         self.node(path, Op::Blur { down, sigma }, &[x], shape)
-    }
-
-    fn heads(&self, path: &str, channels: usize, heads: usize, offsets: [usize; 3]) -> Result<Heads> {
-        if heads == 0 || !channels.is_multiple_of(heads) || !(channels / heads).is_multiple_of(4) {
-            let want = format!("{heads} heads of a multiple of 4 channels each");
-            return Err(self.misfit(path, &want, format!("{channels} channels")));
-        }
-        Ok(Heads { heads, dim: channels / heads, offsets })
-    }
-
-    fn attention(
-        &mut self,
-        path: &str,
-        inputs: &[Tensor],
-        (heads, causal): (Heads, bool),
-        shape: Shape,
-        record: bool,
-    ) -> (Tensor, Option<Tensor>) {
-        let lse_shape = Shape { channels: heads.heads, ..shape };
-        let out = self.tensor(path, shape, Store::Elem);
-        let lse = record.then(|| self.tensor(path, lse_shape, Store::Plain));
-        let op = Op::Attention { heads, causal };
-        self.push(path, op, inputs, [out].into_iter().chain(lse).collect());
-        (out, lse)
     }
 
     fn vector(&mut self, name: &str, len: usize) -> WeightId {
@@ -586,9 +527,12 @@ impl Graph {
     }
 
     fn misfit(&self, path: &str, expected: &str, found: String) -> Error {
-        Error::new(ErrorKind::Model, "a layer does not fit its input")
-            .at(format!("{}{path}", self.prefix))
-            .expected(expected)
-            .found(found)
+        let error = Error::new(ErrorKind::Model, "a layer does not fit its input");
+        error.at(format!("{}{path}", self.prefix)).expected(expected).found(found)
+    }
+
+    fn misuse(&self, path: &str, expected: &str, found: String) -> Error {
+        let error = Error::usage("there is no such layer");
+        error.at(format!("{}{path}", self.prefix)).expected(expected).found(found)
     }
 }

@@ -317,7 +317,7 @@ impl<'a> Guided<'a> {
             Some(Group { entries: &positive, record: false, perturbation })
         }));
         let mut predictions = self.backend.predict(x, sigma, &groups)?.into_iter();
-        let missing = || Error::internal("a side was not predicted");
+        let missing = || Error::usage("the backend left out the prediction of a side");
         let cond = predictions.next().ok_or_else(missing)?;
         let uncond = predictions.next().ok_or_else(missing)?;
         let cfg = match (with_uncond, self.guidance.rescale) {

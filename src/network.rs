@@ -147,7 +147,7 @@ impl<'a> Batching<'a> {
     pub fn map_size(&self, kind: Kind) -> Result<(usize, usize)> {
         let graph = self.planner.graph(kind)?;
         let columns = graph.outputs().iter().find(|(n, _)| n == COLUMNS);
-        let (_, tensor) = columns.ok_or_else(|| Error::internal("the graph records nothing"))?;
+        let (_, tensor) = columns.ok_or_else(|| Error::usage("the network's graph records nothing"))?;
         let shape = graph.shape(*tensor);
         Ok((shape.height, shape.width))
     }
@@ -259,6 +259,17 @@ impl<'a> UnetNetwork<'a> {
         self.calls.arena.as_ref().map_or(0, Arena::bytes)
     }
 
+    fn check(&self, row: &Row<'_>) -> Result<()> {
+        let [batch, channels, height, width] = row.x.shape();
+        let wanted = self.calls.unet.planner.network.in_channels();
+        if batch == 1 && channels == wanted && height > 0 && width > 0 {
+            return Ok(());
+        }
+        Err(Error::usage("a row does not fit the network")
+            .expected(format!("[1, {wanted}, height, width]"))
+            .found(format!("{:?}", row.x.shape())))
+    }
+
     fn chunk(&mut self, kind: Kind, rows: &[&Row<'_>]) -> Result<Vec<RowResult>> {
         self.calls.prepare(kind, rows.len())?;
         let inputs = Inputs::new(&self.calls.unet, rows);
@@ -272,11 +283,16 @@ impl<'a> UnetNetwork<'a> {
                 .iter()
                 .find(|(n, _)| n == name)
                 .map(|(_, v)| v.as_slice())
-                .ok_or_else(|| Error::internal(format!("the UNet gave no {name}")))
+                .ok_or_else(|| Error::usage(format!("the network gave no {name}")))
         };
         let out = named("out")?;
         let columns = if kind.record { Some(self.columns(kind, named(COLUMNS)?)?) } else { None };
-        let per_row = out.len() / rows.len();
+        let per_row = out.len() / rows.len().max(1);
+        if let Some(row) = rows.iter().find(|row| row.x.data().len() != per_row) {
+            return Err(Error::usage("the network's result is of another shape than its input")
+                .expected(format!("{:?}", row.x.shape()))
+                .found(format!("{per_row} values")));
+        }
         self.rows_done += rows.len();
         rows.iter()
             .enumerate()
@@ -311,6 +327,7 @@ impl<'a> UnetNetwork<'a> {
 
 impl Network for UnetNetwork<'_> {
     fn predict(&mut self, rows: &[Row<'_>]) -> Result<Vec<RowResult>> {
+        rows.iter().try_for_each(|row| self.check(row))?;
         let engine = self.calls.unet.engine;
         let keep = &mut |prepared: &Prepared, run: &Run<'_>| engine.run_and_keep(prepared, run);
         self.calls.read_prompts(rows.iter().map(|row| row.entry), self.cancel, keep)?;

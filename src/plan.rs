@@ -5,6 +5,7 @@
 //! runs; [`chunk`] turns them into rows per call.
 
 pub mod arena;
+mod check;
 pub mod chunk;
 pub mod fuse;
 pub mod lower;
@@ -15,7 +16,7 @@ use std::collections::BTreeMap;
 
 use crate::graph::{Graph, Shape, Store, Tensor, TensorInfo, Weight, WeightId};
 use crate::kernels::{Call, Operand, Precision, Stretch, Target, Variant, room};
-use crate::{Error, ErrorKind, Remedy, Result};
+use crate::{Error, Result};
 
 pub use arena::Region;
 pub use storage::Storage;
@@ -137,11 +138,14 @@ impl Plan {
     /// Plans `graph` for `options`.
     ///
     /// # Errors
-    /// [`ErrorKind::Memory`] naming the tensor, if one is larger than the device can bind.
+    /// [`ErrorKind::Memory`](crate::ErrorKind::Memory) naming the tensor, if one is larger than the device can
+    /// bind; [`ErrorKind::Usage`](crate::ErrorKind::Usage) for
+    /// no rows, an alignment that no device has, a tensor of no values or of another graph.
     pub fn new(graph: &Graph, options: &Options) -> Result<Plan> {
+        let options = &check::checked(graph, options)?;
         let fused = fuse::fuse(graph, options);
         let lowered = lower::lower(graph, &fused, options)?;
-        check_sizes(graph, &lowered, options)?;
+        check::calls(&lowered, options)?;
         let mut lives = lifetimes(graph, &lowered.calls, lowered.sizes.len());
         // What other plans kept stays where it is.
         let is_result = |t: &Tensor| graph.outputs().iter().any(|(_, o)| o == t);
@@ -232,7 +236,7 @@ impl Plan {
 
     /// Bytes of the arena.
     pub fn arena_bytes(&self) -> u64 {
-        self.slabs.iter().sum()
+        sum(self.slabs.iter().copied())
     }
 
     /// Results that are read back.
@@ -243,51 +247,50 @@ impl Plan {
     /// The place of the input or result of that name.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`] if there is none.
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if there is none.
     pub fn slot(&self, name: &str) -> Result<Region> {
         let slot = self.inputs.iter().chain(&self.outputs).find(|slot| slot.name == name);
-        Ok(slot.ok_or_else(|| Error::internal(format!("the network has no {name}")))?.region)
+        Ok(slot.ok_or_else(|| Error::usage(format!("the network has no {name}")))?.region)
     }
 
     /// Bytes of the results that stay on the device.
     pub fn kept_bytes(&self) -> u64 {
-        self.outputs.iter().filter(|o| o.kept).map(|o| o.region.bytes).sum()
+        sum(self.outputs.iter().filter(|o| o.kept).map(|o| o.region.bytes))
     }
 
     /// Bytes of what other plans kept for all rows, where that has to be put side by side.
     pub fn kept_input_bytes(&self) -> u64 {
         let kept = self.inputs.iter().filter(|i| i.kept).map(|i| i.region.bytes);
-        if self.rows == 1 { 0 } else { kept.sum() }
+        if self.rows == 1 { 0 } else { sum(kept) }
     }
 
     /// Bytes of the dispatches' parameters, which are written through a copy.
     pub fn params_bytes(&self, alignment: u64) -> u64 {
-        2 * self.dispatches.iter().map(|d| room(d.params.len(), alignment)).sum::<u64>()
+        sum(self.dispatches.iter().map(|d| room(d.params.len(), alignment))).saturating_mul(2)
     }
 
     /// Bytes that a run takes beside the arena: parameters, and what goes in and comes out.
     pub fn side_bytes(&self, alignment: u64) -> u64 {
         let inputs = self.inputs.iter().filter(|i| !i.kept);
         let slots = inputs.chain(self.read_back()).map(|s| s.region.bytes);
-        self.params_bytes(alignment) + slots.sum::<u64>()
+        sum(slots.chain([self.params_bytes(alignment)]))
     }
 
     /// Bytes that the dispatches are bound to, each for itself: what they read and write, weights included.
     pub fn bound_bytes(&self) -> u64 {
         let of = |bound: &Bound| match *bound {
             Bound::Arena(region) | Bound::Kept(region) => region.bytes,
-            Bound::Weight(id) => {
-                let weight = &self.weights[id.0];
-                weight.device_len() as u64 * self.storage.of_weight(weight).bytes()
-            }
+            Bound::Weight(id) => self.weights.get(id.0).map_or(0, |weight| {
+                (weight.device_len() as u64).saturating_mul(self.storage.of_weight(weight).bytes())
+            }),
             Bound::Unused => 0,
         };
-        self.dispatches.iter().flat_map(|d| &d.bindings).map(of).sum()
+        sum(self.dispatches.iter().flat_map(|d| &d.bindings).map(of))
     }
 
     /// Multiply-adds counted twice, all dispatches.
     pub fn flops(&self) -> u64 {
-        self.dispatches.iter().map(|d| d.flops).sum()
+        sum(self.dispatches.iter().map(|d| d.flops))
     }
 
     /// Dispatches of each kernel variant.
@@ -300,49 +303,19 @@ impl Plan {
     }
 }
 
-/// Refuses what the device cannot bind. Tensors in which others stand are bound in parts, but need
-/// a buffer as a whole.
-fn check_sizes(graph: &Graph, lowered: &lower::Lowered, options: &Options) -> Result<()> {
-    let device = &options.device;
-    let refuse = |buf: usize, what: &str, bytes: u64, most: u64| {
-        let error = Error::new(ErrorKind::Memory, format!("a tensor is larger than {what}"))
-            .at(lowered.sizes[buf].0.clone())
-            .expected(format!("at most {most} bytes"))
-            .found(format!("{bytes} bytes for {} rows in {}", options.rows, options.precision().name()))
-            .hint("draw a smaller picture");
-        Err(match options.precision() {
-            Precision::F32 => error.remedy(Remedy::UseF16),
-            Precision::F16 => error,
-        })
-    };
-    let wholes = graph.wholes();
-    for (buf, (_, bytes)) in lowered.sizes.iter().enumerate() {
-        if wholes.contains(&Tensor(buf)) {
-            if *bytes > device.max_buffer {
-                return refuse(buf, "a buffer of this device", *bytes, device.max_buffer);
-            }
-        } else if *bytes > device.max_binding {
-            return refuse(buf, "this device can bind", *bytes, device.max_binding);
-        }
-    }
-    for operand in lowered.calls.iter().flat_map(|c| &c.operands) {
-        match operand {
-            Operand::Read(s) | Operand::Write(s) if s.bytes > device.max_binding => {
-                return refuse(s.buf.0, "this device can bind", s.bytes, device.max_binding);
-            }
-            _ => {}
-        }
-    }
-    Ok(())
+/// The sum, or the largest number where that is more.
+fn sum(numbers: impl Iterator<Item = u64>) -> u64 {
+    numbers.fold(0, u64::saturating_add)
 }
 
-/// Bytes of a tensor for `rows` rows.
+/// Bytes of a tensor for `rows` rows; `u64::MAX` where there are more.
 pub fn tensor_bytes(info: &TensorInfo, rows: usize, precision: Precision) -> u64 {
-    let positions = (rows * info.shape.positions()) as u64;
+    let positions = rows.saturating_mul(info.shape.positions()) as u64;
+    let (quads, channels) = (info.shape.quads() as u64, info.shape.channels as u64);
     match info.store {
-        Store::Elem => positions * info.shape.quads() as u64 * 4 * precision.bytes(),
-        Store::F32 => positions * info.shape.quads() as u64 * 16,
-        Store::Plain => positions * info.shape.channels as u64 * 4,
+        Store::Elem => positions.saturating_mul(quads).saturating_mul(4 * precision.bytes()),
+        Store::F32 => positions.saturating_mul(quads).saturating_mul(16),
+        Store::Plain => positions.saturating_mul(channels).saturating_mul(4),
     }
 }
 

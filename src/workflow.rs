@@ -163,7 +163,9 @@ impl Workflow {
             // A picture whose screen tells another value than was run would mislead.
             self.ui = None;
         }
-        self.graph.node_mut(at).set(input, Input::Value(json));
+        if let Some(node) = self.graph.nodes_mut().get_mut(at) {
+            node.set(input, Input::Value(json));
+        }
         Ok(())
     }
 

@@ -85,12 +85,17 @@ fn marks(values: &[f64]) -> Vec<f64> {
     let decade = 10f64.powf((most / MARKS).log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].map(|s| s * decade).into_iter().find(|s| most / s <= MARKS);
     let step = step.unwrap_or(10.0 * decade);
+    // Numbers so small or large that their decades are none.
+    if !(step > 0.0 && step.is_finite()) {
+        return vec![0.0, most];
+    }
     (0..=(most / step - 1e-9).ceil() as usize).map(|i| i as f64 * step).collect()
 }
 
 /// 1, 2 and 5 of each decade, around all of `values` that are above 0.
 fn log_marks(values: &[f64]) -> Vec<f64> {
-    let above = || values.iter().copied().filter(|v| *v > 0.0);
+    // Decades beyond these are no numbers of their own.
+    let above = || values.iter().copied().filter(|v| *v > 0.0).map(|v| v.clamp(1e-300, 1e300));
     let (least, most) = (above().fold(f64::INFINITY, f64::min), above().fold(0.0, f64::max));
     if most == 0.0 {
         return vec![1.0, 10.0];

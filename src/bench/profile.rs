@@ -102,7 +102,7 @@ pub struct Profile {
 impl Profile {
     /// Sum of the dispatches' times.
     pub fn sum(&self) -> Duration {
-        self.layers.iter().map(|l| l.time).sum()
+        sum(&self.layers.iter().collect::<Vec<_>>())
     }
 
     /// By class, classes without dispatches left out.
@@ -112,12 +112,14 @@ impl Profile {
             ClassSum {
                 class,
                 dispatches: layers.len(),
-                time: layers.iter().map(|l| l.time).sum(),
-                flops: layers.iter().map(|l| l.flops).sum(),
-                bytes: layers.iter().map(|l| l.bytes).sum(),
-                floor: Duration::from_secs_f64(
+                time: sum(&layers),
+                flops: layers.iter().fold(0, |sum, l| sum.saturating_add(l.flops)),
+                bytes: layers.iter().fold(0, |sum, l| sum.saturating_add(l.bytes)),
+                // A ceiling of nothing gives no time that could be told.
+                floor: Duration::try_from_secs_f64(
                     layers.iter().map(|l| ceiling.seconds(l.flops, l.bytes)).sum(),
-                ),
+                )
+                .unwrap_or(Duration::MAX),
             }
         };
         Class::ALL.map(of_class).into_iter().filter(|c| c.dispatches > 0).collect()
@@ -129,6 +131,11 @@ impl Profile {
         layers.sort_by_key(|l| std::cmp::Reverse(l.time));
         layers
     }
+}
+
+/// All their times together.
+fn sum(layers: &[&Layer]) -> Duration {
+    layers.iter().fold(Duration::ZERO, |sum, l| sum.saturating_add(l.time))
 }
 
 /// How often every dispatch is timed.

@@ -93,7 +93,7 @@ impl Measured {
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
-            Kind::Product { m, n, k } => write!(f, "product {} x {n} x {k}", self.rows * m)?,
+            Kind::Product { m, n, k } => write!(f, "product {} x {n} x {k}", self.rows.saturating_mul(m))?,
             Kind::Conv { side, from, to } if from == to => write!(f, "conv 3x3 {from}, {side}x{side}")?,
             Kind::Conv { side, from, to } => write!(f, "conv 3x3 {from} to {to}, {side}x{side}")?,
             Kind::SelfAttention { tokens, heads, dim } => {
@@ -198,6 +198,7 @@ impl Kind {
     /// as inside a network.
     fn graph(self) -> Result<Graph> {
         let mut g = Graph::new("");
+        let values = |of: usize, heads: usize, dim| of.saturating_mul(heads).saturating_mul(dim);
         match self {
             Kind::Product { m, n, k } => {
                 let x = g.input("x", Map::tokens(m, k));
@@ -208,12 +209,12 @@ impl Kind {
                 g.conv3x3("conv", x, to, 1, 1)?;
             }
             Kind::SelfAttention { tokens, heads, dim } => {
-                let qkv = g.input("qkv", Map::tokens(tokens, 3 * heads * dim));
+                let qkv = g.input("qkv", Map::tokens(tokens, values(3, heads, dim)));
                 g.self_attention("attention", qkv, heads, false, false)?;
             }
             Kind::CrossAttention { tokens, keys, heads, dim } => {
-                let q = g.input("q", Map::tokens(tokens, heads * dim));
-                let kv = g.input("kv", Map::tokens(keys, 2 * heads * dim));
+                let q = g.input("q", Map::tokens(tokens, values(1, heads, dim)));
+                let kv = g.input("kv", Map::tokens(keys, values(2, heads, dim)));
                 g.cross_attention("attention", q, kv, heads)?;
             }
         }
@@ -222,13 +223,13 @@ impl Kind {
 
     /// Multiply-adds of one row counted twice, as published figures have them: no padding.
     fn flops(self) -> u64 {
-        let count = match self {
-            Kind::Product { m, n, k } => 2 * m * n * k,
-            Kind::Conv { side, from, to } => 2 * 9 * side * side * from * to,
-            Kind::SelfAttention { tokens, heads, dim } => 4 * tokens * tokens * heads * dim,
-            Kind::CrossAttention { tokens, keys, heads, dim } => 4 * tokens * keys * heads * dim,
+        let factors = match self {
+            Kind::Product { m, n, k } => [2, m, n, k, 1],
+            Kind::Conv { side, from, to } => [2 * 9, side, side, from, to],
+            Kind::SelfAttention { tokens, heads, dim } => [4, tokens, tokens, heads, dim],
+            Kind::CrossAttention { tokens, keys, heads, dim } => [4, tokens, keys, heads, dim],
         };
-        count as u64
+        factors.into_iter().fold(1, |count, n| count.saturating_mul(n as u64))
     }
 }
 
@@ -264,7 +265,7 @@ pub fn measure(bench: &Bench<'_>, engine: &Engine, shape: Shape) -> Result<Measu
     let dispatches = ready.prepared().plan().dispatches.len();
     let time = time_of(dispatches)?;
     let alone = if dispatches > 1 { time_of(1)? } else { time };
-    let flops = shape.kind.flops() * shape.rows as u64;
+    let flops = shape.kind.flops().saturating_mul(shape.rows as u64);
     Ok(Measured { shape, time, alone, flops })
 }
 

@@ -59,9 +59,9 @@ impl Step {
         }
     }
 
-    /// Network calls of the step.
+    /// Network calls of the step; none where a call has no rows.
     pub fn calls(&self) -> usize {
-        (2 * self.batch).div_ceil(self.rows)
+        self.batch.saturating_mul(2).checked_next_multiple_of(self.rows).map_or(0, |rows| rows / self.rows)
     }
 }
 

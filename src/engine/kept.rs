@@ -58,7 +58,7 @@ impl Engine {
             let (_, values) = values
                 .iter()
                 .find(|(name, _)| *name == slot.name)
-                .ok_or_else(|| Error::internal(format!("input {} is missing", slot.name)))?;
+                .ok_or_else(|| Error::usage(format!("input {} is missing", slot.name)))?;
             let bytes = to_device(slot, values, 1, prepared.plan.precision())?;
             let kept = buffer(&self.gpu, "kept", bytes.len() as u64, TENSORS);
             self.write(Upload::SetUp, &kept, 0, &bytes);
@@ -75,7 +75,7 @@ impl Prepared {
     /// has made it must be submitted.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) if it is not what the plan reads; the device's.
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if it is not what the plan reads; the device's.
     pub(super) fn rows(&self, engine: &Engine, kept: &[&Kept]) -> Result<Option<Arc<Rows>>> {
         if !self.plan.inputs.iter().any(|i| i.kept) {
             return Ok(None);
@@ -112,12 +112,12 @@ impl Prepared {
             let of_row = |row: &&Kept| {
                 let tensor = row.0.iter().find(|(n, t)| *n == slot.name && t.size() == bytes);
                 tensor.filter(|_| kept.len() == self.plan.rows).map(|(_, t)| t.clone()).ok_or_else(|| {
-                    Error::internal(format!("what was kept is no {} of {} rows", slot.name, self.plan.rows))
+                    Error::usage(format!("what was kept is no {} of {} rows", slot.name, self.plan.rows))
                 })
             };
             let parts: Vec<wgpu::Buffer> = kept.iter().map(of_row).collect::<Result<_>>()?;
             buffers.push(match parts.as_slice() {
-                [] => return Err(Error::internal(format!("nothing was kept of {}", slot.name))),
+                [] => return Err(Error::usage(format!("nothing was kept of {}", slot.name))),
                 [one] => one.clone(),
                 parts => {
                     let all = buffer(gpu, "kept", slot.region.bytes, U::COPY_DST | U::STORAGE);

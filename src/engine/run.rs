@@ -56,7 +56,7 @@ impl Engine {
     /// # Errors
     /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) if `cancel` is set meanwhile,
     /// [`ErrorKind::Device`](crate::ErrorKind::Device) if the device is lost,
-    /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) if an input is missing or of the wrong size.
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if an input is missing or of the wrong size.
     pub fn run(&self, prepared: &Prepared, run: &Run<'_>) -> Result<Vec<(String, Vec<f32>)>> {
         let _alone = prepared.alone();
         let mut stream = Stream::new(self, run.cancel);
@@ -126,7 +126,7 @@ impl Engine {
                 .inputs
                 .iter()
                 .find(|(name, _)| *name == slot.name)
-                .ok_or_else(|| Error::internal(format!("input {} is missing", slot.name)))?;
+                .ok_or_else(|| Error::usage(format!("input {} is missing", slot.name)))?;
             if self.is_tracing() {
                 trace::input(&slot.name, values.1)?;
             }
@@ -180,7 +180,7 @@ impl Prepared {
             Bindings::Fixed(group) => Some(group),
             Bindings::Open(_) => rows.and_then(|rows| rows.group(i)),
         };
-        let missing = || Error::internal(format!("{} reads what nobody kept", self.plan.dispatches[i].path));
+        let missing = || Error::usage(format!("{} reads what nobody kept", self.plan.dispatches[i].path));
         pass.set_pipeline(&step.pipeline);
         pass.set_bind_group(0, group.ok_or_else(missing)?, &[]);
         pass.dispatch_workgroups(x, y, z);
@@ -191,11 +191,11 @@ impl Prepared {
 /// How far the dispatches from `from` on go with `budget`, at least one, and their work.
 pub(super) fn portion(dispatches: &[Dispatch], from: usize, budget: u64) -> (usize, u64) {
     // Launches cost time too: one stands for a million operations.
-    let cost = |d: &Dispatch| d.flops + 1_000_000;
-    let mut work = 0;
+    let cost = |d: &Dispatch| d.flops.saturating_add(1_000_000);
+    let mut work = 0u64;
     let mut to = from;
-    while to < dispatches.len() && (to == from || work + cost(&dispatches[to]) <= budget) {
-        work += cost(&dispatches[to]);
+    while to < dispatches.len() && (to == from || work.saturating_add(cost(&dispatches[to])) <= budget) {
+        work = work.saturating_add(cost(&dispatches[to]));
         to += 1;
     }
     (to, work)
@@ -222,7 +222,7 @@ pub(super) fn to_device<'v>(
     precision: Precision,
 ) -> Result<Cow<'v, [u8]>> {
     let c = slot.shape.channels;
-    let want = rows * slot.shape.positions() * c;
+    let want = rows.saturating_mul(slot.shape.positions()).saturating_mul(c);
     if values.len() != want {
         return Err(Error::usage(format!("the input `{}` does not fit the network", slot.name))
             .expected(format!("{want} values: {rows} rows of {}", slot.shape))

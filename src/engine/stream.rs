@@ -217,7 +217,7 @@ impl<'e> Stream<'e> {
             let pages = prepared.pages(i);
             if pages.iter().any(|page| seen.is_none_or(|seen| !seen.contains(page))) {
                 let (weights, source) =
-                    turns.ok_or_else(|| Error::internal("weights that take turns need their source"))?;
+                    turns.ok_or_else(|| Error::usage("weights that take turns need their source"))?;
                 self.cut()?;
                 if window.is_none() {
                     window = weights.window();
@@ -246,8 +246,13 @@ impl<'e> Stream<'e> {
     /// The place of `values` among the scalars that single dispatches read, until [`send`](Self::send).
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for more than [`SCALARS`]; as [`send`](Self::send).
     pub fn scalars(&mut self, values: &[[u32; 4]]) -> Result<usize> {
+        if values.len() > SCALARS {
+            return Err(Error::usage("too many scalars")
+                .expected(format!("at most {SCALARS}"))
+                .found(values.len().to_string()));
+        }
         // Dispatches of one call alike share theirs.
         if let Some(at) = self.scalars.windows(values.len().max(1)).position(|w| w == values) {
             return Ok(at);
@@ -327,7 +332,7 @@ impl<'e> Stream<'e> {
                 let number = i as u32 + 1;
                 entries.push(match (operand, spot) {
                     (Operand::Read(s) | Operand::Write(s), Some(spot)) => {
-                        entry(number, &spot.buffer, spot.offset + s.offset, s.bytes)
+                        entry(number, &spot.buffer, spot.offset.saturating_add(s.offset), s.bytes)
                     }
                     (Operand::Scalars, _) => entry(number, &uniform, 0, uniform.size()),
                     // A binding that a variant does not use may be one that it does not declare.
@@ -335,7 +340,7 @@ impl<'e> Stream<'e> {
                         Some(unused) => entry(number, unused, 0, 256),
                         None => continue,
                     },
-                    _ => return Err(Error::internal(format!("{} has no place", key.variant))),
+                    _ => return Err(Error::usage(format!("an operand of {} has no place", key.variant))),
                 });
             }
             let group = gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
@@ -466,7 +471,7 @@ impl<'e> Stream<'e> {
         self.flying.push_back(Flying { index, work, given, taken: Instant::now() });
         let budget = self.engine.budget.load(Ordering::Relaxed);
         let too_far = |flying: &VecDeque<Flying>| {
-            let work: u64 = flying.iter().map(|f| f.work).sum();
+            let work = flying.iter().fold(0u64, |sum, f| sum.saturating_add(f.work));
             flying.len() > MOST_FLYING || (flying.len() > 1 && work > budget.saturating_mul(2))
         };
         while too_far(&self.flying) {
@@ -484,7 +489,7 @@ impl<'e> Stream<'e> {
     /// Waits for the oldest submission and learns from its time.
     fn land(&mut self) -> Result<()> {
         let Some(oldest) = self.flying.pop_front() else {
-            return Err(Error::internal("nothing to wait for"));
+            return Err(Error::usage("nothing is sent that could be waited for"));
         };
         let begun = Instant::now();
         wait(&self.engine.gpu, oldest.index)?;
@@ -513,7 +518,7 @@ impl<'e> Stream<'e> {
     /// Submits first if so much more work would make the submission too long, or the device has nothing to do.
     fn make_room(&mut self, more: u64) -> Result<()> {
         let budget = self.engine.budget.load(Ordering::Relaxed);
-        if self.work > 0 && self.work + more > budget {
+        if self.work > 0 && self.work.saturating_add(more) > budget {
             return self.flush();
         }
         if self.flying.is_empty() && self.recorded >= EARLY { self.cut() } else { Ok(()) }
@@ -521,8 +526,8 @@ impl<'e> Stream<'e> {
 
     fn count(&mut self, work: u64) {
         self.recorded += 1;
-        self.work += work;
-        self.counted += work;
+        self.work = self.work.saturating_add(work);
+        self.counted = self.counted.saturating_add(work);
     }
 
     fn encoder(&mut self) -> &mut wgpu::CommandEncoder {
@@ -569,5 +574,5 @@ impl Drop for Stream<'_> {
 
 /// Launches cost time too: one stands for a million operations.
 fn cost(flops: u64) -> u64 {
-    flops + 1_000_000
+    flops.saturating_add(1_000_000)
 }

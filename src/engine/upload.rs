@@ -127,8 +127,15 @@ impl Road {
         bytes: &[u8],
     ) -> Result<()> {
         let line = repack::places(part.weight) * stored.bytes();
-        if !part.first.is_multiple_of(4) || bytes.len() != line * part.outs {
-            return Err(Error::internal(format!("{} cannot be packed", part.weight.sources.join(" + "))));
+        let name = || part.weight.sources.join(" + ");
+        if bytes.len() != line * part.outs {
+            return Err(Error::usage("the source of a weight gives other values than its shape has")
+                .at(name())
+                .expected(format!("{} bytes", line * part.outs))
+                .found(bytes.len().to_string()));
+        }
+        if !part.first.is_multiple_of(4) {
+            return Err(Error::usage("weights side by side begin at multiples of 4").at(name()));
         }
         let alignment = device.gpu.capabilities().alignment;
         let mut sent = 0;

@@ -75,7 +75,7 @@ impl Weights {
                 if planned != own {
                     let name = weight.sources.join(" + ");
                     let what = format!("{} is to read {name} in {planned}, it is in {own}", dispatch.path);
-                    return Err(Error::internal(what));
+                    return Err(Error::usage(what));
                 }
             }
         }
@@ -84,7 +84,7 @@ impl Weights {
 
     fn number(&self, weight: &Weight) -> Result<usize> {
         let number = self.numbers.get(weight).copied();
-        number.ok_or_else(|| Error::internal(format!("{} is not on the device", weight.sources.join(" + "))))
+        number.ok_or_else(|| Error::usage(format!("{} is not on the device", weight.sources.join(" + "))))
     }
 
     /// Bytes of a weight of theirs.
@@ -117,7 +117,7 @@ impl Weights {
     ) -> Result<Self> {
         let gpu = device.gpu;
         let capabilities = gpu.capabilities();
-        let pages = Pages::new(&lengths(weights, storage), capabilities.alignment, most)?;
+        let pages = Pages::new(&lengths(weights, storage)?, capabilities.alignment, most)?;
         for (weight, spot) in weights.iter().zip(&pages.spots) {
             if spot.bytes > capabilities.max_binding {
                 return Err(Error::new(ErrorKind::Memory, "a weight is larger than this device can bind")
@@ -246,11 +246,41 @@ pub(super) fn held(
     storage: &Storage,
     most: Option<u64>,
 ) -> Result<u64> {
-    Ok(held_bytes(&Pages::new(&lengths(weights, storage), capabilities.alignment, most)?))
+    Ok(held_bytes(&Pages::new(&lengths(weights, storage)?, capabilities.alignment, most)?))
 }
 
-fn lengths(weights: &[Weight], storage: &Storage) -> Vec<u64> {
-    weights.iter().map(|w| w.device_len() as u64 * storage.of_weight(w).bytes()).collect()
+/// More values than any device holds, few enough that sums of their bytes are numbers.
+const MOST_VALUES: usize = 1 << 40;
+
+/// Bytes of each weight.
+fn lengths(weights: &[Weight], storage: &Storage) -> Result<Vec<u64>> {
+    let length = |w: &Weight| {
+        check(w)?;
+        Ok(w.device_len() as u64 * storage.of_weight(w).bytes())
+    };
+    weights.iter().map(length).collect()
+}
+
+/// Whether `weight` is one: a shape for each source, as its layout has it, alike but for the outputs.
+fn check(weight: &Weight) -> Result<()> {
+    let fits = |shape: &Vec<usize>| {
+        matches!(
+            (weight.layout, shape.as_slice()),
+            (Layout::Vector, [_])
+                | (Layout::Linear, [_, _] | [_, _, 1, 1])
+                | (Layout::Conv3x3 | Layout::Conv3x3Doubled, [_, _, 3, 3])
+        )
+    };
+    let alike = |shape: &Vec<usize>| shape.get(1) == weight.shapes.first().and_then(|first| first.get(1));
+    let shaped = weight.shapes.iter().all(|shape| fits(shape) && alike(shape) && !shape.contains(&0));
+    let each = !weight.sources.is_empty() && weight.sources.len() == weight.shapes.len();
+    if shaped && each && weight.device_len() <= MOST_VALUES {
+        return Ok(());
+    }
+    Err(Error::usage("no device holds a weight of this shape")
+        .at(weight.sources.join(" + "))
+        .expected(format!("a shape for each source, as {:?} has it", weight.layout))
+        .found(format!("{:?}", weight.shapes)))
 }
 
 /// Weights that take turns keep their road.

@@ -22,7 +22,7 @@ impl Graph {
     /// [`add_vector`](Self::add_vector) adds to a product.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) if it does not stand within `of`, in quads.
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if it does not stand within `of`, in quads.
     pub fn part(&mut self, path: &str, of: Tensor, first: usize, shape: Shape) -> Result<Tensor> {
         let part = self.tensor(path, shape, Store::Elem);
         self.place(part, of, first)?;
@@ -41,26 +41,33 @@ impl Graph {
     /// As [`part`](Self::part).
     pub fn place(&mut self, tensor: Tensor, of: Tensor, first: usize) -> Result<()> {
         let (inner, outer) = (self.shape(tensor), self.shape(of));
-        let values = |s: Shape| s.positions() * s.channels;
+        let values = |s: Shape| s.positions().saturating_mul(s.channels);
+        let inside = self.info(of).part.is_some();
         let quads = [first, inner.channels, outer.channels].iter().all(|n| n.is_multiple_of(4));
-        if !quads || first + values(inner) > values(outer) || self.info(of).part.is_some() {
-            let path = &self.info(tensor).path;
-            return Err(Error::internal(format!("{path} of {inner} at {first} does not stand in {outer}")));
+        let within = first.saturating_add(values(inner)) <= values(outer) && of != tensor;
+        match self.tensors.get_mut(tensor.0).filter(|_| quads && within && !inside) {
+            Some(info) => info.part = Some(Part { of, first }),
+            None => {
+                let path = &self.info(tensor).path;
+                return Err(Error::usage("a tensor does not stand in another")
+                    .at(path)
+                    .expected(format!("a stretch of {outer}, in quads"))
+                    .found(format!("{inner} at {first}")));
+            }
         }
-        self.tensors[tensor.0].part = Some(Part { of, first });
         Ok(())
     }
 
     /// Names `tensor` as a result that stays on the device, stored as other networks read it.
     pub fn keep(&mut self, name: &str, tensor: Tensor) {
-        self.tensors[tensor.0].kept = true;
+        self.tensors.get_mut(tensor.0).into_iter().for_each(|info| info.kept = true);
         self.outputs.push((name.to_owned(), tensor));
     }
 
     /// Declares an input that another graph [keeps](Self::keep) by this name.
     pub fn kept_input(&mut self, name: &str, shape: Shape) -> Tensor {
         let tensor = self.input(name, shape);
-        self.tensors[tensor.0].kept = true;
+        self.tensors.get_mut(tensor.0).into_iter().for_each(|info| info.kept = true);
         tensor
     }
 

@@ -45,21 +45,21 @@ pub struct Weight {
 impl Weight {
     /// Sum of the sources' output features.
     pub fn out_features(&self) -> usize {
-        self.shapes.iter().map(|s| s[0]).sum()
+        self.shapes.iter().filter_map(|s| s.first()).fold(0, |sum, out| sum.saturating_add(*out))
     }
 
     /// Input features, 1 for vectors.
     pub fn in_features(&self) -> usize {
-        self.shapes[0].get(1).copied().unwrap_or(1)
+        self.shapes.first().and_then(|s| s.get(1)).copied().unwrap_or(1)
     }
 
-    /// Values on the device, padding counted.
+    /// Values on the device, padding counted; `usize::MAX` where there are more.
     pub fn device_len(&self) -> usize {
-        let out = self.out_features().next_multiple_of(4);
-        let inp = self.in_features().next_multiple_of(4);
+        let quads = |n: usize| n.checked_next_multiple_of(4).unwrap_or(usize::MAX);
+        let (out, inp) = (quads(self.out_features()), quads(self.in_features()));
         match self.layout {
             Layout::Vector => out,
-            layout => layout.taps()[1] * inp * out,
+            layout => layout.taps()[1].saturating_mul(inp).saturating_mul(out),
         }
     }
 }

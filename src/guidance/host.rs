@@ -26,7 +26,8 @@ impl<'n> HostBackend<'n> {
     fn rows(&mut self, rows: &[Row<'_>]) -> Result<Vec<RowResult>> {
         let results = self.network.predict(rows)?;
         let fits = |(row, result): (&Row<'_>, &RowResult)| {
-            let whole = |c: &Columns| !c.values.is_empty() && c.values.len() == c.height * c.width;
+            let whole =
+                |c: &Columns| !c.values.is_empty() && Some(c.values.len()) == c.height.checked_mul(c.width);
             result.denoised.shape() == row.x.shape() && result.columns.as_ref().is_none_or(whole)
         };
         if results.len() != rows.len() || !rows.iter().zip(&results).all(fits) {
@@ -60,7 +61,7 @@ impl Backend for HostBackend<'_> {
             let denoised = Weighted::new(group.entries, shape).denoised(&of_rows);
             self.latents.watch(&denoised);
             let denoised = self.latents.put(denoised);
-            let missing = || Error::internal("the network recorded no attention");
+            let missing = || Error::usage("the network recorded no attention");
             let columns = group
                 .record
                 .then(|| {

@@ -264,7 +264,7 @@ impl GuidedStep<'_> {
             Group { entries: self.sides[side as usize], record: false, perturbation: Perturbation::None };
         let predictions = self.backend.predict(&x, self.sigma, &[group])?;
         let prediction = predictions.into_iter().next();
-        Ok(prediction.ok_or_else(|| Error::internal("a group was not predicted"))?.denoised)
+        Ok(prediction.ok_or_else(|| Error::usage("the backend left out a prediction"))?.denoised)
     }
 
     /// Keeps a value by a name for those who look at evaluations:
@@ -316,7 +316,7 @@ impl GuidanceTerm for Sag {
     fn pull(&self, step: &mut GuidedStep<'_>) -> Result<Option<Value>> {
         let Some(side) = step.wants.record else { return Ok(None) };
         let (Some(attention), Some(base)) = (step.attention(side).cloned(), step.side(side).cloned()) else {
-            return Err(Error::internal("the network recorded no attention"));
+            return Err(Error::usage("the network recorded no attention"));
         };
         // A map of one position has nothing that stands out.
         if attention.maps.iter().all(|map| *map == (1, 1)) {

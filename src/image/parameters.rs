@@ -151,7 +151,8 @@ fn part(names: [&'static str; 2], start: f64, end: f64) -> Vec<(&'static str, St
 pub fn needs_batch(request: &Request) -> bool {
     // Its steps are as long as the error of the whole batch allows.
     let shares_steps = request.solver.sampler == Sampler::DpmAdaptive;
-    let whole_blocks = (request.width / LATENT_CELL * (request.height / LATENT_CELL)).is_multiple_of(4);
+    let [height, width] = [request.height, request.width].map(|side| side / LATENT_CELL);
+    let whole_blocks = height.saturating_mul(width).is_multiple_of(4);
     request.solver.sampler.adds_noise() || shares_steps || !whole_blocks
 }
 

@@ -108,8 +108,9 @@ impl Attention<'_> {
 
     /// Multiply-adds of one product of queries and keys, counted twice.
     pub(super) fn score_flops(&self) -> u64 {
-        let pairs = self.q.positions() as u64 * self.kv.positions() as u64;
-        2 * self.rows as u64 * pairs * (self.heads.heads * self.heads.dim) as u64
+        let pairs = (self.q.positions() as u64).saturating_mul(self.kv.positions() as u64);
+        let channels = (self.heads.heads as u64).saturating_mul(self.heads.dim as u64);
+        [self.rows as u64, pairs, channels].into_iter().fold(2, u64::saturating_mul)
     }
 }
 
@@ -190,7 +191,7 @@ fn dispatch(
         operands: vec![if a.merged { Operand::Unused } else { q }, kv.operand, y, lse],
         groups: [params.queries.div_ceil(queries), params.heads, a.rows as u32],
         path: a.path.to_owned(),
-        flops: 2 * a.score_flops(),
+        flops: a.score_flops().saturating_mul(2),
     }
 }
 

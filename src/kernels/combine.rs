@@ -4,6 +4,7 @@ use super::latents::{Latents, Place, SAMPLE, SAMPLE_PLACE, variant};
 use super::{Binding, Call, Class, Const, Holds, Kernel, KernelSpec, Operand};
 use super::{params, result, scalars, spread, updated};
 use crate::shader::file;
+use crate::{Error, Result};
 
 params! {
     /// Parameters as `shaders/combine.wgsl` reads them.
@@ -72,12 +73,16 @@ pub struct Mask {
 /// The dispatches of `c`, in order: y = Σ_k factor_k · terms_k, added in the order of the terms. One dispatch up to
 /// six terms, with a mask five; the bits are those of one even so. With two, no term may lie where `y` does.
 ///
-/// # Panics
-/// If there are no terms or more than [`MOST_TERMS`]: a fault of the caller.
-pub fn calls(c: &Combine<'_>, terms: &[Place], y: Place, flags: Operand) -> Vec<Call> {
-    assert!((1..=MOST_TERMS).contains(&terms.len()), "a sum of {} latents", terms.len());
+/// # Errors
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for no terms or more than [`MOST_TERMS`].
+pub fn calls(c: &Combine<'_>, terms: &[Place], y: Place, flags: Operand) -> Result<Vec<Call>> {
+    if !(1..=MOST_TERMS).contains(&terms.len()) {
+        return Err(Error::usage("no dispatches add so many latents")
+            .expected(format!("1 to {MOST_TERMS}"))
+            .found(terms.len().to_string()));
+    }
     let most = IN_A_DISPATCH - usize::from(c.mask.is_some());
-    terms.chunks(most).enumerate().map(|(i, part)| call(c, (i * most, part), y, flags)).collect()
+    Ok(terms.chunks(most).enumerate().map(|(i, part)| call(c, (i * most, part), y, flags)).collect())
 }
 
 /// The dispatch that adds `terms`, of which the first has the number `first`.
@@ -127,7 +132,8 @@ fn samples() -> Vec<Call> {
     let at = SAMPLE_PLACE;
     let of = |terms, mask| {
         let c = Combine { path: "sample", latents: SAMPLE, scalars: 0, mask };
-        calls(&c, &vec![at; terms], at, at.operand)
+        // They are as many as can be.
+        calls(&c, &vec![at; terms], at, at.operand).unwrap_or_default()
     };
     let masks = [None, Some(Mask { at, by_image: false })];
     (1..=MOST_TERMS).flat_map(|terms| masks.map(|mask| of(terms, mask))).flatten().collect()

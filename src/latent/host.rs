@@ -34,7 +34,7 @@ impl HostLatents {
         for (coefficient, slot) in value.terms() {
             let (a, latent) = (*coefficient as f32, self.held.get(slot)?);
             if latent.shape() != value.shape() {
-                return Err(Error::internal("latents of different shapes are added"));
+                return Err(Error::usage("latents of different shapes are added"));
             }
             match &mut sum {
                 None if a == 1.0 => sum = Some(latent.clone()),

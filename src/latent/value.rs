@@ -77,11 +77,11 @@ impl<T> Slots<T> {
     /// What `slot` holds.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) for a slot of another implementation.
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for a slot of another implementation.
     pub fn get(&self, slot: &Slot) -> Result<&T> {
         let own = Rc::ptr_eq(&slot.0.freed, &self.freed);
         let held = self.held.get(slot.number()).and_then(Option::as_ref).filter(|_| own);
-        held.ok_or_else(|| Error::internal("a latent of another sampling"))
+        held.ok_or_else(|| Error::usage("a latent of another sampling"))
     }
 }
 
@@ -209,7 +209,7 @@ pub trait Latents {
     /// Forms a sum. What is held already stays where it is. Nothing but the values' own shapes is looked at.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) for terms of another shape; the device's.
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for terms of another shape; the device's.
     fn store(&mut self, value: &Value) -> Result<Value>;
 
     /// Brings weights of cells over, `[1 or batch, 1, height, width]`, which `make` makes as for

@@ -4,6 +4,7 @@
 //! the family runs, including small ones. Where two weights disagree, that is an error here and
 //! not a wrong picture later.
 
+mod bounds;
 mod prediction;
 mod taken;
 mod text;
@@ -17,6 +18,7 @@ use crate::checkpoint::{Checkpoint, refuse_foreign};
 use crate::families::{self, REFINER_SIZES, SDXL_SIZES};
 use crate::{Error, ErrorKind, Result};
 
+pub(crate) use bounds::MOST_CHANNELS;
 pub use text::{Activation, TextConfig, Tower};
 pub use unet::{Heads, InputBlock, MiddleBlock, OutputBlock, UNET, UnetConfig};
 pub use vae::{VAE, VaeConfig};

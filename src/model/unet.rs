@@ -8,7 +8,7 @@ mod perturbation;
 use std::collections::HashMap;
 
 use super::Builder;
-use super::config::{InputBlock, MiddleBlock, OutputBlock, UNET, UnetConfig};
+use super::config::{InputBlock, MOST_CHANNELS, MiddleBlock, OutputBlock, UNET, UnetConfig};
 use crate::graph::{Activation, Graph, Shape, Tensor, Weight};
 use crate::{Error, ErrorKind, Remedy, Result};
 use keys::Keys;
@@ -46,8 +46,9 @@ pub struct Options {
 ///
 /// # Errors
 /// [`ErrorKind::Model`] if layers do not fit, or if a network without middle attention is to be
-/// listened to there or perturbed.
+/// listened to there or perturbed; [`ErrorKind::Usage`] for numbers that no network has.
 pub fn build(config: &UnetConfig, options: &Options) -> Result<Graph> {
+    config.check(options.size, options.tokens)?;
     let b = Builder::new(UNET, &options.trace);
     let mut unet = Unet { b, config, vectors: HashMap::new(), keys: HashMap::new() };
     unet.build(options)?;
@@ -67,9 +68,10 @@ pub fn weights(config: &UnetConfig) -> Result<Vec<Weight>> {
 }
 
 /// The sinusoidal embedding of a timestep, `[channels]`: cosines, then sines, of t · 10000^(-i/half).
-/// In f32 like the networks were trained: t is up to 999, where f64 would give other last digits.
+/// In f32 like the networks were trained: t is up to 999, where f64 would give other last digits. Empty for more
+/// channels than a network can have.
 pub fn time_embedding(timestep: f32, channels: usize) -> Vec<f32> {
-    let half = channels / 2;
+    let half = if channels > MOST_CHANNELS { 0 } else { channels / 2 };
     let angle = |i: usize| timestep * (-(10_000f32.ln()) * i as f32 / half as f32).exp();
     (0..half).map(|i| angle(i).cos()).chain((0..half).map(|i| angle(i).sin())).collect()
 }
@@ -121,7 +123,7 @@ impl Unet<'_> {
         }
         x = self.middle(x, (options.record, options.perturbation))?;
         for (i, block) in c.output_blocks.iter().enumerate() {
-            let skip = skips.pop().ok_or_else(|| Error::internal("more output blocks than input blocks"))?;
+            let skip = skips.pop().ok_or_else(|| contradictory("more output blocks than input blocks"))?;
             // The next skip tells the size to grow to: odd sizes were halved rounding up.
             let next = skips.last().map(|t| self.b.graph.shape(*t));
             x = self.output_block(&format!("output_blocks.{i}"), block, x, skip, next)?;
@@ -211,7 +213,7 @@ impl Unet<'_> {
         h = self.transformer(&format!("{path}.1"), h, block.transformer_depth, PLAIN)?;
         if block.up {
             let up = format!("{path}.{}.conv", block.up_index());
-            let size = next.ok_or_else(|| Error::internal("an upsampling after the last skip"))?;
+            let size = next.ok_or_else(|| contradictory("an upsampling after the last skip"))?;
             h = self.b.graph.conv3x3_doubled(&up, h, (size.height, size.width), block.out_channels)?;
         }
         Ok(h)
@@ -334,6 +336,10 @@ impl Unet<'_> {
         self.b.mark(path, y);
         Ok(y)
     }
+}
+
+fn contradictory(what: &str) -> Error {
+    Error::usage("the configuration of a UNet contradicts itself").found(what)
 }
 
 fn found(tensors: &HashMap<String, Tensor>, path: &str) -> Result<Tensor> {

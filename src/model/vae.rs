@@ -10,12 +10,17 @@ const EPS: f32 = 1e-6;
 
 /// Builds the decoder for latents of `height` × `width`. Input `z` `[height, width, latent
 /// channels]`, already divided by the latent scale; result `image`, eight times as large, about -1..1.
+///
+/// # Errors
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for numbers that no network has,
+/// [`ErrorKind::Model`](crate::ErrorKind::Model) if layers do not fit.
 pub fn decoder(config: &VaeConfig, height: usize, width: usize) -> Result<Graph> {
+    config.check(height, width)?;
     let mut b = Builder::new(VAE, &[]);
     let z = b.graph.input("z", Shape::new(height, width, config.latent_channels));
     let x = b.graph.conv1x1("post_quant_conv", z, config.z_channels)?;
-    let last = config.level_channels.len() - 1;
-    let x = b.graph.conv3x3("decoder.conv_in", x, config.level_channels[last], 1, 1)?;
+    let deepest = config.level_channels.last().copied().unwrap_or(config.channels);
+    let x = b.graph.conv3x3("decoder.conv_in", x, deepest, 1, 1)?;
     let mut x = middle(&mut b, "decoder.mid", x)?;
     for (level, &channels) in config.level_channels.iter().enumerate().rev() {
         for block in 0..=config.res_blocks {
@@ -33,11 +38,15 @@ pub fn decoder(config: &VaeConfig, height: usize, width: usize) -> Result<Graph>
 
 /// Builds the encoder for pictures of `height` × `width`, in -1..1. Input `image`; result
 /// `moments`: the mean of the latent in the first half of the channels, then the log variance.
+///
+/// # Errors
+/// As [`decoder`].
 pub fn encoder(config: &VaeConfig, height: usize, width: usize) -> Result<Graph> {
+    config.check(height, width)?;
     let mut b = Builder::new(VAE, &[]);
     let image = b.graph.input("image", Shape::new(height, width, config.image_channels));
     let mut x = b.graph.conv3x3("encoder.conv_in", image, config.channels, 1, 1)?;
-    let last = config.level_channels.len() - 1;
+    let last = config.level_channels.len().saturating_sub(1);
     for (level, &channels) in config.level_channels.iter().enumerate() {
         for block in 0..config.res_blocks {
             x = resnet(&mut b, &format!("encoder.down.{level}.block.{block}"), x, channels)?;

@@ -274,7 +274,7 @@ impl<'a, S: Sink> DeviceBackend<'a, S> {
             scalars,
             mask,
         };
-        for call in combine::calls(&sum, &places, to, flags) {
+        for call in combine::calls(&sum, &places, to, flags)? {
             self.sink.dispatch(&call, &operands.0)?;
         }
         Ok(self.put(y, shape))

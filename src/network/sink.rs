@@ -85,7 +85,7 @@ pub trait Sink {
     /// The place of an input or output of a network call of so many rows.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) if it has none of this name.
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if it has none of this name.
     fn slot(&mut self, call: (Kind, usize), name: &str) -> Result<Buffer<Self::Memory>>;
 
     /// Records a network call with the prompts of `entries`, one a row.
@@ -177,7 +177,7 @@ impl Sink for DeviceSink<'_> {
     ) -> Result<()> {
         let words = make();
         if words.len() as u64 * 4 != bytes {
-            return Err(Error::internal(format!("{} words where {bytes} bytes belong", words.len())));
+            return Err(Error::usage(format!("{} words where {bytes} bytes belong", words.len())));
         }
         let what = if steady { Upload::Scalars } else { Upload::Latents };
         let (gpu, stream) = (self.stream.engine().gpu(), &mut self.stream);
@@ -230,7 +230,7 @@ impl Sink for DeviceSink<'_> {
 
     fn slot(&mut self, (kind, rows): (Kind, usize), name: &str) -> Result<Buffer<wgpu::Buffer>> {
         let prepared = self.calls.ready.get(&(kind, rows));
-        let prepared = prepared.ok_or_else(|| Error::internal("a call was not made ready"))?;
+        let prepared = prepared.ok_or_else(|| Error::usage("a call was not made ready"))?;
         let region = prepared.plan().slot(name)?;
         let of = prepared.slab(region).clone();
         Ok(Buffer { of, offset: region.offset, bytes: region.bytes })
@@ -239,7 +239,7 @@ impl Sink for DeviceSink<'_> {
     fn network(&mut self, kind: Kind, entries: &[&Entry]) -> Result<()> {
         let unet = self.calls.unet;
         let prepared = self.calls.ready.get(&(kind, entries.len()));
-        let prepared = prepared.ok_or_else(|| Error::internal("a call was not made ready"))?;
+        let prepared = prepared.ok_or_else(|| Error::usage("a call was not made ready"))?;
         let kept = self.calls.prompts.of(entries.iter().copied())?;
         self.stream.plan(prepared, Some((unet.weights, &unet.source)), &kept)
     }

@@ -42,7 +42,9 @@ pub struct Placed {
 /// at most `max_slab` bytes. A single request beyond `max_slab` gets a buffer of its own size: the
 /// device will refuse it with its own words.
 pub fn place(requests: &[Request], alignment: u64, guard: u64, max_slab: u64) -> Placed {
-    let room = |r: &Request| (r.bytes + guard).next_multiple_of(alignment);
+    let alignment = alignment.max(1);
+    let room =
+        |r: &Request| r.bytes.saturating_add(guard).checked_next_multiple_of(alignment).unwrap_or(u64::MAX);
     let mut order: Vec<usize> = (0..requests.len()).collect();
     order.sort_by_key(|&i| (std::cmp::Reverse(requests[i].bytes), requests[i].first));
     let mut regions = vec![Region { slab: 0, offset: 0, bytes: 0 }; requests.len()];
@@ -58,21 +60,21 @@ pub fn place(requests: &[Request], alignment: u64, guard: u64, max_slab: u64) ->
             let mut busy: Vec<(u64, u64)> = members
                 .iter()
                 .filter(|&&m| requests[m].overlaps(&requests[i]))
-                .map(|&m| (regions[m].offset, regions[m].offset + room(&requests[m])))
+                .map(|&m| (regions[m].offset, regions[m].offset.saturating_add(room(&requests[m]))))
                 .collect();
             busy.sort_unstable();
             let offset = busy.iter().fold((0, None), |(end, found): (u64, Option<u64>), &(from, to)| {
-                let fits = found.or((from >= end + want).then_some(end));
+                let fits = found.or((from >= end.saturating_add(want)).then_some(end));
                 (end.max(to), fits)
             });
             let at = offset.1.unwrap_or(offset.0);
-            if at + want <= max_slab {
+            if at.saturating_add(want) <= max_slab {
                 break at;
             }
             slab += 1;
         };
         regions[i] = Region { slab, offset, bytes: requests[i].bytes };
-        slabs[slab].0 = slabs[slab].0.max(offset + want);
+        slabs[slab].0 = slabs[slab].0.max(offset.saturating_add(want));
         slabs[slab].1.push(i);
     }
     Placed { regions, slabs: slabs.into_iter().map(|(size, _)| size).collect() }
@@ -80,16 +82,15 @@ pub fn place(requests: &[Request], alignment: u64, guard: u64, max_slab: u64) ->
 
 /// Largest sum of requests alive at one time.
 pub fn lower_bound(requests: &[Request]) -> u64 {
-    let end = requests.iter().map(|r| r.last + 1).max().unwrap_or(0);
-    let mut change = vec![0i128; end + 1];
-    for r in requests {
-        change[r.first] += r.bytes as i128;
-        change[r.last + 1] -= r.bytes as i128;
-    }
+    // Those that come with a call are there beside those that leave after it.
+    let comes = requests.iter().map(|r| (r.first, 0, i128::from(r.bytes)));
+    let leaves = requests.iter().map(|r| (r.last, 1, -i128::from(r.bytes)));
+    let mut changes: Vec<(usize, u8, i128)> = comes.chain(leaves).collect();
+    changes.sort_unstable_by_key(|(at, order, _)| (*at, *order));
     let (mut now, mut top) = (0, 0);
-    for c in change {
-        now += c;
+    for (_, _, change) in changes {
+        now += change;
         top = top.max(now);
     }
-    top as u64
+    u64::try_from(top).unwrap_or(u64::MAX)
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::fuse::Fused;
 use super::split::Split;
-use super::{Options, Storage};
+use super::{Options, Storage, check};
 use crate::graph::{Graph, Heads, Op, Shape, Store, Tensor, WeightId};
 use crate::kernels::attention::{self, Attention};
 use crate::kernels::blur::{self, Blur};
@@ -35,6 +35,8 @@ pub struct Lowered {
 /// [`ErrorKind::Memory`](crate::ErrorKind::Memory) naming the layer that cannot be split far enough.
 pub fn lower(graph: &Graph, nodes: &[Fused], options: &Options) -> Result<Lowered> {
     let parts = Parts::new(graph, options, Split::new(graph, nodes, options));
+    // Before anything is counted in the numbers of kernels.
+    check::buffers(graph, &parts.sizes, options)?;
     let mut lowering = Lowering {
         graph,
         rows: options.rows,
@@ -66,7 +68,7 @@ struct Lowering<'a> {
 impl Lowering<'_> {
     fn node(&mut self, n: &Fused) -> Result<()> {
         if n.inputs.iter().any(|t| self.graph.info(*t).store == Store::F32) {
-            return Err(Error::internal(format!("{} reads a result that is stored for the way out", n.path)));
+            return Err(Error::usage("a layer reads a result, which is stored for the way out").at(&n.path));
         }
         match n.op {
             Op::Conv3x3 { weight, bias, stride, pad } => {
@@ -162,7 +164,7 @@ impl Lowering<'_> {
         let stored = self.storage.of_weight(&self.graph.weights()[weight.0]);
         if stored != self.precision && !gemm::takes_halves(self.target) {
             let why = "has a weight in f16 beside values in f32, which no kernel of this device reads";
-            return Err(Error::internal(format!("{} {why}", n.path)));
+            return Err(Error::usage(format!("{} {why}", n.path)));
         }
         let read = |t: Option<Tensor>| t.map_or(Ok(Operand::Unused), |t| self.parts.read(t, lines));
         let (x, first, input) = match window {

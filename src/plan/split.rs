@@ -12,6 +12,9 @@ use super::{Options, tensor_bytes};
 use crate::graph::{Graph, Op, Shape, Tensor};
 use crate::kernels::attention;
 
+/// Largest pictures are in some hundreds of pieces where bindings are smallest. More would be calls without end.
+const MOST_PIECES: usize = 1024;
+
 /// Height and width of a map.
 type Size = (usize, usize);
 
@@ -46,9 +49,12 @@ impl Split {
             if most == 0 {
                 continue;
             }
+            let pieces = shape.height.div_ceil(most);
+            if pieces > MOST_PIECES {
+                continue;
+            }
             split.is_split[t.0] = true;
             // Even pieces rather than full ones and a rest.
-            let pieces = shape.height.div_ceil(most);
             let lines = shape.height.div_ceil(pieces).next_multiple_of(step);
             let map = split.maps.entry(size(shape)).or_insert(Map { lines, step });
             map.lines = map.lines.min(lines);

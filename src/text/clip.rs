@@ -89,7 +89,12 @@ pub(crate) fn whole(config: &TextConfig) -> Result<Graph> {
 
 /// Builds the encoder for one chunk of 77 tokens. Input `embedding` `[77, width]`: token plus position
 /// vectors. Results `hidden` and, if wanted, `last`, both `[77, width]`.
+///
+/// # Errors
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for numbers that no network has,
+/// [`ErrorKind::Model`](crate::ErrorKind::Model) if layers do not fit.
 pub fn build(config: &TextConfig, options: &Options) -> Result<Graph> {
+    config.check()?;
     let names = names(config.tower);
     let mut g = Graph::new(config.prefix.clone());
     let mut x = g.input("embedding", Shape::tokens(CHUNK, config.width));

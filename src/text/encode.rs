@@ -121,6 +121,11 @@ impl TextEncoder<'_> {
         let mut vectors = table(names.tokens, &ids)?;
         for (place, id) in vectors.chunks_exact_mut(self.config.width).zip(&chunk.ids) {
             if let Some(vector) = id.checked_sub(VOCABULARY).and_then(|i| learned.get(i as usize)) {
+                if vector.len() != place.len() {
+                    return Err(Error::usage("a learned vector is not as wide as a token")
+                        .expected(format!("{} values", place.len()))
+                        .found(vector.len().to_string()));
+                }
                 place.copy_from_slice(vector);
             }
         }
@@ -156,7 +161,8 @@ impl Encoding {
             .found(other.tokens.to_string())
             .hint("leave it out of the prompt"));
         }
-        let [a, b] = [&self, &other].map(|e| e.context.chunks_exact(e.context.len() / e.tokens));
+        let width = |e: &Encoding| e.context.len().checked_div(e.tokens).unwrap_or(0).max(1);
+        let [a, b] = [&self, &other].map(|e| e.context.chunks_exact(width(e)));
         let context = a.zip(b).flat_map(|(a, b)| a.iter().chain(b).copied()).collect();
         Ok(Encoding {
             context,

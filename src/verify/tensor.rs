@@ -99,7 +99,8 @@ pub(super) fn read_all(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>> {
 /// The bytes of a safetensors file of `tensors`.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`] if two tensors have one name, as when two sets are saved together.
+/// [`ErrorKind::Usage`] if two tensors have one name, as when two sets are saved together, or one does not fit its
+/// shape.
 pub fn write_all(tensors: &[(String, Tensor)]) -> Result<Vec<u8>> {
     let mut data = BTreeMap::new();
     for (name, tensor) in tensors {
@@ -116,9 +117,13 @@ pub fn write_all(tensors: &[(String, Tensor)]) -> Result<Vec<u8>> {
                 Values::F32(_) => Dtype::F32,
                 Values::U8(_) => Dtype::U8,
             };
+            let misfit = || Error::usage("a tensor does not fit its shape").at(*name);
+            let elements = tensor.shape.iter().try_fold(1usize, |n, size| n.checked_mul(*size));
+            if elements != Some(tensor.len()) {
+                return Err(misfit().expected(format!("{:?}", tensor.shape)).found(tensor.len().to_string()));
+            }
             let view = TensorView::new(dtype, tensor.shape.clone(), bytes);
-            view.map(|v| (*name, v))
-                .map_err(|e| Error::internal("a result does not fit its shape").at(*name).cause(e))
+            view.map(|v| (*name, v)).map_err(|e| misfit().cause(e))
         })
         .collect::<Result<Vec<_>>>()?;
     ::safetensors::serialize(views, None)

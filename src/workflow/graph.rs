@@ -132,11 +132,6 @@ impl Graph {
         &self.nodes
     }
 
-    /// The node at a place in [`nodes`](Self::nodes).
-    pub fn node_mut(&mut self, at: usize) -> &mut Node {
-        &mut self.nodes[at]
-    }
-
     /// Where the node called `id` stands in [`nodes`](Self::nodes).
     pub fn position(&self, id: &str) -> Option<usize> {
         self.index.get(id).copied()
@@ -144,7 +139,7 @@ impl Graph {
 
     /// The node called `id`.
     pub fn find(&self, id: &str) -> Option<&Node> {
-        self.position(id).map(|at| &self.nodes[at])
+        self.position(id).and_then(|at| self.nodes.get(at))
     }
 
     /// ComfyUI's API format.

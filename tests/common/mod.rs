@@ -1,6 +1,7 @@
 //! What the tests share: the adapter, random data, the error measure.
 #![allow(dead_code)]
 
+pub mod any_argument;
 pub mod bench;
 pub mod dispatch;
 pub mod events;

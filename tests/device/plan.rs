@@ -225,7 +225,7 @@ fn a_plan_has_the_variants_of_its_weights() {
     // What is stored for a CPU driver is not for other devices.
     let storage = Storage::of(g.weights(), Precision::F32, Target::Cpu, |_| true);
     let error = Plan::new(&g, &Options { storage, ..options(1, Precision::F32) }).expect_err("no kernel");
-    assert_eq!(error.kind(), ErrorKind::Internal, "{error}");
+    assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod any_argument;
 mod checkpoint;
 mod embeddings;
 mod encoders;

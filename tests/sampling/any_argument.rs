@@ -1,10 +1,10 @@
 //! Public functions on any argument: zeros, ones, the largest numbers, NaN and infinities. None panics, and what a
 //! caller did wrong is called that.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use crate::common::Failures;
-use sagittal::guidance::{Area, Columns, Conditioning, Entry, Guidance, Perturbed, Sag, sag};
+use crate::common::any_argument::{FLOATS, SIZES, Watch, pairs};
+use sagittal::guidance::{
+    Area, Columns, Conditioning, Entry, Guidance, Guided, Network, Perturbed, Row, RowResult, Sag, sag,
+};
 use sagittal::image::sheet::{Sheet, Side};
 use sagittal::image::{Mask, lettering, overlay, parameters, png, preview, resize, texts};
 use sagittal::latent::file;
@@ -13,50 +13,13 @@ use sagittal::model::Family;
 use sagittal::pipeline::{Levels, Noise, Schedule, Start};
 use sagittal::sampler::noise::{AncestralNoise, BrownianNoise, noise, noise_for};
 use sagittal::sampler::{
-    Discrete, SampleOptions, Sampler, Scheduler, exponential_sigmas, initial, initial_scale, karras_sigmas,
-    names,
+    Denoised, Denoiser, Discrete, SampleOptions, Sampler, Scheduler, exponential_sigmas, initial,
+    initial_scale, karras_sigmas, names,
 };
 use sagittal::text::compose::{breaks, parts};
 use sagittal::text::prompt::{chunks, parse};
 use sagittal::text::{Tokenizer, tokenizer};
-use sagittal::{Error, ErrorKind, Latent, Picture, Request};
-
-const SIZES: [usize; 6] = [0, 1, 2, 7, usize::MAX / 3, usize::MAX];
-const FLOATS: [f32; 9] =
-    [0.0, -0.0, 1.0, -1.0, f32::MAX, f32::MIN_POSITIVE, f32::INFINITY, f32::NEG_INFINITY, f32::NAN];
-
-/// Collects panics, and errors of a kind that a caller has not caused.
-#[derive(Default)]
-struct Watch {
-    failures: Failures,
-    refused: usize,
-}
-
-impl Watch {
-    /// Runs what cannot fail.
-    fn runs<T>(&mut self, what: &str, f: impl FnOnce() -> T) -> Option<T> {
-        let done = catch_unwind(AssertUnwindSafe(f));
-        self.failures.check(done.is_ok(), || format!("{what} panics"));
-        done.ok()
-    }
-
-    /// Runs what may refuse its arguments.
-    fn tries<T>(&mut self, what: &str, f: impl FnOnce() -> Result<T, Error>) -> Option<T> {
-        match self.runs(what, f)? {
-            Ok(value) => Some(value),
-            Err(e) => {
-                self.refused += 1;
-                let callers = matches!(e.kind(), ErrorKind::Usage | ErrorKind::NonFinite | ErrorKind::Model);
-                self.failures.check(callers, || format!("{what}: {:?}: {e}", e.kind()));
-                None
-            }
-        }
-    }
-}
-
-fn pairs() -> impl Iterator<Item = (usize, usize)> {
-    SIZES.into_iter().flat_map(|a| SIZES.map(|b| (a, b)))
-}
+use sagittal::{Error, Latent, Picture, Request};
 
 /// Sound ones, and ones that cannot be made without memory for them.
 fn latents() -> Vec<Latent> {
@@ -153,7 +116,8 @@ fn pictures_whose_fields_say_anything() {
         let Picture { width, height, ref rgb } = picture;
         let what = format!("{width}x{height} of {} bytes", rgb.len());
         let sound = watch.tries(&what, || picture.check()).is_some();
-        let fits = width > 0 && height > 0 && (width as u128) * (height as u128) * 3 == rgb.len() as u128;
+        let values = width.checked_mul(height).and_then(|n| n.checked_mul(3));
+        let fits = width > 0 && height > 0 && values == Some(rgb.len());
         watch.failures.check(sound == fits, || format!("{what}: {sound}"));
         watch.runs(&what, || picture.to_values());
         let done = watch.tries(&what, || png::encode(&picture, &[("a", "b")])).is_some();
@@ -279,7 +243,6 @@ fn settings_of_any_number() {
 
 /// A run of two steps of a model that predicts nothing.
 fn sample(sampler: Sampler, sigmas: &[f32], options: &SampleOptions) -> Result<Latent, Error> {
-    use sagittal::sampler::{Denoised, Denoiser};
     struct Nothing;
     impl Denoiser for Nothing {
         fn denoise(&mut self, x: &Latent, _: f32) -> Result<Denoised, Error> {
@@ -316,4 +279,77 @@ fn texts_of_any_letters() {
         watch.tries(text, || Ok(Request::new(text, 64, 64).check()));
     }
     watch.failures.finish();
+}
+
+/// What a network answers that keeps to nothing.
+struct Careless {
+    shape: [usize; 4],
+    rows: usize,
+    columns: Option<Columns>,
+}
+
+impl Network for Careless {
+    fn predict(&mut self, rows: &[Row<'_>]) -> Result<Vec<RowResult>, Error> {
+        let rows = if self.rows == usize::MAX { rows.len() } else { self.rows };
+        let of_row = |_| {
+            let denoised = Latent::of_shape(self.shape)?;
+            Ok(RowResult { denoised, columns: self.columns.clone() })
+        };
+        (0..rows).map(of_row).collect()
+    }
+}
+
+#[test]
+fn networks_that_answer_anything() {
+    let mut watch = Watch::default();
+    let table = Discrete::stable_diffusion();
+    let entry = || Entry::new(vec![0.5; 77], 77);
+    let sides = Conditioning { positive: vec![entry(), entry()], negative: vec![entry()] };
+    let terms = || Guidance::new(7.0).with(Sag::default()).with(Perturbed::pag(1.0));
+    let shapes = [[0; 4], [1, 4, 8, 8], [1, 4, 0, 8], [1, 1, 8, 8], [2, 4, 8, 8], [1, 4, 7, 9]];
+    let map = |height, width, values: usize| Some(Columns { height, width, values: vec![f32::NAN; values] });
+    let maps = [None, map(0, 0, 0), map(usize::MAX, usize::MAX, 1), map(2, 2, 4), map(4, 4, 3), map(1, 1, 1)];
+    let mut done = 0;
+    for (shape, columns) in shapes.into_iter().flat_map(|s| maps.iter().map(move |m| (s, m))) {
+        for rows in [usize::MAX, 0, 1, 9] {
+            for x in [[1, 4, 8, 8], [2, 4, 8, 8], [1, 4, 0, 8], [0, 4, 8, 8]] {
+                let what = format!("{rows} rows of {shape:?} with {columns:?} for {x:?}");
+                let mut network = Careless { shape, rows, columns: columns.clone() };
+                let evaluated = watch.tries(&what, || {
+                    let mut guided = Guided::new(&mut network, &sides, &table, terms())?;
+                    guided.evaluate_with(&Latent::of_shape(x)?, 1.0, None)
+                });
+                done += usize::from(evaluated.is_some());
+            }
+        }
+    }
+    assert!(done > 0 && watch.refused > 100, "{done} done, {} refused", watch.refused);
+    for sampler in Sampler::ALL.iter().copied() {
+        for (denoised, uncond) in shapes.into_iter().flat_map(|a| shapes.map(|b| (a, b))) {
+            for without in [true, false] {
+                let what = format!("{sampler} with {denoised:?} and {uncond:?}");
+                let mut model = CarelessModel { denoised, uncond: (!without).then_some(uncond) };
+                let (x, options) = (Latent::zeros(1, 4, 8, 8), SampleOptions::default());
+                watch.tries(&what, || {
+                    sagittal::sampler::sample(sampler, &mut model, x, &[2.0, 1.0, 0.0], &options, &mut |_| {
+                        Ok(())
+                    })
+                });
+            }
+        }
+    }
+    watch.failures.finish();
+}
+
+/// The same for a sampler.
+struct CarelessModel {
+    denoised: [usize; 4],
+    uncond: Option<[usize; 4]>,
+}
+
+impl Denoiser for CarelessModel {
+    fn denoise(&mut self, _: &Latent, _: f32) -> Result<Denoised, Error> {
+        let uncond = self.uncond.map(Latent::of_shape).transpose()?;
+        Ok(Denoised { denoised: Latent::of_shape(self.denoised)?, uncond })
+    }
 }

@@ -86,7 +86,7 @@ fn slices_that_cannot_be_are_errors() {
     let all = g.input("all", Shape::new(1, 1, 64));
     for (first, channels) in [(0, 68), (36, 32), (2, 32), (0, 30)] {
         let error = g.part("p", all, first, Shape::tokens(1, channels)).expect_err("no such part");
-        assert_eq!(error.kind(), ErrorKind::Internal, "{error}");
+        assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
     }
     // A kernel that knows of no strides would read another row's values.
     let mut g = Graph::new("");
@@ -149,7 +149,7 @@ fn each_row_reads_the_prompt_that_was_kept_for_it() {
     let together = run(&[&kept[1], &kept[0], &kept[1]], 3).expect("a run");
     assert_eq!(together, [1, 0, 1].map(|i| alone[i].clone()).concat());
     let error: sagittal::Error = run(&[&kept[0]], 3).expect_err("a prompt for one of three rows");
-    assert_eq!(error.kind(), ErrorKind::Internal, "{error}");
+    assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
     let other = prepare(&unet::conditioning(&c, tokens + 1).expect("conditioning"), 1);
     let longer = vec![0.0; (tokens + 1) * c.context_dim];
     let longer = engine

@@ -4,6 +4,7 @@
 mod common;
 
 mod adapters;
+mod any_argument;
 mod cli;
 mod files;
 mod foreseen;

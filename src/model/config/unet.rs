@@ -104,11 +104,11 @@ pub struct OutputBlock {
 }
 
 impl Heads {
-    /// Number of heads for `channels`.
+    /// Number of heads for `channels`; 0 for heads of no width.
     pub fn count(self, channels: usize) -> usize {
         match self {
             Heads::Count(n) => n,
-            Heads::Width(width) => channels / width,
+            Heads::Width(width) => channels.checked_div(width).unwrap_or(0),
         }
     }
 }
@@ -161,7 +161,7 @@ impl UnetConfig {
 
     /// `level_channels` as multiples of `model_channels`, rounded down.
     pub fn channel_mult(&self) -> Vec<usize> {
-        self.level_channels().iter().map(|c| c / self.model_channels).collect()
+        self.level_channels().iter().map(|c| c.checked_div(self.model_channels).unwrap_or(0)).collect()
     }
 
     /// Number of residual blocks of each level's input side.

@@ -27,14 +27,15 @@ pub struct VaeConfig {
 }
 
 impl VaeConfig {
-    /// Pixels per latent cell, in each direction (8).
+    /// Pixels per latent cell, in each direction (8); `usize::MAX` where there are more.
     pub fn scale(&self) -> usize {
-        1 << (self.level_channels.len() - 1)
+        let downs = u32::try_from(self.level_channels.len().saturating_sub(1));
+        downs.ok().and_then(|downs| 1usize.checked_shl(downs)).unwrap_or(usize::MAX)
     }
 
     /// `level_channels` as multiples of `channels`, rounded down.
     pub fn channel_mult(&self) -> Vec<usize> {
-        self.level_channels.iter().map(|c| c / self.channels).collect()
+        self.level_channels.iter().map(|c| c.checked_div(self.channels).unwrap_or(0)).collect()
     }
 
     /// Reads the network off a checkpoint's names and shapes.

@@ -74,8 +74,9 @@ fn name(room: usize) -> String {
 /// context_dim]`, and `y` where the network has extra conditioning; what it keeps are inputs of [`build`](super::build). Only for plans of one row.
 ///
 /// # Errors
-/// [`ErrorKind::Model`](crate::ErrorKind::Model) if layers do not fit.
+/// As [`build`](super::build).
 pub fn conditioning(config: &UnetConfig, tokens: usize) -> Result<Graph> {
+    config.check((1, 1), tokens)?;
     let keys = Keys::new(config, tokens);
     let mut g = Graph::new(UNET);
     let context = g.input("context", Shape::tokens(tokens, config.context_dim));

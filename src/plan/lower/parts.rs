@@ -90,7 +90,7 @@ impl<'a> Parts<'a> {
     fn stretch(&self, t: Tensor, lines: &Range<usize>) -> Result<Stretch> {
         if self.graph.info(t).part.is_some() {
             let path = &self.graph.info(t).path;
-            return Err(Error::internal(format!("{path} stands in another tensor, where this cannot reach")));
+            return Err(Error::usage("a layer cannot reach what stands in another tensor").at(path));
         }
         let (piece, buf) = self.kept[t.0].iter().find(|(piece, _)| holds(piece, lines)).ok_or_else(|| {
             Error::internal(format!("no piece of {} holds lines {lines:?}", self.graph.info(t).path))
