@@ -106,7 +106,7 @@ fn plan_text(plan: &Result<Report>) -> String {
             };
             format!("{} ({} rows a step{turns}{tiles})", mib(report.peak_bytes), report.rows_per_step())
         }
-        Err(e) => remedy::text(&e),
+        Err(e) => remedy::text(e),
     }
 }
 
@@ -286,7 +286,7 @@ fn memory_json(memory: &Memory) -> Value {
             "rows_per_chunk": r.rows_per_call(), "weights_in_turn": r.weights_in_turn,
             "decoder_tiles": r.decoder_tiles,
         }),
-        Err(e) => json!({ "error": tell::as_json(&e) }),
+        Err(e) => json!({ "error": tell::as_json(e) }),
     };
     let needs: Vec<Value> = memory
         .needs
