@@ -1,5 +1,5 @@
 //! What people write in prompts for other programs, and what is read otherwise here. ComfyUI takes all of
-//! it for words; so does this crate, but for [`compose`](super::compose).
+//! it for words; so does this crate, but for [`compose`].
 
 use std::fmt;
 
