@@ -103,7 +103,15 @@ impl Checkpoint {
         if path.is_dir() {
             return folder::open(path);
         }
-        Self::open_file(path)?.in_original_layout()
+        let opened = Self::open_file(path)?.in_original_layout()?;
+        // diffusers' names for the file of a part, whose settings stand beside it.
+        let named = path
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with("diffusion_pytorch_model"));
+        if named && path.with_file_name("config.json").is_file() {
+            opened.warn("the config.json beside it is not read: pass its folder");
+        }
+        Ok(opened)
     }
 
     /// The tensors of one file under the names that they have there.

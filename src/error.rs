@@ -100,13 +100,14 @@ impl Error {
         let file = file.as_ref();
         let gone = source.kind() == std::io::ErrorKind::NotFound && file.is_symlink();
         let target = gone.then(|| std::fs::read_link(file).ok()).flatten();
-        let error = Self::new(ErrorKind::File, what).file(file).cause(source);
+        let what = what.into();
         match target {
-            Some(target) => error
-                .at("a link to nowhere")
+            Some(target) => Self::new(ErrorKind::File, format!("{what}, a link to nowhere"))
+                .file(file)
                 .found(format!("nothing at {}", target.display()))
+                .cause(source)
                 .hint("put the file there, or make the link anew"),
-            None => error,
+            None => Self::new(ErrorKind::File, what).file(file).cause(source),
         }
     }
 

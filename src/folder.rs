@@ -14,6 +14,8 @@ const DEEPEST: usize = 16;
 /// Formats that can hold the same things, but as Python pickles.
 const PICKLES: [&str; 4] = ["pt", "bin", "ckpt", "pth"];
 const EXTENSION: &str = ".safetensors";
+/// Most names that a message suggests.
+const MOST_SUGGESTED: usize = 3;
 
 /// A folder of `.safetensors` files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,14 +152,22 @@ impl Folder {
 
 /// Names of files that are like `name`, which may lack the folder that they are in.
 pub(crate) fn nearest_file(name: &str, files: &[String]) -> Vec<String> {
-    let near = nearest_to(name, files.iter().map(String::as_str));
-    if !near.is_empty() {
-        return near.into_iter().map(str::to_owned).collect();
+    // An extension that all have would make all alike, and so would a folder.
+    let stem = |file: &str| {
+        let last = file.rsplit('/').next().unwrap_or_default();
+        last.strip_suffix(EXTENSION).unwrap_or(last).to_owned()
+    };
+    let stems: Vec<String> = files.iter().map(|file| stem(file)).collect();
+    let near = nearest_to(&stem(name), stems.iter().map(String::as_str));
+    let mut found = Vec::new();
+    for name in near {
+        let of_name =
+            files.iter().zip(&stems).filter(|(_, stem)| *stem == name).map(|(file, _)| file.clone());
+        found.extend(of_name);
     }
-    let last = |file: &str| file.rsplit('/').next().unwrap_or_default().to_owned();
-    let lasts: Vec<String> = files.iter().map(|file| last(file)).collect();
-    let near = nearest_to(&last(name), lasts.iter().map(String::as_str));
-    files.iter().filter(|file| near.contains(&last(file).as_str())).cloned().collect()
+    found.dedup();
+    found.truncate(MOST_SUGGESTED);
+    found
 }
 
 /// `name` with `/` between folders: on other systems files from Windows have `\` there.
@@ -195,7 +205,9 @@ impl Walk {
             let name = format!("{prefix}{}", name.to_string_lossy());
             match path.is_dir() {
                 true => self.enter(&path, &format!("{name}/"), depth + 1),
-                false => self.files.push(name),
+                // A link to nowhere is no file.
+                false if path.exists() => self.files.push(name),
+                false => {}
             }
         }
     }

@@ -7,7 +7,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 /// Whether a dtype is one that [`extend`] decodes.
-pub(super) fn is_floating(dtype: Dtype) -> bool {
+pub(crate) fn is_floating(dtype: Dtype) -> bool {
     use Dtype::{BF16, F8_E4M3, F8_E5M2, F16, F32, F64};
     matches!(dtype, F64 | F32 | F16 | BF16 | F8_E4M3 | F8_E5M2)
 }

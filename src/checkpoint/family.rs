@@ -27,13 +27,30 @@ const SIGNS: &[Sign] = &[
         hint: "it changes a checkpoint and cannot be run alone: pass the checkpoint",
     },
     Sign { parts: &["control_model.", "controlnet_", "input_hint_block."], what: "a ControlNet", hint: FULL },
+    Sign { parts: &["ip_adapter.", "image_proj."], what: "an IP-Adapter", hint: FULL },
+    Sign {
+        parts: &["motion_modules.", "motion_module."],
+        what: "a motion module of AnimateDiff",
+        hint: FULL,
+    },
+    Sign {
+        parts: &["RRDB_trunk.", "body.0.rdb1.", "model.1.sub.0.RDB1.", "upsampler.0.weight"],
+        what: "an upscaler of pictures",
+        hint: FULL,
+    },
+    Sign {
+        parts: &[".SelfAttention.relative_attention_bias"],
+        what: "T5, a text encoder of others",
+        hint: OTHER,
+    },
+    Sign { parts: &["vision_model."], what: "an encoder of pictures (CLIP vision)", hint: FULL },
     Sign {
         parts: &["emb_params", "string_to_param"],
         what: "a textual-inversion embedding",
         hint: "prompts name it, as embedding:NAME: pass the checkpoint",
     },
     Sign {
-        parts: &["taesd", "decoder.layers.1.conv.", "3.conv.0.weight"],
+        parts: &["taesd", "decoder.layers.", "encoder.layers.0.weight", "3.conv.0.weight"],
         what: "a tiny autoencoder for previews (TAESD)",
         hint: "it is not supported: previews are drawn without one, and pictures need the family's whole VAE",
     },
@@ -92,6 +109,11 @@ pub(crate) fn refuse_foreign(model: &Checkpoint) -> Result<()> {
         None if model.has("input_blocks.0.0.weight") => error.found("an incomplete UNet").hint(FULL),
         None => error.found(examples(model)).hint(FULL),
     })
+}
+
+/// What a file seems to be that is no checkpoint.
+pub(super) fn seems(model: &Checkpoint) -> Option<&'static str> {
+    SIGNS.iter().find(|sign| name_with(model, sign.parts).is_some()).map(|sign| sign.what)
 }
 
 /// Weights stored with a scale of their own would decode without complaint, to wrong values.

@@ -50,8 +50,15 @@ impl Checkpoint {
         if seen.is_empty() {
             return Err(text.without_encoder());
         }
-        if let Some(other) = seen.iter().find(|s| slots.iter().all(|slot| slot.width != s.width)) {
-            return Err(text.other_width(other, &slots));
+        // A whole model of another family may hold one that fits beside one that does not.
+        let fits = |s: &Seen| slots.iter().any(|slot| slot.width == s.width);
+        match seen.iter().find(|s| !fits(s)) {
+            Some(other) if !seen.iter().any(fits) => return Err(text.other_width(other, &slots)),
+            Some(other) => text.warn(format_args!(
+                "the text encoder of {} values a token at {} is not one of this model's, and is left out",
+                other.width, other.prefix
+            )),
+            None => {}
         }
         let mut part: Vec<Tensor> = Vec::new();
         for (i, slot) in encoders::assign(&seen, &slots) {
@@ -155,9 +162,13 @@ impl Checkpoint {
     /// The error for a file that lacks what it was passed for.
     fn without(&self, what: &str, signs: &str) -> Error {
         let first: Vec<&str> = self.names().take(3).collect();
+        let found = match super::family::seems(self) {
+            Some(kind) => kind.to_owned(),
+            None => format!("{} tensors such as {}", self.tensors.len(), first.join(", ")),
+        };
         self.fault(format!("the file holds no {}", what.trim_start_matches("a ")))
             .expected(format!("tensors such as {signs}"))
-            .found(format!("{} tensors such as {}", first.len().max(self.tensors.len()), first.join(", ")))
+            .found(found)
             .hint(format!("pass a file that holds {what}"))
     }
 

@@ -200,6 +200,7 @@ fn betas(path: &Path, scheduler: &Value) -> Result<Option<Value>> {
     };
     if !trained.is_null() {
         let list = trained.as_array().filter(|list| (2..=MOST_TIMESTEPS as usize).contains(&list.len()));
+        let list = list.filter(|list| timesteps.is_null() || list.len() as u64 == steps);
         let list = list.ok_or_else(|| unfit(path, "trained_betas", trained))?;
         let fits = |v: &Value| v.as_f64().is_some_and(|n| n > 0.0 && n < 1.0);
         return match list.iter().find(|v| !fits(v)) {

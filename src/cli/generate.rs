@@ -16,7 +16,7 @@ use sagittal::lora::Patches;
 use sagittal::model::{Family, ModelConfig, Prediction};
 use sagittal::pipeline::report::Report;
 use sagittal::pipeline::{Event, Generated, Model, Noise, Request, Schedule, Sizes, Solver};
-use sagittal::{Error, Result, embedded, latent};
+use sagittal::{Error, ErrorKind, Result, embedded, latent};
 use serde_json::json;
 
 use super::args::Args;
@@ -43,7 +43,12 @@ pub fn run(args: &Args) -> Result<()> {
         Some(picture) => {
             let (before, repeat) = repeat::settings(args, picture, &given)?;
             let filled = flags.with(&before, &[]).parse().map_err(|e| repeat::unusable(picture, e))?;
-            draw(&filled, &given, repeat)
+            // What is outside its range is the picture's: flags were looked at before.
+            let of_picture = |e: Error| match (e.kind(), e.path()) {
+                (ErrorKind::Usage, None) => repeat::unusable(picture, e),
+                _ => e,
+            };
+            draw(&filled, &given, repeat).map_err(of_picture)
         }
     }
 }
@@ -79,6 +84,9 @@ fn draw(args: &Args, given: &BTreeSet<String>, Repeat { position, own }: Repeat)
     model.set_embedding_folder(embeddings);
     let report = model.report(&request)?;
     if args.dry_run {
+        for prompt in std::iter::once(&request.prompt).chain(&request.negative) {
+            model.look_for_embeddings(prompt)?;
+        }
         dry_run::print(&model, &request, &report, args.json);
         return Ok(());
     }

@@ -151,9 +151,8 @@ fn check_folder(path: &Path) -> Result<()> {
             Ok(_) => break,
         }
     }
-    png::probe(&probed).map_err(|e| {
-        fault("no file can be written to the output folder").cause(e).hint("choose another with -o")
-    })
+    png::probe(&probed)
+        .map_err(|e| fault("no file can be written to the output folder").cause(e).hint("choose another"))
 }
 
 /// `name` with each `%d` (or `%03d`) replaced by `number`; None if it has none.

@@ -185,7 +185,16 @@ impl Source<'_> {
             }
             (None, Some(name)) if !self.has("sampling_method") => {
                 let cause = names::with_scheduler(name).err();
-                return Err(self.unknown("Sampler", cause).hint("choose one of ours with --sampling-method"));
+                let error = self.unknown("Sampler", cause);
+                match names::beginning(name) {
+                    // The noise schedule behind it is given by hand.
+                    Some(sampler) if self.has("scheduler") => {
+                        read.set("sampling-method", sampler.name());
+                        Some(sampler)
+                    }
+                    Some(_) => return Err(error.hint("choose a schedule of ours with --scheduler")),
+                    None => return Err(error.hint("choose one of ours with --sampling-method")),
+                }
             }
             _ => None,
         };

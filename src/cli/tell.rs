@@ -94,7 +94,9 @@ pub fn warning_event(text: &str) {
 /// What the parser of flags says, as the event of an error.
 pub fn usage_event(text: &str) {
     let message = text.trim_end();
-    let what = message.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    let first = message.lines().take_while(|line| !line.trim().is_empty()).map(str::trim);
+    let what = first.collect::<Vec<_>>().join(" ");
+    let what = what.trim_start_matches("error: ");
     event(
         "error",
         json!({

@@ -18,6 +18,33 @@ const NEGATIVE: &str = "Negative prompt:";
 /// A last line with fewer pairs belongs to the prompt.
 const FEWEST_PAIRS: usize = 3;
 
+/// What the extension Dynamic Prompts writes behind the settings, a line each.
+const BEHIND: [&str; 3] = ["Template:", "Negative Template:", "Wildcard prompt:"];
+
+/// Takes such lines from the end of `lines`, as pairs, if settings are before them.
+fn behind(lines: &mut Vec<&str>) -> Vec<(String, String)> {
+    let at =
+        lines.iter().rposition(|line| pairs(line).len() >= FEWEST_PAIRS).map_or(lines.len(), |at| at + 1);
+    if !lines.get(at).is_some_and(|line| BEHIND.iter().any(|start| line.starts_with(start))) {
+        return Vec::new();
+    }
+    let mut told: Vec<(String, String)> = Vec::new();
+    for line in lines.drain(at..) {
+        match (BEHIND.iter().find(|start| line.starts_with(**start)), told.last_mut()) {
+            (Some(start), _) => {
+                told.push((start.trim_end_matches(':').to_owned(), strip(&line[start.len()..]).to_owned()));
+            }
+            // A template may have lines of its own.
+            (None, Some((_, value))) => {
+                value.push('\n');
+                value.push_str(line);
+            }
+            (None, None) => {}
+        }
+    }
+    told
+}
+
 /// A picture's settings in A1111's words.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Infotext {
@@ -32,16 +59,14 @@ pub struct Infotext {
 impl Infotext {
     /// Reads the text of the chunk `parameters`. Any text is one; one without pairs is all prompt.
     pub fn parse(text: &str) -> Self {
-        let text = strip(text);
-        let (mut lines, last) = match text.rsplit_once('\n') {
-            Some((lines, last)) => (lines.split('\n').collect(), last),
-            None => (Vec::new(), text),
-        };
-        let mut settings = pairs(last);
-        if settings.len() < FEWEST_PAIRS {
-            lines.push(last);
-            settings.clear();
+        let mut lines: Vec<&str> = strip(text).split('\n').collect();
+        let behind = behind(&mut lines);
+        let mut settings = lines.last().map(|last| pairs(last)).unwrap_or_default();
+        match settings.len() < FEWEST_PAIRS {
+            true => settings.clear(),
+            false => drop(lines.pop()),
         }
+        settings.extend(behind);
         let (mut prompt, mut negative) = (String::new(), None::<String>);
         for line in lines {
             let mut line = strip(line);

@@ -34,8 +34,10 @@ pub fn texts(bytes: &[u8]) -> Result<Vec<(String, String)>> {
 }
 
 fn png(bytes: &[u8]) -> Result<Vec<(String, String)>> {
-    let damaged = |e: png::DecodingError| {
-        Error::new(ErrorKind::File, "the PNG is damaged").cause(e).hint("fetch it again")
+    let damaged = |e: png::DecodingError| match e {
+        png::DecodingError::LimitsExceeded => Error::new(ErrorKind::File, "a text in the PNG is too long")
+            .expected(format!("at most {} MiB", MOST_BYTES >> 20)),
+        e => Error::new(ErrorKind::File, "the PNG is damaged").cause(e).hint("fetch it again"),
     };
     let mut reader = png::Decoder::new(Cursor::new(bytes)).read_info().map_err(damaged)?;
     // Pixels are looked at only for what is behind them; a fault there takes nothing away.

@@ -69,6 +69,8 @@ impl Lora {
             })
             .collect();
         let mut lora = Self { tensors, changes: Vec::new(), others, embeddings, warnings: Vec::new() };
+        let file = lora.file().display().to_string();
+        lora.warnings.extend(trained.warnings().iter().map(|what| format!("{file}: {what}")));
         for (module, parts) in modules {
             Module { lora: &mut lora, trained: &trained, module, parts }.sort()?;
         }

@@ -21,6 +21,26 @@ pub struct Patched<'a> {
     pub patches: &'a Patches,
 }
 
+impl Patched<'_> {
+    /// Rows of a table `[rows, columns]`, one after the other.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::rows_f32`].
+    pub fn rows(&self, name: &str, rows: &[usize]) -> Result<Vec<f32>> {
+        if self.patches.of(name).is_empty() {
+            return self.checkpoint.rows_f32(name, rows);
+        }
+        // Few LoRAs change a table, and then the whole of it is made: tens of thousands of rows in a second.
+        let [count, columns] = self.checkpoint.dims(name)?;
+        let table = self.read(name, &[count, columns])?;
+        let row = |row: &usize| {
+            let values = row.checked_mul(columns).and_then(|at| table.get(at..at + columns));
+            values.ok_or_else(|| Error::usage("no such row of a table").at(name).found(row.to_string()))
+        };
+        Ok(rows.iter().map(row).collect::<Result<Vec<&[f32]>>>()?.concat())
+    }
+}
+
 impl Source for Patched<'_> {
     fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let mut values = self.checkpoint.read_f32(name, shape)?;

@@ -126,6 +126,11 @@ fn prefixes(place: Place) -> &'static [&'static str] {
 fn plain(module: &str) -> String {
     let module = module.replace(".processor.", ".").replace('.', "_");
     let mut plain = module.replace("base_model_model_", "").replace("_orig_mod_", "");
+    // Older diffusers named the layers of text encoders as it names those of the UNet.
+    if let Some((before, layer)) = plain.rsplit_once("_self_attn_to_") {
+        let layer = if layer == "out_0" { "out" } else { layer };
+        plain = format!("{before}_self_attn_{layer}_proj");
+    }
     if let Some(shorter) = plain.strip_suffix("_base_layer") {
         plain = shorter.to_owned();
     }
@@ -194,9 +199,11 @@ impl Names {
                 Tower::H | Tower::G => text::transformers(name).unwrap_or_default(),
             };
             let packed = names.len() > 1;
-            // The tables of token and position vectors are read by rows, and not patched.
-            let layers =
-                |name: &&String| name.starts_with("encoder.layers.") || name.starts_with("final_layer_norm.");
+            let layers = |name: &&String| {
+                ["encoder.layers.", "final_layer_norm.", "embeddings."]
+                    .iter()
+                    .any(|start| name.starts_with(start))
+            };
             for (n, name) in names.iter().enumerate().filter(|(_, name)| layers(name)) {
                 let Some(module) = name.strip_suffix(".weight") else { continue };
                 let third = packed.then_some(n);

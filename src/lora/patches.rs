@@ -7,7 +7,7 @@ use super::change::{Change, Kind, matrix};
 use super::file::Lora;
 use super::names::{self, Names, Target};
 use super::{LoraUse, foreign};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, dtype};
 use crate::model::config::TextConfig;
 use crate::model::{Family, ModelConfig};
 use crate::{Error, ErrorKind, Result};
@@ -259,6 +259,20 @@ impl Fit<'_> {
         }
         if let (Some(_), Some(rows)) = (target.third, want.first_mut()) {
             *rows /= 3;
+        }
+        let tensors = change.kind.tensors().into_iter().chain(change.magnitude.as_deref());
+        for name in tensors {
+            if let Some(info) = self.lora.tensors.tensor(name).filter(|info| !dtype::is_floating(info.dtype))
+            {
+                return Err(self
+                    .lora
+                    .tensors
+                    .fault("a matrix of a LoRA is not stored as floating point")
+                    .at(name)
+                    .expected("F32, F16, BF16, F64, F8_E4M3 or F8_E5M2")
+                    .found(info.dtype.to_string())
+                    .hint("pass the LoRA before it was quantised"));
+            }
         }
         if let Err(found) = change.kind.check(self.lora, &want) {
             let Some(found) = found else { return Err(self.mismatched(change)) };

@@ -14,7 +14,8 @@ pub struct Tag {
 }
 
 /// A prompt without its tags, and the tags. `<lora:name>` has weight 1; `<lora:name:0.8:0.5>` is 0.8
-/// for the text encoders and 0.5 for the UNet, in A1111's order. The space around a tag stays.
+/// for the text encoders and 0.5 for the UNet, in A1111's order, as is `<lora:name:te=0.8:unet=0.5>`. A dynamic rank
+/// (`dyn=4`) is left out with a warning. The space around a tag stays.
 ///
 /// ```
 /// let (prompt, tags) = sagittal::lora::tags::take("a fox <lora:ink:0.7>, snow")?;
@@ -56,17 +57,29 @@ fn tag(arguments: &str) -> Result<Tag> {
     };
     let mut parts = arguments.split(':').map(str::trim);
     let name = parts.next().filter(|name| !name.is_empty()).ok_or_else(|| fault("a LoRA without a name"))?;
-    let weights: Vec<f32> = parts
-        .map(|text| text.parse().ok().filter(|w: &f32| w.is_finite()))
-        .collect::<Option<_>>()
-        .ok_or_else(|| fault("the weight of a LoRA is not a number"))?;
+    let number = |text: &str| {
+        let number = text.trim().parse().ok().filter(|w: &f32| w.is_finite());
+        number.ok_or_else(|| fault("the weight of a LoRA is not a number"))
+    };
+    let (mut weights, mut named_text, mut named_unet) = (Vec::new(), None, None);
+    for part in parts {
+        match part.split_once('=').map(|(key, value)| (key.trim(), value)) {
+            None => weights.push(number(part)?),
+            Some(("te", value)) => named_text = Some(number(value)?),
+            Some(("unet", value)) => named_unet = Some(number(value)?),
+            Some(("dyn", _)) => log::warn!("<lora:{arguments}>: the whole rank is used, not {part}"),
+            Some(_) => return Err(fault("a LoRA with an unknown setting")),
+        }
+    }
+    // A1111: what is not told for the UNet is as for the text encoders.
     let (text, unet) = match weights[..] {
-        [] => (1.0, 1.0),
-        [weight] => (weight, weight),
-        [text, unet] => (text, unet),
+        [] => (1.0, None),
+        [weight] => (weight, None),
+        [text, unet] => (text, Some(unet)),
         _ => return Err(fault("a LoRA with more than two weights")),
     };
-    Ok(Tag { name: name.to_owned(), text, unet })
+    let text = named_text.unwrap_or(text);
+    Ok(Tag { name: name.to_owned(), text, unet: named_unet.or(unet).unwrap_or(text) })
 }
 
 #[cfg(test)]
@@ -84,6 +97,11 @@ mod tests {
                 &[("a", 1.0, 1.0), ("b", 0.5, 0.5), ("c", 1.0, -2.0)],
             ),
             ("<lyco:sub/a.b:.5>", "", &[("sub/a.b", 0.5, 0.5)]),
+            (
+                "<lora:a:te=0.5:unet=0.2><lora:b:te=0.5><lora:c:0.7:dyn=4><lora:d:unet=2>",
+                "",
+                &[("a", 0.5, 0.2), ("b", 0.5, 0.5), ("c", 0.7, 0.7), ("d", 1.0, 2.0)],
+            ),
             ("a < b <3 <b> <x:y> <lora", "a < b <3 <b> <x:y> <lora", &[]),
             ("<<lora:a>>", "<>", &[("a", 1.0, 1.0)]),
         ];
@@ -100,6 +118,8 @@ mod tests {
             "<lora:a:nan>",
             "<lora:a:>",
             "<lora:a:1:2:3>",
+            "<lora:a:te=x>",
+            "<lora:a:size=2>",
             "<hypernet:a:1>",
         ] {
             assert_eq!(take(bad).unwrap_err().kind(), crate::ErrorKind::Usage, "{bad}");

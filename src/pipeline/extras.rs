@@ -35,6 +35,14 @@ impl Model {
         &self.patches
     }
 
+    /// Warns of the embeddings that a prompt names and that are not there: a dry run's part of what a run tells.
+    ///
+    /// # Errors
+    /// Those of embeddings that cannot be used.
+    pub fn look_for_embeddings(&self, prompt: &str) -> Result<()> {
+        self.text.look_for_embeddings(prompt)
+    }
+
     /// Takes the vectors of `embedding:name` in prompts from files in this folder; None leaves such
     /// words out. See [`text::embedding`](crate::text::embedding) for the files.
     pub fn set_embedding_folder(&mut self, folder: Option<Folder>) {

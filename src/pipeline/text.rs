@@ -119,10 +119,7 @@ impl TextEncoders {
         let mut encodings = encodings.into_iter();
         let first = encodings.next().ok_or_else(|| Error::internal("a model without a text encoder"))?;
         let whole = encodings.try_fold(first, Encoding::beside)?;
-        for name in &whole.missing_embeddings {
-            let why = self.places().missing(name);
-            log::warn!("there is no embedding {name:?}, the word is left out of the prompt: {why}");
-        }
+        self.tell_missing(&whole.missing_embeddings);
         Ok(whole)
     }
 
@@ -157,6 +154,24 @@ impl TextEncoders {
             );
         }
         Ok(encoding)
+    }
+
+    fn tell_missing(&self, names: &[String]) {
+        for name in names {
+            let why = self.places().missing(name);
+            log::warn!("there is no embedding {name:?}, the word is left out of the prompt: {why}");
+        }
+    }
+
+    /// Tells of the embeddings that a prompt names and that are not there, as [`encode`](Self::encode) does.
+    ///
+    /// # Errors
+    /// Those of embeddings that cannot be used.
+    pub(super) fn look_for_embeddings(&self, text: &str) -> Result<()> {
+        let places = self.places();
+        let learned = Learned::new(&places, &self.configs, 0);
+        self.tell_missing(&prompt::missing_embeddings(text, learned.as_embeddings())?);
+        Ok(())
     }
 
     /// Where embeddings are looked for.

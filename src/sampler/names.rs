@@ -76,17 +76,28 @@ pub fn with_scheduler(name: &str) -> Result<(Sampler, Option<Scheduler>)> {
         let (first, last) = words.split_at(at);
         match (first.join("_").parse::<Sampler>(), last.join("_").parse::<Scheduler>()) {
             (Ok(sampler), Ok(scheduler)) => return Ok((sampler, Some(scheduler))),
-            // The part that is known tells which is meant.
-            (Ok(_), Err(error)) | (Err(error), Ok(_)) => fault = fault.or(Some(error)),
+            // The part that is known tells which is meant, if the other is a slip of the pen.
+            (Ok(_), Err(error)) | (Err(error), Ok(_)) if !error.remedies().is_empty() => {
+                fault = fault.or(Some(error));
+            }
+            (Ok(_), Err(_)) | (Err(_), Ok(_)) => {}
             (Err(_), Err(_)) => {}
         }
     }
     Err(fault.unwrap_or(whole))
 }
 
-/// The names that `plain` could be a slip of the pen for: at most two, nearest first.
+/// The sampler that a name begins with, where what is behind it is no scheduler of ours.
+pub fn beginning(name: &str) -> Option<Sampler> {
+    let words = words(name);
+    (1..words.len()).rev().find_map(|at| words[..at].join("_").parse().ok())
+}
+
+/// The names that `plain` could be a slip of the pen for: at most two, nearest first. Capitals make no difference.
 pub fn nearest_to<'a>(plain: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
-    let mut distances: Vec<_> = names.into_iter().map(|name| (edit_distance(plain, name), name)).collect();
+    let plain = plain.to_lowercase();
+    let distance = |name: &str| edit_distance(&plain, &name.to_lowercase());
+    let mut distances: Vec<_> = names.into_iter().map(|name| (distance(name), name)).collect();
     distances.sort();
     let slip = plain.chars().count().div_ceil(2);
     distances.iter().filter(|&&(distance, _)| distance <= slip).map(|&(_, name)| name).take(2).collect()

@@ -113,9 +113,8 @@ impl TextEncoder<'_> {
     /// Token vectors plus position vectors, `[77, width]`.
     fn embed(&self, chunk: &Chunk, learned: &[Vec<f32>]) -> Result<Vec<f32>> {
         let names = clip::names(self.config.tower);
-        let table = |name: &str, rows: &[usize]| {
-            self.source.checkpoint.rows_f32(&format!("{}{name}", self.config.prefix), rows)
-        };
+        let table =
+            |name: &str, rows: &[usize]| self.source.rows(&format!("{}{name}", self.config.prefix), rows);
         let known = |id: &u32| if *id < VOCABULARY { *id as usize } else { 0 };
         let ids: Vec<usize> = chunk.ids.iter().map(known).collect();
         let mut vectors = table(names.tokens, &ids)?;

@@ -190,7 +190,10 @@ pub(crate) fn vectors_in(file: &Checkpoint, widths: &[usize]) -> Vec<(String, us
     let alone = candidates.len() == 1;
     let named =
         |c: &Candidate<'_>| KEYS.contains(&c.short) || USUAL.iter().any(|start| c.short.starts_with(start));
-    let wide = |c: &Candidate<'_>| alone && !c.short.contains('.') && widths.contains(&c.width);
+    // A1111's trainer of old called the tensor after the token, `<moss>`.
+    let token = |name: &str| name.starts_with('<') && name.ends_with('>');
+    let wide =
+        |c: &Candidate<'_>| alone && !c.short.contains('.') && (widths.contains(&c.width) || token(c.short));
     let of = candidates.iter().filter(|c| named(c) || wide(c));
     of.map(|c| (c.name.to_owned(), c.count, c.width)).collect()
 }

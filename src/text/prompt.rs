@@ -159,6 +159,22 @@ pub fn chunks_with(
     Ok(tokens)
 }
 
+/// The names of embeddings in `text` that `embeddings` does not have; nothing becomes tokens.
+///
+/// # Errors
+/// Those of [`Vectors::find`](super::Vectors::find).
+pub fn missing_embeddings(text: &str, embeddings: Embeddings<'_>) -> Result<Vec<String>> {
+    let mut missing = Vec::new();
+    for segment in parse(text) {
+        let words = embedding::words(&segment.text, embeddings)?;
+        missing.extend(words.into_iter().filter_map(|word| match word {
+            Word::Missing(name) => Some(name),
+            _ => None,
+        }));
+    }
+    Ok(missing)
+}
+
 /// The chunk being filled.
 struct Open {
     chunk: Chunk,

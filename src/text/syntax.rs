@@ -98,7 +98,8 @@ pub fn notes(prompt: &str) -> Vec<Note> {
     }
     let parts = compose::parts(prompt);
     if parts.len() > 1 {
-        add(Kind::And, "AND", parts.iter().map(|part| part.strength).sum());
+        let sum: f32 = parts.iter().map(|part| part.strength).sum();
+        add(Kind::And, "AND", (sum * 1e4).round() / 1e4);
     }
     notes
 }

@@ -16,10 +16,13 @@ use super::run::{Options, named};
 use super::value::{Arguments, Prompt, Value};
 use crate::checkpoint::Checkpoint;
 use crate::guidance::{Entry, Guidance};
+use crate::lora::Lora;
 use crate::model::config::{TextConfig, VaeConfig, family_of};
 use crate::model::{DiffusionConfig, ModelConfig, Prediction};
 use crate::pipeline::{self, Sizes, Solver};
 use crate::sampler::Discrete;
+use crate::text::learned::{Learned, Places};
+use crate::text::prompt;
 use crate::{ErrorKind, Result};
 
 /// What is known of an output.
@@ -54,6 +57,8 @@ struct Clip {
     configs: Arc<Vec<TextConfig>>,
     /// Layers counted from the end, as a node tells.
     skip: Option<usize>,
+    /// LoRAs on top that hold embeddings.
+    bundles: Vec<Arc<Lora>>,
 }
 
 /// A network with prompts that hold no text, but have the right widths, times and places.
@@ -142,7 +147,7 @@ impl<'s> Seen<'s> {
             "CLIPLoader" | "DualCLIPLoader" => encoders(&self.args, files)?,
             "LoraLoader" | "LoraLoaderModelOnly" => self.with_lora(files)?,
             "CLIPSetLastLayer" => self.skipped()?,
-            "CLIPTextEncode" | "CLIPTextEncodeSDXL" => self.prompts()?,
+            "CLIPTextEncode" | "CLIPTextEncodeSDXL" => self.prompts(files)?,
             "ConditioningSetMask" => self.passed("conditioning"),
             "SelfAttentionGuidance" => self.guided(guidance::with_sag)?,
             "PerturbedAttentionGuidance" => self.guided(guidance::with_pag)?,
@@ -185,6 +190,11 @@ impl<'s> Seen<'s> {
             let of_model = (model.config.family, &*model.checkpoint);
             let of_clip = clip.map(|clip| (&*clip.checkpoint, clip.configs.as_slice()));
             loaders::look_at_lora(&lora, strengths, of_model, of_clip)?;
+            if let (Some(clip), true) = (clip, lora.embeddings().next().is_some()) {
+                let bundles = [&clip.bundles[..], &[lora]].concat();
+                let clip = Known::Clip(Clip { bundles, ..clip.clone() });
+                return Ok([self.passed("model"), vec![clip]].concat());
+            }
         }
         Ok([self.passed("model"), self.passed("clip")].concat())
     }
@@ -196,9 +206,15 @@ impl<'s> Seen<'s> {
     }
 
     /// Prompts of no text.
-    fn prompts(&self) -> Result<Vec<Known>> {
+    fn prompts(&self, files: &Files<'_>) -> Result<Vec<Known>> {
         let Some(clip) = self.clip() else { return Ok(Vec::new()) };
         let configs = &clip.configs;
+        // Vectors that cannot be used; of names without any the run warns itself.
+        let places = Places { loras: clip.bundles.clone(), folders: files.places().models.embeddings() };
+        for text in ["text", "text_l", "text_g"].iter().filter_map(|name| self.args.text(name).ok()) {
+            let learned = Learned::new(&places, configs, 0);
+            prompt::missing_embeddings(text, learned.as_embeddings())?;
+        }
         if self.step.class.name == "CLIPTextEncodeSDXL" {
             conditioning::two_encoders(configs.len(), family_of(configs))?;
         }
@@ -296,7 +312,10 @@ fn whole(args: &Arguments<'_>, files: &mut Files<'_>, options: &Options) -> Resu
     let (_, checkpoint) = files.checkpoint(FileKind::Checkpoint, name)?;
     let config = ModelConfig::infer(&checkpoint)?;
     let model = network(checkpoint.clone(), DiffusionConfig::of(&config), options.model.prediction)?;
-    Ok(vec![model, Known::Clip(Clip { checkpoint, configs: Arc::new(config.text), skip: None })])
+    Ok(vec![
+        model,
+        Known::Clip(Clip { checkpoint, configs: Arc::new(config.text), skip: None, bundles: Vec::new() }),
+    ])
 }
 
 fn alone(args: &Arguments<'_>, files: &mut Files<'_>, options: &Options) -> Result<Vec<Known>> {
@@ -323,5 +342,5 @@ fn encoders(args: &Arguments<'_>, files: &mut Files<'_>) -> Result<Vec<Known>> {
     }
     let checkpoint = files.text_encoders(&names)?;
     let configs = Arc::new(TextConfig::infer_all(&checkpoint)?);
-    Ok(vec![Known::Clip(Clip { checkpoint, configs, skip: None })])
+    Ok(vec![Known::Clip(Clip { checkpoint, configs, skip: None, bundles: Vec::new() })])
 }

@@ -113,12 +113,21 @@ impl ModelFolders {
             if path.exists() {
                 return Ok(Found::File(path));
             }
+            if path.is_symlink() {
+                return Err(Error::io(&path, "cannot open the file", std::io::ErrorKind::NotFound.into()));
+            }
         }
         if kind == FileKind::Checkpoint && EMBEDDED.contains(&name) && embedded::checkpoint().is_ok() {
             return Ok(Found::Embedded);
         }
         plain(Path::new("models"), name)?;
-        Err(self.missing(kind, name, folders))
+        match below(folders, name) {
+            Some(path) => {
+                log::warn!("there is no {} {name}: {} is taken", kind.what(), path.display());
+                Ok(Found::File(path))
+            }
+            None => Err(self.missing(kind, name, folders)),
+        }
     }
 
     fn missing(&self, kind: FileKind, name: &str, folders: &[PathBuf]) -> Error {
@@ -160,6 +169,18 @@ impl FileKind {
             Self::Latent => "latent",
         }
     }
+}
+
+/// The one file below the folders whose path ends with `name`: it was moved since the workflow was made.
+fn below(folders: &[PathBuf], name: &str) -> Option<PathBuf> {
+    let name = name.replace('\\', "/");
+    let ends = |file: &String| file.strip_suffix(&name).is_some_and(|before| before.ends_with('/'));
+    let files = folders.iter().flat_map(|folder| {
+        files_below(folder).into_iter().filter(ends).map(|file| folder.join(file)).collect::<Vec<_>>()
+    });
+    let mut files = files;
+    let first = files.next()?;
+    files.next().is_none().then_some(first)
 }
 
 /// `name` below `folder`.

@@ -250,7 +250,7 @@ fn modules(model: &Checkpoint, prefix: &str, unet: bool) -> Vec<(String, Option<
             true => vec![name.to_owned()],
             false => text::transformers(name).unwrap_or_default(),
         };
-        let layers = ["encoder.layers.", "final_layer_norm."];
+        let layers = ["encoder.layers.", "final_layer_norm.", "embeddings."];
         for (n, own) in transformers.iter().enumerate() {
             if own.ends_with(".weight") && layers.iter().any(|start| own.starts_with(start)) {
                 let third = (transformers.len() > 1).then_some(n);

@@ -7,6 +7,9 @@ use super::{Family, NoiseLevels, Prediction, UNET, UnetConfig};
 use crate::checkpoint::{BETAS, Checkpoint, PREDICTION, ZERO_SNR};
 use crate::{Remedy, Result};
 
+/// The least share of a picture, squared, that a noise schedule leaves at its end.
+const LEAST_LEFT: f64 = 1e-12;
+
 /// What a place in a file says of the output.
 struct Told {
     place: String,
@@ -176,7 +179,7 @@ fn standard_deviation(values: &[f32]) -> f64 {
 /// The noise schedule that the settings tell of, if it is not the usual one.
 ///
 /// # Errors
-/// [`ErrorKind::Model`](crate::ErrorKind::Model) if its noise does not grow.
+/// [`ErrorKind::Model`](crate::ErrorKind::Model) if its noise does not grow, or without end.
 pub(super) fn noise(model: &Checkpoint) -> Result<Option<NoiseLevels>> {
     let Some(told) = model.metadata().get(BETAS) else { return Ok(None) };
     let unfit = || model.fault("a noise schedule that cannot be followed").at(BETAS).found(short(told));
@@ -187,6 +190,10 @@ pub(super) fn noise(model: &Checkpoint) -> Result<Option<NoiseLevels>> {
         Some(*product)
     });
     let alphas_cumprod: Vec<f64> = products.collect();
+    // What is left of the picture at the end; zero terminal SNR is 5e-8.
+    if alphas_cumprod.last().is_some_and(|left| *left < LEAST_LEFT) {
+        return Err(unfit().expected(format!("at least {LEAST_LEFT} of the picture at the last timestep")));
+    }
     crate::sampler::Discrete::from_alphas_cumprod(&alphas_cumprod).map_err(|e| unfit().cause(e))?;
     Ok(Some(NoiseLevels { alphas_cumprod }))
 }

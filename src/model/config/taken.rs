@@ -108,12 +108,64 @@ pub(super) fn check_areas(model: &Checkpoint, slots: &[Slot], seen: &[Seen]) -> 
     Ok(())
 }
 
-/// Looks at pairs of LoRA matrices beside the networks, which would change them.
+/// What stands beside the networks and would change them: adapters, other networks that act on them.
+const CHANGING: [&str; 11] = [
+    "lora_unet_",
+    "lora_te",
+    "lycoris_",
+    "lora_prior",
+    "control_model.",
+    "controlnet.",
+    "ip_adapter.",
+    "image_proj.",
+    "motion_module",
+    "adapter.",
+    "position_net.",
+];
+/// What files of trainers have beside the networks: noise schedules, averages, the state of the training, what was merged.
+const USUAL_BESIDE: [&str; 26] = [
+    "model.",
+    "model_ema.",
+    "first_stage_model.",
+    "cond_stage_model.",
+    "conditioner.",
+    "text_encoders.",
+    "vae.",
+    "unet.",
+    "denoiser.",
+    "embedding_manager.",
+    "optimizer",
+    "state_dict",
+    "global_step",
+    "epoch",
+    "alphas_cumprod",
+    "betas",
+    "sqrt_",
+    "log_one_minus",
+    "posterior_",
+    "lvlb_weights",
+    "logvar",
+    "scale_factor",
+    "v_pred",
+    "ztsnr",
+    "edm_",
+    "bundle_emb.",
+];
+
+/// Looks at what stands beside the networks.
 fn check_beside(model: &Checkpoint) -> Result<()> {
-    const LORA: [&str; 4] = ["lora_unet_", "lora_te", "lycoris_", "lora_prior"];
-    let names = LORA.iter().flat_map(|start| model.names_under(start));
-    let names: Vec<&str> = names.collect();
-    told(model, "the file", &names, Effect::Changes)
+    let seen = model.encoders();
+    let known = |name: &str| {
+        USUAL_BESIDE.iter().any(|start| name.starts_with(start))
+            || seen.iter().any(|seen| name.starts_with(&seen.prefix))
+            // Of an encoder's file, beside its layers.
+            || ["text_projection", "logit_scale", "position_ids", "visual."].iter().any(|part| name.contains(part))
+    };
+    let names: Vec<&str> = model.names().filter(|name| !known(name)).collect();
+    let (changing, others): (Vec<&str>, Vec<&str>) =
+        names.into_iter().partition(|name| CHANGING.iter().any(|start| name.starts_with(start)));
+    told(model, "the file", &changing, Effect::Changes)?;
+    told(model, "the file", &others, Effect::Untaken)
 }
 
 /// Whether a tensor is of a layer behind those that the settings count.

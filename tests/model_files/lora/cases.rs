@@ -226,6 +226,8 @@ fn a6_in_adapter_config_json() {
             r#"{"lora_alpha": 16.0, "r": 8, "rank_pattern": {"attn1.to_q": 4}, "alpha_pattern": {"to_q": 2}}"#,
             0.5,
         ),
+        (r#"{"lora_alpha": 4, "r": 4, "alpha_pattern": {".*attn1.to_q": 8}}"#, 2.0),
+        (r#"{"lora_alpha": 4, "r": 8, "rank_pattern": {"to_(q|k)": 4}}"#, 1.0),
         (r#"{"r": 4}"#, 1.0),
         ("not JSON", 1.0),
     ];
@@ -240,11 +242,11 @@ fn a6_in_adapter_config_json() {
     }
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("kohya.safetensors");
-    std::fs::copy(path("a14_lycoris"), &file).expect("a copy");
+    std::fs::copy(path("a14_mdm"), &file).expect("a copy");
     std::fs::write(folder.path().join("adapter_config.json"), r#"{"lora_alpha": 64, "r": 4}"#)
         .expect("a file");
     let case = Case::open("tiny-sd1", &file);
-    let module = "lycoris_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q";
+    let module = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q";
     case.adds(&[(TO_Q, case.kohya(module))]);
     let warned = case.warned();
     assert!(warned.contains("strength of 0.5") && warned.contains("16: the tensor counts"), "{warned}");
@@ -454,5 +456,93 @@ fn what_fits_nothing_is_named_with_its_part() {
     let told = patches.left_out().join("\n");
     for word in ["3 of 4", "stray", "every part", "the UNet", "the first text encoder"] {
         assert!(told.contains(word), "no {word:?} in {told}");
+    }
+}
+
+/// What a file tells of its strength and cannot be followed, or tells twice, is a warning.
+#[test]
+fn settings_of_the_training_that_do_not_agree_are_told() {
+    let told = |metadata: &str, config: Option<&str>, kohya: bool| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let module = if kohya { KOHYA } else { PEFT };
+        let ends =
+            if kohya { ["lora_down.weight", "lora_up.weight"] } else { ["lora_A.weight", "lora_B.weight"] };
+        let header = format!(
+            r#"{{"__metadata__":{metadata},"{module}.{}":{{"dtype":"F32","shape":[4,64],"data_offsets":[0,1024]}},"{module}.{}":{{"dtype":"F32","shape":[64,4],"data_offsets":[1024,2048]}}}}"#,
+            ends[0], ends[1]
+        );
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.extend((0..512).flat_map(|_| 0.5f32.to_le_bytes()));
+        let file = folder.path().join("adapter_model.safetensors");
+        std::fs::write(&file, bytes).expect("a file");
+        if let Some(config) = config {
+            std::fs::write(folder.path().join("adapter_config.json"), config).expect("a file");
+        }
+        Lora::open(&file).unwrap_or_else(|e| panic!("{e}")).warnings().join("\n")
+    };
+    let header = r#"{"unet.lora_alpha":"16","unet.r":"4"}"#;
+    assert_eq!(told(header, None, false), "");
+    assert_eq!(told(header, Some(r#"{"lora_alpha": 16, "r": 4}"#), false), "");
+    let two = told(header, Some(r#"{"lora_alpha": 8, "r": 4}"#), false);
+    assert!(two.contains("alpha 16") && two.contains("8: the header counts"), "{two}");
+    let broken = told(r#"{"lora_adapter_metadata":"{\"unet.r\": 4,"}"#, None, false);
+    assert!(broken.contains("no sound JSON"), "{broken}");
+    let pattern = told("{}", Some(r#"{"lora_alpha": 8, "r": 4, "alpha_pattern": {"(to_q": 4}}"#), false);
+    assert!(pattern.contains("no pattern that is known here"), "{pattern}");
+    let kohya = told(r#"{"ss_network_alpha":"16","ss_network_dim":"4"}"#, None, true);
+    assert!(kohya.contains("its strength is 1"), "{kohya}");
+    // Its file of settings is of another LoRA: kohya writes none.
+    assert_eq!(told("{}", Some(r#"{"lora_alpha": 64, "r": 4}"#), true), "");
+}
+
+/// Tables of tokens and positions, which ComfyUI extracts too, as pairs and as differences; old diffusers' names of
+/// text encoders.
+#[test]
+fn tables_of_text_encoders_and_old_names_of_their_layers() {
+    let mut rng = crate::common::Rng(3);
+    let l = "cond_stage_model.transformer.text_model.";
+    for (module, tensor, shape) in [
+        (
+            "text_encoders.clip_l.transformer.text_model.embeddings.position_embedding",
+            "embeddings.position_embedding.weight",
+            [77, 64],
+        ),
+        ("lora_te_text_model_embeddings_token_embedding", "embeddings.token_embedding.weight", [49408, 64]),
+        (
+            "text_encoder.text_model.encoder.layers.0.self_attn.to_k_lora",
+            "encoder.layers.0.self_attn.k_proj.weight",
+            [64, 64],
+        ),
+        (
+            "text_encoder.text_model.encoder.layers.1.self_attn.to_out_lora",
+            "encoder.layers.1.self_attn.out_proj.weight",
+            [64, 64],
+        ),
+    ] {
+        let ends = if module.ends_with("_lora") {
+            [".down.weight", ".up.weight"]
+        } else {
+            [".lora_down.weight", ".lora_up.weight"]
+        };
+        let tensors = [
+            super::random(&mut rng, format!("{module}{}", ends[0]), &[4, shape[1]]),
+            super::random(&mut rng, format!("{module}{}", ends[1]), &[shape[0], 4]),
+        ];
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("tables.safetensors");
+        let all = tensors.iter().map(|(name, shape, values)| (name.as_str(), &shape[..], &values[..]));
+        std::fs::write(&file, crate::common::safetensors(all)).expect("a file");
+        let case = Case::open("tiny-sd1", &file);
+        let name = format!("{l}{tensor}");
+        case.adds(&[(&name, case.pair(module, ends, 1.0))]);
+        // A table is read by rows.
+        if tensor.starts_with("embeddings.") {
+            let rows = Patched { checkpoint: &case.model, patches: &case.patches }
+                .rows(&name, &[5, 2])
+                .expect("rows");
+            let whole = case.merged(&name);
+            assert_eq!(rows, [&whole[5 * 64..6 * 64], &whole[2 * 64..3 * 64]].concat());
+        }
     }
 }
