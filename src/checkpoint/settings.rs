@@ -96,6 +96,7 @@ const UNET_FIXED: &[Fixed] = &[
 const VAE_FIXED: &[Fixed] = &[
     ("act_fn", |v| says(v, &["silu", "swish"])),
     ("norm_num_groups", |v| is(v, 32.0)),
+    ("latent_channels", |v| is(v, 4.0)),
     ("shift_factor", off),
     ("latents_mean", off),
     ("latents_std", |v| v.as_array().map_or(v.is_null(), |list| list.iter().all(|n| is(n, 1.0)))),

@@ -20,7 +20,7 @@ use super::args::Args as Generate;
 use super::axis::Axis;
 use super::flags::Flags;
 use super::origin::{self, Checksums};
-use super::output::{Series, check_png, refuse_taken};
+use super::output::{Series, check_png, make_folder, refuse_taken};
 use super::progress::Progress;
 use super::repeat::{self, Repeat};
 use super::start::Start;
@@ -378,8 +378,6 @@ impl Run<'_> {
     /// Draws cell after cell, then the sheet; cells that are finished stay when a later one fails.
     fn all(mut self, jobs: &[Job], first: &Ready) -> Result<()> {
         let (cancel, began) = (interrupt::flag(), Instant::now());
-        std::fs::create_dir_all(&self.files.folder)
-            .map_err(|e| Error::io(&self.files.folder, "the folder of the cells cannot be made", e))?;
         let mut progress = Progress::new(self.base.json, first.request.schedule.steps, jobs.len(), None);
         let mut known = String::new();
         let mut hash = None;
@@ -440,6 +438,7 @@ impl Run<'_> {
         let bytes = png::encode(picture, &[(parameters::KEYWORD, &text)])?;
         for place in &job.places {
             let path = self.files.cell(*place);
+            make_folder(&path)?;
             png::write(&path, &bytes, self.base.force)?;
             self.saved("cell", &path, progress, Some((*place, told.seed, at)));
         }
