@@ -190,7 +190,8 @@ impl<'s> Seen<'s> {
             let of_model = (model.config.family, &*model.checkpoint);
             let of_clip = clip.map(|clip| (&*clip.checkpoint, clip.configs.as_slice()));
             loaders::look_at_lora(&lora, strengths, of_model, of_clip)?;
-            if let (Some(clip), true) = (clip, lora.embeddings().next().is_some()) {
+            let holds_embeddings = lora.embeddings().next().is_some();
+            if let (Some(clip), true) = (clip, holds_embeddings) {
                 let bundles = [&clip.bundles[..], &[lora]].concat();
                 let clip = Known::Clip(Clip { bundles, ..clip.clone() });
                 return Ok([self.passed("model"), vec![clip]].concat());
