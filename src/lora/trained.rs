@@ -31,7 +31,7 @@ struct Config {
 /// A value for the modules whose name, or its end behind a dot, is as the pattern says.
 #[derive(Debug)]
 struct Exception {
-    /// The pattern as it was written, with `_` for `.`: for names that have no dots.
+    /// As it was written, for what is no pattern.
     plain: String,
     pattern: Option<Regex>,
     value: f64,
@@ -165,10 +165,10 @@ impl Trained {
 impl Exception {
     /// PEFT: `re.match(rf"(.*\.)?({key})$", name)`.
     fn fits(&self, module: &str) -> bool {
-        let plain = module.replace('.', "_");
-        self.pattern.as_ref().is_some_and(|pattern| pattern.is_match(module.as_bytes()))
-            || plain == self.plain
-            || plain.ends_with(&format!("_{}", self.plain))
+        match &self.pattern {
+            Some(pattern) => pattern.is_match(module.as_bytes()),
+            None => module == self.plain || module.ends_with(&format!(".{}", self.plain)),
+        }
     }
 }
 
@@ -215,8 +215,7 @@ fn exceptions(value: &Value, warnings: &mut Vec<String>) -> Vec<Exception> {
                 "its settings name modules by {key:?}, which is no pattern that is known here"
             ));
         }
-        let plain = key.trim_start_matches('^').trim_end_matches('$').replace("\\.", ".").replace('.', "_");
-        all.push(Exception { plain, pattern: pattern.ok(), value });
+        all.push(Exception { plain: key.clone(), pattern: pattern.ok(), value });
     }
     all
 }

@@ -76,11 +76,8 @@ pub fn with_scheduler(name: &str) -> Result<(Sampler, Option<Scheduler>)> {
         let (first, last) = words.split_at(at);
         match (first.join("_").parse::<Sampler>(), last.join("_").parse::<Scheduler>()) {
             (Ok(sampler), Ok(scheduler)) => return Ok((sampler, Some(scheduler))),
-            // The part that is known tells which is meant, if the other is a slip of the pen.
-            (Ok(_), Err(error)) | (Err(error), Ok(_)) if !error.remedies().is_empty() => {
-                fault = fault.or(Some(error));
-            }
-            (Ok(_), Err(_)) | (Err(_), Ok(_)) => {}
+            // The part that is known tells which is meant.
+            (Ok(_), Err(error)) | (Err(error), Ok(_)) => fault = fault.or(Some(error)),
             (Err(_), Err(_)) => {}
         }
     }
