@@ -35,10 +35,11 @@ use crate::{Error, ErrorKind, Remedy, Resource, Result};
 
 pub use self::manifest::Manifest;
 pub use ::safetensors::Dtype;
-pub(crate) use encoders::{Seen, Slot};
+pub(crate) use encoders::{Seen, Slot, WIDTHS};
 pub(crate) use family::refuse_foreign;
 pub(crate) use settings::{
-    BETAS, OF_ENCODER, PREDICTION, TEXT_ACTIVATION, TEXT_HEADS, TEXT_LAYERS, UNET_HEADS, ZERO_SNR,
+    BETAS, MOST_TIMESTEPS, OF_ENCODER, PREDICTION, TEXT_ACTIVATION, TEXT_HEADS, TEXT_LAYERS, UNET_HEADS,
+    ZERO_SNR,
 };
 
 /// What the header says of one tensor.

@@ -92,8 +92,8 @@ impl Command {
     fn json(&self) -> bool {
         match self {
             Self::Generate(args) => args.json,
-            Self::Grid(args) => args.json(),
-            Self::Run(args) => args.json(),
+            Self::Grid(args) => args.generate.json,
+            Self::Run(args) => args.json,
             Self::Inspect(args) => args.json,
             Self::Bench(args) => args.json,
             Self::Verify(args) => args.json,

@@ -187,10 +187,15 @@ pub fn profile(bench: &Bench<'_>, network: Network, rows: usize) -> Result<Profi
 pub fn classes(plan: &Plan) -> Vec<Class> {
     let mut classes: Vec<Class> = Vec::with_capacity(plan.dispatches.len());
     for (i, dispatch) in plan.dispatches.iter().enumerate() {
-        let own = Class::of(&dispatch.variant);
-        let mut before = plan.dispatches[..i].iter().zip(&classes).rev();
-        let added = before.find(|(d, _)| d.path == dispatch.path).map(|(_, class)| *class);
-        classes.push(if dispatch.variant.kernel == Kernel::GemmMerge { added.unwrap_or(own) } else { own });
+        let parts = || {
+            let mut before = plan.dispatches[..i].iter().zip(&classes).rev();
+            before.find(|(d, _)| d.path == dispatch.path).map(|(_, class)| *class)
+        };
+        let class = match dispatch.variant.kernel {
+            Kernel::GemmMerge => parts(),
+            _ => None,
+        };
+        classes.push(class.unwrap_or(Class::of(&dispatch.variant)));
     }
     classes
 }

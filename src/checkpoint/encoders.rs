@@ -24,6 +24,10 @@ pub(super) enum Naming {
     OpenClip,
 }
 
+/// Widths of a token of OpenAI's encoder, OpenCLIP-H and OpenCLIP-bigG, which tell them apart whatever
+/// their names.
+pub(crate) const WIDTHS: [usize; 3] = [768, 1024, 1280];
+
 /// What the table of tokens is called.
 const TOKENS: [(&str, Naming); 2] = [
     ("embeddings.token_embedding.weight", Naming::Transformers),
@@ -57,22 +61,38 @@ pub(crate) struct Slot {
 /// An area, and the encoder's prefix in it.
 type Place = (&'static str, &'static str);
 
-pub(super) const SD1: Place = ("cond_stage_model.", "cond_stage_model.transformer.text_model.");
-pub(super) const SD2: Place = ("cond_stage_model.", "cond_stage_model.model.");
-pub(super) const SDXL_L: Place =
-    ("conditioner.embedders.0.", "conditioner.embedders.0.transformer.text_model.");
-pub(super) const SDXL_G: Place = ("conditioner.embedders.1.", "conditioner.embedders.1.model.");
-pub(super) const REFINER: Place = ("conditioner.embedders.0.", "conditioner.embedders.0.model.");
+const SD1: Place = ("cond_stage_model.", "cond_stage_model.transformer.text_model.");
+const SD2: Place = ("cond_stage_model.", "cond_stage_model.model.");
+const SDXL_L: Place = ("conditioner.embedders.0.", "conditioner.embedders.0.transformer.text_model.");
+const SDXL_G: Place = ("conditioner.embedders.1.", "conditioner.embedders.1.model.");
+const REFINER: Place = ("conditioner.embedders.0.", "conditioner.embedders.0.model.");
 
 impl Slot {
     /// A place for OpenAI's encoder.
-    pub(super) fn clip_l((area, prefix): Place, width: usize, what: &'static str) -> Self {
+    fn clip_l((area, prefix): Place, width: usize, what: &'static str) -> Self {
         Self { area, prefix, naming: Naming::Transformers, width, what }
     }
 
     /// A place for one of OpenCLIP's.
-    pub(super) fn open((area, prefix): Place, width: usize, what: &'static str) -> Self {
+    fn open((area, prefix): Place, width: usize, what: &'static str) -> Self {
         Self { area, prefix, naming: Naming::OpenClip, width, what }
+    }
+
+    pub(super) fn sd1(width: usize) -> Self {
+        Self::clip_l(SD1, width, "CLIP-L of SD 1")
+    }
+
+    pub(super) fn sd2(width: usize) -> Self {
+        Self::open(SD2, width, "OpenCLIP-H of SD 2")
+    }
+
+    /// SDXL's first and second.
+    pub(super) fn sdxl(first: usize, second: usize) -> [Self; 2] {
+        [Self::clip_l(SDXL_L, first, "CLIP-L of SDXL"), Self::open(SDXL_G, second, "OpenCLIP-bigG of SDXL")]
+    }
+
+    pub(super) fn refiner(width: usize) -> Self {
+        Self::open(REFINER, width, "OpenCLIP-bigG of SDXL's refiner")
     }
 
     /// The places beside a UNet that reads tokens of `context` values and a vector of `vector`.
@@ -83,18 +103,13 @@ impl Slot {
         vector: Option<usize>,
     ) -> Vec<Self> {
         match family {
-            Family::Sd1 => vec![Self::clip_l(SD1, context, "CLIP-L of SD 1")],
-            Family::Sd2 => vec![Self::open(SD2, context, "OpenCLIP-H of SD 2")],
-            Family::Sdxl if variant == Variant::Refiner => {
-                vec![Self::open(REFINER, context, "OpenCLIP-bigG of SDXL's refiner")]
-            }
+            Family::Sd1 => vec![Self::sd1(context)],
+            Family::Sd2 => vec![Self::sd2(context)],
+            Family::Sdxl if variant == Variant::Refiner => vec![Self::refiner(context)],
             // SDXL's UNet reads both encoders side by side, and the pooled vector of the second.
             Family::Sdxl => {
                 let pooled = vector.unwrap_or(0).saturating_sub(SDXL_SIZES);
-                vec![
-                    Self::clip_l(SDXL_L, context.saturating_sub(pooled), "CLIP-L of SDXL"),
-                    Self::open(SDXL_G, pooled, "OpenCLIP-bigG of SDXL"),
-                ]
+                Self::sdxl(context.saturating_sub(pooled), pooled).into()
             }
         }
     }
@@ -116,6 +131,12 @@ impl Seen {
             Naming::OpenClip => text::transformers(rest).is_some(),
         };
         known.then_some(rest)
+    }
+
+    /// The name of a setting of this encoder, if `key` of a file's metadata is one. The prefix of one encoder may
+    /// begin with that of another.
+    fn setting<'k>(&self, key: &'k str) -> Option<&'k str> {
+        key.strip_prefix(OF_ENCODER)?.strip_prefix(&self.prefix).filter(|setting| !setting.contains('.'))
     }
 
     /// Whether `name` is none of the network's tensors, but stands inside it.
@@ -217,7 +238,9 @@ impl Checkpoint {
         }
         self.tensors.retain(|t| !gone.contains(&t.name));
         for (seen, slot) in moves {
-            self.move_encoder_settings(&seen.prefix, slot.prefix);
+            let settings = self.settings_for(seen, slot);
+            self.metadata.retain(|key, _| seen.setting(key).is_none());
+            self.metadata.extend(settings);
         }
         self.tensors.extend(moved);
         self.indexed()
@@ -326,17 +349,11 @@ impl Checkpoint {
             .hint("the file of the text encoder is damaged: fetch it again")
     }
 
-    /// Takes the settings of the encoder at `from` along to `to`.
-    pub(super) fn move_encoder_settings(&mut self, from: &str, to: &str) {
-        let old = format!("{OF_ENCODER}{from}");
-        let keys: Vec<String> = self.metadata.keys().filter(|k| k.starts_with(&old)).cloned().collect();
-        for key in keys {
-            // The prefix of one encoder may begin with that of another.
-            let Some(setting) = key.strip_prefix(&old).filter(|s| !s.contains('.')) else { continue };
-            let new = format!("{OF_ENCODER}{to}{setting}");
-            if let Some(value) = self.metadata.remove(&key) {
-                self.metadata.insert(new, value);
-            }
-        }
+    /// The settings of the encoder `seen` of this file, for its new place.
+    pub(super) fn settings_for(&self, seen: &Seen, slot: &Slot) -> Vec<(String, String)> {
+        let moved = |(key, value): (&String, &String)| {
+            Some((format!("{OF_ENCODER}{}{}", slot.prefix, seen.setting(key)?), value.clone()))
+        };
+        self.metadata.iter().filter_map(moved).collect()
     }
 }

@@ -1,15 +1,11 @@
 //! Parts in files of their own, laid over a checkpoint: the VAE, the text encoders.
 
 use super::Checkpoint;
-use super::encoders::{self, Naming, Seen, Slot};
+use super::encoders::{self, Naming, Seen, Slot, WIDTHS};
 use super::layout::{UNET, VAE};
 use super::settings::{LATENT_SCALE, OF_ENCODER};
 use super::tensor::Tensor;
 use crate::{Error, Result};
-
-/// Widths of a token of OpenAI's encoder, OpenCLIP-H and OpenCLIP-bigG, which tell them apart whatever
-/// their names.
-const WIDTHS: [usize; 3] = [768, 1024, 1280];
 
 impl Checkpoint {
     /// This checkpoint with the VAE of another: a file of a VAE alone (`encoder.*` and `decoder.*`,
@@ -74,7 +70,7 @@ impl Checkpoint {
             self.tensors.retain(|t| !t.name.starts_with(slot.area));
             self.metadata.retain(|key, _| !key.starts_with(&format!("{OF_ENCODER}{}", slot.area)));
             part.extend(text.encoder(&seen[i], slot)?);
-            self.take_settings(&text, &seen[i], slot);
+            self.metadata.extend(text.settings_for(&seen[i], slot));
         }
         self.absorb(text, part)
     }
@@ -99,11 +95,10 @@ impl Checkpoint {
             [(_, a), (_, b)] => {
                 // The second has the projection; where both or none has one, it is the wider.
                 let swapped = if a.projected == b.projected { a.width > b.width } else { a.projected };
-                let place = |of: &Seen, second: bool| match second {
-                    true => Slot::open(encoders::SDXL_G, of.width, "OpenCLIP-bigG of SDXL"),
-                    false => Slot::clip_l(encoders::SDXL_L, of.width, "CLIP-L of SDXL"),
-                };
-                vec![place(a, swapped), place(b, !swapped)]
+                match swapped {
+                    false => Slot::sdxl(a.width, b.width).into(),
+                    true => Slot::sdxl(b.width, a.width).into_iter().rev().collect(),
+                }
             }
             _ => {
                 let file = files.first().ok_or_else(|| Error::usage("no files of text encoders"))?;
@@ -131,20 +126,6 @@ impl Checkpoint {
             whole = whole.absorb(other, of(i))?;
         }
         whole.indexed()
-    }
-
-    /// The settings of the encoder `seen` of this file, for its new place.
-    fn settings_for(&self, seen: &Seen, slot: &Slot) -> Vec<(String, String)> {
-        let old = format!("{OF_ENCODER}{}", seen.prefix);
-        let own = |(key, value): (&String, &String)| {
-            let setting = key.strip_prefix(&old).filter(|s| !s.contains('.'))?;
-            Some((format!("{OF_ENCODER}{}{setting}", slot.prefix), value.clone()))
-        };
-        self.metadata.iter().filter_map(own).collect()
-    }
-
-    fn take_settings(&mut self, text: &Checkpoint, seen: &Seen, slot: &Slot) {
-        self.metadata.extend(text.settings_for(seen, slot));
     }
 
     fn other_width(&self, seen: &Seen, slots: &[Slot]) -> Error {
@@ -192,10 +173,8 @@ impl Checkpoint {
 fn alone(one: &Seen) -> Slot {
     let [l, h, g] = WIDTHS;
     match one.width {
-        width if width == g => Slot::open(encoders::REFINER, width, "OpenCLIP-bigG of SDXL's refiner"),
-        width if width != l && (width == h || one.naming == Naming::OpenClip) => {
-            Slot::open(encoders::SD2, width, "OpenCLIP-H of SD 2")
-        }
-        width => Slot::clip_l(encoders::SD1, width, "CLIP-L of SD 1"),
+        width if width == g => Slot::refiner(width),
+        width if width != l && (width == h || one.naming == Naming::OpenClip) => Slot::sd2(width),
+        width => Slot::sd1(width),
     }
 }

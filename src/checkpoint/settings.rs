@@ -39,7 +39,7 @@ const USUAL_BETAS: (f64, f64, u64) = (0.000_85, 0.012, 1000);
 /// Its kind.
 const SCALED_LINEAR: &str = "scaled_linear";
 /// No network was trained with more timesteps.
-const MOST_TIMESTEPS: u64 = 100_000;
+pub(crate) const MOST_TIMESTEPS: usize = 100_000;
 
 /// A setting and the only values with which a network computes what it computes here.
 type Fixed = (&'static str, fn(&Value) -> bool);
@@ -196,11 +196,11 @@ fn betas(path: &Path, scheduler: &Value) -> Result<Option<Value>> {
         Value::Null => USUAL_BETAS.2,
         v => v
             .as_u64()
-            .filter(|n| (2..=MOST_TIMESTEPS).contains(n))
+            .filter(|n| (2..=MOST_TIMESTEPS as u64).contains(n))
             .ok_or_else(|| unfit(path, "num_train_timesteps", v))?,
     };
     if !trained.is_null() {
-        let list = trained.as_array().filter(|list| (2..=MOST_TIMESTEPS as usize).contains(&list.len()));
+        let list = trained.as_array().filter(|list| (2..=MOST_TIMESTEPS).contains(&list.len()));
         let list = list.filter(|list| timesteps.is_null() || list.len() as u64 == steps);
         let list = list.ok_or_else(|| unfit(path, "trained_betas", trained))?;
         let fits = |v: &Value| v.as_f64().is_some_and(|n| n > 0.0 && n < 1.0);

@@ -33,7 +33,7 @@ use super::{dry_run, interrupt, loras, notes, tell};
 /// Runs the command.
 ///
 /// # Errors
-/// Any of the library's; with `--json` the error is an event too.
+/// Any of the library's.
 pub fn run(args: &Args) -> Result<()> {
     let flags = Flags::typed();
     let given = flags.given::<Args>()?;
@@ -53,7 +53,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// The command itself, with the identifiers of the flags that were typed; [`run`] adds the event for errors.
+/// The command itself, with the identifiers of the flags that were typed.
 fn draw(args: &Args, given: &BTreeSet<String>, Repeat { position, own }: Repeat) -> Result<()> {
     let seed = match args.seed {
         Seed::Given(seed) => seed,

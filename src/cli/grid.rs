@@ -65,22 +65,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     cells: Option<PathBuf>,
     #[command(flatten)]
-    generate: Generate,
-}
-
-/// Runs the command.
-///
-/// # Errors
-/// Any of the library's; a wrong value of an axis names both.
-pub fn run(args: &Args) -> Result<()> {
-    draw(args)
-}
-
-impl Args {
-    /// Whether what happens is told as events.
-    pub fn json(&self) -> bool {
-        self.generate.json
-    }
+    pub generate: Generate,
 }
 
 /// A picture to be drawn, and where it stands.
@@ -100,7 +85,11 @@ struct Ready {
     scaled: bool,
 }
 
-fn draw(args: &Args) -> Result<()> {
+/// Runs the command.
+///
+/// # Errors
+/// Any of the library's; a wrong value of an axis names both.
+pub fn run(args: &Args) -> Result<()> {
     let (flags, Repeat { position, own }) = flags(args)?;
     let base = flags.parse::<Args>()?.generate;
     let axes = [Some(&args.x), args.y.as_ref(), args.z.as_ref()];
@@ -244,6 +233,7 @@ fn jobs(
     config: &ModelConfig,
     prepare: &Prepare<'_>,
 ) -> Result<(Vec<Job>, Ready)> {
+    let typed = Flags::typed();
     let mut found: Vec<(String, String, Job)> = Vec::new();
     let mut first = None;
     for place in sheet.places().collect::<Vec<_>>() {
@@ -253,7 +243,7 @@ fn jobs(
             here().filter_map(|(axis, at)| axis.flag(at).transpose()).collect::<Result<_>>()?;
         let mut args = flags.with(&[], &behind).parse::<Args>()?.generate;
         here().try_for_each(|(axis, at)| axis.apply(at, &mut args))?;
-        Flags::typed().with(&[], &behind).parse::<Args>()?.generate.check_schedulers()?;
+        typed.with(&[], &behind).parse::<Args>()?.generate.check_schedulers()?;
         let fault = |e: Error| {
             let values: Vec<String> =
                 here().map(|(axis, at)| format!("{}={}", axis.name, axis.values[at])).collect();
@@ -355,12 +345,9 @@ impl Files {
         self.sheet.check(args.dry_run)?;
         let cells = || sheet.places().map(|place| self.cell(place));
         generate::spare_models(args, self.sheet.paths().chain(cells()))?;
-        // A file in the folder's place is told of by the first cell.
-        Series::new(self.cell(Place { column: 0, row: 0, panel: 0 }), 1, args.force).check(args.dry_run)?;
-        match cells().find(|path| !args.force && path.exists()) {
-            None => Ok(()),
-            Some(taken) => refuse_taken(taken, args.dry_run),
-        }
+        // A file in the folder's place is told of by the first cell; whether names are taken, of all together.
+        Series::new(self.cell(Place { column: 0, row: 0, panel: 0 }), 1, true).check(args.dry_run)?;
+        if args.force { Ok(()) } else { refuse_taken(cells(), args.dry_run) }
     }
 }
 

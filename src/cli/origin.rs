@@ -49,10 +49,7 @@ pub fn file_hash(path: &Path) -> Result<Option<String>> {
     if path.is_dir() {
         return Ok(None);
     }
-    whole_hash(path).map(|mut digits| {
-        digits.truncate(DIGITS);
-        Some(digits)
-    })
+    whole_hash(path).map(|digits| Some(cut(digits, DIGITS)))
 }
 
 /// All digits of a file's checksum, made once: what a picture is held to here is told of its repeat.
@@ -68,10 +65,13 @@ pub fn whole_hash(path: &Path) -> Result<String> {
 /// # Errors
 /// Those of [`digest::tensors`].
 pub fn lora_hash(path: &Path) -> Result<String> {
-    remembered(path, Part::Tensors, &AtomicBool::new(false)).map(|mut digits| {
-        digits.truncate(LORA_DIGITS);
-        digits
-    })
+    remembered(path, Part::Tensors, &AtomicBool::new(false)).map(|digits| cut(digits, LORA_DIGITS))
+}
+
+/// The first digits of a checksum.
+fn cut(mut digits: String, length: usize) -> String {
+    digits.truncate(length);
+    digits
 }
 
 /// What a checksum is of.
@@ -118,10 +118,6 @@ impl Checksums {
         let loras: Vec<(String, PathBuf)> =
             loras.iter().map(|l| (l.lora.name(), l.lora.file().to_owned())).collect();
         let work = move || -> Result<Sums> {
-            let cut = |mut digits: String, length| {
-                digits.truncate(length);
-                digits
-            };
             let mut pairs = Pairs::new();
             for (name, path) in files.into_iter().filter(|(_, path)| path.is_file()) {
                 pairs.push((name, cut(remembered(&path, Part::Whole, &told)?, DIGITS)));

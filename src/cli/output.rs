@@ -58,10 +58,7 @@ impl Series {
         check_no_folder(&self.pattern)?;
         check_no_folder(&first)?;
         check_folder(&first)?;
-        match self.paths().find(|p| !self.force && fs::symlink_metadata(p).is_ok()) {
-            Some(taken) => refuse_taken(taken, dry_run),
-            None => Ok(()),
-        }
+        if self.force { Ok(()) } else { refuse_taken(self.paths(), dry_run) }
     }
 
     /// Writes file `index`, whole or not at all; a folder that is missing is made.
@@ -99,11 +96,12 @@ fn check_no_folder(path: &Path) -> Result<()> {
         .hint(format!("name a file in it, such as {}", path.join("out.png").display())))
 }
 
-/// The error for a file that is there already, or in a dry run the warning.
+/// The error for the first of `paths` that is there already, or in a dry run the warning.
 ///
 /// # Errors
 /// [`ErrorKind::Usage`](sagittal::ErrorKind::Usage), unless it is a dry run.
-pub fn refuse_taken(taken: PathBuf, dry_run: bool) -> Result<()> {
+pub fn refuse_taken(mut paths: impl Iterator<Item = PathBuf>, dry_run: bool) -> Result<()> {
+    let Some(taken) = paths.find(|path| fs::symlink_metadata(path).is_ok()) else { return Ok(()) };
     if dry_run {
         log::warn!("{} exists already: the run replaces it only with --force", taken.display());
         return Ok(());

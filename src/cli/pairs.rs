@@ -36,7 +36,7 @@ const FLAGS: [(&str, &str); 19] = [
 ];
 
 /// Pairs that are read in ways of their own, or tell nothing that a run depends on.
-const KNOWN: [&str; 47] = [
+const KNOWN: [&str; 49] = [
     "Sampler",
     "Schedule type",
     "Size",
@@ -85,12 +85,13 @@ const KNOWN: [&str; 47] = [
     START,
     START_HASH,
     MASK,
+    MASK_HASH,
+    TEXT_ENCODER,
 ];
 
 /// Whether a pair of this name is read.
 pub fn is_known(name: &str) -> bool {
-    let others = [MASK_HASH, TEXT_ENCODER];
-    KNOWN.contains(&name) || others.contains(&name) || FLAGS.iter().any(|(pair, _)| *pair == name)
+    KNOWN.contains(&name) || FLAGS.iter().any(|(pair, _)| *pair == name)
 }
 
 /// The width of SAG's blur in A1111's extension while that was no setting.

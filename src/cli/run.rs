@@ -68,14 +68,7 @@ pub struct Args {
     nodes: bool,
     /// Print events on stdout, one JSON object a line; text for people stays on stderr
     #[arg(long)]
-    json: bool,
-}
-
-impl Args {
-    /// Whether what happens is told as events.
-    pub fn json(&self) -> bool {
-        self.json
-    }
+    pub json: bool,
 }
 
 /// Runs the command.

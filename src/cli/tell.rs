@@ -97,13 +97,9 @@ pub fn usage_event(text: &str) {
     let first = message.lines().take_while(|line| !line.trim().is_empty()).map(str::trim);
     let what = first.collect::<Vec<_>>().join(" ");
     let what = what.trim_start_matches("error: ");
-    event(
-        "error",
-        json!({
-            "kind": kind_name(ErrorKind::Usage), "message": message, "what": what, "file": null, "at": null,
-            "expected": null, "found": null, "remedies": [],
-        }),
-    );
+    let mut error = as_json(&Error::usage(what));
+    error["message"] = json!(message);
+    event("error", error);
 }
 
 /// The last line of a run that failed.

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::stream::cost;
 use super::{Bindings, Engine, Kept, Prepared, Readback, Source, Spot, Stream, Upload, Weights};
 use super::{kept, trace, weights};
 use crate::graph::Store;
@@ -190,12 +191,10 @@ impl Prepared {
 
 /// How far the dispatches from `from` on go with `budget`, at least one, and their work.
 pub(super) fn portion(dispatches: &[Dispatch], from: usize, budget: u64) -> (usize, u64) {
-    // Launches cost time too: one stands for a million operations.
-    let cost = |d: &Dispatch| d.flops.saturating_add(1_000_000);
     let mut work = 0u64;
     let mut to = from;
-    while to < dispatches.len() && (to == from || work.saturating_add(cost(&dispatches[to])) <= budget) {
-        work = work.saturating_add(cost(&dispatches[to]));
+    while to < dispatches.len() && (to == from || work.saturating_add(cost(dispatches[to].flops)) <= budget) {
+        work = work.saturating_add(cost(dispatches[to].flops));
         to += 1;
     }
     (to, work)

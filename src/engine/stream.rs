@@ -573,6 +573,6 @@ impl Drop for Stream<'_> {
 }
 
 /// Launches cost time too: one stands for a million operations.
-fn cost(flops: u64) -> u64 {
+pub(super) fn cost(flops: u64) -> u64 {
     flops.saturating_add(1_000_000)
 }

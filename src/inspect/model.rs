@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::Inspected;
-use crate::checkpoint::{Checkpoint, refuse_foreign};
+use crate::checkpoint::{Checkpoint, WIDTHS, refuse_foreign};
 use crate::lora::Lora;
 use crate::model::config::{TextConfig, VaeConfig};
 use crate::model::{DiffusionConfig, ModelConfig};
@@ -36,8 +36,6 @@ const PARTS: [(&str, &str); 20] = [
     ("vision_model.", "image encoder"),
     ("visual_projection.", "image encoder"),
 ];
-/// Widths of published text encoders' tokens.
-const WIDTHS: [usize; 3] = [768, 1024, 1280];
 /// What belongs to no network: noise schedules, marks, positions.
 const REST: &str = "other tensors";
 

@@ -69,12 +69,9 @@ impl Source for Patched<'_> {
 fn add(values: &mut [f32], shape: &[usize], patch: &Patch) -> Result<()> {
     if patch.transposed {
         // Stored as [inputs, outputs].
-        let mut turned: Vec<f32> =
-            (0..values.len()).map(|i| values[i % shape[0] * shape[1] + i / shape[0]]).collect();
+        let mut turned = transposed(values, shape[0], shape[1]);
         change(&mut turned, &[shape[1], shape[0]], patch)?;
-        for (i, value) in values.iter_mut().enumerate() {
-            *value = turned[i % shape[1] * shape[0] + i / shape[1]];
-        }
+        values.copy_from_slice(&transposed(&turned, shape[1], shape[0]));
         return Ok(());
     }
     let Some(third) = patch.third else { return change(values, shape, patch) };
@@ -92,7 +89,7 @@ fn change(weight: &mut [f32], shape: &[usize], patch: &Patch) -> Result<()> {
     match (&change.kind, &change.magnitude) {
         (Kind::Set(name), _) => weight.copy_from_slice(&lora.read(name)?),
         (Kind::Pair { up, down, mid }, None) => {
-            pair(lora, up, down, mid.as_deref(), &mut |product| product.add_to(weight), patch.scale)?;
+            add_pair(lora, up, down, mid.as_deref(), patch.scale, weight)?;
         }
         (Kind::Oft { blocks, limit, rescale }, _) => {
             rotate(lora, weight, (blocks, *limit), rescale.as_deref(), patch.weight.into())?;
@@ -122,7 +119,7 @@ fn difference(lora: &Lora, kind: &Kind, weight: &[f32], shape: &[usize]) -> Resu
     match kind {
         Kind::Pair { up, down, mid } => {
             let mut sum = vec![0.0; weight.len()];
-            pair(lora, up, down, mid.as_deref(), &mut |product| product.add_to(&mut sum), 1.0)?;
+            add_pair(lora, up, down, mid.as_deref(), 1.0, &mut sum)?;
             Ok(sum)
         }
         Kind::Loha([first, second]) => {
@@ -140,15 +137,8 @@ fn difference(lora: &Lora, kind: &Kind, weight: &[f32], shape: &[usize]) -> Resu
     }
 }
 
-/// up · down, with the kernel between them if there is one.
-fn pair(
-    lora: &Lora,
-    up: &str,
-    down: &str,
-    mid: Option<&str>,
-    add: &mut dyn FnMut(Product<'_>),
-    scale: f32,
-) -> Result<()> {
+/// Adds scale · up · down, with the kernel between them if there is one.
+fn add_pair(lora: &Lora, up: &str, down: &str, mid: Option<&str>, scale: f32, to: &mut [f32]) -> Result<()> {
     let outputs = lora.shape(up).first().copied().unwrap_or(0);
     let up = lora.read(up)?;
     let mut down = lora.read(down)?;
@@ -156,7 +146,7 @@ fn pair(
         down = joined(&lora.read(mid)?, lora.shape(mid), &down);
     }
     let rank = up.len() / outputs.max(1);
-    add(Product { up: &up, down: &down, rank, scale });
+    Product { up: &up, down: &down, rank, scale }.add_to(to);
     Ok(())
 }
 
@@ -178,10 +168,14 @@ fn matrix_of(lora: &Lora, factor: &Factor) -> Result<Matrix> {
             // Stored as [rank, rows].
             let (a, of) = (lora.read(a)?, lora.shape(a));
             let (rank, rows) = (of[0], of[1]);
-            let up: Vec<f32> = (0..a.len()).map(|i| a[i % rank * rows + i / rank]).collect();
-            Matrix { rows, values: multiplied(&up, &down, rows) }
+            Matrix { rows, values: multiplied(&transposed(&a, rank, rows), &down, rows) }
         }
     })
+}
+
+/// `[rows, columns]` as `[columns, rows]`.
+fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    (0..values.len()).map(|i| values[i % rows * columns + i / rows]).collect()
 }
 
 /// up `[rows, rank]` · down `[rank, columns]`.

@@ -5,8 +5,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 
+use super::borrowed::lora;
 use crate::common::program::{gpu_is_off, program};
-use crate::common::{Failures, Rng, safetensors};
+use crate::common::{Failures, Rng};
 use sagittal::image::{Picture, png};
 
 fn run(folder: &Path, flags: &[&str]) -> Output {
@@ -22,14 +23,7 @@ fn files(folder: &Path) {
     let half = (0..80 * 72).flat_map(|at| [if at % 80 < 40 { 255 } else { 0 }; 3]).collect();
     let mask = Picture { width: 80, height: 72, rgb: half };
     fs::write(folder.join("mask, half.png"), png::encode(&mask, &[]).expect("bytes")).expect("a file");
-    let model = sagittal::embedded::checkpoint().expect("embedded");
-    let name = "model.diffusion_model.middle_block.1.transformer_blocks.0.attn1.to_q.weight";
-    let shape = model.tensor(name).expect(name).shape.clone();
-    let mut values = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.value()).collect() };
-    let (down, up) = (values(2 * shape[1]), values(2 * shape[0]));
-    let module = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q";
-    let (a, b) = (format!("{module}.lora_A.weight"), format!("{module}.lora_B.weight"));
-    let lora = safetensors([(&*a, &[2, shape[1]][..], &down[..]), (&*b, &[shape[0], 2], &up)]);
+    let lora = lora(&mut rng);
     fs::create_dir(folder.join("loras")).expect("a folder");
     fs::write(folder.join("loras/ink.safetensors"), lora).expect("a file");
 }

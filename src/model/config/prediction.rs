@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::{Family, NoiseLevels, Prediction, UNET, UnetConfig};
-use crate::checkpoint::{BETAS, Checkpoint, PREDICTION, ZERO_SNR};
+use crate::checkpoint::{BETAS, Checkpoint, MOST_TIMESTEPS, PREDICTION, ZERO_SNR};
 use crate::{Remedy, Result};
 
 /// The least share of a picture, squared, that a noise schedule leaves at its end.
@@ -205,7 +205,7 @@ fn betas(schedule: &Value) -> Option<Vec<f64>> {
     }
     let (start, end) = (schedule["start"].as_f64()?, schedule["end"].as_f64()?);
     let steps =
-        usize::try_from(schedule["timesteps"].as_u64()?).ok().filter(|n| (2..=100_000).contains(n))?;
+        usize::try_from(schedule["timesteps"].as_u64()?).ok().filter(|n| (2..=MOST_TIMESTEPS).contains(n))?;
     let between = |from: f64, to: f64, i: usize| from + (to - from) * i as f64 / (steps - 1) as f64;
     let beta = |i: usize| match schedule["schedule"].as_str()? {
         "linear" => Some(between(start, end, i)),
