@@ -168,29 +168,36 @@ impl Error {
         &self.0.what
     }
 
-    /// The file this is about, if any.
+    /// The file this is about, if any: the error's own, or else that of the error underneath. So it is with the
+    /// place, what was expected and found, and the remedies.
     pub fn path(&self) -> Option<&Path> {
-        self.0.file.as_deref()
+        self.first(|e| e.file.as_deref())
     }
 
     /// The place inside, if any: a tensor, a setting, a step.
     pub fn place(&self) -> Option<&str> {
-        self.0.at.as_deref()
+        self.first(|e| e.at.as_deref())
     }
 
     /// What would have been right, if it was told.
     pub fn wanted(&self) -> Option<&str> {
-        self.0.expected.as_deref()
+        self.first(|e| e.expected.as_deref())
     }
 
     /// What was there instead, if it was told.
     pub fn got(&self) -> Option<&str> {
-        self.0.found.as_deref()
+        self.first(|e| e.found.as_deref())
     }
 
     /// What can be done about it, the best first; several are choices.
     pub fn remedies(&self) -> &[Remedy] {
-        &self.0.remedies
+        self.first(|e| (!e.remedies.is_empty()).then_some(&*e.remedies)).unwrap_or_default()
+    }
+
+    /// What the outermost error tells of those that tell it.
+    fn first<'e, T>(&'e self, of: impl Fn(&'e Inner) -> Option<T>) -> Option<T> {
+        let below = |e: &'e Self| e.0.source.as_ref()?.downcast_ref::<Self>();
+        std::iter::successors(Some(self), |e| below(e)).find_map(|e| of(&e.0))
     }
 
     /// The whole text with remedies in a program's own words; `Display` is this with [`Remedy`]'s.

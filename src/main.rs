@@ -33,8 +33,10 @@ mod cli {
     pub mod watch;
 }
 
+use std::collections::HashSet;
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 
 use clap::{Parser, Subcommand};
 use sagittal::{Error, ErrorKind};
@@ -110,7 +112,7 @@ fn main() -> ExitCode {
             // Help that nobody reads any more is no fault.
             let _ = e.print();
             if e.use_stderr() && std::env::args_os().any(|arg| arg == "--json") {
-                tell::usage_event(&e.render().to_string());
+                tell::usage_event(&e);
             }
             return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
         }
@@ -153,8 +155,8 @@ fn exit_code(error: &Error) -> u8 {
     }
 }
 
-/// Logs of this crate and of wgpu: warnings of ours, errors of all, more if asked for. What is read otherwise
-/// in prompts the commands tell themselves.
+/// Logs of this crate and of wgpu: warnings of ours, each once, errors of all, more if asked for. What is read
+/// otherwise in prompts the commands tell themselves.
 fn log_to_stderr(verbose: u8, json: bool) {
     let filter = match verbose {
         0 => "sagittal=warn,sagittal::prompts=off,error",
@@ -162,16 +164,22 @@ fn log_to_stderr(verbose: u8, json: bool) {
         _ => "sagittal=debug,sagittal::prompts=off,info",
     };
     let mut logger = env_logger::Builder::from_env(env_logger::Env::new().filter_or("SAGITTAL_LOG", filter));
-    if json {
+    // A file that is opened for several ends warns each time.
+    let told = Mutex::new(HashSet::new());
+    logger.format(move |out, record| {
+        let text = record.args().to_string();
+        if record.level() != log::Level::Warn || !record.target().starts_with("sagittal") {
+            return writeln!(out, "[{} {}] {text}", record.level(), record.target());
+        }
+        if !told.lock().unwrap_or_else(PoisonError::into_inner).insert(text.clone()) {
+            return Ok(());
+        }
         // A program that reads events must not miss what a person sees.
-        logger.format(|out, record| {
-            let text = record.args().to_string();
-            if record.level() == log::Level::Warn && record.target().starts_with("sagittal") {
-                tell::warning_event(&text);
-            }
-            writeln!(out, "[{} {}] {text}", record.level(), record.target())
-        });
-    }
+        if json {
+            tell::warning_event(&text);
+        }
+        writeln!(out, "warning: {text}")
+    });
     // A logger that is set already is as good.
     let _ = logger.try_init();
 }

@@ -40,6 +40,7 @@ pub use autoencoder::Autoencoder;
 pub use conditioning::Sizes;
 pub use diffusion::{DiffusionModel, Sampled};
 pub(crate) use diffusion::{check_prompts, noise_levels};
+pub(crate) use rehearsal::Wish;
 pub use request::{Event, Generated, Noise, Request, Start};
 pub use run::Run;
 pub use settings::{Levels, Limits, Schedule, Solver};

@@ -49,6 +49,7 @@ use serde_json::Value as Json;
 pub use catalogue::{all as classes, find as class};
 use check::{Plan, Source, Step};
 use files::Files;
+use foresee::Sight;
 pub use graph::{Graph, Input, Node};
 pub use models::ModelFolders;
 use nodes::{Choices, Kind};
@@ -60,7 +61,7 @@ use value::Value;
 
 use crate::families::{LATENT_CELL, LATENT_CHANNELS};
 use crate::pipeline::Studio;
-use crate::{Error, ErrorKind, Remedy, Result};
+use crate::{Error, Remedy, Result};
 
 /// Where a workflow finds and leaves its files.
 #[derive(Debug, Clone)]
@@ -221,7 +222,8 @@ impl Workflow {
             let node = &self.graph.nodes()[step.node];
             looked_at(step, &mut files).map_err(|e| run::named(node, e).file(&self.file))?;
         }
-        foresee::all(&self.graph, &steps, &mut files, options).map_err(|e| e.file(&self.file))?;
+        let mut sight = Sight { files: &mut files, options, studio: None };
+        foresee::all(&self.graph, &steps, &mut sight).map_err(|e| e.file(&self.file))?;
         Ok(Ready { workflow: self, steps, resting, files, options })
     }
 }
@@ -247,17 +249,15 @@ fn looked_at(step: &Step, files: &mut Files<'_>) -> Result<()> {
         Some(Value::Int(value)) => usize::try_from(*value).unwrap_or(usize::MAX),
         _ => 1,
     };
-    // A size that is written is a fault of the file, one that comes about a lack of memory.
-    let room = |what: &str, counts: &[usize]| run::room(ErrorKind::File, what, counts);
     match step.class.name {
         "EmptyLatentImage" => {
             let [height, width] = ["height", "width"].map(|side| size(side) / LATENT_CELL);
-            room("the batch", &[size("batch_size"), LATENT_CHANNELS, height, width])?;
+            run::room("the batch", &[size("batch_size"), LATENT_CHANNELS, height, width])?;
             // Pictures are made of it sooner or later.
-            room("the batch of pictures", &[size("batch_size"), 3, size("height"), size("width")])
+            run::room("the batch of pictures", &[size("batch_size"), 3, size("height"), size("width")])
         }
         "PreviewImage" => save::usable(&files.places().output.join(save::TEMP)),
-        "EmptyImage" => room("the pictures", &[size("batch_size"), 3, size("height"), size("width")]),
+        "EmptyImage" => run::room("the pictures", &[size("batch_size"), 3, size("height"), size("width")]),
         "CLIPLoader" | "DualCLIPLoader" => nodes::loaders::look_at_encoders(step.class, &written, files),
         _ => Ok(()),
     }
@@ -280,6 +280,17 @@ impl Ready<'_> {
         self.resting.iter().map(|at| &self.workflow.graph.nodes()[*at])
     }
 
+    /// Whether every network fits the memory of `studio`, in the limit that the options set. Nothing is loaded and
+    /// nothing runs. [`run`](Self::run) looks at it first.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Memory`] of the node that needs the most, with how much would do for all.
+    pub fn check_memory(&mut self, studio: &Arc<Studio>) -> Result<()> {
+        let Ready { workflow, steps, files, options, .. } = self;
+        let mut sight = Sight { files, options, studio: Some(studio) };
+        foresee::all(&workflow.graph, steps, &mut sight).map_err(|e| e.file(&workflow.file))
+    }
+
     /// Runs the workflow on `studio`. `observe` hears of nodes, progress and files; setting `cancel`
     /// ends the work within one submission to the device. What was saved by then stays.
     ///
@@ -287,11 +298,12 @@ impl Ready<'_> {
     /// Those of the nodes, with the node's name; [`ErrorKind::Cancelled`];
     /// [`ErrorKind::File`] if a file cannot be written, which leaves no part of it behind.
     pub fn run(
-        self,
+        mut self,
         studio: Arc<Studio>,
         observe: &mut dyn FnMut(Event<'_>),
         cancel: &AtomicBool,
     ) -> Result<Vec<Saved>> {
+        self.check_memory(&studio)?;
         let Ready { workflow, steps, files, options, .. } = self;
         save::made(&files.places().output)?;
         let notes = Notes::new(&workflow.graph, workflow.ui.as_ref());

@@ -70,6 +70,13 @@ fn list(told: &Infotext, pair: &str, kind: &str) -> Vec<Named> {
     found
 }
 
+/// The weight of a LoRA in the pair that Fooocus writes beside their checksums, `NAME: WEIGHT, NAME: WEIGHT`.
+fn weight<'t>(told: &'t Infotext, name: &str) -> Option<&'t str> {
+    let mut pairs = told.get("Lora weights")?.split(',').filter_map(|pair| pair.rsplit_once(':'));
+    let (_, weight) = pairs.find(|(own, _)| own.trim() == name)?;
+    Some(weight.trim()).filter(|weight| weight.parse::<f32>().is_ok())
+}
+
 impl Texts {
     fn embedding(&mut self, source: &Source<'_>, args: &Args, named: &Named) -> Result<()> {
         let name = &named.name;
@@ -116,10 +123,13 @@ impl Texts {
         match file {
             Ok(file) => {
                 if let (None, None, false) = (&tag, by_flag, source.has("prompt")) {
-                    self.prompt.push_str(&format!(" <lora:{name}:1>"));
-                    self.warnings.push(format!(
-                        "it was made with the LoRA {name}, but does not tell its weight: 1 is taken"
-                    ));
+                    let weight = weight(source.told, name);
+                    self.prompt.push_str(&format!(" <lora:{name}:{}>", weight.unwrap_or("1")));
+                    if weight.is_none() {
+                        self.warnings.push(format!(
+                            "it was made with the LoRA {name}, but does not tell its weight: 1 is taken"
+                        ));
+                    }
                 }
                 if file.is_file() {
                     self.compare("LoRA", named, &lora_hash(&file)?);

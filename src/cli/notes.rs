@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 
 use sagittal::Request;
+use sagittal::lora::tags;
+use sagittal::text::embedding;
 use sagittal::text::syntax::{self, Kind};
 
 use super::args::Args;
@@ -32,6 +34,14 @@ pub fn idle(args: &Args, request: &Request) -> Vec<Idle> {
     unless(args.seg_scale != 0.0, &["seg_blur", "seg_start", "seg_end"], "Smoothed Energy Guidance is off");
     let negative = !cfg_is_1 || sampler.needs_uncond() || (sag.is_on() && !sag.cond_at_cfg_1);
     unless(negative, &["negative"], "at a CFG scale of 1 nothing is drawn away from");
+    let mut prompts = args.prompt.iter().chain(&args.negative);
+    unless(
+        prompts.any(|text| embedding::names_any(text)),
+        &["embedding_dir"],
+        "no prompt names an embedding",
+    );
+    let tagged = args.prompt.iter().any(|text| tags::take(text).is_ok_and(|(_, tags)| !tags.is_empty()));
+    unless(tagged, &["lora_dir"], "no prompt names a LoRA");
     idle
 }
 

@@ -24,6 +24,8 @@ pub const MASK: &str = "Mask image";
 pub const MASK_HASH: &str = "Mask image hash";
 /// Text encoders from files of their own.
 pub const TEXT_ENCODER: &str = "Text encoder";
+/// Tensors that no layer takes.
+pub const EXTRA: &str = "Extra tensors";
 
 /// Digits of a checksum that are told, as A1111 has it: of models, and of LoRAs.
 const DIGITS: usize = 10;
@@ -196,6 +198,9 @@ pub fn pairs(args: &Args, model: &Model, report: &Report, scaled: bool) -> Pairs
             pairs.extend(args.compute.max_memory.map(|bytes| ("Max memory", (bytes >> 20).to_string())));
         }
         _ => {}
+    }
+    if args.ignore_extra {
+        pairs.push((EXTRA, "ignored".into()));
     }
     if args.compute.device.no_matrices {
         pairs.push(("Matrices", "off".into()));

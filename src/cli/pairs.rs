@@ -9,7 +9,7 @@ use sagittal::{Error, Result};
 
 use super::args::Args;
 use super::hashes;
-use super::origin::{MASK, MASK_HASH, START, START_HASH, TEXT_ENCODER};
+use super::origin::{EXTRA, MASK, MASK_HASH, START, START_HASH, TEXT_ENCODER};
 use super::repeat::Source;
 
 /// Pairs whose values are a flag's as they are.
@@ -36,7 +36,7 @@ const FLAGS: [(&str, &str); 19] = [
 ];
 
 /// Pairs that are read in ways of their own, or tell nothing that a run depends on.
-const KNOWN: [&str; 49] = [
+const KNOWN: [&str; 51] = [
     "Sampler",
     "Schedule type",
     "Size",
@@ -73,6 +73,7 @@ const KNOWN: [&str; 49] = [
     "VAE tile",
     "Matrices",
     "Lora hashes",
+    "Lora weights",
     "TI hashes",
     "Hashes",
     "Resize mode",
@@ -82,6 +83,7 @@ const KNOWN: [&str; 49] = [
     "TE",
     "Unet",
     "SDCPP",
+    EXTRA,
     START,
     START_HASH,
     MASK,
@@ -153,14 +155,21 @@ impl Source<'_> {
         {
             read.set("strength", strength);
         }
-        if let Some(size) = self.told.get("Size") {
+        let own = format!("{}x{}", self.size.0, self.size.1);
+        let told = self.told.get("Size");
+        // Programs that do not tell it draw the picture as large as it is.
+        if let Some(size) =
+            told.or((!self.is_ours() && self.size.0 % 8 + self.size.1 % 8 == 0).then_some(&*own))
+        {
             let (width, height) = size.split_once('x').ok_or_else(|| self.wrong("Size").expected("WxH"))?;
             if !self.is_cut(args, (width, height))? {
                 read.set("width", width);
                 read.set("height", height);
             }
         }
-        for (pair, flag) in [("SAG Attention", "--sag-cond"), ("Matrices", "--no-matrices")] {
+        for (pair, flag) in
+            [("SAG Attention", "--sag-cond"), ("Matrices", "--no-matrices"), (EXTRA, "--ignore-extra")]
+        {
             read.flags.extend(self.told.get(pair).map(|_| OsString::from(flag)));
         }
         Ok(read)

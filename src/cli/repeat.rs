@@ -32,7 +32,8 @@ pub struct Repeat {
 /// exist here and for files that must be named by hand.
 pub fn settings(args: &Args, path: &Path, given: &BTreeSet<String>) -> Result<(Vec<OsString>, Repeat)> {
     let facts = inspect::picture(path).map_err(|e| e.at("--from"))?;
-    let source = Source { path, told: told(&facts, path)?, given, json: args.json };
+    let source =
+        Source { path, told: told(&facts, path)?, given, size: (facts.width, facts.height), json: args.json };
     source.check_files(args)?;
     let read = source.flags(args)?;
     source.warn(args, &facts, &read.warnings)?;
@@ -80,6 +81,8 @@ pub struct Source<'a> {
     path: &'a Path,
     pub(super) told: &'a Infotext,
     given: &'a BTreeSet<String>,
+    /// Of the picture, width and height.
+    pub(super) size: (usize, usize),
     json: bool,
 }
 
@@ -185,7 +188,10 @@ impl Source<'_> {
                 ("TE", "the text encoder", "--text-encoder", !args.text_encoder.is_empty()),
             ] {
                 // A1111's words for the checkpoint's own.
-                let told = self.told.get(pair).filter(|name| !["", "None", "Automatic"].contains(name));
+                let told = self
+                    .told
+                    .get(pair)
+                    .filter(|name| !["", "None", "Automatic", "Default (model)"].contains(name));
                 if let Some(name) = told.filter(|_| !given) {
                     warn(format!(
                         "it was made with {what} {name}, the model's own is taken: pass it with {flag}"

@@ -1,5 +1,5 @@
 //! `sagittal run`: a workflow of ComfyUI from a file to pictures in files. All of it is looked at, and
-//! every file it reads opened, before a driver is even loaded.
+//! every file it reads opened, before a driver is even loaded; then its memory, before anything runs.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -8,7 +8,7 @@ use std::time::Instant;
 use sagittal::pipeline::{self, Studio};
 use sagittal::workflow::nodes::{Class, Kind, Slot};
 use sagittal::workflow::{self, Event, Moment, Node, Options, Places, Ready, Saved, SavedKind, Workflow};
-use sagittal::{Error, Result};
+use sagittal::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
 use super::progress::{Progress, speed};
@@ -86,8 +86,9 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let places = places(args)?;
     let options = Options { model: args.compute.options(None), limits: args.compute.limits(), now: now() };
-    let ready = workflow.check(&places, &options)?;
+    let mut ready = workflow.check(&places, &options)?;
     if args.dry_run {
+        check_memory(args, &mut ready)?;
         tell_plan(args, file, &ready);
         return Ok(());
     }
@@ -136,6 +137,18 @@ fn now() -> Moment {
         hour: part(now.hour()),
         minute: part(now.minute()),
         second: part(now.second()),
+    }
+}
+
+/// `--dry-run`: whether it fits the device. Where there is none, all else was looked at.
+fn check_memory(args: &Args, ready: &mut Ready<'_>) -> Result<()> {
+    match args.compute.device.open() {
+        Ok(gpu) => ready.check_memory(&Studio::new(gpu)?),
+        Err(e) if e.kind() == ErrorKind::Device => {
+            log::warn!("whether the models fit the memory is not known: {e}");
+            Ok(())
+        }
+        Err(e) => Err(e),
     }
 }
 

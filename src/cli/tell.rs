@@ -5,7 +5,8 @@
 use std::io::{ErrorKind as Io, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use sagittal::{Error, ErrorKind};
+use clap::error::{ContextKind, ContextValue};
+use sagittal::{Error, ErrorKind, Remedy};
 use serde_json::{Value, json};
 
 use super::remedy;
@@ -92,12 +93,36 @@ pub fn warning_event(text: &str) {
 }
 
 /// What the parser of flags says, as the event of an error.
-pub fn usage_event(text: &str) {
-    let message = text.trim_end();
+pub fn usage_event(parsed: &clap::Error) {
+    let message = parsed.render().to_string();
+    let message = message.trim_end();
     let first = message.lines().take_while(|line| !line.trim().is_empty()).map(str::trim);
     let what = first.collect::<Vec<_>>().join(" ");
-    let what = what.trim_start_matches("error: ");
-    let mut error = as_json(&Error::usage(what));
+    let said = |kinds: &[ContextKind]| -> Vec<String> {
+        let values = kinds.iter().filter_map(|kind| parsed.get(*kind)).flat_map(|value| match value {
+            ContextValue::String(text) => vec![text.clone()],
+            ContextValue::Strings(texts) => texts.clone(),
+            _ => Vec::new(),
+        });
+        values.collect()
+    };
+    let joined = |kinds: &[ContextKind]| Some(said(kinds).join(", ")).filter(|text| !text.is_empty());
+    let mut error = Error::usage(what.trim_start_matches("error: "));
+    if let Some(flag) = joined(&[ContextKind::InvalidArg, ContextKind::InvalidSubcommand]) {
+        error = error.at(flag);
+    }
+    if let Some(valid) = joined(&[ContextKind::ValidValue, ContextKind::ValidSubcommand]) {
+        error = error.expected(valid);
+    }
+    if let Some(found) = joined(&[ContextKind::InvalidValue]) {
+        error = error.found(found);
+    }
+    let near =
+        said(&[ContextKind::SuggestedArg, ContextKind::SuggestedValue, ContextKind::SuggestedSubcommand]);
+    if !near.is_empty() {
+        error = error.remedy(Remedy::DidYouMean(near));
+    }
+    let mut error = as_json(&error);
     error["message"] = json!(message);
     event("error", error);
 }

@@ -102,15 +102,16 @@ impl Infotext {
     /// then; nothing is even in timesteps, as it was before there were schedules to choose.
     pub fn scheduler(&self) -> Option<Scheduler> {
         let named = || names::with_scheduler(self.get("Sampler")?).ok();
-        match (self.get("Schedule type"), named().and_then(|(_, scheduler)| scheduler)) {
-            (Some("Automatic") | None, Some(scheduler)) => Some(scheduler),
-            (Some("Automatic"), None) => {
+        let label = self.get("Schedule type").map(|label| (label, label.eq_ignore_ascii_case("automatic")));
+        match (label, named().and_then(|(_, scheduler)| scheduler)) {
+            (Some((_, true)) | None, Some(scheduler)) => Some(scheduler),
+            (Some((_, true)), None) => {
                 let sampler = self.get("Sampler")?;
                 let usual = AUTOMATIC.iter().find(|(name, _)| *name == sampler).map(|(_, own)| *own);
                 Some(usual.unwrap_or(Scheduler::Normal))
             }
             (None, None) => self.sampler().map(|_| Scheduler::Normal),
-            (Some(label), _) => label.parse().ok(),
+            (Some((label, false)), _) => label.parse().ok(),
         }
     }
 

@@ -1,10 +1,16 @@
 //! Which program made a picture, by the texts that it left, and its settings in A1111's words. Programs that
 //! write JSON differ in names alone, so that a table for each is all there is to them.
 
+mod loras;
+mod programs;
+mod read;
+
 use serde_json::{Map, Value};
 
 use super::infotext::Infotext;
 use super::{parameters, texts};
+use programs::{DRAW_THINGS, EASY, FOOOCUS, INVOKE, NOVEL, RUINED, SWARM};
+use read::read;
 
 /// What a picture tells of how it was made.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,184 +29,28 @@ impl Made {
     }
 }
 
-/// A program's names for A1111's pairs. Places are JSON pointers; of several the first that is there counts.
-struct Words {
-    program: &'static str,
-    prompt: &'static [&'static str],
-    negative: &'static [&'static str],
-    /// Two numbers in one value.
-    size: &'static [&'static str],
-    pairs: &'static [(&'static str, &'static str)],
-    /// Keys that tell nothing a run depends on.
-    idle: &'static [&'static str],
-    /// What weighs words there, and what to say of it.
-    syntax: (&'static [&'static str], &'static str),
-}
-
-const SWARM: Words = Words {
-    program: "SwarmUI",
-    prompt: &["/prompt"],
-    negative: &["/negativeprompt"],
-    size: &[],
-    pairs: &[
-        ("/model", "Model"),
-        ("/seed", "Seed"),
-        ("/steps", "Steps"),
-        ("/cfgscale", "CFG scale"),
-        ("/sampler", "Sampler"),
-        ("/comfyuisampler", "Sampler"),
-        ("/scheduler", "Schedule type"),
-        ("/comfyuischeduler", "Schedule type"),
-        ("/clipstopatlayer", "Clip skip"),
-        ("/initimagecreativity", "Denoising strength"),
-        ("/vae", "VAE"),
-        ("/swarm_version", "Version"),
-    ],
-    idle: &["images", "aspectratio", "automaticvae", "loras", "loraweights", "original_prompt"],
-    syntax: (
-        &["<random:", "<segment:", "<object:", "<wildcard:"],
-        "words such as <segment:…> are SwarmUI's own",
-    ),
-};
-
-const FOOOCUS: Words = Words {
-    program: "Fooocus",
-    prompt: &["/prompt", "/Prompt"],
-    negative: &["/negative_prompt", "/Negative"],
-    size: &["/resolution"],
-    pairs: &[
-        ("/base_model", "Model"),
-        ("/base_model_name", "Model"),
-        ("/base_model_hash", "Model hash"),
-        ("/seed", "Seed"),
-        ("/steps", "Steps"),
-        ("/guidance_scale", "CFG scale"),
-        ("/cfg", "CFG scale"),
-        ("/sampler", "Sampler"),
-        ("/sampler_name", "Sampler"),
-        ("/scheduler", "Schedule type"),
-        ("/clip_skip", "Clip skip"),
-        ("/vae", "VAE"),
-        ("/version", "Version"),
-    ],
-    idle: &["metadata_scheme", "created_by", "full_prompt", "full_negative_prompt", "loras", "software"],
-    syntax: (&[], ""),
-};
-
-const INVOKE: Words = Words {
-    program: "InvokeAI",
-    prompt: &["/positive_prompt", "/image/prompt/0/prompt", "/image/prompt"],
-    negative: &["/negative_prompt"],
-    size: &[],
-    pairs: &[
-        ("/model/name", "Model"),
-        ("/model/model_name", "Model"),
-        ("/model_weights", "Model"),
-        ("/seed", "Seed"),
-        ("/image/seed", "Seed"),
-        ("/steps", "Steps"),
-        ("/image/steps", "Steps"),
-        ("/cfg_scale", "CFG scale"),
-        ("/image/cfg_scale", "CFG scale"),
-        ("/scheduler", "Sampler"),
-        ("/image/sampler", "Sampler"),
-        ("/clip_skip", "Clip skip"),
-        ("/strength", "Denoising strength"),
-        ("/vae/name", "VAE"),
-        ("/vae/model_name", "VAE"),
-        ("/rand_device", "RNG"),
-        ("/app_version", "Version"),
-    ],
-    idle: &[
-        "generation_mode",
-        "app_id",
-        "model_hash",
-        "loras",
-        "positive_style_prompt",
-        "negative_style_prompt",
-    ],
-    syntax: (&["++", "--", ")1.", ")0.", ").", "["], "words++ and (words)1.2 weigh words in InvokeAI"),
-};
-
-const NOVEL: Words = Words {
-    program: "NovelAI",
-    prompt: &["/prompt", "/Description"],
-    negative: &["/uc"],
-    size: &[],
-    pairs: &[
-        ("/Source", "Model"),
-        ("/seed", "Seed"),
-        ("/steps", "Steps"),
-        ("/scale", "CFG scale"),
-        ("/sampler", "Sampler"),
-        ("/noise_schedule", "Schedule type"),
-        ("/strength", "Denoising strength"),
-        ("/Software", "Version"),
-    ],
-    idle: &[
-        "n_samples",
-        "hide_debug_overlay",
-        "request_type",
-        "signed_hash",
-        "version",
-        "Description",
-        "v4_prompt",
-        "v4_negative_prompt",
-    ],
-    syntax: (&["{", "[", "::"], "{words}, [words] and 1.2::words:: weigh words in NovelAI"),
-};
-
-const EASY: Words = Words {
-    program: "Easy Diffusion",
-    prompt: &["/prompt"],
-    negative: &["/negative_prompt"],
-    size: &[],
-    pairs: &[
-        ("/use_stable_diffusion_model", "Model"),
-        ("/seed", "Seed"),
-        ("/num_inference_steps", "Steps"),
-        ("/guidance_scale", "CFG scale"),
-        ("/sampler_name", "Sampler"),
-        ("/sampler", "Sampler"),
-        ("/scheduler_name", "Schedule type"),
-        ("/prompt_strength", "Denoising strength"),
-        ("/use_vae_model", "VAE"),
-    ],
-    idle: &["num_outputs", "output_format", "original_prompt", "used_random_seed"],
-    syntax: (&[], ""),
-};
-
-const DRAW_THINGS: Words = Words {
-    program: "Draw Things",
-    prompt: &["/c"],
-    negative: &["/uc"],
-    size: &["/size"],
-    pairs: &[
-        ("/model", "Model"),
-        ("/seed", "Seed"),
-        ("/steps", "Steps"),
-        ("/scale", "CFG scale"),
-        ("/sampler", "Sampler"),
-        ("/strength", "Denoising strength"),
-    ],
-    // The whole of its settings once more.
-    idle: &["v2", "lora", "profile"],
-    syntax: (&[], ""),
-};
-
 /// What the texts (keyword, text) of a picture tell; None if they tell nothing of a program that is known, or
 /// hold a workflow of ComfyUI alone.
 pub fn made(texts: &[(String, String)]) -> Option<Made> {
     let find = |keyword: &str| texts.iter().find(|(k, _)| k == keyword).map(|(_, text)| text.as_str());
     let json = |keyword: &str| serde_json::from_str::<Map<String, Value>>(find(keyword)?).ok();
+    // SwarmUI of a day in November 2023 used ComfyUI's keyword; in JPEGs it does so with the camera's fields.
+    let swarm = |object: &Map<String, Value>| match object.get("sui_image_params") {
+        Some(Value::Object(inner)) => Some(read(&SWARM, inner.clone())),
+        _ => None,
+    };
+    if let Some(made) = [parameters::KEYWORD, "prompt", "Model"].iter().find_map(|key| swarm(&json(key)?)) {
+        return Some(made);
+    }
     if let Some(object) = json(parameters::KEYWORD) {
-        return Some(match object.get("sui_image_params") {
-            Some(Value::Object(inner)) => read(&SWARM, inner.clone()),
-            _ if find("fooocus_scheme").is_some() || holds(&object, &["base_model", "base_model_name"]) => {
-                read(&FOOOCUS, object)
-            }
-            _ => Made::unread("a program that writes JSON of its own"),
-        });
+        let words = match &object {
+            object if object.contains_key("base_model_name") => &RUINED,
+            object if find("fooocus_scheme").is_some() || object.contains_key("base_model") => &FOOOCUS,
+            object if object.contains_key("num_inference_steps") => &EASY,
+            object if object.contains_key("c") && object.contains_key("uc") => &DRAW_THINGS,
+            _ => return Some(Made::unread("a program that writes JSON of its own")),
+        };
+        return Some(read(words, object));
     }
     if let Some(text) = find(parameters::KEYWORD) {
         return Some(of_a1111(text));
@@ -220,12 +70,19 @@ pub fn made(texts: &[(String, String)]) -> Option<Made> {
         let all = texts.iter().map(|(keyword, text)| (keyword.clone(), text.as_str().into()));
         return Some(read(&EASY, all.collect()));
     }
+    if find("Stable Diffusion model").is_some() && find("Guidance Scale").is_some() {
+        let name =
+            |label: &str| programs::EASY_LABELS.iter().find(|(own, _)| *own == label).map(|(_, key)| *key);
+        let all =
+            texts.iter().map(|(label, text)| (name(label).unwrap_or(label).to_owned(), text.as_str().into()));
+        return Some(read(&EASY, all.collect()));
+    }
     if let Some(xmp) = find(texts::XMP) {
         if let Some(text) = element(xmp, "sdcpp:parameters") {
             return Some(of_a1111(&text));
         }
         let comment = element(xmp, "exif:UserComment").and_then(|text| serde_json::from_str(&text).ok());
-        if let Some(object) = comment.filter(|object: &Map<String, Value>| holds(object, &["c"])) {
+        if let Some(object) = comment.filter(|object: &Map<String, Value>| object.contains_key("c")) {
             return Some(read(&DRAW_THINGS, object));
         }
     }
@@ -237,127 +94,18 @@ pub fn made(texts: &[(String, String)]) -> Option<Made> {
 
 /// Settings as A1111 writes them, by whom they are.
 fn of_a1111(text: &str) -> Made {
-    let settings = Infotext::parse(text);
+    let mut settings = Infotext::parse(text);
+    // Fooocus has a word of its own in what else are A1111's.
+    if settings.get("Schedule type").is_none() {
+        let own = settings.settings.iter_mut().find(|(name, _)| name == "Scheduler");
+        own.into_iter().for_each(|(name, _)| *name = "Schedule type".into());
+    }
     let version = settings.get("Version").unwrap_or_default();
     let known =
         ["sagittal", "stable-diffusion.cpp", "Fooocus"].into_iter().find(|name| version.starts_with(name));
     let forge = version.strip_prefix('f').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
     let program = known.unwrap_or(if forge { "Forge" } else { "A1111" });
     Made { program, settings: Some(settings), syntax: None }
-}
-
-fn holds(object: &Map<String, Value>, keys: &[&str]) -> bool {
-    keys.iter().any(|key| object.contains_key(*key))
-}
-
-/// The settings of `object` by the words of a program. What the words do not know stands under its own name.
-fn read(words: &Words, object: Map<String, Value>) -> Made {
-    let (loras, json) = (loras(&object), Value::Object(object));
-    let mut used: Vec<&str> = vec!["width", "height"];
-    let mut first = |places: &'static [&'static str]| {
-        used.extend(places.iter().filter_map(|place| place.split('/').nth(1)));
-        places.iter().find_map(|place| told(json.pointer(place)?))
-    };
-    let (mut prompt, negative) = (first(words.prompt).unwrap_or_default(), first(words.negative));
-    let size = first(words.size).or_else(|| {
-        let side = |name: &str| told(json.get(name).or(json.pointer(&format!("/image/{name}")))?);
-        Some(format!("{}x{}", side("width")?, side("height")?))
-    });
-    let mut settings: Vec<(String, String)> = Vec::new();
-    let is_set = |settings: &[(String, String)], name: &str| settings.iter().any(|(known, _)| known == name);
-    for (place, name) in words.pairs {
-        used.extend(place.split('/').nth(1));
-        if let Some(value) = json.pointer(place).and_then(told).filter(|_| !is_set(&settings, name)) {
-            settings.extend(setting(words.program, name, value).map(|value| ((*name).to_owned(), value)));
-        }
-    }
-    settings.extend(size.and_then(|size| Some(("Size".to_owned(), two_numbers(&size)?))));
-    for (name, weight) in &loras {
-        prompt.push_str(&format!(" <lora:{name}:{weight}>"));
-    }
-    let lora_keys = |key: &str| !loras.is_empty() && key.starts_with("lora_combined_");
-    let unknown = |key: &str| !used.contains(&key) && !words.idle.contains(&key) && !lora_keys(key);
-    for (key, value) in json.as_object().into_iter().flatten().filter(|(key, _)| unknown(key)) {
-        settings.extend(told(value).filter(|v| v != "0" && v != "False").map(|value| (key.clone(), value)));
-    }
-    if !is_set(&settings, "Version") {
-        settings.push(("Version".into(), words.program.into()));
-    }
-    let (marks, sentence) = words.syntax;
-    let texts = [Some(prompt.as_str()), negative.as_deref()];
-    let differs = texts.iter().flatten().any(|text| marks.iter().any(|mark| text.contains(mark)));
-    let negative = negative.into_iter().collect();
-    Made {
-        program: words.program,
-        settings: Some(Infotext { prompt, negative, settings }),
-        syntax: differs.then_some(sentence),
-    }
-}
-
-/// A value as A1111 has it; None where it says nothing.
-fn setting(program: &str, name: &str, value: String) -> Option<String> {
-    match name {
-        // SwarmUI counts from the end with a minus, InvokeAI the layers that are left out.
-        "Clip skip" => match (program, value.parse::<i64>()) {
-            ("InvokeAI", Ok(skipped)) => (skipped > 0).then(|| (skipped + 1).to_string()),
-            (_, Ok(layer)) => Some(layer.unsigned_abs().to_string()).filter(|layer| layer != "0"),
-            _ => Some(value),
-        },
-        "Denoising strength" => (value.parse() != Ok(1.0)).then_some(value),
-        "RNG" => Some(value.to_uppercase()),
-        _ => Some(value),
-    }
-}
-
-/// A value as text; None for one that says nothing.
-fn told(value: &Value) -> Option<String> {
-    let text = match value {
-        Value::Null => return None,
-        Value::Bool(true) => "True".into(),
-        Value::Bool(false) => "False".into(),
-        Value::String(text) => text.clone(),
-        Value::Array(all) if all.is_empty() => return None,
-        Value::Object(all) if all.is_empty() => return None,
-        other => other.to_string(),
-    };
-    Some(text).filter(|text| !text.is_empty())
-}
-
-/// `WxH` of the first two whole numbers in `text`.
-fn two_numbers(text: &str) -> Option<String> {
-    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty());
-    Some(format!("{}x{}", numbers.next()?, numbers.next()?))
-}
-
-/// LoRAs (name, weight) in the ways of the programs above.
-fn loras(object: &Map<String, Value>) -> Vec<(String, String)> {
-    const NAMES: [&str; 6] =
-        ["/model/name", "/model/model_name", "/lora/name", "/lora/model_name", "/file", "/name"];
-    let plain = |name: &str| {
-        let stem = [".safetensors", ".ckpt", ".pt"].iter().find_map(|end| name.strip_suffix(end));
-        // What ends a name in a tag cannot stand in it.
-        stem.unwrap_or(name).trim().replace([':', '<', '>'], "")
-    };
-    let list = object.get("loras").or(object.get("lora")).and_then(Value::as_array);
-    let weights = object.get("loraweights").and_then(Value::as_array);
-    let one = |(at, entry): (usize, &Value)| {
-        let (name, weight) = match entry {
-            Value::String(name) => (Some(name.as_str()), weights.and_then(|weights| weights.get(at))),
-            Value::Array(pair) => (pair.first().and_then(Value::as_str), pair.get(1)),
-            entry => (NAMES.iter().find_map(|place| entry.pointer(place)?.as_str()), entry.get("weight")),
-        };
-        Some((plain(name?), weight.and_then(told).unwrap_or_else(|| "1".into())))
-    };
-    let mut found: Vec<(String, String)> = list.into_iter().flatten().enumerate().filter_map(one).collect();
-    if found.is_empty() {
-        let combined = object.iter().filter(|(key, _)| key.starts_with("lora_combined_"));
-        let pair = |text: &str| {
-            text.rsplit_once(" : ").map(|(name, weight)| (plain(name), weight.trim().to_owned()))
-        };
-        found.extend(combined.filter_map(|(_, value)| pair(value.as_str()?)));
-    }
-    found.retain(|(name, weight)| !name.is_empty() && weight.parse::<f32>().is_ok());
-    found
 }
 
 /// The text in the first element called `name` of an XML document, in whatever elements it is wrapped.

@@ -143,6 +143,19 @@ impl Autoencoder {
         self.draw(&ready, z, cancel)
     }
 
+    /// Whether the decoder fits `limit` for a latent of this height and width.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Memory`], as [`decode`](Self::decode) would give it.
+    pub(crate) fn fits_decoder(&self, size: (usize, usize), limit: Option<u64>) -> Result<()> {
+        self.fit_decoder(self.precision, size, limit).map(drop)
+    }
+
+    /// The same for the encoder and a picture that becomes such a latent.
+    pub(crate) fn fits_encoder(&self, size: (usize, usize), limit: Option<u64>) -> Result<()> {
+        self.fit_encoder(self.precision, size, limit).map(drop)
+    }
+
     /// How the decoder fits for a latent of `whole`.
     pub(super) fn fit_decoder(
         &self,

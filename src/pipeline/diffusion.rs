@@ -113,6 +113,14 @@ impl DiffusionModel {
         self.stock.engine()
     }
 
+    /// Whether the network fits the memory for `wish`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Memory`](crate::ErrorKind::Memory), as [`run`](Self::run) would give it.
+    pub(crate) fn fits(&self, wish: &Wish<'_>) -> Result<()> {
+        self.fit(wish).map(drop)
+    }
+
     /// Samples as `run` tells. Latents in and out are in the VAE's scale, as
     /// ComfyUI stores them.
     ///

@@ -7,7 +7,7 @@ use super::parts::Network;
 use super::rehearsal::{Done, Wish};
 use super::{Limits, Model, Request, Start};
 use crate::guidance::{Conditioning, Entry};
-use crate::text::{CHUNK, clip};
+use crate::text::clip;
 use crate::{ErrorKind, Result};
 
 /// The cost of a request.
@@ -203,10 +203,7 @@ impl Model {
 
     /// Entries with the number of tokens that the prompts of `request` have, and no contents.
     fn rehearsed(&self, request: &Request) -> Result<Conditioning> {
-        let entry = |text: &str| -> Result<Entry> {
-            let chunks = self.text.tokens(text)?.chunks.len();
-            Ok(Entry::new(Vec::new(), CHUNK * chunks))
-        };
+        let entry = |text: &str| -> Result<Entry> { Ok(Entry::new(Vec::new(), self.text.count(text)?)) };
         Ok(Conditioning {
             positive: request.positive_prompts().iter().map(|p| entry(&p.text)).collect::<Result<_>>()?,
             negative: request.negative_prompts().map(|p| entry(&p)).collect::<Result<_>>()?,

@@ -18,7 +18,7 @@ use crate::plan::{Options, Plan, Storage};
 use crate::text::clip;
 use crate::text::encode::{Encoding, TextEncoder};
 use crate::text::learned::{self, Learned, Places};
-use crate::text::{Tokens, prompt, tokenizer};
+use crate::text::{CHUNK, Tokens, prompt, tokenizer};
 use crate::{Error, Result};
 
 /// The text encoders that belong to one UNet. Copies share the weights.
@@ -208,6 +208,22 @@ impl TextEncoders {
             Some(skip) if !(first..=last).contains(&skip) => Err(no_such_skip(&self.configs, skip)),
             _ => Ok(()),
         }
+    }
+
+    /// Whether each encoder fits `limit`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Memory`](crate::ErrorKind::Memory), as [`encode`](Self::encode) would give it.
+    pub(crate) fn fits(&self, limit: Option<u64>) -> Result<()> {
+        self.configs
+            .iter()
+            .enumerate()
+            .try_for_each(|(i, config)| self.need(&clip::whole(config)?)?.within(limit, Network::Text(i)))
+    }
+
+    /// How many tokens a prompt counts for in the network: whole chunks.
+    pub(crate) fn count(&self, text: &str) -> Result<usize> {
+        Ok(CHUNK * self.tokens(text)?.chunks.len())
     }
 
     /// The tokens of a prompt for the first text encoder: how many chunks it takes.

@@ -70,24 +70,28 @@ pub fn with_scheduler(name: &str) -> Result<(Sampler, Option<Scheduler>)> {
         Ok(sampler) => return Ok((sampler, None)),
         Err(error) => error,
     };
-    let words = words(name);
+    let (words, is_schedule) = (words(name), beginning(name).is_some());
     let mut fault = None;
     for at in (1..words.len()).rev() {
         let (first, last) = words.split_at(at);
         match (first.join("_").parse::<Sampler>(), last.join("_").parse::<Scheduler>()) {
             (Ok(sampler), Ok(scheduler)) => return Ok((sampler, Some(scheduler))),
             // The part that is known tells which is meant.
-            (Ok(_), Err(error)) | (Err(error), Ok(_)) => fault = fault.or(Some(error)),
-            (Err(_), Err(_)) => {}
+            (Ok(_), Err(error)) if is_schedule => fault = fault.or(Some(error)),
+            (Err(error), Ok(_)) => fault = fault.or(Some(error)),
+            (_, Err(_)) => {}
         }
     }
     Err(fault.unwrap_or(whole))
 }
 
-/// The sampler that a name begins with, where what is behind it is no scheduler of ours.
+/// The sampler that a name begins with, where what is behind it is no scheduler of ours. None where that makes it
+/// another sampler: "DDIM CFG++" is no DDIM.
 pub fn beginning(name: &str) -> Option<Sampler> {
+    const VARIANTS: [&str; 9] = ["cfg", "cfgpp", "pp", "multipass", "substep", "stability", "tu", "v2", "v3"];
     let words = words(name);
-    (1..words.len()).rev().find_map(|at| words[..at].join("_").parse().ok())
+    let longest = (1..words.len()).rev().find_map(|at| Some((at, words[..at].join("_").parse().ok()?)));
+    longest.filter(|(at, _)| !VARIANTS.contains(&words[*at].as_str())).map(|(_, sampler)| sampler)
 }
 
 /// The names that `plain` could be a slip of the pen for: at most two, nearest first. Capitals make no difference.
@@ -167,6 +171,10 @@ mod tests {
         for (name, words) in [
             ("DPM++ 2M Karas", "unknown scheduler \"karas\", did you mean karras"),
             ("euler gits", "unknown scheduler \"gits\""),
+            ("DDIM CFG++", "unknown sampler \"DDIM CFG++\""),
+            ("euler_cfg_pp gits", "unknown scheduler \"gits\""),
+            ("DPM++ 2M v2 Karras", "unknown sampler"),
+            ("Euler A Substep", "unknown sampler \"Euler A Substep\""),
             ("Restart", "unknown sampler \"Restart\""),
             ("dpm++2mv2 karras", "unknown sampler \"dpmpp2mv2\", did you mean dpmpp_2m"),
             ("", "unknown sampler \"\""),

@@ -41,6 +41,11 @@ pub(super) enum Word {
 
 const MARK: &str = "embedding:";
 
+/// Whether a prompt names an embedding.
+pub fn names_any(prompt: &str) -> bool {
+    prompt.contains(MARK)
+}
+
 /// The words of `segment`: one, plus one for each mark that follows a space.
 pub(super) fn words(segment: &str, embeddings: Embeddings<'_>) -> Result<Vec<Word>> {
     let mut words = Vec::new();

@@ -11,6 +11,8 @@ pub const LOG: &str = "sagittal::prompts";
 
 /// Letters of an example in a sentence.
 const EXAMPLE: usize = 40;
+/// What A1111 multiplies a weight by for each bracket.
+const LESS: f32 = 1.0 / 1.1;
 /// Deeper groups are nobody's meaning, and would take their time.
 const DEEPEST: usize = 64;
 
@@ -39,7 +41,7 @@ pub struct Note {
     pub kind: Kind,
     /// The place, cut where it is long.
     pub example: String,
-    /// Of [`Kind::And`], the sum of the prompts' strengths.
+    /// Of [`Kind::And`], the sum of the prompts' strengths; of [`Kind::LessEmphasis`], the words' weight.
     pub strength: f32,
 }
 
@@ -51,7 +53,10 @@ impl fmt::Display for Note {
             Kind::Editing => write!(f, "A1111's prompt editing, `{example}`, {words}"),
             Kind::Alternation => write!(f, "A1111's alternation of words, `{example}`, {words}"),
             Kind::LessEmphasis => {
-                write!(f, "A1111's weight of less than 1, `{example}`, {words}: (words:0.9) weighs them so")
+                write!(
+                    f,
+                    "A1111's weight of less than 1, `{example}`, {words}: (words:{strength}) weighs them so"
+                )
             }
             Kind::Escape => write!(f, "A1111's escaped bracket, `{example}`, {words}, its backslash too"),
             Kind::Choice => write!(f, "a choice at random, `{example}`, {words}"),
@@ -88,7 +93,7 @@ pub fn notes(prompt: &str) -> Vec<Note> {
         match (whole.starts_with('['), has_bar) {
             (true, true) => add(Kind::Alternation, whole, 1.0),
             (true, false) if ends_in_number(inner) => add(Kind::Editing, whole, 1.0),
-            (true, false) if !inner.trim().is_empty() => add(Kind::LessEmphasis, whole, 1.0),
+            (true, false) if !inner.trim().is_empty() => add(Kind::LessEmphasis, whole, less(whole)),
             (false, true) => add(Kind::Choice, whole, 1.0),
             _ => {}
         }
@@ -102,6 +107,14 @@ pub fn notes(prompt: &str) -> Vec<Note> {
         add(Kind::And, "AND", (sum * 1e4).round() / 1e4);
     }
     notes
+}
+
+/// The weight of words in so many brackets, one in the other, to two places.
+fn less(whole: &str) -> f32 {
+    let open = whole.bytes().take_while(|b| *b == b'[').count();
+    let close = whole.bytes().rev().take_while(|b| *b == b']').count();
+    let levels = i32::try_from(open.min(close)).unwrap_or(i32::MAX);
+    (LESS.powi(levels) * 100.0).round() / 100.0
 }
 
 /// Whether the text ends in a colon and a number, as prompt editing does: a share of the steps, or a step.
@@ -146,6 +159,16 @@ fn at_top(inner: &str) -> impl Iterator<Item = char> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn brackets_tell_their_weight() {
+        for (text, weight) in
+            [("[tree]", "0.91"), ("a [[tree]]", "0.83"), ("[[[tree]]]", "0.75"), ("[[a] b]", "0.91")]
+        {
+            let note = notes(text).remove(0).to_string();
+            assert!(note.contains(&format!("(words:{weight})")), "{text}: {note}");
+        }
+    }
 
     #[test]
     fn each_way_of_writing_is_told_by_its_name() {

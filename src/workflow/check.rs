@@ -50,7 +50,7 @@ pub(super) fn plan(graph: &Graph, now: &text::Moment) -> Result<Plan> {
     let is_needed: HashSet<usize> = needed.iter().copied().collect();
     let resting: Vec<usize> = (0..graph.nodes().len()).filter(|at| !is_needed.contains(at)).collect();
     let idle = resting.iter().map(|at| &graph.nodes()[*at]);
-    tell_resting(&idle.filter(|node| !outputs.cut.contains(node.id.as_str())).collect::<Vec<_>>());
+    tell_resting(&idle.filter(|node| !outputs.cut.contains_key(node.id.as_str())).collect::<Vec<_>>());
     if outputs.live.is_empty() {
         return Err(no_output(graph));
     }
@@ -157,22 +157,23 @@ fn tell_left_out(node: &Node, class: &Class) {
 struct Outputs<'g> {
     /// Ids of those that run.
     live: Vec<&'g str>,
-    /// Ids of all nodes that need something muted.
-    cut: HashSet<&'g str>,
+    /// Ids of all nodes that cannot run, each with the reason.
+    cut: HashMap<&'g str, String>,
 }
 
-/// Outputs behind a muted node rest with it, as long as there are others.
+/// Outputs that need something muted, or an input that nobody connected, rest as long as there are others: so it
+/// is in ComfyUI.
 fn outputs(graph: &Graph) -> Outputs<'_> {
     let is_output = |node: &&Node| class(node).is_some_and(|class| class.is_output);
     let all: Vec<&str> = graph.nodes().iter().filter(is_output).map(|n| n.id.as_str()).collect();
     let mut cut = cut_off(graph);
-    let (live, resting): (Vec<&str>, Vec<&str>) = all.iter().partition(|id| !cut.contains(*id));
+    let (live, resting): (Vec<&str>, Vec<&str>) = all.iter().partition(|id| !cut.contains_key(*id));
     if live.is_empty() {
         cut.clear();
         return Outputs { live: all, cut };
     }
-    for node in resting.iter().filter_map(|id| graph.find(id)) {
-        log::warn!("{node} does not run: what it needs is muted");
+    for (node, why) in resting.iter().filter_map(|id| Some((graph.find(id)?, cut.get(id)?))) {
+        log::warn!("{node} does not run: {why}");
     }
     Outputs { live, cut }
 }
@@ -209,10 +210,11 @@ fn needed(graph: &Graph, outputs: &[&str]) -> Vec<usize> {
     needed
 }
 
-/// The ids of nodes that need something muted. Each is looked at once, however long the branches are.
-fn cut_off(graph: &Graph) -> HashSet<&str> {
+/// The ids of nodes that need something muted or an input that nobody connected, and what that is. Each is looked
+/// at once, however long the branches are.
+fn cut_off(graph: &Graph) -> HashMap<&str, String> {
     let mut behind: HashMap<&str, Vec<&str>> = HashMap::new();
-    let mut waiting: Vec<&str> = Vec::new();
+    let mut waiting: Vec<(&str, String)> = Vec::new();
     for node in graph.nodes() {
         let must = |name: &str| match class(node) {
             Some(class) => class.input(name).is_some_and(|slot| !slot.optional),
@@ -223,14 +225,23 @@ fn cut_off(graph: &Graph) -> HashSet<&str> {
                 behind.entry(other).or_default().push(&node.id);
             }
         }
-        if node.loose.iter().any(|loose| loose.is_muted && must(&loose.input)) {
-            waiting.push(&node.id);
+        let sockets = class(node).map_or(&[][..], |class| class.inputs).iter();
+        let open = sockets.filter(|slot| matches!(slot.kind, Kind::Socket(_)) && !slot.optional);
+        let open: Option<&Slot> = open.filter(|slot| node.input(slot.name).is_none()).next();
+        let open = open.map(|slot| format!("input {} of {node} is not connected", slot.name));
+        match node.loose.iter().find(|loose| must(&loose.input)) {
+            Some(loose) if loose.is_muted => waiting.push((&node.id, "what it needs is muted".into())),
+            Some(loose) => {
+                waiting.push((&node.id, format!("input {} of {node}: {}", loose.input, loose.why)))
+            }
+            None => waiting.extend(open.map(|why| (node.id.as_str(), why))),
         }
     }
-    let mut cut = HashSet::new();
-    while let Some(id) = waiting.pop() {
-        if cut.insert(id) {
-            waiting.extend(behind.remove(id).unwrap_or_default());
+    let mut cut = HashMap::new();
+    while let Some((id, why)) = waiting.pop() {
+        if !cut.contains_key(id) {
+            waiting.extend(behind.remove(id).into_iter().flatten().map(|id| (id, why.clone())));
+            cut.insert(id, why);
         }
     }
     cut
@@ -308,7 +319,7 @@ fn prefixed(slot: &Slot, json: &Json, graph: &Graph, now: &text::Moment) -> Json
         return json.clone();
     }
     let replaced = text::replaced(prefix, graph, now);
-    for name in text::unknown(&replaced) {
+    for name in text::unknown(&replaced, &super::save::REPLACED) {
         log::warn!("the file-name prefix {prefix:?} keeps its %{name}%: no node or input is called so");
     }
     replaced.into()

@@ -23,6 +23,8 @@ const MOST_LATENT_BYTES: u64 = 1 << 30;
 pub(super) struct Files<'a> {
     places: &'a Places,
     checkpoints: HashMap<(FileKind, Found), Arc<Checkpoint>>,
+    /// By the files of their loader, in its order.
+    encoders: HashMap<Vec<PathBuf>, Arc<Checkpoint>>,
     loras: HashMap<Found, Arc<Lora>>,
     pictures: HashMap<PathBuf, Arc<Rgba>>,
     latents: HashMap<PathBuf, Arc<Latent>>,
@@ -30,8 +32,8 @@ pub(super) struct Files<'a> {
 
 impl<'a> Files<'a> {
     pub fn new(places: &'a Places) -> Self {
-        let (checkpoints, loras) = (HashMap::new(), HashMap::new());
-        Self { places, checkpoints, loras, pictures: HashMap::new(), latents: HashMap::new() }
+        let (checkpoints, encoders, loras) = Default::default();
+        Self { places, checkpoints, encoders, loras, pictures: HashMap::new(), latents: HashMap::new() }
     }
 
     pub fn places(&self) -> &'a Places {
@@ -90,17 +92,21 @@ impl<'a> Files<'a> {
 
     /// Text encoders out of one or two files, under the names that they have in checkpoints.
     pub fn text_encoders(&mut self, names: &[&str]) -> Result<Arc<Checkpoint>> {
-        let mut open = Vec::new();
-        for name in names {
-            // Tensors are renamed for their place, so each use opens the file for itself.
-            match self.places.models.find(FileKind::TextEncoder, name)? {
-                Found::File(path) => open.push(self.places.models.open(&path)?),
-                Found::Embedded => return Err(Error::internal("no text encoder is embedded by itself")),
-            }
+        let path = |name: &&str| match self.places.models.find(FileKind::TextEncoder, name)? {
+            Found::File(path) => Ok(path),
+            Found::Embedded => Err(Error::internal("no text encoder is embedded by itself")),
+        };
+        let paths: Vec<PathBuf> = names.iter().map(path).collect::<Result<_>>()?;
+        if let Some(open) = self.encoders.get(&paths) {
+            return Ok(open.clone());
         }
+        // Tensors are renamed for their place, so each loader opens its files for itself.
+        let open = paths.iter().map(|path| self.places.models.open(path)).collect::<Result<_>>()?;
         let encoders = Checkpoint::text_encoders(open)?;
         TextConfig::infer_all(&encoders)?;
-        Ok(Arc::new(encoders))
+        let encoders = Arc::new(encoders);
+        self.encoders.insert(paths, encoders.clone());
+        Ok(encoders)
     }
 
     pub fn lora(&mut self, name: &str) -> Result<Arc<Lora>> {

@@ -1,7 +1,8 @@
 //! What a run would refuse, told before it begins: nodes whose inputs are known by now are done, and of the
 //! others that is followed which later nodes look at — the guidance of a model, what text encoders
-//! are, when prompts count, sizes.
+//! are, when prompts count, sizes. On a device it is also known whether each network fits the memory.
 
+mod memory;
 mod rehearse;
 mod sizes;
 
@@ -16,10 +17,10 @@ use super::run::{Options, named};
 use super::value::{Arguments, Prompt, Value};
 use crate::checkpoint::Checkpoint;
 use crate::guidance::{Entry, Guidance};
-use crate::lora::Lora;
+use crate::lora::{Lora, LoraUse, Networks, Patches};
 use crate::model::config::{TextConfig, VaeConfig, family_of};
 use crate::model::{DiffusionConfig, ModelConfig, Prediction};
-use crate::pipeline::{self, Sizes, Solver};
+use crate::pipeline::{self, Autoencoder, DiffusionModel, Sizes, Solver, Studio, TextEncoders};
 use crate::sampler::Discrete;
 use crate::text::learned::{Learned, Places};
 use crate::text::prompt;
@@ -32,9 +33,10 @@ enum Known {
     Value(Value),
     Model(Model),
     Clip(Clip),
+    /// An autoencoder on the device.
+    Vae(Autoencoder),
     Guider(Guider),
-    /// Latents, `[batch, height, width]` in cells.
-    Latent([usize; 3]),
+    Latent(Latents),
     /// Pictures, `[batch, height, width]` in pixels.
     Image([usize; 3]),
     /// Nothing but its type.
@@ -48,6 +50,9 @@ struct Model {
     config: Arc<DiffusionConfig>,
     table: Arc<Discrete>,
     guidance: Guidance,
+    loras: Vec<LoraUse>,
+    /// The same on the device, if there is one.
+    diffusion: Option<DiffusionModel>,
 }
 
 /// Text encoders, as far as files tell.
@@ -59,6 +64,18 @@ struct Clip {
     skip: Option<usize>,
     /// LoRAs on top that hold embeddings.
     bundles: Vec<Arc<Lora>>,
+    loras: Vec<LoraUse>,
+    /// The same on the device, if there is one.
+    text: Option<TextEncoders>,
+}
+
+/// Latents, as far as sizes tell.
+#[derive(Clone, Copy)]
+struct Latents {
+    /// `[batch, height, width]` in cells.
+    size: [usize; 3],
+    /// Whether a mask comes with them.
+    masked: bool,
 }
 
 /// A network with prompts that hold no text, but have the right widths, times and places.
@@ -70,23 +87,38 @@ struct Guider {
     cfg: f32,
 }
 
-/// Looks at all steps.
+/// What nodes are looked at with.
+pub(super) struct Sight<'s, 'f> {
+    pub files: &'s mut Files<'f>,
+    pub options: &'s Options,
+    /// Where it would run, if that is known.
+    pub studio: Option<&'s Arc<Studio>>,
+}
+
+/// Looks at all steps; on a device at the memory that they take too, which is told of last: then it is the
+/// network that needs the most of it.
 ///
 /// # Errors
 /// Those of the nodes, each with its node's name.
-pub(super) fn all(graph: &Graph, steps: &[Step], files: &mut Files<'_>, options: &Options) -> Result<()> {
+pub(super) fn all(graph: &Graph, steps: &[Step], sight: &mut Sight<'_, '_>) -> Result<()> {
     let mut done: HashMap<usize, Vec<Known>> = HashMap::new();
+    let mut largest = memory::Largest::default();
     for step in steps {
         let node = &graph.nodes()[step.node];
         let seen = Seen::new(node, step, &done);
-        let outputs = match seen.outputs(files, options) {
+        let outputs = match seen.outputs(sight) {
             // What comes about in the run is not known yet.
             Err(e) if e.kind() == ErrorKind::Internal => Vec::new(),
             outputs => outputs.map_err(|e| named(node, e))?,
         };
+        if sight.studio.is_some()
+            && let Err(e) = memory::look(&seen, sight.options)
+        {
+            largest.add(node, e);
+        }
         done.insert(step.node, outputs);
     }
-    Ok(())
+    largest.refused()
 }
 
 /// A step with what is known of its inputs.
@@ -133,21 +165,24 @@ impl<'s> Seen<'s> {
     }
 
     /// What is known of the outputs.
-    fn outputs(&self, files: &mut Files<'_>, options: &Options) -> Result<Vec<Known>> {
-        self.tell_prompts_left_out();
+    fn outputs(&self, sight: &mut Sight<'_, '_>) -> Result<Vec<Known>> {
+        // It was told when there was no device yet.
+        if sight.studio.is_none() {
+            self.tell_prompts_left_out();
+        }
         if let Function::Plain(run) = self.step.class.run
             && self.args.values.len() == self.step.inputs.len()
         {
             return Ok(run(&self.args)?.into_iter().map(Known::Value).collect());
         }
         let found = match self.step.class.name {
-            "CheckpointLoaderSimple" => whole(&self.args, files, options)?,
-            "UNETLoader" => alone(&self.args, files, options)?,
-            "VAELoader" => autoencoder(&self.args, files)?,
-            "CLIPLoader" | "DualCLIPLoader" => encoders(&self.args, files)?,
-            "LoraLoader" | "LoraLoaderModelOnly" => self.with_lora(files)?,
+            "CheckpointLoaderSimple" => whole(&self.args, sight)?,
+            "UNETLoader" => alone(&self.args, sight)?,
+            "VAELoader" => autoencoder(&self.args, sight)?,
+            "CLIPLoader" | "DualCLIPLoader" => encoders(&self.args, sight)?,
+            "LoraLoader" | "LoraLoaderModelOnly" => self.with_lora(sight.files)?,
             "CLIPSetLastLayer" => self.skipped()?,
-            "CLIPTextEncode" | "CLIPTextEncodeSDXL" => self.prompts(files)?,
+            "CLIPTextEncode" | "CLIPTextEncodeSDXL" => self.prompts(sight.files)?,
             "ConditioningSetMask" => self.passed("conditioning"),
             "SelfAttentionGuidance" => self.guided(guidance::with_sag)?,
             "PerturbedAttentionGuidance" => self.guided(guidance::with_pag)?,
@@ -157,10 +192,8 @@ impl<'s> Seen<'s> {
             "CFGGuider" | "BasicGuider" => {
                 self.guider("conditioning").map(Known::Guider).into_iter().collect()
             }
-            "KSampler" => self.sampled(sampling::levels)?,
-            "KSamplerAdvanced" => self.sampled(sampling::some_levels)?,
-            "SamplerCustom" | "SamplerCustomAdvanced" => self.sampled_along()?,
-            _ => sizes::outputs(self, files)?,
+            "KSampler" | "KSamplerAdvanced" | "SamplerCustom" | "SamplerCustomAdvanced" => self.sampled()?,
+            _ => sizes::outputs(self, sight.files)?,
         };
         let outputs = self.step.class.outputs.len();
         Ok(found.into_iter().chain(std::iter::repeat(Known::Type)).take(outputs).collect())
@@ -190,12 +223,13 @@ impl<'s> Seen<'s> {
             let of_model = (model.config.family, &*model.checkpoint);
             let of_clip = clip.map(|clip| (&*clip.checkpoint, clip.configs.as_slice()));
             loaders::look_at_lora(&lora, strengths, of_model, of_clip)?;
-            let holds_embeddings = lora.embeddings().next().is_some();
-            if let (Some(clip), true) = (clip, holds_embeddings) {
-                let bundles = [&clip.bundles[..], &[lora]].concat();
-                let clip = Known::Clip(Clip { bundles, ..clip.clone() });
-                return Ok([self.passed("model"), vec![clip]].concat());
-            }
+            let (unet, text) = strengths;
+            let one = LoraUse { unet, text, ..LoraUse::new(lora, 0.0) };
+            let patched = [Known::Model(model.clone().patched(one.clone())?)];
+            return Ok(match clip {
+                Some(clip) => [&patched[..], &[Known::Clip(clip.clone().patched(one)?)]].concat(),
+                None => patched.to_vec(),
+            });
         }
         Ok([self.passed("model"), self.passed("clip")].concat())
     }
@@ -222,7 +256,15 @@ impl<'s> Seen<'s> {
         for config in configs.iter() {
             pipeline::text_layer(configs, config, clip.skip)?;
         }
-        let mut entry = Entry::new(vec![0.0; configs.iter().map(|config| config.width).sum()], 1);
+        // As long as they are is of interest where they take memory.
+        let texts = ["text", "text_l", "text_g"].iter().filter_map(|name| self.args.text(name).ok());
+        let tokens = match &clip.text {
+            Some(text) => texts.map(|written| text.count(written)).collect::<Result<Vec<_>>>()?,
+            None => Vec::new(),
+        };
+        let tokens = tokens.into_iter().max().unwrap_or(1);
+        let width: usize = configs.iter().map(|config| config.width).sum();
+        let mut entry = Entry::new(vec![0.0; width * tokens], tokens);
         let pooled = configs.last().filter(|_| configs.len() > 1);
         entry.vector =
             pooled.map(|last| Sizes::default().vector(&vec![0.0; last.projection.unwrap_or(last.width)]));
@@ -262,35 +304,75 @@ impl<'s> Seen<'s> {
         })
     }
 
-    /// KSampler and its like.
-    fn sampled(&self, of: fn(&Arguments<'_>, &Discrete) -> Result<Vec<f32>>) -> Result<Vec<Known>> {
-        if let Some(guider) = self.guider("positive") {
-            let sampler = sampling::named(self.args.text("sampler_name")?)?;
-            self.rehearse(&guider, sampler, &of(&self.args, &guider.model.table)?)?;
-        }
-        Ok(self.passed("latent_image"))
-    }
-
-    /// SamplerCustom and its like.
-    fn sampled_along(&self) -> Result<Vec<Known>> {
+    /// What a sampler's node would run, as far as that is known.
+    fn sampling(&self) -> Result<Option<Sampling>> {
         let guider = match self.input("guider") {
             Some(Known::Guider(guider)) => Some(guider.clone()),
             _ => self.guider("positive"),
         };
-        if let (Some(guider), Ok(sampler), Ok(sigmas)) =
-            (guider, self.args.sampler("sampler"), self.args.sigmas("sigmas"))
-        {
-            self.rehearse(&guider, *sampler, sigmas)?;
-        }
-        Ok([self.passed("latent_image"), self.passed("latent_image")].concat())
+        let Some(guider) = guider else { return Ok(None) };
+        let table = &guider.model.table;
+        let written = || sampling::named(self.args.text("sampler_name")?);
+        let (solver, sigmas) = match self.step.class.name {
+            "KSampler" => (written()?, sampling::levels(&self.args, table)?),
+            "KSamplerAdvanced" => (written()?, sampling::some_levels(&self.args, table)?),
+            _ => match (self.args.sampler("sampler"), self.args.sigmas("sigmas")) {
+                (Ok(solver), Ok(sigmas)) => (*solver, sigmas.to_vec()),
+                _ => return Ok(None),
+            },
+        };
+        let latents = match self.input("latent_image") {
+            Some(Known::Latent(latents)) => Some(*latents),
+            _ => None,
+        };
+        Ok(Some(Sampling { guider, solver, sigmas, latents }))
     }
 
-    fn rehearse(&self, guider: &Guider, solver: Solver, sigmas: &[f32]) -> Result<()> {
-        let size = match self.input("latent_image") {
-            Some(Known::Latent([_, height, width])) => (*height, *width),
-            _ => rehearse::USUAL_SIZE,
-        };
-        rehearse::check(guider, solver, sigmas, size)
+    fn sampled(&self) -> Result<Vec<Known>> {
+        if let Some(sampling) = self.sampling()? {
+            rehearse::check(&sampling)?;
+        }
+        // SamplerCustom has two outputs.
+        Ok([self.passed("latent_image"), self.passed("latent_image")].concat())
+    }
+}
+
+/// What a sampler's node would run.
+struct Sampling {
+    guider: Guider,
+    solver: Solver,
+    sigmas: Vec<f32>,
+    latents: Option<Latents>,
+}
+
+impl Model {
+    /// With a LoRA on top.
+    fn patched(mut self, lora: LoraUse) -> Result<Self> {
+        let changes = lora.unet != 0.0;
+        self.loras.push(lora);
+        if let Some(diffusion) = self.diffusion.as_mut().filter(|_| changes) {
+            let (family, model) = (self.config.family, &*self.checkpoint);
+            let networks = Networks { family, model, unet: true, text: &[] };
+            *diffusion = diffusion.with_patches(Arc::new(Patches::of_part(&networks, &self.loras)?));
+        }
+        Ok(self)
+    }
+}
+
+impl Clip {
+    /// With a LoRA on top.
+    fn patched(mut self, lora: LoraUse) -> Result<Self> {
+        let changes = lora.text != 0.0;
+        if lora.lora.embeddings().next().is_some() {
+            self.bundles.push(lora.lora.clone());
+        }
+        self.loras.push(lora);
+        if let Some(text) = self.text.as_mut().filter(|_| changes) {
+            let (family, model) = (family_of(&self.configs), &*self.checkpoint);
+            let networks = Networks { family, model, unet: false, text: &self.configs };
+            *text = text.with_patches(Arc::new(Patches::of_part(&networks, &self.loras)?));
+        }
+        Ok(self)
     }
 }
 
@@ -302,46 +384,73 @@ fn network(
     checkpoint: Arc<Checkpoint>,
     mut config: DiffusionConfig,
     told: Option<Prediction>,
+    diffusion: Option<DiffusionModel>,
 ) -> Result<Known> {
     config.prediction = told.unwrap_or(config.prediction);
     let table = Arc::new(pipeline::noise_levels(config.prediction, config.noise.as_ref())?);
-    Ok(Known::Model(Model { checkpoint, config: Arc::new(config), table, guidance: Guidance::new(1.0) }))
+    let (config, guidance) = (Arc::new(config), Guidance::new(1.0));
+    Ok(Known::Model(Model { checkpoint, config, table, guidance, loras: Vec::new(), diffusion }))
 }
 
-fn whole(args: &Arguments<'_>, files: &mut Files<'_>, options: &Options) -> Result<Vec<Known>> {
+/// Encoders as they are in their file.
+fn encoders_of(checkpoint: Arc<Checkpoint>, configs: Vec<TextConfig>, text: Option<TextEncoders>) -> Known {
+    let (bundles, loras) = Default::default();
+    Known::Clip(Clip { checkpoint, configs: Arc::new(configs), skip: None, bundles, loras, text })
+}
+
+/// Encoders that find embeddings, as far as prompts are counted.
+fn with_folders(mut text: TextEncoders, sight: &Sight<'_, '_>) -> TextEncoders {
+    text.set_embedding_folders(sight.files.places().models.embeddings());
+    text
+}
+
+fn whole(args: &Arguments<'_>, sight: &mut Sight<'_, '_>) -> Result<Vec<Known>> {
     let Ok(name) = args.text("ckpt_name") else { return Ok(Vec::new()) };
-    let (_, checkpoint) = files.checkpoint(FileKind::Checkpoint, name)?;
+    let (_, checkpoint) = sight.files.checkpoint(FileKind::Checkpoint, name)?;
     let config = ModelConfig::infer(&checkpoint)?;
-    let model = network(checkpoint.clone(), DiffusionConfig::of(&config), options.model.prediction)?;
+    let options = &sight.options.model;
+    let open = |studio: &Arc<Studio>| pipeline::Model::open_in(studio.clone(), checkpoint.clone(), options);
+    let device = sight.studio.map(open).transpose()?;
+    let diffusion = device.as_ref().map(|model| model.diffusion_model().clone());
+    let text = device.as_ref().map(|model| with_folders(model.text_encoders().clone(), sight));
+    let vae = device.map(|model| model.autoencoder().clone());
     Ok(vec![
-        model,
-        Known::Clip(Clip { checkpoint, configs: Arc::new(config.text), skip: None, bundles: Vec::new() }),
+        network(checkpoint.clone(), DiffusionConfig::of(&config), options.prediction, diffusion)?,
+        encoders_of(checkpoint, config.text, text),
+        vae.map_or(Known::Type, Known::Vae),
     ])
 }
 
-fn alone(args: &Arguments<'_>, files: &mut Files<'_>, options: &Options) -> Result<Vec<Known>> {
+fn alone(args: &Arguments<'_>, sight: &mut Sight<'_, '_>) -> Result<Vec<Known>> {
     let Ok(name) = args.text("unet_name") else { return Ok(Vec::new()) };
-    let (_, checkpoint) = files.checkpoint(FileKind::DiffusionModel, name)?;
+    let (_, checkpoint) = sight.files.checkpoint(FileKind::DiffusionModel, name)?;
     let config = DiffusionConfig::infer(&checkpoint)?;
-    Ok(vec![network(checkpoint, config, options.model.prediction)?])
+    let options = &sight.options.model;
+    let open = |studio: &Arc<Studio>| DiffusionModel::new(studio.clone(), checkpoint.clone(), options);
+    let diffusion = sight.studio.map(open).transpose()?;
+    Ok(vec![network(checkpoint, config, options.prediction, diffusion)?])
 }
 
-/// An autoencoder, of which later nodes look at nothing.
-fn autoencoder(args: &Arguments<'_>, files: &mut Files<'_>) -> Result<Vec<Known>> {
-    if let Ok(name) = args.text("vae_name") {
-        let (_, checkpoint) = files.checkpoint(FileKind::Vae, name)?;
-        VaeConfig::infer(&checkpoint)?;
-    }
-    Ok(Vec::new())
+/// An autoencoder, of which later nodes look at nothing but its memory.
+fn autoencoder(args: &Arguments<'_>, sight: &mut Sight<'_, '_>) -> Result<Vec<Known>> {
+    let Ok(name) = args.text("vae_name") else { return Ok(Vec::new()) };
+    let (_, checkpoint) = sight.files.checkpoint(FileKind::Vae, name)?;
+    VaeConfig::infer(&checkpoint)?;
+    let options = &sight.options.model;
+    let open = |studio: &Arc<Studio>| Autoencoder::new(studio.clone(), checkpoint, options);
+    Ok(sight.studio.map(open).transpose()?.map(Known::Vae).into_iter().collect())
 }
 
-fn encoders(args: &Arguments<'_>, files: &mut Files<'_>) -> Result<Vec<Known>> {
+fn encoders(args: &Arguments<'_>, sight: &mut Sight<'_, '_>) -> Result<Vec<Known>> {
     let names: Vec<&str> =
         ["clip_name", "clip_name1", "clip_name2"].iter().filter_map(|name| args.text(name).ok()).collect();
     if names.is_empty() {
         return Ok(Vec::new());
     }
-    let checkpoint = files.text_encoders(&names)?;
-    let configs = Arc::new(TextConfig::infer_all(&checkpoint)?);
-    Ok(vec![Known::Clip(Clip { checkpoint, configs, skip: None, bundles: Vec::new() })])
+    let checkpoint = sight.files.text_encoders(&names)?;
+    let configs = TextConfig::infer_all(&checkpoint)?;
+    let options = &sight.options.model;
+    let open = |studio: &Arc<Studio>| TextEncoders::new(studio.clone(), checkpoint.clone(), options);
+    let text = sight.studio.map(open).transpose()?.map(|text| with_folders(text, sight));
+    Ok(vec![encoders_of(checkpoint, configs, text)])
 }

@@ -106,7 +106,7 @@ impl Work<'_> {
     /// # Errors
     /// [`ErrorKind::Memory`].
     pub fn room(&self, what: &str, counts: &[usize]) -> Result<()> {
-        room(ErrorKind::Memory, what, counts)
+        room(what, counts)
     }
 
     /// Tells that a file was written.
@@ -120,14 +120,14 @@ impl Work<'_> {
 /// Refuses f32 values of so many by so many that are more than a node may keep.
 ///
 /// # Errors
-/// Of that kind.
-pub(super) fn room(kind: ErrorKind, what: &str, counts: &[usize]) -> Result<()> {
+/// [`ErrorKind::Memory`].
+pub(super) fn room(what: &str, counts: &[usize]) -> Result<()> {
     let values = counts.iter().try_fold(4u64, |n, count| n.checked_mul(*count as u64));
     if values.is_some_and(|bytes| bytes <= MOST_BYTES) {
         return Ok(());
     }
     let found = counts.iter().map(usize::to_string).collect::<Vec<_>>().join(" × ");
-    Err(Error::new(kind, format!("{what} would not fit the memory"))
+    Err(Error::new(ErrorKind::Memory, format!("{what} would not fit the memory"))
         .expected(format!("at most {} MiB of values", MOST_BYTES >> 20))
         .found(format!("{found} values"))
         .hint("make the picture or the batch smaller"))

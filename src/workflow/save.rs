@@ -14,6 +14,10 @@ use crate::{Error, ErrorKind, Remedy, Resource, Result};
 
 /// The input that holds the beginning of a file's name.
 pub(super) const PREFIX: &str = "filename_prefix";
+/// What in a prefix is replaced between percent signs when a file is saved: sizes, then the clock's numbers, and
+/// the picture's place in its batch.
+pub(super) const REPLACED: [&str; 9] =
+    ["width", "height", "year", "month", "day", "hour", "minute", "second", "batch_num"];
 /// Where previews go, below the output folder.
 pub(super) const TEMP: &str = "temp";
 /// Times that a name may be taken by somebody else between looking and writing.

@@ -122,10 +122,23 @@ fn shown(value: &Json) -> String {
     }
 }
 
-/// What in `text` looks as if it was to be replaced and was not: `%node.widget%`.
-pub(super) fn unknown(text: &str) -> Vec<&str> {
-    let between = |part: &&str| part.contains('.') && !part.contains(['/', ' ']);
-    text.split('%').skip(1).step_by(2).filter(between).collect()
+/// What in `text` looks as if it was to be replaced and will not be: `%node.widget%`, `%date%`. The words of
+/// `later` are replaced when the file is saved.
+pub(super) fn unknown<'t>(text: &'t str, later: &[&str]) -> Vec<&'t str> {
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some((_, after)) = rest.split_once('%') {
+        let Some((inside, behind)) = after.split_once('%') else { break };
+        let name = !inside.is_empty() && !inside.contains(['/', '\\', ' ']);
+        if name && inside.starts_with(|c: char| c.is_ascii_alphabetic()) {
+            found.extend((!later.contains(&inside)).then_some(inside));
+            rest = behind;
+        } else {
+            // A sign of percent that stands for itself: the next may begin a name.
+            rest = after;
+        }
+    }
+    found
 }
 
 /// `text` without what a file name may not hold: it shall lead into no other folder.
@@ -241,6 +254,21 @@ mod tests {
         ];
         for (prefix, want) in cases {
             assert_eq!(replaced(prefix, &graph, &now), want, "{prefix}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_of_prefixes() {
+        let cases: [(&str, &[&str]); 6] = [
+            ("%date%/x", &["date"]),
+            ("%a.b%_%width%", &["a.b"]),
+            ("100% of %year%", &[]),
+            ("100%_%batch_num%", &["batch_num"]),
+            ("50%/60%", &[]),
+            ("%Seed%x%seed%", &["Seed", "seed"]),
+        ];
+        for (text, left) in cases {
+            assert_eq!(unknown(text, &["width", "year"]), left, "{text}");
         }
     }
 

@@ -139,6 +139,10 @@ fn errors_and_warnings_are_events() {
     ] {
         assert_eq!(error(words, 2)["kind"], "usage", "{words:?}");
     }
+    let e = error(&["generate", "--stepz", "3", "--json"], 2);
+    assert_eq!((&e["at"], &e["remedies"][0]), (&"--stepz".into(), &"did you mean --steps?".into()), "{e:#}");
+    let e = error(&["generate", "--precision", "f64", "--json"], 2);
+    assert!(e["found"] == "f64" && e["expected"].as_str().is_some_and(|all| all.contains("f16")), "{e:#}");
     for words in [
         &["inspect", "no.safetensors", "--json"][..],
         &["generate", "-m", "no.safetensors", "-p", "fox", "--json"],

@@ -186,7 +186,7 @@ fn settings_of_other_programs() {
     });
     let things = json!({
         "c": "a fox", "uc": "grey", "size": "64x64", "seed": 5, "steps": 1, "scale": 2, "sampler": "DPM++ 2M Karras",
-        "model": "m", "strength": 1, "lora": [{ "file": "ink.ckpt", "weight": 0.5 }], "v2": { "x": 1 }, "shift": 3,
+        "model": "m", "strength": 1, "lora": [{ "model": "ink.ckpt", "weight": 0.5 }], "v2": { "x": 1 }, "shift": 3,
     });
     let fox = ("prompt", "a fox");
     let (swarm, fooocus, invoke) = (swarm.to_string(), fooocus.to_string(), invoke.to_string());
@@ -242,6 +242,174 @@ fn settings_of_other_programs() {
         &["NovelAI reads prompts otherwise"],
         &mut failures,
     );
+    failures.finish();
+}
+
+/// Forms that a program's versions have of the same things: each with the pairs, or the words of the prompt, that
+/// they mean.
+#[test]
+fn older_and_rarer_forms() {
+    let params = |json: serde_json::Value| vec![("parameters", json.to_string())];
+    let invoke = |json: serde_json::Value| vec![("invokeai_metadata", json.to_string())];
+    let novel = |json: serde_json::Value| {
+        vec![
+            ("Software", "NovelAI".to_owned()),
+            ("Description", "a fox".into()),
+            ("Comment", json.to_string()),
+        ]
+    };
+    let easy = |more: &[(&'static str, &str)]| {
+        let mut all = vec![("prompt", "a fox".to_owned()), ("num_inference_steps", "9".into())];
+        all.extend(more.iter().map(|(key, text)| (*key, (*text).to_owned())));
+        all
+    };
+    let swarm = |key: &'static str, json: serde_json::Value| {
+        vec![(key, json!({ "sui_image_params": json }).to_string())]
+    };
+    type Case<'a> = (&'a str, Vec<(&'a str, String)>, &'a [(&'a str, Option<&'a str>)], &'a [&'a str]);
+    let cases: Vec<Case<'_>> = vec![
+        (
+            "Draw Things",
+            params(json!({ "c": "a fox", "uc": "", "seed": 5, "lora": [{ "model": "ink_lora_f16.ckpt", "weight": 0.5 }],
+                "clip_skip": 2, "seed_mode": "Torch CPU Compatible", "original_size": "1024x768", "crop_top": 1,
+                "crop_left": 2 })),
+            &[("Clip skip", Some("2")), ("RNG", Some("CPU")), ("Original size", Some("1024x768")), ("Crop", Some("1/2"))],
+            &["a fox <lora:ink_lora_f16:0.5>"],
+        ),
+        (
+            "Easy Diffusion",
+            easy(&[("scheduler_name", "None"), ("sampler_name", "dpmpp_2m"), ("clip_skip", "True"),
+                ("use_lora_model", "['a', 'b']"), ("lora_alpha", "[0.5, 1.0]"), ("use_vae_model", "None")]),
+            &[("Schedule type", Some("karras")), ("Clip skip", Some("2")), ("VAE", None)],
+            &["<lora:a:0.5>", "<lora:b:1.0>"],
+        ),
+        (
+            "Easy Diffusion",
+            params(json!({ "prompt": "a fox", "num_inference_steps": 9, "sampler_name": "euler", "seed": 5,
+                "scheduler_name": "automatic", "use_lora_model": "ink", "lora_alpha": 0.4, "clip_skip": false })),
+            &[("Steps", Some("9")), ("Schedule type", Some("automatic")), ("Clip skip", None)],
+            &["<lora:ink:0.4>"],
+        ),
+        (
+            "Easy Diffusion",
+            [("Prompt", "a fox"), ("Negative Prompt", "grey"), ("Seed", "5"), ("Stable Diffusion model", "m"),
+                ("Sampler", "heun"), ("Steps", "9"), ("Guidance Scale", "3"), ("Width", "64"), ("Height", "72"),
+                ("LoRA model", "ink"), ("LoRA Strength", "0.5")]
+                .map(|(key, text)| (key, text.to_owned()))
+                .to_vec(),
+            &[("Model", Some("m")), ("Size", Some("64x72")), ("CFG scale", Some("3")), ("Sampler", Some("heun"))],
+            &["a fox <lora:ink:0.5>"],
+        ),
+        (
+            "Fooocus",
+            params(json!({ "prompt": "fox", "full_prompt": ["a fox, cinematic", "a fox, sharp"], "base_model": "m",
+                "full_negative_prompt": ["grey", "dull"], "vae": "Default (model)", "refiner_model": "None",
+                "styles": "['Fooocus V2']", "seed": "5" })),
+            &[("RNG", Some("CPU")), ("refiner_model", None)],
+            &["a fox, cinematic, a fox, sharp", "grey, dull"],
+        ),
+        (
+            "Fooocus",
+            vec![("parameters", "a fox\nSteps: 9, Sampler: Euler, Scheduler: karras, Seed: 5, Size: 64x64, \
+                Lora hashes: \"ink: 0123456789\", Lora weights: \"ink: 0.8\", Version: Fooocus v2.5".to_owned())],
+            &[("Schedule type", Some("karras")), ("Lora weights", Some("ink: 0.8"))],
+            &[],
+        ),
+        (
+            "RuinedFooocus",
+            params(json!({ "Prompt": "a fox", "Negative": "grey", "cfg": 3.0, "sampler_name": "euler", "steps": 9,
+                "base_model_name": "m.safetensors", "loras": [["C0FFEE", "0.8 - ink.safetensors"]], "denoise": null })),
+            &[("CFG scale", Some("3.0")), ("Denoising strength", None)],
+            &["a fox <lora:ink:0.8>"],
+        ),
+        (
+            "InvokeAI",
+            invoke(json!({ "positive_prompt": "a fox", "generation_mode": "sdxl_img2img", "seed": 5,
+                "cfg_rescale_multiplier": 0.0, "canvas_v2_metadata": { "x": 1 } })),
+            &[("Init image", Some("")), ("cfg_rescale_multiplier", None), ("canvas_v2_metadata", None)],
+            &[],
+        ),
+        (
+            "InvokeAI",
+            invoke(json!({ "positive_prompt": "a fox", "generation_mode": "flux_txt2img", "strength": 0.7 })),
+            &[("Init image", None), ("Denoising strength", None)],
+            &[],
+        ),
+        (
+            "InvokeAI",
+            vec![("sd-metadata", json!({ "model_id": "m", "image": { "type": "img2img", "strength": 0.6, "seed": 5,
+                "sampler": "k_dpmpp_2_a", "prompt": [{ "prompt": "a fox", "weight": 1 }, { "prompt": "x", "weight": 2 }] } })
+                .to_string())],
+            &[("Model", Some("m")), ("Init image", Some("")), ("Denoising strength", Some("0.6")),
+                ("Sampler", Some("dpmpp_2s_ancestral")), ("further prompts", Some("1"))],
+            &["a fox"],
+        ),
+        (
+            "NovelAI",
+            novel(json!({ "steps": 28, "sampler": "k_euler", "seed": 5, "strength": 0.69, "noise": 0.667, "scale": 11.0 })),
+            &[("Denoising strength", None), ("Steps", Some("28")), ("Size", None)],
+            &["a fox"],
+        ),
+        (
+            "NovelAI",
+            novel(json!({ "steps": 28, "strength": 0.6, "request_type": "Img2ImgRequest" })),
+            &[("Denoising strength", Some("0.6")), ("Init image", Some(""))],
+            &[],
+        ),
+        (
+            "SwarmUI",
+            swarm("parameters", json!({ "prompt": "a <embed:deep/ink.safetensors> fox", "loras": "a,b",
+                "loraweights": "1,0.5", "negativeprompt": "<embed:bad>" })),
+            &[("RNG", Some("CPU"))],
+            &["a embedding:deep/ink fox <lora:a:1> <lora:b:0.5>", "embedding:bad"],
+        ),
+        ("SwarmUI", swarm("prompt", json!({ "prompt": "a fox", "seed": 5 })), &[("Seed", Some("5"))], &["a fox"]),
+        ("SwarmUI", swarm("Model", json!({ "prompt": "a fox", "seed": 5 })), &[("Seed", Some("5"))], &["a fox"]),
+        // What cannot be understood keeps its words, so that it is missed.
+        (
+            "SwarmUI",
+            swarm("parameters", json!({ "prompt": "a fox", "loras": [{ "odd": 1 }], "loraweights": ["much"] })),
+            &[],
+            &["<lora:{\"odd\"1}:1>"],
+        ),
+    ];
+    let mut failures = Failures::default();
+    for (at, (program, texts, pairs, words)) in cases.iter().enumerate() {
+        let texts: Vec<(String, String)> = texts.iter().map(|(k, t)| ((*k).to_owned(), t.clone())).collect();
+        let made = sagittal::image::settings::made(&texts).expect("a program");
+        failures.check(made.program == *program, || format!("{at}: {} and not {program}", made.program));
+        let told = made.settings.expect("settings");
+        for (name, value) in *pairs {
+            failures
+                .check(told.get(name) == *value, || format!("{at}, {program}, {name}: {:?}", told.get(name)));
+        }
+        let prompts = format!("{} | {}", told.prompt, told.negative.join(" | "));
+        for word in *words {
+            failures.check(prompts.contains(word), || format!("{at}, {program}: no {word:?} in {prompts:?}"));
+        }
+    }
+    failures.finish();
+}
+
+/// A picture that does not tell its size is drawn as large as it is; one made from another is not drawn from words.
+#[test]
+fn sizes_and_starts_that_are_not_told() {
+    let home = Home::new();
+    let mut failures = Failures::default();
+    let json = |mode: &str| {
+        json!({ "positive_prompt": "a fox", "generation_mode": mode, "seed": 5, "steps": 1, "cfg_scale": 2,
+            "scheduler": "euler", "rand_device": "cpu" })
+        .to_string()
+    };
+    home.png("a.png", &[("invokeai_metadata", &json("outpaint"))]);
+    let refused = home.from("a.png", &[]);
+    failures.check(refused.code == Some(2) && refused.told.contains("made from another one"), || {
+        refused.told.clone()
+    });
+    if !gpu_is_off() {
+        home.png("a.png", &[("invokeai_metadata", &json("txt2img"))]);
+        home.from("a.png", &[]).holds("txt2img", &["Size: 8x8"], &[], &mut failures);
+    }
     failures.finish();
 }
 

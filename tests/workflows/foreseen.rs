@@ -3,14 +3,16 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use crate::common::files::{tensors, write};
 use crate::common::program::program;
-use crate::common::workflow::{Home, add, manifest, options, set, stored, text_to_image};
+use crate::common::workflow::{Home, add, manifest, options, set, stored, studio, text_to_image};
 use crate::common::{Failures, safetensors};
-use sagittal::ErrorKind;
 use sagittal::checkpoint::Dtype;
-use sagittal::workflow::Workflow;
+use sagittal::pipeline::Limits;
+use sagittal::workflow::{Options, Workflow};
+use sagittal::{ErrorKind, Remedy};
 use serde_json::{Value as Json, json};
 
 /// The folders with both families, and a LoRA for neither.
@@ -129,6 +131,12 @@ fn what_a_run_would_refuse_is_told_before() {
             }
         }
     };
+    let open = |w: &mut Json| {
+        add(w, "20", "SaveImage", json!({ "filename_prefix": "x" }));
+        add(w, "21", "VAEDecode", json!({ "vae": ["4", 2] }));
+        add(w, "22", "PreviewImage", json!({ "images": ["21", 0] }));
+    };
+    case("outputs that nobody connected, beside others", &open, None);
     case("a latent of no cells", &scaled(&[0.01]), Some((usage, &["node 20", "empty latent"])));
     case("a latent beyond the memory", &scaled(&[8.0; 6]), Some((memory, &["would not fit the memory"])));
     case("a latent twice as large", &scaled(&[2.0]), None);
@@ -334,4 +342,84 @@ fn kinds_of_nodes_as_json() {
     assert_eq!(find("LoadImage")["inputs"][0]["file"], "picture");
     assert_eq!(find("SaveImage")["output"], true);
     assert_eq!(find("VAEEncodeForInpaint")["inputs"][3]["optional"], true);
+}
+
+/// What the memory has no room for is told before anything runs, with how much is enough for every node: with so
+/// much the run gets through, with a MiB less neither the dry run nor the run.
+#[test]
+fn memory_is_looked_at_before_anything_runs() {
+    let Some(studio) = studio() else { return };
+    let home = home();
+    let mut json = text_to_image("tiny-sd1.safetensors", [256, 192, 2]);
+    // Each is the largest once: the text encoder, the network at a mask, the autoencoder in both directions.
+    add(&mut json, "8", "VAEDecodeTiled", json!({ "samples": ["3", 0], "vae": ["4", 2], "tile_size": 128 }));
+    add(&mut json, "9", "SaveImage", json!({ "images": ["8", 0], "filename_prefix": "x" }));
+    let masked = |w: &mut Json| {
+        add(w, "20", "EmptyImage", json!({ "width": 256, "height": 192, "batch_size": 1, "color": 255 }));
+        add(w, "21", "ImageToMask", json!({ "image": ["20", 0], "channel": "red" }));
+        add(w, "22", "VAEEncode", json!({ "pixels": ["20", 0], "vae": ["4", 2] }));
+        add(w, "23", "SetLatentNoiseMask", json!({ "samples": ["22", 0], "mask": ["21", 0] }));
+        set(w, "3", json!({ "latent_image": ["23", 0], "steps": 1 }));
+    };
+    let lora = |w: &mut Json| {
+        masked(w);
+        let inputs = json!({ "clip": ["4", 1], "text": "a fox, ".repeat(200) });
+        add(w, "6", "CLIPTextEncode", inputs);
+        add(
+            w,
+            "24",
+            "LatentUpscaleBy",
+            json!({ "samples": ["3", 0], "upscale_method": "area", "scale_by": 1.5 }),
+        );
+        set(w, "8", json!({ "samples": ["24", 0] }));
+    };
+    let plain = |w: &mut Json| set(w, "3", json!({ "steps": 1 }));
+    let cases: [(&str, &dyn Fn(&mut Json)); 3] = [("plain", &plain), ("masked", &masked), ("larger", &lora)];
+    let mut failures = Failures::default();
+    for (what, change) in cases {
+        let mut json = json.clone();
+        change(&mut json);
+        let workflow = Workflow::parse("w.json", json.to_string().as_bytes()).expect("a workflow");
+        let outcomes = |mib: u64| {
+            let options =
+                Options { limits: Limits { memory: Some(mib << 20), ..Limits::default() }, ..options() };
+            let places = home.places();
+            let mut ready = workflow.check(&places, &options).expect("nothing else is wrong");
+            let foreseen = ready.check_memory(&studio);
+            let ready = workflow.check(&places, &options).expect("nothing else is wrong");
+            (foreseen, ready.run(studio.clone(), &mut |_| {}, &AtomicBool::new(false)))
+        };
+        let (foreseen, ran) = outcomes(2);
+        let error = foreseen.expect_err("too little");
+        failures.check(ran.is_err_and(|e| e.to_string() == error.to_string()), || format!("{what}: {error}"));
+        failures.check(error.kind() == ErrorKind::Memory && error.to_string().contains("node "), || {
+            format!("{what}: {error}")
+        });
+        let least = error.remedies().iter().find_map(|remedy| match remedy {
+            Remedy::RaiseMemoryLimit(bytes) => *bytes,
+            _ => None,
+        });
+        let least = least.unwrap_or_else(|| panic!("{what}: no proposal in {error}")).div_ceil(1 << 20);
+        for (mib, enough) in [(least, true), (least - 1, false)] {
+            let (foreseen, ran) = outcomes(mib);
+            failures.check(foreseen.is_ok() == enough && ran.is_ok() == enough, || {
+                format!("{what}, {mib} MiB: {:?}, {:?}", foreseen.err(), ran.err())
+            });
+        }
+    }
+    failures.finish();
+}
+
+#[test]
+fn a_dry_run_tells_of_too_little_memory() {
+    let home = home();
+    fs::write(home.at("w.json"), text_to_image("tiny-sd1.safetensors", [64, 64, 1]).to_string())
+        .expect("a file");
+    let folder = home.at("");
+    for more in [&["--dry-run"][..], &[]] {
+        let words = [&["run", "w.json", "--max-memory", "2"], more].concat();
+        let output = program(&folder, &words).output().expect("the program starts");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(4) && told.contains("--max-memory"), "{more:?}: {told}");
+    }
 }

@@ -4,15 +4,15 @@ use std::collections::HashSet;
 
 use super::super::nodes::sampling;
 use super::super::value::Prompt;
-use super::Guider;
+use super::{Guider, Latents, Sampling};
 use crate::guidance::{Columns, Conditioning, Entry, Guidance, Guided, Network, Row, RowResult};
 use crate::latent::Latent;
-use crate::pipeline::{self, Solver};
+use crate::pipeline;
 use crate::sampler::{self, Predictor};
 use crate::{ErrorKind, Result};
 
 /// The size that is taken where none is known, height and width in cells.
-pub(super) const USUAL_SIZE: (usize, usize) = (64, 64);
+const USUAL_SIZE: (usize, usize) = (64, 64);
 /// Cells a side that are computed with: as many as Self-Attention Guidance looks at least at, and more.
 const MOST_CELLS: usize = 8;
 
@@ -34,16 +34,14 @@ impl Network for Blank {
 ///
 /// # Errors
 /// [`ErrorKind::Usage`], as the run would.
-pub(super) fn check(guider: &Guider, solver: Solver, sigmas: &[f32], size: (usize, usize)) -> Result<()> {
+pub(super) fn check(sampling: &Sampling) -> Result<()> {
+    let Sampling { guider, solver, sigmas, latents } = sampling;
+    let size = latents.map_or(USUAL_SIZE, |Latents { size: [_, height, width], .. }| (height, width));
     let model = &guider.model;
     if guider.negative.is_none() {
         sampling::without_negative(&model.guidance, solver.sampler)?;
     }
-    let wants_vector = model.config.unet.adm_in_channels.is_some();
-    let side = |prompts: &[Prompt]| prompts.iter().map(|p| p.resolved(size, wants_vector)).collect();
-    let negative = guider.negative.as_ref().unwrap_or(&guider.positive);
-    let conditioning =
-        Conditioning { positive: side(&guider.positive), negative: side(negative) }.with_opposites();
+    let conditioning = guider.conditioning(size);
     pipeline::check_prompts(&model.config, &conditioning)?;
     let mut entries = conditioning.positive.iter().chain(&conditioning.negative);
     // Prompts that always count are always there to be asked.
@@ -63,6 +61,16 @@ pub(super) fn check(guider: &Guider, solver: Solver, sigmas: &[f32], size: (usiz
         // Numbers mean nothing here.
         Err(e) if e.kind() != ErrorKind::Usage => Ok(()),
         run => run.map(drop),
+    }
+}
+
+impl Guider {
+    /// Both sides for latents of this size, height and width in cells.
+    pub(super) fn conditioning(&self, size: (usize, usize)) -> Conditioning {
+        let wants_vector = self.model.config.unet.adm_in_channels.is_some();
+        let side = |prompts: &[Prompt]| prompts.iter().map(|p| p.resolved(size, wants_vector)).collect();
+        let negative = self.negative.as_ref().unwrap_or(&self.positive);
+        Conditioning { positive: side(&self.positive), negative: side(negative) }.with_opposites()
     }
 }
 

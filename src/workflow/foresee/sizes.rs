@@ -3,11 +3,11 @@
 use super::super::files::Files;
 use super::super::nodes::{images, latents, masks};
 use super::super::run;
-use super::{Known, Seen};
+use super::{Known, Latents, Seen};
+use crate::Result;
 use crate::families::{LATENT_CELL, LATENT_CHANNELS};
 use crate::latent::Latent;
 use crate::latent::resize::{self, Method};
-use crate::{ErrorKind, Result};
 
 /// What is known of the outputs of nodes that make, change or read latents and pictures.
 ///
@@ -17,21 +17,19 @@ pub(super) fn outputs(seen: &Seen<'_>, files: &mut Files<'_>) -> Result<Vec<Know
     let args = &seen.args;
     let size = |name: &str| args.size(name).ok();
     let latent = |name: &str| match seen.input(name) {
-        Some(Known::Latent(size)) => Some(*size),
+        Some(Known::Latent(latents)) => Some(latents.size),
         _ => None,
     };
     let image = |name: &str| match seen.input(name) {
         Some(Known::Image(size)) => Some(*size),
         _ => None,
     };
-    let made = match seen.step.class.name {
-        "EmptyLatentImage" => {
-            empty(size).map(|[n, h, w]| Known::Latent([n, h / LATENT_CELL, w / LATENT_CELL]))
-        }
+    let mut made = match seen.step.class.name {
+        "EmptyLatentImage" => empty(size).map(|[n, h, w]| latent_of([n, h / LATENT_CELL, w / LATENT_CELL])),
         "LoadLatent" => match args.text("latent") {
             Ok(name) => {
                 let [n, _, h, w] = files.latent(name)?.shape();
-                Some(Known::Latent([n, h, w]))
+                Some(latent_of([n, h, w]))
             }
             Err(_) => None,
         },
@@ -83,6 +81,9 @@ pub(super) fn outputs(seen: &Seen<'_>, files: &mut Files<'_>) -> Result<Vec<Know
         "ImageToMask" => masks::channel(args).map(|_| None)?,
         _ => None,
     };
+    if let Some(Known::Latent(latents)) = &mut made {
+        latents.masked = is_masked(seen);
+    }
     if let Some(known) = &made {
         room(known)?;
     }
@@ -90,7 +91,17 @@ pub(super) fn outputs(seen: &Seen<'_>, files: &mut Files<'_>) -> Result<Vec<Know
 }
 
 fn latent_of(size: [usize; 3]) -> Known {
-    Known::Latent(size)
+    Known::Latent(Latents { size, masked: false })
+}
+
+/// Whether the latents that a node gives have a mask: one that it puts on, or that of those it takes, where the
+/// first of two counts.
+fn is_masked(seen: &Seen<'_>) -> bool {
+    match (seen.step.class.name, seen.input("samples").or(seen.input("samples1"))) {
+        ("SetLatentNoiseMask" | "VAEEncodeForInpaint", _) => true,
+        (_, Some(Known::Latent(latents))) => latents.masked,
+        _ => false,
+    }
 }
 
 fn image_of(size: [usize; 3]) -> Known {
@@ -118,10 +129,11 @@ fn scaled(
 
 /// Refuses what would not fit the memory, as the run would.
 fn room(known: &Known) -> Result<()> {
-    let memory = ErrorKind::Memory;
     match known {
-        Known::Latent([n, h, w]) => run::room(memory, "the batch", &[*n, LATENT_CHANNELS, *h, *w]),
-        Known::Image([n, h, w]) => run::room(memory, "the batch of pictures", &[*n, *h, *w, 3]),
+        Known::Latent(Latents { size: [n, h, w], .. }) => {
+            run::room("the batch", &[*n, LATENT_CHANNELS, *h, *w])
+        }
+        Known::Image([n, h, w]) => run::room("the batch of pictures", &[*n, *h, *w, 3]),
         _ => Ok(()),
     }
 }

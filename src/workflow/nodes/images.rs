@@ -17,6 +17,8 @@ use crate::{Error, Result};
 const METHODS: &[&str] = &["nearest-exact", "bilinear", "area", "bicubic", "lanczos"];
 /// Sides of tiles in pixels.
 const TILE: (i128, i128) = (64, 4096);
+/// The input that tells them.
+pub(in super::super) const TILE_SIZE: &str = "tile_size";
 
 pub(in super::super) const CLASSES: &[Class] = &[
     Class {
@@ -38,7 +40,7 @@ pub(in super::super) const CLASSES: &[Class] = &[
         inputs: &[
             socket("samples", Type::Latent),
             socket("vae", Type::Vae),
-            int("tile_size", 512, TILE.0, TILE.1).or_default(),
+            int(TILE_SIZE, 512, TILE.0, TILE.1).or_default(),
             int("overlap", 64, 0, 4096).or_default(),
             int("temporal_size", 64, 8, 4096).or_default(),
             int("temporal_overlap", 8, 4, 4096).or_default(),
@@ -59,7 +61,7 @@ pub(in super::super) const CLASSES: &[Class] = &[
         inputs: &[
             socket("pixels", Type::Image),
             socket("vae", Type::Vae),
-            int("tile_size", 512, TILE.0, TILE.1).or_default(),
+            int(TILE_SIZE, 512, TILE.0, TILE.1).or_default(),
             int("overlap", 64, 0, 4096).or_default(),
             int("temporal_size", 64, 8, 4096).or_default(),
             int("temporal_overlap", 8, 4, 4096).or_default(),
@@ -161,10 +163,14 @@ fn decode_tiled(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>>
     decoded(work, args, &in_tiles(args)?)
 }
 
-/// The autoencoder with tiles of the node's size. Their overlap is a quarter of a side here.
+/// The autoencoder with tiles of the node's size.
 fn in_tiles(args: &Arguments<'_>) -> Result<Autoencoder> {
-    let vae = args.vae("vae")?;
-    Ok(vae.in_tiles(Tiling::Side((args.size("tile_size")? / vae.cell()).max(pipeline::LEAST_SIDE))))
+    Ok(with_tiles(args.vae("vae")?, args.size(TILE_SIZE)?))
+}
+
+/// An autoencoder with tiles of so many pixels a side. Their overlap is a quarter of a side here.
+pub(in super::super) fn with_tiles(vae: &Autoencoder, pixels: usize) -> Autoencoder {
+    vae.in_tiles(Tiling::Side((pixels / vae.cell()).max(pipeline::LEAST_SIDE)))
 }
 
 fn decoded(work: &mut Work<'_>, args: &Arguments<'_>, vae: &Autoencoder) -> Result<Vec<Value>> {

@@ -1,7 +1,7 @@
 //! Nodes that write files: what a workflow is run for.
 
 use super::super::run::{SavedKind, Work};
-use super::super::save::{PREFIX, TEMP, Target};
+use super::super::save::{PREFIX, REPLACED, TEMP, Target};
 use super::super::value::{Arguments, Images, Value};
 use super::Function::Working;
 use super::{Class, Type, socket, words};
@@ -61,17 +61,14 @@ fn pictures(work: &mut Work<'_>, args: &Arguments<'_>, prefix: &str, kind: Saved
 fn filled(work: &Work<'_>, prefix: &str, images: &Images) -> String {
     let now = work.options.now;
     let two = |n: u32| format!("{n:02}");
-    let values = [
-        ("%width%", images.width.to_string()),
-        ("%height%", images.height.to_string()),
-        ("%year%", now.year.to_string()),
-        ("%month%", two(now.month)),
-        ("%day%", two(now.day)),
-        ("%hour%", two(now.hour)),
-        ("%minute%", two(now.minute)),
-        ("%second%", two(now.second)),
-    ];
-    values.iter().fold(prefix.to_owned(), |text, (name, value)| text.replace(name, value))
+    let [width, height, year] = [images.width.to_string(), images.height.to_string(), now.year.to_string()];
+    let values = [width, height, year]
+        .into_iter()
+        .chain([now.month, now.day, now.hour, now.minute, now.second].map(two));
+    REPLACED
+        .iter()
+        .zip(values)
+        .fold(prefix.to_owned(), |text, (name, value)| text.replace(&format!("%{name}%"), &value))
 }
 
 fn save_latent(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
