@@ -25,6 +25,9 @@ pub mod graph;
 pub mod guidance;
 pub mod image;
 pub mod inspect;
+// Shaders and their arguments, for this crate's tests: apps reach them through the engine, which looks at what it is
+// given.
+#[doc(hidden)]
 pub mod kernels;
 pub mod latent;
 pub mod lora;
@@ -33,6 +36,7 @@ pub mod network;
 pub mod pipeline;
 pub mod plan;
 pub mod sampler;
+#[doc(hidden)]
 pub mod shader;
 pub mod text;
 pub mod verify;
@@ -44,6 +48,7 @@ pub use error::{Error, ErrorKind, Remedy, Resource, Result};
 pub use gpu::Gpu;
 pub use guidance::Sag;
 pub use image::Picture;
+pub use kernels::Precision;
 pub use latent::Latent;
 pub use lora::{Lora, LoraUse};
 pub use pipeline::{Event, Generated, Model, ModelOptions, Request};

@@ -103,7 +103,7 @@ impl Workflow {
     /// Reads ComfyUI's API format, its UI format, or a PNG that carries one of them.
     ///
     /// # Errors
-    /// [`ErrorKind::File`] if the file cannot be read or is no workflow.
+    /// [`ErrorKind::File`](crate::ErrorKind::File) if the file cannot be read or is no workflow.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         Self::parse(path, &read::bytes(path)?)
@@ -133,7 +133,7 @@ impl Workflow {
     /// by its title or class if only one has it.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`] if there is no such node or input, or the value does not fit it.
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if there is no such node or input, or the value does not fit it.
     pub fn set(&mut self, assignment: &str) -> Result<()> {
         let wrong = |what: &str| Error::usage(what.to_owned()).at(assignment);
         let (place, value) =
@@ -211,8 +211,7 @@ impl Workflow {
     /// circles, names and kinds of files, where files would be written, and memory.
     ///
     /// # Errors
-    /// [`ErrorKind::File`], [`ErrorKind::Model`], [`ErrorKind::Usage`] or [`ErrorKind::Memory`], naming
-    /// the node and what to do.
+    /// `File`, `Model`, `Usage` or `Memory` of [`ErrorKind`](crate::ErrorKind), naming the node and what to do.
     pub fn check<'a>(&'a self, places: &'a Places, options: &'a Options) -> Result<Ready<'a>> {
         let plan = check::plan(&self.graph, &options.now).map_err(|e| e.file(&self.file))?;
         let Plan { steps, resting } = plan;
@@ -284,7 +283,7 @@ impl Ready<'_> {
     /// nothing runs. [`run`](Self::run) looks at it first.
     ///
     /// # Errors
-    /// [`ErrorKind::Memory`] of the node that needs the most, with how much would do for all.
+    /// [`ErrorKind::Memory`](crate::ErrorKind::Memory) of the node that needs the most, with how much would do for all.
     pub fn check_memory(&mut self, studio: &Arc<Studio>) -> Result<()> {
         let Ready { workflow, steps, files, options, .. } = self;
         let mut sight = Sight { files, options, studio: Some(studio) };
@@ -295,8 +294,8 @@ impl Ready<'_> {
     /// ends the work within one submission to the device. What was saved by then stays.
     ///
     /// # Errors
-    /// Those of the nodes, with the node's name; [`ErrorKind::Cancelled`];
-    /// [`ErrorKind::File`] if a file cannot be written, which leaves no part of it behind.
+    /// Those of the nodes, with the node's name; [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled);
+    /// [`ErrorKind::File`](crate::ErrorKind::File) if a file cannot be written, which leaves no part of it behind.
     pub fn run(
         mut self,
         studio: Arc<Studio>,

@@ -226,8 +226,8 @@ fn cut_off(graph: &Graph) -> HashMap<&str, String> {
             }
         }
         let sockets = class(node).map_or(&[][..], |class| class.inputs).iter();
-        let open = sockets.filter(|slot| matches!(slot.kind, Kind::Socket(_)) && !slot.optional);
-        let open: Option<&Slot> = open.filter(|slot| node.input(slot.name).is_none()).next();
+        let mut wanted = sockets.filter(|slot| matches!(slot.kind, Kind::Socket(_)) && !slot.optional);
+        let open = wanted.find(|slot| node.input(slot.name).is_none());
         let open = open.map(|slot| format!("input {} of {node} is not connected", slot.name));
         match node.loose.iter().find(|loose| must(&loose.input)) {
             Some(loose) if loose.is_muted => waiting.push((&node.id, "what it needs is muted".into())),
