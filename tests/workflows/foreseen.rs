@@ -361,7 +361,7 @@ fn memory_is_looked_at_before_anything_runs() {
         add(w, "23", "SetLatentNoiseMask", json!({ "samples": ["22", 0], "mask": ["21", 0] }));
         set(w, "3", json!({ "latent_image": ["23", 0], "steps": 1 }));
     };
-    let lora = |w: &mut Json| {
+    let larger = |w: &mut Json| {
         masked(w);
         let inputs = json!({ "clip": ["4", 1], "text": "a fox, ".repeat(200) });
         add(w, "6", "CLIPTextEncode", inputs);
@@ -374,11 +374,13 @@ fn memory_is_looked_at_before_anything_runs() {
         set(w, "8", json!({ "samples": ["24", 0] }));
     };
     let plain = |w: &mut Json| set(w, "3", json!({ "steps": 1 }));
-    let cases: [(&str, &dyn Fn(&mut Json)); 3] = [("plain", &plain), ("masked", &masked), ("larger", &lora)];
-    let mut failures = Failures::default();
-    for (what, change) in cases {
+    let of = |change: &dyn Fn(&mut Json)| {
         let mut json = json.clone();
         change(&mut json);
+        json
+    };
+    let mut failures = Failures::default();
+    for (what, json) in [("plain", of(&plain)), ("masked", of(&masked)), ("larger", of(&larger))] {
         let workflow = Workflow::parse("w.json", json.to_string().as_bytes()).expect("a workflow");
         let outcomes = |mib: u64| {
             let options =
