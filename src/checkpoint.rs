@@ -35,7 +35,9 @@ use crate::{Error, ErrorKind, Remedy, Resource, Result};
 
 pub use self::manifest::Manifest;
 pub use ::safetensors::Dtype;
-pub(crate) use encoders::{Seen, Slot, WIDTHS};
+#[cfg(feature = "workflow")]
+pub(crate) use encoders::WIDTHS;
+pub(crate) use encoders::{Seen, Slot};
 pub(crate) use family::refuse_foreign;
 pub(crate) use settings::{
     BETAS, MOST_TIMESTEPS, OF_ENCODER, PREDICTION, TEXT_ACTIVATION, TEXT_HEADS, TEXT_LAYERS, UNET_HEADS,

@@ -1,6 +1,7 @@
 //! Pictures: 8-bit RGB, to and from the network's -1..1, and PNG files.
 
 mod exif;
+mod format;
 pub mod infotext;
 pub mod lettering;
 mod mask;
@@ -8,12 +9,14 @@ pub mod overlay;
 pub mod parameters;
 pub mod png;
 pub mod preview;
+#[cfg(feature = "pictures")]
 pub mod read;
 pub mod resize;
 pub mod settings;
 pub mod sheet;
 pub mod texts;
 
+pub(crate) use format::Format;
 pub use mask::Mask;
 
 use crate::{Error, ErrorKind, Remedy, Result};

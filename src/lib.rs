@@ -1,18 +1,11 @@
 #![doc = include_str!("../README.md")]
 #![warn(missing_docs)]
-// Tests may stop where something is not as they expect; the library tells.
-#![cfg_attr(
-    not(test),
-    warn(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::unreachable,
-        clippy::todo,
-        clippy::unimplemented
-    )
-)]
+// Tests may panic.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+// What tests and tools alone look at is there without them.
+#![cfg_attr(not(feature = "internals"), allow(dead_code))]
 
+#[cfg(feature = "internals")]
 pub mod bench;
 pub mod checkpoint;
 pub mod embedded;
@@ -24,6 +17,7 @@ pub mod gpu;
 pub mod graph;
 pub mod guidance;
 pub mod image;
+#[cfg(feature = "workflow")]
 pub mod inspect;
 // Shaders and their arguments, for this crate's tests: apps reach them through the engine, which looks at what it is
 // given.
@@ -39,8 +33,10 @@ pub mod sampler;
 #[doc(hidden)]
 pub mod shader;
 pub mod text;
+#[cfg(feature = "internals")]
 pub mod verify;
 mod whole;
+#[cfg(feature = "workflow")]
 pub mod workflow;
 
 pub use checkpoint::Checkpoint;

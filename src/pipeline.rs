@@ -39,13 +39,16 @@ use crate::text::syntax;
 pub use autoencoder::Autoencoder;
 pub use conditioning::Sizes;
 pub use diffusion::{DiffusionModel, Sampled};
+#[cfg(feature = "workflow")]
 pub(crate) use diffusion::{check_prompts, noise_levels};
+#[cfg(feature = "workflow")]
 pub(crate) use rehearsal::Wish;
 pub use request::{Event, Generated, Noise, Request, Start};
 pub use run::Run;
 pub use settings::{Levels, Limits, Schedule, Solver};
 pub use studio::Studio;
 pub use text::TextEncoders;
+#[cfg(feature = "workflow")]
 pub(crate) use text::layer as text_layer;
 pub use tiles::{LEAST_SIDE, Tiling};
 

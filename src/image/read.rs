@@ -7,14 +7,12 @@ use image::metadata::Orientation;
 use image::{DynamicImage, GrayAlphaImage, GrayImage, ImageDecoder as _, ImageError, ImageFormat};
 use image::{ImageReader, RgbImage, RgbaImage};
 
+use super::format::Format;
 use super::{Mask, Picture};
 use crate::{Error, ErrorKind, Result};
 
 /// Longer sides than any picture that can be drawn are refused before memory is taken for them.
 const LONGEST: u32 = 16_384;
-
-/// How every PNG begins.
-const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 
 /// Reads a PNG of any bit depth and colour type, a JPEG or a WebP as 8-bit RGB. Of 16 bits the upper 8
 /// are taken, transparency is left out, a photograph is turned as its EXIF data asks, of an animation
@@ -98,12 +96,12 @@ struct Pixels {
     values: Vec<u8>,
 }
 
-/// What kinds of pictures begin with: those that are read by the `image` crate, and PNG.
-pub(crate) fn format(bytes: &[u8]) -> Option<ImageFormat> {
-    match bytes {
-        [0xff, 0xd8, 0xff, ..] => Some(ImageFormat::Jpeg),
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(ImageFormat::WebP),
-        _ => bytes.starts_with(SIGNATURE).then_some(ImageFormat::Png),
+/// How the `image` crate calls what it reads here.
+fn photo_format(format: Format) -> ImageFormat {
+    match format {
+        Format::Png => ImageFormat::Png,
+        Format::Jpeg => ImageFormat::Jpeg,
+        Format::WebP => ImageFormat::WebP,
     }
 }
 
@@ -124,7 +122,7 @@ pub(crate) fn bytes(path: &Path) -> Result<Vec<u8>> {
     let mut file = std::fs::File::open(path).map_err(cannot)?;
     let mut bytes = Vec::new();
     file.by_ref().take(64).read_to_end(&mut bytes).map_err(cannot)?;
-    if format(&bytes).is_some() {
+    if Format::of(&bytes).is_some() {
         file.read_to_end(&mut bytes).map_err(cannot)?;
     }
     Ok(bytes)
@@ -147,8 +145,8 @@ pub(crate) struct Head {
 /// # Errors
 /// [`ErrorKind::File`] if it is no picture that can be read, saying what it seems to be, or a damaged one.
 pub(crate) fn head(path: &Path, bytes: &[u8]) -> Result<Head> {
-    match format(bytes) {
-        Some(ImageFormat::Png) => {
+    match Format::of(bytes) {
+        Some(Format::Png) => {
             let damaged =
                 |e: png::DecodingError| Error::new(ErrorKind::File, "the PNG is damaged").file(path).cause(e);
             let reader = png::Decoder::new(Cursor::new(bytes)).read_info().map_err(damaged)?;
@@ -162,7 +160,7 @@ pub(crate) fn head(path: &Path, bytes: &[u8]) -> Result<Head> {
             })
         }
         Some(format) => {
-            let decoder = ImageReader::with_format(Cursor::new(bytes), format)
+            let decoder = ImageReader::with_format(Cursor::new(bytes), photo_format(format))
                 .into_decoder()
                 .map_err(|e| broken(path, format, e))?;
             let (width, height) = decoder.dimensions();
@@ -181,8 +179,8 @@ fn no_picture(path: &Path, bytes: &[u8]) -> Error {
         .hint("convert it to PNG first")
 }
 
-fn broken(path: &Path, format: ImageFormat, e: ImageError) -> Error {
-    let kind = if format == ImageFormat::Jpeg { "JPEG" } else { "WebP" };
+fn broken(path: &Path, format: Format, e: ImageError) -> Error {
+    let kind = if format == Format::Jpeg { "JPEG" } else { "WebP" };
     Error::new(ErrorKind::File, format!("the {kind} is damaged")).file(path).cause(e).hint("save it anew")
 }
 
@@ -191,8 +189,8 @@ fn pixels(path: &Path) -> Result<Pixels> {
 }
 
 fn decoded(path: &Path, bytes: Vec<u8>) -> Result<Pixels> {
-    match format(&bytes) {
-        Some(ImageFormat::Png) => png(path, bytes),
+    match Format::of(&bytes) {
+        Some(Format::Png) => png(path, bytes),
         Some(format) => photograph(path, &bytes, format),
         None => Err(no_picture(path, &bytes)),
     }
@@ -210,9 +208,10 @@ fn check_sides(path: &Path, width: u32, height: u32) -> Result<()> {
 }
 
 /// A JPEG or a WebP, the right way up.
-fn photograph(path: &Path, bytes: &[u8], format: ImageFormat) -> Result<Pixels> {
+fn photograph(path: &Path, bytes: &[u8], format: Format) -> Result<Pixels> {
     let damaged = |e: ImageError| broken(path, format, e);
-    let mut decoder = ImageReader::with_format(Cursor::new(bytes), format).into_decoder().map_err(damaged)?;
+    let mut decoder =
+        ImageReader::with_format(Cursor::new(bytes), photo_format(format)).into_decoder().map_err(damaged)?;
     let (width, height) = decoder.dimensions();
     check_sides(path, width, height)?;
     let orientation = decoder.orientation().map_err(damaged)?;
@@ -290,8 +289,8 @@ fn decode<R: BufRead + Seek>(
 fn kind_of(bytes: &[u8]) -> &'static str {
     match bytes {
         [] => "an empty file",
-        _ if format(bytes) == Some(ImageFormat::Jpeg) => "a JPEG picture",
-        _ if format(bytes) == Some(ImageFormat::WebP) => "a WebP picture",
+        _ if Format::of(bytes) == Some(Format::Jpeg) => "a JPEG picture",
+        _ if Format::of(bytes) == Some(Format::WebP) => "a WebP picture",
         [b'G', b'I', b'F', b'8', ..] => "a GIF picture",
         [b'B', b'M', ..] => "a BMP picture",
         _ => "something else",

@@ -3,7 +3,7 @@
 
 use std::io::Cursor;
 
-use super::{exif, parameters, read};
+use super::{Format, exif, parameters};
 use crate::{Error, ErrorKind, Result};
 
 /// Room for what compressed chunks come to: a small file may hold a text of gigabytes.
@@ -24,9 +24,9 @@ pub(super) const XMP: &str = "XML:com.adobe.xmp";
 /// # Errors
 /// [`ErrorKind::File`] if it is no such picture, or a damaged one, or a compressed text is far too long.
 pub fn texts(bytes: &[u8]) -> Result<Vec<(String, String)>> {
-    match read::format(bytes) {
-        Some(image::ImageFormat::Jpeg) => Ok(of_segments(jpeg(bytes))),
-        Some(image::ImageFormat::WebP) => Ok(of_segments(webp(bytes))),
+    match Format::of(bytes) {
+        Some(Format::Jpeg) => Ok(of_segments(jpeg(bytes))),
+        Some(Format::WebP) => Ok(of_segments(webp(bytes))),
         _ => png(bytes),
     }
 }

@@ -14,7 +14,7 @@ use serde_json::Value as Json;
 
 use super::graph::{Graph, Input, Node};
 use super::{repair, ui};
-use crate::image::read;
+use crate::image::Format;
 use crate::image::texts::texts;
 use crate::{Error, ErrorKind, Remedy, Resource, Result};
 
@@ -57,7 +57,7 @@ pub(super) fn bytes(path: &Path) -> Result<Vec<u8>> {
 /// # Errors
 /// [`ErrorKind::File`] if it is none, saying what it looks like.
 pub(super) fn parse(bytes: &[u8]) -> Result<Source> {
-    if read::format(bytes).is_some() {
+    if Format::of(bytes).is_some() {
         return from_picture(bytes);
     }
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);

@@ -4,13 +4,12 @@
 pub mod any_argument;
 pub mod bench;
 pub mod dispatch;
-pub mod events;
 pub mod files;
-pub mod program;
 pub mod warnings;
 pub mod workflow;
 pub mod workflow_bench;
 
+use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -18,6 +17,12 @@ use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
 use sagittal::engine::{Engine, Kept, Prepared};
 use sagittal::gpu::Gpu;
 use sagittal::kernels::{LEAST_MEMORY, Precision, Target};
+
+/// The repository's root, from any of its crates.
+pub fn root() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().find(|folder| folder.join("with-vulkan").is_file()).expect("the repository")
+}
 
 /// The six families by name: what a checkpoint of each holds.
 pub const MANIFESTS: [(&str, &str); 6] = [
@@ -72,8 +77,13 @@ pub fn own_gpu() -> Option<Gpu> {
     is_on().then(open)
 }
 
+/// Whether tests run without an adapter.
+pub fn gpu_is_off() -> bool {
+    std::env::var("SAGITTAL_TEST_GPU").is_ok_and(|v| v == "off")
+}
+
 fn is_on() -> bool {
-    let off = program::gpu_is_off();
+    let off = gpu_is_off();
     if off {
         eprintln!("SAGITTAL_TEST_GPU=off: tests that need an adapter are not run");
     }

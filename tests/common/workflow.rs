@@ -10,7 +10,7 @@ use sagittal::Latent;
 use sagittal::checkpoint::{Dtype, Manifest};
 use sagittal::kernels::Precision;
 use sagittal::pipeline::{ModelOptions, Studio};
-use sagittal::workflow::{Options, Places, Saved, Workflow};
+use sagittal::workflow::{Graph, Options, Places, Saved, Workflow};
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
@@ -100,7 +100,7 @@ pub fn read_latent(path: &Path) -> Latent {
 
 /// A workflow of the repository, in either format.
 pub fn stored(name: &str) -> Json {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/workflows").join(name);
+    let path = crate::common::root().join("tests/workflows").join(name);
     serde_json::from_str(&fs::read_to_string(&path).unwrap_or_else(|e| panic!("{name}: {e}"))).expect("JSON")
 }
 
@@ -140,7 +140,7 @@ pub struct Golden {
 
 impl Golden {
     pub fn of(family: &str) -> Self {
-        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+        let base = crate::common::root().join("tests/golden");
         let json = fs::read_to_string(base.join(format!("{family}.json"))).expect("the set");
         let bytes = fs::read(base.join(format!("{family}.safetensors"))).expect("the tensors");
         let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
@@ -218,4 +218,40 @@ pub fn difference(found: &Latent, want: &Latent) -> (f64, f64) {
     let s = (want.data().iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / n).sqrt();
     let both = found.data().iter().zip(want.data());
     (both.map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max), s)
+}
+
+/// The graph of a workflow in whatever format it is.
+pub fn read(json: &Json) -> Graph {
+    Workflow::parse("test", json.to_string().as_bytes()).unwrap_or_else(|e| panic!("{e}")).graph().clone()
+}
+
+/// What a graph does: class and inputs of each node, by id.
+fn meaning(graph: &Graph) -> Json {
+    let mut api = graph.to_api();
+    for (_, node) in api.as_object_mut().expect("nodes") {
+        node.as_object_mut().expect("a node").remove("_meta");
+        // 7 and 7.0 are one number.
+        for (_, value) in node["inputs"].as_object_mut().expect("inputs") {
+            if let Some(number) = value.as_f64() {
+                *value = json!(number);
+            }
+        }
+    }
+    api
+}
+
+/// The meaning of each node, in the order of their ids.
+pub fn sorted(graph: &Graph) -> Vec<(String, Json)> {
+    let meaning = meaning(graph);
+    let mut nodes: Vec<(String, Json)> =
+        meaning.as_object().expect("nodes").iter().map(|(id, n)| (id.clone(), n.clone())).collect();
+    nodes.sort_by(|a, b| a.0.cmp(&b.0));
+    nodes
+}
+
+/// How many nodes of a workflow will run, or what is wrong with it.
+pub fn steps(json: &Json) -> Result<usize, String> {
+    let workflow = Workflow::parse("test", json.to_string().as_bytes()).expect("a workflow");
+    let (places, options) = (Home::new(&[]).places(), options());
+    workflow.check(&places, &options).map(|ready| ready.nodes().count()).map_err(|e| e.to_string())
 }

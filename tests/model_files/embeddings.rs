@@ -216,7 +216,7 @@ fn bad_embeddings_are_refused_with_reasons() {
 }
 
 fn case(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/model_files/embeddings").join(name)
+    crate::common::root().join("tests/model_files/embeddings").join(name)
 }
 
 /// What the encoders of a small family get for `embedding:name`, by the number of vectors; None where nothing has

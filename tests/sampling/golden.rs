@@ -1,7 +1,6 @@
 //! Tensors that ComfyUI computed, against the same of this implementation: every kind of golden
 //! set, and every part of the small SD 1 family in f32 and, where that makes sense, f16.
 
-use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use sagittal::kernels::Precision;
@@ -9,8 +8,7 @@ use sagittal::verify::{Finding, Kind, Options, Outcome, Report, Set, Verifier, c
 use sagittal::{Error, ErrorKind, Result};
 
 fn set(name: &str) -> Set {
-    let path =
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name).with_extension("json");
+    let path = crate::common::root().join("tests/golden").join(name).with_extension("json");
     Set::open(path).unwrap()
 }
 

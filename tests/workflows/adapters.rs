@@ -1,14 +1,13 @@
 //! LoRAs and embeddings that workflows name, in the ways that people's files have.
 
 use std::fs;
-use std::path::Path;
 
 use crate::common::workflow::{Home, set, stored, studio};
 use serde_json::json;
 
 /// Copies files of the model tests into a folder of models.
 fn bring(home: &Home, from: &str, to: &str) {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/model_files").join(from);
+    let source = crate::common::root().join("tests/model_files").join(from);
     let target = home.at("models").join(to);
     fs::create_dir_all(target.parent().expect("a folder")).expect("a folder");
     fs::copy(source, target).expect("a copy");

@@ -1,44 +1,10 @@
 //! One workflow in every format that people have: it reads as the same graph.
 
 use crate::common::Failures;
-use crate::common::workflow::{Home, options, stored};
+use crate::common::workflow::{read, sorted, steps, stored};
 use sagittal::image::{Picture, png};
-use sagittal::workflow::{Graph, Input, Workflow};
+use sagittal::workflow::{Input, Workflow};
 use serde_json::{Value as Json, json};
-
-pub fn read(json: &Json) -> Graph {
-    Workflow::parse("test", json.to_string().as_bytes()).unwrap_or_else(|e| panic!("{e}")).graph().clone()
-}
-
-/// What a graph does: class and inputs of each node, by id.
-fn meaning(graph: &Graph) -> Json {
-    let mut api = graph.to_api();
-    for (_, node) in api.as_object_mut().expect("nodes") {
-        node.as_object_mut().expect("a node").remove("_meta");
-        // 7 and 7.0 are one number.
-        for (_, value) in node["inputs"].as_object_mut().expect("inputs") {
-            if let Some(number) = value.as_f64() {
-                *value = json!(number);
-            }
-        }
-    }
-    api
-}
-
-pub fn sorted(graph: &Graph) -> Vec<(String, Json)> {
-    let meaning = meaning(graph);
-    let mut nodes: Vec<(String, Json)> =
-        meaning.as_object().expect("nodes").iter().map(|(id, n)| (id.clone(), n.clone())).collect();
-    nodes.sort_by(|a, b| a.0.cmp(&b.0));
-    nodes
-}
-
-/// How many nodes of a workflow will run, or what is wrong with it.
-pub fn steps(json: &Json) -> Result<usize, String> {
-    let workflow = Workflow::parse("test", json.to_string().as_bytes()).expect("a workflow");
-    let (places, options) = (Home::new(&[]).places(), options());
-    workflow.check(&places, &options).map(|ready| ready.nodes().count()).map_err(|e| e.to_string())
-}
 
 #[test]
 fn both_formats_are_one_workflow() {

@@ -1,16 +1,12 @@
-//! `sagittal run` and what workflow files hold.
+//! Workflows: what their files hold, and what their nodes do.
 
 #[path = "../common/mod.rs"]
 mod common;
 
 mod adapters;
 mod any_argument;
-mod cli;
 mod files;
-mod foreseen;
 mod formats;
 mod golden;
-mod malformed;
 mod nodes;
-mod older;
 mod pictures;

@@ -1,7 +1,6 @@
 //! Adapters of every kind against weights that ComfyUI has merged, and against the formats' own definitions where
 //! ComfyUI departs from them: see tests/golden/README.md.
 
-use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use crate::common::Failures;
@@ -12,7 +11,7 @@ use sagittal::{Error, ErrorKind};
 fn adapters_of_every_kind_merge_as_their_definitions_say() {
     let mut failures = Failures::default();
     for (name, compared) in [("adapters", 222), ("adapters-f64", 109)] {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.json"));
+        let file = crate::common::root().join(format!("tests/golden/{name}.json"));
         let set = Set::open(file).expect("a set");
         let (open, cancel) = (|| Err(Error::new(ErrorKind::Device, "no device")), AtomicBool::new(false));
         let mut told = |finding: &sagittal::verify::Finding| {

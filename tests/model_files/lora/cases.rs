@@ -17,7 +17,7 @@ const TO_Q: &str = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.
 const KOHYA: &str = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q";
 
 fn path(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/model_files/lora/cases/{name}.safetensors"))
+    crate::common::root().join(format!("tests/model_files/lora/cases/{name}.safetensors"))
 }
 
 /// A file of the cases, and the small model that it is for.

@@ -1,0 +1,342 @@
+//! `sagittal bench`: how fast is this device, and where does the time go?
+
+pub mod report;
+pub mod tables;
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use sagittal::bench::profile::{self, Ceiling, Network};
+use sagittal::bench::rows::{self, Choice};
+use sagittal::bench::sweep::Axis;
+use sagittal::bench::{Bench, Effort, shapes, sweep};
+use sagittal::gpu::Gpu;
+use sagittal::{Error, ErrorKind, Result};
+
+use crate::commands::verify;
+use crate::support::args::PrecisionChoice;
+use crate::support::device;
+use crate::support::terminal;
+use report::Files;
+
+const EXAMPLES: &str = "\
+Examples:
+  The rows that are compared with other programs:
+    sagittal bench --rows
+  Only the UNet's, with more samples:
+    sagittal bench --rows --only UNet --n 50
+  Where the time of a UNet call of two rows goes, by kernel class and layer:
+    sagittal bench --profile
+  The same for the VAE, against the ceilings of another card:
+    sagittal bench --profile --model vae --rows-per-call 1 --tflops 165 --gbps 1008
+  Single products, convolutions and attentions:
+    sagittal bench --shapes
+  Everything into a folder, with plots:
+    sagittal bench --report speed";
+
+/// Measure how fast this device is.
+///
+/// Networks have their real shapes and weights made by formula: no file is needed. Lines of --rows
+/// are `ROW name | ms | min | max | n | MiB`: the median, and the most memory that buffers took.
+/// Names that end in GPU are GPU time by timestamp queries, all others wall time.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES, after_help = "More with --help.")]
+#[command(group(clap::ArgGroup::new("what").required(true)))]
+pub struct Args {
+    /// Calls of networks, steps, and whole generations with text encoder and VAE
+    #[arg(long, group = "what", help_heading = "What to measure")]
+    pub rows: bool,
+    /// Time by kernel class and by layer, with TFLOP/s, GB/s and share of the ceiling
+    #[arg(long, group = "what", help_heading = "What to measure")]
+    pub profile: bool,
+    /// Single products, convolutions and attentions of SD 1.5's shapes
+    #[arg(long, group = "what", help_heading = "What to measure")]
+    pub shapes: bool,
+    /// Cost against batch, picture size and chunk rows
+    #[arg(long, group = "what", help_heading = "What to measure")]
+    pub sweep: bool,
+    /// Rows and sweep into a folder: report.md, batch.svg and size.svg
+    #[arg(long, value_name = "DIR", group = "what", help_heading = "What to measure")]
+    pub report: Option<PathBuf>,
+
+    /// Only rows, shapes or axes of the sweep (batch, size, chunk rows) whose names hold this text; may be given
+    /// several times
+    #[arg(long, value_name = "TEXT")]
+    pub only: Vec<String>,
+    /// Samples of a network's call [default: 20; fewer where they take over 10 s]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub n: Option<u32>,
+    /// Samples of a whole generation [default: 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub runs: Option<u32>,
+    /// Leave out what would begin later
+    #[arg(long, value_name = "SECONDS", value_parser = positive)]
+    pub deadline: Option<f64>,
+    /// Small networks and pictures: shows in seconds that everything runs, and says nothing of speed
+    #[arg(long)]
+    pub tiny: bool,
+
+    /// Network of --profile [default: sd15]
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<NetworkChoice>,
+    /// Rows of the call of --profile [default: 2, the VAE's 1]
+    #[arg(long, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub rows_per_call: Option<u32>,
+    /// Layers that --profile lists, longest first [default: 12; with -v all]
+    #[arg(long, value_name = "N")]
+    pub layers: Option<usize>,
+    /// Arithmetic that the device can do at most [default: 790, an H100 in f16]
+    #[arg(long, value_name = "TFLOP/S", value_parser = positive)]
+    pub tflops: Option<f64>,
+    /// Bytes that it can move at most [default: 3000, an H100]
+    #[arg(long, value_name = "GB/S", value_parser = positive)]
+    pub gbps: Option<f64>,
+
+    #[command(flatten)]
+    pub device: device::Flags,
+    /// How weights and activations are stored [auto: f16 on GPUs, f32 on CPUs]
+    #[arg(long, value_name = "KIND", default_value = "auto", ignore_case = true)]
+    pub precision: PrecisionChoice,
+    /// Replace files that exist
+    #[arg(long)]
+    pub force: bool,
+    /// Print events on stdout, one JSON object a line; text for people stays on stderr
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `--model`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum NetworkChoice {
+    /// SD 1.5's UNet
+    Sd15,
+    /// SDXL's UNet
+    Sdxl,
+    /// SD 1.5's VAE decoder
+    Vae,
+    /// SD 1.5's text encoder
+    Clip,
+}
+
+/// Layers in the table of a profile.
+const LAYERS: usize = 12;
+
+impl Args {
+    /// Refuses flags that would do nothing. clap's own `requires` is silent where the flag that is
+    /// required conflicts with one that was given.
+    fn check(&self) -> Result<()> {
+        let of_profile = [
+            ("--model", self.model.is_some()),
+            ("--rows-per-call", self.rows_per_call.is_some()),
+            ("--layers", self.layers.is_some()),
+            ("--tflops", self.tflops.is_some()),
+            ("--gbps", self.gbps.is_some()),
+        ];
+        let of_profile = of_profile.map(|(flag, given)| (flag, given, self.profile, "--profile"));
+        let rows = self.rows || self.report.is_some();
+        let others = [
+            ("--force", self.force, self.report.is_some(), "--report"),
+            (
+                "--only",
+                !self.only.is_empty(),
+                rows || self.shapes || self.sweep,
+                "--rows, --report, --shapes or --sweep",
+            ),
+            ("--runs", self.runs.is_some(), rows, "--rows or --report"),
+            ("--deadline", self.deadline.is_some(), rows || self.sweep, "--rows, --report or --sweep"),
+        ];
+        match of_profile.into_iter().chain(others).find(|(_, given, fits, _)| *given && !*fits) {
+            None => Ok(()),
+            Some((flag, .., with)) => {
+                Err(Error::usage(format!("{flag} does nothing here")).expected(format!("it with {with}")))
+            }
+        }
+    }
+}
+
+/// A number above 0.
+fn positive(text: &str) -> Result<f64> {
+    let value = text.parse().ok().filter(|v: &f64| v.is_finite() && *v > 0.0);
+    value.ok_or_else(|| Error::usage("not a number above 0"))
+}
+
+/// Measures; whether all that was asked for could be.
+///
+/// # Errors
+/// [`ErrorKind::Usage`] for names that nothing has; [`ErrorKind::Device`] where timestamps are needed
+/// and the device has none.
+pub fn run(args: &Args) -> Result<bool> {
+    args.check()?;
+    let begun = Instant::now();
+    let files = args.report.as_ref().map(|folder| Files::new(folder, args.force)).transpose()?;
+    let cancel = verify::cancel_on_ctrl_c()?;
+    let gpu = args.device.open()?;
+    let bench = bench(args, &gpu, &cancel);
+    tell_device(args, &bench);
+    let deadline = args
+        .deadline
+        .and_then(|s| Duration::try_from_secs_f64(s).ok())
+        .and_then(|after| begun.checked_add(after));
+    let (axes, other): (Vec<_>, Vec<_>) = args.only.iter().cloned().partition(|o| names_axis(o));
+    if args.sweep && !other.is_empty() {
+        return Err(Error::usage("the sweep has no such axis")
+            .expected(format!("a part of one of: {}", Axis::ALL.map(Axis::name).join(", ")))
+            .found(other.join(", ")));
+    }
+    // A report has both.
+    let only = if args.report.is_some() { other } else { [axes, other].concat() };
+    let choice = Choice { only, deadline };
+    if let Some(files) = files {
+        return report::run(args, &bench, &choice, &files);
+    }
+    if args.profile {
+        return run_profile(args, &bench);
+    }
+    if args.shapes {
+        return run_shapes(args, &bench);
+    }
+    if args.sweep {
+        return run_sweep(args, &bench, deadline).map(|(_, good)| good);
+    }
+    run_rows(args, &bench, &choice).map(|(_, good)| good)
+}
+
+fn bench<'a>(args: &Args, gpu: &'a Gpu, cancel: &'a AtomicBool) -> Bench<'a> {
+    let usual = if args.tiny { Effort::least() } else { Effort::default() };
+    let effort = Effort {
+        calls: args.n.map_or(usual.calls, |n| n as usize),
+        runs: args.runs.map_or(usual.runs, |n| n as usize),
+        ..usual
+    };
+    Bench { gpu, precision: args.precision.precision(), tiny: args.tiny, effort, cancel }
+}
+
+/// Figures without their device say nothing.
+fn tell_device(args: &Args, bench: &Bench<'_>) {
+    let info = bench.gpu.device().adapter_info();
+    let precision = bench.precision().name();
+    if args.json {
+        terminal::event("device", tables::device_as_json(&info, precision));
+    } else {
+        terminal::say(format!("{}, {}", tables::device(&info), precision));
+    }
+}
+
+/// Measures rows; they and whether none failed.
+pub fn run_rows(args: &Args, bench: &Bench<'_>, choice: &Choice) -> Result<(Vec<rows::Row>, bool)> {
+    let (mut measured, mut good) = (Vec::new(), true);
+    rows::measure(bench, choice, &mut |outcome| match outcome {
+        rows::Outcome::Measured(row) => {
+            match args.json {
+                true => terminal::event("row", tables::row_as_json(&row)),
+                false => terminal::result_now(tables::row(&row)),
+            }
+            measured.push(row);
+        }
+        rows::Outcome::Skipped { name, why } => terminal::say(format!("SKIP ({why}) {name}")),
+        rows::Outcome::Failed { name, error } => {
+            good = false;
+            terminal::say(format!("FAIL {name}: {error}"));
+        }
+        // An outcome of a later version.
+        _ => {}
+    })?;
+    Ok((measured, good))
+}
+
+/// Whether an axis of the sweep has such a name.
+fn names_axis(text: &str) -> bool {
+    Axis::ALL.iter().any(|a| a.name().contains(text))
+}
+
+/// Measures the sweep, of its axes those that are named, or all; its points and whether none failed.
+pub fn run_sweep(
+    args: &Args,
+    bench: &Bench<'_>,
+    deadline: Option<Instant>,
+) -> Result<(Vec<sweep::Point>, bool)> {
+    let (mut points, mut good) = (Vec::new(), true);
+    let mut axis = None;
+    let all = !args.only.iter().any(|o| names_axis(o));
+    let named = |axis: Axis| args.only.iter().any(|o| axis.name().contains(o.as_str()));
+    let mut steps = sweep::steps(bench.tiny);
+    steps.retain(|s| all || named(s.axis));
+    sweep::measure(bench, &steps, deadline, &mut |step, point| match point {
+        Ok(point) => {
+            if args.json {
+                terminal::event("point", tables::point_as_json(&point));
+            } else {
+                if axis.replace(step.axis) != Some(step.axis) {
+                    terminal::result_now(tables::sweep_head(step.axis));
+                }
+                terminal::result_now(tables::point(&point));
+            }
+            points.push(point);
+        }
+        Err(error) => {
+            // What does not fit a device is known of it; that time is up was asked for.
+            good &= matches!(error.kind(), ErrorKind::Memory | ErrorKind::Usage);
+            terminal::say(format!("SKIP {} {}: {error}", step.axis.name(), step.value()));
+        }
+    })?;
+    Ok((points, good))
+}
+
+fn run_profile(args: &Args, bench: &Bench<'_>) -> Result<bool> {
+    let network = match args.model.unwrap_or(NetworkChoice::Sd15) {
+        NetworkChoice::Sd15 => Network::Sd15,
+        NetworkChoice::Sdxl => Network::Sdxl,
+        NetworkChoice::Vae => Network::Vae,
+        NetworkChoice::Clip => Network::Clip,
+    };
+    let usual = if network == Network::Vae { 1 } else { 2 };
+    let rows = args.rows_per_call.map_or(usual, |n| n as usize);
+    let default = Ceiling::default();
+    let ceiling = Ceiling {
+        flops: args.tflops.map_or(default.flops, |t| t * 1e12),
+        bytes: args.gbps.map_or(default.bytes, |g| g * 1e9),
+    };
+    let profile = profile::profile(bench, network, rows)?;
+    if args.json {
+        tables::profile_as_json(&profile, &ceiling)
+            .into_iter()
+            .for_each(|(name, e)| terminal::event(name, e));
+    } else {
+        let usual = if terminal::verbose() { usize::MAX } else { LAYERS };
+        tables::profile(&profile, &ceiling, args.layers.unwrap_or(usual)).iter().for_each(terminal::result);
+    }
+    Ok(true)
+}
+
+fn run_shapes(args: &Args, bench: &Bench<'_>) -> Result<bool> {
+    let wanted = |s: &shapes::Shape| {
+        args.only.is_empty() || args.only.iter().any(|o| s.to_string().contains(o.as_str()))
+    };
+    let all: Vec<shapes::Shape> = shapes::all(bench.tiny).into_iter().filter(wanted).collect();
+    if all.is_empty() {
+        let names: Vec<String> = shapes::all(bench.tiny).iter().map(ToString::to_string).collect();
+        return Err(Error::usage("no shape has such a name")
+            .expected(format!("a part of one of: {}", names.join("; ")))
+            .found(args.only.join(", ")));
+    }
+    let mut good = true;
+    if !args.json {
+        terminal::result_now(tables::shapes_head());
+    }
+    shapes::measure_all(bench, &all, &mut |shape, measured| match measured {
+        Ok(m) if args.json => terminal::event("shape", tables::shape_as_json(&m)),
+        Ok(m) => terminal::result_now(tables::shape(&m)),
+        Err(error) => {
+            good = false;
+            terminal::say(format!("FAIL {shape}: {error}"));
+        }
+    })?;
+    // Failures after Ctrl-C are its own.
+    match bench.cancel.load(std::sync::atomic::Ordering::Relaxed) {
+        true => Err(Error::cancelled()),
+        false => Ok(good),
+    }
+}

@@ -1,0 +1,126 @@
+//! `sagittal devices`: the adapters and what matters of them: which kernels can be chosen (f16,
+//! subgroups, cooperative matrices), and how large pictures and chunks can become (limits).
+
+use sagittal::gpu::{self, Adapter};
+use sagittal::wgpu::{DeviceType, Features};
+use sagittal::{Error, ErrorKind, Result};
+use serde_json::{Value, json};
+
+use crate::support::terminal;
+
+/// List the GPUs and what they can do.
+///
+/// The number or a part of the name is what --device takes; the one marked * is used without it.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Print one JSON object a line for each
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Prints every adapter on stdout.
+///
+/// # Errors
+/// [`ErrorKind::Device`] if there is none.
+pub fn run(args: &Args) -> Result<()> {
+    let adapters = gpu::adapters();
+    if adapters.is_empty() {
+        return Err(Error::new(ErrorKind::Device, "no GPU adapter found").hint(
+            "install the GPU's Vulkan driver; on Debian and Ubuntu `apt-get install mesa-vulkan-drivers` \
+             brings one that runs on the CPU",
+        ));
+    }
+    // The same choice as without --device.
+    let chosen = adapters.iter().position(|a| !a.is_cpu()).unwrap_or(0);
+    for adapter in &adapters {
+        let chosen = adapter.index == chosen;
+        if args.json {
+            terminal::event("device", as_json(adapter, chosen));
+        } else {
+            as_text(adapter, chosen).iter().for_each(terminal::result);
+        }
+    }
+    Ok(())
+}
+
+/// A paragraph for people; `*` marks the adapter that is used without `--device`.
+fn as_text(adapter: &Adapter, chosen: bool) -> Vec<String> {
+    let Adapter { index, info, limits, .. } = adapter;
+    let yes = |feature| if adapter.features.contains(feature) { "yes" } else { "no" };
+    let mib = |bytes: u64| bytes >> 20;
+    vec![
+        format!("{}{index}: {}", if chosen { "*" } else { " " }, info.name),
+        format!("     type                  {}", type_name(adapter)),
+        format!("     driver                {} {} ({:?})", info.driver, info.driver_info, info.backend),
+        format!("     f16 arithmetic        {}", yes(Features::SHADER_F16)),
+        format!("     subgroups             {}", subgroups(adapter)),
+        format!("     cooperative matrices  {}", yes(Features::EXPERIMENTAL_COOPERATIVE_MATRIX)),
+        format!(
+            "     limits                buffer {} MiB, binding {} MiB, {} storage buffers",
+            mib(limits.max_buffer_size),
+            mib(limits.max_storage_buffer_binding_size),
+            limits.max_storage_buffers_per_shader_stage
+        ),
+        format!(
+            "     workgroups            {} invocations, {} KiB memory",
+            limits.max_compute_invocations_per_workgroup,
+            limits.max_compute_workgroup_storage_size >> 10
+        ),
+        format!("     memory                {}", memory(adapter).map_or("unknown".into(), terminal::mib)),
+    ]
+}
+
+/// The same facts for programs, sizes in bytes; null where something is not known.
+fn as_json(adapter: &Adapter, chosen: bool) -> Value {
+    let Adapter { index, info, limits, features } = adapter;
+    json!({
+        "index": index,
+        "default": chosen,
+        "name": info.name,
+        "type": type_name(adapter),
+        "backend": format!("{:?}", info.backend).to_lowercase(),
+        "driver": info.driver,
+        "driver_info": info.driver_info,
+        "f16": features.contains(Features::SHADER_F16),
+        "subgroups": features.contains(Features::SUBGROUP),
+        "subgroup_min_size": info.subgroup_min_size,
+        "subgroup_max_size": info.subgroup_max_size,
+        "cooperative_matrix": features.contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+        "max_buffer_bytes": limits.max_buffer_size,
+        "max_binding_bytes": limits.max_storage_buffer_binding_size,
+        "max_storage_buffers": limits.max_storage_buffers_per_shader_stage,
+        "max_workgroup_invocations": limits.max_compute_invocations_per_workgroup,
+        "max_workgroup_memory_bytes": limits.max_compute_workgroup_storage_size,
+        "memory_bytes": memory(adapter),
+    })
+}
+
+/// The kind of hardware, in words that do not change with wgpu.
+fn type_name(adapter: &Adapter) -> &'static str {
+    match adapter.info.device_type {
+        DeviceType::DiscreteGpu => "discrete GPU",
+        DeviceType::IntegratedGpu => "integrated GPU",
+        DeviceType::VirtualGpu => "virtual GPU",
+        DeviceType::Cpu => "CPU",
+        DeviceType::Other => "other",
+    }
+}
+
+/// Whether lanes can exchange values without memory, and how many at a time.
+fn subgroups(adapter: &Adapter) -> String {
+    match adapter.features.contains(Features::SUBGROUP) {
+        true => format!("yes, {} to {} wide", adapter.info.subgroup_min_size, adapter.info.subgroup_max_size),
+        false => "no".into(),
+    }
+}
+
+/// Bytes an adapter may use, where that can be known: WebGPU does not tell, but a driver that runs
+/// on the CPU has the system's memory.
+fn memory(adapter: &Adapter) -> Option<u64> {
+    if !adapter.is_cpu() {
+        return None;
+    }
+    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = meminfo.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+}

@@ -1,0 +1,127 @@
+//! `--dry-run`: what a run would take, from the planner's arithmetic. The device is opened, because
+//! kernels are chosen by what it can do, but nothing is loaded and nothing runs.
+
+use sagittal::model::ModelConfig;
+use sagittal::pipeline::report::{Call, Purpose, Report, Work};
+use sagittal::pipeline::{Model, Request};
+use serde_json::{Value, json};
+
+use crate::support::terminal::{self, mib, to_mib};
+
+/// Prints `report` on stdout.
+pub fn print(model: &Model, request: &Request, report: &Report, json: bool) {
+    if json {
+        terminal::event("plan", as_json(model, request, report));
+    } else {
+        as_text(model, request, report).iter().for_each(terminal::result);
+    }
+}
+
+/// A table for people: one fact a line; with -v the kernels last because they are many.
+fn as_text(model: &Model, request: &Request, report: &Report) -> Vec<String> {
+    let info = model.engine().gpu().device().adapter_info();
+    let ModelConfig { family, prediction, .. } = model.config();
+    let (schedule, sampler) = (request.schedule, request.solver.sampler);
+    let calls: Vec<String> =
+        report.calls.iter().map(|c| format!("{} {}", c.rows, purpose_name(c.purpose))).collect();
+    let weights: Vec<String> =
+        report.weight_bytes.iter().map(|(part, bytes)| format!("{part} {}", mib(*bytes))).collect();
+    let mut lines = vec![
+        format!("model           {}, {family}, {prediction}", model.checkpoint().file().display()),
+        format!("device          {} ({:?}), {}", info.name, info.backend, model.precision().name()),
+        format!("pictures        {} of {}x{}", request.batch, request.width, request.height),
+        format!("sampling        {} steps, {}, {}", schedule.steps, sampler, schedule.scheduler),
+        format!("rows per step   {} in {} calls: {}", report.rows_per_step(), calls.len(), calls.join(", ")),
+        format!("rows per chunk  {}", report.rows_per_call()),
+        format!(
+            "arena           {} (VAE {})",
+            mib(report.arena_bytes),
+            mib(report.decoder_arena_bytes.max(report.encoder_arena_bytes))
+        ),
+        format!("weights         {} ({})", mib(report.all_weight_bytes()), weights.join(", ")),
+        format!("device memory   {} at most", mib(report.peak_bytes)),
+        format!(
+            "dispatches      {} per step, {:.1} GFLOP; latents take {}",
+            report.dispatches_per_step(),
+            report.flops_per_step() as f64 / 1e9,
+            mib(report.latent_bytes),
+        ),
+    ];
+    if report.weights_in_turn {
+        lines.push("the UNet's weights do not fit: they are brought over in turn at every call".to_owned());
+    }
+    let tiles = report.decoder_tiles.max(report.encoder_tiles);
+    if tiles > 1 {
+        lines.push(format!("the autoencoder works in {tiles} tiles"));
+    }
+    lines.extend(report.unused.iter().map(|what| format!("unused          {what}")));
+    if !terminal::verbose() {
+        let kernels = report.variants.len();
+        lines.push(format!("kernels         {kernels} variants; -v lists them, and a step in its order"));
+        return lines;
+    }
+    lines.push("a step, in order: dispatches, and bytes that they work on".to_owned());
+    lines.extend(report.step.iter().map(|work| match work {
+        Work::Network(Call { purpose, rows, dispatches, bytes, .. }) => {
+            let purpose = purpose_name(*purpose);
+            format!("  {dispatches:>5}  network, {rows} rows for {purpose}, {}", mib(*bytes))
+        }
+        Work::Latents { path, bytes } => format!("      1  {path}, {:.1} KiB", *bytes as f64 / 1024.0),
+    }));
+    lines.push("kernel variants, and dispatches of each in a step".to_owned());
+    lines.extend(report.variants.iter().map(|(variant, count)| format!("  {count:>5}  {variant}")));
+    lines
+}
+
+/// The same facts for programs. Sizes are in MiB as on the command line, not rounded.
+fn as_json(model: &Model, request: &Request, report: &Report) -> Value {
+    let info = model.engine().gpu().device().adapter_info();
+    let call = |c: &Call| {
+        let purpose = purpose_name(c.purpose);
+        json!({
+            "rows": c.rows, "purpose": purpose, "dispatches": c.dispatches, "flops": c.flops, "bytes": c.bytes,
+        })
+    };
+    let work = |work: &Work| match work {
+        Work::Network(c) => call(c),
+        Work::Latents { path, bytes } => json!({ "kernel": path, "dispatches": 1, "bytes": bytes }),
+    };
+    let weights: serde_json::Map<String, Value> =
+        report.weight_bytes.iter().map(|(part, bytes)| ((*part).to_owned(), json!(to_mib(*bytes)))).collect();
+    json!({
+        "model": model.checkpoint().file().display().to_string(),
+        "family": model.config().family.to_string(),
+        "device": info.name,
+        "precision": model.precision().name(),
+        "width": request.width,
+        "height": request.height,
+        "batch_size": request.batch,
+        "steps": request.schedule.steps,
+        "rows_per_step": report.rows_per_step(),
+        "rows_per_chunk": report.rows_per_call(),
+        "calls": report.calls.iter().map(call).collect::<Vec<_>>(),
+        "step": report.step.iter().map(work).collect::<Vec<_>>(),
+        "latents_mib": to_mib(report.latent_bytes),
+        "arena_mib": to_mib(report.arena_bytes),
+        "decoder_arena_mib": to_mib(report.decoder_arena_bytes),
+        "encoder_arena_mib": to_mib(report.encoder_arena_bytes),
+        "weights_mib": to_mib(report.all_weight_bytes()),
+        "weights": weights,
+        "peak_mib": to_mib(report.peak_bytes),
+        "weights_in_turn": report.weights_in_turn,
+        "decoder_tiles": report.decoder_tiles,
+        "dispatches_per_step": report.dispatches_per_step(),
+        "flops_per_step": report.flops_per_step(),
+        "variants": report.variants,
+        "unused": report.unused,
+    })
+}
+
+/// One word for what a call's rows are for; scripts may rely on it.
+fn purpose_name(purpose: Purpose) -> &'static str {
+    match purpose {
+        Purpose::Guidance => "guidance",
+        Purpose::Sag => "sag",
+        Purpose::Term => "term",
+    }
+}

@@ -1,0 +1,162 @@
+//! What a run shows of itself beside its pictures: a preview that a viewer may keep open, an animation of
+//! all previews, and the [`Attention`] of each step.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use sagittal::image::{Picture, png, resize};
+use sagittal::pipeline::{Event, Generated, Request};
+use sagittal::{Error, Model, Result};
+
+use crate::commands::generate::attention::Attention;
+use crate::support::args::Args;
+use crate::support::output::{self, Series, check_png};
+
+/// Milliseconds of a frame in an animation.
+const FRAME: u16 = 120;
+
+/// The files of this kind that a run was asked for; none cost nothing.
+pub struct Watch<'a> {
+    args: &'a Args,
+    animations: Option<Series>,
+    attention: Option<Attention<'a>>,
+    batch: usize,
+    /// One pixel a latent cell.
+    frames: Vec<Picture>,
+    /// The width and height of pictures.
+    size: (usize, usize),
+    previews: usize,
+    /// What went wrong in an event, where nobody can be told.
+    fault: Option<Error>,
+}
+
+impl<'a> Watch<'a> {
+    /// For the flags of a run.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](sagittal::ErrorKind::Usage) for a file that cannot be written, or
+    /// attention of a run that looks at none.
+    pub fn new(args: &'a Args, request: &Request) -> Result<Self> {
+        let animations = match &args.animate {
+            Some(path) => {
+                check_png(path).map_err(|e| e.at("--animate"))?;
+                let series = Series::new(path, args.batch_count, args.force);
+                series.check(args.dry_run)?;
+                Some(series)
+            }
+            None => None,
+        };
+        if let Some(path) = &args.preview {
+            check_png(path).map_err(|e| e.at("--preview"))?;
+            Series::new(path, 1, args.force).check(args.dry_run)?;
+        }
+        let names = [&args.animate, &args.preview, &args.output];
+        for (i, path) in names.iter().enumerate() {
+            if path.is_some() && names[..i].contains(path) {
+                return Err(Error::usage("two outputs have the same file name")
+                    .found(format!("{:?}", path.as_deref())));
+            }
+        }
+        Ok(Self {
+            args,
+            animations,
+            attention: Attention::new(args, request)?,
+            batch: 0,
+            frames: Vec::new(),
+            size: (request.width, request.height),
+            previews: 0,
+            fault: None,
+        })
+    }
+
+    /// Makes the folders of attention and previews.
+    ///
+    /// # Errors
+    /// [`ErrorKind::File`](sagittal::ErrorKind::File).
+    pub fn make_folders(&self) -> Result<()> {
+        self.args.preview.as_deref().map_or(Ok(()), output::make_folder)?;
+        self.attention.as_ref().map_or(Ok(()), Attention::make_folder)
+    }
+
+    /// Begins batch `batch`, from 0.
+    pub fn begin(&mut self, batch: usize) {
+        self.batch = batch;
+        self.frames.clear();
+    }
+
+    /// Looks at an event; sets `cancel` where a file cannot be written.
+    pub fn observe(&mut self, event: &Event<'_>, cancel: &AtomicBool) {
+        if self.fault.is_some() {
+            return;
+        }
+        let done = match event {
+            Event::Evaluated { evaluation, .. } => {
+                if let Some(attention) = &mut self.attention {
+                    attention.observe(evaluation);
+                }
+                Ok(())
+            }
+            Event::Sampling { step, total, preview, .. } => self.preview(*step, *total, preview),
+            _ => Ok(()),
+        };
+        if let Err(e) = done {
+            self.fault = Some(e);
+            cancel.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The error that stopped the run, if it was one of ours.
+    pub fn fault(&mut self, other: Error) -> Error {
+        self.fault.take().unwrap_or(other)
+    }
+
+    /// Writes the attention seen in this batch, of which `model` drew the pictures.
+    ///
+    /// # Errors
+    /// Those of [`Attention::write`].
+    pub fn attention(&mut self, model: &Model, cancel: &AtomicBool) -> Result<()> {
+        self.attention.as_mut().map_or(Ok(()), |attention| attention.write(model, self.batch, cancel))
+    }
+
+    /// Writes the batch's animation, which ends with its first picture; gives its path.
+    ///
+    /// # Errors
+    /// [`ErrorKind::File`](sagittal::ErrorKind::File).
+    pub fn finish(&self, made: &Generated, text: (&str, &str)) -> Result<Option<PathBuf>> {
+        let (Some(series), Some(last)) = (&self.animations, made.pictures.first()) else { return Ok(None) };
+        let frame = |at: usize| match self.frames.get(at) {
+            Some(small) => resize::lanczos(small, last.width, last.height),
+            None => Ok(last.clone()),
+        };
+        let bytes = png::animation(self.frames.len() + 1, &mut |at| frame(at), FRAME, &[text])?;
+        series.write(self.batch, &bytes).map(Some)
+    }
+
+    fn preview(&mut self, step: usize, total: usize, preview: &dyn Fn() -> Result<Picture>) -> Result<()> {
+        let file = self
+            .args
+            .preview
+            .as_ref()
+            .filter(|_| step.is_multiple_of(self.args.preview_every) || step == total);
+        if file.is_none() && self.animations.is_none() {
+            return Ok(());
+        }
+        let small = preview()?;
+        if let Some(path) = file {
+            let large = resize::lanczos(&small, self.size.0, self.size.1)?;
+            let bytes = png::encode(&large, &[("Step", &format!("{step} of {total}"))])?;
+            // The first may not replace what somebody else has left there.
+            png::write(path, &bytes, self.args.force || self.previews > 0)?;
+            self.previews += 1;
+        }
+        if self.animations.is_some() {
+            self.frames.push(small);
+        }
+        Ok(())
+    }
+}
+
+/// Paths that a run writes beside its pictures, for the check that no model is replaced.
+pub fn outputs(args: &Args) -> impl Iterator<Item = PathBuf> {
+    args.animate.iter().chain(&args.preview).map(|path: &PathBuf| Path::to_owned(path))
+}

@@ -1,0 +1,139 @@
+//! `sagittal inspect`: what is in a file, and what a model would take of memory.
+
+pub mod tables;
+
+use std::path::{Path, PathBuf};
+
+use sagittal::inspect::{Inspected, ModelFacts, inspect};
+use sagittal::pipeline::report::Report;
+use sagittal::{
+    Checkpoint, Model, Request, Result, embedded,
+    guidance::{Guidance, Sag},
+};
+
+use crate::support::device;
+use crate::support::remedy;
+use crate::support::terminal;
+use crate::support::value;
+
+const EXAMPLES: &str = "\
+Examples:
+  What made this picture?
+    sagittal inspect out.png
+  What is this file, and would it run on this GPU in 4 GiB?
+    sagittal inspect v1-5.safetensors --size 768x512 --batch-size 4 --max-memory 4096";
+
+/// Tell what a file holds: a model, a LoRA, an embedding, a picture, a latent
+///
+/// Models: family, prediction, storage, networks, and the device memory of pictures of some sizes
+/// with and without SAG, by the planner's arithmetic. Pictures: the settings of sagittal, A1111 and
+/// others, the nodes of ComfyUI. Latents: shape and values.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES, after_help = "More with --help.")]
+pub struct Args {
+    /// File, or folder in the diffusers layout [default: the small emoji model in the program]
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Picture that memory is told for; may be given several times [default: 512x512, 768x768 and
+    /// 1024x1024]
+    #[arg(long, value_name = "WxH", value_parser = value::size, help_heading = "Memory")]
+    size: Vec<(usize, usize)>,
+    /// Pictures made together
+    #[arg(long, value_name = "N", default_value = "1", value_parser = value::batch_size)]
+    #[arg(allow_negative_numbers = true, help_heading = "Memory")]
+    batch_size: usize,
+    /// Open no device, and tell nothing of memory
+    #[arg(long, help_heading = "Memory")]
+    no_memory: bool,
+    #[command(flatten)]
+    compute: device::Compute,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What a picture would take.
+pub struct Need {
+    /// Pixels.
+    pub width: usize,
+    /// Pixels.
+    pub height: usize,
+    /// With SAG, and without.
+    pub plans: [Result<Report>; 2],
+}
+
+/// What pictures would take on a device.
+pub struct Memory {
+    /// The device's name.
+    pub device: String,
+    /// How weights and activations are stored there.
+    pub precision: &'static str,
+    /// Pictures made together.
+    pub batch: usize,
+    /// Of each size.
+    pub needs: Vec<Need>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Those of [`inspect`]; [`ErrorKind::Usage`](sagittal::ErrorKind::Usage) for a size that no picture
+/// has.
+pub fn run(args: &Args) -> Result<()> {
+    for (height, width) in &args.size {
+        Request::new("", *width, *height).check()?;
+    }
+    let inspected = match &args.file {
+        Some(file) => inspect(file)?,
+        None => sagittal::inspect::checkpoint(embedded::checkpoint()?)?,
+    };
+    let memory = match &inspected {
+        Inspected::Model(facts) if facts.obstacle.is_none() && !args.no_memory => memory(args, facts),
+        _ => None,
+    };
+    if args.json {
+        terminal::event("facts", tables::as_json(&inspected, memory.as_ref()));
+    } else {
+        tables::as_text(&inspected, memory.as_ref()).iter().for_each(terminal::result);
+    }
+    Ok(())
+}
+
+/// What pictures would take, if there is a device to plan for: which kernels there are decides.
+fn memory(args: &Args, facts: &ModelFacts) -> Option<Memory> {
+    match planned(args, &facts.file) {
+        Ok(memory) => Some(memory),
+        Err(e) => {
+            terminal::say(format!("memory is not told of: {}", remedy::text(&e)));
+            None
+        }
+    }
+}
+
+fn planned(args: &Args, file: &Path) -> Result<Memory> {
+    let checkpoint = match args.file {
+        Some(_) => Checkpoint::open(file)?,
+        None => embedded::checkpoint()?,
+    };
+    let model = Model::new(args.compute.device.open()?, checkpoint, args.compute.options(None))?;
+    let usual = [(512, 512), (768, 768), (1024, 1024)];
+    let sizes = if args.size.is_empty() { &usual[..] } else { &args.size };
+    let need = |&(height, width): &(usize, usize)| {
+        let plan = |sag: Sag| {
+            let request = Request {
+                batch: args.batch_size,
+                limits: args.compute.limits(),
+                guidance: Guidance::new(7.0).with(sag),
+                ..Request::new("", width, height)
+            };
+            model.report(&request)
+        };
+        Need { width, height, plans: [plan(Sag::default()), plan(Sag::off())] }
+    };
+    Ok(Memory {
+        device: model.engine().gpu().device().adapter_info().name,
+        precision: model.precision().name(),
+        batch: args.batch_size,
+        needs: sizes.iter().map(need).collect(),
+    })
+}

@@ -1,0 +1,300 @@
+//! `sagittal run`: a workflow of ComfyUI from a file to pictures in files. All of it is looked at, and
+//! every file it reads opened, before a driver is even loaded; then its memory, before anything runs.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use sagittal::pipeline::{self, Studio};
+use sagittal::workflow::nodes::{Class, Kind, Slot};
+use sagittal::workflow::{self, Event, Moment, Node, Options, Places, Ready, Saved, SavedKind, Workflow};
+use sagittal::{Error, ErrorKind, Result};
+use serde_json::{Value, json};
+
+use crate::support::device;
+use crate::support::interrupt;
+use crate::support::progress::{Progress, speed};
+use crate::support::terminal;
+
+const EXAMPLES: &str = "\
+Examples:
+  A workflow as ComfyUI's menu saves or exports it, with the models in ./models as ComfyUI has them:
+    sagittal run workflow.json
+  The folders of a ComfyUI elsewhere:
+    sagittal run workflow.json --models-dir ~/ComfyUI/models --input-dir ~/ComfyUI/input
+  What made a picture, with another seed and the model inside the program:
+    sagittal run ComfyUI_00001_.png --set KSampler.seed=7 --set 4.ckpt_name=tiny-emoji.safetensors
+  Is anything wrong with it?
+    sagittal run workflow.json --dry-run";
+
+/// Run a workflow of ComfyUI.
+///
+/// Takes its API format, its UI format, or a PNG that carries one of them. Before anything runs all
+/// of it is looked at: kinds of nodes, inputs, ranges, links, files. Pictures are numbered as ComfyUI
+/// numbers them, nothing is replaced; they hold the workflow, so that ComfyUI opens them.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES, after_help = "More with --help.")]
+pub struct Args {
+    /// Workflow: JSON in API or UI format, or a PNG with one
+    #[arg(value_name = "WORKFLOW", required_unless_present = "nodes")]
+    workflow: Option<PathBuf>,
+    /// Set an input of a node, called by id, title or class: 3.seed=7; may be given several times
+    #[arg(long, value_name = "NODE.INPUT=VALUE")]
+    set: Vec<String>,
+
+    /// Folder that files are saved in; previews go to its folder temp
+    #[arg(long, value_name = "DIR", default_value = "output", help_heading = "Folders")]
+    output_dir: PathBuf,
+    /// Folder of models as ComfyUI has it: checkpoints, loras, vae, text_encoders, embeddings, ...
+    #[arg(long, value_name = "DIR", default_value = "models", help_heading = "Folders")]
+    models_dir: PathBuf,
+    /// Folder of the pictures and latents that are loaded
+    #[arg(long, value_name = "DIR", default_value = "input", help_heading = "Folders")]
+    input_dir: PathBuf,
+    /// List of further folders of models [default: extra_model_paths.yaml in or beside --models-dir]
+    #[arg(long, value_name = "FILE.yaml", help_heading = "Folders")]
+    extra_model_paths: Vec<PathBuf>,
+
+    /// Leave out tensors of models that no layer takes (adapters, gates, further biases) instead of
+    /// refusing them
+    #[arg(long)]
+    ignore_extra: bool,
+    #[command(flatten)]
+    compute: device::Compute,
+
+    /// Look at everything, tell which nodes would run, and end
+    #[arg(long)]
+    dry_run: bool,
+    /// List the kinds of nodes that run here, with their inputs, and end
+    #[arg(long)]
+    nodes: bool,
+    /// Print events on stdout, one JSON object a line; text for people stays on stderr
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Any of the library's.
+pub fn run(args: &Args) -> Result<()> {
+    let Some(file) = &args.workflow else {
+        list_nodes(args.json);
+        return Ok(());
+    };
+    let mut workflow = Workflow::open(file)?;
+    for assignment in &args.set {
+        workflow.set(assignment).map_err(|e| e.at(format!("--set {assignment}")))?;
+    }
+    let places = places(args)?;
+    let options = Options { model: args.compute.options(None), limits: args.compute.limits(), now: now() };
+    let mut ready = workflow.check(&places, &options)?;
+    if args.dry_run {
+        check_memory(args, &mut ready)?;
+        tell_plan(args, file, &ready);
+        return Ok(());
+    }
+    let samplers = ready.samplers();
+    let studio = Studio::new(args.compute.device.open()?)?;
+    studio.engine().trace_nonfinite(args.compute.trace_nonfinite);
+    announce(args, file, &studio, ready.nodes().count(), samplers);
+    let cancel = interrupt::flag();
+    let began = Instant::now();
+    let mut told =
+        Told { json: args.json, progress: Progress::new(args.json, 1, samplers.max(1), None), sampler: 0 };
+    let done = ready.run(studio.clone(), &mut |event| told.hear(&event), &cancel);
+    // The bar leaves before anything else is said, the error included.
+    told.progress.end();
+    let saved = done?;
+    // Ctrl-C may have come after the last work on the device.
+    if cancel.load(Ordering::Relaxed) && saved.is_empty() {
+        return Err(Error::cancelled());
+    }
+    conclude(args, &studio, began, &told.progress, saved.len());
+    Ok(())
+}
+
+/// The folders that the flags name, with the lists of further ones.
+fn places(args: &Args) -> Result<Places> {
+    let mut places = Places::new(&args.models_dir, &args.input_dir, &args.output_dir);
+    let usual = ["", ".."].map(|beside| args.models_dir.join(beside).join("extra_model_paths.yaml"));
+    let found = usual.iter().filter(|list| args.extra_model_paths.is_empty() && list.is_file());
+    for list in args.extra_model_paths.iter().chain(found) {
+        places.models.add_extra(list)?;
+    }
+    if args.ignore_extra {
+        places.models.ignore_extra();
+    }
+    Ok(places)
+}
+
+/// The local time.
+fn now() -> Moment {
+    let now = jiff::ZonedDateTime::now();
+    let part = |n: i8| u32::try_from(n).unwrap_or(0);
+    Moment {
+        year: u32::try_from(now.year()).unwrap_or(0),
+        month: part(now.month()),
+        day: part(now.day()),
+        hour: part(now.hour()),
+        minute: part(now.minute()),
+        second: part(now.second()),
+    }
+}
+
+/// `--dry-run`: whether it fits the device. Where there is none, all else was looked at.
+fn check_memory(args: &Args, ready: &mut Ready<'_>) -> Result<()> {
+    match args.compute.device.open() {
+        Ok(gpu) => ready.check_memory(&Studio::new(gpu)?),
+        Err(e) if e.kind() == ErrorKind::Device => {
+            log::warn!("whether the models fit the memory is not known: {e}");
+            Ok(())
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// `--dry-run`: what would run.
+fn tell_plan(args: &Args, file: &Path, ready: &Ready<'_>) {
+    if !args.json {
+        ready.nodes().for_each(|node| terminal::result(node.to_string()));
+        return;
+    }
+    let as_json = |node: &Node| json!({ "id": node.id, "class": node.class, "title": node.title });
+    let rest = json!({
+        "workflow": file.display().to_string(), "samplers": ready.samplers(),
+        "nodes": ready.nodes().map(as_json).collect::<Vec<_>>(),
+        "resting": ready.resting().map(as_json).collect::<Vec<_>>(),
+    });
+    terminal::event("plan", rest);
+}
+
+/// `--nodes`: the kinds of nodes that run here.
+fn list_nodes(json: bool) {
+    for class in workflow::classes() {
+        if json {
+            terminal::event("class", class_as_json(class));
+            continue;
+        }
+        let inputs: Vec<&str> = class.inputs.iter().map(|slot| slot.name).collect();
+        terminal::result(format!("{:<30} {}", class.name, inputs.join(", ")));
+    }
+}
+
+fn class_as_json(class: &Class) -> Value {
+    let inputs: Vec<Value> = class.inputs.iter().map(slot_as_json).collect();
+    let outputs: Vec<&str> = class.outputs.iter().map(|of| of.name()).collect();
+    json!({ "class": class.name, "output": class.is_output, "inputs": inputs, "outputs": outputs })
+}
+
+/// An input: the type by ComfyUI's name, and what it takes.
+fn slot_as_json(slot: &Slot) -> Value {
+    let rest = match slot.kind {
+        Kind::Socket(of) => json!({ "type": of.name() }),
+        Kind::Int { min, max, .. } => json!({ "type": "INT", "min": whole(min), "max": whole(max) }),
+        Kind::Float { min, max, .. } => json!({ "type": "FLOAT", "min": min, "max": max }),
+        Kind::Bool { .. } => json!({ "type": "BOOLEAN" }),
+        Kind::Text { .. } => json!({ "type": "STRING" }),
+        Kind::Choice(choices) => json!({ "type": "COMBO", "choices": choices.names() }),
+        Kind::File(of) => json!({ "type": "FILE", "file": of.what() }),
+    };
+    let mut object = json!({ "name": slot.name, "optional": slot.optional });
+    if let (Value::Object(object), Value::Object(rest)) = (&mut object, rest) {
+        object.extend(rest);
+        object.extend(slot.default().map(|default| ("default".to_owned(), default)));
+    }
+    object
+}
+
+/// A whole number of 64 bits, with a sign or without: no other is a limit.
+fn whole(number: i128) -> Value {
+    let signed = i64::try_from(number).map(Value::from);
+    signed.or_else(|_| u64::try_from(number).map(Value::from)).unwrap_or_default()
+}
+
+fn announce(args: &Args, file: &Path, studio: &Studio, nodes: usize, samplers: usize) {
+    let info = studio.engine().gpu().device().adapter_info();
+    let precision = args
+        .compute
+        .precision
+        .precision()
+        .unwrap_or(studio.engine().gpu().capabilities().target.usual_precision());
+    terminal::say(format!(
+        "{}: {nodes} nodes, {samplers} samplers, on {}, {}",
+        file.display(),
+        info.name,
+        precision.name()
+    ));
+    if args.json {
+        let rest = json!({
+            "version": env!("CARGO_PKG_VERSION"), "workflow": file.display().to_string(), "device": info.name,
+            "precision": precision.name(), "nodes": nodes, "samplers": samplers,
+        });
+        terminal::event("start", rest);
+    }
+}
+
+/// How long it took and what came of it.
+fn conclude(args: &Args, studio: &Studio, began: Instant, progress: &Progress, saved: usize) {
+    let (seconds, rate, peak) =
+        (began.elapsed().as_secs_f64(), progress.steps_per_second(), studio.engine().peak_bytes());
+    let sampling = if rate > 0.0 { format!(", sampling at {}", speed(rate).trim()) } else { String::new() };
+    terminal::say(format!(
+        "done in {seconds:.1} s{sampling}, {saved} files, {} of device memory",
+        terminal::mib(peak)
+    ));
+    if args.json {
+        let rest = json!({
+            "seconds": seconds, "steps_per_second": rate, "peak_mib": terminal::to_mib(peak), "saved": saved,
+        });
+        terminal::event("done", rest);
+    }
+}
+
+/// What is told while a workflow runs.
+struct Told {
+    json: bool,
+    progress: Progress,
+    /// Samplers that have begun.
+    sampler: usize,
+}
+
+impl Told {
+    fn hear(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Node { id, class, title, number, total } => {
+                self.progress.message(&format!("{number}/{total} {}", title.unwrap_or(class)));
+                if self.json {
+                    let rest =
+                        json!({ "id": id, "class": class, "title": title, "number": number, "nodes": total });
+                    terminal::event("node", rest);
+                }
+            }
+            Event::Work(event) => {
+                if let pipeline::Event::Sampling { step: 0, .. } = event {
+                    self.progress.begin(self.sampler);
+                    self.sampler += 1;
+                }
+                self.progress.observe(event);
+            }
+            Event::Saved(saved) => self.saved(saved),
+            _ => (),
+        }
+    }
+
+    fn saved(&self, saved: &Saved) {
+        let kind = match saved.kind {
+            SavedKind::Picture => "picture",
+            SavedKind::Preview => "preview",
+            SavedKind::Latent => "latent",
+        };
+        let path = saved.path.display().to_string();
+        self.progress.say(&path);
+        if self.json {
+            terminal::event(
+                "saved",
+                json!({ "kind": kind, "path": path, "node": saved.node, "index": saved.index }),
+            );
+        }
+    }
+}

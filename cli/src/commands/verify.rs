@@ -1,0 +1,297 @@
+//! `sagittal verify`: does this device and its driver compute right?
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::ValueEnum;
+use sagittal::checkpoint::Manifest;
+use sagittal::gpu::Gpu;
+use sagittal::kernels::Precision;
+use sagittal::verify::{Finding, Options, Outcome, Report, Set, Verifier, compact_sets, write_all};
+use sagittal::{Error, Result};
+use serde_json::json;
+
+use crate::support::args::{F16_NAMES, F32_NAMES, PredictionChoice};
+use crate::support::device;
+use crate::support::output::Series;
+use crate::support::terminal;
+
+const EXAMPLES: &str = "\
+Examples:
+  Is this GPU right?
+    sagittal verify
+  In 16-bit storage, on the second adapter:
+    sagittal verify --precision f16 --device 1
+  A whole golden set, with every computed tensor kept:
+    sagittal verify --set tests/golden/tiny-sd1.json --save computed.safetensors";
+
+/// Check whether this GPU and its driver compute right.
+///
+/// Compares results with tensors that ComfyUI computed on a CPU, and prints those that differ by more than
+/// their tolerance, then the sums; with -v the difference, the tolerance and the share of it that was used
+/// for each. Ends with exit code 0 only if all hold.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES, after_help = "More with --help.")]
+pub struct Args {
+    /// Golden set, with its FILE.safetensors beside it; may be given several times [default: a small
+    /// set inside the program]
+    #[arg(long = "set", value_name = "FILE.json")]
+    pub sets: Vec<PathBuf>,
+    /// Checkpoint the sets were made with [default: weights made by formula for the set's family]
+    #[arg(short, long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// What the network's output means [default: what the checkpoint tells]
+    #[arg(long, value_name = "KIND")]
+    pub prediction: Option<PredictionChoice>,
+    /// How weights and activations are stored; arithmetic is f32. Tolerances follow
+    #[arg(long, value_name = "KIND", default_value = "f32", ignore_case = true)]
+    pub precision: Storage,
+    /// Names and shapes of a family that is not built in; may be given several times
+    #[arg(long, value_name = "FILE.json")]
+    pub manifest: Vec<PathBuf>,
+    /// Folder of such files, all of which count; may be given several times
+    #[arg(long, value_name = "DIR")]
+    pub manifests: Vec<PathBuf>,
+    /// Do not count what this version cannot run as a failure
+    #[arg(long)]
+    pub allow_unsupported: bool,
+    #[command(flatten)]
+    pub device: device::Flags,
+    /// Write every computed tensor, under the set's own names
+    #[arg(long, value_name = "OUT.safetensors")]
+    pub save: Option<PathBuf>,
+    /// Replace a file that exists
+    #[arg(long)]
+    pub force: bool,
+    /// Print events on stdout, one JSON object a line; text for people stays on stderr
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `--precision`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Storage {
+    /// 4 bytes a value
+    #[value(aliases = F32_NAMES)]
+    F32,
+    /// 2 bytes a value
+    #[value(aliases = F16_NAMES)]
+    F16,
+}
+
+/// Runs the sets; whether everything holds.
+pub fn run(args: &Args) -> Result<bool> {
+    let out = args.save.as_ref().map(|path| Series::new(path, 1, args.force || is_empty_file(path)));
+    if let Some(out) = &out {
+        out.check(false)?;
+    }
+    let sets = match args.sets.as_slice() {
+        [] => compact_sets()?,
+        files => files.iter().map(Set::open).collect::<Result<_>>()?,
+    };
+    if args.force && args.save.is_none() {
+        terminal::warning(args.json, "--force has no effect: it is for --save");
+    }
+    let cancel = cancel_on_ctrl_c()?;
+    let open = || args.device.open();
+    let mut verifier = Verifier::new(&open, options(args)?, &cancel);
+    let mut tally = Tally::default();
+    let mut tensors = Vec::new();
+    for set in &sets {
+        tell_set(args, set);
+        let report = verifier.verify(set, &mut |finding| tell_finding(args, finding))?;
+        tally.count(&report, args.allow_unsupported);
+        tensors.extend(report.tensors);
+    }
+    if let Some(out) = &out {
+        out.write(0, &write_all(&tensors)?)?;
+    }
+    tell_end(args, &tally, verifier.gpu());
+    Ok(tally.holds)
+}
+
+/// A name that a program has reserved by an empty file is free to be written.
+fn is_empty_file(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() == 0)
+}
+
+fn manifest(path: &PathBuf) -> Result<Manifest> {
+    let text = fs::read_to_string(path).map_err(|e| Error::io(path, "cannot read the manifest", e))?;
+    Manifest::parse(&text).map_err(|e| e.file(path))
+}
+
+/// Every FILE.json of a folder. Those of networks that are no whole model are left out with a warning.
+fn manifests_in(folder: &Path) -> Result<Vec<Manifest>> {
+    let cannot = |e| Error::io(folder, "cannot read the folder of manifests", e);
+    let mut files = fs::read_dir(folder)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<PathBuf>>>())
+        .map_err(cannot)?;
+    files.retain(|path| path.extension().is_some_and(|e| e == "json") && path.is_file());
+    files.sort();
+    if files.is_empty() {
+        return Err(Error::usage("the folder of manifests holds none").file(folder).expected("FILE.json"));
+    }
+    let mut manifests = Vec::new();
+    for file in &files {
+        match manifest(file) {
+            Ok(manifest) => manifests.push(manifest),
+            Err(e) => log::warn!("left out: {e}"),
+        }
+    }
+    Ok(manifests)
+}
+
+fn options(args: &Args) -> Result<Options> {
+    let mut manifests: Vec<Manifest> = args.manifest.iter().map(manifest).collect::<Result<_>>()?;
+    for folder in &args.manifests {
+        manifests.extend(manifests_in(folder)?);
+    }
+    Ok(Options {
+        precision: match args.precision {
+            Storage::F32 => Precision::F32,
+            Storage::F16 => Precision::F16,
+        },
+        model: args.model.clone(),
+        prediction: args.prediction.map(Into::into),
+        manifests,
+    })
+}
+
+/// A flag that Ctrl-C sets. A second Ctrl-C does not wait for the work to notice.
+pub fn cancel_on_ctrl_c() -> Result<Arc<AtomicBool>> {
+    let cancel = Arc::new(AtomicBool::new(false));
+    let flag = cancel.clone();
+    let set = ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    });
+    set.map_err(|e| Error::internal("Ctrl-C cannot be caught").cause(e))?;
+    Ok(cancel)
+}
+
+/// What all sets came to.
+#[derive(Default)]
+struct Tally {
+    compared: usize,
+    failed: usize,
+    unsupported: usize,
+    /// The largest share of a tolerance that was used, and by what.
+    worst: Option<(f64, String)>,
+    holds: bool,
+    sets: usize,
+}
+
+impl Tally {
+    fn count(&mut self, report: &Report, allow_unsupported: bool) {
+        let holds = report.holds(allow_unsupported);
+        self.holds = holds && (self.holds || self.sets == 0);
+        self.sets += 1;
+        for finding in &report.findings {
+            match &finding.outcome {
+                Outcome::Unsupported(_) => self.unsupported += 1,
+                Outcome::Failed(_) => self.failed += 1,
+                Outcome::Compared(comparison) => {
+                    self.compared += 1;
+                    self.failed += usize::from(!comparison.holds());
+                    if self.worst.as_ref().is_none_or(|(share, _)| comparison.share() > *share) {
+                        self.worst = Some((comparison.share(), finding.name.clone()));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn tell_set(args: &Args, set: &Set) {
+    let file = set.file().display();
+    if args.json {
+        terminal::event("set", json!({ "set": file.to_string() }));
+    } else {
+        terminal::result(format!("{file}, {}", Precision::name(precision_of(args))));
+    }
+}
+
+fn precision_of(args: &Args) -> Precision {
+    match args.precision {
+        Storage::F32 => Precision::F32,
+        Storage::F16 => Precision::F16,
+    }
+}
+
+fn tell_finding(args: &Args, finding: &Finding) {
+    if args.json {
+        terminal::event("finding", finding_as_json(finding));
+        return;
+    }
+    let name = &finding.name;
+    let fine = match &finding.outcome {
+        Outcome::Compared(c) => c.holds(),
+        Outcome::Unsupported(_) => args.allow_unsupported,
+        Outcome::Failed(_) => false,
+    };
+    if fine && !terminal::verbose() {
+        return;
+    }
+    terminal::result(match &finding.outcome {
+        Outcome::Compared(c) => format!(
+            "  {name:<48} {:<5} {:>8.1e} of {:>7.1e} {:>7}  {}",
+            c.measure.name(),
+            c.difference,
+            c.tolerance,
+            percent(c.share()),
+            if c.holds() { "ok" } else { "FAIL" }
+        ),
+        Outcome::Failed(why) => format!("  {name:<48} FAIL: {why}"),
+        Outcome::Unsupported(why) => format!("  {name:<48} unsupported: {why}"),
+    });
+}
+
+fn percent(share: f64) -> String {
+    if share.is_finite() { format!("{:.1} %", 100.0 * share) } else { "over".into() }
+}
+
+fn finding_as_json(finding: &Finding) -> serde_json::Value {
+    // JSON has no infinity: null stands for it.
+    match &finding.outcome {
+        Outcome::Compared(c) => json!({
+            "name": finding.name, "outcome": if c.holds() { "ok" } else { "fail" },
+            "measure": c.measure.name(), "difference": c.difference, "tolerance": c.tolerance, "share": c.share(),
+        }),
+        Outcome::Failed(why) => json!({ "name": finding.name, "outcome": "fail", "reason": why }),
+        Outcome::Unsupported(why) => json!({ "name": finding.name, "outcome": "unsupported", "reason": why }),
+    }
+}
+
+fn tell_end(args: &Args, tally: &Tally, gpu: Option<&Gpu>) {
+    let device = gpu.map(|gpu| gpu.device().adapter_info());
+    let (worst, worst_name) = tally.worst.clone().unzip();
+    if args.json {
+        terminal::event(
+            "verified",
+            json!({
+                "holds": tally.holds, "compared": tally.compared, "failed": tally.failed,
+                "unsupported": tally.unsupported, "worst_share": worst, "worst": worst_name,
+                "device": device.as_ref().map(|d| d.name.clone()), "driver": device.map(|d| d.driver_info),
+            }),
+        );
+        return;
+    }
+    if let Some(device) = device {
+        terminal::result(format!("{} ({} {})", device.name, device.driver, device.driver_info));
+    }
+    let verdict = if tally.holds { "all hold" } else { "NOT all hold" };
+    let worst = tally
+        .worst
+        .as_ref()
+        .map(|(share, name)| format!("; the most of a tolerance, {}, by {name}", percent(*share)));
+    terminal::result(format!(
+        "{verdict}: {} compared, {} failed, {} unsupported{}",
+        tally.compared,
+        tally.failed,
+        tally.unsupported,
+        worst.unwrap_or_default()
+    ));
+}

@@ -1,0 +1,359 @@
+//! The flags of `sagittal generate`, named as stable-diffusion.cpp and A1111 name them.
+
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use sagittal::kernels::Precision;
+use sagittal::model::Prediction;
+use sagittal::sampler::{Sampler, Scheduler};
+use sagittal::{Error, Result};
+
+use crate::support::device;
+use crate::support::loras;
+use crate::support::value;
+
+const EXAMPLES: &str = "\
+Examples:
+  A picture with the model inside the program:
+    sagittal generate -p \"fox, 3d style\" -o fox.png
+  A checkpoint, a negative prompt, other sampling:
+    sagittal generate -m v1-5.safetensors -p \"a lighthouse at dawn\" -n \"blurry\" \\
+        --sampling-method dpmpp_2m --scheduler karras --steps 25 -s 42
+  The same seed without and with Self-Attention Guidance:
+    sagittal generate -p \"\" --cfg-scale 1 -s 7 --sag-scale 0 -o off.png
+    sagittal generate -p \"\" --cfg-scale 1 -s 7 --sag-scale 1.5 -o on.png
+  Eight pictures, two at a time, numbered out-01.png to out-08.png:
+    sagittal generate -p \"panda, noto style\" --batch-size 2 --batch-count 4 -o out-%02d.png
+  A picture drawn anew, and one of which only the mask's white part is:
+    sagittal generate -p \"fox, noto style\" -i fox.png --strength 0.6 -o again.png
+    sagittal generate -p \"owl, 3d style\" -i fox.png --mask mask.png -o owl.png
+  A picture again, and with another seed and stronger guidance:
+    sagittal generate --from fox.png -o same.png
+    sagittal generate --from fox.png -s 8 --sag-scale 1 -o other.png
+  What would it take?
+    sagittal generate -m v1-5.safetensors -p \"\" -W 1024 -H 1024 --dry-run";
+
+/// Draw pictures from a prompt.
+///
+/// Writes PNG files that hold their settings as A1111 writes them (chunk `parameters`), so that
+/// its "PNG info" reads them. The same seed and settings give the same bytes on one device,
+/// whatever --chunk and --max-memory are, but where the autoencoder works in tiles: that is told.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES, after_help = "More with --help.")]
+pub struct Args {
+    /// Checkpoint: a .safetensors file or a diffusers folder [default: the small emoji model in the
+    /// program]
+    #[arg(short, long, value_name = "PATH", help_heading = "Model")]
+    pub model: Option<PathBuf>,
+    /// VAE to use instead of the checkpoint's own: a file, a folder, or another checkpoint
+    #[arg(long, value_name = "PATH", help_heading = "Model")]
+    pub vae: Option<PathBuf>,
+    /// Text encoder to use instead of the checkpoint's own; twice for SDXL, in any order
+    #[arg(long, value_name = "PATH", help_heading = "Model")]
+    pub text_encoder: Vec<PathBuf>,
+    /// Leave out tensors that no layer takes (adapters, gates, further biases) instead of refusing them
+    #[arg(long, help_heading = "Model")]
+    pub ignore_extra: bool,
+    /// What the network's output means [default: what the checkpoint tells]
+    #[arg(long, value_name = "KIND", help_heading = "Model")]
+    pub prediction: Option<PredictionChoice>,
+
+    /// A LoRA on top of the checkpoint, with its weight [default: 1]; may be given several times
+    #[arg(long, value_name = "FILE[:WEIGHT]", help_heading = "Model")]
+    pub lora: Vec<loras::Flag>,
+    /// Folder of the LoRAs that the prompt names: <lora:ink:0.8> is DIR/ink.safetensors
+    #[arg(long, value_name = "DIR", help_heading = "Model")]
+    pub lora_dir: Option<PathBuf>,
+    /// Folder of the embeddings that prompts name: embedding:moss is DIR/moss.safetensors
+    #[arg(long, value_name = "DIR", help_heading = "Model")]
+    pub embedding_dir: Option<PathBuf>,
+
+    /// Draw a picture again by the settings in it; flags that are given by hand count before them
+    ///
+    /// Reads PNGs, JPEGs and WebPs of sagittal, A1111, Forge, stable-diffusion.cpp, and of Fooocus, InvokeAI,
+    /// NovelAI, SwarmUI, Easy Diffusion and Draw Things, whose settings are taken over as far as they exist
+    /// here; the rest is told. With the same files and the same device the bytes are the
+    /// same. The model (-m), LoRAs (--lora-dir, or --lora for each) and the picture that it was started
+    /// from (-i, --mask) must be named, as pictures hold their names alone; other files are told of.
+    #[arg(long, value_name = "PICTURE", help_heading = "Prompt")]
+    pub from: Option<PathBuf>,
+    /// What shall be seen; (word:1.2) weighs a word, any length is allowed, "" is no prompt
+    ///
+    /// `AND` between two prompts, or this flag given twice, averages their predictions; `a cat :1.5
+    /// AND a dog` weighs them. (A1111 adds them up, which is the same at a CFG scale larger by the
+    /// sum of the weights.) `BREAK` begins a new chunk of 77 tokens.
+    #[arg(short, long, value_name = "TEXT", required_unless_present = "from")]
+    #[arg(allow_hyphen_values = true, help_heading = "Prompt")]
+    pub prompt: Vec<String>,
+    /// What shall not be seen; may be given several times, the entries are averaged; knows BREAK
+    #[arg(short, long = "negative-prompt", value_name = "TEXT", allow_hyphen_values = true)]
+    #[arg(help_heading = "Prompt")]
+    pub negative: Vec<String>,
+    /// Text encoder layer, counted from the end: 1 is the last, 2 the one before [default: the
+    /// model's: SD 1 the last, SD 2 and SDXL the one before]
+    #[arg(long, value_name = "N")]
+    #[arg(value_parser = value::clip_skip, allow_hyphen_values = true, help_heading = "Prompt")]
+    pub clip_skip: Option<usize>,
+
+    /// Picture to start from, a PNG, JPEG or WebP: image to image
+    ///
+    /// Its size is that of the result unless -W or -H says otherwise. Sides are cut to multiples of 8
+    /// around the middle, as ComfyUI does; with -W or -H the whole is scaled by Lanczos's kernel,
+    /// a side that is not given following the other. Transparency is left out.
+    #[arg(short, long = "init-img", value_name = "IMAGE", alias = "image")]
+    #[arg(help_heading = "Image to image")]
+    pub init_img: Option<PathBuf>,
+    /// How much of the picture is drawn anew, 0 (nothing) to 1 (all) [default: 0.75]
+    ///
+    /// ComfyUI's denoise: all --steps are done, the last ones of a run of steps / strength.
+    #[arg(long, value_name = "F", value_parser = value::strength, allow_hyphen_values = true)]
+    #[arg(requires = "init_img", help_heading = "Image to image")]
+    pub strength: Option<f64>,
+    /// Where the picture is drawn over, a picture too: white is drawn, black is kept, grey is between
+    ///
+    /// Inpainting by a latent mask, as ComfyUI's SetLatentNoiseMask: one weight a cell of 8×8 pixels.
+    /// A mask of another size is stretched over the picture. Transparent is black. The whole picture
+    /// goes through the VAE, so that kept places come back nearly, not exactly, as they were.
+    #[arg(long, value_name = "MASK.png", requires = "init_img", help_heading = "Image to image")]
+    pub mask: Option<PathBuf>,
+
+    /// SDXL: the size that the picture is told to have had before scaling [default: its own]
+    #[arg(long, value_name = "WxH", value_parser = value::size, help_heading = "Prompt")]
+    pub original_size: Option<(usize, usize)>,
+    /// SDXL: where the picture is told to be cropped, pixels from the top, then from the left
+    #[arg(long, value_name = "TOP,LEFT", value_parser = value::crop, help_heading = "Prompt")]
+    #[arg(allow_hyphen_values = true)]
+    pub crop: Option<(usize, usize)>,
+    /// SDXL: the size that the picture is told to have after scaling and cropping [default: its own]
+    #[arg(long, value_name = "WxH", value_parser = value::size, help_heading = "Prompt")]
+    pub target_size: Option<(usize, usize)>,
+
+    /// Width in pixels, a multiple of 8 [default: the model's: SD 1 512, SD 2 v 768, SDXL 1024]
+    #[arg(short = 'W', long, value_name = "PX", value_parser = value::side, allow_negative_numbers = true)]
+    #[arg(help_heading = "Picture")]
+    pub width: Option<usize>,
+    /// Height in pixels, a multiple of 8 [default: the model's]
+    #[arg(short = 'H', long, value_name = "PX", value_parser = value::side, allow_negative_numbers = true)]
+    #[arg(help_heading = "Picture")]
+    pub height: Option<usize>,
+    /// Seed of the noise; -1 is a random one, which is printed and stored in the picture
+    #[arg(short, long, value_name = "N", default_value = "-1")]
+    #[arg(value_parser = value::seed, allow_hyphen_values = true, help_heading = "Picture")]
+    pub seed: value::Seed,
+    /// Pictures made together; they share one stream of noise, as in ComfyUI
+    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(value_parser = value::batch_size, allow_negative_numbers = true, help_heading = "Picture")]
+    pub batch_size: usize,
+    /// Batches made one after the other; batch i has the seed SEED + i
+    #[arg(short = 'b', long, value_name = "N", default_value = "1")]
+    #[arg(value_parser = value::batch_count, allow_negative_numbers = true, help_heading = "Picture")]
+    pub batch_count: usize,
+
+    /// Number of steps
+    #[arg(long, value_name = "N", default_value = "20")]
+    #[arg(value_parser = value::steps, allow_negative_numbers = true, help_heading = "Sampling")]
+    pub steps: usize,
+    #[arg(long, value_name = "NAME", default_value = "euler", help = sampler_help())]
+    #[arg(help_heading = "Sampling", visible_alias = "sampler")]
+    pub sampling_method: value::SamplerChoice,
+    #[arg(long, value_name = "NAME", help = scheduler_help())]
+    #[arg(help_heading = "Sampling", alias = "schedule")]
+    scheduler: Option<Scheduler>,
+    /// Share of new noise in ancestral and stochastic samplers; 0 adds none
+    #[arg(long, value_name = "F", default_value = "1", allow_hyphen_values = true)]
+    #[arg(help_heading = "Sampling")]
+    pub eta: f32,
+    /// Factor on the noise that samplers add
+    #[arg(long, value_name = "F", default_value = "1", allow_hyphen_values = true)]
+    #[arg(help_heading = "Sampling")]
+    pub s_noise: f32,
+    /// How strongly the prompt steers; 1 is not at all [default: 7, the emoji model's 3.5]
+    #[arg(long, value_name = "F", value_parser = value::cfg_scale, allow_hyphen_values = true)]
+    #[arg(help_heading = "Sampling")]
+    pub cfg_scale: Option<f32>,
+
+    /// How strongly the picture is pulled away from its own blurred version, -2 to 5; 0 is off
+    #[arg(long, value_name = "F", default_value = "0.5")]
+    #[arg(value_parser = value::sag_scale, allow_hyphen_values = true)]
+    #[arg(help_heading = "Self-Attention Guidance")]
+    pub sag_scale: f32,
+    /// Width (sigma) of that blur in latent cells, 0 to 10; 0 is off
+    #[arg(long, value_name = "F", default_value = "2.0")]
+    #[arg(value_parser = value::sag_blur, allow_hyphen_values = true)]
+    #[arg(help_heading = "Self-Attention Guidance")]
+    pub sag_blur: f32,
+    /// Attention above which a place is blurred; 1 is the mean
+    #[arg(long, value_name = "F", default_value = "1.0", allow_hyphen_values = true)]
+    #[arg(help_heading = "Self-Attention Guidance")]
+    pub sag_threshold: f32,
+    /// Part of the sampling from which SAG acts, 0 to 1
+    #[arg(long, value_name = "F", default_value = "0.0", allow_hyphen_values = true)]
+    #[arg(help_heading = "Self-Attention Guidance")]
+    pub sag_start: f64,
+    /// Part of the sampling up to which SAG acts, 0 to 1
+    #[arg(long, value_name = "F", default_value = "1.0", allow_hyphen_values = true)]
+    #[arg(help_heading = "Self-Attention Guidance")]
+    pub sag_end: f64,
+    /// At --cfg-scale 1, guide by the prompt's own attention: two rows a picture instead of three
+    #[arg(long, help_heading = "Self-Attention Guidance")]
+    pub sag_cond: bool,
+
+    /// How strongly Perturbed-Attention Guidance pulls away from a network without self-attention in
+    /// its middle block, 0 to 100; its usual strength is 3, 0 is off
+    #[arg(long, value_name = "F", default_value = "0.0")]
+    #[arg(value_parser = value::pag_scale, allow_hyphen_values = true)]
+    #[arg(help_heading = "Other guidance")]
+    pub pag_scale: f32,
+    /// Part of the sampling from which PAG acts, 0 to 1
+    #[arg(long, value_name = "F", default_value = "0.0", allow_hyphen_values = true)]
+    #[arg(help_heading = "Other guidance")]
+    pub pag_start: f64,
+    /// Part of the sampling up to which PAG acts, 0 to 1
+    #[arg(long, value_name = "F", default_value = "1.0", allow_hyphen_values = true)]
+    #[arg(help_heading = "Other guidance")]
+    pub pag_end: f64,
+    /// The same for Smoothed Energy Guidance and a network with blurred queries there
+    #[arg(long, value_name = "F", default_value = "0.0")]
+    #[arg(value_parser = value::seg_scale, allow_hyphen_values = true)]
+    #[arg(help_heading = "Other guidance")]
+    pub seg_scale: f32,
+    /// Width (sigma) of that blur in positions of the middle block's map; inf is their mean, 0 is off
+    #[arg(long, value_name = "F", default_value = "inf")]
+    #[arg(value_parser = value::seg_blur, allow_hyphen_values = true)]
+    #[arg(help_heading = "Other guidance")]
+    pub seg_blur: f32,
+    /// Part of the sampling from which SEG acts, 0 to 1
+    #[arg(long, value_name = "F", default_value = "0.0", allow_hyphen_values = true)]
+    #[arg(help_heading = "Other guidance")]
+    pub seg_start: f64,
+    /// Part of the sampling up to which SEG acts, 0 to 1
+    #[arg(long, value_name = "F", default_value = "1.0", allow_hyphen_values = true)]
+    #[arg(help_heading = "Other guidance")]
+    pub seg_end: f64,
+
+    #[command(flatten)]
+    pub compute: device::Compute,
+
+    /// PNG file; %d or %03d becomes the picture's number, from 1 [default: sagittal-SEED.png]
+    ///
+    /// Several pictures without %d are numbered: out-1.png, out-2.png, ...
+    #[arg(short, long, value_name = "OUT.png", help_heading = "Output")]
+    pub output: Option<PathBuf>,
+    /// Write the latent too, as ComfyUI's SaveLatent does; one file a batch
+    #[arg(long, value_name = "OUT.latent", help_heading = "Output")]
+    pub save_latent: Option<PathBuf>,
+    /// Write what SAG looks at: its attention as heat (evaluation-01-heat.png), and the mask of what it
+    /// blurs (evaluation-01-mask.png), over the picture that the step expects; one a step, more of
+    /// samplers of a higher order. They are written when the batch is done
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub save_attention: Option<PathBuf>,
+    /// Write the sampling as an animated PNG; one a batch, of its first picture
+    #[arg(long, value_name = "OUT.png", help_heading = "Output")]
+    pub animate: Option<PathBuf>,
+    /// Write a rough preview while sampling, always whole: for a viewer that reloads it
+    #[arg(long, value_name = "OUT.png", help_heading = "Output")]
+    pub preview: Option<PathBuf>,
+    /// Steps from one --preview to the next
+    #[arg(long, value_name = "N", default_value = "1", value_parser = value::steps)]
+    #[arg(requires = "preview", allow_negative_numbers = true, help_heading = "Output")]
+    pub preview_every: usize,
+    /// Replace files that exist
+    #[arg(long, help_heading = "Output")]
+    pub force: bool,
+    /// Tell what the run would take (rows, MiB, dispatches; with -v the kernels), and end
+    #[arg(long, help_heading = "Output")]
+    pub dry_run: bool,
+    /// Print events on stdout, one JSON object a line; text for people stays on stderr
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+}
+
+/// `--prediction`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum PredictionChoice {
+    /// The noise
+    Eps,
+    /// The velocity
+    V,
+    /// The velocity, from a first step of pure noise (zero terminal SNR)
+    #[value(name = "v-zsnr")]
+    VZsnr,
+}
+
+/// `--precision`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum PrecisionChoice {
+    /// By the kind of device
+    Auto,
+    /// 4 bytes a value
+    #[value(aliases = F32_NAMES)]
+    F32,
+    /// 2 bytes a value
+    #[value(aliases = F16_NAMES)]
+    F16,
+}
+
+/// What other programs call the two.
+pub const F32_NAMES: [&str; 4] = ["fp32", "float32", "float", "full"];
+pub const F16_NAMES: [&str; 3] = ["fp16", "float16", "half"];
+
+impl Args {
+    /// The noise levels: those that the sampler's name ends in, or `--scheduler`'s.
+    pub fn scheduler(&self) -> Scheduler {
+        self.sampling_method.scheduler.or(self.scheduler).unwrap_or(Scheduler::Normal)
+    }
+
+    /// Refuses two different schedulers of one picture.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](sagittal::ErrorKind::Usage), naming both.
+    pub fn check_schedulers(&self) -> Result<()> {
+        match (self.sampling_method.scheduler, self.scheduler) {
+            (Some(first), Some(second)) if first != second => {
+                Err(Error::usage("the sampler's name ends in another scheduler than --scheduler names")
+                    .expected(first.name())
+                    .found(second.name())
+                    .hint("leave one of them out"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The files and folders that weights are read from.
+    pub fn models(&self) -> impl Iterator<Item = &Path> {
+        let parts = self.model.iter().chain(&self.vae).chain(&self.text_encoder);
+        parts.map(PathBuf::as_path).chain(self.lora.iter().map(loras::Flag::file))
+    }
+}
+
+impl From<PredictionChoice> for Prediction {
+    fn from(choice: PredictionChoice) -> Self {
+        match choice {
+            PredictionChoice::Eps => Prediction::Eps,
+            PredictionChoice::V => Prediction::V,
+            PredictionChoice::VZsnr => Prediction::ZeroSnrV,
+        }
+    }
+}
+
+impl PrecisionChoice {
+    /// The storage asked for; None leaves it to the device.
+    pub fn precision(self) -> Option<Precision> {
+        match self {
+            PrecisionChoice::Auto => None,
+            PrecisionChoice::F32 => Some(Precision::F32),
+            PrecisionChoice::F16 => Some(Precision::F16),
+        }
+    }
+}
+
+fn sampler_help() -> String {
+    format!(
+        "Sampler, by any program's name for it, with a scheduler behind it if you like (\"DPM++ 2M Karras\"): {}",
+        Sampler::ALL.map(Sampler::name).join(", ")
+    )
+}
+
+fn scheduler_help() -> String {
+    format!("Noise levels: {} [default: normal]", Scheduler::ALL.map(Scheduler::name).join(", "))
+}

@@ -1,0 +1,123 @@
+//! The flags of every command that opens a device, and the folder of compiled pipelines.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use sagittal::Result;
+use sagittal::gpu::{Gpu, OpenOptions};
+use sagittal::model::Prediction;
+use sagittal::pipeline::{Limits, ModelOptions, Tiling};
+use sagittal::plan::chunk::ChunkPolicy;
+
+use crate::support::args::PrecisionChoice;
+use crate::support::value;
+
+/// Which device, and how it is used.
+#[derive(Debug, clap::Args)]
+pub struct Flags {
+    /// GPU, by its number or a part of its name; see `sagittal devices` [default: the first real one]
+    #[arg(long, value_name = "INDEX_OR_NAME", help_heading = "Device")]
+    pub device: Option<String>,
+    /// Leave the GPU's cooperative matrices alone: slower, and by the kernels that run on any GPU
+    #[arg(long, help_heading = "Device")]
+    pub no_matrices: bool,
+    /// Compile all kernels anew, and keep none of them for the next start
+    #[arg(long, help_heading = "Device")]
+    pub no_pipeline_cache: bool,
+}
+
+impl Flags {
+    /// Opens the device.
+    ///
+    /// # Errors
+    /// Those of [`Gpu::open_with`].
+    pub fn open(&self) -> Result<Gpu> {
+        let cache = if self.no_pipeline_cache { None } else { folder(|name| std::env::var_os(name)) };
+        Gpu::open_with(&OpenOptions {
+            adapter: self.device.as_deref(),
+            matrices: !self.no_matrices,
+            cache: cache.as_deref(),
+        })
+    }
+}
+
+/// Which device computes pictures, and with what.
+#[derive(Debug, clap::Args)]
+pub struct Compute {
+    #[command(flatten)]
+    pub device: Flags,
+    /// How weights and activations are stored; arithmetic is f32 [auto: f16 on GPUs, f32 on CPUs]
+    #[arg(long, value_name = "KIND", default_value = "auto", ignore_case = true, help_heading = "Device")]
+    pub precision: PrecisionChoice,
+    /// The same for VAEs [auto: as --precision, but f32 for SDXL's, which overflows f16]
+    #[arg(long, value_name = "KIND", default_value = "auto", ignore_case = true, help_heading = "Device")]
+    pub vae_precision: PrecisionChoice,
+    /// Tiles of VAEs: `auto` where the memory asks for it, `off`, or latent cells a side from 16 on
+    #[arg(long, value_name = "auto|off|CELLS", default_value = "auto", help_heading = "Device")]
+    pub vae_tile: Tiling,
+    /// Rows (picture × prompt entry) of a network call: `auto` or a number; never changes a picture
+    #[arg(long, value_name = "auto|ROWS", default_value = "auto", help_heading = "Device")]
+    pub chunk: ChunkPolicy,
+    /// Device memory that weights and activations may take: MiB, or such as 4G
+    #[arg(long, value_name = "SIZE", value_parser = value::memory, allow_negative_numbers = true)]
+    #[arg(help_heading = "Device")]
+    pub max_memory: Option<u64>,
+    /// End at the first layer whose result is NaN or infinite, and name it: for black pictures. Slow
+    #[arg(long, help_heading = "Device")]
+    pub trace_nonfinite: bool,
+}
+
+impl Compute {
+    /// How models are opened, if their output means `prediction`.
+    pub fn options(&self, prediction: Option<Prediction>) -> ModelOptions {
+        ModelOptions {
+            precision: self.precision.precision(),
+            vae_precision: self.vae_precision.precision(),
+            prediction,
+            tiling: self.vae_tile,
+        }
+    }
+
+    /// What the work may take.
+    pub fn limits(&self) -> Limits {
+        Limits { chunk: self.chunk, memory: self.max_memory }
+    }
+}
+
+/// `SAGITTAL_CACHE`, or a folder where the system has caches; None if it says of no such place.
+fn folder(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    // An empty variable is as good as none, and a relative path would lie wherever one works.
+    let path = |name: &str| variable(name).map(PathBuf::from).filter(|p| !p.as_os_str().is_empty());
+    let absolute = |name: &str| path(name).filter(|p| p.is_absolute());
+    path("SAGITTAL_CACHE").or_else(|| {
+        let caches = if cfg!(windows) {
+            absolute("LOCALAPPDATA")
+        } else if cfg!(target_os = "macos") {
+            absolute("HOME").map(|home| home.join("Library/Caches"))
+        } else {
+            absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")))
+        };
+        caches.map(|caches| caches.join("sagittal"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(all(unix, not(target_os = "macos")))]
+    #[test]
+    fn folders() {
+        let of = |variables: &[(&str, &str)]| {
+            let found = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, v)| v.into());
+            folder(found).map(|f| f.display().to_string())
+        };
+        let home = ("HOME", "/home/a");
+        assert_eq!(of(&[home]).as_deref(), Some("/home/a/.cache/sagittal"));
+        assert_eq!(of(&[home, ("XDG_CACHE_HOME", "/c")]).as_deref(), Some("/c/sagittal"));
+        assert_eq!(of(&[home, ("XDG_CACHE_HOME", "relative")]).as_deref(), Some("/home/a/.cache/sagittal"));
+        assert_eq!(of(&[home, ("SAGITTAL_CACHE", "own")]).as_deref(), Some("own"));
+        assert_eq!(of(&[home, ("SAGITTAL_CACHE", "")]).as_deref(), Some("/home/a/.cache/sagittal"));
+        assert_eq!(of(&[]), None);
+    }
+}

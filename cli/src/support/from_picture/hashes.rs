@@ -1,0 +1,234 @@
+//! `TI hashes` and `Lora hashes`: the embeddings and LoRAs that a picture was made with, where its prompts do
+//! not name them as this program does. A1111 knows an embedding by its bare name.
+
+use std::path::{Path, PathBuf};
+
+use sagittal::Result;
+use sagittal::folder::Folder;
+use sagittal::image::infotext::Infotext;
+use sagittal::lora::tags;
+
+use crate::support::args::Args;
+use crate::support::from_picture::Source;
+use crate::support::loras;
+use crate::support::origin::{lora_hash, model_name, whole_hash};
+
+/// The prompts of a picture, with what its checksums name.
+pub struct Texts {
+    pub prompt: String,
+    pub negative: Vec<String>,
+    pub warnings: Vec<String>,
+}
+
+/// The prompts of the picture. Where a file is missing, a prompt stays as it is and a sentence tells.
+///
+/// # Errors
+/// Those of checksums.
+pub fn texts(source: &Source<'_>, args: &Args) -> Result<Texts> {
+    let mut texts = Texts {
+        prompt: source.told.prompt.clone(),
+        negative: source.told.negative.clone(),
+        warnings: Vec::new(),
+    };
+    let all = std::iter::once(&texts.prompt).chain(&texts.negative);
+    if all.into_iter().any(|text| text.contains('\u{fffd}')) {
+        texts.warnings.push("letters of its prompts could not be read and are \u{fffd}".into());
+    }
+    if !source.is_ours() {
+        for named in list(source.told, "TI hashes", "embed:") {
+            texts.embedding(source, args, &named)?;
+        }
+    }
+    for named in list(source.told, "Lora hashes", "lora:") {
+        texts.lora(source, args, &named)?;
+    }
+    Ok(texts)
+}
+
+/// A name, and the digits of its file where they are told.
+struct Named {
+    name: String,
+    hash: Option<String>,
+}
+
+/// The names of a pair `NAME: DIGITS, NAME: DIGITS`, or those of a kind in the JSON object of `Hashes`, which
+/// Civitai's programs write beside it or in its place, each once.
+fn list(told: &Infotext, pair: &str, kind: &str) -> Vec<Named> {
+    let mut found: Vec<Named> = Vec::new();
+    for entry in told.get(pair).unwrap_or_default().split(',') {
+        let (name, hash) = entry.rsplit_once(':').unwrap_or((entry, ""));
+        let hash = Some(hash.trim().to_lowercase()).filter(|hash| hash.len() >= 8);
+        found.push(Named { name: name.trim().to_owned(), hash });
+    }
+    let object = told.get("Hashes").and_then(|text| serde_json::from_str(text).ok());
+    let object: serde_json::Map<String, serde_json::Value> = object.unwrap_or_default();
+    // Their digits are of other parts of the file.
+    let names = object.keys().filter_map(|key| key.strip_prefix(kind));
+    found.extend(names.map(|name| Named { name: name.to_owned(), hash: None }));
+    let mut known = std::collections::BTreeSet::new();
+    found.retain(|named| !named.name.is_empty() && known.insert(named.name.clone()));
+    found
+}
+
+/// The weight of a LoRA in the pair that Fooocus writes beside their checksums, `NAME: WEIGHT, NAME: WEIGHT`.
+fn weight<'t>(told: &'t Infotext, name: &str) -> Option<&'t str> {
+    let mut pairs = told.get("Lora weights")?.split(',').filter_map(|pair| pair.rsplit_once(':'));
+    let (_, weight) = pairs.find(|(own, _)| own.trim() == name)?;
+    Some(weight.trim()).filter(|weight| weight.parse::<f32>().is_ok())
+}
+
+impl Texts {
+    fn embedding(&mut self, source: &Source<'_>, args: &Args, named: &Named) -> Result<()> {
+        let name = &named.name;
+        let mark = format!("embedding:{name}");
+        let typed = source.has("prompt") && source.has("negative");
+        let mut texts: Vec<&mut String> =
+            std::iter::once(&mut self.prompt).chain(&mut self.negative).collect();
+        if typed || texts.iter().any(|text| text.contains(&mark)) {
+            return Ok(());
+        }
+        let replaced: Vec<Option<String>> = texts.iter().map(|text| replaced(text, name, &mark)).collect();
+        let what = format!("it was made with the embedding {name}");
+        if replaced.iter().all(Option::is_none) {
+            self.warnings.push(format!("{what}, which its prompts do not name: it is left out"));
+        } else if name.contains(char::is_whitespace) {
+            self.warnings.push(format!("{what}, whose name has a space: its words stay words"));
+        } else {
+            match found(args.embedding_dir.as_deref(), name, "--embedding-dir") {
+                Err(why) => self.warnings.push(format!("{what}, {why}: its name stays a word")),
+                Ok(path) => {
+                    for (text, replaced) in texts.iter_mut().zip(replaced) {
+                        **text = replaced.unwrap_or(std::mem::take(*text));
+                    }
+                    self.compare("embedding", named, &whole_hash(&path)?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn lora(&mut self, source: &Source<'_>, args: &Args, named: &Named) -> Result<()> {
+        let name = &named.name;
+        // Names in checksums are without the letters that part them.
+        let is_it = |other: &str| other.replace([':', ','], "") == *name;
+        let by_flag = args.lora.iter().map(loras::Flag::file).find(|file| is_it(&model_name(file)));
+        let tag =
+            tags::take(&self.prompt).ok().and_then(|(_, tags)| tags.into_iter().find(|tag| is_it(&tag.name)));
+        let folder = args.lora_dir.as_deref();
+        let file = match (by_flag, &tag) {
+            (Some(file), _) => Ok(file.to_owned()),
+            (None, Some(tag)) => found(folder, &tag.name, "--lora-dir"),
+            (None, None) => found(folder, name, "--lora-dir"),
+        };
+        match file {
+            Ok(file) => {
+                if let (None, None, false) = (&tag, by_flag, source.has("prompt")) {
+                    let weight = weight(source.told, name);
+                    self.prompt.push_str(&format!(" <lora:{name}:{}>", weight.unwrap_or("1")));
+                    if weight.is_none() {
+                        self.warnings.push(format!(
+                            "it was made with the LoRA {name}, but does not tell its weight: 1 is taken"
+                        ));
+                    }
+                }
+                if file.is_file() {
+                    self.compare("LoRA", named, &lora_hash(&file)?);
+                }
+            }
+            // Without a file for a tag there will be an error.
+            Err(why) if tag.is_none() && !source.is_ours() => {
+                self.warnings.push(format!("it was made with the LoRA {name}, {why}: it is left out"));
+            }
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
+    fn compare(&mut self, what: &str, Named { name, hash }: &Named, found: &str) {
+        let Some(expected) = hash.as_ref().filter(|hash| !found.starts_with(*hash)) else { return };
+        // Programs differ in how many digits they tell.
+        let (expected, found) = (expected.as_str(), found.get(..expected.len()).unwrap_or(found));
+        if !expected.starts_with(found) {
+            self.warnings.push(crate::support::from_picture::another(
+                &format!("{what} {name}"),
+                expected,
+                found,
+            ));
+        }
+    }
+}
+
+/// The file called `name` in the folder of a flag, or why there is none.
+fn found(folder: Option<&Path>, name: &str, flag: &str) -> Result<PathBuf, String> {
+    let Some(folder) = folder else { return Err(format!("whose folder {flag} names")) };
+    let found = Folder::open(folder).and_then(|folder| folder.find(name));
+    match found {
+        Ok(Some(path)) => Ok(path),
+        Ok(None) => Err(format!("which is not in {}", folder.display())),
+        Err(e) => Err(format!("which cannot be read ({e})")),
+    }
+}
+
+/// `text` with `mark` in place of each word `name`, whatever its case, as A1111 finds it; None without one.
+/// Space around it makes the mark a word of its own.
+fn replaced(text: &str, name: &str, mark: &str) -> Option<String> {
+    let is_letter = |c: char| c.is_alphanumeric() || c == '_';
+    let (mut out, mut rest, mut any) = (String::new(), text, false);
+    while let Some(c) = rest.chars().next() {
+        let here = rest.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
+        let after = rest.get(name.len()..).unwrap_or_default();
+        if here && !out.ends_with(is_letter) && !after.starts_with(is_letter) {
+            if !out.is_empty() && !out.ends_with(|c: char| c.is_whitespace() || c == '(') {
+                out.push(' ');
+            }
+            out.push_str(mark);
+            if !after.is_empty() && !after.starts_with(|c: char| c.is_whitespace() || c == ')') {
+                out.push(' ');
+            }
+            (rest, any) = (after, true);
+        } else {
+            out.push(c);
+            rest = rest.get(c.len_utf8()..).unwrap_or_default();
+        }
+    }
+    any.then_some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bare_names_become_marks() {
+        let cases = [
+            ("EasyNegative, bad", Some("embedding:EasyNegative , bad")),
+            ("bad,easynegative", Some("bad, embedding:EasyNegative")),
+            ("(EasyNegative:1.2) x", Some("(embedding:EasyNegative :1.2) x")),
+            ("((easynegative))", Some("((embedding:EasyNegative))")),
+            ("a EASYNEGATIVE b easynegative", Some("a embedding:EasyNegative b embedding:EasyNegative")),
+            ("[easynegative]", Some("[ embedding:EasyNegative ]")),
+            ("easynegative2, xeasynegative, easynegative_x", None),
+            ("é easynegativé", None),
+            ("", None),
+        ];
+        for (text, expected) in cases {
+            let found = replaced(text, "EasyNegative", "embedding:EasyNegative");
+            assert_eq!(found.as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn names_out_of_both_pairs_count_once() {
+        let told = Infotext::parse(
+            "Steps: 1, TI hashes: \"a b: c74b4e810b03, x: 1234, a b: c74b4e810b03\", Seed: 1, \
+             Hashes: {\"embed:x\": \"1\", \"embed:z\": \"2\", \"lora:ink\": \"3\", \"model\": \"4\"}",
+        );
+        let names = |pair, kind| {
+            let pairs = list(&told, pair, kind).into_iter().map(|n| (n.name, n.hash.is_some()));
+            pairs.collect::<Vec<_>>()
+        };
+        let owned = |all: &[(&str, bool)]| all.iter().map(|(n, h)| ((*n).to_owned(), *h)).collect::<Vec<_>>();
+        assert_eq!(names("TI hashes", "embed:"), owned(&[("a b", true), ("x", false), ("z", false)]));
+        assert_eq!(names("Lora hashes", "lora:"), owned(&[("ink", false)]));
+    }
+}

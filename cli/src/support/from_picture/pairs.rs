@@ -1,0 +1,317 @@
+//! The pairs of a picture's settings as flags: which flag has a pair's value, and what programs mean by it.
+
+use std::ffi::OsString;
+
+use sagittal::image::infotext::Infotext;
+use sagittal::image::read;
+use sagittal::sampler::names;
+use sagittal::{Error, Result};
+
+use crate::support::args::Args;
+use crate::support::from_picture::Source;
+use crate::support::from_picture::hashes;
+use crate::support::origin::{EXTRA, MASK, MASK_HASH, START, START_HASH, TEXT_ENCODER};
+
+/// Pairs whose values are a flag's as they are.
+const FLAGS: [(&str, &str); 19] = [
+    ("Steps", "steps"),
+    ("CFG scale", "cfg-scale"),
+    ("Seed", "seed"),
+    ("Sigma noise", "s-noise"),
+    ("SAG Start", "sag-start"),
+    ("SAG End", "sag-end"),
+    ("PAG Scale", "pag-scale"),
+    ("PAG Start", "pag-start"),
+    ("PAG End", "pag-end"),
+    ("SEG Scale", "seg-scale"),
+    ("SEG Blur Sigma", "seg-blur"),
+    ("SEG Start", "seg-start"),
+    ("SEG End", "seg-end"),
+    ("Original size", "original-size"),
+    ("Target size", "target-size"),
+    ("Precision", "precision"),
+    ("VAE precision", "vae-precision"),
+    ("Prediction", "prediction"),
+    ("Max memory", "max-memory"),
+];
+
+/// Pairs that are read in ways of their own, or tell nothing that a run depends on.
+const KNOWN: [&str; 51] = [
+    "Sampler",
+    "Schedule type",
+    "Size",
+    "Eta",
+    "Clip skip",
+    "Model",
+    "Model hash",
+    "RNG",
+    "Version",
+    "Denoising strength",
+    "SAG Guidance Enabled",
+    "SAG Guidance Scale",
+    "SAG Mask Threshold",
+    "SAG Blur Sigma",
+    "SAG Attention",
+    "SAG bilinear interpolation",
+    "SAG Attention Target",
+    "SAG Base Model",
+    "SAG Custom Resolution",
+    "sag_enabled",
+    "sag_scale",
+    "sag_blur_sigma",
+    "sag_threshold",
+    "PAG Active",
+    "PAG Start Step",
+    "PAG End Step",
+    "pag_enabled",
+    "pag_scale",
+    "Batch size",
+    "Batch pos",
+    "Crop",
+    "VAE",
+    "VAE hash",
+    "VAE tile",
+    "Matrices",
+    "Lora hashes",
+    "Lora weights",
+    "TI hashes",
+    "Hashes",
+    "Resize mode",
+    "User",
+    // stable-diffusion.cpp: of other families, other files, and all of it once more.
+    "Guidance",
+    "TE",
+    "Unet",
+    "SDCPP",
+    EXTRA,
+    START,
+    START_HASH,
+    MASK,
+    MASK_HASH,
+    TEXT_ENCODER,
+];
+
+/// Whether a pair of this name is read.
+pub fn is_known(name: &str) -> bool {
+    KNOWN.contains(&name) || FLAGS.iter().any(|(pair, _)| *pair == name)
+}
+
+/// The width of SAG's blur in A1111's extension while that was no setting.
+const FIRST_BLUR: f64 = 1.0;
+/// SAG's widest blur.
+const WIDEST_BLUR: f64 = 10.0;
+
+/// Flags, and sentences about what they do not follow.
+#[derive(Default)]
+pub struct Read {
+    pub flags: Vec<OsString>,
+    pub warnings: Vec<String>,
+}
+
+impl Read {
+    fn set(&mut self, name: &str, value: impl AsRef<str>) {
+        self.flags.push(format!("--{name}={}", value.as_ref()).into());
+    }
+
+    fn warn(&mut self, sentence: impl Into<String>) {
+        self.warnings.push(sentence.into());
+    }
+}
+
+impl Source<'_> {
+    /// The settings as flags.
+    pub(super) fn flags(&self, args: &Args) -> Result<Read> {
+        let mut read = Read::default();
+        let texts = hashes::texts(self, args)?;
+        read.warnings = texts.warnings;
+        if !self.has("prompt") {
+            read.set("prompt", &texts.prompt);
+        }
+        if !self.has("negative") {
+            texts.negative.iter().for_each(|n| read.set("negative-prompt", n));
+        }
+        for (pair, flag) in FLAGS {
+            if let Some(value) = self.told.get(pair) {
+                read.set(flag, value);
+            }
+        }
+        self.sampling(args, &mut read)?;
+        self.sag(&mut read);
+        self.pag(&mut read);
+        if let Some(crop) = self.told.get("Crop") {
+            read.set("crop", crop.replace('/', ","));
+        }
+        if let Some(tile) = self.told.get("VAE tile") {
+            read.set("vae-tile", tile);
+        }
+        // stable-diffusion.cpp has 0 and less for what the model has.
+        let skip = self.told.get("Clip skip");
+        if let Some(skip) = skip.filter(|skip| !(self.is_cpp() && skip.parse::<i64>().is_ok_and(|n| n <= 0)))
+        {
+            read.set("clip-skip", skip);
+        }
+        if self.has("init_img")
+            && let Some(strength) = self.told.get("Denoising strength")
+        {
+            read.set("strength", strength);
+        }
+        let own = format!("{}x{}", self.size.0, self.size.1);
+        let told = self.told.get("Size");
+        // Programs that do not tell it draw the picture as large as it is.
+        if let Some(size) =
+            told.or((!self.is_ours() && self.size.0 % 8 + self.size.1 % 8 == 0).then_some(&*own))
+        {
+            let (width, height) = size.split_once('x').ok_or_else(|| self.wrong("Size").expected("WxH"))?;
+            if !self.is_cut(args, (width, height))? {
+                read.set("width", width);
+                read.set("height", height);
+            }
+        }
+        for (pair, flag) in
+            [("SAG Attention", "--sag-cond"), ("Matrices", "--no-matrices"), (EXTRA, "--ignore-extra")]
+        {
+            read.flags.extend(self.told.get(pair).map(|_| OsString::from(flag)));
+        }
+        Ok(read)
+    }
+
+    /// Whether a picture of ours was cut out of the one that it was started from, and that one is cut to the
+    /// same size now: with a size of its own it would be scaled.
+    fn is_cut(&self, args: &Args, (width, height): (&str, &str)) -> Result<bool> {
+        let Some(start) = args.init_img.as_ref().filter(|_| self.is_ours()) else { return Ok(false) };
+        if self.told.get("Resize mode").is_some() {
+            return Ok(false);
+        }
+        let start = read::picture(start)?;
+        let cut = |side: usize| (side / 8 * 8).to_string();
+        Ok((cut(start.width).as_str(), cut(start.height).as_str()) == (width, height))
+    }
+
+    fn sampling(&self, args: &Args, read: &mut Read) -> Result<()> {
+        let sampler = match (self.told.sampler(), self.told.get("Sampler")) {
+            (Some(sampler), _) => {
+                read.set("sampling-method", sampler.name());
+                Some(sampler)
+            }
+            (None, Some(name)) if !self.has("sampling_method") => {
+                let cause = names::with_scheduler(name).err();
+                let error = self.unknown("Sampler", cause);
+                match names::beginning(name) {
+                    // The noise schedule behind it is given by hand.
+                    Some(sampler) if self.has("scheduler") => {
+                        read.set("sampling-method", sampler.name());
+                        Some(sampler)
+                    }
+                    Some(_) => return Err(error.hint("choose a schedule of ours with --scheduler")),
+                    None => return Err(error.hint("choose one of ours with --sampling-method")),
+                }
+            }
+            _ => None,
+        };
+        match (self.told.scheduler(), self.told.get("Schedule type")) {
+            (Some(scheduler), _) => read.set("scheduler", scheduler.name()),
+            (None, Some(name)) if !self.has("scheduler") && args.sampling_method.scheduler.is_none() => {
+                let cause = name.parse::<sagittal::sampler::Scheduler>().err();
+                return Err(self.unknown("Schedule type", cause).hint("choose one of ours with --scheduler"));
+            }
+            _ => {}
+        }
+        let Some(eta) = self.told.get("Eta") else { return Ok(()) };
+        let number = eta.parse::<f64>().ok();
+        // What stable-diffusion.cpp prints where nobody asked for one: infinity, and 0 before it had the
+        // first, which it printed of samplers that do not read it too. Now it tells all once more.
+        let unset = number.is_some_and(|n| !n.is_finite());
+        let old = self.is_cpp() && number == Some(0.0) && self.told.get("SDCPP").is_none();
+        if !unset && !old {
+            read.set("eta", eta);
+        } else if old && !self.has("eta") && sampler.is_some_and(|s| s.adds_noise()) {
+            read.warn(
+                "stable-diffusion.cpp prints an eta of 0 for samplers that do not read it: \
+                 the sampler's own is taken, --eta 0 is as printed",
+            );
+        }
+        Ok(())
+    }
+
+    /// Self-Attention Guidance as this program and A1111's extension have it, which switched it on by its
+    /// scale alone at first, and as Forge has it.
+    fn sag(&self, read: &mut Read) {
+        let told = |name: &str| self.told.get(name);
+        let is_true = |name: &str| told(name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let forge = is_true("sag_enabled") || (told("sag_enabled").is_none() && told("sag_scale").is_some());
+        let own = is_true("SAG Guidance Enabled")
+            || (told("SAG Guidance Enabled").is_none() && told("SAG Guidance Scale").is_some());
+        let names = match (own, forge) {
+            (true, _) => ["SAG Guidance Scale", "SAG Blur Sigma", "SAG Mask Threshold"],
+            (false, true) => ["sag_scale", "sag_blur_sigma", "sag_threshold"],
+            (false, false) => return read.set("sag-scale", "0"),
+        };
+        let [scale, blur, threshold] = names.map(told);
+        read.set("sag-scale", scale.unwrap_or("0.5"));
+        let first = if own { FIRST_BLUR.to_string() } else { "2".into() };
+        let (blur, threshold) = (blur.unwrap_or(&first), threshold.unwrap_or("1"));
+        let factor = self.sag_factor().filter(|factor| *factor != 1.0);
+        match factor.zip(blur.parse::<f64>().ok()).zip(threshold.parse::<f64>().ok()) {
+            None => {
+                read.set("sag-blur", blur);
+                read.set("sag-threshold", threshold);
+            }
+            Some(((factor, blur), threshold)) => {
+                read.set("sag-blur", (blur * factor).min(WIDEST_BLUR).to_string());
+                read.set("sag-threshold", (threshold * factor).to_string());
+                read.warn(format!(
+                    "SAG's blur and threshold are taken {factor:.3} times as large, as its extension does by \
+                     SAG Custom Resolution"
+                ));
+            }
+        }
+        for (name, usual) in [("SAG bilinear interpolation", "False"), ("SAG Attention Target", "middle")] {
+            if let Some(value) = told(name).filter(|value| !value.eq_ignore_ascii_case(usual)) {
+                read.warn(format!("{name}: {value} is not followed, SAG is that of {name}: {usual}"));
+            }
+        }
+    }
+
+    /// How much larger than the resolution that A1111's extension was told of the picture is, by its sides.
+    fn sag_factor(&self) -> Option<f64> {
+        let number = |text: &str| text.trim().parse::<f64>().ok().filter(|n| *n > 0.0 && n.is_finite());
+        let reference = number(self.told.get("SAG Custom Resolution")?)?;
+        let (width, height) = self.told.get("Size")?.split_once('x')?;
+        Some((number(width)? * number(height)?).sqrt() / reference)
+    }
+
+    /// Perturbed-Attention Guidance of Forge, and of A1111's extension, which counts steps where this program
+    /// has shares of them.
+    fn pag(&self, read: &mut Read) {
+        if let Some(scale) =
+            self.told.get("pag_scale").filter(|_| self.told.get("pag_enabled") != Some("False"))
+        {
+            read.set("pag-scale", scale);
+        }
+        let number = |name: &str| self.told.get(name)?.parse::<f64>().ok();
+        let Some(steps) = number("Steps").filter(|steps| *steps > 0.0) else { return };
+        for (pair, flag, more) in [("PAG Start Step", "pag-start", 0.0), ("PAG End Step", "pag-end", 1.0)] {
+            if let Some(step) = number(pair) {
+                read.set(flag, ((step + more) / steps).clamp(0.0, 1.0).to_string());
+            }
+        }
+    }
+
+    fn unknown(&self, pair: &str, cause: Option<Error>) -> Error {
+        let error = self.wrong(pair);
+        match cause {
+            Some(cause) => error.cause(cause),
+            None => error,
+        }
+    }
+
+    /// Whether stable-diffusion.cpp made the picture.
+    pub(super) fn is_cpp(&self) -> bool {
+        self.told.get("Version").is_some_and(|version| version.starts_with("stable-diffusion.cpp"))
+    }
+}
+
+/// The first pair of these names that says something.
+pub fn first_of<'t>(told: &'t Infotext, names: &[&str]) -> Option<&'t str> {
+    names.iter().filter_map(|name| told.get(name)).find(|value| !value.is_empty())
+}

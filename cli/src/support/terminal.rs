@@ -1,0 +1,165 @@
+//! Where words go: text for people to stderr, results and JSON events to stdout. A reader that has
+//! gone away (`| head`) is no fault of the program; any other failure to write a result is, and is
+//! remembered for the exit code.
+
+use std::io::{ErrorKind as Io, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::error::{ContextKind, ContextValue};
+use sagittal::{Error, ErrorKind, Remedy};
+use serde_json::{Value, json};
+
+use crate::support::remedy;
+
+/// A line for the person at the terminal.
+pub fn say(line: impl AsRef<str>) {
+    let _ = writeln!(std::io::stderr().lock(), "{}", line.as_ref());
+}
+
+/// A line of the command's result.
+pub fn result(line: impl AsRef<str>) {
+    note(writeln!(std::io::stdout().lock(), "{}", line.as_ref()));
+}
+
+/// A line of the command's result, at once: whoever reads it may wait for the next for minutes.
+pub fn result_now(line: impl AsRef<str>) {
+    let mut out = std::io::stdout().lock();
+    note(writeln!(out, "{}", line.as_ref()).and_then(|()| out.flush()));
+}
+
+static LOST: AtomicBool = AtomicBool::new(false);
+static VERBOSE: AtomicBool = AtomicBool::new(false);
+
+/// Long lists are told too, from now on.
+pub fn set_verbose() {
+    VERBOSE.store(true, Ordering::Relaxed);
+}
+
+/// Whether long lists are told too, of which otherwise the sums and what failed are enough.
+pub fn verbose() -> bool {
+    VERBOSE.load(Ordering::Relaxed)
+}
+
+/// Whether a part of the result could not be written.
+pub fn lost() -> bool {
+    LOST.load(Ordering::Relaxed)
+}
+
+fn note(written: std::io::Result<()>) {
+    if written.is_err_and(|e| e.kind() != Io::BrokenPipe) {
+        LOST.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A JSON object on one line, named by its first member `event`, at once.
+pub fn event(name: &str, rest: Value) {
+    let mut object = serde_json::Map::from_iter([("event".to_owned(), json!(name))]);
+    if let Value::Object(rest) = rest {
+        object.extend(rest);
+    }
+    let mut out = std::io::stdout().lock();
+    note(writeln!(out, "{}", Value::Object(object)).and_then(|()| out.flush()));
+}
+
+/// `done`, of whose error an event tells if `json` is set.
+pub fn with_error_event<T>(json: bool, done: sagittal::Result<T>) -> sagittal::Result<T> {
+    if let (Err(e), true) = (&done, json) {
+        event("error", as_json(e));
+    }
+    done
+}
+
+/// An error as data: the whole text, and its parts.
+pub fn as_json(error: &Error) -> Value {
+    json!({
+        "kind": kind_name(error.kind()), "message": remedy::text(error), "what": error.what(),
+        "file": error.path().map(|path| path.display().to_string()), "at": error.place(),
+        "expected": error.wanted(), "found": error.got(),
+        "remedies": error.remedies().iter().map(remedy::words).collect::<Vec<_>>(),
+    })
+}
+
+/// What goes on, but not as it was meant.
+pub fn warning(json: bool, text: &str) {
+    say(format!("warning: {text}"));
+    if json {
+        warning_event(text);
+    }
+}
+
+/// The same as an event alone.
+pub fn warning_event(text: &str) {
+    event("warning", json!({ "message": text }));
+}
+
+/// What the parser of flags says, as the event of an error.
+pub fn usage_event(parsed: &clap::Error) {
+    let message = parsed.render().to_string();
+    let message = message.trim_end();
+    let first = message.lines().take_while(|line| !line.trim().is_empty()).map(str::trim);
+    let what = first.collect::<Vec<_>>().join(" ");
+    let said = |kinds: &[ContextKind]| -> Vec<String> {
+        let values = kinds.iter().filter_map(|kind| parsed.get(*kind)).flat_map(|value| match value {
+            ContextValue::String(text) => vec![text.clone()],
+            ContextValue::Strings(texts) => texts.clone(),
+            _ => Vec::new(),
+        });
+        values.collect()
+    };
+    let joined = |kinds: &[ContextKind]| Some(said(kinds).join(", ")).filter(|text| !text.is_empty());
+    let mut error = Error::usage(what.trim_start_matches("error: "));
+    if let Some(flag) = joined(&[ContextKind::InvalidArg, ContextKind::InvalidSubcommand]) {
+        error = error.at(flag);
+    }
+    if let Some(valid) = joined(&[ContextKind::ValidValue, ContextKind::ValidSubcommand]) {
+        error = error.expected(valid);
+    }
+    if let Some(found) = joined(&[ContextKind::InvalidValue]) {
+        error = error.found(found);
+    }
+    let near =
+        said(&[ContextKind::SuggestedArg, ContextKind::SuggestedValue, ContextKind::SuggestedSubcommand]);
+    if !near.is_empty() {
+        error = error.remedy(Remedy::DidYouMean(near));
+    }
+    let mut error = as_json(&error);
+    error["message"] = json!(message);
+    event("error", error);
+}
+
+/// The last line of a run that failed.
+pub fn error(error: &Error) {
+    match error.kind() {
+        ErrorKind::Cancelled => say("cancelled"),
+        _ => say(format!("error: {}", remedy::text(error))),
+    }
+}
+
+/// The name of a kind of error in JSON events.
+pub fn kind_name(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::Usage => "usage",
+        ErrorKind::File => "file",
+        ErrorKind::Model => "model",
+        ErrorKind::Device => "device",
+        ErrorKind::Memory => "memory",
+        ErrorKind::NonFinite => "non_finite",
+        ErrorKind::Cancelled => "cancelled",
+        _ => "internal",
+    }
+}
+
+/// Bytes as a person reads them.
+pub fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", to_mib(bytes))
+}
+
+/// Bytes in MiB.
+pub fn to_mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+/// `value` as JSON shows it: the shortest decimal number, not the digits of its f64.
+pub fn decimal(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(f64::from(value))
+}

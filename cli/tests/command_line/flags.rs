@@ -1,0 +1,236 @@
+//! Values as people write them, flags without effect, and how much is told.
+
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+
+use crate::common::Failures;
+use crate::{common::gpu_is_off, program::program};
+use sagittal::image::texts;
+
+const SMALL: [&str; 6] = ["-W", "64", "-H", "64", "--steps", "1"];
+
+fn run(folder: &Path, flags: &[&str]) -> Output {
+    program(folder, flags).output().expect("the program starts")
+}
+
+fn told(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Draws, and gives the picture's settings and what was told.
+fn draw(folder: &Path, flags: &[&str]) -> (String, String) {
+    let output =
+        run(folder, &[&["generate", "-p", "fox", "-o", "a.png", "--force"], &SMALL[..], flags].concat());
+    let told = told(&output);
+    assert_eq!(output.status.code(), Some(0), "{flags:?}: {told}");
+    let bytes = fs::read(folder.join("a.png")).expect("a picture");
+    (texts::texts(&bytes).expect("texts").remove(0).1, told)
+}
+
+#[test]
+fn sampler_names_as_people_write_them() {
+    if gpu_is_off() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut failures = Failures::default();
+    for (name, text) in [
+        ("DPM++ 2M Karras", "Sampler: DPM++ 2M, Schedule type: Karras"),
+        ("dpm++2m karras", "Sampler: DPM++ 2M, Schedule type: Karras"),
+        ("euler_a discrete", "Sampler: Euler a, Schedule type: Normal"),
+        ("Euler a", "Sampler: Euler a, Schedule type: Normal"),
+        ("k_dpmpp_2m_sde_gpu", "Sampler: DPM++ 2M SDE, Schedule type: Normal"),
+    ] {
+        let (settings, _) = draw(folder.path(), &["--sampler", name]);
+        failures.check(settings.contains(text), || format!("{name}: {settings}"));
+    }
+    let (settings, _) = draw(folder.path(), &["--sampler", "DPM++ 2M Karras", "--scheduler", "karras"]);
+    failures.check(settings.contains("Schedule type: Karras"), || settings);
+    // Along an axis of a grid, too.
+    let axis = "sampler=DPM++ 2M Karras,Euler a";
+    let flags = [&["grid", "-p", "fox", "--x", axis, "-o", "g.png"], &SMALL[..]].concat();
+    let output = run(folder.path(), &flags);
+    failures.check(output.status.success(), || told(&output));
+    for (cell, text) in [("x1", "DPM++ 2M, Schedule type: Karras"), ("x2", "Euler a, Schedule type: Normal")]
+    {
+        let bytes = fs::read(folder.path().join(format!("g/{cell}.png"))).expect("a cell");
+        let settings = texts::texts(&bytes).expect("texts").remove(0).1;
+        failures.check(settings.contains(text), || settings);
+    }
+    let both = run(folder.path(), &[&flags[..], &["--scheduler", "simple", "--force"]].concat());
+    failures
+        .check(both.status.code() == Some(2) && told(&both).contains("another scheduler"), || told(&both));
+    failures.finish();
+}
+
+#[test]
+fn sizes_of_memory_and_precisions_as_people_write_them() {
+    if gpu_is_off() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut failures = Failures::default();
+    let plan = |flags: &[&str]| {
+        let output = run(
+            folder.path(),
+            &[&["generate", "-p", "fox", "--dry-run", "--json"], &SMALL[..], flags].concat(),
+        );
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let all = plan(&["--max-memory", "4096"]);
+    for size in ["4G", "4GiB", "4096M", "4gb", "4.0g"] {
+        failures.check(plan(&["--max-memory", size]) == all, || {
+            format!("{size}: {:?}", plan(&["--max-memory", size]))
+        });
+    }
+    for (name, precision) in [
+        ("fp16", "f16"),
+        ("half", "f16"),
+        ("float16", "f16"),
+        ("FP16", "f16"),
+        ("fp32", "f32"),
+        ("float32", "f32"),
+        ("full", "f32"),
+    ] {
+        let (code, told) = plan(&["--precision", name]);
+        let word = format!("\"precision\":\"{precision}\"");
+        failures.check(code == Some(0) && told.contains(&word), || format!("{name}: {code:?} {told}"));
+    }
+    failures.finish();
+}
+
+#[test]
+fn seeds_below_minus_1_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut failures = Failures::default();
+    for words in [
+        &["generate", "-p", "x", "-s", "-2"][..],
+        &["generate", "-p", "x", "--seed=-9999999999999999999"],
+        &["grid", "-p", "x", "--x", "steps=1", "-s", "-2"],
+        &["grid", "-p", "x", "--x", "seed=1,-2"],
+    ] {
+        let output = run(folder.path(), words);
+        let right = output.status.code() == Some(2) && told(&output).contains("-1 for a random one");
+        failures.check(right, || format!("{words:?}: {:?} {}", output.status.code(), told(&output)));
+    }
+    failures.finish();
+}
+
+#[test]
+fn suggestions_come_before_lists() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (flag, value, near) in [("--sampler", "dpmpp_2", "dpmpp_2m"), ("--scheduler", "karas", "karras")] {
+        let output = run(folder.path(), &["generate", "-p", "x", flag, value]);
+        let told = told(&output);
+        let (suggestion, list) =
+            (told.find("did you mean").expect("a suggestion"), told.find("one of").expect("a list"));
+        assert!(suggestion < list && told[suggestion..list].contains(near), "{told}");
+    }
+}
+
+#[test]
+fn flags_without_effect_are_told() {
+    if gpu_is_off() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut failures = Failures::default();
+    for (flags, idle) in [
+        (&["--eta", "0.5"][..], &["--eta"][..]),
+        (&["--s-noise", "1.1", "--sampler", "dpmpp_2m"], &["--s-noise"]),
+        (
+            &["--sag-scale", "0", "--sag-blur", "1", "--sag-threshold", "2"],
+            &["--sag-blur", "--sag-threshold"],
+        ),
+        (&["--sag-blur", "0", "--sag-start", "0.5"], &["--sag-start"]),
+        (&["--sag-cond", "--cfg-scale", "3"], &["--sag-cond"]),
+        (&["--pag-start", "0.5", "--pag-end", "0.7"], &["--pag-start", "--pag-end"]),
+        (&["--seg-blur", "2"], &["--seg-blur"]),
+        (&["-n", "grey", "--cfg-scale", "1", "--sag-scale", "0"], &["--negative-prompt"]),
+        (&["-n", "grey", "--cfg-scale", "1", "--sag-cond"], &["--negative-prompt"]),
+        (&["--eta", "0.5", "--sampler", "euler_a", "--sag-blur", "1", "-n", "grey"], &[]),
+        (&["-n", "grey", "--cfg-scale", "1"], &[]),
+        (&["--sag-cond", "--cfg-scale", "1"], &[]),
+        (&["--pag-start", "0.1", "--pag-scale", "2", "--seg-blur", "2", "--seg-scale", "1"], &[]),
+    ] {
+        let (_, told) = draw(folder.path(), flags);
+        let lines: Vec<&str> = told.lines().filter(|line| line.contains("has no effect")).collect();
+        let right = lines.len() == idle.len()
+            && idle
+                .iter()
+                .all(|flag| lines.iter().any(|line| line.contains(&format!("{flag} has no effect"))));
+        failures.check(right, || format!("{flags:?}: {told}"));
+    }
+    // In a grid only what has none in any cell.
+    let grid = |axis: &str| {
+        let flags = ["grid", "-p", "fox", "--x", axis, "--eta", "0.5", "--pag-end", "0.5", "--dry-run"];
+        told(&run(folder.path(), &[&flags, &SMALL[..]].concat()))
+    };
+    let (one, none) = (grid("sampler=euler,euler_a"), grid("sampler=euler,heun"));
+    failures.check(!one.contains("--eta") && one.contains("--pag-end has no effect"), || one);
+    failures.check(none.contains("--eta has no effect"), || none);
+    failures.finish();
+}
+
+#[test]
+fn missing_output_folders_are_made() {
+    if gpu_is_off() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let flags = [
+        &[
+            "generate",
+            "-p",
+            "fox",
+            "-o",
+            "a/b/out.png",
+            "--save-latent",
+            "c/out.latent",
+            "--animate",
+            "d/out.png",
+        ][..],
+        &["--preview", "e/out.png", "--save-attention", "f/g"],
+        &SMALL,
+    ]
+    .concat();
+    let dry = run(folder.path(), &[&flags[..], &["--dry-run"]].concat());
+    assert!(
+        dry.status.success() && fs::read_dir(folder.path()).expect("a folder").count() == 0,
+        "{}",
+        told(&dry)
+    );
+    let output = run(folder.path(), &flags);
+    assert!(output.status.success(), "{}", told(&output));
+    for name in ["a/b/out.png", "c/out.latent", "d/out.png", "e/out.png", "f/g"] {
+        assert!(folder.path().join(name).exists(), "{name}: {}", told(&output));
+    }
+    let grid = [&["grid", "-p", "fox", "--x", "steps=1,2", "-o", "h/i/g.png"], &SMALL[..4]].concat();
+    let output = run(folder.path(), &grid);
+    assert!(output.status.success() && folder.path().join("h/i/g/x2.png").exists(), "{}", told(&output));
+    // What can be no folder is told before anything runs.
+    fs::write(folder.path().join("file"), "keep me").expect("a file");
+    let output = run(folder.path(), &["generate", "-p", "fox", "-o", "file/x/out.png"]);
+    assert!(output.status.code() == Some(2) && told(&output).contains("not a folder"), "{}", told(&output));
+}
+
+#[test]
+fn long_lists_are_told_by_verbose_alone() {
+    if gpu_is_off() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let lines = |words: &[&str]| {
+        let output = run(folder.path(), words);
+        assert!(output.status.success(), "{words:?}: {}", told(&output));
+        String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let dry = [&["generate", "-p", "fox", "--dry-run"], &SMALL[..]].concat();
+    let (short, long) = (lines(&dry), lines(&[&dry[..], &["-v"]].concat()));
+    assert!(short.len() <= 15 && long.len() > 2 * short.len(), "{} and {} lines", short.len(), long.len());
+    // The sums stay, each set with its file.
+    let (short, long) = (lines(&["verify"]), lines(&["verify", "--verbose"]));
+    assert!(short.len() < 10 && long.len() > 5 * short.len(), "{} and {} lines", short.len(), long.len());
+    assert!(short.last() == long.last() && short.iter().any(|l| l.starts_with("all hold: ")), "{short:?}");
+}

@@ -1,0 +1,23 @@
+//! The program, from its flags to its files and exit codes.
+
+#[path = "../../../tests/common/mod.rs"]
+mod common;
+#[path = "../program.rs"]
+mod program;
+#[path = "../schema.rs"]
+mod schema;
+
+mod bench;
+mod borrowed;
+mod events;
+mod extras;
+mod flags;
+mod generate;
+mod grid;
+mod inspect;
+mod models;
+mod programs;
+mod readme;
+mod repeat;
+mod start;
+mod watch;

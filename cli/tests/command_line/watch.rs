@@ -1,0 +1,143 @@
+//! `--save-attention`, `--animate` and `--preview`: what they write, that they change no picture, and the
+//! event that they hear.
+
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+use std::sync::atomic::AtomicBool;
+
+use crate::common::{Failures, gpu};
+use crate::{common::gpu_is_off, program::program};
+use sagittal::image::read;
+use sagittal::{Event, Model, ModelOptions, Request, Sag, embedded};
+
+fn run(folder: &Path, flags: &[&str]) -> Output {
+    let steps: &[&str] = if flags.contains(&"--steps") { &[] } else { &["--steps", "3"] };
+    let words = [&["generate", "-p", "fox", "-W", "64", "-H", "72", "-s", "5"], steps, flags].concat();
+    program(folder, &words).output().expect("the program starts")
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("the folder");
+    let mut names: Vec<String> =
+        entries.map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_is_shown_changes_nothing() {
+    if gpu_is_off() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let good = |flags: &[&str]| {
+        let output = run(folder.path(), flags);
+        assert_eq!(output.status.code(), Some(0), "{flags:?}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    good(&["-o", "plain.png"]);
+    good(&[
+        "-o",
+        "a.png",
+        "--save-attention",
+        "att",
+        "--animate",
+        "moving.png",
+        "--preview",
+        "live.png",
+        "--preview-every",
+        "2",
+    ]);
+    let read_bytes = |name: &str| fs::read(folder.path().join(name)).expect(name);
+    assert!(read_bytes("plain.png") == read_bytes("a.png"), "looking on changed the picture");
+    assert_eq!(
+        names(folder.path()),
+        ["a.png", "att", "live.png", "moving.png", "plain.png"],
+        "parts are left over"
+    );
+    let steps = (1..=3).flat_map(|step| {
+        [format!("evaluation-{step:02}-heat.png"), format!("evaluation-{step:02}-mask.png")]
+    });
+    assert_eq!(names(&folder.path().join("att")), steps.collect::<Vec<_>>());
+    for name in ["att/evaluation-01-heat.png", "att/evaluation-03-mask.png", "live.png"] {
+        let picture = read::picture(&folder.path().join(name)).expect(name);
+        assert_eq!((picture.width, picture.height), (64, 72), "{name}");
+        assert!(picture.rgb.chunks(3).any(|p| p != &picture.rgb[..3]), "{name} is empty");
+    }
+    // Frames for what comes before the first step, each step, and the picture.
+    let reader =
+        png::Decoder::new(std::io::Cursor::new(read_bytes("moving.png"))).read_info().expect("a PNG");
+    assert_eq!(reader.info().animation_control().expect("an animation").num_frames, 5);
+    let last = |name: &str| read::picture(&folder.path().join(name)).expect(name);
+    assert!(last("moving.png") == last("a.png"), "a program without animations shows the picture");
+
+    // Several evaluations a step, several pictures and batches.
+    good(&["-o", "b.png", "--sampler", "heun", "--batch-size", "2", "--steps", "2", "--save-attention", "b"]);
+    let heat: Vec<String> =
+        names(&folder.path().join("b")).into_iter().filter(|n| n.ends_with("heat.png")).collect();
+    let again = "evaluation-03-picture-2-heat.png".to_owned();
+    assert!(heat.len() == 6 && heat.contains(&again), "{heat:?}");
+}
+
+#[test]
+fn what_is_wrong_is_told_before_anything_runs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join("taken.png"), "keep me").expect("a file");
+    fs::create_dir(folder.path().join("full")).expect("a folder");
+    fs::write(folder.path().join("full/evaluation-01-heat.png"), "keep me").expect("a file");
+    let mut failures = Failures::default();
+    for (flags, word) in [
+        (&["--save-attention", "a", "--sag-scale", "0"][..], "SAG is off"),
+        (&["--save-attention", "full"], "exists already"),
+        (&["--animate", "taken.png"], "exists already"),
+        (&["--preview", "taken.png"], "exists already"),
+        (&["--animate", "a.gif"], "PNG"),
+        (&["--preview", "taken.png/a.png"], "folder"),
+        (&["--preview-every", "2"], "--preview"),
+        (&["--preview", "a.png", "--preview-every", "0"], "--preview-every"),
+        (&["--preview", "a.png", "-o", "a.png"], "same file name"),
+    ] {
+        let output = run(folder.path(), flags);
+        let told = String::from_utf8_lossy(&output.stderr);
+        let right = output.status.code() == Some(2) && told.contains(word);
+        failures.check(right, || format!("{flags:?}: {:?} {told}", output.status.code()));
+    }
+    failures.check(names(folder.path()) == ["full", "taken.png"], || "something was written".into());
+    failures
+        .check(fs::read(folder.path().join("taken.png")).expect("it") == b"keep me", || "taken.png".into());
+    failures.finish();
+}
+
+#[test]
+fn evaluations_are_told_with_all_that_led_to_them() {
+    let Some(gpu) = gpu() else { return };
+    let model =
+        Model::new(gpu, embedded::checkpoint().expect("embedded"), ModelOptions::default()).expect("model");
+    let mut request = Request::new("fox", 64, 64);
+    (request.schedule.steps, request.evaluations) = (3, true);
+    request.guidance.set_sag(Sag { end: 0.5, ..Sag::default() });
+    let mut told = Vec::new();
+    let mut observe = |event: Event<'_>| {
+        if let Event::Evaluated { sigma, evaluation, preview } = event {
+            let small = preview().expect("preview");
+            told.push((
+                sigma,
+                evaluation.sag.is_some(),
+                evaluation.result.shape(),
+                (small.width, small.height),
+            ));
+            if let Some(sag) = &evaluation.sag {
+                let columns = &sag.columns[0];
+                let mean = columns.values.iter().sum::<f32>() / columns.values.len() as f32;
+                assert!((mean - 1.0).abs() < 1e-3, "{mean}");
+                let above = columns.values.iter().any(|v| *v > 1.0);
+                assert!(above && sag.mask.contains(&1) && sag.mask.contains(&0));
+            }
+        }
+    };
+    model.generate(&request, &mut observe, &AtomicBool::new(false)).expect("a run");
+    let sag: Vec<bool> = told.iter().map(|t| t.1).collect();
+    assert_eq!(sag, [true, true, false], "SAG acts in the first half");
+    assert!(told.iter().all(|t| t.2 == [1, 4, 8, 8] && t.3 == (8, 8)));
+    assert!(told.windows(2).all(|pair| pair[0].0 > pair[1].0), "from much noise to little");
+}

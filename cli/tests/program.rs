@@ -1,0 +1,19 @@
+//! The program as a user starts it.
+
+use std::path::Path;
+use std::process::Command;
+
+/// Commands that take a device.
+const COMPUTING: [&str; 6] = ["bench", "generate", "grid", "inspect", "run", "verify"];
+
+/// The program in `folder`; `words` are its command and flags. It computes on the adapter under test
+/// unless they name one.
+pub fn program(folder: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("sagittal"));
+    command.current_dir(folder).env_remove("SAGITTAL_LOG").args(words);
+    let computes = words.first().is_some_and(|name| COMPUTING.contains(name)) && !words.contains(&"--device");
+    if let (Ok(device), true) = (std::env::var("SAGITTAL_DEVICE"), computes) {
+        command.args(["--device", &device]);
+    }
+    command
+}

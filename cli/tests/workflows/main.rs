@@ -1,0 +1,13 @@
+//! `sagittal run`.
+
+#[path = "../../../tests/common/mod.rs"]
+mod common;
+#[path = "../program.rs"]
+mod program;
+#[path = "../schema.rs"]
+mod schema;
+
+mod cli;
+mod foreseen;
+mod malformed;
+mod older;

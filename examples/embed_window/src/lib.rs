@@ -1,0 +1,173 @@
+//! sagittal in an app with a window: winit and egui draw on the same `wgpu::Device` that sagittal
+//! computes on, the picture is made in a thread of its own, and the window stays alive meanwhile.
+//!
+//! `cargo run --release --example embed_window -- [MODEL.safetensors] [--side PIXELS] [--tell]`
+//!
+//! Without a model it is the small one inside the library. `--tell` prints what happens, a line each
+//! (see `telling.rs`): for programs that drive the window, as `tests/window.rs` does.
+//!
+//! The rooms: `screen.rs` owns the device and draws frames, `studio.rs` is the thread that computes,
+//! `controls.rs` is what is seen and pressed.
+
+mod controls;
+mod screen;
+mod studio;
+mod telling;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use winit::application::ApplicationHandler;
+use winit::dpi::LogicalSize;
+use winit::event::WindowEvent;
+use winit::event_loop::{ActiveEventLoop, ControlFlow, EventLoop, EventLoopProxy};
+use winit::window::{Window, WindowId};
+
+use controls::Controls;
+use screen::Screen;
+use studio::Studio;
+use telling::Telling;
+
+type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+
+/// What the command line asks for.
+#[derive(Clone)]
+struct Options {
+    /// A checkpoint; None is the embedded one.
+    model: Option<PathBuf>,
+    /// Width and height of the pictures in pixels; None is what suits the model.
+    side: Option<usize>,
+    tell: bool,
+}
+
+impl Options {
+    fn read() -> Result<Self> {
+        let mut options = Self { model: None, side: None, tell: false };
+        let mut arguments = std::env::args().skip(1);
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--tell" => options.tell = true,
+                "--side" => {
+                    let number = arguments.next().and_then(|n| n.parse().ok());
+                    options.side = Some(number.ok_or("--side: expected a number of pixels")?);
+                }
+                flag if flag.starts_with('-') => {
+                    return Err(format!("{flag}: no such option, there are --side PIXELS and --tell").into());
+                }
+                path => options.model = Some(path.into()),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// The app: nothing until winit says that windows can be opened.
+struct App {
+    options: Options,
+    /// By which other threads ask for a frame.
+    wake: EventLoopProxy<()>,
+    running: Option<Running>,
+    failed: Option<Box<dyn std::error::Error>>,
+}
+
+/// The app with its window.
+struct Running {
+    screen: Screen,
+    controls: Controls,
+}
+
+impl Running {
+    fn open(event_loop: &ActiveEventLoop, options: &Options, wake: EventLoopProxy<()>) -> Result<Self> {
+        let attributes = Window::default_attributes()
+            .with_title("sagittal: a window with a device of its own")
+            .with_inner_size(LogicalSize::new(760.0, 460.0));
+        let window = Arc::new(event_loop.create_window(attributes)?);
+        let screen = Screen::open(event_loop.owned_display_handle(), window)?;
+        // The one line that matters: sagittal gets the app's own device and queue.
+        let gpu =
+            sagittal::Gpu::from_adapter(screen.adapter(), screen.device().clone(), screen.queue().clone());
+        let studio = Studio::start(gpu, options.model.clone(), move || {
+            // The window may be closed by now, and then nobody waits for a frame.
+            let _ = wake.send_event(());
+        });
+        let mut telling = Telling::new(options.tell);
+        telling.is("adapter", screen.adapter().get_info().name);
+        let controls = Controls::new(studio, options.model.is_none(), options.side, telling);
+        Ok(Self { screen, controls })
+    }
+
+    fn frame(&mut self) -> Result<()> {
+        self.controls.hear();
+        let controls = &mut self.controls;
+        self.screen.draw(&mut |ui| controls.show(ui))
+    }
+}
+
+impl ApplicationHandler<()> for App {
+    fn resumed(&mut self, event_loop: &ActiveEventLoop) {
+        if self.running.is_none() {
+            match Running::open(event_loop, &self.options, self.wake.clone()) {
+                Ok(running) => self.running = Some(running),
+                Err(e) => self.end(event_loop, e),
+            }
+        }
+    }
+
+    fn user_event(&mut self, _: &ActiveEventLoop, (): ()) {
+        if let Some(running) = &self.running {
+            running.screen.window().request_redraw();
+        }
+    }
+
+    fn window_event(&mut self, event_loop: &ActiveEventLoop, _: WindowId, event: WindowEvent) {
+        let Some(running) = &mut self.running else { return };
+        if running.screen.hear(&event) {
+            running.screen.window().request_redraw();
+        }
+        match event {
+            WindowEvent::CloseRequested => {
+                // The thread ends with its work, and the device lives as long as it needs it.
+                running.controls.cancel();
+                event_loop.exit();
+            }
+            WindowEvent::Resized(size) => running.screen.resize(size),
+            WindowEvent::RedrawRequested => {
+                if let Err(e) = running.frame() {
+                    self.end(event_loop, e);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn about_to_wait(&mut self, event_loop: &ActiveEventLoop) {
+        // egui asks for frames ahead of time, such as for a cursor that blinks.
+        event_loop.set_control_flow(match self.running.as_ref().and_then(|r| r.screen.next_frame()) {
+            None => ControlFlow::Wait,
+            Some(at) if at > std::time::Instant::now() => ControlFlow::WaitUntil(at),
+            Some(_) => {
+                self.running.iter().for_each(|r| r.screen.window().request_redraw());
+                ControlFlow::Wait
+            }
+        });
+    }
+}
+
+impl App {
+    fn end(&mut self, event_loop: &ActiveEventLoop, error: Box<dyn std::error::Error>) {
+        self.failed = Some(error);
+        event_loop.exit();
+    }
+}
+
+/// The whole program.
+///
+/// # Errors
+/// Those of the window, of the device and of the model.
+pub fn run() -> Result<()> {
+    let options = Options::read()?;
+    let event_loop = EventLoop::with_user_event().build()?;
+    let mut app = App { options, wake: event_loop.create_proxy(), running: None, failed: None };
+    event_loop.run_app(&mut app)?;
+    app.failed.map_or(Ok(()), Err)
+}
