@@ -91,7 +91,10 @@ pub fn beginning(name: &str) -> Option<Sampler> {
     const VARIANTS: [&str; 9] = ["cfg", "cfgpp", "pp", "multipass", "substep", "stability", "tu", "v2", "v3"];
     let words = words(name);
     let longest = (1..words.len()).rev().find_map(|at| Some((at, words[..at].join("_").parse().ok()?)));
-    longest.filter(|(at, _)| !VARIANTS.contains(&words[*at].as_str())).map(|(_, sampler)| sampler)
+    let (at, sampler) = longest?;
+    // So it is where a scheduler of ours stands at the end.
+    let ends_well = (at + 1..words.len()).any(|at| words[at..].join("_").parse::<Scheduler>().is_ok());
+    (!ends_well && !VARIANTS.contains(&words[at].as_str())).then_some(sampler)
 }
 
 /// The names that `plain` could be a slip of the pen for: at most two, nearest first. Capitals make no difference.
@@ -174,6 +177,7 @@ mod tests {
             ("DDIM CFG++", "unknown sampler \"DDIM CFG++\""),
             ("euler_cfg_pp gits", "unknown scheduler \"gits\""),
             ("DPM++ 2M v2 Karras", "unknown sampler"),
+            ("DPM++ 2M alt Karras", "unknown sampler \"dpmpp_2m_alt\""),
             ("Euler A Substep", "unknown sampler \"Euler A Substep\""),
             ("Restart", "unknown sampler \"Restart\""),
             ("dpm++2mv2 karras", "unknown sampler \"dpmpp2mv2\", did you mean dpmpp_2m"),

@@ -13,6 +13,9 @@ pub const LOG: &str = "sagittal::prompts";
 const EXAMPLE: usize = 40;
 /// What A1111 multiplies a weight by for each bracket.
 const LESS: f32 = 1.0 / 1.1;
+/// Words of the extensions Regional Prompter and Neutral Prompt.
+const EXTENSIONS: [&str; 9] =
+    ["ADDCOMM", "ADDBASE", "ADDCOL", "ADDROW", "ADDP", "AND_PERP", "AND_SALT", "AND_TOPK", "AND_ALIGN"];
 /// Deeper groups are nobody's meaning, and would take their time.
 const DEEPEST: usize = 64;
 
@@ -32,6 +35,12 @@ pub enum Kind {
     Choice,
     /// A1111's `a cat AND a dog`: prompts whose effects add up.
     And,
+    /// `__animal__` of Dynamic Prompts and others: a word out of a file.
+    Wildcard,
+    /// Words such as `ADDCOMM` and `AND_PERP`, which A1111's extensions look for.
+    Extension,
+    /// `<name:…>` other than a LoRA's.
+    Tag,
 }
 
 /// A place in a prompt that is read otherwise elsewhere. Its text is a sentence for people.
@@ -60,6 +69,9 @@ impl fmt::Display for Note {
             }
             Kind::Escape => write!(f, "A1111's escaped bracket, `{example}`, {words}, its backslash too"),
             Kind::Choice => write!(f, "a choice at random, `{example}`, {words}"),
+            Kind::Wildcard => write!(f, "a wildcard, `{example}`, {words}"),
+            Kind::Extension => write!(f, "a word of A1111's extensions, `{example}`, {words}"),
+            Kind::Tag => write!(f, "the tag `{example}` {words}: a LoRA's is <lora:NAME:WEIGHT>"),
             Kind::And => write!(
                 f,
                 "A1111's AND adds prompts up, here they are averaged: a CFG scale {strength} times as large is the same"
@@ -101,6 +113,16 @@ pub fn notes(prompt: &str) -> Vec<Note> {
     if let Some(at) = ["\\[", "\\]"].iter().find_map(|escape| prompt.find(escape)) {
         add(Kind::Escape, prompt.get(at..at + 2).unwrap_or_default(), 1.0);
     }
+    if let Some(name) = wildcard(prompt) {
+        add(Kind::Wildcard, name, 1.0);
+    }
+    let mut words = prompt.split(|c: char| !c.is_ascii_alphabetic() && c != '_');
+    if let Some(word) = words.find(|word| EXTENSIONS.contains(word)) {
+        add(Kind::Extension, word, 1.0);
+    }
+    if let Some(tag) = tag(prompt) {
+        add(Kind::Tag, tag, 1.0);
+    }
     let parts = compose::parts(prompt);
     if parts.len() > 1 {
         let sum: f32 = parts.iter().map(|part| part.strength).sum();
@@ -115,6 +137,31 @@ fn less(whole: &str) -> f32 {
     let close = whole.bytes().rev().take_while(|b| *b == b']').count();
     let levels = i32::try_from(open.min(close)).unwrap_or(i32::MAX);
     (LESS.powi(levels) * 100.0).round() / 100.0
+}
+
+/// The first `__name__`.
+fn wildcard(prompt: &str) -> Option<&str> {
+    let marks: Vec<usize> = prompt.match_indices("__").map(|(at, _)| at).collect();
+    let is_name = |name: &str| {
+        !name.is_empty()
+            && name.chars().all(|c| c.is_alphanumeric() || "-_/*.".contains(c))
+            && !name.starts_with('_')
+    };
+    let mut pairs = marks.iter().zip(marks.get(1..).unwrap_or_default());
+    let (start, end) = pairs.find(|(start, end)| prompt.get(**start + 2..**end).is_some_and(is_name))?;
+    prompt.get(*start..*end + 2)
+}
+
+/// The first `<name:…>` that is no LoRA's and no hypernetwork's as A1111 writes them.
+fn tag(prompt: &str) -> Option<&str> {
+    prompt.match_indices('<').find_map(|(at, _)| {
+        let rest = prompt.get(at..)?;
+        let whole = rest.get(..=rest.find('>')?)?;
+        let (name, _) = whole.get(1..)?.split_once(':')?;
+        let word = name.trim().starts_with(char::is_alphabetic)
+            && name.trim().chars().all(|c| c.is_alphanumeric() || c == '_');
+        (word && !["lora", "lyco", "hypernet"].contains(&name)).then_some(whole)
+    })
 }
 
 /// Whether the text ends in a colon and a number, as prompt editing does: a share of the steps, or a step.
@@ -159,6 +206,23 @@ fn at_top(inner: &str) -> impl Iterator<Item = char> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_extensions_read() {
+        let of = |text: &str| notes(text).first().map(|note| (note.kind, note.example.clone()));
+        for (text, kind, example) in [
+            ("a __animals/wild__ in snow", Kind::Wildcard, "__animals/wild__"),
+            ("a cat ADDCOMM b ADDROW c", Kind::Extension, "ADDCOMM"),
+            ("a cat AND_PERP dog", Kind::Extension, "AND_PERP"),
+            ("a <LORA:x:1> cat", Kind::Tag, "<LORA:x:1>"),
+            ("a < lora:x:1> cat", Kind::Tag, "< lora:x:1>"),
+        ] {
+            assert_eq!(of(text), Some((kind, example.to_owned())), "{text}");
+        }
+        for text in ["a <lora:x:1> cat", "1 < 2: yes > no", "snake__case", "a __ b __", "<3 : >", "ADDED"] {
+            assert_eq!(of(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn brackets_tell_their_weight() {

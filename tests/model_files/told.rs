@@ -11,6 +11,7 @@ use crate::common::workflow::manifest;
 use sagittal::checkpoint::{Checkpoint, Dtype};
 use sagittal::model::DiffusionConfig;
 use sagittal::model::config::{Activation, ModelConfig, Prediction};
+use sagittal::sampler::Discrete;
 use sagittal::{Error, ErrorKind, Model, ModelOptions};
 use serde_json::json;
 
@@ -103,6 +104,51 @@ fn prediction_is_read_from_every_place_for_every_family() {
             };
             failures.check(right, || format!("{case}: {told:?}"));
         }
+    }
+    failures.finish();
+}
+
+/// Noise levels that a single file carries along: those of its kind are not worth a word, an end in pure noise
+/// counts, others are told of.
+#[test]
+fn noise_levels_beside_the_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let unet: Vec<Tensor> = all("tiny-sd1").into_iter().filter(|t| t.name.starts_with(UNET)).collect();
+    let left =
+        |table: &Discrete| -> Vec<f32> { table.sigmas().iter().map(|s| 1.0 / (1.0 + s * s)).collect() };
+    let usual = left(&Discrete::stable_diffusion());
+    let mut pure = left(&Discrete::zero_terminal_snr());
+    pure[999] = 0.0;
+    let v = &[("modelspec.prediction_type", "v")][..];
+    let mut failures = Failures::default();
+    for (what, values, metadata, expected, words) in [
+        ("the usual", usual.clone(), v, Prediction::V, &[][..]),
+        ("pure noise", pure.clone(), v, Prediction::ZeroSnrV, &[]),
+        ("pure noise without v", pure, &[], Prediction::Eps, &["alphas_cumprod", "left out"]),
+        (
+            "others",
+            usual.iter().map(|a| a * 0.9).collect(),
+            v,
+            Prediction::V,
+            &["alphas_cumprod", "noise levels of"],
+        ),
+        ("fewer", usual[..500].to_vec(), &[], Prediction::Eps, &["alphas_cumprod", "left out"]),
+        ("no numbers", vec![f32::NAN; 1000], &[], Prediction::Eps, &["alphas_cumprod", "left out"]),
+    ] {
+        let tensor = Tensor { name: "alphas_cumprod".into(), shape: vec![values.len()], values };
+        let path = folder.path().join("model.safetensors");
+        write(&path, &[unet.clone(), vec![tensor]].concat(), metadata, |name| match name {
+            "alphas_cumprod" => Dtype::F32,
+            _ => Dtype::F8_E5M2,
+        });
+        let model = Checkpoint::open(&path).unwrap();
+        let (config, told) = warnings(|| DiffusionConfig::infer(&model));
+        let found = config.unwrap().prediction;
+        failures.check(found == expected, || format!("{what}: {found}"));
+        let told = told.join("\n");
+        failures.check(told.is_empty() == words.is_empty() && words.iter().all(|w| told.contains(w)), || {
+            format!("{what}: {told}")
+        });
     }
     failures.finish();
 }

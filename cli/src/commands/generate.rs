@@ -229,11 +229,11 @@ impl Files {
 
     /// Checks that all of them can be written, now.
     fn check(&self, args: &Args) -> Result<()> {
-        self.pictures.check(args.dry_run)?;
+        self.pictures.check()?;
         let written = self.pictures.paths().chain(self.latents.iter().flat_map(Series::paths));
         spare_models(args, written.chain(watch::outputs(args)))?;
         let Some(latents) = &self.latents else { return Ok(()) };
-        latents.check(args.dry_run)?;
+        latents.check()?;
         let pictures: Vec<PathBuf> = self.pictures.paths().map(|p| real(&p)).collect();
         match latents.paths().find(|l| pictures.contains(&real(l))) {
             Some(both) => Err(Error::usage("a picture and a latent have the same file name").file(both)),

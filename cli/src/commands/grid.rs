@@ -348,12 +348,12 @@ impl Files {
 
     /// Checks that all can be written, now.
     fn check(&self, args: &Generate, sheet: &Sheet) -> Result<()> {
-        self.sheet.check(args.dry_run)?;
+        self.sheet.check()?;
         let cells = || sheet.places().map(|place| self.cell(place));
         generate::spare_models(args, self.sheet.paths().chain(cells()))?;
         // A file in the folder's place is told of by the first cell; whether names are taken, of all together.
-        Series::new(self.cell(Place { column: 0, row: 0, panel: 0 }), 1, true).check(args.dry_run)?;
-        if args.force { Ok(()) } else { refuse_taken(cells(), args.dry_run) }
+        Series::new(self.cell(Place { column: 0, row: 0, panel: 0 }), 1, true).check()?;
+        if args.force { Ok(()) } else { refuse_taken(cells()) }
     }
 }
 

@@ -85,7 +85,7 @@ pub enum Storage {
 pub fn run(args: &Args) -> Result<bool> {
     let out = args.save.as_ref().map(|path| Series::new(path, 1, args.force || is_empty_file(path)));
     if let Some(out) = &out {
-        out.check(false)?;
+        out.check()?;
     }
     let sets = match args.sets.as_slice() {
         [] => compact_sets()?,

@@ -53,12 +53,12 @@ impl Series {
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](sagittal::ErrorKind::Usage), naming the path and what to do.
-    pub fn check(&self, dry_run: bool) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         let first = self.path(0);
         check_no_folder(&self.pattern)?;
         check_no_folder(&first)?;
         check_folder(&first)?;
-        if self.force { Ok(()) } else { refuse_taken(self.paths(), dry_run) }
+        if self.force { Ok(()) } else { refuse_taken(self.paths()) }
     }
 
     /// Writes file `index`, whole or not at all; a folder that is missing is made.
@@ -99,13 +99,9 @@ fn check_no_folder(path: &Path) -> Result<()> {
 /// The error for the first of `paths` that is there already, or in a dry run the warning.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`](sagittal::ErrorKind::Usage), unless it is a dry run.
-pub fn refuse_taken(mut paths: impl Iterator<Item = PathBuf>, dry_run: bool) -> Result<()> {
+/// [`ErrorKind::Usage`](sagittal::ErrorKind::Usage).
+pub fn refuse_taken(mut paths: impl Iterator<Item = PathBuf>) -> Result<()> {
     let Some(taken) = paths.find(|path| fs::symlink_metadata(path).is_ok()) else { return Ok(()) };
-    if dry_run {
-        log::warn!("{} exists already: the run replaces it only with --force", taken.display());
-        return Ok(());
-    }
     Err(Error::usage("the file exists already")
         .file(taken)
         .remedy(Remedy::Overwrite)

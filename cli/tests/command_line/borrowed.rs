@@ -166,6 +166,16 @@ fn sag_of_every_version_of_a1111s_extension_and_forge() {
     }
     home.told("a.png", "a fox", ", PAG Active: True, PAG Scale: 3, PAG Start Step: 0, PAG End Step: 2048");
     home.from("a.png", &[]).holds("PAG", &["PAG Scale: 3, "], &[], &mut failures);
+    for (pairs, warnings) in [
+        (", PAG Active: False, PAG Scale: 3", &[][..]),
+        (", pag_enabled: False, pag_scale: 3", &[]),
+        (", PAG Active: True, PAG Scale: 3, PAG Start Step: 5, PAG End Step: 10", &["PAG Start Step 5"]),
+    ] {
+        home.told("a.png", "a fox", pairs);
+        let drawn = home.from("a.png", &[]);
+        drawn.holds(pairs, &[], warnings, &mut failures);
+        failures.check(!drawn.text.contains("PAG"), || format!("{pairs}: {}", drawn.text));
+    }
     home.told("a.png", "a fox", ", pag_enabled: True, pag_scale: 2, pag_block: middle");
     home.from("a.png", &[]).holds(
         "Forge's PAG",

@@ -91,8 +91,8 @@ fn every_command_prints_events_of_the_schema() {
     let start = ["-i", &picture, "-o", "b.png"];
     has(names(&[&["generate"], &small[..], &start].concat()), &["encoding_picture", "decoding", "step"]);
     let grid = ["--x", "cfg-scale=1,2", "-o", "grid.png"];
-    has(names(&[&["grid"], &small[..], &grid].concat()), &["start", "saved", "done"]);
     has(names(&[&["grid", "--dry-run"], &small[..], &grid].concat()), &["plan"]);
+    has(names(&[&["grid"], &small[..], &grid].concat()), &["start", "saved", "done"]);
     has(names(&["inspect", "--json"]), &["facts"]);
     for file in [&picture, "a.latent"] {
         has(names(&["inspect", file, "--json"]), &["facts"]);

@@ -294,7 +294,8 @@ fn a_picture_holds_its_settings_and_is_reproducible() {
     assert_eq!((tensor.shape(), tensor.dtype()), (&[1, 4, 8, 8][..], safetensors::Dtype::F32));
     assert!(latent.tensor("latent_format_version_0").expect("the mark").data().is_empty());
 
-    // What exists is kept without --force, and replaced by the same with it.
+    // What exists is kept without --force, which a dry run tells too, and replaced by the same with it.
+    assert_eq!(run(folder.path(), &tiny(&["-o", "a.png", "--dry-run"])).status.code(), Some(2));
     assert_eq!(run(folder.path(), &tiny(&["-o", "a.png"])).status.code(), Some(2));
     let again = tiny_bytes(folder.path(), "a.png", &["-n", "blurry", "--force"]);
     assert!(again == bytes, "the same seed gave other bytes");

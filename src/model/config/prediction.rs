@@ -4,11 +4,16 @@
 use serde_json::Value;
 
 use super::{Family, NoiseLevels, Prediction, UNET, UnetConfig};
+use crate::Result;
 use crate::checkpoint::{BETAS, Checkpoint, MOST_TIMESTEPS, PREDICTION, ZERO_SNR};
-use crate::{Remedy, Result};
+use crate::sampler::Discrete;
 
 /// The least share of a picture, squared, that a noise schedule leaves at its end.
 const LEAST_LEFT: f64 = 1e-12;
+/// The tensor of a single file that holds what is left of the picture at each timestep.
+const LEFT: &str = "alphas_cumprod";
+/// Less than that is pure noise: the usual schedule leaves 0.0047.
+const PURE: f32 = 1e-5;
 
 /// What a place in a file says of the output.
 struct Told {
@@ -36,24 +41,19 @@ pub(super) fn of(model: &Checkpoint, family: Family, unet: &UnetConfig) -> Resul
         Some(first) => first.prediction,
         None => guessed(model, family, unet)?,
     };
-    match (prediction, zero) {
-        (Prediction::V, Some(_)) => Ok(Prediction::ZeroSnrV),
-        (prediction, Some(place)) if place == ZERO_SNR => Err(model
-            .fault("noise levels that end in pure noise need v prediction")
-            .at(ZERO_SNR)
-            .expected("v_prediction")
-            .found(prediction.to_string())
-            .remedy(Remedy::SetPrediction)
-            .hint("mend scheduler_config.json")),
+    let prediction = match (prediction, zero) {
+        (Prediction::V, Some(_)) => Prediction::ZeroSnrV,
         (prediction, Some(place)) => {
             model.warn(format_args!(
                 "{place} tells of noise levels that end in pure noise, which need v prediction: the network \
                  predicts {prediction}, and they are left out"
             ));
-            Ok(prediction)
+            prediction
         }
-        (prediction, None) => Ok(prediction),
-    }
+        (prediction, None) => prediction,
+    };
+    warn_of_noise(model, prediction);
+    Ok(prediction)
 }
 
 /// All that the file says, what counts most first.
@@ -108,6 +108,9 @@ fn zero_snr(model: &Checkpoint) -> Option<String> {
     if let Some(mark) = mark(model, "ztsnr") {
         return Some(format!("the tensor {mark}"));
     }
+    if left(model).is_some_and(|left| left.last().is_some_and(|last| last.abs() < PURE)) {
+        return Some(format!("the tensor {LEFT}"));
+    }
     let keys = [ZERO_SNR, "ss_zero_terminal_snr", "zero_terminal_snr", "ztsnr", "zsnr"];
     let says = |key: &&str| model.metadata().get(*key).is_some_and(|v| truth(v) == Some(true));
     let by_name = ["modelspec.prediction_type", "prediction_type"];
@@ -116,6 +119,44 @@ fn zero_snr(model: &Checkpoint) -> Option<String> {
         ["zsnr", "ztsnr", "zero"].iter().any(|part| value.contains(part))
     };
     keys.into_iter().find(says).or_else(|| by_name.into_iter().find(in_name)).map(str::to_owned)
+}
+
+/// What of the picture is left at each timestep, as checkpoints carry it along with the weights.
+fn left(model: &Checkpoint) -> Option<Vec<f32>> {
+    let shape = model.dims::<1>(LEFT).ok().filter(|[steps]| (2..=MOST_TIMESTEPS).contains(steps))?;
+    model.read_f32(LEFT, &shape).ok()
+}
+
+/// Warns of noise levels that a single file carries along and that are not those of its kind: other programs do not
+/// follow them either.
+fn warn_of_noise(model: &Checkpoint, prediction: Prediction) {
+    let Some(left) = left(model) else {
+        if model.has(LEFT) {
+            model.warn(format_args!("the tensor {LEFT} holds no noise levels, and is left out"));
+        }
+        return;
+    };
+    let usual = match prediction {
+        Prediction::ZeroSnrV => Discrete::zero_terminal_snr(),
+        _ => Discrete::stable_diffusion(),
+    };
+    let sigma = |left: f32| ((1.0 - left) / left).sqrt();
+    // The last may be pure noise, which no number stands for.
+    let last = left.len() - 1;
+    let told: Vec<f32> = left[..last].iter().copied().map(sigma).collect();
+    let same = left.len() == usual.sigmas().len()
+        && told.iter().zip(usual.sigmas()).all(|(a, b)| (a / b - 1.0).abs() < 0.02);
+    if same {
+        return;
+    }
+    model.warn(format_args!(
+        "the tensor {LEFT} holds noise levels of {:.3} to {:.3}, those of its kind are {:.3} to {:.3}: the file's are \
+         left out",
+        told.first().copied().unwrap_or(f32::NAN),
+        sigma(left[last]),
+        usual.sigma_min(),
+        usual.sigma_max()
+    ));
 }
 
 /// A tensor without meaning but its name, by itself or below the UNet's.
@@ -194,7 +235,7 @@ pub(super) fn noise(model: &Checkpoint) -> Result<Option<NoiseLevels>> {
     if alphas_cumprod.last().is_some_and(|left| *left < LEAST_LEFT) {
         return Err(unfit().expected(format!("at least {LEAST_LEFT} of the picture at the last timestep")));
     }
-    crate::sampler::Discrete::from_alphas_cumprod(&alphas_cumprod).map_err(|e| unfit().cause(e))?;
+    Discrete::from_alphas_cumprod(&alphas_cumprod).map_err(|e| unfit().cause(e))?;
     Ok(Some(NoiseLevels { alphas_cumprod }))
 }
 

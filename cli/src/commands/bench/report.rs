@@ -28,7 +28,7 @@ impl Files {
     /// [`ErrorKind::Usage`](sagittal::ErrorKind::Usage) if one of them cannot be written or is taken.
     pub fn new(folder: &Path, force: bool) -> Result<Self> {
         let files = NAMES.map(|name| Series::new(folder.join(name), 1, force));
-        files.iter().try_for_each(|file| file.check(false))?;
+        files.iter().try_for_each(|file| file.check())?;
         Ok(Self(files))
     }
 }

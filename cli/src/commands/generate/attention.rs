@@ -52,7 +52,7 @@ impl<'a> Attention<'a> {
         let attention = Self { args, folder, threshold, evaluations: 0, seen: Vec::new() };
         // What is there already is told of now, not after the last step.
         let first = folder.join(attention.name((0, 1), 0, "heat"));
-        Series::new(first, 1, args.force).check(args.dry_run)?;
+        Series::new(first, 1, args.force).check()?;
         Ok(Some(attention))
     }
 

@@ -41,14 +41,14 @@ impl<'a> Watch<'a> {
             Some(path) => {
                 check_png(path).map_err(|e| e.at("--animate"))?;
                 let series = Series::new(path, args.batch_count, args.force);
-                series.check(args.dry_run)?;
+                series.check()?;
                 Some(series)
             }
             None => None,
         };
         if let Some(path) = &args.preview {
             check_png(path).map_err(|e| e.at("--preview"))?;
-            Series::new(path, 1, args.force).check(args.dry_run)?;
+            Series::new(path, 1, args.force).check()?;
         }
         let names = [&args.animate, &args.preview, &args.output];
         for (i, path) in names.iter().enumerate() {

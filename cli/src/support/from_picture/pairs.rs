@@ -13,16 +13,13 @@ use crate::support::from_picture::hashes;
 use crate::support::origin::{EXTRA, MASK, MASK_HASH, START, START_HASH, TEXT_ENCODER};
 
 /// Pairs whose values are a flag's as they are.
-const FLAGS: [(&str, &str); 19] = [
+const FLAGS: [(&str, &str); 16] = [
     ("Steps", "steps"),
     ("CFG scale", "cfg-scale"),
     ("Seed", "seed"),
     ("Sigma noise", "s-noise"),
     ("SAG Start", "sag-start"),
     ("SAG End", "sag-end"),
-    ("PAG Scale", "pag-scale"),
-    ("PAG Start", "pag-start"),
-    ("PAG End", "pag-end"),
     ("SEG Scale", "seg-scale"),
     ("SEG Blur Sigma", "seg-blur"),
     ("SEG Start", "seg-start"),
@@ -36,7 +33,7 @@ const FLAGS: [(&str, &str); 19] = [
 ];
 
 /// Pairs that are read in ways of their own, or tell nothing that a run depends on.
-const KNOWN: [&str; 51] = [
+const KNOWN: [&str; 54] = [
     "Sampler",
     "Schedule type",
     "Size",
@@ -61,6 +58,9 @@ const KNOWN: [&str; 51] = [
     "sag_blur_sigma",
     "sag_threshold",
     "PAG Active",
+    "PAG Scale",
+    "PAG Start",
+    "PAG End",
     "PAG Start Step",
     "PAG End Step",
     "pag_enabled",
@@ -283,16 +283,28 @@ impl Source<'_> {
     /// Perturbed-Attention Guidance of Forge, and of A1111's extension, which counts steps where this program
     /// has shares of them.
     fn pag(&self, read: &mut Read) {
-        if let Some(scale) =
-            self.told.get("pag_scale").filter(|_| self.told.get("pag_enabled") != Some("False"))
-        {
-            read.set("pag-scale", scale);
-        }
+        let is_off =
+            |name: &str| self.told.get(name).is_some_and(|value| value.eq_ignore_ascii_case("false"));
+        let own = self.told.get("PAG Scale").filter(|_| !is_off("PAG Active"));
+        let Some(scale) = own.or(self.told.get("pag_scale").filter(|_| !is_off("pag_enabled"))) else {
+            return;
+        };
         let number = |name: &str| self.told.get(name)?.parse::<f64>().ok();
-        let Some(steps) = number("Steps").filter(|steps| *steps > 0.0) else { return };
-        for (pair, flag, more) in [("PAG Start Step", "pag-start", 0.0), ("PAG End Step", "pag-end", 1.0)] {
-            if let Some(step) = number(pair) {
-                read.set(flag, ((step + more) / steps).clamp(0.0, 1.0).to_string());
+        let share = |pair: &str, more: f64| {
+            let steps = number("Steps").filter(|steps| *steps > 0.0)?;
+            Some(((number(pair)? + more) / steps).clamp(0.0, 1.0))
+        };
+        let (start, end) = (share("PAG Start Step", 0.0), share("PAG End Step", 1.0));
+        if start.is_some_and(|start| start >= end.unwrap_or(1.0)) {
+            let steps = ["PAG Start Step", "PAG End Step", "Steps"]
+                .map(|name| format!("{name} {}", self.told.get(name).unwrap_or("not told")));
+            return read.warn(format!("PAG is off: it never acts, at {}", steps.join(", ")));
+        }
+        read.set("pag-scale", scale);
+        for (told, pair, flag) in [(start, "PAG Start", "pag-start"), (end, "PAG End", "pag-end")] {
+            let share = told.map(|share| share.to_string());
+            if let Some(share) = share.or(self.told.get(pair).map(str::to_owned)) {
+                read.set(flag, share);
             }
         }
     }
