@@ -4,7 +4,7 @@
 //! decoded when a builder asks for them, with the shape it expects: a tensor that is missing,
 //! misshapen or not finite is an error that names it, never a wrong picture.
 
-pub mod digest;
+pub(crate) mod digest;
 pub(crate) mod dtype;
 mod encoders;
 mod family;
@@ -12,7 +12,7 @@ mod folder;
 mod header;
 mod layout;
 mod manifest;
-pub mod names;
+pub(crate) mod names;
 mod overlay;
 mod safetensors;
 mod settings;

@@ -12,7 +12,7 @@
 //! PAG, SEG:  R + (D_c - P) · scale, with P the prediction with the prompt of a network whose
 //!       self-attention is perturbed.
 
-pub mod backend;
+pub(crate) mod backend;
 mod compose;
 pub mod entry;
 mod host;

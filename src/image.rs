@@ -2,19 +2,19 @@
 
 mod exif;
 mod format;
-pub mod infotext;
-pub mod lettering;
+pub(crate) mod infotext;
+pub(crate) mod lettering;
 mod mask;
 pub mod overlay;
 pub mod parameters;
 pub mod png;
-pub mod preview;
+pub(crate) mod preview;
 #[cfg(feature = "pictures")]
 pub mod read;
 pub mod resize;
-pub mod settings;
-pub mod sheet;
-pub mod texts;
+pub(crate) mod settings;
+pub(crate) mod sheet;
+pub(crate) mod texts;
 
 pub(crate) use format::Format;
 pub use mask::Mask;

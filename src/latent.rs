@@ -4,9 +4,9 @@
 //! a device: sums that are formed when they are needed, by an implementation of [`Latents`].
 
 pub mod file;
-pub mod host;
+pub(crate) mod host;
 pub mod resize;
-pub mod value;
+pub(crate) mod value;
 
 use crate::{Error, Result};
 pub use value::{Latents, Value};

@@ -3,38 +3,36 @@
 // Tests may panic.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 // What tests and tools alone look at is there without them.
-#![cfg_attr(not(feature = "internals"), allow(dead_code))]
+#![cfg_attr(not(feature = "internals"), allow(dead_code, unused_imports))]
 
 #[cfg(feature = "internals")]
-pub mod bench;
+mod bench;
 pub mod checkpoint;
 pub mod embedded;
-pub mod engine;
+mod engine;
 pub mod error;
-pub mod families;
-pub mod folder;
+mod families;
+mod folder;
 pub mod gpu;
-pub mod graph;
+mod graph;
 pub mod guidance;
 pub mod image;
 #[cfg(feature = "workflow")]
 pub mod inspect;
-// Shaders and their arguments, for this crate's tests: apps reach them through the engine, which looks at what it is
-// given.
-#[doc(hidden)]
-pub mod kernels;
+#[cfg(feature = "internals")]
+pub mod internals;
+mod kernels;
 pub mod latent;
 pub mod lora;
-pub mod model;
-pub mod network;
+mod model;
+mod network;
 pub mod pipeline;
-pub mod plan;
+mod plan;
 pub mod sampler;
-#[doc(hidden)]
-pub mod shader;
-pub mod text;
+mod shader;
+mod text;
 #[cfg(feature = "internals")]
-pub mod verify;
+mod verify;
 mod whole;
 #[cfg(feature = "workflow")]
 pub mod workflow;
@@ -42,10 +40,13 @@ pub mod workflow;
 pub use checkpoint::Checkpoint;
 pub use error::{Error, ErrorKind, Remedy, Resource, Result};
 pub use gpu::Gpu;
-pub use guidance::Sag;
-pub use image::Picture;
+pub use guidance::{Guidance, Sag};
+pub use image::{Mask, Picture};
 pub use kernels::Precision;
 pub use latent::Latent;
 pub use lora::{Lora, LoraUse};
-pub use pipeline::{Event, Generated, Model, ModelOptions, Request};
+pub use model::{Family, Prediction};
+pub use pipeline::{Event, Generated, Limits, Model, ModelOptions, Request, Schedule, Solver, Tiling};
+pub use plan::chunk::ChunkPolicy;
+pub use sampler::{Sampler, Scheduler};
 pub use wgpu;

@@ -20,7 +20,7 @@ mod gradient_estimation;
 mod heun;
 mod inpaint;
 mod moments;
-pub mod names;
+pub(crate) mod names;
 pub mod noise;
 mod renoise;
 mod res_multistep;

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use common::own_gpu;
-use sagittal::kernels::Precision;
+use sagittal::internals::kernels::Precision;
 use sagittal::{Model, ModelOptions, Request, Sag, embedded, wgpu};
 
 /// Pictures after which everything is there that stays.

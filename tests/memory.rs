@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 
 use common::{Failures, gpu, nmse, own_gpu, to_f64};
 use sagittal::guidance::Perturbed;
-use sagittal::kernels::Precision;
+use sagittal::internals::kernels::Precision;
 use sagittal::pipeline::{Event, Start, Tiling};
 use sagittal::sampler::Sampler;
 use sagittal::{ErrorKind, Latent, Model, ModelOptions, Picture, Remedy, Request, embedded};

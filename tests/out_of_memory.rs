@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use common::own_gpu;
 use sagittal::guidance::Guidance;
-use sagittal::kernels::Precision;
+use sagittal::internals::kernels::Precision;
 use sagittal::{ErrorKind, Gpu, Model, ModelOptions, Request, embedded, wgpu};
 
 const MIB: u64 = 1 << 20;

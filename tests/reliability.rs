@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use common::{Failures, default_device, gpu, own_gpu};
 use sagittal::guidance::term::{At, GuidanceTerm, GuidedStep, Wants};
 use sagittal::guidance::{Guidance, Term};
-use sagittal::kernels::Precision;
+use sagittal::internals::kernels::Precision;
 use sagittal::latent::Value;
 use sagittal::pipeline::Studio;
 use sagittal::{

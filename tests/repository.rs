@@ -111,7 +111,8 @@ fn no_crate_is_left_out_of_the_plain_commands() {
         all[key].as_array().unwrap().iter().map(|id| id.as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(ids("workspace_members"), ids("workspace_default_members"), "Cargo.toml: default-members");
-    let targets = || all["packages"].as_array().unwrap().iter().flat_map(|p| p["targets"].as_array().unwrap());
+    let targets =
+        || all["packages"].as_array().unwrap().iter().flat_map(|p| p["targets"].as_array().unwrap());
     let of_kind = |kind: &str| -> Vec<&str> {
         let is_it = |target: &&Json| target["kind"].as_array().unwrap().iter().any(|k| k == kind);
         targets().filter(is_it).map(|target| target["name"].as_str().unwrap()).collect()
@@ -185,8 +186,9 @@ fn no_file_names_places_outside() {
 fn the_catalogue_lists_every_shader() {
     let stem = |f: String| f.trim_start_matches("shaders/").trim_end_matches(".wgsl").to_owned();
     let on_disk: BTreeSet<String> = with_extension("shaders", "wgsl").into_iter().map(stem).collect();
-    let listed: BTreeSet<String> = sagittal::shader::files().map(|file| file.name.to_owned()).collect();
-    assert_eq!(on_disk, listed, "left: files in shaders, right: sagittal::shader::files()");
+    let listed: BTreeSet<String> =
+        sagittal::internals::shader::files().map(|file| file.name.to_owned()).collect();
+    assert_eq!(on_disk, listed, "left: files in shaders, right: sagittal::internals::shader::files()");
 }
 
 /// The commands of a Markdown text's first `sh` block, a line each, `\` at an end joining two.

@@ -7,8 +7,8 @@ use std::io::Cursor;
 
 use image::ImageReader;
 use libfuzzer_sys::fuzz_target;
-use sagittal::image::infotext::Infotext;
-use sagittal::image::{read, settings, texts};
+use sagittal::internals::image::infotext::Infotext;
+use sagittal::internals::image::{read, settings, texts};
 use sagittal::workflow::Workflow;
 
 fuzz_target!(|data: &[u8]| {

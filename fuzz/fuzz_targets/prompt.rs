@@ -5,9 +5,9 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use sagittal::lora::tags;
-use sagittal::text::prompt::{CHUNK, chunks_with, parse};
-use sagittal::text::tokenizer::{END, START, VOCABULARY};
-use sagittal::text::{Embeddings, Tokenizer, Vectors, compose};
+use sagittal::internals::text::prompt::{CHUNK, chunks_with, parse};
+use sagittal::internals::text::tokenizer::{END, START, VOCABULARY};
+use sagittal::internals::text::{Embeddings, Tokenizer, Vectors, compose};
 
 static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(Tokenizer::new);
 

@@ -3,10 +3,10 @@
 use std::sync::atomic::AtomicBool;
 
 use super::{Rng, kept_rows, stored, to_f64};
-use sagittal::engine::{Engine, Kept, Run, Source};
-use sagittal::graph::{Graph, Shape};
-use sagittal::kernels::{Precision, Target};
-use sagittal::plan::{Bound, Capabilities, Options, Plan, Storage};
+use sagittal::internals::engine::{Engine, Kept, Run, Source};
+use sagittal::internals::graph::{Graph, Shape};
+use sagittal::internals::kernels::{Precision, Target};
+use sagittal::internals::plan::{Bound, Capabilities, Options, Plan, Storage};
 
 const SENTINEL: u32 = 0x7FC0_BEEF;
 

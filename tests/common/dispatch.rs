@@ -5,9 +5,9 @@ use std::collections::HashMap;
 
 use super::{Rng, gpu};
 use sagittal::gpu::Gpu;
-use sagittal::kernels::latents::{Latents, Place, SCALARS};
-use sagittal::kernels::{Buf, Call, Operand, Stretch, Variant};
-use sagittal::shader;
+use sagittal::internals::kernels::latents::{Latents, Place, SCALARS};
+use sagittal::internals::kernels::{Buf, Call, Operand, Stretch, Variant};
+use sagittal::internals::shader;
 use wgpu::BufferUsages as Usage;
 
 /// Around all that kernels read and write; as a float it is not a number, and spoils what reads it.

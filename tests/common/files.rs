@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use half::{bf16, f16};
-use sagittal::checkpoint::{Checkpoint, Dtype, Manifest, names};
+use sagittal::internals::checkpoint::{Checkpoint, Dtype, Manifest, names};
 use serde_json::json;
 
 pub const UNET: &str = "model.diffusion_model.";

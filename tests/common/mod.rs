@@ -14,9 +14,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
-use sagittal::engine::{Engine, Kept, Prepared};
 use sagittal::gpu::Gpu;
-use sagittal::kernels::{LEAST_MEMORY, Precision, Target};
+use sagittal::internals::engine::{Engine, Kept, Prepared};
+use sagittal::internals::kernels::{LEAST_MEMORY, Precision, Target};
 
 /// The repository's root, from any of its crates.
 pub fn root() -> &'static Path {

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use sagittal::Latent;
 use sagittal::checkpoint::{Dtype, Manifest};
-use sagittal::kernels::Precision;
+use sagittal::internals::kernels::Precision;
 use sagittal::pipeline::{ModelOptions, Studio};
 use sagittal::workflow::{Graph, Options, Places, Saved, Workflow};
 use serde_json::{Value as Json, json};

@@ -6,21 +6,21 @@ use std::sync::atomic::AtomicBool;
 use crate::common::any_argument::{FLOATS, SIZES, Watch, pairs};
 use crate::common::bench::Weights as Anything;
 use crate::common::{gpu, synthetic};
-use sagittal::bench::plot::{Chart, Scale};
-use sagittal::bench::profile::{Ceiling, Layer, Profile, classes};
-use sagittal::bench::shapes::{Kind, Shape as Measured};
-use sagittal::bench::sweep::{Axis, Step};
-use sagittal::bench::{Effort, Timing, presets};
 use sagittal::checkpoint::Checkpoint;
-use sagittal::engine::{Engine, Run, Source, Spot, Stream};
-use sagittal::graph::{Activation, Graph, Layout, Shape, Tensor, Weight};
-use sagittal::kernels::{Buf, Call, Operand, Precision, Stretch, Target};
-use sagittal::model::config::{Heads, InputBlock, MiddleBlock, UnetConfig};
-use sagittal::model::{ModelConfig, unet, vae};
-use sagittal::plan::arena::{Request, lower_bound, place};
-use sagittal::plan::chunk::{ChunkPolicy, rows_per_call};
-use sagittal::plan::{Bound, Capabilities, Options, Plan, tensor_bytes};
-use sagittal::text::clip;
+use sagittal::internals::bench::plot::{Chart, Scale};
+use sagittal::internals::bench::profile::{Ceiling, Layer, Profile, classes};
+use sagittal::internals::bench::shapes::{Kind, Shape as Measured};
+use sagittal::internals::bench::sweep::{Axis, Step};
+use sagittal::internals::bench::{Effort, Timing, presets};
+use sagittal::internals::engine::{Engine, Run, Source, Spot, Stream};
+use sagittal::internals::graph::{Activation, Graph, Layout, Shape, Tensor, Weight};
+use sagittal::internals::kernels::{Buf, Call, Operand, Precision, Stretch, Target};
+use sagittal::internals::model::config::{Heads, InputBlock, MiddleBlock, UnetConfig};
+use sagittal::internals::model::{ModelConfig, unet, vae};
+use sagittal::internals::plan::arena::{Request, lower_bound, place};
+use sagittal::internals::plan::chunk::{ChunkPolicy, rows_per_call};
+use sagittal::internals::plan::{Bound, Capabilities, Options, Plan, tensor_bytes};
+use sagittal::internals::text::clip;
 use sagittal::{Result, wgpu};
 
 static GO: AtomicBool = AtomicBool::new(false);
@@ -357,7 +357,7 @@ fn engines_with_anything() {
 }
 
 /// Single dispatches whose operands are nowhere, and waiting for what was not sent.
-fn streams(watch: &mut Watch, engine: &Engine, dispatch: &sagittal::plan::Dispatch) {
+fn streams(watch: &mut Watch, engine: &Engine, dispatch: &sagittal::internals::plan::Dispatch) {
     let mut stream = Stream::new(engine, &GO);
     let stretch = Stretch { buf: Buf(usize::MAX), offset: u64::MAX, bytes: u64::MAX };
     let usage = wgpu::BufferUsages::STORAGE;
@@ -426,7 +426,7 @@ fn measurements_of_anything() {
         let layer = |time| Layer {
             path: String::new(),
             variant: String::new(),
-            class: sagittal::bench::profile::Class::Linear,
+            class: sagittal::internals::bench::profile::Class::Linear,
             groups: [0; 3],
             time,
             flops: u64::MAX,

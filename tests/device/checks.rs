@@ -2,11 +2,11 @@
 
 use crate::common::bench::Bench;
 use crate::common::{Failures, Rng, gpu, halves, matrices, synthetic};
-use sagittal::engine::Engine;
-use sagittal::graph::Graph;
-use sagittal::kernels::{Precision, Target};
-use sagittal::model::{ModelConfig, unet, vae};
-use sagittal::text::{CHUNK, clip};
+use sagittal::internals::engine::Engine;
+use sagittal::internals::graph::Graph;
+use sagittal::internals::kernels::{Precision, Target};
+use sagittal::internals::model::{ModelConfig, unet, vae};
+use sagittal::internals::text::{CHUNK, clip};
 
 /// Every network of a small model, with a number of rows: among them all kernels.
 fn networks() -> Vec<(&'static str, Graph, usize)> {

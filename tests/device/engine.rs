@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use crate::common::bench::{Bench, Weights};
 use crate::common::{Rng, gpu, own_gpu, synthetic};
-use sagittal::engine::{Arena, Engine, Kept, Prepared, Run};
-use sagittal::graph::Graph;
-use sagittal::kernels::Precision;
-use sagittal::model::{ModelConfig, unet};
-use sagittal::text::CHUNK;
+use sagittal::internals::engine::{Arena, Engine, Kept, Prepared, Run};
+use sagittal::internals::graph::Graph;
+use sagittal::internals::kernels::Precision;
+use sagittal::internals::model::{ModelConfig, unet};
+use sagittal::internals::text::CHUNK;
 use sagittal::wgpu;
 use sagittal::{ErrorKind, Gpu};
 
@@ -58,7 +58,7 @@ impl Unet {
         let plan = self.plans[plan].plan();
         let rows = if kept { 1 } else { plan.rows };
         let slots = plan.inputs.iter().filter(|s| s.kept == kept);
-        let n = |s: &sagittal::plan::Slot| rows * s.shape.positions() * s.shape.channels;
+        let n = |s: &sagittal::internals::plan::Slot| rows * s.shape.positions() * s.shape.channels;
         slots.map(|s| (s.name.clone(), rng.values(n(s), Precision::F32))).collect()
     }
 

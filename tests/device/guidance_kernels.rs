@@ -5,13 +5,13 @@ use super::latent_kernels::{later, shapes};
 use crate::common::dispatch::{Memory, Runner, bits, is_padded, random};
 use crate::common::{Rng, nmse, to_f64};
 use sagittal::Latent;
-use sagittal::graph::Shape;
 use sagittal::guidance::sag;
-use sagittal::kernels::cfg_rescale::{self, CfgRescale};
-use sagittal::kernels::entries_mean::{self, EntriesMean};
-use sagittal::kernels::error_norm::{self, ErrorNorm};
-use sagittal::kernels::latents::{EntryPlace, FLAG_LATENT, Latents, MapPlace, NO_STEP, Place};
-use sagittal::kernels::sag_degrade::{self, MaskSource, Places, SagDegrade};
+use sagittal::internals::graph::Shape;
+use sagittal::internals::kernels::cfg_rescale::{self, CfgRescale};
+use sagittal::internals::kernels::entries_mean::{self, EntriesMean};
+use sagittal::internals::kernels::error_norm::{self, ErrorNorm};
+use sagittal::internals::kernels::latents::{EntryPlace, FLAG_LATENT, Latents, MapPlace, NO_STEP, Place};
+use sagittal::internals::kernels::sag_degrade::{self, MaskSource, Places, SagDegrade};
 
 /// Of what arithmetic in f32 is off.
 const TIGHT: f64 = 1e-12;

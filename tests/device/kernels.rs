@@ -3,10 +3,10 @@
 
 use crate::common::bench::{Bench, Weights};
 use crate::common::{Failures, Rng, gpu, halves, matrices, matrices_of_little_memory, nmse, stored};
-use sagittal::engine::Engine;
-use sagittal::graph::{Activation, Graph, Heads, Op, Shape, Tensor};
-use sagittal::kernels::gemm::Window;
-use sagittal::kernels::{
+use sagittal::internals::engine::Engine;
+use sagittal::internals::graph::{Activation, Graph, Heads, Op, Shape, Tensor};
+use sagittal::internals::kernels::gemm::Window;
+use sagittal::internals::kernels::{
     Precision, Target, attention, attention_columns, blur, gemm, group_norm, layer_norm,
 };
 
@@ -365,7 +365,7 @@ fn blurs() {
 
 #[test]
 fn elementwise_kernels() {
-    use sagittal::kernels::activation_reference as f;
+    use sagittal::internals::kernels::activation_reference as f;
     each(1e-11, |b, rng| {
         let shape = Shape::new(rng.range(1, 9), rng.range(1, 9), 4 * rng.range(1, 20));
         let other = Shape { channels: 4 * rng.range(1, 9), ..shape };

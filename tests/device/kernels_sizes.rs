@@ -3,9 +3,9 @@
 
 use crate::common::bench::{Bench, Weights};
 use crate::common::{Failures, Rng, gpu, matrices, matrices_of_little_memory, nmse};
-use sagittal::engine::Engine;
-use sagittal::graph::{Activation, Graph, Shape};
-use sagittal::kernels::{self, Precision, Target, gemm};
+use sagittal::internals::engine::Engine;
+use sagittal::internals::graph::{Activation, Graph, Shape};
+use sagittal::internals::kernels::{self, Precision, Target, gemm};
 
 /// What is multiplied with.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -3,12 +3,14 @@
 
 use crate::common::dispatch::{Memory, Runner, bits, is_padded, random};
 use crate::common::{Rng, nmse, stored, to_f64};
-use sagittal::graph::Shape;
-use sagittal::kernels::combine::{self, Combine, Mask};
-use sagittal::kernels::latents::{FLAG_LATENT, FLAG_PREDICTION, Latents, NO_STEP, Place, RowPlace};
-use sagittal::kernels::network_input::{self, NetworkInput};
-use sagittal::kernels::network_output::{self, NetworkOutput, Recorded};
-use sagittal::kernels::{Operand, Precision};
+use sagittal::internals::graph::Shape;
+use sagittal::internals::kernels::combine::{self, Combine, Mask};
+use sagittal::internals::kernels::latents::{
+    FLAG_LATENT, FLAG_PREDICTION, Latents, NO_STEP, Place, RowPlace,
+};
+use sagittal::internals::kernels::network_input::{self, NetworkInput};
+use sagittal::internals::kernels::network_output::{self, NetworkOutput, Recorded};
+use sagittal::internals::kernels::{Operand, Precision};
 
 /// Of what arithmetic in f32 is off.
 const TIGHT: f64 = 1e-12;

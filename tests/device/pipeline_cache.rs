@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use crate::common::gpu;
 use sagittal::gpu::OpenOptions;
-use sagittal::kernels::Precision;
+use sagittal::internals::kernels::Precision;
 use sagittal::wgpu::{Features, PipelineCacheDescriptor};
 use sagittal::{Gpu, Model, ModelOptions, embedded};
 

@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use crate::common::{Failures, Rng};
 use sagittal::ErrorKind;
 use sagittal::checkpoint::{Checkpoint, Manifest};
-use sagittal::graph::{Activation, Graph, Shape};
-use sagittal::kernels::gemm::lanes;
-use sagittal::kernels::{Kernel, MAX_GROUPS, Precision, Target, spread};
-use sagittal::model::{ModelConfig, unet, vae};
-use sagittal::plan::arena::{Request, place};
-use sagittal::plan::chunk::{ChunkPolicy, rows_per_call};
-use sagittal::plan::{Capabilities, Options, Plan, Storage};
+use sagittal::internals::graph::{Activation, Graph, Shape};
+use sagittal::internals::kernels::gemm::lanes;
+use sagittal::internals::kernels::{Kernel, MAX_GROUPS, Precision, Target, spread};
+use sagittal::internals::model::{ModelConfig, unet, vae};
+use sagittal::internals::plan::arena::{Request, place};
+use sagittal::internals::plan::chunk::{ChunkPolicy, rows_per_call};
+use sagittal::internals::plan::{Capabilities, Options, Plan, Storage};
 
 const BASELINE: fn(Target) -> Capabilities = Capabilities::baseline;
 
@@ -245,7 +245,7 @@ fn the_variants_of_a_row_do_not_depend_on_its_company() {
 #[test]
 fn a_unet_without_middle_attention_cannot_record() {
     let mut c = config("tiny-sd1");
-    c.unet.middle = sagittal::model::config::MiddleBlock::Res;
+    c.unet.middle = sagittal::internals::model::config::MiddleBlock::Res;
     let error = unet_plan(&c, (16, 16), true, &options(1, Precision::F32)).expect_err("no attention");
     assert_eq!(error.kind(), ErrorKind::Model);
     assert!(error.to_string().contains("middle_block.1.transformer_blocks.0.attn1"), "{error}");
@@ -255,7 +255,7 @@ fn a_unet_without_middle_attention_cannot_record() {
 /// Every kernel's work has the class that tables name it by.
 #[test]
 fn each_kernel_has_its_class() {
-    use sagittal::kernels::{Class, Kernel};
+    use sagittal::internals::kernels::{Class, Kernel};
     let of = |kernel: Kernel| match kernel {
         Kernel::Conv2d | Kernel::Conv2dEdge => Class::Convolution,
         Kernel::Matmul | Kernel::GemmMerge => Class::Linear,
@@ -291,8 +291,8 @@ fn each_kernel_has_its_class() {
 /// Parts of a convolution's divided depth are added as a convolution, those of a product as a product.
 #[test]
 fn parts_are_added_in_the_class_of_what_they_are_parts_of() {
-    use sagittal::bench::profile::classes;
-    use sagittal::kernels::{Class, Kernel};
+    use sagittal::internals::bench::profile::classes;
+    use sagittal::internals::kernels::{Class, Kernel};
     let mut g = Graph::new("");
     let x = g.input("x", Shape::new(8, 8, 1280));
     let y = g.conv3x3("conv", x, 1280, 1, 1).unwrap();

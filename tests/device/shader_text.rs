@@ -3,7 +3,7 @@
 
 use super::shaders::variants;
 use crate::common::Failures;
-use sagittal::shader::{self, Offers};
+use sagittal::internals::shader::{self, Offers};
 
 /// Faults of every text, each once.
 fn faults_of_all(faults: impl Fn(&[Token<'_>]) -> Vec<String>) {

@@ -10,18 +10,18 @@ use crate::common::{Failures, MANIFESTS};
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, GlobalUse, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, GlobalVariable, Handle, Module, StorageAccess, TypeInner};
-use sagittal::bench::presets::Preset;
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
-use sagittal::graph::{Activation, Graph, Shape, Store};
-use sagittal::kernels::gemm::lanes;
-use sagittal::kernels::{
+use sagittal::internals::bench::presets::Preset;
+use sagittal::internals::graph::{Activation, Graph, Shape, Store};
+use sagittal::internals::kernels::gemm::lanes;
+use sagittal::internals::kernels::{
     Call, Field, Holds, Kernel, LEAST_MEMORY, Operand, Precision, Target, Variant, latents,
 };
-use sagittal::model::config::{ModelConfig, TextConfig};
-use sagittal::model::unet::{self, Perturbation, Width};
-use sagittal::model::vae;
-use sagittal::plan::{self, Bound, Plan, Storage};
-use sagittal::{shader, text::clip};
+use sagittal::internals::model::config::{ModelConfig, TextConfig};
+use sagittal::internals::model::unet::{self, Perturbation, Width};
+use sagittal::internals::model::vae;
+use sagittal::internals::plan::{self, Bound, Plan, Storage};
+use sagittal::internals::{shader, text::clip};
 
 /// What `wgpu::Limits::default()` grants, and with it every device.
 const MAX_INVOCATIONS: u32 = 256;

@@ -4,11 +4,11 @@
 use crate::common::bench::{Bench, Weights};
 use crate::common::{Failures, Rng, gpu, nmse, to_f64};
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
-use sagittal::engine::Engine;
-use sagittal::graph::{Graph, Heads, Op, Shape};
-use sagittal::kernels::{Kernel, MAX_GROUPS, Precision, Target, attention, gemm};
-use sagittal::model::{ModelConfig, unet, vae};
-use sagittal::plan::{Bound, Capabilities, Options, Plan};
+use sagittal::internals::engine::Engine;
+use sagittal::internals::graph::{Graph, Heads, Op, Shape};
+use sagittal::internals::kernels::{Kernel, MAX_GROUPS, Precision, Target, attention, gemm};
+use sagittal::internals::model::{ModelConfig, unet, vae};
+use sagittal::internals::plan::{Bound, Capabilities, Options, Plan};
 
 fn config(family: &str) -> ModelConfig {
     let (_, text) = crate::common::MANIFESTS.iter().find(|(name, _)| *name == family).expect("a family");

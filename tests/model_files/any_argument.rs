@@ -5,18 +5,18 @@ use std::sync::atomic::AtomicBool;
 
 use crate::common::any_argument::{FLOATS, SIZES, Watch, pairs};
 use crate::common::{safetensors, synthetic};
-use sagittal::checkpoint::{Dtype, Manifest, digest, names};
-use sagittal::folder::Folder;
 use sagittal::inspect;
-use sagittal::kernels::Precision;
+use sagittal::internals::checkpoint::{Dtype, Manifest, digest, names};
+use sagittal::internals::folder::Folder;
+use sagittal::internals::kernels::Precision;
+use sagittal::internals::model::{DiffusionConfig, Family, ModelConfig, Prediction};
+use sagittal::internals::sampler::names::{edit_distance, with_scheduler};
+use sagittal::internals::text::learned::{Learned, Places};
+use sagittal::internals::text::prompt::chunks_with;
+use sagittal::internals::text::syntax::notes;
+use sagittal::internals::text::{Embeddings, Tokenizer, Vectors, compose, encode};
+use sagittal::internals::verify::{Options, Set, Tensor, Verifier, write_all};
 use sagittal::lora::{Networks, Part, Patched, Patches, tags};
-use sagittal::model::{DiffusionConfig, Family, ModelConfig, Prediction};
-use sagittal::sampler::names::{edit_distance, with_scheduler};
-use sagittal::text::learned::{Learned, Places};
-use sagittal::text::prompt::chunks_with;
-use sagittal::text::syntax::notes;
-use sagittal::text::{Embeddings, Tokenizer, Vectors, compose, encode};
-use sagittal::verify::{Options, Set, Tensor, Verifier, write_all};
 use sagittal::{Checkpoint, Error, Lora, LoraUse, Result};
 
 /// Names that nobody gives a thing.
@@ -163,7 +163,9 @@ fn loras_of_any_weight_on_any_network() {
             }
             let patched = Patched { checkpoint: model, patches: &patches };
             for name in NAMES.into_iter().chain([model.names().next().expect("a tensor")]) {
-                watch.tries(name, || sagittal::engine::Source::read(&patched, name, &[usize::MAX, 0]));
+                watch.tries(name, || {
+                    sagittal::internals::engine::Source::read(&patched, name, &[usize::MAX, 0])
+                });
             }
         }
     }

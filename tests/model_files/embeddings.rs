@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::common::{Failures, gpu, safetensors, synthetic};
-use sagittal::folder::Folder;
-use sagittal::kernels::Precision;
-use sagittal::model::ModelConfig;
-use sagittal::model::config::{TextConfig, Tower};
-use sagittal::text::learned::{Learned, Places};
-use sagittal::text::prompt::chunks_with;
-use sagittal::text::tokenizer::{END, START, VOCABULARY};
-use sagittal::text::{Embeddings, Tokenizer, Vectors};
+use sagittal::internals::folder::Folder;
+use sagittal::internals::kernels::Precision;
+use sagittal::internals::model::ModelConfig;
+use sagittal::internals::model::config::{TextConfig, Tower};
+use sagittal::internals::text::learned::{Learned, Places};
+use sagittal::internals::text::prompt::chunks_with;
+use sagittal::internals::text::tokenizer::{END, START, VOCABULARY};
+use sagittal::internals::text::{Embeddings, Tokenizer, Vectors};
 use sagittal::{Checkpoint, ErrorKind, Lora, LoraUse, Model, ModelOptions, Request, Result, embedded};
 
 /// Writes a file of F32 tensors.
@@ -166,7 +166,7 @@ fn bad_embeddings_are_refused_with_reasons() {
     fs::write(inside.join("pickle2.bin"), "PK").expect("a file");
     fs::write(inside.join("junk.safetensors"), "not a file of tensors").expect("a file");
     let model = synthetic("tiny-sd1");
-    let config = sagittal::model::ModelConfig::infer(&model).expect("a family");
+    let config = sagittal::internals::model::ModelConfig::infer(&model).expect("a family");
     let inside = Folder::open(&inside).expect("a folder");
     let places = Places { folders: vec![inside.clone()], ..Places::default() };
     let learned = Learned::new(&places, &config.text, 0);
@@ -308,7 +308,7 @@ fn an_embedding_of_one_encoder_leaves_the_other_as_it_is() {
     assert_eq!(with.embeddings_elsewhere, ["xl_lonly"]);
     assert!(with.missing_embeddings.is_empty());
     let [l, g] = [0, 1].map(|i| model.config().text[i].width);
-    let second = |e: &sagittal::text::encode::Encoding| -> Vec<f32> {
+    let second = |e: &sagittal::internals::text::encode::Encoding| -> Vec<f32> {
         e.context.chunks_exact(l + g).flat_map(|token| token[l..].to_vec()).collect()
     };
     assert_eq!(second(&with), second(&without));

@@ -10,10 +10,10 @@ use crate::common::files::{
 };
 use crate::common::warnings::warnings;
 use crate::common::{Failures, MANIFESTS};
-use sagittal::checkpoint::{Checkpoint, Dtype, Manifest, names};
 use sagittal::inspect::{Inspected, inspect};
-use sagittal::kernels::Precision;
-use sagittal::model::config::{Family, ModelConfig, Tower};
+use sagittal::internals::checkpoint::{Checkpoint, Dtype, Manifest, names};
+use sagittal::internals::kernels::Precision;
+use sagittal::internals::model::config::{Family, ModelConfig, Tower};
 use sagittal::{ErrorKind, Latent, Model, ModelOptions, Request};
 
 const L: &str = "cond_stage_model.transformer.text_model.";

@@ -8,8 +8,8 @@ use crate::common::files::{
 use crate::common::warnings::warnings;
 use crate::common::workflow::manifest;
 use sagittal::checkpoint::{Checkpoint, Dtype};
-use sagittal::model::DiffusionConfig;
-use sagittal::model::config::{ModelConfig, VaeConfig};
+use sagittal::internals::model::DiffusionConfig;
+use sagittal::internals::model::config::{ModelConfig, VaeConfig};
 use sagittal::{ErrorKind, Model, ModelOptions, Result};
 
 fn more(name: &str, shape: &[usize]) -> Tensor {

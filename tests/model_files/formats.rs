@@ -12,8 +12,8 @@ use crate::common::files::{
 use crate::common::{Failures, MANIFESTS};
 use sagittal::Error;
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
-use sagittal::model::Prediction;
-use sagittal::model::config::{Activation, Heads, ModelConfig};
+use sagittal::internals::model::Prediction;
+use sagittal::internals::model::config::{Activation, Heads, ModelConfig};
 use sagittal::{Model, ModelOptions};
 use serde_json::json;
 
@@ -281,7 +281,7 @@ fn packed_encoders_are_cut_apart() {
     let mut failures = Failures::default();
     let family = families().next().unwrap();
     let packed = |name: &str| {
-        let names = sagittal::checkpoint::names::text::transformers(name).unwrap();
+        let names = sagittal::internals::checkpoint::names::text::transformers(name).unwrap();
         let parts = names.iter().map(|n| {
             let name = format!("{}{n}", family.text[0]);
             family.tensors.iter().find(|t| t.name == name).unwrap().clone()

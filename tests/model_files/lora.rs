@@ -10,10 +10,10 @@ use std::sync::atomic::AtomicBool;
 
 use crate::common::{Failures, MANIFESTS, Rng, gpu, safetensors, synthetic};
 use names::{FAMILIES, UNET};
-use sagittal::engine::Source;
-use sagittal::kernels::Precision;
+use sagittal::internals::engine::Source;
+use sagittal::internals::kernels::Precision;
+use sagittal::internals::model::ModelConfig;
 use sagittal::lora::{Part, Patched, Patches};
-use sagittal::model::ModelConfig;
 use sagittal::{Checkpoint, ErrorKind, Lora, LoraUse, Model, ModelOptions, Request, embedded};
 
 const UNET_PREFIX: &str = "model.diffusion_model.";
@@ -234,7 +234,7 @@ fn published_names_are_found() {
 
 /// The modules of a model: the tensor, its third, and its original and diffusers' name in its network.
 fn modules(model: &Checkpoint, prefix: &str, unet: bool) -> Vec<(String, Option<usize>, [String; 2])> {
-    use sagittal::checkpoint::names::{text, unet as names};
+    use sagittal::internals::checkpoint::names::{text, unet as names};
     let map = names::from_original(|name| model.has(&format!("{prefix}{name}")));
     let mut modules = Vec::new();
     for tensor in model.names_under(prefix) {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
-use sagittal::model::config::ModelConfig;
+use sagittal::internals::model::config::ModelConfig;
 use sagittal::{Error, ErrorKind};
 
 const LIMIT: Duration = Duration::from_millis(100);

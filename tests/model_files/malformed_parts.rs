@@ -8,7 +8,7 @@ use crate::common::files::{
 };
 use crate::common::{Failures, MANIFESTS};
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
-use sagittal::model::config::ModelConfig;
+use sagittal::internals::model::config::ModelConfig;
 use sagittal::{ErrorKind, Result};
 use serde_json::{Value, json};
 

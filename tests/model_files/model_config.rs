@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::common::MANIFESTS;
 use sagittal::Error;
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
-use sagittal::model::config::{
+use sagittal::internals::model::config::{
     Activation, Family, Heads, InputBlock, MiddleBlock, ModelConfig, Prediction, TextConfig, Tower, UNET,
     UnetConfig, VAE, VaeConfig, Variant,
 };

@@ -9,8 +9,8 @@ use crate::common::files::{Tensor, UNET, diffusers_unet, diffusers_vae, transfor
 use crate::common::warnings::warnings;
 use crate::common::workflow::manifest;
 use sagittal::checkpoint::{Checkpoint, Dtype};
-use sagittal::model::DiffusionConfig;
-use sagittal::model::config::{Activation, ModelConfig, Prediction};
+use sagittal::internals::model::DiffusionConfig;
+use sagittal::internals::model::config::{Activation, ModelConfig, Prediction};
 use sagittal::sampler::Discrete;
 use sagittal::{Error, ErrorKind, Model, ModelOptions};
 use serde_json::json;
@@ -233,7 +233,7 @@ fn a_folders_settings_count_wherever_it_is_passed() {
         assert_eq!(told(&config), (0.182_15, Activation::Gelu, 1), "{part}");
     }
     let alone = Checkpoint::text_encoders(vec![open("text_encoder")]).unwrap();
-    let text = sagittal::model::config::TextConfig::infer_all(&alone).unwrap();
+    let text = sagittal::internals::model::config::TextConfig::infer_all(&alone).unwrap();
     assert_eq!((text[0].activation, text[0].layers), (Activation::Gelu, 1));
     // The UNet's folder by itself: its heads, and the scheduler beside it.
     let unet = DiffusionConfig::infer(&open("unet")).unwrap();

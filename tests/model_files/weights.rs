@@ -7,13 +7,13 @@ use std::sync::atomic::AtomicBool;
 use crate::common::{Failures, Rng, default_device, gpu, kept_rows, stored};
 use half::{bf16, f16};
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
-use sagittal::engine::{Engine, Kept, Run, Source};
 use sagittal::gpu::Gpu;
-use sagittal::graph::{Graph, Layout, Shape, Weight};
-use sagittal::kernels::Precision;
-use sagittal::kernels::repack::Stored;
-use sagittal::model::{ModelConfig, unet};
-use sagittal::plan::{Options, Plan};
+use sagittal::internals::engine::{Engine, Kept, Run, Source};
+use sagittal::internals::graph::{Graph, Layout, Shape, Weight};
+use sagittal::internals::kernels::Precision;
+use sagittal::internals::kernels::repack::Stored;
+use sagittal::internals::model::{ModelConfig, unet};
+use sagittal::internals::plan::{Options, Plan};
 use sagittal::{Error, ErrorKind, Result};
 
 /// A UNet whose weights take turns gives what it gives with all of them on the device, run after

@@ -5,20 +5,20 @@ use crate::common::any_argument::{FLOATS, SIZES, Watch, pairs};
 use sagittal::guidance::{
     Area, Columns, Conditioning, Entry, Guidance, Guided, Network, Perturbed, Row, RowResult, Sag, sag,
 };
-use sagittal::image::sheet::{Sheet, Side};
-use sagittal::image::{Mask, lettering, overlay, parameters, png, preview, resize, texts};
-use sagittal::latent::file;
-use sagittal::latent::resize::{Method, cropped, middle, resized};
-use sagittal::model::Family;
-use sagittal::pipeline::{Levels, Noise, Schedule, Start};
-use sagittal::sampler::noise::{AncestralNoise, BrownianNoise, noise, noise_for};
-use sagittal::sampler::{
+use sagittal::internals::image::sheet::{Sheet, Side};
+use sagittal::internals::image::{Mask, lettering, overlay, parameters, png, preview, resize, texts};
+use sagittal::internals::model::Family;
+use sagittal::internals::sampler::{
     Denoised, Denoiser, Discrete, SampleOptions, Sampler, Scheduler, exponential_sigmas, initial,
     initial_scale, karras_sigmas, names,
 };
-use sagittal::text::compose::{breaks, parts};
-use sagittal::text::prompt::{chunks, parse};
-use sagittal::text::{Tokenizer, tokenizer};
+use sagittal::internals::text::compose::{breaks, parts};
+use sagittal::internals::text::prompt::{chunks, parse};
+use sagittal::internals::text::{Tokenizer, tokenizer};
+use sagittal::latent::file;
+use sagittal::latent::resize::{Method, cropped, middle, resized};
+use sagittal::pipeline::{Levels, Noise, Schedule, Start};
+use sagittal::sampler::noise::{AncestralNoise, BrownianNoise, noise, noise_for};
 use sagittal::{Error, Latent, Picture, Request};
 
 /// Sound ones, and ones that cannot be made without memory for them.
@@ -275,7 +275,7 @@ fn texts_of_any_letters() {
         watch.tries(text, || text.parse::<Sampler>());
         watch.tries(text, || text.parse::<Scheduler>());
         watch.runs(text, || Method::named(text));
-        watch.runs(text, || sagittal::image::infotext::Infotext::parse(text).sampler());
+        watch.runs(text, || sagittal::internals::image::infotext::Infotext::parse(text).sampler());
         watch.tries(text, || Ok(Request::new(text, 64, 64).check()));
     }
     watch.failures.finish();

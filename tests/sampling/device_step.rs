@@ -5,16 +5,16 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::common::{Failures, gpu, synthetic};
-use sagittal::engine::Traffic;
 use sagittal::guidance::{
     Area, Columns, Conditioning, Entry, Evaluation, Guidance, Guided, HostBackend, Perturbed, Sag,
 };
-use sagittal::kernels::Precision;
+use sagittal::internals::engine::Traffic;
+use sagittal::internals::kernels::Precision;
+use sagittal::internals::network::{AHEAD, DeviceBackend, DeviceSink, UnetNetwork};
+use sagittal::internals::plan::chunk::ChunkPolicy;
 use sagittal::latent::Value;
-use sagittal::network::{AHEAD, DeviceBackend, DeviceSink, UnetNetwork};
 use sagittal::pipeline::report::{Purpose, Work};
 use sagittal::pipeline::{Event, Run, Sizes};
-use sagittal::plan::chunk::ChunkPolicy;
 use sagittal::sampler::noise::noise;
 use sagittal::sampler::{Inpaint, Predictor, SampleOptions, Sampler, Scheduler, initial, sample_on};
 use sagittal::{Latent, Model, ModelOptions, Request};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::common::{default_device, gpu};
-use sagittal::kernels::Precision;
+use sagittal::internals::kernels::Precision;
 use sagittal::{ErrorKind, Event, Gpu, Model, ModelOptions, Request, Sag, embedded, wgpu};
 
 /// A device as an app makes it, with handlers that count what reaches them.
@@ -163,10 +163,13 @@ fn a_report_tells_what_a_device_leaves_unused() {
     let unknown = Gpu::from_device(device.clone(), queue.clone());
     let known = Gpu::from_adapter(adapter, device, queue);
     let (gain, features) = match opened.capabilities().target {
-        sagittal::kernels::Target::Cpu => ("subgroups and 64-bit integers", "SHADER_INT64, SUBGROUP"),
+        sagittal::internals::kernels::Target::Cpu => {
+            ("subgroups and 64-bit integers", "SHADER_INT64, SUBGROUP")
+        }
         _ => ("cooperative matrices", "EXPERIMENTAL_COOPERATIVE_MATRIX"),
     };
-    let has_matrices = matches!(opened.capabilities().target, sagittal::kernels::Target::Matrices { .. });
+    let has_matrices =
+        matches!(opened.capabilities().target, sagittal::internals::kernels::Target::Matrices { .. });
     let cpu = opened.capabilities().target.is_cpu();
     for (gpu, sure) in [(unknown, false), (known, true)] {
         let m = Model::new(gpu, embedded::checkpoint().expect("embedded"), ModelOptions::default())

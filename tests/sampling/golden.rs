@@ -3,8 +3,8 @@
 
 use std::sync::atomic::AtomicBool;
 
-use sagittal::kernels::Precision;
-use sagittal::verify::{Finding, Kind, Options, Outcome, Report, Set, Verifier, compact_sets};
+use sagittal::internals::kernels::Precision;
+use sagittal::internals::verify::{Finding, Kind, Options, Outcome, Report, Set, Verifier, compact_sets};
 use sagittal::{Error, ErrorKind, Result};
 
 fn set(name: &str) -> Set {

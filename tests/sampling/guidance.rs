@@ -5,7 +5,7 @@ use crate::common::{Failures, Rng};
 use sagittal::guidance::{
     Area, Columns, Conditioning, Entry, Guidance, Guided, Network, Perturbed, Row, RowResult, Sag, Term, sag,
 };
-use sagittal::model::unet::{Perturbation, Width};
+use sagittal::internals::model::unet::{Perturbation, Width};
 use sagittal::sampler::Discrete;
 use sagittal::{ErrorKind, Latent, Result};
 

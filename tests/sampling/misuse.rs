@@ -7,7 +7,7 @@ use sagittal::checkpoint::Manifest;
 use sagittal::guidance::{
     Area, Columns, Conditioning, Entry, Guidance, Guided, Network, Row, RowResult, sag,
 };
-use sagittal::kernels::Precision;
+use sagittal::internals::kernels::Precision;
 use sagittal::pipeline::Noise;
 use sagittal::sampler::Discrete;
 use sagittal::{Checkpoint, ErrorKind, Event, Latent, Model, ModelOptions, Picture, Request, embedded};
@@ -123,8 +123,8 @@ fn parts_of_the_road_given_the_wrong_thing() {
     let mut narrow = Conditioning { positive: vec![entry()], negative: vec![entry()] };
     narrow.positive[0].context = vec![0.5; 77 * 32].into();
     let weights = m.unet_weights(&go).expect("weights");
-    let policy = sagittal::plan::chunk::ChunkPolicy::Auto;
-    let mut network = sagittal::network::UnetNetwork::new(m.unet(&weights), policy, None, &go);
+    let policy = sagittal::internals::plan::chunk::ChunkPolicy::Auto;
+    let mut network = sagittal::internals::network::UnetNetwork::new(m.unet(&weights), policy, None, &go);
     let mut guided = Guided::new(&mut network, &narrow, m.discrete(), Guidance::default()).expect("settings");
     let error = guided.evaluate(&zeros(8, 8), 3.0).expect_err("a context of half the width");
     assert_eq!(error.kind(), ErrorKind::Usage, "{error}");

@@ -3,8 +3,8 @@
 use std::sync::atomic::AtomicBool;
 
 use crate::common::{gpu, synthetic};
-use sagittal::image::preview::{Factors, factors, preview};
-use sagittal::model::Family;
+use sagittal::internals::image::preview::{Factors, factors, preview};
+use sagittal::internals::model::Family;
 use sagittal::{Model, ModelOptions, Picture, Request, embedded};
 
 /// The mean difference, 0 to 255, of a preview to the means of the picture's pixels in each cell.

@@ -7,11 +7,11 @@ use crate::common::bench::{Bench, Weights};
 use crate::common::{Failures, MANIFESTS, Rng, gpu, nmse};
 use sagittal::ErrorKind;
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
-use sagittal::engine::{Engine, Kept, Run, Source};
-use sagittal::graph::{Graph, Heads, Shape};
-use sagittal::kernels::{Precision, Target, attention, gemm};
-use sagittal::model::{ModelConfig, unet};
-use sagittal::plan::{Bound, Capabilities, Options, Plan};
+use sagittal::internals::engine::{Engine, Kept, Run, Source};
+use sagittal::internals::graph::{Graph, Heads, Shape};
+use sagittal::internals::kernels::{Precision, Target, attention, gemm};
+use sagittal::internals::model::{ModelConfig, unet};
+use sagittal::internals::plan::{Bound, Capabilities, Options, Plan};
 
 fn checkpoint(family: &str) -> Checkpoint {
     let (_, text) = MANIFESTS.iter().find(|(name, _)| *name == family).expect("a family");
@@ -191,7 +191,7 @@ fn prompts_of_any_length_stay_within_the_default_limits() {
             failures.check(apart, || format!("{family} {tokens}: results overlap"));
             let build = unet::Options { size: (16, 16), tokens, record: true, ..Default::default() };
             let reads = unet::build(&c.unet, &build).and_then(|g| Plan::new(&g, &options)).expect("a plan");
-            let of = |slots: &[sagittal::plan::Slot]| -> Vec<(String, u64)> {
+            let of = |slots: &[sagittal::internals::plan::Slot]| -> Vec<(String, u64)> {
                 let kept = slots.iter().filter(|s| s.kept);
                 let mut kept: Vec<_> = kept.map(|s| (s.name.clone(), s.region.bytes)).collect();
                 kept.sort();

@@ -10,9 +10,9 @@ use sagittal::guidance::{
     Area, Columns, Conditioning, Entry, Guidance, Guided, Network, Row, RowResult, Sag,
 };
 use sagittal::image::{Mask, Picture};
-use sagittal::kernels::Precision;
+use sagittal::internals::kernels::Precision;
+use sagittal::internals::plan::chunk::ChunkPolicy;
 use sagittal::pipeline::{self, Event, Limits, Noise, Schedule, Start};
-use sagittal::plan::chunk::ChunkPolicy;
 use sagittal::sampler::noise::noise;
 use sagittal::sampler::{
     Discrete, Inpaint, Predictor, SampleOptions, Sampler, Scheduler, initial, sample_on,
@@ -443,8 +443,12 @@ fn composed_prompts_are_entries() {
     for prompt in ["a:0 AND b:0", "a AND b:-1", "a AND b:-2"] {
         assert_eq!(with(prompt, true).expect_err("refused").kind(), ErrorKind::Usage, "{prompt}");
     }
-    let broken =
-        m.encode(&sagittal::text::compose::breaks("fox BREAK owl"), None, Default::default(), &cancel);
+    let broken = m.encode(
+        &sagittal::internals::text::compose::breaks("fox BREAK owl"),
+        None,
+        Default::default(),
+        &cancel,
+    );
     let [fox, owl] = ["fox", "owl"].map(|p| m.encode(p, None, Default::default(), &cancel).expect("text"));
     // BREAK is ComfyUI's concat.
     assert_eq!(broken.expect("text").context, fox.concat(&owl).expect("one width").context);
@@ -452,7 +456,7 @@ fn composed_prompts_are_entries() {
 
 #[test]
 fn v_prediction_with_zero_terminal_snr_runs() {
-    use sagittal::model::Prediction;
+    use sagittal::internals::model::Prediction;
     let options = ModelOptions { prediction: Some(Prediction::ZeroSnrV), ..Default::default() };
     let Some(m) = model(Some("tiny-sd2"), options) else { return };
     assert!(m.discrete().sigma_max() > 4518.0);

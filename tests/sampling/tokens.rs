@@ -1,7 +1,7 @@
 //! Prompts to token ids and weights, against ComfyUI 0.16.4, and hostile prompts against the clock.
 
 use proptest::prelude::*;
-use sagittal::text::{CHUNK, Chunk, Embeddings, Tokenizer, prompt, tokenizer};
+use sagittal::internals::text::{CHUNK, Chunk, Embeddings, Tokenizer, prompt, tokenizer};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 

@@ -186,7 +186,7 @@ fn guidance_and_what_the_output_means() {
         bench.run(&workflow)
     };
     let v = sagittal::pipeline::ModelOptions {
-        prediction: Some(sagittal::model::Prediction::V),
+        prediction: Some(sagittal::internals::model::Prediction::V),
         ..options().model
     };
     let checkpoint =
@@ -299,7 +299,8 @@ fn clip_skip_and_embeddings() {
     fs::write(bench.home.at("models/embeddings/moss.safetensors"), file).expect("a file");
     let mut workflow = small(SD1);
     set(&mut workflow, "6", json!({ "text": "a embedding:moss cat" }));
-    let folder = sagittal::folder::Folder::open(bench.home.at("models/embeddings")).expect("a folder");
+    let folder =
+        sagittal::internals::folder::Folder::open(bench.home.at("models/embeddings")).expect("a folder");
     bench.model.set_embedding_folder(Some(folder));
     let want = bench.sample(vec![bench.entry("a embedding:moss cat")], vec![bench.entry(NEG)], &sampling());
     let found = bench.run(&workflow);

@@ -8,11 +8,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use sagittal::bench::profile::{self, Ceiling, Network};
-use sagittal::bench::rows::{self, Choice};
-use sagittal::bench::sweep::Axis;
-use sagittal::bench::{Bench, Effort, shapes, sweep};
 use sagittal::gpu::Gpu;
+use sagittal::internals::bench::profile::{self, Ceiling, Network};
+use sagittal::internals::bench::rows::{self, Choice};
+use sagittal::internals::bench::sweep::Axis;
+use sagittal::internals::bench::{Bench, Effort, shapes, sweep};
 use sagittal::{Error, ErrorKind, Result};
 
 use crate::commands::verify;

@@ -12,12 +12,12 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use sagittal::checkpoint::Checkpoint;
-use sagittal::folder::Folder;
 use sagittal::guidance::{Guidance, Perturbed, Sag};
 use sagittal::image::parameters::{self, Origin, parameters};
 use sagittal::image::png;
+use sagittal::internals::folder::Folder;
+use sagittal::internals::model::{Family, ModelConfig, Prediction};
 use sagittal::lora::Patches;
-use sagittal::model::{Family, ModelConfig, Prediction};
 use sagittal::pipeline::report::Report;
 use sagittal::pipeline::{Event, Generated, Model, Noise, Request, Schedule, Sizes, Solver};
 use sagittal::{Error, ErrorKind, Result, embedded, latent};

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use sagittal::folder::Folder;
 use sagittal::image::parameters::{self, Origin, parameters};
-use sagittal::image::sheet::{Place, Sheet, Side};
 use sagittal::image::{png, read};
+use sagittal::internals::folder::Folder;
+use sagittal::internals::image::sheet::{Place, Sheet, Side};
+use sagittal::internals::model::{ModelConfig, Prediction};
 use sagittal::lora::{LoraUse, Patches};
-use sagittal::model::{ModelConfig, Prediction};
 use sagittal::pipeline::report::Report;
 use sagittal::{Checkpoint, Error, Model, Request, Result};
 use serde_json::json;

@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::ValueEnum;
 use sagittal::checkpoint::Manifest;
 use sagittal::gpu::Gpu;
-use sagittal::kernels::Precision;
-use sagittal::verify::{Finding, Options, Outcome, Report, Set, Verifier, compact_sets, write_all};
+use sagittal::internals::kernels::Precision;
+use sagittal::internals::verify::{
+    Finding, Options, Outcome, Report, Set, Verifier, compact_sets, write_all,
+};
 use sagittal::{Error, Result};
 use serde_json::json;
 

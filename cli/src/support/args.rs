@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use sagittal::kernels::Precision;
-use sagittal::model::Prediction;
+use sagittal::internals::kernels::Precision;
+use sagittal::internals::model::Prediction;
 use sagittal::sampler::{Sampler, Scheduler};
 use sagittal::{Error, Result};
 

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use sagittal::Result;
 use sagittal::gpu::{Gpu, OpenOptions};
-use sagittal::model::Prediction;
+use sagittal::internals::model::Prediction;
+use sagittal::internals::plan::chunk::ChunkPolicy;
 use sagittal::pipeline::{Limits, ModelOptions, Tiling};
-use sagittal::plan::chunk::ChunkPolicy;
 
 use crate::support::args::PrecisionChoice;
 use crate::support::value;

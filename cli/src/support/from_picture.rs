@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::Path;
 
-use sagittal::checkpoint::digest;
-use sagittal::image::infotext::Infotext;
 use sagittal::inspect::{self, PictureFacts};
+use sagittal::internals::checkpoint::digest;
+use sagittal::internals::image::infotext::Infotext;
 use sagittal::{Error, ErrorKind, Result, embedded};
 
 use crate::support::args::Args;

@@ -1,7 +1,7 @@
 //! `-i`, `--strength` and `--mask`: the picture that a run starts from, in the size it is drawn in.
 
-use sagittal::families::LATENT_CELL;
 use sagittal::image::{Mask, Picture, read, resize};
+use sagittal::internals::families::LATENT_CELL;
 use sagittal::{Latent, Request, Result, pipeline};
 
 use crate::support::args::Args;

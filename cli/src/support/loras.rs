@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use sagittal::folder::Folder;
+use sagittal::internals::folder::Folder;
 use sagittal::lora::{Lora, LoraUse, tags};
 use sagittal::{Error, Result};
 

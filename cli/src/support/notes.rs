@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 
 use sagittal::Request;
+use sagittal::internals::text::embedding;
+use sagittal::internals::text::syntax::{self, Kind};
 use sagittal::lora::tags;
-use sagittal::text::embedding;
-use sagittal::text::syntax::{self, Kind};
 
 use crate::support::args::Args;
 use crate::support::terminal;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use sagittal::checkpoint::digest;
+use sagittal::internals::checkpoint::digest;
 use sagittal::lora::LoraUse;
 use sagittal::pipeline::report::Report;
 use sagittal::pipeline::{Model, Tiling};

@@ -2,8 +2,8 @@
 //! ranges are the library's own.
 
 use sagittal::guidance::{Guidance, Perturbed, Sag};
+use sagittal::internals::sampler::{Sampler, Scheduler, names};
 use sagittal::pipeline::{Request, Schedule};
-use sagittal::sampler::{Sampler, Scheduler, names};
 use sagittal::{Error, Result};
 
 /// A request whose only question is the setting that `set` changes.

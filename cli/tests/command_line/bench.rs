@@ -9,12 +9,12 @@ use std::sync::atomic::AtomicBool;
 use crate::common::{Failures, MANIFESTS};
 use crate::program::program;
 use crate::schema::events;
-use sagittal::bench::presets::Preset;
-use sagittal::bench::profile::{Network, profile};
-use sagittal::bench::rows::{self, Choice, Outcome};
-use sagittal::bench::{Bench, Effort, shapes, sweep};
 use sagittal::checkpoint::Manifest;
-use sagittal::model::ModelConfig;
+use sagittal::internals::bench::presets::Preset;
+use sagittal::internals::bench::profile::{Network, profile};
+use sagittal::internals::bench::rows::{self, Choice, Outcome};
+use sagittal::internals::bench::{Bench, Effort, shapes, sweep};
+use sagittal::internals::model::ModelConfig;
 use sagittal::{ErrorKind, Gpu};
 use serde_json::Value;
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::common::{Failures, Rng, safetensors};
 use crate::{common::gpu_is_off, program::program};
-use sagittal::image::{Picture, png, texts};
+use sagittal::internals::image::{Picture, png, texts};
 use tempfile::TempDir;
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tiny-emoji/tiny-emoji.safetensors");
@@ -407,7 +407,7 @@ fn ti_hashes_become_embeddings() {
     }
     let (home, mut failures) = (Home::new(), Failures::default());
     home.write("embeddings/EasyNeg.safetensors", &embedding(&mut Rng(2)));
-    let hash = sagittal::checkpoint::digest::file(
+    let hash = sagittal::internals::checkpoint::digest::file(
         &home.at("embeddings/EasyNeg.safetensors"),
         &std::sync::atomic::AtomicBool::new(false),
     )
@@ -464,8 +464,8 @@ fn lora_hashes_become_loras() {
     let (home, mut failures) = (Home::new(), Failures::default());
     home.write("loras/ink.safetensors", &lora(&mut Rng(1)));
     let never = std::sync::atomic::AtomicBool::new(false);
-    let hash =
-        sagittal::checkpoint::digest::tensors(&home.at("loras/ink.safetensors"), &never).expect("a checksum");
+    let hash = sagittal::internals::checkpoint::digest::tensors(&home.at("loras/ink.safetensors"), &never)
+        .expect("a checksum");
     let dir = ["--lora-dir", "loras"];
     let told = |prompt: &str, hash: &str| {
         home.told("a.png", prompt, &format!(", Sampler: Euler, Lora hashes: \"ink: {hash}, gone: {hash}\""));

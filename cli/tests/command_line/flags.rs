@@ -6,7 +6,7 @@ use std::process::Output;
 
 use crate::common::Failures;
 use crate::{common::gpu_is_off, program::program};
-use sagittal::image::texts;
+use sagittal::internals::image::texts;
 
 const SMALL: [&str; 6] = ["-W", "64", "-H", "64", "--steps", "1"];
 

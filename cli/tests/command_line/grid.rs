@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use crate::common::{Failures, Rng, safetensors};
 use crate::{common::gpu_is_off, program::program};
-use sagittal::image::{Picture, read, texts};
+use sagittal::internals::image::{Picture, read, texts};
 use serde_json::Value;
 
 use crate::schema::events;

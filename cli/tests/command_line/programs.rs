@@ -5,7 +5,7 @@ use std::path::Path;
 use super::borrowed::{Home, flat, lora};
 use crate::common::gpu_is_off;
 use crate::common::{Failures, Rng};
-use sagittal::image::{png, texts};
+use sagittal::internals::image::{png, texts};
 use serde_json::json;
 
 /// A text chunk of a PNG, behind its header.
@@ -101,7 +101,7 @@ fn jpeg_and_webp_settings() {
         failures.check(all == [("parameters".to_owned(), text.to_owned())], || format!("{name}: {all:?}"));
     }
     let all = texts::texts(&webp(b"XMP ", xmp.as_bytes())).expect("texts");
-    let made = sagittal::image::settings::made(&all).expect("settings").settings.expect("read");
+    let made = sagittal::internals::image::settings::made(&all).expect("settings").settings.expect("read");
     failures.check(made.prompt == "a & b 🦊" && made.get("Seed") == Some("2"), || format!("{made:?}"));
     let bare = texts::texts(&encoded(image::ImageFormat::Jpeg)).expect("texts");
     failures.check(bare.is_empty(), || format!("{bare:?}"));
@@ -376,7 +376,7 @@ fn older_and_rarer_forms() {
     let mut failures = Failures::default();
     for (at, (program, texts, pairs, words)) in cases.iter().enumerate() {
         let texts: Vec<(String, String)> = texts.iter().map(|(k, t)| ((*k).to_owned(), t.clone())).collect();
-        let made = sagittal::image::settings::made(&texts).expect("a program");
+        let made = sagittal::internals::image::settings::made(&texts).expect("a program");
         failures.check(made.program == *program, || format!("{at}: {} and not {program}", made.program));
         let told = made.settings.expect("settings");
         for (name, value) in *pairs {

@@ -46,7 +46,7 @@ fn bytes_again(folder: &Path, flags: &[&str], again: &[&str], failures: &mut Fai
     }
     let read = |name: &str| fs::read(folder.join(name)).unwrap_or_default();
     let settings = || {
-        let text = |name: &str| sagittal::image::texts::texts(&read(name)).unwrap_or_default();
+        let text = |name: &str| sagittal::internals::image::texts::texts(&read(name)).unwrap_or_default();
         format!("{flags:?}: other bytes\n{:?}\n{:?}", text(&first), text("b.png"))
     };
     failures.check(read(&first) == read("b.png"), settings);
@@ -174,8 +174,8 @@ fn with_the_files_that_it_was_made_from() {
     let other =
         run(folder.path(), &["--from", "a.png", "--lora", "loras/ink.safetensors:0.25", "-o", "c.png"]);
     failures.check(other.status.success(), || String::from_utf8_lossy(&other.stderr).into_owned());
-    let told =
-        sagittal::image::texts::texts(&fs::read(folder.path().join("c.png")).expect("c")).expect("texts");
+    let told = sagittal::internals::image::texts::texts(&fs::read(folder.path().join("c.png")).expect("c"))
+        .expect("texts");
     failures.check(told[0].1.starts_with("a  owl <lora:ink:0.25>\n"), || told[0].1.clone());
 
     // Other files of the same name are told of.
@@ -203,7 +203,8 @@ fn flags_given_by_hand_count() {
         assert!(output.status.success(), "{flags:?}: {}", String::from_utf8_lossy(&output.stderr));
     };
     let text = |name: &str| {
-        sagittal::image::texts::texts(&fs::read(folder.path().join(name)).expect(name)).expect("texts")[0]
+        sagittal::internals::image::texts::texts(&fs::read(folder.path().join(name)).expect(name))
+            .expect("texts")[0]
             .1
             .clone()
     };

@@ -4,7 +4,7 @@
 use std::sync::atomic::AtomicBool;
 
 use crate::common::Failures;
-use sagittal::verify::{Options, Set, Verifier};
+use sagittal::internals::verify::{Options, Set, Verifier};
 use sagittal::{Error, ErrorKind};
 
 #[test]
@@ -14,7 +14,7 @@ fn adapters_of_every_kind_merge_as_their_definitions_say() {
         let file = crate::common::root().join(format!("tests/golden/{name}.json"));
         let set = Set::open(file).expect("a set");
         let (open, cancel) = (|| Err(Error::new(ErrorKind::Device, "no device")), AtomicBool::new(false));
-        let mut told = |finding: &sagittal::verify::Finding| {
+        let mut told = |finding: &sagittal::internals::verify::Finding| {
             failures.check(finding.holds(), || format!("{name}: {finding:?}"));
         };
         let report = Verifier::new(&open, Options::default(), &cancel).verify(&set, &mut told).expect(name);

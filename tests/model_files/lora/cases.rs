@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::product;
 use crate::common::synthetic;
-use sagittal::engine::Source;
+use sagittal::internals::engine::Source;
+use sagittal::internals::model::ModelConfig;
 use sagittal::lora::{Patched, Patches};
-use sagittal::model::ModelConfig;
 use sagittal::{Checkpoint, Lora, LoraUse};
 
 /// The first cross- and self-attention of the small SD 1 model.

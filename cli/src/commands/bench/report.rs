@@ -5,10 +5,10 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sagittal::Result;
-use sagittal::bench::Bench;
-use sagittal::bench::plot::{Chart, Scale};
-use sagittal::bench::rows::{Choice, Row};
-use sagittal::bench::sweep::{Axis, Point};
+use sagittal::internals::bench::Bench;
+use sagittal::internals::bench::plot::{Chart, Scale};
+use sagittal::internals::bench::rows::{Choice, Row};
+use sagittal::internals::bench::sweep::{Axis, Point};
 
 use crate::commands::bench::tables;
 use crate::commands::bench::{Args, run_rows, run_sweep};

@@ -1,10 +1,10 @@
 //! What `sagittal bench` prints, as text and as JSON.
 
-use sagittal::bench::Timing;
-use sagittal::bench::profile::{Ceiling, ClassSum, Layer, Profile};
-use sagittal::bench::rows::Row;
-use sagittal::bench::shapes::Measured;
-use sagittal::bench::sweep::{Axis, Point};
+use sagittal::internals::bench::Timing;
+use sagittal::internals::bench::profile::{Ceiling, ClassSum, Layer, Profile};
+use sagittal::internals::bench::rows::Row;
+use sagittal::internals::bench::shapes::Measured;
+use sagittal::internals::bench::sweep::{Axis, Point};
 use sagittal::wgpu::AdapterInfo;
 use serde_json::{Value, json};
 

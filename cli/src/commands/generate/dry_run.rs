@@ -1,7 +1,7 @@
 //! `--dry-run`: what a run would take, from the planner's arithmetic. The device is opened, because
 //! kernels are chosen by what it can do, but nothing is loaded and nothing runs.
 
-use sagittal::model::ModelConfig;
+use sagittal::internals::model::ModelConfig;
 use sagittal::pipeline::report::{Call, Purpose, Report, Work};
 use sagittal::pipeline::{Model, Request};
 use serde_json::{Value, json};

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 
 use clap::ArgAction;
-use sagittal::sampler::names::{self, nearest_to};
+use sagittal::internals::sampler::names::{self, nearest_to};
 use sagittal::{Error, Result};
 
 use crate::support::args::Args;

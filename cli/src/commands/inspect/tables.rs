@@ -1,11 +1,11 @@
 //! What `sagittal inspect` prints: one fact a line for people, one object for programs.
 
 use sagittal::Result;
-use sagittal::families::LATENT_CELL;
 use sagittal::inspect::{
     EmbeddingFacts, Inspected, LatentFacts, LoraFacts, ModelFacts, PictureFacts, Spread, Tally, WorkflowFacts,
 };
-use sagittal::model::config::TextConfig;
+use sagittal::internals::families::LATENT_CELL;
+use sagittal::internals::model::config::TextConfig;
 use sagittal::pipeline::report::Report;
 use serde_json::{Map, Value, json};
 

@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use sagittal::Result;
-use sagittal::folder::Folder;
-use sagittal::image::infotext::Infotext;
+use sagittal::internals::folder::Folder;
+use sagittal::internals::image::infotext::Infotext;
 use sagittal::lora::tags;
 
 use crate::support::args::Args;

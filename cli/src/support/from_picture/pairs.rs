@@ -2,9 +2,9 @@
 
 use std::ffi::OsString;
 
-use sagittal::image::infotext::Infotext;
 use sagittal::image::read;
-use sagittal::sampler::names;
+use sagittal::internals::image::infotext::Infotext;
+use sagittal::internals::sampler::names;
 use sagittal::{Error, Result};
 
 use crate::support::args::Args;
