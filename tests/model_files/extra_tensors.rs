@@ -126,7 +126,7 @@ fn harmless_tensors_are_no_obstacle() {
     let folder = tempfile::tempdir().unwrap();
     let usual = [
         "betas",
-        "alphas_cumprod",
+        "alphas_cumprod_prev",
         "model_ema.decay",
         "model_ema.diffusion_modelinput_blocks00weight",
         "first_stage_model.loss.logvar",
