@@ -33,6 +33,7 @@ use self::store::Store;
 use self::tensor::Tensor;
 use crate::{Error, ErrorKind, Remedy, Resource, Result};
 
+#[doc(hidden)]
 pub use self::manifest::Manifest;
 pub use ::safetensors::Dtype;
 #[cfg(feature = "workflow")]
@@ -45,6 +46,7 @@ pub(crate) use settings::{
 };
 
 /// What the header says of one tensor.
+#[doc(hidden)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
     /// Sizes, slowest-varying first; empty for a scalar.
@@ -138,6 +140,7 @@ impl Checkpoint {
     /// # Errors
     /// [`ErrorKind::Usage`] for another dtype; [`ErrorKind::File`] for a manifest with a repeated
     /// name or an impossible shape.
+    #[doc(hidden)]
     pub fn synthetic(manifest: &Manifest, seed: u64, dtype: Dtype) -> Result<Self> {
         if !matches!(dtype, Dtype::F16 | Dtype::F32) {
             return Err(Error::usage("this dtype cannot hold synthetic weights")
@@ -216,11 +219,13 @@ impl Checkpoint {
     }
 
     /// All tensor names, in the order of the file.
+    #[doc(hidden)]
     pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
         self.tensors.iter().map(|t| t.name.as_str())
     }
 
     /// The names that start with `prefix`, sorted.
+    #[doc(hidden)]
     pub fn names_under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a str> {
         let from = (Bound::Included(prefix), Bound::Unbounded);
         self.index
@@ -230,11 +235,13 @@ impl Checkpoint {
     }
 
     /// Shape and dtype of a tensor, or `None` if there is none of that name.
+    #[doc(hidden)]
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         self.get(name).map(|t| &t.info)
     }
 
     /// Whether there is a tensor of that name.
+    #[doc(hidden)]
     pub fn has(&self, name: &str) -> bool {
         self.index.contains_key(name)
     }
@@ -248,6 +255,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`ErrorKind::Model`] if the tensor is missing, has another shape, or is not floating point.
+    #[doc(hidden)]
     pub fn expect(&self, name: &str, shape: &[usize]) -> Result<()> {
         self.look(name, shape).map(|_| ())
     }
@@ -267,6 +275,7 @@ impl Checkpoint {
     }
 
     /// Whether there is a tensor `name` and all of its values are numbers of f16, by its dtype.
+    #[doc(hidden)]
     pub fn fits_f16(&self, name: &str) -> bool {
         self.get(name).is_some_and(Tensor::fits_f16)
     }
@@ -277,6 +286,7 @@ impl Checkpoint {
     /// [`ErrorKind::Model`] if the tensor is missing, has another shape than `expected_shape`, is
     /// not stored as floating point, or holds NaN or infinity; [`ErrorKind::Memory`] if there is
     /// no room for the result.
+    #[doc(hidden)]
     pub fn read_f32(&self, name: &str, expected_shape: &[usize]) -> Result<Vec<f32>> {
         let tensor = self.look(name, expected_shape)?;
         let elements = tensor.info.elements();
@@ -289,6 +299,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// As [`read_f32`](Self::read_f32); [`ErrorKind::Model`] if there are more values, or none.
+    #[doc(hidden)]
     pub fn number(&self, name: &str) -> Result<f64> {
         let tensor = self.get(name).ok_or_else(|| self.missing(name, "one number"))?;
         if tensor.info.elements() != 1 {
@@ -311,6 +322,7 @@ impl Checkpoint {
     /// # Errors
     /// [`ErrorKind::Model`] if the tensor is missing or has another shape than `expected_shape`;
     /// the values are not looked at.
+    #[doc(hidden)]
     pub fn raw(&self, name: &str, expected_shape: &[usize]) -> Result<(Dtype, Option<&[u8]>)> {
         let tensor = self.look(name, expected_shape)?;
         Ok((tensor.info.dtype, tensor.raw(&self.stores)?))
@@ -321,6 +333,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// As [`read_f32`](Self::read_f32); [`ErrorKind::Usage`] for a row beyond the last.
+    #[doc(hidden)]
     pub fn rows_f32(&self, name: &str, rows: &[usize]) -> Result<Vec<f32>> {
         let [height, width] = self.dims(name)?;
         let tensor = self.look(name, &[height, width])?;
@@ -342,6 +355,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`ErrorKind::Model`] if the tensor is missing, has another number of dimensions, or is empty.
+    #[doc(hidden)]
     pub fn dims<const N: usize>(&self, name: &str) -> Result<[usize; N]> {
         let info = self.tensor(name).ok_or_else(|| self.missing(name, format!("{N} dimensions")))?;
         match <[usize; N]>::try_from(info.shape.as_slice()) {
@@ -354,6 +368,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`ErrorKind::Model`] if a number is left out, for then part of the network is missing.
+    #[doc(hidden)]
     pub fn count(&self, prefix: &str) -> Result<usize> {
         let number =
             |name: &str| name[prefix.len()..].split('.').next().and_then(|n| n.parse::<usize>().ok());

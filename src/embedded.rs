@@ -11,9 +11,11 @@ pub const SIZE: usize = 256;
 pub const CFG: f32 = 3.5;
 
 /// What its file's header calls it, by which a copy of the file is known too.
+#[doc(hidden)]
 pub const TITLE: &str = "tiny-emoji";
 
 /// The colours of a latent's channels: its autoencoder is its own. Fitted by `examples/fit_preview.rs`.
+#[doc(hidden)]
 pub const PREVIEW: Factors = [
     [-0.1267, -0.2464, 0.2135],
     [-0.4590, 0.3540, -0.0003],
@@ -23,6 +25,7 @@ pub const PREVIEW: Factors = [
 ];
 
 /// The name it has in messages.
+#[doc(hidden)]
 pub const NAME: &str = "tiny-emoji (embedded)";
 
 #[cfg(all(feature = "embedded-model", model_present))]
@@ -49,6 +52,7 @@ pub fn is_there() -> bool {
 }
 
 /// The SHA-256 of the embedded checkpoint's file in hexadecimal; None in a build without it.
+#[doc(hidden)]
 pub fn digest() -> Option<String> {
     BYTES.map(crate::checkpoint::digest::bytes)
 }

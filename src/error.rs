@@ -85,6 +85,7 @@ impl Error {
     }
 
     /// A broken invariant of this crate; see [`ErrorKind::Internal`].
+    #[doc(hidden)]
     pub fn internal(what: impl Into<String>) -> Self {
         Self::new(ErrorKind::Internal, what).hint("this is a fault in sagittal: please report it")
     }

@@ -226,6 +226,7 @@ impl Gpu {
     }
 
     /// What the planner must know.
+    #[doc(hidden)]
     pub fn capabilities(&self) -> Capabilities {
         self.capabilities
     }
@@ -237,6 +238,7 @@ impl Gpu {
 
     /// Bytes of all buffers of the device at this moment, those of the app included, as wgpu counts
     /// them.
+    #[doc(hidden)]
     pub fn buffer_bytes(&self) -> u64 {
         self.device.get_internal_counters().hal.buffer_memory.read().max(0) as u64
     }

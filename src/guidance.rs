@@ -24,9 +24,11 @@ pub(crate) mod weighted;
 
 use std::cmp::Ordering;
 
+#[doc(hidden)]
 pub use backend::Backend;
 use backend::Group;
 pub use entry::{Area, Conditioning, Entry};
+#[doc(hidden)]
 pub use host::HostBackend;
 pub use perturbed::Perturbed;
 pub use sag::Sag;
@@ -233,6 +235,7 @@ impl<'a> Guided<'a> {
     ///
     /// # Errors
     /// As [`new`](Self::new).
+    #[doc(hidden)]
     pub fn on(
         backend: Box<dyn Backend + 'a>,
         conditioning: &'a Conditioning,

@@ -1,4 +1,50 @@
-#![doc = include_str!("../README.md")]
+//! Stable Diffusion 1, 2 and XL with exact Self-Attention Guidance, in WGSL compute shaders through [`wgpu`]: on
+//! Vulkan, Metal or DX12, without Python and without CUDA.
+//!
+//! A [`Checkpoint`] is a file or a folder of weights. A [`Gpu`] is a device, opened here or taken over from an app.
+//! A [`Model`] is the first on the second. A [`Request`] says what to draw, and [`Model::generate`] draws it:
+//!
+//! ```no_run
+//! use std::sync::atomic::AtomicBool;
+//! use sagittal::{Checkpoint, Gpu, Model, ModelOptions, Request};
+//!
+//! # fn main() -> sagittal::Result<()> {
+//! let checkpoint = Checkpoint::open("model.safetensors")?;
+//! let model = Model::new(Gpu::open(None)?, checkpoint, ModelOptions::default())?;
+//! let request = Request::new("a lighthouse in a storm", 512, 512);
+//! let made = model.generate(&request, &mut |_| {}, &AtomicBool::new(false))?;
+//! std::fs::write("lighthouse.png", sagittal::image::png::encode(&made.pictures[0], &[])?)?;
+//! # Ok(()) }
+//! ```
+//!
+//! # What to look at next
+//!
+//! * [`Request`]: size, seed, sampler, scheduler, batch, image to image, inpainting.
+//! * [`Event`]: progress and previews, which the closure of `generate` receives; the flag beside it cancels.
+//! * [`Gpu::from_adapter`] and [`Gpu::device_descriptor`]: the app's own device.
+//! * [`Sag`] and [`Guidance`]: the guidance, with terms of one's own in [`guidance::term`].
+//! * [`Lora`], [`Model::set_loras`]: what is added to a model.
+//! * [`Model::report`]: memory and work, known before anything runs.
+//! * [`Error`]: every error tells what was expected, what was found, where, and a [`Remedy`] as data.
+//! * [`sampler`] and [`guidance::Network`]: samplers and guidance over a network of one's own.
+//!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! * `pictures`: reading JPEG and WebP, and PNG of every kind.
+//! * `workflow`: ComfyUI's workflows, checked and run; what is in a file (`inspect`). It brings `pictures`.
+//! * `embedded-model`: a small model inside the library (31 MB), for tests and first steps. The package on
+//!   crates.io goes without its weights: build from the repository for it.
+//! * `internals`: what tests and tools of the repository look into, without any promise.
+//!
+//! # What holds everywhere
+//!
+//! The library never prints, exits or panics on what a caller passes, and sets no callback of the device. It runs on
+//! `wgpu::Limits::default()` without optional features, and is faster with them. The same device and seed give the same
+//! bytes, whatever the batch, the chunks and the memory limit are.
+//!
+//! Items that are hidden from this page belong to the repository's tests, like the feature `internals`.
 #![warn(missing_docs)]
 // Tests may panic.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -50,3 +96,8 @@ pub use pipeline::{Event, Generated, Limits, Model, ModelOptions, Request, Sched
 pub use plan::chunk::ChunkPolicy;
 pub use sampler::{Sampler, Scheduler};
 pub use wgpu;
+
+/// The README's examples, which are compiled and run as tests.
+#[cfg(all(doctest, feature = "internals"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

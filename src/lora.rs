@@ -25,7 +25,9 @@ mod trained;
 use std::sync::Arc;
 
 pub use file::Lora;
+#[doc(hidden)]
 pub use merge::Patched;
+#[doc(hidden)]
 pub use patches::{Networks, Part, Patches};
 
 /// A LoRA and how strongly it acts.

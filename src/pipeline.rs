@@ -130,8 +130,29 @@ impl Model {
     }
 
     /// What the checkpoint holds.
+    #[doc(hidden)]
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// The device.
+    pub fn gpu(&self) -> &Gpu {
+        self.engine().gpu()
+    }
+
+    /// What it descends from.
+    pub fn family(&self) -> Family {
+        self.config.family
+    }
+
+    /// What the UNet's output means.
+    pub fn prediction(&self) -> Prediction {
+        self.config.prediction
+    }
+
+    /// Width and height that the model draws best, pixels.
+    pub fn native_side(&self) -> usize {
+        self.config.native_side()
     }
 
     /// The file.
@@ -165,11 +186,13 @@ impl Model {
     }
 
     /// The engine and, through it, the device.
+    #[doc(hidden)]
     pub fn engine(&self) -> &Engine {
         self.diffusion.engine()
     }
 
     /// Noise levels and timesteps.
+    #[doc(hidden)]
     pub fn discrete(&self) -> &Discrete {
         self.diffusion.discrete()
     }
@@ -223,11 +246,13 @@ impl Model {
     }
 
     /// The UNet's weights on the device.
+    #[doc(hidden)]
     pub fn unet_weights(&self, cancel: &AtomicBool) -> Result<Arc<Weights>> {
         self.diffusion.weights(cancel)
     }
 
     /// The UNet with `weights`, for a [`UnetNetwork`](crate::network::UnetNetwork).
+    #[doc(hidden)]
     pub fn unet<'a>(&'a self, weights: &'a Weights) -> Unet<'a> {
         self.diffusion.unet(weights)
     }

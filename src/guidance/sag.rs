@@ -79,6 +79,7 @@ impl Sag {
 
 /// The position of a map of `size` that stands for cell `at` of `full`: nearest, as PyTorch's
 /// `interpolate` computes it in f32; 0 for a map without positions.
+#[doc(hidden)]
 pub fn nearest(at: usize, size: usize, full: usize) -> usize {
     let position = at as f32 * (size as f32 / full as f32);
     (position as usize).min(size.saturating_sub(1))
@@ -86,6 +87,7 @@ pub fn nearest(at: usize, size: usize, full: usize) -> usize {
 
 /// `x` with the cells blurred where `mask` `[batch, height, width]` is not 0; cells beyond the
 /// mask's end are kept.
+#[doc(hidden)]
 pub fn degrade(x: &Latent, mask: &[u8], blur_sigma: f32) -> Latent {
     let mut out = blur(x, blur_sigma);
     let [_, channels, height, width] = x.shape();
@@ -107,6 +109,7 @@ pub fn degrade(x: &Latent, mask: &[u8], blur_sigma: f32) -> Latent {
 
 /// Gaussian blur of each channel, 9 taps each way, edges reflected without repeating them.
 /// `sigma` 0 returns `x`, and so does a side of 4 cells or less, which cannot be reflected so far.
+#[doc(hidden)]
 pub fn blur(x: &Latent, sigma: f32) -> Latent {
     if sigma == 0.0 || x.height().min(x.width()) <= REACH {
         return x.clone();
@@ -146,6 +149,7 @@ fn kernel(sigma: f32) -> [f32; 2 * REACH + 1] {
 }
 
 /// The blur's weights by distance from its centre, 0 to 4: what a kernel on the device is given.
+#[doc(hidden)]
 pub fn half_kernel(sigma: f32) -> [f32; REACH + 1] {
     let whole = kernel(sigma);
     std::array::from_fn(|k| whole[REACH + k])

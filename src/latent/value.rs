@@ -96,6 +96,7 @@ pub struct Value {
 
 impl Value {
     /// A latent that is held.
+    #[doc(hidden)]
     pub fn of(slot: Slot, shape: [usize; 4]) -> Self {
         Self { shape, terms: vec![(1.0, slot)] }
     }
@@ -106,6 +107,7 @@ impl Value {
     }
 
     /// Its first `count` terms, and the others.
+    #[doc(hidden)]
     pub fn split_at(&self, count: usize) -> (Self, Self) {
         let (first, rest) = self.terms.split_at(count.min(self.terms.len()));
         let of = |terms: &[(f64, Slot)]| Self { shape: self.shape, terms: terms.to_vec() };
@@ -118,11 +120,13 @@ impl Value {
     }
 
     /// The sum's terms.
+    #[doc(hidden)]
     pub fn terms(&self) -> &[(f64, Slot)] {
         &self.terms
     }
 
     /// The one latent that this is, with a coefficient of 1.
+    #[doc(hidden)]
     pub fn stored(&self) -> Option<&Slot> {
         match self.terms.as_slice() {
             [(coefficient, slot)] if *coefficient == 1.0 => Some(slot),

@@ -91,21 +91,25 @@ impl Lora {
     }
 
     /// Number of weights and biases that it changes.
+    #[doc(hidden)]
     pub fn len(&self) -> usize {
         self.changes.len()
     }
 
     /// Whether it changes nothing; a file that does is refused when it is opened.
+    #[doc(hidden)]
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }
 
     /// The file's tensors.
+    #[doc(hidden)]
     pub fn tensors(&self) -> &Checkpoint {
         &self.tensors
     }
 
     /// Ranks of the changes, and how many modules have each.
+    #[doc(hidden)]
     pub fn ranks(&self) -> BTreeMap<usize, usize> {
         let mut ranks = BTreeMap::new();
         for rank in self.changes.iter().filter_map(|change| change.kind.rank(self)) {
@@ -125,6 +129,7 @@ impl Lora {
     }
 
     /// Whether it changes the UNet, and whether text encoders, by the names of its modules.
+    #[doc(hidden)]
     pub fn parts(&self) -> (bool, bool) {
         let of_text = |module: &str| match names::place(module) {
             Some(place) => place != names::Place::Unet,
@@ -149,6 +154,7 @@ impl Lora {
     ///
     /// # Errors
     /// As [`Folder::find`].
+    #[doc(hidden)]
     pub fn find(folder: &Folder, name: &str) -> Result<Option<PathBuf>> {
         if let Some(found) = folder.find(name)? {
             return Ok(Some(found));

@@ -132,6 +132,7 @@ impl Autoencoder {
     }
 
     /// The VAE decoder's own result for one latent: `[8·height, 8·width, 3]`, about -1..1.
+    #[doc(hidden)]
     pub fn decode_values(&self, z: &Latent, cancel: &AtomicBool) -> Result<Vec<f32>> {
         let [batch, channels, height, width] = z.shape();
         if batch != 1 || channels != self.config.latent_channels || height * width == 0 {
@@ -284,6 +285,7 @@ impl Autoencoder {
     ///
     /// # Errors
     /// [`ErrorKind::Usage`] if the size or the number of values does not fit.
+    #[doc(hidden)]
     pub fn encode_values(
         &self,
         height: usize,

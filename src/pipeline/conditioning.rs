@@ -32,6 +32,7 @@ impl Sizes {
     }
 
     /// A vector that [`vector`](Self::vector) made with other sizes, with these.
+    #[doc(hidden)]
     pub fn in_place_of(&self, vector: &[f32]) -> Arc<Vec<f32>> {
         self.vector(&vector[..vector.len().saturating_sub(6 * 256)])
     }
@@ -82,6 +83,7 @@ impl Model {
     }
 
     /// The text encoders' own results for a prompt, with the pooled vector if `pooled` is set.
+    #[doc(hidden)]
     pub fn encode_text(
         &self,
         prompt: &str,

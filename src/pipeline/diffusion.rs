@@ -73,6 +73,7 @@ impl DiffusionModel {
     }
 
     /// The same network with `patches` in place of those it has; weights are brought over anew.
+    #[doc(hidden)]
     pub fn with_patches(&self, patches: Arc<Patches>) -> Self {
         let Stock { studio, checkpoint, .. } = &*self.stock;
         let stock = Arc::new(Stock::new(studio.clone(), checkpoint.clone(), patches));
@@ -90,6 +91,7 @@ impl DiffusionModel {
     }
 
     /// What is known of the network.
+    #[doc(hidden)]
     pub fn config(&self) -> &DiffusionConfig {
         &self.config
     }
@@ -229,6 +231,7 @@ impl DiffusionModel {
     }
 
     /// The UNet's weights on the device.
+    #[doc(hidden)]
     pub fn weights(&self, cancel: &AtomicBool) -> Result<Arc<Weights>> {
         let how = (self.wanted.as_slice(), self.storage(), None);
         let need = memory::Need::new(self.stock.weight_bytes(how)?, 0, 0);
@@ -236,6 +239,7 @@ impl DiffusionModel {
     }
 
     /// The UNet with `weights`, for a [`DeviceBackend`] or a [`UnetNetwork`](crate::network::UnetNetwork).
+    #[doc(hidden)]
     pub fn unet<'a>(&'a self, weights: &'a Weights) -> Unet<'a> {
         Unet {
             planner: self.planner(),

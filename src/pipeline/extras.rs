@@ -31,6 +31,7 @@ impl Model {
     }
 
     /// What the LoRAs do to the model.
+    #[doc(hidden)]
     pub fn patches(&self) -> &Patches {
         &self.patches
     }
@@ -39,6 +40,7 @@ impl Model {
     ///
     /// # Errors
     /// Those of embeddings that cannot be used.
+    #[doc(hidden)]
     pub fn look_for_embeddings(&self, prompt: &str) -> Result<()> {
         self.text.look_for_embeddings(prompt)
     }

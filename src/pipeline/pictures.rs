@@ -42,6 +42,7 @@ impl Model {
     }
 
     /// The VAE decoder's own result for one latent: `[8·height, 8·width, 3]`, about -1..1.
+    #[doc(hidden)]
     pub fn decode_values(&self, z: &Latent, cancel: &AtomicBool) -> Result<Vec<f32>> {
         self.vae.decode_values(z, cancel)
     }
@@ -92,6 +93,7 @@ impl Model {
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if the size or the number of values does not fit.
+    #[doc(hidden)]
     pub fn encode_values(
         &self,
         height: usize,

@@ -54,6 +54,7 @@ impl TextEncoders {
     }
 
     /// The same encoders with `patches` in place of those they have; weights are brought over anew.
+    #[doc(hidden)]
     pub fn with_patches(&self, patches: Arc<Patches>) -> Self {
         let Stock { studio, checkpoint, .. } = &*self.stock;
         let stock = Arc::new(Stock::new(studio.clone(), checkpoint.clone(), patches));
@@ -67,6 +68,7 @@ impl TextEncoders {
     }
 
     /// Widths and names, in the order in which the results stand side by side.
+    #[doc(hidden)]
     pub fn configs(&self) -> &[TextConfig] {
         &self.configs
     }

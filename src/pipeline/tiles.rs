@@ -22,6 +22,7 @@ pub enum Tiling {
 }
 
 /// The smallest tile, latent cells a side: below it little but overlap is left.
+#[doc(hidden)]
 pub const LEAST_SIDE: usize = 16;
 
 impl FromStr for Tiling {

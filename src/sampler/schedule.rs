@@ -201,6 +201,7 @@ fn spread_by_ratio(steps: usize, (low, high): (f64, f64)) -> Vec<f32> {
 /// # Errors
 /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if the levels are not positive and in order, or the
 /// power makes no numbers of them.
+#[doc(hidden)]
 pub fn karras_sigmas(steps: usize, range: (f64, f64), rho: f64) -> Result<Vec<f32>> {
     check_range(steps, range)?;
     let sigmas = spread_by_power(steps, range, rho);
@@ -216,6 +217,7 @@ pub fn karras_sigmas(steps: usize, range: (f64, f64), rho: f64) -> Result<Vec<f3
 ///
 /// # Errors
 /// As [`karras_sigmas`].
+#[doc(hidden)]
 pub fn exponential_sigmas(steps: usize, range: (f64, f64)) -> Result<Vec<f32>> {
     check_range(steps, range)?;
     Ok(spread_by_ratio(steps, range))
