@@ -42,7 +42,7 @@ Environment:
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Tell long lists too, and log what happens on stderr; twice for more
+    /// Print long lists too, and log to stderr; twice for more
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
 }
@@ -54,7 +54,7 @@ enum Command {
     Run(Box<run::Args>),
     Inspect(Box<inspect::Args>),
     Bench(bench::Args),
-    /// Check whether this GPU and its driver compute right
+    /// Check that this GPU and its driver compute correctly
     Verify(verify::Args),
     /// List the GPUs and what they can do
     Devices(devices::Args),
@@ -80,7 +80,7 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
-            // Help that nobody reads any more is no fault.
+            // A closed pipe is not an error.
             let _ = e.print();
             if e.use_stderr() && std::env::args_os().any(|arg| arg == "--json") {
                 terminal::usage_event(&e);

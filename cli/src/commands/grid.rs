@@ -40,20 +40,20 @@ const PROMPT: usize = 160;
 
 const EXAMPLES: &str = "\
 Examples:
-  What guidance does, over its strength and its blur:
+  SAG by scale and blur:
     sagittal grid --x sag-scale=0:1.5[4] --y sag-blur=0,1,2 -p \"fox, 3d style\" -s 3 -o grid.png
-  Words exchanged, samplers, and a panel for each seed:
+  Prompts by sampler, with a panel for each seed:
     sagittal grid --x prompt=fox,owl,frog --y sampler=euler,dpmpp_2m --z seed=1,2 -p \"fox, noto style\" -o grid.png
-  The neighbourhood of a picture:
+  Variations of a picture:
     sagittal grid --from fox.png --x cfg-scale=1:7[4] --y steps=10,20 -o near.png";
 
 /// Draw pictures over two or three options in one labelled sheet
 ///
 /// An axis is NAME=VALUES. The name is that of any option of `generate` that changes a picture (steps,
-/// cfg-scale, seed, sag-scale, sampler, strength, ...), `prompt` (the first value is words of the prompt,
-/// the others take their place), or `lora-weight` (of all, or lora-weight.NAME). Values stand between
-/// commas, in quotes if they hold one; FROM:TO[COUNT] is that many numbers. All other options are
-/// those of `generate` and hold for every cell. Each picture is kept with its settings in a folder
+/// cfg-scale, seed, sag-scale, sampler, strength, ...), `prompt` (the first value is text of the prompt,
+/// the others replace it), or `lora-weight` (of all, or lora-weight.NAME). Values are separated by
+/// commas, in quotes if they contain one; FROM:TO[COUNT] is that many numbers. All other options are
+/// those of `generate` and apply to every cell. Each picture is kept with its settings in a folder
 /// beside the sheet; equal ones are drawn once.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES, after_help = "More with --help.")]
@@ -64,7 +64,7 @@ pub struct Args {
     /// What changes downwards
     #[arg(long, value_name = "NAME=VALUES", help_heading = "Axes", allow_hyphen_values = true)]
     y: Option<Axis>,
-    /// What changes from panel to panel; they stand below each other
+    /// What changes from panel to panel; panels are stacked vertically
     #[arg(long, value_name = "NAME=VALUES", help_heading = "Axes", allow_hyphen_values = true)]
     z: Option<Axis>,
     /// Folder of the single pictures [default: the sheet's name without .png]

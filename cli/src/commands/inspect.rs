@@ -23,7 +23,7 @@ Examples:
   What is this file, and would it run on this GPU in 4 GiB?
     sagittal inspect v1-5.safetensors --size 768x512 --batch-size 4 --max-memory 4096";
 
-/// Tell what a file holds: a model, a LoRA, an embedding, a picture, a latent
+/// Show what is in a file: a model, a LoRA, an embedding, a picture, a latent
 ///
 /// Models: family, prediction, storage, networks, and the device memory of pictures of some sizes
 /// with and without SAG, by the planner's arithmetic. Pictures: the settings of sagittal, A1111 and
@@ -34,15 +34,14 @@ pub struct Args {
     /// File, or folder in the diffusers layout [default: the small emoji model in the program]
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Picture that memory is told for; may be given several times [default: 512x512, 768x768 and
-    /// 1024x1024]
+    /// Image size to estimate memory for; may be repeated [default: 512x512, 768x768 and 1024x1024]
     #[arg(long, value_name = "WxH", value_parser = value::size, help_heading = "Memory")]
     size: Vec<(usize, usize)>,
-    /// Pictures made together
+    /// Pictures per batch
     #[arg(long, value_name = "N", default_value = "1", value_parser = value::batch_size)]
     #[arg(allow_negative_numbers = true, help_heading = "Memory")]
     batch_size: usize,
-    /// Open no device, and tell nothing of memory
+    /// Skip memory estimates, which need a device
     #[arg(long, help_heading = "Memory")]
     no_memory: bool,
     #[command(flatten)]
@@ -104,7 +103,7 @@ fn memory(args: &Args, facts: &ModelFacts) -> Option<Memory> {
     match planned(args, &facts.file) {
         Ok(memory) => Some(memory),
         Err(e) => {
-            terminal::say(format!("memory is not told of: {}", remedy::text(&e)));
+            terminal::say(format!("no memory estimate: {}", remedy::text(&e)));
             None
         }
     }

@@ -29,43 +29,42 @@ Examples:
 
 /// Run a workflow of ComfyUI.
 ///
-/// Takes its API format, its UI format, or a PNG that carries one of them. Before anything runs all
-/// of it is looked at: kinds of nodes, inputs, ranges, links, files. Pictures are numbered as ComfyUI
-/// numbers them, nothing is replaced; they hold the workflow, so that ComfyUI opens them.
+/// Reads the API format, the UI format, or a picture that contains one of them. The whole workflow is checked
+/// before anything runs: nodes, inputs, ranges, links, files, memory. Output files are numbered as ComfyUI
+/// numbers them, and existing ones are never replaced; they contain the workflow, so ComfyUI can open them.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES, after_help = "More with --help.")]
 pub struct Args {
     /// Workflow: JSON in API or UI format, or a PNG with one
     #[arg(value_name = "WORKFLOW", required_unless_present = "nodes")]
     workflow: Option<PathBuf>,
-    /// Set an input of a node, called by id, title or class: 3.seed=7; may be given several times
+    /// Set an input of a node, named by id, title or class: 3.seed=7; may be repeated
     #[arg(long, value_name = "NODE.INPUT=VALUE")]
     set: Vec<String>,
 
-    /// Folder that files are saved in; previews go to its folder temp
+    /// Output folder; previews go to its subfolder temp
     #[arg(long, value_name = "DIR", default_value = "output", help_heading = "Folders")]
     output_dir: PathBuf,
-    /// Folder of models as ComfyUI has it: checkpoints, loras, vae, text_encoders, embeddings, ...
+    /// Models folder laid out like ComfyUI's: checkpoints, loras, vae, text_encoders, embeddings, ...
     #[arg(long, value_name = "DIR", default_value = "models", help_heading = "Folders")]
     models_dir: PathBuf,
-    /// Folder of the pictures and latents that are loaded
+    /// Folder of pictures and latents to load
     #[arg(long, value_name = "DIR", default_value = "input", help_heading = "Folders")]
     input_dir: PathBuf,
-    /// List of further folders of models [default: extra_model_paths.yaml in or beside --models-dir]
+    /// List of more model folders [default: extra_model_paths.yaml in or beside --models-dir]
     #[arg(long, value_name = "FILE.yaml", help_heading = "Folders")]
     extra_model_paths: Vec<PathBuf>,
 
-    /// Leave out tensors of models that no layer takes (adapters, gates, further biases) instead of
-    /// refusing them
+    /// Ignore tensors of models that no layer uses (adapters, gates, extra biases) instead of refusing the file
     #[arg(long)]
     ignore_extra: bool,
     #[command(flatten)]
     compute: device::Compute,
 
-    /// Look at everything, tell which nodes would run, and end
+    /// Check everything, list the nodes that would run, and exit
     #[arg(long)]
     dry_run: bool,
-    /// List the kinds of nodes that run here, with their inputs, and end
+    /// List the supported nodes with their inputs, and exit
     #[arg(long)]
     nodes: bool,
     /// Print events on stdout, one JSON object a line; text for people stays on stderr

@@ -22,14 +22,14 @@ use crate::support::terminal;
 
 const EXAMPLES: &str = "\
 Examples:
-  Is this GPU right?
+  Does this GPU compute correctly?
     sagittal verify
   In 16-bit storage, on the second adapter:
     sagittal verify --precision f16 --device 1
   A whole golden set, with every computed tensor kept:
     sagittal verify --set tests/golden/tiny-sd1.json --save computed.safetensors";
 
-/// Check whether this GPU and its driver compute right.
+/// Check that this GPU and its driver compute correctly.
 ///
 /// Compares results with tensors that ComfyUI computed on a CPU, and prints those that differ by more than
 /// their tolerance, then the sums; with -v the difference, the tolerance and the share of it that was used
@@ -44,7 +44,7 @@ pub struct Args {
     /// Checkpoint the sets were made with [default: weights made by formula for the set's family]
     #[arg(short, long, value_name = "FILE")]
     pub model: Option<PathBuf>,
-    /// What the network's output means [default: what the checkpoint tells]
+    /// What the network predicts [default: read from the checkpoint]
     #[arg(long, value_name = "KIND")]
     pub prediction: Option<PredictionChoice>,
     /// How weights and activations are stored; arithmetic is f32. Tolerances follow
@@ -53,7 +53,7 @@ pub struct Args {
     /// Names and shapes of a family that is not built in; may be given several times
     #[arg(long, value_name = "FILE.json")]
     pub manifest: Vec<PathBuf>,
-    /// Folder of such files, all of which count; may be given several times
+    /// Folder of such files, all of which are used; may be repeated
     #[arg(long, value_name = "DIR")]
     pub manifests: Vec<PathBuf>,
     /// Do not count what this version cannot run as a failure

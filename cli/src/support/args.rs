@@ -24,20 +24,20 @@ Examples:
     sagittal generate -p \"\" --cfg-scale 1 -s 7 --sag-scale 1.5 -o on.png
   Eight pictures, two at a time, numbered out-01.png to out-08.png:
     sagittal generate -p \"panda, noto style\" --batch-size 2 --batch-count 4 -o out-%02d.png
-  A picture drawn anew, and one of which only the mask's white part is:
+  Redraw an image, and redraw only the mask's white area of it:
     sagittal generate -p \"fox, noto style\" -i fox.png --strength 0.6 -o again.png
     sagittal generate -p \"owl, 3d style\" -i fox.png --mask mask.png -o owl.png
-  A picture again, and with another seed and stronger guidance:
+  Draw a picture again, then with another seed and stronger guidance:
     sagittal generate --from fox.png -o same.png
     sagittal generate --from fox.png -s 8 --sag-scale 1 -o other.png
-  What would it take?
+  How much memory and work would it take?
     sagittal generate -m v1-5.safetensors -p \"\" -W 1024 -H 1024 --dry-run";
 
 /// Draw pictures from a prompt.
 ///
-/// Writes PNG files that hold their settings as A1111 writes them (chunk `parameters`), so that
-/// its "PNG info" reads them. The same seed and settings give the same bytes on one device,
-/// whatever --chunk and --max-memory are, but where the autoencoder works in tiles: that is told.
+/// Writes PNG files with their settings in A1111's format (chunk `parameters`), which its "PNG info"
+/// reads. The same seed and settings give the same bytes on one device, whatever --chunk and
+/// --max-memory are, except when the VAE is tiled, which is reported.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES, after_help = "More with --help.")]
 pub struct Args {
@@ -51,10 +51,10 @@ pub struct Args {
     /// Text encoder to use instead of the checkpoint's own; twice for SDXL, in any order
     #[arg(long, value_name = "PATH", help_heading = "Model")]
     pub text_encoder: Vec<PathBuf>,
-    /// Leave out tensors that no layer takes (adapters, gates, further biases) instead of refusing them
+    /// Ignore tensors that no layer uses (adapters, gates, extra biases) instead of refusing the file
     #[arg(long, help_heading = "Model")]
     pub ignore_extra: bool,
-    /// What the network's output means [default: what the checkpoint tells]
+    /// What the network predicts [default: read from the checkpoint]
     #[arg(long, value_name = "KIND", help_heading = "Model")]
     pub prediction: Option<PredictionChoice>,
 
@@ -68,16 +68,16 @@ pub struct Args {
     #[arg(long, value_name = "DIR", help_heading = "Model")]
     pub embedding_dir: Option<PathBuf>,
 
-    /// Draw a picture again by the settings in it; flags that are given by hand count before them
+    /// Draw a picture again from the settings stored in it; flags on the command line override them
     ///
     /// Reads PNGs, JPEGs and WebPs of sagittal, A1111, Forge, stable-diffusion.cpp, and of Fooocus, InvokeAI,
-    /// NovelAI, SwarmUI, Easy Diffusion and Draw Things, whose settings are taken over as far as they exist
-    /// here; the rest is told. With the same files and the same device the bytes are the
-    /// same. The model (-m), LoRAs (--lora-dir, or --lora for each) and the picture that it was started
-    /// from (-i, --mask) must be named, as pictures hold their names alone; other files are told of.
+    /// NovelAI, SwarmUI, Easy Diffusion and Draw Things. Settings that do not exist here are ignored with a
+    /// warning. A picture of sagittal comes out with the same bytes, given the same files and device. The model
+    /// (-m), LoRAs (--lora-dir, or --lora for each) and the start picture (-i, --mask) must be passed, because a
+    /// picture stores only names; a warning is given if files differ.
     #[arg(long, value_name = "PICTURE", help_heading = "Prompt")]
     pub from: Option<PathBuf>,
-    /// What shall be seen; (word:1.2) weighs a word, any length is allowed, "" is no prompt
+    /// Prompt; (word:1.2) gives a word more weight, any length is allowed, "" is no prompt
     ///
     /// `AND` between two prompts, or this flag given twice, averages their predictions; `a cat :1.5
     /// AND a dog` weighs them. (A1111 adds them up, which is the same at a CFG scale larger by the
@@ -85,7 +85,7 @@ pub struct Args {
     #[arg(short, long, value_name = "TEXT", required_unless_present = "from")]
     #[arg(allow_hyphen_values = true, help_heading = "Prompt")]
     pub prompt: Vec<String>,
-    /// What shall not be seen; may be given several times, the entries are averaged; knows BREAK
+    /// Negative prompt; if repeated, the entries are averaged; BREAK is supported
     #[arg(short, long = "negative-prompt", value_name = "TEXT", allow_hyphen_values = true)]
     #[arg(help_heading = "Prompt")]
     pub negative: Vec<String>,
@@ -103,28 +103,28 @@ pub struct Args {
     #[arg(short, long = "init-img", value_name = "IMAGE", alias = "image")]
     #[arg(help_heading = "Image to image")]
     pub init_img: Option<PathBuf>,
-    /// How much of the picture is drawn anew, 0 (nothing) to 1 (all) [default: 0.75]
+    /// How much of the picture is redrawn, from 0 (nothing) to 1 (all) [default: 0.75]
     ///
-    /// ComfyUI's denoise: all --steps are done, the last ones of a run of steps / strength.
+    /// The same as ComfyUI's denoise: all --steps are done; they are the last ones of a run of steps / strength.
     #[arg(long, value_name = "F", value_parser = value::strength, allow_hyphen_values = true)]
     #[arg(requires = "init_img", help_heading = "Image to image")]
     pub strength: Option<f64>,
-    /// Where the picture is drawn over, a picture too: white is drawn, black is kept, grey is between
+    /// Mask picture for inpainting: white is redrawn, black is kept, grey is in between
     ///
-    /// Inpainting by a latent mask, as ComfyUI's SetLatentNoiseMask: one weight a cell of 8×8 pixels.
-    /// A mask of another size is stretched over the picture. Transparent is black. The whole picture
-    /// goes through the VAE, so that kept places come back nearly, not exactly, as they were.
+    /// A latent mask like ComfyUI's SetLatentNoiseMask: one weight per cell of 8×8 pixels. A mask of another
+    /// size is stretched to the picture. Transparent counts as black. The whole picture goes through the VAE, so
+    /// the kept area comes back almost, but not exactly, as it was.
     #[arg(long, value_name = "MASK.png", requires = "init_img", help_heading = "Image to image")]
     pub mask: Option<PathBuf>,
 
-    /// SDXL: the size that the picture is told to have had before scaling [default: its own]
+    /// SDXL: original size passed to the network [default: the picture's own]
     #[arg(long, value_name = "WxH", value_parser = value::size, help_heading = "Prompt")]
     pub original_size: Option<(usize, usize)>,
-    /// SDXL: where the picture is told to be cropped, pixels from the top, then from the left
+    /// SDXL: crop offset passed to the network, pixels from the top and from the left
     #[arg(long, value_name = "TOP,LEFT", value_parser = value::crop, help_heading = "Prompt")]
     #[arg(allow_hyphen_values = true)]
     pub crop: Option<(usize, usize)>,
-    /// SDXL: the size that the picture is told to have after scaling and cropping [default: its own]
+    /// SDXL: target size passed to the network [default: the picture's own]
     #[arg(long, value_name = "WxH", value_parser = value::size, help_heading = "Prompt")]
     pub target_size: Option<(usize, usize)>,
 
@@ -140,11 +140,11 @@ pub struct Args {
     #[arg(short, long, value_name = "N", default_value = "-1")]
     #[arg(value_parser = value::seed, allow_hyphen_values = true, help_heading = "Picture")]
     pub seed: value::Seed,
-    /// Pictures made together; they share one stream of noise, as in ComfyUI
+    /// Pictures per batch; they share one noise stream, as in ComfyUI
     #[arg(long, value_name = "N", default_value = "1")]
     #[arg(value_parser = value::batch_size, allow_negative_numbers = true, help_heading = "Picture")]
     pub batch_size: usize,
-    /// Batches made one after the other; batch i has the seed SEED + i
+    /// Number of batches, one after the other; batch i uses the seed SEED + i
     #[arg(short = 'b', long, value_name = "N", default_value = "1")]
     #[arg(value_parser = value::batch_count, allow_negative_numbers = true, help_heading = "Picture")]
     pub batch_count: usize,
@@ -159,30 +159,31 @@ pub struct Args {
     #[arg(long, value_name = "NAME", help = scheduler_help())]
     #[arg(help_heading = "Sampling", alias = "schedule")]
     scheduler: Option<Scheduler>,
-    /// Share of new noise in ancestral and stochastic samplers; 0 adds none
+    /// Amount of new noise in ancestral and stochastic samplers; 0 adds none
     #[arg(long, value_name = "F", default_value = "1", allow_hyphen_values = true)]
     #[arg(help_heading = "Sampling")]
     pub eta: f32,
-    /// Factor on the noise that samplers add
+    /// Factor for the noise that samplers add
     #[arg(long, value_name = "F", default_value = "1", allow_hyphen_values = true)]
     #[arg(help_heading = "Sampling")]
     pub s_noise: f32,
-    /// How strongly the prompt steers; 1 is not at all [default: 7, the emoji model's 3.5]
+    /// Scale of classifier-free guidance; 1 uses the prompt without amplification [default: 7; 3.5 for the
+    /// emoji model]
     #[arg(long, value_name = "F", value_parser = value::cfg_scale, allow_hyphen_values = true)]
     #[arg(help_heading = "Sampling")]
     pub cfg_scale: Option<f32>,
 
-    /// How strongly the picture is pulled away from its own blurred version, -2 to 5; 0 is off
+    /// Scale of SAG: how strongly the picture is pushed away from a blurred version of itself, -2 to 5; 0 is off
     #[arg(long, value_name = "F", default_value = "0.5")]
     #[arg(value_parser = value::sag_scale, allow_hyphen_values = true)]
     #[arg(help_heading = "Self-Attention Guidance")]
     pub sag_scale: f32,
-    /// Width (sigma) of that blur in latent cells, 0 to 10; 0 is off
+    /// Sigma of that blur in latent cells, 0 to 10; 0 is off
     #[arg(long, value_name = "F", default_value = "2.0")]
     #[arg(value_parser = value::sag_blur, allow_hyphen_values = true)]
     #[arg(help_heading = "Self-Attention Guidance")]
     pub sag_blur: f32,
-    /// Attention above which a place is blurred; 1 is the mean
+    /// Attention threshold: areas above it are blurred; 1 is the mean
     #[arg(long, value_name = "F", default_value = "1.0", allow_hyphen_values = true)]
     #[arg(help_heading = "Self-Attention Guidance")]
     pub sag_threshold: f32,
@@ -194,12 +195,12 @@ pub struct Args {
     #[arg(long, value_name = "F", default_value = "1.0", allow_hyphen_values = true)]
     #[arg(help_heading = "Self-Attention Guidance")]
     pub sag_end: f64,
-    /// At --cfg-scale 1, guide by the prompt's own attention: two rows a picture instead of three
+    /// At --cfg-scale 1, use the attention of the prompt's own row: two rows per picture instead of three
     #[arg(long, help_heading = "Self-Attention Guidance")]
     pub sag_cond: bool,
 
-    /// How strongly Perturbed-Attention Guidance pulls away from a network without self-attention in
-    /// its middle block, 0 to 100; its usual strength is 3, 0 is off
+    /// Scale of Perturbed-Attention Guidance, which pushes away from a network without self-attention in its
+    /// middle block, 0 to 100; 3 is usual, 0 is off
     #[arg(long, value_name = "F", default_value = "0.0")]
     #[arg(value_parser = value::pag_scale, allow_hyphen_values = true)]
     #[arg(help_heading = "Other guidance")]
@@ -212,12 +213,12 @@ pub struct Args {
     #[arg(long, value_name = "F", default_value = "1.0", allow_hyphen_values = true)]
     #[arg(help_heading = "Other guidance")]
     pub pag_end: f64,
-    /// The same for Smoothed Energy Guidance and a network with blurred queries there
+    /// Scale of Smoothed Energy Guidance, which pushes away from a network with blurred queries there
     #[arg(long, value_name = "F", default_value = "0.0")]
     #[arg(value_parser = value::seg_scale, allow_hyphen_values = true)]
     #[arg(help_heading = "Other guidance")]
     pub seg_scale: f32,
-    /// Width (sigma) of that blur in positions of the middle block's map; inf is their mean, 0 is off
+    /// Sigma of that blur in positions of the middle block's map; inf is their mean, 0 is off
     #[arg(long, value_name = "F", default_value = "inf")]
     #[arg(value_parser = value::seg_blur, allow_hyphen_values = true)]
     #[arg(help_heading = "Other guidance")]
@@ -236,31 +237,31 @@ pub struct Args {
 
     /// PNG file; %d or %03d becomes the picture's number, from 1 [default: sagittal-SEED.png]
     ///
-    /// Several pictures without %d are numbered: out-1.png, out-2.png, ...
+    /// Without %d several pictures are numbered: out-1.png, out-2.png, ...
     #[arg(short, long, value_name = "OUT.png", help_heading = "Output")]
     pub output: Option<PathBuf>,
-    /// Write the latent too, as ComfyUI's SaveLatent does; one file a batch
+    /// Also write the latent, like ComfyUI's SaveLatent; one file per batch
     #[arg(long, value_name = "OUT.latent", help_heading = "Output")]
     pub save_latent: Option<PathBuf>,
-    /// Write what SAG looks at: its attention as heat (evaluation-01-heat.png), and the mask of what it
-    /// blurs (evaluation-01-mask.png), over the picture that the step expects; one a step, more of
-    /// samplers of a higher order. They are written when the batch is done
+    /// Write what SAG sees, over the picture predicted at each step: its attention as a heat map
+    /// (evaluation-01-heat.png) and the mask of what it blurs (evaluation-01-mask.png). Samplers of a higher
+    /// order have several a step. Written when the batch is done
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub save_attention: Option<PathBuf>,
-    /// Write the sampling as an animated PNG; one a batch, of its first picture
+    /// Write the sampling as an animated PNG; one per batch, of its first picture
     #[arg(long, value_name = "OUT.png", help_heading = "Output")]
     pub animate: Option<PathBuf>,
-    /// Write a rough preview while sampling, always whole: for a viewer that reloads it
+    /// Write a rough preview while sampling, for a viewer that reloads the file
     #[arg(long, value_name = "OUT.png", help_heading = "Output")]
     pub preview: Option<PathBuf>,
-    /// Steps from one --preview to the next
+    /// Steps between previews
     #[arg(long, value_name = "N", default_value = "1", value_parser = value::steps)]
     #[arg(requires = "preview", allow_negative_numbers = true, help_heading = "Output")]
     pub preview_every: usize,
-    /// Replace files that exist
+    /// Replace existing files
     #[arg(long, help_heading = "Output")]
     pub force: bool,
-    /// Tell what the run would take (rows, MiB, dispatches; with -v the kernels), and end
+    /// Report what the run would take (rows, MiB, dispatches; with -v the kernels), and exit
     #[arg(long, help_heading = "Output")]
     pub dry_run: bool,
     /// Print events on stdout, one JSON object a line; text for people stays on stderr

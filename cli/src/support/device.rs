@@ -18,10 +18,10 @@ pub struct Flags {
     /// GPU, by its number or a part of its name; see `sagittal devices` [default: the first real one]
     #[arg(long, value_name = "INDEX_OR_NAME", help_heading = "Device")]
     pub device: Option<String>,
-    /// Leave the GPU's cooperative matrices alone: slower, and by the kernels that run on any GPU
+    /// Disable cooperative matrices: slower, with the kernels that run on any GPU
     #[arg(long, help_heading = "Device")]
     pub no_matrices: bool,
-    /// Compile all kernels anew, and keep none of them for the next start
+    /// Compile all kernels again, and do not cache them
     #[arg(long, help_heading = "Device")]
     pub no_pipeline_cache: bool,
 }
@@ -55,14 +55,14 @@ pub struct Compute {
     /// Tiles of VAEs: `auto` where the memory asks for it, `off`, or latent cells a side from 16 on
     #[arg(long, value_name = "auto|off|CELLS", default_value = "auto", help_heading = "Device")]
     pub vae_tile: Tiling,
-    /// Rows (picture × prompt entry) of a network call: `auto` or a number; never changes a picture
+    /// Rows (picture × prompt entry) per network call: `auto` or a number; never changes a picture
     #[arg(long, value_name = "auto|ROWS", default_value = "auto", help_heading = "Device")]
     pub chunk: ChunkPolicy,
-    /// Device memory that weights and activations may take: MiB, or such as 4G
+    /// Limit for device memory (weights and activations), in MiB or like 4G
     #[arg(long, value_name = "SIZE", value_parser = value::memory, allow_negative_numbers = true)]
     #[arg(help_heading = "Device")]
     pub max_memory: Option<u64>,
-    /// End at the first layer whose result is NaN or infinite, and name it: for black pictures. Slow
+    /// Stop at the first layer whose result is NaN or infinite, and name it: for black pictures. Slow
     #[arg(long, help_heading = "Device")]
     pub trace_nonfinite: bool,
 }
