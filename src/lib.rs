@@ -47,7 +47,7 @@
 //! Items that are hidden from this page belong to the repository's tests, like the feature `internals`.
 #![warn(missing_docs)]
 // Tests may panic.
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable))]
 // What tests and tools alone look at is there without them.
 #![cfg_attr(not(feature = "internals"), allow(dead_code, unused_imports))]
 

@@ -1,5 +1,8 @@
 //! Many generations in one process, alone in it: other tests would be counted.
 
+// Tests panic where something is not as they expect.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)]
+
 mod common;
 
 use std::sync::atomic::AtomicBool;

@@ -1,5 +1,8 @@
 //! Memory: what a plan says is what a run takes, a limit is kept, and what a limit changes is told.
 
+// Tests panic where something is not as they expect.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)]
+
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -2,6 +2,9 @@
 //! caller who stops, other users of the device, weights that are no numbers. The README's table of
 //! reliability tells which test holds what.
 
+// Tests panic where something is not as they expect.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)]
+
 mod common;
 
 use std::sync::Arc;

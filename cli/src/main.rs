@@ -1,5 +1,7 @@
 //! The command line of sagittal: text to pictures with Self-Attention Guidance.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable))]
+
 mod commands;
 mod support;
 

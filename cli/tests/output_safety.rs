@@ -1,5 +1,8 @@
 //! Where files come from and go to: a disk that is full, read-only or not there, and workflows whose
 //! names try to lead elsewhere.
+
+// Tests panic where something is not as they expect.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)]
 #![cfg(unix)]
 
 #[path = "../../tests/common/mod.rs"]

@@ -28,7 +28,7 @@ impl Perturbed {
     }
 
     /// Smoothed Energy Guidance (Hong 2024, arXiv 2408.00760): queries blurred by `sigma`, in positions
-    /// of the middle block's map. 0 is no blur and turns it off; [`Width::WIDEST`] and more, infinity
+    /// of the middle block's map. 0 is no blur and turns it off; `Width::WIDEST` and more, infinity
     /// too, takes their mean. The method's own default is a scale of 3.
     pub fn seg(scale: f32, sigma: f32) -> Self {
         let attention = match sigma {

@@ -29,7 +29,7 @@ pub struct Origin<'a> {
 }
 
 /// The text for picture `picture` (from 0) of the batch that `request` makes. It reads back as it
-/// was: see [`infotext`](super::infotext).
+/// was: see `infotext`.
 pub fn parameters(request: &Request, origin: &Origin<'_>, picture: usize) -> String {
     let mut text = request.prompt.clone();
     // Entries are averaged in a canonical order, so their order here must not tell either.

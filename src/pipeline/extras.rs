@@ -46,7 +46,7 @@ impl Model {
     }
 
     /// Takes the vectors of `embedding:name` in prompts from files in this folder; None leaves such
-    /// words out. See [`text::embedding`](crate::text::embedding) for the files.
+    /// words out. Only `.safetensors` files are read.
     pub fn set_embedding_folder(&mut self, folder: Option<Folder>) {
         self.text.set_embedding_folders(folder.into_iter().collect());
     }

@@ -42,7 +42,7 @@ pub struct Request {
     /// What shall be seen.
     pub prompt: String,
     /// Whether prompts are read as A1111 reads them: `AND` sets apart what is predicted by itself
-    /// and averaged ([`compose::parts`]; in [`prompt`](Self::prompt) alone), `BREAK` begins a chunk.
+    /// and averaged (in [`prompt`](Self::prompt) alone), `BREAK` begins a chunk.
     /// If not, both are words like others, as in ComfyUI.
     pub compose: bool,
     /// What shall not; several are averaged, none is the empty prompt.
@@ -138,8 +138,7 @@ impl Request {
         self.negative.iter().map(String::as_str).chain(none).map(marked)
     }
 
-    /// Sentences about what the prompts hold that other programs read otherwise; see
-    /// [`syntax`](crate::text::syntax).
+    /// Sentences about what the prompts hold that other programs read otherwise.
     pub fn read_otherwise(&self) -> Vec<String> {
         let of = |text: &str, composed: bool| {
             let told = move |note: Note| match note.kind {

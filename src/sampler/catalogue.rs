@@ -196,8 +196,7 @@ impl Sampler {
 impl FromStr for Sampler {
     type Err = Error;
 
-    /// By name, in ComfyUI's spelling or another program's. For a name with a scheduler behind it see
-    /// [`with_scheduler`](names::with_scheduler).
+    /// By name, in ComfyUI's spelling or another program's. A scheduler behind it is not taken.
     fn from_str(name: &str) -> Result<Self> {
         let table = Self::ALL.map(|s| Named { value: s, name: s.name(), aliases: s.entry().aliases });
         names::find("sampler", name, table)

@@ -1,5 +1,8 @@
 //! Shaders, kernels, plans and the engine that runs them.
 
+// Tests panic where something is not as they expect.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)]
+
 #[path = "../common/mod.rs"]
 mod common;
 

@@ -1,5 +1,8 @@
 //! Files of models, LoRAs and embeddings: what is read, what is refused.
 
+// Tests panic where something is not as they expect.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)]
+
 #[path = "../common/mod.rs"]
 mod common;
 

@@ -1,5 +1,8 @@
 //! From a prompt to a picture: text, schedules, noise, samplers, guidance, whole runs.
 
+// Tests panic where something is not as they expect.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)]
+
 #[path = "../common/mod.rs"]
 mod common;
 

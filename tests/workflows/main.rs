@@ -1,5 +1,8 @@
 //! Workflows: what their files hold, and what their nodes do.
 
+// Tests panic where something is not as they expect.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)]
+
 #[path = "../common/mod.rs"]
 mod common;
 

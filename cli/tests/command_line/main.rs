@@ -1,5 +1,8 @@
 //! The program, from its flags to its files and exit codes.
 
+// Tests panic where something is not as they expect.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)]
+
 #[path = "../../../tests/common/mod.rs"]
 mod common;
 #[path = "../program.rs"]
