@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use sagittal::Size;
 use sagittal::{Event, Gpu, Model, ModelOptions, Request, embedded, wgpu};
 
 /// What an app does at its start; any device would do, made by this descriptor it is the fastest.
@@ -43,7 +44,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let worker = {
         let (cancel, step_now) = (cancel.clone(), step_now.clone());
         std::thread::spawn(move || {
-            let mut request = Request::new("rocket, 3d style", 64, 64);
+            let mut request = Request::new("rocket, 3d style", Size::square(64));
             request.guidance.cfg = embedded::CFG;
             let mut observe = |event: Event<'_>| {
                 if let Event::Sampling { step, total, preview, .. } = event {

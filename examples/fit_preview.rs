@@ -6,6 +6,7 @@
 
 use std::sync::atomic::AtomicBool;
 
+use sagittal::Size;
 use sagittal::guidance::Guidance;
 use sagittal::{Checkpoint, Gpu, Latent, Model, ModelOptions, Picture, Request, embedded};
 
@@ -39,7 +40,7 @@ fn main() -> sagittal::Result<()> {
     let (mut products, mut sums) = ([[0.0; TERMS]; TERMS], [[0.0; 3]; TERMS]);
     for prompt in prompts {
         let side = model.config().native_side().min(embedded::SIZE);
-        let mut request = Request::new(&prompt, side, side).with_steps(10);
+        let mut request = Request::new(&prompt, Size::square(side)).with_steps(10);
         request.guidance = Guidance::new(embedded::CFG);
         let made = model.generate(&request, &mut |_| {}, &AtomicBool::new(false))?;
         add(&made.latent.scaled(model.config().latent_scale), &made.pictures[0], &mut products, &mut sums);

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
+use sagittal::Size;
 use sagittal::checkpoint::Checkpoint;
 use sagittal::gpu::Gpu;
 use sagittal::image::png;
@@ -14,7 +15,7 @@ fn main() -> sagittal::Result<()> {
     let prompt = args.next().unwrap_or_else(|| "fox, 3d style".into());
 
     let model = Model::new(Gpu::open(None)?, Checkpoint::open(&path)?, ModelOptions::default())?;
-    let mut request = Request::new(prompt, 256, 256);
+    let mut request = Request::new(prompt, Size::square(256));
     request.guidance.cfg = 3.5;
 
     let mut progress = |event: Event<'_>| {

@@ -10,6 +10,7 @@
 
 use std::sync::atomic::AtomicBool;
 
+use sagittal::Size;
 use sagittal::guidance::Term;
 use sagittal::guidance::term::{At, GuidanceTerm, GuidedStep, Side, Wants};
 use sagittal::image::png;
@@ -52,7 +53,7 @@ impl GuidanceTerm for LookBack {
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let model = Model::new(Gpu::open(None)?, embedded::checkpoint()?, ModelOptions::default())?;
-    let mut request = Request::new("a smiling face", 256, 256);
+    let mut request = Request::new("a smiling face", Size::square(256));
     (request.guidance.cfg, request.seed) = (embedded::CFG, 7);
     // Beside SAG, which a request has from the start.
     request.guidance.terms.push(Term::own(LookBack { scale: 0.6, share: 0.2 }));

@@ -19,7 +19,7 @@ pub(crate) mod texts;
 pub(crate) use format::Format;
 pub use mask::Mask;
 
-use crate::{Error, ErrorKind, Remedy, Result};
+use crate::{Error, ErrorKind, Remedy, Result, Size};
 
 /// An 8-bit RGB picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +39,8 @@ impl Picture {
     /// # Errors
     /// [`ErrorKind::Usage`] if the number of values is not that of the pixels; [`ErrorKind::NonFinite`] if a value is
     /// NaN or infinite: it would be a black pixel.
-    pub fn from_decoded(height: usize, width: usize, values: &[f32]) -> Result<Self> {
+    pub fn from_decoded(size: Size, values: &[f32]) -> Result<Self> {
+        let Size { width, height } = size;
         if bytes_of(width, height) != Some(values.len()) {
             return Err(Error::usage("the values do not fit the picture")
                 .expected(format!("{width}x{height} pixels of 3 values"))

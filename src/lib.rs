@@ -6,12 +6,12 @@
 //!
 //! ```no_run
 //! use std::sync::atomic::AtomicBool;
-//! use sagittal::{Checkpoint, Gpu, Model, ModelOptions, Request};
+//! use sagittal::{Checkpoint, Gpu, Model, ModelOptions, Request, Size};
 //!
 //! # fn main() -> sagittal::Result<()> {
 //! let checkpoint = Checkpoint::open("model.safetensors")?;
 //! let model = Model::new(Gpu::open(None)?, checkpoint, ModelOptions::default())?;
-//! let request = Request::new("a lighthouse in a storm", 512, 512);
+//! let request = Request::new("a lighthouse in a storm", Size::square(512));
 //! let made = model.generate(&request, &mut |_| {}, &AtomicBool::new(false))?;
 //! std::fs::write("lighthouse.png", sagittal::image::png::encode(&made.pictures[0], &[])?)?;
 //! # Ok(()) }
@@ -76,6 +76,7 @@ pub mod pipeline;
 mod plan;
 pub mod sampler;
 mod shader;
+mod size;
 mod text;
 #[cfg(feature = "internals")]
 mod verify;
@@ -95,6 +96,7 @@ pub use model::{Family, Prediction};
 pub use pipeline::{Event, Generated, Limits, Model, ModelOptions, Request, Schedule, Solver, Tiling};
 pub use plan::chunk::ChunkPolicy;
 pub use sampler::{Sampler, Scheduler};
+pub use size::Size;
 pub use wgpu;
 
 /// The README's examples, which are compiled and run as tests.

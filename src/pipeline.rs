@@ -220,7 +220,7 @@ impl Model {
             self.report(request)?;
         }
         observe(Event::Encoding);
-        let sizes = request.sizes.unwrap_or(Sizes::of(request.height, request.width));
+        let sizes = request.sizes.unwrap_or(Sizes::of(request.size));
         let encode = |prompt: &str| self.encode_within(memory, prompt, request.clip_skip, sizes, cancel);
         let prompted = |part: Part| Ok(Entry { strength: part.strength, ..encode(&part.text)? });
         let conditioning = Conditioning {

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use common::own_gpu;
+use sagittal::Size;
 use sagittal::internals::kernels::Precision;
 use sagittal::{Model, ModelOptions, Request, Sag, embedded, wgpu};
 
@@ -30,7 +31,7 @@ fn a_hundred_generations_let_neither_buffers_nor_host_memory_grow() {
     let (mut buffers, mut host) = (Vec::new(), Vec::new());
     let began = Instant::now();
     for seed in 0..100 {
-        let mut r = Request::new("fox, 3d style", 64, 64);
+        let mut r = Request::new("fox, 3d style", Size::square(64));
         (r.schedule.steps, r.guidance.cfg, r.seed) = (1, 1.0, seed);
         // Most with one row, some with all that SAG takes.
         if seed % 10 == 0 {

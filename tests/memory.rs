@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 
 use common::{Failures, gpu, nmse, own_gpu, to_f64};
+use sagittal::Size;
 use sagittal::guidance::Perturbed;
 use sagittal::internals::kernels::Precision;
 use sagittal::pipeline::{Event, Start, Tiling};
@@ -64,7 +65,7 @@ fn model(options: ModelOptions) -> Option<Model> {
 }
 
 fn request(limit: Option<u64>) -> Request {
-    let mut r = Request::new("fox", 320, 256);
+    let mut r = Request::new("fox", Size::new(320, 256));
     (r.schedule.steps, r.guidance.cfg, r.limits.memory, r.batch) = (1, 3.5, limit, 2);
     r
 }
@@ -172,7 +173,7 @@ fn tiles_leave_no_seams() {
     let cancel = AtomicBool::new(false);
     // A picture of the model's own making is what the decoder is meant for.
     let mut r = request(None);
-    (r.width, r.height, r.schedule.steps, r.batch, r.seed) = (448, 320, 8, 1, 3);
+    (r.size.width, r.size.height, r.schedule.steps, r.batch, r.seed) = (448, 320, 8, 1, 3);
     let made = whole.generate(&r, &mut |_| {}, &cancel).expect("a picture");
     let again = tiled.decode(&made.latent, &mut |_| {}, &cancel).expect("a picture").remove(0);
     let picture = &made.pictures[0];
@@ -235,7 +236,7 @@ fn many_rows_take_what_was_planned() {
         let options = ModelOptions { precision: Some(precision), ..Default::default() };
         let m = Model::new(gpu.clone(), embedded::checkpoint().expect("embedded"), options).expect("model");
         let mut r = request(limit.map(|l| l * MIB));
-        (r.width, r.height, r.batch) = (side, side, batch);
+        (r.size.width, r.size.height, r.batch) = (side, side, batch);
         let report = m.report(&r).expect("a plan");
         let mut peak = 0;
         for _ in 0..2 {
@@ -268,7 +269,7 @@ fn a_report_takes_no_memory_that_grows_with_pictures() {
     let samplers = [Sampler::Euler, Sampler::EulerAncestral, Sampler::Dpmpp2mSde, Sampler::DpmAdaptive];
     for (sampler, from_picture) in samplers.into_iter().zip([false, true, false, true]) {
         let asked = |side: usize, batch: usize, limit: Option<u64>| {
-            let mut r = Request::new("fox", side, side);
+            let mut r = Request::new("fox", Size::square(side));
             (r.batch, r.solver.sampler, r.limits.memory) = (batch, sampler, limit);
             r.guidance = r.guidance.with(Perturbed::pag(3.0));
             if from_picture {

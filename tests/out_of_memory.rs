@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use common::own_gpu;
+use sagittal::Size;
 use sagittal::guidance::Guidance;
 use sagittal::internals::kernels::Precision;
 use sagittal::{ErrorKind, Gpu, Model, ModelOptions, Request, embedded, wgpu};
@@ -87,7 +88,7 @@ fn memory_that_ends_is_an_error_and_the_same_device_generates_afterwards() {
     let options = ModelOptions { precision: Some(Precision::F32), ..Default::default() };
     let m = Model::new(gpu.clone(), embedded::checkpoint().expect("embedded"), options).expect("model");
     let run = |side: usize| {
-        let mut r = Request::new("fox", side, side);
+        let mut r = Request::new("fox", Size::square(side));
         (r.schedule.steps, r.guidance) = (1, Guidance::new(1.0));
         m.generate(&r, &mut |_| {}, &AtomicBool::new(false)).map(|made| made.pictures)
     };

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{Failures, default_device, gpu, own_gpu};
+use sagittal::Size;
 use sagittal::guidance::term::{At, GuidanceTerm, GuidedStep, Wants};
 use sagittal::guidance::{Guidance, Term};
 use sagittal::internals::kernels::Precision;
@@ -32,7 +33,7 @@ fn model(gpu: Gpu, precision: Precision) -> Model {
 }
 
 fn small(seed: u64) -> Request {
-    let mut r = Request::new("fox, 3d style", 64, 64);
+    let mut r = Request::new("fox, 3d style", Size::square(64));
     (r.schedule.steps, r.guidance.cfg, r.seed) = (2, 3.5, seed);
     r
 }
@@ -159,7 +160,7 @@ fn cancel_ends_every_phase_within_a_submission_and_leaves_no_buffers() {
     let m = open();
     let side = if slow { 256 } else { 1024 };
     let mut r = small(1);
-    (r.width, r.height, r.schedule.steps) = (side, side, 1);
+    (r.size.width, r.size.height, r.schedule.steps) = (side, side, 1);
     r.prompt = "fox, 3d style, ".repeat(200);
     r.guidance.set_sag(Sag::off());
     let values = vec![0.1; side * side * 3];
@@ -251,7 +252,7 @@ fn what_goes_wrong_with_steps_under_way() {
             let m = Model::new(gpu.clone(), common::synthetic("tiny-sd1"), options(Precision::F32))
                 .expect("model");
             // One row a step: longer steps are waited for where the device is slow.
-            let mut r = Request::new("fox", 64, 64).with_steps(2);
+            let mut r = Request::new("fox", Size::square(64)).with_steps(2);
             r.guidance = Guidance::new(1.0).with(Sag::off());
             run(&m, &r).expect("a picture");
             let before = settled(&m);
@@ -331,12 +332,12 @@ fn the_apps_callbacks_and_error_scopes_are_left_alone() {
         r
     };
     let bad: [(Request, ErrorKind); 7] = [
-        (set(|r| r.width = 60), ErrorKind::Usage),
+        (set(|r| r.size.width = 60), ErrorKind::Usage),
         (set(|r| r.schedule.steps = 0), ErrorKind::Usage),
         (set(|r| r.clip_skip = Some(40)), ErrorKind::Usage),
         (set(|r| r.noise = sagittal::pipeline::Noise::Pictures(vec![])), ErrorKind::Usage),
         (set(|r| r.limits.memory = Some(1 << 20)), ErrorKind::Memory),
-        (set(|r| (r.width, r.height) = (16_384, 16_384)), ErrorKind::Memory),
+        (set(|r| (r.size.width, r.size.height) = (16_384, 16_384)), ErrorKind::Memory),
         (set(|r| r.guidance.cfg = 1e30), ErrorKind::NonFinite),
     ];
     for (r, kind) in bad {

@@ -3,6 +3,7 @@
 use std::ffi::c_char;
 use std::ptr;
 
+use sagittal::Size;
 use sagittal::pipeline::Request;
 use sagittal::{Result, Sag, embedded};
 
@@ -61,7 +62,7 @@ pub unsafe extern "C" fn sagittal_request_init(
             Some(model) => (model.model.config().native_side(), None),
             None => (512, None),
         };
-        let usual = Request::new("", side, side);
+        let usual = Request::new("", Size::square(side));
         let filled = SagittalRequest {
             prompt: ptr::null(),
             negative: ptr::null(),
@@ -91,7 +92,7 @@ impl SagittalRequest {
         // SAFETY: by this function's own condition.
         let text = |name, text| unsafe { argument::text(name, text) };
         let prompt = text("prompt", self.prompt)?.unwrap_or_default();
-        let mut request = Request::new(prompt, self.width as usize, self.height as usize);
+        let mut request = Request::new(prompt, Size::new(self.width as usize, self.height as usize));
         request.compose = true;
         request.negative.extend(text("negative", self.negative)?.map(str::to_owned));
         (request.batch, request.schedule.steps) = (self.count as usize, self.steps as usize);

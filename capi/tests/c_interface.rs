@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::AtomicBool;
 
+use sagittal::Size;
 use sagittal::{Gpu, Model, ModelOptions, Request, Sag, embedded};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -82,7 +83,7 @@ fn a_c_program_draws_the_librarys_picture() {
     assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
     assert!(told.contains("step 3 of 3") && told.contains("64 x 64"), "{told}");
 
-    let mut request = Request::new("fox, 3d style", 64, 64);
+    let mut request = Request::new("fox, 3d style", Size::square(64));
     (request.schedule.steps, request.seed, request.guidance.cfg) = (3, 7, embedded::CFG);
     request.guidance.set_sag(Sag { scale: 0.75, ..Sag::default() });
     let gpu = Gpu::open(None).expect("an adapter");

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::presets::Preset;
 use super::ready::{Ready, upload};
 use super::{Bench, Timing};
+use crate::Size;
 use crate::checkpoint::Checkpoint;
 use crate::engine::{Engine, Weights};
 use crate::families::LATENT_CELL;
@@ -363,7 +364,7 @@ impl Session<'_> {
             negative: vec!["blurry".into()],
             batch,
             guidance: Guidance::new(7.5).with(if sag { Sag::default() } else { Sag::off() }),
-            ..Request::new("a photo of a cat on a table", side, side).with_steps(self.scale.steps)
+            ..Request::new("a photo of a cat on a table", Size::square(side)).with_steps(self.scale.steps)
         }
     }
 

@@ -26,7 +26,7 @@
 //!     }
 //! }
 //!
-//! let mut request = sagittal::Request::new("a lighthouse in a storm", 512, 512);
+//! let mut request = sagittal::Request::new("a lighthouse in a storm", sagittal::Size::square(512));
 //! request.guidance.terms.push(Term::own(More));
 //! request.check()?;
 //! # Ok::<(), sagittal::Error>(())

@@ -73,7 +73,7 @@ fn settings(request: &Request, origin: &Origin<'_>, picture: usize) -> Vec<(&'st
         ("Schedule type", label(SCHEDULERS, request.schedule.scheduler.name())),
         ("CFG scale", request.guidance.cfg.to_string()),
         ("Seed", request.seed.to_string()),
-        ("Size", format!("{}x{}", request.width, request.height)),
+        ("Size", request.size.to_string()),
     ];
     all.extend(origin.hash.map(|hash| ("Model hash", hash.to_owned())));
     all.push(("Model", origin.model.to_owned()));
@@ -127,10 +127,9 @@ fn settings(request: &Request, origin: &Origin<'_>, picture: usize) -> Vec<(&'st
         }
     }
     if let Some(sizes) = request.sizes {
-        let [original, target] = [sizes.original, sizes.target].map(|(h, w)| format!("{w}x{h}"));
-        all.push(("Original size", original));
-        all.push(("Crop", format!("{}/{}", sizes.crop.0, sizes.crop.1)));
-        all.push(("Target size", target));
+        all.push(("Original size", sizes.original.to_string()));
+        all.push(("Crop", format!("{}/{}", sizes.crop_top, sizes.crop_left)));
+        all.push(("Target size", sizes.target.to_string()));
     }
     all.extend(origin.further.iter().cloned());
     all.push(("Version", concat!("sagittal ", env!("CARGO_PKG_VERSION")).into()));
@@ -148,10 +147,11 @@ fn part(names: [&'static str; 2], start: f64, end: f64) -> Vec<(&'static str, St
 /// Whether even the first picture of a batch differs from that of a batch of one: where noise is
 /// drawn for the whole batch again at each step, or the generator's blocks of 16 values reach
 /// across pictures.
+#[doc(hidden)]
 pub fn needs_batch(request: &Request) -> bool {
     // Its steps are as long as the error of the whole batch allows.
     let shares_steps = request.solver.sampler == Sampler::DpmAdaptive;
-    let [height, width] = [request.height, request.width].map(|side| side / LATENT_CELL);
+    let [height, width] = [request.size.height, request.size.width].map(|side| side / LATENT_CELL);
     let whole_blocks = height.saturating_mul(width).is_multiple_of(4);
     request.solver.sampler.adds_noise() || shares_steps || !whole_blocks
 }
@@ -205,6 +205,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::Size;
     use crate::guidance::term::{At, GuidanceTerm, GuidedStep, Wants};
     use crate::guidance::{Guidance, Perturbed, Sag};
     use crate::latent::Value;
@@ -213,7 +214,7 @@ mod tests {
 
     #[test]
     fn as_a1111_writes_it() {
-        let mut request = Request::new("a fox, <b>", 512, 768);
+        let mut request = Request::new("a fox, <b>", Size::new(512, 768));
         request.negative = vec!["ugly".into(), "blurry".into()];
         request.seed = 42;
         request.clip_skip = Some(2);
@@ -254,7 +255,7 @@ mod tests {
     #[test]
     fn only_what_matters_is_told() {
         let plain = |change: fn(&mut Request)| {
-            let mut request = Request::new("", 64, 64);
+            let mut request = Request::new("", Size::square(64));
             change(&mut request);
             parameters(&request, &Origin { model: "m, n", ..Default::default() }, 0)
         };
@@ -323,7 +324,7 @@ mod tests {
                 guidance: Guidance { cfg, ..Guidance::default() },
                 solver: Sampler::ALL[sampler].into(),
                 schedule: Schedule { scheduler: Scheduler::ALL[scheduler], denoise, ..Schedule::default() },
-                ..Request::new(prompt.clone(), 512, 768)
+                ..Request::new(prompt.clone(), Size::new(512, 768))
             };
             let pairs = [("Init image", further.clone())];
             let told = parameters(&request, &Origin { model: &model, further: &pairs, ..Default::default() }, 0);

@@ -9,6 +9,7 @@ use image::{ImageReader, RgbImage, RgbaImage};
 
 use super::format::Format;
 use super::{Mask, Picture};
+use crate::Size;
 use crate::{Error, ErrorKind, Result};
 
 /// Longer sides than any picture that can be drawn are refused before memory is taken for them.
@@ -46,7 +47,7 @@ pub fn mask(path: &Path) -> Result<Mask> {
         grey / 255.0 * alpha
     };
     let weights = pixels.values.chunks_exact(pixels.samples).map(weight).collect();
-    Mask::new(pixels.width, pixels.height, weights)
+    Mask::new(Size::new(pixels.width, pixels.height), weights)
 }
 
 /// A picture with its transparency.
@@ -345,7 +346,7 @@ mod tests {
                 (2, 1, &rgb[..]),
                 "{color:?} {depth:?}"
             );
-            let latent = mask(file.path()).unwrap().to_latent(1, 2);
+            let latent = mask(file.path()).unwrap().to_latent(Size::new(2, 1));
             let near = latent.data().iter().zip(weights).all(|(a, b)| (a - b).abs() < 1e-3);
             assert!(near, "{color:?} {depth:?}: {:?}", latent.data());
         }
@@ -445,7 +446,7 @@ mod tests {
         assert_eq!((read.width, read.height, read.has_alpha), (32, 16, true));
         assert_eq!(read.rgba, clear.into_raw());
         let weights = mask(webp.path()).unwrap();
-        assert_eq!(weights.size(), (32, 16));
+        assert_eq!(weights.size(), Size::new(32, 16));
         let opaque = rgba(file(&encoded(&quarters(), ImageFormat::WebP)).path()).unwrap();
         assert!(!opaque.has_alpha && opaque.rgba.iter().skip(3).step_by(4).all(|a| *a == 255));
         let grey = DynamicImage::ImageLuma8(image::GrayImage::from_pixel(9, 7, image::Luma([77])));

@@ -4,26 +4,28 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::Model;
-use crate::Result;
 use crate::guidance::Entry;
 use crate::model::unet::time_embedding;
 use crate::text::encode::Encoding;
+use crate::{Result, Size};
 
-/// What SDXL is told of a picture's size, pixels as (height, width) and (top, left).
+/// SDXL's size conditioning, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sizes {
     /// The size that the training picture would have had before scaling.
-    pub original: (usize, usize),
-    /// Where it would have been cropped.
-    pub crop: (usize, usize),
+    pub original: Size,
+    /// Rows that would have been cropped at its top.
+    pub crop_top: usize,
+    /// Columns that would have been cropped at its left.
+    pub crop_left: usize,
     /// The size after scaling and cropping.
-    pub target: (usize, usize),
+    pub target: Size,
 }
 
 impl Sizes {
     /// ComfyUI's defaults for a picture: nothing scaled, nothing cropped.
-    pub fn of(height: usize, width: usize) -> Self {
-        Self { original: (height, width), crop: (0, 0), target: (height, width) }
+    pub fn of(size: Size) -> Self {
+        Self { original: size, crop_top: 0, crop_left: 0, target: size }
     }
 
     /// SDXL's extra conditioning: the pooled vector of a prompt, then these sizes.
@@ -39,8 +41,9 @@ impl Sizes {
 
     /// Each number as a sinusoidal embedding of 256 values, in SDXL's order.
     fn embedding(&self) -> impl Iterator<Item = f32> {
-        let numbers = [self.original, self.crop, self.target].map(<[usize; 2]>::from);
-        numbers.into_iter().flatten().flat_map(|n| time_embedding(n as f32, 256))
+        let Self { original, crop_top, crop_left, target } = *self;
+        let numbers = [original.height, original.width, crop_top, crop_left, target.height, target.width];
+        numbers.into_iter().flat_map(|n| time_embedding(n as f32, 256))
     }
 }
 

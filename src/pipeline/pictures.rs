@@ -3,9 +3,9 @@
 use std::sync::atomic::AtomicBool;
 
 use super::{Event, Model, Request, Start};
-use crate::Result;
 use crate::image::Picture;
 use crate::latent::Latent;
+use crate::{Result, Size};
 
 impl Model {
     /// Turns latents (in the VAE's scale) into pictures, one at a time. A decoder whose f16
@@ -36,9 +36,9 @@ impl Model {
         cancel: &AtomicBool,
     ) -> Result<Vec<Picture>> {
         let cell = self.vae.cell();
-        let (height, width) = (latent.height() * cell, latent.width() * cell);
+        let size = Size::new(latent.width() * cell, latent.height() * cell);
         let values = self.vae.decode(limit, latent, observe, cancel)?;
-        values.iter().map(|v| Picture::from_decoded(height, width, v)).collect()
+        values.iter().map(|v| Picture::from_decoded(size, v)).collect()
     }
 
     /// The VAE decoder's own result for one latent: `[8·height, 8·width, 3]`, about -1..1.

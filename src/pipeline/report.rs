@@ -145,7 +145,7 @@ impl Model {
     fn report_within(&self, request: &Request, limit: Option<u64>) -> Result<Report> {
         request.check()?;
         let cell = self.config.family.facts().latent_cell;
-        let size = (request.height / cell, request.width / cell);
+        let size = (request.size.height / cell, request.size.width / cell);
         self.text.check_clip_skip(request.clip_skip)?;
         request.schedule.sigmas(self.diffusion.discrete(), request.solver.sampler)?;
         let mut forecast = Forecast::default();

@@ -10,7 +10,7 @@ use crate::latent::Latent;
 use crate::sampler::noise::{MOST_PICTURES, noise, noise_for};
 use crate::text::compose::{self, Part};
 use crate::text::syntax::{self, Kind, Note};
-use crate::{Error, Result};
+use crate::{Error, Result, Size};
 
 /// The longest side, pixels.
 const MOST_SIDE: usize = 16_384;
@@ -47,10 +47,8 @@ pub struct Request {
     pub compose: bool,
     /// What shall not; several are averaged, none is the empty prompt.
     pub negative: Vec<String>,
-    /// Width in pixels, a multiple of 8.
-    pub width: usize,
-    /// Height in pixels, a multiple of 8.
-    pub height: usize,
+    /// Of the pictures; both sides are multiples of 8.
+    pub size: Size,
     /// Pictures made together; [`Noise::Pictures`] and [`Noise::Given`] bring their own number.
     pub batch: usize,
     /// Seed of the noise, also of that which samplers add.
@@ -84,13 +82,12 @@ pub struct Request {
 impl Request {
     /// A picture of `prompt` with the usual settings: 20 steps of euler on the normal schedule,
     /// CFG 7, SAG as ComfyUI's node has it.
-    pub fn new(prompt: impl Into<String>, width: usize, height: usize) -> Self {
+    pub fn new(prompt: impl Into<String>, size: Size) -> Self {
         Self {
             prompt: prompt.into(),
             compose: false,
             negative: Vec::new(),
-            width,
-            height,
+            size,
             batch: 1,
             seed: 0,
             noise: Noise::Seed,
@@ -160,7 +157,7 @@ impl Request {
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage), naming the setting and its range.
     pub fn check(&self) -> Result<()> {
-        for (name, value) in [("width", self.width), ("height", self.height)] {
+        for (name, value) in [("width", self.size.width), ("height", self.size.height)] {
             if value == 0 || !value.is_multiple_of(LATENT_CELL) || value > MOST_SIDE {
                 return Err(Error::usage(format!("the {name} does not fit the latent grid"))
                     .expected(format!("a multiple of {LATENT_CELL} from {LATENT_CELL} to {MOST_SIDE}"))
@@ -183,9 +180,9 @@ impl Request {
 
     fn check_start(&self) -> Result<()> {
         match &self.start {
-            Some(Start::Picture(p)) if (p.width, p.height) != (self.width, self.height) => {
+            Some(Start::Picture(p)) if (p.width, p.height) != (self.size.width, self.size.height) => {
                 Err(Error::usage("the picture to start from has another size")
-                    .expected(format!("{}x{}", self.width, self.height))
+                    .expected(self.size.to_string())
                     .found(format!("{}x{}", p.width, p.height)))
             }
             Some(Start::Picture(picture)) => picture.check(),
@@ -197,7 +194,7 @@ impl Request {
 
     /// The sampling, from a `start` that is a latent by now.
     pub(super) fn run(&self, start: Option<Latent>, facts: &Facts) -> Result<Run> {
-        let (height, width) = (self.height / facts.latent_cell, self.width / facts.latent_cell);
+        let (height, width) = (self.size.height / facts.latent_cell, self.size.width / facts.latent_cell);
         let channels = facts.latent_channels;
         let noise = match &self.noise {
             Noise::Seed => noise(self.seed, [self.batch, channels, height, width]),

@@ -7,6 +7,7 @@ use super::compare::Findings;
 use super::set::{Kind, Set};
 use super::tolerance::Tolerances;
 use super::{run, step, text, unet, vae};
+use crate::Size;
 use crate::families::LATENT_CELL;
 use crate::guidance::{Conditioning, Entry, Guidance, Perturbed, Sag};
 use crate::pipeline::{Model, Sizes};
@@ -85,7 +86,7 @@ impl Context<'_, '_> {
     /// The conditioning of the prompt `name` for latents of `(height, width)`: as the set has it,
     /// so that a fault of the text encoder shows there alone, else encoded here.
     pub fn entry(&self, name: &str, (height, width): (usize, usize)) -> Result<Entry> {
-        let sizes = Sizes::of(LATENT_CELL * height, LATENT_CELL * width);
+        let sizes = Sizes::of(Size::new(LATENT_CELL * width, LATENT_CELL * height));
         let tensor = format!("text.{name}.cond");
         match self.set.find(&tensor).map(|t| (t, t.shape.as_slice())) {
             Some((values, &[1, tokens, channels]))

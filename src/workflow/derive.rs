@@ -4,6 +4,7 @@
 use super::catalogue;
 use super::graph::{Graph, Input, Node};
 use super::value::Value;
+use crate::Size;
 use crate::families::LATENT_CHANNELS;
 use crate::guidance::{Guidance, Perturbed, Sag};
 use crate::image::parameters::{self, Origin};
@@ -33,7 +34,7 @@ pub(super) fn parameters(graph: &Graph, id: &str, size: (usize, usize), number: 
             denoise: seen.number(sampler, "denoise")?,
         },
         negative: vec![seen.prompt(sampler, "negative")?],
-        ..Request::new(seen.prompt(sampler, "positive")?, width, height)
+        ..Request::new(seen.prompt(sampler, "positive")?, Size::new(width, height))
     };
     if latent.class == "EmptyLatentImage" {
         request.batch = seen.whole(latent, "batch_size")? as usize;

@@ -4,6 +4,7 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use sagittal::Size;
 use sagittal::guidance::{Conditioning, Entry};
 use sagittal::image::Picture;
 use sagittal::pipeline::{Model, Run, Schedule, Sizes, Studio};
@@ -79,7 +80,7 @@ impl Bench {
     }
 
     pub fn entry(&self, prompt: &str) -> Entry {
-        self.model.encode(prompt, None, Sizes::of(72, 64), &self.cancel).expect("text")
+        self.model.encode(prompt, None, Sizes::of(Size::new(64, 72)), &self.cancel).expect("text")
     }
 
     pub fn sample(&self, positive: Vec<Entry>, negative: Vec<Entry>, run: &Run) -> Latent {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::common::{Failures, gpu, safetensors, synthetic};
+use sagittal::Size;
 use sagittal::internals::folder::Folder;
 use sagittal::internals::kernels::Precision;
 use sagittal::internals::model::ModelConfig;
@@ -96,7 +97,7 @@ fn a_words_own_vectors_are_the_word() {
         failures.check(same, || format!("{family}: a long embedding at the end of a chunk"));
         let missing = encode("(embedding:none:2) fox").missing_embeddings;
         failures.check(missing.first().is_some_and(|n| n == "none"), || format!("{missing:?}"));
-        let report = model.report(&Request::new(format!("{filler}(embedding:many:1)"), 64, 64));
+        let report = model.report(&Request::new(format!("{filler}(embedding:many:1)"), Size::square(64)));
         failures.check(report.is_ok(), || format!("{family}: {report:?}"));
     }
     failures.finish();

@@ -10,6 +10,7 @@ use crate::common::files::{
 };
 use crate::common::warnings::warnings;
 use crate::common::{Failures, MANIFESTS};
+use sagittal::Size;
 use sagittal::inspect::{Inspected, inspect};
 use sagittal::internals::checkpoint::{Checkpoint, Dtype, Manifest, names};
 use sagittal::internals::kernels::Precision;
@@ -51,7 +52,7 @@ fn opened_small(folder: &Path, tensors: &[Tensor]) -> sagittal::Result<Checkpoin
 pub fn latent(checkpoint: Checkpoint, options: ModelOptions) -> Option<Latent> {
     let gpu = crate::common::gpu()?;
     let options = ModelOptions { precision: Some(Precision::F32), ..options };
-    let mut request = Request::new("a fox", 64, 64);
+    let mut request = Request::new("a fox", Size::square(64));
     (request.schedule.steps, request.guidance.cfg, request.seed) = (1, 3.5, 5);
     let model = Model::new(gpu, checkpoint, options).expect("it runs");
     Some(model.generate(&request, &mut |_| {}, &AtomicBool::new(false)).expect("a latent").latent)

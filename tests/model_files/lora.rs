@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::common::{Failures, MANIFESTS, Rng, gpu, safetensors, synthetic};
 use names::{FAMILIES, UNET};
+use sagittal::Size;
 use sagittal::internals::engine::Source;
 use sagittal::internals::kernels::Precision;
 use sagittal::internals::model::ModelConfig;
@@ -352,7 +353,7 @@ fn for_embedded(name: &str, seed: u64) -> Arc<Lora> {
 fn a_picture_with_loras_is_that_of_the_merged_checkpoint() {
     let Some(gpu) = gpu() else { return };
     let options = ModelOptions { precision: Some(Precision::F32), ..Default::default() };
-    let mut request = Request::new("panda, noto style", 64, 64);
+    let mut request = Request::new("panda, noto style", Size::square(64));
     (request.schedule.steps, request.guidance.cfg, request.seed) = (2, 3.5, 5);
     let draw = |model: &Model| {
         model.generate(&request, &mut |_| {}, &AtomicBool::new(false)).expect("a picture").latent

@@ -2,6 +2,7 @@
 //! caller did wrong is called that.
 
 use crate::common::any_argument::{FLOATS, SIZES, Watch, pairs};
+use sagittal::Size;
 use sagittal::guidance::{
     Area, Columns, Conditioning, Entry, Guidance, Guided, Network, Perturbed, Row, RowResult, Sag, sag,
 };
@@ -135,17 +136,19 @@ fn pictures_whose_fields_say_anything() {
         }
         let one = Sheet { cell: (2, 2), ..Sheet::default() };
         watch.tries(&what, || one.encode(&[], &mut |_| Ok(picture.clone())));
-        let mut request = Request::new("x", 64, 64);
+        let mut request = Request::new("x", Size::square(64));
         request.start = Some(Start::Picture(picture.clone()));
         watch.tries(&what, || request.check());
     }
     for (width, height) in pairs() {
         let what = format!("{width}x{height}");
         for values in [&[][..], &[0.5; 3], &[f32::NAN; 3], &[f32::INFINITY; 12]] {
-            watch.tries(&what, || Picture::from_decoded(height, width, values));
-            let mask = watch.tries(&what, || Mask::new(width, height, values.to_vec()));
+            watch.tries(&what, || Picture::from_decoded(Size::new(width, height), values));
+            let mask = watch.tries(&what, || Mask::new(Size::new(width, height), values.to_vec()));
             for (w, h) in pairs() {
-                watch.runs(&what, || mask.clone().map(|m| m.centre(w, h).to_latent(h, w)));
+                watch.runs(&what, || {
+                    mask.clone().map(|m| m.centre(Size::new(w, h)).to_latent(Size::new(w, h)))
+                });
             }
         }
         watch.tries(&what, || png::encode_rows((width, height), &[], &mut |write| write(&[1; 5])));
@@ -230,7 +233,7 @@ fn settings_of_any_number() {
     for (width, height) in pairs() {
         let what = format!("{width}x{height}");
         for (batch, cfg) in SIZES.into_iter().zip(FLOATS) {
-            let mut request = Request::new("(a:", width, height).with_cfg(cfg).with_steps(batch);
+            let mut request = Request::new("(a:", Size::new(width, height)).with_cfg(cfg).with_steps(batch);
             (request.batch, request.noise) = (batch, Noise::Pictures(vec![usize::MAX]));
             watch.tries(&what, || request.check());
             watch.runs(&what, || parameters::parameters(&request, &parameters::Origin::default(), batch));
@@ -276,7 +279,7 @@ fn texts_of_any_letters() {
         watch.tries(text, || text.parse::<Scheduler>());
         watch.runs(text, || Method::named(text));
         watch.runs(text, || sagittal::internals::image::infotext::Infotext::parse(text).sampler());
-        watch.tries(text, || Ok(Request::new(text, 64, 64).check()));
+        watch.tries(text, || Ok(Request::new(text, Size::square(64)).check()));
     }
     watch.failures.finish();
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::common::{Failures, gpu, synthetic};
+use sagittal::Size;
 use sagittal::guidance::{
     Area, Columns, Conditioning, Entry, Evaluation, Guidance, Guided, HostBackend, Perturbed, Sag,
 };
@@ -27,7 +28,7 @@ fn model(precision: Precision) -> Option<Model> {
 }
 
 fn request(sampler: Sampler, steps: usize) -> Request {
-    let mut request = Request::new("fox", 64, 64).with_steps(steps);
+    let mut request = Request::new("fox", Size::square(64)).with_steps(steps);
     (request.solver.sampler, request.seed) = (sampler, 5);
     request
 }
@@ -63,7 +64,7 @@ fn a_step_reads_back_flags_alone() {
                 steps_moved.push(scalars + set_up);
             }
         };
-        let text = m.encode("fox", None, Sizes::of(64, 64), &GO).expect("text");
+        let text = m.encode("fox", None, Sizes::of(Size::square(64)), &GO).expect("text");
         let conditioning = Conditioning { positive: vec![text.clone()], negative: vec![text] };
         let before = moved(m.engine().traffic());
         sample(&m, &conditioning, &request, &mut observe);

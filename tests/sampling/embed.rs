@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::common::{default_device, gpu};
+use sagittal::Size;
 use sagittal::internals::kernels::Precision;
 use sagittal::{ErrorKind, Event, Gpu, Model, ModelOptions, Request, Sag, embedded, wgpu};
 
@@ -27,7 +28,7 @@ fn model(device: &wgpu::Device, queue: &wgpu::Queue, precision: Precision) -> Mo
 }
 
 fn small() -> Request {
-    let mut r = Request::new("fox, 3d style", 64, 64);
+    let mut r = Request::new("fox, 3d style", Size::square(64));
     (r.schedule.steps, r.guidance.cfg) = (2, 3.5);
     r
 }
@@ -68,7 +69,7 @@ fn errors_are_typed_and_never_reach_the_apps_handler() {
         f(&mut r);
         r
     };
-    assert_eq!(run(&set(|r| r.width = 60), &go), Some(ErrorKind::Usage));
+    assert_eq!(run(&set(|r| r.size.width = 60), &go), Some(ErrorKind::Usage));
     assert_eq!(run(&set(|r| r.schedule.steps = 0), &go), Some(ErrorKind::Usage));
     assert_eq!(
         run(&set(|r| r.guidance.set_sag(Sag { scale: 9.0, ..Sag::default() })), &go),
@@ -77,7 +78,7 @@ fn errors_are_typed_and_never_reach_the_apps_handler() {
     assert_eq!(run(&set(|r| r.clip_skip = Some(40)), &go), Some(ErrorKind::Usage));
     assert_eq!(run(&set(|r| r.limits.memory = Some(1 << 20)), &go), Some(ErrorKind::Memory));
     // One row at this size passes the 128 MiB that a default device can bind.
-    assert_eq!(run(&set(|r| (r.width, r.height) = (16_384, 16_384)), &go), Some(ErrorKind::Memory));
+    assert_eq!(run(&set(|r| (r.size.width, r.size.height) = (16_384, 16_384)), &go), Some(ErrorKind::Memory));
     assert_eq!(run(&set(|r| r.guidance.cfg = 1e30), &go), Some(ErrorKind::NonFinite));
     assert_eq!(run(&small(), &AtomicBool::new(true)), Some(ErrorKind::Cancelled));
     // After all that the device still draws.

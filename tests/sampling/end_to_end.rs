@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 
 use crate::common::{Failures, gpu, safetensors};
+use sagittal::Size;
 use sagittal::guidance::term::{At, GuidanceTerm, GuidedStep, Wants};
 use sagittal::guidance::{Guidance, Guided, Term};
 use sagittal::internals::kernels::Precision;
@@ -25,7 +26,7 @@ fn model() -> Option<&'static Model> {
 }
 
 fn request(width: usize, height: usize, steps: usize) -> Request {
-    let mut r = Request::new("panda, noto style", width, height);
+    let mut r = Request::new("panda, noto style", Size::new(width, height));
     (r.schedule.steps, r.guidance.cfg, r.seed) = (steps, 3.5, 5);
     r
 }

@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use crate::common::gpu;
+use sagittal::Size;
 use sagittal::checkpoint::Manifest;
 use sagittal::guidance::{
     Area, Columns, Conditioning, Entry, Guidance, Guided, Network, Row, RowResult, sag,
@@ -29,8 +30,11 @@ fn zeros(height: usize, width: usize) -> Latent {
 fn latents_and_pictures_of_impossible_sizes() {
     assert!(Latent::from_vec([1 << 32, 1 << 32, 1, 1], vec![]).is_err());
     assert!(Latent::from_vec([1, 4, 2, 2], vec![0.0; 15]).is_err());
-    assert!(Picture::from_decoded(8, 0, &[f32::NAN]).is_err());
-    assert_eq!(Picture::from_decoded(1, 1, &[f32::NAN; 3]).expect_err("NaN").kind(), ErrorKind::NonFinite);
+    assert!(Picture::from_decoded(Size::new(0, 8), &[f32::NAN]).is_err());
+    assert_eq!(
+        Picture::from_decoded(Size::square(1), &[f32::NAN; 3]).expect_err("NaN").kind(),
+        ErrorKind::NonFinite
+    );
     for (height, width) in [(0, 0), (4, 9), (9, 4), (1, 1)] {
         assert_eq!(sag::blur(&zeros(height, width), 2.0), zeros(height, width));
     }
@@ -95,7 +99,7 @@ fn networks_and_entries_that_do_not_fit() {
 fn requests_whose_noise_does_not_fit() {
     let Some(m) = model() else { return };
     let with = |noise: Noise| {
-        let mut r = Request::new("x", 64, 64);
+        let mut r = Request::new("x", Size::square(64));
         (r.schedule.steps, r.noise) = (1, noise);
         let mut look = |e: Event<'_>| {
             if let Event::Sampling { preview, .. } = e {

@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use crate::common::{gpu, synthetic};
+use sagittal::Size;
 use sagittal::internals::image::preview::{Factors, factors, preview};
 use sagittal::internals::model::Family;
 use sagittal::{Model, ModelOptions, Picture, Request, embedded};
@@ -31,7 +32,7 @@ fn the_embedded_models_previews_look_like_its_pictures() {
     let m = Model::new(gpu, checkpoint, ModelOptions::default()).expect("model");
     let mut told = None;
     for prompt in ["koala, flat style", "owl, noto style, on an orange background"] {
-        let mut request = Request::new(prompt, 256, 256).with_cfg(embedded::CFG).with_steps(6);
+        let mut request = Request::new(prompt, Size::square(256)).with_cfg(embedded::CFG).with_steps(6);
         request.guidance.terms.clear();
         let mut observe = |event: sagittal::Event<'_>| {
             if let sagittal::Event::Sampling { step: 6, preview, .. } = event {

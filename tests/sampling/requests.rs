@@ -5,6 +5,7 @@
 use std::sync::atomic::AtomicBool;
 
 use crate::common::{Failures, MANIFESTS, Rng, gpu};
+use sagittal::Size;
 use sagittal::checkpoint::{Dtype, Manifest};
 use sagittal::guidance::{
     Area, Columns, Conditioning, Entry, Guidance, Guided, Network, Row, RowResult, Sag,
@@ -357,7 +358,7 @@ fn no_sampler_draws_another_picture_in_less_memory() {
 fn pictures_are_encoded_and_kept() {
     let Some(m) = model(None, ModelOptions::default()) else { return };
     let cancel = AtomicBool::new(false);
-    let mut request = Request::new("owl, 3d style", 64, 72);
+    let mut request = Request::new("owl, 3d style", Size::new(64, 72));
     (request.schedule.steps, request.guidance.cfg, request.seed) = (2, 3.5, 5);
     let picture = m.generate(&request, &mut |_| {}, &cancel).expect("a picture").pictures.remove(0);
     let encoded = m.encode_picture(&picture, &cancel).expect("a latent");
@@ -375,7 +376,8 @@ fn pictures_are_encoded_and_kept() {
         let made = m.generate(&request, &mut watch, &cancel).expect("a picture");
         (made.latent, steps)
     };
-    let mask = |value: f32| Mask::new(1, 1, vec![value]).expect("a mask").to_latent(9, 8);
+    let mask =
+        |value: f32| Mask::new(Size::square(1), vec![value]).expect("a mask").to_latent(Size::new(8, 9));
 
     assert_eq!(
         with(&|r| r.schedule.denoise = 0.0),
@@ -416,7 +418,7 @@ fn starts_and_masks_that_do_not_fit_are_refused() {
         (Some(picture(64, 64)), mask([1, 1, 8, 8], f32::NAN)),
     ];
     for (i, (start, mask)) in cases.into_iter().enumerate() {
-        let request = Request { start, mask, batch: 2, ..Request::new("x", 64, 64).with_steps(1) };
+        let request = Request { start, mask, batch: 2, ..Request::new("x", Size::square(64)).with_steps(1) };
         let error = m.generate(&request, &mut |_| {}, &AtomicBool::new(false)).expect_err("refused");
         assert_eq!(error.kind(), ErrorKind::Usage, "case {i}: {error}");
     }
@@ -427,7 +429,7 @@ fn composed_prompts_are_entries() {
     let Some(m) = model(None, ModelOptions::default()) else { return };
     let cancel = AtomicBool::new(false);
     let with = |prompt: &str, compose: bool| {
-        let mut request = Request::new(prompt, 64, 64).with_steps(1).with_cfg(3.5);
+        let mut request = Request::new(prompt, Size::square(64)).with_steps(1).with_cfg(3.5);
         request.compose = compose;
         request.negative = vec!["red".into(), "blurry".into()];
         m.generate(&request, &mut |_| {}, &cancel).map(|g| g.latent)
@@ -461,7 +463,8 @@ fn v_prediction_with_zero_terminal_snr_runs() {
     let Some(m) = model(Some("tiny-sd2"), options) else { return };
     assert!(m.discrete().sigma_max() > 4518.0);
     for scheduler in [Scheduler::Normal, Scheduler::Karras, Scheduler::Exponential] {
-        let request = Request { schedule: Schedule::new(scheduler, 4), ..Request::new("a fox", 72, 80) };
+        let request =
+            Request { schedule: Schedule::new(scheduler, 4), ..Request::new("a fox", Size::new(72, 80)) };
         let made = m.generate(&request, &mut |_| {}, &AtomicBool::new(false)).expect("a picture");
         assert!(made.latent.is_finite(), "{scheduler}");
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::common::workflow::{Home, NEG, POS, add, manifest, options, set, studio};
 use crate::common::workflow_bench::{Bench, SD1, same, sampling, small};
 use crate::common::{Failures, Rng, files, safetensors};
+use sagittal::Size;
 use sagittal::checkpoint::Dtype;
 use sagittal::guidance::{Area, Conditioning, Entry, Guidance, Perturbed};
 use sagittal::image::{Mask, Picture, png};
@@ -97,7 +98,7 @@ fn prompts_and_what_is_made_of_them() {
     let rgb = half.iter().flat_map(|v| [(255.0 * v) as u8; 3]).collect();
     let picture = png::encode(&Picture { width: 64, height: 72, rgb }, &[]).expect("a PNG");
     fs::write(bench.home.at("input/half.png"), picture).expect("a file");
-    let mask = Mask::new(64, 72, half).expect("a mask").to_latent(9, 8);
+    let mask = Mask::new(Size::new(64, 72), half).expect("a mask").to_latent(Size::new(8, 9));
     for (bounds, area) in [("default", None), ("mask bounds", Some(Area { y: 0, x: 0, height: 9, width: 8 }))]
     {
         let nodes = [
@@ -285,8 +286,9 @@ fn clip_skip_and_embeddings() {
     for id in ["6", "7"] {
         set(&mut workflow, id, json!({ "clip": ["30", 0] }));
     }
-    let entry =
-        |prompt: &str| bench.model.encode(prompt, Some(2), Sizes::of(72, 64), &bench.cancel).expect("text");
+    let entry = |prompt: &str| {
+        bench.model.encode(prompt, Some(2), Sizes::of(Size::new(64, 72)), &bench.cancel).expect("text")
+    };
     let want = bench.sample(vec![entry(POS)], vec![entry(NEG)], &sampling());
     same(&mut failures, "clip skip", &bench.run(&workflow), &want);
     // Beyond the first layer ComfyUI takes the last.
@@ -393,7 +395,7 @@ fn sdxl_is_told_sizes() {
     };
     let plain = bench.run(&small(ckpt));
     same(&mut failures, "one text, the latent's own size", &with(POS, POS, (64, 72)), &plain);
-    let sizes = Sizes { original: (72, 64), crop: (0, 0), target: (500, 400) };
+    let sizes = Sizes { target: Size::new(400, 500), ..Sizes::of(Size::new(64, 72)) };
     let told = bench.model.encode(POS, None, sizes, &bench.cancel).expect("text");
     let want = bench.sample(vec![told], vec![bench.entry(NEG)], &sampling());
     same(&mut failures, "another target", &with(POS, POS, (400, 500)), &want);

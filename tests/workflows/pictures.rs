@@ -6,6 +6,7 @@ use crate::common::workflow::{NEG, POS, add, set};
 use crate::common::workflow_bench::{Bench, SD1, same, sampling, small};
 use crate::common::{Failures, Rng};
 use sagittal::Latent;
+use sagittal::Size;
 use sagittal::image::{Mask, Picture, png};
 use sagittal::pipeline::{Run, Schedule};
 use sagittal::sampler::noise::{noise, noise_for};
@@ -173,7 +174,7 @@ fn pictures_masks_and_inpainting() {
     failures.check(drawn.data()[0] != want.data()[0], || "the masked half stays".into());
     // By the library: the same mask.
     let mask: Vec<f32> = rgba.chunks(4).map(|p| 1.0 - f32::from(p[3]) / 255.0).collect();
-    let mask = Mask::new(70, 75, mask).expect("a mask").to_latent(9, 8);
+    let mask = Mask::new(Size::new(70, 75), mask).expect("a mask").to_latent(Size::new(8, 9));
     let levels = Schedule { denoise: 0.8, ..Schedule::new(Scheduler::Normal, 2) }.into();
     let given = Run { latent: Some(want.clone()), mask: Some(mask), levels, ..sampling() };
     let by_hand = bench.sample(vec![bench.entry(POS)], vec![bench.entry(NEG)], &given);

@@ -2,12 +2,12 @@
 
 use std::sync::atomic::AtomicBool;
 
-use sagittal::{Checkpoint, Gpu, Model, ModelOptions, Request};
+use sagittal::{Checkpoint, Gpu, Model, ModelOptions, Request, Size};
 
 fn main() -> sagittal::Result<()> {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-emoji/tiny-emoji.safetensors");
     let model = Model::new(Gpu::open(None)?, Checkpoint::open(file)?, ModelOptions::default())?;
-    let mut request = Request::new("fox, 3d style", 64, 64);
+    let mut request = Request::new("fox, 3d style", Size::square(64));
     request.schedule.steps = 2;
     let drawn = model.generate(&request, &mut |_| {}, &AtomicBool::new(false))?;
     let picture = &drawn.pictures[0];

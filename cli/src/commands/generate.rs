@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use sagittal::Size;
 use sagittal::checkpoint::Checkpoint;
 use sagittal::guidance::{Guidance, Perturbed, Sag};
 use sagittal::image::parameters::{self, Origin, parameters};
@@ -176,8 +177,8 @@ pub fn request(
         clip_skip: args.clip_skip,
         limits: args.compute.limits(),
         evaluations: args.save_attention.is_some(),
-        sizes: sizes(args, config, Sizes::of(height, width))?,
-        ..Request::new(prompt, width, height)
+        sizes: sizes(args, config, Sizes::of(Size::new(width, height)))?,
+        ..Request::new(prompt, Size::new(width, height))
     };
     if let Some(start) = start {
         start.put_into(&mut request);
@@ -187,8 +188,7 @@ pub fn request(
 
 /// What SDXL is told of sizes, if the flags say anything: what they leave out is `usual`.
 fn sizes(args: &Args, config: &ModelConfig, usual: Sizes) -> Result<Option<Sizes>> {
-    let given = [args.original_size, args.crop, args.target_size];
-    if given.iter().all(Option::is_none) {
+    if args.original_size.is_none() && args.crop.is_none() && args.target_size.is_none() {
         return Ok(None);
     }
     if config.family != Family::Sdxl {
@@ -197,11 +197,13 @@ fn sizes(args: &Args, config: &ModelConfig, usual: Sizes) -> Result<Option<Sizes
             .found(config.family.to_string())
             .hint("leave them out, or pass another checkpoint with -m"));
     }
-    let [original, crop, target] = given;
+    let size = |(height, width): (usize, usize)| Size::new(width, height);
+    let (crop_top, crop_left) = args.crop.unwrap_or((usual.crop_top, usual.crop_left));
     Ok(Some(Sizes {
-        original: original.unwrap_or(usual.original),
-        crop: crop.unwrap_or(usual.crop),
-        target: target.unwrap_or(usual.target),
+        original: args.original_size.map_or(usual.original, size),
+        crop_top,
+        crop_left,
+        target: args.target_size.map_or(usual.target, size),
     }))
 }
 
@@ -339,8 +341,8 @@ impl Run<'_> {
         let others = others.concat();
         terminal::say(format!(
             "{}x{}, {} steps of {} ({}), CFG {}, {told}{others}, seed {}; {} of device memory at most",
-            r.width,
-            r.height,
+            r.size.width,
+            r.size.height,
             r.schedule.steps,
             r.solver.sampler,
             r.schedule.scheduler,
@@ -362,7 +364,7 @@ impl Run<'_> {
         let rest = json!({
             "version": env!("CARGO_PKG_VERSION"), "model": origin::name_of(self.args),
             "family": self.model.config().family.to_string(), "device": info.name,
-            "precision": self.model.precision().name(), "seed": r.seed, "width": r.width, "height": r.height,
+            "precision": self.model.precision().name(), "seed": r.seed, "width": r.size.width, "height": r.size.height,
             "steps": r.schedule.steps, "sampler": r.solver.sampler.name(),
             "scheduler": r.schedule.scheduler.name(),
             "cfg_scale": terminal::decimal(r.guidance.cfg), "sag_scale": terminal::decimal(sag.scale),

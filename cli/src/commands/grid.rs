@@ -264,7 +264,7 @@ fn jobs(
         let told = Request { prompt: ready.shown.clone(), ..ready.request.clone() };
         // What pictures tell of their settings is all that they depend on, but for the files' folders.
         let key = format!("{}{:?}{:?}", parameters(&told, &Origin::default(), 0), args.init_img, args.mask);
-        sheet.cell = (sheet.cell.0.max(told.width), sheet.cell.1.max(told.height));
+        sheet.cell = (sheet.cell.0.max(told.size.width), sheet.cell.1.max(told.size.height));
         if let Some((.., job)) = found.iter_mut().find(|(known, ..)| *known == key) {
             job.places.push(place);
             continue;

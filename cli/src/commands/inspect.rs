@@ -4,6 +4,7 @@ pub mod tables;
 
 use std::path::{Path, PathBuf};
 
+use sagittal::Size;
 use sagittal::inspect::{Inspected, ModelFacts, inspect};
 use sagittal::pipeline::report::Report;
 use sagittal::{
@@ -80,7 +81,7 @@ pub struct Memory {
 /// has.
 pub fn run(args: &Args) -> Result<()> {
     for (height, width) in &args.size {
-        Request::new("", *width, *height).check()?;
+        Request::new("", Size::new(*width, *height)).check()?;
     }
     let inspected = match &args.file {
         Some(file) => inspect(file)?,
@@ -123,7 +124,7 @@ fn planned(args: &Args, file: &Path) -> Result<Memory> {
                 batch: args.batch_size,
                 limits: args.compute.limits(),
                 guidance: Guidance::new(7.0).with(sag),
-                ..Request::new("", width, height)
+                ..Request::new("", Size::new(width, height))
             };
             model.report(&request)
         };

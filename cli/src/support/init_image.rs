@@ -1,5 +1,6 @@
 //! `-i`, `--strength` and `--mask`: the picture that a run starts from, in the size it is drawn in.
 
+use sagittal::Size;
 use sagittal::image::{Mask, Picture, read, resize};
 use sagittal::internals::families::LATENT_CELL;
 use sagittal::{Latent, Request, Result, pipeline};
@@ -27,14 +28,14 @@ impl Start {
         let whole = read::picture(path)?;
         let (width, height) = size(args, &whole);
         // Before memory is taken for it.
-        Request::new("", width, height).check()?;
+        Request::new("", Size::new(width, height)).check()?;
         // Without -W and -H nothing is scaled, and so nothing softened.
         let cut = args.width.or(args.height).is_none();
         let mask = match &args.mask {
             Some(path) => {
                 let mut mask = read::mask(path)?;
-                if cut && mask.size() == (whole.width, whole.height) {
-                    mask = mask.centre(width, height);
+                if cut && mask.size() == Size::new(whole.width, whole.height) {
+                    mask = mask.centre(Size::new(width, height));
                 }
                 Some(latent_mask(&mask, (width, height)))
             }
@@ -70,7 +71,7 @@ impl Start {
 }
 
 fn latent_mask(mask: &Mask, (width, height): (usize, usize)) -> Latent {
-    mask.to_latent(height / LATENT_CELL, width / LATENT_CELL)
+    mask.to_latent(Size::new(width / LATENT_CELL, height / LATENT_CELL))
 }
 
 /// The width and height to draw: the flags', a side without flag in the picture's proportion; the

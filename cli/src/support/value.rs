@@ -1,6 +1,7 @@
 //! Flag values checked while the command line is read, so that a complaint names its flag. The
 //! ranges are the library's own.
 
+use sagittal::Size;
 use sagittal::guidance::{Guidance, Perturbed, Sag};
 use sagittal::internals::sampler::{Sampler, Scheduler, names};
 use sagittal::pipeline::{Request, Schedule};
@@ -8,7 +9,7 @@ use sagittal::{Error, Result};
 
 /// A request whose only question is the setting that `set` changes.
 fn checked(set: impl FnOnce(&mut Request)) -> Result<()> {
-    let mut request = Request::new("", 64, 64);
+    let mut request = Request::new("", Size::square(64));
     set(&mut request);
     request.check()
 }
@@ -28,7 +29,7 @@ fn real(text: &str) -> Result<f32> {
 /// Width or height in pixels.
 pub fn side(text: &str) -> Result<usize> {
     let side = whole(text)?;
-    checked(|r| r.width = side)?;
+    checked(|r| r.size.width = side)?;
     Ok(side)
 }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::common::{Failures, gpu};
 use crate::{common::gpu_is_off, program::program};
+use sagittal::Size;
 use sagittal::image::read;
 use sagittal::{Event, Model, ModelOptions, Request, Sag, embedded};
 
@@ -113,7 +114,7 @@ fn evaluations_are_told_with_all_that_led_to_them() {
     let Some(gpu) = gpu() else { return };
     let model =
         Model::new(gpu, embedded::checkpoint().expect("embedded"), ModelOptions::default()).expect("model");
-    let mut request = Request::new("fox", 64, 64);
+    let mut request = Request::new("fox", Size::square(64));
     (request.schedule.steps, request.evaluations) = (3, true);
     request.guidance.set_sag(Sag { end: 0.5, ..Sag::default() });
     let mut told = Vec::new();

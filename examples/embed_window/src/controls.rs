@@ -6,6 +6,7 @@ use egui::{
     CentralPanel, Color32, ColorImage, DragValue, Panel, ProgressBar, Slider, TextEdit, TextureHandle,
     TextureOptions, Ui, Vec2,
 };
+use sagittal::Size;
 use sagittal::image::{parameters, png};
 use sagittal::{Picture, Request, embedded};
 
@@ -40,7 +41,7 @@ impl Controls {
     /// `embedded` is whether the model is the one inside the library, `side` what the command line asks
     /// for.
     pub fn new(studio: Studio, embedded: bool, side: Option<usize>, telling: Telling) -> Self {
-        let mut request = Request::new("", 0, 0);
+        let mut request = Request::new("", Size::square(0));
         if embedded {
             request.guidance.cfg = embedded::CFG;
         }
@@ -72,7 +73,7 @@ impl Controls {
         match news {
             News::Ready(native) => {
                 let side = self.side.unwrap_or(if self.embedded { embedded::SIZE } else { native });
-                (self.request.width, self.request.height) = (side, side);
+                (self.request.size.width, self.request.size.height) = (side, side);
                 self.state = State::Idle("ready".into());
             }
             News::Doing(what) => {
@@ -156,7 +157,7 @@ impl Controls {
             (matches!(self.state, State::Working { .. }), matches!(self.state, State::Opening));
         ui.horizontal(|ui| {
             // Without a model there is no size yet.
-            let can = !working && !opening && self.request.width > 0;
+            let can = !working && !opening && self.request.size.width > 0;
             let generate = ui.add_enabled(can, egui::Button::new("Generate"));
             self.telling.control("generate", &generate, can);
             if generate.clicked() {

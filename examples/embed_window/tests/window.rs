@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use sagittal::Size;
 use sagittal::gpu::OpenOptions;
 use sagittal::image::{png, read};
 use sagittal::{Gpu, Model, ModelOptions, Picture, Request, Sag, embedded};
@@ -349,7 +350,7 @@ fn a_person_types_slides_generates_cancels_and_generates_again() {
     }
 
     let got = read::picture(&folder.path().join("sagittal-0.png")).expect("the saved picture");
-    let mut request = Request::new(prompt, side, side);
+    let mut request = Request::new(prompt, Size::square(side));
     request.negative = vec!["blurry".into()];
     request.schedule.steps = steps.parse().expect("a number");
     (request.guidance.cfg, request.seed) = (app.number("cfg"), 0);

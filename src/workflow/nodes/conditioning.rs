@@ -6,6 +6,7 @@ use super::super::run::Work;
 use super::super::value::{Arguments, ClipValue, MaskedPart, Place, Prompt, Value};
 use super::Function::{Plain, Working};
 use super::{Class, Type, choice, float, pixels, prompt, socket};
+use crate::Size;
 use crate::families::LATENT_CELL;
 use crate::guidance::{Area, Entry};
 use crate::model::Family;
@@ -166,11 +167,12 @@ fn tell(work: &mut Work<'_>) {
 
 fn text_sdxl(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     tell(work);
-    let size = |height: &str, width: &str| Ok::<_, Error>((args.size(height)?, args.size(width)?));
+    let size = |width: &str, height: &str| Ok::<_, Error>(Size::new(args.size(width)?, args.size(height)?));
     let sizes = Sizes {
-        original: size("height", "width")?,
-        crop: size("crop_h", "crop_w")?,
-        target: size("target_height", "target_width")?,
+        original: size("width", "height")?,
+        crop_top: args.size("crop_h")?,
+        crop_left: args.size("crop_w")?,
+        target: size("target_width", "target_height")?,
     };
     let clip = args.clip("clip")?;
     let (l, g) = (args.text("text_l")?, args.text("text_g")?);
@@ -279,7 +281,7 @@ impl Prompt {
         if let Some(part) = &self.mask
             && let Some(mask) = part.mask.first()
         {
-            let weights = mask.to_latent(height, width);
+            let weights = mask.to_latent(Size::new(width, height));
             if part.bounds {
                 entry.area = Some(bounds(weights.data(), width));
             }
@@ -287,7 +289,7 @@ impl Prompt {
             entry.mask = Some(Arc::new(weights.data().to_vec()));
         }
         entry.vector = entry.vector.filter(|_| wants_vector).map(|vector| {
-            let sizes = self.sizes.unwrap_or(Sizes::of(LATENT_CELL * height, LATENT_CELL * width));
+            let sizes = self.sizes.unwrap_or(Sizes::of(Size::new(LATENT_CELL * width, LATENT_CELL * height)));
             sizes.in_place_of(&vector)
         });
         entry

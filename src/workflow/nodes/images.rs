@@ -7,6 +7,7 @@ use super::super::value::{Arguments, Images, Latents, Value};
 use super::Function::{Plain, Working};
 use super::latents::{CROPS, upscaled_by};
 use super::{Class, FileKind, Type, choice, file, float, int, pixels, socket};
+use crate::Size;
 use crate::image::{Mask, Picture, resize as pictures};
 use crate::latent::Latent;
 use crate::latent::resize::{self, Method};
@@ -145,11 +146,10 @@ fn load(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     // Without alpha ComfyUI gives a mask of 64×64 that hides nothing.
     let mask = match read.has_alpha {
         true => Mask::new(
-            read.width,
-            read.height,
+            Size::new(read.width, read.height),
             pixels.iter().map(|p| 1.0 - f32::from(p[3]) / 255.0).collect(),
         )?,
-        false => Mask::new(64, 64, vec![0.0; 64 * 64])?,
+        false => Mask::new(Size::square(64), vec![0.0; 64 * 64])?,
     };
     let images = Images { width: read.width, height: read.height, frames: vec![rgb] };
     Ok(vec![Value::Image(Arc::new(images)), Value::Mask(Arc::new(vec![mask]))])
@@ -240,10 +240,10 @@ fn encode_for_inpaint(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<V
     let mut hidden = images.centre(height, width);
     let mut masks = Vec::new();
     for mask in args.mask("mask")?.iter() {
-        let whole = mask.to_latent(images.height, images.width);
-        let whole = Mask::new(images.width, images.height, whole.data().to_vec())?;
+        let whole = mask.to_latent(Size::new(images.width, images.height));
+        let whole = Mask::new(Size::new(images.width, images.height), whole.data().to_vec())?;
         let rounded: Vec<f32> =
-            whole.centre(width, height).weights().iter().map(|w| w.round_ties_even()).collect();
+            whole.centre(Size::new(width, height)).weights().iter().map(|w| w.round_ties_even()).collect();
         masks.push(rounded);
     }
     for (frame, mask) in hidden.frames.iter_mut().zip(masks.iter().cycle()) {
@@ -253,7 +253,7 @@ fn encode_for_inpaint(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<V
         }
     }
     let samples = encoded(work, vae, &hidden)?;
-    let grown = |mask: &Vec<f32>| Mask::new(width, height, grown(mask, (height, width), grow));
+    let grown = |mask: &Vec<f32>| Mask::new(Size::new(width, height), grown(mask, (height, width), grow));
     let noise_mask = Some(Arc::new(masks.iter().map(grown).collect::<Result<Vec<_>>>()?));
     Ok(vec![Value::Latent(Arc::new(Latents { noise_mask, ..Latents::new(samples) }))])
 }

@@ -6,6 +6,7 @@ use super::super::run::Work;
 use super::super::value::{Arguments, Latents, Value};
 use super::Function::{Plain, Working};
 use super::{Class, FileKind, Type, choice, file, float, int, pixels, socket};
+use crate::Size;
 use crate::families::{LATENT_CELL, LATENT_CHANNELS};
 use crate::image::Mask;
 use crate::latent::Latent;
@@ -235,7 +236,7 @@ impl Latents {
         let [batch, _, height, width] = self.samples.shape();
         let count = if masks.len() == 1 { 1 } else { batch };
         let rows: Vec<Latent> =
-            masks.iter().cycle().take(count).map(|m| m.to_latent(height, width)).collect();
+            masks.iter().cycle().take(count).map(|m| m.to_latent(Size::new(width, height))).collect();
         Latent::stacked(&rows.iter().collect::<Vec<_>>()).map(Some)
     }
 }

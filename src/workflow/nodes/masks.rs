@@ -6,6 +6,7 @@ use super::super::run::Work;
 use super::super::value::{Arguments, Images, Value};
 use super::Function::{Plain, Working};
 use super::{Class, FileKind, Type, choice, file, float, pixels, socket};
+use crate::Size;
 use crate::image::Mask;
 use crate::{Error, Result};
 
@@ -63,19 +64,22 @@ fn load(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
             _ => f32::from(p[2]) / 255.0,
         })
     };
-    made(vec![Mask::new(read.width, read.height, pixels.iter().map(weight).collect::<Result<_>>()?)?])
+    made(vec![Mask::new(
+        Size::new(read.width, read.height),
+        pixels.iter().map(weight).collect::<Result<_>>()?,
+    )?])
 }
 
 fn solid(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let (width, height) = (args.size("width")?, args.size("height")?);
     work.room("the mask", &[height, width])?;
-    made(vec![Mask::new(width, height, vec![args.float("value")? as f32; height * width])?])
+    made(vec![Mask::new(Size::new(width, height), vec![args.float("value")? as f32; height * width])?])
 }
 
 fn invert(args: &Arguments<'_>) -> Result<Vec<Value>> {
     let inverted = |mask: &Mask| {
-        let (width, height) = mask.size();
-        Mask::new(width, height, mask.weights().iter().map(|w| 1.0 - w).collect())
+        let Size { width, height } = mask.size();
+        Mask::new(Size::new(width, height), mask.weights().iter().map(|w| 1.0 - w).collect())
     };
     made(args.mask("mask")?.iter().map(inverted).collect::<Result<_>>()?)
 }
@@ -83,7 +87,10 @@ fn invert(args: &Arguments<'_>) -> Result<Vec<Value>> {
 fn from_image(args: &Arguments<'_>) -> Result<Vec<Value>> {
     let (images, channel) = (args.image("image")?, channel(args)?);
     let mask = |frame: &Vec<f32>| {
-        Mask::new(images.width, images.height, frame.iter().skip(channel).step_by(3).copied().collect())
+        Mask::new(
+            Size::new(images.width, images.height),
+            frame.iter().skip(channel).step_by(3).copied().collect(),
+        )
     };
     made(images.frames.iter().map(mask).collect::<Result<_>>()?)
 }
@@ -103,7 +110,7 @@ pub(in super::super) fn channel(args: &Arguments<'_>) -> Result<usize> {
 
 fn to_image(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let masks = args.mask("mask")?;
-    let (width, height) = masks.first().map_or((0, 0), Mask::size);
+    let Size { width, height } = masks.first().map_or(Size::default(), Mask::size);
     work.room("the pictures", &[masks.len(), height, width, 3])?;
     let frames = masks.iter().map(|mask| mask.weights().iter().flat_map(|w| [*w; 3]).collect()).collect();
     Ok(vec![Value::Image(Arc::new(Images { width, height, frames }))])

@@ -63,7 +63,7 @@ impl<'a> Watch<'a> {
             attention: Attention::new(args, request)?,
             batch: 0,
             frames: Vec::new(),
-            size: (request.width, request.height),
+            size: (request.size.width, request.size.height),
             previews: 0,
             fault: None,
         })

@@ -1,0 +1,31 @@
+//! Width and height, always by name: programs and formats disagree about their order.
+
+use std::fmt;
+
+/// A size in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Size {
+    /// Columns.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+}
+
+impl Size {
+    /// So wide and so high.
+    pub const fn new(width: usize, height: usize) -> Self {
+        Self { width, height }
+    }
+
+    /// As high as it is wide.
+    pub const fn square(side: usize) -> Self {
+        Self::new(side, side)
+    }
+}
+
+/// `WIDTHxHEIGHT`.
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}", self.width, self.height)
+    }
+}
