@@ -31,6 +31,22 @@ pub enum ErrorKind {
     Internal,
 }
 
+/// One word, as the events of the command line have it: `usage`, `non_finite`.
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Usage => "usage",
+            Self::File => "file",
+            Self::Model => "model",
+            Self::Device => "device",
+            Self::Memory => "memory",
+            Self::NonFinite => "non_finite",
+            Self::Cancelled => "cancelled",
+            Self::Internal => "internal",
+        })
+    }
+}
+
 /// Why an operation failed. Built up by the place that knows:
 ///
 /// ```

@@ -24,11 +24,14 @@ pub mod repack;
 pub mod sag_degrade;
 
 use crate::graph::{Activation, WeightId};
+use crate::{Error, Result};
 pub use params::Field;
 use params::params;
 pub(crate) use params::{Uniforms, room};
 pub use registry::{Binding, Class, Core, CoreSpec, Form, Holds, Kernel, KernelSpec};
 use registry::{input, result, scalars, updated, weight};
+use std::fmt;
+use std::str::FromStr;
 
 /// Storage precision of activations and weights. Arithmetic is f32 in both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,6 +40,26 @@ pub enum Precision {
     F32,
     /// 2 bytes a value; about three decimal digits.
     F16,
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Precision {
+    type Err = Error;
+
+    /// `f32` or `f16`, or what other programs call them: `fp16`, `float16`, `half`, `fp32`, `float32`, `float`,
+    /// `full`.
+    fn from_str(name: &str) -> Result<Self> {
+        match name.trim().to_ascii_lowercase().as_str() {
+            "f32" | "fp32" | "float32" | "float" | "full" => Ok(Self::F32),
+            "f16" | "fp16" | "float16" | "half" => Ok(Self::F16),
+            _ => Err(Error::usage("unknown precision").expected("f32 or f16").found(name)),
+        }
+    }
 }
 
 impl Precision {

@@ -19,6 +19,7 @@ mod studio;
 mod text;
 mod tiles;
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -80,7 +81,8 @@ impl ModelOptions {
     }
 }
 
-/// A checkpoint on a device. Weights are brought over when they are first needed.
+/// A checkpoint on a device. Weights are brought over when they are first needed. Copies share them.
+#[derive(Clone)]
 pub struct Model {
     checkpoint: Arc<Checkpoint>,
     config: ModelConfig,
@@ -89,6 +91,16 @@ pub struct Model {
     vae: Autoencoder,
     /// LoRAs.
     patches: Arc<Patches>,
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.checkpoint.file();
+        f.debug_struct("Model")
+            .field("file", &file)
+            .field("family", &self.config.family)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Model {

@@ -1,5 +1,6 @@
 //! Latents to pictures and back.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -44,6 +45,12 @@ pub struct Autoencoder {
     pub(super) config: VaeConfig,
     pub(super) precision: Precision,
     tiling: Tiling,
+}
+
+impl fmt::Debug for Autoencoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Autoencoder").field("file", &self.stock.checkpoint.file()).finish_non_exhaustive()
+    }
 }
 
 impl Autoencoder {

@@ -1,6 +1,7 @@
 //! The UNet of a model with the meaning of its output, and runs of a sampler on it.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -42,6 +43,12 @@ pub struct Sampled {
     pub latent: Latent,
     /// What the network saw in the last step's latent, in the same scale, where [`Run::denoised`] asks for it.
     pub denoised: Option<Latent>,
+}
+
+impl fmt::Debug for DiffusionModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DiffusionModel").field("file", &self.checkpoint().file()).finish_non_exhaustive()
+    }
 }
 
 impl DiffusionModel {

@@ -1,6 +1,7 @@
 //! What is asked of a model, what it tells meanwhile, what it gives.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use super::{Limits, Run, Schedule, Sizes, Solver};
 use crate::families::{Facts, LATENT_CELL};
@@ -293,6 +294,34 @@ pub enum Event<'a> {
         /// From 0.
         picture: usize,
     },
+}
+
+impl fmt::Debug for Event<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Loading { part } => f.debug_struct("Loading").field("part", part).finish(),
+            Self::Encoding => f.write_str("Encoding"),
+            Self::EncodingPicture => f.write_str("EncodingPicture"),
+            Self::Sampling { step, total, sigma, .. } => f
+                .debug_struct("Sampling")
+                .field("step", step)
+                .field("total", total)
+                .field("sigma", sigma)
+                .finish_non_exhaustive(),
+            Self::Evaluated { sigma, .. } => {
+                f.debug_struct("Evaluated").field("sigma", sigma).finish_non_exhaustive()
+            }
+            Self::Tiles { part, tiles, side } => {
+                f.debug_struct("Tiles").field("part", part).field("tiles", tiles).field("side", side).finish()
+            }
+            Self::Decoding { picture, total } => {
+                f.debug_struct("Decoding").field("picture", picture).field("total", total).finish()
+            }
+            Self::DecodingAgain { picture } => {
+                f.debug_struct("DecodingAgain").field("picture", picture).finish()
+            }
+        }
+    }
 }
 
 /// What a run gives.

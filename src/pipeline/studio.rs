@@ -1,5 +1,6 @@
 //! What all models on a device share: the engine with its compiled shaders, and the memory.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -21,6 +22,12 @@ pub struct Studio {
     engine: Engine,
     tokenizer: Tokenizer,
     parts: Parts,
+}
+
+impl fmt::Debug for Studio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Studio").finish_non_exhaustive()
+    }
 }
 
 impl Studio {

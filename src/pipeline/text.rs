@@ -1,5 +1,6 @@
 //! The text encoders of a model: one of CLIP's, or the two of SDXL side by side.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -29,6 +30,12 @@ pub struct TextEncoders {
     precision: Precision,
     /// Where `embedding:name` is looked for, one after the other.
     embeddings: Vec<Folder>,
+}
+
+impl fmt::Debug for TextEncoders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TextEncoders").field("file", &self.checkpoint().file()).finish_non_exhaustive()
+    }
 }
 
 impl TextEncoders {

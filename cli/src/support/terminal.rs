@@ -72,7 +72,7 @@ pub fn with_error_event<T>(json: bool, done: sagittal::Result<T>) -> sagittal::R
 /// An error as data: the whole text, and its parts.
 pub fn as_json(error: &Error) -> Value {
     json!({
-        "kind": kind_name(error.kind()), "message": remedy::text(error), "what": error.what(),
+        "kind": error.kind().to_string(), "message": remedy::text(error), "what": error.what(),
         "file": error.path().map(|path| path.display().to_string()), "at": error.place(),
         "expected": error.wanted(), "found": error.got(),
         "remedies": error.remedies().iter().map(remedy::words).collect::<Vec<_>>(),
@@ -132,20 +132,6 @@ pub fn error(error: &Error) {
     match error.kind() {
         ErrorKind::Cancelled => say("cancelled"),
         _ => say(format!("error: {}", remedy::text(error))),
-    }
-}
-
-/// The name of a kind of error in JSON events.
-pub fn kind_name(kind: ErrorKind) -> &'static str {
-    match kind {
-        ErrorKind::Usage => "usage",
-        ErrorKind::File => "file",
-        ErrorKind::Model => "model",
-        ErrorKind::Device => "device",
-        ErrorKind::Memory => "memory",
-        ErrorKind::NonFinite => "non_finite",
-        ErrorKind::Cancelled => "cancelled",
-        _ => "internal",
     }
 }
 

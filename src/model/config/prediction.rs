@@ -2,11 +2,12 @@
 //! tensors, the settings of a diffusers folder, the metadata that trainers write.
 
 use serde_json::Value;
+use std::str::FromStr;
 
 use super::{Family, NoiseLevels, Prediction, UNET, UnetConfig};
-use crate::Result;
 use crate::checkpoint::{BETAS, Checkpoint, MOST_TIMESTEPS, PREDICTION, ZERO_SNR};
 use crate::sampler::Discrete;
+use crate::{Error, Result};
 
 /// The least share of a picture, squared, that a noise schedule leaves at its end.
 const LEAST_LEFT: f64 = 1e-12;
@@ -162,6 +163,20 @@ fn warn_of_noise(model: &Checkpoint, prediction: Prediction) {
 /// A tensor without meaning but its name, by itself or below the UNet's.
 fn mark(model: &Checkpoint, name: &str) -> Option<String> {
     [name.to_owned(), format!("{UNET}{name}")].into_iter().find(|name| model.has(name))
+}
+
+impl FromStr for Prediction {
+    type Err = Error;
+
+    /// By the words that programs write: `eps`, `epsilon`, `v`, `v_prediction`, `v-zsnr`, `sample`.
+    fn from_str(name: &str) -> Result<Self> {
+        let is_zero = ["zsnr", "ztsnr", "zero"].iter().any(|part| name.to_lowercase().contains(part));
+        match (meaning(name.trim()), is_zero) {
+            (Some(Self::V), true) => Ok(Self::ZeroSnrV),
+            (Some(prediction), _) => Ok(prediction),
+            (None, _) => Err(Error::usage("unknown prediction").expected("eps, v, v-zsnr or x0").found(name)),
+        }
+    }
 }
 
 /// The words that programs write for a prediction.
