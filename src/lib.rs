@@ -13,7 +13,8 @@
 //! let model = Model::new(Gpu::open(None)?, checkpoint, ModelOptions::default())?;
 //! let request = Request::new("a lighthouse in a storm", Size::square(512));
 //! let made = model.generate(&request, &mut |_| {}, &AtomicBool::new(false))?;
-//! std::fs::write("lighthouse.png", sagittal::image::png::encode(&made.pictures[0], &[])?)?;
+//! let png = sagittal::image::png::encode(&made.pictures[0], &[])?;
+//! sagittal::image::png::write("lighthouse.png".as_ref(), &png, false)?;
 //! # Ok(()) }
 //! ```
 //!
@@ -102,4 +103,5 @@ pub use wgpu;
 /// The README's examples, which are compiled and run as tests.
 #[cfg(all(doctest, feature = "internals"))]
 #[doc = include_str!("../README.md")]
+#[doc = include_str!("../docs/LIBRARY.md")]
 struct Readme;

@@ -1,6 +1,6 @@
 //! What may go wrong around a run, each as it is promised: a device that goes away, memory that ends, a
-//! caller who stops, other users of the device, weights that are no numbers. The README's table of
-//! reliability tells which test holds what.
+//! caller who stops, other users of the device, weights that are no numbers. The table in docs/RELIABILITY.md
+//! tells which test holds what.
 
 // Tests panic where something is not as they expect.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)]

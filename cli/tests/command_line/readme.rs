@@ -1,4 +1,4 @@
-//! Every command of the README, as it stands there: run in a folder of its own on the embedded model with
+//! Every command of the README and of the pages for users, as it stands there: run in a folder of its own on the embedded model with
 //! fewer steps, dry-run where it names a checkpoint (made by formula here), or only read where it measures a
 //! GPU. What each is said to leave has to be there.
 
@@ -13,27 +13,35 @@ use crate::common::{Failures, safetensors};
 use crate::program::program;
 use sagittal::checkpoint::Dtype;
 
-const README: &str = include_str!("../../../README.md");
+const PAGES: [&str; 5] = [
+    include_str!("../../../README.md"),
+    include_str!("../../../docs/USAGE.md"),
+    include_str!("../../../docs/LIBRARY.md"),
+    include_str!("../../../docs/BENCHMARKS.md"),
+    include_str!("../../../docs/RELIABILITY.md"),
+];
 const CI: &str = include_str!("../../../.ci/run");
 
 /// Lines that other tests run: how they begin, the test, what it must speak of.
-const ELSEWHERE: [(&str, &str, &str); 4] = [
+const ELSEWHERE: [(&str, &str, &str); 5] = [
     (
         "cargo run --release --example embed_window",
         include_str!("../../../examples/embed_window/tests/window.rs"),
         "embed_window",
     ),
+    // What it builds is what the tests run.
+    ("cargo install --path cli", include_str!("../program.rs"), "cargo_bin!"),
     ("cargo build --release -p sagittal-capi", C_INTERFACE, "sagittal_capi"),
     ("cc capi/examples/generate.c ", C_INTERFACE, "generate.c"),
     ("target/generate ", C_INTERFACE, "generate.c"),
 ];
 const C_INTERFACE: &str = include_str!("../../../capi/tests/c_interface.rs");
 
-/// Lines of the README's shell blocks, without comments.
+/// Lines of the pages' shell blocks, without comments, each once.
 fn commands() -> Vec<&'static str> {
     let mut inside = false;
     let mut found = Vec::new();
-    for line in README.lines() {
+    for line in PAGES.iter().flat_map(|page| page.lines()) {
         match line {
             "```sh" => inside = true,
             "```" => inside = false,
@@ -41,7 +49,8 @@ fn commands() -> Vec<&'static str> {
             _ => {}
         }
     }
-    found.retain(|line| !line.is_empty());
+    let mut known = std::collections::BTreeSet::new();
+    found.retain(|line| !line.is_empty() && known.insert(*line));
     found
 }
 

@@ -155,14 +155,17 @@ fn both_formats_and_the_picture_itself_give_one_picture() {
     }
 }
 
-/// The README's own workflow, in fewer steps.
+/// The pages' own workflow, in fewer steps.
 #[test]
 fn the_readmes_workflow_runs() {
     if gpu_is_off() {
         return;
     }
-    let readme = include_str!("../../../README.md");
-    assert!(readme.lines().any(|line| line == "sagittal run docs/workflow.json"), "README.md: the command");
+    let readme = include_str!("../../../docs/USAGE.md");
+    assert!(
+        readme.lines().any(|line| line == "sagittal run docs/workflow.json"),
+        "docs/USAGE.md: the command"
+    );
     let workflow = crate::common::root().join("docs/workflow.json");
     let folder = tempfile::tempdir().expect("a folder");
     let output = run(folder.path(), &[workflow.to_str().expect("a name"), "--set", "KSampler.steps=1"]);
