@@ -42,12 +42,25 @@ fn draw(m: &Model, r: &Request) -> Vec<sagittal::Picture> {
     run(m, r).expect("a picture")
 }
 
-/// Bytes of buffers once all that was begun is done, without what the engine keeps for the next work.
+/// Bytes of buffers once all that was begun is done, without what the engine keeps for the next work. What a thread
+/// has let go just now is given back by a later poll.
 fn settled(m: &Model) -> u64 {
     m.engine().release_spare_memory();
     let gpu = m.engine().gpu();
-    gpu.device().poll(wgpu::PollType::wait_indefinitely()).expect("a device");
-    gpu.buffer_bytes()
+    let polled = || {
+        gpu.device().poll(wgpu::PollType::wait_indefinitely()).expect("a device");
+        gpu.buffer_bytes()
+    };
+    let mut bytes = polled();
+    for _ in 0..10 {
+        std::thread::sleep(Duration::from_millis(5));
+        let now = polled();
+        if now == bytes {
+            break;
+        }
+        bytes = now;
+    }
+    bytes
 }
 
 #[test]
