@@ -99,9 +99,8 @@ impl Engine {
     /// the next.
     pub fn release_spare_memory(&self) {
         drop(self.spare.take());
-        // What was written to a buffer for work that was cancelled before its first submission would hold it until
-        // something is submitted. A device that is lost refuses it, and holds nothing either.
-        let _ = self.gpu.checked("let go of what was written", || self.gpu.queue().submit([]));
+        // Work that was cancelled before its first submission has written too.
+        self.let_go_of_writes();
     }
 }
 

@@ -92,6 +92,12 @@ impl Engine {
         self.gpu.queue().write_buffer(to, offset, bytes);
         self.traffic.uploaded(what, bytes.len() as u64);
     }
+
+    /// What was written for commands that nobody submits, recorded or not, would hold its buffers until something is
+    /// submitted. A device that is lost refuses it, and holds nothing either.
+    pub(super) fn let_go_of_writes(&self) {
+        let _ = self.gpu.checked("let go of what was written", || self.gpu.queue().submit([]));
+    }
 }
 
 /// A submission that was not seen to be done.
@@ -555,14 +561,10 @@ impl<'e> Stream<'e> {
 }
 
 impl Drop for Stream<'_> {
-    /// What was written for commands that nobody submits, recorded or not, would hold its buffers until something is
-    /// submitted.
     fn drop(&mut self) {
         self.pass = None;
         if self.encoder.take().is_some() || self.loose {
-            // A device that is lost refuses it, and holds nothing either.
-            let gpu = &self.engine.gpu;
-            let _ = gpu.checked("let go of what was written", || gpu.queue().submit([]));
+            self.engine.let_go_of_writes();
         }
         if let Some(clock) = self.clock.take()
             && let Err(e) = clock.read(self.engine)

@@ -50,6 +50,7 @@ struct Model {
     config: Arc<DiffusionConfig>,
     table: Arc<Discrete>,
     guidance: Guidance,
+    /// On top.
     loras: Vec<LoraUse>,
     /// The same on the device, if there is one.
     diffusion: Option<DiffusionModel>,
@@ -62,8 +63,7 @@ struct Clip {
     configs: Arc<Vec<TextConfig>>,
     /// Layers counted from the end, as a node tells.
     skip: Option<usize>,
-    /// LoRAs on top that hold embeddings.
-    bundles: Vec<Arc<Lora>>,
+    /// On top.
     loras: Vec<LoraUse>,
     /// The same on the device, if there is one.
     text: Option<TextEncoders>,
@@ -95,6 +95,13 @@ pub(super) struct Sight<'s, 'f> {
     pub studio: Option<&'s Arc<Studio>>,
 }
 
+impl Sight<'_, '_> {
+    /// Whether all is looked at, before there is a device. On one it is the memory alone.
+    fn is_first(&self) -> bool {
+        self.studio.is_none()
+    }
+}
+
 /// Looks at all steps; on a device at the memory that they take too, which is told of last: then it is the
 /// network that needs the most of it.
 ///
@@ -111,7 +118,7 @@ pub(super) fn all(graph: &Graph, steps: &[Step], sight: &mut Sight<'_, '_>) -> R
             Err(e) if e.kind() == ErrorKind::Internal => Vec::new(),
             outputs => outputs.map_err(|e| named(node, e))?,
         };
-        if sight.studio.is_some()
+        if !sight.is_first()
             && let Err(e) = memory::look(&seen, sight.options)
         {
             largest.add(node, e);
@@ -166,8 +173,7 @@ impl<'s> Seen<'s> {
 
     /// What is known of the outputs.
     fn outputs(&self, sight: &mut Sight<'_, '_>) -> Result<Vec<Known>> {
-        // It was told when there was no device yet.
-        if sight.studio.is_none() {
+        if sight.is_first() {
             self.tell_prompts_left_out();
         }
         if let Function::Plain(run) = self.step.class.run
@@ -180,7 +186,7 @@ impl<'s> Seen<'s> {
             "UNETLoader" => alone(&self.args, sight)?,
             "VAELoader" => autoencoder(&self.args, sight)?,
             "CLIPLoader" | "DualCLIPLoader" => encoders(&self.args, sight)?,
-            "LoraLoader" | "LoraLoaderModelOnly" => self.with_lora(sight.files)?,
+            "LoraLoader" | "LoraLoaderModelOnly" => self.with_lora(sight)?,
             "CLIPSetLastLayer" => self.skipped()?,
             "CLIPTextEncode" | "CLIPTextEncodeSDXL" => self.prompts(sight.files)?,
             "ConditioningSetMask" => self.passed("conditioning"),
@@ -192,7 +198,9 @@ impl<'s> Seen<'s> {
             "CFGGuider" | "BasicGuider" => {
                 self.guider("conditioning").map(Known::Guider).into_iter().collect()
             }
-            "KSampler" | "KSamplerAdvanced" | "SamplerCustom" | "SamplerCustomAdvanced" => self.sampled()?,
+            "KSampler" | "KSamplerAdvanced" | "SamplerCustom" | "SamplerCustomAdvanced" => {
+                self.sampled(sight)?
+            }
             _ => sizes::outputs(self, sight.files)?,
         };
         let outputs = self.step.class.outputs.len();
@@ -214,15 +222,17 @@ impl<'s> Seen<'s> {
         }
     }
 
-    fn with_lora(&self, files: &mut Files<'_>) -> Result<Vec<Known>> {
+    fn with_lora(&self, sight: &mut Sight<'_, '_>) -> Result<Vec<Known>> {
         let (model, clip) = (self.model("model"), self.clip());
         let strength = |name: &str| self.args.float(name).map_or(0.0, |v| v as f32);
         let strengths = (strength("strength_model"), strength("strength_clip"));
         if let (Some(model), true, Ok(name)) = (model, strengths != (0.0, 0.0), self.args.text("lora_name")) {
-            let lora = files.lora(name)?;
-            let of_model = (model.config.family, &*model.checkpoint);
-            let of_clip = clip.map(|clip| (&*clip.checkpoint, clip.configs.as_slice()));
-            loaders::look_at_lora(&lora, strengths, of_model, of_clip)?;
+            let lora = sight.files.lora(name)?;
+            if sight.is_first() {
+                let of_model = (model.config.family, &*model.checkpoint);
+                let of_clip = clip.map(|clip| (&*clip.checkpoint, clip.configs.as_slice()));
+                loaders::look_at_lora(&lora, strengths, of_model, of_clip)?;
+            }
             let (unet, text) = strengths;
             let one = LoraUse { unet, text, ..LoraUse::new(lora, 0.0) };
             let patched = [Known::Model(model.clone().patched(one.clone())?)];
@@ -245,7 +255,7 @@ impl<'s> Seen<'s> {
         let Some(clip) = self.clip() else { return Ok(Vec::new()) };
         let configs = &clip.configs;
         // Vectors that cannot be used; of names without any the run warns itself.
-        let places = Places { loras: clip.bundles.clone(), folders: files.places().models.embeddings() };
+        let places = Places { loras: clip.bundles(), folders: files.places().models.embeddings() };
         for text in ["text", "text_l", "text_g"].iter().filter_map(|name| self.args.text(name).ok()) {
             let learned = Learned::new(&places, configs, 0);
             prompt::missing_embeddings(text, learned.as_embeddings())?;
@@ -328,8 +338,10 @@ impl<'s> Seen<'s> {
         Ok(Some(Sampling { guider, solver, sigmas, latents }))
     }
 
-    fn sampled(&self) -> Result<Vec<Known>> {
-        if let Some(sampling) = self.sampling()? {
+    fn sampled(&self, sight: &Sight<'_, '_>) -> Result<Vec<Known>> {
+        if sight.is_first()
+            && let Some(sampling) = self.sampling()?
+        {
             rehearse::check(&sampling)?;
         }
         // SamplerCustom has two outputs.
@@ -360,12 +372,15 @@ impl Model {
 }
 
 impl Clip {
+    /// LoRAs on top that hold embeddings.
+    fn bundles(&self) -> Vec<Arc<Lora>> {
+        let all = self.loras.iter().map(|one| &one.lora);
+        all.filter(|lora| lora.embeddings().next().is_some()).cloned().collect()
+    }
+
     /// With a LoRA on top.
     fn patched(mut self, lora: LoraUse) -> Result<Self> {
         let changes = lora.text != 0.0;
-        if lora.lora.embeddings().next().is_some() {
-            self.bundles.push(lora.lora.clone());
-        }
         self.loras.push(lora);
         if let Some(text) = self.text.as_mut().filter(|_| changes) {
             let (family, model) = (family_of(&self.configs), &*self.checkpoint);
@@ -394,8 +409,7 @@ fn network(
 
 /// Encoders as they are in their file.
 fn encoders_of(checkpoint: Arc<Checkpoint>, configs: Vec<TextConfig>, text: Option<TextEncoders>) -> Known {
-    let (bundles, loras) = Default::default();
-    Known::Clip(Clip { checkpoint, configs: Arc::new(configs), skip: None, bundles, loras, text })
+    Known::Clip(Clip { checkpoint, configs: Arc::new(configs), skip: None, loras: Vec::new(), text })
 }
 
 /// Encoders that find embeddings, as far as prompts are counted.

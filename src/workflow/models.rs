@@ -175,10 +175,9 @@ impl FileKind {
 fn below(folders: &[PathBuf], name: &str) -> Option<PathBuf> {
     let name = name.replace('\\', "/");
     let ends = |file: &String| file.strip_suffix(&name).is_some_and(|before| before.ends_with('/'));
-    let files = folders.iter().flat_map(|folder| {
+    let mut files = folders.iter().flat_map(|folder| {
         files_below(folder).into_iter().filter(ends).map(|file| folder.join(file)).collect::<Vec<_>>()
     });
-    let mut files = files;
     let first = files.next()?;
     files.next().is_none().then_some(first)
 }

@@ -129,8 +129,8 @@ pub(super) fn unknown<'t>(text: &'t str, later: &[&str]) -> Vec<&'t str> {
     let mut rest = text;
     while let Some((_, after)) = rest.split_once('%') {
         let Some((inside, behind)) = after.split_once('%') else { break };
-        let name = !inside.is_empty() && !inside.contains(['/', '\\', ' ']);
-        if name && inside.starts_with(|c: char| c.is_ascii_alphabetic()) {
+        let is_name = inside.starts_with(|c: char| c.is_ascii_alphabetic());
+        if is_name && !inside.contains(['/', '\\', ' ']) {
             found.extend((!later.contains(&inside)).then_some(inside));
             rest = behind;
         } else {

@@ -96,7 +96,7 @@ fn check_no_folder(path: &Path) -> Result<()> {
         .hint(format!("name a file in it, such as {}", path.join("out.png").display())))
 }
 
-/// The error for the first of `paths` that is there already, or in a dry run the warning.
+/// Refuses the first of `paths` that is there already.
 ///
 /// # Errors
 /// [`ErrorKind::Usage`](sagittal::ErrorKind::Usage).

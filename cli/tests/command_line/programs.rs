@@ -365,6 +365,12 @@ fn older_and_rarer_forms() {
         ),
         ("SwarmUI", swarm("prompt", json!({ "prompt": "a fox", "seed": 5 })), &[("Seed", Some("5"))], &["a fox"]),
         ("SwarmUI", swarm("Model", json!({ "prompt": "a fox", "seed": 5 })), &[("Seed", Some("5"))], &["a fox"]),
+        (
+            "SwarmUI",
+            swarm("parameters", json!({ "prompt": "a <embed:ink> fox <embed:open" })),
+            &[],
+            &["a embedding:ink fox <embed:open |"],
+        ),
         // What cannot be understood keeps its words, so that it is missed.
         (
             "SwarmUI",

@@ -51,14 +51,14 @@ fn one(entry: &Value, weight: Option<&Value>) -> (String, String) {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let (name, weight) = match entry {
         Value::String(name) => (Some(name.clone()), weight.and_then(told)),
-        Value::Array(pair) => match (pair.first().and_then(text), pair.get(1).and_then(told)) {
+        Value::Array(pair) => {
+            let (first, second) = (pair.first().and_then(text), pair.get(1).and_then(told));
             // RuinedFooocus: a checksum, then both in one text.
-            (Some(_), Some(both)) if both.contains(" - ") => match both.split_once(" - ") {
+            match second.as_deref().and_then(|both| both.split_once(" - ")).filter(|_| first.is_some()) {
                 Some((weight, name)) => (Some(name.to_owned()), Some(weight.to_owned())),
-                None => (None, None),
-            },
-            pair => pair,
-        },
+                None => (first, second),
+            }
+        }
         entry => {
             let weight = entry.get("weight").and_then(told);
             (NAMES.iter().find_map(|place| entry.pointer(place).and_then(text)), weight)

@@ -79,8 +79,9 @@ fn of_swarm(_: &Value, settings: &mut Infotext) {
         let mut out = String::new();
         let mut rest = text.as_str();
         while let Some((before, after)) = rest.split_once("<embed:") {
-            out.push_str(before);
+            // A mark without an end is text.
             let Some((name, behind)) = after.split_once('>') else { break };
+            out.push_str(before);
             let stem = [".safetensors", ".pt", ".bin"].iter().find_map(|end| name.strip_suffix(end));
             out.push_str(&format!("embedding:{}", stem.unwrap_or(name)));
             rest = behind;

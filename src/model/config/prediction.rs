@@ -29,7 +29,8 @@ struct Told {
 /// tensor cannot be read.
 pub(super) fn of(model: &Checkpoint, family: Family, unet: &UnetConfig) -> Result<Prediction> {
     let told = told(model);
-    let zero = zero_snr(model);
+    let left = left(model);
+    let zero = zero_snr(model, left.as_deref());
     if let Some((first, others)) = told.split_first() {
         for other in others.iter().filter(|other| other.prediction != first.prediction) {
             model.warn(format_args!(
@@ -53,7 +54,7 @@ pub(super) fn of(model: &Checkpoint, family: Family, unet: &UnetConfig) -> Resul
         }
         (prediction, None) => prediction,
     };
-    warn_of_noise(model, prediction);
+    warn_of_noise(model, left.as_deref(), prediction);
     Ok(prediction)
 }
 
@@ -105,11 +106,11 @@ fn told(model: &Checkpoint) -> Vec<Told> {
 }
 
 /// Where the file tells of noise levels that end in pure noise, if it does.
-fn zero_snr(model: &Checkpoint) -> Option<String> {
+fn zero_snr(model: &Checkpoint, left: Option<&[f32]>) -> Option<String> {
     if let Some(mark) = mark(model, "ztsnr") {
         return Some(format!("the tensor {mark}"));
     }
-    if left(model).is_some_and(|left| left.last().is_some_and(|last| last.abs() < PURE)) {
+    if left.and_then(<[f32]>::last).is_some_and(|last| last.abs() < PURE) {
         return Some(format!("the tensor {LEFT}"));
     }
     let keys = [ZERO_SNR, "ss_zero_terminal_snr", "zero_terminal_snr", "ztsnr", "zsnr"];
@@ -130,8 +131,8 @@ fn left(model: &Checkpoint) -> Option<Vec<f32>> {
 
 /// Warns of noise levels that a single file carries along and that are not those of its kind: other programs do not
 /// follow them either.
-fn warn_of_noise(model: &Checkpoint, prediction: Prediction) {
-    let Some(left) = left(model) else {
+fn warn_of_noise(model: &Checkpoint, left: Option<&[f32]>, prediction: Prediction) {
+    let Some(left) = left else {
         if model.has(LEFT) {
             model.warn(format_args!("the tensor {LEFT} holds no noise levels, and is left out"));
         }

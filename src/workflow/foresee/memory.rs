@@ -11,7 +11,7 @@ use crate::{Error, ErrorKind, Remedy, Result};
 
 /// Of the errors about memory the one that needs the most of it: with so much there is none.
 #[derive(Default)]
-pub(super) struct Largest(Option<(Option<u64>, Error)>);
+pub(super) struct Largest(Option<(u64, Error)>);
 
 impl Largest {
     pub fn add(&mut self, node: &Node, error: Error) {
@@ -20,8 +20,8 @@ impl Largest {
             _ => None,
         });
         // What no memory helps against comes first.
-        let rank = |needs: Option<u64>| needs.unwrap_or(u64::MAX);
-        if self.0.as_ref().is_none_or(|(least, _)| rank(needs) > rank(*least)) {
+        let needs = needs.unwrap_or(u64::MAX);
+        if self.0.as_ref().is_none_or(|(most, _)| needs > *most) {
             self.0 = Some((needs, named(node, error)));
         }
     }
