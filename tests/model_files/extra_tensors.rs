@@ -256,7 +256,7 @@ fn the_model_refuses_what_inference_refuses() {
     let folder = tempfile::tempdir().unwrap();
     let extra = prefixed(&[more("attn1.to_q.bias", &[64])], &format!("{UNET}{BLOCK}."));
     let open = || opened(folder.path(), &[all("tiny-sd1"), extra.clone()].concat(), &[]).unwrap();
-    let error = Model::new(gpu.clone(), open(), ModelOptions::default()).err().expect("refused");
+    let error = Model::new(gpu.clone(), open(), ModelOptions::default()).expect_err("refused");
     assert!(error.to_string().contains("attn1.to_q.bias"), "{error}");
     let found = super::encoders::latent(open().ignoring_extra(), ModelOptions::default()).unwrap();
     let plain = opened(folder.path(), &all("tiny-sd1"), &[]).unwrap();

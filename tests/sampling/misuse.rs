@@ -144,7 +144,7 @@ fn every_tensor_is_looked_for_when_a_model_is_opened() {
         let mut manifest = whole.clone();
         manifest.tensors.retain(|(name, _)| name != lost);
         let checkpoint = Checkpoint::synthetic(&manifest, 0, sagittal::checkpoint::Dtype::F16).expect("made");
-        let error = Model::new(gpu.clone(), checkpoint, ModelOptions::default()).err().expect("missed");
+        let error = Model::new(gpu.clone(), checkpoint, ModelOptions::default()).expect_err("missed");
         assert_eq!(error.kind(), ErrorKind::Model);
         assert!(error.to_string().contains(lost), "{error}");
     }
