@@ -3,11 +3,7 @@
 //!
 //! `cargo run --release --example embed`
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
-use sagittal::Size;
-use sagittal::{Event, Gpu, Model, ModelOptions, Request, embedded, wgpu};
+use sagittal::{Gpu, Model, ModelOptions, Progress, Request, Size, embedded, wgpu};
 
 /// What an app does at its start; any device would do, made by this descriptor it is the fastest.
 fn app_device() -> Result<(wgpu::Adapter, wgpu::Device, wgpu::Queue), Box<dyn std::error::Error>> {
@@ -39,36 +35,25 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         mapped_at_creation: false,
     });
 
-    let cancel = Arc::new(AtomicBool::new(false));
-    let step_now = Arc::new(AtomicUsize::new(0));
-    let worker = {
-        let (cancel, step_now) = (cancel.clone(), step_now.clone());
-        std::thread::spawn(move || {
-            let mut request = Request::new("rocket, 3d style", Size::square(64));
-            request.guidance.cfg = embedded::CFG;
-            let mut observe = |event: Event<'_>| {
-                if let Event::Sampling { step, total, preview, .. } = event {
-                    // It is read from the device, which may be lost meanwhile: then the run ends.
-                    let Ok(small) = preview() else { return };
-                    println!("step {step} of {total}, preview {}x{}", small.width, small.height);
-                    step_now.store(step, Ordering::Relaxed);
-                }
-            };
-            model.generate(&request, &mut observe, &cancel)
-        })
-    };
-    // The user changes his mind after five steps; frames are drawn all the while.
-    while !worker.is_finished() {
+    let request = Request::new("rocket, 3d style", Size::square(64)).with_cfg(embedded::CFG);
+    let run = model.run(&request).preview_every(1).on_event(|event| {
+        if let Progress::Sampling { step, total, preview: Some(small), .. } = event {
+            println!("step {step} of {total}, preview {}x{}", small.width, small.height);
+        }
+    });
+    // It computes in a thread of its own.
+    let handle = run.start()?;
+    // Frames are drawn all the while. After five steps the user wants something else.
+    while !handle.is_finished() {
         draw_frame(&device, &queue, &frame);
-        if step_now.load(Ordering::Relaxed) >= 5 {
-            cancel.store(true, Ordering::Relaxed);
+        if matches!(handle.progress(), Some(Progress::Sampling { step: 5.., .. })) {
+            handle.cancel();
         }
         std::thread::sleep(std::time::Duration::from_millis(16));
     }
-    match worker.join() {
-        Ok(Err(e)) => println!("stopped as asked: {e}"),
-        Ok(Ok(made)) => println!("done before the cancel: {} pictures", made.pictures.len()),
-        Err(_) => println!("the worker failed"),
+    match handle.join() {
+        Ok(made) => println!("done before the cancel: {} pictures", made.pictures.len()),
+        Err(e) => println!("stopped as asked: {e}"),
     }
     Ok(())
 }

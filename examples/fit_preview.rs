@@ -4,8 +4,6 @@
 //!
 //! `cargo run --release --example fit_preview [MODEL.safetensors PROMPT...]`
 
-use std::sync::atomic::AtomicBool;
-
 use sagittal::Size;
 use sagittal::guidance::Guidance;
 use sagittal::{Checkpoint, Gpu, Latent, Model, ModelOptions, Picture, Request, embedded};
@@ -42,7 +40,7 @@ fn main() -> sagittal::Result<()> {
         let side = model.config().native_side().min(embedded::SIZE);
         let mut request = Request::new(&prompt, Size::square(side)).with_steps(10);
         request.guidance = Guidance::new(embedded::CFG);
-        let made = model.generate(&request, &mut |_| {}, &AtomicBool::new(false))?;
+        let made = model.generate(&request)?;
         add(&made.latent.scaled(model.config().latent_scale), &made.pictures[0], &mut products, &mut sums);
         eprintln!("{prompt}");
     }

@@ -1,13 +1,9 @@
 //! A picture in thirty lines: `cargo run --release --example generate -- model.safetensors "a fox"`.
 
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
-use sagittal::Size;
-use sagittal::checkpoint::Checkpoint;
-use sagittal::gpu::Gpu;
 use sagittal::image::png;
-use sagittal::pipeline::{Event, Model, ModelOptions, Request};
+use sagittal::{Checkpoint, Gpu, Model, ModelOptions, Progress, Request, Size};
 
 fn main() -> sagittal::Result<()> {
     let mut args = std::env::args().skip(1);
@@ -15,14 +11,13 @@ fn main() -> sagittal::Result<()> {
     let prompt = args.next().unwrap_or_else(|| "fox, 3d style".into());
 
     let model = Model::new(Gpu::open(None)?, Checkpoint::open(&path)?, ModelOptions::default())?;
-    let mut request = Request::new(prompt, Size::square(256));
-    request.guidance.cfg = 3.5;
+    let request = Request::new(prompt, Size::square(256)).with_cfg(3.5);
 
-    let mut progress = |event: Event<'_>| {
-        if let Event::Sampling { step, total, .. } = event {
+    let progress = |event| {
+        if let Progress::Sampling { step, total, .. } = event {
             println!("step {step} of {total}");
         }
     };
-    let made = model.generate(&request, &mut progress, &AtomicBool::new(false))?;
+    let made = model.run(&request).on_event(progress).generate()?;
     png::write(Path::new("generated.png"), &png::encode(&made.pictures[0], &[])?, true)
 }

@@ -8,14 +8,12 @@
 //! led along that difference. All of it is a few dispatches on the device. To print how far the term moves the
 //! picture, this example asks for evaluations, which are read from the device; without them no latent would be.
 
-use std::sync::atomic::AtomicBool;
-
 use sagittal::Size;
 use sagittal::guidance::Term;
 use sagittal::guidance::term::{At, GuidanceTerm, GuidedStep, Side, Wants};
 use sagittal::image::png;
 use sagittal::latent::Value;
-use sagittal::{Error, Event, Gpu, Model, ModelOptions, Request, Result, embedded};
+use sagittal::{Error, Gpu, Model, ModelOptions, Progress, Request, Result, embedded};
 
 /// `scale · (D_c - L)`, where L is the prediction with the prompt for `x + share · (x - D_c)`.
 #[derive(Debug)]
@@ -59,14 +57,14 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     request.guidance.terms.push(Term::own(LookBack { scale: 0.6, share: 0.2 }));
     // Evaluations are read from the device for those who ask for them.
     request.evaluations = true;
-    let mut observe = |event: Event<'_>| {
-        let Event::Evaluated { sigma, evaluation, .. } = event else { return };
+    let observe = |event| {
+        let Progress::Evaluated { sigma, evaluation, .. } = event else { return };
         for (name, map) in &evaluation.own {
             let mean = map.data().iter().map(|v| v.abs()).sum::<f32>() / map.data().len() as f32;
             println!("sigma {sigma:7.3}: {name} moves a value by {mean:.4}");
         }
     };
-    let made = model.generate(&request, &mut observe, &AtomicBool::new(false))?;
+    let made = model.run(&request).on_event(observe).generate()?;
     let path = std::env::args().nth(1).unwrap_or_else(|| "own-guidance.png".into());
     png::write(path.as_ref(), &png::encode(&made.pictures[0], &[])?, true)?;
     println!("{path}");

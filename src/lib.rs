@@ -94,7 +94,10 @@ pub use kernels::Precision;
 pub use latent::Latent;
 pub use lora::{Lora, LoraUse};
 pub use model::{Family, Prediction};
-pub use pipeline::{Event, Generated, Limits, Model, ModelOptions, Request, Schedule, Solver, Tiling};
+pub use pipeline::{
+    CancelToken, Generated, Generation, Handle, Limits, Model, ModelOptions, Progress, Request, Schedule,
+    Solver, Tiling,
+};
 pub use plan::chunk::ChunkPolicy;
 pub use sampler::{Sampler, Scheduler};
 pub use size::Size;

@@ -33,7 +33,7 @@ int main(int argc, char **argv) {
     int status = 0;
     SagittalDevice *device = NULL;
     SagittalModel *model = NULL;
-    SagittalPictures pictures = {0};
+    SagittalPictures pictures = SAGITTAL_PICTURES_INIT;
     SagittalRequest request;
 
     if (sagittal_device_open(NULL, &device) != SAGITTAL_STATUS_OK) {
@@ -42,7 +42,7 @@ int main(int argc, char **argv) {
         status = failed("no model");
     } else {
         printf("sagittal %s on %s\n", sagittal_version(), sagittal_device_name(device));
-        sagittal_request_init(model, &request);
+        sagittal_request_init(model, &request, sizeof request);
         request.prompt = argv[1];
         request.seed = 7;
         request.sag_scale = 0.75f;

@@ -1,6 +1,8 @@
 //! Pointers that C passes, looked at before they are used.
 
 use std::ffi::{CStr, c_char};
+use std::mem::{self, MaybeUninit};
+use std::ptr;
 
 use sagittal::{Error, Result};
 
@@ -45,6 +47,88 @@ pub unsafe fn place<'a, T>(name: &str, pointer: *mut T, empty: T) -> Result<&'a 
         pointer.write(empty);
         Ok(&mut *pointer)
     }
+}
+
+/// A struct that begins with its own size in bytes, as the program knows it that uses it. Fields may be added at its
+/// end: a program that was compiled before has a shorter struct, whose missing fields have the usual values.
+///
+/// # Safety
+/// The type is `repr(C)`, its first field is a `usize`, it may be copied, and `LEAST` is at least the size of that field.
+pub unsafe trait Versioned: Copy {
+    /// Its name in C.
+    const NAME: &'static str;
+    /// Bytes that the shortest struct has which is still understood.
+    const LEAST: usize;
+}
+
+/// The struct that `pointer` points to, and where it is shorter than the library's the fields of `usual`.
+///
+/// # Safety
+/// `pointer` is NULL or points to a `T` as its program knows it, which is as long as it says.
+pub unsafe fn versioned<T: Versioned>(name: &str, pointer: *const T, usual: T) -> Result<T> {
+    let size = unsafe { size_of_versioned(name, pointer) }?;
+    let mut read = MaybeUninit::new(usual);
+    let known = size.min(mem::size_of::<T>());
+    // SAFETY: `known` bytes are there on both sides, and what they leave is `usual`'s.
+    unsafe {
+        ptr::copy_nonoverlapping(pointer.cast::<u8>(), read.as_mut_ptr().cast(), known);
+        let beyond = std::slice::from_raw_parts(pointer.cast::<u8>().add(known), size - known);
+        if beyond.iter().any(|byte| *byte != 0) {
+            return Err(Error::usage(format!("{} has fields that this library does not know", T::NAME))
+                .expected(format!("{} bytes, and zeros beyond", mem::size_of::<T>()))
+                .found(format!("{size} bytes"))
+                .hint("take the header and the library of one version"));
+        }
+        Ok(read.assume_init())
+    }
+}
+
+/// Writes `value` to the struct at `pointer`, as far as that reaches, and leaves its size as it is.
+///
+/// # Safety
+/// `pointer` is NULL or a place for a `T` as its program knows it, of `size` bytes, that nobody else uses.
+pub unsafe fn write_versioned<T: Versioned>(
+    name: &str,
+    pointer: *mut T,
+    size: usize,
+    value: T,
+) -> Result<()> {
+    if pointer.is_null() {
+        return Err(null(name));
+    }
+    check_size::<T>(size)?;
+    let known = size.min(mem::size_of::<T>());
+    let target = pointer.cast::<u8>();
+    // SAFETY: by this function's own condition.
+    unsafe {
+        ptr::copy_nonoverlapping(ptr::from_ref(&value).cast::<u8>(), target, known);
+        ptr::write_bytes(target.add(known), 0, size - known);
+        target.cast::<usize>().write_unaligned(size);
+    }
+    Ok(())
+}
+
+/// The size that the struct at `pointer` says it has.
+///
+/// # Safety
+/// As [`versioned`].
+pub unsafe fn size_of_versioned<T: Versioned>(name: &str, pointer: *const T) -> Result<usize> {
+    if pointer.is_null() {
+        return Err(null(name));
+    }
+    // SAFETY: by this function's own condition; the size is the first field.
+    let size = unsafe { pointer.cast::<usize>().read_unaligned() };
+    check_size::<T>(size).map(|()| size)
+}
+
+fn check_size<T: Versioned>(size: usize) -> Result<()> {
+    // More than a page is no struct of a later version, but a field that was never set.
+    if (T::LEAST..=4096).contains(&size) {
+        return Ok(());
+    }
+    Err(Error::usage(format!("the size of {} is not set", T::NAME))
+        .expected(format!("sizeof({}) in its field struct_size, at least {}", T::NAME, T::LEAST))
+        .found(size.to_string()))
 }
 
 fn null(name: &str) -> Error {

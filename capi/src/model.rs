@@ -2,18 +2,18 @@
 
 use std::ffi::{c_char, c_void};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sagittal::image::parameters::{Origin, parameters};
-use sagittal::{Checkpoint, Error, Model, ModelOptions, embedded};
+use sagittal::{CancelToken, Checkpoint, Error, Model, ModelOptions, Progress, embedded};
 
 use crate::argument;
 use crate::device::SagittalDevice;
 use crate::failure::{SagittalStatus, quietly, report};
-use crate::pictures::SagittalPictures;
-use crate::progress::{SagittalProgress, tell};
-use crate::request::SagittalRequest;
+use crate::pictures::{Place, SagittalPictures};
+use crate::progress::{SagittalProgress, report_to};
+use crate::request::{SagittalRequest, usual};
 
 /// A model on a device. Weights are brought over when they are first needed.
 pub struct SagittalModel {
@@ -21,31 +21,36 @@ pub struct SagittalModel {
     pub(crate) embedded: bool,
     /// What a PNG calls it.
     name: String,
-    /// The cancel flags of the generations that run now.
-    running: Mutex<Vec<Arc<AtomicBool>>>,
+    /// The generations that run now, by number.
+    running: Mutex<Vec<(u64, CancelToken)>>,
 }
 
 impl SagittalModel {
-    fn running(&self) -> MutexGuard<'_, Vec<Arc<AtomicBool>>> {
-        // A list of flags is whole whatever happened while it was locked.
+    fn running(&self) -> MutexGuard<'_, Vec<(u64, CancelToken)>> {
+        // The list is complete whatever happened while it was locked.
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A generation in the list of those that run, until it is dropped.
-struct Running<'a>(&'a SagittalModel, Arc<AtomicBool>);
+struct Running<'a> {
+    model: &'a SagittalModel,
+    number: u64,
+    cancel: CancelToken,
+}
 
 impl<'a> Running<'a> {
     fn begin(model: &'a SagittalModel) -> Self {
-        let cancel = Arc::new(AtomicBool::new(false));
-        model.running().push(cancel.clone());
-        Self(model, cancel)
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let (number, cancel) = (NEXT.fetch_add(1, Ordering::Relaxed), CancelToken::new());
+        model.running().push((number, cancel.clone()));
+        Self { model, number, cancel }
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.running().retain(|flag| !Arc::ptr_eq(flag, &self.1));
+        self.model.running().retain(|(number, _)| *number != self.number);
     }
 }
 
@@ -103,7 +108,7 @@ pub unsafe extern "C" fn sagittal_model_free(model: *mut SagittalModel) {
 /// # Safety
 /// `model` is NULL or a model that is not freed yet; `request` is NULL or a request whose texts are
 /// NULL or end with a zero; `progress` may be called with `user`; `pictures` is NULL or a place for
-/// pictures (what it holds is overwritten, so free earlier ones first).
+/// pictures that begins with SAGITTAL_PICTURES_INIT (earlier ones are overwritten: free them first).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sagittal_generate(
     model: *const SagittalModel,
@@ -115,29 +120,26 @@ pub unsafe extern "C" fn sagittal_generate(
     report(|| {
         // SAFETY: by this function's own condition.
         let (pictures, model, request) = unsafe {
-            let pictures = argument::place("pictures", pictures, SagittalPictures::none())?;
-            (pictures, argument::needed("model", model)?, argument::needed("request", request)?.read()?)
+            let pictures = Place::new(pictures)?;
+            let model = argument::needed("model", model)?;
+            (pictures, model, argument::versioned("request", request, usual(Some(model)))?.read()?)
         };
         let running = Running::begin(model);
-        let cancel = &running.1;
-        let made = model.model.generate(
-            &request,
-            &mut |event| {
-                // SAFETY: by this function's own condition. Once cancelled, nothing more is told.
-                if !cancel.load(Ordering::Relaxed) && !unsafe { tell(progress, user, &event) } {
-                    cancel.store(true, Ordering::Relaxed);
-                }
-            },
-            cancel,
-        )?;
-        // The wish to stop may have come after the last work on the device.
-        if cancel.load(Ordering::Relaxed) {
+        let cancel = &running.cancel;
+        let on_event = |event: Progress| {
+            // SAFETY: by this function's own condition. Once cancelled, nothing more is reported.
+            if !cancel.is_cancelled() && !unsafe { report_to(progress, user, &event) } {
+                cancel.cancel();
+            }
+        };
+        let made = model.model.run(&request).on_event(on_event).cancel(cancel).generate()?;
+        // Cancel may have been asked for after the last work on the device.
+        if cancel.is_cancelled() {
             return Err(Error::cancelled());
         }
         let origin = Origin { model: &model.name, ..Origin::default() };
         let settings = (0..made.pictures.len()).map(|i| parameters(&request, &origin, i)).collect();
-        *pictures = SagittalPictures::new(made.pictures, settings)?;
-        Ok(())
+        pictures.fill(SagittalPictures::new(made.pictures, settings)?)
     })
 }
 
@@ -150,5 +152,5 @@ pub unsafe extern "C" fn sagittal_generate(
 pub unsafe extern "C" fn sagittal_cancel(model: *const SagittalModel) {
     // SAFETY: by this function's own condition.
     let Some(model) = (unsafe { model.as_ref() }) else { return };
-    quietly(|| model.running().iter().for_each(|cancel| cancel.store(true, Ordering::Relaxed)));
+    quietly(|| model.running().iter().for_each(|(_, cancel)| cancel.cancel()));
 }

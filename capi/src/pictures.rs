@@ -1,6 +1,7 @@
 //! Finished pictures in C's hands.
 
 use std::ffi::c_char;
+use std::mem::{offset_of, size_of};
 use std::path::Path;
 use std::ptr;
 
@@ -12,8 +13,10 @@ use crate::failure::{SagittalStatus, quietly, report};
 
 /// Pictures of one size.
 #[repr(C)]
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct SagittalPictures {
+    /// Bytes of the struct as your program knows it: begin with SAGITTAL_PICTURES_INIT.
+    pub struct_size: usize,
     /// `count` pictures one after the other, each `height` rows of `width` pixels of three bytes: red,
     /// green, blue.
     pub rgb: *const u8,
@@ -27,17 +30,52 @@ pub struct SagittalPictures {
     pub owner: *mut SagittalOwner,
 }
 
+// SAFETY: it is `repr(C)`, and its first field is a `usize`.
+unsafe impl argument::Versioned for SagittalPictures {
+    const NAME: &'static str = "SagittalPictures";
+    const LEAST: usize = offset_of!(Self, owner) + size_of::<*mut SagittalOwner>();
+}
+
+/// A caller's place for pictures.
+pub(crate) struct Place(*mut SagittalPictures, usize);
+
+impl Place {
+    /// The place at `pictures`, emptied: whoever frees it after an error frees nothing.
+    ///
+    /// # Safety
+    /// `pictures` is NULL or a place that says its size, and that nobody else uses meanwhile.
+    pub(crate) unsafe fn new(pictures: *mut SagittalPictures) -> Result<Self> {
+        // SAFETY: by this function's own condition.
+        let size = unsafe { argument::size_of_versioned("pictures", pictures) }?;
+        let place = Self(pictures, size);
+        place.fill(SagittalPictures::none()).map(|()| place)
+    }
+
+    /// Puts `made` there.
+    pub(crate) fn fill(&self, made: SagittalPictures) -> Result<()> {
+        // SAFETY: by the condition of `new`.
+        unsafe { argument::write_versioned("pictures", self.0, self.1, made) }
+    }
+}
+
 /// What the library keeps for SagittalPictures.
 pub struct SagittalOwner {
     rgb: Vec<u8>,
-    /// A picture's settings as a PNG tells them; none for a preview.
+    /// Settings of each picture as a PNG holds them; none for a preview.
     settings: Vec<String>,
 }
 
 impl SagittalPictures {
     /// No pictures, which may be freed as well.
     pub(crate) fn none() -> Self {
-        Self { rgb: ptr::null(), width: 0, height: 0, count: 0, owner: ptr::null_mut() }
+        Self {
+            struct_size: size_of::<Self>(),
+            rgb: ptr::null(),
+            width: 0,
+            height: 0,
+            count: 0,
+            owner: ptr::null_mut(),
+        }
     }
 
     /// `pictures`, all of one size, with their settings.
@@ -46,7 +84,8 @@ impl SagittalPictures {
         let (width, height, count) = (first.width, first.height, pictures.len());
         let rgb: Vec<u8> = pictures.into_iter().flat_map(|p| p.rgb).collect();
         let owner = Box::new(SagittalOwner { rgb, settings });
-        Ok(Self { rgb: owner.rgb.as_ptr(), width, height, count, owner: Box::into_raw(owner) })
+        let rgb = owner.rgb.as_ptr();
+        Ok(Self { struct_size: size_of::<Self>(), rgb, width, height, count, owner: Box::into_raw(owner) })
     }
 }
 
@@ -65,8 +104,10 @@ pub unsafe extern "C" fn sagittal_write_png(
 ) -> SagittalStatus {
     report(|| {
         // SAFETY: by this function's own condition.
-        let (pictures, path) =
-            unsafe { (argument::needed("pictures", pictures)?, argument::text("path", path)?) };
+        let (pictures, path) = unsafe {
+            let pictures = argument::versioned("pictures", pictures, SagittalPictures::none())?;
+            (pictures, argument::text("path", path)?)
+        };
         let path = path.ok_or_else(|| Error::usage("the argument path is NULL").expected("a file name"))?;
         let all = pictures.width.saturating_mul(pictures.height).saturating_mul(3);
         // SAFETY: by this function's own condition: what is not NULL has not been freed.
@@ -92,8 +133,14 @@ pub unsafe extern "C" fn sagittal_write_png(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sagittal_pictures_free(pictures: *mut SagittalPictures) {
     // SAFETY: by this function's own condition.
-    let Some(pictures) = (unsafe { pictures.as_mut() }) else { return };
-    let owner = std::mem::replace(pictures, SagittalPictures::none()).owner;
+    let Ok(held) = (unsafe { argument::versioned("pictures", pictures, SagittalPictures::none()) }) else {
+        return;
+    };
+    let owner = held.owner;
+    // SAFETY: likewise; its size has just been read.
+    let _ = unsafe {
+        argument::write_versioned("pictures", pictures, held.struct_size, SagittalPictures::none())
+    };
     if !owner.is_null() {
         // SAFETY: `new` made it from a box, and its pointer is forgotten now.
         quietly(|| drop(unsafe { Box::from_raw(owner) }));

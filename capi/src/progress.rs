@@ -1,14 +1,13 @@
-//! What C hears while a picture is made.
+//! Progress, as C receives it while a picture is made.
 
 use std::ffi::{c_int, c_void};
 use std::ptr;
 
-use sagittal::pipeline::Event;
-use sagittal::{Error, Picture, Result};
+use sagittal::{Error, Picture, Progress};
 
 use crate::argument;
 use crate::failure::{SagittalStatus, report};
-use crate::pictures::SagittalPictures;
+use crate::pictures::{Place, SagittalPictures};
 
 /// What is being done.
 #[repr(C)]
@@ -18,16 +17,18 @@ pub enum SagittalPhase {
     Loading = 0,
     /// Prompts go through the text encoder.
     Encoding = 1,
-    /// A step is evaluated: `step` of `total`, from 1; 0 is before the first.
+    /// A step of the sampling is done: `step` of `total`, from 1; 0 is before the first.
     Sampling = 2,
     /// A picture goes through the VAE: `step` of `total`, from 1.
     Decoding = 3,
 }
 
-/// What a progress callback is told.
+/// An event of a generation.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct SagittalEvent {
+    /// Bytes of the struct as the library knows it; fields may be added at its end.
+    pub struct_size: usize,
     /// What is being done.
     pub phase: SagittalPhase,
     /// How far, where the phase counts.
@@ -45,17 +46,15 @@ pub struct SagittalEvent {
 pub type SagittalProgress =
     Option<unsafe extern "C" fn(user: *mut c_void, event: *const SagittalEvent) -> c_int>;
 
-/// A preview as the library makes it; C holds a pointer to one.
-type Preview<'a> = &'a dyn Fn() -> Result<Picture>;
-
 /// Turns one of the library's events into C's and passes it on, if there is one for it. Whether to
 /// go on.
 ///
 /// # Safety
 /// `callback` may be called with `user`.
-pub(crate) unsafe fn tell(callback: SagittalProgress, user: *mut c_void, event: &Event<'_>) -> bool {
+pub(crate) unsafe fn report_to(callback: SagittalProgress, user: *mut c_void, event: &Progress) -> bool {
     let Some(callback) = callback else { return true };
     let plain = |phase, step: usize, total: usize| SagittalEvent {
+        struct_size: size_of::<SagittalEvent>(),
         phase,
         step: step as u32,
         total: total as u32,
@@ -63,26 +62,27 @@ pub(crate) unsafe fn tell(callback: SagittalProgress, user: *mut c_void, event: 
         preview: ptr::null(),
     };
     let event = match event {
-        Event::Loading { .. } => plain(SagittalPhase::Loading, 0, 0),
-        Event::Encoding => plain(SagittalPhase::Encoding, 0, 0),
-        Event::Sampling { step, total, sigma, preview } => SagittalEvent {
+        Progress::Loading { .. } => plain(SagittalPhase::Loading, 0, 0),
+        Progress::Encoding => plain(SagittalPhase::Encoding, 0, 0),
+        Progress::Sampling { step, total, sigma, preview } => SagittalEvent {
             sigma: *sigma,
-            preview: ptr::from_ref::<Preview<'_>>(preview).cast(),
+            preview: preview.as_ref().map_or(ptr::null(), |picture| ptr::from_ref(picture).cast()),
             ..plain(SagittalPhase::Sampling, *step, *total)
         },
-        Event::Decoding { picture, total } => plain(SagittalPhase::Decoding, picture + 1, *total),
+        Progress::Decoding { picture, total } => plain(SagittalPhase::Decoding, picture + 1, *total),
         _ => return true,
     };
     // SAFETY: by this function's own condition; the event outlives the call.
     unsafe { callback(user, &event) == 0 }
 }
 
-/// Makes small pictures of what a step predicts, one pixel a latent cell (8×8 pixels of the result),
-/// of the first picture of the request. To be called in the progress callback, with its event.
+/// A small picture of what a step predicts, one pixel a latent cell (8×8 pixels of the result), for
+/// the first picture of the request, where its preview_every asks for one. To be called in the
+/// progress callback, with its event.
 ///
 /// # Safety
 /// `event` is NULL or the one that the progress callback, which has not returned yet, was given;
-/// `pictures` is NULL or a place for pictures.
+/// `pictures` is NULL or a place for pictures that begins with SAGITTAL_PICTURES_INIT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sagittal_event_preview(
     event: *const SagittalEvent,
@@ -90,18 +90,13 @@ pub unsafe extern "C" fn sagittal_event_preview(
 ) -> SagittalStatus {
     report(|| {
         // SAFETY: by this function's own condition.
-        let (pictures, event) = unsafe {
-            (
-                argument::place("pictures", pictures, SagittalPictures::none())?,
-                argument::needed("event", event)?,
-            )
-        };
+        let (pictures, event) = unsafe { (Place::new(pictures)?, argument::needed("event", event)?) };
         if event.preview.is_null() {
-            return Err(Error::usage("the event has no preview").expected("one of the phase of sampling"));
+            return Err(Error::usage("the event has no preview")
+                .expected("one of the phase of sampling, and preview_every above 0 in the request"));
         }
-        // SAFETY: `tell` made the pointer from such a reference, which lives while the callback runs.
-        let preview = unsafe { *event.preview.cast::<Preview<'_>>() };
-        *pictures = SagittalPictures::new(vec![preview()?], Vec::new())?;
-        Ok(())
+        // SAFETY: `report_to` made the pointer from such a reference, which lives while the callback runs.
+        let preview = unsafe { &*event.preview.cast::<Picture>() };
+        pictures.fill(SagittalPictures::new(vec![preview.clone()], Vec::new())?)
     })
 }

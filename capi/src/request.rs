@@ -1,6 +1,7 @@
 //! What C asks for.
 
 use std::ffi::c_char;
+use std::mem::{offset_of, size_of};
 use std::ptr;
 
 use sagittal::Size;
@@ -11,15 +12,18 @@ use crate::argument;
 use crate::failure::{SagittalStatus, report};
 use crate::model::SagittalModel;
 
-/// A wish for pictures: fill it by sagittal_request_init(), then change what you like. Texts are
+/// A generation request: fill it by sagittal_request_init(), then change what you like. Texts are
 /// read during sagittal_generate() alone.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct SagittalRequest {
-    /// What shall be seen; NULL is no text. `(word:1.3)` weighs words, `AND` and `BREAK` are read as
-    /// A1111 reads them.
+    /// Bytes of the struct as your program knows it: sagittal_request_init() sets it. A library that
+    /// knows more fields takes the usual values for them.
+    pub struct_size: usize,
+    /// What the pictures show; NULL is no text. `(word:1.3)` weighs words, `AND` and `BREAK` are read
+    /// as A1111 reads them.
     pub prompt: *const c_char,
-    /// What shall not; NULL is no text.
+    /// Negative prompt: what the pictures are led away from; NULL is no text.
     pub negative: *const c_char,
     /// Width in pixels, a multiple of 8.
     pub width: u32,
@@ -41,46 +45,62 @@ pub struct SagittalRequest {
     pub scheduler: *const c_char,
     /// Seed of the noise.
     pub seed: u64,
+    /// Steps between previews, which sagittal_event_preview() gives; 0 is no preview. A step with one
+    /// waits for the device.
+    pub preview_every: u32,
+}
+
+// SAFETY: it is `repr(C)`, and its first field is a `usize`.
+unsafe impl argument::Versioned for SagittalRequest {
+    const NAME: &'static str = "SagittalRequest";
+    const LEAST: usize = offset_of!(Self, preview_every) + size_of::<u32>();
 }
 
 /// Fills a request with the usual settings, and with the picture's size and the CFG scale that suit
 /// `model`; NULL is 512×512 and 7. 20 steps of euler, one picture, seed 0, SAG as ComfyUI's node has
-/// it (scale 0.5, blur 2), no texts.
+/// it (scale 0.5, blur 2), no texts, no previews. `size` is sizeof(SagittalRequest): fields that a
+/// later library adds are not written where your program has no room for them.
 ///
 /// # Safety
-/// `model` is NULL or a model that is not freed yet; `request` is NULL or a place for a request.
+/// `model` is NULL or a model that is not freed yet; `request` is NULL or a place of `size` bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sagittal_request_init(
     model: *const SagittalModel,
     request: *mut SagittalRequest,
+    size: usize,
 ) -> SagittalStatus {
     report(|| {
         // SAFETY: by this function's own condition.
-        let model = unsafe { model.as_ref() };
-        let (side, cfg) = match model {
-            Some(model) if model.embedded => (embedded::SIZE, Some(embedded::CFG)),
-            Some(model) => (model.model.config().native_side(), None),
-            None => (512, None),
-        };
-        let usual = Request::new("", Size::square(side));
-        let filled = SagittalRequest {
-            prompt: ptr::null(),
-            negative: ptr::null(),
-            width: side as u32,
-            height: side as u32,
-            count: usual.batch as u32,
-            steps: usual.schedule.steps as u32,
-            cfg: cfg.unwrap_or(usual.guidance.cfg),
-            sag_scale: usual.guidance.sag().scale,
-            sag_blur: usual.guidance.sag().blur_sigma,
-            sampler: ptr::null(),
-            scheduler: ptr::null(),
-            seed: usual.seed,
-        };
-        // SAFETY: by this function's own condition.
-        unsafe { argument::place("request", request, filled) }?;
-        Ok(())
+        let filled = usual(unsafe { model.as_ref() });
+        // SAFETY: likewise.
+        unsafe { argument::write_versioned("request", request, size, filled) }
     })
+}
+
+/// The usual request for `model`.
+pub(crate) fn usual(model: Option<&SagittalModel>) -> SagittalRequest {
+    let (side, cfg) = match model {
+        Some(model) if model.embedded => (embedded::SIZE, Some(embedded::CFG)),
+        Some(model) => (model.model.config().native_side(), None),
+        None => (512, None),
+    };
+    let usual = Request::new("", Size::square(side));
+    SagittalRequest {
+        struct_size: size_of::<SagittalRequest>(),
+        prompt: ptr::null(),
+        negative: ptr::null(),
+        width: side as u32,
+        height: side as u32,
+        count: usual.batch as u32,
+        steps: usual.schedule.steps as u32,
+        cfg: cfg.unwrap_or(usual.guidance.cfg),
+        sag_scale: usual.guidance.sag().scale,
+        sag_blur: usual.guidance.sag().blur_sigma,
+        sampler: ptr::null(),
+        scheduler: ptr::null(),
+        seed: usual.seed,
+        preview_every: 0,
+    }
 }
 
 impl SagittalRequest {
@@ -97,6 +117,7 @@ impl SagittalRequest {
         request.negative.extend(text("negative", self.negative)?.map(str::to_owned));
         (request.batch, request.schedule.steps) = (self.count as usize, self.steps as usize);
         (request.guidance.cfg, request.seed) = (self.cfg, self.seed);
+        request.preview_every = self.preview_every as usize;
         request.guidance.set_sag(Sag { scale: self.sag_scale, blur_sigma: self.sag_blur, ..Sag::default() });
         if let Some(name) = text("sampler", self.sampler)? {
             request.solver.sampler = name.parse()?;

@@ -5,7 +5,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::atomic::AtomicBool;
 
 use sagittal::Size;
 use sagittal::{Gpu, Model, ModelOptions, Request, Sag, embedded};
@@ -88,8 +87,7 @@ fn a_c_program_draws_the_librarys_picture() {
     request.guidance.set_sag(Sag { scale: 0.75, ..Sag::default() });
     let gpu = Gpu::open(None).expect("an adapter");
     let model = Model::new(gpu, embedded::checkpoint().expect("the model"), ModelOptions::default());
-    let made =
-        model.expect("a model").generate(&request, &mut |_| {}, &AtomicBool::new(false)).expect("a picture");
+    let made = model.expect("a model").generate(&request).expect("a picture");
     let file = fs::read(&png).expect("the picture");
     assert_eq!(sagittal::image::read::picture(&png).expect("a PNG"), made.pictures[0]);
     let settings = "Seed: 7, Size: 64x64, Model: tiny-emoji";

@@ -1,4 +1,4 @@
-/* What an app gets wrong, and what it does on purpose: every line that does not hold is told, and
+/* What an app gets wrong, and what it does on purpose: every line that does not hold is printed, and
  * the number of them is the exit code. */
 
 #include <pthread.h>
@@ -45,7 +45,7 @@ static int hear(void *user, const SagittalEvent *event) {
         return 0;
     }
     heard->last_step = event->step;
-    SagittalPictures small;
+    SagittalPictures small = SAGITTAL_PICTURES_INIT;
     if (event->step > 0 && sagittal_event_preview(event, &small) == SAGITTAL_STATUS_OK) {
         HOLDS(small.width == 8 && small.height == 8 && small.count == 1);
         heard->previews++;
@@ -72,7 +72,7 @@ int main(int argc, char **argv) {
     SagittalDevice *device = NULL;
     SagittalModel *model = NULL;
     SagittalRequest r;
-    SagittalPictures made;
+    SagittalPictures made = SAGITTAL_PICTURES_INIT;
     HOLDS(strlen(sagittal_version()) >= 5);
 
     /* Devices. */
@@ -98,13 +98,14 @@ int main(int argc, char **argv) {
     sagittal_device_free(device);
 
     /* Requests. */
-    FAILS(sagittal_request_init(model, NULL), SAGITTAL_STATUS_USAGE, "request");
-    HOLDS(sagittal_request_init(NULL, &r) == SAGITTAL_STATUS_OK && r.width == 512 && r.cfg == 7.0f);
-    HOLDS(sagittal_request_init(model, &r) == SAGITTAL_STATUS_OK && r.width == 256 && r.cfg == 3.5f);
+    FAILS(sagittal_request_init(model, NULL, sizeof r), SAGITTAL_STATUS_USAGE, "request");
+    HOLDS(sagittal_request_init(NULL, &r, sizeof r) == SAGITTAL_STATUS_OK && r.width == 512 && r.cfg == 7.0f);
+    HOLDS(sagittal_request_init(model, &r, sizeof r) == SAGITTAL_STATUS_OK && r.width == 256 && r.cfg == 3.5f);
     HOLDS(r.steps == 20 && r.sag_scale == 0.5f && r.sag_blur == 2.0f && r.count == 1);
     r.width = r.height = 64;
     r.steps = 3;
     r.prompt = "fox, 3d style";
+    HOLDS(r.struct_size == sizeof r && r.preview_every == 0);
     const SagittalRequest good = r;
     FAILS(sagittal_generate(NULL, &r, NULL, NULL, &made), SAGITTAL_STATUS_USAGE, "model");
     FAILS(sagittal_generate(model, NULL, NULL, NULL, &made), SAGITTAL_STATUS_USAGE, "request");
@@ -116,6 +117,8 @@ int main(int argc, char **argv) {
         FAILS(sagittal_generate(model, &r, NULL, NULL, &made), status, word); \
         HOLDS(made.rgb == NULL && made.count == 0);                      \
     } while (0)
+    BAD(struct_size = 0, SAGITTAL_STATUS_USAGE, "struct_size");
+    BAD(struct_size = 40, SAGITTAL_STATUS_USAGE, "struct_size");
     BAD(prompt = bad_text, SAGITTAL_STATUS_USAGE, "prompt");
     BAD(negative = bad_text, SAGITTAL_STATUS_USAGE, "negative");
     BAD(width = 60, SAGITTAL_STATUS_USAGE, "width");
@@ -127,6 +130,20 @@ int main(int argc, char **argv) {
     BAD(sampler = "dpmpp_2n", SAGITTAL_STATUS_USAGE, "dpmpp_2m");
     BAD(scheduler = "karas", SAGITTAL_STATUS_USAGE, "karras");
     BAD(cfg = 1e30f, SAGITTAL_STATUS_NON_FINITE, "step");
+
+    /* Structs of other versions: one that ends earlier is left alone beyond its end, of one that ends
+     * later the rest must be zeros. */
+    struct { SagittalRequest known; char later[16]; } newer;
+    memset(&newer, 7, sizeof newer);
+    HOLDS(sagittal_request_init(model, &newer.known, sizeof newer.known) == SAGITTAL_STATUS_OK);
+    HOLDS(newer.later[0] == 7 && newer.later[15] == 7);
+    HOLDS(sagittal_request_init(model, &newer.known, sizeof newer) == SAGITTAL_STATUS_OK);
+    HOLDS(newer.known.struct_size == sizeof newer && newer.later[0] == 0 && newer.later[15] == 0);
+    newer.later[3] = 1;
+    FAILS(sagittal_generate(model, &newer.known, NULL, NULL, &made), SAGITTAL_STATUS_USAGE, "does not know");
+    FAILS(sagittal_request_init(model, &r, 8), SAGITTAL_STATUS_USAGE, "struct_size");
+    SagittalPictures unset = {0};
+    FAILS(sagittal_generate(model, &good, NULL, NULL, &unset), SAGITTAL_STATUS_USAGE, "SagittalPictures");
 
     /* Cancel: by the callback, and by another thread. */
     struct Heard heard = {.model = model, .stop_at = 4};
@@ -144,10 +161,12 @@ int main(int argc, char **argv) {
     heard = (struct Heard){.model = model};
     r = good;
     r.count = 2;
+    r.preview_every = 1;
     HOLDS(sagittal_generate(model, &r, hear, &heard, &made) == SAGITTAL_STATUS_OK);
     HOLDS(heard.last_step == 3 && heard.previews == 3 && heard.calls > 5);
     HOLDS(made.width == 64 && made.height == 64 && made.count == 2);
-    SagittalPictures again;
+    SagittalPictures again = SAGITTAL_PICTURES_INIT;
+    r.preview_every = 0;
     HOLDS(sagittal_generate(model, &r, NULL, NULL, &again) == SAGITTAL_STATUS_OK);
     HOLDS(made.rgb && again.rgb && memcmp(made.rgb, again.rgb, 64 * 64 * 3 * 2) == 0);
 

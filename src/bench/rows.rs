@@ -13,7 +13,7 @@ use crate::graph::Graph;
 use crate::guidance::{Guidance, Sag};
 use crate::model::config::UnetConfig;
 use crate::model::{unet, vae};
-use crate::pipeline::{Event, Model, ModelOptions, Request};
+use crate::pipeline::{Model, ModelOptions, Progress, Request};
 use crate::text::{CHUNK, clip};
 use crate::{Error, ErrorKind, Result};
 
@@ -319,12 +319,12 @@ impl Session<'_> {
         let request = self.request(side, sag, 1).with_steps(STEPS);
         let walls = || -> Result<Duration> {
             let mut steps = Vec::new();
-            let mut observe = |event: Event<'_>| {
-                if let Event::Sampling { .. } = event {
+            let mut observe = |event: Progress| {
+                if let Progress::Sampling { .. } = event {
                     steps.push(Instant::now());
                 }
             };
-            model.generate(&request, &mut observe, self.bench.cancel)?;
+            model.generate_with(&request, &mut observe, self.bench.cancel)?;
             let steady = steps.get(WARM_UP..).unwrap_or(&[]);
             let (Some(first), Some(last)) = (steady.first(), steady.last()) else {
                 return Ok(Duration::ZERO);
@@ -432,12 +432,12 @@ impl Unets<'_> {
 fn generation(model: &Model, request: &Request, bench: &Bench<'_>) -> Result<(Duration, Duration)> {
     let begun = Instant::now();
     let mut steps = Vec::new();
-    let mut observe = |event: Event<'_>| {
-        if let Event::Sampling { .. } = event {
+    let mut observe = |event: Progress| {
+        if let Progress::Sampling { .. } = event {
             steps.push(Instant::now());
         }
     };
-    model.generate(request, &mut observe, bench.cancel)?;
+    model.generate_with(request, &mut observe, bench.cancel)?;
     let whole = begun.elapsed();
     let sampling = match steps.as_slice() {
         [first, .., last] => *last - *first,

@@ -4,11 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::device_context::{DeviceContext, Stock};
 use super::memory::Need;
+use super::options::ModelOptions;
 use super::parts::Network;
-use super::studio::{Stock, Studio};
+use super::progress::Progress;
 use super::tiles::{LEAST_SIDE, Tiles, Tiling};
-use super::{Event, ModelOptions};
 use crate::checkpoint::Checkpoint;
 use crate::engine::{Prepared, Run};
 use crate::graph::Graph;
@@ -59,20 +60,24 @@ impl Autoencoder {
     ///
     /// # Errors
     /// [`ErrorKind::Model`] if there is none.
-    pub fn new(studio: Arc<Studio>, checkpoint: Arc<Checkpoint>, options: &ModelOptions) -> Result<Self> {
+    pub fn new(
+        context: Arc<DeviceContext>,
+        checkpoint: Arc<Checkpoint>,
+        options: &ModelOptions,
+    ) -> Result<Self> {
         let config = VaeConfig::infer(&checkpoint)?;
-        let precision = options.vae_precision_on(studio.engine().gpu(), None);
-        Self::with_config(studio, checkpoint, config, precision, options.tiling)
+        let precision = options.vae_precision_on(context.engine().gpu(), None);
+        Self::with_config(context, checkpoint, config, precision, options.tiling)
     }
 
     pub(super) fn with_config(
-        studio: Arc<Studio>,
+        context: Arc<DeviceContext>,
         checkpoint: Arc<Checkpoint>,
         config: VaeConfig,
         precision: Precision,
         tiling: Tiling,
     ) -> Result<Self> {
-        let stock = Arc::new(Stock::new(studio, checkpoint, Arc::default()));
+        let stock = Arc::new(Stock::new(context, checkpoint, Arc::default()));
         Ok(Self { stock, config, precision, tiling })
     }
 
@@ -102,7 +107,7 @@ impl Autoencoder {
         &self,
         limit: Option<u64>,
         latent: &Latent,
-        observe: &mut dyn FnMut(Event<'_>),
+        observe: &mut dyn FnMut(Progress),
         cancel: &AtomicBool,
     ) -> Result<Vec<Vec<f32>>> {
         let size = (latent.height(), latent.width());
@@ -113,12 +118,12 @@ impl Autoencoder {
         tell_of_tiles("decoder", &first.tiles, observe);
         let mut pictures = Vec::new();
         for i in 0..latent.batch() {
-            observe(Event::Decoding { picture: i, total: latent.batch() });
+            observe(Progress::Decoding { picture: i, total: latent.batch() });
             let z = latent.row(i);
             let done = finite(self.draw(&first, &z, cancel)?);
             pictures.push(match done {
                 Err(_) if self.precision == Precision::F16 => {
-                    observe(Event::DecodingAgain { picture: i });
+                    observe(Progress::DecodingAgain { picture: i });
                     let ready = match again.take() {
                         Some(ready) => ready,
                         None => self.decoder(Precision::F32, size, limit, cancel)?,
@@ -273,7 +278,7 @@ impl Autoencoder {
         limit: Option<u64>,
         size: (usize, usize),
         values: &[f32],
-        observe: &mut dyn FnMut(Event<'_>),
+        observe: &mut dyn FnMut(Progress),
         cancel: &AtomicBool,
     ) -> Result<Latent> {
         let mut latent = self.encode_in(self.precision, limit, size, values, observe, cancel)?;
@@ -309,7 +314,7 @@ impl Autoencoder {
         limit: Option<u64>,
         (height, width): (usize, usize),
         values: &[f32],
-        observe: &mut dyn FnMut(Event<'_>),
+        observe: &mut dyn FnMut(Progress),
         cancel: &AtomicBool,
     ) -> Result<Latent> {
         let (cell, image) = (self.cell(), self.config.image_channels);
@@ -347,8 +352,8 @@ impl Autoencoder {
     }
 }
 
-fn tell_of_tiles(part: &'static str, tiles: &Tiles, observe: &mut dyn FnMut(Event<'_>)) {
+fn tell_of_tiles(part: &'static str, tiles: &Tiles, observe: &mut dyn FnMut(Progress)) {
     if tiles.corners.len() > 1 {
-        observe(Event::Tiles { part, tiles: tiles.corners.len(), side: tiles.size.0.max(tiles.size.1) });
+        observe(Progress::Tiles { part, tiles: tiles.corners.len(), side: tiles.size.0.max(tiles.size.1) });
     }
 }

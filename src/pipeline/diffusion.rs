@@ -5,9 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::rehearsal::Wish;
-use super::studio::{Stock, Studio};
-use super::{Event, ModelOptions, Run, memory, parts};
+use super::device_context::{DeviceContext, Stock};
+use super::options::ModelOptions;
+use super::progress::Progress;
+use super::sampling::Sampling;
+use super::workload::Workload;
+use super::{memory, parts};
 use crate::checkpoint::Checkpoint;
 use crate::engine::{Engine, Weights};
 use crate::graph::Weight;
@@ -36,12 +39,12 @@ pub struct DiffusionModel {
     plans: Arc<Plans>,
 }
 
-/// What a run gives.
+/// The result of a sampling.
 #[derive(Debug, Clone)]
 pub struct Sampled {
-    /// The latent at the run's last noise level, in the VAE's scale.
+    /// The latent at the last noise level, in the VAE's scale.
     pub latent: Latent,
-    /// What the network saw in the last step's latent, in the same scale, where [`Run::denoised`] asks for it.
+    /// What the network saw in the last step's latent, in the same scale, where [`Sampling::denoised`] asks for it.
     pub denoised: Option<Latent>,
 }
 
@@ -57,24 +60,28 @@ impl DiffusionModel {
     ///
     /// # Errors
     /// [`ErrorKind::Model`](crate::ErrorKind::Model) if there is no UNet that runs here.
-    pub fn new(studio: Arc<Studio>, checkpoint: Arc<Checkpoint>, options: &ModelOptions) -> Result<Self> {
+    pub fn new(
+        context: Arc<DeviceContext>,
+        checkpoint: Arc<Checkpoint>,
+        options: &ModelOptions,
+    ) -> Result<Self> {
         let config = DiffusionConfig::infer(&checkpoint)?;
         config.runnable(checkpoint.file())?;
-        Self::with_config(studio, checkpoint, config, options)
+        Self::with_config(context, checkpoint, config, options)
     }
 
     pub(super) fn with_config(
-        studio: Arc<Studio>,
+        context: Arc<DeviceContext>,
         checkpoint: Arc<Checkpoint>,
         mut config: DiffusionConfig,
         options: &ModelOptions,
     ) -> Result<Self> {
         let wanted = Arc::new(config.unet.weights()?);
-        let precision = options.precision_on(studio.engine().gpu());
+        let precision = options.precision_on(context.engine().gpu());
         let prediction = options.prediction.unwrap_or(config.prediction);
         config.prediction = prediction;
         let discrete = Arc::new(noise_levels(prediction, config.noise.as_ref())?);
-        let stock = Arc::new(Stock::new(studio, checkpoint, Arc::default()));
+        let stock = Arc::new(Stock::new(context, checkpoint, Arc::default()));
         let plans = Arc::new(Plans::new(stock.storage(&wanted, precision)));
         Ok(Self { stock, config: Arc::new(config), wanted, prediction, discrete, plans })
     }
@@ -82,8 +89,8 @@ impl DiffusionModel {
     /// The same network with `patches` in place of those it has; weights are brought over anew.
     #[doc(hidden)]
     pub fn with_patches(&self, patches: Arc<Patches>) -> Self {
-        let Stock { studio, checkpoint, .. } = &*self.stock;
-        let stock = Arc::new(Stock::new(studio.clone(), checkpoint.clone(), patches));
+        let Stock { context, checkpoint, .. } = &*self.stock;
+        let stock = Arc::new(Stock::new(context.clone(), checkpoint.clone(), patches));
         let storage = stock.storage(&self.wanted, self.storage().precision());
         let plans = match storage == *self.storage() {
             true => self.plans.clone(),
@@ -122,15 +129,15 @@ impl DiffusionModel {
         self.stock.engine()
     }
 
-    /// Whether the network fits the memory for `wish`.
+    /// Whether the network fits the memory for `workload`.
     ///
     /// # Errors
     /// [`ErrorKind::Memory`](crate::ErrorKind::Memory), as [`run`](Self::run) would give it.
-    pub(crate) fn fits(&self, wish: &Wish<'_>) -> Result<()> {
-        self.fit(wish).map(drop)
+    pub(crate) fn fits(&self, workload: &Workload<'_>) -> Result<()> {
+        self.fit(workload).map(drop)
     }
 
-    /// Samples as `run` tells. Latents in and out are in the VAE's scale, as
+    /// Samples as `run` says. Latents in and out are in the VAE's scale, as
     /// ComfyUI stores them.
     ///
     /// # Errors
@@ -138,11 +145,11 @@ impl DiffusionModel {
     pub fn run(
         &self,
         conditioning: &Conditioning,
-        run: &Run,
-        observe: &mut dyn FnMut(Event<'_>),
+        run: &Sampling,
+        observe: &mut dyn FnMut(Progress),
         cancel: &AtomicBool,
     ) -> Result<Sampled> {
-        let Run { solver, limits, .. } = run;
+        let Sampling { solver, limits, .. } = run;
         let sigmas = run.levels.sigmas(&self.discrete, solver.sampler)?;
         let shape = run.noise.shape();
         let [batch, channels, height, width] = shape;
@@ -167,8 +174,8 @@ impl DiffusionModel {
         }
         let scale = self.config.latent_scale;
         let start = start.scaled(scale);
-        observe(Event::Loading { part: "UNet" });
-        let wish = Wish {
+        observe(Progress::Loading { part: "UNet" });
+        let workload = Workload {
             conditioning,
             shape,
             guidance: &run.guidance,
@@ -177,20 +184,21 @@ impl DiffusionModel {
             masked: run.mask.is_some(),
             limits: *limits,
         };
-        let (fit, rehearsed) = self.fit(&wish)?;
+        let (fit, counted) = self.fit(&workload)?;
         let how = (self.wanted.as_slice(), self.storage(), fit.most_weights);
         let weights = self.stock.weights(parts::Network::Unet, how, fit.need, limits.memory, cancel)?;
-        self.engine().compile(rehearsed.plans.values().map(|plan| &**plan), &rehearsed.kernels)?;
+        self.engine().compile(counted.plans.values().map(|plan| &**plan), &counted.kernels)?;
         let factors = preview::factors(self.checkpoint(), self.config.family);
-        // Evaluations and steps are told of in turn, never one while the other is.
+        // Evaluations and steps are reported in turn, never one while the other is.
         let observe = RefCell::new(observe);
         let sink = DeviceSink::new(self.unet(&weights), fit.chunk, fit.budget, cancel);
         let backend = Box::new(DeviceBackend::new(sink, &self.unet(&weights)));
         let mut guided = Guided::on(backend, conditioning, &self.discrete, run.guidance.clone())?;
         if run.evaluations {
             guided = guided.watched(Box::new(|evaluation, sigma| {
-                let preview = || Ok(preview::preview(&evaluation.result, &factors));
-                observe.borrow_mut()(Event::Evaluated { sigma, evaluation, preview: &preview });
+                let preview = preview::preview(&evaluation.result, &factors);
+                let evaluation = Arc::new(evaluation.clone());
+                observe.borrow_mut()(Progress::Evaluated { sigma, evaluation, preview });
                 Ok(())
             }));
         }
@@ -212,20 +220,25 @@ impl DiffusionModel {
         };
         let options = solver.options(run.seed, &self.discrete);
         let total = sigmas.len() - 1;
-        observe.borrow_mut()(Event::Sampling {
+        let previewed =
+            |step: usize| run.preview_every > 0 && (step.is_multiple_of(run.preview_every) || step == total);
+        observe.borrow_mut()(Progress::Sampling {
             step: 0,
             total,
             sigma: first,
-            preview: &|| Ok(preview::preview(&run.noise.scaled(scale0), &factors)),
+            preview: previewed(0).then(|| preview::preview(&run.noise.scaled(scale0), &factors)),
         });
         let mut denoised = None;
         let end = sampler::sample_on(solver.sampler, model, x, &sigmas, &options, &mut |s| {
             if cancel.load(Ordering::Relaxed) {
                 return Err(Error::cancelled());
             }
-            let preview = || Ok(preview::preview(&s.denoised()?, &factors));
             let (step, total, sigma) = (s.index + 1, s.total, s.sigma);
-            observe.borrow_mut()(Event::Sampling { step, total, sigma, preview: &preview });
+            let preview = match previewed(step) {
+                true => Some(preview::preview(&s.denoised()?, &factors)),
+                false => None,
+            };
+            observe.borrow_mut()(Progress::Sampling { step, total, sigma, preview });
             denoised = run.denoised.then(|| s.denoised_value().clone());
             Ok(())
         })?;
@@ -268,13 +281,13 @@ impl DiffusionModel {
     }
 }
 
-/// The noise levels that the network was trained on: those that its file tells, or those that all of its
+/// The noise levels that the network was trained on: those that its file gives, or those that all of its
 /// kind share.
 ///
 /// # Errors
 /// As [`Discrete::from_alphas_cumprod`].
-pub(crate) fn noise_levels(prediction: Prediction, told: Option<&NoiseLevels>) -> Result<Discrete> {
-    if let Some(NoiseLevels { alphas_cumprod }) = told {
+pub(crate) fn noise_levels(prediction: Prediction, given: Option<&NoiseLevels>) -> Result<Discrete> {
+    if let Some(NoiseLevels { alphas_cumprod }) = given {
         let table = Discrete::from_alphas_cumprod(alphas_cumprod)?;
         return Ok(match prediction {
             Prediction::ZeroSnrV => table.with_zero_terminal_snr(),
@@ -297,13 +310,13 @@ pub(crate) fn check_prompts(network: &DiffusionConfig, conditioning: &Conditioni
     for entry in conditioning.positive.iter().chain(&conditioning.negative) {
         let has = (entry.context.len() / entry.tokens.max(1), entry.vector.as_ref().map(|v| v.len()));
         if has.0 != wants.0 || has.1 != wants.1 {
-            let told = |(channels, vector): (usize, Option<usize>)| match vector {
+            let words = |(channels, vector): (usize, Option<usize>)| match vector {
                 Some(values) => format!("{channels} values a token and a vector of {values}"),
                 None => format!("{channels} values a token and no vector"),
             };
             return Err(Error::usage("the prompts do not fit the model")
-                .expected(format!("{}, as {} has", told(wants), network.family))
-                .found(told(has))
+                .expected(format!("{}, as {} has", words(wants), network.family))
+                .found(words(has))
                 .hint("take them from the text encoders of the model's family"));
         }
     }

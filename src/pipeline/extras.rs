@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Model;
+use super::model::Model;
 use crate::Result;
 use crate::folder::Folder;
 use crate::lora::{LoraUse, Part, Patches};

@@ -2,7 +2,9 @@
 
 use std::sync::atomic::AtomicBool;
 
-use super::{Event, Model, Request, Start};
+use super::model::Model;
+use super::progress::Progress;
+use super::request::{Request, Start};
 use crate::image::Picture;
 use crate::latent::Latent;
 use crate::{Result, Size};
@@ -16,7 +18,7 @@ impl Model {
     pub fn decode(
         &self,
         latent: &Latent,
-        observe: &mut dyn FnMut(Event<'_>),
+        observe: &mut dyn FnMut(Progress),
         cancel: &AtomicBool,
     ) -> Result<Vec<Picture>> {
         self.decode_within(None, latent, observe, cancel)
@@ -32,7 +34,7 @@ impl Model {
         &self,
         limit: Option<u64>,
         latent: &Latent,
-        observe: &mut dyn FnMut(Event<'_>),
+        observe: &mut dyn FnMut(Progress),
         cancel: &AtomicBool,
     ) -> Result<Vec<Picture>> {
         let cell = self.vae.cell();
@@ -51,14 +53,14 @@ impl Model {
     pub(super) fn start(
         &self,
         request: &Request,
-        observe: &mut dyn FnMut(Event<'_>),
+        observe: &mut dyn FnMut(Progress),
         cancel: &AtomicBool,
     ) -> Result<Option<Latent>> {
         match &request.start {
             None => Ok(None),
             Some(Start::Latent(latent)) => Ok(Some(latent.clone())),
             Some(Start::Picture(picture)) => {
-                observe(Event::EncodingPicture);
+                observe(Progress::EncodingPicture);
                 self.encode_picture_within(request.limits.memory, picture, observe, cancel).map(Some)
             }
         }
@@ -82,7 +84,7 @@ impl Model {
         &self,
         limit: Option<u64>,
         picture: &Picture,
-        observe: &mut dyn FnMut(Event<'_>),
+        observe: &mut dyn FnMut(Progress),
         cancel: &AtomicBool,
     ) -> Result<Latent> {
         self.vae.encode(limit, (picture.height, picture.width), &picture.to_values(), observe, cancel)

@@ -1,11 +1,12 @@
-//! What is asked of a model, what it tells meanwhile, what it gives.
+//! A generation request: prompts, size, guidance, sampler; and the pictures that it gives.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use super::{Limits, Run, Schedule, Sizes, Solver};
+use super::sampling::Sampling;
+use super::settings::{Limits, Schedule, Solver, check_number};
+use super::sizes::Sizes;
 use crate::families::{Facts, LATENT_CELL};
-use crate::guidance::{Evaluation, Guidance};
+use crate::guidance::Guidance;
 use crate::image::Picture;
 use crate::latent::Latent;
 use crate::sampler::noise::{MOST_PICTURES, noise, noise_for};
@@ -37,18 +38,18 @@ pub enum Start {
     Picture(Picture),
 }
 
-/// A wish for pictures. Start from [`Request::new`] and change what you like.
+/// A workload for pictures. Start from [`Request::new`] and change what you like.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
-    /// What shall be seen.
+    /// What the pictures show.
     pub prompt: String,
     /// Whether prompts are read as A1111 reads them: `AND` sets apart what is predicted by itself
     /// and averaged (in [`prompt`](Self::prompt) alone), `BREAK` begins a chunk.
     /// If not, both are words like others, as in ComfyUI.
     pub compose: bool,
-    /// What shall not; several are averaged, none is the empty prompt.
+    /// Negative prompts: what the pictures are led away from. Several are averaged, none is the empty prompt.
     pub negative: Vec<String>,
-    /// Of the pictures; both sides are multiples of 8.
+    /// Width and height of the pictures in pixels; both are multiples of 8.
     pub size: Size,
     /// Pictures made together; [`Noise::Pictures`] and [`Noise::Given`] bring their own number.
     pub batch: usize,
@@ -65,7 +66,7 @@ pub struct Request {
     pub schedule: Schedule,
     /// Text encoder layer counted from the end, 1 the last; None is the family's habit.
     pub clip_skip: Option<usize>,
-    /// What SDXL is told of the picture's size; None is the size itself.
+    /// SDXL's size conditioning; None is the size itself.
     pub sizes: Option<Sizes>,
     /// What to start from, for image to image; it shows through where [`Schedule::denoise`] is below 1.
     pub start: Option<Start>,
@@ -73,9 +74,12 @@ pub struct Request {
     /// height / 8, width / 8]`, see [`Mask::to_latent`](crate::image::Mask::to_latent). Kept cells come
     /// back as they were; pixels near the edge change, since the VAE decodes all of it.
     pub mask: Option<Latent>,
-    /// What it may take.
+    /// Memory and rows at a time.
     pub limits: Limits,
-    /// Whether [`Event::Evaluated`] brings every evaluation with all its latents, which are read from the device
+    /// A preview comes with step 0, every so many steps, and the last one, in [`Progress::Sampling`](crate::Progress::Sampling); 0 is none. It
+    /// is read from the device, so such a step waits for it.
+    pub preview_every: usize,
+    /// Whether [`Progress::Evaluated`](crate::Progress::Evaluated) brings every evaluation with all its latents, which are read from the device
     /// for that: each step then waits for it.
     pub evaluations: bool,
 }
@@ -100,6 +104,7 @@ impl Request {
             start: None,
             mask: None,
             limits: Limits::default(),
+            preview_every: 0,
             evaluations: false,
         }
     }
@@ -194,7 +199,7 @@ impl Request {
     }
 
     /// The sampling, from a `start` that is a latent by now.
-    pub(super) fn run(&self, start: Option<Latent>, facts: &Facts) -> Result<Run> {
+    pub(super) fn sampling(&self, start: Option<Latent>, facts: &Facts) -> Result<Sampling> {
         let (height, width) = (self.size.height / facts.latent_cell, self.size.width / facts.latent_cell);
         let channels = facts.latent_channels;
         let noise = match &self.noise {
@@ -209,7 +214,7 @@ impl Request {
                     .found(format!("{:?}", latent.shape())));
             }
         };
-        Ok(Run {
+        Ok(Sampling {
             noise,
             latent: start,
             mask: self.mask.clone(),
@@ -219,6 +224,7 @@ impl Request {
             levels: self.schedule.into(),
             limits: self.limits,
             denoised: false,
+            preview_every: self.preview_every,
             evaluations: self.evaluations,
         })
     }
@@ -229,102 +235,7 @@ fn nearest_side(side: usize) -> usize {
     (side.clamp(LATENT_CELL, MOST_SIDE) + LATENT_CELL / 2) / LATENT_CELL * LATENT_CELL
 }
 
-/// Checks a number of `name` of which there may be `most`.
-pub(super) fn check_number(name: &str, value: usize, most: usize) -> Result<()> {
-    if (1..=most).contains(&value) {
-        return Ok(());
-    }
-    Err(Error::usage(format!("the number of {name} is outside its range"))
-        .expected(format!("1 to {most}"))
-        .found(value.to_string()))
-}
-
-/// What a run tells.
-#[non_exhaustive]
-pub enum Event<'a> {
-    /// Weights are brought to the device.
-    Loading {
-        /// Which.
-        part: &'static str,
-    },
-    /// Prompts go through the text encoder.
-    Encoding,
-    /// The picture to start from goes through the VAE's encoder.
-    EncodingPicture,
-    /// A step is evaluated; step 0 is before the first. On a device the next steps may be under way by then.
-    Sampling {
-        /// From 1.
-        step: usize,
-        /// Number of steps.
-        total: usize,
-        /// Noise level of the step.
-        sigma: f32,
-        /// Makes a small picture of this step's prediction, one pixel a latent cell; it is read from the device
-        /// for that.
-        preview: &'a dyn Fn() -> Result<Picture>,
-    },
-    /// The network was evaluated under guidance; told of if [`Request::evaluations`] asks for it. Samplers of a
-    /// higher order ask several times a step, before the step's own event.
-    Evaluated {
-        /// Noise level.
-        sigma: f32,
-        /// The result with all that led to it, in the UNet's scale.
-        evaluation: &'a Evaluation,
-        /// As that of [`Sampling`](Self::Sampling), of the result's first picture.
-        preview: &'a dyn Fn() -> Result<Picture>,
-    },
-    /// The autoencoder works in overlapping tiles, because the whole does not fit the memory.
-    Tiles {
-        /// Encoder or decoder.
-        part: &'static str,
-        /// How many.
-        tiles: usize,
-        /// Latent cells of a side.
-        side: usize,
-    },
-    /// A picture goes through the VAE.
-    Decoding {
-        /// From 0.
-        picture: usize,
-        /// Number of pictures.
-        total: usize,
-    },
-    /// A picture was not finite in f16 and goes through the VAE again, in f32.
-    DecodingAgain {
-        /// From 0.
-        picture: usize,
-    },
-}
-
-impl fmt::Debug for Event<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Loading { part } => f.debug_struct("Loading").field("part", part).finish(),
-            Self::Encoding => f.write_str("Encoding"),
-            Self::EncodingPicture => f.write_str("EncodingPicture"),
-            Self::Sampling { step, total, sigma, .. } => f
-                .debug_struct("Sampling")
-                .field("step", step)
-                .field("total", total)
-                .field("sigma", sigma)
-                .finish_non_exhaustive(),
-            Self::Evaluated { sigma, .. } => {
-                f.debug_struct("Evaluated").field("sigma", sigma).finish_non_exhaustive()
-            }
-            Self::Tiles { part, tiles, side } => {
-                f.debug_struct("Tiles").field("part", part).field("tiles", tiles).field("side", side).finish()
-            }
-            Self::Decoding { picture, total } => {
-                f.debug_struct("Decoding").field("picture", picture).field("total", total).finish()
-            }
-            Self::DecodingAgain { picture } => {
-                f.debug_struct("DecodingAgain").field("picture", picture).finish()
-            }
-        }
-    }
-}
-
-/// What a run gives.
+/// The pictures of a request.
 #[derive(Debug, Clone)]
 pub struct Generated {
     /// The pictures.

@@ -7,7 +7,7 @@ use crate::plan::chunk::ChunkPolicy;
 use crate::sampler::{Discrete, SampleOptions, Sampler, Scheduler};
 use crate::{Error, Result};
 
-/// The numerical method of a sampling. The usual is euler.
+/// The numerical method of a sampling. The default is euler.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Solver {
     /// The method.
@@ -47,14 +47,13 @@ impl Solver {
         Ok(())
     }
 
-    /// What the sampler is told, for a model with the noise levels of `table`. `seed` is that of the noise
-    /// which it adds.
+    /// The sampler's options, for a model with the noise levels of `table`. `seed` is that of the noise which it adds.
     pub fn options(&self, seed: u64, table: &Discrete) -> SampleOptions {
         SampleOptions { seed, eta: self.eta, s_noise: self.s_noise, ..SampleOptions::of(table) }
     }
 }
 
-/// The noise levels of a sampling, told by name. The usual are 20 steps of the normal schedule, all the way.
+/// The noise levels of a sampling, by the name of a scheduler. The default is 20 steps of the normal one, all the way.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Schedule {
     /// How the levels lie.
@@ -83,7 +82,7 @@ impl Schedule {
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage), naming the setting and its range.
     pub fn check(&self) -> Result<()> {
-        super::request::check_number("steps", self.steps, 10_000)?;
+        check_number("steps", self.steps, 10_000)?;
         if !(0.0..=1.0).contains(&self.denoise) {
             return Err(Error::usage("the denoise strength is outside its range")
                 .expected("0 to 1")
@@ -101,7 +100,7 @@ impl Schedule {
     }
 }
 
-/// The noise levels that a [`Run`](super::Run) goes along.
+/// The noise levels of a [`Sampling`](super::Sampling).
 #[derive(Debug, Clone, PartialEq)]
 pub enum Levels {
     /// Those of a schedule, for the model at hand.
@@ -141,11 +140,21 @@ impl Levels {
     }
 }
 
-/// What the work may take. The usual is no limit. Pictures do not depend on it.
+/// Limits of the work; the default is none. Pictures do not depend on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limits {
     /// Rows of a network call.
     pub chunk: ChunkPolicy,
     /// Device memory that weights and activations may take, bytes.
     pub memory: Option<u64>,
+}
+
+/// Checks a number of `name` of which there may be `most`.
+pub(super) fn check_number(name: &str, value: usize, most: usize) -> Result<()> {
+    if (1..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::usage(format!("the number of {name} is outside its range"))
+        .expected(format!("1 to {most}"))
+        .found(value.to_string()))
 }

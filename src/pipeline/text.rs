@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::ModelOptions;
+use super::device_context::{DeviceContext, Stock};
 use super::memory::Need;
+use super::options::ModelOptions;
 use super::parts::Network;
-use super::studio::{Stock, Studio};
 use crate::checkpoint::Checkpoint;
 use crate::folder::Folder;
 use crate::graph::Graph;
@@ -44,27 +44,31 @@ impl TextEncoders {
     ///
     /// # Errors
     /// [`ErrorKind::Model`](crate::ErrorKind::Model) if there is none.
-    pub fn new(studio: Arc<Studio>, checkpoint: Arc<Checkpoint>, options: &ModelOptions) -> Result<Self> {
+    pub fn new(
+        context: Arc<DeviceContext>,
+        checkpoint: Arc<Checkpoint>,
+        options: &ModelOptions,
+    ) -> Result<Self> {
         let configs = TextConfig::infer_all(&checkpoint)?;
-        Self::with_configs(studio, checkpoint, configs, options)
+        Self::with_configs(context, checkpoint, configs, options)
     }
 
     pub(super) fn with_configs(
-        studio: Arc<Studio>,
+        context: Arc<DeviceContext>,
         checkpoint: Arc<Checkpoint>,
         configs: Vec<TextConfig>,
         options: &ModelOptions,
     ) -> Result<Self> {
-        let precision = options.precision_on(studio.engine().gpu());
-        let stock = Arc::new(Stock::new(studio, checkpoint, Arc::default()));
+        let precision = options.precision_on(context.engine().gpu());
+        let stock = Arc::new(Stock::new(context, checkpoint, Arc::default()));
         Ok(Self { stock, configs: Arc::new(configs), precision, embeddings: Vec::new() })
     }
 
     /// The same encoders with `patches` in place of those they have; weights are brought over anew.
     #[doc(hidden)]
     pub fn with_patches(&self, patches: Arc<Patches>) -> Self {
-        let Stock { studio, checkpoint, .. } = &*self.stock;
-        let stock = Arc::new(Stock::new(studio.clone(), checkpoint.clone(), patches));
+        let Stock { context, checkpoint, .. } = &*self.stock;
+        let stock = Arc::new(Stock::new(context.clone(), checkpoint.clone(), patches));
         Self { stock, ..self.clone() }
     }
 
@@ -153,7 +157,7 @@ impl TextEncoders {
             embeddings: learned.as_embeddings(),
             config,
             weights: &weights,
-            tokenizer: self.stock.studio.tokenizer(),
+            tokenizer: self.stock.context.tokenizer(),
         };
         let encoding = encoder.encode(text, &options, cancel)?;
         for name in &encoding.embeddings_elsewhere {
@@ -239,7 +243,7 @@ impl TextEncoders {
     pub(super) fn tokens(&self, text: &str) -> Result<Tokens> {
         let places = self.places();
         let learned = Learned::new(&places, &self.configs, 0);
-        prompt::chunks_with(self.stock.studio.tokenizer(), text, tokenizer::END, learned.as_embeddings())
+        prompt::chunks_with(self.stock.context.tokenizer(), text, tokenizer::END, learned.as_embeddings())
     }
 }
 

@@ -45,7 +45,7 @@ pub enum Event<'a> {
         total: usize,
     },
     /// What a model tells while it works.
-    Work(pipeline::Event<'a>),
+    Work(pipeline::Progress),
     /// A file was written.
     Saved(&'a Saved),
 }

@@ -15,9 +15,9 @@ use sagittal::internals::bench::sweep::Axis;
 use sagittal::internals::bench::{Bench, Effort, shapes, sweep};
 use sagittal::{Error, ErrorKind, Result};
 
-use crate::commands::verify;
 use crate::support::args::PrecisionChoice;
 use crate::support::device;
+use crate::support::interrupt;
 use crate::support::terminal;
 use report::Files;
 
@@ -172,9 +172,9 @@ pub fn run(args: &Args) -> Result<bool> {
     args.check()?;
     let begun = Instant::now();
     let files = args.report.as_ref().map(|folder| Files::new(folder, args.force)).transpose()?;
-    let cancel = verify::cancel_on_ctrl_c()?;
+    let cancel = interrupt::impatient_token();
     let gpu = args.device.open()?;
-    let bench = bench(args, &gpu, &cancel);
+    let bench = bench(args, &gpu, cancel.flag());
     tell_device(args, &bench);
     let deadline = args
         .deadline

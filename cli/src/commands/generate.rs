@@ -8,7 +8,6 @@ pub mod watch;
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use sagittal::Size;
@@ -20,8 +19,8 @@ use sagittal::internals::folder::Folder;
 use sagittal::internals::model::{Family, ModelConfig, Prediction};
 use sagittal::lora::Patches;
 use sagittal::pipeline::report::Report;
-use sagittal::pipeline::{Event, Generated, Model, Noise, Request, Schedule, Sizes, Solver};
-use sagittal::{Error, ErrorKind, Result, embedded, latent};
+use sagittal::pipeline::{Generated, Model, Noise, Request, Schedule, Sizes, Solver};
+use sagittal::{Error, ErrorKind, Progress, Result, embedded, latent};
 use serde_json::json;
 
 use crate::support::args::Args;
@@ -33,7 +32,7 @@ use crate::support::loras;
 use crate::support::notes;
 use crate::support::origin::{self, Checksums};
 use crate::support::output::{Series, check_png};
-use crate::support::progress::{Progress, speed};
+use crate::support::progress::{Reporter, speed};
 use crate::support::terminal;
 use crate::support::value::Seed;
 use watch::Watch;
@@ -291,12 +290,13 @@ struct Told {
 impl Run<'_> {
     /// Draws batch after batch; what is finished is kept when a later one fails.
     fn all_batches(mut self) -> Result<()> {
-        let cancel = interrupt::flag();
+        let cancel = interrupt::token();
+        self.request.preview_every = self.watch.preview_every();
         let began = Instant::now();
         let batches = self.args.batch_count;
         self.watch.make_folders()?;
         self.announce();
-        let mut progress = Progress::new(
+        let mut progress = Reporter::new(
             self.args.json,
             self.request.schedule.steps,
             batches,
@@ -308,20 +308,20 @@ impl Run<'_> {
             progress.begin(batch);
             self.watch.begin(batch);
             let watch = &mut self.watch;
-            let mut observe = |event: Event<'_>| {
+            let observe = |event: Progress| {
                 progress.observe(&event);
                 watch.observe(&event, &cancel);
             };
-            let made = self.model.generate(&self.request, &mut observe, &cancel);
+            let made = self.model.run(&self.request).on_event(observe).cancel(&cancel).generate();
             // The bar leaves before anything else is said, the error included.
             let made = made.inspect_err(|_| progress.end()).map_err(|e| self.watch.fault(e))?;
             // Ctrl-C may have come after the last work on the device: still, nothing is written.
-            if cancel.load(Ordering::Relaxed) {
+            if cancel.is_cancelled() {
                 progress.end();
                 return Err(Error::cancelled());
             }
             self.save(batch, &made, &progress)
-                .and_then(|()| self.watch.attention(&self.model, &cancel))
+                .and_then(|()| self.watch.attention(&self.model, cancel.flag()))
                 .inspect_err(|_| progress.end())?;
         }
         progress.end();
@@ -378,7 +378,7 @@ impl Run<'_> {
     }
 
     /// Writes the pictures of a batch, each with its settings, and the latent if it is wanted.
-    fn save(&mut self, batch: usize, made: &Generated, progress: &Progress) -> Result<()> {
+    fn save(&mut self, batch: usize, made: &Generated, progress: &Reporter) -> Result<()> {
         if let Some(checksums) = self.checksums.take() {
             let (hash, pairs) = checksums.finish();
             self.told.model_hash = hash;
@@ -424,7 +424,7 @@ impl Run<'_> {
     }
 
     /// How long it took: all of it, and the steps alone, which is what GPUs are compared by.
-    fn conclude(&self, began: Instant, progress: &Progress) {
+    fn conclude(&self, began: Instant, progress: &Reporter) {
         let seconds = began.elapsed().as_secs_f64();
         let rate = progress.steps_per_second();
         let peak = self.model.engine().peak_bytes();

@@ -5,7 +5,6 @@ pub mod axis;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use sagittal::image::parameters::{self, Origin, parameters};
@@ -15,7 +14,7 @@ use sagittal::internals::image::sheet::{Place, Sheet, Side};
 use sagittal::internals::model::{ModelConfig, Prediction};
 use sagittal::lora::{LoraUse, Patches};
 use sagittal::pipeline::report::Report;
-use sagittal::{Checkpoint, Error, Model, Request, Result};
+use sagittal::{CancelToken, Checkpoint, Error, Model, Request, Result};
 use serde_json::json;
 
 use crate::commands::generate;
@@ -29,7 +28,7 @@ use crate::support::loras;
 use crate::support::notes;
 use crate::support::origin::{self, Checksums};
 use crate::support::output::{Series, check_png, make_folder, refuse_taken};
-use crate::support::progress::Progress;
+use crate::support::progress::Reporter;
 use crate::support::terminal;
 use crate::support::value::Seed;
 
@@ -370,8 +369,8 @@ struct Run<'a> {
 impl Run<'_> {
     /// Draws cell after cell, then the sheet; cells that are finished stay when a later one fails.
     fn all(mut self, jobs: &[Job], first: &Ready) -> Result<()> {
-        let (cancel, began) = (interrupt::flag(), Instant::now());
-        let mut progress = Progress::new(self.base.json, first.request.schedule.steps, jobs.len(), None);
+        let (cancel, began) = (interrupt::token(), Instant::now());
+        let mut progress = Reporter::new(self.base.json, first.request.schedule.steps, jobs.len(), None);
         let mut known = String::new();
         let mut hash = None;
         for (number, job) in jobs.iter().enumerate() {
@@ -403,8 +402,8 @@ impl Run<'_> {
         &mut self,
         job: &Job,
         known: &mut String,
-        progress: &mut Progress,
-        cancel: &AtomicBool,
+        progress: &mut Reporter,
+        cancel: &CancelToken,
     ) -> Result<Option<String>> {
         let Ready { request, uses, shown, scaled } = (self.prepare)(&job.args)?;
         let now = weights(&uses);
@@ -414,8 +413,9 @@ impl Run<'_> {
         }
         let report: Report = self.model.report(&request)?;
         let checksums = Checksums::begin(&job.args, &uses);
-        let made = self.model.generate(&request, &mut |event| progress.observe(&event), cancel)?;
-        if cancel.load(Ordering::Relaxed) {
+        let made =
+            self.model.run(&request).on_event(|event| progress.observe(&event)).cancel(cancel).generate()?;
+        if cancel.is_cancelled() {
             return Err(Error::cancelled());
         }
         let (hash, sums) = checksums.finish();
@@ -456,7 +456,7 @@ impl Run<'_> {
     }
 
     /// Tells of a file; of a cell also its place, its seed and its number in a batch of that seed.
-    fn saved(&self, kind: &str, path: &Path, progress: &Progress, cell: Option<(Place, u64, usize)>) {
+    fn saved(&self, kind: &str, path: &Path, progress: &Reporter, cell: Option<(Place, u64, usize)>) {
         let path = path.display().to_string();
         progress.say(&path);
         if !self.base.json {

@@ -2,10 +2,9 @@
 //! every file it reads opened, before a driver is even loaded; then its memory, before anything runs.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use sagittal::pipeline::{self, Studio};
+use sagittal::pipeline::{self, DeviceContext};
 use sagittal::workflow::nodes::{Class, Kind, Slot};
 use sagittal::workflow::{self, Event, Moment, Node, Options, Places, Ready, Saved, SavedKind, Workflow};
 use sagittal::{Error, ErrorKind, Result};
@@ -13,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::support::device;
 use crate::support::interrupt;
-use crate::support::progress::{Progress, speed};
+use crate::support::progress::{Reporter, speed};
 use crate::support::terminal;
 
 const EXAMPLES: &str = "\
@@ -94,22 +93,22 @@ pub fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     let samplers = ready.samplers();
-    let studio = Studio::new(args.compute.device.open()?)?;
-    studio.engine().trace_nonfinite(args.compute.trace_nonfinite);
-    announce(args, file, &studio, ready.nodes().count(), samplers);
-    let cancel = interrupt::flag();
+    let context = DeviceContext::new(args.compute.device.open()?)?;
+    context.engine().trace_nonfinite(args.compute.trace_nonfinite);
+    announce(args, file, &context, ready.nodes().count(), samplers);
+    let cancel = interrupt::token();
     let began = Instant::now();
     let mut told =
-        Told { json: args.json, progress: Progress::new(args.json, 1, samplers.max(1), None), sampler: 0 };
-    let done = ready.run(studio.clone(), &mut |event| told.hear(&event), &cancel);
+        Told { json: args.json, progress: Reporter::new(args.json, 1, samplers.max(1), None), sampler: 0 };
+    let done = ready.run(context.clone(), &mut |event| told.hear(&event), cancel.flag());
     // The bar leaves before anything else is said, the error included.
     told.progress.end();
     let saved = done?;
     // Ctrl-C may have come after the last work on the device.
-    if cancel.load(Ordering::Relaxed) && saved.is_empty() {
+    if cancel.is_cancelled() && saved.is_empty() {
         return Err(Error::cancelled());
     }
-    conclude(args, &studio, began, &told.progress, saved.len());
+    conclude(args, &context, began, &told.progress, saved.len());
     Ok(())
 }
 
@@ -144,7 +143,7 @@ fn now() -> Moment {
 /// `--dry-run`: whether it fits the device. Where there is none, all else was looked at.
 fn check_memory(args: &Args, ready: &mut Ready<'_>) -> Result<()> {
     match args.compute.device.open() {
-        Ok(gpu) => ready.check_memory(&Studio::new(gpu)?),
+        Ok(gpu) => ready.check_memory(&DeviceContext::new(gpu)?),
         Err(e) if e.kind() == ErrorKind::Device => {
             log::warn!("whether the models fit the memory is not known: {e}");
             Ok(())
@@ -211,13 +210,13 @@ fn whole(number: i128) -> Value {
     signed.or_else(|_| u64::try_from(number).map(Value::from)).unwrap_or_default()
 }
 
-fn announce(args: &Args, file: &Path, studio: &Studio, nodes: usize, samplers: usize) {
-    let info = studio.engine().gpu().device().adapter_info();
+fn announce(args: &Args, file: &Path, context: &DeviceContext, nodes: usize, samplers: usize) {
+    let info = context.engine().gpu().device().adapter_info();
     let precision = args
         .compute
         .precision
         .precision()
-        .unwrap_or(studio.engine().gpu().capabilities().target.usual_precision());
+        .unwrap_or(context.engine().gpu().capabilities().target.usual_precision());
     terminal::say(format!(
         "{}: {nodes} nodes, {samplers} samplers, on {}, {}",
         file.display(),
@@ -234,9 +233,9 @@ fn announce(args: &Args, file: &Path, studio: &Studio, nodes: usize, samplers: u
 }
 
 /// How long it took and what came of it.
-fn conclude(args: &Args, studio: &Studio, began: Instant, progress: &Progress, saved: usize) {
+fn conclude(args: &Args, context: &DeviceContext, began: Instant, progress: &Reporter, saved: usize) {
     let (seconds, rate, peak) =
-        (began.elapsed().as_secs_f64(), progress.steps_per_second(), studio.engine().peak_bytes());
+        (began.elapsed().as_secs_f64(), progress.steps_per_second(), context.engine().peak_bytes());
     let sampling = if rate > 0.0 { format!(", sampling at {}", speed(rate).trim()) } else { String::new() };
     terminal::say(format!(
         "done in {seconds:.1} s{sampling}, {saved} files, {} of device memory",
@@ -253,7 +252,7 @@ fn conclude(args: &Args, studio: &Studio, began: Instant, progress: &Progress, s
 /// What is told while a workflow runs.
 struct Told {
     json: bool,
-    progress: Progress,
+    progress: Reporter,
     /// Samplers that have begun.
     sampler: usize,
 }
@@ -270,7 +269,7 @@ impl Told {
                 }
             }
             Event::Work(event) => {
-                if let pipeline::Event::Sampling { step: 0, .. } = event {
+                if let pipeline::Progress::Sampling { step: 0, .. } = event {
                     self.progress.begin(self.sampler);
                     self.sampler += 1;
                 }

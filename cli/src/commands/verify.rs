@@ -2,8 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::ValueEnum;
 use sagittal::checkpoint::Manifest;
@@ -17,6 +15,7 @@ use serde_json::json;
 
 use crate::support::args::{F16_NAMES, F32_NAMES, PredictionChoice};
 use crate::support::device;
+use crate::support::interrupt;
 use crate::support::output::Series;
 use crate::support::terminal;
 
@@ -96,9 +95,9 @@ pub fn run(args: &Args) -> Result<bool> {
     if args.force && args.save.is_none() {
         terminal::warning(args.json, "--force has no effect: it is for --save");
     }
-    let cancel = cancel_on_ctrl_c()?;
+    let cancel = interrupt::impatient_token();
     let open = || args.device.open();
-    let mut verifier = Verifier::new(&open, options(args)?, &cancel);
+    let mut verifier = Verifier::new(&open, options(args)?, cancel.flag());
     let mut tally = Tally::default();
     let mut tensors = Vec::new();
     for set in &sets {
@@ -159,19 +158,6 @@ fn options(args: &Args) -> Result<Options> {
         prediction: args.prediction.map(Into::into),
         manifests,
     })
-}
-
-/// A flag that Ctrl-C sets. A second Ctrl-C does not wait for the work to notice.
-pub fn cancel_on_ctrl_c() -> Result<Arc<AtomicBool>> {
-    let cancel = Arc::new(AtomicBool::new(false));
-    let flag = cancel.clone();
-    let set = ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-    });
-    set.map_err(|e| Error::internal("Ctrl-C cannot be caught").cause(e))?;
-    Ok(cancel)
 }
 
 /// What all sets came to.

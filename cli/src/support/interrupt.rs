@@ -1,14 +1,27 @@
 //! Ctrl-C.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use sagittal::CancelToken;
 
-/// A flag that Ctrl-C sets.
-pub fn flag() -> Arc<AtomicBool> {
-    let flag = Arc::new(AtomicBool::new(false));
-    let set = flag.clone();
-    if let Err(e) = ctrlc::set_handler(move || set.store(true, Ordering::Relaxed)) {
+/// A token that Ctrl-C cancels.
+pub fn token() -> CancelToken {
+    caught(|token| token.cancel())
+}
+
+/// The same for work that leaves nothing half done: a second Ctrl-C does not wait for it to end.
+pub fn impatient_token() -> CancelToken {
+    caught(|token| {
+        if token.is_cancelled() {
+            std::process::exit(130);
+        }
+        token.cancel();
+    })
+}
+
+fn caught(on_signal: impl Fn(&CancelToken) + Send + 'static) -> CancelToken {
+    let token = CancelToken::new();
+    let cancelled = token.clone();
+    if let Err(e) = ctrlc::set_handler(move || on_signal(&cancelled)) {
         log::warn!("Ctrl-C will end the program at once: {e}");
     }
-    flag
+    token
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
-use sagittal::pipeline::Event;
+use sagittal::Progress;
 use serde_json::json;
 
 use crate::support::terminal;
@@ -11,7 +11,7 @@ use crate::support::terminal;
 const STYLE: &str = "{msg:<24} {bar:30} {pos:>3}/{len} {speed} ETA {eta}";
 
 /// The progress of a run of several batches.
-pub struct Progress {
+pub struct Reporter {
     bar: ProgressBar,
     json: bool,
     /// Rows of a step, where they are known beforehand.
@@ -24,7 +24,7 @@ pub struct Progress {
     sampling: Duration,
 }
 
-impl Progress {
+impl Reporter {
     /// For `batches` batches of `steps` steps with `rows` rows each. The bar hides where stderr is
     /// not a terminal.
     pub fn new(json: bool, steps: usize, batches: usize, rows: Option<usize>) -> Self {
@@ -46,31 +46,31 @@ impl Progress {
         self.bar.reset();
     }
 
-    /// Tells of `event`.
-    pub fn observe(&mut self, event: &Event<'_>) {
+    /// Shows `event`.
+    pub fn observe(&mut self, event: &Progress) {
         match event {
-            Event::Encoding => self.note("encoding the prompt", "encoding", json!({})),
-            Event::EncodingPicture => self.note("encoding the picture", "encoding_picture", json!({})),
-            Event::Loading { part } => {
+            Progress::Encoding => self.note("encoding the prompt", "encoding", json!({})),
+            Progress::EncodingPicture => self.note("encoding the picture", "encoding_picture", json!({})),
+            Progress::Loading { part } => {
                 self.note(&format!("loading the {part}"), "loading", json!({ "part": part }))
             }
-            Event::Sampling { step: 0, .. } => {
+            Progress::Sampling { step: 0, .. } => {
                 // What came before is no step, and would spoil the speed.
                 self.bar.reset();
                 self.bar.set_message(self.sampling_message());
                 self.last = Instant::now();
             }
-            Event::Sampling { step, total, sigma, .. } => self.step(*step, *total, *sigma),
-            Event::Tiles { part, tiles, side } => {
+            Progress::Sampling { step, total, sigma, .. } => self.step(*step, *total, *sigma),
+            Progress::Tiles { part, tiles, side } => {
                 self.say(&format!("the VAE {part} works in {tiles} tiles of {side} latent cells a side"));
                 let rest = json!({ "part": part, "tiles": tiles, "side": side });
                 self.note(&format!("{part} in tiles"), "tiles", rest);
             }
-            Event::Decoding { picture, total } => {
+            Progress::Decoding { picture, total } => {
                 let message = format!("decoding picture {} of {total}", picture + 1);
                 self.note(&message, "decoding", json!({ "picture": picture + 1, "pictures": total }));
             }
-            Event::DecodingAgain { picture } => {
+            Progress::DecodingAgain { picture } => {
                 let message = format!("picture {} overflowed f16: decoding it again in f32", picture + 1);
                 self.note(&message, "decoding_again", json!({ "picture": picture + 1 }));
             }

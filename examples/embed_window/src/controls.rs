@@ -10,11 +10,11 @@ use sagittal::Size;
 use sagittal::image::{parameters, png};
 use sagittal::{Picture, Request, embedded};
 
-use crate::studio::{News, Studio};
 use crate::telling::Telling;
+use crate::worker::{News, Worker};
 
 pub struct Controls {
-    studio: Studio,
+    worker: Worker,
     telling: Telling,
     /// What the controls stand at.
     request: Request,
@@ -40,13 +40,13 @@ enum State {
 impl Controls {
     /// `embedded` is whether the model is the one inside the library, `side` what the command line asks
     /// for.
-    pub fn new(studio: Studio, embedded: bool, side: Option<usize>, telling: Telling) -> Self {
+    pub fn new(worker: Worker, embedded: bool, side: Option<usize>, telling: Telling) -> Self {
         let mut request = Request::new("", Size::square(0));
         if embedded {
             request.guidance.cfg = embedded::CFG;
         }
         Self {
-            studio,
+            worker,
             telling,
             request,
             negative: String::new(),
@@ -60,12 +60,12 @@ impl Controls {
     }
 
     pub fn cancel(&self) {
-        self.studio.cancel();
+        self.worker.cancel();
     }
 
     /// Takes in what the thread has told.
     pub fn hear(&mut self) {
-        let all: Vec<News> = self.studio.news().collect();
+        let all: Vec<News> = self.worker.news().collect();
         all.into_iter().for_each(|news| self.take(news));
     }
 
@@ -166,7 +166,7 @@ impl Controls {
             let cancel = ui.add_enabled(working, egui::Button::new("Cancel"));
             self.telling.control("cancel", &cancel, working);
             if cancel.clicked() {
-                self.studio.cancel();
+                self.worker.cancel();
             }
             let save = ui.add_enabled(self.made.is_some() && !working, egui::Button::new("Save PNG"));
             self.telling.control("save", &save, self.made.is_some());
@@ -179,7 +179,7 @@ impl Controls {
     fn generate(&mut self) {
         let mut request = self.request.clone();
         request.negative.extend((!self.negative.is_empty()).then(|| self.negative.clone()));
-        self.studio.generate(request.clone());
+        self.worker.generate(request.clone());
         self.state = State::Working { request: Box::new(request), doing: "waiting".into(), progress: 0.0 };
     }
 

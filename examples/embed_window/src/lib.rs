@@ -6,13 +6,13 @@
 //! Without a model it is the small one inside the library. `--tell` prints what happens, a line each
 //! (see `telling.rs`): for programs that drive the window, as `tests/window.rs` does.
 //!
-//! The rooms: `screen.rs` owns the device and draws frames, `studio.rs` is the thread that computes,
+//! The rooms: `screen.rs` owns the device and draws frames, `worker.rs` is the thread that computes,
 //! `controls.rs` is what is seen and pressed.
 
 mod controls;
 mod screen;
-mod studio;
 mod telling;
+mod worker;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,8 +25,8 @@ use winit::window::{Window, WindowId};
 
 use controls::Controls;
 use screen::Screen;
-use studio::Studio;
 use telling::Telling;
+use worker::Worker;
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
@@ -86,13 +86,13 @@ impl Running {
         // The one line that matters: sagittal gets the app's own device and queue.
         let gpu =
             sagittal::Gpu::from_adapter(screen.adapter(), screen.device().clone(), screen.queue().clone());
-        let studio = Studio::start(gpu, options.model.clone(), move || {
+        let worker = Worker::start(gpu, options.model.clone(), move || {
             // The window may be closed by now, and then nobody waits for a frame.
             let _ = wake.send_event(());
         });
         let mut telling = Telling::new(options.tell);
         telling.is("adapter", screen.adapter().get_info().name);
-        let controls = Controls::new(studio, options.model.is_none(), options.side, telling);
+        let controls = Controls::new(worker, options.model.is_none(), options.side, telling);
         Ok(Self { screen, controls })
     }
 

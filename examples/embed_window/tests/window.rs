@@ -360,7 +360,7 @@ fn a_person_types_slides_generates_cancels_and_generates_again() {
     let gpu = Gpu::open_with(&OpenOptions { adapter: Some(&adapter), matrices: false, cache: None });
     let checkpoint = embedded::checkpoint().expect("the model");
     let model = Model::new(gpu.expect("the app's adapter"), checkpoint, ModelOptions::default());
-    let want = model.expect("a model").generate(&request, &mut |_| {}, &AtomicBool::new(false));
+    let want = model.expect("a model").generate(&request);
     assert!(got == want.expect("a picture").pictures[0], "the window's picture is not the library's");
 
     // And it is the one that is seen.

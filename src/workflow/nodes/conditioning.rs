@@ -162,7 +162,7 @@ fn text(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
 }
 
 fn tell(work: &mut Work<'_>) {
-    (work.observe)(super::super::run::Event::Work(crate::pipeline::Event::Encoding));
+    (work.observe)(super::super::run::Event::Work(crate::pipeline::Progress::Encoding));
 }
 
 fn text_sdxl(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {

@@ -183,7 +183,7 @@ fn decoded(work: &mut Work<'_>, args: &Arguments<'_>, vae: &Autoencoder) -> Resu
     }
     let (height, width) = (height * vae.cell(), width * vae.cell());
     work.room("the batch of pictures", &[batch, height, width, 3])?;
-    let mut observe = |event: pipeline::Event<'_>| (work.observe)(Event::Work(event));
+    let mut observe = |event: pipeline::Progress| (work.observe)(Event::Work(event));
     let frames = vae.decode(work.options.limits.memory, samples, &mut observe, work.cancel)?;
     let unit = |frame: Vec<f32>| frame.into_iter().map(|v| ((v + 1.0) / 2.0).clamp(0.0, 1.0)).collect();
     made(Images { width, height, frames: frames.into_iter().map(unit).collect() })
@@ -204,11 +204,11 @@ fn encoded(work: &mut Work<'_>, vae: &Autoencoder, images: &Images) -> Result<La
     let cell = vae.cell();
     let (height, width) = (images.height / cell * cell, images.width / cell * cell);
     encodable((images.height, images.width), cell)?;
-    (work.observe)(Event::Work(pipeline::Event::EncodingPicture));
+    (work.observe)(Event::Work(pipeline::Progress::EncodingPicture));
     let mut rows = Vec::new();
     for frame in &images.centre(height, width).frames {
         let values: Vec<f32> = frame.iter().map(|v| v * 2.0 - 1.0).collect();
-        let mut observe = |event: pipeline::Event<'_>| (work.observe)(Event::Work(event));
+        let mut observe = |event: pipeline::Progress| (work.observe)(Event::Work(event));
         rows.push(vae.encode(
             work.options.limits.memory,
             (height, width),

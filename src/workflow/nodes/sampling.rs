@@ -172,9 +172,10 @@ pub(super) fn sampled(
         levels: sigmas.into(),
         limits: work.options.limits,
         denoised,
+        preview_every: 0,
         evaluations: false,
     };
-    let mut observe = |event: pipeline::Event<'_>| (work.observe)(Event::Work(event));
+    let mut observe = |event: pipeline::Progress| (work.observe)(Event::Work(event));
     model.diffusion.run(&conditioning, &run, &mut observe, work.cancel)
 }
 

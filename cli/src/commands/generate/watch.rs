@@ -2,11 +2,11 @@
 //! all previews, and the [`Attention`] of each step.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use sagittal::image::{Picture, png, resize};
-use sagittal::pipeline::{Event, Generated, Request};
-use sagittal::{Error, Model, Result};
+use sagittal::pipeline::{Generated, Request};
+use sagittal::{CancelToken, Error, Model, Progress, Result};
 
 use crate::commands::generate::attention::Attention;
 use crate::support::args::Args;
@@ -26,7 +26,7 @@ pub struct Watch<'a> {
     /// The width and height of pictures.
     size: (usize, usize),
     previews: usize,
-    /// What went wrong in an event, where nobody can be told.
+    /// An error met in an event, where it cannot be returned.
     fault: Option<Error>,
 }
 
@@ -78,6 +78,15 @@ impl<'a> Watch<'a> {
         self.attention.as_ref().map_or(Ok(()), Attention::make_folder)
     }
 
+    /// Steps between the previews that are needed; 0 is none at all.
+    pub fn preview_every(&self) -> usize {
+        match (&self.animations, &self.args.preview) {
+            (Some(_), _) => 1,
+            (None, Some(_)) => self.args.preview_every,
+            (None, None) => 0,
+        }
+    }
+
     /// Begins batch `batch`, from 0.
     pub fn begin(&mut self, batch: usize) {
         self.batch = batch;
@@ -85,23 +94,25 @@ impl<'a> Watch<'a> {
     }
 
     /// Looks at an event; sets `cancel` where a file cannot be written.
-    pub fn observe(&mut self, event: &Event<'_>, cancel: &AtomicBool) {
+    pub fn observe(&mut self, event: &Progress, cancel: &CancelToken) {
         if self.fault.is_some() {
             return;
         }
         let done = match event {
-            Event::Evaluated { evaluation, .. } => {
+            Progress::Evaluated { evaluation, .. } => {
                 if let Some(attention) = &mut self.attention {
                     attention.observe(evaluation);
                 }
                 Ok(())
             }
-            Event::Sampling { step, total, preview, .. } => self.preview(*step, *total, preview),
+            Progress::Sampling { step, total, preview: Some(small), .. } => {
+                self.preview(*step, *total, small)
+            }
             _ => Ok(()),
         };
         if let Err(e) = done {
             self.fault = Some(e);
-            cancel.store(true, Ordering::Relaxed);
+            cancel.cancel();
         }
     }
 
@@ -132,25 +143,21 @@ impl<'a> Watch<'a> {
         series.write(self.batch, &bytes).map(Some)
     }
 
-    fn preview(&mut self, step: usize, total: usize, preview: &dyn Fn() -> Result<Picture>) -> Result<()> {
+    fn preview(&mut self, step: usize, total: usize, small: &Picture) -> Result<()> {
         let file = self
             .args
             .preview
             .as_ref()
             .filter(|_| step.is_multiple_of(self.args.preview_every) || step == total);
-        if file.is_none() && self.animations.is_none() {
-            return Ok(());
-        }
-        let small = preview()?;
         if let Some(path) = file {
-            let large = resize::lanczos(&small, self.size.0, self.size.1)?;
+            let large = resize::lanczos(small, self.size.0, self.size.1)?;
             let bytes = png::encode(&large, &[("Step", &format!("{step} of {total}"))])?;
             // The first may not replace what somebody else has left there.
             png::write(path, &bytes, self.args.force || self.previews > 0)?;
             self.previews += 1;
         }
         if self.animations.is_some() {
-            self.frames.push(small);
+            self.frames.push(small.clone());
         }
         Ok(())
     }

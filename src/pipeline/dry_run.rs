@@ -1,20 +1,20 @@
 //! Some steps of a run without computing: what the device will be given, and in what memory. The sampler and
 //! guidance are the run's own, on a device that only counts.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::sync::Arc;
+use std::collections::{HashSet, VecDeque};
 
+use super::diffusion::DiffusionModel;
 use super::memory::{self, Need};
-use super::report::{self, Purpose, Work};
-use super::{DiffusionModel, Limits, Schedule, Solver};
+use super::report::Purpose;
+use super::settings::{Limits, Schedule};
+use super::workload::{Counted, Done, UnetFit, Workload};
 use crate::engine::{MOST_ROWS, ring_bytes};
-use crate::guidance::entry::PromptAddress;
-use crate::guidance::{Conditioning, Entry, Guidance, Guided, Term};
-use crate::kernels::{Call, Variant};
+use crate::guidance::{Conditioning, Entry, Guided, Term};
+use crate::kernels::Call;
 use crate::latent::Value;
 use crate::network::{AHEAD, Batching, Buffer, DeviceBackend, Kind, Sink, bytes_of};
+use crate::plan::Capabilities;
 use crate::plan::chunk::ChunkPolicy;
-use crate::plan::{Capabilities, Plan};
 use crate::sampler::{self, Inpaint, Predictor, Scheduler};
 use crate::{Error, ErrorKind, Result};
 
@@ -22,112 +22,21 @@ use crate::{Error, ErrorKind, Result};
 /// device is busy.
 const DEFAULT_ARENA: u64 = 2 << 30;
 
-/// Steps that are rehearsed at most: after so many, samplers remember as much as they ever will.
+/// Steps that are counted at most: after so many, samplers remember as much as they ever will.
 const MOST_STEPS: usize = 8;
 
-/// What a run depends on, as far as memory and work go.
-#[derive(Clone, Copy)]
-pub struct Wish<'a> {
-    pub conditioning: &'a Conditioning,
-    /// Of the latents.
-    pub shape: [usize; 4],
-    pub guidance: &'a Guidance,
-    pub solver: Solver,
-    pub steps: usize,
-    /// Whether a part of the start is kept.
-    pub masked: bool,
-    pub limits: Limits,
-}
-
-/// How the UNet fits.
-#[derive(Debug, Clone, Copy)]
-pub struct UnetFit {
-    pub need: Need,
-    /// Bytes of weights that stay on the device; None is all of them.
-    pub most_weights: Option<u64>,
-    pub chunk: ChunkPolicy,
-    /// For activations.
-    pub budget: Option<u64>,
-}
-
-/// A run as it was rehearsed.
-#[derive(Debug, Clone, Default)]
-pub struct Rehearsed {
-    /// The work of a step in which all that guides acts, in order.
-    pub step: Vec<Done>,
-    /// All plans that were run, by kind and rows.
-    pub plans: BTreeMap<(Kind, usize), Arc<Plan>>,
-    /// The kernels between them.
-    pub kernels: HashSet<Variant>,
-    /// Sizes of the arena's buffers, which all calls share.
-    slabs: Vec<u64>,
-    /// Latents, tables and what is read.
-    pub latent_bytes: u64,
-    /// Uploads that are under way at one time.
-    staged_bytes: u64,
-    /// What is kept of the prompts while all steps run.
-    prompt_bytes: u64,
-    /// Prompts of rows of a call.
-    kept_rows: HashMap<(Kind, usize), HashSet<Vec<PromptAddress>>>,
-    alignment: u64,
-}
-
-/// What was done of a step.
-#[derive(Debug, Clone)]
-pub enum Done {
-    /// A network call.
-    Network(Purpose, Arc<Plan>),
-    /// A dispatch between the calls: what it does, what is run, the bytes that it is bound to.
-    Latents(String, Variant, u64),
-}
-
-impl Done {
-    /// As a report tells it.
-    pub fn work(&self) -> Work {
-        match self {
-            Self::Network(purpose, plan) => Work::Network(report::Call {
-                purpose: *purpose,
-                rows: plan.rows,
-                dispatches: plan.dispatches.len(),
-                flops: plan.flops(),
-                bytes: plan.bound_bytes(),
-            }),
-            Self::Latents(path, _, bytes) => Work::Latents { path: path.clone(), bytes: *bytes },
-        }
-    }
-}
-
-impl Rehearsed {
-    /// Bytes of the arena.
-    pub fn arena_bytes(&self) -> u64 {
-        self.slabs.iter().sum()
-    }
-
-    /// Bytes beside the arena.
-    fn beside_bytes(&self) -> u64 {
-        let latents = self.latent_bytes + self.staged_bytes;
-        let params: u64 = self.plans.values().map(|plan| plan.params_bytes(self.alignment)).sum();
-        latents + params + self.prompt_bytes
-    }
-
-    /// What the network takes with `weights` bytes of weights, all of which stay on the device.
-    fn need(&self, weights: u64) -> Need {
-        Need::new(weights, self.arena_bytes(), self.beside_bytes())
-    }
-}
-
 impl DiffusionModel {
-    /// How the UNet fits for `wish`, and the calls of a step in which SAG acts: with all weights on
+    /// How the UNet fits for `workload`, and the calls of a step in which SAG acts: with all weights on
     /// the device and as many rows at a time as the rest allows; else row by row, with as many
     /// weights as the rest allows.
     ///
     /// # Errors
     /// [`ErrorKind::Memory`] if it does not fit in any way.
-    pub(super) fn fit(&self, wish: &Wish<'_>) -> Result<(UnetFit, Rehearsed)> {
+    pub(super) fn fit(&self, workload: &Workload<'_>) -> Result<(UnetFit, Counted)> {
         let bytes = |most| self.stock.weight_bytes((&self.wanted, self.storage(), most));
         let all = bytes(None)?;
-        let prompts = self.prompts(wish.conditioning)?;
-        let Limits { chunk, memory: limit } = wish.limits;
+        let prompts = self.prompts(workload.conditioning)?;
+        let Limits { chunk, memory: limit } = workload.limits;
         let left = match limit {
             None => Some(DEFAULT_ARENA),
             Some(limit) => limit
@@ -137,7 +46,7 @@ impl DiffusionModel {
         };
         let mut budget = left;
         while let Some(arena) = budget {
-            match self.rehearse(wish, prompts.clone(), chunk, Some(arena)) {
+            match self.dry_run(workload, prompts.clone(), chunk, Some(arena)) {
                 Err(e) if e.kind() == ErrorKind::Memory && limit.is_some() => break,
                 done => {
                     let done = done?;
@@ -155,7 +64,7 @@ impl DiffusionModel {
             }
         }
         let limit = limit.unwrap_or(u64::MAX);
-        let done = self.rehearse(wish, prompts, ChunkPolicy::Rows(1), None)?;
+        let done = self.dry_run(workload, prompts, ChunkPolicy::Rows(1), None)?;
         let rows = ChunkPolicy::Rows(1);
         if done.need(all).bytes() <= limit {
             let fit = UnetFit { need: done.need(all), most_weights: None, chunk: rows, budget: None };
@@ -184,15 +93,15 @@ impl DiffusionModel {
     }
 
     /// Lets the sampler do some steps without computing, and adds what they take to `done`.
-    fn rehearse(
+    fn dry_run(
         &self,
-        wish: &Wish<'_>,
-        mut done: Rehearsed,
+        workload: &Workload<'_>,
+        mut done: Counted,
         chunk: ChunkPolicy,
         budget: Option<u64>,
-    ) -> Result<Rehearsed> {
+    ) -> Result<Counted> {
         let batching = Batching::new(self.planner(), chunk, budget);
-        let has_own = wish.guidance.terms.iter().any(|term| matches!(term, Term::Own(_)));
+        let has_own = workload.guidance.terms.iter().any(|term| matches!(term, Term::Own(_)));
         let capabilities = self.engine().gpu().capabilities();
         done.alignment = capabilities.alignment;
         let tally = Tally {
@@ -206,27 +115,27 @@ impl DiffusionModel {
         };
         let backend = Box::new(DeviceBackend::on(tally, self.meanings()));
         // Whenever terms and entries act: the most that a step may take counts.
-        let guidance = wish.guidance.always();
+        let guidance = workload.guidance.always();
         let always = |e: &Entry| Entry { start: 0.0, end: 1.0, ..e.clone() };
         let side = |entries: &[Entry]| entries.iter().map(always).collect();
         let conditioning = Conditioning {
-            positive: side(&wish.conditioning.positive),
-            negative: side(&wish.conditioning.negative),
+            positive: side(&workload.conditioning.positive),
+            negative: side(&workload.conditioning.negative),
         };
         let mut guided = Guided::on(backend, &conditioning, &self.discrete, guidance)?;
-        let steps = wish.steps.clamp(1, MOST_STEPS);
-        let sampler = wish.solver.sampler;
+        let steps = workload.steps.clamp(1, MOST_STEPS);
+        let sampler = workload.solver.sampler;
         let sigmas = Schedule::new(Scheduler::Normal, steps).sigmas(&self.discrete, sampler)?;
-        let x = guided.latents().store(&Value::zero(wish.shape))?;
+        let x = guided.latents().store(&Value::zero(workload.shape))?;
         let mut inpaint;
-        let model: &mut dyn Predictor = match wish.masked {
+        let model: &mut dyn Predictor = match workload.masked {
             true => {
-                inpaint = Inpaint::rehearsed(&mut guided, wish.shape)?;
+                inpaint = Inpaint::rehearsed(&mut guided, workload.shape)?;
                 &mut inpaint
             }
             false => &mut guided,
         };
-        let options = wish.solver.options(0, &self.discrete);
+        let options = workload.solver.options(0, &self.discrete);
         let end = sampler::sample_on(sampler, model, x, &sigmas, &options, &mut |_| Ok(()))?;
         // The result is read, once. Here there is none to be read.
         let end = model.latents().store(&end)?;
@@ -236,9 +145,9 @@ impl DiffusionModel {
     }
 
     /// What reading the prompts takes. All of them are kept, those too that are not active at the
-    /// step that is rehearsed.
-    fn prompts(&self, conditioning: &Conditioning) -> Result<Rehearsed> {
-        let mut done = Rehearsed::default();
+    /// step that is counted.
+    fn prompts(&self, conditioning: &Conditioning) -> Result<Counted> {
+        let mut done = Counted::default();
         let mut known = HashSet::new();
         for entry in conditioning.positive.iter().chain(&conditioning.negative) {
             if known.insert(entry.prompt()) {
@@ -266,7 +175,7 @@ fn least(all: u64, bytes: &dyn Fn(Option<u64>) -> Result<u64>) -> Result<u64> {
 struct Tally<'a> {
     batching: Batching<'a>,
     capabilities: Capabilities,
-    done: &'a mut Rehearsed,
+    done: &'a mut Counted,
     /// What predictions beyond the first ones of an evaluation are for.
     further: Purpose,
     now: Step,

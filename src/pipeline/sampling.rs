@@ -1,14 +1,14 @@
 //! A sampling without text.
 
-use super::{Levels, Limits, Solver};
+use super::settings::{Levels, Limits, Solver};
 use crate::guidance::Guidance;
 use crate::latent::Latent;
 
 /// A sampling without text: what [`Model::sample`](super::Model::sample) and
-/// [`DiffusionModel::run`](super::DiffusionModel::run) need besides conditioning. Start from [`Run::new`] and
+/// [`DiffusionModel::run`](super::DiffusionModel::run) need besides conditioning. Start from [`Sampling::new`] and
 /// change what you like.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Run {
+pub struct Sampling {
     /// Noise of variance 1, `[batch, channels, height, width]` in latent cells; zeros add none.
     pub noise: Latent,
     /// A latent to start from, in the VAE's scale: one for all pictures, or one for each.
@@ -23,17 +23,19 @@ pub struct Run {
     pub seed: u64,
     /// Noise levels.
     pub levels: Levels,
-    /// What it may take.
+    /// Memory and rows at a time.
     pub limits: Limits,
     /// Whether [`Sampled::denoised`](super::Sampled::denoised) is wanted, which is read from the device for that.
     pub denoised: bool,
-    /// Whether [`Event::Evaluated`](super::Event::Evaluated) brings every evaluation with all its latents, which
+    /// As [`Request::preview_every`](super::Request::preview_every).
+    pub preview_every: usize,
+    /// Whether [`Progress::Evaluated`](super::Progress::Evaluated) brings every evaluation with all its latents, which
     /// are read from the device for that: each step then waits for it.
     pub evaluations: bool,
 }
 
-impl Run {
-    /// A run from `noise` with the settings of [`Request::new`](super::Request::new).
+impl Sampling {
+    /// A sampling from `noise` with the settings of [`Request::new`](super::Request::new).
     pub fn new(noise: Latent) -> Self {
         Self {
             noise,
@@ -45,6 +47,7 @@ impl Run {
             levels: Levels::default(),
             limits: Limits::default(),
             denoised: false,
+            preview_every: 0,
             evaluations: false,
         }
     }

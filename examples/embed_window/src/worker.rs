@@ -1,14 +1,14 @@
 //! The thread that computes: it is sent requests, and sends back what happens.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
-use sagittal::{Checkpoint, ErrorKind, Event, Gpu, Model, ModelOptions, Picture, Request, embedded};
+use sagittal::{
+    CancelToken, Checkpoint, ErrorKind, Gpu, Model, ModelOptions, Picture, Progress, Request, embedded,
+};
 
-/// What the thread tells.
+/// What the thread reports.
 pub enum News {
     /// The model is open; its pictures have this side.
     Ready(usize),
@@ -25,24 +25,24 @@ pub enum News {
 
 struct Job {
     request: Request,
-    cancel: Arc<AtomicBool>,
+    cancel: CancelToken,
 }
 
 /// The other end of the thread.
-pub struct Studio {
+pub struct Worker {
     jobs: Sender<Job>,
     news: Receiver<News>,
-    cancel: Arc<AtomicBool>,
+    cancel: CancelToken,
 }
 
-impl Studio {
+impl Worker {
     /// Starts the thread; `wake` is called there whenever there is news.
     pub fn start(gpu: Gpu, model: Option<PathBuf>, wake: impl Fn() + Send + 'static) -> Self {
         let (jobs, todo) = channel::<Job>();
         let (tell, news) = channel();
         thread::spawn(move || {
             let tell = |news| {
-                // Without a window there is nobody to hear it, and no further job either.
+                // Without a window it is not needed any more, and there is no further job either.
                 let _ = tell.send(news);
                 wake();
             };
@@ -54,19 +54,19 @@ impl Studio {
                 }
             }
         });
-        Self { jobs, news, cancel: Arc::default() }
+        Self { jobs, news, cancel: CancelToken::new() }
     }
 
     /// Has pictures made; what was asked for before is cancelled.
     pub fn generate(&mut self, request: Request) {
         self.cancel();
-        self.cancel = Arc::default();
-        // A thread that has ended has told why.
+        self.cancel = CancelToken::new();
+        // A thread that has ended has reported why.
         let _ = self.jobs.send(Job { request, cancel: self.cancel.clone() });
     }
 
     pub fn cancel(&self) {
-        self.cancel.store(true, Ordering::Relaxed);
+        self.cancel.cancel();
     }
 
     /// What has happened since it was asked last.
@@ -84,21 +84,18 @@ fn open(gpu: Gpu, model: Option<PathBuf>) -> sagittal::Result<Model> {
 }
 
 fn draw(model: &Model, job: &Job, tell: &dyn Fn(News)) -> News {
-    let mut observe = |event: Event<'_>| match event {
-        Event::Loading { part } => tell(News::Doing(part)),
-        Event::Encoding => tell(News::Doing("reading the prompt")),
-        Event::Sampling { step, total, preview, .. } => {
-            // It is read from the device; should that be lost, the run ends with the reason.
-            if let Ok(preview) = preview() {
-                tell(News::Step { step, total, preview });
-            }
+    let on_event = |event| match event {
+        Progress::Loading { part } => tell(News::Doing(part)),
+        Progress::Encoding => tell(News::Doing("reading the prompt")),
+        Progress::Sampling { step, total, preview: Some(preview), .. } => {
+            tell(News::Step { step, total, preview });
         }
-        Event::Decoding { .. } => tell(News::Doing("drawing the picture")),
+        Progress::Decoding { .. } => tell(News::Doing("drawing the picture")),
         _ => {}
     };
-    match model.generate(&job.request, &mut observe, &job.cancel) {
+    match model.run(&job.request).preview_every(1).on_event(on_event).cancel(&job.cancel).generate() {
         // The button may have been pressed after the last work on the device.
-        Ok(_) if job.cancel.load(Ordering::Relaxed) => News::Cancelled,
+        Ok(_) if job.cancel.is_cancelled() => News::Cancelled,
         Ok(mut made) => News::Made(made.pictures.swap_remove(0)),
         Err(e) if e.kind() == ErrorKind::Cancelled => News::Cancelled,
         Err(e) => News::Failed(e.to_string()),

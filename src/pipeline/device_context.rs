@@ -18,20 +18,20 @@ use crate::text::Tokenizer;
 
 /// A device with an engine on it, for any number of models: UNets, text encoders and autoencoders of
 /// several files, with and without LoRAs. A memory budget holds for all of them together.
-pub struct Studio {
+pub struct DeviceContext {
     engine: Engine,
     tokenizer: Tokenizer,
     parts: Parts,
 }
 
-impl fmt::Debug for Studio {
+impl fmt::Debug for DeviceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Studio").finish_non_exhaustive()
+        f.debug_struct("DeviceContext").finish_non_exhaustive()
     }
 }
 
-impl Studio {
-    /// A studio on `gpu`, without models.
+impl DeviceContext {
+    /// A context on `gpu`, without models.
     pub fn new(gpu: Gpu) -> Result<Arc<Self>> {
         let (engine, tokenizer) = (Engine::new(gpu)?, Tokenizer::new());
         Ok(Arc::new(Self { engine, tokenizer, parts: Parts::default() }))
@@ -49,7 +49,7 @@ impl Studio {
 
 /// Weights of one model's networks: where they are read from, and what is of them on the device.
 pub(super) struct Stock {
-    pub studio: Arc<Studio>,
+    pub context: Arc<DeviceContext>,
     pub checkpoint: Arc<Checkpoint>,
     /// LoRAs.
     pub patches: Arc<Patches>,
@@ -57,12 +57,12 @@ pub(super) struct Stock {
 }
 
 impl Stock {
-    pub fn new(studio: Arc<Studio>, checkpoint: Arc<Checkpoint>, patches: Arc<Patches>) -> Self {
-        Self { studio, checkpoint, patches, owner: Owner::new() }
+    pub fn new(context: Arc<DeviceContext>, checkpoint: Arc<Checkpoint>, patches: Arc<Patches>) -> Self {
+        Self { context, checkpoint, patches, owner: Owner::new() }
     }
 
     pub fn engine(&self) -> &Engine {
-        &self.studio.engine
+        &self.context.engine
     }
 
     /// The checkpoint's weights with the LoRAs added.
@@ -99,13 +99,13 @@ impl Stock {
             self.engine().release_spare_memory();
             self.engine().upload(wanted, &self.source(), storage, most, cancel)
         };
-        self.studio.parts.get((network, self.owner), need, limit, load)
+        self.context.parts.get((network, self.owner), need, limit, load)
     }
 }
 
 impl Drop for Stock {
     /// Nobody can ask for these weights again.
     fn drop(&mut self) {
-        self.studio.parts.leave(self.owner);
+        self.context.parts.leave(self.owner);
     }
 }

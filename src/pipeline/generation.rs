@@ -1,0 +1,182 @@
+//! Runs of a request: with progress, previews and cancel, here or in a thread of their own.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use super::cancel::CancelToken;
+use super::model::Model;
+use super::progress::Progress;
+use super::request::{Generated, Request};
+use crate::image::Picture;
+use crate::{Error, Result};
+
+/// A run that is being set up by [`Model::run`]. [`start`](Self::start) starts it in a thread of its own,
+/// [`generate`](Self::generate) does it here.
+#[must_use = "nothing runs before `start` or `generate`"]
+pub struct Generation<'a, F = fn(Progress)> {
+    model: &'a Model,
+    request: &'a Request,
+    on_event: F,
+    cancel: CancelToken,
+    preview_every: usize,
+}
+
+impl Model {
+    /// Sets up a run of `request`: see [`Generation`].
+    ///
+    /// ```no_run
+    /// # fn main() -> sagittal::Result<()> {
+    /// # let model: sagittal::Model = unimplemented!();
+    /// use sagittal::{Progress, Request, Size};
+    ///
+    /// let request = Request::new("a lighthouse in a storm", Size::square(512));
+    /// let handle = model
+    ///     .run(&request)
+    ///     .on_event(|event| {
+    ///         if let Progress::Sampling { step, total, .. } = event {
+    ///             println!("step {step} of {total}");
+    ///         }
+    ///     })
+    ///     .start()?;
+    /// let made = handle.join()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn run<'a>(&'a self, request: &'a Request) -> Generation<'a> {
+        Generation {
+            model: self,
+            request,
+            on_event: |_| {},
+            cancel: CancelToken::new(),
+            preview_every: request.preview_every,
+        }
+    }
+}
+
+impl<'a, F: FnMut(Progress)> Generation<'a, F> {
+    /// Calls `on_event` with each event, in the thread that the run is in. The run waits meanwhile.
+    pub fn on_event<G: FnMut(Progress)>(self, on_event: G) -> Generation<'a, G> {
+        let Self { model, request, cancel, preview_every, .. } = self;
+        Generation { model, request, on_event, cancel, preview_every }
+    }
+
+    /// Stops the run when `token` is cancelled.
+    pub fn cancel(self, token: &CancelToken) -> Self {
+        Self { cancel: token.clone(), ..self }
+    }
+
+    /// Makes a preview every so many steps, as [`Request::preview_every`] does; 0 is none.
+    pub fn preview_every(self, steps: usize) -> Self {
+        Self { preview_every: steps, ..self }
+    }
+
+    /// Does the run in this thread.
+    ///
+    /// # Errors
+    /// As [`Model::generate`].
+    pub fn generate(mut self) -> Result<Generated> {
+        let previewed = Request { preview_every: self.preview_every, ..self.request.clone() };
+        self.model.generate_with(&previewed, &mut self.on_event, self.cancel.flag())
+    }
+
+    /// Starts the run in a thread of its own. It works on copies of the model, which share its weights, and of the
+    /// request.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) if the system gives no thread. Errors of the run itself
+    /// come from [`Handle::join`].
+    pub fn start(self) -> Result<Handle>
+    where
+        F: Send + 'static,
+    {
+        let Self { model, request, mut on_event, cancel, preview_every } = self;
+        let (model, request) = (model.clone(), Request { preview_every, ..request.clone() });
+        let latest = Arc::new(Mutex::new(Latest::default()));
+        let (shared, token) = (latest.clone(), cancel.clone());
+        let run = move || {
+            let mut observe = |event: Progress| {
+                lock(&shared).keep(&event);
+                on_event(event);
+            };
+            model.generate_with(&request, &mut observe, token.flag())
+        };
+        let thread = thread::Builder::new().name("sagittal".into()).spawn(run);
+        let thread = thread.map_err(|e| Error::internal("no thread for the run").cause(e))?;
+        Ok(Handle { thread: Some(thread), cancel, latest })
+    }
+}
+
+/// A run in a thread of its own. Dropping the handle cancels the run.
+#[derive(Debug)]
+pub struct Handle {
+    /// None once it is joined.
+    thread: Option<JoinHandle<Result<Generated>>>,
+    cancel: CancelToken,
+    latest: Arc<Mutex<Latest>>,
+}
+
+/// The last that a run has reported.
+#[derive(Debug, Default)]
+struct Latest {
+    progress: Option<Progress>,
+    preview: Option<Picture>,
+}
+
+impl Latest {
+    fn keep(&mut self, event: &Progress) {
+        match event {
+            // An evaluation is large, and comes within a step.
+            Progress::Evaluated { .. } => return,
+            Progress::Sampling { preview: Some(preview), .. } => self.preview = Some(preview.clone()),
+            _ => (),
+        }
+        self.progress = Some(event.clone());
+    }
+}
+
+fn lock(latest: &Mutex<Latest>) -> MutexGuard<'_, Latest> {
+    // It is written in one go, and so is complete whatever panicked.
+    latest.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Handle {
+    /// Waits for the pictures.
+    ///
+    /// # Errors
+    /// As [`Model::generate`]; [`ErrorKind::Usage`](crate::ErrorKind::Usage) if the function that was given to
+    /// [`on_event`](Generation::on_event) has panicked.
+    pub fn join(mut self) -> Result<Generated> {
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(made)) => made,
+            _ => Err(Error::usage("the function that receives the events of a run has panicked")),
+        }
+    }
+
+    /// Asks the run to stop; it ends within one submission to the device.
+    pub fn cancel(&self) {
+        self.cancel.cancel();
+    }
+
+    /// Whether [`join`](Self::join) would return at once.
+    pub fn is_finished(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// The last event but evaluations.
+    pub fn progress(&self) -> Option<Progress> {
+        lock(&self.latest).progress.clone()
+    }
+
+    /// The last preview. There are previews where [`Generation::preview_every`] or [`Request::preview_every`] ask for
+    /// them.
+    pub fn preview(&self) -> Option<Picture> {
+        lock(&self.latest).preview.clone()
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if self.thread.is_some() {
+            self.cancel.cancel();
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! How a model is opened.
+
+use super::tiles::Tiling;
+use crate::gpu::Gpu;
+use crate::kernels::Precision;
+use crate::model::{Family, Prediction};
+
+/// How a model is opened.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ModelOptions {
+    /// Storage of activations and weights; None is f16 on GPUs and f32 on CPU drivers, where f32 keeps most
+    /// weights of a file in f16 as they are.
+    pub precision: Option<Precision>,
+    /// The same for the autoencoder; None is that of the rest, but f32 for SDXL, whose original
+    /// autoencoder overflows f16.
+    pub vae_precision: Option<Precision>,
+    /// What the UNet's output means, where the file does not tell or tells wrong.
+    pub prediction: Option<Prediction>,
+    /// Whether pictures go through the autoencoder in tiles.
+    pub tiling: Tiling,
+}
+
+impl ModelOptions {
+    /// The storage on `gpu`.
+    pub(super) fn precision_on(&self, gpu: &Gpu) -> Precision {
+        self.precision.unwrap_or(gpu.capabilities().target.usual_precision())
+    }
+
+    /// The storage of an autoencoder on `gpu` beside a UNet of `family`; None is one by itself.
+    pub(super) fn vae_precision_on(&self, gpu: &Gpu, family: Option<Family>) -> Precision {
+        let rest = self.precision_on(gpu);
+        self.vae_precision.unwrap_or(family.map_or(rest, |family| family.facts().vae_precision(rest)))
+    }
+}
