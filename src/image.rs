@@ -1,5 +1,7 @@
 //! Pictures: 8-bit RGB, to and from the network's -1..1, and PNG files.
 
+#[cfg(feature = "pictures")]
+mod convert;
 mod exif;
 mod format;
 pub(crate) mod infotext;

@@ -40,7 +40,8 @@ pub struct DiffusionModel {
 }
 
 /// The result of a sampling.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Sampled {
     /// The latent at the last noise level, in the VAE's scale.
     pub latent: Latent,

@@ -6,7 +6,7 @@ use crate::kernels::Precision;
 use crate::model::{Family, Prediction};
 
 /// How a model is opened.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct ModelOptions {
     /// Storage of activations and weights; None is f16 on GPUs and f32 on CPU drivers, where f32 keeps most
     /// weights of a file in f16 as they are.

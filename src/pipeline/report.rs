@@ -1,9 +1,11 @@
 //! What a request takes: memory, network calls, dispatches.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// The cost of a request.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
+#[non_exhaustive]
 pub struct Report {
     /// Network calls of a step in which all that guides acts, in order; samplers of higher order evaluate more than
     /// once a step.
@@ -36,7 +38,7 @@ pub struct Report {
 }
 
 /// Work of a step.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Work {
     /// A network call.
     Network(Call),
@@ -50,7 +52,8 @@ pub enum Work {
 }
 
 /// One network call.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Call {
     /// What its rows are for.
     pub purpose: Purpose,
@@ -66,6 +69,7 @@ pub struct Call {
 
 /// What a row is evaluated for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Purpose {
     /// The predictions with and without the prompt.
     Guidance,
@@ -73,6 +77,17 @@ pub enum Purpose {
     Sag,
     /// A prediction that a term of one's own asks for, or SAG beside such a term.
     Term,
+}
+
+impl fmt::Display for Purpose {
+    /// One word: `guidance`, `sag` or `term`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Guidance => "guidance",
+            Self::Sag => "sag",
+            Self::Term => "term",
+        })
+    }
 }
 
 impl Report {

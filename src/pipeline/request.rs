@@ -6,9 +6,10 @@ use super::sampling::Sampling;
 use super::settings::{Limits, Schedule, Solver, check_number};
 use super::sizes::Sizes;
 use crate::families::{Facts, LATENT_CELL};
-use crate::guidance::Guidance;
+use crate::guidance::{Guidance, Sag};
 use crate::image::Picture;
 use crate::latent::Latent;
+use crate::sampler::Scheduler;
 use crate::sampler::noise::{MOST_PICTURES, noise, noise_for};
 use crate::text::compose::{self, Part};
 use crate::text::syntax::{self, Kind, Note};
@@ -19,6 +20,7 @@ const MOST_SIDE: usize = 16_384;
 
 /// Where the noise comes from that a picture is made of.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum Noise {
     /// One stream for the whole batch.
     Seed,
@@ -30,6 +32,7 @@ pub enum Noise {
 
 /// What image to image starts from: one for all pictures of the batch, or one for each.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum Start {
     /// In the VAE's scale, `[1 or batch, 4, height / 8, width / 8]`.
     Latent(Latent),
@@ -38,7 +41,30 @@ pub enum Start {
     Picture(Picture),
 }
 
-/// A workload for pictures. Start from [`Request::new`] and change what you like.
+impl From<Picture> for Start {
+    fn from(picture: Picture) -> Self {
+        Self::Picture(picture)
+    }
+}
+
+impl From<Latent> for Start {
+    fn from(latent: Latent) -> Self {
+        Self::Latent(latent)
+    }
+}
+
+/// A generation request. Start from [`Request::new`] and change what you like, by its fields or by its methods `with_…`:
+///
+/// ```
+/// use sagittal::{Request, Sag, Sampler, Size};
+///
+/// let request = Request::new("a lighthouse in a storm", Size::square(768))
+///     .with_negative("blurry")
+///     .with_seed(7)
+///     .with_solver(Sampler::Dpmpp2m)
+///     .with_sag(Sag { scale: 0.75, ..Sag::default() });
+/// assert_eq!(request.schedule.steps, 20);
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
     /// What the pictures show.
@@ -84,6 +110,13 @@ pub struct Request {
     pub evaluations: bool,
 }
 
+impl Default for Request {
+    /// A picture of 512x512 without a prompt.
+    fn default() -> Self {
+        Self::new("", Size::square(512))
+    }
+}
+
 impl Request {
     /// A picture of `prompt` with the usual settings: 20 steps of euler on the normal schedule,
     /// CFG 7, SAG as ComfyUI's node has it.
@@ -109,21 +142,70 @@ impl Request {
         }
     }
 
-    /// The same with another scale of classifier-free guidance.
+    /// With one more negative prompt.
+    pub fn with_negative(mut self, prompt: impl Into<String>) -> Self {
+        self.negative.push(prompt.into());
+        self
+    }
+
+    /// With so many pictures made together.
+    pub fn with_batch(self, batch: usize) -> Self {
+        Self { batch, ..self }
+    }
+
+    /// With this seed.
+    pub fn with_seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
+    }
+
+    /// With this scale of classifier-free guidance.
     pub fn with_cfg(mut self, cfg: f32) -> Self {
         self.guidance.cfg = cfg;
         self
     }
 
-    /// The same in another number of steps.
+    /// With this Self-Attention Guidance; [`Sag::off`] is none.
+    pub fn with_sag(mut self, sag: Sag) -> Self {
+        self.guidance.set_sag(sag);
+        self
+    }
+
+    /// With this guidance in place of all that was set before.
+    pub fn with_guidance(self, guidance: Guidance) -> Self {
+        Self { guidance, ..self }
+    }
+
+    /// In so many steps.
     pub fn with_steps(mut self, steps: usize) -> Self {
         self.schedule.steps = steps;
         self
     }
 
-    /// The same by another numerical method.
+    /// With this numerical method: a [`Sampler`](crate::Sampler), or a [`Solver`] with its noise.
     pub fn with_solver(self, solver: impl Into<Solver>) -> Self {
         Self { solver: solver.into(), ..self }
+    }
+
+    /// With the noise levels of this scheduler.
+    pub fn with_scheduler(mut self, scheduler: Scheduler) -> Self {
+        self.schedule.scheduler = scheduler;
+        self
+    }
+
+    /// From this picture or latent, of which more shows through the lower `denoise` is, 0 to 1.
+    pub fn with_start(mut self, start: impl Into<Start>, denoise: f64) -> Self {
+        (self.start, self.schedule.denoise) = (Some(start.into()), denoise);
+        self
+    }
+
+    /// Where [`start`](Self::start) is drawn over: see [`mask`](Self::mask).
+    pub fn with_mask(self, mask: Latent) -> Self {
+        Self { mask: Some(mask), ..self }
+    }
+
+    /// Within these limits.
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 
     /// The prompts that are averaged, ready for the tokenizer.
@@ -236,7 +318,8 @@ fn nearest_side(side: usize) -> usize {
 }
 
 /// The pictures of a request.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Generated {
     /// The pictures.
     pub pictures: Vec<Picture>,

@@ -2,7 +2,7 @@
 //! kernels are chosen by what it can do, but nothing is loaded and nothing runs.
 
 use sagittal::internals::model::ModelConfig;
-use sagittal::pipeline::report::{Call, Purpose, Report, Work};
+use sagittal::pipeline::report::{Call, Report, Work};
 use sagittal::pipeline::{Model, Request};
 use serde_json::{Value, json};
 
@@ -63,7 +63,6 @@ fn as_text(model: &Model, request: &Request, report: &Report) -> Vec<String> {
     lines.push("a step, in order: dispatches, and bytes that they work on".to_owned());
     lines.extend(report.step.iter().map(|work| match work {
         Work::Network(Call { purpose, rows, dispatches, bytes, .. }) => {
-            let purpose = purpose_name(*purpose);
             format!("  {dispatches:>5}  network, {rows} rows for {purpose}, {}", mib(*bytes))
         }
         Work::Latents { path, bytes } => format!("      1  {path}, {:.1} KiB", *bytes as f64 / 1024.0),
@@ -77,7 +76,7 @@ fn as_text(model: &Model, request: &Request, report: &Report) -> Vec<String> {
 fn as_json(model: &Model, request: &Request, report: &Report) -> Value {
     let info = model.engine().gpu().device().adapter_info();
     let call = |c: &Call| {
-        let purpose = purpose_name(c.purpose);
+        let purpose = c.purpose.to_string();
         json!({
             "rows": c.rows, "purpose": purpose, "dispatches": c.dispatches, "flops": c.flops, "bytes": c.bytes,
         })
@@ -115,13 +114,4 @@ fn as_json(model: &Model, request: &Request, report: &Report) -> Value {
         "variants": report.variants,
         "unused": report.unused,
     })
-}
-
-/// One word for what a call's rows are for; scripts may rely on it.
-fn purpose_name(purpose: Purpose) -> &'static str {
-    match purpose {
-        Purpose::Guidance => "guidance",
-        Purpose::Sag => "sag",
-        Purpose::Term => "term",
-    }
 }
