@@ -2,6 +2,7 @@
 //! in the order of its price: flags, output files, the checkpoint's header, then the device.
 
 pub mod attention;
+pub mod compare;
 pub mod dry_run;
 pub mod watch;
 
@@ -20,7 +21,7 @@ use sagittal::internals::model::{Family, ModelConfig, Prediction};
 use sagittal::lora::Patches;
 use sagittal::pipeline::report::Report;
 use sagittal::pipeline::{Generated, Model, Noise, Request, Schedule, Sizes, Solver};
-use sagittal::{Error, ErrorKind, Progress, Result, embedded, latent};
+use sagittal::{CancelToken, Error, ErrorKind, Progress, Result, embedded, latent};
 use serde_json::json;
 
 use crate::support::args::Args;
@@ -175,7 +176,7 @@ pub fn request(
         schedule: Schedule::new(args.scheduler(), args.steps),
         clip_skip: args.clip_skip,
         limits: args.compute.limits(),
-        evaluations: args.save_attention.is_some(),
+        evaluations: args.save_attention.is_some() || args.compare.is_some(),
         sizes: sizes(args, config, Sizes::of(Size::new(width, height)))?,
         ..Request::new(prompt, Size::new(width, height))
     };
@@ -320,7 +321,7 @@ impl Run<'_> {
                 progress.end();
                 return Err(Error::cancelled());
             }
-            self.save(batch, &made, &progress)
+            self.save(batch, &made, &progress, &cancel)
                 .and_then(|()| self.watch.attention(&self.model, cancel.flag()))
                 .inspect_err(|_| progress.end())?;
         }
@@ -378,7 +379,13 @@ impl Run<'_> {
     }
 
     /// Writes the pictures of a batch, each with its settings, and the latent if it is wanted.
-    fn save(&mut self, batch: usize, made: &Generated, progress: &Reporter) -> Result<()> {
+    fn save(
+        &mut self,
+        batch: usize,
+        made: &Generated,
+        progress: &Reporter,
+        cancel: &CancelToken,
+    ) -> Result<()> {
         if let Some(checksums) = self.checksums.take() {
             let (hash, pairs) = checksums.finish();
             self.told.model_hash = hash;
@@ -415,6 +422,9 @@ impl Run<'_> {
         let text = parameters(&told, &origin, 0);
         if let Some(path) = self.watch.finish(made, (parameters::KEYWORD, &text))? {
             saved("animation", &path, None);
+        }
+        if let Some(path) = self.watch.compare(&self.model, &self.request, made, &text, cancel)? {
+            saved("comparison", &path, None);
         }
         if let Some(latents) = &self.files.latents {
             let bytes = latent::file::encode(&made.latent, &[(parameters::KEYWORD, &text)])?;

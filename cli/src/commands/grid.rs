@@ -181,13 +181,14 @@ fn flags(args: &Args) -> Result<(Flags, Repeat)> {
     for (flag, given) in [
         ("--save-latent", base.save_latent.is_some()),
         ("--save-attention", base.save_attention.is_some()),
+        ("--compare", base.compare.is_some()),
         ("--animate", base.animate.is_some()),
         ("--preview", base.preview.is_some()),
     ] {
         if given {
             return Err(Error::usage("a grid saves pictures alone")
                 .found(flag)
-                .hint("draw that cell by `generate`"));
+                .hint("run `generate` for that cell"));
         }
     }
     Ok((flags, repeat))

@@ -248,6 +248,9 @@ pub struct Args {
     /// order have several a step. Written when the batch is done
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub save_attention: Option<PathBuf>,
+    /// Write a strip of four pictures: without SAG, its attention and its mask at half of the steps, with SAG
+    #[arg(long, value_name = "OUT.png", help_heading = "Output")]
+    pub compare: Option<PathBuf>,
     /// Write the sampling as an animated PNG; one per batch, of its first picture
     #[arg(long, value_name = "OUT.png", help_heading = "Output")]
     pub animate: Option<PathBuf>,

@@ -72,6 +72,18 @@ fn what_is_shown_changes_nothing() {
     let last = |name: &str| read::picture(&folder.path().join(name)).expect(name);
     assert!(last("moving.png") == last("a.png"), "a program without animations shows the picture");
 
+    // Four pictures side by side, with their names above; the last is the picture itself.
+    good(&["-o", "c.png", "--compare", "strip.png"]);
+    let strip = read::picture(&folder.path().join("strip.png")).expect("strip.png");
+    assert!(strip.width > 4 * 64 && strip.height > 72, "{}x{}", strip.width, strip.height);
+    let picture = last("c.png");
+    let line = |p: &Picture, x: usize, y: usize| p.rgb[(y * p.width + x) * 3..][..64 * 3].to_vec();
+    let is_there = |x: usize, y: usize| (0..72).all(|row| line(&strip, x, y + row) == line(&picture, 0, row));
+    let mut places = (0..strip.height - 71).flat_map(|y| (0..strip.width - 63).map(move |x| (x, y)));
+    let place = places.find(|(x, y)| is_there(*x, *y)).expect("the picture is in the strip");
+    assert!(place.0 > 3 * 64, "{place:?}");
+    assert!(read_bytes("plain.png") == read_bytes("c.png"), "comparing changed the picture");
+
     // Several evaluations a step, several pictures and batches.
     good(&["-o", "b.png", "--sampler", "heun", "--batch-size", "2", "--steps", "2", "--save-attention", "b"]);
     let heat: Vec<String> =
@@ -92,6 +104,10 @@ fn what_is_wrong_is_told_before_anything_runs() {
         (&["--save-attention", "full"], "exists already"),
         (&["--animate", "taken.png"], "exists already"),
         (&["--preview", "taken.png"], "exists already"),
+        (&["--compare", "taken.png"], "exists already"),
+        (&["--compare", "a.png", "--sag-scale", "0"], "SAG is off"),
+        (&["--compare", "a.png", "--batch-size", "2"], "one picture"),
+        (&["--compare", "a.png", "-o", "a.png"], "same file name"),
         (&["--animate", "a.gif"], "PNG"),
         (&["--preview", "taken.png/a.png"], "folder"),
         (&["--preview-every", "2"], "--preview"),

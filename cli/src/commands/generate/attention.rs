@@ -24,7 +24,7 @@ pub struct Attention<'a> {
 }
 
 /// An evaluation in which SAG acted.
-struct Seen {
+pub struct Seen {
     /// From 1.
     number: usize,
     /// What the step expects of the end, in the UNet's scale.
@@ -33,6 +33,45 @@ struct Seen {
     columns: Vec<Columns>,
     /// `[batch, height, width]`.
     mask: Vec<u8>,
+}
+
+/// What is shown of one picture of an evaluation.
+pub struct Overlay {
+    /// The attention over the expected picture; None if nothing was recorded.
+    pub heat: Option<Picture>,
+    /// The mask over it.
+    pub mask: Picture,
+}
+
+impl Seen {
+    /// Of evaluation `number`, from 1; None if SAG did not act.
+    pub fn of(evaluation: &Evaluation, number: usize) -> Option<Self> {
+        let sag = evaluation.sag.as_ref()?;
+        let (columns, mask) = (sag.columns.clone(), sag.mask.clone());
+        Some(Self { number, expected: evaluation.result.clone(), columns, mask })
+    }
+
+    /// For each picture, over what `model` decodes of the step in `memory` bytes.
+    ///
+    /// # Errors
+    /// Those of [`Model::decode`].
+    pub fn overlays(
+        &self,
+        model: &Model,
+        memory: Option<u64>,
+        threshold: f32,
+        cancel: &AtomicBool,
+    ) -> Result<Vec<Overlay>> {
+        let [pictures, _, height, width] = self.expected.shape();
+        let z = self.expected.scaled(1.0 / model.config().latent_scale);
+        let decoded = model.decode_within(memory, &z, &mut |_| {}, cancel)?;
+        let overlay = |(i, picture): (usize, &Picture)| {
+            let heat = mean(&self.columns, pictures, i).map(|c| overlay::heat(picture, &c, threshold));
+            let mask = &self.mask[i * height * width..][..height * width];
+            Ok(Overlay { heat: heat.transpose()?, mask: overlay::mask(picture, mask, (height, width))? })
+        };
+        decoded.iter().enumerate().map(overlay).collect()
+    }
 }
 
 impl<'a> Attention<'a> {
@@ -50,7 +89,7 @@ impl<'a> Attention<'a> {
         }
         let threshold = sag.threshold;
         let attention = Self { args, folder, threshold, evaluations: 0, seen: Vec::new() };
-        // What is there already is told of now, not after the last step.
+        // What is there already is an error now, not after the last step.
         let first = folder.join(attention.name((0, 1), 0, "heat"));
         Series::new(first, 1, args.force).check()?;
         Ok(Some(attention))
@@ -68,13 +107,7 @@ impl<'a> Attention<'a> {
     /// Keeps what will be shown of an evaluation.
     pub fn observe(&mut self, evaluation: &Evaluation) {
         self.evaluations += 1;
-        let Some(sag) = &evaluation.sag else { return };
-        self.seen.push(Seen {
-            number: self.evaluations,
-            expected: evaluation.result.clone(),
-            columns: sag.columns.clone(),
-            mask: sag.mask.clone(),
-        });
+        self.seen.extend(Seen::of(evaluation, self.evaluations));
     }
 
     /// Writes heat and mask of each evaluation and picture of batch `batch`, from 0, and forgets them.
@@ -84,20 +117,17 @@ impl<'a> Attention<'a> {
     pub fn write(&mut self, model: &Model, batch: usize, cancel: &AtomicBool) -> Result<()> {
         self.evaluations = 0;
         for seen in std::mem::take(&mut self.seen) {
-            let [pictures, _, height, width] = seen.expected.shape();
-            let z = seen.expected.scaled(1.0 / model.config().latent_scale);
-            let decoded = model.decode_within(self.args.compute.max_memory, &z, &mut |_| {}, cancel)?;
-            for (i, picture) in decoded.iter().enumerate() {
+            let memory = self.args.compute.max_memory;
+            for (i, shown) in seen.overlays(model, memory, self.threshold, cancel)?.iter().enumerate() {
                 let write = |kind: &str, painted: &Picture| {
                     let path = self.folder.join(self.name((batch, seen.number), i, kind));
                     let text = format!("evaluation {}, threshold {}", seen.number, self.threshold);
                     png::write(&path, &png::encode(painted, &[("Comment", &text)])?, self.args.force)
                 };
-                if let Some(columns) = mean(&seen.columns, pictures, i) {
-                    write("heat", &overlay::heat(picture, &columns, self.threshold)?)?;
+                if let Some(heat) = &shown.heat {
+                    write("heat", heat)?;
                 }
-                let mask = &seen.mask[i * height * width..][..height * width];
-                write("mask", &overlay::mask(picture, mask, (height, width))?)?;
+                write("mask", &shown.mask)?;
             }
         }
         Ok(())

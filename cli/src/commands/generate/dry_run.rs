@@ -22,8 +22,7 @@ fn as_text(model: &Model, request: &Request, report: &Report) -> Vec<String> {
     let info = model.engine().gpu().device().adapter_info();
     let ModelConfig { family, prediction, .. } = model.config();
     let (schedule, sampler) = (request.schedule, request.solver.sampler);
-    let calls: Vec<String> =
-        report.calls.iter().map(|c| format!("{} {}", c.rows, purpose_name(c.purpose))).collect();
+    let calls: Vec<String> = report.calls.iter().map(|c| format!("{} {}", c.rows, c.purpose)).collect();
     let weights: Vec<String> =
         report.weight_bytes.iter().map(|(part, bytes)| format!("{part} {}", mib(*bytes))).collect();
     let mut lines = vec![

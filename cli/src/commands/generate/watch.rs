@@ -9,6 +9,7 @@ use sagittal::pipeline::{Generated, Request};
 use sagittal::{CancelToken, Error, Model, Progress, Result};
 
 use crate::commands::generate::attention::Attention;
+use crate::commands::generate::compare::Compare;
 use crate::support::args::Args;
 use crate::support::output::{self, Series, check_png};
 
@@ -20,6 +21,7 @@ pub struct Watch<'a> {
     args: &'a Args,
     animations: Option<Series>,
     attention: Option<Attention<'a>>,
+    compare: Option<Compare<'a>>,
     batch: usize,
     /// One pixel a latent cell.
     frames: Vec<Picture>,
@@ -50,7 +52,7 @@ impl<'a> Watch<'a> {
             check_png(path).map_err(|e| e.at("--preview"))?;
             Series::new(path, 1, args.force).check()?;
         }
-        let names = [&args.animate, &args.preview, &args.output];
+        let names = [&args.animate, &args.preview, &args.compare, &args.output];
         for (i, path) in names.iter().enumerate() {
             if path.is_some() && names[..i].contains(path) {
                 return Err(Error::usage("two outputs have the same file name")
@@ -61,6 +63,7 @@ impl<'a> Watch<'a> {
             args,
             animations,
             attention: Attention::new(args, request)?,
+            compare: Compare::new(args, request)?,
             batch: 0,
             frames: Vec::new(),
             size: (request.size.width, request.size.height),
@@ -103,6 +106,9 @@ impl<'a> Watch<'a> {
                 if let Some(attention) = &mut self.attention {
                     attention.observe(evaluation);
                 }
+                if let Some(compare) = &mut self.compare {
+                    compare.observe(evaluation);
+                }
                 Ok(())
             }
             Progress::Sampling { step, total, preview: Some(small), .. } => {
@@ -127,6 +133,22 @@ impl<'a> Watch<'a> {
     /// Those of [`Attention::write`].
     pub fn attention(&mut self, model: &Model, cancel: &AtomicBool) -> Result<()> {
         self.attention.as_mut().map_or(Ok(()), |attention| attention.write(model, self.batch, cancel))
+    }
+
+    /// Writes the comparison of `made`, the picture of `request`, with one without SAG; gives its path.
+    ///
+    /// # Errors
+    /// Those of [`Compare::write`].
+    pub fn compare(
+        &mut self,
+        model: &Model,
+        request: &Request,
+        made: &Generated,
+        text: &str,
+        cancel: &CancelToken,
+    ) -> Result<Option<PathBuf>> {
+        let Some(compare) = &mut self.compare else { return Ok(None) };
+        compare.write(model, request, made, text, cancel).map(Some)
     }
 
     /// Writes the batch's animation, which ends with its first picture; gives its path.
@@ -165,5 +187,5 @@ impl<'a> Watch<'a> {
 
 /// Paths that a run writes beside its pictures, for the check that no model is replaced.
 pub fn outputs(args: &Args) -> impl Iterator<Item = PathBuf> {
-    args.animate.iter().chain(&args.preview).map(|path: &PathBuf| Path::to_owned(path))
+    args.animate.iter().chain(&args.preview).chain(&args.compare).map(|path: &PathBuf| Path::to_owned(path))
 }

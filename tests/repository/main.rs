@@ -3,7 +3,9 @@
 // Tests panic where something is not as they expect.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod imports;
 
 use std::collections::BTreeSet;
 use std::fs;
