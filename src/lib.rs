@@ -5,14 +5,13 @@
 //! A [`Model`] is the first on the second. A [`Request`] says what to draw, and [`Model::generate`] draws it:
 //!
 //! ```no_run
-//! use std::sync::atomic::AtomicBool;
 //! use sagittal::{Checkpoint, Gpu, Model, ModelOptions, Request, Size};
 //!
 //! # fn main() -> sagittal::Result<()> {
 //! let checkpoint = Checkpoint::open("model.safetensors")?;
 //! let model = Model::new(Gpu::open(None)?, checkpoint, ModelOptions::default())?;
 //! let request = Request::new("a lighthouse in a storm", Size::square(512));
-//! let made = model.generate(&request, &mut |_| {}, &AtomicBool::new(false))?;
+//! let made = model.generate(&request)?;
 //! let png = sagittal::image::png::encode(&made.pictures[0], &[])?;
 //! sagittal::image::png::write("lighthouse.png".as_ref(), &png, false)?;
 //! # Ok(()) }
@@ -21,7 +20,7 @@
 //! # What to look at next
 //!
 //! * [`Request`]: size, seed, sampler, scheduler, batch, image to image, inpainting.
-//! * [`Event`]: progress and previews, which the closure of `generate` receives; the flag beside it cancels.
+//! * [`Model::run`]: the same with [`Progress`], previews and cancel, in a thread of its own.
 //! * [`Gpu::from_adapter`] and [`Gpu::device_descriptor`]: the app's own device.
 //! * [`Sag`] and [`Guidance`]: the guidance, with terms of one's own in [`guidance::term`].
 //! * [`Lora`], [`Model::set_loras`]: what is added to a model.
