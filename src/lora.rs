@@ -11,46 +11,25 @@
 //! on a GPU a model with LoRAs costs no more to run than one without, and its file stays as it is. On a CPU
 //! driver in f32, what LoRAs change of a file in f16 is no longer kept in f16.
 
-mod change;
+mod family;
 mod file;
-mod foreign;
 mod merge;
-mod names;
+mod module_names;
+mod networks;
+mod open;
+mod other_kinds;
 mod patches;
-mod roles;
 mod rotation;
 pub mod tags;
-mod trained;
+mod tensor_roles;
+mod training_settings;
+mod weight_change;
 
-use std::sync::Arc;
-
-pub use file::Lora;
+pub(crate) use file::BUNDLED;
+pub use file::{Lora, LoraUse};
 #[doc(hidden)]
 pub use merge::Patched;
 #[doc(hidden)]
-pub use patches::{Networks, Part, Patches};
-
-/// A LoRA and how strongly it acts.
-#[derive(Debug, Clone)]
-pub struct LoraUse {
-    /// The file.
-    pub lora: Arc<Lora>,
-    /// Factor on its change of the UNet; 1 is as trained, 0 none, negative the opposite.
-    pub unet: f32,
-    /// Factor on its change of the text encoders.
-    pub text: f32,
-}
-
-impl LoraUse {
-    /// `lora` with the same weight everywhere.
-    pub fn new(lora: impl Into<Arc<Lora>>, weight: f32) -> Self {
-        Self { lora: lora.into(), unet: weight, text: weight }
-    }
-
-    fn weight(&self, part: Part) -> f32 {
-        match part {
-            Part::Unet => self.unet,
-            Part::Text(_) => self.text,
-        }
-    }
-}
+pub use networks::{Networks, Part};
+#[doc(hidden)]
+pub use patches::Patches;

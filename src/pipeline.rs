@@ -8,6 +8,7 @@ mod conditioning;
 mod diffusion;
 mod extras;
 mod memory;
+pub(crate) mod parameters;
 mod parts;
 mod pictures;
 mod rehearsal;

@@ -22,6 +22,7 @@ mod behaviour;
 mod case;
 mod chunk;
 mod compare;
+mod context;
 mod model;
 mod noise;
 mod run;
@@ -52,7 +53,7 @@ pub use set::{Kind, Set};
 pub use tensor::{Tensor, Values, write_all};
 
 use compare::Findings;
-use model::Context;
+use context::Context;
 use tolerance::Tolerances;
 
 /// Manifests of the small families, whose synthetic weights are made in a moment.

@@ -5,14 +5,11 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::Checkpoint;
-use super::layout::{UNET, VAE};
-use super::names::text;
-use super::settings::OF_ENCODER;
+use super::diffusers_settings::OF_ENCODER;
+use super::key_maps::{UNET, VAE, text};
+use super::named_tensors::Checkpoint;
 use super::tensor::Tensor;
-use crate::families::{self, SDXL_SIZES};
-use crate::model::Family;
-use crate::model::config::Variant;
+use crate::families::{self, Family, SDXL_SIZES, Variant};
 use crate::{Error, Result};
 
 /// How a text encoder names its tensors.

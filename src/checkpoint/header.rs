@@ -5,13 +5,29 @@ use std::ops::Range;
 
 use ::safetensors::Dtype;
 
-use super::TensorInfo;
 use crate::{Error, ErrorKind, Result};
 
 /// More than any network of this family has (SDXL with a second copy of its weights: 5,000).
 pub(super) const MAX_TENSORS: usize = 32_768;
 /// The longest real names have about 120 bytes. No network has a tensor with a longer one.
 const MAX_NAME: usize = 512;
+
+/// What the header says of one tensor.
+#[doc(hidden)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Sizes, slowest-varying first; empty for a scalar.
+    pub shape: Vec<usize>,
+    /// How the elements are stored.
+    pub dtype: Dtype,
+}
+
+impl TensorInfo {
+    /// Number of elements: the product of the sizes (checked for overflow when the file was opened).
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
 
 /// A tensor as a file holds it.
 pub(super) struct Stored {

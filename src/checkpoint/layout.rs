@@ -1,14 +1,10 @@
 //! Brings the tensors of one network, in whatever layout, under their original names.
 
-use super::names::{KeyMap, unet, vae};
+use super::key_maps::{KeyMap, UNET, VAE, unet, vae};
+use super::named_tensors::Checkpoint;
+use super::other_models;
 use super::tensor::Tensor;
-use super::{Checkpoint, family};
 use crate::Result;
-
-/// Prefix of the UNet in the original layout.
-pub(super) const UNET: &str = "model.diffusion_model.";
-/// Prefix of the VAE in the original layout.
-pub(super) const VAE: &str = "first_stage_model.";
 
 /// A layout of a network.
 struct Layout {
@@ -107,7 +103,7 @@ impl Checkpoint {
             return Ok(self);
         }
         // Scales beside the weights would be told as parts that are not known.
-        family::refuse_quantised(&self)?;
+        other_models::refuse_quantised(&self)?;
         let map = layout.map.map(|map| map(&|name| self.has(&format!("{prefix}{name}"))));
         let tensors = std::mem::take(&mut self.tensors);
         let original = |tensor: Tensor| {
@@ -124,8 +120,8 @@ impl Checkpoint {
             let name = format!("{}{}", network.prefix, translated.as_deref().unwrap_or(name));
             as_convolution(tensor.renamed(name))
         };
-        let tensors = tensors.into_iter().map(original).collect();
-        Self { tensors, ..self }.indexed()
+        self.tensors = tensors.into_iter().map(original).collect();
+        self.indexed()
     }
 }
 

@@ -1,9 +1,10 @@
 //! Parts in files of their own, laid over a checkpoint: the VAE, the text encoders.
 
-use super::Checkpoint;
+use super::diffusers_settings::{LATENT_SCALE, OF_ENCODER};
 use super::encoders::{self, Naming, Seen, Slot, WIDTHS};
-use super::layout::{UNET, VAE};
-use super::settings::{LATENT_SCALE, OF_ENCODER};
+use super::key_maps::{UNET, VAE};
+use super::named_tensors::Checkpoint;
+use super::other_models::{refuse_quantised, seems};
 use super::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -15,7 +16,7 @@ impl Checkpoint {
     /// # Errors
     /// [`ErrorKind::Model`](crate::ErrorKind::Model) if `vae` holds none.
     pub fn with_vae(mut self, vae: Checkpoint) -> Result<Self> {
-        super::family::refuse_quantised(&vae)?;
+        refuse_quantised(&vae)?;
         if !vae.has(&format!("{VAE}decoder.conv_in.weight")) {
             return Err(vae.without("a VAE", "encoder.conv_in and decoder.conv_in"));
         }
@@ -37,7 +38,7 @@ impl Checkpoint {
     /// [`ErrorKind::Model`](crate::ErrorKind::Model) if `text` holds none, if its width is not what
     /// this checkpoint's UNet reads, or if there is no UNet yet.
     pub fn with_text_encoder(mut self, text: Checkpoint) -> Result<Self> {
-        super::family::refuse_quantised(&text)?;
+        refuse_quantised(&text)?;
         let slots = self.slots()?.ok_or_else(|| {
             self.without("a UNet", &format!("{UNET}input_blocks"))
                 .hint("open the checkpoint, or the file of the UNet, first and add text encoders to it")
@@ -83,7 +84,7 @@ impl Checkpoint {
     pub fn text_encoders(files: Vec<Checkpoint>) -> Result<Self> {
         let mut found: Vec<(usize, Seen)> = Vec::new();
         for (i, file) in files.iter().enumerate() {
-            super::family::refuse_quantised(file)?;
+            refuse_quantised(file)?;
             let seen = file.encoders();
             if seen.is_empty() {
                 return Err(file.without_encoder());
@@ -119,7 +120,8 @@ impl Checkpoint {
         }
         let mut files = files.into_iter();
         let first = files.next().ok_or_else(|| Error::usage("no files of text encoders"))?;
-        let mut whole = Self { tensors: of(0), ..first };
+        let mut whole = first;
+        whole.tensors = of(0);
         whole.metadata.retain(|key, _| !key.starts_with(OF_ENCODER));
         whole.metadata.extend(settings);
         for (other, i) in files.zip(1..) {
@@ -143,7 +145,7 @@ impl Checkpoint {
     /// The error for a file that lacks what it was passed for.
     fn without(&self, what: &str, signs: &str) -> Error {
         let first: Vec<&str> = self.names().take(3).collect();
-        let found = match super::family::seems(self) {
+        let found = match seems(self) {
             Some(kind) => kind.to_owned(),
             None => format!("{} tensors such as {}", self.tensors.len(), first.join(", ")),
         };

@@ -10,8 +10,10 @@ use std::ops::Range;
 
 use ::safetensors::tensor::TensorInfo as Entry;
 
-use super::header::{Header, MAX_TENSORS, Names, Stored, byte_size, damaged, describe, too_many_tensors};
-use super::{TensorInfo, header, sniff};
+use super::header::{
+    Header, MAX_TENSORS, Names, Stored, TensorInfo, byte_size, damaged, describe, too_many_tensors,
+};
+use super::{header, other_formats};
 use crate::{Error, ErrorKind, Result};
 
 /// The format's own limit. SDXL's header has 0.3 MB; training notes in the metadata may be long.
@@ -58,14 +60,14 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Header> {
 /// The header's JSON text, and where the data starts.
 fn split(bytes: &[u8]) -> Result<(&str, usize)> {
     let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
-        return Err(sniff::not_a_model(bytes));
+        return Err(other_formats::not_a_model(bytes));
     };
     let length = u64::from_le_bytes(*length);
     // Other formats fail here or at the length, which is then some text or magic number read as an
     // enormous integer. The format demands the brace at once; its readers allow space before it.
     let first = rest.iter().find(|b| !b" \t\r\n".contains(b));
-    if first != Some(&b'{') || (length > MAX_HEADER && sniff::recognise(bytes).is_some()) {
-        return Err(sniff::not_a_model(bytes));
+    if first != Some(&b'{') || (length > MAX_HEADER && other_formats::recognise(bytes).is_some()) {
+        return Err(other_formats::not_a_model(bytes));
     }
     if length > MAX_HEADER {
         return Err(damaged("the header's length is impossible")

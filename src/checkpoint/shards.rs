@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::Checkpoint;
+use super::named_tensors::Checkpoint;
 use crate::{Error, ErrorKind, Result};
 
 /// What diffusers and transformers call the weights of a network, before the variant.
@@ -111,9 +111,12 @@ fn sharded(folder: &Path, index: &str) -> Result<Checkpoint> {
             Some(whole) => whole.joined(part)?,
         });
     }
-    let whole = whole.ok_or_else(|| Error::internal("an index without shards"))?;
+    let mut whole = whole.ok_or_else(|| Error::internal("an index without shards"))?;
     match places.iter().find(|(name, _)| !whole.has(name)) {
-        None => Ok(Checkpoint { file: path, ..whole }),
+        None => {
+            whole.file = path;
+            Ok(whole)
+        }
         Some((name, shard)) => Err(lies("the index lists a tensor that its shard lacks")
             .at(name)
             .found(format!("none in {shard}"))),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 
 use super::header::{Header, Stored};
-use super::{dtype, safetensors, sniff, synthetic};
+use super::{dtype, other_formats, safetensors, synthetic};
 use crate::{Error, ErrorKind, Result};
 
 /// Where the bytes of tensors come from.
@@ -41,7 +41,7 @@ impl Store {
                 .hint("the model is mapped into memory, so it must be a file on a disk"));
         }
         if meta.len() == 0 {
-            return Err(sniff::not_a_model(&[]).file(path));
+            return Err(other_formats::not_a_model(&[]).file(path));
         }
         let file = File::open(path).map_err(cannot)?;
         // SAFETY: a mapping is only sound while nobody shortens or rewrites the file, which no

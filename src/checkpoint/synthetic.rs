@@ -9,7 +9,7 @@ use std::ops::Range;
 use ::safetensors::Dtype;
 use half::f16;
 
-use super::TensorInfo;
+use super::header::TensorInfo;
 
 const FIRST_CONV: &str = "model.diffusion_model.input_blocks.0.0.weight";
 const LAST_CONV: &str = "model.diffusion_model.out.2.weight";

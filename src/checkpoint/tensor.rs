@@ -7,9 +7,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::header::Stored;
+use super::dtype;
+use super::header::{Stored, TensorInfo};
 use super::store::Store;
-use super::{TensorInfo, dtype};
 use crate::{Error, Result};
 
 /// A tensor of a checkpoint.

@@ -9,6 +9,9 @@ use serde_json::Value;
 
 use crate::sampler::{Sampler, Scheduler, names};
 
+/// The keyword of a PNG's text chunk that holds such a text.
+pub const KEYWORD: &str = "parameters";
+
 /// The pair that holds the prompt as JSON, where the lines cannot.
 pub const RAW_PROMPT: &str = "Raw prompt";
 /// The same for the negative prompts: a JSON list of texts, in quotes.

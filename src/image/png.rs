@@ -1,7 +1,7 @@
 //! PNG files with text chunks: pictures, long ones row by row, and animations.
 
 use super::Picture;
-pub use crate::whole::{probe, write};
+pub use crate::atomic_file::{probe, write};
 use crate::{Error, Result};
 
 /// The bytes of a PNG of `picture` with `texts` (keyword, text) in its header.

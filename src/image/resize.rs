@@ -1,6 +1,6 @@
 //! Bringing a picture to the size it is drawn in.
 
-use super::{Picture, room_for};
+use super::picture::{Picture, room_for};
 use crate::Result;
 
 /// Lobes of the kernel on each side of its centre.

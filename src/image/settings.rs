@@ -4,30 +4,15 @@
 mod loras;
 mod programs;
 mod read;
+mod values;
 
 use serde_json::{Map, Value};
 
-use super::infotext::Infotext;
-use super::{parameters, texts};
+use super::infotext::{Infotext, KEYWORD};
+use super::texts;
 use programs::{DRAW_THINGS, EASY, FOOOCUS, INVOKE, NOVEL, RUINED, SWARM};
+pub use read::Made;
 use read::read;
-
-/// What a picture tells of how it was made.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Made {
-    /// The program, as people call it.
-    pub program: &'static str,
-    /// Its settings; None of a program whose settings are not read.
-    pub settings: Option<Infotext>,
-    /// How the program's prompts differ from A1111's, where this one holds such a place.
-    pub syntax: Option<&'static str>,
-}
-
-impl Made {
-    fn unread(program: &'static str) -> Self {
-        Self { program, settings: None, syntax: None }
-    }
-}
 
 /// What the texts (keyword, text) of a picture tell; None if they tell nothing of a program that is known, or
 /// hold a workflow of ComfyUI alone.
@@ -39,10 +24,10 @@ pub fn made(texts: &[(String, String)]) -> Option<Made> {
         Some(Value::Object(inner)) => Some(read(&SWARM, inner.clone())),
         _ => None,
     };
-    if let Some(made) = [parameters::KEYWORD, "prompt", "Model"].iter().find_map(|key| swarm(&json(key)?)) {
+    if let Some(made) = [KEYWORD, "prompt", "Model"].iter().find_map(|key| swarm(&json(key)?)) {
         return Some(made);
     }
-    if let Some(object) = json(parameters::KEYWORD) {
+    if let Some(object) = json(KEYWORD) {
         let words = match &object {
             object if object.contains_key("base_model_name") => &RUINED,
             object if find("fooocus_scheme").is_some() || object.contains_key("base_model") => &FOOOCUS,
@@ -52,7 +37,7 @@ pub fn made(texts: &[(String, String)]) -> Option<Made> {
         };
         return Some(read(words, object));
     }
-    if let Some(text) = find(parameters::KEYWORD) {
+    if let Some(text) = find(KEYWORD) {
         return Some(of_a1111(text));
     }
     if let Some(object) = json("invokeai_metadata").or_else(|| json("sd-metadata")) {

@@ -3,7 +3,8 @@
 
 use std::io::Cursor;
 
-use super::{Format, exif, parameters};
+use super::infotext::KEYWORD;
+use super::{Format, exif};
 use crate::{Error, ErrorKind, Result};
 
 /// Room for what compressed chunks come to: a small file may hold a text of gigabytes.
@@ -88,7 +89,7 @@ fn of_segments(segments: Vec<Segment<'_>>) -> Vec<(String, String)> {
                 // stable-diffusion.cpp writes a PNG's chunk there, keyword and zero included.
                 all.push(match text.trim_end_matches('\0').split_once('\0') {
                     Some((keyword, text)) => (keyword.to_owned(), text.to_owned()),
-                    None => (parameters::KEYWORD.to_owned(), text.trim_end_matches('\0').to_owned()),
+                    None => (KEYWORD.to_owned(), text.trim_end_matches('\0').to_owned()),
                 });
             }
             Segment::Xmp(bytes) => all.push((XMP.to_owned(), String::from_utf8_lossy(bytes).into_owned())),
@@ -118,7 +119,7 @@ fn as_in_png((keyword, text): (String, String)) -> Vec<(String, String)> {
             let texts = object.into_iter().filter_map(|(key, value)| Some((key, value.as_str()?.to_owned())));
             texts.collect()
         }
-        _ => vec![(parameters::KEYWORD.to_owned(), text)],
+        _ => vec![(KEYWORD.to_owned(), text)],
     }
 }
 

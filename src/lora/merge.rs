@@ -2,10 +2,10 @@
 
 use std::thread;
 
-use super::change::{self, Factor, Kind};
 use super::file::Lora;
 use super::patches::{Patch, Patches};
 use super::rotation::Blocks;
+use super::weight_change::{self, Factor, Kind};
 use crate::checkpoint::Checkpoint;
 use crate::engine::Source;
 use crate::kernels::repack::Stored;
@@ -203,8 +203,8 @@ fn kronecker(first: &Matrix, second: &Matrix) -> Vec<f32> {
 /// W · a1 · a2 + b1 · b2; the old way round W · a2 · a1 + b2 · b1, where W is laid flat.
 fn glora(lora: &Lora, a: &[String; 2], b: &[String; 2], weight: &[f32], shape: &[usize]) -> Result<Vec<f32>> {
     let shapes = [a, b].map(|pair| pair.each_ref().map(|name| lora.shape(name)));
-    let (old, _) =
-        change::glora(shapes[0], shapes[1]).ok_or_else(|| Error::internal("a GLoRA that does not fit"))?;
+    let (old, _) = weight_change::glora(shapes[0], shapes[1])
+        .ok_or_else(|| Error::internal("a GLoRA that does not fit"))?;
     let [[mut a1, mut a2], [mut b1, mut b2]] =
         [[lora.read(&a[0])?, lora.read(&a[1])?], [lora.read(&b[0])?, lora.read(&b[1])?]];
     if old {

@@ -3,23 +3,14 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::change::{Change, Kind, matrix};
-use super::file::Lora;
-use super::names::{self, Names, Target};
-use super::{LoraUse, foreign};
+use super::file::{Lora, LoraUse};
+use super::module_names::{self, Names, Target};
+use super::networks::{Networks, Part};
+use super::weight_change::{Change, Kind, matrix};
 use crate::checkpoint::{Checkpoint, dtype};
-use crate::model::config::TextConfig;
-use crate::model::{Family, ModelConfig};
+use crate::families::Family;
+use crate::model::ModelConfig;
 use crate::{Error, ErrorKind, Result};
-
-/// A network whose weights a LoRA may change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Part {
-    /// The denoising network.
-    Unet,
-    /// A text encoder, counted from 0.
-    Text(usize),
-}
 
 /// One change of one tensor.
 #[derive(Debug)]
@@ -48,19 +39,6 @@ pub struct Patches {
     fitting: Vec<BTreeSet<usize>>,
     /// LoRAs that hold embeddings, if they are for text encoders.
     bundles: Vec<Arc<Lora>>,
-}
-
-/// Networks that LoRAs are fitted to, all from one file.
-#[derive(Clone, Copy)]
-pub struct Networks<'a> {
-    /// For messages.
-    pub family: Family,
-    /// The file.
-    pub model: &'a Checkpoint,
-    /// Whether its UNet is one of them.
-    pub unet: bool,
-    /// Those of its text encoders that are.
-    pub text: &'a [TextConfig],
 }
 
 impl Patches {
@@ -162,13 +140,15 @@ impl Patches {
         }
         let all = fitting.len() + unused.len();
         unused.retain(|name| {
-            names::place(name).is_none_or(|place| !elsewhere.iter().any(|part| place.part() == *part))
+            module_names::place(name).is_none_or(|place| !elsewhere.iter().any(|part| place.part() == *part))
         });
         let mut told = Vec::new();
         if let Some(first) = unused.first() {
             let mut places: Vec<String> = unused
                 .iter()
-                .map(|name| names::place(name).map_or("every part".to_owned(), |place| place.to_string()))
+                .map(|name| {
+                    module_names::place(name).map_or("every part".to_owned(), |place| place.to_string())
+                })
                 .collect();
             places.sort();
             places.dedup();
@@ -274,7 +254,7 @@ impl Fit<'_> {
                     .hint("pass the LoRA before it was quantised"));
             }
         }
-        if let Err(found) = change.kind.check(self.lora, &want) {
+        if let Err(found) = change.kind.check(&self.lora.tensors, &want) {
             let Some(found) = found else { return Err(self.mismatched(change)) };
             let (want, found) = (matrix(&want), matrix(&found));
             let expected = format!("a change of {want:?} for {tensor}");
@@ -325,7 +305,7 @@ impl Fit<'_> {
 }
 
 fn misfit(lora: &Lora, family: Family, at: &str) -> Error {
-    let hint = match foreign::made_for(lora) {
+    let hint = match lora.family() {
         Some(other) if other != family.to_string() => {
             format!("it seems to be made for {other}: pass one made for {family}")
         }

@@ -2,7 +2,7 @@
 //! the way up, each way-up block joined with the map that its level had on the way down.
 
 mod blocks;
-mod keys;
+mod conditioning;
 mod perturbation;
 
 use std::collections::HashMap;
@@ -11,8 +11,8 @@ use super::Builder;
 use super::config::{InputBlock, MOST_CHANNELS, MiddleBlock, OutputBlock, UNET, UnetConfig};
 use crate::graph::{Activation, Graph, Shape, Tensor, Weight};
 use crate::{Error, ErrorKind, Remedy, Result};
-use keys::Keys;
-pub use keys::conditioning;
+use conditioning::Keys;
+pub use conditioning::{VECTOR, conditioning};
 pub use perturbation::{Perturbation, Width};
 
 /// The self-attention that SAG listens to.
@@ -20,9 +20,6 @@ pub const SAG_LAYER: &str = "middle_block.1.transformer_blocks.0.attn1";
 
 /// Name of the result that holds the recorded column sums, `[map height · map width]`.
 pub const COLUMNS: &str = "columns";
-
-/// Name of the extra conditioning vector.
-pub const VECTOR: &str = "y";
 
 /// How a UNet graph is to be built.
 #[derive(Debug, Clone, Default)]

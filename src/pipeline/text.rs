@@ -17,8 +17,8 @@ use crate::model::Family;
 use crate::model::config::{TextConfig, family_of};
 use crate::plan::{Options, Plan, Storage};
 use crate::text::clip;
+use crate::text::embedding_files::{self, Learned, Places};
 use crate::text::encode::{Encoding, TextEncoder};
-use crate::text::learned::{self, Learned, Places};
 use crate::text::{CHUNK, Tokens, prompt, tokenizer};
 use crate::{Error, Result};
 
@@ -159,7 +159,7 @@ impl TextEncoders {
         for name in &encoding.embeddings_elsewhere {
             log::warn!(
                 "the embedding {name:?} has no vectors for the text encoder {}, where the word is left out",
-                learned::key(config)
+                embedding_files::key(config)
             );
         }
         Ok(encoding)

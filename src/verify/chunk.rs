@@ -4,7 +4,7 @@
 use super::behaviour;
 use super::case::Case;
 use super::compare::Comparison;
-use super::model::{self, Context};
+use super::context::{self, Context};
 use super::run::compare_samples;
 use crate::Result;
 use crate::guidance::Conditioning;
@@ -68,7 +68,7 @@ fn sample(
 ) -> Result<Latent> {
     let schedule = Schedule::new(case.text("scheduler")?.parse()?, steps);
     let run = Run {
-        guidance: model::guidance(case)?,
+        guidance: context::guidance(case)?,
         solver: case.text("sampler")?.parse::<Sampler>()?.into(),
         seed: case.integer("seed")?,
         levels: schedule.into(),

@@ -4,7 +4,7 @@
 
 use super::case::Case;
 use super::compare::{Comparison, Yardstick, spread};
-use super::model::{self, Context};
+use super::context::{self, Context};
 use super::tensor::{Tensor, Values};
 use super::tolerance;
 use crate::Result;
@@ -121,7 +121,7 @@ fn sample(
     let weights = model.unet_weights(context.cancel)?;
     let sink = DeviceSink::new(model.unet(&weights), ChunkPolicy::Auto, BUDGET, context.cancel);
     let backend = Box::new(DeviceBackend::new(sink, &model.unet(&weights)));
-    let mut guided = Guided::on(backend, &conditioning, model.discrete(), model::guidance(case)?)?;
+    let mut guided = Guided::on(backend, &conditioning, model.discrete(), context::guidance(case)?)?;
     let x = guided.latents().bring(&x)?;
     let mut recorder = Recorder { guided: &mut guided, columns: Vec::new(), masks };
     let options = SampleOptions { seed: case.integer("seed").unwrap_or(0), ..Default::default() };

@@ -3,7 +3,7 @@
 
 use super::case::Case;
 use super::compare::{Yardstick, masked};
-use super::model::Context;
+use super::context::Context;
 use super::tensor::Tensor;
 use crate::engine::{Kept, Run, Source};
 use crate::latent::Latent;

@@ -22,7 +22,7 @@ use crate::model::config::{TextConfig, VaeConfig, family_of};
 use crate::model::{DiffusionConfig, ModelConfig, Prediction};
 use crate::pipeline::{self, Autoencoder, DiffusionModel, Sizes, Solver, Studio, TextEncoders};
 use crate::sampler::Discrete;
-use crate::text::learned::{Learned, Places};
+use crate::text::embedding_files::{Learned, Places};
 use crate::text::prompt;
 use crate::{ErrorKind, Result};
 

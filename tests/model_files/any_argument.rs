@@ -6,12 +6,12 @@ use std::sync::atomic::AtomicBool;
 use crate::common::any_argument::{FLOATS, SIZES, Watch, pairs};
 use crate::common::{safetensors, synthetic};
 use sagittal::inspect;
-use sagittal::internals::checkpoint::{Dtype, Manifest, digest, names};
+use sagittal::internals::checkpoint::{Dtype, Manifest, digest, key_maps};
 use sagittal::internals::folder::Folder;
 use sagittal::internals::kernels::Precision;
 use sagittal::internals::model::{DiffusionConfig, Family, ModelConfig, Prediction};
 use sagittal::internals::sampler::names::{edit_distance, with_scheduler};
-use sagittal::internals::text::learned::{Learned, Places};
+use sagittal::internals::text::embedding_files::{Learned, Places};
 use sagittal::internals::text::prompt::chunks_with;
 use sagittal::internals::text::syntax::notes;
 use sagittal::internals::text::{Embeddings, Tokenizer, Vectors, compose, encode};
@@ -64,9 +64,9 @@ fn checkpoints_asked_for_anything() {
     }
     manifests(&mut watch);
     for name in NAMES {
-        let map = names::unet::from_original(|_| false);
+        let map = key_maps::unet::from_original(|_| false);
         watch.runs(name, || (map.original(name), map.diffusers(name)));
-        watch.runs(name, || (names::text::open_clip(name).is_some(), names::text::transformers(name)));
+        watch.runs(name, || (key_maps::text::open_clip(name).is_some(), key_maps::text::transformers(name)));
     }
     assert!(watch.refused > 100, "{} refused", watch.refused);
     watch.failures.finish();

@@ -11,7 +11,7 @@ use sagittal::internals::folder::Folder;
 use sagittal::internals::kernels::Precision;
 use sagittal::internals::model::ModelConfig;
 use sagittal::internals::model::config::{TextConfig, Tower};
-use sagittal::internals::text::learned::{Learned, Places};
+use sagittal::internals::text::embedding_files::{Learned, Places};
 use sagittal::internals::text::prompt::chunks_with;
 use sagittal::internals::text::tokenizer::{END, START, VOCABULARY};
 use sagittal::internals::text::{Embeddings, Tokenizer, Vectors};

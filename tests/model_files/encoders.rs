@@ -12,7 +12,7 @@ use crate::common::warnings::warnings;
 use crate::common::{Failures, MANIFESTS};
 use sagittal::Size;
 use sagittal::inspect::{Inspected, inspect};
-use sagittal::internals::checkpoint::{Checkpoint, Dtype, Manifest, names};
+use sagittal::internals::checkpoint::{Checkpoint, Dtype, Manifest, key_maps};
 use sagittal::internals::kernels::Precision;
 use sagittal::internals::model::config::{Family, ModelConfig, Tower};
 use sagittal::{ErrorKind, Latent, Model, ModelOptions, Request};
@@ -66,7 +66,7 @@ fn open_clip(all: &[Tensor], prefix: &str) -> Vec<Tensor> {
     }
     let mut packed: Vec<Tensor> = Vec::new();
     for tensor in own {
-        let place = names::text::open_clip(&tensor.name).unwrap();
+        let place = key_maps::text::open_clip(&tensor.name).unwrap();
         match packed.iter_mut().find(|t| t.name == place.name) {
             // In their order: see `ordered`.
             Some(whole) => {

@@ -235,7 +235,7 @@ fn published_names_are_found() {
 
 /// The modules of a model: the tensor, its third, and its original and diffusers' name in its network.
 fn modules(model: &Checkpoint, prefix: &str, unet: bool) -> Vec<(String, Option<usize>, [String; 2])> {
-    use sagittal::internals::checkpoint::names::{text, unet as names};
+    use sagittal::internals::checkpoint::key_maps::{text, unet as names};
     let map = names::from_original(|name| model.has(&format!("{prefix}{name}")));
     let mut modules = Vec::new();
     for tensor in model.names_under(prefix) {

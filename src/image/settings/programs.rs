@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::super::infotext::Infotext;
-use super::read::told;
+use super::values::as_text;
 
 /// A program's names for A1111's pairs. Places are JSON pointers; of several the first that is there counts.
 pub(super) struct Words {
@@ -181,7 +181,7 @@ pub(super) const INVOKE: Words = Words {
 /// How the picture came about: since version 5 by the mode alone, before 3 in a part of its own. Samplers of
 /// version 2 had names of their own.
 fn of_invoke(all: &Value, settings: &mut Infotext) {
-    let text = |place: &str| all.pointer(place).and_then(told);
+    let text = |place: &str| all.pointer(place).and_then(as_text);
     let mode = text("/generation_mode").or_else(|| text("/image/type"));
     let strength = ["/strength", "/image/strength"].iter().find_map(|place| text(place));
     match mode {
@@ -239,7 +239,7 @@ pub(super) const NOVEL: Words = Words {
 
 /// A strength stands there for pictures made from text, too.
 fn of_novel(all: &Value, settings: &mut Infotext) {
-    let text = |key: &str| all.get(key).and_then(told);
+    let text = |key: &str| all.get(key).and_then(as_text);
     if text("request_type").is_some_and(|kind| ["Img2ImgRequest", "NativeInfillingRequest"].contains(&&*kind))
     {
         started(settings, text("strength"));
@@ -277,7 +277,7 @@ pub(super) const EASY: Words = Words {
 
 /// Its clip skip is a switch; samplers without a schedule of their own use that of Karras.
 fn of_easy(all: &Value, settings: &mut Infotext) {
-    if all.get("clip_skip").and_then(told).is_some_and(|skip| skip.eq_ignore_ascii_case("true")) {
+    if all.get("clip_skip").and_then(as_text).is_some_and(|skip| skip.eq_ignore_ascii_case("true")) {
         add(settings, "Clip skip", "2");
     }
     const KARRAS: [&str; 4] = ["dpmpp_2m", "dpmpp_2m_sde", "dpmpp_sde", "dpmpp_2s_a"];
@@ -330,7 +330,7 @@ pub(super) const DRAW_THINGS: Words = Words {
 
 /// Whose generator draws the noise, and SDXL's corner.
 fn of_draw_things(all: &Value, settings: &mut Infotext) {
-    let text = |key: &str| all.get(key).and_then(told);
+    let text = |key: &str| all.get(key).and_then(as_text);
     match text("seed_mode").as_deref() {
         Some("Torch CPU Compatible") => add(settings, "RNG", "CPU"),
         Some("NVIDIA GPU Compatible") => add(settings, "RNG", "GPU"),

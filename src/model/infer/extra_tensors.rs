@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{TextConfig, UNET, UnetConfig, VAE, VaeConfig};
 use crate::checkpoint::{Checkpoint, Seen, Slot};
 use crate::graph::{Graph, Weight};
+use crate::model::config::{TextConfig, UNET, UnetConfig, VAE, VaeConfig};
 use crate::model::{unet, vae};
 use crate::text::clip;
 use crate::{Remedy, Result};

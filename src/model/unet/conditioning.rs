@@ -16,6 +16,9 @@ use crate::Result;
 use crate::graph::{Graph, Shape, Tensor};
 use crate::model::config::{UNET, UnetConfig};
 
+/// Name of the extra conditioning vector.
+pub const VECTOR: &str = "y";
+
 /// Results are bound where they are written, on any device at multiples of 256 bytes.
 const STEP: usize = 128;
 
@@ -93,8 +96,8 @@ pub fn conditioning(config: &UnetConfig, tokens: usize) -> Result<Graph> {
     }
     if let Some(channels) = config.adm_in_channels {
         // It comes in as it is kept.
-        let vector = g.input(super::VECTOR, Shape::tokens(1, channels));
-        g.keep(super::VECTOR, vector);
+        let vector = g.input(VECTOR, Shape::tokens(1, channels));
+        g.keep(VECTOR, vector);
     }
     Ok(g)
 }

@@ -1,6 +1,6 @@
 //! The change of one weight, in every form that training programs write it, and its shapes.
 
-use super::file::Lora;
+use crate::checkpoint::Checkpoint;
 
 /// What is added to a weight, or done with it. Names are those of the file's tensors.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,21 +64,21 @@ impl Factor {
     }
 
     /// Its inner size, if it is a product.
-    pub fn rank(&self, lora: &Lora) -> Option<usize> {
+    pub fn rank(&self, tensors: &Checkpoint) -> Option<usize> {
         match self {
             Self::Whole(_) => None,
-            Self::Product { b, .. } | Self::Tucker { b, .. } => lora.shape(b).first().copied(),
+            Self::Product { b, .. } | Self::Tucker { b, .. } => shape_of(tensors, b).first().copied(),
         }
     }
 
     /// The shape of the product; None if it has none.
-    fn shape(&self, lora: &Lora) -> Option<Vec<usize>> {
+    fn shape(&self, tensors: &Checkpoint) -> Option<Vec<usize>> {
         match self {
-            Self::Whole(name) => Some(lora.shape(name).to_vec()),
-            Self::Product { a, b } => multiplied(lora.shape(a), lora.shape(b)),
+            Self::Whole(name) => Some(shape_of(tensors, name).to_vec()),
+            Self::Product { a, b } => multiplied(shape_of(tensors, a), shape_of(tensors, b)),
             Self::Tucker { t, a, b } => {
-                let [i, j, ref taps @ ..] = *lora.shape(t) else { return None };
-                let ([ai, m], [bj, n]) = (plane(lora.shape(a))?, plane(lora.shape(b))?);
+                let [i, j, ref taps @ ..] = *shape_of(tensors, t) else { return None };
+                let ([ai, m], [bj, n]) = (plane(shape_of(tensors, a))?, plane(shape_of(tensors, b))?);
                 ((ai, bj) == (i, j)).then(|| [&[m, n], taps].concat())
             }
         }
@@ -98,8 +98,13 @@ fn multiplied(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
     (r == rows && r > 0).then(|| [&[m, n], taps].concat())
 }
 
-fn shapes<'l>(lora: &'l Lora, names: &[String; 2]) -> [&'l [usize]; 2] {
-    names.each_ref().map(|name| lora.shape(name))
+/// The shape of a tensor of the file; that of a scalar if there is none of that name.
+pub(super) fn shape_of<'t>(tensors: &'t Checkpoint, name: &str) -> &'t [usize] {
+    tensors.tensor(name).map_or(&[], |t| &t.shape)
+}
+
+fn shapes<'l>(tensors: &'l Checkpoint, names: &[String; 2]) -> [&'l [usize]; 2] {
+    names.each_ref().map(|name| shape_of(tensors, name))
 }
 
 impl Kind {
@@ -130,21 +135,21 @@ impl Kind {
     }
 
     /// The inner size by which alpha is divided; None where alpha is no factor.
-    pub fn rank(&self, lora: &Lora) -> Option<usize> {
+    pub fn rank(&self, tensors: &Checkpoint) -> Option<usize> {
         match self {
-            Self::Pair { down, .. } => lora.shape(down).first().copied(),
-            Self::Loha([first, _]) => first.rank(lora),
+            Self::Pair { down, .. } => shape_of(tensors, down).first().copied(),
+            Self::Loha([first, _]) => first.rank(tensors),
             // Of two products the second counts, and of none alpha does not.
-            Self::Lokr([first, second]) => second.rank(lora).or_else(|| first.rank(lora)),
-            Self::Glora { a, b } => glora(shapes(lora, a), shapes(lora, b)).map(|(_, rank)| rank),
+            Self::Lokr([first, second]) => second.rank(tensors).or_else(|| first.rank(tensors)),
+            Self::Glora { a, b } => glora(shapes(tensors, a), shapes(tensors, b)).map(|(_, rank)| rank),
             Self::Oft { .. } | Self::Difference(_) | Self::Set(_) => None,
         }
     }
 
     /// Whether it is for a weight of shape `want`, `[outputs, inputs, taps…]` or `[channels]`; the shape that
     /// it has else, if it has any.
-    pub fn check(&self, lora: &Lora, want: &[usize]) -> Result<(), Option<Vec<usize>>> {
-        let found = self.shape(lora, want);
+    pub fn check(&self, tensors: &Checkpoint, want: &[usize]) -> Result<(), Option<Vec<usize>>> {
+        let found = self.shape(tensors, want);
         match &found {
             Some(found) if !found.contains(&0) && same(want, found) => Ok(()),
             _ => Err(found),
@@ -152,27 +157,27 @@ impl Kind {
     }
 
     /// The shape of the change of a weight of shape `want`.
-    fn shape(&self, lora: &Lora, want: &[usize]) -> Option<Vec<usize>> {
+    fn shape(&self, tensors: &Checkpoint, want: &[usize]) -> Option<Vec<usize>> {
         match self {
-            Self::Pair { up, down, mid: None } => multiplied(lora.shape(up), lora.shape(down)),
+            Self::Pair { up, down, mid: None } => multiplied(shape_of(tensors, up), shape_of(tensors, down)),
             Self::Pair { up, down, mid: Some(mid) } => {
-                let [a, b, ref taps @ ..] = *lora.shape(mid) else { return None };
-                let [rows, inputs] = plane(lora.shape(down))?;
-                let [outputs, rank] = plane(lora.shape(up))?;
+                let [a, b, ref taps @ ..] = *shape_of(tensors, mid) else { return None };
+                let [rows, inputs] = plane(shape_of(tensors, down))?;
+                let [outputs, rank] = plane(shape_of(tensors, up))?;
                 ((rank, rows) == (a, b) && rank * rows > 0).then(|| [&[outputs, inputs], taps].concat())
             }
             Self::Loha([first, second]) => {
-                let shape = first.shape(lora)?;
-                (second.shape(lora)? == shape).then_some(shape)
+                let shape = first.shape(tensors)?;
+                (second.shape(tensors)? == shape).then_some(shape)
             }
             Self::Lokr([first, second]) => {
-                let [a, b] = plane(&first.shape(lora)?)?;
-                let second = second.shape(lora)?;
+                let [a, b] = plane(&first.shape(tensors)?)?;
+                let second = second.shape(tensors)?;
                 let [c, d, ref taps @ ..] = *second.as_slice() else { return None };
                 Some([&[a * c, b * d], taps].concat())
             }
             Self::Glora { a, b } => {
-                let ([a1, a2], [b1, b2]) = (shapes(lora, a), shapes(lora, b));
+                let ([a1, a2], [b1, b2]) = (shapes(tensors, a), shapes(tensors, b));
                 let (old, _) = glora([a1, a2], [b1, b2])?;
                 let [outputs, inputs, ref taps @ ..] = *want else { return None };
                 // The old way takes W laid flat.
@@ -185,10 +190,11 @@ impl Kind {
             }
             Self::Oft { blocks, rescale, .. } => {
                 let outputs = *want.first()?;
-                if rescale.as_ref().is_some_and(|r| lora.shape(r).iter().product::<usize>() != outputs) {
+                if rescale.as_ref().is_some_and(|r| shape_of(tensors, r).iter().product::<usize>() != outputs)
+                {
                     return None;
                 }
-                let turned = match *lora.shape(blocks) {
+                let turned = match *shape_of(tensors, blocks) {
                     [n, size, columns] if size == columns => n * size,
                     // Each stage exchanges rows in groups of twice as many as that before.
                     [stages, n, size, columns] if size == columns && size.is_multiple_of(2) => {
@@ -204,7 +210,7 @@ impl Kind {
                 };
                 (turned > 0).then(|| [&[turned], &want[1..]].concat())
             }
-            Self::Difference(name) | Self::Set(name) => Some(lora.shape(name).to_vec()),
+            Self::Difference(name) | Self::Set(name) => Some(shape_of(tensors, name).to_vec()),
         }
     }
 }

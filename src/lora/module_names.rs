@@ -3,11 +3,12 @@
 
 use std::collections::HashMap;
 
-use super::change::Leaf;
-use super::patches::{Networks, Part};
+use super::networks::{Networks, Part};
+use super::weight_change::Leaf;
 use crate::checkpoint::Checkpoint;
-use crate::checkpoint::names::{text, unet};
-use crate::model::config::{TextConfig, Tower, UNET};
+use crate::checkpoint::key_maps::{text, unet};
+use crate::families::Tower;
+use crate::model::config::{TextConfig, UNET};
 
 /// A weight, or a third of one.
 #[derive(Debug, Clone, PartialEq, Eq)]

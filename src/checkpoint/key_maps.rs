@@ -11,6 +11,11 @@ pub mod vae;
 
 use std::collections::HashMap;
 
+/// Prefix of the UNet in the original layout.
+pub const UNET: &str = "model.diffusion_model.";
+/// Prefix of the VAE in the original layout.
+pub const VAE: &str = "first_stage_model.";
+
 /// Tensors of a module in either layout, where they differ: original, diffusers. Where a name has
 /// several rows the first is what diffusers writes today, the others what it wrote before.
 type Inside = &'static [(&'static str, &'static str)];

@@ -4,8 +4,9 @@
 use serde_json::Value;
 use std::str::FromStr;
 
-use super::{Family, NoiseLevels, Prediction, UNET, UnetConfig};
 use crate::checkpoint::{BETAS, Checkpoint, MOST_TIMESTEPS, PREDICTION, ZERO_SNR};
+use crate::families::{Family, Prediction};
+use crate::model::config::{NoiseLevels, UNET, UnetConfig};
 use crate::sampler::Discrete;
 use crate::{Error, Result};
 

@@ -1,6 +1,6 @@
 //! Recognises sound safetensors files that are no Stable Diffusion checkpoint, by their names.
 
-use super::Checkpoint;
+use super::named_tensors::Checkpoint;
 use crate::Result;
 
 /// Parts of names that give a kind of model away, what it is, and what to do.

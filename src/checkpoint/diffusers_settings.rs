@@ -7,8 +7,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::layout::{UNET, VAE};
-use super::{Checkpoint, shards};
+use super::key_maps::{UNET, VAE};
+use super::named_tensors::Checkpoint;
+use super::shards;
 use crate::{Error, ErrorKind, Result};
 
 /// `epsilon`, `v_prediction` or `sample`.

@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use super::{Embeddings, Vectors};
 use crate::checkpoint::Checkpoint;
+use crate::families::Tower;
 use crate::folder::Folder;
-use crate::lora::Lora;
-use crate::model::config::{TextConfig, Tower};
+use crate::lora::{BUNDLED, Lora};
+use crate::model::config::TextConfig;
 use crate::{Error, ErrorKind, Result};
 
 /// Where `embedding:name` is looked for: in LoRAs, then in folders, the first that has it.
@@ -197,9 +198,6 @@ pub(crate) fn vectors_in(file: &Checkpoint, widths: &[usize]) -> Vec<(String, us
     let of = candidates.iter().filter(|c| named(c) || wide(c));
     of.map(|c| (c.name.to_owned(), c.count, c.width)).collect()
 }
-
-/// Before the name of an embedding in a LoRA's file.
-pub(crate) const BUNDLED: &str = "bundle_emb.";
 
 /// ComfyUI's name for the encoder, by which files for models of two encoders are sorted.
 pub(crate) fn key(config: &TextConfig) -> &'static str {

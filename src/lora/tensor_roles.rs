@@ -1,6 +1,6 @@
 //! What a tensor of a LoRA's file is for, by the end of its name.
 
-/// Ends of names and the part that they are, as [`Parts`](super::file::Parts) has it: kohya, LyCORIS, PEFT, three
+/// Ends of names and the part that they are, as [`Parts`](super::open::Parts) has it: kohya, LyCORIS, PEFT, three
 /// generations of diffusers, ComfyUI's extraction.
 const ENDS: &[(&str, &str)] = &[
     (".lora_down.weight", "down"),

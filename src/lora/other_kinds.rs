@@ -1,9 +1,7 @@
-//! What a file is that is no LoRA known here, and which family a LoRA was made for.
+//! What a file is that is no LoRA known here.
 
 use std::borrow::Cow;
 
-use super::change::{Change, Kind};
-use super::file::Lora;
 use crate::checkpoint::Checkpoint;
 use crate::{Error, Remedy, Resource, Result};
 
@@ -60,53 +58,5 @@ pub(super) fn not_a_lora(tensors: &Checkpoint) -> Error {
         Some((_, what, remedy)) => error.found(*what).remedy(remedy.clone()),
         None if first.is_empty() => error.found("a file without tensors").hint("fetch the file again"),
         None => error.found(format!("{} tensors such as {}", tensors.names().len(), first.join(", "))),
-    }
-}
-
-/// What training programs write into a file: `modelspec.architecture` and `ss_base_model_version`.
-const VERSIONS: [(&str, &str); 8] = [
-    ("stable-diffusion-xl", "SDXL"),
-    ("sdxl", "SDXL"),
-    ("stable-diffusion-v1", "SD 1"),
-    ("sd_v1", "SD 1"),
-    ("stable-diffusion-v2", "SD 2"),
-    ("sd_v2", "SD 2"),
-    ("flux", "Flux"),
-    ("sd3", "SD 3"),
-];
-
-/// Parts of module names that only one family has.
-const MODULES: [(&str, &str); 5] = [
-    ("double_blocks", "a diffusion transformer (such as Flux or SD 3)"),
-    ("joint_blocks", "a diffusion transformer (such as Flux or SD 3)"),
-    ("transformer_blocks_0_attn_", "a diffusion transformer (such as Flux or SD 3)"),
-    ("lora_te2_", "SDXL"),
-    ("text_encoder_2", "SDXL"),
-];
-
-/// The family that a LoRA seems to be made for: as the file says, or by what it changes.
-pub(super) fn made_for(lora: &Lora) -> Option<&'static str> {
-    let metadata = lora.tensors.metadata();
-    let said = ["modelspec.architecture", "ss_base_model_version"].iter().find_map(|key| {
-        let value = metadata.get(*key)?.to_lowercase();
-        VERSIONS.iter().find(|(start, _)| value.starts_with(start)).map(|(_, family)| *family)
-    });
-    let has = |part: &str| lora.changes.iter().any(|c| c.module.replace('.', "_").contains(part));
-    let named = || MODULES.iter().find(|(part, _)| has(part)).map(|(_, family)| *family);
-    said.or_else(named).or_else(|| by_width(lora))
-}
-
-/// Cross-attention reads tokens of the text encoder's width, which differs in each family.
-fn by_width(lora: &Lora) -> Option<&'static str> {
-    let reads_text = |module: &str| ["attn2.to_k", "attn2_to_k"].iter().any(|end| module.ends_with(end));
-    let of_pair = |change: &Change| match &change.kind {
-        Kind::Pair { down, .. } if reads_text(&change.module) => lora.shape(down).get(1).copied(),
-        _ => None,
-    };
-    match lora.changes.iter().find_map(of_pair)? {
-        768 => Some("SD 1"),
-        1024 => Some("SD 2"),
-        2048 => Some("SDXL"),
-        _ => None,
     }
 }
