@@ -2,6 +2,7 @@
 //!
 //! An encoder is known by its table of tokens, whatever stands before that name:
 //! `cond_stage_model.`, `conditioner.embedders.0.`, `text_encoders.clip_l.`, `te1.` or nothing at all.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -153,26 +154,25 @@ impl Seen {
     }
 }
 
-/// Which encoder goes where: indices of `seen` and of `slots`. Where two want one place, the one that
-/// stands there already has it, else the first.
-pub(super) fn assign(seen: &[Seen], slots: &[Slot]) -> Vec<(usize, usize)> {
-    let mut taken: Vec<(usize, usize)> = Vec::new();
-    let there = |s: usize, slot: usize| seen[s].prefix == slots[slot].prefix;
-    for (i, of) in seen.iter().enumerate() {
-        let Some(slot) = choose(slots, of.width, of.projected) else { continue };
+/// Which encoder goes where. Where two fit one place, the one that is there already keeps it, else the first.
+pub(super) fn assign<'s>(seen: &'s [Seen], slots: &'s [Slot]) -> Vec<(&'s Seen, &'s Slot)> {
+    let mut taken: Vec<(&Seen, usize)> = Vec::new();
+    for encoder in seen {
+        let Some(slot) = choose(slots, encoder.width, encoder.projected) else { continue };
+        let there = |encoder: &Seen| slots.get(slot).is_some_and(|slot| encoder.prefix == slot.prefix);
         match taken.iter_mut().find(|(_, at)| *at == slot) {
-            None => taken.push((i, slot)),
-            Some(before) if there(i, slot) && !there(before.0, slot) => before.0 = i,
+            None => taken.push((encoder, slot)),
+            Some((before, _)) if there(encoder) && !there(before) => *before = encoder,
             Some(_) => {}
         }
     }
-    taken
+    taken.into_iter().filter_map(|(encoder, slot)| Some((encoder, slots.get(slot)?))).collect()
 }
 
 /// The place for an encoder of `width`. Where both of SDXL's have one width, as in no published
 /// model, `second` decides: the one with a projection is the second.
 pub(super) fn choose(slots: &[Slot], width: usize, second: bool) -> Option<usize> {
-    let mut fitting = (0..slots.len()).filter(|i| slots[*i].width == width);
+    let mut fitting = slots.iter().enumerate().filter(|(_, slot)| slot.width == width).map(|(i, _)| i);
     let first = fitting.next()?;
     if second { fitting.next().or(Some(first)) } else { Some(first) }
 }
@@ -221,7 +221,6 @@ impl Checkpoint {
         let seen = self.encoders();
         let moves: Vec<(&Seen, &Slot)> = assign(&seen, &slots)
             .into_iter()
-            .map(|(i, slot)| (&seen[i], &slots[slot]))
             .filter(|(seen, slot)| seen.prefix != slot.prefix || self.has_linear_projection(seen))
             .collect();
         if moves.is_empty() {
@@ -296,7 +295,11 @@ impl Checkpoint {
             let name = format!("{}{}", slot.prefix, place.name);
             match place.part {
                 None => out.push(tensor.clone().renamed(name)),
-                Some(part) => apart.entry(name).or_default()[part] = Some(tensor.clone()),
+                Some(part) => {
+                    if let Some(slot) = apart.entry(name).or_default().get_mut(part) {
+                        *slot = Some(tensor.clone());
+                    }
+                }
             }
         }
         for (name, parts) in apart {

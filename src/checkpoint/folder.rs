@@ -1,4 +1,5 @@
 //! Folders: a whole pipeline in the diffusers layout, or one of its parts.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use std::path::Path;
 

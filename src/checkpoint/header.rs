@@ -1,4 +1,5 @@
 //! What a checkpoint's header holds, and the rules that every tensor in it must keep.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;

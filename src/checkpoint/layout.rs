@@ -1,4 +1,5 @@
 //! Brings the tensors of one network, in whatever layout, under their original names.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use super::key_maps::{KeyMap, UNET, VAE, unet, vae};
 use super::named_tensors::Checkpoint;

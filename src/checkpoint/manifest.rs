@@ -1,4 +1,5 @@
 //! A list of tensor names and shapes that stands for a model without weights.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use ::safetensors::Dtype;
 use serde_json::Value;

@@ -1,4 +1,5 @@
 //! A checkpoint: tensors under the names of the original layout, looked up in headers and read as `f32`.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -272,7 +273,7 @@ impl Checkpoint {
     #[doc(hidden)]
     pub fn count(&self, prefix: &str) -> Result<usize> {
         let number =
-            |name: &str| name[prefix.len()..].split('.').next().and_then(|n| n.parse::<usize>().ok());
+            |name: &str| name.strip_prefix(prefix)?.split('.').next().and_then(|n| n.parse::<usize>().ok());
         let found: BTreeSet<usize> = self.names_under(prefix).filter_map(number).collect();
         match found.iter().enumerate().find(|&(i, &n)| i != n) {
             None => Ok(found.len()),
@@ -328,7 +329,7 @@ impl Checkpoint {
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&Tensor> {
-        self.index.get(name).map(|&i| &self.tensors[i])
+        self.index.get(name).and_then(|&i| self.tensors.get(i))
     }
 
     /// Sizes come from a file, so a refusal of the allocator must not end the process.

@@ -1,4 +1,5 @@
 //! Parts in files of their own, laid over a checkpoint: the VAE, the text encoders.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use super::diffusers_settings::{LATENT_SCALE, OF_ENCODER};
 use super::encoders::{self, Naming, Seen, Slot, WIDTHS};
@@ -58,8 +59,7 @@ impl Checkpoint {
             None => {}
         }
         let mut part: Vec<Tensor> = Vec::new();
-        for (i, slot) in encoders::assign(&seen, &slots) {
-            let slot = &slots[slot];
+        for (seen, slot) in encoders::assign(&seen, &slots) {
             if self.overlaid.contains(&slot.area) {
                 return Err(text
                     .fault("two text encoders for one place")
@@ -70,8 +70,8 @@ impl Checkpoint {
             self.overlaid.push(slot.area);
             self.tensors.retain(|t| !t.name.starts_with(slot.area));
             self.metadata.retain(|key, _| !key.starts_with(&format!("{OF_ENCODER}{}", slot.area)));
-            part.extend(text.encoder(&seen[i], slot)?);
-            self.metadata.extend(text.settings_for(&seen[i], slot));
+            part.extend(text.encoder(seen, slot)?);
+            self.metadata.extend(text.settings_for(seen, slot));
         }
         self.absorb(text, part)
     }
@@ -109,14 +109,15 @@ impl Checkpoint {
                     .found(found.len().to_string()));
             }
         };
-        let part = |((i, seen), slot): (&(usize, Seen), &Slot)| Ok((*i, files[*i].encoder(seen, slot)?));
+        let file = |i: usize| files.get(i).ok_or_else(|| Error::internal("a text encoder of no file"));
+        let part = |((i, seen), slot): (&(usize, Seen), &Slot)| Ok((*i, file(*i)?.encoder(seen, slot)?));
         let parts: Vec<(usize, Vec<Tensor>)> = found.iter().zip(&slots).map(part).collect::<Result<_>>()?;
         let of = |wanted: usize| -> Vec<Tensor> {
             parts.iter().filter(|(i, _)| *i == wanted).flat_map(|(_, tensors)| tensors.clone()).collect()
         };
         let mut settings = std::collections::BTreeMap::new();
         for ((i, seen), slot) in found.iter().zip(&slots) {
-            settings.extend(files[*i].settings_for(seen, slot));
+            settings.extend(file(*i)?.settings_for(seen, slot));
         }
         let mut files = files.into_iter();
         let first = files.next().ok_or_else(|| Error::usage("no files of text encoders"))?;

@@ -4,6 +4,8 @@
 //! header entry says; the frame around it is checked here, because the crate does not say which tensor
 //! is at fault and takes the last of several of one name without a word. Two limits alone are narrower:
 //! the number of tensors, and the length of an entry. Alignment does not matter: decoding reads bytes.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::string_slice))]
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -45,7 +47,11 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Header> {
         let stored = tensor(name, value)?;
         match names.admit(&stored.name, tensors.len()) {
             None => tensors.push(stored),
-            Some(before) => tensors[before] = stored,
+            Some(before) => {
+                if let Some(place) = tensors.get_mut(before) {
+                    *place = stored;
+                }
+            }
         }
     }
     tensors.iter().try_for_each(check_size)?;
@@ -191,9 +197,14 @@ struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
+    /// The text from `start` to here.
+    fn since(&self, start: usize) -> &'a str {
+        self.json.get(start..self.at).unwrap_or_default()
+    }
+
     /// The next byte that is not white space.
     fn peek(&mut self) -> Option<u8> {
-        let rest = &self.json.as_bytes()[self.at..];
+        let rest = self.json.as_bytes().get(self.at..).unwrap_or_default();
         self.at += rest.iter().take_while(|b| matches!(b, b' ' | b'\t' | b'\r' | b'\n')).count();
         self.json.as_bytes().get(self.at).copied()
     }
@@ -213,7 +224,7 @@ impl<'a> Scan<'a> {
         }
         let start = self.at;
         self.skip_string()?;
-        Ok(&self.json[start..self.at])
+        Ok(self.since(start))
     }
 
     /// Any value, up to the `,` or `}` that ends it.
@@ -227,7 +238,7 @@ impl<'a> Scan<'a> {
                     self.skip_string()?;
                     continue;
                 }
-                b',' | b'}' if depth == 0 => return Ok(&self.json[start..self.at]),
+                b',' | b'}' if depth == 0 => return Ok(self.since(start)),
                 b'{' | b'[' => depth += 1,
                 // A bracket too many is left for the parser of the value.
                 b'}' | b']' => depth = depth.saturating_sub(1),
@@ -257,7 +268,7 @@ impl<'a> Scan<'a> {
     }
 
     fn fault(&self, expected: &str) -> Error {
-        let found = match self.json[self.at..].chars().next() {
+        let found = match self.json.get(self.at..).and_then(|rest| rest.chars().next()) {
             Some(c) => format!("{c:?} at byte {}", self.at),
             None => "the end of the header".into(),
         };

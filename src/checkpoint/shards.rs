@@ -1,4 +1,5 @@
 //! The weights in a folder of one network: one file, or shards that an index lists.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,4 +1,5 @@
 //! One file that holds weights, and the decoding of a stretch of one of its tensors.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use std::borrow::Cow;
 use std::fs::{self, File};
@@ -74,11 +75,18 @@ impl Store {
         match &self.source {
             Source::Mapped(map, file) => {
                 self.still_whole(map.len() as u64, file)?;
-                Ok(Some(&map[tensor.bytes.clone()]))
+                self.stretch(map, tensor).map(Some)
             }
-            Source::Embedded(bytes) => Ok(Some(&bytes[tensor.bytes.clone()])),
+            Source::Embedded(bytes) => self.stretch(bytes, tensor).map(Some),
             Source::Synthetic { .. } => Ok(None),
         }
+    }
+
+    /// The bytes of `tensor` in the file's; where they lie was checked when it was opened.
+    fn stretch<'b>(&self, bytes: &'b [u8], tensor: &Stored) -> Result<&'b [u8]> {
+        bytes.get(tensor.bytes.clone()).ok_or_else(|| {
+            Error::internal("a tensor lies outside its file").file(&self.file).at(&tensor.name)
+        })
     }
 
     /// Appends the elements `range` of `tensor` to `out`; `name` is what the caller calls it.
@@ -97,7 +105,7 @@ impl Store {
         if !dtype::extend(out, tensor.info.dtype, stored, range) {
             return Err(self.not_floating(tensor, name));
         }
-        match dtype::first_non_finite(&out[start..]) {
+        match dtype::first_non_finite(out.get(start..).unwrap_or_default()) {
             None => Ok(()),
             Some((offset, value)) => Err(Error::new(ErrorKind::Model, "a weight is not a finite number")
                 .file(&self.file)

@@ -3,6 +3,7 @@
 //! Most have one piece under another name at most. Layouts differ in more than names, though: some
 //! keep queries, keys and values in one matrix and some in three, and some keep a matrix transposed.
 //! Nothing is copied for that; reads find the pieces they need.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -60,7 +61,8 @@ impl Tensor {
         if parts.iter().any(|p| p.info.shape.split_first().is_none_or(|(_, rest)| rest != inner)) {
             return None;
         }
-        info.shape[0] = parts.iter().map(|p| p.info.shape[0]).sum();
+        let rows = parts.iter().filter_map(|p| p.info.shape.first()).sum();
+        *info.shape.first_mut()? = rows;
         Some(Self { name: name.into(), info, pieces: parts.into_iter().flat_map(|p| p.pieces).collect() })
     }
 
@@ -105,7 +107,7 @@ impl Tensor {
     /// Refuses a dtype that does not decode to numbers.
     pub fn floating(&self, stores: &[Store]) -> Result<()> {
         match self.pieces.iter().find(|p| !dtype::is_floating(p.stored.info.dtype)) {
-            Some(piece) => Err(stores[piece.store].not_floating(&piece.stored, &self.name)),
+            Some(piece) => Err(piece.file(stores)?.not_floating(&piece.stored, &self.name)),
             None => Ok(()),
         }
     }
@@ -119,9 +121,13 @@ impl Tensor {
     pub fn raw<'a>(&self, stores: &'a [Store]) -> Result<Option<&'a [u8]>> {
         match self.pieces.as_slice() {
             [piece] if !piece.transposed => {
-                let bytes = stores[piece.store].bytes(&piece.stored)?;
+                let bytes = piece.file(stores)?.bytes(&piece.stored)?;
                 let width = piece.stored.info.dtype.bitsize() / 8;
-                Ok(bytes.map(|b| &b[piece.elements.start * width..piece.elements.end * width]))
+                let own = piece.elements.start * width..piece.elements.end * width;
+                let own = |bytes: &'a [u8]| {
+                    bytes.get(own).ok_or_else(|| Error::internal("a piece beyond its tensor").at(&self.name))
+                };
+                bytes.map(own).transpose()
             }
             _ => Ok(None),
         }
@@ -137,7 +143,7 @@ impl Tensor {
             if from < to {
                 let skip = piece.elements.start;
                 let wanted = skip + from - start..skip + to - start;
-                piece.decode(&stores[piece.store], &self.name, wanted, out)?;
+                piece.decode(piece.file(stores)?, &self.name, wanted, out)?;
             }
             start = end;
         }
@@ -146,6 +152,12 @@ impl Tensor {
 }
 
 impl Piece {
+    /// The file that holds it.
+    fn file<'s>(&self, stores: &'s [Store]) -> Result<&'s Store> {
+        stores.get(self.store).ok_or_else(|| Error::internal("a tensor of no file").at(&self.stored.name))
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "all rows and columns were decoded on the line before")]
     fn decode(&self, store: &Store, name: &str, range: Range<usize>, out: &mut Vec<f32>) -> Result<()> {
         if !self.transposed {
             return store.decode(&self.stored, name, range, out);

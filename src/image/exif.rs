@@ -1,5 +1,7 @@
 //! The few fields of EXIF data in which programs leave texts. EXIF is TIFF without a picture: a byte order,
 //! then lists of fields, each with a tag, a kind, a count, and a value or the place of one.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::string_slice))]
 
 /// The fields that are looked at, and the keywords that stand for them in PNGs: where a program writes a
 /// PNG's text, in other files it takes the field.

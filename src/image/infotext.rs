@@ -4,6 +4,8 @@
 //! Space around lines is lost on the way, for A1111 strips it. Where a text of ours would not come
 //! back as it was, [`parameters`](super::parameters) adds the pairs [`RAW_PROMPT`] and
 //! [`RAW_NEGATIVE`], which A1111 carries along and does not mind.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::string_slice))]
 
 use serde_json::Value;
 
@@ -31,11 +33,12 @@ fn behind(lines: &mut Vec<&str>) -> Vec<(String, String)> {
     if !lines.get(at).is_some_and(|line| BEHIND.iter().any(|start| line.starts_with(start))) {
         return Vec::new();
     }
-    let mut told: Vec<(String, String)> = Vec::new();
+    let mut found: Vec<(String, String)> = Vec::new();
     for line in lines.drain(at..) {
-        match (BEHIND.iter().find(|start| line.starts_with(**start)), told.last_mut()) {
-            (Some(start), _) => {
-                told.push((start.trim_end_matches(':').to_owned(), strip(&line[start.len()..]).to_owned()));
+        let start = BEHIND.iter().find_map(|start| Some((start, line.strip_prefix(start)?)));
+        match (start, found.last_mut()) {
+            (Some((start, rest)), _) => {
+                found.push((start.trim_end_matches(':').to_owned(), strip(rest).to_owned()));
             }
             // A template may have lines of its own.
             (None, Some((_, value))) => {
@@ -45,7 +48,7 @@ fn behind(lines: &mut Vec<&str>) -> Vec<(String, String)> {
             (None, None) => {}
         }
     }
-    told
+    found
 }
 
 /// A picture's settings in A1111's words.
@@ -155,7 +158,7 @@ fn pairs(line: &str) -> Vec<(String, String)> {
     while let Some((before, after)) = rest.split_once(':') {
         // As much before the colon as can be a name, from its first letter on.
         let start = before.rfind(|c: char| !word(c) && !" -/".contains(c));
-        let name = start.map_or(before, |at| &before[at..]).trim_start_matches(|c| !word(c));
+        let name = start.and_then(|at| before.get(at..)).unwrap_or(before).trim_start_matches(|c| !word(c));
         rest = after;
         // A name has two letters at the least.
         if name.chars().nth(1).is_some() {

@@ -1,4 +1,6 @@
 //! PNG files with text chunks: pictures, long ones row by row, and animations.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::string_slice))]
 
 use super::Picture;
 pub use crate::atomic_file::{probe, write};

@@ -1,4 +1,6 @@
 //! Picture files to pictures and masks: PNG, JPEG and WebP, by their first bytes, whatever their names.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::string_slice))]
 
 use std::io::{BufRead, Cursor, Read, Seek};
 use std::path::Path;
@@ -24,7 +26,11 @@ const LONGEST: u32 = 16_384;
 /// of more than 16384 pixels.
 pub fn picture(path: &Path) -> Result<Picture> {
     let pixels = pixels(path)?;
-    let rgb = |p: &[u8]| if p.len() < 3 { [p[0]; 3] } else { [p[0], p[1], p[2]] };
+    let rgb = |p: &[u8]| match *p {
+        [r, g, b, ..] => [r, g, b],
+        [grey, ..] => [grey; 3],
+        [] => [0; 3],
+    };
     let rgb = pixels.values.chunks_exact(pixels.samples).flat_map(rgb).collect();
     Ok(Picture { width: pixels.width, height: pixels.height, rgb })
 }
@@ -43,7 +49,7 @@ pub fn mask(path: &Path) -> Result<Mask> {
             [] => 0.0,
         };
         // Samples of two and four end in alpha.
-        let alpha = if p.len().is_multiple_of(2) { f32::from(p[p.len() - 1]) / 255.0 } else { 1.0 };
+        let alpha = p.last().filter(|_| p.len().is_multiple_of(2)).map_or(1.0, |a| f32::from(*a) / 255.0);
         grey / 255.0 * alpha
     };
     let weights = pixels.values.chunks_exact(pixels.samples).map(weight).collect();
@@ -82,7 +88,8 @@ pub fn rgba_of(name: impl AsRef<Path>, bytes: Vec<u8>) -> Result<Rgba> {
         [r, g, b, a] => [r, g, b, a],
         [r, g, b] => [r, g, b, 255],
         [grey, a] => [grey, grey, grey, a],
-        _ => [p[0], p[0], p[0], 255],
+        [grey, ..] => [grey, grey, grey, 255],
+        [] => [0, 0, 0, 255],
     };
     let rgba = pixels.values.chunks_exact(pixels.samples).flat_map(four).collect();
     Ok(Rgba { width: pixels.width, height: pixels.height, rgba, has_alpha: pixels.has_alpha })

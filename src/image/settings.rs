@@ -1,5 +1,6 @@
 //! Which program made a picture, by the texts that it left, and its settings in A1111's words. Programs that
 //! write JSON differ in names alone, so that a table for each is all there is to them.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 mod loras;
 mod programs;

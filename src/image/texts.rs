@@ -1,5 +1,6 @@
 //! The texts in picture files, where programs leave what made the picture: text chunks of PNGs; EXIF data,
 //! comments and XMP of JPEGs and WebPs.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use std::io::Cursor;
 

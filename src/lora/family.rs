@@ -1,4 +1,5 @@
 //! Which family a LoRA was made for.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use super::weight_change::{Change, Kind, shape_of};
 use crate::checkpoint::Checkpoint;

@@ -1,4 +1,5 @@
 //! An opened LoRA file, and how strongly it acts.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -1,5 +1,6 @@
 //! Where the modules of LoRA files are in a model: a map from every name that a module is known by
 //! to the tensor that holds its weight, made from the model's own list of tensors.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use std::collections::HashMap;
 
@@ -224,5 +225,5 @@ impl Names {
 
 /// Names of the weights below `prefix`, with and without it.
 fn weights<'a>(model: &'a Checkpoint, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
-    model.names_under(prefix).map(move |name| (name, &name[prefix.len()..]))
+    model.names_under(prefix).filter_map(move |name| Some((name, name.strip_prefix(prefix)?)))
 }

@@ -1,4 +1,5 @@
 //! Opens a LoRA's file: its tensors are sorted into changes of weights.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;

@@ -1,4 +1,5 @@
 //! What a file is that is no LoRA known here.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use std::borrow::Cow;
 

@@ -1,4 +1,5 @@
 //! LoRAs fitted to a model: which tensors they change, every shape looked at.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -81,7 +82,10 @@ impl Patches {
                     .found(weight.to_string()));
             }
             let fit = Fit { family: networks.family, model: networks.model, lora: &one.lora };
-            patches.fitting[i] = patches.fit(&fit, &names, one)?;
+            let fitting = patches.fit(&fit, &names, one)?;
+            if let Some(of_use) = patches.fitting.get_mut(i) {
+                *of_use = fitting;
+            }
             if !networks.text.is_empty() && one.lora.embeddings().next().is_some() {
                 patches.bundles.push(one.lora.clone());
             }
@@ -131,7 +135,8 @@ impl Patches {
         let fits =
             |i: &usize| patches.iter().any(|(p, at)| p.fitting.get(*at).is_some_and(|own| own.contains(i)));
         let (fitting, unused): (Vec<usize>, Vec<usize>) = (0..lora.changes.len()).partition(fits);
-        let unused = unused.iter().filter_map(|i| lora.changes[*i].kind.tensors().into_iter().next_back());
+        let unused =
+            unused.iter().filter_map(|i| lora.changes.get(*i)?.kind.tensors().into_iter().next_back());
         let mut unused: Vec<&str> = lora.others.iter().map(String::as_str).chain(unused).collect();
         if let (true, Some(first)) = (fitting.is_empty(), unused.first()) {
             return Err(misfit(lora, family, first)
@@ -319,5 +324,5 @@ fn misfit(lora: &Lora, family: Family, at: &str) -> Error {
 fn is_magnitude(shape: &[usize], want: &[usize]) -> bool {
     let all: usize = shape.iter().product();
     let rows = shape.first() == want.first() && Some(&all) == want.first();
-    rows || shape.first() == Some(&1) && want.len() > 1 && all == want[1]
+    rows || shape.first() == Some(&1) && want.get(1) == Some(&all)
 }

@@ -1,4 +1,6 @@
 //! `<lora:name:weight>` in a prompt, as A1111 has it.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::string_slice))]
 
 use crate::{Error, Result};
 

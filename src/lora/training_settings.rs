@@ -1,6 +1,8 @@
 //! What a LoRA was trained with, where no tensor tells it: `lora_alpha`, `r`, `use_rslora` and their exceptions by
 //! module, as PEFT has them. diffusers writes them into the header as JSON (`lora_adapter_metadata`), SimpleTuner as
 //! plain texts, PEFT into `adapter_config.json` beside the file.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::string_slice))]
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
 //! The change of one weight, in every form that training programs write it, and its shapes.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use crate::checkpoint::Checkpoint;
 
@@ -189,7 +190,7 @@ impl Kind {
                 (a == [width, width] && b.first() == Some(&outputs)).then_some(b)
             }
             Self::Oft { blocks, rescale, .. } => {
-                let outputs = *want.first()?;
+                let (&outputs, inner) = want.split_first()?;
                 if rescale.as_ref().is_some_and(|r| shape_of(tensors, r).iter().product::<usize>() != outputs)
                 {
                     return None;
@@ -208,7 +209,7 @@ impl Kind {
                     }
                     _ => return None,
                 };
-                (turned > 0).then(|| [&[turned], &want[1..]].concat())
+                (turned > 0).then(|| [&[turned], inner].concat())
             }
             Self::Difference(name) | Self::Set(name) => Some(shape_of(tensors, name).to_vec()),
         }
@@ -231,8 +232,11 @@ pub(super) fn glora(a: [&[usize]; 2], b: [&[usize]; 2]) -> Option<(bool, usize)>
 /// other), and a matrix `[outputs, inputs · taps]` is a kernel that was laid flat.
 pub(super) fn same(want: &[usize], found: &[usize]) -> bool {
     let (want, found) = (matrix(want), matrix(found));
-    let flat = |a: &[usize], b: &[usize]| {
-        a.len() > 2 && b.len() == 2 && a[0] == b[0] && a[1..].iter().product::<usize>() == b[1]
+    let flat = |kernel: &[usize], flat: &[usize]| match (kernel, flat) {
+        ([outputs, inner @ ..], [rows, columns]) if inner.len() > 1 => {
+            outputs == rows && inner.iter().product::<usize>() == *columns
+        }
+        _ => false,
     };
     want == found || flat(want, found) || flat(found, want)
 }

@@ -4,6 +4,7 @@
 //! tensors are called after the encoders where a model has two (`clip_l` and `clip_g`, or `text_encoders_0` and `_1`),
 //! `emb_params`, `string_to_param.*`, or anything if there is one alone. A LoRA may hold embeddings that it was
 //! trained with, as `bundle_emb.NAME.` and such a tensor.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use std::sync::Arc;
 
@@ -87,7 +88,7 @@ impl<'a> Learned<'a> {
     fn candidates<'f>(file: &'f Checkpoint, prefix: &'f str) -> Vec<Candidate<'f>> {
         let all = file.names_under(prefix).filter_map(|name| {
             let tensor = file.tensor(name)?;
-            let short = &name[prefix.len()..];
+            let short = name.strip_prefix(prefix)?;
             let [count, width] = vectors(&tensor.shape)?;
             let taken = !short.ends_with(OUTPUT) && !short.starts_with("string_to_token.");
             taken.then_some(Candidate { name, short, count, width })
@@ -131,7 +132,11 @@ impl<'a> Learned<'a> {
         let error = file
             .fault("no embedding for this text encoder")
             .expected(format!("a tensor {} or {}, or one alone", keys.join(" or "), USUAL[0]))
-            .found(format!("{} tensors such as {}", names.len(), names[..names.len().min(3)].join(", ")));
+            .found(format!(
+                "{} tensors such as {}",
+                names.len(),
+                names.iter().take(3).copied().collect::<Vec<_>>().join(", ")
+            ));
         match names.iter().find(|name| name.starts_with(BUNDLED)) {
             Some(_) => {
                 error.hint("it is a LoRA with an embedding in it: use it as a LoRA, and name the embedding")

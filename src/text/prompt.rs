@@ -1,4 +1,6 @@
 //! Prompts: parentheses and weights to segments, segments to 77-token chunks, as ComfyUI does both.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::string_slice))]
 
 use super::embedding::{self, Embeddings, Word};
 use super::tokenizer::{END, START, Tokenizer, VOCABULARY};
@@ -79,23 +81,24 @@ pub fn parse(text: &str) -> Vec<Segment> {
             segments.push(Segment { text: unescape(text), weight: weight as f32 });
         }
     };
+    let between = |start: usize, end: usize| text.get(start..end).unwrap_or_default();
     // A stack of its own, since prompts may nest deeper than the thread's stack allows.
     let mut spans = vec![Span { start: 0, end: text.len(), weight: 1.0 }];
     while let Some(span) = spans.pop() {
         let next = groups.partition_point(|group| group.start < span.start);
         let Some(group) = groups.get(next).filter(|group| group.start < span.end) else {
-            plain(&text[span.start..span.end], span.weight);
+            plain(between(span.start, span.end), span.weight);
             continue;
         };
-        plain(&text[span.start..group.start], span.weight);
+        plain(between(span.start, group.start), span.weight);
         let end = group.end.min(span.end);
         if end < span.end {
             spans.push(Span { start: end, ..span });
         }
-        if end - group.start >= 2 && text[..end].ends_with(')') {
+        if end - group.start >= 2 && between(group.start, end).ends_with(')') {
             spans.push(inside(&text, group.start + 1, end - 1, span.weight));
         } else {
-            plain(&text[group.start..end], span.weight);
+            plain(between(group.start, end), span.weight);
         }
     }
     segments
@@ -207,15 +210,18 @@ impl Open {
     }
 
     fn put(&mut self, ids: &[u32], weight: f32) {
-        let end = self.len + ids.len();
-        self.chunk.ids[self.len..end].copy_from_slice(ids);
-        self.chunk.weights[self.len..end].fill(weight);
-        self.len = end;
+        let places = self.chunk.ids.iter_mut().zip(&mut self.chunk.weights).skip(self.len);
+        for ((id_at, weight_at), id) in places.zip(ids) {
+            (*id_at, *weight_at) = (*id, weight);
+        }
+        self.len += ids.len();
     }
 
     /// Ends this chunk and opens the next.
     fn finish(&mut self, done: &mut Vec<Chunk>) {
-        self.chunk.ids[self.len] = END;
+        if let Some(last) = self.chunk.ids.get_mut(self.len) {
+            *last = END;
+        }
         done.push(std::mem::replace(self, Open::new(self.pad)).chunk);
     }
 }
@@ -248,7 +254,7 @@ fn groups(text: &str) -> Vec<Group> {
                 groups.push(Group { start: at, end: usize::MAX });
             }
             b')' => match open.pop() {
-                Some(group) => groups[group].end = at + 1,
+                Some(group) => groups.get_mut(group).into_iter().for_each(|group| group.end = at + 1),
                 None => surplus += 1,
             },
             _ => {}
@@ -259,12 +265,13 @@ fn groups(text: &str) -> Vec<Group> {
 
 /// What stands between the parentheses of a group: its words, and the weight they get.
 fn inside(text: &str, start: usize, end: usize, around: f64) -> Span {
-    let body = &text[start..end];
+    let body = text.get(start..end).unwrap_or_default();
     // A parenthesis after the colon cannot be in a number, so the search need not go past one; this
     // keeps it from reading the same text at every level of nesting.
-    let colon = body.rfind([':', '(', ')']).filter(|&at| at > 0 && body[at..].starts_with(':'));
-    match colon.and_then(|at| Some((at, python_float(&body[at + 1..])?))) {
-        Some((at, weight)) => Span { start, end: start + at, weight },
+    let last = body.rfind([':', '(', ')']).and_then(|at| body.split_at_checked(at));
+    let (words, number) = last.unwrap_or_default();
+    match number.strip_prefix(':').filter(|_| !words.is_empty()).and_then(python_float) {
+        Some(weight) => Span { start, end: start + words.len(), weight },
         None => Span { start, end, weight: around * EMPHASIS },
     }
 }

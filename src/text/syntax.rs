@@ -1,5 +1,7 @@
 //! What people write in prompts for other programs, and what is read otherwise here. ComfyUI takes all of
 //! it for words; so does this crate, but for [`compose`].
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::string_slice))]
 
 use std::fmt;
 

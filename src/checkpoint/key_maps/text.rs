@@ -1,5 +1,6 @@
 //! The text encoders. OpenCLIP and transformers build the same network, but OpenCLIP keeps
 //! queries, keys and values in one tensor and its projection transposed.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 /// Outside the layers: OpenCLIP's tensor, that of transformers.
 const ENDS: &[(&str, &str)] = &[

@@ -1,4 +1,5 @@
 //! LoRAs in settings, in the ways of the programs that write JSON.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use serde_json::{Map, Value};
 

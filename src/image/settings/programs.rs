@@ -1,4 +1,5 @@
 //! The words of each program: its names for A1111's pairs, and what a table cannot say.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use serde_json::Value;
 

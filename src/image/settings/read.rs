@@ -1,4 +1,5 @@
 //! Settings in JSON, by the words of the program that wrote them.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use serde_json::{Map, Value};
 

@@ -1,4 +1,5 @@
 //! JSON values of settings as text.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use serde_json::Value;
 
