@@ -81,7 +81,7 @@ pub(crate) const REFINER_SIZES: usize = 5 * 256;
 /// Width of a token of OpenCLIP-H, which no UNet of SDXL reads.
 const OPEN_CLIP_H: usize = 1024;
 
-/// The family of a UNet by its shapes alone, whatever stands beside it, and its variant as far as they tell:
+/// The family of a UNet by its shapes alone, whatever is beside it, and its variant as far as they show it:
 /// whether the projections around its transformers are matrices, the width of the tokens that it reads, the
 /// length of its vector.
 pub(crate) fn of_unet(linear: bool, context: usize, vector: Option<usize>) -> (Family, Variant) {
@@ -117,7 +117,7 @@ pub struct Facts {
     pub latent_channels: usize,
     /// Pixels of a latent cell, in each direction.
     pub latent_cell: usize,
-    /// What a VAE latent is multiplied by to have a variance near 1 for the UNet, where the file tells nothing.
+    /// What a VAE latent is multiplied by to have a variance near 1 for the UNet, where the file does not say.
     pub latent_scale: f32,
     /// The colours of a latent's channels, for previews.
     pub preview: PreviewFactors,
@@ -273,7 +273,7 @@ mod tests {
         for facts in FAMILIES {
             assert_eq!(facts.family.facts(), &facts);
             assert_eq!((facts.latent_channels, facts.latent_cell), (LATENT_CHANNELS, LATENT_CELL));
-            // A tower is filled up alike wherever it stands.
+            // A tower is padded alike in every family.
             assert!(facts.text.encoders.iter().all(|(tower, token)| padding(*tower) == *token));
         }
     }

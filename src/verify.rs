@@ -71,7 +71,7 @@ pub struct Options {
     /// The checkpoint that the sets were made with. None: weights are made by formula from the
     /// manifest of the set's family.
     pub model: Option<PathBuf>,
-    /// What the UNet's output means, where the checkpoint does not tell or tells wrong.
+    /// What the UNet's output means, where the checkpoint does not say or is wrong.
     pub prediction: Option<Prediction>,
     /// Manifests of families that are not built in.
     pub manifests: Vec<Manifest>,

@@ -1,4 +1,4 @@
-//! What the settings beside a diffusers folder's weights tell that the weights cannot: kept as
+//! What the settings beside a diffusers folder's weights say that the weights cannot: kept as
 //! metadata, because that is where a single file would say it.
 //!
 //! A setting that changes what a network computes, and that is not followed, is an error with its name.
@@ -23,7 +23,7 @@ pub(crate) const BETAS: &str = "scheduler.betas";
 pub(crate) const UNET_HEADS: &str = "unet.attention_heads";
 /// What a latent is multiplied by for the UNet.
 pub(crate) const LATENT_SCALE: &str = "vae.scaling_factor";
-/// What stands before a text encoder's prefix and the name of a setting of its.
+/// What comes before a text encoder's prefix and the name of one of its settings.
 pub(crate) const OF_ENCODER: &str = "text.";
 /// A text encoder's number of attention heads.
 pub(crate) const TEXT_HEADS: &str = "num_attention_heads";
@@ -148,10 +148,10 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// What the file tells that a latent of its VAE is multiplied by for the UNet.
+    /// The latent scale in the file's settings: what a latent of its VAE is multiplied by for the UNet.
     pub(crate) fn latent_scale(&self) -> Option<f32> {
-        let told = self.metadata.get(LATENT_SCALE).and_then(|scale| scale.parse().ok());
-        told.filter(|scale: &f32| scale.is_normal() && *scale > 0.0)
+        let scale = self.metadata.get(LATENT_SCALE).and_then(|scale| scale.parse().ok());
+        scale.filter(|scale: &f32| scale.is_normal() && *scale > 0.0)
     }
 
     /// What the network's output means, and the noise that it was trained on. The scheduler's other

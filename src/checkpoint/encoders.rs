@@ -1,6 +1,6 @@
 //! Text encoders wherever a file keeps them, brought to where the family of its UNet has them.
 //!
-//! An encoder is known by its table of tokens, whatever stands before that name:
+//! An encoder is known by its table of tokens, whatever the prefix of that name is:
 //! `cond_stage_model.`, `conditioner.embedders.0.`, `text_encoders.clip_l.`, `te1.` or nothing at all.
 #![warn(clippy::indexing_slicing, clippy::string_slice)]
 
@@ -22,8 +22,8 @@ pub(super) enum Naming {
     OpenClip,
 }
 
-/// Widths of a token of OpenAI's encoder, OpenCLIP-H and OpenCLIP-bigG, which tell them apart whatever
-/// their names.
+/// Widths of a token of OpenAI's encoder, OpenCLIP-H and OpenCLIP-bigG, which show which one it is, whatever
+/// the names.
 pub(crate) const WIDTHS: [usize; 3] = [768, 1024, 1280];
 
 /// What the table of tokens is called.
@@ -35,7 +35,7 @@ const TOKENS: [(&str, Naming); 2] = [
 /// An encoder as a file has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
-    /// What stands before its names, with the last dot.
+    /// The prefix of its names, with the last dot.
     pub prefix: String,
     pub(super) naming: Naming,
     /// Width of a token.
@@ -137,7 +137,7 @@ impl Seen {
         key.strip_prefix(OF_ENCODER)?.strip_prefix(&self.prefix).filter(|setting| !setting.contains('.'))
     }
 
-    /// Whether `name` is none of the network's tensors, but stands inside it.
+    /// Whether `name` is none of the network's tensors, but lies inside it.
     fn foreign<'n>(&self, name: &'n str) -> Option<&'n str> {
         const MODULES: [&str; 7] = [
             "embeddings.",
@@ -216,7 +216,7 @@ impl Checkpoint {
     /// # Errors
     /// [`ErrorKind::Model`](crate::ErrorKind::Model) for an encoder with parts of odd shapes.
     pub(super) fn settled(mut self) -> Result<Self> {
-        // What is wrong with the UNet is told when it is inferred.
+        // What is wrong with the UNet is reported when it is inferred.
         let Ok(Some(slots)) = self.slots() else { return Ok(self) };
         let seen = self.encoders();
         let moves: Vec<(&Seen, &Slot)> = assign(&seen, &slots)
@@ -251,8 +251,8 @@ impl Checkpoint {
         inside.map(|t| t.name.clone()).chain(projection).collect()
     }
 
-    /// The tensors of an encoder as `slot` wants them. What stands inside it and belongs to no layer
-    /// comes along under its own name, to be told of.
+    /// The tensors of an encoder as `slot` needs them. What lies inside it and belongs to no layer
+    /// comes along under its own name, and is reported later.
     pub(super) fn encoder(&self, seen: &Seen, slot: &Slot) -> Result<Vec<Tensor>> {
         let under = || self.tensors.iter().filter_map(|t| Some((t, seen.own(&t.name)?)));
         let to = |name: &str| format!("{}{name}", slot.prefix);
@@ -311,7 +311,7 @@ impl Checkpoint {
     }
 
     /// The projection of an encoder, and whether it is a linear layer's weight, which is transposed
-    /// beside OpenCLIP's `x · W`. It stands beside or inside `text_model`; ComfyUI once saved it
+    /// beside OpenCLIP's `x · W`. It lies beside or inside `text_model`; ComfyUI once saved it
     /// untransposed, under OpenCLIP's name.
     fn find_projection(&self, seen: &Seen) -> Option<(&Tensor, bool)> {
         let beside = seen.prefix.strip_suffix("text_model.").unwrap_or(&seen.prefix);

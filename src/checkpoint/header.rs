@@ -46,7 +46,7 @@ pub(super) struct Header {
     pub warnings: Vec<String>,
 }
 
-/// The names met so far, and where each stands.
+/// The names met so far, and the position of each.
 #[derive(Default)]
 pub(super) struct Names {
     places: HashMap<String, usize>,
@@ -66,8 +66,8 @@ impl Names {
 
     /// A sentence for each name that was met again.
     pub fn warnings(&self) -> Vec<String> {
-        let told = |name: &String| format!("two tensors are called \"{}\": the last counts", shown(name));
-        self.twice.iter().map(told).collect()
+        let warning = |name: &String| format!("two tensors are called \"{}\": the last counts", shown(name));
+        self.twice.iter().map(warning).collect()
     }
 }
 

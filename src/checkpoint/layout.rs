@@ -11,7 +11,7 @@ use crate::Result;
 struct Layout {
     /// Names that show it, all of them together.
     signs: &'static [&'static str],
-    /// The network's modules where it stands alone in a file; what lies in none of them belongs to
+    /// The network's modules where it is alone in a file; what lies in none of them belongs to
     /// something else.
     modules: &'static [&'static str],
     /// How the names translate; None if they are the original ones already.
@@ -89,7 +89,7 @@ impl Checkpoint {
     }
 
     /// The tensors of `network` under the original names. Those that are not known get the network's
-    /// prefix alone, and are told of when it is inferred.
+    /// prefix alone, and are reported when it is inferred.
     fn renamed(mut self, network: &Network) -> Result<Self> {
         let shows = |prefix: &str, layout: &Layout| {
             layout.signs.iter().all(|sign| self.has(&format!("{prefix}{sign}")))
@@ -103,7 +103,7 @@ impl Checkpoint {
             self.tensors = self.tensors.into_iter().map(as_convolution).collect();
             return Ok(self);
         }
-        // Scales beside the weights would be told as parts that are not known.
+        // Scales beside the weights would be reported as unknown parts.
         other_models::refuse_quantised(&self)?;
         let map = layout.map.map(|map| map(&|name| self.has(&format!("{prefix}{name}"))));
         let tensors = std::mem::take(&mut self.tensors);

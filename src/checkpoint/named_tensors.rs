@@ -39,7 +39,7 @@ pub struct Checkpoint {
     pub(super) metadata: BTreeMap<String, String>,
     /// The files that hold the bytes.
     pub(super) stores: Vec<Store>,
-    /// Where text encoders from files of their own stand.
+    /// The places of text encoders that came from files of their own.
     pub(super) overlaid: Vec<&'static str>,
     /// Whether tensors that no layer takes are left out, whatever they would do.
     ignores_extra: bool,
@@ -95,13 +95,13 @@ impl Checkpoint {
         .indexed()
     }
 
-    /// Tells where each name is, after the tensors have changed.
+    /// Builds the index of names anew, after the tensors have changed.
     pub(super) fn indexed(mut self) -> Result<Self> {
         self.index.clear();
         for (i, tensor) in self.tensors.iter().enumerate() {
             if self.index.insert(tensor.name.clone(), i).is_some() {
                 return Err(self
-                    .fault("two tensors stand for one of the original layout")
+                    .fault("two tensors have one name in the original layout")
                     .at(&tensor.name)
                     .hint("the file mixes two layouts: use an unmodified one"));
             }
@@ -115,7 +115,7 @@ impl Checkpoint {
         }
     }
 
-    /// The path of the file, or the name that stands for it.
+    /// The path of the file, or the name that it was given.
     pub fn file(&self) -> &Path {
         &self.file
     }

@@ -27,7 +27,7 @@ impl Checkpoint {
             return folder::open(path);
         }
         let opened = Self::open_file(path)?.in_original_layout()?;
-        // diffusers' names for the file of a part, whose settings stand beside it.
+        // diffusers' name for the file of a part, whose settings are in a file beside it.
         let named = path
             .file_name()
             .is_some_and(|name| name.to_string_lossy().starts_with("diffusion_pytorch_model"));
@@ -37,7 +37,7 @@ impl Checkpoint {
         Ok(opened)
     }
 
-    /// A safetensors file in memory or part of the program; `name` stands for it in errors.
+    /// A safetensors file in memory or part of the program; errors call it `name`.
     ///
     /// # Errors
     /// As [`open`](Self::open).

@@ -1,4 +1,4 @@
-//! Parts in files of their own, laid over a checkpoint: the VAE, the text encoders.
+//! Parts from files of their own that replace those of a checkpoint: the VAE, the text encoders.
 #![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use super::diffusers_settings::{LATENT_SCALE, OF_ENCODER};
@@ -21,7 +21,7 @@ impl Checkpoint {
         if !vae.has(&format!("{VAE}decoder.conv_in.weight")) {
             return Err(vae.without("a VAE", "encoder.conv_in and decoder.conv_in"));
         }
-        // What is told of a VAE goes with it.
+        // The settings of a VAE go with it.
         self.metadata.remove(LATENT_SCALE);
         if let Some(scale) = vae.metadata.get(LATENT_SCALE) {
             self.metadata.insert(LATENT_SCALE.into(), scale.clone());
@@ -33,7 +33,7 @@ impl Checkpoint {
 
     /// This checkpoint with the text encoders of another: a file of an encoder alone (`text_model.*`
     /// as `transformers` writes it, `transformer.resblocks.*` as OpenCLIP does), or any full
-    /// checkpoint. For SDXL call it twice, in any order: the encoders are told apart by their width.
+    /// checkpoint. For SDXL call it twice, in any order: their widths show which is which.
     ///
     /// # Errors
     /// [`ErrorKind::Model`](crate::ErrorKind::Model) if `text` holds none, if its width is not what
@@ -77,7 +77,7 @@ impl Checkpoint {
     }
 
     /// The text encoders of `files`, without any other network: the one of SD 1 or SD 2, or SDXL's two in
-    /// any order. Which one is which is told by naming and sizes, as nothing stands beside them.
+    /// any order. Naming and sizes show which is which, as there is no UNet beside them.
     ///
     /// # Errors
     /// [`ErrorKind::Model`](crate::ErrorKind::Model) if there is none, or not as many as a family has.

@@ -101,10 +101,10 @@ fn sharded(folder: &Path, index: &str) -> Result<Checkpoint> {
         }
         let part = Checkpoint::open_file(&file)?;
         if let Some(name) = part.names().find(|name| places.get(*name).is_none_or(|at| at != shard)) {
-            let told = places.get(name).map_or("nowhere", String::as_str);
+            let listed = places.get(name).map_or("nowhere", String::as_str);
             return Err(lies("a tensor is not where the index says")
                 .at(name)
-                .expected(format!("it in {told}"))
+                .expected(format!("it in {listed}"))
                 .found(format!("it in {shard}")));
         }
         whole = Some(match whole {

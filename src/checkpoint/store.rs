@@ -45,8 +45,8 @@ impl Store {
             return Err(other_formats::not_a_model(&[]).file(path));
         }
         let file = File::open(path).map_err(cannot)?;
-        // SAFETY: a mapping is only sound while nobody shortens or rewrites the file, which no
-        // program can rule out; this is the usual bargain for models of several GB, which would
+        // SAFETY: a mapping is only sound while no program shortens or rewrites the file, which cannot
+        // be ruled out; this is the usual bargain for models of several GB, which would
         // otherwise be copied whole. Every read looks at the file's length first, the bytes
         // are only decoded as plain numbers, and no reference outlives the map.
         let map = unsafe { Mmap::map(&file) }.map_err(cannot)?;
@@ -54,7 +54,7 @@ impl Store {
         Ok((Self { file: path.into(), source: Source::Mapped(map, file) }, header))
     }
 
-    /// A safetensors file in memory; `name` stands for it in errors.
+    /// A safetensors file in memory; errors call it `name`.
     pub fn embedded(name: &str, bytes: Cow<'static, [u8]>) -> Result<(Self, Header)> {
         let header = safetensors::parse(&bytes).map_err(|e| e.file(name))?;
         Ok((Self { file: name.into(), source: Source::Embedded(bytes) }, header))
@@ -65,7 +65,7 @@ impl Store {
         Self { file: name.into(), source: Source::Synthetic { seed } }
     }
 
-    /// The path of the file, or the name that stands for it.
+    /// The path of the file, or the name that it was given.
     pub fn file(&self) -> &Path {
         &self.file
     }

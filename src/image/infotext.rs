@@ -103,7 +103,7 @@ impl Infotext {
         names::with_scheduler(self.get("Sampler")?).ok().map(|(sampler, _)| sampler)
     }
 
-    /// The noise schedule, if it is one that is known here: that which stands for itself, or behind the
+    /// The noise schedule, if it is one that is known here: a setting of its own, or behind the
     /// sampler as A1111 had it before version 1.9 and others have it still. `Automatic` is what A1111 takes
     /// then; nothing is even in timesteps, as it was before there were schedules to choose.
     pub fn scheduler(&self) -> Option<Scheduler> {

@@ -78,7 +78,7 @@ pub fn rgba(path: &Path) -> Result<Rgba> {
     rgba_of(path, bytes(path)?)
 }
 
-/// The same for bytes that are in memory; `name` stands for the file in messages.
+/// The same for bytes that are in memory; messages call the file `name`.
 ///
 /// # Errors
 /// As [`picture`].
@@ -144,7 +144,7 @@ pub(crate) struct Head {
     pub bits: u8,
     /// Of a pixel.
     pub samples: usize,
-    /// Pictures of an animation, where that is told; else 1.
+    /// Pictures of an animation, where the file says so; else 1.
     pub frames: u32,
 }
 

@@ -15,7 +15,7 @@ use programs::{DRAW_THINGS, EASY, FOOOCUS, INVOKE, NOVEL, RUINED, SWARM};
 pub use read::Made;
 use read::read;
 
-/// What the texts (keyword, text) of a picture tell; None if they tell nothing of a program that is known, or
+/// What the texts (keyword, text) of a picture say; None if they say nothing of a program that is known, or
 /// hold a workflow of ComfyUI alone.
 pub fn made(texts: &[(String, String)]) -> Option<Made> {
     let find = |keyword: &str| texts.iter().find(|(k, _)| k == keyword).map(|(_, text)| text.as_str());

@@ -3,7 +3,7 @@
 use super::{Picture, lettering};
 use crate::{Error, Result};
 
-/// White between cells and around the whole.
+/// White between cells and around all of them.
 const GAP: usize = 6;
 /// Letters of a row's label in a line.
 const LABEL: usize = 18;
@@ -39,7 +39,7 @@ pub struct Sheet {
     pub rows: Side,
     /// Downwards, each with all columns and rows.
     pub panels: Side,
-    /// Width and height of a cell in pixels; smaller pictures stand in its middle.
+    /// Width and height of a cell in pixels; smaller pictures are centred.
     pub cell: (usize, usize),
 }
 
@@ -150,7 +150,7 @@ impl Sheet {
         band
     }
 
-    /// Where the labels above a panel's cells stand.
+    /// Where the labels above a panel's cells are.
     fn labels(&self, panel: usize) -> Labels {
         let scale = self.scale();
         let line = lettering::height(1, scale);
@@ -160,7 +160,7 @@ impl Sheet {
         let lines = columns.iter().map(Vec::len).max().unwrap_or(0);
         let named = self.panels.values.get(panel).map_or(0, |_| line + GAP);
         let above = named + if lines > 0 { line } else { 0 };
-        // A row's name stands above its labels.
+        // A row's name is above its labels.
         let beside = if self.rows.values.is_empty() { 0 } else { line };
         Labels { above, lines, beside, height: GAP + (above + lines * line).max(beside), columns }
     }
@@ -227,7 +227,7 @@ impl Sheet {
     }
 }
 
-/// What stands above a panel's cells, in pixels.
+/// Height of the labels above a panel's cells, in pixels.
 struct Labels {
     /// Of each column.
     columns: Vec<Vec<String>>,

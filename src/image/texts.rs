@@ -17,7 +17,7 @@ pub(super) const XMP: &str = "XML:com.adobe.xmp";
 /// The texts (keyword, text) of the picture `bytes`, in whatever of the formats it is.
 ///
 /// Of a PNG, those before its pixels and behind them: `tEXt`, then `zTXt` and `iTXt`. Latin-1, as the format has
-/// it, but bytes that are sound UTF-8 are that, as stable-diffusion.cpp writes it: nobody's Latin-1 reads so.
+/// it, but bytes that are sound UTF-8 are that, as stable-diffusion.cpp writes it: no Latin-1 text reads so.
 /// Pixels that are damaged take nothing away.
 ///
 /// Of a JPEG and a WebP, the fields under the keywords that PNGs have for the same: a user comment is
@@ -96,7 +96,7 @@ fn of_segments(segments: Vec<Segment<'_>>) -> Vec<(String, String)> {
             Segment::Xmp(bytes) => all.push((XMP.to_owned(), String::from_utf8_lossy(bytes).into_owned())),
         }
     }
-    // A field without a text tells nothing.
+    // A field without a text says nothing.
     all.retain(|(_, text)| !text.trim().is_empty());
     all
 }
@@ -130,7 +130,7 @@ fn jpeg(bytes: &[u8]) -> Vec<Segment<'_>> {
     let (mut found, mut rest) = (Vec::new(), bytes.get(2..).unwrap_or_default());
     while let [0xff, marker, after @ ..] = rest {
         match marker {
-            // Filling, and markers that stand alone.
+            // Filling, and markers without data.
             0xff => rest = rest.get(1..).unwrap_or_default(),
             0x01 | 0xd0..=0xd8 => rest = after,
             // The pixels begin, or all ends.

@@ -55,7 +55,7 @@ pub struct ModelFacts {
     pub file: PathBuf,
     /// All that is known of a whole model: UNet, VAE and text encoders that fit together.
     pub config: Option<ModelConfig>,
-    /// What is known of a UNet, whatever stands beside it.
+    /// What is known of a UNet, whatever is beside it.
     pub diffusion: Option<DiffusionConfig>,
     /// The VAE, if there is one.
     pub vae: Option<VaeConfig>,

@@ -65,7 +65,7 @@ pub(super) fn of_checkpoint(model: Checkpoint) -> Result<Inspected> {
     let parts = parts(&model);
     let network = |part: &Part| part.name != REST;
     match foreign {
-        // What holds no network known here is told of by its own error.
+        // What holds no network known here gets its own error.
         Some(error) if !parts.iter().any(network) => Err(error),
         foreign => Ok(Inspected::Model(Box::new(facts(&model, path, parts, foreign)))),
     }

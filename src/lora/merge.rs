@@ -30,7 +30,7 @@ impl Patched<'_> {
         if self.patches.of(name).is_empty() {
             return self.checkpoint.rows_f32(name, rows);
         }
-        // Few LoRAs change a table, and then the whole of it is made: tens of thousands of rows in a second.
+        // Few LoRAs change a table, and then all of it is made: tens of thousands of rows in a second.
         let [count, columns] = self.checkpoint.dims(name)?;
         let table = self.read(name, &[count, columns])?;
         let row = |row: &usize| {

@@ -34,7 +34,7 @@ impl Target {
     }
 }
 
-/// What stands before the name of a module, written with `_` for `.`, by the network that the module is in: kohya,
+/// The prefixes of module names, written with `_` for `.`, by the network that the module is in: kohya,
 /// LyCORIS, PEFT, diffusers, ComfyUI, OneTrainer (`unet.`, `clip_l.`). A module without any of these is the UNet's,
 /// or the text encoder's where the model has one alone.
 const PREFIXES: [(Place, &[&str]); 3] = [
@@ -79,7 +79,7 @@ const PREFIXES: [(Place, &[&str]); 3] = [
 const ONLY_H: [&str; 4] =
     ["clip_h_", "clip_h_transformer_", "text_encoders_clip_h_transformer_", "text_encoders_clip_h_"];
 
-/// The network that a name tells.
+/// The network that a module's name shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     Unet,
@@ -124,7 +124,7 @@ fn prefixes(place: Place) -> &'static [&'static str] {
 }
 
 /// A module's name with `_` for `.`, without what wrappers put into it: PEFT's model, compiled modules, attention
-/// processors, the layer that an adapter stands on.
+/// processors, the layer that an adapter wraps.
 fn plain(module: &str) -> String {
     let module = module.replace(".processor.", ".").replace('.', "_");
     let mut plain = module.replace("base_model_model_", "").replace("_orig_mod_", "");
@@ -189,7 +189,7 @@ impl Names {
     /// transformers.
     fn add_text(&mut self, i: usize, config: &TextConfig, model: &Checkpoint, only: bool) {
         let mut before = prefixes(if i == 0 { Place::First } else { Place::Second }).to_vec();
-        // A bare name tells nothing where there are two encoders.
+        // A bare name shows nothing where there are two encoders.
         if only {
             before.extend(ONLY_H.iter().chain(&[""]));
         }

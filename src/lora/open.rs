@@ -135,7 +135,7 @@ impl Module<'_> {
         }
         let alone = !self.lora.changes.iter().any(|change| change.module == self.module);
         if let Some(alpha) = alpha.filter(|_| alone) {
-            self.warn(format!("{alpha} stands alone: the module has no matrices, and is left out"));
+            self.warn(format!("{alpha} is alone: the module has no matrices, and is left out"));
         }
         Ok(())
     }
@@ -201,14 +201,14 @@ impl Module<'_> {
         Ok(Some(Kind::Oft { blocks, limit, rescale: self.take("rescale") }))
     }
 
-    /// alpha/rank: the tensor's alpha, or what the file tells of its training.
+    /// alpha/rank: the tensor's alpha, or what the file says of its training.
     fn scale(&mut self, kind: &Kind, alpha: Option<&str>) -> Result<f64> {
         let rank = kind.rank(&self.lora.tensors).filter(|rank| *rank > 0);
-        let told = match (kind, rank) {
-            (Kind::Pair { .. }, Some(rank)) => self.trained.scale(&self.module, rank).unwrap_or_else(|told| {
+        let trained = match (kind, rank) {
+            (Kind::Pair { .. }, Some(rank)) => self.trained.scale(&self.module, rank).unwrap_or_else(|other| {
                 let module = self.module.clone();
                 self.warn(format!(
-                    "{module} has rank {rank} where the file's settings say {told}: its alpha is not taken from them"
+                    "{module} has rank {rank} where the file's settings say {other}: its alpha is not taken from them"
                 ));
                 None
             }),
@@ -216,12 +216,12 @@ impl Module<'_> {
         };
         let (Some(alpha), Some(rank)) = (alpha, rank) else {
             // Both matrices of a LoKr are whole: alpha is no factor.
-            return Ok(told.unwrap_or(1.0));
+            return Ok(trained.unwrap_or(1.0));
         };
         let scale = self.lora.tensors.number(alpha)? / rank as f64;
-        if let Some(told) = told.filter(|told| (told - scale).abs() > 1e-6 * scale.abs()) {
+        if let Some(trained) = trained.filter(|trained| (trained - scale).abs() > 1e-6 * scale.abs()) {
             self.warn(format!(
-                "{alpha} makes a strength of {scale}, the file's settings {told}: the tensor counts"
+                "{alpha} makes a strength of {scale}, the file's settings {trained}: the tensor counts"
             ));
         }
         Ok(scale)

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use crate::checkpoint::Checkpoint;
 use crate::{Error, Remedy, Resource, Result};
 
-/// Ends of tensor names (or parts, if they end with `_`) that tell another kind of change, and its name.
+/// Ends of tensor names (or parts, if they end with `_`) that show another kind of change, and its name.
 const OTHER_KINDS: [(&str, &str); 6] = [
     (".on_input", "an IA3"),
     (".oft_diag", "an old form of OFT"),
@@ -22,8 +22,8 @@ const OTHER_KINDS: [(&str, &str); 6] = [
 /// [`ErrorKind::Model`](crate::ErrorKind::Model), naming the kind.
 pub(super) fn refuse_other_kinds(tensors: &Checkpoint) -> Result<()> {
     for (part, kind) in OTHER_KINDS {
-        let tells = |name: &&str| name.ends_with(part) || (part.ends_with('_') && name.contains(part));
-        if let Some(name) = tensors.names().find(tells) {
+        let shows = |name: &&str| name.ends_with(part) || (part.ends_with('_') && name.contains(part));
+        if let Some(name) = tensors.names().find(shows) {
             return Err(tensors
                 .fault("this kind of model change is not supported")
                 .at(name)
@@ -35,7 +35,7 @@ pub(super) fn refuse_other_kinds(tensors: &Checkpoint) -> Result<()> {
     Ok(())
 }
 
-/// Parts of names that tell what a file without LoRA matrices is, and what to do with it.
+/// Parts of names that show what a file without LoRA matrices is, and what to do with it.
 const NO_LORA: [(&str, &str, Remedy); 8] = [
     ("model.diffusion_model.", "a checkpoint", Remedy::UseAs(Resource::Checkpoint)),
     ("emb_params", EMBEDDING, Remedy::UseAs(Resource::Embedding)),

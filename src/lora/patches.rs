@@ -32,8 +32,8 @@ pub(super) struct Patch {
 #[derive(Debug, Default)]
 pub struct Patches {
     tensors: HashMap<String, Vec<Patch>>,
-    /// Which LoRAs act on a part and how strongly, to see whether something changed. An address
-    /// stands for a LoRA: the patches keep it alive.
+    /// Which LoRAs act on a part and how strongly, to see whether something changed. LoRAs are
+    /// compared by address: the patches keep them alive.
     acting: HashMap<Part, Vec<(usize, u32)>>,
     left_out: Vec<String>,
     /// Which changes of each LoRA fit, of a weight of 0 too, in the order in which the LoRAs were given.
@@ -45,7 +45,7 @@ pub struct Patches {
 impl Patches {
     /// Fits `uses` to `model`, whose configuration is `config`. Names and shapes alone are looked at.
     /// The result does not depend on the order of `uses`. What a LoRA holds beyond what the model
-    /// has is left out, as ComfyUI does, and told by [`left_out`](Self::left_out).
+    /// has is left out, as ComfyUI does, and reported by [`left_out`](Self::left_out).
     ///
     /// # Errors
     /// [`ErrorKind::Model`] if nothing of a LoRA fits, or a matrix has the wrong shape: the message
@@ -55,14 +55,14 @@ impl Patches {
         let networks = Networks { family: config.family, model, unet: true, text: &config.text };
         let mut patches = Self::of_part(&networks, uses)?;
         for (i, one) in uses.iter().enumerate() {
-            let told = Self::leftovers(&one.lora, config.family, &[(&patches, i)], &[])?;
-            patches.left_out.extend(told);
+            let unused = Self::leftovers(&one.lora, config.family, &[(&patches, i)], &[])?;
+            patches.left_out.extend(unused);
         }
         Ok(patches)
     }
 
-    /// Fits `uses` to some networks of a model. What is for others is not looked at, and not told
-    /// either: see [`leftovers`](Self::leftovers).
+    /// Fits `uses` to some networks of a model. What is for others is not looked at, and not
+    /// reported either: see [`leftovers`](Self::leftovers).
     ///
     /// # Errors
     /// As [`new`](Self::new), but not where nothing fits.
@@ -121,7 +121,7 @@ impl Patches {
     }
 
     /// What of `lora` fits none of the networks that `patches` are for, each with the number of the LoRA's use there,
-    /// and what its file contradicts itself in: a sentence each. What is for parts in `elsewhere` is not told of.
+    /// and what its file contradicts itself in: a sentence each. What is for parts in `elsewhere` is not reported.
     ///
     /// # Errors
     /// [`ErrorKind::Model`] if nothing fits, with the family that the LoRA seems to be made for. Shapes decide: what
@@ -147,7 +147,7 @@ impl Patches {
         unused.retain(|name| {
             module_names::place(name).is_none_or(|place| !elsewhere.iter().any(|part| place.part() == *part))
         });
-        let mut told = Vec::new();
+        let mut sentences = Vec::new();
         if let Some(first) = unused.first() {
             let mut places: Vec<String> = unused
                 .iter()
@@ -157,7 +157,7 @@ impl Patches {
                 .collect();
             places.sort();
             places.dedup();
-            told.push(format!(
+            sentences.push(format!(
                 "{}: {} of {all} LoRA keys fit nothing in this model and are left out, such as {first}; looked \
                  for in {}",
                 lora.file().display(),
@@ -165,8 +165,8 @@ impl Patches {
                 places.join(" and ")
             ));
         }
-        told.extend_from_slice(lora.warnings());
-        Ok(told)
+        sentences.extend_from_slice(lora.warnings());
+        Ok(sentences)
     }
 
     pub(super) fn of(&self, tensor: &str) -> &[Patch] {

@@ -73,7 +73,7 @@ fn tag(arguments: &str) -> Result<Tag> {
             Some(_) => return Err(fault("a LoRA with an unknown setting")),
         }
     }
-    // A1111: what is not told for the UNet is as for the text encoders.
+    // A1111: what is not given for the UNet is as for the text encoders.
     let (text, unet) = match weights[..] {
         [] => (1.0, None),
         [weight] => (weight, None),

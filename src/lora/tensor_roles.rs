@@ -53,7 +53,7 @@ const ENDS: &[(&str, &str)] = &[
     (".set", "set"),
 ];
 
-/// What PEFT puts an adapter's name behind, which the file need not tell.
+/// What PEFT puts an adapter's name behind, which the file need not say.
 const NAMED: [&str; 3] = [".lora_A.", ".lora_B.", ".lora_magnitude_vector."];
 
 /// What is before the end of a name that is listed, and the role.

@@ -16,7 +16,7 @@ use crate::families::{self, Family, REFINER_SIZES, SDXL_SIZES, Variant};
 use crate::{Error, Result};
 
 impl DiffusionConfig {
-    /// Infers it from a file that holds a UNet, by whose shapes alone the family is told.
+    /// Infers it from a file that holds a UNet, whose shapes alone show the family.
     ///
     /// # Errors
     /// [`ErrorKind::Model`](crate::ErrorKind::Model) if there is no UNet, or the file is another kind of model.
@@ -56,7 +56,7 @@ impl ModelConfig {
     }
 }
 
-/// Family and variant of a UNet, whatever stands beside it.
+/// Family and variant of a UNet, whatever is beside it.
 fn kind_of(model: &Checkpoint, unet: &UnetConfig) -> Result<(Family, Variant)> {
     let (family, variant) =
         families::of_unet(unet.use_linear_in_transformer, unet.context_dim, unet.adm_in_channels);
@@ -117,7 +117,7 @@ fn check_fit(
     }
     let cell = family.facts().latent_cell;
     if vae.scale() != cell {
-        let found = format!("{} of the VAE, whose {} levels tell it", vae.scale(), vae.level_channels.len());
+        let found = format!("{} of the VAE, which has {} levels", vae.scale(), vae.level_channels.len());
         return unfit("UNet and VAE do not fit", format!("{cell} pixels a latent cell for {family}"), found);
     }
     // Besides the pooled text.

@@ -53,7 +53,7 @@ pub fn build(config: &UnetConfig, options: &Options) -> Result<Graph> {
 }
 
 /// The weights of the network and of its [`conditioning`], the same at all sizes. Those that are
-/// needed at each step stand first: where memory is short the others take turns before them.
+/// needed at each step come first: where memory is short the others are streamed before them.
 ///
 /// # Errors
 /// As [`build`].
@@ -121,7 +121,7 @@ impl Unet<'_> {
         x = self.middle(x, (options.record, options.perturbation))?;
         for (i, block) in c.output_blocks.iter().enumerate() {
             let skip = skips.pop().ok_or_else(|| contradictory("more output blocks than input blocks"))?;
-            // The next skip tells the size to grow to: odd sizes were halved rounding up.
+            // The next skip shows the size to grow to: odd sizes were halved rounding up.
             let next = skips.last().map(|t| self.b.graph.shape(*t));
             x = self.output_block(&format!("output_blocks.{i}"), block, x, skip, next)?;
         }

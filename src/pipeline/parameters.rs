@@ -8,7 +8,7 @@ use crate::image::infotext::{Infotext, RAW_NEGATIVE, RAW_PROMPT};
 use crate::model::unet::Perturbation;
 use crate::sampler::Sampler;
 
-/// What a picture's settings tell beside the request.
+/// What a picture's settings say beside the request.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Origin<'a> {
     /// The model's name, without directories.
@@ -23,7 +23,7 @@ pub struct Origin<'a> {
 /// was: see `infotext`.
 pub fn parameters(request: &Request, origin: &Origin<'_>, picture: usize) -> String {
     let mut text = request.prompt.clone();
-    // Entries are averaged in a canonical order, so their order here must not tell either.
+    // Entries are averaged in a canonical order, so their order must not matter here either.
     let mut negative: Vec<&str> = request.negative.iter().map(String::as_str).collect();
     negative.sort_unstable();
     // No negative prompt is an empty one.
@@ -39,11 +39,11 @@ pub fn parameters(request: &Request, origin: &Origin<'_>, picture: usize) -> Str
         let pair = |(name, value)| format!("{name}: {}", quoted(value));
         settings.into_iter().map(pair).collect::<Vec<_>>().join(", ")
     };
-    let told = format!("{text}\n{}", line(settings(request, origin, picture))).trim().to_owned();
-    let read = Infotext::parse(&told);
+    let plain = format!("{text}\n{}", line(settings(request, origin, picture))).trim().to_owned();
+    let read = Infotext::parse(&plain);
     let (prompt, negatives) = (read.prompt == request.prompt, read.negative == negative);
     if prompt && negatives {
-        return told;
+        return plain;
     }
     let mut all = settings(request, origin, picture);
     let version = all.pop();
@@ -111,7 +111,7 @@ fn settings(request: &Request, origin: &Origin<'_>, picture: usize) -> Vec<(&'st
             }
         }
     }
-    // Nobody else can have it again, but nobody is to take the picture for one without.
+    // It cannot be repeated from here, but the picture must not pass for one without it.
     for term in &request.guidance.terms {
         if let Term::Own(own) = term {
             all.push(("Own guidance", format!("{own:?}")));
@@ -147,7 +147,7 @@ pub fn needs_batch(request: &Request) -> bool {
     request.solver.sampler.adds_noise() || shares_steps || !whole_blocks
 }
 
-/// Text with a comma, colon or line break stands in quotes, as JSON writes it.
+/// Text with a comma, colon or line break is put in quotes, as JSON writes it.
 /// So does what would lose space at its ends, or be taken for a text in quotes.
 fn quoted(value: String) -> String {
     let bare = !value.is_empty() && value.trim() == value && !value.starts_with('"');
@@ -156,7 +156,7 @@ fn quoted(value: String) -> String {
 
 type Labels = &'static [(&'static str, &'static str)];
 
-/// A1111's label of ComfyUI's name; other names stand for themselves.
+/// A1111's label of ComfyUI's name; other names are kept.
 fn label(labels: Labels, name: &str) -> String {
     labels.iter().find(|(own, _)| *own == name).map_or(name, |(_, label)| label).to_owned()
 }
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_matters_is_told() {
+    fn only_what_matters_is_written() {
         let plain = |change: fn(&mut Request)| {
             let mut request = Request::new("", Size::square(64));
             change(&mut request);
@@ -318,8 +318,8 @@ mod tests {
                 ..Request::new(prompt.clone(), Size::new(512, 768))
             };
             let pairs = [("Init image", further.clone())];
-            let told = parameters(&request, &Origin { model: &model, further: &pairs, ..Default::default() }, 0);
-            let read = Infotext::parse(&told);
+            let text = parameters(&request, &Origin { model: &model, further: &pairs, ..Default::default() }, 0);
+            let read = Infotext::parse(&text);
             negative.sort_unstable();
             if negative == [""] {
                 negative.clear();

@@ -1,7 +1,7 @@
 //! Byte-pair encoding: a word's bytes are joined, best pair first, into the symbols of CLIP's
 //! vocabulary.
 //!
-//! The order of `merges.txt` is the whole vocabulary. Ids 0..256 are the bytes, 256..512 the bytes
+//! The order of `merges.txt` is the vocabulary. Ids 0..256 are the bytes, 256..512 the bytes
 //! at the end of a word (`</w>`), and line `r` of the list makes id `512 + r` out of two older ones.
 //! So the id of a merge is also its rank: the smaller, the sooner.
 #![warn(clippy::indexing_slicing, clippy::string_slice)]
@@ -118,7 +118,7 @@ fn join(symbols: &mut [Symbol], at: usize, id: u16) {
     }
 }
 
-/// The 256 bytes in the order of their ids, each with the letter that stands for it in the list:
+/// The 256 bytes in the order of their ids, each with its letter in the list:
 /// first the printable characters of Latin-1, as themselves, then the others, from U+0100 on.
 fn alphabet() -> impl Iterator<Item = (u8, char)> {
     let (printable, other): (Vec<u8>, Vec<u8>) =

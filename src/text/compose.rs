@@ -62,7 +62,7 @@ fn plain_number(text: &str) -> Option<f32> {
     text.parse().ok().filter(|number: &f32| plain && number.is_finite())
 }
 
-/// `text` cut at each `word` that stands by itself.
+/// `text` cut at each `word` that is a word of its own.
 fn split<'t>(text: &'t str, word: &str) -> Vec<&'t str> {
     let is_letter = |c: char| c.is_alphanumeric() || c == '_';
     let (mut pieces, mut start) = (Vec::new(), 0);

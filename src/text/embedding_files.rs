@@ -117,7 +117,7 @@ impl<'a> Learned<'a> {
             (None, [one]) => one,
             (None, _) => return Err(self.no_embedding(file, prefix)),
         };
-        // A file for SD 1 has no names for encoders: its width tells that it is for SDXL's first.
+        // A file for SD 1 has no names for encoders: its width shows that it is for SDXL's first.
         let of_width = |config: &TextConfig| (one.fits() && config.width == one.width).then_some(one.name);
         let found: Vec<_> = self.encoders.iter().map(of_width).collect();
         if found.iter().all(Option::is_none) {

@@ -13,7 +13,7 @@ pub const CHUNK: usize = 77;
 /// A group of this many ids or more is cut where a chunk ends; a smaller one moves to the next whole.
 const CUT_FROM: usize = 8;
 
-/// Ends a chunk where it stands; a control character, so that no words mean it by accident. See
+/// Ends the chunk at this point; a control character, so that no words mean it by accident. See
 /// [`breaks`](super::compose::breaks).
 pub const BREAK: char = '\u{3}';
 
@@ -32,7 +32,7 @@ pub struct Segment {
 /// The ids and weights of one pass through the text encoder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chunk {
-    /// [`START`], up to 75 ids of the text, [`END`], then padding. Ids from [`VOCABULARY`] on stand
+    /// [`START`], up to 75 ids of the text, [`END`], then padding. Ids from [`VOCABULARY`] on are
     /// for [`Tokens::vectors`].
     pub ids: [u32; CHUNK],
     /// The weight of each id: 1.0 for start, end and padding.
@@ -48,7 +48,7 @@ pub struct Tokens {
     pub missing_embeddings: Vec<String>,
     /// Names after `embedding:` that have no vectors for this text encoder, and some for another.
     pub embeddings_elsewhere: Vec<String>,
-    /// The learned vectors of embeddings: id [`VOCABULARY`] + i in a chunk stands for `vectors[i]`.
+    /// The learned vectors of embeddings: id [`VOCABULARY`] + i in a chunk is `vectors[i]`.
     pub vectors: Vec<Vec<f32>>,
 }
 
@@ -263,7 +263,7 @@ fn groups(text: &str) -> Vec<Group> {
     groups
 }
 
-/// What stands between the parentheses of a group: its words, and the weight they get.
+/// What is between the parentheses of a group: its words, and the weight they get.
 fn inside(text: &str, start: usize, end: usize, around: f64) -> Span {
     let body = text.get(start..end).unwrap_or_default();
     // A parenthesis after the colon cannot be in a number, so the search need not go past one; this

@@ -13,7 +13,7 @@ use crate::pipeline::{Limits, Run, Schedule};
 use crate::plan::chunk::ChunkPolicy;
 use crate::sampler::Sampler;
 
-/// Portions that are tried besides the whole.
+/// Portions that are tried besides a batch in one call.
 const ROWS: [usize; 3] = [1, 2, 3];
 
 /// Steps in which they are: every step calls the networks alike.

@@ -275,7 +275,7 @@ fn an_embedding_bundled_in_a_lora_is_found() {
     assert_eq!(found("tiny-sdxl", &places, "foo"), [Some(3), Some(3)]);
     assert!(places.missing("fo").contains("the LoRAs hold foo"));
 
-    // In a folder of embeddings it is a LoRA, and told so.
+    // In a folder of embeddings it is a LoRA, and the error says so.
     let places = Places { folders: vec![Folder::open(case("")).expect("a folder")], ..Places::default() };
     let config = ModelConfig::infer(&synthetic("tiny-sd1")).expect("a family");
     let e = Learned::new(&places, &config.text, 0).find("bundle").map(drop).unwrap_err();

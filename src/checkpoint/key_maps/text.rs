@@ -37,7 +37,7 @@ const PACKED: &[(&str, [&str; 3])] = &[
 ];
 
 /// The matrix behind the pooled token: OpenCLIP's `x · W`, and the transposed `x · Wᵀ` of
-/// transformers, which stands beside `text_model`.
+/// transformers, which lies beside `text_model`.
 pub const PROJECTION: (&str, &str) = ("text_projection", "text_projection.weight");
 
 /// Parts of a packed tensor.
@@ -48,7 +48,7 @@ pub const PARTS: usize = 3;
 pub struct Place {
     /// Name without the encoder's prefix.
     pub name: String,
-    /// Which of [`PARTS`] parts; None is the whole.
+    /// Which of [`PARTS`] parts; None is all of it.
     pub part: Option<usize>,
 }
 

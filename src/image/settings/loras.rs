@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::values::as_text;
 
-/// Where the name stands in an entry that is an object.
+/// Where the name is in an entry that is an object.
 const NAMES: [&str; 7] =
     ["/model/name", "/model/model_name", "/lora/name", "/lora/model_name", "/model", "/file", "/name"];
 

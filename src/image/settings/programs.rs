@@ -14,11 +14,11 @@ pub(super) struct Words {
     /// Two numbers in one value.
     pub size: &'static [&'static str],
     pub pairs: &'static [(&'static str, &'static str)],
-    /// Keys that tell nothing a run depends on, or that [`more`](Self::more) reads.
+    /// Keys of nothing that a run depends on, or that [`more`](Self::more) reads.
     pub idle: &'static [&'static str],
     /// What weighs words there, and what to say of it.
     pub syntax: (&'static [&'static str], &'static str),
-    /// What a table cannot say, out of the whole object.
+    /// What a table cannot say, out of all of the object.
     pub more: fn(&Value, &mut Infotext),
 }
 
@@ -26,7 +26,7 @@ fn add(settings: &mut Infotext, name: &str, value: impl Into<String>) {
     settings.settings.push((name.into(), value.into()));
 }
 
-/// The picture was started from another, whose name is not told.
+/// The picture was started from another, whose name is not stored.
 fn started(settings: &mut Infotext, strength: Option<String>) {
     add(settings, "Init image", "");
     if let Some(strength) = strength {
@@ -73,7 +73,7 @@ pub(super) const SWARM: Words = Words {
     more: of_swarm,
 };
 
-/// Noise is that of ComfyUI's CPU; embeddings stand in a tag.
+/// Noise is that of ComfyUI's CPU; embeddings are written as a tag.
 fn of_swarm(_: &Value, settings: &mut Infotext) {
     add(settings, "RNG", "CPU");
     for text in std::iter::once(&mut settings.prompt).chain(&mut settings.negative) {
@@ -238,7 +238,7 @@ pub(super) const NOVEL: Words = Words {
     more: of_novel,
 };
 
-/// A strength stands there for pictures made from text, too.
+/// There is a strength for pictures made from text, too.
 fn of_novel(all: &Value, settings: &mut Infotext) {
     let text = |key: &str| all.get(key).and_then(as_text);
     if text("request_type").is_some_and(|kind| ["Img2ImgRequest", "NativeInfillingRequest"].contains(&&*kind))

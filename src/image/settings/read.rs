@@ -8,7 +8,7 @@ use super::loras::loras;
 use super::programs::Words;
 use super::values::as_text;
 
-/// What a picture tells of how it was made.
+/// What a picture's texts say of how it was made.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Made {
     /// The program, as people call it.
@@ -25,7 +25,7 @@ impl Made {
     }
 }
 
-/// The settings of `object` by the words of a program. What the words do not know stands under its own name.
+/// The settings of `object` by the words of a program. Keys that the words do not name keep their own.
 pub(super) fn read(words: &Words, object: Map<String, Value>) -> Made {
     let (loras, json) = (loras(&object), Value::Object(object));
     let mut used: Vec<&str> = vec!["width", "height"];

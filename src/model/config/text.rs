@@ -20,13 +20,13 @@ pub struct TextConfig {
     pub prefix: String,
     /// Width of a token.
     pub width: usize,
-    /// Attention heads, of 64 channels each (one if the width is less than 64), unless the file tells
+    /// Attention heads, of 64 channels each (one if the width is less than 64), unless the file says
     /// otherwise.
     pub heads: usize,
     /// Number of transformer layers.
     pub layers: usize,
     /// Layers behind these that the network was trained with and the file leaves out, because
-    /// nobody reads them. Clip skip counts them.
+    /// no network reads them. Clip skip counts them.
     pub absent: usize,
     /// Width inside the MLPs.
     pub mlp_width: usize,

@@ -15,7 +15,7 @@ const VOCABULARY: usize = 49_408;
 /// layout end there.
 const VIT_H: (usize, usize) = (1024, 24);
 
-/// Where encoders stand once a file is open, in the order of their outputs.
+/// Where encoders are once a file is open, in the order of their outputs.
 const PLACES: &[(&str, Tower)] = &[
     ("cond_stage_model.transformer.text_model.", Tower::L),
     ("cond_stage_model.model.", Tower::H),
@@ -126,13 +126,13 @@ impl TextConfig {
             );
             model.warn_of(model.file_of(&name), what);
         }
-        let told =
+        let setting =
             |key: &str| model.metadata().get(&format!("{OF_ENCODER}{prefix}{key}")).map(String::as_str);
         let there = model.count(&format!("{prefix}{}", layout.layers))?;
-        let layers = told(TEXT_LAYERS).and_then(|n| n.parse().ok()).unwrap_or(there);
+        let layers = setting(TEXT_LAYERS).and_then(|n| n.parse().ok()).unwrap_or(there);
         if layers == 0 || layers > there {
             return Err(model
-                .fault("the text encoder has not as many layers as its settings tell")
+                .fault("the text encoder has another number of layers than its settings say")
                 .at(format!("{prefix}{}*", layout.layers))
                 .expected(layers.to_string())
                 .found(there.to_string())
@@ -141,14 +141,14 @@ impl TextConfig {
         let name = format!("{prefix}{}0.{}", layout.layers, layout.mlp);
         let [mlp_width, mlp_input] = model.dims(&name)?;
         expect(model, "columns, as the token embedding", width, mlp_input, &name)?;
-        let heads = told(TEXT_HEADS).and_then(|n| n.parse().ok()).unwrap_or(width / 64).max(1);
+        let heads = setting(TEXT_HEADS).and_then(|n| n.parse().ok()).unwrap_or(width / 64).max(1);
         expect(model, "values per token left over by the heads", 0, width % heads, prefix)?;
         let name = format!("{prefix}text_projection");
         let projection = match model.has(&name) {
             true => Some(model.dims::<2>(&name)?[1]),
             false => None,
         };
-        let activation = match told(TEXT_ACTIVATION) {
+        let activation = match setting(TEXT_ACTIVATION) {
             Some("quick_gelu") => Activation::QuickGelu,
             Some("gelu") => Activation::Gelu,
             None if tower == Tower::L => Activation::QuickGelu,

@@ -41,18 +41,18 @@ impl UnetConfig {
             middle,
             output_blocks,
         };
-        if let Some(told) = model.metadata().get(UNET_HEADS) {
-            config.heads = told_heads(model, told, &config.level_channels(), config.heads)?;
+        if let Some(text) = model.metadata().get(UNET_HEADS) {
+            config.heads = heads_of_settings(model, text, &config.level_channels(), config.heads)?;
         }
         Ok(config)
     }
 }
 
-/// The heads that a diffusers folder's settings tell: one number, or one for each level.
-fn told_heads(model: &Checkpoint, told: &str, channels: &[usize], usual: Heads) -> Result<Heads> {
-    let numbers: Vec<usize> = match serde_json::from_str::<usize>(told) {
+/// The heads in a diffusers folder's settings: one number, or one for each level.
+fn heads_of_settings(model: &Checkpoint, text: &str, channels: &[usize], usual: Heads) -> Result<Heads> {
+    let numbers: Vec<usize> = match serde_json::from_str::<usize>(text) {
         Ok(number) => vec![number; channels.len()],
-        Err(_) => serde_json::from_str(told).unwrap_or_default(),
+        Err(_) => serde_json::from_str(text).unwrap_or_default(),
     };
     let fits = |heads: Heads| channels.iter().zip(&numbers).all(|(&c, &n)| n > 0 && heads.count(c) == n);
     let (first, width) = match (numbers.first(), channels.first()) {
@@ -67,7 +67,7 @@ fn told_heads(model: &Checkpoint, told: &str, channels: &[usize], usual: Heads) 
             .fault("the UNet's attention heads follow no known rule")
             .at(UNET_HEADS)
             .expected(format!("one number for all of the levels' channels {channels:?}, or one width"))
-            .found(told.chars().take(80).collect::<String>())
+            .found(text.chars().take(80).collect::<String>())
     })
 }
 
@@ -278,7 +278,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// A part that nobody asked for would be left out without a word.
+    /// A module that no layer reads would be left out without a word.
     fn expect_parts(&self, block: &str, known: usize) -> Result<()> {
         let path = format!("{block}.");
         self.expect("known parts", known, self.model.count(&path)?, &path)

@@ -1,9 +1,9 @@
 //! Keys and values of the cross-attentions, which depend on the prompt alone: a graph of their own
 //! makes them, once for each prompt, and the network reads them at every step.
 //!
-//! Those of a row stand one behind the other in one tensor, each as `[tokens, K and V]`: one copy
+//! Those of a row lie one behind the other in one tensor, each as `[tokens, K and V]`: one copy
 //! brings a prompt to a row of a call, whatever the number of attentions (16 in SD1.5, 70 in SDXL),
-//! and kernels read them as densely as if they stood alone. The product stays one for each
+//! and kernels read them as densely as if they were alone. The product stays one for each
 //! attention: a single one for all would be a weight of 650 MiB in SDXL, and it runs once a prompt.
 //! It computes one row, whatever the rows of a step: so a row cannot depend on its company.
 //!
@@ -25,14 +25,14 @@ const STEP: usize = 128;
 /// Most values of a tensor of keys: long prompts take several, to stay within the device's buffers.
 const MOST_VALUES: usize = 16 << 20;
 
-/// Where the keys and values of all cross-attentions stand.
+/// Where the keys and values of all cross-attentions are stored.
 pub struct Keys {
     /// Values of each tensor.
     rooms: Vec<usize>,
     places: Vec<Place>,
 }
 
-/// Where those of one attention stand.
+/// Where those of one attention are stored.
 struct Place {
     path: String,
     channels: usize,
