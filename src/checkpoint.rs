@@ -20,9 +20,10 @@ mod other_models;
 mod overlay;
 mod safetensors;
 mod shards;
-mod store;
+
 mod synthetic;
 mod tensor;
+mod weight_file;
 
 #[doc(hidden)]
 pub use self::header::TensorInfo;
@@ -36,5 +37,5 @@ pub(crate) use diffusers_settings::{
 };
 #[cfg(feature = "workflow")]
 pub(crate) use encoders::WIDTHS;
-pub(crate) use encoders::{Seen, Slot};
+pub(crate) use encoders::{EncoderPlace, FoundEncoder};
 pub(crate) use other_models::refuse_foreign;

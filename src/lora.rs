@@ -30,6 +30,6 @@ pub use file::{Lora, LoraUse};
 #[doc(hidden)]
 pub use merge::Patched;
 #[doc(hidden)]
-pub use networks::{Networks, Part};
+pub use networks::{Networks, TargetNetwork};
 #[doc(hidden)]
 pub use patches::Patches;

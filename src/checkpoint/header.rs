@@ -31,7 +31,7 @@ impl TensorInfo {
 }
 
 /// A tensor as a file holds it.
-pub(super) struct Stored {
+pub(super) struct StoredTensor {
     pub name: String,
     pub info: TensorInfo,
     /// Bytes from the start of the file; unused where weights are given by a formula.
@@ -40,7 +40,7 @@ pub(super) struct Stored {
 
 /// Tensors in the order of the file, and the metadata.
 pub(super) struct Header {
-    pub tensors: Vec<Stored>,
+    pub tensors: Vec<StoredTensor>,
     pub metadata: BTreeMap<String, String>,
     /// What is odd about the file, a sentence each.
     pub warnings: Vec<String>,
@@ -48,12 +48,12 @@ pub(super) struct Header {
 
 /// The names met so far, and the position of each.
 #[derive(Default)]
-pub(super) struct Names {
+pub(super) struct SeenNames {
     places: HashMap<String, usize>,
     twice: Vec<String>,
 }
 
-impl Names {
+impl SeenNames {
     /// Notes a name for `place`; the place of another of that name, if there is one.
     pub fn admit(&mut self, name: &str, place: usize) -> Option<usize> {
         let before = self.places.get(name).copied();
@@ -113,11 +113,11 @@ pub(super) fn damaged(what: &str) -> Error {
 }
 
 /// Lays tensors one after the other, as a file of `dtype` would hold them.
-pub(super) fn lay_out(tensors: &[(String, Vec<usize>)], dtype: Dtype) -> Result<Vec<Stored>> {
+pub(super) fn lay_out(tensors: &[(String, Vec<usize>)], dtype: Dtype) -> Result<Vec<StoredTensor>> {
     if tensors.len() > MAX_TENSORS {
         return Err(too_many_tensors());
     }
-    let mut names = Names::default();
+    let mut names = SeenNames::default();
     let mut end = 0usize;
     let place = |(name, shape): &(String, Vec<usize>)| {
         if !is_usable(name) || names.admit(name, 0).is_some() {
@@ -128,7 +128,7 @@ pub(super) fn lay_out(tensors: &[(String, Vec<usize>)], dtype: Dtype) -> Result<
         end = start
             .checked_add(byte_size(name, &info)?)
             .ok_or_else(|| damaged("the file is too large").at(name))?;
-        Ok(Stored { name: name.clone(), info, bytes: start..end })
+        Ok(StoredTensor { name: name.clone(), info, bytes: start..end })
     };
     tensors.iter().map(place).collect()
 }

@@ -15,11 +15,11 @@ struct Layout {
     /// something else.
     modules: &'static [&'static str],
     /// How the names translate; None if they are the original ones already.
-    map: Option<Map>,
+    map: Option<MapOf>,
 }
 
 /// The key map of a network; it is asked which names exist.
-type Map = fn(&dyn Fn(&str) -> bool) -> KeyMap;
+type MapOf = fn(&dyn Fn(&str) -> bool) -> KeyMap;
 
 /// A network: what the original layout puts before its names, what others do, and the layouts.
 struct Network {

@@ -12,8 +12,8 @@ use ::safetensors::Dtype;
 use super::dtype;
 use super::header::{Header, MAX_TENSORS, TensorInfo};
 use super::key_maps::{UNET, VAE};
-use super::store::Store;
 use super::tensor::Tensor;
+use super::weight_file::WeightFile;
 use crate::{Error, ErrorKind, Remedy, Resource, Result};
 
 /// A model: names, shapes and, on demand, weights.
@@ -38,7 +38,7 @@ pub struct Checkpoint {
     index: BTreeMap<String, usize>,
     pub(super) metadata: BTreeMap<String, String>,
     /// The files that hold the bytes.
-    pub(super) stores: Vec<Store>,
+    pub(super) stores: Vec<WeightFile>,
     /// The places of text encoders that came from files of their own.
     pub(super) overlaid: Vec<&'static str>,
     /// Whether tensors that no layer takes are left out, whatever they would do.
@@ -50,7 +50,7 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// The tensors of one file under the names that they have there.
     pub(super) fn open_file(path: &Path) -> Result<Self> {
-        let (store, header) = Store::open(path)?;
+        let (store, header) = WeightFile::open(path)?;
         Self::from_header(path.into(), header, store)
     }
 
@@ -77,7 +77,7 @@ impl Checkpoint {
         }
     }
 
-    pub(super) fn from_header(file: PathBuf, header: Header, store: Store) -> Result<Self> {
+    pub(super) fn from_header(file: PathBuf, header: Header, store: WeightFile) -> Result<Self> {
         for warning in &header.warnings {
             log::warn!("{}: {warning}", file.display());
         }
@@ -290,7 +290,7 @@ impl Checkpoint {
         let network = name.split('.').next().unwrap_or(name);
         let beside = self.names_under(network).find_map(|n| self.get(n));
         let tensor = self.get(name).or(beside);
-        tensor.and_then(|t| self.stores.get(t.store())).map_or(&self.file, Store::file)
+        tensor.and_then(|t| self.stores.get(t.store())).map_or(&self.file, WeightFile::file)
     }
 
     /// An [`ErrorKind::Model`] error about this file.

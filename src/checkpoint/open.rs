@@ -8,7 +8,7 @@ use ::safetensors::Dtype;
 use super::folder;
 use super::manifest::Manifest;
 use super::named_tensors::Checkpoint;
-use super::store::Store;
+use super::weight_file::WeightFile;
 use crate::{Error, Result};
 
 impl Checkpoint {
@@ -42,7 +42,7 @@ impl Checkpoint {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn from_bytes(name: &str, bytes: impl Into<Cow<'static, [u8]>>) -> Result<Self> {
-        let (store, header) = Store::embedded(name, bytes.into())?;
+        let (store, header) = WeightFile::embedded(name, bytes.into())?;
         Self::from_header(name.into(), header, store)?.in_original_layout()
     }
 
@@ -61,6 +61,7 @@ impl Checkpoint {
         }
         let header = manifest.header(seed, dtype)?;
         let name = format!("{} (synthetic, seed {seed})", manifest.family);
-        Self::from_header(name.clone().into(), header, Store::synthetic(name, seed))?.in_original_layout()
+        Self::from_header(name.clone().into(), header, WeightFile::synthetic(name, seed))?
+            .in_original_layout()
     }
 }

@@ -2,7 +2,7 @@
 #![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use super::diffusers_settings::{LATENT_SCALE, OF_ENCODER};
-use super::encoders::{self, Naming, Seen, Slot, WIDTHS};
+use super::encoders::{self, EncoderPlace, FoundEncoder, Naming, WIDTHS};
 use super::key_maps::{UNET, VAE};
 use super::named_tensors::Checkpoint;
 use super::other_models::{refuse_quantised, seems};
@@ -49,7 +49,7 @@ impl Checkpoint {
             return Err(text.without_encoder());
         }
         // A whole model of another family may hold one that fits beside one that does not.
-        let fits = |s: &Seen| slots.iter().any(|slot| slot.width == s.width);
+        let fits = |s: &FoundEncoder| slots.iter().any(|slot| slot.width == s.width);
         match seen.iter().find(|s| !fits(s)) {
             Some(other) if !seen.iter().any(fits) => return Err(text.other_width(other, &slots)),
             Some(other) => text.warn(format_args!(
@@ -82,7 +82,7 @@ impl Checkpoint {
     /// # Errors
     /// [`ErrorKind::Model`](crate::ErrorKind::Model) if there is none, or not as many as a family has.
     pub fn text_encoders(files: Vec<Checkpoint>) -> Result<Self> {
-        let mut found: Vec<(usize, Seen)> = Vec::new();
+        let mut found: Vec<(usize, FoundEncoder)> = Vec::new();
         for (i, file) in files.iter().enumerate() {
             refuse_quantised(file)?;
             let seen = file.encoders();
@@ -97,8 +97,8 @@ impl Checkpoint {
                 // The second has the projection; where both or none has one, it is the wider.
                 let swapped = if a.projected == b.projected { a.width > b.width } else { a.projected };
                 match swapped {
-                    false => Slot::sdxl(a.width, b.width).into(),
-                    true => Slot::sdxl(b.width, a.width).into_iter().rev().collect(),
+                    false => EncoderPlace::sdxl(a.width, b.width).into(),
+                    true => EncoderPlace::sdxl(b.width, a.width).into_iter().rev().collect(),
                 }
             }
             _ => {
@@ -110,7 +110,9 @@ impl Checkpoint {
             }
         };
         let file = |i: usize| files.get(i).ok_or_else(|| Error::internal("a text encoder of no file"));
-        let part = |((i, seen), slot): (&(usize, Seen), &Slot)| Ok((*i, file(*i)?.encoder(seen, slot)?));
+        let part = |((i, seen), slot): (&(usize, FoundEncoder), &EncoderPlace)| {
+            Ok((*i, file(*i)?.encoder(seen, slot)?))
+        };
         let parts: Vec<(usize, Vec<Tensor>)> = found.iter().zip(&slots).map(part).collect::<Result<_>>()?;
         let of = |wanted: usize| -> Vec<Tensor> {
             parts.iter().filter(|(i, _)| *i == wanted).flat_map(|(_, tensors)| tensors.clone()).collect()
@@ -131,7 +133,7 @@ impl Checkpoint {
         whole.indexed()
     }
 
-    fn other_width(&self, seen: &Seen, slots: &[Slot]) -> Error {
+    fn other_width(&self, seen: &FoundEncoder, slots: &[EncoderPlace]) -> Error {
         let wanted: Vec<String> = slots.iter().map(|s| format!("{} ({})", s.width, s.what)).collect();
         self.fault("the text encoder does not fit the UNet")
             .expected(format!("tokens of {} values", wanted.join(" or ")))
@@ -173,11 +175,11 @@ impl Checkpoint {
 
 /// The place of an encoder without another beside it: by its width if that is a published one, else by
 /// its names.
-fn alone(one: &Seen) -> Slot {
+fn alone(one: &FoundEncoder) -> EncoderPlace {
     let [l, h, g] = WIDTHS;
     match one.width {
-        width if width == g => Slot::refiner(width),
-        width if width != l && (width == h || one.naming == Naming::OpenClip) => Slot::sd2(width),
-        width => Slot::sd1(width),
+        width if width == g => EncoderPlace::refiner(width),
+        width if width != l && (width == h || one.naming == Naming::OpenClip) => EncoderPlace::sd2(width),
+        width => EncoderPlace::sd1(width),
     }
 }

@@ -13,7 +13,7 @@ use std::ops::Range;
 use ::safetensors::tensor::TensorInfo as Entry;
 
 use super::header::{
-    Header, MAX_TENSORS, Names, Stored, TensorInfo, byte_size, damaged, describe, too_many_tensors,
+    Header, MAX_TENSORS, SeenNames, StoredTensor, TensorInfo, byte_size, damaged, describe, too_many_tensors,
 };
 use super::{header, other_formats};
 use crate::{Error, ErrorKind, Result};
@@ -27,9 +27,9 @@ const METADATA: &str = "__metadata__";
 /// Reads and checks the header of a whole file. Errors do not name the file: the caller does.
 pub(super) fn parse(bytes: &[u8]) -> Result<Header> {
     let (json, data_start) = split(bytes)?;
-    let mut names = Names::default();
+    let mut names = SeenNames::default();
     let mut metadata = None;
-    let mut tensors: Vec<Stored> = Vec::new();
+    let mut tensors: Vec<StoredTensor> = Vec::new();
     // One more shows a header that has too many, before any of them is parsed.
     let members = members(json, MAX_TENSORS + 1)?;
     if members.len() > MAX_TENSORS {
@@ -56,7 +56,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Header> {
     }
     tensors.iter().try_for_each(check_size)?;
     place(&mut tensors, data_start, bytes.len())?;
-    let unusable = |t: &Stored| !header::is_usable(&t.name);
+    let unusable = |t: &StoredTensor| !header::is_usable(&t.name);
     let mut warnings = names.warnings();
     warnings.extend(tensors.iter().filter(|t| unusable(t)).map(|t| header::unusable(&t.name)));
     tensors.retain(|t| !unusable(t));
@@ -89,7 +89,7 @@ fn split(bytes: &[u8]) -> Result<(&str, usize)> {
 }
 
 /// One header entry; its offsets still count from the start of the data.
-fn tensor(name: String, value: &str) -> Result<Stored> {
+fn tensor(name: String, value: &str) -> Result<StoredTensor> {
     if value.len() > MAX_ENTRY {
         return Err(damaged("a tensor's description is too long")
             .at(header::shown(&name))
@@ -104,11 +104,11 @@ fn tensor(name: String, value: &str) -> Result<Stored> {
     };
     let (start, end) = entry.data_offsets;
     let info = TensorInfo { shape: entry.shape, dtype: entry.dtype };
-    Ok(Stored { name, info, bytes: start..end })
+    Ok(StoredTensor { name, info, bytes: start..end })
 }
 
 /// Demands as many bytes of a tensor as its shape has.
-fn check_size(tensor: &Stored) -> Result<()> {
+fn check_size(tensor: &StoredTensor) -> Result<()> {
     let Range { start, end } = tensor.bytes;
     let size = byte_size(&tensor.name, &tensor.info)?;
     match end.checked_sub(start) {
@@ -122,7 +122,7 @@ fn check_size(tensor: &Stored) -> Result<()> {
 
 /// Sorts by offset, demands that the tensors fill the data without gap or overlap, and makes the
 /// offsets count from the start of the file.
-fn place(tensors: &mut [Stored], data_start: usize, file_len: usize) -> Result<()> {
+fn place(tensors: &mut [StoredTensor], data_start: usize, file_len: usize) -> Result<()> {
     tensors.sort_by_key(|t| (t.bytes.start, t.bytes.end));
     let mut cursor = 0;
     for tensor in &*tensors {

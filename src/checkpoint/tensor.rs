@@ -9,8 +9,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::dtype;
-use super::header::{Stored, TensorInfo};
-use super::store::Store;
+use super::header::{StoredTensor, TensorInfo};
+use super::weight_file::WeightFile;
 use crate::{Error, Result};
 
 /// A tensor of a checkpoint.
@@ -27,7 +27,7 @@ pub(super) struct Tensor {
 struct Piece {
     /// Index of the store that holds it.
     store: usize,
-    stored: Arc<Stored>,
+    stored: Arc<StoredTensor>,
     /// Flat elements, counted after transposing.
     elements: Range<usize>,
     transposed: bool,
@@ -35,7 +35,7 @@ struct Piece {
 
 impl Tensor {
     /// The whole of a stored tensor, under its own name.
-    pub fn new(store: usize, stored: Stored) -> Self {
+    pub fn new(store: usize, stored: StoredTensor) -> Self {
         let (name, info) = (stored.name.clone(), stored.info.clone());
         let elements = 0..info.elements();
         Self { name, info, pieces: vec![Piece { store, stored: stored.into(), elements, transposed: false }] }
@@ -105,7 +105,7 @@ impl Tensor {
     }
 
     /// Refuses a dtype that does not decode to numbers.
-    pub fn floating(&self, stores: &[Store]) -> Result<()> {
+    pub fn floating(&self, stores: &[WeightFile]) -> Result<()> {
         match self.pieces.iter().find(|p| !dtype::is_floating(p.stored.info.dtype)) {
             Some(piece) => Err(piece.file(stores)?.not_floating(&piece.stored, &self.name)),
             None => Ok(()),
@@ -118,7 +118,7 @@ impl Tensor {
     }
 
     /// The stored bytes, where they lie in one stretch and in this order.
-    pub fn raw<'a>(&self, stores: &'a [Store]) -> Result<Option<&'a [u8]>> {
+    pub fn raw<'a>(&self, stores: &'a [WeightFile]) -> Result<Option<&'a [u8]>> {
         match self.pieces.as_slice() {
             [piece] if !piece.transposed => {
                 let bytes = piece.file(stores)?.bytes(&piece.stored)?;
@@ -134,7 +134,7 @@ impl Tensor {
     }
 
     /// Appends the elements `range` to `out`.
-    pub fn decode(&self, stores: &[Store], range: Range<usize>, out: &mut Vec<f32>) -> Result<()> {
+    pub fn decode(&self, stores: &[WeightFile], range: Range<usize>, out: &mut Vec<f32>) -> Result<()> {
         let mut start = 0;
         for piece in &self.pieces {
             let end = start + piece.elements.len();
@@ -153,12 +153,12 @@ impl Tensor {
 
 impl Piece {
     /// The file that holds it.
-    fn file<'s>(&self, stores: &'s [Store]) -> Result<&'s Store> {
+    fn file<'s>(&self, stores: &'s [WeightFile]) -> Result<&'s WeightFile> {
         stores.get(self.store).ok_or_else(|| Error::internal("a tensor of no file").at(&self.stored.name))
     }
 
     #[expect(clippy::indexing_slicing, reason = "all rows and columns were decoded on the line before")]
-    fn decode(&self, store: &Store, name: &str, range: Range<usize>, out: &mut Vec<f32>) -> Result<()> {
+    fn decode(&self, store: &WeightFile, name: &str, range: Range<usize>, out: &mut Vec<f32>) -> Result<()> {
         if !self.transposed {
             return store.decode(&self.stored, name, range, out);
         }

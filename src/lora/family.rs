@@ -1,7 +1,7 @@
 //! Which family a LoRA was made for.
 #![warn(clippy::indexing_slicing, clippy::string_slice)]
 
-use super::weight_change::{Change, Kind, shape_of};
+use super::weight_change::{Change, ChangeKind, shape_of};
 use crate::checkpoint::Checkpoint;
 
 /// What training programs write into a file: `modelspec.architecture` and `ss_base_model_version`.
@@ -41,7 +41,9 @@ pub(super) fn made_for(tensors: &Checkpoint, changes: &[Change]) -> Option<&'sta
 fn by_width(tensors: &Checkpoint, changes: &[Change]) -> Option<&'static str> {
     let reads_text = |module: &str| ["attn2.to_k", "attn2_to_k"].iter().any(|end| module.ends_with(end));
     let of_pair = |change: &Change| match &change.kind {
-        Kind::Pair { down, .. } if reads_text(&change.module) => shape_of(tensors, down).get(1).copied(),
+        ChangeKind::Pair { down, .. } if reads_text(&change.module) => {
+            shape_of(tensors, down).get(1).copied()
+        }
         _ => None,
     };
     match changes.iter().find_map(of_pair)? {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::networks::Part;
+use super::networks::TargetNetwork;
 use super::weight_change::{Change, shape_of};
 use super::{family, module_names};
 use crate::Result;
@@ -79,8 +79,8 @@ impl Lora {
     /// Whether it changes the UNet, and whether text encoders, by the names of its modules.
     #[doc(hidden)]
     pub fn parts(&self) -> (bool, bool) {
-        let of_text = |module: &str| match module_names::place(module) {
-            Some(place) => place != module_names::Place::Unet,
+        let of_text = |module: &str| match module_names::network_of(module) {
+            Some(place) => place != module_names::NamedNetwork::Unet,
             None => module.contains("text_model"),
         };
         let any = |text: bool| self.changes.iter().any(|change| of_text(&change.module) == text);
@@ -147,10 +147,10 @@ impl LoraUse {
         Self { lora: lora.into(), unet: weight, text: weight }
     }
 
-    pub(super) fn weight(&self, part: Part) -> f32 {
+    pub(super) fn weight(&self, part: TargetNetwork) -> f32 {
         match part {
-            Part::Unet => self.unet,
-            Part::Text(_) => self.text,
+            TargetNetwork::Unet => self.unet,
+            TargetNetwork::Text(_) => self.text,
         }
     }
 }

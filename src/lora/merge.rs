@@ -5,7 +5,7 @@ use std::thread;
 use super::file::Lora;
 use super::patches::{Patch, Patches};
 use super::rotation::Blocks;
-use super::weight_change::{self, Factor, Kind};
+use super::weight_change::{self, ChangeKind, Factor};
 use crate::checkpoint::Checkpoint;
 use crate::engine::Source;
 use crate::kernels::repack::Stored;
@@ -87,11 +87,11 @@ fn change(weight: &mut [f32], shape: &[usize], patch: &Patch) -> Result<()> {
     let lora = &*patch.lora;
     let change = &lora.changes[patch.change];
     match (&change.kind, &change.magnitude) {
-        (Kind::Set(name), _) => weight.copy_from_slice(&lora.read(name)?),
-        (Kind::Pair { up, down, mid }, None) => {
+        (ChangeKind::Set(name), _) => weight.copy_from_slice(&lora.read(name)?),
+        (ChangeKind::Pair { up, down, mid }, None) => {
             add_pair(lora, up, down, mid.as_deref(), patch.scale, weight)?;
         }
-        (Kind::Oft { blocks, limit, rescale }, _) => {
+        (ChangeKind::Oft { blocks, limit, rescale }, _) => {
             rotate(lora, weight, (blocks, *limit), rescale.as_deref(), patch.weight.into())?;
         }
         (kind, None) => {
@@ -115,25 +115,25 @@ fn change(weight: &mut [f32], shape: &[usize], patch: &Patch) -> Result<()> {
 }
 
 /// What `kind` adds at weight 1 with alpha/rank 1.
-fn difference(lora: &Lora, kind: &Kind, weight: &[f32], shape: &[usize]) -> Result<Vec<f32>> {
+fn difference(lora: &Lora, kind: &ChangeKind, weight: &[f32], shape: &[usize]) -> Result<Vec<f32>> {
     match kind {
-        Kind::Pair { up, down, mid } => {
+        ChangeKind::Pair { up, down, mid } => {
             let mut sum = vec![0.0; weight.len()];
             add_pair(lora, up, down, mid.as_deref(), 1.0, &mut sum)?;
             Ok(sum)
         }
-        Kind::Loha([first, second]) => {
+        ChangeKind::Loha([first, second]) => {
             let (mut first, second) = (matrix_of(lora, first)?, matrix_of(lora, second)?);
             first.values.iter_mut().zip(&second.values).for_each(|(a, b)| *a *= b);
             Ok(first.values)
         }
-        Kind::Lokr([first, second]) => {
+        ChangeKind::Lokr([first, second]) => {
             let (first, second) = (matrix_of(lora, first)?, matrix_of(lora, second)?);
             Ok(kronecker(&first, &second))
         }
-        Kind::Glora { a, b } => glora(lora, a, b, weight, shape),
-        Kind::Difference(name) => lora.read(name),
-        Kind::Oft { .. } | Kind::Set(_) => Err(Error::internal("a change that is no sum")),
+        ChangeKind::Glora { a, b } => glora(lora, a, b, weight, shape),
+        ChangeKind::Difference(name) => lora.read(name),
+        ChangeKind::Oft { .. } | ChangeKind::Set(_) => Err(Error::internal("a change that is no sum")),
     }
 }
 

@@ -6,7 +6,7 @@ use crate::model::config::TextConfig;
 
 /// A network whose weights a LoRA may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Part {
+pub enum TargetNetwork {
     /// The denoising network.
     Unet,
     /// A text encoder, counted from 0.

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use super::file::{BUNDLED, Lora};
-use super::training_settings::Trained;
-use super::weight_change::{Change, Factor, Kind, Leaf};
+use super::training_settings::TrainingSettings;
+use super::weight_change::{Change, ChangeKind, Factor, Leaf};
 use super::{other_kinds, tensor_roles};
 use crate::checkpoint::Checkpoint;
 use crate::{Error, ErrorKind, Result};
@@ -49,7 +49,7 @@ impl Lora {
                     .found(first));
             }
         }
-        let trained = Trained::with(&tensors);
+        let trained = TrainingSettings::with(&tensors);
         let modules: Vec<(String, HashMap<&'static str, String>)> = modules
             .into_iter()
             .map(|(module, parts)| {
@@ -72,7 +72,7 @@ impl Lora {
 /// The tensors of a module, to be sorted into changes.
 struct Module<'l> {
     lora: &'l mut Lora,
-    trained: &'l Trained,
+    trained: &'l TrainingSettings,
     module: String,
     parts: HashMap<&'static str, String>,
 }
@@ -99,7 +99,7 @@ impl Module<'_> {
         let mut kinds = Vec::new();
         if let Some(name) = self.take("set") {
             // First: what else there is changes the new weight.
-            kinds.push(Kind::Set(name));
+            kinds.push(ChangeKind::Set(name));
         }
         kinds.extend(self.pair()?);
         kinds.extend(self.loha()?);
@@ -109,9 +109,9 @@ impl Module<'_> {
         let mut bias_scale = 1.0;
         let mut magnitude_used = false;
         for kind in kinds {
-            let product = !matches!(kind, Kind::Set(_) | Kind::Oft { .. });
+            let product = !matches!(kind, ChangeKind::Set(_) | ChangeKind::Oft { .. });
             let scale = if product { self.scale(&kind, alpha.as_deref())? } else { 1.0 };
-            if matches!(kind, Kind::Pair { .. }) {
+            if matches!(kind, ChangeKind::Pair { .. }) {
                 bias_scale = scale;
             }
             let magnitude = magnitude.clone().filter(|_| product);
@@ -119,13 +119,13 @@ impl Module<'_> {
             self.push(Leaf::Weight, kind, scale, magnitude);
         }
         if let Some(name) = self.take("diff") {
-            self.push(Leaf::Weight, Kind::Difference(name), 1.0, None);
+            self.push(Leaf::Weight, ChangeKind::Difference(name), 1.0, None);
         }
         if let Some(name) = self.take("diff_b") {
-            self.push(Leaf::Bias, Kind::Difference(name), 1.0, None);
+            self.push(Leaf::Bias, ChangeKind::Difference(name), 1.0, None);
         }
         if let Some(name) = self.take("up_bias") {
-            self.push(Leaf::Bias, Kind::Difference(name), bias_scale, None);
+            self.push(Leaf::Bias, ChangeKind::Difference(name), bias_scale, None);
         }
         if let Some(name) = magnitude.filter(|_| !magnitude_used) {
             return Err(half(&self.lora.tensors, &name, "the matrices that it belongs to".into()));
@@ -140,17 +140,17 @@ impl Module<'_> {
         Ok(())
     }
 
-    fn pair(&mut self) -> Result<Option<Kind>> {
+    fn pair(&mut self) -> Result<Option<ChangeKind>> {
         let (down, up) = match (self.take("down"), self.take("up")) {
             (None, None) => return Ok(None),
             (Some(down), None) => (down.clone(), self.need("up", &down)?),
             (None, Some(up)) => (self.need("down", &up)?, up),
             (Some(down), Some(up)) => (down, up),
         };
-        Ok(Some(Kind::Pair { up, down, mid: self.take("mid") }))
+        Ok(Some(ChangeKind::Pair { up, down, mid: self.take("mid") }))
     }
 
-    fn loha(&mut self) -> Result<Option<Kind>> {
+    fn loha(&mut self) -> Result<Option<ChangeKind>> {
         let Some(a) = self.take("hada_w1_a") else { return Ok(None) };
         let rest = ["hada_w1_b", "hada_w2_a", "hada_w2_b"].map(|role| self.need(role, &a));
         let [b, a2, b2] = rest;
@@ -162,10 +162,10 @@ impl Module<'_> {
                 return Err(half(&self.lora.tensors, &one, "both hada_t1 and hada_t2".into()));
             }
         };
-        Ok(Some(Kind::Loha(factors)))
+        Ok(Some(ChangeKind::Loha(factors)))
     }
 
-    fn lokr(&mut self) -> Result<Option<Kind>> {
+    fn lokr(&mut self) -> Result<Option<ChangeKind>> {
         let names = [
             ["lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_t1"],
             ["lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"],
@@ -185,27 +185,27 @@ impl Module<'_> {
             })
         };
         let [first, second] = names;
-        Ok(Some(Kind::Lokr([factor(first)?, factor(second)?])))
+        Ok(Some(ChangeKind::Lokr([factor(first)?, factor(second)?])))
     }
 
-    fn glora(&mut self) -> Result<Option<Kind>> {
+    fn glora(&mut self) -> Result<Option<ChangeKind>> {
         let Some(a1) = self.take("a1") else { return Ok(None) };
         let [a2, b1, b2] = ["a2", "b1", "b2"].map(|role| self.need(role, &a1));
         let (a2, b1, b2) = (a2?, b1?, b2?);
-        Ok(Some(Kind::Glora { a: [a1, a2], b: [b1, b2] }))
+        Ok(Some(ChangeKind::Glora { a: [a1, a2], b: [b1, b2] }))
     }
 
-    fn oft(&mut self, alpha: Option<&str>) -> Result<Option<Kind>> {
+    fn oft(&mut self, alpha: Option<&str>) -> Result<Option<ChangeKind>> {
         let Some(blocks) = self.take("oft_blocks") else { return Ok(None) };
         let limit = alpha.map_or(Ok(0.0), |alpha| self.lora.tensors.number(alpha))?;
-        Ok(Some(Kind::Oft { blocks, limit, rescale: self.take("rescale") }))
+        Ok(Some(ChangeKind::Oft { blocks, limit, rescale: self.take("rescale") }))
     }
 
     /// alpha/rank: the tensor's alpha, or what the file says of its training.
-    fn scale(&mut self, kind: &Kind, alpha: Option<&str>) -> Result<f64> {
+    fn scale(&mut self, kind: &ChangeKind, alpha: Option<&str>) -> Result<f64> {
         let rank = kind.rank(&self.lora.tensors).filter(|rank| *rank > 0);
         let trained = match (kind, rank) {
-            (Kind::Pair { .. }, Some(rank)) => self.trained.scale(&self.module, rank).unwrap_or_else(|other| {
+            (ChangeKind::Pair { .. }, Some(rank)) => self.trained.scale(&self.module, rank).unwrap_or_else(|other| {
                 let module = self.module.clone();
                 self.warn(format!(
                     "{module} has rank {rank} where the file's settings say {other}: its alpha is not taken from them"
@@ -227,7 +227,7 @@ impl Module<'_> {
         Ok(scale)
     }
 
-    fn push(&mut self, leaf: Leaf, kind: Kind, scale: f64, magnitude: Option<String>) {
+    fn push(&mut self, leaf: Leaf, kind: ChangeKind, scale: f64, magnitude: Option<String>) {
         self.lora.changes.push(Change { module: self.module.clone(), leaf, kind, scale, magnitude });
     }
 

@@ -5,9 +5,9 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::file::{Lora, LoraUse};
-use super::module_names::{self, Names, Target};
-use super::networks::{Networks, Part};
-use super::weight_change::{Change, Kind, matrix};
+use super::module_names::{self, ModuleNames, Target};
+use super::networks::{Networks, TargetNetwork};
+use super::weight_change::{Change, ChangeKind, matrix};
 use crate::checkpoint::{Checkpoint, dtype};
 use crate::families::Family;
 use crate::model::ModelConfig;
@@ -34,7 +34,7 @@ pub struct Patches {
     tensors: HashMap<String, Vec<Patch>>,
     /// Which LoRAs act on a part and how strongly, to see whether something changed. LoRAs are
     /// compared by address: the patches keep them alive.
-    acting: HashMap<Part, Vec<(usize, u32)>>,
+    acting: HashMap<TargetNetwork, Vec<(usize, u32)>>,
     left_out: Vec<String>,
     /// Which changes of each LoRA fit, of a weight of 0 too, in the order in which the LoRAs were given.
     fitting: Vec<BTreeSet<usize>>,
@@ -68,7 +68,7 @@ impl Patches {
     /// As [`new`](Self::new), but not where nothing fits.
     pub fn of_part(networks: &Networks<'_>, uses: &[LoraUse]) -> Result<Self> {
         let mut patches = Patches { fitting: vec![BTreeSet::new(); uses.len()], ..Patches::default() };
-        let names = Names::new(networks);
+        let names = ModuleNames::new(networks);
         // Sums of more than two numbers depend on their order, if only in the last digit.
         let mut uses: Vec<(usize, &LoraUse)> = uses.iter().enumerate().collect();
         uses.sort_by(|(_, a), (_, b)| {
@@ -104,9 +104,9 @@ impl Patches {
     }
 
     /// Whether `self` and `other` do the same to a network.
-    pub fn same(&self, other: &Patches, part: Part) -> bool {
+    pub fn same(&self, other: &Patches, part: TargetNetwork) -> bool {
         let bundles = |patches: &Patches| -> Vec<_> { patches.bundles.iter().map(Arc::as_ptr).collect() };
-        let named = part == Part::Unet || bundles(self) == bundles(other);
+        let named = part == TargetNetwork::Unet || bundles(self) == bundles(other);
         named && self.acting.get(&part) == other.acting.get(&part)
     }
 
@@ -130,7 +130,7 @@ impl Patches {
         lora: &Lora,
         family: Family,
         patches: &[(&Patches, usize)],
-        elsewhere: &[Part],
+        elsewhere: &[TargetNetwork],
     ) -> Result<Vec<String>> {
         let fits =
             |i: &usize| patches.iter().any(|(p, at)| p.fitting.get(*at).is_some_and(|own| own.contains(i)));
@@ -145,14 +145,15 @@ impl Patches {
         }
         let all = fitting.len() + unused.len();
         unused.retain(|name| {
-            module_names::place(name).is_none_or(|place| !elsewhere.iter().any(|part| place.part() == *part))
+            module_names::network_of(name)
+                .is_none_or(|place| !elsewhere.iter().any(|part| place.part() == *part))
         });
         let mut sentences = Vec::new();
         if let Some(first) = unused.first() {
             let mut places: Vec<String> = unused
                 .iter()
                 .map(|name| {
-                    module_names::place(name).map_or("every part".to_owned(), |place| place.to_string())
+                    module_names::network_of(name).map_or("every part".to_owned(), |place| place.to_string())
                 })
                 .collect();
             places.sort();
@@ -174,7 +175,7 @@ impl Patches {
     }
 
     /// Adds what of a LoRA fits; gives which of its changes.
-    fn fit(&mut self, fit: &Fit<'_>, names: &Names, one: &LoraUse) -> Result<BTreeSet<usize>> {
+    fn fit(&mut self, fit: &Fit<'_>, names: &ModuleNames, one: &LoraUse) -> Result<BTreeSet<usize>> {
         let mut fitting = BTreeSet::new();
         let mut parts = HashSet::new();
         let mut seen: HashMap<(String, Option<usize>, &str), &str> = HashMap::new();
@@ -230,7 +231,7 @@ struct Fit<'a> {
 
 impl Fit<'_> {
     /// The module that `change` is for, and the tensor in it, if the model has it.
-    fn target<'n>(&self, change: &Change, names: &'n Names) -> Option<(&'n Target, String)> {
+    fn target<'n>(&self, change: &Change, names: &'n ModuleNames) -> Option<(&'n Target, String)> {
         let target = names.find(&change.module)?;
         let tensor = target.tensor_of(change.leaf);
         self.model.has(&tensor).then_some((target, tensor))
@@ -292,7 +293,7 @@ impl Fit<'_> {
             })
             .collect();
         let expected = match change.kind {
-            Kind::Pair { .. } => "up [outputs, rank] and down [rank, inputs]".to_owned(),
+            ChangeKind::Pair { .. } => "up [outputs, rank] and down [rank, inputs]".to_owned(),
             ref kind => format!("those of a {}", kind.name()),
         };
         self.lora

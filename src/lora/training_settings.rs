@@ -22,7 +22,7 @@ const KOHYA: &str = "ss_network_alpha";
 
 /// Settings of one component (`unet`, `text_encoder`), or of the whole file (the empty name).
 #[derive(Debug, Default)]
-struct Config {
+struct ComponentSettings {
     alpha: Option<f64>,
     rank: Option<f64>,
     rslora: bool,
@@ -41,12 +41,12 @@ struct Exception {
 
 /// All that a file says of its training.
 #[derive(Debug, Default)]
-pub(super) struct Trained {
-    configs: BTreeMap<String, Config>,
+pub(super) struct TrainingSettings {
+    configs: BTreeMap<String, ComponentSettings>,
     warnings: Vec<String>,
 }
 
-impl Trained {
+impl TrainingSettings {
     /// From the header of `tensors`; what that does not say, from the file beside.
     pub fn with(tensors: &Checkpoint) -> Self {
         let mut header = Self::default();

@@ -5,7 +5,7 @@ use crate::checkpoint::Checkpoint;
 
 /// What is added to a weight, or done with it. Names are those of the file's tensors.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Kind {
+pub(super) enum ChangeKind {
     /// LoRA and LoCon: up · down, with a kernel between them in Tucker's form.
     Pair { up: String, down: String, mid: Option<String> },
     /// LoHa (LyCORIS): the product, element by element, of two such.
@@ -47,7 +47,7 @@ pub(super) struct Change {
     /// The module in the file's own words.
     pub module: String,
     pub leaf: Leaf,
-    pub kind: Kind,
+    pub kind: ChangeKind,
     /// alpha/rank; 1 without alpha.
     pub scale: f64,
     /// DoRA's lengths of rows or columns of the changed weight.
@@ -108,7 +108,7 @@ fn shapes<'l>(tensors: &'l Checkpoint, names: &[String; 2]) -> [&'l [usize]; 2] 
     names.each_ref().map(|name| shape_of(tensors, name))
 }
 
-impl Kind {
+impl ChangeKind {
     /// What programs call it.
     pub fn name(&self) -> &'static str {
         match self {

@@ -17,7 +17,7 @@ use crate::model::Family;
 use crate::model::config::{TextConfig, family_of};
 use crate::plan::{Options, Plan, Storage};
 use crate::text::clip;
-use crate::text::embedding_files::{self, Learned, Places};
+use crate::text::embedding_files::{self, EmbeddingSources, Learned};
 use crate::text::encode::{Encoding, TextEncoder};
 use crate::text::{CHUNK, Tokens, prompt, tokenizer};
 use crate::{Error, Result};
@@ -184,8 +184,8 @@ impl TextEncoders {
     }
 
     /// Where embeddings are looked for.
-    fn places(&self) -> Places {
-        Places { loras: self.stock.patches.bundles().to_vec(), folders: self.embeddings.clone() }
+    fn places(&self) -> EmbeddingSources {
+        EmbeddingSources { loras: self.stock.patches.bundles().to_vec(), folders: self.embeddings.clone() }
     }
 
     /// How the weights of a text encoder are stored.

@@ -18,14 +18,14 @@ use crate::{Error, ErrorKind, Result};
 
 /// Where `embedding:name` is looked for: in LoRAs, then in folders, the first that has it.
 #[derive(Debug, Clone, Default)]
-pub struct Places {
+pub struct EmbeddingSources {
     /// LoRAs in use that hold embeddings.
     pub loras: Vec<Arc<Lora>>,
     /// Folders of files.
     pub folders: Vec<Folder>,
 }
 
-impl Places {
+impl EmbeddingSources {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.loras.is_empty() && self.folders.is_empty()
@@ -47,7 +47,7 @@ impl Places {
 /// The vectors in some places for one text encoder of a model.
 #[derive(Debug, Clone, Copy)]
 pub struct Learned<'a> {
-    places: &'a Places,
+    places: &'a EmbeddingSources,
     encoders: &'a [TextConfig],
     this: usize,
 }
@@ -75,7 +75,7 @@ impl Candidate<'_> {
 
 impl<'a> Learned<'a> {
     /// The vectors for encoder `this` of a model's `encoders`, counted from 0.
-    pub fn new(places: &'a Places, encoders: &'a [TextConfig], this: usize) -> Self {
+    pub fn new(places: &'a EmbeddingSources, encoders: &'a [TextConfig], this: usize) -> Self {
         Self { places, encoders, this }
     }
 

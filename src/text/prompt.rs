@@ -132,7 +132,7 @@ pub fn chunks_with(
             .hint(format!("CLIP-L pads with {END}, CLIP-G and CLIP-H with 0")));
     }
     let mut tokens = Tokens::default();
-    let mut chunk = Open::new(pad);
+    let mut chunk = OpenChunk::new(pad);
     for segment in parse(text) {
         for word in embedding::words(&segment.text, embeddings)? {
             match word {
@@ -179,17 +179,17 @@ pub fn missing_embeddings(text: &str, embeddings: Embeddings<'_>) -> Result<Vec<
 }
 
 /// The chunk being filled.
-struct Open {
+struct OpenChunk {
     chunk: Chunk,
     len: usize,
     pad: u32,
 }
 
-impl Open {
+impl OpenChunk {
     fn new(pad: u32) -> Self {
         let mut chunk = Chunk { ids: [pad; CHUNK], weights: [1.0; CHUNK] };
         chunk.ids[0] = START;
-        Open { chunk, len: 1, pad }
+        OpenChunk { chunk, len: 1, pad }
     }
 
     /// Adds a group of ids, going on to further chunks as need be.
@@ -222,7 +222,7 @@ impl Open {
         if let Some(last) = self.chunk.ids.get_mut(self.len) {
             *last = END;
         }
-        done.push(std::mem::replace(self, Open::new(self.pad)).chunk);
+        done.push(std::mem::replace(self, OpenChunk::new(self.pad)).chunk);
     }
 }
 
@@ -235,14 +235,14 @@ struct Span {
 }
 
 /// A `(` that opens a group, and the place after the `)` that closes it: `usize::MAX` if none does.
-struct Group {
+struct Parentheses {
     start: usize,
     end: usize,
 }
 
 /// All groups, nested ones too, in the order of their starts.
-fn groups(text: &str) -> Vec<Group> {
-    let mut groups: Vec<Group> = Vec::new();
+fn groups(text: &str) -> Vec<Parentheses> {
+    let mut groups: Vec<Parentheses> = Vec::new();
     let mut open = Vec::new();
     // How many `)` came too many: each makes one later `(` plain.
     let mut surplus = 0_usize;
@@ -251,7 +251,7 @@ fn groups(text: &str) -> Vec<Group> {
             b'(' if surplus > 0 => surplus -= 1,
             b'(' => {
                 open.push(groups.len());
-                groups.push(Group { start: at, end: usize::MAX });
+                groups.push(Parentheses { start: at, end: usize::MAX });
             }
             b')' => match open.pop() {
                 Some(group) => groups.get_mut(group).into_iter().for_each(|group| group.end = at + 1),

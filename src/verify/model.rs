@@ -7,8 +7,8 @@ use super::{run, step, text, unet, vae};
 use crate::Result;
 
 pub(super) fn verify(context: &mut Context<'_, '_>) -> Result<()> {
-    type Part = fn(&mut Context<'_, '_>) -> Result<()>;
-    let parts: [(&str, Part); 5] = [
+    type VerifyPart = fn(&mut Context<'_, '_>) -> Result<()>;
+    let parts: [(&str, VerifyPart); 5] = [
         ("text", text::verify),
         ("unet", unet::verify),
         ("vae", vae::verify),

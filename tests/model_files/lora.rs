@@ -14,7 +14,7 @@ use sagittal::Size;
 use sagittal::internals::engine::Source;
 use sagittal::internals::kernels::Precision;
 use sagittal::internals::model::ModelConfig;
-use sagittal::lora::{Part, Patched, Patches};
+use sagittal::lora::{Patched, Patches, TargetNetwork};
 use sagittal::{Checkpoint, ErrorKind, Lora, LoraUse, Model, ModelOptions, Request, embedded};
 
 const UNET_PREFIX: &str = "model.diffusion_model.";
@@ -415,8 +415,8 @@ fn several_loras_add_up_in_any_order() {
     let none = Patches::default();
     let twice = [uses[0].clone(), uses[0].clone()];
     let twice = Patches::new(&config, &model, &twice).expect("it fits");
-    assert!(!patches.same(&twice, Part::Unet), "the same one twice");
-    assert!(!patches.same(&none, Part::Unet) && patches.same(&none, Part::Text(1)));
+    assert!(!patches.same(&twice, TargetNetwork::Unet), "the same one twice");
+    assert!(!patches.same(&none, TargetNetwork::Unet) && patches.same(&none, TargetNetwork::Text(1)));
 }
 
 /// What is wrong with a file or its fit: the kind of error and a word of its message.

@@ -45,7 +45,7 @@ pub const PARTS: usize = 3;
 
 /// A tensor in OpenCLIP's layout, or a part of one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Place {
+pub struct OpenClipTensor {
     /// Name without the encoder's prefix.
     pub name: String,
     /// Which of [`PARTS`] parts; None is all of it.
@@ -54,9 +54,9 @@ pub struct Place {
 
 /// Where OpenCLIP keeps what transformers calls `name`; both without the encoder's prefix
 /// (`text_model.` for transformers).
-pub fn open_clip(name: &str) -> Option<Place> {
+pub fn open_clip(name: &str) -> Option<OpenClipTensor> {
     if let Some((to, _)) = ENDS.iter().find(|(_, from)| *from == name) {
-        return Some(Place { name: (*to).to_owned(), part: None });
+        return Some(OpenClipTensor { name: (*to).to_owned(), part: None });
     }
     let (layer, rest) = name.strip_prefix(LAYERS.1)?.split_once('.')?;
     let whole = LAYER.iter().find(|(_, from)| *from == rest).map(|(to, _)| (*to, None));
@@ -64,7 +64,7 @@ pub fn open_clip(name: &str) -> Option<Place> {
         from.iter().position(|from| *from == rest).map(|part| (*to, Some(part)))
     };
     let (to, part) = whole.or_else(|| PACKED.iter().find_map(part))?;
-    Some(Place { name: format!("{}{layer}.{to}", LAYERS.0), part })
+    Some(OpenClipTensor { name: format!("{}{layer}.{to}", LAYERS.0), part })
 }
 
 /// What transformers calls the parts of OpenCLIP's tensor `name`: one, or [`PARTS`] in order.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::checkpoint::{Checkpoint, Seen, Slot};
+use crate::checkpoint::{Checkpoint, EncoderPlace, FoundEncoder};
 use crate::graph::{Graph, Weight};
 use crate::model::config::{TextConfig, UNET, UnetConfig, VAE, VaeConfig};
 use crate::model::{unet, vae};
@@ -87,7 +87,7 @@ pub(super) fn check_text(model: &Checkpoint, config: &TextConfig) -> Result<()> 
 }
 
 /// Looks at what lies in the places of text encoders and is no part of them; `seen` are the encoders.
-pub(super) fn check_areas(model: &Checkpoint, slots: &[Slot], seen: &[Seen]) -> Result<()> {
+pub(super) fn check_areas(model: &Checkpoint, slots: &[EncoderPlace], seen: &[FoundEncoder]) -> Result<()> {
     let outside = |name: &&str| {
         let at = seen.iter().find(|seen| name.starts_with(&seen.prefix));
         at.is_none() && !name.ends_with("text_projection.weight")

@@ -265,8 +265,9 @@ fn betas(schedule: &Value) -> Option<Vec<f64>> {
         return list.iter().map(Value::as_f64).collect();
     }
     let (start, end) = (schedule.get("start")?.as_f64()?, schedule.get("end")?.as_f64()?);
-    let steps =
-        usize::try_from(schedule.get("timesteps")?.as_u64()?).ok().filter(|n| (2..=MOST_TIMESTEPS).contains(n))?;
+    let steps = usize::try_from(schedule.get("timesteps")?.as_u64()?)
+        .ok()
+        .filter(|n| (2..=MOST_TIMESTEPS).contains(n))?;
     let between = |from: f64, to: f64, i: usize| from + (to - from) * i as f64 / (steps - 1) as f64;
     let beta = |i: usize| match schedule.get("schedule")?.as_str()? {
         "linear" => Some(between(start, end, i)),

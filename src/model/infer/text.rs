@@ -2,7 +2,9 @@
 
 use super::extra_tensors::{check_areas, check_text};
 use super::unet::expect;
-use crate::checkpoint::{Checkpoint, OF_ENCODER, Seen, Slot, TEXT_ACTIVATION, TEXT_HEADS, TEXT_LAYERS};
+use crate::checkpoint::{
+    Checkpoint, EncoderPlace, FoundEncoder, OF_ENCODER, TEXT_ACTIVATION, TEXT_HEADS, TEXT_LAYERS,
+};
 use crate::families::{Family, Tower, Variant};
 use crate::model::config::{Activation, TextConfig, UnetConfig};
 use crate::text::CHUNK;
@@ -61,7 +63,7 @@ impl TextConfig {
         variant: Variant,
         unet: &UnetConfig,
     ) -> Result<Vec<Self>> {
-        let slots = Slot::beside(family, variant, unet.context_dim, unet.adm_in_channels);
+        let slots = EncoderPlace::beside(family, variant, unet.context_dim, unet.adm_in_channels);
         let seen = model.encoders();
         let at = |prefix: &str| seen.iter().any(|seen| seen.prefix == prefix);
         if let Some(slot) = slots.iter().find(|slot| !at(slot.prefix)) {
@@ -74,7 +76,7 @@ impl TextConfig {
             ));
         }
         check_areas(model, &slots, &seen)?;
-        let tower = |slot: &Slot| {
+        let tower = |slot: &EncoderPlace| {
             let place = PLACES.iter().find(|(prefix, _)| *prefix == slot.prefix);
             place.map(|(_, tower)| *tower).ok_or_else(|| Error::internal("a place that is not listed"))
         };
@@ -182,13 +184,19 @@ impl TextConfig {
 }
 
 /// The error for a UNet whose text encoder in `slot` is missing.
-fn without(model: &Checkpoint, family: Family, slot: &Slot, slots: &[Slot], seen: &[Seen]) -> Error {
+fn without(
+    model: &Checkpoint,
+    family: Family,
+    slot: &EncoderPlace,
+    slots: &[EncoderPlace],
+    seen: &[FoundEncoder],
+) -> Error {
     let wanted = format!("{}, {} values a token", slot.what, slot.width);
-    let there = |slot: &&Slot| seen.iter().any(|seen| seen.prefix == slot.prefix);
+    let there = |slot: &&EncoderPlace| seen.iter().any(|seen| seen.prefix == slot.prefix);
     let foreign: Vec<String> = seen
         .iter()
         .filter(|s| slots.iter().all(|slot| slot.prefix != s.prefix))
-        .map(Seen::describe)
+        .map(FoundEncoder::describe)
         .collect();
     let has: Vec<&str> = slots.iter().filter(there).map(|slot| slot.what).collect();
     match (has.as_slice(), foreign.is_empty()) {

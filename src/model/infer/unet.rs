@@ -15,7 +15,7 @@ impl UnetConfig {
     /// follow from each other.
     pub fn infer(model: &Checkpoint) -> Result<Self> {
         let [time_channels, model_channels] = model.dims(&format!("{UNET}time_embed.0.weight"))?;
-        let mut walk = Walk { model, time_channels, transformers: None, skips: Vec::new(), level: 0 };
+        let mut walk = BlockWalk { model, time_channels, transformers: None, skips: Vec::new(), level: 0 };
         let input_blocks = walk.input_blocks(model_channels)?;
         let middle = walk.middle()?;
         let output_blocks = walk.output_blocks()?;
@@ -85,7 +85,7 @@ struct Transformers {
 }
 
 /// A walk through the blocks in the order in which they run.
-struct Walk<'a> {
+struct BlockWalk<'a> {
     model: &'a Checkpoint,
     time_channels: usize,
     /// From the first transformer met; the others must agree.
@@ -96,7 +96,7 @@ struct Walk<'a> {
     level: usize,
 }
 
-impl Walk<'_> {
+impl BlockWalk<'_> {
     fn input_blocks(&mut self, model_channels: usize) -> Result<Vec<InputBlock>> {
         let count = self.model.count(&format!("{UNET}input_blocks."))?;
         let mut blocks = Vec::with_capacity(count);

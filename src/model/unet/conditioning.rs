@@ -29,11 +29,11 @@ const MOST_VALUES: usize = 16 << 20;
 pub struct Keys {
     /// Values of each tensor.
     rooms: Vec<usize>,
-    places: Vec<Place>,
+    places: Vec<KeyRange>,
 }
 
 /// Where those of one attention are stored.
-struct Place {
+struct KeyRange {
     path: String,
     channels: usize,
     room: usize,
@@ -50,7 +50,7 @@ impl Keys {
                 keys.rooms.push(0);
             }
             let room = keys.rooms.len() - 1;
-            keys.places.push(Place { path, channels, room, first: keys.rooms[room] });
+            keys.places.push(KeyRange { path, channels, room, first: keys.rooms[room] });
             keys.rooms[room] += values;
         }
         keys
@@ -60,7 +60,7 @@ impl Keys {
     pub fn inputs(&self, g: &mut Graph, tokens: usize) -> Result<Vec<(String, Tensor)>> {
         let room = |(i, values): (usize, &usize)| g.kept_input(&name(i), Shape::new(1, 1, *values));
         let rooms: Vec<Tensor> = self.rooms.iter().enumerate().map(room).collect();
-        let of_place = |p: &Place| {
+        let of_place = |p: &KeyRange| {
             let shape = Shape::tokens(tokens, 2 * p.channels);
             let keys = g.part(&format!("{}.to_kv", p.path), rooms[p.room], p.first, shape)?;
             Ok((p.path.clone(), keys))
@@ -85,7 +85,7 @@ pub fn conditioning(config: &UnetConfig, tokens: usize) -> Result<Graph> {
     let context = g.input("context", Shape::tokens(tokens, config.context_dim));
     let rooms: Vec<Tensor> =
         keys.rooms.iter().enumerate().map(|(i, values)| g.room(&name(i), *values)).collect();
-    for Place { path, channels, room, first } in &keys.places {
+    for KeyRange { path, channels, room, first } in &keys.places {
         let [k, v] = ["to_k", "to_v"].map(|n| format!("{path}.{n}"));
         let parts = [(k.as_str(), *channels), (v.as_str(), *channels)];
         let kv = g.linear_merged(&format!("{path}.to_kv"), context, &parts, false)?;
