@@ -47,7 +47,7 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// Why an operation failed. Built up by the place that knows:
+/// Why an operation failed. It is built where the fault is found:
 ///
 /// ```
 /// use sagittal::{Error, ErrorKind};
@@ -185,8 +185,8 @@ impl Error {
         &self.0.what
     }
 
-    /// The file this is about, if any: the error's own, or else that of the error underneath. So it is with the
-    /// place, what was expected and found, and the remedies.
+    /// The file this is about, if any: the error's own, or else that of the error underneath. The same holds for the
+    /// place, for what was expected and found, and for the remedies.
     pub fn path(&self) -> Option<&Path> {
         self.first(|e| e.file.as_deref())
     }
@@ -217,7 +217,7 @@ impl Error {
         std::iter::successors(Some(self), |e| below(e)).find_map(|e| of(&e.0))
     }
 
-    /// The whole text with remedies in a program's own words; `Display` is this with [`Remedy`]'s.
+    /// The full text with remedies in a program's own words; `Display` is this with [`Remedy`]'s words.
     pub fn worded(&self, words: &dyn Fn(&Remedy) -> String) -> String {
         let e = &*self.0;
         let mut text = e.file.as_ref().map_or_else(String::new, |file| format!("{}: ", file.display()));

@@ -1,10 +1,10 @@
 //! LoRA files: small changes to a model's weights, W + weight · alpha/rank · up · down, and their relatives LoCon,
-//! DoRA, LoHa, LoKr, GLoRA, OFT, BOFT and whole differences.
+//! DoRA, LoHa, LoKr, GLoRA, OFT, BOFT and full differences of weights.
 //!
 //! ```text
 //! Lora::open     file              →  changes of modules, under whatever names the file has
 //! Patches::new   changes, a model  →  which tensor each of them changes, all shapes checked
-//! Patched        tensor name       →  its values with the changes, when they are brought over
+//! Patched        tensor name       →  its values with the changes, when they are uploaded
 //! ```
 //!
 //! It is done in f32 when a weight is read, before it is rounded to the storage of the device:

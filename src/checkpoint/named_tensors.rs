@@ -20,8 +20,8 @@ use crate::{Error, ErrorKind, Remedy, Resource, Result};
 ///
 /// Whatever the layout on disk, tensors have the names of the original single-file layout:
 /// `model.diffusion_model.*`, `first_stage_model.*`, and `cond_stage_model.*` or
-/// `conditioner.embedders.*`. Parts in files of their own are laid over a checkpoint by
-/// [`with_vae`](Self::with_vae) and [`with_text_encoder`](Self::with_text_encoder).
+/// `conditioner.embedders.*`. [`with_vae`](Self::with_vae) and [`with_text_encoder`](Self::with_text_encoder)
+/// replace its parts by those of other files.
 ///
 /// ```no_run
 /// use sagittal::checkpoint::Checkpoint;
@@ -54,8 +54,8 @@ impl Checkpoint {
         Self::from_header(path.into(), header, store)
     }
 
-    /// This checkpoint without the tensors that no layer of its networks takes: with adapters, gates or
-    /// biases among them, which would change pictures, it is refused otherwise.
+    /// This checkpoint without the tensors that no layer of its networks takes. Otherwise a file with adapters,
+    /// gates or biases among them, which would change pictures, is refused.
     pub fn ignoring_extra(self) -> Self {
         Self { ignores_extra: true, ..self }
     }
@@ -110,7 +110,7 @@ impl Checkpoint {
             0..=MAX_TENSORS => Ok(self),
             n => Err(Error::new(ErrorKind::File, "too many tensors")
                 .file(&self.file)
-                .expected(format!("at most {}", MAX_TENSORS))
+                .expected(format!("at most {MAX_TENSORS}"))
                 .found(n.to_string())),
         }
     }

@@ -14,11 +14,11 @@ use crate::{Error, Result};
 impl Checkpoint {
     /// Opens a `.safetensors` file, or a folder in the diffusers layout (`model_index.json`, `unet`,
     /// `vae`, `text_encoder`, `text_encoder_2`; files of a part may be sharded, or have a variant in
-    /// their names such as `.fp16`). A folder of one part, such as `vae`, will do for that part. Files
-    /// are mapped, not read: memory is used for what is decoded.
+    /// their names such as `.fp16`). A folder of one part, such as `vae`, opens as that part. Files
+    /// are mapped, not read: memory is used only for what is decoded.
     ///
     /// # Errors
-    /// [`ErrorKind::File`] if the path cannot be read or holds something else than sound
+    /// [`ErrorKind::File`] if the path cannot be read or holds no valid
     /// safetensors files; the message says what it looks like and what to pass instead.
     /// [`ErrorKind::Model`] if a part in the diffusers layout has tensors that no network here has.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {

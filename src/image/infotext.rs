@@ -54,9 +54,9 @@ fn behind(lines: &mut Vec<&str>) -> Vec<(String, String)> {
 /// A picture's settings in A1111's words.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Infotext {
-    /// What should be seen.
+    /// What the picture should show.
     pub prompt: String,
-    /// What should not; several entries are separate.
+    /// What it should not show; several entries are separate.
     pub negative: Vec<String>,
     /// The pairs of the last line in their order, values without their quotes.
     pub settings: Vec<(String, String)>,
@@ -104,8 +104,8 @@ impl Infotext {
     }
 
     /// The noise schedule, if it is one that is known here: a setting of its own, or behind the
-    /// sampler as A1111 had it before version 1.9 and others have it still. `Automatic` is what A1111 takes
-    /// then; nothing is even in timesteps, as it was before there were schedules to choose.
+    /// sampler as A1111 had it before version 1.9 and others have it still. `Automatic` is the schedule that A1111
+    /// uses for that sampler; without any it is even in timesteps, as before there were schedules to choose.
     pub fn scheduler(&self) -> Option<Scheduler> {
         let named = || names::with_scheduler(self.get("Sampler")?).ok();
         let label = self.get("Schedule type").map(|label| (label, label.eq_ignore_ascii_case("automatic")));
@@ -151,7 +151,7 @@ fn strip(text: &str) -> &str {
 }
 
 /// The pairs of a line: a name of letters, digits, space, `-` and `/`, a colon, then a value in quotes
-/// or up to the next comma. What is no pair is passed over.
+/// or up to the next comma. Anything else is skipped.
 fn pairs(line: &str) -> Vec<(String, String)> {
     let word = |c: char| c.is_alphanumeric() || c == '_';
     let (mut found, mut rest) = (Vec::new(), line);
@@ -213,7 +213,7 @@ fn quoted_length(text: &str) -> Option<usize> {
     None
 }
 
-/// A value without its quotes. What JSON does not take stays as it is.
+/// A value without its quotes. What is not valid JSON stays as it is.
 fn unquoted(value: &str) -> String {
     match serde_json::from_str(value) {
         Ok(Value::String(text)) => text,

@@ -32,7 +32,7 @@ impl Picture {
         Ok(Self { width, height, rgb: values.iter().map(byte).collect() })
     }
 
-    /// Checks that there is a pixel, and three bytes for each.
+    /// Checks that there are pixels, and three bytes for each.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`].

@@ -18,11 +18,11 @@ use crate::{Error, ErrorKind, Result};
 const LONGEST: u32 = 16_384;
 
 /// Reads a PNG of any bit depth and colour type, a JPEG or a WebP as 8-bit RGB. Of 16 bits the upper 8
-/// are taken, transparency is left out, a photograph is turned as its EXIF data asks, of an animation
-/// the first picture counts: as ComfyUI's *Load Image* has it, but for the animation.
+/// are taken, transparency is dropped, a photograph is turned as its EXIF data says, and of an animation
+/// the first frame is read. This is what ComfyUI's *Load Image* does, except for animations.
 ///
 /// # Errors
-/// [`ErrorKind::File`] if the file cannot be read, is no such picture or a damaged one, or has a side
+/// [`ErrorKind::File`] if the file cannot be read, is none of these or damaged, or has a side
 /// of more than 16384 pixels.
 pub fn picture(path: &Path) -> Result<Picture> {
     let pixels = pixels(path)?;
@@ -66,7 +66,7 @@ pub struct Rgba {
     /// `[height, width, 4]`; where nothing is transparent the fourth is 255.
     pub rgba: Vec<u8>,
     /// Whether the file has an alpha channel, or a palette with one. A single transparent colour of a
-    /// picture without a palette is none, as in ComfyUI.
+    /// picture without a palette does not count, as in ComfyUI.
     pub has_alpha: bool,
 }
 
@@ -113,8 +113,8 @@ fn photo_format(format: Format) -> ImageFormat {
     }
 }
 
-/// A file that begins as a picture does, or the beginning of another: what is no picture may be larger
-/// than the memory, or have no end.
+/// A file that begins as a picture does, or the beginning of another: other files may be larger
+/// than the memory, or endless.
 ///
 /// # Errors
 /// [`ErrorKind::File`] if it cannot be read.

@@ -31,7 +31,7 @@ pub fn lanczos(picture: &Picture, width: usize, height: usize) -> Result<Picture
     Ok(Picture { width, height, rgb })
 }
 
-/// The middle of `picture`, as ComfyUI's VAE encoder takes it; sides that are shorter already stay.
+/// The middle of `picture`, as ComfyUI's VAE encoder takes it; shorter sides are kept.
 ///
 /// # Errors
 /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for a picture without pixels or whose bytes do not fit its size.

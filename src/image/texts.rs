@@ -8,7 +8,7 @@ use super::infotext::KEYWORD;
 use super::{Format, exif};
 use crate::{Error, ErrorKind, Result};
 
-/// Room for what compressed chunks come to: a small file may hold a text of gigabytes.
+/// Most bytes of decompressed chunks: a small file may hold a text of gigabytes.
 const MOST_BYTES: usize = 64 << 20;
 
 /// The keyword of XMP in PNGs.
@@ -16,9 +16,9 @@ pub(super) const XMP: &str = "XML:com.adobe.xmp";
 
 /// The texts (keyword, text) of the picture `bytes`, in whatever of the formats it is.
 ///
-/// Of a PNG, those before its pixels and behind them: `tEXt`, then `zTXt` and `iTXt`. Latin-1, as the format has
-/// it, but bytes that are sound UTF-8 are that, as stable-diffusion.cpp writes it: no Latin-1 text reads so.
-/// Pixels that are damaged take nothing away.
+/// Of a PNG, those before its pixels and behind them: `tEXt`, then `zTXt` and `iTXt`. Latin-1, as the format says,
+/// but bytes that are valid UTF-8 are read as that, which stable-diffusion.cpp writes: no Latin-1 text looks like it.
+/// Damaged pixels do not matter.
 ///
 /// Of a JPEG and a WebP, the fields under the keywords that PNGs have for the same: a user comment is
 /// `parameters`, and a text such as `workflow:{…}`, which ComfyUI puts into other fields, is cut at its colon.

@@ -53,7 +53,7 @@ pub struct Spread {
 pub struct ModelFacts {
     /// The file or folder.
     pub file: PathBuf,
-    /// All that is known of a whole model: UNet, VAE and text encoders that fit together.
+    /// All that is known of a full model: UNet, VAE and text encoders that fit together.
     pub config: Option<ModelConfig>,
     /// What is known of a UNet, whatever is beside it.
     pub diffusion: Option<DiffusionConfig>,
@@ -110,7 +110,7 @@ pub struct LoraFacts {
     pub changes: (bool, bool),
     /// Names of the embeddings that it holds.
     pub embeddings: Vec<String>,
-    /// What of it contradicts itself or was left out.
+    /// What in it contradicts itself or was left out.
     pub warnings: Vec<String>,
     /// The family that it seems made for.
     pub family: Option<&'static str>,

@@ -44,7 +44,7 @@ impl Lora {
         self.changes.len()
     }
 
-    /// Whether it changes nothing; a file that does is refused when it is opened.
+    /// Whether it changes nothing; never so, as such a file is refused when it is opened.
     #[doc(hidden)]
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
@@ -87,7 +87,7 @@ impl Lora {
         (any(false), any(true))
     }
 
-    /// The family that it seems made for, as the file says or by what it changes.
+    /// The family that it seems to be made for, by its metadata or by what it changes.
     pub fn family(&self) -> Option<&'static str> {
         family::made_for(&self.tensors, &self.changes)
     }
@@ -116,7 +116,7 @@ impl Lora {
         Ok(folder.names().iter().map(path_of).find(trained_as))
     }
 
-    /// What of the file contradicts itself or was left out, a sentence each.
+    /// What in the file contradicts itself or was left out, a sentence each.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }

@@ -231,7 +231,7 @@ fn glora(lora: &Lora, a: &[String; 2], b: &[String; 2], weight: &[f32], shape: &
     Ok(sum)
 }
 
-/// Rotates rows of `weight`, to the share `strength` of the whole way: by OFT at the end, by BOFT at each of its stages.
+/// Rotates rows of `weight`, to the share `strength` of the way: by OFT at the end, by BOFT at each of its stages.
 fn rotate(
     lora: &Lora,
     weight: &mut [f32],

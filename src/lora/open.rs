@@ -11,12 +11,12 @@ use super::{other_kinds, tensor_roles};
 use crate::checkpoint::Checkpoint;
 use crate::{Error, ErrorKind, Result};
 
-/// The tensors of a module by what they are there.
+/// The tensors of a module by their roles.
 type Parts<'a> = HashMap<&'static str, &'a str>;
 
 impl Lora {
     /// Opens a `.safetensors` file of LoRA, LoCon, DoRA, LoHa, LoKr, GLoRA, OFT or BOFT matrices, of differences of
-    /// weights, or of several of these.
+    /// weights, or a mix of these.
     ///
     /// # Errors
     /// [`ErrorKind::File`] as [`Checkpoint::open`]; [`ErrorKind::Model`] if the file holds another
@@ -82,7 +82,7 @@ impl Module<'_> {
         self.parts.remove(role)
     }
 
-    /// A tensor that others cannot do without.
+    /// A tensor that others need.
     fn need(&mut self, role: &str, at: &str) -> Result<String> {
         let expected = match role {
             "up" => "its second matrix (up, or B)".to_owned(),

@@ -43,7 +43,7 @@ pub struct Patches {
 }
 
 impl Patches {
-    /// Fits `uses` to `model`, whose configuration is `config`. Names and shapes alone are looked at.
+    /// Fits `uses` to `model`, whose configuration is `config`. Only names and shapes are looked at.
     /// The result does not depend on the order of `uses`. What a LoRA holds beyond what the model
     /// has is left out, as ComfyUI does, and reported by [`left_out`](Self::left_out).
     ///

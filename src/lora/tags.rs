@@ -15,9 +15,9 @@ pub struct Tag {
     pub unet: f32,
 }
 
-/// A prompt without its tags, and the tags. `<lora:name>` has weight 1; `<lora:name:0.8:0.5>` is 0.8
+/// Splits a prompt into the text without its tags, and the tags. `<lora:name>` has weight 1; `<lora:name:0.8:0.5>` is 0.8
 /// for the text encoders and 0.5 for the UNet, in A1111's order, as is `<lora:name:te=0.8:unet=0.5>`. A dynamic rank
-/// (`dyn=4`) is left out with a warning. The space around a tag stays.
+/// (`dyn=4`) is ignored with a warning. Spaces around a tag are kept.
 ///
 /// ```
 /// let (prompt, tags) = sagittal::lora::tags::take("a fox <lora:ink:0.7>, snow")?;

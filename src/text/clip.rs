@@ -80,7 +80,7 @@ pub(crate) fn tables(config: &TextConfig) -> Vec<(String, Vec<usize>)> {
     tables
 }
 
-/// The whole encoder, whose weights serve every clip skip.
+/// The full encoder, whose weights serve every clip skip.
 ///
 /// # Errors
 /// As [`build`].

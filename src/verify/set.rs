@@ -115,7 +115,7 @@ impl Set {
         self.parts.as_ref().is_none_or(|parts| parts.iter().any(|p| p == part))
     }
 
-    /// The JSON as a whole.
+    /// All of the JSON.
     pub(super) fn root(&self) -> Case<'_> {
         Case::new(&self.file, &self.json)
     }
