@@ -18,9 +18,9 @@ impl Checkpoint {
     /// are mapped, not read: memory is used only for what is decoded.
     ///
     /// # Errors
-    /// [`ErrorKind::File`] if the path cannot be read or holds no valid
+    /// [`ErrorKind::File`](crate::ErrorKind::File) if the path cannot be read or holds no valid
     /// safetensors files; the message says what it looks like and what to pass instead.
-    /// [`ErrorKind::Model`] if a part in the diffusers layout has tensors that no network here has.
+    /// [`ErrorKind::Model`](crate::ErrorKind::Model) if a part in the diffusers layout has tensors that no network here has.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         if path.is_dir() {
@@ -50,7 +50,7 @@ impl Checkpoint {
     /// tests and benchmarks of any model without its weights. Nothing is stored.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`] for another dtype; [`ErrorKind::File`] for a manifest with a repeated
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for another dtype; [`ErrorKind::File`](crate::ErrorKind::File) for a manifest with a repeated
     /// name or an impossible shape.
     #[doc(hidden)]
     pub fn synthetic(manifest: &Manifest, seed: u64, dtype: Dtype) -> Result<Self> {

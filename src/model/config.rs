@@ -1,5 +1,5 @@
 //! The configuration of a model: all that the graph builders need to know. It is read off a checkpoint by
-//! [`infer`](super::infer), or put together by a program.
+//! [`ModelConfig::infer`], or put together by a program.
 
 mod bounds;
 mod text;
