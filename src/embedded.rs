@@ -1,7 +1,7 @@
 //! The checkpoint inside the binary: tiny-emoji, 15 million parameters, 256×256 pictures of emoji.
 
 use crate::checkpoint::Checkpoint;
-use crate::image::preview::Factors;
+use crate::families::{Family, PreviewFactors};
 use crate::{Error, ErrorKind, Remedy, Resource, Result};
 
 /// Its native width and height in pixels.
@@ -16,13 +16,23 @@ pub const TITLE: &str = "tiny-emoji";
 
 /// The colours of a latent's channels: its autoencoder is its own. Fitted by `examples/fit_preview.rs`.
 #[doc(hidden)]
-pub const PREVIEW: Factors = [
+pub const PREVIEW: PreviewFactors = [
     [-0.1267, -0.2464, 0.2135],
     [-0.4590, 0.3540, -0.0003],
     [0.0019, 0.0075, 0.3054],
     [-0.7488, -0.1473, -0.3515],
     [0.5730, 0.4543, 0.3453],
 ];
+
+/// The preview factors for `model`: those of its family's autoencoder, but for a file whose header has the
+/// [title](TITLE) of the embedded model, which has an autoencoder of its own.
+#[doc(hidden)]
+pub fn preview_factors(model: &Checkpoint, family: Family) -> PreviewFactors {
+    match model.metadata().get("title") {
+        Some(title) if title == TITLE => PREVIEW,
+        _ => family.facts().preview,
+    }
+}
 
 /// The name it has in messages.
 #[doc(hidden)]

@@ -47,7 +47,7 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// Why an operation failed. Built up by the place that knows:
+/// Why an operation failed. It is built where the fault is found:
 ///
 /// ```
 /// use sagittal::{Error, ErrorKind};
@@ -111,8 +111,8 @@ impl Error {
         Self::new(ErrorKind::Cancelled, "cancelled")
     }
 
-    /// An input/output error on `file`. A link that leads to nothing is told as such: the system calls the file
-    /// that people see in the folder missing.
+    /// An input/output error on `file`. A link that leads to nothing is reported as such: the system
+    /// calls missing what people see in the folder.
     pub fn io(file: impl AsRef<Path>, what: impl Into<String>, source: std::io::Error) -> Self {
         let file = file.as_ref();
         let gone = source.kind() == std::io::ErrorKind::NotFound && file.is_symlink();
@@ -163,7 +163,7 @@ impl Error {
         self
     }
 
-    /// The same error where other remedies are to be told.
+    /// The same error where other remedies apply.
     pub(crate) fn without_remedies(mut self) -> Self {
         self.0.remedies.clear();
         self
@@ -185,8 +185,8 @@ impl Error {
         &self.0.what
     }
 
-    /// The file this is about, if any: the error's own, or else that of the error underneath. So it is with the
-    /// place, what was expected and found, and the remedies.
+    /// The file this is about, if any: the error's own, or else that of the error underneath. The same holds for the
+    /// place, for what was expected and found, and for the remedies.
     pub fn path(&self) -> Option<&Path> {
         self.first(|e| e.file.as_deref())
     }
@@ -196,12 +196,12 @@ impl Error {
         self.first(|e| e.at.as_deref())
     }
 
-    /// What would have been right, if it was told.
+    /// What would have been right, if it is known.
     pub fn wanted(&self) -> Option<&str> {
         self.first(|e| e.expected.as_deref())
     }
 
-    /// What was there instead, if it was told.
+    /// What was there instead, if it is known.
     pub fn got(&self) -> Option<&str> {
         self.first(|e| e.found.as_deref())
     }
@@ -211,13 +211,13 @@ impl Error {
         self.first(|e| (!e.remedies.is_empty()).then_some(&*e.remedies)).unwrap_or_default()
     }
 
-    /// What the outermost error tells of those that tell it.
+    /// A member of the outermost error that has it.
     fn first<'e, T>(&'e self, of: impl Fn(&'e Inner) -> Option<T>) -> Option<T> {
         let below = |e: &'e Self| e.0.source.as_ref()?.downcast_ref::<Self>();
         std::iter::successors(Some(self), |e| below(e)).find_map(|e| of(&e.0))
     }
 
-    /// The whole text with remedies in a program's own words; `Display` is this with [`Remedy`]'s.
+    /// The full text with remedies in a program's own words; `Display` is this with [`Remedy`]'s words.
     pub fn worded(&self, words: &dyn Fn(&Remedy) -> String) -> String {
         let e = &*self.0;
         let mut text = e.file.as_ref().map_or_else(String::new, |file| format!("{}: ", file.display()));

@@ -1,11 +1,70 @@
 //! The table of families: what is known of each generation of Stable Diffusion and cannot be read off a
 //! checkpoint. Sizes of networks are read off their weights: see [`ModelConfig`](crate::model::ModelConfig).
 
-use crate::image::preview::Factors;
+use std::fmt;
+
 use crate::kernels::Precision;
-use crate::model::config::{Tower, Variant};
-use crate::model::{Family, Prediction};
 use crate::text::tokenizer;
+
+/// The generation of Stable Diffusion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Family {
+    /// 1.x: CLIP ViT-L text encoder, 8 attention heads everywhere.
+    Sd1,
+    /// 2.x: OpenCLIP ViT-H text encoder, heads of 64 channels.
+    Sd2,
+    /// XL: CLIP ViT-L and OpenCLIP ViT-bigG, size and pooled-text conditioning.
+    Sdxl,
+}
+
+/// What the UNet takes besides a noisy latent and a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Variant {
+    /// Nothing: text to image.
+    Base,
+    /// 9 input channels: latent, mask, masked image.
+    Inpainting,
+    /// 8 input channels: latent, image to be edited (InstructPix2Pix).
+    Edit,
+    /// 5 input channels: latent, depth map.
+    Depth,
+    /// 7 input channels: latent, small image.
+    Upscaler,
+    /// SDXL's second stage: OpenCLIP ViT-bigG alone, with an aesthetic score.
+    Refiner,
+    /// SD2 with an image embedding beside the prompt.
+    Unclip,
+}
+
+/// What the UNet's output means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Prediction {
+    /// The noise, ε.
+    Eps,
+    /// The velocity, v = α ε − σ x₀ (Salimans and Ho, 2022).
+    V,
+    /// The velocity, by a network whose last step is pure noise: a signal-to-noise ratio of zero.
+    ZeroSnrV,
+    /// The picture itself, x₀.
+    Picture,
+    /// The noise, by a network trained to be consistent along its way (LCM; Luo et al. 2023, arXiv
+    /// 2310.04378): its prediction leans on the input where there is little noise.
+    Consistency,
+}
+
+/// One of the three CLIP text encoders that Stable Diffusion uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Tower {
+    /// OpenAI's CLIP ViT-L/14, in the layout of `transformers`: separate q, k and v.
+    L,
+    /// OpenCLIP ViT-H/14, in OpenCLIP's layout: q, k and v in one `in_proj_weight`.
+    H,
+    /// OpenCLIP ViT-bigG/14, in OpenCLIP's layout.
+    G,
+}
 
 /// Pixels of a latent cell, in each direction, in all families: for what is asked before a model is known.
 pub const LATENT_CELL: usize = 8;
@@ -22,7 +81,7 @@ pub(crate) const REFINER_SIZES: usize = 5 * 256;
 /// Width of a token of OpenCLIP-H, which no UNet of SDXL reads.
 const OPEN_CLIP_H: usize = 1024;
 
-/// The family of a UNet by its shapes alone, whatever stands beside it, and its variant as far as they tell:
+/// The family of a UNet by its shapes alone, whatever is beside it, and its variant as far as they show it:
 /// whether the projections around its transformers are matrices, the width of the tokens that it reads, the
 /// length of its vector.
 pub(crate) fn of_unet(linear: bool, context: usize, vector: Option<usize>) -> (Family, Variant) {
@@ -44,6 +103,9 @@ pub(crate) fn is_latent_scale(scale: f32) -> bool {
     FAMILIES.iter().any(|facts| (facts.latent_scale - scale).abs() < 1e-4)
 }
 
+/// Approximate RGB of each latent channel, then the offset.
+pub type PreviewFactors = [[f32; 3]; 5];
+
 /// What is known of a family.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Facts {
@@ -55,10 +117,10 @@ pub struct Facts {
     pub latent_channels: usize,
     /// Pixels of a latent cell, in each direction.
     pub latent_cell: usize,
-    /// What a VAE latent is multiplied by to have a variance near 1 for the UNet, where the file tells nothing.
+    /// What a VAE latent is multiplied by to have a variance near 1 for the UNet, where the file does not say.
     pub latent_scale: f32,
     /// The colours of a latent's channels, for previews.
-    pub preview: Factors,
+    pub preview: PreviewFactors,
     /// How prompts are read.
     pub text: TextRules,
     /// Storage of the autoencoder, where it is not that of the rest.
@@ -86,7 +148,7 @@ const H: (Tower, u32) = (Tower::H, 0);
 const G: (Tower, u32) = (Tower::G, 0);
 
 /// Of the VAE of SD 1.x and 2.x, as ComfyUI publishes them.
-const SD_PREVIEW: Factors = [
+const SD_PREVIEW: PreviewFactors = [
     [0.3512, 0.2297, 0.3227],
     [0.3250, 0.4974, 0.2350],
     [-0.2829, 0.1762, 0.2721],
@@ -164,6 +226,38 @@ impl Facts {
     }
 }
 
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.facts().name)
+    }
+}
+
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Variant::Base => "text to image",
+            Variant::Inpainting => "inpainting",
+            Variant::Edit => "image editing",
+            Variant::Depth => "depth to image",
+            Variant::Upscaler => "upscaler",
+            Variant::Refiner => "refiner",
+            Variant::Unclip => "unCLIP",
+        })
+    }
+}
+
+impl fmt::Display for Prediction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Prediction::Eps => "eps",
+            Prediction::V => "v",
+            Prediction::ZeroSnrV => "v, zero terminal SNR",
+            Prediction::Picture => "x0",
+            Prediction::Consistency => "eps, consistency",
+        })
+    }
+}
+
 /// The token that short prompts are filled up with for `tower`, in whatever family.
 pub(crate) fn padding(tower: Tower) -> u32 {
     let encoders = FAMILIES.iter().flat_map(|facts| facts.text.encoders);
@@ -179,7 +273,7 @@ mod tests {
         for facts in FAMILIES {
             assert_eq!(facts.family.facts(), &facts);
             assert_eq!((facts.latent_channels, facts.latent_cell), (LATENT_CHANNELS, LATENT_CELL));
-            // A tower is filled up alike wherever it stands.
+            // A tower is padded alike in every family.
             assert!(facts.text.encoders.iter().all(|(tower, token)| padding(*tower) == *token));
         }
     }

@@ -16,6 +16,7 @@ pub(crate) mod backend;
 mod compose;
 pub mod entry;
 mod host;
+pub(crate) mod overlay;
 mod perturbed;
 mod rescale;
 pub mod sag;

@@ -10,60 +10,20 @@
 //! # Ok::<(), sagittal::Error>(())
 //! ```
 
+mod facts;
 mod model;
 mod picture;
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-pub use model::{EmbeddingFacts, LoraFacts, ModelFacts, Part, Tally};
+pub use facts::{EmbeddingFacts, Inspected, LatentFacts, LoraFacts, ModelFacts, Part, Spread, Tally};
 pub use picture::{NodeFacts, PictureFacts, WorkflowFacts};
 
 use crate::checkpoint::Checkpoint;
 use crate::latent::{self, Latent};
 use crate::{Error, ErrorKind, Result};
-
-/// What a file turned out to be.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub enum Inspected {
-    /// A checkpoint, a diffusers folder, or one network alone.
-    Model(Box<ModelFacts>),
-    /// Small changes to a model.
-    Lora(LoraFacts),
-    /// Learned vectors for prompts.
-    Embedding(EmbeddingFacts),
-    /// A PNG, JPEG or WebP.
-    Picture(Box<PictureFacts>),
-    /// A latent as ComfyUI's SaveLatent writes it.
-    Latent(LatentFacts),
-}
-
-/// A file of latents.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LatentFacts {
-    /// `[batch, channels, height, width]`, in cells of 8 pixels.
-    pub shape: [usize; 4],
-    /// Of each channel over all pictures, in the VAE's scale.
-    pub channels: Vec<Spread>,
-    /// The texts beside it.
-    pub texts: BTreeMap<String, String>,
-}
-
-/// How values are spread.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Spread {
-    /// The smallest.
-    pub least: f32,
-    /// The largest.
-    pub most: f32,
-    /// Their mean.
-    pub mean: f64,
-    /// Their standard deviation.
-    pub deviation: f64,
-}
 
 /// Looks at the file or folder at `path`.
 ///

@@ -57,8 +57,8 @@ pub mod checkpoint {
         pub use crate::checkpoint::digest::*;
     }
     /// As there.
-    pub mod names {
-        pub use crate::checkpoint::names::*;
+    pub mod key_maps {
+        pub use crate::checkpoint::key_maps::*;
     }
 }
 /// What of `image` is inside.

@@ -51,6 +51,7 @@
 // What tests and tools alone look at is there without them.
 #![cfg_attr(not(feature = "internals"), allow(dead_code, unused_imports))]
 
+mod atomic_file;
 #[cfg(feature = "internals")]
 mod bench;
 pub mod checkpoint;
@@ -80,7 +81,6 @@ mod size;
 mod text;
 #[cfg(feature = "internals")]
 mod verify;
-mod whole;
 #[cfg(feature = "workflow")]
 pub mod workflow;
 

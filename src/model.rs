@@ -1,10 +1,12 @@
 //! The networks of Stable Diffusion as graph builders. They know shapes and names, no GPU.
 
 pub mod config;
+mod infer;
 pub mod unet;
 pub mod vae;
 
-pub use config::{DiffusionConfig, Family, ModelConfig, Prediction};
+pub use crate::families::{Family, Prediction};
+pub use config::{DiffusionConfig, ModelConfig};
 
 use crate::Result;
 use crate::graph::{Graph, Tensor};

@@ -16,6 +16,7 @@ mod generation;
 mod memory;
 mod model;
 mod options;
+pub(crate) mod parameters;
 mod parts;
 mod pictures;
 mod progress;

@@ -12,12 +12,12 @@ pub struct Size {
 }
 
 impl Size {
-    /// So wide and so high.
+    /// A size of this width and height.
     pub const fn new(width: usize, height: usize) -> Self {
         Self { width, height }
     }
 
-    /// As high as it is wide.
+    /// A square of this side.
     pub const fn square(side: usize) -> Self {
         Self::new(side, side)
     }

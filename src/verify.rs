@@ -22,6 +22,7 @@ mod behaviour;
 mod case;
 mod chunk;
 mod compare;
+mod context;
 mod model;
 mod noise;
 mod run;
@@ -52,7 +53,7 @@ pub use set::{Kind, Set};
 pub use tensor::{Tensor, Values, write_all};
 
 use compare::Findings;
-use model::Context;
+use context::Context;
 use tolerance::Tolerances;
 
 /// Manifests of the small families, whose synthetic weights are made in a moment.
@@ -70,7 +71,7 @@ pub struct Options {
     /// The checkpoint that the sets were made with. None: weights are made by formula from the
     /// manifest of the set's family.
     pub model: Option<PathBuf>,
-    /// What the UNet's output means, where the checkpoint does not tell or tells wrong.
+    /// What the UNet's output means, where the checkpoint does not say or is wrong.
     pub prediction: Option<Prediction>,
     /// Manifests of families that are not built in.
     pub manifests: Vec<Manifest>,

@@ -1,4 +1,6 @@
 //! Stored numbers to `f32`. Every conversion is exact but F64's, which rounds to nearest.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::string_slice))]
 
 use std::ops::Range;
 
@@ -19,6 +21,7 @@ pub(super) fn fits_f16(dtype: Dtype) -> bool {
 
 /// Appends the elements `range` of a tensor whose bytes are `stored` (little-endian, at any
 /// alignment). Returns whether the dtype is one of floating point; if not, nothing is appended.
+#[expect(clippy::indexing_slicing, reason = "the sizes of tensors were checked when the file was opened")]
 pub(super) fn extend(out: &mut Vec<f32>, dtype: Dtype, stored: &[u8], range: Range<usize>) -> bool {
     let width = dtype.bitsize() / 8;
     let bytes = &stored[range.start * width..range.end * width];
@@ -66,6 +69,7 @@ pub(crate) fn numbers(dtype: Dtype, stored: &[u8]) -> Option<Vec<f32>> {
 }
 
 /// In blocks, because the processor's own instruction converts many at a time.
+#[expect(clippy::indexing_slicing, reason = "a part is no longer than the block")]
 fn extend_f16(out: &mut Vec<f32>, bytes: &[u8]) {
     let mut block = [f16::ZERO; 1024];
     for part in bytes.chunks(2 * block.len()) {
@@ -79,6 +83,7 @@ fn extend_f16(out: &mut Vec<f32>, bytes: &[u8]) {
     }
 }
 
+#[expect(clippy::indexing_slicing, reason = "the table has a value for each byte")]
 fn extend_f8(out: &mut Vec<f32>, bytes: &[u8], value: impl Fn(u8) -> f32) {
     let table: [f32; 256] = std::array::from_fn(|b| value(b as u8));
     out.extend(bytes.iter().map(|&b| table[usize::from(b)]));

@@ -1,18 +1,16 @@
 //! Text encoders wherever a file keeps them, brought to where the family of its UNet has them.
 //!
-//! An encoder is known by its table of tokens, whatever stands before that name:
+//! An encoder is known by its table of tokens, whatever the prefix of that name is:
 //! `cond_stage_model.`, `conditioner.embedders.0.`, `text_encoders.clip_l.`, `te1.` or nothing at all.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::Checkpoint;
-use super::layout::{UNET, VAE};
-use super::names::text;
-use super::settings::OF_ENCODER;
+use super::diffusers_settings::OF_ENCODER;
+use super::key_maps::{UNET, VAE, text};
+use super::named_tensors::Checkpoint;
 use super::tensor::Tensor;
-use crate::families::{self, SDXL_SIZES};
-use crate::model::Family;
-use crate::model::config::Variant;
+use crate::families::{self, Family, SDXL_SIZES, Variant};
 use crate::{Error, Result};
 
 /// How a text encoder names its tensors.
@@ -24,8 +22,8 @@ pub(super) enum Naming {
     OpenClip,
 }
 
-/// Widths of a token of OpenAI's encoder, OpenCLIP-H and OpenCLIP-bigG, which tell them apart whatever
-/// their names.
+/// Widths of a token of OpenAI's encoder, OpenCLIP-H and OpenCLIP-bigG, which show which one it is, whatever
+/// the names.
 pub(crate) const WIDTHS: [usize; 3] = [768, 1024, 1280];
 
 /// What the table of tokens is called.
@@ -36,8 +34,8 @@ const TOKENS: [(&str, Naming); 2] = [
 
 /// An encoder as a file has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Seen {
-    /// What stands before its names, with the last dot.
+pub(crate) struct FoundEncoder {
+    /// The prefix of its names, with the last dot.
     pub prefix: String,
     pub(super) naming: Naming,
     /// Width of a token.
@@ -48,7 +46,7 @@ pub(crate) struct Seen {
 
 /// Where a family keeps an encoder in the original layout.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Slot {
+pub(crate) struct EncoderPlace {
     /// All that an encoder in this place may have, its own prefix included.
     pub area: &'static str,
     pub prefix: &'static str,
@@ -59,22 +57,22 @@ pub(crate) struct Slot {
 }
 
 /// An area, and the encoder's prefix in it.
-type Place = (&'static str, &'static str);
+type AreaAndPrefix = (&'static str, &'static str);
 
-const SD1: Place = ("cond_stage_model.", "cond_stage_model.transformer.text_model.");
-const SD2: Place = ("cond_stage_model.", "cond_stage_model.model.");
-const SDXL_L: Place = ("conditioner.embedders.0.", "conditioner.embedders.0.transformer.text_model.");
-const SDXL_G: Place = ("conditioner.embedders.1.", "conditioner.embedders.1.model.");
-const REFINER: Place = ("conditioner.embedders.0.", "conditioner.embedders.0.model.");
+const SD1: AreaAndPrefix = ("cond_stage_model.", "cond_stage_model.transformer.text_model.");
+const SD2: AreaAndPrefix = ("cond_stage_model.", "cond_stage_model.model.");
+const SDXL_L: AreaAndPrefix = ("conditioner.embedders.0.", "conditioner.embedders.0.transformer.text_model.");
+const SDXL_G: AreaAndPrefix = ("conditioner.embedders.1.", "conditioner.embedders.1.model.");
+const REFINER: AreaAndPrefix = ("conditioner.embedders.0.", "conditioner.embedders.0.model.");
 
-impl Slot {
+impl EncoderPlace {
     /// A place for OpenAI's encoder.
-    fn clip_l((area, prefix): Place, width: usize, what: &'static str) -> Self {
+    fn clip_l((area, prefix): AreaAndPrefix, width: usize, what: &'static str) -> Self {
         Self { area, prefix, naming: Naming::Transformers, width, what }
     }
 
     /// A place for one of OpenCLIP's.
-    fn open((area, prefix): Place, width: usize, what: &'static str) -> Self {
+    fn open((area, prefix): AreaAndPrefix, width: usize, what: &'static str) -> Self {
         Self { area, prefix, naming: Naming::OpenClip, width, what }
     }
 
@@ -115,7 +113,7 @@ impl Slot {
     }
 }
 
-impl Seen {
+impl FoundEncoder {
     /// In words.
     pub(crate) fn describe(&self) -> String {
         let kind = if self.naming == Naming::OpenClip { "OpenCLIP" } else { "transformers" };
@@ -139,7 +137,7 @@ impl Seen {
         key.strip_prefix(OF_ENCODER)?.strip_prefix(&self.prefix).filter(|setting| !setting.contains('.'))
     }
 
-    /// Whether `name` is none of the network's tensors, but stands inside it.
+    /// Whether `name` is none of the network's tensors, but lies inside it.
     fn foreign<'n>(&self, name: &'n str) -> Option<&'n str> {
         const MODULES: [&str; 7] = [
             "embeddings.",
@@ -156,33 +154,36 @@ impl Seen {
     }
 }
 
-/// Which encoder goes where: indices of `seen` and of `slots`. Where two want one place, the one that
-/// stands there already has it, else the first.
-pub(super) fn assign(seen: &[Seen], slots: &[Slot]) -> Vec<(usize, usize)> {
-    let mut taken: Vec<(usize, usize)> = Vec::new();
-    let there = |s: usize, slot: usize| seen[s].prefix == slots[slot].prefix;
-    for (i, of) in seen.iter().enumerate() {
-        let Some(slot) = choose(slots, of.width, of.projected) else { continue };
+/// Which encoder goes where. Where two fit one place, the one that is there already keeps it, else the first.
+pub(super) fn assign<'s>(
+    seen: &'s [FoundEncoder],
+    slots: &'s [EncoderPlace],
+) -> Vec<(&'s FoundEncoder, &'s EncoderPlace)> {
+    let mut taken: Vec<(&FoundEncoder, usize)> = Vec::new();
+    for encoder in seen {
+        let Some(slot) = choose(slots, encoder.width, encoder.projected) else { continue };
+        let there =
+            |encoder: &FoundEncoder| slots.get(slot).is_some_and(|slot| encoder.prefix == slot.prefix);
         match taken.iter_mut().find(|(_, at)| *at == slot) {
-            None => taken.push((i, slot)),
-            Some(before) if there(i, slot) && !there(before.0, slot) => before.0 = i,
+            None => taken.push((encoder, slot)),
+            Some((before, _)) if there(encoder) && !there(before) => *before = encoder,
             Some(_) => {}
         }
     }
-    taken
+    taken.into_iter().filter_map(|(encoder, slot)| Some((encoder, slots.get(slot)?))).collect()
 }
 
 /// The place for an encoder of `width`. Where both of SDXL's have one width, as in no published
 /// model, `second` decides: the one with a projection is the second.
-pub(super) fn choose(slots: &[Slot], width: usize, second: bool) -> Option<usize> {
-    let mut fitting = (0..slots.len()).filter(|i| slots[*i].width == width);
+pub(super) fn choose(slots: &[EncoderPlace], width: usize, second: bool) -> Option<usize> {
+    let mut fitting = slots.iter().enumerate().filter(|(_, slot)| slot.width == width).map(|(i, _)| i);
     let first = fitting.next()?;
     if second { fitting.next().or(Some(first)) } else { Some(first) }
 }
 
 impl Checkpoint {
     /// The text encoders of the file, in its order.
-    pub(crate) fn encoders(&self) -> Vec<Seen> {
+    pub(crate) fn encoders(&self) -> Vec<FoundEncoder> {
         let seen = |tensor: &Tensor| {
             let (prefix, naming) = TOKENS.iter().find_map(|(tokens, naming)| {
                 let prefix = tensor.name.strip_suffix(tokens)?;
@@ -192,7 +193,7 @@ impl Checkpoint {
             if width == 0 || prefix.starts_with(UNET) || prefix.starts_with(VAE) {
                 return None;
             }
-            let mut seen = Seen { prefix: prefix.to_owned(), naming, width, projected: true };
+            let mut seen = FoundEncoder { prefix: prefix.to_owned(), naming, width, projected: true };
             seen.projected = naming == Naming::OpenClip || self.find_projection(&seen).is_some();
             Some(seen)
         };
@@ -200,7 +201,7 @@ impl Checkpoint {
     }
 
     /// The places for text encoders beside this checkpoint's UNet; None if there is none that reads any.
-    pub(super) fn slots(&self) -> Result<Option<Vec<Slot>>> {
+    pub(super) fn slots(&self) -> Result<Option<Vec<EncoderPlace>>> {
         let context = self.names_under(UNET).find(|name| name.ends_with(".attn2.to_k.weight"));
         let Some([_, context]) = context.map(|name| self.dims::<2>(name)).transpose()? else {
             return Ok(None);
@@ -210,7 +211,7 @@ impl Checkpoint {
         let label = format!("{UNET}label_emb.0.0.weight");
         let vector = self.has(&label).then(|| self.dims::<2>(&label)).transpose()?.map(|[_, v]| v);
         let (family, variant) = families::of_unet(linear, context, vector);
-        Ok(Some(Slot::beside(family, variant, context, vector)))
+        Ok(Some(EncoderPlace::beside(family, variant, context, vector)))
     }
 
     /// Brings the text encoders beside a UNet to where its family has them, under the names that they
@@ -219,12 +220,11 @@ impl Checkpoint {
     /// # Errors
     /// [`ErrorKind::Model`](crate::ErrorKind::Model) for an encoder with parts of odd shapes.
     pub(super) fn settled(mut self) -> Result<Self> {
-        // What is wrong with the UNet is told when it is inferred.
+        // What is wrong with the UNet is reported when it is inferred.
         let Ok(Some(slots)) = self.slots() else { return Ok(self) };
         let seen = self.encoders();
-        let moves: Vec<(&Seen, &Slot)> = assign(&seen, &slots)
+        let moves: Vec<(&FoundEncoder, &EncoderPlace)> = assign(&seen, &slots)
             .into_iter()
-            .map(|(i, slot)| (&seen[i], &slots[slot]))
             .filter(|(seen, slot)| seen.prefix != slot.prefix || self.has_linear_projection(seen))
             .collect();
         if moves.is_empty() {
@@ -247,7 +247,7 @@ impl Checkpoint {
     }
 
     /// Names of all that [`encoder`](Self::encoder) takes along.
-    fn tensors_of(&self, seen: &Seen, slot: &Slot) -> Vec<String> {
+    fn tensors_of(&self, seen: &FoundEncoder, slot: &EncoderPlace) -> Vec<String> {
         let inside = self.tensors.iter().filter(|t| t.name.starts_with(&seen.prefix));
         let inside = inside.filter(|t| seen.own(&t.name).is_some() || seen.foreign(&t.name).is_some());
         let projection = self.find_projection(seen).map(|(t, _)| t.name.clone());
@@ -255,9 +255,9 @@ impl Checkpoint {
         inside.map(|t| t.name.clone()).chain(projection).collect()
     }
 
-    /// The tensors of an encoder as `slot` wants them. What stands inside it and belongs to no layer
-    /// comes along under its own name, to be told of.
-    pub(super) fn encoder(&self, seen: &Seen, slot: &Slot) -> Result<Vec<Tensor>> {
+    /// The tensors of an encoder as `slot` needs them. What lies inside it and belongs to no layer
+    /// comes along under its own name, and is reported later.
+    pub(super) fn encoder(&self, seen: &FoundEncoder, slot: &EncoderPlace) -> Result<Vec<Tensor>> {
         let under = || self.tensors.iter().filter_map(|t| Some((t, seen.own(&t.name)?)));
         let to = |name: &str| format!("{}{name}", slot.prefix);
         let mut out = Vec::new();
@@ -289,7 +289,7 @@ impl Checkpoint {
     }
 
     /// An encoder of `transformers` in OpenCLIP's layout, without the projection.
-    fn packed(&self, seen: &Seen, slot: &Slot) -> Result<Vec<Tensor>> {
+    fn packed(&self, seen: &FoundEncoder, slot: &EncoderPlace) -> Result<Vec<Tensor>> {
         let mut out = Vec::new();
         let mut apart: BTreeMap<String, [Option<Tensor>; text::PARTS]> = BTreeMap::new();
         for tensor in &self.tensors {
@@ -299,7 +299,11 @@ impl Checkpoint {
             let name = format!("{}{}", slot.prefix, place.name);
             match place.part {
                 None => out.push(tensor.clone().renamed(name)),
-                Some(part) => apart.entry(name).or_default()[part] = Some(tensor.clone()),
+                Some(part) => {
+                    if let Some(slot) = apart.entry(name).or_default().get_mut(part) {
+                        *slot = Some(tensor.clone());
+                    }
+                }
             }
         }
         for (name, parts) in apart {
@@ -311,9 +315,9 @@ impl Checkpoint {
     }
 
     /// The projection of an encoder, and whether it is a linear layer's weight, which is transposed
-    /// beside OpenCLIP's `x · W`. It stands beside or inside `text_model`; ComfyUI once saved it
+    /// beside OpenCLIP's `x · W`. It lies beside or inside `text_model`; ComfyUI once saved it
     /// untransposed, under OpenCLIP's name.
-    fn find_projection(&self, seen: &Seen) -> Option<(&Tensor, bool)> {
+    fn find_projection(&self, seen: &FoundEncoder) -> Option<(&Tensor, bool)> {
         let beside = seen.prefix.strip_suffix("text_model.").unwrap_or(&seen.prefix);
         [beside, &seen.prefix].into_iter().find_map(|at| {
             let find = |name: &str| self.get(&format!("{at}{name}"));
@@ -322,12 +326,12 @@ impl Checkpoint {
         })
     }
 
-    fn has_linear_projection(&self, seen: &Seen) -> bool {
+    fn has_linear_projection(&self, seen: &FoundEncoder) -> bool {
         seen.naming == Naming::OpenClip && self.find_projection(seen).is_some_and(|(_, linear)| linear)
     }
 
     /// The projection as OpenCLIP has it, `[width, columns]`.
-    fn projection(&self, seen: &Seen) -> Result<Option<Tensor>> {
+    fn projection(&self, seen: &FoundEncoder) -> Result<Option<Tensor>> {
         let Some((tensor, linear)) = self.find_projection(seen) else { return Ok(None) };
         let [rows, columns] = tensor.info.shape[..] else {
             return Err(self.fault("a tensor is no matrix").at(&tensor.name));
@@ -350,7 +354,7 @@ impl Checkpoint {
     }
 
     /// The settings of the encoder `seen` of this file, for its new place.
-    pub(super) fn settings_for(&self, seen: &Seen, slot: &Slot) -> Vec<(String, String)> {
+    pub(super) fn settings_for(&self, seen: &FoundEncoder, slot: &EncoderPlace) -> Vec<(String, String)> {
         let moved = |(key, value): (&String, &String)| {
             Some((format!("{OF_ENCODER}{}{}", slot.prefix, seen.setting(key)?), value.clone()))
         };

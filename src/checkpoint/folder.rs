@@ -1,10 +1,12 @@
 //! Folders: a whole pipeline in the diffusers layout, or one of its parts.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use std::path::Path;
 
 use serde_json::Value;
 
-use super::{Checkpoint, shards, sniff};
+use super::named_tensors::Checkpoint;
+use super::{other_formats, shards};
 use crate::{Error, ErrorKind, Result};
 
 const INDEX: &str = "model_index.json";
@@ -17,7 +19,7 @@ pub(super) fn open(folder: &Path) -> Result<Checkpoint> {
     if pipeline.is_file() || folder.join("unet").is_dir() {
         return pipeline_of(folder, &pipeline);
     }
-    part_of(folder)?.ok_or_else(|| sniff::directory(folder))
+    part_of(folder)?.ok_or_else(|| other_formats::directory(folder))
 }
 
 /// Opens the parts that are there. A missing VAE or text encoder is not an error yet: it may be
@@ -66,8 +68,9 @@ fn part(folder: &Path, name: &str) -> Result<Option<Checkpoint>> {
 /// A folder of one network, under the original names where they do not depend on another part, with
 /// the settings beside its weights.
 fn part_of(folder: &Path) -> Result<Option<Checkpoint>> {
-    let Some(weights) = shards::open(folder)? else { return Ok(None) };
-    let mut part = Checkpoint { file: folder.into(), ..weights }.in_original_layout()?;
+    let Some(mut part) = shards::open(folder)? else { return Ok(None) };
+    part.file = folder.into();
+    part = part.in_original_layout()?;
     part.note_part(folder)?;
     Ok(Some(part))
 }

@@ -1,11 +1,11 @@
 //! What a checkpoint's header holds, and the rules that every tensor in it must keep.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use ::safetensors::Dtype;
 
-use super::TensorInfo;
 use crate::{Error, ErrorKind, Result};
 
 /// More than any network of this family has (SDXL with a second copy of its weights: 5,000).
@@ -13,8 +13,25 @@ pub(super) const MAX_TENSORS: usize = 32_768;
 /// The longest real names have about 120 bytes. No network has a tensor with a longer one.
 const MAX_NAME: usize = 512;
 
+/// What the header says of one tensor.
+#[doc(hidden)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Sizes, slowest-varying first; empty for a scalar.
+    pub shape: Vec<usize>,
+    /// How the elements are stored.
+    pub dtype: Dtype,
+}
+
+impl TensorInfo {
+    /// Number of elements: the product of the sizes (checked for overflow when the file was opened).
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
 /// A tensor as a file holds it.
-pub(super) struct Stored {
+pub(super) struct StoredTensor {
     pub name: String,
     pub info: TensorInfo,
     /// Bytes from the start of the file; unused where weights are given by a formula.
@@ -23,20 +40,20 @@ pub(super) struct Stored {
 
 /// Tensors in the order of the file, and the metadata.
 pub(super) struct Header {
-    pub tensors: Vec<Stored>,
+    pub tensors: Vec<StoredTensor>,
     pub metadata: BTreeMap<String, String>,
     /// What is odd about the file, a sentence each.
     pub warnings: Vec<String>,
 }
 
-/// The names met so far, and where each stands.
+/// The names met so far, and the position of each.
 #[derive(Default)]
-pub(super) struct Names {
+pub(super) struct SeenNames {
     places: HashMap<String, usize>,
     twice: Vec<String>,
 }
 
-impl Names {
+impl SeenNames {
     /// Notes a name for `place`; the place of another of that name, if there is one.
     pub fn admit(&mut self, name: &str, place: usize) -> Option<usize> {
         let before = self.places.get(name).copied();
@@ -49,8 +66,8 @@ impl Names {
 
     /// A sentence for each name that was met again.
     pub fn warnings(&self) -> Vec<String> {
-        let told = |name: &String| format!("two tensors are called \"{}\": the last counts", shown(name));
-        self.twice.iter().map(told).collect()
+        let warning = |name: &String| format!("two tensors are called \"{}\": the last counts", shown(name));
+        self.twice.iter().map(warning).collect()
     }
 }
 
@@ -96,11 +113,11 @@ pub(super) fn damaged(what: &str) -> Error {
 }
 
 /// Lays tensors one after the other, as a file of `dtype` would hold them.
-pub(super) fn lay_out(tensors: &[(String, Vec<usize>)], dtype: Dtype) -> Result<Vec<Stored>> {
+pub(super) fn lay_out(tensors: &[(String, Vec<usize>)], dtype: Dtype) -> Result<Vec<StoredTensor>> {
     if tensors.len() > MAX_TENSORS {
         return Err(too_many_tensors());
     }
-    let mut names = Names::default();
+    let mut names = SeenNames::default();
     let mut end = 0usize;
     let place = |(name, shape): &(String, Vec<usize>)| {
         if !is_usable(name) || names.admit(name, 0).is_some() {
@@ -111,7 +128,7 @@ pub(super) fn lay_out(tensors: &[(String, Vec<usize>)], dtype: Dtype) -> Result<
         end = start
             .checked_add(byte_size(name, &info)?)
             .ok_or_else(|| damaged("the file is too large").at(name))?;
-        Ok(Stored { name: name.clone(), info, bytes: start..end })
+        Ok(StoredTensor { name: name.clone(), info, bytes: start..end })
     };
     tensors.iter().map(place).collect()
 }

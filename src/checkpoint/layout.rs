@@ -1,28 +1,25 @@
 //! Brings the tensors of one network, in whatever layout, under their original names.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
-use super::names::{KeyMap, unet, vae};
+use super::key_maps::{KeyMap, UNET, VAE, unet, vae};
+use super::named_tensors::Checkpoint;
+use super::other_models;
 use super::tensor::Tensor;
-use super::{Checkpoint, family};
 use crate::Result;
-
-/// Prefix of the UNet in the original layout.
-pub(super) const UNET: &str = "model.diffusion_model.";
-/// Prefix of the VAE in the original layout.
-pub(super) const VAE: &str = "first_stage_model.";
 
 /// A layout of a network.
 struct Layout {
     /// Names that show it, all of them together.
     signs: &'static [&'static str],
-    /// The network's modules where it stands alone in a file; what lies in none of them belongs to
+    /// The network's modules where it is alone in a file; what lies in none of them belongs to
     /// something else.
     modules: &'static [&'static str],
     /// How the names translate; None if they are the original ones already.
-    map: Option<Map>,
+    map: Option<MapOf>,
 }
 
 /// The key map of a network; it is asked which names exist.
-type Map = fn(&dyn Fn(&str) -> bool) -> KeyMap;
+type MapOf = fn(&dyn Fn(&str) -> bool) -> KeyMap;
 
 /// A network: what the original layout puts before its names, what others do, and the layouts.
 struct Network {
@@ -92,7 +89,7 @@ impl Checkpoint {
     }
 
     /// The tensors of `network` under the original names. Those that are not known get the network's
-    /// prefix alone, and are told of when it is inferred.
+    /// prefix alone, and are reported when it is inferred.
     fn renamed(mut self, network: &Network) -> Result<Self> {
         let shows = |prefix: &str, layout: &Layout| {
             layout.signs.iter().all(|sign| self.has(&format!("{prefix}{sign}")))
@@ -106,8 +103,8 @@ impl Checkpoint {
             self.tensors = self.tensors.into_iter().map(as_convolution).collect();
             return Ok(self);
         }
-        // Scales beside the weights would be told as parts that are not known.
-        family::refuse_quantised(&self)?;
+        // Scales beside the weights would be reported as unknown parts.
+        other_models::refuse_quantised(&self)?;
         let map = layout.map.map(|map| map(&|name| self.has(&format!("{prefix}{name}"))));
         let tensors = std::mem::take(&mut self.tensors);
         let original = |tensor: Tensor| {
@@ -124,8 +121,8 @@ impl Checkpoint {
             let name = format!("{}{}", network.prefix, translated.as_deref().unwrap_or(name));
             as_convolution(tensor.renamed(name))
         };
-        let tensors = tensors.into_iter().map(original).collect();
-        Self { tensors, ..self }.indexed()
+        self.tensors = tensors.into_iter().map(original).collect();
+        self.indexed()
     }
 }
 

@@ -1,4 +1,5 @@
-//! A list of tensor names and shapes that stands for a model without weights.
+//! A list of tensor names and shapes: a model without its weights.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use ::safetensors::Dtype;
 use serde_json::Value;
@@ -6,7 +7,7 @@ use serde_json::Value;
 use super::header::{Header, damaged, lay_out};
 use crate::{Error, ErrorKind, Result};
 
-/// Names and shapes of a model, with what they cannot tell.
+/// Names and shapes of a model, and what they do not show.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Manifest {
     /// What the model is called, such as `sd15`.

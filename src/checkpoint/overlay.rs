@@ -1,9 +1,11 @@
-//! Parts in files of their own, laid over a checkpoint: the VAE, the text encoders.
+//! Parts from files of their own that replace those of a checkpoint: the VAE, the text encoders.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
-use super::Checkpoint;
-use super::encoders::{self, Naming, Seen, Slot, WIDTHS};
-use super::layout::{UNET, VAE};
-use super::settings::{LATENT_SCALE, OF_ENCODER};
+use super::diffusers_settings::{LATENT_SCALE, OF_ENCODER};
+use super::encoders::{self, EncoderPlace, FoundEncoder, Naming, WIDTHS};
+use super::key_maps::{UNET, VAE};
+use super::named_tensors::Checkpoint;
+use super::other_models::{refuse_quantised, seems};
 use super::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -15,11 +17,11 @@ impl Checkpoint {
     /// # Errors
     /// [`ErrorKind::Model`](crate::ErrorKind::Model) if `vae` holds none.
     pub fn with_vae(mut self, vae: Checkpoint) -> Result<Self> {
-        super::family::refuse_quantised(&vae)?;
+        refuse_quantised(&vae)?;
         if !vae.has(&format!("{VAE}decoder.conv_in.weight")) {
             return Err(vae.without("a VAE", "encoder.conv_in and decoder.conv_in"));
         }
-        // What is told of a VAE goes with it.
+        // The settings of a VAE go with it.
         self.metadata.remove(LATENT_SCALE);
         if let Some(scale) = vae.metadata.get(LATENT_SCALE) {
             self.metadata.insert(LATENT_SCALE.into(), scale.clone());
@@ -31,13 +33,13 @@ impl Checkpoint {
 
     /// This checkpoint with the text encoders of another: a file of an encoder alone (`text_model.*`
     /// as `transformers` writes it, `transformer.resblocks.*` as OpenCLIP does), or any full
-    /// checkpoint. For SDXL call it twice, in any order: the encoders are told apart by their width.
+    /// checkpoint. For SDXL call it twice, in any order: their widths show which is which.
     ///
     /// # Errors
     /// [`ErrorKind::Model`](crate::ErrorKind::Model) if `text` holds none, if its width is not what
     /// this checkpoint's UNet reads, or if there is no UNet yet.
     pub fn with_text_encoder(mut self, text: Checkpoint) -> Result<Self> {
-        super::family::refuse_quantised(&text)?;
+        refuse_quantised(&text)?;
         let slots = self.slots()?.ok_or_else(|| {
             self.without("a UNet", &format!("{UNET}input_blocks"))
                 .hint("open the checkpoint, or the file of the UNet, first and add text encoders to it")
@@ -47,7 +49,7 @@ impl Checkpoint {
             return Err(text.without_encoder());
         }
         // A whole model of another family may hold one that fits beside one that does not.
-        let fits = |s: &Seen| slots.iter().any(|slot| slot.width == s.width);
+        let fits = |s: &FoundEncoder| slots.iter().any(|slot| slot.width == s.width);
         match seen.iter().find(|s| !fits(s)) {
             Some(other) if !seen.iter().any(fits) => return Err(text.other_width(other, &slots)),
             Some(other) => text.warn(format_args!(
@@ -57,8 +59,7 @@ impl Checkpoint {
             None => {}
         }
         let mut part: Vec<Tensor> = Vec::new();
-        for (i, slot) in encoders::assign(&seen, &slots) {
-            let slot = &slots[slot];
+        for (seen, slot) in encoders::assign(&seen, &slots) {
             if self.overlaid.contains(&slot.area) {
                 return Err(text
                     .fault("two text encoders for one place")
@@ -69,21 +70,21 @@ impl Checkpoint {
             self.overlaid.push(slot.area);
             self.tensors.retain(|t| !t.name.starts_with(slot.area));
             self.metadata.retain(|key, _| !key.starts_with(&format!("{OF_ENCODER}{}", slot.area)));
-            part.extend(text.encoder(&seen[i], slot)?);
-            self.metadata.extend(text.settings_for(&seen[i], slot));
+            part.extend(text.encoder(seen, slot)?);
+            self.metadata.extend(text.settings_for(seen, slot));
         }
         self.absorb(text, part)
     }
 
     /// The text encoders of `files`, without any other network: the one of SD 1 or SD 2, or SDXL's two in
-    /// any order. Which one is which is told by naming and sizes, as nothing stands beside them.
+    /// any order. Naming and sizes show which is which, as there is no UNet beside them.
     ///
     /// # Errors
     /// [`ErrorKind::Model`](crate::ErrorKind::Model) if there is none, or not as many as a family has.
     pub fn text_encoders(files: Vec<Checkpoint>) -> Result<Self> {
-        let mut found: Vec<(usize, Seen)> = Vec::new();
+        let mut found: Vec<(usize, FoundEncoder)> = Vec::new();
         for (i, file) in files.iter().enumerate() {
-            super::family::refuse_quantised(file)?;
+            refuse_quantised(file)?;
             let seen = file.encoders();
             if seen.is_empty() {
                 return Err(file.without_encoder());
@@ -96,8 +97,8 @@ impl Checkpoint {
                 // The second has the projection; where both or none has one, it is the wider.
                 let swapped = if a.projected == b.projected { a.width > b.width } else { a.projected };
                 match swapped {
-                    false => Slot::sdxl(a.width, b.width).into(),
-                    true => Slot::sdxl(b.width, a.width).into_iter().rev().collect(),
+                    false => EncoderPlace::sdxl(a.width, b.width).into(),
+                    true => EncoderPlace::sdxl(b.width, a.width).into_iter().rev().collect(),
                 }
             }
             _ => {
@@ -108,18 +109,22 @@ impl Checkpoint {
                     .found(found.len().to_string()));
             }
         };
-        let part = |((i, seen), slot): (&(usize, Seen), &Slot)| Ok((*i, files[*i].encoder(seen, slot)?));
+        let file = |i: usize| files.get(i).ok_or_else(|| Error::internal("a text encoder of no file"));
+        let part = |((i, seen), slot): (&(usize, FoundEncoder), &EncoderPlace)| {
+            Ok((*i, file(*i)?.encoder(seen, slot)?))
+        };
         let parts: Vec<(usize, Vec<Tensor>)> = found.iter().zip(&slots).map(part).collect::<Result<_>>()?;
         let of = |wanted: usize| -> Vec<Tensor> {
             parts.iter().filter(|(i, _)| *i == wanted).flat_map(|(_, tensors)| tensors.clone()).collect()
         };
         let mut settings = std::collections::BTreeMap::new();
         for ((i, seen), slot) in found.iter().zip(&slots) {
-            settings.extend(files[*i].settings_for(seen, slot));
+            settings.extend(file(*i)?.settings_for(seen, slot));
         }
         let mut files = files.into_iter();
         let first = files.next().ok_or_else(|| Error::usage("no files of text encoders"))?;
-        let mut whole = Self { tensors: of(0), ..first };
+        let mut whole = first;
+        whole.tensors = of(0);
         whole.metadata.retain(|key, _| !key.starts_with(OF_ENCODER));
         whole.metadata.extend(settings);
         for (other, i) in files.zip(1..) {
@@ -128,7 +133,7 @@ impl Checkpoint {
         whole.indexed()
     }
 
-    fn other_width(&self, seen: &Seen, slots: &[Slot]) -> Error {
+    fn other_width(&self, seen: &FoundEncoder, slots: &[EncoderPlace]) -> Error {
         let wanted: Vec<String> = slots.iter().map(|s| format!("{} ({})", s.width, s.what)).collect();
         self.fault("the text encoder does not fit the UNet")
             .expected(format!("tokens of {} values", wanted.join(" or ")))
@@ -143,7 +148,7 @@ impl Checkpoint {
     /// The error for a file that lacks what it was passed for.
     fn without(&self, what: &str, signs: &str) -> Error {
         let first: Vec<&str> = self.names().take(3).collect();
-        let found = match super::family::seems(self) {
+        let found = match seems(self) {
             Some(kind) => kind.to_owned(),
             None => format!("{} tensors such as {}", self.tensors.len(), first.join(", ")),
         };
@@ -170,11 +175,11 @@ impl Checkpoint {
 
 /// The place of an encoder without another beside it: by its width if that is a published one, else by
 /// its names.
-fn alone(one: &Seen) -> Slot {
+fn alone(one: &FoundEncoder) -> EncoderPlace {
     let [l, h, g] = WIDTHS;
     match one.width {
-        width if width == g => Slot::refiner(width),
-        width if width != l && (width == h || one.naming == Naming::OpenClip) => Slot::sd2(width),
-        width => Slot::sd1(width),
+        width if width == g => EncoderPlace::refiner(width),
+        width if width != l && (width == h || one.naming == Naming::OpenClip) => EncoderPlace::sd2(width),
+        width => EncoderPlace::sd1(width),
     }
 }

@@ -4,14 +4,18 @@
 //! header entry says; the frame around it is checked here, because the crate does not say which tensor
 //! is at fault and takes the last of several of one name without a word. Two limits alone are narrower:
 //! the number of tensors, and the length of an entry. Alignment does not matter: decoding reads bytes.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::string_slice))]
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use ::safetensors::tensor::TensorInfo as Entry;
 
-use super::header::{Header, MAX_TENSORS, Names, Stored, byte_size, damaged, describe, too_many_tensors};
-use super::{TensorInfo, header, sniff};
+use super::header::{
+    Header, MAX_TENSORS, SeenNames, StoredTensor, TensorInfo, byte_size, damaged, describe, too_many_tensors,
+};
+use super::{header, other_formats};
 use crate::{Error, ErrorKind, Result};
 
 /// The format's own limit. SDXL's header has 0.3 MB; training notes in the metadata may be long.
@@ -23,9 +27,9 @@ const METADATA: &str = "__metadata__";
 /// Reads and checks the header of a whole file. Errors do not name the file: the caller does.
 pub(super) fn parse(bytes: &[u8]) -> Result<Header> {
     let (json, data_start) = split(bytes)?;
-    let mut names = Names::default();
+    let mut names = SeenNames::default();
     let mut metadata = None;
-    let mut tensors: Vec<Stored> = Vec::new();
+    let mut tensors: Vec<StoredTensor> = Vec::new();
     // One more shows a header that has too many, before any of them is parsed.
     let members = members(json, MAX_TENSORS + 1)?;
     if members.len() > MAX_TENSORS {
@@ -43,12 +47,16 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Header> {
         let stored = tensor(name, value)?;
         match names.admit(&stored.name, tensors.len()) {
             None => tensors.push(stored),
-            Some(before) => tensors[before] = stored,
+            Some(before) => {
+                if let Some(place) = tensors.get_mut(before) {
+                    *place = stored;
+                }
+            }
         }
     }
     tensors.iter().try_for_each(check_size)?;
     place(&mut tensors, data_start, bytes.len())?;
-    let unusable = |t: &Stored| !header::is_usable(&t.name);
+    let unusable = |t: &StoredTensor| !header::is_usable(&t.name);
     let mut warnings = names.warnings();
     warnings.extend(tensors.iter().filter(|t| unusable(t)).map(|t| header::unusable(&t.name)));
     tensors.retain(|t| !unusable(t));
@@ -58,14 +66,14 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Header> {
 /// The header's JSON text, and where the data starts.
 fn split(bytes: &[u8]) -> Result<(&str, usize)> {
     let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
-        return Err(sniff::not_a_model(bytes));
+        return Err(other_formats::not_a_model(bytes));
     };
     let length = u64::from_le_bytes(*length);
     // Other formats fail here or at the length, which is then some text or magic number read as an
     // enormous integer. The format demands the brace at once; its readers allow space before it.
     let first = rest.iter().find(|b| !b" \t\r\n".contains(b));
-    if first != Some(&b'{') || (length > MAX_HEADER && sniff::recognise(bytes).is_some()) {
-        return Err(sniff::not_a_model(bytes));
+    if first != Some(&b'{') || (length > MAX_HEADER && other_formats::recognise(bytes).is_some()) {
+        return Err(other_formats::not_a_model(bytes));
     }
     if length > MAX_HEADER {
         return Err(damaged("the header's length is impossible")
@@ -81,7 +89,7 @@ fn split(bytes: &[u8]) -> Result<(&str, usize)> {
 }
 
 /// One header entry; its offsets still count from the start of the data.
-fn tensor(name: String, value: &str) -> Result<Stored> {
+fn tensor(name: String, value: &str) -> Result<StoredTensor> {
     if value.len() > MAX_ENTRY {
         return Err(damaged("a tensor's description is too long")
             .at(header::shown(&name))
@@ -96,11 +104,11 @@ fn tensor(name: String, value: &str) -> Result<Stored> {
     };
     let (start, end) = entry.data_offsets;
     let info = TensorInfo { shape: entry.shape, dtype: entry.dtype };
-    Ok(Stored { name, info, bytes: start..end })
+    Ok(StoredTensor { name, info, bytes: start..end })
 }
 
 /// Demands as many bytes of a tensor as its shape has.
-fn check_size(tensor: &Stored) -> Result<()> {
+fn check_size(tensor: &StoredTensor) -> Result<()> {
     let Range { start, end } = tensor.bytes;
     let size = byte_size(&tensor.name, &tensor.info)?;
     match end.checked_sub(start) {
@@ -114,7 +122,7 @@ fn check_size(tensor: &Stored) -> Result<()> {
 
 /// Sorts by offset, demands that the tensors fill the data without gap or overlap, and makes the
 /// offsets count from the start of the file.
-fn place(tensors: &mut [Stored], data_start: usize, file_len: usize) -> Result<()> {
+fn place(tensors: &mut [StoredTensor], data_start: usize, file_len: usize) -> Result<()> {
     tensors.sort_by_key(|t| (t.bytes.start, t.bytes.end));
     let mut cursor = 0;
     for tensor in &*tensors {
@@ -189,9 +197,14 @@ struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
+    /// The text from `start` to here.
+    fn since(&self, start: usize) -> &'a str {
+        self.json.get(start..self.at).unwrap_or_default()
+    }
+
     /// The next byte that is not white space.
     fn peek(&mut self) -> Option<u8> {
-        let rest = &self.json.as_bytes()[self.at..];
+        let rest = self.json.as_bytes().get(self.at..).unwrap_or_default();
         self.at += rest.iter().take_while(|b| matches!(b, b' ' | b'\t' | b'\r' | b'\n')).count();
         self.json.as_bytes().get(self.at).copied()
     }
@@ -211,7 +224,7 @@ impl<'a> Scan<'a> {
         }
         let start = self.at;
         self.skip_string()?;
-        Ok(&self.json[start..self.at])
+        Ok(self.since(start))
     }
 
     /// Any value, up to the `,` or `}` that ends it.
@@ -225,7 +238,7 @@ impl<'a> Scan<'a> {
                     self.skip_string()?;
                     continue;
                 }
-                b',' | b'}' if depth == 0 => return Ok(&self.json[start..self.at]),
+                b',' | b'}' if depth == 0 => return Ok(self.since(start)),
                 b'{' | b'[' => depth += 1,
                 // A bracket too many is left for the parser of the value.
                 b'}' | b']' => depth = depth.saturating_sub(1),
@@ -255,7 +268,7 @@ impl<'a> Scan<'a> {
     }
 
     fn fault(&self, expected: &str) -> Error {
-        let found = match self.json[self.at..].chars().next() {
+        let found = match self.json.get(self.at..).and_then(|rest| rest.chars().next()) {
             Some(c) => format!("{c:?} at byte {}", self.at),
             None => "the end of the header".into(),
         };

@@ -1,4 +1,5 @@
 //! The weights in a folder of one network: one file, or shards that an index lists.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,7 +7,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::Checkpoint;
+use super::named_tensors::Checkpoint;
 use crate::{Error, ErrorKind, Result};
 
 /// What diffusers and transformers call the weights of a network, before the variant.
@@ -100,10 +101,10 @@ fn sharded(folder: &Path, index: &str) -> Result<Checkpoint> {
         }
         let part = Checkpoint::open_file(&file)?;
         if let Some(name) = part.names().find(|name| places.get(*name).is_none_or(|at| at != shard)) {
-            let told = places.get(name).map_or("nowhere", String::as_str);
+            let listed = places.get(name).map_or("nowhere", String::as_str);
             return Err(lies("a tensor is not where the index says")
                 .at(name)
-                .expected(format!("it in {told}"))
+                .expected(format!("it in {listed}"))
                 .found(format!("it in {shard}")));
         }
         whole = Some(match whole {
@@ -111,9 +112,12 @@ fn sharded(folder: &Path, index: &str) -> Result<Checkpoint> {
             Some(whole) => whole.joined(part)?,
         });
     }
-    let whole = whole.ok_or_else(|| Error::internal("an index without shards"))?;
+    let mut whole = whole.ok_or_else(|| Error::internal("an index without shards"))?;
     match places.iter().find(|(name, _)| !whole.has(name)) {
-        None => Ok(Checkpoint { file: path, ..whole }),
+        None => {
+            whole.file = path;
+            Ok(whole)
+        }
         Some((name, shard)) => Err(lies("the index lists a tensor that its shard lacks")
             .at(name)
             .found(format!("none in {shard}"))),

@@ -9,7 +9,7 @@ use std::ops::Range;
 use ::safetensors::Dtype;
 use half::f16;
 
-use super::TensorInfo;
+use super::header::TensorInfo;
 
 const FIRST_CONV: &str = "model.diffusion_model.input_blocks.0.0.weight";
 const LAST_CONV: &str = "model.diffusion_model.out.2.weight";
@@ -18,7 +18,7 @@ const EMBEDDINGS: [&str; 3] = ["token_embedding.weight", "position_embedding.wei
 /// Elements that are worth a thread.
 const PORTION: usize = 1 << 18;
 
-/// Appends the elements `range` of a tensor, rounded to its dtype. Each element stands by itself,
+/// Appends the elements `range` of a tensor, rounded to its dtype. Each element is computed by itself,
 /// so all cores can work at it: benchmarks make models of billions.
 pub(super) fn extend(out: &mut Vec<f32>, name: &str, info: &TensorInfo, seed: u64, range: Range<usize>) {
     let formula = Formula::new(name, &info.shape, seed);

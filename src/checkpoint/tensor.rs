@@ -3,13 +3,14 @@
 //! Most have one piece under another name at most. Layouts differ in more than names, though: some
 //! keep queries, keys and values in one matrix and some in three, and some keep a matrix transposed.
 //! Nothing is copied for that; reads find the pieces they need.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::header::Stored;
-use super::store::Store;
-use super::{TensorInfo, dtype};
+use super::dtype;
+use super::header::{StoredTensor, TensorInfo};
+use super::weight_file::WeightFile;
 use crate::{Error, Result};
 
 /// A tensor of a checkpoint.
@@ -26,7 +27,7 @@ pub(super) struct Tensor {
 struct Piece {
     /// Index of the store that holds it.
     store: usize,
-    stored: Arc<Stored>,
+    stored: Arc<StoredTensor>,
     /// Flat elements, counted after transposing.
     elements: Range<usize>,
     transposed: bool,
@@ -34,7 +35,7 @@ struct Piece {
 
 impl Tensor {
     /// The whole of a stored tensor, under its own name.
-    pub fn new(store: usize, stored: Stored) -> Self {
+    pub fn new(store: usize, stored: StoredTensor) -> Self {
         let (name, info) = (stored.name.clone(), stored.info.clone());
         let elements = 0..info.elements();
         Self { name, info, pieces: vec![Piece { store, stored: stored.into(), elements, transposed: false }] }
@@ -60,7 +61,8 @@ impl Tensor {
         if parts.iter().any(|p| p.info.shape.split_first().is_none_or(|(_, rest)| rest != inner)) {
             return None;
         }
-        info.shape[0] = parts.iter().map(|p| p.info.shape[0]).sum();
+        let rows = parts.iter().filter_map(|p| p.info.shape.first()).sum();
+        *info.shape.first_mut()? = rows;
         Some(Self { name: name.into(), info, pieces: parts.into_iter().flat_map(|p| p.pieces).collect() })
     }
 
@@ -103,9 +105,9 @@ impl Tensor {
     }
 
     /// Refuses a dtype that does not decode to numbers.
-    pub fn floating(&self, stores: &[Store]) -> Result<()> {
+    pub fn floating(&self, stores: &[WeightFile]) -> Result<()> {
         match self.pieces.iter().find(|p| !dtype::is_floating(p.stored.info.dtype)) {
-            Some(piece) => Err(stores[piece.store].not_floating(&piece.stored, &self.name)),
+            Some(piece) => Err(piece.file(stores)?.not_floating(&piece.stored, &self.name)),
             None => Ok(()),
         }
     }
@@ -116,19 +118,23 @@ impl Tensor {
     }
 
     /// The stored bytes, where they lie in one stretch and in this order.
-    pub fn raw<'a>(&self, stores: &'a [Store]) -> Result<Option<&'a [u8]>> {
+    pub fn raw<'a>(&self, stores: &'a [WeightFile]) -> Result<Option<&'a [u8]>> {
         match self.pieces.as_slice() {
             [piece] if !piece.transposed => {
-                let bytes = stores[piece.store].bytes(&piece.stored)?;
+                let bytes = piece.file(stores)?.bytes(&piece.stored)?;
                 let width = piece.stored.info.dtype.bitsize() / 8;
-                Ok(bytes.map(|b| &b[piece.elements.start * width..piece.elements.end * width]))
+                let own = piece.elements.start * width..piece.elements.end * width;
+                let own = |bytes: &'a [u8]| {
+                    bytes.get(own).ok_or_else(|| Error::internal("a piece beyond its tensor").at(&self.name))
+                };
+                bytes.map(own).transpose()
             }
             _ => Ok(None),
         }
     }
 
     /// Appends the elements `range` to `out`.
-    pub fn decode(&self, stores: &[Store], range: Range<usize>, out: &mut Vec<f32>) -> Result<()> {
+    pub fn decode(&self, stores: &[WeightFile], range: Range<usize>, out: &mut Vec<f32>) -> Result<()> {
         let mut start = 0;
         for piece in &self.pieces {
             let end = start + piece.elements.len();
@@ -137,7 +143,7 @@ impl Tensor {
             if from < to {
                 let skip = piece.elements.start;
                 let wanted = skip + from - start..skip + to - start;
-                piece.decode(&stores[piece.store], &self.name, wanted, out)?;
+                piece.decode(piece.file(stores)?, &self.name, wanted, out)?;
             }
             start = end;
         }
@@ -146,7 +152,13 @@ impl Tensor {
 }
 
 impl Piece {
-    fn decode(&self, store: &Store, name: &str, range: Range<usize>, out: &mut Vec<f32>) -> Result<()> {
+    /// The file that holds it.
+    fn file<'s>(&self, stores: &'s [WeightFile]) -> Result<&'s WeightFile> {
+        stores.get(self.store).ok_or_else(|| Error::internal("a tensor of no file").at(&self.stored.name))
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "all rows and columns were decoded on the line before")]
+    fn decode(&self, store: &WeightFile, name: &str, range: Range<usize>, out: &mut Vec<f32>) -> Result<()> {
         if !self.transposed {
             return store.decode(&self.stored, name, range, out);
         }

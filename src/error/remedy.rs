@@ -9,13 +9,13 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Remedy {
-    /// Words that need no translation, such as `fetch the file again`.
+    /// A text that is the same in every program, such as `fetch the file again`.
     Advice(Cow<'static, str>),
     /// One of these names may have been meant.
     DidYouMean(Vec<String>),
-    /// What was given is such a thing, and of use there.
+    /// What was given is of this kind: use it as such.
     UseAs(Resource),
-    /// Give such a thing, too or instead.
+    /// Give one of this kind, in addition or instead.
     Pass(Resource),
     /// Store the networks in f32.
     UseF32,
@@ -27,7 +27,7 @@ pub enum Remedy {
     RaiseMemoryLimit(Option<u64>),
     /// Say what the network's output means.
     SetPrediction,
-    /// Turn these guidances off: `SAG`, `PAG`, `SEG`.
+    /// Turn off these guidances: `SAG`, `PAG`, `SEG`.
     TurnOff(&'static [&'static str]),
     /// Allow the file to be replaced.
     Overwrite,
@@ -43,7 +43,7 @@ pub enum Remedy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Resource {
-    /// A whole model.
+    /// A full model.
     Checkpoint,
     /// An autoencoder in a file of its own.
     Vae,

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::whole;
+use crate::atomic_file;
 
 /// The format's mark and version.
 const MARK: &[u8; 8] = b"sagpipe1";
@@ -136,7 +136,7 @@ fn write(path: &Path, data: &[u8]) -> Result<(), String> {
     if let Some(folder) = path.parent().filter(|f| !f.is_dir()) {
         make_private(folder).map_err(|e| e.to_string())?;
     }
-    whole::write(path, &[&frame(data), data].concat(), true).map_err(|e| e.to_string())
+    atomic_file::write(path, &[&frame(data), data].concat(), true).map_err(|e| e.to_string())
 }
 
 /// A folder that is its owner's alone to read: a driver trusts what it finds in its cache.

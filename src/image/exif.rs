@@ -1,7 +1,9 @@
 //! The few fields of EXIF data in which programs leave texts. EXIF is TIFF without a picture: a byte order,
 //! then lists of fields, each with a tag, a kind, a count, and a value or the place of one.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::string_slice))]
 
-/// The fields that are looked at, and the keywords that stand for them in PNGs: where a program writes a
+/// The fields that are looked at, and the keywords of the same in PNGs: where a program writes a
 /// PNG's text, in other files it takes the field.
 const FIELDS: [(u16, &str); 6] = [
     (0x010e, "Description"),
@@ -36,7 +38,7 @@ impl<'b> Tiff<'b> {
         Some((if self.big { u32::from_be_bytes(four) } else { u32::from_le_bytes(four) }) as usize)
     }
 
-    /// The bytes of a field, whose entry is at `entry`. Values of up to four bytes stand in the entry.
+    /// The bytes of a field, whose entry is at `entry`. Values of up to four bytes are stored in the entry.
     fn value(self, entry: usize) -> Option<&'b [u8]> {
         // Bytes, texts and bytes without a meaning; anything else is no text.
         let kind = self.u16(entry + 2)?;
@@ -90,7 +92,7 @@ fn comment(bytes: &[u8], big: bool) -> String {
     let (code, text) = bytes.split_at_checked(8).unwrap_or((&[], bytes));
     match code {
         b"UNICODE\0" => unicode(text, big),
-        // JIS holds the letters of ASCII as they are; what else there is cannot be read and is told by U+FFFD.
+        // JIS holds the letters of ASCII as they are; what else there is cannot be read and becomes U+FFFD.
         b"ASCII\0\0\0" | b"JIS\0\0\0\0\0" | b"\0\0\0\0\0\0\0\0" => plain(text),
         _ => plain(bytes),
     }
@@ -152,7 +154,7 @@ mod tests {
         .concat()
     }
 
-    fn told(exif: &[u8]) -> Option<String> {
+    fn user_comment(exif: &[u8]) -> Option<String> {
         texts(exif).into_iter().find(|(keyword, _)| keyword == "UserComment").map(|(_, text)| text)
     }
 
@@ -174,17 +176,21 @@ mod tests {
                 &[text.as_bytes()],
             ];
             for (i, case) in cases.iter().enumerate() {
-                assert_eq!(told(&exif(order, "a description", &case.concat())).as_deref(), Some(text), "{i}");
+                assert_eq!(
+                    user_comment(&exif(order, "a description", &case.concat())).as_deref(),
+                    Some(text),
+                    "{i}"
+                );
             }
             let jis = [b"JIS\0\0\0\0\0".as_slice(), b"a fox \x8c\xcf\nSteps: 1"].concat();
-            assert_eq!(told(&exif(order, "d", &jis)).unwrap(), "a fox \u{fffd}\u{fffd}\nSteps: 1");
+            assert_eq!(user_comment(&exif(order, "d", &jis)).unwrap(), "a fox \u{fffd}\u{fffd}\nSteps: 1");
             // Letters of neither zero: the byte order of the data itself.
             let letters: Vec<u8> = "狐狐狐"
                 .encode_utf16()
                 .flat_map(|u| if order { u.to_be_bytes() } else { u.to_le_bytes() })
                 .collect();
             let comment = [b"UNICODE\0".as_slice(), &letters].concat();
-            assert_eq!(told(&exif(order, "d", &comment)).unwrap(), "狐狐狐");
+            assert_eq!(user_comment(&exif(order, "d", &comment)).unwrap(), "狐狐狐");
             let marked = [b"Exif\0\0".as_slice(), &exif(order, "prompt:{}", b"")].concat();
             assert_eq!(texts(&marked)[0], ("Description".into(), "prompt:{}".into()));
         }

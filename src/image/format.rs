@@ -1,4 +1,5 @@
 //! Kinds of picture files, by their first bytes, whatever their names.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 /// How every PNG begins.
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";

@@ -4,10 +4,15 @@
 //! Space around lines is lost on the way, for A1111 strips it. Where a text of ours would not come
 //! back as it was, [`parameters`](super::parameters) adds the pairs [`RAW_PROMPT`] and
 //! [`RAW_NEGATIVE`], which A1111 carries along and does not mind.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::string_slice))]
 
 use serde_json::Value;
 
 use crate::sampler::{Sampler, Scheduler, names};
+
+/// The keyword of a PNG's text chunk that holds such a text.
+pub const KEYWORD: &str = "parameters";
 
 /// The pair that holds the prompt as JSON, where the lines cannot.
 pub const RAW_PROMPT: &str = "Raw prompt";
@@ -28,11 +33,12 @@ fn behind(lines: &mut Vec<&str>) -> Vec<(String, String)> {
     if !lines.get(at).is_some_and(|line| BEHIND.iter().any(|start| line.starts_with(start))) {
         return Vec::new();
     }
-    let mut told: Vec<(String, String)> = Vec::new();
+    let mut found: Vec<(String, String)> = Vec::new();
     for line in lines.drain(at..) {
-        match (BEHIND.iter().find(|start| line.starts_with(**start)), told.last_mut()) {
-            (Some(start), _) => {
-                told.push((start.trim_end_matches(':').to_owned(), strip(&line[start.len()..]).to_owned()));
+        let start = BEHIND.iter().find_map(|start| Some((start, line.strip_prefix(start)?)));
+        match (start, found.last_mut()) {
+            (Some((start, rest)), _) => {
+                found.push((start.trim_end_matches(':').to_owned(), strip(rest).to_owned()));
             }
             // A template may have lines of its own.
             (None, Some((_, value))) => {
@@ -42,15 +48,15 @@ fn behind(lines: &mut Vec<&str>) -> Vec<(String, String)> {
             (None, None) => {}
         }
     }
-    told
+    found
 }
 
 /// A picture's settings in A1111's words.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Infotext {
-    /// What should be seen.
+    /// What the picture should show.
     pub prompt: String,
-    /// What should not; several entries are separate.
+    /// What it should not show; several entries are separate.
     pub negative: Vec<String>,
     /// The pairs of the last line in their order, values without their quotes.
     pub settings: Vec<(String, String)>,
@@ -97,9 +103,9 @@ impl Infotext {
         names::with_scheduler(self.get("Sampler")?).ok().map(|(sampler, _)| sampler)
     }
 
-    /// The noise schedule, if it is one that is known here: that which stands for itself, or behind the
-    /// sampler as A1111 had it before version 1.9 and others have it still. `Automatic` is what A1111 takes
-    /// then; nothing is even in timesteps, as it was before there were schedules to choose.
+    /// The noise schedule, if it is one that is known here: a setting of its own, or behind the
+    /// sampler as A1111 had it before version 1.9 and others have it still. `Automatic` is the schedule that A1111
+    /// uses for that sampler; without any it is even in timesteps, as before there were schedules to choose.
     pub fn scheduler(&self) -> Option<Scheduler> {
         let named = || names::with_scheduler(self.get("Sampler")?).ok();
         let label = self.get("Schedule type").map(|label| (label, label.eq_ignore_ascii_case("automatic")));
@@ -145,14 +151,14 @@ fn strip(text: &str) -> &str {
 }
 
 /// The pairs of a line: a name of letters, digits, space, `-` and `/`, a colon, then a value in quotes
-/// or up to the next comma. What is no pair is passed over.
+/// or up to the next comma. Anything else is skipped.
 fn pairs(line: &str) -> Vec<(String, String)> {
     let word = |c: char| c.is_alphanumeric() || c == '_';
     let (mut found, mut rest) = (Vec::new(), line);
     while let Some((before, after)) = rest.split_once(':') {
         // As much before the colon as can be a name, from its first letter on.
         let start = before.rfind(|c: char| !word(c) && !" -/".contains(c));
-        let name = start.map_or(before, |at| &before[at..]).trim_start_matches(|c| !word(c));
+        let name = start.and_then(|at| before.get(at..)).unwrap_or(before).trim_start_matches(|c| !word(c));
         rest = after;
         // A name has two letters at the least.
         if name.chars().nth(1).is_some() {
@@ -207,7 +213,7 @@ fn quoted_length(text: &str) -> Option<usize> {
     None
 }
 
-/// A value without its quotes. What JSON does not take stays as it is.
+/// A value without its quotes. What is not valid JSON stays as it is.
 fn unquoted(value: &str) -> String {
     match serde_json::from_str(value) {
         Ok(Value::String(text)) => text,

@@ -39,8 +39,8 @@ impl Mask {
         Size::new(self.width, self.height)
     }
 
-    /// The middle of the mask: the part that [`resize::centre`] cuts out of a picture of its size; a pixel is the
-    /// least.
+    /// The middle of the mask: the part that [`resize::centre`] cuts out of a picture of its size; at least one
+    /// pixel.
     pub fn centre(&self, size: Size) -> Self {
         let (width, height) = (size.width.clamp(1, self.width), size.height.clamp(1, self.height));
         let (left, top) = resize::middle((self.width, self.height), (width, height));
@@ -48,7 +48,7 @@ impl Mask {
         Self { width, height, weights: (top..top + height).flat_map(row).copied().collect() }
     }
 
-    /// The mask for a latent of so many cells, `[1, 1, height, width]`: at each cell's
+    /// The mask for a latent of this many cells, `[1, 1, height, width]`: at each cell's
     /// centre, linear between the four pixels around it, as PyTorch's `interpolate` and thereby
     /// ComfyUI does. At an eighth of the size that is the mean of the cell's four innermost pixels.
     /// Weights are not rounded: grey is drawn in part.

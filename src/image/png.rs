@@ -1,14 +1,16 @@
 //! PNG files with text chunks: pictures, long ones row by row, and animations.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::string_slice))]
 
 use super::Picture;
-pub use crate::whole::{probe, write};
+pub use crate::atomic_file::{probe, write};
 use crate::{Error, Result};
 
 /// The bytes of a PNG of `picture` with `texts` (keyword, text) in its header.
 ///
 /// # Errors
 /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for a picture without pixels or whose bytes do not fit its size, for
-/// sides that no PNG has, and for keywords that are none.
+/// sides that no PNG has, and for invalid keywords.
 pub fn encode(picture: &Picture, texts: &[(&str, &str)]) -> Result<Vec<u8>> {
     picture.check()?;
     let mut bytes = Vec::new();
@@ -22,7 +24,7 @@ pub fn encode(picture: &Picture, texts: &[(&str, &str)]) -> Result<Vec<u8>> {
 /// Most pixels of a PNG's side.
 const MOST_SIDE: u32 = (1 << 31) - 1;
 
-/// What a PNG counts its frames' parts by: two numbers for each.
+/// A PNG numbers the chunks of its frames in 31 bits, two for each frame.
 const MOST_FRAMES: u32 = 1 << 30;
 
 /// Takes the next rows of a picture, RGB.
@@ -51,8 +53,8 @@ pub fn encode_rows(
     Ok(bytes)
 }
 
-/// An animation that is shown over and over: `count` frames, each for `milliseconds`, the last four
-/// times as long. Programs that know no animations show the last alone. `frame` gives a frame by its
+/// An animation in an endless loop: `count` frames, each for `milliseconds`, the last four
+/// times as long. Programs without animations show the last frame. `frame` gives a frame by its
 /// number, and is asked for the last one twice.
 ///
 /// # Errors

@@ -2,25 +2,11 @@
 //! latent channels, one pixel a cell.
 
 use super::Picture;
-use crate::checkpoint::Checkpoint;
-use crate::embedded;
+use crate::families::PreviewFactors;
 use crate::latent::Latent;
-use crate::model::Family;
-
-/// RGB of each latent channel, then the offset: see [`Facts::preview`](crate::families::Facts::preview).
-pub type Factors = [[f32; 3]; 5];
-
-/// The factors for `model`: those of its family's autoencoder, but for a file whose header has the
-/// [title](embedded::TITLE) of the embedded model, which has one of its own.
-pub fn factors(model: &Checkpoint, family: Family) -> Factors {
-    match model.metadata().get("title") {
-        Some(title) if title == embedded::TITLE => embedded::PREVIEW,
-        _ => family.facts().preview,
-    }
-}
 
 /// The first picture of `latent`, which is in the UNet's scale.
-pub fn preview(latent: &Latent, factors: &Factors) -> Picture {
+pub fn preview(latent: &Latent, factors: &PreviewFactors) -> Picture {
     let [_, channels, height, width] = latent.shape();
     let values = latent.data();
     if values.is_empty() {

@@ -1,4 +1,6 @@
 //! Picture files to pictures and masks: PNG, JPEG and WebP, by their first bytes, whatever their names.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::string_slice))]
 
 use std::io::{BufRead, Cursor, Read, Seek};
 use std::path::Path;
@@ -16,15 +18,19 @@ use crate::{Error, ErrorKind, Result};
 const LONGEST: u32 = 16_384;
 
 /// Reads a PNG of any bit depth and colour type, a JPEG or a WebP as 8-bit RGB. Of 16 bits the upper 8
-/// are taken, transparency is left out, a photograph is turned as its EXIF data asks, of an animation
-/// the first picture counts: as ComfyUI's *Load Image* has it, but for the animation.
+/// are taken, transparency is dropped, a photograph is turned as its EXIF data says, and of an animation
+/// the first frame is read. This is what ComfyUI's *Load Image* does, except for animations.
 ///
 /// # Errors
-/// [`ErrorKind::File`] if the file cannot be read, is no such picture or a damaged one, or has a side
+/// [`ErrorKind::File`] if the file cannot be read, is none of these or damaged, or has a side
 /// of more than 16384 pixels.
 pub fn picture(path: &Path) -> Result<Picture> {
     let pixels = pixels(path)?;
-    let rgb = |p: &[u8]| if p.len() < 3 { [p[0]; 3] } else { [p[0], p[1], p[2]] };
+    let rgb = |p: &[u8]| match *p {
+        [r, g, b, ..] => [r, g, b],
+        [grey, ..] => [grey; 3],
+        [] => [0; 3],
+    };
     let rgb = pixels.values.chunks_exact(pixels.samples).flat_map(rgb).collect();
     Ok(Picture { width: pixels.width, height: pixels.height, rgb })
 }
@@ -43,7 +49,7 @@ pub fn mask(path: &Path) -> Result<Mask> {
             [] => 0.0,
         };
         // Samples of two and four end in alpha.
-        let alpha = if p.len().is_multiple_of(2) { f32::from(p[p.len() - 1]) / 255.0 } else { 1.0 };
+        let alpha = p.last().filter(|_| p.len().is_multiple_of(2)).map_or(1.0, |a| f32::from(*a) / 255.0);
         grey / 255.0 * alpha
     };
     let weights = pixels.values.chunks_exact(pixels.samples).map(weight).collect();
@@ -60,7 +66,7 @@ pub struct Rgba {
     /// `[height, width, 4]`; where nothing is transparent the fourth is 255.
     pub rgba: Vec<u8>,
     /// Whether the file has an alpha channel, or a palette with one. A single transparent colour of a
-    /// picture without a palette is none, as in ComfyUI.
+    /// picture without a palette does not count, as in ComfyUI.
     pub has_alpha: bool,
 }
 
@@ -72,7 +78,7 @@ pub fn rgba(path: &Path) -> Result<Rgba> {
     rgba_of(path, bytes(path)?)
 }
 
-/// The same for bytes that are in memory; `name` stands for the file in messages.
+/// The same for bytes that are in memory; messages call the file `name`.
 ///
 /// # Errors
 /// As [`picture`].
@@ -82,7 +88,8 @@ pub fn rgba_of(name: impl AsRef<Path>, bytes: Vec<u8>) -> Result<Rgba> {
         [r, g, b, a] => [r, g, b, a],
         [r, g, b] => [r, g, b, 255],
         [grey, a] => [grey, grey, grey, a],
-        _ => [p[0], p[0], p[0], 255],
+        [grey, ..] => [grey, grey, grey, 255],
+        [] => [0, 0, 0, 255],
     };
     let rgba = pixels.values.chunks_exact(pixels.samples).flat_map(four).collect();
     Ok(Rgba { width: pixels.width, height: pixels.height, rgba, has_alpha: pixels.has_alpha })
@@ -106,8 +113,8 @@ fn photo_format(format: Format) -> ImageFormat {
     }
 }
 
-/// A file that begins as a picture does, or the beginning of another: what is no picture may be larger
-/// than the memory, or have no end.
+/// A file that begins as a picture does, or the beginning of another: other files may be larger
+/// than the memory, or endless.
 ///
 /// # Errors
 /// [`ErrorKind::File`] if it cannot be read.
@@ -137,7 +144,7 @@ pub(crate) struct Head {
     pub bits: u8,
     /// Of a pixel.
     pub samples: usize,
-    /// Pictures of an animation, where that is told; else 1.
+    /// Pictures of an animation, where the file says so; else 1.
     pub frames: u32,
 }
 

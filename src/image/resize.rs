@@ -1,6 +1,6 @@
 //! Bringing a picture to the size it is drawn in.
 
-use super::{Picture, room_for};
+use super::picture::{Picture, room_for};
 use crate::Result;
 
 /// Lobes of the kernel on each side of its centre.
@@ -31,7 +31,7 @@ pub fn lanczos(picture: &Picture, width: usize, height: usize) -> Result<Picture
     Ok(Picture { width, height, rgb })
 }
 
-/// The middle of `picture`, as ComfyUI's VAE encoder takes it; sides that are shorter already stay.
+/// The middle of `picture`, as ComfyUI's VAE encoder takes it; shorter sides are kept.
 ///
 /// # Errors
 /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for a picture without pixels or whose bytes do not fit its size.

@@ -1,35 +1,21 @@
 //! Which program made a picture, by the texts that it left, and its settings in A1111's words. Programs that
 //! write JSON differ in names alone, so that a table for each is all there is to them.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 mod loras;
 mod programs;
 mod read;
+mod values;
 
 use serde_json::{Map, Value};
 
-use super::infotext::Infotext;
-use super::{parameters, texts};
+use super::infotext::{Infotext, KEYWORD};
+use super::texts;
 use programs::{DRAW_THINGS, EASY, FOOOCUS, INVOKE, NOVEL, RUINED, SWARM};
+pub use read::Made;
 use read::read;
 
-/// What a picture tells of how it was made.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Made {
-    /// The program, as people call it.
-    pub program: &'static str,
-    /// Its settings; None of a program whose settings are not read.
-    pub settings: Option<Infotext>,
-    /// How the program's prompts differ from A1111's, where this one holds such a place.
-    pub syntax: Option<&'static str>,
-}
-
-impl Made {
-    fn unread(program: &'static str) -> Self {
-        Self { program, settings: None, syntax: None }
-    }
-}
-
-/// What the texts (keyword, text) of a picture tell; None if they tell nothing of a program that is known, or
+/// What the texts (keyword, text) of a picture say; None if they say nothing of a program that is known, or
 /// hold a workflow of ComfyUI alone.
 pub fn made(texts: &[(String, String)]) -> Option<Made> {
     let find = |keyword: &str| texts.iter().find(|(k, _)| k == keyword).map(|(_, text)| text.as_str());
@@ -39,10 +25,10 @@ pub fn made(texts: &[(String, String)]) -> Option<Made> {
         Some(Value::Object(inner)) => Some(read(&SWARM, inner.clone())),
         _ => None,
     };
-    if let Some(made) = [parameters::KEYWORD, "prompt", "Model"].iter().find_map(|key| swarm(&json(key)?)) {
+    if let Some(made) = [KEYWORD, "prompt", "Model"].iter().find_map(|key| swarm(&json(key)?)) {
         return Some(made);
     }
-    if let Some(object) = json(parameters::KEYWORD) {
+    if let Some(object) = json(KEYWORD) {
         let words = match &object {
             object if object.contains_key("base_model_name") => &RUINED,
             object if find("fooocus_scheme").is_some() || object.contains_key("base_model") => &FOOOCUS,
@@ -52,7 +38,7 @@ pub fn made(texts: &[(String, String)]) -> Option<Made> {
         };
         return Some(read(words, object));
     }
-    if let Some(text) = find(parameters::KEYWORD) {
+    if let Some(text) = find(KEYWORD) {
         return Some(of_a1111(text));
     }
     if let Some(object) = json("invokeai_metadata").or_else(|| json("sd-metadata")) {

@@ -3,7 +3,7 @@
 use super::{Picture, lettering};
 use crate::{Error, Result};
 
-/// White between cells and around the whole.
+/// White between cells and around all of them.
 const GAP: usize = 6;
 /// Letters of a row's label in a line.
 const LABEL: usize = 18;
@@ -39,13 +39,13 @@ pub struct Sheet {
     pub rows: Side,
     /// Downwards, each with all columns and rows.
     pub panels: Side,
-    /// Width and height of a cell in pixels; smaller pictures stand in its middle.
+    /// Width and height of a cell in pixels; smaller pictures are centred.
     pub cell: (usize, usize),
 }
 
 /// Where a cell is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Place {
+pub struct CellPlace {
     /// From 0.
     pub column: usize,
     /// From 0.
@@ -56,10 +56,10 @@ pub struct Place {
 
 impl Sheet {
     /// All places in the order of reading.
-    pub fn places(&self) -> impl Iterator<Item = Place> {
+    pub fn places(&self) -> impl Iterator<Item = CellPlace> {
         let [columns, rows, panels] = [&self.columns, &self.rows, &self.panels].map(Side::places);
         let rows = (0..panels).flat_map(move |panel| (0..rows).map(move |row| (panel, row)));
-        rows.flat_map(move |(panel, row)| (0..columns).map(move |column| Place { column, row, panel }))
+        rows.flat_map(move |(panel, row)| (0..columns).map(move |column| CellPlace { column, row, panel }))
     }
 
     /// Pixels of a letter's pixel.
@@ -97,7 +97,7 @@ impl Sheet {
     pub fn encode(
         &self,
         texts: &[(&str, &str)],
-        cell: &mut dyn FnMut(Place) -> Result<Picture>,
+        cell: &mut dyn FnMut(CellPlace) -> Result<Picture>,
     ) -> Result<Vec<u8>> {
         self.check()?;
         let (width, height) = (self.width(), self.height());
@@ -150,7 +150,7 @@ impl Sheet {
         band
     }
 
-    /// Where the labels above a panel's cells stand.
+    /// Where the labels above a panel's cells are.
     fn labels(&self, panel: usize) -> Labels {
         let scale = self.scale();
         let line = lettering::height(1, scale);
@@ -160,7 +160,7 @@ impl Sheet {
         let lines = columns.iter().map(Vec::len).max().unwrap_or(0);
         let named = self.panels.values.get(panel).map_or(0, |_| line + GAP);
         let above = named + if lines > 0 { line } else { 0 };
-        // A row's name stands above its labels.
+        // A row's name is above its labels.
         let beside = if self.rows.values.is_empty() { 0 } else { line };
         Labels { above, lines, beside, height: GAP + (above + lines * line).max(beside), columns }
     }
@@ -196,7 +196,7 @@ impl Sheet {
         &self,
         panel: usize,
         row: usize,
-        cell: &mut dyn FnMut(Place) -> Result<Picture>,
+        cell: &mut dyn FnMut(CellPlace) -> Result<Picture>,
     ) -> Result<Picture> {
         let mut band = self.blank(self.cell.1 + GAP);
         if let Some(value) = self.rows.values.get(row) {
@@ -205,7 +205,7 @@ impl Sheet {
             self.lines(&mut band, &lines, (GAP, self.cell.1.saturating_sub(tall) / 2), INK);
         }
         for column in 0..self.columns.places() {
-            let picture = cell(Place { column, row, panel })?;
+            let picture = cell(CellPlace { column, row, panel })?;
             picture.check()?;
             let inside = |whole: usize, part: usize| whole.saturating_sub(part) / 2;
             let left = self.margin() + column * (self.cell.0 + GAP) + inside(self.cell.0, picture.width);
@@ -227,7 +227,7 @@ impl Sheet {
     }
 }
 
-/// What stands above a panel's cells, in pixels.
+/// Height of the labels above a panel's cells, in pixels.
 struct Labels {
     /// Of each column.
     columns: Vec<Vec<String>>,

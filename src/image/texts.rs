@@ -1,12 +1,14 @@
 //! The texts in picture files, where programs leave what made the picture: text chunks of PNGs; EXIF data,
 //! comments and XMP of JPEGs and WebPs.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use std::io::Cursor;
 
-use super::{Format, exif, parameters};
+use super::infotext::KEYWORD;
+use super::{Format, exif};
 use crate::{Error, ErrorKind, Result};
 
-/// Room for what compressed chunks come to: a small file may hold a text of gigabytes.
+/// Most bytes of decompressed chunks: a small file may hold a text of gigabytes.
 const MOST_BYTES: usize = 64 << 20;
 
 /// The keyword of XMP in PNGs.
@@ -14,9 +16,9 @@ pub(super) const XMP: &str = "XML:com.adobe.xmp";
 
 /// The texts (keyword, text) of the picture `bytes`, in whatever of the formats it is.
 ///
-/// Of a PNG, those before its pixels and behind them: `tEXt`, then `zTXt` and `iTXt`. Latin-1, as the format has
-/// it, but bytes that are sound UTF-8 are that, as stable-diffusion.cpp writes it: nobody's Latin-1 reads so.
-/// Pixels that are damaged take nothing away.
+/// Of a PNG, those before its pixels and behind them: `tEXt`, then `zTXt` and `iTXt`. Latin-1, as the format says,
+/// but bytes that are valid UTF-8 are read as that, which stable-diffusion.cpp writes: no Latin-1 text looks like it.
+/// Damaged pixels do not matter.
 ///
 /// Of a JPEG and a WebP, the fields under the keywords that PNGs have for the same: a user comment is
 /// `parameters`, and a text such as `workflow:{…}`, which ComfyUI puts into other fields, is cut at its colon.
@@ -88,13 +90,13 @@ fn of_segments(segments: Vec<Segment<'_>>) -> Vec<(String, String)> {
                 // stable-diffusion.cpp writes a PNG's chunk there, keyword and zero included.
                 all.push(match text.trim_end_matches('\0').split_once('\0') {
                     Some((keyword, text)) => (keyword.to_owned(), text.to_owned()),
-                    None => (parameters::KEYWORD.to_owned(), text.trim_end_matches('\0').to_owned()),
+                    None => (KEYWORD.to_owned(), text.trim_end_matches('\0').to_owned()),
                 });
             }
             Segment::Xmp(bytes) => all.push((XMP.to_owned(), String::from_utf8_lossy(bytes).into_owned())),
         }
     }
-    // A field without a text tells nothing.
+    // A field without a text says nothing.
     all.retain(|(_, text)| !text.trim().is_empty());
     all
 }
@@ -118,7 +120,7 @@ fn as_in_png((keyword, text): (String, String)) -> Vec<(String, String)> {
             let texts = object.into_iter().filter_map(|(key, value)| Some((key, value.as_str()?.to_owned())));
             texts.collect()
         }
-        _ => vec![(parameters::KEYWORD.to_owned(), text)],
+        _ => vec![(KEYWORD.to_owned(), text)],
     }
 }
 
@@ -128,7 +130,7 @@ fn jpeg(bytes: &[u8]) -> Vec<Segment<'_>> {
     let (mut found, mut rest) = (Vec::new(), bytes.get(2..).unwrap_or_default());
     while let [0xff, marker, after @ ..] = rest {
         match marker {
-            // Filling, and markers that stand alone.
+            // Filling, and markers without data.
             0xff => rest = rest.get(1..).unwrap_or_default(),
             0x01 | 0xd0..=0xd8 => rest = after,
             // The pixels begin, or all ends.

@@ -1,14 +1,13 @@
 //! Files of weights: whole models, single networks, LoRAs and embeddings.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::Inspected;
+use super::facts::{EmbeddingFacts, Inspected, LoraFacts, ModelFacts, Part, Tally};
 use crate::checkpoint::{Checkpoint, WIDTHS, refuse_foreign};
 use crate::lora::Lora;
 use crate::model::config::{TextConfig, VaeConfig};
 use crate::model::{DiffusionConfig, ModelConfig};
-use crate::text::learned;
+use crate::text::embedding_files;
 use crate::{Error, Result};
 
 /// Names of the networks' parts, by what their tensors' names begin with in the original layout or in
@@ -39,110 +38,6 @@ const PARTS: [(&str, &str); 20] = [
 /// What belongs to no network: noise schedules, marks, positions.
 const REST: &str = "other tensors";
 
-/// A checkpoint, or a part of one.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ModelFacts {
-    /// The file or folder.
-    pub file: PathBuf,
-    /// All that is known of a whole model: UNet, VAE and text encoders that fit together.
-    pub config: Option<ModelConfig>,
-    /// What is known of a UNet, whatever stands beside it.
-    pub diffusion: Option<DiffusionConfig>,
-    /// The VAE, if there is one.
-    pub vae: Option<VaeConfig>,
-    /// Text encoders in their places in a model.
-    pub text: Vec<TextConfig>,
-    /// Why it does not run as it is, in words, if so.
-    pub obstacle: Option<String>,
-    /// The networks that are there.
-    pub parts: Vec<Part>,
-    /// All tensors.
-    pub all: Tally,
-    /// The texts of the header.
-    pub metadata: BTreeMap<String, String>,
-}
-
-/// A network in a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Part {
-    /// Such as "UNet".
-    pub name: &'static str,
-    /// Its tensors.
-    pub tally: Tally,
-}
-
-/// Tensors counted.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// How many.
-    pub tensors: usize,
-    /// Numbers in them.
-    pub parameters: u64,
-    /// Bytes of them in the file.
-    pub bytes: u64,
-    /// Numbers by storage, such as F16.
-    pub dtypes: BTreeMap<String, u64>,
-}
-
-/// A LoRA.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LoraFacts {
-    /// The file.
-    pub file: PathBuf,
-    /// The name that prompts call it by.
-    pub name: String,
-    /// How many modules it changes.
-    pub modules: usize,
-    /// Ranks of its matrices, and how many modules have each.
-    pub ranks: BTreeMap<usize, usize>,
-    /// Kinds of changes (`LoRA`, `LoHa`, …), and how many weights have each.
-    pub kinds: BTreeMap<&'static str, usize>,
-    /// Whether it changes the UNet, and whether text encoders.
-    pub changes: (bool, bool),
-    /// Names of the embeddings that it holds.
-    pub embeddings: Vec<String>,
-    /// What of it contradicts itself or was left out.
-    pub warnings: Vec<String>,
-    /// The family that it seems made for.
-    pub family: Option<&'static str>,
-    /// All tensors.
-    pub all: Tally,
-    /// The texts of the header, such as kohya's `ss_base_model_version`.
-    pub metadata: BTreeMap<String, String>,
-}
-
-/// A textual-inversion embedding.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EmbeddingFacts {
-    /// The file.
-    pub file: PathBuf,
-    /// The name that prompts call it by.
-    pub name: String,
-    /// Tensor, number of vectors, and their width.
-    pub vectors: Vec<(String, usize, usize)>,
-    /// The family that it is made for, by the width.
-    pub family: Option<&'static str>,
-    /// All tensors.
-    pub all: Tally,
-}
-
-impl Tally {
-    fn add(&mut self, model: &Checkpoint, name: &str) {
-        let Some(info) = model.tensor(name) else { return };
-        let count = info.elements() as u64;
-        self.tensors += 1;
-        self.parameters += count;
-        self.bytes += count * info.dtype.bitsize() as u64 / 8;
-        *self.dtypes.entry(info.dtype.to_string()).or_default() += count;
-    }
-
-    fn of<'a>(model: &Checkpoint, names: impl Iterator<Item = &'a str>) -> Self {
-        let mut tally = Self::default();
-        names.for_each(|name| tally.add(model, name));
-        tally
-    }
-}
-
 /// Looks at weights.
 pub(super) fn inspect(path: &Path) -> Result<Inspected> {
     of_checkpoint(Checkpoint::open(path)?)
@@ -170,7 +65,7 @@ pub(super) fn of_checkpoint(model: Checkpoint) -> Result<Inspected> {
     let parts = parts(&model);
     let network = |part: &Part| part.name != REST;
     match foreign {
-        // What holds no network known here is told of by its own error.
+        // What holds no network known here gets its own error.
         Some(error) if !parts.iter().any(network) => Err(error),
         foreign => Ok(Inspected::Model(Box::new(facts(&model, path, parts, foreign)))),
     }
@@ -261,7 +156,7 @@ fn lora(path: &Path) -> Result<LoraFacts> {
 /// # Errors
 /// [`ErrorKind::Model`](crate::ErrorKind::Model) for an embedding that is no list of vectors.
 fn embedding(model: &Checkpoint, path: &Path) -> Result<Option<EmbeddingFacts>> {
-    let vectors = learned::vectors_in(model, &WIDTHS);
+    let vectors = embedding_files::vectors_in(model, &WIDTHS);
     if let Some((name, ..)) = vectors.iter().find(|(_, count, _)| *count == 0) {
         let shape = model.tensor(name).map_or(&[][..], |t| &t.shape);
         return Err(model

@@ -1,4 +1,4 @@
-//! A picture: its size, and what its texts tell of how it was made.
+//! A picture: its size, and what its texts say of how it was made.
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ pub struct PictureFacts {
     pub samples: usize,
     /// Pictures of an animation; 1 without one.
     pub frames: u32,
-    /// The program whose settings it holds, ComfyUI left out: its workflows stand in [`workflow`](Self::workflow).
+    /// The program whose settings it holds, ComfyUI left out: its workflows are in [`workflow`](Self::workflow).
     pub program: Option<&'static str>,
     /// Its settings in A1111's words; None of a program whose settings are not read.
     pub settings: Option<Infotext>,
@@ -62,7 +62,7 @@ pub(super) fn inspect(path: &Path) -> Result<PictureFacts> {
     let head = read::head(path, &bytes)?;
     let all = texts::texts(&bytes).map_err(|e| e.file(path))?;
     let made = made(&all);
-    // A program whose settings stand under ComfyUI's keywords.
+    // A program that stores its settings under ComfyUI's keywords.
     let flat = made.as_ref().is_some_and(|made| made.program == "Easy Diffusion");
     let find = |keyword: &str| all.iter().find(|(k, _)| k == keyword).map(|(_, text)| text);
     let (has_prompt, has_screen) = (find("prompt").is_some(), find("workflow").is_some());
@@ -86,7 +86,7 @@ pub(super) fn inspect(path: &Path) -> Result<PictureFacts> {
 }
 
 fn nodes_of(workflow: &Workflow) -> Vec<NodeFacts> {
-    let told = |(name, input): &(String, Input)| match input {
+    let value = |(name, input): &(String, Input)| match input {
         Input::Value(serde_json::Value::String(text)) => Some((name.clone(), text.clone())),
         Input::Value(value) => Some((name.clone(), value.to_string())),
         Input::Link { .. } => None,
@@ -95,7 +95,7 @@ fn nodes_of(workflow: &Workflow) -> Vec<NodeFacts> {
         id: node.id.clone(),
         class: node.class.clone(),
         title: node.title.clone(),
-        values: node.inputs.iter().filter_map(told).collect(),
+        values: node.inputs.iter().filter_map(value).collect(),
     };
     workflow.graph().nodes().iter().map(node).collect()
 }

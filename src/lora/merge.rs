@@ -2,10 +2,10 @@
 
 use std::thread;
 
-use super::change::{self, Factor, Kind};
 use super::file::Lora;
 use super::patches::{Patch, Patches};
 use super::rotation::Blocks;
+use super::weight_change::{self, ChangeKind, Factor};
 use crate::checkpoint::Checkpoint;
 use crate::engine::Source;
 use crate::kernels::repack::Stored;
@@ -30,7 +30,7 @@ impl Patched<'_> {
         if self.patches.of(name).is_empty() {
             return self.checkpoint.rows_f32(name, rows);
         }
-        // Few LoRAs change a table, and then the whole of it is made: tens of thousands of rows in a second.
+        // Few LoRAs change a table, and then all of it is made: tens of thousands of rows in a second.
         let [count, columns] = self.checkpoint.dims(name)?;
         let table = self.read(name, &[count, columns])?;
         let row = |row: &usize| {
@@ -87,11 +87,11 @@ fn change(weight: &mut [f32], shape: &[usize], patch: &Patch) -> Result<()> {
     let lora = &*patch.lora;
     let change = &lora.changes[patch.change];
     match (&change.kind, &change.magnitude) {
-        (Kind::Set(name), _) => weight.copy_from_slice(&lora.read(name)?),
-        (Kind::Pair { up, down, mid }, None) => {
+        (ChangeKind::Set(name), _) => weight.copy_from_slice(&lora.read(name)?),
+        (ChangeKind::Pair { up, down, mid }, None) => {
             add_pair(lora, up, down, mid.as_deref(), patch.scale, weight)?;
         }
-        (Kind::Oft { blocks, limit, rescale }, _) => {
+        (ChangeKind::Oft { blocks, limit, rescale }, _) => {
             rotate(lora, weight, (blocks, *limit), rescale.as_deref(), patch.weight.into())?;
         }
         (kind, None) => {
@@ -115,25 +115,25 @@ fn change(weight: &mut [f32], shape: &[usize], patch: &Patch) -> Result<()> {
 }
 
 /// What `kind` adds at weight 1 with alpha/rank 1.
-fn difference(lora: &Lora, kind: &Kind, weight: &[f32], shape: &[usize]) -> Result<Vec<f32>> {
+fn difference(lora: &Lora, kind: &ChangeKind, weight: &[f32], shape: &[usize]) -> Result<Vec<f32>> {
     match kind {
-        Kind::Pair { up, down, mid } => {
+        ChangeKind::Pair { up, down, mid } => {
             let mut sum = vec![0.0; weight.len()];
             add_pair(lora, up, down, mid.as_deref(), 1.0, &mut sum)?;
             Ok(sum)
         }
-        Kind::Loha([first, second]) => {
+        ChangeKind::Loha([first, second]) => {
             let (mut first, second) = (matrix_of(lora, first)?, matrix_of(lora, second)?);
             first.values.iter_mut().zip(&second.values).for_each(|(a, b)| *a *= b);
             Ok(first.values)
         }
-        Kind::Lokr([first, second]) => {
+        ChangeKind::Lokr([first, second]) => {
             let (first, second) = (matrix_of(lora, first)?, matrix_of(lora, second)?);
             Ok(kronecker(&first, &second))
         }
-        Kind::Glora { a, b } => glora(lora, a, b, weight, shape),
-        Kind::Difference(name) => lora.read(name),
-        Kind::Oft { .. } | Kind::Set(_) => Err(Error::internal("a change that is no sum")),
+        ChangeKind::Glora { a, b } => glora(lora, a, b, weight, shape),
+        ChangeKind::Difference(name) => lora.read(name),
+        ChangeKind::Oft { .. } | ChangeKind::Set(_) => Err(Error::internal("a change that is no sum")),
     }
 }
 
@@ -203,8 +203,8 @@ fn kronecker(first: &Matrix, second: &Matrix) -> Vec<f32> {
 /// W · a1 · a2 + b1 · b2; the old way round W · a2 · a1 + b2 · b1, where W is laid flat.
 fn glora(lora: &Lora, a: &[String; 2], b: &[String; 2], weight: &[f32], shape: &[usize]) -> Result<Vec<f32>> {
     let shapes = [a, b].map(|pair| pair.each_ref().map(|name| lora.shape(name)));
-    let (old, _) =
-        change::glora(shapes[0], shapes[1]).ok_or_else(|| Error::internal("a GLoRA that does not fit"))?;
+    let (old, _) = weight_change::glora(shapes[0], shapes[1])
+        .ok_or_else(|| Error::internal("a GLoRA that does not fit"))?;
     let [[mut a1, mut a2], [mut b1, mut b2]] =
         [[lora.read(&a[0])?, lora.read(&a[1])?], [lora.read(&b[0])?, lora.read(&b[1])?]];
     if old {
@@ -231,7 +231,7 @@ fn glora(lora: &Lora, a: &[String; 2], b: &[String; 2], weight: &[f32], shape: &
     Ok(sum)
 }
 
-/// Rotates rows of `weight`, to the share `strength` of the whole way: by OFT at the end, by BOFT at each of its stages.
+/// Rotates rows of `weight`, to the share `strength` of the way: by OFT at the end, by BOFT at each of its stages.
 fn rotate(
     lora: &Lora,
     weight: &mut [f32],

@@ -1,25 +1,17 @@
 //! LoRAs fitted to a model: which tensors they change, every shape looked at.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::change::{Change, Kind, matrix};
-use super::file::Lora;
-use super::names::{self, Names, Target};
-use super::{LoraUse, foreign};
+use super::file::{Lora, LoraUse};
+use super::module_names::{self, ModuleNames, Target};
+use super::networks::{Networks, TargetNetwork};
+use super::weight_change::{Change, ChangeKind, matrix};
 use crate::checkpoint::{Checkpoint, dtype};
-use crate::model::config::TextConfig;
-use crate::model::{Family, ModelConfig};
+use crate::families::Family;
+use crate::model::ModelConfig;
 use crate::{Error, ErrorKind, Result};
-
-/// A network whose weights a LoRA may change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Part {
-    /// The denoising network.
-    Unet,
-    /// A text encoder, counted from 0.
-    Text(usize),
-}
 
 /// One change of one tensor.
 #[derive(Debug)]
@@ -40,9 +32,9 @@ pub(super) struct Patch {
 #[derive(Debug, Default)]
 pub struct Patches {
     tensors: HashMap<String, Vec<Patch>>,
-    /// Which LoRAs act on a part and how strongly, to see whether something changed. An address
-    /// stands for a LoRA: the patches keep it alive.
-    acting: HashMap<Part, Vec<(usize, u32)>>,
+    /// Which LoRAs act on a part and how strongly, to see whether something changed. LoRAs are
+    /// compared by address: the patches keep them alive.
+    acting: HashMap<TargetNetwork, Vec<(usize, u32)>>,
     left_out: Vec<String>,
     /// Which changes of each LoRA fit, of a weight of 0 too, in the order in which the LoRAs were given.
     fitting: Vec<BTreeSet<usize>>,
@@ -50,23 +42,10 @@ pub struct Patches {
     bundles: Vec<Arc<Lora>>,
 }
 
-/// Networks that LoRAs are fitted to, all from one file.
-#[derive(Clone, Copy)]
-pub struct Networks<'a> {
-    /// For messages.
-    pub family: Family,
-    /// The file.
-    pub model: &'a Checkpoint,
-    /// Whether its UNet is one of them.
-    pub unet: bool,
-    /// Those of its text encoders that are.
-    pub text: &'a [TextConfig],
-}
-
 impl Patches {
-    /// Fits `uses` to `model`, whose configuration is `config`. Names and shapes alone are looked at.
+    /// Fits `uses` to `model`, whose configuration is `config`. Only names and shapes are looked at.
     /// The result does not depend on the order of `uses`. What a LoRA holds beyond what the model
-    /// has is left out, as ComfyUI does, and told by [`left_out`](Self::left_out).
+    /// has is left out, as ComfyUI does, and reported by [`left_out`](Self::left_out).
     ///
     /// # Errors
     /// [`ErrorKind::Model`] if nothing of a LoRA fits, or a matrix has the wrong shape: the message
@@ -76,20 +55,20 @@ impl Patches {
         let networks = Networks { family: config.family, model, unet: true, text: &config.text };
         let mut patches = Self::of_part(&networks, uses)?;
         for (i, one) in uses.iter().enumerate() {
-            let told = Self::leftovers(&one.lora, config.family, &[(&patches, i)], &[])?;
-            patches.left_out.extend(told);
+            let unused = Self::leftovers(&one.lora, config.family, &[(&patches, i)], &[])?;
+            patches.left_out.extend(unused);
         }
         Ok(patches)
     }
 
-    /// Fits `uses` to some networks of a model. What is for others is not looked at, and not told
-    /// either: see [`leftovers`](Self::leftovers).
+    /// Fits `uses` to some networks of a model. What is for others is not looked at, and not
+    /// reported either: see [`leftovers`](Self::leftovers).
     ///
     /// # Errors
     /// As [`new`](Self::new), but not where nothing fits.
     pub fn of_part(networks: &Networks<'_>, uses: &[LoraUse]) -> Result<Self> {
         let mut patches = Patches { fitting: vec![BTreeSet::new(); uses.len()], ..Patches::default() };
-        let names = Names::new(networks);
+        let names = ModuleNames::new(networks);
         // Sums of more than two numbers depend on their order, if only in the last digit.
         let mut uses: Vec<(usize, &LoraUse)> = uses.iter().enumerate().collect();
         uses.sort_by(|(_, a), (_, b)| {
@@ -103,7 +82,10 @@ impl Patches {
                     .found(weight.to_string()));
             }
             let fit = Fit { family: networks.family, model: networks.model, lora: &one.lora };
-            patches.fitting[i] = patches.fit(&fit, &names, one)?;
+            let fitting = patches.fit(&fit, &names, one)?;
+            if let Some(of_use) = patches.fitting.get_mut(i) {
+                *of_use = fitting;
+            }
             if !networks.text.is_empty() && one.lora.embeddings().next().is_some() {
                 patches.bundles.push(one.lora.clone());
             }
@@ -122,9 +104,9 @@ impl Patches {
     }
 
     /// Whether `self` and `other` do the same to a network.
-    pub fn same(&self, other: &Patches, part: Part) -> bool {
+    pub fn same(&self, other: &Patches, part: TargetNetwork) -> bool {
         let bundles = |patches: &Patches| -> Vec<_> { patches.bundles.iter().map(Arc::as_ptr).collect() };
-        let named = part == Part::Unet || bundles(self) == bundles(other);
+        let named = part == TargetNetwork::Unet || bundles(self) == bundles(other);
         named && self.acting.get(&part) == other.acting.get(&part)
     }
 
@@ -139,7 +121,7 @@ impl Patches {
     }
 
     /// What of `lora` fits none of the networks that `patches` are for, each with the number of the LoRA's use there,
-    /// and what its file contradicts itself in: a sentence each. What is for parts in `elsewhere` is not told of.
+    /// and what its file contradicts itself in: a sentence each. What is for parts in `elsewhere` is not reported.
     ///
     /// # Errors
     /// [`ErrorKind::Model`] if nothing fits, with the family that the LoRA seems to be made for. Shapes decide: what
@@ -148,12 +130,13 @@ impl Patches {
         lora: &Lora,
         family: Family,
         patches: &[(&Patches, usize)],
-        elsewhere: &[Part],
+        elsewhere: &[TargetNetwork],
     ) -> Result<Vec<String>> {
         let fits =
             |i: &usize| patches.iter().any(|(p, at)| p.fitting.get(*at).is_some_and(|own| own.contains(i)));
         let (fitting, unused): (Vec<usize>, Vec<usize>) = (0..lora.changes.len()).partition(fits);
-        let unused = unused.iter().filter_map(|i| lora.changes[*i].kind.tensors().into_iter().next_back());
+        let unused =
+            unused.iter().filter_map(|i| lora.changes.get(*i)?.kind.tensors().into_iter().next_back());
         let mut unused: Vec<&str> = lora.others.iter().map(String::as_str).chain(unused).collect();
         if let (true, Some(first)) = (fitting.is_empty(), unused.first()) {
             return Err(misfit(lora, family, first)
@@ -162,17 +145,20 @@ impl Patches {
         }
         let all = fitting.len() + unused.len();
         unused.retain(|name| {
-            names::place(name).is_none_or(|place| !elsewhere.iter().any(|part| place.part() == *part))
+            module_names::network_of(name)
+                .is_none_or(|place| !elsewhere.iter().any(|part| place.part() == *part))
         });
-        let mut told = Vec::new();
+        let mut sentences = Vec::new();
         if let Some(first) = unused.first() {
             let mut places: Vec<String> = unused
                 .iter()
-                .map(|name| names::place(name).map_or("every part".to_owned(), |place| place.to_string()))
+                .map(|name| {
+                    module_names::network_of(name).map_or("every part".to_owned(), |place| place.to_string())
+                })
                 .collect();
             places.sort();
             places.dedup();
-            told.push(format!(
+            sentences.push(format!(
                 "{}: {} of {all} LoRA keys fit nothing in this model and are left out, such as {first}; looked \
                  for in {}",
                 lora.file().display(),
@@ -180,8 +166,8 @@ impl Patches {
                 places.join(" and ")
             ));
         }
-        told.extend_from_slice(lora.warnings());
-        Ok(told)
+        sentences.extend_from_slice(lora.warnings());
+        Ok(sentences)
     }
 
     pub(super) fn of(&self, tensor: &str) -> &[Patch] {
@@ -189,7 +175,7 @@ impl Patches {
     }
 
     /// Adds what of a LoRA fits; gives which of its changes.
-    fn fit(&mut self, fit: &Fit<'_>, names: &Names, one: &LoraUse) -> Result<BTreeSet<usize>> {
+    fn fit(&mut self, fit: &Fit<'_>, names: &ModuleNames, one: &LoraUse) -> Result<BTreeSet<usize>> {
         let mut fitting = BTreeSet::new();
         let mut parts = HashSet::new();
         let mut seen: HashMap<(String, Option<usize>, &str), &str> = HashMap::new();
@@ -245,7 +231,7 @@ struct Fit<'a> {
 
 impl Fit<'_> {
     /// The module that `change` is for, and the tensor in it, if the model has it.
-    fn target<'n>(&self, change: &Change, names: &'n Names) -> Option<(&'n Target, String)> {
+    fn target<'n>(&self, change: &Change, names: &'n ModuleNames) -> Option<(&'n Target, String)> {
         let target = names.find(&change.module)?;
         let tensor = target.tensor_of(change.leaf);
         self.model.has(&tensor).then_some((target, tensor))
@@ -274,7 +260,7 @@ impl Fit<'_> {
                     .hint("pass the LoRA before it was quantised"));
             }
         }
-        if let Err(found) = change.kind.check(self.lora, &want) {
+        if let Err(found) = change.kind.check(&self.lora.tensors, &want) {
             let Some(found) = found else { return Err(self.mismatched(change)) };
             let (want, found) = (matrix(&want), matrix(&found));
             let expected = format!("a change of {want:?} for {tensor}");
@@ -307,7 +293,7 @@ impl Fit<'_> {
             })
             .collect();
         let expected = match change.kind {
-            Kind::Pair { .. } => "up [outputs, rank] and down [rank, inputs]".to_owned(),
+            ChangeKind::Pair { .. } => "up [outputs, rank] and down [rank, inputs]".to_owned(),
             ref kind => format!("those of a {}", kind.name()),
         };
         self.lora
@@ -325,7 +311,7 @@ impl Fit<'_> {
 }
 
 fn misfit(lora: &Lora, family: Family, at: &str) -> Error {
-    let hint = match foreign::made_for(lora) {
+    let hint = match lora.family() {
         Some(other) if other != family.to_string() => {
             format!("it seems to be made for {other}: pass one made for {family}")
         }
@@ -339,5 +325,5 @@ fn misfit(lora: &Lora, family: Family, at: &str) -> Error {
 fn is_magnitude(shape: &[usize], want: &[usize]) -> bool {
     let all: usize = shape.iter().product();
     let rows = shape.first() == want.first() && Some(&all) == want.first();
-    rows || shape.first() == Some(&1) && want.len() > 1 && all == want[1]
+    rows || shape.first() == Some(&1) && want.get(1) == Some(&all)
 }

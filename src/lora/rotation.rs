@@ -43,7 +43,7 @@ impl Blocks {
     }
 
     /// BOFT: in `stages`; stage i turns blocks of rows that lie `2^i · size/2` apart in pairs, each to
-    /// the share `strength` of the whole way.
+    /// the share `strength` of the way.
     pub fn turn_in_stages(&self, weight: &mut [f64], columns: usize, stages: usize, strength: f64) {
         let size = self.size;
         let rows = weight.len() / columns;

@@ -1,4 +1,6 @@
 //! `<lora:name:weight>` in a prompt, as A1111 has it.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::string_slice))]
 
 use crate::{Error, Result};
 
@@ -13,9 +15,9 @@ pub struct Tag {
     pub unet: f32,
 }
 
-/// A prompt without its tags, and the tags. `<lora:name>` has weight 1; `<lora:name:0.8:0.5>` is 0.8
+/// Splits a prompt into the text without its tags, and the tags. `<lora:name>` has weight 1; `<lora:name:0.8:0.5>` is 0.8
 /// for the text encoders and 0.5 for the UNet, in A1111's order, as is `<lora:name:te=0.8:unet=0.5>`. A dynamic rank
-/// (`dyn=4`) is left out with a warning. The space around a tag stays.
+/// (`dyn=4`) is ignored with a warning. Spaces around a tag are kept.
 ///
 /// ```
 /// let (prompt, tags) = sagittal::lora::tags::take("a fox <lora:ink:0.7>, snow")?;
@@ -71,7 +73,7 @@ fn tag(arguments: &str) -> Result<Tag> {
             Some(_) => return Err(fault("a LoRA with an unknown setting")),
         }
     }
-    // A1111: what is not told for the UNet is as for the text encoders.
+    // A1111: what is not given for the UNet is as for the text encoders.
     let (text, unet) = match weights[..] {
         [] => (1.0, None),
         [weight] => (weight, None),

@@ -2,7 +2,7 @@
 //! the way up, each way-up block joined with the map that its level had on the way down.
 
 mod blocks;
-mod keys;
+mod conditioning;
 mod perturbation;
 
 use std::collections::HashMap;
@@ -11,8 +11,8 @@ use super::Builder;
 use super::config::{InputBlock, MOST_CHANNELS, MiddleBlock, OutputBlock, UNET, UnetConfig};
 use crate::graph::{Activation, Graph, Shape, Tensor, Weight};
 use crate::{Error, ErrorKind, Remedy, Result};
-use keys::Keys;
-pub use keys::conditioning;
+use conditioning::Keys;
+pub use conditioning::{VECTOR, conditioning};
 pub use perturbation::{Perturbation, Width};
 
 /// The self-attention that SAG listens to.
@@ -20,9 +20,6 @@ pub const SAG_LAYER: &str = "middle_block.1.transformer_blocks.0.attn1";
 
 /// Name of the result that holds the recorded column sums, `[map height · map width]`.
 pub const COLUMNS: &str = "columns";
-
-/// Name of the extra conditioning vector.
-pub const VECTOR: &str = "y";
 
 /// How a UNet graph is to be built.
 #[derive(Debug, Clone, Default)]
@@ -56,7 +53,7 @@ pub fn build(config: &UnetConfig, options: &Options) -> Result<Graph> {
 }
 
 /// The weights of the network and of its [`conditioning`], the same at all sizes. Those that are
-/// needed at each step stand first: where memory is short the others take turns before them.
+/// needed at each step come first: where memory is short the others are streamed before them.
 ///
 /// # Errors
 /// As [`build`].
@@ -124,7 +121,7 @@ impl Unet<'_> {
         x = self.middle(x, (options.record, options.perturbation))?;
         for (i, block) in c.output_blocks.iter().enumerate() {
             let skip = skips.pop().ok_or_else(|| contradictory("more output blocks than input blocks"))?;
-            // The next skip tells the size to grow to: odd sizes were halved rounding up.
+            // The next skip shows the size to grow to: odd sizes were halved rounding up.
             let next = skips.last().map(|t| self.b.graph.shape(*t));
             x = self.output_block(&format!("output_blocks.{i}"), block, x, skip, next)?;
         }

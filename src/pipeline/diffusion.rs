@@ -23,7 +23,7 @@ use crate::model::{DiffusionConfig, Prediction};
 use crate::network::{DenoisingNetwork, DeviceBackend, DeviceSink, Meanings, Planner, Plans, Unet};
 use crate::plan::Storage;
 use crate::sampler::{self, Discrete, Inpaint, Predictor};
-use crate::{Error, Result};
+use crate::{Error, Result, embedded};
 
 /// A denoising network: a UNet and what it was trained to predict. Copies share the weights.
 #[derive(Clone)]
@@ -189,7 +189,7 @@ impl DiffusionModel {
         let how = (self.wanted.as_slice(), self.storage(), fit.most_weights);
         let weights = self.stock.weights(parts::Network::Unet, how, fit.need, limits.memory, cancel)?;
         self.engine().compile(counted.plans.values().map(|plan| &**plan), &counted.kernels)?;
-        let factors = preview::factors(self.checkpoint(), self.config.family);
+        let factors = embedded::preview_factors(self.checkpoint(), self.config.family);
         // Evaluations and steps are reported in turn, never one while the other is.
         let observe = RefCell::new(observe);
         let sink = DeviceSink::new(self.unet(&weights), fit.chunk, fit.budget, cancel);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::model::Model;
 use crate::Result;
 use crate::folder::Folder;
-use crate::lora::{LoraUse, Part, Patches};
+use crate::lora::{LoraUse, Patches, TargetNetwork};
 
 impl Model {
     /// Adds these LoRAs to the model, in place of those that were added before; none takes all away.
@@ -19,10 +19,10 @@ impl Model {
         for sentence in patches.left_out() {
             log::warn!("{sentence}");
         }
-        if !patches.same(&self.patches, Part::Unet) {
+        if !patches.same(&self.patches, TargetNetwork::Unet) {
             self.diffusion = self.diffusion.with_patches(patches.clone());
         }
-        let mut texts = (0..self.config.text.len()).map(Part::Text);
+        let mut texts = (0..self.config.text.len()).map(TargetNetwork::Text);
         if texts.any(|part| !patches.same(&self.patches, part)) {
             self.text = self.text.with_patches(patches.clone());
         }

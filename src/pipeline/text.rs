@@ -17,8 +17,8 @@ use crate::model::Family;
 use crate::model::config::{TextConfig, family_of};
 use crate::plan::{Options, Plan, Storage};
 use crate::text::clip;
+use crate::text::embedding_files::{self, EmbeddingSources, Learned};
 use crate::text::encode::{Encoding, TextEncoder};
-use crate::text::learned::{self, Learned, Places};
 use crate::text::{CHUNK, Tokens, prompt, tokenizer};
 use crate::{Error, Result};
 
@@ -163,7 +163,7 @@ impl TextEncoders {
         for name in &encoding.embeddings_elsewhere {
             log::warn!(
                 "the embedding {name:?} has no vectors for the text encoder {}, where the word is left out",
-                learned::key(config)
+                embedding_files::key(config)
             );
         }
         Ok(encoding)
@@ -188,8 +188,8 @@ impl TextEncoders {
     }
 
     /// Where embeddings are looked for.
-    fn places(&self) -> Places {
-        Places { loras: self.stock.patches.bundles().to_vec(), folders: self.embeddings.clone() }
+    fn places(&self) -> EmbeddingSources {
+        EmbeddingSources { loras: self.stock.patches.bundles().to_vec(), folders: self.embeddings.clone() }
     }
 
     /// How the weights of a text encoder are stored.

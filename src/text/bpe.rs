@@ -1,9 +1,11 @@
 //! Byte-pair encoding: a word's bytes are joined, best pair first, into the symbols of CLIP's
 //! vocabulary.
 //!
-//! The order of `merges.txt` is the whole vocabulary. Ids 0..256 are the bytes, 256..512 the bytes
+//! The order of `merges.txt` is the vocabulary. Ids 0..256 are the bytes, 256..512 the bytes
 //! at the end of a word (`</w>`), and line `r` of the list makes id `512 + r` out of two older ones.
 //! So the id of a merge is also its rank: the smaller, the sooner.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::string_slice))]
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -38,6 +40,10 @@ struct Symbol {
 }
 
 impl Bpe {
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "the list of merges is part of the program, and a test reads all of it"
+    )]
     pub(super) fn new() -> Self {
         let mut bytes = [0; 256];
         let mut ids = HashMap::new();
@@ -70,12 +76,13 @@ impl Bpe {
             }
             join(&mut symbols, at, id);
             queue.extend(self.pair(&symbols, at));
-            queue.extend(self.pair(&symbols, symbols[at].left));
+            queue.extend(symbols.get(at).and_then(|symbol| self.pair(&symbols, symbol.left)));
         }
         out.extend(symbols.iter().filter(|s| s.id != JOINED).map(|s| u32::from(s.id)));
     }
 
     /// One symbol a byte, the last one marked as the end of the word.
+    #[expect(clippy::indexing_slicing, reason = "there is an id for each byte")]
     fn symbols(&self, word: &str) -> Vec<Symbol> {
         let byte = |(at, byte): (usize, u8)| Symbol {
             id: self.bytes[usize::from(byte)],
@@ -99,6 +106,7 @@ impl Bpe {
 }
 
 /// Makes the symbol at `at` and its right neighbour one symbol, `id`.
+#[expect(clippy::indexing_slicing, reason = "`pair` has found both symbols")]
 fn join(symbols: &mut [Symbol], at: usize, id: u16) {
     let gone = symbols[at].right;
     let right = symbols[gone].right;
@@ -110,7 +118,7 @@ fn join(symbols: &mut [Symbol], at: usize, id: u16) {
     }
 }
 
-/// The 256 bytes in the order of their ids, each with the letter that stands for it in the list:
+/// The 256 bytes in the order of their ids, each with its letter in the list:
 /// first the printable characters of Latin-1, as themselves, then the others, from U+0100 on.
 fn alphabet() -> impl Iterator<Item = (u8, char)> {
     let (printable, other): (Vec<u8>, Vec<u8>) =

@@ -5,8 +5,9 @@
 
 use super::prompt::CHUNK;
 use crate::Result;
+use crate::families::Tower;
 use crate::graph::{Activation, Graph, Shape, Tensor};
-use crate::model::config::{self, TextConfig, Tower};
+use crate::model::config::{self, TextConfig};
 
 /// How much of an encoder is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +80,7 @@ pub(crate) fn tables(config: &TextConfig) -> Vec<(String, Vec<usize>)> {
     tables
 }
 
-/// The whole encoder, whose weights serve every clip skip.
+/// The full encoder, whose weights serve every clip skip.
 ///
 /// # Errors
 /// As [`build`].

@@ -1,5 +1,7 @@
 //! `AND` and `BREAK`, which users of A1111's web UI write in prompts. ComfyUI knows neither: there
 //! they are words like others, so nothing here happens unless it is asked for.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::string_slice))]
 
 use super::prompt::BREAK;
 
@@ -60,18 +62,19 @@ fn plain_number(text: &str) -> Option<f32> {
     text.parse().ok().filter(|number: &f32| plain && number.is_finite())
 }
 
-/// `text` cut at each `word` that stands by itself.
+/// `text` cut at each `word` that is a word of its own.
 fn split<'t>(text: &'t str, word: &str) -> Vec<&'t str> {
     let is_letter = |c: char| c.is_alphanumeric() || c == '_';
     let (mut pieces, mut start) = (Vec::new(), 0);
     for (at, _) in text.match_indices(word) {
         let end = at + word.len();
-        if !text[..at].ends_with(is_letter) && !text[end..].starts_with(is_letter) {
-            pieces.push(&text[start..at]);
+        let (before, after) = (text.get(..at).unwrap_or_default(), text.get(end..).unwrap_or_default());
+        if !before.ends_with(is_letter) && !after.starts_with(is_letter) {
+            pieces.push(text.get(start..at).unwrap_or_default());
             start = end;
         }
     }
-    pieces.push(&text[start..]);
+    pieces.push(text.get(start..).unwrap_or_default());
     pieces
 }
 

@@ -1,4 +1,6 @@
 //! `embedding:name` in a prompt: learned vectors (textual inversion) in place of a word's tokens.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::string_slice))]
 
 use std::fmt::Debug;
 
@@ -65,11 +67,11 @@ pub(super) fn words(segment: &str, embeddings: Embeddings<'_>) -> Result<Vec<Wor
 
 /// `segment` cut before each mark that follows a space, without empty parts.
 fn parts(segment: &str) -> impl Iterator<Item = &str> {
-    let after_space = |&at: &usize| segment[..at].ends_with(is_space);
+    let after_space = |&at: &usize| segment.get(..at).is_some_and(|before| before.ends_with(is_space));
     let cuts = segment.match_indices(MARK).map(|(at, _)| at).filter(after_space);
     let mut start = 0;
     cuts.chain([segment.len()])
-        .map(move |end| &segment[std::mem::replace(&mut start, end)..end])
+        .filter_map(move |end| segment.get(std::mem::replace(&mut start, end)..end))
         .filter(|part| !part.is_empty())
 }
 

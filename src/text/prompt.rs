@@ -1,4 +1,6 @@
 //! Prompts: parentheses and weights to segments, segments to 77-token chunks, as ComfyUI does both.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::string_slice))]
 
 use super::embedding::{self, Embeddings, Word};
 use super::tokenizer::{END, START, Tokenizer, VOCABULARY};
@@ -11,7 +13,7 @@ pub const CHUNK: usize = 77;
 /// A group of this many ids or more is cut where a chunk ends; a smaller one moves to the next whole.
 const CUT_FROM: usize = 8;
 
-/// Ends a chunk where it stands; a control character, so that no words mean it by accident. See
+/// Ends the chunk at this point; a control character, so that no words mean it by accident. See
 /// [`breaks`](super::compose::breaks).
 pub const BREAK: char = '\u{3}';
 
@@ -30,7 +32,7 @@ pub struct Segment {
 /// The ids and weights of one pass through the text encoder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chunk {
-    /// [`START`], up to 75 ids of the text, [`END`], then padding. Ids from [`VOCABULARY`] on stand
+    /// [`START`], up to 75 ids of the text, [`END`], then padding. Ids from [`VOCABULARY`] on are
     /// for [`Tokens::vectors`].
     pub ids: [u32; CHUNK],
     /// The weight of each id: 1.0 for start, end and padding.
@@ -46,7 +48,7 @@ pub struct Tokens {
     pub missing_embeddings: Vec<String>,
     /// Names after `embedding:` that have no vectors for this text encoder, and some for another.
     pub embeddings_elsewhere: Vec<String>,
-    /// The learned vectors of embeddings: id [`VOCABULARY`] + i in a chunk stands for `vectors[i]`.
+    /// The learned vectors of embeddings: id [`VOCABULARY`] + i in a chunk is `vectors[i]`.
     pub vectors: Vec<Vec<f32>>,
 }
 
@@ -79,23 +81,24 @@ pub fn parse(text: &str) -> Vec<Segment> {
             segments.push(Segment { text: unescape(text), weight: weight as f32 });
         }
     };
+    let between = |start: usize, end: usize| text.get(start..end).unwrap_or_default();
     // A stack of its own, since prompts may nest deeper than the thread's stack allows.
     let mut spans = vec![Span { start: 0, end: text.len(), weight: 1.0 }];
     while let Some(span) = spans.pop() {
         let next = groups.partition_point(|group| group.start < span.start);
         let Some(group) = groups.get(next).filter(|group| group.start < span.end) else {
-            plain(&text[span.start..span.end], span.weight);
+            plain(between(span.start, span.end), span.weight);
             continue;
         };
-        plain(&text[span.start..group.start], span.weight);
+        plain(between(span.start, group.start), span.weight);
         let end = group.end.min(span.end);
         if end < span.end {
             spans.push(Span { start: end, ..span });
         }
-        if end - group.start >= 2 && text[..end].ends_with(')') {
+        if end - group.start >= 2 && between(group.start, end).ends_with(')') {
             spans.push(inside(&text, group.start + 1, end - 1, span.weight));
         } else {
-            plain(&text[group.start..end], span.weight);
+            plain(between(group.start, end), span.weight);
         }
     }
     segments
@@ -129,7 +132,7 @@ pub fn chunks_with(
             .hint(format!("CLIP-L pads with {END}, CLIP-G and CLIP-H with 0")));
     }
     let mut tokens = Tokens::default();
-    let mut chunk = Open::new(pad);
+    let mut chunk = OpenChunk::new(pad);
     for segment in parse(text) {
         for word in embedding::words(&segment.text, embeddings)? {
             match word {
@@ -176,17 +179,17 @@ pub fn missing_embeddings(text: &str, embeddings: Embeddings<'_>) -> Result<Vec<
 }
 
 /// The chunk being filled.
-struct Open {
+struct OpenChunk {
     chunk: Chunk,
     len: usize,
     pad: u32,
 }
 
-impl Open {
+impl OpenChunk {
     fn new(pad: u32) -> Self {
         let mut chunk = Chunk { ids: [pad; CHUNK], weights: [1.0; CHUNK] };
         chunk.ids[0] = START;
-        Open { chunk, len: 1, pad }
+        OpenChunk { chunk, len: 1, pad }
     }
 
     /// Adds a group of ids, going on to further chunks as need be.
@@ -207,16 +210,19 @@ impl Open {
     }
 
     fn put(&mut self, ids: &[u32], weight: f32) {
-        let end = self.len + ids.len();
-        self.chunk.ids[self.len..end].copy_from_slice(ids);
-        self.chunk.weights[self.len..end].fill(weight);
-        self.len = end;
+        let places = self.chunk.ids.iter_mut().zip(&mut self.chunk.weights).skip(self.len);
+        for ((id_at, weight_at), id) in places.zip(ids) {
+            (*id_at, *weight_at) = (*id, weight);
+        }
+        self.len += ids.len();
     }
 
     /// Ends this chunk and opens the next.
     fn finish(&mut self, done: &mut Vec<Chunk>) {
-        self.chunk.ids[self.len] = END;
-        done.push(std::mem::replace(self, Open::new(self.pad)).chunk);
+        if let Some(last) = self.chunk.ids.get_mut(self.len) {
+            *last = END;
+        }
+        done.push(std::mem::replace(self, OpenChunk::new(self.pad)).chunk);
     }
 }
 
@@ -229,14 +235,14 @@ struct Span {
 }
 
 /// A `(` that opens a group, and the place after the `)` that closes it: `usize::MAX` if none does.
-struct Group {
+struct Parentheses {
     start: usize,
     end: usize,
 }
 
 /// All groups, nested ones too, in the order of their starts.
-fn groups(text: &str) -> Vec<Group> {
-    let mut groups: Vec<Group> = Vec::new();
+fn groups(text: &str) -> Vec<Parentheses> {
+    let mut groups: Vec<Parentheses> = Vec::new();
     let mut open = Vec::new();
     // How many `)` came too many: each makes one later `(` plain.
     let mut surplus = 0_usize;
@@ -245,10 +251,10 @@ fn groups(text: &str) -> Vec<Group> {
             b'(' if surplus > 0 => surplus -= 1,
             b'(' => {
                 open.push(groups.len());
-                groups.push(Group { start: at, end: usize::MAX });
+                groups.push(Parentheses { start: at, end: usize::MAX });
             }
             b')' => match open.pop() {
-                Some(group) => groups[group].end = at + 1,
+                Some(group) => groups.get_mut(group).into_iter().for_each(|group| group.end = at + 1),
                 None => surplus += 1,
             },
             _ => {}
@@ -257,14 +263,15 @@ fn groups(text: &str) -> Vec<Group> {
     groups
 }
 
-/// What stands between the parentheses of a group: its words, and the weight they get.
+/// What is between the parentheses of a group: its words, and the weight they get.
 fn inside(text: &str, start: usize, end: usize, around: f64) -> Span {
-    let body = &text[start..end];
+    let body = text.get(start..end).unwrap_or_default();
     // A parenthesis after the colon cannot be in a number, so the search need not go past one; this
     // keeps it from reading the same text at every level of nesting.
-    let colon = body.rfind([':', '(', ')']).filter(|&at| at > 0 && body[at..].starts_with(':'));
-    match colon.and_then(|at| Some((at, python_float(&body[at + 1..])?))) {
-        Some((at, weight)) => Span { start, end: start + at, weight },
+    let last = body.rfind([':', '(', ')']).and_then(|at| body.split_at_checked(at));
+    let (words, number) = last.unwrap_or_default();
+    match number.strip_prefix(':').filter(|_| !words.is_empty()).and_then(python_float) {
+        Some(weight) => Span { start, end: start + words.len(), weight },
         None => Span { start, end, weight: around * EMPHASIS },
     }
 }

@@ -1,12 +1,14 @@
 //! What people write in prompts for other programs, and what is read otherwise here. ComfyUI takes all of
 //! it for words; so does this crate, but for [`compose`].
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::string_slice))]
 
 use std::fmt;
 
 use super::compose;
 
-/// The log's target of what [`Model::generate`](crate::Model::generate) tells of prompts, for a program that
-/// tells of them itself.
+/// The log target of what [`Model::generate`](crate::Model::generate) reports of prompts, for a program that
+/// reports them itself.
 pub const LOG: &str = "sagittal::prompts";
 
 /// Letters of an example in a sentence.
@@ -16,7 +18,7 @@ const LESS: f32 = 1.0 / 1.1;
 /// Words of the extensions Regional Prompter and Neutral Prompt.
 const EXTENSIONS: [&str; 9] =
     ["ADDCOMM", "ADDBASE", "ADDCOL", "ADDROW", "ADDP", "AND_PERP", "AND_SALT", "AND_TOPK", "AND_ALIGN"];
-/// Deeper groups are nobody's meaning, and would take their time.
+/// Deeper groups mean nothing in any program, and would take long.
 const DEEPEST: usize = 64;
 
 /// A way of writing that means something elsewhere.
@@ -25,7 +27,7 @@ const DEEPEST: usize = 64;
 pub enum Kind {
     /// A1111's `[cat:dog:0.5]`: other words from a step on.
     Editing,
-    /// A1111's `[red|blue]`: words that take turns.
+    /// A1111's `[red|blue]`: words that alternate from step to step.
     Alternation,
     /// A1111's `[tree]`: words that weigh less.
     LessEmphasis,
@@ -80,7 +82,7 @@ impl fmt::Display for Note {
     }
 }
 
-/// What `prompt` holds of such kinds, each told once, with its first place.
+/// What `prompt` holds of such kinds, each once, with its first place.
 ///
 /// ```
 /// use sagittal::text::syntax::{Kind, notes};
@@ -190,7 +192,7 @@ fn groups(prompt: &str) -> Vec<(usize, usize)> {
     found
 }
 
-/// The letters of a group that stand in no group of their own.
+/// The letters of a group that are in no group inside it.
 fn at_top(inner: &str) -> impl Iterator<Item = char> {
     let mut depth = 0_usize;
     inner.chars().filter(move |c| {
@@ -225,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn brackets_tell_their_weight() {
+    fn brackets_give_their_weight() {
         for (text, weight) in
             [("[tree]", "0.91"), ("a [[tree]]", "0.83"), ("[[[tree]]]", "0.75"), ("[[a] b]", "0.91")]
         {
@@ -235,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn each_way_of_writing_is_told_by_its_name() {
+    fn each_way_of_writing_is_recognised() {
         use Kind::{Alternation, And, Choice, Editing, Escape, LessEmphasis};
         let cases: &[(&str, &[(Kind, &str)])] = &[
             ("a fox", &[]),

@@ -5,6 +5,8 @@
 //!
 //! The tables are those of Unicode 17: characters that the reference's older tables do not know may
 //! come out as other words.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::string_slice))]
 
 use super::bpe::Bpe;
 use std::fmt;

@@ -1,4 +1,6 @@
 //! The number after a colon, read as Python's `float()` reads it.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::string_slice))]
 
 /// The zeros of the decimal digits outside ASCII (Unicode category Nd), each followed by its nine
 /// fellows: an input method for another script may give `(cat:２)`.
@@ -28,7 +30,7 @@ fn to_ascii(c: char) -> Option<char> {
         return Some(' ');
     }
     let code = u32::from(c);
-    let zero = ZEROS[..ZEROS.partition_point(|&zero| zero <= code)].last()?;
+    let zero = ZEROS.get(ZEROS.partition_point(|&zero| zero <= code).checked_sub(1)?)?;
     char::from_digit(code - zero, 10)
 }
 

@@ -1,7 +1,7 @@
 //! Adapters of every kind merged into weights: LoRA, LoCon, LoHa, LoKr, DoRA, GLoRA, OFT, BOFT, differences.
 //!
 //! A set holds a few weights of a model and, for each case, the tensors of an adapter's file and what becomes of the
-//! weight at some strengths. `truth` counts where it stands: it follows the format's definition where the reference
+//! weight at some strengths. `truth` counts where it is given: it follows the format's definition where the reference
 //! departs from it. Nothing here needs a device: merging is done on the host.
 
 use std::sync::Arc;

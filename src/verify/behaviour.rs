@@ -7,7 +7,7 @@
 
 use super::case::Case;
 use super::compare::{Comparison, Yardstick, spread};
-use super::model::Context;
+use super::context::Context;
 use super::tensor::Tensor;
 use crate::guidance::{Area, Conditioning, Entry, Guidance, Sag};
 use crate::latent::Latent;

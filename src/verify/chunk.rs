@@ -4,7 +4,7 @@
 use super::behaviour;
 use super::case::Case;
 use super::compare::Comparison;
-use super::model::{self, Context};
+use super::context::{self, Context};
 use super::run::compare_samples;
 use crate::Result;
 use crate::guidance::Conditioning;
@@ -13,7 +13,7 @@ use crate::pipeline::{Limits, Run, Schedule};
 use crate::plan::chunk::ChunkPolicy;
 use crate::sampler::Sampler;
 
-/// Portions that are tried besides the whole.
+/// Portions that are tried besides a batch in one call.
 const ROWS: [usize; 3] = [1, 2, 3];
 
 /// Steps in which they are: every step calls the networks alike.
@@ -68,7 +68,7 @@ fn sample(
 ) -> Result<Latent> {
     let schedule = Schedule::new(case.text("scheduler")?.parse()?, steps);
     let run = Run {
-        guidance: model::guidance(case)?,
+        guidance: context::guidance(case)?,
         solver: case.text("sampler")?.parse::<Sampler>()?.into(),
         seed: case.integer("seed")?,
         levels: schedule.into(),

@@ -168,7 +168,7 @@ impl Finding {
     }
 }
 
-/// Collects what a set's cases give, and tells an observer.
+/// Collects what a set's cases give, and reports it to an observer.
 pub(super) struct Findings<'a> {
     pub(super) all: Vec<Finding>,
     pub(super) tensors: Vec<(String, Tensor)>,

@@ -4,7 +4,7 @@
 
 use super::case::Case;
 use super::compare::{Comparison, Yardstick, spread};
-use super::model::{self, Context};
+use super::context::{self, Context};
 use super::tensor::{Tensor, Values};
 use super::tolerance;
 use crate::Result;
@@ -90,7 +90,7 @@ struct Masks {
 }
 
 /// What came of a run.
-struct Run {
+struct RunResult {
     samples: Latent,
     /// Column sums of every evaluation with SAG, `[evaluation][picture, position]`.
     columns: Vec<Vec<f32>>,
@@ -105,7 +105,7 @@ fn sample(
     sampler: Sampler,
     sigmas: &[f32],
     masks: Option<Masks>,
-) -> Result<Run> {
+) -> Result<RunResult> {
     let model = context.model;
     let scale = model.config().latent_scale;
     // Without a latent the start is empty: all zeros, of the noise's shape.
@@ -121,13 +121,13 @@ fn sample(
     let weights = model.unet_weights(context.cancel)?;
     let sink = DeviceSink::new(model.unet(&weights), ChunkPolicy::Auto, BUDGET, context.cancel);
     let backend = Box::new(DeviceBackend::new(sink, &model.unet(&weights)));
-    let mut guided = Guided::on(backend, &conditioning, model.discrete(), model::guidance(case)?)?;
+    let mut guided = Guided::on(backend, &conditioning, model.discrete(), context::guidance(case)?)?;
     let x = guided.latents().bring(&x)?;
     let mut recorder = Recorder { guided: &mut guided, columns: Vec::new(), masks };
     let options = SampleOptions { seed: case.integer("seed").unwrap_or(0), ..Default::default() };
     let end = sampler::sample_on(sampler, &mut recorder, x, sigmas, &options, &mut |_| Ok(()))?;
     let samples = recorder.latents().read(&end.scaled(1.0 / f64::from(scale)))?;
-    Ok(Run { samples, columns: recorder.columns })
+    Ok(RunResult { samples, columns: recorder.columns })
 }
 
 /// Guidance that keeps the column sums it goes by.
@@ -191,7 +191,7 @@ pub(super) fn compare_samples(
 }
 
 /// Masks of the attention map's own size, one for each evaluation with SAG.
-fn compare_masks(context: &mut Context<'_, '_>, name: &str, run: &Run) {
+fn compare_masks(context: &mut Context<'_, '_>, name: &str, run: &RunResult) {
     let name = format!("{name}.mask");
     let Some(expected) = context.set.find(&name) else { return };
     // SAG of no effect computes no masks. In f16 bits flip, and the sets do not say which may.

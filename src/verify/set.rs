@@ -71,7 +71,7 @@ impl Set {
         Ok(set)
     }
 
-    /// A set that is in memory already; `name` stands for the file in messages.
+    /// A set that is in memory already; messages call the file `name`.
     ///
     /// # Errors
     /// [`ErrorKind::File`] if the text is not JSON, the kind is unknown or the tensors are damaged.
@@ -101,7 +101,7 @@ impl Set {
         self
     }
 
-    /// The file, or the name that stands for it.
+    /// The file, or the name that it was given.
     pub fn file(&self) -> &Path {
         &self.file
     }
@@ -115,7 +115,7 @@ impl Set {
         self.parts.as_ref().is_none_or(|parts| parts.iter().any(|p| p == part))
     }
 
-    /// The JSON as a whole.
+    /// All of the JSON.
     pub(super) fn root(&self) -> Case<'_> {
         Case::new(&self.file, &self.json)
     }

@@ -4,7 +4,7 @@
 
 use super::case::Case;
 use super::compare::{Yardstick, spread};
-use super::model::{self, Context};
+use super::context::{self, Context};
 use super::tensor::{Tensor, Values};
 use super::unet::compare_mask;
 use crate::guidance::{Evaluation, Guided, SagEvaluation, Term, sag::nearest};
@@ -45,7 +45,7 @@ fn verify_step(context: &mut Context<'_, '_>, case: &Case<'_>, name: &str) -> Re
         Some(sag) => verify_sag(context, name, sag, &x),
         // Latents of four cells and less, and SAG of no effect, have no third row.
         None => {
-            let expected = case.flag("skipped") || !model::sag(case)?.is_on();
+            let expected = case.flag("skipped") || !context::sag(case)?.is_on();
             if !expected {
                 context.findings.failed(&format!("{name}.sag"), "no third row was computed");
             }
@@ -112,8 +112,8 @@ fn evaluate(
     let weights = model.unet_weights(context.cancel)?;
     let sink = DeviceSink::new(model.unet(&weights), ChunkPolicy::Auto, None, context.cancel);
     let backend = Box::new(DeviceBackend::new(sink, &model.unet(&weights)));
-    let mut guidance = model::guidance(case)?;
-    guidance.terms.extend(model::perturbed(case)?.into_iter().map(Term::from));
+    let mut guidance = context::guidance(case)?;
+    guidance.terms.extend(context::perturbed(case)?.into_iter().map(Term::from));
     let mut guided = Guided::on(backend, &conditioning, model.discrete(), guidance)?;
     guided.evaluate_with(x, case.number("sigma")? as f32, mask)
 }

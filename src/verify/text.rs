@@ -1,7 +1,7 @@
 //! Text encoders: the conditioning and the pooled vector of prompts.
 
 use super::compare::Yardstick;
-use super::model::Context;
+use super::context::Context;
 use super::tensor::Tensor;
 use crate::{Error, Result};
 

@@ -39,7 +39,7 @@ fn verify_prompt(
         let found: Vec<u32> = chunks.iter().flat_map(|c: &Chunk| c.ids).collect();
         findings.compared(&format!("{name}.{what}"), faults(&found, &ids.concat()));
     }
-    // NaN is a weight too, any NaN standing for all.
+    // NaN is a weight too, and any NaN equals any other.
     let bits = |w: f32| if w.is_nan() { f32::NAN.to_bits() } else { w.to_bits() };
     let found: Vec<u32> = padded.iter().flat_map(|c| c.weights).map(bits).collect();
     let expected: Vec<u32> = weights.into_iter().map(bits).collect();

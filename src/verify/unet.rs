@@ -1,9 +1,9 @@
 //! The UNet by itself: its output, the column sums of the attention that SAG reads, and the
-//! results of modules on the way, which tell where an implementation departs.
+//! results of modules on the way, which show where an implementation departs.
 
 use super::case::Case;
 use super::compare::{Yardstick, masked};
-use super::model::Context;
+use super::context::Context;
 use super::tensor::Tensor;
 use crate::engine::{Kept, Run, Source};
 use crate::latent::Latent;
@@ -60,7 +60,7 @@ fn verify_call(context: &mut Context<'_, '_>, case: &Case<'_>, name: &str) -> Re
 }
 
 /// Modules are looked at in a call of their own: a result that is read out is not fused with what
-/// follows, and the call above shall run as it always does.
+/// follows, and the call above must run as it always does.
 fn verify_trace(context: &mut Context<'_, '_>, case: &Case<'_>, name: &str, inputs: &Inputs) -> Result<()> {
     let modules = case.texts("trace");
     let stored = |module: &str| format!("{name}.trace.{module}");

@@ -1,7 +1,7 @@
 //! The autoencoder by itself: latents to pictures and pictures to the mean of their latents.
 
 use super::compare::Yardstick;
-use super::model::Context;
+use super::context::Context;
 use super::tensor::Tensor;
 use super::unet::{planes, positions};
 use crate::Result;

@@ -22,7 +22,7 @@ use crate::model::config::{TextConfig, VaeConfig, family_of};
 use crate::model::{DiffusionConfig, ModelConfig, Prediction};
 use crate::pipeline::{self, Autoencoder, DiffusionModel, Sizes, Solver, Studio, TextEncoders};
 use crate::sampler::Discrete;
-use crate::text::learned::{Learned, Places};
+use crate::text::embedding_files::{EmbeddingSources, Learned};
 use crate::text::prompt;
 use crate::{ErrorKind, Result};
 
@@ -255,7 +255,7 @@ impl<'s> Seen<'s> {
         let Some(clip) = self.clip() else { return Ok(Vec::new()) };
         let configs = &clip.configs;
         // Vectors that cannot be used; of names without any the run warns itself.
-        let places = Places { loras: clip.bundles(), folders: files.places().models.embeddings() };
+        let places = EmbeddingSources { loras: clip.bundles(), folders: files.places().models.embeddings() };
         for text in ["text", "text_l", "text_g"].iter().filter_map(|name| self.args.text(name).ok()) {
             let learned = Learned::new(&places, configs, 0);
             prompt::missing_embeddings(text, learned.as_embeddings())?;

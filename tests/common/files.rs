@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use half::{bf16, f16};
-use sagittal::internals::checkpoint::{Checkpoint, Dtype, Manifest, names};
+use sagittal::internals::checkpoint::{Checkpoint, Dtype, Manifest, key_maps};
 use serde_json::json;
 
 pub const UNET: &str = "model.diffusion_model.";
@@ -125,14 +125,14 @@ pub fn prefixed(tensors: &[Tensor], prefix: &str) -> Vec<Tensor> {
 /// The UNet as diffusers has it.
 pub fn diffusers_unet(all: &[Tensor]) -> Vec<Tensor> {
     let own = under(all, UNET);
-    let map = names::unet::from_original(|name| own.iter().any(|t| t.name == name));
+    let map = key_maps::unet::from_original(|name| own.iter().any(|t| t.name == name));
     own.iter().map(|t| Tensor { name: map.diffusers(&t.name).unwrap(), ..t.clone() }).collect()
 }
 
 /// The VAE as diffusers has it, `old` with the attention's names before version 0.17.
 pub fn diffusers_vae(all: &[Tensor], old: bool) -> Vec<Tensor> {
     let own = under(all, VAE);
-    let map = names::vae::from_original(|name| own.iter().any(|t| t.name == name));
+    let map = key_maps::vae::from_original(|name| own.iter().any(|t| t.name == name));
     let convert = |t: &Tensor| {
         let mut name = map.diffusers(&t.name).unwrap();
         if old {
@@ -161,7 +161,7 @@ pub fn transformers_text(all: &[Tensor], prefix: &str) -> Vec<Tensor> {
             let values = values.map(|(r, c)| tensor.values[r * columns + c]).collect();
             out.push(Tensor { name: "text_projection.weight".into(), shape: vec![columns, rows], values });
         } else {
-            let names = names::text::transformers(&tensor.name).unwrap();
+            let names = key_maps::text::transformers(&tensor.name).unwrap();
             let mut shape = tensor.shape.clone();
             shape[0] /= names.len();
             let values = tensor.values.chunks(tensor.values.len() / names.len());

@@ -6,17 +6,17 @@ use std::sync::atomic::AtomicBool;
 use crate::common::any_argument::{FLOATS, SIZES, Watch, pairs};
 use crate::common::{safetensors, synthetic};
 use sagittal::inspect;
-use sagittal::internals::checkpoint::{Dtype, Manifest, digest, names};
+use sagittal::internals::checkpoint::{Dtype, Manifest, digest, key_maps};
 use sagittal::internals::folder::Folder;
 use sagittal::internals::kernels::Precision;
 use sagittal::internals::model::{DiffusionConfig, Family, ModelConfig, Prediction};
 use sagittal::internals::sampler::names::{edit_distance, with_scheduler};
-use sagittal::internals::text::learned::{Learned, Places};
+use sagittal::internals::text::embedding_files::{EmbeddingSources, Learned};
 use sagittal::internals::text::prompt::chunks_with;
 use sagittal::internals::text::syntax::notes;
 use sagittal::internals::text::{Embeddings, Tokenizer, Vectors, compose, encode};
 use sagittal::internals::verify::{Options, Set, Tensor, Verifier, write_all};
-use sagittal::lora::{Networks, Part, Patched, Patches, tags};
+use sagittal::lora::{Networks, Patched, Patches, TargetNetwork, tags};
 use sagittal::{Checkpoint, Error, Lora, LoraUse, Result};
 
 /// Names that nobody gives a thing.
@@ -64,9 +64,9 @@ fn checkpoints_asked_for_anything() {
     }
     manifests(&mut watch);
     for name in NAMES {
-        let map = names::unet::from_original(|_| false);
+        let map = key_maps::unet::from_original(|_| false);
         watch.runs(name, || (map.original(name), map.diffusers(name)));
-        watch.runs(name, || (names::text::open_clip(name).is_some(), names::text::transformers(name)));
+        watch.runs(name, || (key_maps::text::open_clip(name).is_some(), key_maps::text::transformers(name)));
     }
     assert!(watch.refused > 100, "{} refused", watch.refused);
     watch.failures.finish();
@@ -155,11 +155,11 @@ fn loras_of_any_weight_on_any_network() {
             let uses = [LoraUse::new(loras[0].clone(), f32::MAX)];
             let patches = watch.tries("a part", || Patches::of_part(&networks, &uses)).unwrap_or_default();
             for at in SIZES {
-                let elsewhere = [Part::Text(at), Part::Unet];
+                let elsewhere = [TargetNetwork::Text(at), TargetNetwork::Unet];
                 watch.tries("leftovers", || {
                     Patches::leftovers(&loras[0], family, &[(&patches, at)], &elsewhere)
                 });
-                watch.runs("the same", || patches.same(&Patches::default(), Part::Text(at)));
+                watch.runs("the same", || patches.same(&Patches::default(), TargetNetwork::Text(at)));
             }
             let patched = Patched { checkpoint: model, patches: &patches };
             for name in NAMES.into_iter().chain([model.names().next().expect("a tensor")]) {
@@ -209,7 +209,8 @@ fn prompts_with_any_vectors() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = safetensors([("clip_l", &[2, encoders[0].width][..], &vec![0.5; 2 * encoders[0].width][..])]);
     std::fs::write(folder.path().join("a.safetensors"), file).expect("a file");
-    let places = Places { loras: vec![], folders: vec![Folder::open(folder.path()).expect("a folder")] };
+    let places =
+        EmbeddingSources { loras: vec![], folders: vec![Folder::open(folder.path()).expect("a folder")] };
     for this in SIZES {
         for configs in [&encoders[..], &encoders[..1], &[]] {
             let learned = Learned::new(&places, configs, this);

@@ -11,7 +11,7 @@ use sagittal::internals::folder::Folder;
 use sagittal::internals::kernels::Precision;
 use sagittal::internals::model::ModelConfig;
 use sagittal::internals::model::config::{TextConfig, Tower};
-use sagittal::internals::text::learned::{Learned, Places};
+use sagittal::internals::text::embedding_files::{EmbeddingSources, Learned};
 use sagittal::internals::text::prompt::chunks_with;
 use sagittal::internals::text::tokenizer::{END, START, VOCABULARY};
 use sagittal::internals::text::{Embeddings, Tokenizer, Vectors};
@@ -169,7 +169,7 @@ fn bad_embeddings_are_refused_with_reasons() {
     let model = synthetic("tiny-sd1");
     let config = sagittal::internals::model::ModelConfig::infer(&model).expect("a family");
     let inside = Folder::open(&inside).expect("a folder");
-    let places = Places { folders: vec![inside.clone()], ..Places::default() };
+    let places = EmbeddingSources { folders: vec![inside.clone()], ..EmbeddingSources::default() };
     let learned = Learned::new(&places, &config.text, 0);
 
     let mut failures = Failures::default();
@@ -222,7 +222,7 @@ fn case(name: &str) -> PathBuf {
 
 /// What the encoders of a small family get for `embedding:name`, by the number of vectors; None where nothing has
 /// that name.
-fn found(family: &str, places: &Places, name: &str) -> Vec<Option<usize>> {
+fn found(family: &str, places: &EmbeddingSources, name: &str) -> Vec<Option<usize>> {
     let config = ModelConfig::infer(&synthetic(family)).expect("a family");
     let find = |i: usize| {
         let vectors =
@@ -238,7 +238,10 @@ fn found(family: &str, places: &Places, name: &str) -> Vec<Option<usize>> {
 /// Files as trainers write them; SDXL's first encoder is as wide as SD 1's, and takes its embeddings.
 #[test]
 fn embeddings_of_every_form_serve_the_encoders_that_they_fit() {
-    let places = Places { folders: vec![Folder::open(case("")).expect("a folder")], ..Places::default() };
+    let places = EmbeddingSources {
+        folders: vec![Folder::open(case("")).expect("a folder")],
+        ..EmbeddingSources::default()
+    };
     let mut failures = Failures::default();
     for name in ["plain", "EasyNeg", "a1111x", "dim3", "f16", "name.v1.2", "str2par", "token", "xl_lonly"] {
         let (one, two) = (found("tiny-sd1", &places, name), found("tiny-sdxl", &places, name));
@@ -257,7 +260,10 @@ fn embeddings_of_every_form_serve_the_encoders_that_they_fit() {
 
 #[test]
 fn an_embedding_in_a_folder_below_is_found_by_its_name() {
-    let places = Places { folders: vec![Folder::open(case("")).expect("a folder")], ..Places::default() };
+    let places = EmbeddingSources {
+        folders: vec![Folder::open(case("")).expect("a folder")],
+        ..EmbeddingSources::default()
+    };
     for name in ["deep", "sub/deep", "sub\\deep", "deep.safetensors"] {
         assert_eq!(found("tiny-sd1", &places, name), [Some(3)], "{name}");
     }
@@ -268,15 +274,19 @@ fn an_embedding_in_a_folder_below_is_found_by_its_name() {
 #[test]
 fn an_embedding_bundled_in_a_lora_is_found() {
     let lora = |name: &str| Arc::new(Lora::open(case(name)).expect("a LoRA"));
-    let places = Places { loras: vec![lora("bundle.safetensors")], ..Places::default() };
+    let places = EmbeddingSources { loras: vec![lora("bundle.safetensors")], ..EmbeddingSources::default() };
     assert_eq!(found("tiny-sd1", &places, "foo"), [Some(3)]);
     assert_eq!(found("tiny-sd1", &places, "bundle"), [None]);
-    let places = Places { loras: vec![lora("bundlexl.safetensors")], ..Places::default() };
+    let places =
+        EmbeddingSources { loras: vec![lora("bundlexl.safetensors")], ..EmbeddingSources::default() };
     assert_eq!(found("tiny-sdxl", &places, "foo"), [Some(3), Some(3)]);
     assert!(places.missing("fo").contains("the LoRAs hold foo"));
 
-    // In a folder of embeddings it is a LoRA, and told so.
-    let places = Places { folders: vec![Folder::open(case("")).expect("a folder")], ..Places::default() };
+    // In a folder of embeddings it is a LoRA, and the error says so.
+    let places = EmbeddingSources {
+        folders: vec![Folder::open(case("")).expect("a folder")],
+        ..EmbeddingSources::default()
+    };
     let config = ModelConfig::infer(&synthetic("tiny-sd1")).expect("a family");
     let e = Learned::new(&places, &config.text, 0).find("bundle").map(drop).unwrap_err();
     assert!(e.to_string().contains("use it as a LoRA"), "{e}");

@@ -12,7 +12,7 @@ use crate::common::warnings::warnings;
 use crate::common::{Failures, MANIFESTS};
 use sagittal::Size;
 use sagittal::inspect::{Inspected, inspect};
-use sagittal::internals::checkpoint::{Checkpoint, Dtype, Manifest, names};
+use sagittal::internals::checkpoint::{Checkpoint, Dtype, Manifest, key_maps};
 use sagittal::internals::kernels::Precision;
 use sagittal::internals::model::config::{Family, ModelConfig, Tower};
 use sagittal::{ErrorKind, Latent, Model, ModelOptions, Request};
@@ -66,7 +66,7 @@ fn open_clip(all: &[Tensor], prefix: &str) -> Vec<Tensor> {
     }
     let mut packed: Vec<Tensor> = Vec::new();
     for tensor in own {
-        let place = names::text::open_clip(&tensor.name).unwrap();
+        let place = key_maps::text::open_clip(&tensor.name).unwrap();
         match packed.iter_mut().find(|t| t.name == place.name) {
             // In their order: see `ordered`.
             Some(whole) => {
@@ -221,7 +221,7 @@ fn encoders_are_found_in_every_place_naming_and_orientation() {
 
 /// SDXL's two encoders in each other's places.
 #[test]
-fn sdxls_encoders_are_told_apart_by_width() {
+fn sdxls_encoders_are_known_by_width() {
     let folder = tempfile::tempdir().unwrap();
     let all = all("tiny-sdxl");
     let networks: Vec<Tensor> = without(&all, "conditioner.");
@@ -356,17 +356,17 @@ fn folders_with_one_of_sdxls_encoders_say_so() {
     }
 }
 
-/// Of several encoders in a file those count that the UNet reads; the others are told of.
+/// Of several encoders in a file those count that the UNet reads; the others are reported.
 #[test]
-fn encoders_that_the_unet_does_not_read_are_told_of() {
+fn encoders_that_the_unet_does_not_read_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let mixed =
         [all("tiny-sdxl"), all("tiny-sd1").into_iter().filter(|t| t.name.starts_with(L)).collect()].concat();
     let model = opened(folder.path(), &mixed, &[]).unwrap();
-    let (config, told) = warnings(|| ModelConfig::infer(&model).unwrap());
+    let (config, warned) = warnings(|| ModelConfig::infer(&model).unwrap());
     assert_eq!((config.family, config.text.len()), (Family::Sdxl, 2));
     let words = ["text encoder", "does not read", L, "model.safetensors"];
-    assert!(told.len() == 1 && words.iter().all(|w| told[0].contains(w)), "{told:?}");
+    assert!(warned.len() == 1 && words.iter().all(|w| warned[0].contains(w)), "{warned:?}");
     let (_, again) = warnings(|| ModelConfig::infer(&model).unwrap());
     assert!(again.is_empty(), "{again:?}");
     let mut failures = Failures::default();
@@ -393,10 +393,10 @@ fn a_position_table_of_248_runs_with_its_first_77() {
         let prediction = if family == "tiny-sd2" { "v" } else { "epsilon" };
         let metadata = [("modelspec.prediction_type", prediction)];
         let model = opened(folder.path(), &long, &metadata).unwrap();
-        let (config, told) = warnings(|| ModelConfig::infer(&model).unwrap());
+        let (config, warned) = warnings(|| ModelConfig::infer(&model).unwrap());
         assert!(config.text.iter().all(|text| text.positions == 248));
-        assert_eq!(told.len(), config.text.len(), "{told:?}");
-        assert!(told.iter().all(|t| t.contains("248") && t.contains("model.safetensors")), "{told:?}");
+        assert_eq!(warned.len(), config.text.len(), "{warned:?}");
+        assert!(warned.iter().all(|t| t.contains("248") && t.contains("model.safetensors")), "{warned:?}");
         let Inspected::Model(facts) = inspect(folder.path().join("model.safetensors")).unwrap() else {
             panic!("a model")
         };

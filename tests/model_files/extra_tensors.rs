@@ -71,7 +71,7 @@ fn changing() -> Vec<(&'static str, Vec<Tensor>)> {
     ]
 }
 
-/// The first words that a tensor is told by: the numbers in its name become N.
+/// The first words that a tensor is reported by: the numbers in its name become N.
 fn kind(name: &str) -> String {
     let number = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
     name.split('.').map(|part| if number(part) { "N" } else { part }).collect::<Vec<_>>().join(".")
@@ -92,25 +92,25 @@ fn what_would_change_pictures_is_refused_unless_it_is_to_be_ignored() {
             Err(e) => {
                 let text = e.to_string();
                 let named = extra.iter().all(|t| text.contains(&kind(&t.name)) || text.contains(&t.name));
-                let told = named
+                let found = named
                     && text.contains("no layer takes")
                     && text.contains("allow extra tensors to be ignored");
-                failures.check(told && e.kind() == ErrorKind::Model, || format!("{case}: {text}"));
+                failures.check(found && e.kind() == ErrorKind::Model, || format!("{case}: {text}"));
             }
         }
         let model = open().ignoring_extra();
-        let (config, told) = warnings(|| ModelConfig::infer(&model));
+        let (config, warned) = warnings(|| ModelConfig::infer(&model));
         failures
             .check(config.as_ref().is_ok_and(|config| *config == plain), || format!("{case}: {config:?}"));
-        let once = told.len() == 1 && extra.iter().all(|t| told[0].contains(&kind(&t.name)));
-        failures.check(once && told[0].contains("model.safetensors"), || format!("{case}: {told:?}"));
+        let once = warned.len() == 1 && extra.iter().all(|t| warned[0].contains(&kind(&t.name)));
+        failures.check(once && warned[0].contains("model.safetensors"), || format!("{case}: {warned:?}"));
     }
     failures.finish();
 }
 
 /// Sixteen of one kind are one entry.
 #[test]
-fn tensors_of_one_kind_are_told_once() {
+fn tensors_of_one_kind_are_reported_once() {
     let folder = tempfile::tempdir().unwrap();
     let name = |i| format!("{UNET}{BLOCK}.attn2.processor.{i}.to_k_ip.weight");
     let extra: Vec<Tensor> = (0..16).map(|i| more(&name(i), &[2, 2])).collect();
@@ -120,7 +120,7 @@ fn tensors_of_one_kind_are_told_once() {
     assert_eq!(text.matches("to_k_ip").count(), 2, "one example, one kind: {text}");
 }
 
-/// What most files carry is not worth a word; what nobody knows is told of.
+/// What most files carry is not reported; what is unknown is.
 #[test]
 fn harmless_tensors_are_no_obstacle() {
     let folder = tempfile::tempdir().unwrap();
@@ -142,15 +142,15 @@ fn harmless_tensors_are_no_obstacle() {
         opened(folder.path(), &[base.clone(), extra].concat(), &[]).unwrap()
     };
     let model = with(&usual);
-    let (config, told) = warnings(|| ModelConfig::infer(&model));
-    assert!(config.is_ok() && told.is_empty(), "{config:?} {told:?}");
+    let (config, warned) = warnings(|| ModelConfig::infer(&model));
+    assert!(config.is_ok() && warned.is_empty(), "{config:?} {warned:?}");
     let mark = more(&format!("{UNET}mark"), &[1]);
     let model = opened(folder.path(), &[base.clone(), vec![mark]].concat(), &[]).unwrap();
-    let (config, told) = warnings(|| ModelConfig::infer(&model));
-    assert!(config.is_ok() && told.len() == 1 && told[0].contains("mark (1)"), "{config:?} {told:?}");
+    let (config, warned) = warnings(|| ModelConfig::infer(&model));
+    assert!(config.is_ok() && warned.len() == 1 && warned[0].contains("mark (1)"), "{config:?} {warned:?}");
     let model = with(&["first_stage_model.notes", "cond_stage_model.notes.weight"]);
-    let (config, told) = warnings(|| ModelConfig::infer(&model));
-    assert!(config.is_ok() && told.len() == 2, "{config:?} {told:?}");
+    let (config, warned) = warnings(|| ModelConfig::infer(&model));
+    assert!(config.is_ok() && warned.len() == 2, "{config:?} {warned:?}");
 }
 
 /// A part passed by itself is looked at like one in a checkpoint.
@@ -238,9 +238,9 @@ fn parts_of_their_own_are_looked_at_alike() {
     failures.finish();
 }
 
-/// A tensor that a layer takes and that is not there is told of when the file is looked at.
+/// A tensor that a layer takes and that is not there is an error when the network is inferred.
 #[test]
-fn a_missing_bias_is_told_of_by_inference() {
+fn a_missing_bias_is_found_by_inference() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["out.2.bias", "encoder.layers.1.mlp.fc2.bias", "decoder.mid.block_2.norm1.bias"] {
         let cut: Vec<Tensor> = all("tiny-sd1").into_iter().filter(|t| !t.name.ends_with(name)).collect();

@@ -281,7 +281,7 @@ fn packed_encoders_are_cut_apart() {
     let mut failures = Failures::default();
     let family = families().next().unwrap();
     let packed = |name: &str| {
-        let names = sagittal::internals::checkpoint::names::text::transformers(name).unwrap();
+        let names = sagittal::internals::checkpoint::key_maps::text::transformers(name).unwrap();
         let parts = names.iter().map(|n| {
             let name = format!("{}{n}", family.text[0]);
             family.tensors.iter().find(|t| t.name == name).unwrap().clone()

@@ -140,8 +140,8 @@ fn what_the_package_opens_opens_here() {
             }
             Err(e) => {
                 failures.check(!good, || format!("{case}: {e}"));
-                let told = e.kind() == ErrorKind::File && e.to_string().contains("odd.safetensors");
-                failures.check(told, || format!("{case}: {:?} {e}", e.kind()));
+                let named = e.kind() == ErrorKind::File && e.to_string().contains("odd.safetensors");
+                failures.check(named, || format!("{case}: {:?} {e}", e.kind()));
             }
         }
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use crate::common::files::{UNET, VAE};
 use crate::common::{Failures, MANIFESTS};
 use sagittal::checkpoint::Manifest;
-use sagittal::internals::checkpoint::names::{KeyMap, text, unet, vae};
+use sagittal::internals::checkpoint::key_maps::{KeyMap, text, unet, vae};
 
 /// Prefix of a text encoder in the original layout, and its folder in diffusers'.
 const TEXT: [(&str, &str); 4] = [

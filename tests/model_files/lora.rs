@@ -14,7 +14,7 @@ use sagittal::Size;
 use sagittal::internals::engine::Source;
 use sagittal::internals::kernels::Precision;
 use sagittal::internals::model::ModelConfig;
-use sagittal::lora::{Part, Patched, Patches};
+use sagittal::lora::{Patched, Patches, TargetNetwork};
 use sagittal::{Checkpoint, ErrorKind, Lora, LoraUse, Model, ModelOptions, Request, embedded};
 
 const UNET_PREFIX: &str = "model.diffusion_model.";
@@ -235,7 +235,7 @@ fn published_names_are_found() {
 
 /// The modules of a model: the tensor, its third, and its original and diffusers' name in its network.
 fn modules(model: &Checkpoint, prefix: &str, unet: bool) -> Vec<(String, Option<usize>, [String; 2])> {
-    use sagittal::internals::checkpoint::names::{text, unet as names};
+    use sagittal::internals::checkpoint::key_maps::{text, unet as names};
     let map = names::from_original(|name| model.has(&format!("{prefix}{name}")));
     let mut modules = Vec::new();
     for tensor in model.names_under(prefix) {
@@ -283,7 +283,7 @@ fn every_program_names_every_module() {
         for (prefix, unet, styles) in networks {
             let modules = modules(&model, prefix, unet);
             for style in styles.into_iter().flatten() {
-                // One file with a pair for each module, so that two with one name would be told of.
+                // One file with a pair for each module, so that two with one name would be reported.
                 let mut tensors = Vec::new();
                 for (tensor, third, [original, diffusers]) in &modules {
                     let name = if style.original { original } else { diffusers };
@@ -310,10 +310,10 @@ fn every_program_names_every_module() {
                 };
                 let touched: BTreeSet<&str> = patches.tensors().collect();
                 let wanted: BTreeSet<&str> = modules.iter().map(|(tensor, ..)| tensor.as_str()).collect();
-                let told = patches.left_out().join(" ");
-                failures.check(touched == wanted && told.is_empty(), || {
+                let left_out = patches.left_out().join(" ");
+                failures.check(touched == wanted && left_out.is_empty(), || {
                     format!(
-                        "{family} {} {}: {} of {}, {told}",
+                        "{family} {} {}: {} of {}, {left_out}",
                         style.program,
                         prefix,
                         touched.len(),
@@ -415,8 +415,8 @@ fn several_loras_add_up_in_any_order() {
     let none = Patches::default();
     let twice = [uses[0].clone(), uses[0].clone()];
     let twice = Patches::new(&config, &model, &twice).expect("it fits");
-    assert!(!patches.same(&twice, Part::Unet), "the same one twice");
-    assert!(!patches.same(&none, Part::Unet) && patches.same(&none, Part::Text(1)));
+    assert!(!patches.same(&twice, TargetNetwork::Unet), "the same one twice");
+    assert!(!patches.same(&none, TargetNetwork::Unet) && patches.same(&none, TargetNetwork::Text(1)));
 }
 
 /// What is wrong with a file or its fit: the kind of error and a word of its message.
@@ -503,9 +503,10 @@ fn bad_loras_are_refused_with_reasons() {
         match Patches::new(&config, &model, &[LoraUse::new(lora("bad", &tensors), 1.0)]) {
             Ok(_) => failures.check(false, || format!("{case}: accepted")),
             Err(e) => {
-                let told = words.iter().all(|w| e.to_string().contains(w));
-                failures
-                    .check(e.kind() == ErrorKind::Model && told, || format!("{case}: {:?} {e}", e.kind()));
+                let left_out = words.iter().all(|w| e.to_string().contains(w));
+                failures.check(e.kind() == ErrorKind::Model && left_out, || {
+                    format!("{case}: {:?} {e}", e.kind())
+                });
             }
         }
     }
@@ -532,8 +533,8 @@ fn bad_loras_are_refused_with_reasons() {
     // A module too many is left out, as ComfyUI does.
     let more = [good, pair(&mut rng, "lora_unet_no_such_module", &KOHYA, &[4, 4], 4)].concat();
     let patches = Patches::new(&config, &model, &[LoraUse::new(lora("more", &more), 1.0)]).expect("fits");
-    let told = patches.left_out().join("\n");
-    let right = patches.tensors().count() == 1 && told.contains("1 of 2 LoRA keys fit nothing");
-    failures.check(right, || format!("a module too many: {told}"));
+    let left_out = patches.left_out().join("\n");
+    let right = patches.tensors().count() == 1 && left_out.contains("1 of 2 LoRA keys fit nothing");
+    failures.check(right, || format!("a module too many: {left_out}"));
     failures.finish();
 }

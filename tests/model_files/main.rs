@@ -17,6 +17,7 @@ mod key_maps;
 mod lora;
 mod malformed_models;
 mod malformed_parts;
+mod metadata;
 mod model_config;
-mod told;
+
 mod weights;

@@ -277,8 +277,8 @@ fn load(path: &Path) -> Result<ModelConfig, Error> {
 /// The time that this thread has had a core, which Linux tells; elsewhere the time by the clock. What
 /// else the machine does meanwhile is not the reader's time, and tests run beside each other.
 fn time(since: Instant) -> Duration {
-    let told = fs::read_to_string("/proc/thread-self/schedstat").ok();
-    let nanoseconds = told.and_then(|t| t.split(' ').next()?.parse().ok());
+    let text = fs::read_to_string("/proc/thread-self/schedstat").ok();
+    let nanoseconds = text.and_then(|t| t.split(' ').next()?.parse().ok());
     nanoseconds.map_or_else(|| since.elapsed(), Duration::from_nanos)
 }
 

@@ -208,7 +208,7 @@ fn pipelines_that_cannot_run() {
             "one tensor twice",
             add("vae", "decoder.mid_block.attentions.0.query.weight"),
             none,
-            &["two tensors stand for one", "decoder.mid.attn_1.q.weight"],
+            &["two tensors have one name", "decoder.mid.attn_1.q.weight"],
         ),
         ("no text encoder", drop_name("text_encoder", "token_embedding"), none, &["no text encoder"]),
         ("no VAE", drop_name("vae", "conv_in"), none, &["no VAE"]),

@@ -4,7 +4,8 @@ use std::sync::atomic::AtomicBool;
 
 use crate::common::{gpu, synthetic};
 use sagittal::Size;
-use sagittal::internals::image::preview::{Factors, factors, preview};
+use sagittal::internals::families::PreviewFactors;
+use sagittal::internals::image::preview::preview;
 use sagittal::internals::model::Family;
 use sagittal::{Model, ModelOptions, Picture, Request, embedded};
 
@@ -27,7 +28,7 @@ fn off(preview: &Picture, picture: &Picture) -> f64 {
 fn the_embedded_models_previews_look_like_its_pictures() {
     let Some(gpu) = gpu() else { return };
     let checkpoint = embedded::checkpoint().expect("embedded");
-    let own = factors(&checkpoint, Family::Sd1);
+    let own = embedded::preview_factors(&checkpoint, Family::Sd1);
     assert_eq!(own, embedded::PREVIEW);
     let m = Model::new(gpu, checkpoint, ModelOptions::default()).expect("model");
     let mut told = None;
@@ -41,7 +42,7 @@ fn the_embedded_models_previews_look_like_its_pictures() {
         };
         let made = m.generate(&request, &mut observe, &AtomicBool::new(false)).expect("a picture");
         let z = made.latent.scaled(m.config().latent_scale);
-        let by = |factors: &Factors| off(&preview(&z, factors), &made.pictures[0]);
+        let by = |factors: &PreviewFactors| off(&preview(&z, factors), &made.pictures[0]);
         let (fitted, of_family) = (by(&own), by(&Family::Sd1.facts().preview));
         println!("{prompt}: {fitted:.1} of 255 off, with SD 1's colours {of_family:.1}");
         assert!(fitted < 20.0 && fitted < 0.4 * of_family, "{prompt}: {fitted} and {of_family}");
@@ -60,6 +61,6 @@ fn families_have_the_colours_of_their_autoencoders() {
     assert_eq!(Family::Sd1.facts().preview, Family::Sd2.facts().preview);
     for (name, family) in [("tiny-sd1", Family::Sd1), ("tiny-sd2", Family::Sd2), ("tiny-sdxl", Family::Sdxl)]
     {
-        assert_eq!(factors(&synthetic(name), family), family.facts().preview);
+        assert_eq!(embedded::preview_factors(&synthetic(name), family), family.facts().preview);
     }
 }

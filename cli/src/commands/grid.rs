@@ -10,7 +10,7 @@ use std::time::Instant;
 use sagittal::image::parameters::{self, Origin, parameters};
 use sagittal::image::{png, read};
 use sagittal::internals::folder::Folder;
-use sagittal::internals::image::sheet::{Place, Sheet, Side};
+use sagittal::internals::image::sheet::{CellPlace, Sheet, Side};
 use sagittal::internals::model::{ModelConfig, Prediction};
 use sagittal::lora::{LoraUse, Patches};
 use sagittal::pipeline::report::Report;
@@ -78,7 +78,7 @@ struct Job {
     args: Generate,
     /// Flags that change nothing of it.
     idle: Vec<notes::Idle>,
-    places: Vec<Place>,
+    places: Vec<CellPlace>,
 }
 
 /// What a job's flags come to.
@@ -335,7 +335,7 @@ struct Files {
 }
 
 impl Files {
-    fn cell(&self, place: Place) -> PathBuf {
+    fn cell(&self, place: CellPlace) -> PathBuf {
         let numbers = [('x', place.column), ('y', place.row), ('z', place.panel)];
         let name: Vec<String> = numbers
             .iter()
@@ -352,7 +352,7 @@ impl Files {
         let cells = || sheet.places().map(|place| self.cell(place));
         generate::spare_models(args, self.sheet.paths().chain(cells()))?;
         // A file in the folder's place is told of by the first cell; whether names are taken, of all together.
-        Series::new(self.cell(Place { column: 0, row: 0, panel: 0 }), 1, true).check()?;
+        Series::new(self.cell(CellPlace { column: 0, row: 0, panel: 0 }), 1, true).check()?;
         if args.force { Ok(()) } else { refuse_taken(cells()) }
     }
 }
@@ -457,7 +457,7 @@ impl Run<'_> {
     }
 
     /// Tells of a file; of a cell also its place, its seed and its number in a batch of that seed.
-    fn saved(&self, kind: &str, path: &Path, progress: &Reporter, cell: Option<(Place, u64, usize)>) {
+    fn saved(&self, kind: &str, path: &Path, progress: &Reporter, cell: Option<(CellPlace, u64, usize)>) {
         let path = path.display().to_string();
         progress.say(&path);
         if !self.base.json {

@@ -1,10 +1,11 @@
 //! LoRAs in settings, in the ways of the programs that write JSON.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use serde_json::{Map, Value};
 
-use super::read::told;
+use super::values::as_text;
 
-/// Where the name stands in an entry that is an object.
+/// Where the name is in an entry that is an object.
 const NAMES: [&str; 7] =
     ["/model/name", "/model/model_name", "/lora/name", "/lora/model_name", "/model", "/file", "/name"];
 
@@ -50,9 +51,9 @@ fn several(value: &Value) -> Vec<Value> {
 fn one(entry: &Value, weight: Option<&Value>) -> (String, String) {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let (name, weight) = match entry {
-        Value::String(name) => (Some(name.clone()), weight.and_then(told)),
+        Value::String(name) => (Some(name.clone()), weight.and_then(as_text)),
         Value::Array(pair) => {
-            let (first, second) = (pair.first().and_then(text), pair.get(1).and_then(told));
+            let (first, second) = (pair.first().and_then(text), pair.get(1).and_then(as_text));
             // RuinedFooocus: a checksum, then both in one text.
             match second.as_deref().and_then(|both| both.split_once(" - ")).filter(|_| first.is_some()) {
                 Some((weight, name)) => (Some(name.to_owned()), Some(weight.to_owned())),
@@ -60,7 +61,7 @@ fn one(entry: &Value, weight: Option<&Value>) -> (String, String) {
             }
         }
         entry => {
-            let weight = entry.get("weight").and_then(told);
+            let weight = entry.get("weight").and_then(as_text);
             (NAMES.iter().find_map(|place| entry.pointer(place).and_then(text)), weight)
         }
     };

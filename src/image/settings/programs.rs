@@ -1,9 +1,10 @@
 //! The words of each program: its names for A1111's pairs, and what a table cannot say.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use serde_json::Value;
 
 use super::super::infotext::Infotext;
-use super::read::told;
+use super::values::as_text;
 
 /// A program's names for A1111's pairs. Places are JSON pointers; of several the first that is there counts.
 pub(super) struct Words {
@@ -13,11 +14,11 @@ pub(super) struct Words {
     /// Two numbers in one value.
     pub size: &'static [&'static str],
     pub pairs: &'static [(&'static str, &'static str)],
-    /// Keys that tell nothing a run depends on, or that [`more`](Self::more) reads.
+    /// Keys of nothing that a run depends on, or that [`more`](Self::more) reads.
     pub idle: &'static [&'static str],
     /// What weighs words there, and what to say of it.
     pub syntax: (&'static [&'static str], &'static str),
-    /// What a table cannot say, out of the whole object.
+    /// What a table cannot say, out of all of the object.
     pub more: fn(&Value, &mut Infotext),
 }
 
@@ -25,7 +26,7 @@ fn add(settings: &mut Infotext, name: &str, value: impl Into<String>) {
     settings.settings.push((name.into(), value.into()));
 }
 
-/// The picture was started from another, whose name is not told.
+/// The picture was started from another, whose name is not stored.
 fn started(settings: &mut Infotext, strength: Option<String>) {
     add(settings, "Init image", "");
     if let Some(strength) = strength {
@@ -72,7 +73,7 @@ pub(super) const SWARM: Words = Words {
     more: of_swarm,
 };
 
-/// Noise is that of ComfyUI's CPU; embeddings stand in a tag.
+/// Noise is that of ComfyUI's CPU; embeddings are written as a tag.
 fn of_swarm(_: &Value, settings: &mut Infotext) {
     add(settings, "RNG", "CPU");
     for text in std::iter::once(&mut settings.prompt).chain(&mut settings.negative) {
@@ -181,7 +182,7 @@ pub(super) const INVOKE: Words = Words {
 /// How the picture came about: since version 5 by the mode alone, before 3 in a part of its own. Samplers of
 /// version 2 had names of their own.
 fn of_invoke(all: &Value, settings: &mut Infotext) {
-    let text = |place: &str| all.pointer(place).and_then(told);
+    let text = |place: &str| all.pointer(place).and_then(as_text);
     let mode = text("/generation_mode").or_else(|| text("/image/type"));
     let strength = ["/strength", "/image/strength"].iter().find_map(|place| text(place));
     match mode {
@@ -237,9 +238,9 @@ pub(super) const NOVEL: Words = Words {
     more: of_novel,
 };
 
-/// A strength stands there for pictures made from text, too.
+/// There is a strength for pictures made from text, too.
 fn of_novel(all: &Value, settings: &mut Infotext) {
-    let text = |key: &str| all.get(key).and_then(told);
+    let text = |key: &str| all.get(key).and_then(as_text);
     if text("request_type").is_some_and(|kind| ["Img2ImgRequest", "NativeInfillingRequest"].contains(&&*kind))
     {
         started(settings, text("strength"));
@@ -277,7 +278,7 @@ pub(super) const EASY: Words = Words {
 
 /// Its clip skip is a switch; samplers without a schedule of their own use that of Karras.
 fn of_easy(all: &Value, settings: &mut Infotext) {
-    if all.get("clip_skip").and_then(told).is_some_and(|skip| skip.eq_ignore_ascii_case("true")) {
+    if all.get("clip_skip").and_then(as_text).is_some_and(|skip| skip.eq_ignore_ascii_case("true")) {
         add(settings, "Clip skip", "2");
     }
     const KARRAS: [&str; 4] = ["dpmpp_2m", "dpmpp_2m_sde", "dpmpp_sde", "dpmpp_2s_a"];
@@ -330,7 +331,7 @@ pub(super) const DRAW_THINGS: Words = Words {
 
 /// Whose generator draws the noise, and SDXL's corner.
 fn of_draw_things(all: &Value, settings: &mut Infotext) {
-    let text = |key: &str| all.get(key).and_then(told);
+    let text = |key: &str| all.get(key).and_then(as_text);
     match text("seed_mode").as_deref() {
         Some("Torch CPU Compatible") => add(settings, "RNG", "CPU"),
         Some("NVIDIA GPU Compatible") => add(settings, "RNG", "GPU"),

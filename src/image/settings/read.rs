@@ -1,30 +1,48 @@
 //! Settings in JSON, by the words of the program that wrote them.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use serde_json::{Map, Value};
 
 use super::super::infotext::Infotext;
-use super::Made;
 use super::loras::loras;
 use super::programs::Words;
+use super::values::as_text;
 
-/// The settings of `object` by the words of a program. What the words do not know stands under its own name.
+/// What a picture's texts say of how it was made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Made {
+    /// The program, as people call it.
+    pub program: &'static str,
+    /// Its settings; None of a program whose settings are not read.
+    pub settings: Option<Infotext>,
+    /// How the program's prompts differ from A1111's, where this one holds such a place.
+    pub syntax: Option<&'static str>,
+}
+
+impl Made {
+    pub(super) fn unread(program: &'static str) -> Self {
+        Self { program, settings: None, syntax: None }
+    }
+}
+
+/// The settings of `object` by the words of a program. Keys that the words do not name keep their own.
 pub(super) fn read(words: &Words, object: Map<String, Value>) -> Made {
     let (loras, json) = (loras(&object), Value::Object(object));
     let mut used: Vec<&str> = vec!["width", "height"];
     let mut first = |places: &'static [&'static str]| {
         used.extend(places.iter().filter_map(|place| place.split('/').nth(1)));
-        places.iter().find_map(|place| told(json.pointer(place)?))
+        places.iter().find_map(|place| as_text(json.pointer(place)?))
     };
     let (mut prompt, negative) = (first(words.prompt).unwrap_or_default(), first(words.negative));
     let size = first(words.size).or_else(|| {
-        let side = |name: &str| told(json.get(name).or(json.pointer(&format!("/image/{name}")))?);
+        let side = |name: &str| as_text(json.get(name).or(json.pointer(&format!("/image/{name}")))?);
         Some(format!("{}x{}", side("width")?, side("height")?))
     });
     let mut settings: Vec<(String, String)> = Vec::new();
     let is_set = |settings: &[(String, String)], name: &str| settings.iter().any(|(known, _)| known == name);
     for (place, name) in words.pairs {
         used.extend(place.split('/').nth(1));
-        if let Some(value) = json.pointer(place).and_then(told).filter(|_| !is_set(&settings, name)) {
+        if let Some(value) = json.pointer(place).and_then(as_text).filter(|_| !is_set(&settings, name)) {
             settings.extend(setting(words.program, name, value).map(|value| ((*name).to_owned(), value)));
         }
     }
@@ -40,7 +58,7 @@ pub(super) fn read(words: &Words, object: Map<String, Value>) -> Made {
     let lora_keys = |key: &str| !loras.is_empty() && key.starts_with("lora_combined_");
     let unknown = |key: &str| !used.contains(&key) && !words.idle.contains(&key) && !lora_keys(key);
     for (key, value) in json.as_object().into_iter().flatten().filter(|(key, _)| unknown(key)) {
-        let value = told(value).filter(|text| text != "False" && text.parse::<f64>() != Ok(0.0));
+        let value = as_text(value).filter(|text| text != "False" && text.parse::<f64>() != Ok(0.0));
         settings.settings.extend(value.map(|value| (key.clone(), value)));
     }
     if settings.get("Version").is_none() {
@@ -62,26 +80,6 @@ fn setting(program: &str, name: &str, value: String) -> Option<String> {
         "RNG" => Some(value.to_uppercase()),
         _ => Some(value),
     }
-}
-
-/// A value as text; None for one that says nothing. Several texts are one with commas.
-pub(super) fn told(value: &Value) -> Option<String> {
-    let text = match value {
-        Value::Null => return None,
-        Value::Bool(true) => "True".into(),
-        Value::Bool(false) => "False".into(),
-        Value::String(text) => text.clone(),
-        Value::Array(all) if !all.is_empty() && all.iter().all(Value::is_string) => {
-            let texts: Vec<&str> =
-                all.iter().filter_map(Value::as_str).filter(|text| !text.is_empty()).collect();
-            texts.join(", ")
-        }
-        Value::Array(all) if all.is_empty() => return None,
-        Value::Object(all) if all.is_empty() => return None,
-        other => other.to_string(),
-    };
-    // `None` is Python's null.
-    Some(text).filter(|text| !text.is_empty() && text != "None")
 }
 
 /// `WxH` of the first two whole numbers in `text`.

@@ -9,7 +9,7 @@ use super::Function::{Plain, Working};
 use super::{Class, FileKind, Type, choice, file, float, int, socket};
 use crate::checkpoint::Checkpoint;
 use crate::guidance::Guidance;
-use crate::lora::{Lora, LoraUse, Networks, Part, Patches};
+use crate::lora::{Lora, LoraUse, Networks, Patches, TargetNetwork};
 use crate::model::Family;
 use crate::model::config::{TextConfig, family_of};
 use crate::pipeline::{Autoencoder, DiffusionModel, Model, TextEncoders};
@@ -260,7 +260,8 @@ fn with_lora(
     };
     let all: Vec<(&Patches, usize)> = all.iter().map(|(patches, at)| (&**patches, *at)).collect();
     // What is for text encoders is not meant where none are given.
-    let elsewhere: &[Part] = if clip.is_some() { &[] } else { &[Part::Text(0), Part::Text(1)] };
+    let elsewhere: &[TargetNetwork] =
+        if clip.is_some() { &[] } else { &[TargetNetwork::Text(0), TargetNetwork::Text(1)] };
     for sentence in Patches::leftovers(&lora, family, &all, elsewhere)? {
         log::warn!("{sentence}");
     }

@@ -14,10 +14,11 @@ fn adapters_of_every_kind_merge_as_their_definitions_say() {
         let file = crate::common::root().join(format!("tests/golden/{name}.json"));
         let set = Set::open(file).expect("a set");
         let (open, cancel) = (|| Err(Error::new(ErrorKind::Device, "no device")), AtomicBool::new(false));
-        let mut told = |finding: &sagittal::internals::verify::Finding| {
+        let mut observe = |finding: &sagittal::internals::verify::Finding| {
             failures.check(finding.holds(), || format!("{name}: {finding:?}"));
         };
-        let report = Verifier::new(&open, Options::default(), &cancel).verify(&set, &mut told).expect(name);
+        let report =
+            Verifier::new(&open, Options::default(), &cancel).verify(&set, &mut observe).expect(name);
         failures.check(report.findings.len() == compared, || format!("{name}: {}", report.findings.len()));
         // What is saved has the set's own names.
         let saved = report

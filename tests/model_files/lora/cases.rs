@@ -375,7 +375,7 @@ fn a14_every_way_to_write_one_pair() {
 fn m_lonealpha_is_left_out_with_a_warning() {
     let case = Case::sd1("m_lonealpha");
     case.adds(&[(TO_Q, case.kohya(KOHYA))]);
-    assert!(case.warned().contains("lora_te_text_model_encoder_layers_0_mlp_fc1.alpha stands alone"));
+    assert!(case.warned().contains("lora_te_text_model_encoder_layers_0_mlp_fc1.alpha is alone"));
 }
 
 #[test]
@@ -453,16 +453,16 @@ fn what_fits_nothing_is_named_with_its_part() {
     let config = ModelConfig::infer(&model).expect("a family");
     let lora = super::lora("stray", &tensors);
     let patches = Patches::new(&config, &model, &[LoraUse::new(lora, 1.0)]).expect("fits");
-    let told = patches.left_out().join("\n");
+    let left_out = patches.left_out().join("\n");
     for word in ["3 of 4", "stray", "every part", "the UNet", "the first text encoder"] {
-        assert!(told.contains(word), "no {word:?} in {told}");
+        assert!(left_out.contains(word), "no {word:?} in {left_out}");
     }
 }
 
 /// What a file tells of its strength and cannot be followed, or tells twice, is a warning.
 #[test]
-fn settings_of_the_training_that_do_not_agree_are_told() {
-    let told = |metadata: &str, config: Option<&str>, kohya: bool| {
+fn contradicting_settings_of_the_training_are_reported() {
+    let warned = |metadata: &str, config: Option<&str>, kohya: bool| {
         let folder = tempfile::tempdir().expect("a folder");
         let module = if kohya { KOHYA } else { PEFT };
         let ends =
@@ -482,18 +482,18 @@ fn settings_of_the_training_that_do_not_agree_are_told() {
         Lora::open(&file).unwrap_or_else(|e| panic!("{e}")).warnings().join("\n")
     };
     let header = r#"{"unet.lora_alpha":"16","unet.r":"4"}"#;
-    assert_eq!(told(header, None, false), "");
-    assert_eq!(told(header, Some(r#"{"lora_alpha": 16, "r": 4}"#), false), "");
-    let two = told(header, Some(r#"{"lora_alpha": 8, "r": 4}"#), false);
+    assert_eq!(warned(header, None, false), "");
+    assert_eq!(warned(header, Some(r#"{"lora_alpha": 16, "r": 4}"#), false), "");
+    let two = warned(header, Some(r#"{"lora_alpha": 8, "r": 4}"#), false);
     assert!(two.contains("alpha 16") && two.contains("8: the header counts"), "{two}");
-    let broken = told(r#"{"lora_adapter_metadata":"{\"unet.r\": 4,"}"#, None, false);
+    let broken = warned(r#"{"lora_adapter_metadata":"{\"unet.r\": 4,"}"#, None, false);
     assert!(broken.contains("no sound JSON"), "{broken}");
-    let pattern = told("{}", Some(r#"{"lora_alpha": 8, "r": 4, "alpha_pattern": {"(to_q": 4}}"#), false);
+    let pattern = warned("{}", Some(r#"{"lora_alpha": 8, "r": 4, "alpha_pattern": {"(to_q": 4}}"#), false);
     assert!(pattern.contains("no pattern that is known here"), "{pattern}");
-    let kohya = told(r#"{"ss_network_alpha":"16","ss_network_dim":"4"}"#, None, true);
+    let kohya = warned(r#"{"ss_network_alpha":"16","ss_network_dim":"4"}"#, None, true);
     assert!(kohya.contains("its strength is 1"), "{kohya}");
     // Its file of settings is of another LoRA: kohya writes none.
-    assert_eq!(told("{}", Some(r#"{"lora_alpha": 64, "r": 4}"#), true), "");
+    assert_eq!(warned("{}", Some(r#"{"lora_alpha": 64, "r": 4}"#), true), "");
 }
 
 /// Tables of tokens and positions, which ComfyUI extracts too, as pairs and as differences; old diffusers' names of

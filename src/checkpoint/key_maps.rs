@@ -4,12 +4,18 @@
 //! with its counterpart; numbers in braces are filled in for the network at hand, because the
 //! layouts count blocks differently. The tables were drawn up from the networks' module trees
 //! (latent-diffusion, diffusers, transformers, OpenCLIP).
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 pub mod text;
 pub mod unet;
 pub mod vae;
 
 use std::collections::HashMap;
+
+/// Prefix of the UNet in the original layout.
+pub const UNET: &str = "model.diffusion_model.";
+/// Prefix of the VAE in the original layout.
+pub const VAE: &str = "first_stage_model.";
 
 /// Tensors of a module in either layout, where they differ: original, diffusers. Where a name has
 /// several rows the first is what diffusers writes today, the others what it wrote before.
@@ -44,14 +50,14 @@ impl KeyMap {
     /// The original name of a tensor that diffusers calls `name`; both without the network's prefix.
     pub fn original(&self, name: &str) -> Option<String> {
         let (module, rest) = module_of(name, &self.by_diffusers)?;
-        let (original, _, inside) = &self.modules[module];
+        let (original, _, inside) = self.modules.get(module)?;
         Some(format!("{original}.{}", translate(rest, inside.iter().map(|(o, d)| (*d, *o)), inside)?))
     }
 
     /// What diffusers calls a tensor of the original layout; both without the network's prefix.
     pub fn diffusers(&self, name: &str) -> Option<String> {
         let (module, rest) = module_of(name, &self.by_original)?;
-        let (_, diffusers, inside) = &self.modules[module];
+        let (_, diffusers, inside) = self.modules.get(module)?;
         Some(format!("{diffusers}.{}", translate(rest, inside.iter().copied(), inside)?))
     }
 }
@@ -59,7 +65,10 @@ impl KeyMap {
 /// The longest module that `name` lies in, and what follows it.
 fn module_of<'a>(name: &'a str, modules: &HashMap<String, usize>) -> Option<(usize, &'a str)> {
     let dots = name.rmatch_indices('.').map(|(at, _)| at);
-    dots.into_iter().find_map(|at| modules.get(&name[..at]).map(|&module| (module, &name[at + 1..])))
+    dots.into_iter().find_map(|at| {
+        let (module, rest) = name.split_at_checked(at)?;
+        Some((*modules.get(module)?, rest.strip_prefix('.')?))
+    })
 }
 
 /// `rest` by the rows of a table, from left to right.

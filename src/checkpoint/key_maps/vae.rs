@@ -1,5 +1,6 @@
 //! The autoencoder. The original layout numbers the decoder's levels from full resolution down, in
 //! both halves; diffusers numbers them in the order in which they run.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use super::{Inside, KeyMap, SAME, count};
 

@@ -1,13 +1,13 @@
-//! Every tensor that a network's layers take must be there, and every tensor of a network must be taken.
+//! Every tensor that a network's layers use must be there, and every tensor of a network must be used.
 //!
-//! What no layer takes is told of once, by kind. What would change pictures (adapters, gates, biases of
+//! What no layer uses is reported once, by kind. What would change pictures (adapters, gates, biases of
 //! layers that have none) is refused: leaving it out would give other pictures than the author's.
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{TextConfig, UNET, UnetConfig, VAE, VaeConfig};
-use crate::checkpoint::{Checkpoint, Seen, Slot};
+use crate::checkpoint::{Checkpoint, EncoderPlace, FoundEncoder};
 use crate::graph::{Graph, Weight};
+use crate::model::config::{TextConfig, UNET, UnetConfig, VAE, VaeConfig};
 use crate::model::{unet, vae};
 use crate::text::clip;
 use crate::{Remedy, Result};
@@ -21,57 +21,57 @@ enum Effect {
     /// Nothing, and most files have it: not worth a word.
     Usual,
     /// Nothing that is known of.
-    Untaken,
+    Unknown,
     /// Other pictures.
     Changes,
 }
 
-/// Names and shapes that layers take.
-type Taken = HashMap<String, Vec<usize>>;
+/// Names and shapes of the tensors that layers use.
+type Used = HashMap<String, Vec<usize>>;
 
-fn taken<'a>(weights: impl IntoIterator<Item = &'a Weight>) -> Taken {
+fn used_by<'a>(weights: impl IntoIterator<Item = &'a Weight>) -> Used {
     let each = |w: &'a Weight| w.sources.iter().cloned().zip(w.shapes.iter().cloned());
     weights.into_iter().flat_map(each).collect()
 }
 
-/// Looks for all that the UNet's layers take, and at what they leave.
+/// Checks that all tensors that the UNet's layers use are there, and reports those that no layer uses.
 ///
 /// # Errors
 /// [`ErrorKind::Model`](crate::ErrorKind::Model) naming a tensor that is missing, or those left over.
 pub(super) fn check_unet(model: &Checkpoint, config: &UnetConfig) -> Result<()> {
     check_beside(model)?;
-    let taken = taken(&unet::weights(config)?);
-    all_there(model, &taken)?;
+    let used = used_by(&unet::weights(config)?);
+    all_there(model, &used)?;
     let effect = |rest: &str, name: &str| match model.tensor(name) {
         // A mark, such as a version: no layer has a name without a dot.
-        Some(info) if !rest.contains('.') && info.elements() <= 1 => Effect::Untaken,
+        Some(info) if !rest.contains('.') && info.elements() <= 1 => Effect::Unknown,
         _ => Effect::Changes,
     };
-    left_over(model, "the UNet", UNET, &taken, effect)
+    left_over(model, "the UNet", UNET, &used, effect)
 }
 
 /// The same for the autoencoder.
 pub(super) fn check_vae(model: &Checkpoint, config: &VaeConfig) -> Result<()> {
     let graphs = [vae::decoder(config, 8, 8)?, vae::encoder(config, 64, 64)?];
-    let taken = taken(graphs.iter().flat_map(Graph::weights));
-    all_there(model, &taken)?;
+    let used = used_by(graphs.iter().flat_map(Graph::weights));
+    all_there(model, &used)?;
     let effect = |rest: &str, _: &str| {
         let modules = ["encoder.", "decoder.", "quant_conv", "post_quant_conv"];
         match modules.iter().any(|module| rest.starts_with(module)) {
             true => Effect::Changes,
             // Parts of its training.
             false if ["loss.", "model_ema."].iter().any(|start| rest.starts_with(start)) => Effect::Usual,
-            false => Effect::Untaken,
+            false => Effect::Unknown,
         }
     };
-    left_over(model, "the VAE", VAE, &taken, effect)
+    left_over(model, "the VAE", VAE, &used, effect)
 }
 
 /// The same for a text encoder.
 pub(super) fn check_text(model: &Checkpoint, config: &TextConfig) -> Result<()> {
-    let mut taken = taken(clip::whole(config)?.weights());
-    taken.extend(clip::tables(config));
-    all_there(model, &taken)?;
+    let mut used = used_by(clip::whole(config)?.weights());
+    used.extend(clip::tables(config));
+    all_there(model, &used)?;
     // Marks of the library that wrote it; the last is OpenAI's for pictures beside texts.
     let usual = ["position_ids", "logit_scale", "logit_bias", "attn_mask"];
     let effect = |rest: &str, _: &str| match rest {
@@ -80,14 +80,14 @@ pub(super) fn check_text(model: &Checkpoint, config: &TextConfig) -> Result<()> 
         "text_projection" | "text_projection.weight" if config.projection.is_none() => Effect::Usual,
         // The half of CLIP that looks at pictures.
         _ if rest.starts_with("visual.") => Effect::Usual,
-        _ if beyond(rest, config) => Effect::Untaken,
+        _ if beyond(rest, config) => Effect::Unknown,
         _ => Effect::Changes,
     };
-    left_over(model, "the text encoder", &config.prefix, &taken, effect)
+    left_over(model, "the text encoder", &config.prefix, &used, effect)
 }
 
-/// Looks at what stands in the places of text encoders outside of them, which `seen` are.
-pub(super) fn check_areas(model: &Checkpoint, slots: &[Slot], seen: &[Seen]) -> Result<()> {
+/// Looks at what lies in the places of text encoders and is no part of them; `seen` are the encoders.
+pub(super) fn check_areas(model: &Checkpoint, slots: &[EncoderPlace], seen: &[FoundEncoder]) -> Result<()> {
     let outside = |name: &&str| {
         let at = seen.iter().find(|seen| name.starts_with(&seen.prefix));
         at.is_none() && !name.ends_with("text_projection.weight")
@@ -101,14 +101,14 @@ pub(super) fn check_areas(model: &Checkpoint, slots: &[Slot], seen: &[Seen]) -> 
         });
         let (changing, others): (Vec<&str>, Vec<&str>) =
             others.into_iter().partition(|name| ["lora", "adapter"].iter().any(|part| name.contains(part)));
-        told(model, "the text encoder", &changing, Effect::Changes)?;
-        told(model, "the text encoder", &others, Effect::Untaken)?;
-        told(model, "the text encoder", &usual, Effect::Usual)?;
+        report(model, "the text encoder", &changing, Effect::Changes)?;
+        report(model, "the text encoder", &others, Effect::Unknown)?;
+        report(model, "the text encoder", &usual, Effect::Usual)?;
     }
     Ok(())
 }
 
-/// What stands beside the networks and would change them: adapters, other networks that act on them.
+/// What lies beside the networks and would change them: adapters, other networks that act on them.
 const CHANGING: [&str; 11] = [
     "lora_unet_",
     "lora_te",
@@ -152,7 +152,7 @@ const USUAL_BESIDE: [&str; 26] = [
     "bundle_emb.",
 ];
 
-/// Looks at what stands beside the networks.
+/// Looks at what lies beside the networks.
 fn check_beside(model: &Checkpoint) -> Result<()> {
     let seen = model.encoders();
     let known = |name: &str| {
@@ -164,8 +164,8 @@ fn check_beside(model: &Checkpoint) -> Result<()> {
     let names: Vec<&str> = model.names().filter(|name| !known(name)).collect();
     let (changing, others): (Vec<&str>, Vec<&str>) =
         names.into_iter().partition(|name| CHANGING.iter().any(|start| name.starts_with(start)));
-    told(model, "the file", &changing, Effect::Changes)?;
-    told(model, "the file", &others, Effect::Untaken)
+    report(model, "the file", &changing, Effect::Changes)?;
+    report(model, "the file", &others, Effect::Unknown)
 }
 
 /// Whether a tensor is of a layer behind those that the settings count.
@@ -175,30 +175,29 @@ fn beyond(rest: &str, config: &TextConfig) -> bool {
     number.is_some_and(|number| number >= config.layers)
 }
 
-fn all_there(model: &Checkpoint, taken: &Taken) -> Result<()> {
+fn all_there(model: &Checkpoint, used: &Used) -> Result<()> {
     // The first by name, whatever the order of a map.
-    let sorted: BTreeMap<&String, &Vec<usize>> = taken.iter().collect();
+    let sorted: BTreeMap<&String, &Vec<usize>> = used.iter().collect();
     sorted.into_iter().try_for_each(|(name, shape)| model.expect(name, shape))
 }
 
-/// Tells of the tensors below `prefix` that are not taken; `effect` knows them by the rest of their
-/// names and by the whole.
+/// Reports the tensors below `prefix` that no layer uses; `effect` is given the rest of a name and the full name.
 fn left_over(
     model: &Checkpoint,
     network: &str,
     prefix: &str,
-    taken: &Taken,
+    used: &Used,
     effect: impl Fn(&str, &str) -> Effect,
 ) -> Result<()> {
     let mut by_effect: BTreeMap<Effect, Vec<&str>> = BTreeMap::new();
-    for name in model.names_under(prefix).filter(|name| !taken.contains_key(*name)) {
+    for name in model.names_under(prefix).filter(|name| !used.contains_key(*name)) {
         by_effect.entry(effect(&name[prefix.len()..], name)).or_default().push(name);
     }
     // What is refused comes first, so that a warning is not followed by an error.
-    by_effect.into_iter().rev().try_for_each(|(effect, names)| told(model, network, &names, effect))
+    by_effect.into_iter().rev().try_for_each(|(effect, names)| report(model, network, &names, effect))
 }
 
-fn told(model: &Checkpoint, network: &str, names: &[&str], effect: Effect) -> Result<()> {
+fn report(model: &Checkpoint, network: &str, names: &[&str], effect: Effect) -> Result<()> {
     let Some(first) = names.first() else { return Ok(()) };
     let kinds = kinds(names.iter().map(|name| model.stored_name(name)));
     let file = model.file_of(first);
@@ -221,7 +220,7 @@ fn told(model: &Checkpoint, network: &str, names: &[&str], effect: Effect) -> Re
                  pictures: {kinds}"
             ),
         ),
-        Effect::Untaken => model.warn_of(
+        Effect::Unknown => model.warn_of(
             file,
             format_args!("{network} has tensors that no layer takes; they are left out: {kinds}"),
         ),
@@ -238,13 +237,13 @@ fn kinds<'a>(names: impl Iterator<Item = &'a str>) -> String {
         *counts.entry(parts.join(".")).or_default() += 1;
     }
     let total: usize = counts.values().sum();
-    let told: Vec<String> =
+    let kinds: Vec<String> =
         counts.iter().take(MOST_KINDS).map(|(kind, count)| format!("{kind} ({count})")).collect();
     let more = match counts.len().saturating_sub(MOST_KINDS) {
         0 => String::new(),
         more => format!(" and {more} more kinds, {total} tensors in all"),
     };
-    format!("{}{more}", told.join(", "))
+    format!("{}{more}", kinds.join(", "))
 }
 
 #[cfg(test)]
@@ -256,7 +255,7 @@ mod tests {
         let names = ["a.1.b", "a.22.b", "a.x1.b", "c"];
         assert_eq!(kinds(names.into_iter()), "a.N.b (2), a.x1.b (1), c (1)");
         let many: Vec<String> = (b'a'..=b'i').map(|c| char::from(c).to_string()).collect();
-        let told = kinds(many.iter().map(String::as_str));
-        assert!(told.ends_with("f (1) and 3 more kinds, 9 tensors in all"), "{told}");
+        let text = kinds(many.iter().map(String::as_str));
+        assert!(text.ends_with("f (1) and 3 more kinds, 9 tensors in all"), "{text}");
     }
 }

@@ -1,4 +1,4 @@
-//! What files tell of a network beside its weights: what it predicts, and the settings of a folder.
+//! What files say of a network beside its weights: what it predicts, and the settings of a folder.
 
 use std::fs;
 use std::path::Path;
@@ -88,7 +88,7 @@ fn prediction_is_read_from_every_place_for_every_family() {
             let path = folder.path().join("model.safetensors");
             write(&path, &[unet.clone(), marks.clone()].concat(), metadata, |_| Dtype::F8_E5M2);
             let model = Checkpoint::open(&path).unwrap();
-            let (config, told) = warnings(|| DiffusionConfig::infer(&model));
+            let (config, warned) = warnings(|| DiffusionConfig::infer(&model));
             let case =
                 format!("{family} {:?} {metadata:?}", marks.iter().map(|m| &m.name).collect::<Vec<_>>());
             match config {
@@ -97,19 +97,19 @@ fn prediction_is_read_from_every_place_for_every_family() {
                 }),
                 Err(e) => failures.check(false, || format!("{case}: {e}")),
             }
-            let right = match (words.is_empty(), told.as_slice()) {
+            let right = match (words.is_empty(), warned.as_slice()) {
                 (true, []) => true,
                 (false, [one]) => words.iter().all(|w| one.contains(w)) && one.contains("model.safetensors"),
                 _ => false,
             };
-            failures.check(right, || format!("{case}: {told:?}"));
+            failures.check(right, || format!("{case}: {warned:?}"));
         }
     }
     failures.finish();
 }
 
 /// Noise levels that a single file carries along: those of its kind are not worth a word, an end in pure noise
-/// counts, others are told of.
+/// counts, others are reported.
 #[test]
 fn noise_levels_beside_the_weights() {
     let folder = tempfile::tempdir().unwrap();
@@ -142,20 +142,21 @@ fn noise_levels_beside_the_weights() {
             _ => Dtype::F8_E5M2,
         });
         let model = Checkpoint::open(&path).unwrap();
-        let (config, told) = warnings(|| DiffusionConfig::infer(&model));
+        let (config, warned) = warnings(|| DiffusionConfig::infer(&model));
         let found = config.unwrap().prediction;
         failures.check(found == expected, || format!("{what}: {found}"));
-        let told = told.join("\n");
-        failures.check(told.is_empty() == words.is_empty() && words.iter().all(|w| told.contains(w)), || {
-            format!("{what}: {told}")
-        });
+        let warned = warned.join("\n");
+        failures
+            .check(warned.is_empty() == words.is_empty() && words.iter().all(|w| warned.contains(w)), || {
+                format!("{what}: {warned}")
+            });
     }
     failures.finish();
 }
 
-/// A model that tells its prediction in the header draws what one draws that is told it by hand.
+/// A model whose header names its prediction draws what one draws whose prediction is set by hand.
 #[test]
-fn predictions_told_by_metadata_are_obeyed() {
+fn predictions_in_metadata_are_followed() {
     let folder = tempfile::tempdir().unwrap();
     for family in FAMILIES {
         let all = all(family);
@@ -163,8 +164,8 @@ fn predictions_told_by_metadata_are_obeyed() {
             (&[("modelspec.prediction_type", "v")][..], Prediction::V),
             (&[("ss_v_parameterization", "True"), ("ss_zero_terminal_snr", "True")], Prediction::ZeroSnrV),
         ] {
-            let told = opened(folder.path(), &all, metadata).unwrap();
-            let Some(found) = latent(told, ModelOptions::default()) else { return };
+            let opened_model = opened(folder.path(), &all, metadata).unwrap();
+            let Some(found) = latent(opened_model, ModelOptions::default()) else { return };
             let plain = || opened(folder.path(), &all, &[]).unwrap();
             let options = ModelOptions { prediction: Some(by_hand), ..Default::default() };
             assert_eq!(found.data(), latent(plain(), options).unwrap().data(), "{family} {by_hand}");
@@ -218,19 +219,19 @@ fn a_folders_settings_count_wherever_it_is_passed() {
     );
     let open = |part: &str| Checkpoint::open(at(part)).unwrap();
     let infer = |model: Checkpoint| ModelConfig::infer(&model).unwrap();
-    let told = |c: &ModelConfig| (c.latent_scale, c.text[0].activation, c.text[0].layers);
+    let of_settings = |c: &ModelConfig| (c.latent_scale, c.text[0].activation, c.text[0].layers);
     // The whole folder.
     let config = infer(open(""));
-    assert_eq!(told(&config), (0.5, Activation::Gelu, 1));
+    assert_eq!(of_settings(&config), (0.5, Activation::Gelu, 1));
     assert_eq!(config.prediction, Prediction::ZeroSnrV);
     // Its parts laid over another model, by themselves and out of the whole folder.
     for part in ["vae", ""] {
         let config = infer(whole().with_vae(open(part)).unwrap());
-        assert_eq!(told(&config), (0.5, Activation::QuickGelu, 2), "{part}");
+        assert_eq!(of_settings(&config), (0.5, Activation::QuickGelu, 2), "{part}");
     }
     for part in ["text_encoder", ""] {
         let config = infer(whole().with_text_encoder(open(part)).unwrap());
-        assert_eq!(told(&config), (0.182_15, Activation::Gelu, 1), "{part}");
+        assert_eq!(of_settings(&config), (0.182_15, Activation::Gelu, 1), "{part}");
     }
     let alone = Checkpoint::text_encoders(vec![open("text_encoder")]).unwrap();
     let text = sagittal::internals::model::config::TextConfig::infer_all(&alone).unwrap();
@@ -269,19 +270,19 @@ fn num_hidden_layers_cuts_the_text_encoder() {
     let folder = tempfile::tempdir().unwrap();
     pipeline(folder.path());
     put(folder.path(), "text_encoder/config.json", &json!({ "num_hidden_layers": 1 }));
-    let told = Checkpoint::open(folder.path()).unwrap();
-    let (config, warned) = warnings(|| ModelConfig::infer(&told).unwrap());
+    let model = Checkpoint::open(folder.path()).unwrap();
+    let (config, warned) = warnings(|| ModelConfig::infer(&model).unwrap());
     assert_eq!(config.text[0].layers, 1);
     assert!(warned.len() == 1 && warned[0].contains("no layer takes"), "{warned:?}");
     let cut: Vec<Tensor> =
         all("tiny-sd1").into_iter().filter(|t| !t.name.contains("encoder.layers.1.")).collect();
     let cut = opened(folder.path(), &cut, &[]).unwrap();
-    let Some(found) = latent(told, ModelOptions::default()) else { return };
+    let Some(found) = latent(model, ModelOptions::default()) else { return };
     assert_eq!(found.data(), latent(cut, ModelOptions::default()).unwrap().data());
     assert_ne!(found.data(), latent(whole(), ModelOptions::default()).unwrap().data());
     put(folder.path(), "text_encoder/config.json", &json!({ "num_hidden_layers": 3 }));
     let error = ModelConfig::infer(&Checkpoint::open(folder.path()).unwrap()).unwrap_err().to_string();
-    assert!(error.contains("not as many layers") && error.contains("expected 3, found 2"), "{error}");
+    assert!(error.contains("another number of layers") && error.contains("expected 3, found 2"), "{error}");
 }
 
 /// The noise schedule of a scheduler: its levels by the definition.
@@ -324,8 +325,8 @@ fn a_schedulers_betas_are_followed() {
     ] {
         let error = noise(scheduler).unwrap_err();
         let text = error.to_string();
-        let told = text.contains(word) && text.contains("scheduler_config.json");
-        assert!(error.kind() == ErrorKind::Model && told, "{word}: {text}");
+        let named = text.contains(word) && text.contains("scheduler_config.json");
+        assert!(error.kind() == ErrorKind::Model && named, "{word}: {text}");
     }
     // And they are what a run samples on.
     let Some(gpu) = crate::common::gpu() else { return };

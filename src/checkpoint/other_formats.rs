@@ -1,4 +1,5 @@
 //! Recognises what people pass instead of a checkpoint, so that the error can say what to do.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use std::fs;
 use std::path::Path;
@@ -75,7 +76,7 @@ pub(super) fn recognise(bytes: &[u8]) -> Option<&'static Foreign> {
         return Some(foreign);
     }
     // Text may start with a byte order mark and blank lines.
-    let head = &bytes[..bytes.len().min(256)];
+    let head = bytes.get(..256).unwrap_or(bytes);
     let head =
         String::from_utf8_lossy(head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head)).to_ascii_lowercase();
     TEXT.iter().find(|(start, _)| head.trim_start().starts_with(start)).map(|(_, foreign)| foreign)
@@ -91,7 +92,7 @@ pub(super) fn not_a_model(bytes: &[u8]) -> Error {
             error.found(format!("only {} bytes", bytes.len())).hint("the download failed: fetch it again")
         }
         None => error
-            .found(format!("a file that starts with {:02x?}", &bytes[..8]))
+            .found(format!("a file that starts with {:02x?}", bytes.get(..8).unwrap_or(bytes)))
             .hint("pass a Stable Diffusion checkpoint in the safetensors format"),
     }
 }

@@ -1,14 +1,16 @@
-//! What the settings beside a diffusers folder's weights tell that the weights cannot: kept as
+//! What the settings beside a diffusers folder's weights say that the weights cannot: kept as
 //! metadata, because that is where a single file would say it.
 //!
 //! A setting that changes what a network computes, and that is not followed, is an error with its name.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::layout::{UNET, VAE};
-use super::{Checkpoint, shards};
+use super::key_maps::{UNET, VAE};
+use super::named_tensors::Checkpoint;
+use super::shards;
 use crate::{Error, ErrorKind, Result};
 
 /// `epsilon`, `v_prediction` or `sample`.
@@ -21,7 +23,7 @@ pub(crate) const BETAS: &str = "scheduler.betas";
 pub(crate) const UNET_HEADS: &str = "unet.attention_heads";
 /// What a latent is multiplied by for the UNet.
 pub(crate) const LATENT_SCALE: &str = "vae.scaling_factor";
-/// What stands before a text encoder's prefix and the name of a setting of its.
+/// What comes before a text encoder's prefix and the name of one of its settings.
 pub(crate) const OF_ENCODER: &str = "text.";
 /// A text encoder's number of attention heads.
 pub(crate) const TEXT_HEADS: &str = "num_attention_heads";
@@ -116,7 +118,7 @@ impl Checkpoint {
         if self.names_under(UNET).next().is_some() {
             check(&path, &config, UNET_FIXED)?;
             // Diffusers' older name is a misnomer: it never held the width of a head.
-            let heads = ["num_attention_heads", "attention_head_dim"].map(|key| &config[key]);
+            let heads = ["num_attention_heads", "attention_head_dim"].map(|key| member(&config, key));
             if let Some(heads) = heads.into_iter().find(|v| !v.is_null()) {
                 self.metadata.insert(UNET_HEADS.into(), heads.to_string());
             }
@@ -126,16 +128,17 @@ impl Checkpoint {
         }
         if self.names_under(VAE).next().is_some() {
             check(&path, &config, VAE_FIXED)?;
-            if !config["scaling_factor"].is_null() {
-                let scale = config["scaling_factor"].as_f64().filter(|s| (*s as f32).is_normal() && *s > 0.0);
-                let scale = scale.ok_or_else(|| unfit(&path, "scaling_factor", &config["scaling_factor"]))?;
+            let scaling = member(&config, "scaling_factor");
+            if !scaling.is_null() {
+                let scale = scaling.as_f64().filter(|s| (*s as f32).is_normal() && *s > 0.0);
+                let scale = scale.ok_or_else(|| unfit(&path, "scaling_factor", scaling))?;
                 self.metadata.insert(LATENT_SCALE.into(), scale.to_string());
             }
         }
         for seen in self.encoders() {
             check(&path, &config, TEXT_FIXED)?;
             for key in [TEXT_HEADS, TEXT_LAYERS, TEXT_ACTIVATION] {
-                let value = &config[key];
+                let value = member(&config, key);
                 if !value.is_null() {
                     let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
                     self.metadata.insert(format!("{OF_ENCODER}{}{key}", seen.prefix), value);
@@ -145,36 +148,38 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// What the file tells that a latent of its VAE is multiplied by for the UNet.
+    /// The latent scale in the file's settings: what a latent of its VAE is multiplied by for the UNet.
     pub(crate) fn latent_scale(&self) -> Option<f32> {
-        let told = self.metadata.get(LATENT_SCALE).and_then(|scale| scale.parse().ok());
-        told.filter(|scale: &f32| scale.is_normal() && *scale > 0.0)
+        let scale = self.metadata.get(LATENT_SCALE).and_then(|scale| scale.parse().ok());
+        scale.filter(|scale: &f32| scale.is_normal() && *scale > 0.0)
     }
 
     /// What the network's output means, and the noise that it was trained on. The scheduler's other
     /// settings are the author's taste.
     pub(super) fn note_scheduler(&mut self, path: &Path) -> Result<()> {
         let scheduler = settings(path)?;
-        if let Some(class) = scheduler["_class_name"].as_str()
-            && ["EDM", "FlowMatch", "Karras", "Cosine"].iter().any(|start| class.starts_with(start))
+        let [class, prediction, zero_snr] =
+            ["_class_name", "prediction_type", "rescale_betas_zero_snr"].map(|key| member(&scheduler, key));
+        if let Some(name) = class.as_str()
+            && ["EDM", "FlowMatch", "Karras", "Cosine"].iter().any(|start| name.starts_with(start))
         {
             return Err(Error::new(ErrorKind::Model, "the network has noise levels of another kind")
                 .file(path)
                 .at("_class_name")
                 .expected("a scheduler of Stable Diffusion's noise levels, such as DDIMScheduler")
-                .found(short(&scheduler["_class_name"])));
+                .found(short(class)));
         }
-        if let Some(prediction) = scheduler["prediction_type"].as_str() {
-            if !matches!(prediction, "epsilon" | "v_prediction" | "sample") {
+        if let Some(name) = prediction.as_str() {
+            if !matches!(name, "epsilon" | "v_prediction" | "sample") {
                 return Err(Error::new(ErrorKind::Model, "the network predicts something unknown")
                     .file(path)
                     .at("prediction_type")
                     .expected("epsilon, v_prediction or sample")
-                    .found(short(&scheduler["prediction_type"])));
+                    .found(short(prediction)));
             }
-            self.metadata.insert(PREDICTION.into(), prediction.into());
+            self.metadata.insert(PREDICTION.into(), name.into());
         }
-        if scheduler["rescale_betas_zero_snr"] == Value::Bool(true) {
+        if *zero_snr == Value::Bool(true) {
             self.metadata.insert(ZERO_SNR.into(), "true".into());
         }
         if let Some(betas) = betas(path, &scheduler)? {
@@ -187,7 +192,7 @@ impl Checkpoint {
 /// The noise schedule of a scheduler; None if it is the usual one.
 fn betas(path: &Path, scheduler: &Value) -> Result<Option<Value>> {
     let names = ["beta_start", "beta_end", "beta_schedule", "trained_betas", "num_train_timesteps"];
-    let [start, end, schedule, trained, timesteps] = names.map(|name| &scheduler[name]);
+    let [start, end, schedule, trained, timesteps] = names.map(|name| member(scheduler, name));
     let number = |name: &str, v: &Value, usual: f64| match v {
         Value::Null => Ok(usual),
         v => v.as_f64().filter(|n| *n > 0.0 && *n < 1.0).ok_or_else(|| unfit(path, name, v)),
@@ -225,9 +230,9 @@ fn betas(path: &Path, scheduler: &Value) -> Result<Option<Value>> {
 
 /// Refuses settings with which the network would compute something else than what is computed here.
 fn check(path: &Path, config: &Value, fixed: &[Fixed]) -> Result<()> {
-    match fixed.iter().find(|(name, fits)| !fits(&config[*name])) {
+    match fixed.iter().find(|(name, fits)| !fits(member(config, name))) {
         None => Ok(()),
-        Some((name, _)) => Err(unfit(path, name, &config[*name])),
+        Some((name, _)) => Err(unfit(path, name, member(config, name))),
     }
 }
 
@@ -243,6 +248,12 @@ fn unfit(path: &Path, name: &str, value: &Value) -> Error {
 /// A value of a file for a message.
 fn short(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned).chars().take(80).collect()
+}
+
+/// A setting, or null if it is not set.
+fn member<'v>(settings: &'v Value, name: &str) -> &'v Value {
+    static NULL: Value = Value::Null;
+    settings.get(name).unwrap_or(&NULL)
 }
 
 /// The settings in a file, or null if there is none.

@@ -1,4 +1,5 @@
 //! One file that holds weights, and the decoding of a stretch of one of its tensors.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use std::borrow::Cow;
 use std::fs::{self, File};
@@ -7,17 +8,17 @@ use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 
-use super::header::{Header, Stored};
-use super::{dtype, safetensors, sniff, synthetic};
+use super::header::{Header, StoredTensor};
+use super::{dtype, other_formats, safetensors, synthetic};
 use crate::{Error, ErrorKind, Result};
 
 /// Where the bytes of tensors come from.
-pub(super) struct Store {
+pub(super) struct WeightFile {
     file: PathBuf,
-    source: Source,
+    source: Bytes,
 }
 
-enum Source {
+enum Bytes {
     /// With the file, whose length is looked at again before each read.
     Mapped(Mmap, File),
     Embedded(Cow<'static, [u8]>),
@@ -26,7 +27,7 @@ enum Source {
     },
 }
 
-impl Store {
+impl WeightFile {
     /// Maps a file and reads its header.
     pub fn open(path: &Path) -> Result<(Self, Header)> {
         let cannot = |source| {
@@ -41,44 +42,51 @@ impl Store {
                 .hint("the model is mapped into memory, so it must be a file on a disk"));
         }
         if meta.len() == 0 {
-            return Err(sniff::not_a_model(&[]).file(path));
+            return Err(other_formats::not_a_model(&[]).file(path));
         }
         let file = File::open(path).map_err(cannot)?;
-        // SAFETY: a mapping is only sound while nobody shortens or rewrites the file, which no
-        // program can rule out; this is the usual bargain for models of several GB, which would
+        // SAFETY: a mapping is only sound while no program shortens or rewrites the file, which cannot
+        // be ruled out; this is the usual bargain for models of several GB, which would
         // otherwise be copied whole. Every read looks at the file's length first, the bytes
         // are only decoded as plain numbers, and no reference outlives the map.
         let map = unsafe { Mmap::map(&file) }.map_err(cannot)?;
         let header = safetensors::parse(&map).map_err(|e| e.file(path))?;
-        Ok((Self { file: path.into(), source: Source::Mapped(map, file) }, header))
+        Ok((Self { file: path.into(), source: Bytes::Mapped(map, file) }, header))
     }
 
-    /// A safetensors file in memory; `name` stands for it in errors.
+    /// A safetensors file in memory; errors call it `name`.
     pub fn embedded(name: &str, bytes: Cow<'static, [u8]>) -> Result<(Self, Header)> {
         let header = safetensors::parse(&bytes).map_err(|e| e.file(name))?;
-        Ok((Self { file: name.into(), source: Source::Embedded(bytes) }, header))
+        Ok((Self { file: name.into(), source: Bytes::Embedded(bytes) }, header))
     }
 
     /// A file whose weights are given by a formula.
     pub fn synthetic(name: String, seed: u64) -> Self {
-        Self { file: name.into(), source: Source::Synthetic { seed } }
+        Self { file: name.into(), source: Bytes::Synthetic { seed } }
     }
 
-    /// The path of the file, or the name that stands for it.
+    /// The path of the file, or the name that it was given.
     pub fn file(&self) -> &Path {
         &self.file
     }
 
     /// The bytes of `tensor`; none where weights are given by a formula.
-    pub fn bytes(&self, tensor: &Stored) -> Result<Option<&[u8]>> {
+    pub fn bytes(&self, tensor: &StoredTensor) -> Result<Option<&[u8]>> {
         match &self.source {
-            Source::Mapped(map, file) => {
+            Bytes::Mapped(map, file) => {
                 self.still_whole(map.len() as u64, file)?;
-                Ok(Some(&map[tensor.bytes.clone()]))
+                self.stretch(map, tensor).map(Some)
             }
-            Source::Embedded(bytes) => Ok(Some(&bytes[tensor.bytes.clone()])),
-            Source::Synthetic { .. } => Ok(None),
+            Bytes::Embedded(bytes) => self.stretch(bytes, tensor).map(Some),
+            Bytes::Synthetic { .. } => Ok(None),
         }
+    }
+
+    /// The bytes of `tensor` in the file's; where they lie was checked when it was opened.
+    fn stretch<'b>(&self, bytes: &'b [u8], tensor: &StoredTensor) -> Result<&'b [u8]> {
+        bytes.get(tensor.bytes.clone()).ok_or_else(|| {
+            Error::internal("a tensor lies outside its file").file(&self.file).at(&tensor.name)
+        })
     }
 
     /// Appends the elements `range` of `tensor` to `out`; `name` is what the caller calls it.
@@ -86,9 +94,15 @@ impl Store {
     /// # Errors
     /// [`ErrorKind::Model`] for a weight that is no finite number; [`ErrorKind::File`] if the file
     /// was cut short meanwhile.
-    pub fn decode(&self, tensor: &Stored, name: &str, range: Range<usize>, out: &mut Vec<f32>) -> Result<()> {
+    pub fn decode(
+        &self,
+        tensor: &StoredTensor,
+        name: &str,
+        range: Range<usize>,
+        out: &mut Vec<f32>,
+    ) -> Result<()> {
         let Some(stored) = self.bytes(tensor)? else {
-            if let Source::Synthetic { seed } = self.source {
+            if let Bytes::Synthetic { seed } = self.source {
                 synthetic::extend(out, &tensor.name, &tensor.info, seed, range);
             }
             return Ok(());
@@ -97,7 +111,7 @@ impl Store {
         if !dtype::extend(out, tensor.info.dtype, stored, range) {
             return Err(self.not_floating(tensor, name));
         }
-        match dtype::first_non_finite(&out[start..]) {
+        match dtype::first_non_finite(out.get(start..).unwrap_or_default()) {
             None => Ok(()),
             Some((offset, value)) => Err(Error::new(ErrorKind::Model, "a weight is not a finite number")
                 .file(&self.file)
@@ -108,7 +122,7 @@ impl Store {
     }
 
     /// The error for a tensor whose dtype is an integer's, or one that needs more than decoding.
-    pub fn not_floating(&self, tensor: &Stored, name: &str) -> Error {
+    pub fn not_floating(&self, tensor: &StoredTensor, name: &str) -> Error {
         Error::new(ErrorKind::Model, "a weight is not stored as floating point")
             .file(&self.file)
             .at(shown(tensor, name))
@@ -133,6 +147,6 @@ impl Store {
 }
 
 /// The tensor's name, with that in the file if the layout is another.
-fn shown(tensor: &Stored, name: &str) -> String {
+fn shown(tensor: &StoredTensor, name: &str) -> String {
     if name == tensor.name { name.to_owned() } else { format!("{name}, stored as {}", tensor.name) }
 }

@@ -1,5 +1,6 @@
 //! The text encoders. OpenCLIP and transformers build the same network, but OpenCLIP keeps
 //! queries, keys and values in one tensor and its projection transposed.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 /// Outside the layers: OpenCLIP's tensor, that of transformers.
 const ENDS: &[(&str, &str)] = &[
@@ -36,7 +37,7 @@ const PACKED: &[(&str, [&str; 3])] = &[
 ];
 
 /// The matrix behind the pooled token: OpenCLIP's `x · W`, and the transposed `x · Wᵀ` of
-/// transformers, which stands beside `text_model`.
+/// transformers, which lies beside `text_model`.
 pub const PROJECTION: (&str, &str) = ("text_projection", "text_projection.weight");
 
 /// Parts of a packed tensor.
@@ -44,18 +45,18 @@ pub const PARTS: usize = 3;
 
 /// A tensor in OpenCLIP's layout, or a part of one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Place {
+pub struct OpenClipTensor {
     /// Name without the encoder's prefix.
     pub name: String,
-    /// Which of [`PARTS`] parts; None is the whole.
+    /// Which of [`PARTS`] parts; None is all of it.
     pub part: Option<usize>,
 }
 
 /// Where OpenCLIP keeps what transformers calls `name`; both without the encoder's prefix
 /// (`text_model.` for transformers).
-pub fn open_clip(name: &str) -> Option<Place> {
+pub fn open_clip(name: &str) -> Option<OpenClipTensor> {
     if let Some((to, _)) = ENDS.iter().find(|(_, from)| *from == name) {
-        return Some(Place { name: (*to).to_owned(), part: None });
+        return Some(OpenClipTensor { name: (*to).to_owned(), part: None });
     }
     let (layer, rest) = name.strip_prefix(LAYERS.1)?.split_once('.')?;
     let whole = LAYER.iter().find(|(_, from)| *from == rest).map(|(to, _)| (*to, None));
@@ -63,7 +64,7 @@ pub fn open_clip(name: &str) -> Option<Place> {
         from.iter().position(|from| *from == rest).map(|part| (*to, Some(part)))
     };
     let (to, part) = whole.or_else(|| PACKED.iter().find_map(part))?;
-    Some(Place { name: format!("{}{layer}.{to}", LAYERS.0), part })
+    Some(OpenClipTensor { name: format!("{}{layer}.{to}", LAYERS.0), part })
 }
 
 /// What transformers calls the parts of OpenCLIP's tensor `name`: one, or [`PARTS`] in order.

@@ -1,11 +1,13 @@
-//! What a UNet's output means and the noise that it was trained on, as far as files tell: marks among the
+//! What a UNet's output means and the noise that it was trained on, as far as files say: marks among the
 //! tensors, the settings of a diffusers folder, the metadata that trainers write.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use serde_json::Value;
 use std::str::FromStr;
 
-use super::{Family, NoiseLevels, Prediction, UNET, UnetConfig};
 use crate::checkpoint::{BETAS, Checkpoint, MOST_TIMESTEPS, PREDICTION, ZERO_SNR};
+use crate::families::{Family, Prediction};
+use crate::model::config::{NoiseLevels, UNET, UnetConfig};
 use crate::sampler::Discrete;
 use crate::{Error, Result};
 
@@ -16,8 +18,8 @@ const LEFT: &str = "alphas_cumprod";
 /// Less than that is pure noise: the usual schedule leaves 0.0047.
 const PURE: f32 = 1e-5;
 
-/// What a place in a file says of the output.
-struct Told {
+/// What one place in a file says of the output.
+struct Statement {
     place: String,
     prediction: Prediction,
 }
@@ -28,10 +30,10 @@ struct Told {
 /// [`ErrorKind::Model`](crate::ErrorKind::Model) for settings of a folder that contradict themselves, or if a
 /// tensor cannot be read.
 pub(super) fn of(model: &Checkpoint, family: Family, unet: &UnetConfig) -> Result<Prediction> {
-    let told = told(model);
+    let statements = statements(model);
     let left = left(model);
     let zero = zero_snr(model, left.as_deref());
-    if let Some((first, others)) = told.split_first() {
+    if let Some((first, others)) = statements.split_first() {
         for other in others.iter().filter(|other| other.prediction != first.prediction) {
             model.warn(format_args!(
                 "{} says that the network predicts {}, {} that it predicts {}: the first counts",
@@ -39,7 +41,7 @@ pub(super) fn of(model: &Checkpoint, family: Family, unet: &UnetConfig) -> Resul
             ));
         }
     }
-    let prediction = match told.first() {
+    let prediction = match statements.first() {
         Some(first) => first.prediction,
         None => guessed(model, family, unet)?,
     };
@@ -47,7 +49,7 @@ pub(super) fn of(model: &Checkpoint, family: Family, unet: &UnetConfig) -> Resul
         (Prediction::V, Some(_)) => Prediction::ZeroSnrV,
         (prediction, Some(place)) => {
             model.warn(format_args!(
-                "{place} tells of noise levels that end in pure noise, which need v prediction: the network \
+                "{place} says that the noise levels end in pure noise, which need v prediction: the network \
                  predicts {prediction}, and they are left out"
             ));
             prediction
@@ -58,16 +60,18 @@ pub(super) fn of(model: &Checkpoint, family: Family, unet: &UnetConfig) -> Resul
     Ok(prediction)
 }
 
-/// All that the file says, what counts most first.
-fn told(model: &Checkpoint) -> Vec<Told> {
-    let mut told = Vec::new();
+/// All that the file says of the prediction, what counts most first.
+fn statements(model: &Checkpoint) -> Vec<Statement> {
+    let mut statements = Vec::new();
     if let Some(mark) = mark(model, "v_pred") {
-        told.push(Told { place: format!("the tensor {mark}"), prediction: Prediction::V });
+        statements.push(Statement { place: format!("the tensor {mark}"), prediction: Prediction::V });
     }
     let mut say = |key: &str, prediction: Option<Prediction>, value: &str| match prediction {
-        Some(prediction) => told.push(Told { place: format!("{key} = {}", short(value)), prediction }),
+        Some(prediction) => {
+            statements.push(Statement { place: format!("{key} = {}", short(value)), prediction })
+        }
         None => model.warn(format_args!(
-            "{key} tells of a prediction that is not known and not followed: {}",
+            "{key} names a prediction that is not known, and is not followed: {}",
             short(value)
         )),
     };
@@ -102,10 +106,10 @@ fn told(model: &Checkpoint) -> Vec<Told> {
             say("modelspec.architecture", Some(Prediction::Eps), value);
         }
     }
-    told
+    statements
 }
 
-/// Where the file tells of noise levels that end in pure noise, if it does.
+/// Where the file says that its noise levels end in pure noise, if it does.
 fn zero_snr(model: &Checkpoint, left: Option<&[f32]>) -> Option<String> {
     if let Some(mark) = mark(model, "ztsnr") {
         return Some(format!("the tensor {mark}"));
@@ -143,19 +147,19 @@ fn warn_of_noise(model: &Checkpoint, left: Option<&[f32]>, prediction: Predictio
         _ => Discrete::stable_diffusion(),
     };
     let sigma = |left: f32| ((1.0 - left) / left).sqrt();
-    // The last may be pure noise, which no number stands for.
-    let last = left.len() - 1;
-    let told: Vec<f32> = left[..last].iter().copied().map(sigma).collect();
+    // The last may be pure noise, whose sigma is infinite.
+    let Some((last, before)) = left.split_last() else { return };
+    let found: Vec<f32> = before.iter().copied().map(sigma).collect();
     let same = left.len() == usual.sigmas().len()
-        && told.iter().zip(usual.sigmas()).all(|(a, b)| (a / b - 1.0).abs() < 0.02);
+        && found.iter().zip(usual.sigmas()).all(|(a, b)| (a / b - 1.0).abs() < 0.02);
     if same {
         return;
     }
     model.warn(format_args!(
         "the tensor {LEFT} holds noise levels of {:.3} to {:.3}, those of its kind are {:.3} to {:.3}: the file's are \
          left out",
-        told.first().copied().unwrap_or(f32::NAN),
-        sigma(left[last]),
+        found.first().copied().unwrap_or(f32::NAN),
+        sigma(*last),
         usual.sigma_min(),
         usual.sigma_max()
     ));
@@ -207,8 +211,8 @@ fn short(value: &str) -> String {
     value.chars().filter(|c| !c.is_control()).take(80).collect()
 }
 
-/// What the network seems to predict where nothing tells. Both kinds of SD2 have the same shapes; as
-/// ComfyUI does, they are told apart by a bias that training on v leaves larger.
+/// What the network seems to predict where the file says nothing. Both kinds of SD2 have the same shapes; as
+/// in ComfyUI, a bias that training on v leaves larger shows which one it is.
 fn guessed(model: &Checkpoint, family: Family, unet: &UnetConfig) -> Result<Prediction> {
     const LIMIT: f64 = 0.09;
     let tell_tale = format!("{UNET}output_blocks.11.1.transformer_blocks.0.norm1.bias");
@@ -233,14 +237,14 @@ fn standard_deviation(values: &[f32]) -> f64 {
     (squares / n).sqrt()
 }
 
-/// The noise schedule that the settings tell of, if it is not the usual one.
+/// The noise schedule in the settings, if it is not the usual one.
 ///
 /// # Errors
 /// [`ErrorKind::Model`](crate::ErrorKind::Model) if its noise does not grow, or without end.
 pub(super) fn noise(model: &Checkpoint) -> Result<Option<NoiseLevels>> {
-    let Some(told) = model.metadata().get(BETAS) else { return Ok(None) };
-    let unfit = || model.fault("a noise schedule that cannot be followed").at(BETAS).found(short(told));
-    let schedule: Value = serde_json::from_str(told).map_err(|e| unfit().cause(e))?;
+    let Some(text) = model.metadata().get(BETAS) else { return Ok(None) };
+    let unfit = || model.fault("a noise schedule that cannot be followed").at(BETAS).found(short(text));
+    let schedule: Value = serde_json::from_str(text).map_err(|e| unfit().cause(e))?;
     let betas = betas(&schedule).ok_or_else(unfit)?;
     let products = betas.iter().scan(1.0, |product, beta| {
         *product *= 1.0 - beta;
@@ -257,14 +261,15 @@ pub(super) fn noise(model: &Checkpoint) -> Result<Option<NoiseLevels>> {
 
 /// The betas of diffusers' schedules.
 fn betas(schedule: &Value) -> Option<Vec<f64>> {
-    if let Some(list) = schedule["trained"].as_array() {
+    if let Some(list) = schedule.get("trained").and_then(Value::as_array) {
         return list.iter().map(Value::as_f64).collect();
     }
-    let (start, end) = (schedule["start"].as_f64()?, schedule["end"].as_f64()?);
-    let steps =
-        usize::try_from(schedule["timesteps"].as_u64()?).ok().filter(|n| (2..=MOST_TIMESTEPS).contains(n))?;
+    let (start, end) = (schedule.get("start")?.as_f64()?, schedule.get("end")?.as_f64()?);
+    let steps = usize::try_from(schedule.get("timesteps")?.as_u64()?)
+        .ok()
+        .filter(|n| (2..=MOST_TIMESTEPS).contains(n))?;
     let between = |from: f64, to: f64, i: usize| from + (to - from) * i as f64 / (steps - 1) as f64;
-    let beta = |i: usize| match schedule["schedule"].as_str()? {
+    let beta = |i: usize| match schedule.get("schedule")?.as_str()? {
         "linear" => Some(between(start, end, i)),
         "scaled_linear" => Some(between(start.sqrt(), end.sqrt(), i).powi(2)),
         "squaredcos_cap_v2" => {

@@ -4,26 +4,28 @@
 //! tensors are called after the encoders where a model has two (`clip_l` and `clip_g`, or `text_encoders_0` and `_1`),
 //! `emb_params`, `string_to_param.*`, or anything if there is one alone. A LoRA may hold embeddings that it was
 //! trained with, as `bundle_emb.NAME.` and such a tensor.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use std::sync::Arc;
 
 use super::{Embeddings, Vectors};
 use crate::checkpoint::Checkpoint;
+use crate::families::Tower;
 use crate::folder::Folder;
-use crate::lora::Lora;
-use crate::model::config::{TextConfig, Tower};
+use crate::lora::{BUNDLED, Lora};
+use crate::model::config::TextConfig;
 use crate::{Error, ErrorKind, Result};
 
 /// Where `embedding:name` is looked for: in LoRAs, then in folders, the first that has it.
 #[derive(Debug, Clone, Default)]
-pub struct Places {
+pub struct EmbeddingSources {
     /// LoRAs in use that hold embeddings.
     pub loras: Vec<Arc<Lora>>,
     /// Folders of files.
     pub folders: Vec<Folder>,
 }
 
-impl Places {
+impl EmbeddingSources {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.loras.is_empty() && self.folders.is_empty()
@@ -45,7 +47,7 @@ impl Places {
 /// The vectors in some places for one text encoder of a model.
 #[derive(Debug, Clone, Copy)]
 pub struct Learned<'a> {
-    places: &'a Places,
+    places: &'a EmbeddingSources,
     encoders: &'a [TextConfig],
     this: usize,
 }
@@ -73,7 +75,7 @@ impl Candidate<'_> {
 
 impl<'a> Learned<'a> {
     /// The vectors for encoder `this` of a model's `encoders`, counted from 0.
-    pub fn new(places: &'a Places, encoders: &'a [TextConfig], this: usize) -> Self {
+    pub fn new(places: &'a EmbeddingSources, encoders: &'a [TextConfig], this: usize) -> Self {
         Self { places, encoders, this }
     }
 
@@ -86,7 +88,7 @@ impl<'a> Learned<'a> {
     fn candidates<'f>(file: &'f Checkpoint, prefix: &'f str) -> Vec<Candidate<'f>> {
         let all = file.names_under(prefix).filter_map(|name| {
             let tensor = file.tensor(name)?;
-            let short = &name[prefix.len()..];
+            let short = name.strip_prefix(prefix)?;
             let [count, width] = vectors(&tensor.shape)?;
             let taken = !short.ends_with(OUTPUT) && !short.starts_with("string_to_token.");
             taken.then_some(Candidate { name, short, count, width })
@@ -115,7 +117,7 @@ impl<'a> Learned<'a> {
             (None, [one]) => one,
             (None, _) => return Err(self.no_embedding(file, prefix)),
         };
-        // A file for SD 1 has no names for encoders: its width tells that it is for SDXL's first.
+        // A file for SD 1 has no names for encoders: its width shows that it is for SDXL's first.
         let of_width = |config: &TextConfig| (one.fits() && config.width == one.width).then_some(one.name);
         let found: Vec<_> = self.encoders.iter().map(of_width).collect();
         if found.iter().all(Option::is_none) {
@@ -130,7 +132,11 @@ impl<'a> Learned<'a> {
         let error = file
             .fault("no embedding for this text encoder")
             .expected(format!("a tensor {} or {}, or one alone", keys.join(" or "), USUAL[0]))
-            .found(format!("{} tensors such as {}", names.len(), names[..names.len().min(3)].join(", ")));
+            .found(format!(
+                "{} tensors such as {}",
+                names.len(),
+                names.iter().take(3).copied().collect::<Vec<_>>().join(", ")
+            ));
         match names.iter().find(|name| name.starts_with(BUNDLED)) {
             Some(_) => {
                 error.hint("it is a LoRA with an embedding in it: use it as a LoRA, and name the embedding")
@@ -197,9 +203,6 @@ pub(crate) fn vectors_in(file: &Checkpoint, widths: &[usize]) -> Vec<(String, us
     let of = candidates.iter().filter(|c| named(c) || wide(c));
     of.map(|c| (c.name.to_owned(), c.count, c.width)).collect()
 }
-
-/// Before the name of an embedding in a LoRA's file.
-pub(crate) const BUNDLED: &str = "bundle_emb.";
 
 /// ComfyUI's name for the encoder, by which files for models of two encoders are sorted.
 pub(crate) fn key(config: &TextConfig) -> &'static str {

@@ -1,10 +1,11 @@
 //! The change of one weight, in every form that training programs write it, and its shapes.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
-use super::file::Lora;
+use crate::checkpoint::Checkpoint;
 
 /// What is added to a weight, or done with it. Names are those of the file's tensors.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Kind {
+pub(super) enum ChangeKind {
     /// LoRA and LoCon: up · down, with a kernel between them in Tucker's form.
     Pair { up: String, down: String, mid: Option<String> },
     /// LoHa (LyCORIS): the product, element by element, of two such.
@@ -46,7 +47,7 @@ pub(super) struct Change {
     /// The module in the file's own words.
     pub module: String,
     pub leaf: Leaf,
-    pub kind: Kind,
+    pub kind: ChangeKind,
     /// alpha/rank; 1 without alpha.
     pub scale: f64,
     /// DoRA's lengths of rows or columns of the changed weight.
@@ -64,21 +65,21 @@ impl Factor {
     }
 
     /// Its inner size, if it is a product.
-    pub fn rank(&self, lora: &Lora) -> Option<usize> {
+    pub fn rank(&self, tensors: &Checkpoint) -> Option<usize> {
         match self {
             Self::Whole(_) => None,
-            Self::Product { b, .. } | Self::Tucker { b, .. } => lora.shape(b).first().copied(),
+            Self::Product { b, .. } | Self::Tucker { b, .. } => shape_of(tensors, b).first().copied(),
         }
     }
 
     /// The shape of the product; None if it has none.
-    fn shape(&self, lora: &Lora) -> Option<Vec<usize>> {
+    fn shape(&self, tensors: &Checkpoint) -> Option<Vec<usize>> {
         match self {
-            Self::Whole(name) => Some(lora.shape(name).to_vec()),
-            Self::Product { a, b } => multiplied(lora.shape(a), lora.shape(b)),
+            Self::Whole(name) => Some(shape_of(tensors, name).to_vec()),
+            Self::Product { a, b } => multiplied(shape_of(tensors, a), shape_of(tensors, b)),
             Self::Tucker { t, a, b } => {
-                let [i, j, ref taps @ ..] = *lora.shape(t) else { return None };
-                let ([ai, m], [bj, n]) = (plane(lora.shape(a))?, plane(lora.shape(b))?);
+                let [i, j, ref taps @ ..] = *shape_of(tensors, t) else { return None };
+                let ([ai, m], [bj, n]) = (plane(shape_of(tensors, a))?, plane(shape_of(tensors, b))?);
                 ((ai, bj) == (i, j)).then(|| [&[m, n], taps].concat())
             }
         }
@@ -98,11 +99,16 @@ fn multiplied(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
     (r == rows && r > 0).then(|| [&[m, n], taps].concat())
 }
 
-fn shapes<'l>(lora: &'l Lora, names: &[String; 2]) -> [&'l [usize]; 2] {
-    names.each_ref().map(|name| lora.shape(name))
+/// The shape of a tensor of the file; that of a scalar if there is none of that name.
+pub(super) fn shape_of<'t>(tensors: &'t Checkpoint, name: &str) -> &'t [usize] {
+    tensors.tensor(name).map_or(&[], |t| &t.shape)
 }
 
-impl Kind {
+fn shapes<'l>(tensors: &'l Checkpoint, names: &[String; 2]) -> [&'l [usize]; 2] {
+    names.each_ref().map(|name| shape_of(tensors, name))
+}
+
+impl ChangeKind {
     /// What programs call it.
     pub fn name(&self) -> &'static str {
         match self {
@@ -130,21 +136,21 @@ impl Kind {
     }
 
     /// The inner size by which alpha is divided; None where alpha is no factor.
-    pub fn rank(&self, lora: &Lora) -> Option<usize> {
+    pub fn rank(&self, tensors: &Checkpoint) -> Option<usize> {
         match self {
-            Self::Pair { down, .. } => lora.shape(down).first().copied(),
-            Self::Loha([first, _]) => first.rank(lora),
+            Self::Pair { down, .. } => shape_of(tensors, down).first().copied(),
+            Self::Loha([first, _]) => first.rank(tensors),
             // Of two products the second counts, and of none alpha does not.
-            Self::Lokr([first, second]) => second.rank(lora).or_else(|| first.rank(lora)),
-            Self::Glora { a, b } => glora(shapes(lora, a), shapes(lora, b)).map(|(_, rank)| rank),
+            Self::Lokr([first, second]) => second.rank(tensors).or_else(|| first.rank(tensors)),
+            Self::Glora { a, b } => glora(shapes(tensors, a), shapes(tensors, b)).map(|(_, rank)| rank),
             Self::Oft { .. } | Self::Difference(_) | Self::Set(_) => None,
         }
     }
 
     /// Whether it is for a weight of shape `want`, `[outputs, inputs, taps…]` or `[channels]`; the shape that
     /// it has else, if it has any.
-    pub fn check(&self, lora: &Lora, want: &[usize]) -> Result<(), Option<Vec<usize>>> {
-        let found = self.shape(lora, want);
+    pub fn check(&self, tensors: &Checkpoint, want: &[usize]) -> Result<(), Option<Vec<usize>>> {
+        let found = self.shape(tensors, want);
         match &found {
             Some(found) if !found.contains(&0) && same(want, found) => Ok(()),
             _ => Err(found),
@@ -152,27 +158,27 @@ impl Kind {
     }
 
     /// The shape of the change of a weight of shape `want`.
-    fn shape(&self, lora: &Lora, want: &[usize]) -> Option<Vec<usize>> {
+    fn shape(&self, tensors: &Checkpoint, want: &[usize]) -> Option<Vec<usize>> {
         match self {
-            Self::Pair { up, down, mid: None } => multiplied(lora.shape(up), lora.shape(down)),
+            Self::Pair { up, down, mid: None } => multiplied(shape_of(tensors, up), shape_of(tensors, down)),
             Self::Pair { up, down, mid: Some(mid) } => {
-                let [a, b, ref taps @ ..] = *lora.shape(mid) else { return None };
-                let [rows, inputs] = plane(lora.shape(down))?;
-                let [outputs, rank] = plane(lora.shape(up))?;
+                let [a, b, ref taps @ ..] = *shape_of(tensors, mid) else { return None };
+                let [rows, inputs] = plane(shape_of(tensors, down))?;
+                let [outputs, rank] = plane(shape_of(tensors, up))?;
                 ((rank, rows) == (a, b) && rank * rows > 0).then(|| [&[outputs, inputs], taps].concat())
             }
             Self::Loha([first, second]) => {
-                let shape = first.shape(lora)?;
-                (second.shape(lora)? == shape).then_some(shape)
+                let shape = first.shape(tensors)?;
+                (second.shape(tensors)? == shape).then_some(shape)
             }
             Self::Lokr([first, second]) => {
-                let [a, b] = plane(&first.shape(lora)?)?;
-                let second = second.shape(lora)?;
+                let [a, b] = plane(&first.shape(tensors)?)?;
+                let second = second.shape(tensors)?;
                 let [c, d, ref taps @ ..] = *second.as_slice() else { return None };
                 Some([&[a * c, b * d], taps].concat())
             }
             Self::Glora { a, b } => {
-                let ([a1, a2], [b1, b2]) = (shapes(lora, a), shapes(lora, b));
+                let ([a1, a2], [b1, b2]) = (shapes(tensors, a), shapes(tensors, b));
                 let (old, _) = glora([a1, a2], [b1, b2])?;
                 let [outputs, inputs, ref taps @ ..] = *want else { return None };
                 // The old way takes W laid flat.
@@ -184,11 +190,12 @@ impl Kind {
                 (a == [width, width] && b.first() == Some(&outputs)).then_some(b)
             }
             Self::Oft { blocks, rescale, .. } => {
-                let outputs = *want.first()?;
-                if rescale.as_ref().is_some_and(|r| lora.shape(r).iter().product::<usize>() != outputs) {
+                let (&outputs, inner) = want.split_first()?;
+                if rescale.as_ref().is_some_and(|r| shape_of(tensors, r).iter().product::<usize>() != outputs)
+                {
                     return None;
                 }
-                let turned = match *lora.shape(blocks) {
+                let turned = match *shape_of(tensors, blocks) {
                     [n, size, columns] if size == columns => n * size,
                     // Each stage exchanges rows in groups of twice as many as that before.
                     [stages, n, size, columns] if size == columns && size.is_multiple_of(2) => {
@@ -202,9 +209,9 @@ impl Kind {
                     }
                     _ => return None,
                 };
-                (turned > 0).then(|| [&[turned], &want[1..]].concat())
+                (turned > 0).then(|| [&[turned], inner].concat())
             }
-            Self::Difference(name) | Self::Set(name) => Some(lora.shape(name).to_vec()),
+            Self::Difference(name) | Self::Set(name) => Some(shape_of(tensors, name).to_vec()),
         }
     }
 }
@@ -225,8 +232,11 @@ pub(super) fn glora(a: [&[usize]; 2], b: [&[usize]; 2]) -> Option<(bool, usize)>
 /// other), and a matrix `[outputs, inputs · taps]` is a kernel that was laid flat.
 pub(super) fn same(want: &[usize], found: &[usize]) -> bool {
     let (want, found) = (matrix(want), matrix(found));
-    let flat = |a: &[usize], b: &[usize]| {
-        a.len() > 2 && b.len() == 2 && a[0] == b[0] && a[1..].iter().product::<usize>() == b[1]
+    let flat = |kernel: &[usize], flat: &[usize]| match (kernel, flat) {
+        ([outputs, inner @ ..], [rows, columns]) if inner.len() > 1 => {
+            outputs == rows && inner.iter().product::<usize>() == *columns
+        }
+        _ => false,
     };
     want == found || flat(want, found) || flat(found, want)
 }

@@ -1,13 +1,15 @@
 //! Where the modules of LoRA files are in a model: a map from every name that a module is known by
 //! to the tensor that holds its weight, made from the model's own list of tensors.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use std::collections::HashMap;
 
-use super::change::Leaf;
-use super::patches::{Networks, Part};
+use super::networks::{Networks, TargetNetwork};
+use super::weight_change::Leaf;
 use crate::checkpoint::Checkpoint;
-use crate::checkpoint::names::{text, unet};
-use crate::model::config::{TextConfig, Tower, UNET};
+use crate::checkpoint::key_maps::{text, unet};
+use crate::families::Tower;
+use crate::model::config::{TextConfig, UNET};
 
 /// A weight, or a third of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,7 +17,7 @@ pub(super) struct Target {
     /// The tensor.
     pub tensor: String,
     /// The network that it is in.
-    pub part: Part,
+    pub part: TargetNetwork,
     /// Which third of its rows, where queries, keys and values are one tensor.
     pub third: Option<usize>,
     /// Whether the tensor is `[inputs, outputs]`, the other way round than all others.
@@ -32,16 +34,16 @@ impl Target {
     }
 }
 
-/// What stands before the name of a module, written with `_` for `.`, by the network that the module is in: kohya,
+/// The prefixes of module names, written with `_` for `.`, by the network that the module is in: kohya,
 /// LyCORIS, PEFT, diffusers, ComfyUI, OneTrainer (`unet.`, `clip_l.`). A module without any of these is the UNet's,
 /// or the text encoder's where the model has one alone.
-const PREFIXES: [(Place, &[&str]); 3] = [
+const PREFIXES: [(NamedNetwork, &[&str]); 3] = [
     (
-        Place::Unet,
+        NamedNetwork::Unet,
         &["lora_unet_", "unet_", "lycoris_unet_", "lycoris_", "model_diffusion_model_", "diffusion_model_"],
     ),
     (
-        Place::First,
+        NamedNetwork::First,
         &[
             "lora_te_",
             "lora_te1_",
@@ -58,7 +60,7 @@ const PREFIXES: [(Place, &[&str]); 3] = [
         ],
     ),
     (
-        Place::Second,
+        NamedNetwork::Second,
         &[
             "lora_te2_",
             "lycoris_te2_",
@@ -77,26 +79,26 @@ const PREFIXES: [(Place, &[&str]); 3] = [
 const ONLY_H: [&str; 4] =
     ["clip_h_", "clip_h_transformer_", "text_encoders_clip_h_transformer_", "text_encoders_clip_h_"];
 
-/// The network that a name tells.
+/// The network that a module's name shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum NamedNetwork {
     Unet,
     First,
     Second,
 }
 
-impl Place {
+impl NamedNetwork {
     /// The network of a model that has it.
-    pub fn part(self) -> Part {
+    pub fn part(self) -> TargetNetwork {
         match self {
-            Self::Unet => Part::Unet,
-            Self::First => Part::Text(0),
-            Self::Second => Part::Text(1),
+            Self::Unet => TargetNetwork::Unet,
+            Self::First => TargetNetwork::Text(0),
+            Self::Second => TargetNetwork::Text(1),
         }
     }
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for NamedNetwork {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Unet => "the UNet",
@@ -107,9 +109,9 @@ impl std::fmt::Display for Place {
 }
 
 /// The network that `module` is of, by what its name begins with; the longest beginning counts.
-pub(super) fn place(module: &str) -> Option<Place> {
+pub(super) fn network_of(module: &str) -> Option<NamedNetwork> {
     let plain = plain(module);
-    let begins = |(place, prefixes): &(Place, &'static [&'static str])| {
+    let begins = |(place, prefixes): &(NamedNetwork, &'static [&'static str])| {
         let longest =
             prefixes.iter().filter(|prefix| plain.starts_with(**prefix)).map(|prefix| prefix.len()).max();
         longest.map(|length| (length, *place))
@@ -117,12 +119,12 @@ pub(super) fn place(module: &str) -> Option<Place> {
     PREFIXES.iter().filter_map(begins).max_by_key(|(length, _)| *length).map(|(_, place)| place)
 }
 
-fn prefixes(place: Place) -> &'static [&'static str] {
+fn prefixes(place: NamedNetwork) -> &'static [&'static str] {
     PREFIXES.iter().find(|(of, _)| *of == place).map_or(&[], |(_, prefixes)| prefixes)
 }
 
 /// A module's name with `_` for `.`, without what wrappers put into it: PEFT's model, compiled modules, attention
-/// processors, the layer that an adapter stands on.
+/// processors, the layer that an adapter wraps.
 fn plain(module: &str) -> String {
     let module = module.replace(".processor.", ".").replace('.', "_");
     let mut plain = module.replace("base_model_model_", "").replace("_orig_mod_", "");
@@ -143,12 +145,12 @@ fn plain(module: &str) -> String {
 
 /// The names of a model's weights as LoRA files have them, all written with `_` for `.`: kohya's
 /// names are diffusers' or the original ones in that form.
-pub(super) struct Names(HashMap<String, Target>);
+pub(super) struct ModuleNames(HashMap<String, Target>);
 
-impl Names {
+impl ModuleNames {
     pub fn new(networks: &Networks<'_>) -> Self {
         let Networks { model, text, .. } = *networks;
-        let mut names = Names(HashMap::new());
+        let mut names = ModuleNames(HashMap::new());
         if networks.unet {
             names.add_unet(model);
         }
@@ -172,10 +174,11 @@ impl Names {
     /// Every weight of the UNet under its original name and under diffusers'.
     fn add_unet(&mut self, model: &Checkpoint) {
         let layout = unet::from_original(|name| model.has(&format!("{UNET}{name}")));
-        let before = || prefixes(Place::Unet).iter().copied().chain([""]);
+        let before = || prefixes(NamedNetwork::Unet).iter().copied().chain([""]);
         for (tensor, name) in weights(model, UNET) {
             let Some(module) = name.strip_suffix(".weight") else { continue };
-            let target = Target { tensor: tensor.into(), part: Part::Unet, third: None, transposed: false };
+            let target =
+                Target { tensor: tensor.into(), part: TargetNetwork::Unet, third: None, transposed: false };
             self.add(before(), module, &target);
             if let Some(module) = layout.diffusers(name).as_deref().and_then(|n| n.strip_suffix(".weight")) {
                 self.add(before(), module, &target);
@@ -186,13 +189,13 @@ impl Names {
     /// The weights in the layers of text encoder `i`, and its projection, under their names in
     /// transformers.
     fn add_text(&mut self, i: usize, config: &TextConfig, model: &Checkpoint, only: bool) {
-        let mut before = prefixes(if i == 0 { Place::First } else { Place::Second }).to_vec();
-        // A bare name tells nothing where there are two encoders.
+        let mut before = prefixes(if i == 0 { NamedNetwork::First } else { NamedNetwork::Second }).to_vec();
+        // A bare name shows nothing where there are two encoders.
         if only {
             before.extend(ONLY_H.iter().chain(&[""]));
         }
         let before = || before.iter().copied();
-        let (part, prefix) = (Part::Text(i), &config.prefix);
+        let (part, prefix) = (TargetNetwork::Text(i), &config.prefix);
         for (tensor, name) in weights(model, prefix) {
             let names = match config.tower {
                 Tower::L => vec![name.to_owned()],
@@ -223,5 +226,5 @@ impl Names {
 
 /// Names of the weights below `prefix`, with and without it.
 fn weights<'a>(model: &'a Checkpoint, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
-    model.names_under(prefix).map(move |name| (name, &name[prefix.len()..]))
+    model.names_under(prefix).filter_map(move |name| Some((name, name.strip_prefix(prefix)?)))
 }

@@ -1,5 +1,6 @@
 //! The UNet. The original layout numbers all blocks of the way down in one row, and all of the way
 //! up; diffusers numbers levels, and blocks within each.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
 
 use super::{Inside, KeyMap, SAME, count};
 

@@ -1,9 +1,9 @@
 //! Keys and values of the cross-attentions, which depend on the prompt alone: a graph of their own
 //! makes them, once for each prompt, and the network reads them at every step.
 //!
-//! Those of a row stand one behind the other in one tensor, each as `[tokens, K and V]`: one copy
+//! Those of a row lie one behind the other in one tensor, each as `[tokens, K and V]`: one copy
 //! brings a prompt to a row of a call, whatever the number of attentions (16 in SD1.5, 70 in SDXL),
-//! and kernels read them as densely as if they stood alone. The product stays one for each
+//! and kernels read them as densely as if they were alone. The product stays one for each
 //! attention: a single one for all would be a weight of 650 MiB in SDXL, and it runs once a prompt.
 //! It computes one row, whatever the rows of a step: so a row cannot depend on its company.
 //!
@@ -16,21 +16,24 @@ use crate::Result;
 use crate::graph::{Graph, Shape, Tensor};
 use crate::model::config::{UNET, UnetConfig};
 
+/// Name of the extra conditioning vector.
+pub const VECTOR: &str = "y";
+
 /// Results are bound where they are written, on any device at multiples of 256 bytes.
 const STEP: usize = 128;
 
 /// Most values of a tensor of keys: long prompts take several, to stay within the device's buffers.
 const MOST_VALUES: usize = 16 << 20;
 
-/// Where the keys and values of all cross-attentions stand.
+/// Where the keys and values of all cross-attentions are stored.
 pub struct Keys {
     /// Values of each tensor.
     rooms: Vec<usize>,
-    places: Vec<Place>,
+    places: Vec<KeyRange>,
 }
 
-/// Where those of one attention stand.
-struct Place {
+/// Where those of one attention are stored.
+struct KeyRange {
     path: String,
     channels: usize,
     room: usize,
@@ -47,7 +50,7 @@ impl Keys {
                 keys.rooms.push(0);
             }
             let room = keys.rooms.len() - 1;
-            keys.places.push(Place { path, channels, room, first: keys.rooms[room] });
+            keys.places.push(KeyRange { path, channels, room, first: keys.rooms[room] });
             keys.rooms[room] += values;
         }
         keys
@@ -57,7 +60,7 @@ impl Keys {
     pub fn inputs(&self, g: &mut Graph, tokens: usize) -> Result<Vec<(String, Tensor)>> {
         let room = |(i, values): (usize, &usize)| g.kept_input(&name(i), Shape::new(1, 1, *values));
         let rooms: Vec<Tensor> = self.rooms.iter().enumerate().map(room).collect();
-        let of_place = |p: &Place| {
+        let of_place = |p: &KeyRange| {
             let shape = Shape::tokens(tokens, 2 * p.channels);
             let keys = g.part(&format!("{}.to_kv", p.path), rooms[p.room], p.first, shape)?;
             Ok((p.path.clone(), keys))
@@ -82,7 +85,7 @@ pub fn conditioning(config: &UnetConfig, tokens: usize) -> Result<Graph> {
     let context = g.input("context", Shape::tokens(tokens, config.context_dim));
     let rooms: Vec<Tensor> =
         keys.rooms.iter().enumerate().map(|(i, values)| g.room(&name(i), *values)).collect();
-    for Place { path, channels, room, first } in &keys.places {
+    for KeyRange { path, channels, room, first } in &keys.places {
         let [k, v] = ["to_k", "to_v"].map(|n| format!("{path}.{n}"));
         let parts = [(k.as_str(), *channels), (v.as_str(), *channels)];
         let kv = g.linear_merged(&format!("{path}.to_kv"), context, &parts, false)?;
@@ -93,8 +96,8 @@ pub fn conditioning(config: &UnetConfig, tokens: usize) -> Result<Graph> {
     }
     if let Some(channels) = config.adm_in_channels {
         // It comes in as it is kept.
-        let vector = g.input(super::VECTOR, Shape::tokens(1, channels));
-        g.keep(super::VECTOR, vector);
+        let vector = g.input(VECTOR, Shape::tokens(1, channels));
+        g.keep(VECTOR, vector);
     }
     Ok(g)
 }

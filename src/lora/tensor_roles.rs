@@ -1,6 +1,8 @@
 //! What a tensor of a LoRA's file is for, by the end of its name.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::string_slice))]
 
-/// Ends of names and the part that they are, as [`Parts`](super::file::Parts) has it: kohya, LyCORIS, PEFT, three
+/// Ends of names and the part that they are, as [`Parts`](super::open::Parts) has it: kohya, LyCORIS, PEFT, three
 /// generations of diffusers, ComfyUI's extraction.
 const ENDS: &[(&str, &str)] = &[
     (".lora_down.weight", "down"),
@@ -51,25 +53,28 @@ const ENDS: &[(&str, &str)] = &[
     (".set", "set"),
 ];
 
-/// What PEFT puts an adapter's name behind, which the file need not tell.
+/// What PEFT puts an adapter's name behind, which the file need not say.
 const NAMED: [&str; 3] = [".lora_A.", ".lora_B.", ".lora_magnitude_vector."];
+
+/// What is before the end of a name that is listed, and the role.
+fn listed(name: &str) -> Option<(&str, &'static str)> {
+    ENDS.iter().find_map(|(end, role)| Some((name.strip_suffix(end)?, *role)))
+}
 
 /// A tensor's module and what it is there.
 pub(super) fn split(name: &str) -> Option<(&str, &'static str)> {
-    let role =
-        |name: &str| ENDS.iter().find(|(end, _)| name.ends_with(end)).map(|(end, role)| (end.len(), *role));
-    if let Some((end, role)) = role(name) {
-        return Some((&name[..name.len() - end], role));
+    if let Some(found) = listed(name) {
+        return Some(found);
     }
     // `to_q.lora_A.default_0.weight`: the adapter is called default_0.
     let (at, mark) = NAMED.iter().find_map(|mark| Some((name.rfind(mark)?, mark)))?;
-    let rest = &name[at + mark.len()..];
-    let plain = match rest.split_once('.') {
+    let (module, rest) = name.split_at_checked(at)?;
+    let plain = match rest.strip_prefix(mark)?.split_once('.') {
         Some((_, leaf)) => format!("{mark}{leaf}"),
         None => mark.trim_end_matches('.').to_owned(),
     };
-    let (_, role) = role(&plain).filter(|(end, _)| *end == plain.len())?;
-    Some((&name[..at], role))
+    let (_, role) = listed(&plain).filter(|(before, _)| before.is_empty())?;
+    Some((module, role))
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
-//! Files that are there whole or not at all.
+//! Files that are written completely or not at all.
 
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use crate::{Error, ErrorKind, Remedy, Result};
 
-/// Writes `bytes` to `path` whole or not at all: to a file beside it first, which then takes its
+/// Writes `bytes` to `path` completely or not at all: to a file beside it first, which then takes its
 /// name. Without `replace` an existing file is left alone.
 ///
 /// # Errors
@@ -32,7 +32,7 @@ pub fn write(path: &Path, bytes: &[u8], replace: bool) -> Result<()> {
     })
 }
 
-/// Sees by doing it whether a file can be made at `path`: permissions alone do not tell, a file system
+/// Finds out by trying whether a file can be made at `path`: permissions do not show it, for a file system
 /// may be read-only, full, or not take the name. Nothing is left behind.
 ///
 /// # Errors

@@ -1,6 +1,8 @@
-//! What a LoRA was trained with, where no tensor tells it: `lora_alpha`, `r`, `use_rslora` and their exceptions by
+//! What a LoRA was trained with, where no tensor says it: `lora_alpha`, `r`, `use_rslora` and their exceptions by
 //! module, as PEFT has them. diffusers writes them into the header as JSON (`lora_adapter_metadata`), SimpleTuner as
 //! plain texts, PEFT into `adapter_config.json` beside the file.
+#![warn(clippy::indexing_slicing, clippy::string_slice)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::string_slice))]
 
 use std::collections::BTreeMap;
 
@@ -20,7 +22,7 @@ const KOHYA: &str = "ss_network_alpha";
 
 /// Settings of one component (`unet`, `text_encoder`), or of the whole file (the empty name).
 #[derive(Debug, Default)]
-struct Config {
+struct ComponentSettings {
     alpha: Option<f64>,
     rank: Option<f64>,
     rslora: bool,
@@ -37,15 +39,15 @@ struct Exception {
     value: f64,
 }
 
-/// All that a file tells of its training.
+/// All that a file says of its training.
 #[derive(Debug, Default)]
-pub(super) struct Trained {
-    configs: BTreeMap<String, Config>,
+pub(super) struct TrainingSettings {
+    configs: BTreeMap<String, ComponentSettings>,
     warnings: Vec<String>,
 }
 
-impl Trained {
-    /// From the header of `tensors`; what that does not tell from the file beside.
+impl TrainingSettings {
+    /// From the header of `tensors`; what that does not say, from the file beside.
     pub fn with(tensors: &Checkpoint) -> Self {
         let mut header = Self::default();
         for (key, text) in tensors.metadata() {
@@ -72,22 +74,22 @@ impl Trained {
             Some(Err(e)) => beside.warnings.push(format!("{BESIDE} beside it is not read: {e}")),
             _ => {}
         }
-        let (told, other) = (header.whole_alpha(), beside.whole_alpha());
-        if let (Some(told), Some(other)) = (told, other)
-            && told != other
+        let (own, other) = (header.whole_alpha(), beside.whole_alpha());
+        if let (Some(own), Some(other)) = (own, other)
+            && own != other
         {
-            header.warnings.push(format!(
-                "its header tells alpha {told}, {BESIDE} beside it {other}: the header counts"
-            ));
+            header
+                .warnings
+                .push(format!("its header says alpha {own}, {BESIDE} beside it {other}: the header counts"));
         }
-        let beside_counts = told.is_none() && other.is_some();
+        let beside_counts = own.is_none() && other.is_some();
         if beside_counts && has_neighbours(tensors) {
             header.warnings.push(format!(
                 "its strength is taken from {BESIDE} beside it, which may be of another file in the folder"
             ));
         }
         for (component, config) in beside.configs {
-            // A component that the header tells of is told of whole.
+            // Of a component in the header nothing is taken from the file beside.
             let known =
                 header.configs.keys().any(|own| own.is_empty() || component.is_empty() || *own == component);
             if !known {
@@ -105,7 +107,7 @@ impl Trained {
         header
     }
 
-    /// What could not be followed, or is told twice.
+    /// What could not be followed, or is said twice.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -135,10 +137,10 @@ impl Trained {
         }
     }
 
-    /// The factor on the change of `module`, whose matrices have `rank`; None if nothing tells it. An error is the
-    /// rank that was told, where it is another.
+    /// The factor on the change of `module`, whose matrices have `rank`; None if nothing says it. The error is the
+    /// rank in the settings, where it is another.
     pub fn scale(&self, module: &str, rank: usize) -> Result<Option<f64>, f64> {
-        // PEFT and diffusers write names with dots; others tell alpha by tensors.
+        // PEFT and diffusers write names with dots; others store alpha as tensors.
         if !module.contains('.') {
             return Ok(None);
         }
@@ -155,7 +157,7 @@ impl Trained {
         let exception = |all: &[Exception]| all.iter().find(|one| one.fits(inner)).map(|one| one.value);
         let Some(alpha) = exception(&config.alphas).or(config.alpha) else { return Ok(None) };
         match exception(&config.ranks).or(config.rank) {
-            Some(told) if told != rank as f64 => Err(told),
+            Some(other) if other != rank as f64 => Err(other),
             _ if config.rslora => Ok(Some(alpha / (rank as f64).sqrt())),
             _ => Ok(Some(alpha / rank as f64)),
         }

@@ -1,6 +1,6 @@
 //! Recognises sound safetensors files that are no Stable Diffusion checkpoint, by their names.
 
-use super::Checkpoint;
+use super::named_tensors::Checkpoint;
 use crate::Result;
 
 /// Parts of names that give a kind of model away, what it is, and what to do.
@@ -87,7 +87,7 @@ pub(crate) fn refuse_foreign(model: &Checkpoint) -> Result<()> {
         ("edm_vpred.sigma_min", "a model with EDM's noise levels (CosXL)"),
         (
             "model.diffusion_model.time_embed.cond_proj.weight",
-            "a network that is told its guidance scale (LCM)",
+            "a network that takes its guidance scale as an input (LCM)",
         ),
     ] {
         if model.has(mark) {
@@ -148,7 +148,7 @@ fn name_with<'a>(model: &'a Checkpoint, parts: &[&str]) -> Option<&'a str> {
     model.names().find(|name| parts.iter().any(|part| name.contains(part)))
 }
 
-/// The first names, so that the reader can tell what the file is.
+/// The first names, so that the reader can see what the file is.
 fn examples(model: &Checkpoint) -> String {
     let names: Vec<&str> = model.names().take(3).collect();
     format!("{} tensors such as {}", model.names().len(), names.join(", "))
