@@ -21,65 +21,54 @@
 //! # Ok(()) }
 //! ```
 
-mod catalogue;
 mod check;
 mod derive;
+mod dry_run;
+mod dynamic_prompt;
 mod extra_paths;
 mod files;
-mod foresee;
+mod folders;
 mod graph;
+mod json;
+mod local_time;
+mod metadata;
 mod models;
-pub mod nodes;
+mod nodes;
+mod output;
+mod picture_settings;
 mod read;
 mod repair;
 mod run;
-mod save;
 mod screen;
+pub mod spec;
 mod subgraph;
 mod text;
 mod ui;
 mod value;
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use serde_json::Value as Json;
 
-pub use catalogue::{all as classes, find as class};
-use check::{Plan, Source, Step};
+use check::{Plan, Step};
+use dry_run::known::DryRunContext;
 use files::Files;
-use foresee::Sight;
+pub use folders::Places;
 pub use graph::{Graph, Input, Node};
+pub use local_time::Moment;
+use metadata::Metadata;
 pub use models::ModelFolders;
-use nodes::{Choices, Kind};
-use run::Work;
-pub use run::{Event, Options, Saved, SavedKind};
-use save::Notes;
-pub use text::Moment;
+pub use nodes::{class, classes};
+use run::context::Work;
+pub use run::context::{Event, Options, Saved, SavedKind};
+use spec::Kind;
 use value::Value;
 
-use crate::families::{LATENT_CELL, LATENT_CHANNELS};
 use crate::pipeline::Studio;
 use crate::{Error, Remedy, Result};
-
-/// Where a workflow finds and leaves its files.
-#[derive(Debug, Clone)]
-pub struct Places {
-    /// Models.
-    pub models: ModelFolders,
-    /// Pictures and latents to load.
-    pub input: PathBuf,
-    /// What is saved; it is made if it is not there. Nothing is written anywhere else.
-    pub output: PathBuf,
-}
-
-impl Places {
-    /// The folders as ComfyUI has them.
-    pub fn new(models: impl AsRef<Path>, input: impl Into<PathBuf>, output: impl Into<PathBuf>) -> Self {
-        Self { models: ModelFolders::below(models.as_ref()), input: input.into(), output: output.into() }
-    }
-}
 
 /// A workflow as it was read.
 #[derive(Debug, Clone, PartialEq)]
@@ -142,8 +131,8 @@ impl Workflow {
             place.rsplit_once('.').ok_or_else(|| wrong("no input is named").expected("NODE.INPUT=VALUE"))?;
         let at = self.named(name).map_err(|e| e.at(assignment))?;
         let node = &self.graph.nodes()[at];
-        let class = catalogue::find(&node.class)
-            .ok_or_else(|| wrong("an unknown kind of node").found(node.to_string()))?;
+        let class =
+            class(&node.class).ok_or_else(|| wrong("an unknown kind of node").found(node.to_string()))?;
         let names = || class.widgets().map(|w| w.name).collect::<Vec<_>>().join(", ");
         let slot = class.widgets().find(|slot| slot.name == input).ok_or_else(|| {
             wrong("no such input of this node").expected(format!("one of {}", names())).found(input)
@@ -215,58 +204,36 @@ impl Workflow {
     pub fn check<'a>(&'a self, places: &'a Places, options: &'a Options) -> Result<Ready<'a>> {
         let plan = check::plan(&self.graph, &options.now).map_err(|e| e.file(&self.file))?;
         let Plan { steps, resting } = plan;
-        save::usable(&places.output)?;
+        output::usable(&places.output)?;
         let mut files = Files::new(places);
         for step in &steps {
             let node = &self.graph.nodes()[step.node];
-            looked_at(step, &mut files).map_err(|e| run::named(node, e).file(&self.file))?;
+            check_step(step, node, &mut files).map_err(|e| node.wrap(e).file(&self.file))?;
         }
-        let mut sight = Sight { files: &mut files, options, studio: None };
-        foresee::all(&self.graph, &steps, &mut sight).map_err(|e| e.file(&self.file))?;
+        let mut context = DryRunContext { files: &mut files, options, studio: None };
+        dry_run::check(&self.graph, &steps, &mut context).map_err(|e| e.file(&self.file))?;
         Ok(Ready { workflow: self, steps, resting, files, options })
     }
 }
 
-/// Looks at what a step reads, makes and writes, as far as that is known.
-fn looked_at(step: &Step, files: &mut Files<'_>) -> Result<()> {
-    let written = |name: &str| {
-        step.inputs.iter().find(|(n, _)| *n == name).and_then(|(_, source)| match source {
-            Source::Value(value) => Some(value),
-            Source::Output(..) => None,
-        })
-    };
-    for slot in step.class.inputs {
-        match (slot.kind, written(slot.name)) {
-            (Kind::File(kind), Some(Value::Text(name))) => files.look(kind, name)?,
-            (Kind::Text { .. }, Some(Value::Text(prefix))) if slot.name == save::PREFIX => {
-                save::usable(save::Target::new(prefix, &files.places().output)?.folder())?;
-            }
-            _ => {}
+/// Checks what a step reads, makes and writes, as far as that is written in the workflow.
+fn check_step(step: &Step, node: &Node, files: &mut Files<'_>) -> Result<()> {
+    let written = step.written(node);
+    for slot in step.class.spec.inputs {
+        if let Kind::File(kind) = slot.kind
+            && let Ok(name) = written.text(slot.name)
+        {
+            files.look(kind, name)?;
         }
     }
-    let size = |name: &str| match written(name) {
-        Some(Value::Int(value)) => usize::try_from(*value).unwrap_or(usize::MAX),
-        _ => 1,
-    };
-    match step.class.name {
-        "EmptyLatentImage" => {
-            let [height, width] = ["height", "width"].map(|side| size(side) / LATENT_CELL);
-            run::room("the batch", &[size("batch_size"), LATENT_CHANNELS, height, width])?;
-            // Pictures are made of it sooner or later.
-            run::room("the batch of pictures", &[size("batch_size"), 3, size("height"), size("width")])
-        }
-        "PreviewImage" => save::usable(&files.places().output.join(save::TEMP)),
-        "EmptyImage" => run::room("the pictures", &[size("batch_size"), 3, size("height"), size("width")]),
-        "CLIPLoader" | "DualCLIPLoader" => nodes::loaders::look_at_encoders(step.class, &written, files),
-        _ => Ok(()),
-    }
+    step.class.hooks.check.map_or(Ok(()), |check| check(&written, files))
 }
 
 impl Ready<'_> {
     /// Steps of all samplers together, as far as they are written in the workflow; the number of
     /// samplers.
     pub fn samplers(&self) -> usize {
-        self.steps.iter().filter(|step| step.class.inputs.iter().any(is_sampling)).count()
+        self.steps.iter().filter(|step| step.class.hooks.sampling.is_some()).count()
     }
 
     /// The nodes in the order in which they run.
@@ -286,8 +253,8 @@ impl Ready<'_> {
     /// [`ErrorKind::Memory`](crate::ErrorKind::Memory) of the node that needs the most, with how much would do for all.
     pub fn check_memory(&mut self, studio: &Arc<Studio>) -> Result<()> {
         let Ready { workflow, steps, files, options, .. } = self;
-        let mut sight = Sight { files, options, studio: Some(studio) };
-        foresee::all(&workflow.graph, steps, &mut sight).map_err(|e| e.file(&workflow.file))
+        let mut context = DryRunContext { files, options, studio: Some(studio) };
+        dry_run::check(&workflow.graph, steps, &mut context).map_err(|e| e.file(&workflow.file))
     }
 
     /// Runs the workflow on `studio`. `observe` hears of nodes, progress and files; setting `cancel`
@@ -304,14 +271,20 @@ impl Ready<'_> {
     ) -> Result<Vec<Saved>> {
         self.check_memory(&studio)?;
         let Ready { workflow, steps, files, options, .. } = self;
-        save::made(&files.places().output)?;
-        let notes = Notes::new(&workflow.graph, workflow.ui.as_ref());
+        output::made(&files.places().output)?;
+        // A workflow that was read from the API format is laid out anew, so that ComfyUI has something to show.
+        let laid_out = || screen::laid_out(&workflow.graph);
+        let ui = workflow.ui.as_ref().map_or_else(|| Cow::Owned(laid_out()), Cow::Borrowed);
+        let saving = steps.iter().filter(|step| step.class.spec.is_output);
+        let settings =
+            derive::settings(&workflow.graph, saving.map(|step| &workflow.graph.nodes()[step.node]));
+        let metadata = Metadata::new(&workflow.graph.to_api(), &ui, settings);
         let mut work = Work {
             studio,
             options,
             files,
             loaded: Default::default(),
-            notes,
+            metadata,
             saved: Vec::new(),
             observe,
             cancel,
@@ -319,10 +292,4 @@ impl Ready<'_> {
         run::run(&workflow.graph, &steps, &mut work)?;
         Ok(work.saved)
     }
-}
-
-/// Whether an input is what samplers alone have.
-fn is_sampling(slot: &nodes::Slot) -> bool {
-    slot.name == "latent_image"
-        || matches!(slot.kind, Kind::Choice(Choices::Samplers)) && slot.name == "sampler"
 }

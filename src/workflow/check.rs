@@ -5,10 +5,13 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value as Json;
 
 use super::graph::{Graph, Input, Node};
-use super::nodes::{Class, Kind, Slot, Type};
-use super::read::short;
-use super::value::{Value, range};
-use super::{catalogue, text};
+use super::json::short;
+use super::local_time::Moment;
+use super::nodes::{self, NodeClass};
+use super::output::{PREFIX, REPLACED};
+use super::spec::{Class, Kind, Slot, Type};
+use super::text;
+use super::value::{Arguments, Value, range};
 use crate::{Error, ErrorKind, Remedy, Result};
 
 /// Nodes that a message names one by one.
@@ -18,8 +21,19 @@ const MOST_NAMED: usize = 40;
 pub(super) struct Step {
     /// Its place in the graph.
     pub node: usize,
-    pub class: &'static Class,
+    pub class: &'static NodeClass,
     pub inputs: Vec<(&'static str, Source)>,
+}
+
+impl Step {
+    /// The inputs whose values are written in the workflow.
+    pub fn written<'n>(&self, node: &'n Node) -> Arguments<'n> {
+        let values = self.inputs.iter().filter_map(|(name, source)| match source {
+            Source::Value(value) => Some((*name, value.clone())),
+            Source::Output(..) => None,
+        });
+        Arguments { node, class: &self.class.spec, values: values.collect() }
+    }
 }
 
 /// Where an input comes from.
@@ -43,7 +57,7 @@ pub(super) struct Plan {
 ///
 /// # Errors
 /// [`ErrorKind::File`], naming the node and what to do.
-pub(super) fn plan(graph: &Graph, now: &text::Moment) -> Result<Plan> {
+pub(super) fn plan(graph: &Graph, now: &Moment) -> Result<Plan> {
     let outputs = outputs(graph);
     let needed = needed(graph, &outputs.live);
     let place = |node: &Node| graph.position(&node.id);
@@ -65,9 +79,9 @@ pub(super) fn plan(graph: &Graph, now: &text::Moment) -> Result<Plan> {
     let mut steps = Vec::new();
     for &at in &needed {
         let node = &graph.nodes()[at];
-        let Some(class) = class(node) else { continue };
-        tell_left_out(node, class);
-        let inputs = class.inputs.iter().filter_map(|slot| input(graph, node, slot, now).transpose());
+        let Some(class) = nodes::find(&node.class) else { continue };
+        tell_left_out(node, &class.spec);
+        let inputs = class.spec.inputs.iter().filter_map(|slot| input(graph, node, slot, now).transpose());
         steps.push(Step { node: at, class, inputs: inputs.collect::<Result<_>>()? });
     }
     // Primitives whose values stand where they are used have nothing left to do.
@@ -76,12 +90,12 @@ pub(super) fn plan(graph: &Graph, now: &text::Moment) -> Result<Plan> {
         Source::Value(_) => None,
     });
     let used: HashSet<usize> = outputs.collect();
-    steps.retain(|step| step.class.is_output || used.contains(&step.node));
+    steps.retain(|step| step.class.spec.is_output || used.contains(&step.node));
     Ok(Plan { steps: in_order(graph, steps)?, resting })
 }
 
 fn class(node: &Node) -> Option<&'static Class> {
-    catalogue::find(&node.class)
+    nodes::class(&node.class)
 }
 
 fn fault(node: &Node, what: impl Into<String>) -> Error {
@@ -102,8 +116,8 @@ fn listed<'n>(nodes: impl IntoIterator<Item = &'n Node>, told: impl Fn(&Node) ->
 /// A node of an unknown kind, and whose it is.
 fn with_maker(node: &Node) -> String {
     const SELF: &str = "comfy-core";
-    let own = catalogue::is_comfyuis(&node.class);
-    match (node.package.as_deref(), catalogue::slip(&node.class)) {
+    let own = nodes::is_comfyuis(&node.class);
+    match (node.package.as_deref(), nodes::misspelt(&node.class)) {
         (Some(SELF), _) => format!("{node}, ComfyUI's own"),
         _ if own => format!("{node}, ComfyUI's own"),
         (Some(package), _) => format!("{node}, custom, of {package}"),
@@ -186,9 +200,17 @@ fn no_output(graph: &Graph) -> Error {
         false => format!("{others}, unknown here: {}", listed(unknown, with_maker)),
     };
     Error::new(ErrorKind::File, "the workflow has no output node")
-        .expected("SaveImage, PreviewImage or SaveLatent")
+        .expected(one_of(&nodes::classes().filter(|c| c.is_output).map(|c| c.name).collect::<Vec<_>>()))
         .found(found)
         .hint("add one, or unmute it")
+}
+
+/// `a, b or c`.
+fn one_of(names: &[&str]) -> String {
+    match names {
+        [rest @ .., last] if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        names => names.concat(),
+    }
 }
 
 /// The places of output nodes and of all that they need, in the graph's order. Of a node of an unknown
@@ -252,7 +274,7 @@ fn input(
     graph: &Graph,
     node: &Node,
     slot: &'static Slot,
-    now: &text::Moment,
+    now: &Moment,
 ) -> Result<Option<(&'static str, Source)>> {
     let wrong = |what: &str| fault(node, format!("input {}: {what}", slot.name)).expected(range(slot));
     let source = match node.input(slot.name) {
@@ -281,7 +303,7 @@ fn input(
                     .found(format!("[{}, {output}]", short(&Json::from(other.as_str()))))
             })?;
             let other = &graph.nodes()[at];
-            let outputs = catalogue::find(&other.class).map_or(&[][..], |class| class.outputs);
+            let outputs = nodes::class(&other.class).map_or(&[][..], |class| class.outputs);
             let given = *outputs.get(*output).ok_or_else(|| {
                 let found = format!("output {output} of {other}, which has {}", outputs.len());
                 wrong("its link leads to no output").found(found)
@@ -309,17 +331,20 @@ fn input(
 /// What a primitive node gives, as far as it is written in the workflow: then it can be looked at
 /// before anything runs.
 fn known(node: &Node, given: Type) -> Option<&Json> {
-    node.written().filter(|_| matches!(given, Type::Int | Type::Float | Type::Text | Type::Bool))
+    if !nodes::is_constant(&node.class) {
+        return None;
+    }
+    node.written("value").filter(|_| matches!(given, Type::Int | Type::Float | Type::Text | Type::Bool))
 }
 
 /// A prefix of file names, wherever it comes from, with what ComfyUI's frontend replaces in it.
-fn prefixed(slot: &Slot, json: &Json, graph: &Graph, now: &text::Moment) -> Json {
+fn prefixed(slot: &Slot, json: &Json, graph: &Graph, now: &Moment) -> Json {
     let Json::String(prefix) = json else { return json.clone() };
-    if slot.name != super::save::PREFIX {
+    if slot.name != PREFIX {
         return json.clone();
     }
     let replaced = text::replaced(prefix, graph, now);
-    for name in text::unknown(&replaced, &super::save::REPLACED) {
+    for name in text::unknown(&replaced, &REPLACED) {
         log::warn!("the file-name prefix {prefix:?} keeps its %{name}%: no node or input is called so");
     }
     replaced.into()

@@ -1,59 +1,64 @@
-//! A saved picture's settings as A1111 writes them, where the workflow before it is one that they can
-//! tell: a picture decoded from a sampler's latent, with prompts of plain text.
+//! A saved picture's settings, derived from the workflow before it where they can say all of it: a picture
+//! decoded from a sampler's latent, with prompts of plain text.
 
-use super::catalogue;
+use std::collections::HashMap;
+
 use super::graph::{Graph, Input, Node};
-use super::value::Value;
-use crate::Size;
+use super::nodes::{self, NodeClass};
+use super::picture_settings::{Contribution, PictureSettings, WrittenNode, stem};
 use crate::families::LATENT_CHANNELS;
-use crate::guidance::{Guidance, Perturbed, Sag};
-use crate::image::parameters::{self, Origin};
-use crate::pipeline::{Request, Schedule, Start};
-use crate::sampler::Sampler;
-use crate::{Latent, Result};
+use crate::pipeline::{Request, Start};
+use crate::{Latent, Size};
 
-/// The settings of picture `number` of the batch that node `id` saves; None where there is more to
-/// tell than they can.
-pub(super) fn parameters(graph: &Graph, id: &str, size: (usize, usize), number: usize) -> Option<String> {
-    let seen = Seen { graph };
-    let saved = graph.find(id)?;
-    let mut picture = seen.behind(saved, "images")?;
-    while matches!(picture.class.as_str(), "ImageScale" | "ImageScaleBy") {
-        picture = seen.behind(picture, "image")?;
-    }
-    let sampler = seen.behind(picture, "samples").filter(|n| n.class == "KSampler")?;
-    let latent = seen.behind(sampler, "latent_image")?;
-    let (width, height) = size;
-    let mut request = Request {
-        seed: seen.whole(sampler, "seed")?,
-        guidance: Guidance::new(seen.number(sampler, "cfg")? as f32),
-        solver: seen.text(sampler, "sampler_name")?.parse::<Sampler>().ok()?.into(),
-        schedule: Schedule {
-            scheduler: seen.text(sampler, "scheduler")?.parse().ok()?,
-            steps: seen.whole(sampler, "steps")? as usize,
-            denoise: seen.number(sampler, "denoise")?,
-        },
-        negative: vec![seen.prompt(sampler, "negative")?],
-        ..Request::new(seen.prompt(sampler, "positive")?, Size::new(width, height))
-    };
-    if latent.class == "EmptyLatentImage" {
-        request.batch = seen.whole(latent, "batch_size")? as usize;
-    } else {
-        // Only that there was one is told.
-        request.start = Some(Start::Latent(Latent::zeros(1, LATENT_CHANNELS, 1, 1)));
-    }
-    let model = seen.model(sampler, &mut request)?;
-    request.clip_skip = seen.clip_skip(sampler);
-    let origin = Origin { model: &model, ..Origin::default() };
-    Some(parameters::parameters(&request, &origin, number))
+/// Nodes that a walk goes through at most.
+const MOST_NODES: usize = 64;
+
+/// The settings of the pictures that each of these nodes saves, by its id; those that settings cannot describe are
+/// left out.
+pub(super) fn settings<'a>(
+    graph: &'a Graph,
+    saving: impl Iterator<Item = &'a Node>,
+) -> HashMap<String, PictureSettings> {
+    let upstream = Upstream { graph };
+    saving.filter_map(|node| Some((node.id.clone(), upstream.settings(node)?))).collect()
 }
 
-/// The graph as it is looked at from behind.
-struct Seen<'a> {
+/// The graph as it is walked from its end.
+struct Upstream<'a> {
     graph: &'a Graph,
 }
 
-impl<'a> Seen<'a> {
+impl<'a> Upstream<'a> {
+    /// The settings of the pictures that a node saves.
+    fn settings(&self, saving: &'a Node) -> Option<PictureSettings> {
+        let mut picture = self.behind(saving, "images")?;
+        while let Some((_, Contribution::PictureOf(input))) = self.contribution(picture) {
+            picture = self.behind(picture, input)?;
+        }
+        let sampler = self.behind(picture, "samples")?;
+        let (sampler_settings, Contribution::Sampler(set)) = self.contribution(sampler)? else { return None };
+        // The size is that of the picture at hand.
+        let mut request = Request {
+            negative: vec![self.prompt(sampler, "negative")?],
+            ..Request::new(self.prompt(sampler, "positive")?, Size::default())
+        };
+        set(&sampler_settings, &mut request)?;
+        match self.contribution(self.behind(sampler, "latent_image")?) {
+            Some((latent, Contribution::EmptyLatent(set))) => set(&latent, &mut request)?,
+            // The settings say no more than that there was one.
+            _ => request.start = Some(Start::Latent(Latent::zeros(1, LATENT_CHANNELS, 1, 1))),
+        }
+        let model = self.model(sampler, &mut request)?;
+        request.clip_skip = self.clip_skip(sampler);
+        Some(PictureSettings { request, model })
+    }
+
+    /// What a node contributes, and its values; None where settings have nothing for its class.
+    fn contribution(&self, node: &'a Node) -> Option<(WrittenNode<'a>, Contribution)> {
+        let NodeClass { spec, hooks, .. } = nodes::find(&node.class)?;
+        Some((WrittenNode { graph: self.graph, node, class: spec }, hooks.settings?))
+    }
+
     /// The node that an input comes from.
     fn behind(&self, node: &Node, input: &str) -> Option<&'a Node> {
         match node.input(input)? {
@@ -62,52 +67,16 @@ impl<'a> Seen<'a> {
         }
     }
 
-    /// The value of a widget, through a primitive if it must be.
-    fn value(&self, node: &Node, input: &str) -> Option<Value> {
-        let slot = catalogue::find(&node.class)?.input(input)?;
-        let json = match node.input(input) {
-            Some(Input::Value(json)) => json.clone(),
-            Some(Input::Link { node, .. }) => match self.graph.find(node)?.input("value")? {
-                Input::Value(json) => json.clone(),
-                Input::Link { .. } => return None,
-            },
-            None => slot.default()?,
-        };
-        let written: Result<Value> = Value::written(slot, &json);
-        written.ok()
-    }
-
-    fn whole(&self, node: &Node, input: &str) -> Option<u64> {
-        match self.value(node, input)? {
-            Value::Int(value) => value.try_into().ok(),
-            _ => None,
-        }
-    }
-
-    fn number(&self, node: &Node, input: &str) -> Option<f64> {
-        match self.value(node, input)? {
-            Value::Float(value) => Some(value),
-            _ => None,
-        }
-    }
-
-    fn text(&self, node: &Node, input: &str) -> Option<String> {
-        match self.value(node, input)? {
-            Value::Text(text) => Some(text),
-            _ => None,
-        }
-    }
-
     /// The text of a side; several that are combined are joined as A1111 joins them.
     fn prompt(&self, sampler: &Node, side: &str) -> Option<String> {
         let mut waiting = vec![self.behind(sampler, side)?];
         let mut texts = Vec::new();
         while let Some(node) = waiting.pop() {
-            match node.class.as_str() {
-                "CLIPTextEncode" => texts.push(self.text(node, "text")?),
-                "ConditioningCombine" if texts.len() + waiting.len() < 64 => {
-                    waiting.push(self.behind(node, "conditioning_2")?);
-                    waiting.push(self.behind(node, "conditioning_1")?);
+            match self.contribution(node)? {
+                (written, Contribution::Prompt { text }) => texts.push(written.text(text)?),
+                (_, Contribution::Prompts([first, second])) if texts.len() + waiting.len() < MOST_NODES => {
+                    waiting.push(self.behind(node, second)?);
+                    waiting.push(self.behind(node, first)?);
                 }
                 _ => return None,
             }
@@ -115,29 +84,15 @@ impl<'a> Seen<'a> {
         Some(texts.join(" AND "))
     }
 
-    /// The model's name; what lies over it goes into `request`.
+    /// The model's name; what is on top of it goes into `request`.
     fn model(&self, sampler: &Node, request: &mut Request) -> Option<String> {
         let mut node = self.behind(sampler, "model")?;
-        for _ in 0..64 {
-            match node.class.as_str() {
-                "SelfAttentionGuidance" => {
-                    request.guidance.set_sag(Sag {
-                        scale: self.number(node, "scale")? as f32,
-                        blur_sigma: self.number(node, "blur_sigma")? as f32,
-                        ..Sag::default()
-                    });
+        for _ in 0..MOST_NODES {
+            match self.contribution(node)? {
+                (written, Contribution::OnModel(set)) => set(&written, request)?,
+                (written, Contribution::ModelFile { name }) => {
+                    return Some(stem(&written.text(name)?).to_owned());
                 }
-                "PerturbedAttentionGuidance" => {
-                    let pag = Perturbed::pag(self.number(node, "scale")? as f32);
-                    request.guidance.terms.push(pag.into());
-                }
-                "LoraLoader" | "LoraLoaderModelOnly" => {
-                    let (name, weight) =
-                        (self.text(node, "lora_name")?, self.number(node, "strength_model")?);
-                    request.prompt.push_str(&format!(" <lora:{}:{weight}>", stem(&name)));
-                }
-                "CheckpointLoaderSimple" => return Some(stem(&self.text(node, "ckpt_name")?).to_owned()),
-                "UNETLoader" => return Some(stem(&self.text(node, "unet_name")?).to_owned()),
                 _ => return None,
             }
             node = self.behind(node, "model")?;
@@ -148,21 +103,12 @@ impl<'a> Seen<'a> {
     /// The clip skip of the positive prompt.
     fn clip_skip(&self, sampler: &Node) -> Option<usize> {
         let mut node = self.behind(sampler, "positive").and_then(|text| self.behind(text, "clip"))?;
-        for _ in 0..64 {
-            if node.class == "CLIPSetLastLayer" {
-                return match self.value(node, "stop_at_clip_layer")? {
-                    Value::Int(layer) => usize::try_from(-layer).ok(),
-                    _ => None,
-                };
+        for _ in 0..MOST_NODES {
+            if let Some((written, Contribution::ClipSkip(skip))) = self.contribution(node) {
+                return skip(&written);
             }
             node = self.behind(node, "clip")?;
         }
         None
     }
-}
-
-/// A file's name without its folders and extension.
-fn stem(name: &str) -> &str {
-    let file = name.rsplit(['/', '\\']).next().unwrap_or(name);
-    file.rsplit_once('.').map_or(file, |(stem, _)| stem)
 }

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Places;
-use super::models::{Found, input_file};
-use super::nodes::FileKind;
+use super::folders::{Places, input_file};
+use super::models::Found;
+use super::spec::FileKind;
 use crate::checkpoint::Checkpoint;
 use crate::image::read::{self, Rgba};
 use crate::latent::{self, Latent};

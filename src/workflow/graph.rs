@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde_json::{Map, Value as Json, json};
 
+use crate::{Error, ErrorKind};
+
 /// Nodes and what their inputs are connected to.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Graph {
@@ -71,12 +73,20 @@ impl Node {
         self.inputs.iter().find(|(n, _)| n == name).map(|(_, input)| input)
     }
 
-    /// The value that a primitive node gives, as far as it is written in the workflow.
-    pub(super) fn written(&self) -> Option<&Json> {
-        match self.input("value") {
-            Some(Input::Value(json)) if self.class.starts_with("Primitive") => Some(json),
-            _ => None,
+    /// The value of an input, as far as it is written in the workflow.
+    pub(super) fn written(&self, input: &str) -> Option<&Json> {
+        match self.input(input)? {
+            Input::Value(json) => Some(json),
+            Input::Link { .. } => None,
         }
+    }
+
+    /// `error` with this node as the one in which it came about.
+    pub(super) fn wrap(&self, error: Error) -> Error {
+        if error.kind() == ErrorKind::Cancelled {
+            return error;
+        }
+        Error::new(error.kind(), self.to_string()).cause(error)
     }
 
     /// Puts `input` in the place of the one called `name`, or adds it.

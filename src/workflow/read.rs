@@ -13,15 +13,14 @@ use std::path::Path;
 use serde_json::Value as Json;
 
 use super::graph::{Graph, Input, Node};
-use super::{repair, ui};
+use super::json::{id, too_many};
+use super::{nodes, repair, ui};
 use crate::image::Format;
 use crate::image::texts::texts;
 use crate::{Error, ErrorKind, Remedy, Resource, Result};
 
 /// Larger files are no workflows: a thousand nodes take less than a megabyte. Pictures may be large.
 const MOST_BYTES: u64 = 256 << 20;
-/// Nodes that a workflow may have, far beyond what anyone draws.
-pub(super) const MOST_NODES: usize = 10_000;
 
 /// A workflow in memory.
 #[derive(Debug, Clone, PartialEq)]
@@ -139,7 +138,7 @@ fn api(json: &Json) -> Result<Graph> {
         let class = class.ok_or_else(|| {
             wrong("a node does not say what it does").expected("class_type, such as KSampler")
         })?;
-        let mut read = Node::new(id, repair::kind(class));
+        let mut read = Node::new(id, nodes::class_today(class));
         read.title = node.pointer("/_meta/title").and_then(Json::as_str).map(str::to_owned);
         let inputs = match node.get("inputs") {
             None => None,
@@ -164,25 +163,6 @@ fn input(value: &Json) -> Input {
         return Input::Link { node, output };
     }
     Input::Value(value.get("__value__").unwrap_or(value).clone())
-}
-
-/// A node's id, which is a number in some files and a text in others.
-pub(super) fn id(value: &Json) -> Option<String> {
-    match value {
-        Json::String(id) => Some(id.clone()),
-        Json::Number(id) => Some(id.to_string()),
-        _ => None,
-    }
-}
-
-/// Refuses what would take all memory before it is looked at.
-pub(super) fn too_many(nodes: usize) -> Result<()> {
-    if nodes <= MOST_NODES {
-        return Ok(());
-    }
-    Err(Error::new(ErrorKind::File, "the workflow has too many nodes")
-        .expected(format!("at most {MOST_NODES}"))
-        .found(nodes.to_string()))
 }
 
 /// A picture with a workflow in it. `prompt` is what was run, `workflow` what was on the screen.
@@ -212,15 +192,6 @@ fn no_workflow(found: &str) -> Error {
     Error::new(ErrorKind::File, "not a workflow")
         .expected("ComfyUI's workflow as JSON (API or UI format), or a picture that carries one")
         .found(found)
-}
-
-/// A value as a message shows it.
-pub(super) fn short(value: &Json) -> String {
-    let text = value.to_string();
-    match text.char_indices().nth(60) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value as Json};
 
-use super::read::{MOST_NODES, id, too_many};
-use super::repair;
+use super::json::{MOST_NODES, id, too_many};
+use super::nodes;
 use crate::{Error, ErrorKind, Result};
 
 /// The inner side of a subgraph's inputs and outputs.
@@ -217,7 +217,7 @@ fn shown(node: &Json, prefix: &str, scope: usize) -> Result<Shown> {
     let own = node.get("id").and_then(id).ok_or_else(|| wrong("a node has no id"))?;
     let id = format!("{prefix}{own}");
     let class = text("type").ok_or_else(|| wrong("a node has no type").at(format!("node {id}")))?;
-    let class = repair::kind(&class).to_owned();
+    let class = nodes::class_today(&class).to_owned();
     let property = |name: &str| node.get("properties").and_then(|all| all.get(name)).and_then(Json::as_str);
     let package = property("cnr_id").or_else(|| property("aux_id"));
     let plug = |input: &Json| Plug {

@@ -9,18 +9,16 @@ use std::borrow::Cow;
 
 use serde_json::Value as Json;
 
-use super::catalogue;
+use super::dynamic_prompt::dynamic;
 use super::graph::{Graph, Input, Loose, Node};
-use super::nodes::Class;
-use super::read::{id, short};
+use super::json::{id, short};
+use super::nodes::{self, ScreenOnly, screen_only};
+use super::spec::Class;
 use super::subgraph::{self, Key, Origin, Screen, Shown};
-use super::text;
 use crate::{Error, ErrorKind, Result};
 
 /// A node that is not run.
 const MUTED: u64 = 2;
-/// A value on the screen, with a wire to where it is used.
-const PRIMITIVE: &str = "PrimitiveNode";
 /// A node that is as if its inputs went straight to its outputs.
 const BYPASSED: u64 = 4;
 
@@ -53,33 +51,13 @@ fn runs(screen: &Screen, node: &Shown) -> bool {
         }
         scope = screen.nodes[instance].scope;
     }
-    node.inner.is_none() && !is_sign(&node.class) && !matches!(node.mode, MUTED | BYPASSED)
-}
-
-/// Nodes that are only wires or words on the screen: ComfyUI's own, and those that public files have.
-fn is_sign(class: &str) -> bool {
-    is_bend(class) || is_end(class) || is_start(class) || matches!(class, "Note" | "MarkdownNote" | PRIMITIVE)
-}
-
-/// A bend in a wire.
-fn is_bend(class: &str) -> bool {
-    matches!(class, "Reroute" | "Reroute (rgthree)")
-}
-
-/// The end of a wire that goes on, unseen, from all starts with its name.
-fn is_end(class: &str) -> bool {
-    matches!(class, "SetNode" | "easy setNode")
-}
-
-/// The start of a wire that comes, unseen, from the end with its name.
-fn is_start(class: &str) -> bool {
-    matches!(class, "GetNode" | "easy getNode")
+    node.inner.is_none() && screen_only(&node.class).is_none() && !matches!(node.mode, MUTED | BYPASSED)
 }
 
 /// A node that does not run, with what a file's name may ask it for.
 fn sign(shown: &Shown) -> Node {
     let mut node = called(shown);
-    match catalogue::find(&shown.class) {
+    match nodes::class(&shown.class) {
         Some(class) => node.inputs = widgets(class, shown).unwrap_or_default(),
         None => {
             let value = shown.listed().first().cloned();
@@ -100,7 +78,7 @@ fn called(shown: &Shown) -> Node {
 
 fn node(screen: &Screen, shown: &Shown) -> Result<Node> {
     let mut node = called(shown);
-    let class = catalogue::find(&shown.class);
+    let class = nodes::class(&shown.class);
     if let Some(class) = class {
         node.inputs = widgets(class, shown)?;
     }
@@ -144,7 +122,7 @@ fn widgets(class: &Class, shown: &Shown) -> Result<Vec<(String, Input)>> {
         };
         let value = match shown.promoted.get(input.name).or(own) {
             None | Some(Json::Null) => input.default(),
-            Some(Json::String(s)) if input.is_prompt() => Some(text::dynamic(s).into()),
+            Some(Json::String(s)) if input.is_prompt() => Some(dynamic(s).into()),
             Some(value @ (Json::Object(_) | Json::Array(_))) => {
                 return Err(Error::new(ErrorKind::File, "a widget's value is no value")
                     .at(format!("node {} ({}), {}", shown.id, shown.class, input.name))
@@ -192,7 +170,7 @@ impl Screen {
                 }
                 Origin::Node(at, slot) => {
                     let node = &self.nodes[at];
-                    match (node.mode, node.class.as_str(), node.inner) {
+                    match (node.mode, screen_only(&node.class), node.inner) {
                         (MUTED, ..) => {
                             let why = format!("node {} ({}) is muted", node.id, node.class);
                             return Found::Nothing { why, is_muted: true };
@@ -201,16 +179,16 @@ impl Screen {
                         (_, _, Some(inner)) => {
                             self.scopes[inner].outputs.get(&slot).map(|link| (inner, *link))
                         }
-                        (_, class, _) if is_bend(class) => {
+                        (_, Some(ScreenOnly::Bend), _) => {
                             node.inputs.first().and_then(|i| Some((node.scope, i.link?)))
                         }
-                        (_, class, _) if is_start(class) => self.end(node),
-                        (_, PRIMITIVE, _) => match node.listed().first() {
+                        (_, Some(ScreenOnly::WireStart), _) => self.end(node),
+                        (_, Some(ScreenOnly::Value), _) => match node.listed().first() {
                             Some(value) => return Found::Value(value.clone()),
                             None => None,
                         },
-                        (_, class, _) if is_sign(class) => None,
-                        _ => return Found::Node(at, slot),
+                        (_, Some(ScreenOnly::Note | ScreenOnly::WireEnd), _) => None,
+                        (_, None, _) => return Found::Node(at, slot),
                     }
                 }
             };
@@ -226,7 +204,10 @@ impl Screen {
     fn end(&self, start: &Shown) -> Option<Key> {
         let list = start.listed();
         let name = list.first().filter(|name| name.is_string())?;
-        let ends = || self.nodes.iter().filter(|n| is_end(&n.class) && n.listed().first() == Some(name));
+        let ends = || {
+            let is_end = |n: &&Shown| screen_only(&n.class) == Some(ScreenOnly::WireEnd);
+            self.nodes.iter().filter(is_end).filter(|n| n.listed().first() == Some(name))
+        };
         let end = ends().find(|n| n.scope == start.scope).or_else(|| ends().next())?;
         Some((end.scope, end.inputs.iter().find_map(|input| input.link)?))
     }
@@ -317,7 +298,7 @@ mod tests {
 
     #[test]
     fn widgets_are_set_however_they_are_written() {
-        let class = catalogue::find("KSampler").unwrap();
+        let class = nodes::class("KSampler").unwrap();
         for (before, after) in [
             (json!([5, "fixed", 2]), json!([5, "fixed", 9])),
             (json!([5, 2]), json!([5, 9])),

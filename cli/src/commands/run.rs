@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use sagittal::pipeline::{self, Studio};
-use sagittal::workflow::nodes::{Class, Kind, Slot};
+use sagittal::workflow::spec::{Class, Kind, Slot};
 use sagittal::workflow::{self, Event, Moment, Node, Options, Places, Ready, Saved, SavedKind, Workflow};
 use sagittal::{Error, ErrorKind, Result};
 use serde_json::{Value, json};

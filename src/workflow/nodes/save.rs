@@ -1,37 +1,68 @@
 //! Nodes that write files: what a workflow is run for.
 
-use super::super::run::{SavedKind, Work};
-use super::super::save::{PREFIX, REPLACED, TEMP, Target};
-use super::super::value::{Arguments, Images, Value};
-use super::Function::Working;
-use super::{Class, Type, socket, words};
+use super::node_class::Function::Working;
+use super::node_class::{Hooks, NodeClass};
 use crate::Result;
 use crate::image::{Picture, parameters, png};
 use crate::latent;
+use crate::workflow::files::Files;
+use crate::workflow::output::{PREFIX, REPLACED, TEMP, Target, usable};
+use crate::workflow::run::context::{SavedKind, Work};
+use crate::workflow::spec::{Class, Type, socket, words};
+use crate::workflow::value::{Arguments, Images, Value};
 
-pub(in super::super) const CLASSES: &[Class] = &[
-    Class {
-        name: "SaveImage",
-        inputs: &[socket("images", Type::Image), words(PREFIX, "ComfyUI")],
-        outputs: &[Type::Image],
-        is_output: true,
+pub(super) const CLASSES: &[NodeClass] = &[
+    NodeClass {
+        spec: Class {
+            name: "SaveImage",
+            title: "Save Image",
+            category: "image",
+            inputs: &[socket("images", Type::Image), words(PREFIX, "ComfyUI")],
+            outputs: &[Type::Image],
+            is_output: true,
+            ..Class::BLANK
+        },
         run: Working(image),
+        hooks: Hooks { check: Some(check_prefix), ..Hooks::NONE },
     },
-    Class {
-        name: "PreviewImage",
-        inputs: &[socket("images", Type::Image)],
-        outputs: &[Type::Image],
-        is_output: true,
+    NodeClass {
+        spec: Class {
+            name: "PreviewImage",
+            title: "Preview Image",
+            category: "image",
+            inputs: &[socket("images", Type::Image)],
+            outputs: &[Type::Image],
+            is_output: true,
+            ..Class::BLANK
+        },
         run: Working(preview),
+        hooks: Hooks { check: Some(check_temp), ..Hooks::NONE },
     },
-    Class {
-        name: "SaveLatent",
-        inputs: &[socket("samples", Type::Latent), words(PREFIX, "latents/ComfyUI")],
-        outputs: &[],
-        is_output: true,
+    NodeClass {
+        spec: Class {
+            name: "SaveLatent",
+            title: "Save Latent",
+            category: "_for_testing",
+            inputs: &[socket("samples", Type::Latent), words(PREFIX, "latents/ComfyUI")],
+            outputs: &[],
+            is_output: true,
+            ..Class::BLANK
+        },
         run: Working(save_latent),
+        hooks: Hooks { check: Some(check_prefix), ..Hooks::NONE },
     },
 ];
+
+fn check_prefix(args: &Arguments<'_>, files: &mut Files<'_>) -> Result<()> {
+    match args.text(PREFIX) {
+        Ok(prefix) => usable(Target::new(prefix, &files.places().output)?.folder()),
+        Err(_) => Ok(()),
+    }
+}
+
+fn check_temp(_: &Arguments<'_>, files: &mut Files<'_>) -> Result<()> {
+    usable(&files.places().output.join(TEMP))
+}
 
 fn image(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     pictures(work, args, args.text(PREFIX)?, SavedKind::Picture)
@@ -47,8 +78,8 @@ fn pictures(work: &mut Work<'_>, args: &Arguments<'_>, prefix: &str, kind: Saved
     let output = work.files.places().output.clone();
     let mut target = Target::new(&filled(work, prefix, images), &output)?;
     for (i, frame) in images.frames.iter().enumerate() {
-        let settings = work.notes.parameters(&args.node.id, (images.width, images.height), i);
-        let mut texts = work.notes.texts();
+        let settings = work.metadata.parameters(&args.node.id, (images.width, images.height), i);
+        let mut texts = work.metadata.texts();
         texts.extend(settings.iter().map(|text| (parameters::KEYWORD, text.as_str())));
         let bytes = png::encode(&images.picture(frame), &texts)?;
         let path = target.write(&i.to_string(), "png", &bytes)?;
@@ -76,7 +107,7 @@ fn save_latent(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> 
     let none = Images { width: 0, height: 0, frames: Vec::new() };
     let output = work.files.places().output.clone();
     let mut target = Target::new(&filled(work, args.text(PREFIX)?, &none), &output)?;
-    let bytes = latent::file::encode(samples, &work.notes.texts())?;
+    let bytes = latent::file::encode(samples, &work.metadata.texts())?;
     let path = target.write("0", "latent", &bytes)?;
     work.tell_saved(args.node, SavedKind::Latent, (0, path));
     Ok(Vec::new())

@@ -1,14 +1,9 @@
-//! Names of saved files, and what the files tell of the workflow. Nothing is written outside of the
-//! output folder, nothing is replaced, and nothing is left half-written.
+//! The output folder and the names of files in it. Nothing is written outside of it, nothing is replaced, and
+//! nothing is left half-written.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use serde_json::Value as Json;
-
-use super::derive;
-use super::graph::Graph;
-use super::screen;
 use crate::image::png;
 use crate::{Error, ErrorKind, Remedy, Resource, Result};
 
@@ -173,50 +168,6 @@ pub(super) fn made(output: &Path) -> Result<()> {
     usable(output)
 }
 
-/// What saved files tell of the workflow that made them.
-pub(super) struct Notes<'a> {
-    graph: &'a Graph,
-    /// The API format.
-    prompt: String,
-    /// The UI format.
-    workflow: String,
-}
-
-impl<'a> Notes<'a> {
-    /// Of a workflow, with the UI format that it was read from. One that was read from the API format
-    /// is laid out anew, so that ComfyUI has something to show.
-    pub fn new(graph: &'a Graph, ui: Option<&Json>) -> Self {
-        let prompt = ascii(&graph.to_api());
-        let workflow = ui.map_or_else(|| ascii(&screen::laid_out(graph)), ascii);
-        Self { graph, prompt, workflow }
-    }
-
-    /// The chunks by which ComfyUI opens a file.
-    pub fn texts(&self) -> Vec<(&'static str, &str)> {
-        vec![("prompt", self.prompt.as_str()), ("workflow", self.workflow.as_str())]
-    }
-
-    /// The settings of the picture `number` of a batch that node `id` saves, as A1111 writes them; None
-    /// where the workflow does more than they can tell.
-    pub fn parameters(&self, id: &str, size: (usize, usize), number: usize) -> Option<String> {
-        derive::parameters(self.graph, id, size, number)
-    }
-}
-
-/// JSON in ASCII, as Python writes it: such a text fits the oldest kind of PNG chunk.
-fn ascii(json: &Json) -> String {
-    let mut out = String::new();
-    for c in json.to_string().chars() {
-        if c.is_ascii() {
-            out.push(c);
-        } else {
-            let mut units = [0; 2];
-            out.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -276,13 +227,5 @@ mod tests {
         assert_eq!(name(target.write("0", "png", b"1").unwrap()), "x_00008_.png");
         assert_eq!(name(target.write("0", "latent", b"1").unwrap()), "x_00009_.latent");
         assert_eq!(fs::read(output.path().join("a/x_00008_.png")).unwrap(), b"1");
-    }
-
-    #[test]
-    fn json_in_ascii() {
-        let json = serde_json::json!({"a": "é😀\n"});
-        let text = ascii(&json);
-        assert!(text.is_ascii());
-        assert_eq!(serde_json::from_str::<Json>(&text).unwrap(), json);
     }
 }
