@@ -10,19 +10,18 @@
 //! ```no_run
 //! use std::sync::atomic::AtomicBool;
 //! use sagittal::pipeline::Studio;
-//! use sagittal::workflow::{Options, Places, Workflow};
+//! use sagittal::workflow::{Options, Folders, Workflow};
 //! # fn main() -> sagittal::Result<()> {
 //! let workflow = Workflow::open("workflow.json")?;
-//! let places = Places::new("models", "input", "output");
+//! let folders = Folders::new("models", "input", "output");
 //! let options = Options::default();
-//! let ready = workflow.check(&places, &options)?;
+//! let ready = workflow.check(&folders, &options)?;
 //! let studio = Studio::new(sagittal::Gpu::open(None)?)?;
 //! let saved = ready.run(studio, &mut |_| {}, &AtomicBool::new(false))?;
 //! # Ok(()) }
 //! ```
 
 mod check;
-mod derive;
 mod dry_run;
 mod dynamic_prompt;
 mod extra_paths;
@@ -32,18 +31,16 @@ mod graph;
 mod json;
 mod local_time;
 mod metadata;
-mod models;
+mod model_folders;
 mod nodes;
-mod output;
+mod older_versions;
+mod output_folder;
 mod picture_settings;
+mod prefix;
 mod read;
-mod repair;
 mod run;
-mod screen;
 pub mod spec;
-mod subgraph;
-mod text;
-mod ui;
+mod ui_format;
 mod value;
 
 use std::borrow::Cow;
@@ -53,16 +50,16 @@ use std::sync::atomic::AtomicBool;
 
 use serde_json::Value as Json;
 
-use check::{Plan, Step};
+use check::{PlanStep, RunPlan};
 use dry_run::known::DryRunContext;
 use files::Files;
-pub use folders::Places;
+pub use folders::Folders;
 pub use graph::{Graph, Input, Node};
-pub use local_time::Moment;
+pub use local_time::LocalTime;
 use metadata::Metadata;
-pub use models::ModelFolders;
+pub use model_folders::ModelFolders;
 pub use nodes::{class, classes};
-use run::context::Work;
+use run::context::RunContext;
 pub use run::context::{Event, Options, Saved, SavedKind};
 use spec::Kind;
 use value::Value;
@@ -82,7 +79,7 @@ pub struct Workflow {
 /// A workflow that can be run.
 pub struct Ready<'a> {
     workflow: &'a Workflow,
-    steps: Vec<Step>,
+    steps: Vec<PlanStep>,
     resting: Vec<usize>,
     files: Files<'a>,
     options: &'a Options,
@@ -148,7 +145,7 @@ impl Workflow {
             .map_err(|e| Error::usage("the value does not fit its input").at(assignment).cause(e))?;
         let id = node.id.clone();
         if let Some(ui) = &mut self.ui
-            && !ui::set_widget(ui, &id, class, input, &json)
+            && !ui_format::set_widget(ui, &id, class, input, &json)
         {
             // A picture whose screen tells another value than was run would mislead.
             self.ui = None;
@@ -201,11 +198,11 @@ impl Workflow {
     ///
     /// # Errors
     /// `File`, `Model`, `Usage` or `Memory` of [`ErrorKind`](crate::ErrorKind), naming the node and what to do.
-    pub fn check<'a>(&'a self, places: &'a Places, options: &'a Options) -> Result<Ready<'a>> {
+    pub fn check<'a>(&'a self, folders: &'a Folders, options: &'a Options) -> Result<Ready<'a>> {
         let plan = check::plan(&self.graph, &options.now).map_err(|e| e.file(&self.file))?;
-        let Plan { steps, resting } = plan;
-        output::usable(&places.output)?;
-        let mut files = Files::new(places);
+        let RunPlan { steps, resting } = plan;
+        output_folder::usable(&folders.output)?;
+        let mut files = Files::new(folders);
         for step in &steps {
             let node = &self.graph.nodes()[step.node];
             check_step(step, node, &mut files).map_err(|e| node.wrap(e).file(&self.file))?;
@@ -217,7 +214,7 @@ impl Workflow {
 }
 
 /// Checks what a step reads, makes and writes, as far as that is written in the workflow.
-fn check_step(step: &Step, node: &Node, files: &mut Files<'_>) -> Result<()> {
+fn check_step(step: &PlanStep, node: &Node, files: &mut Files<'_>) -> Result<()> {
     let written = step.written(node);
     for slot in step.class.spec.inputs {
         if let Kind::File(kind) = slot.kind
@@ -271,15 +268,17 @@ impl Ready<'_> {
     ) -> Result<Vec<Saved>> {
         self.check_memory(&studio)?;
         let Ready { workflow, steps, files, options, .. } = self;
-        output::made(&files.places().output)?;
+        output_folder::made(&files.folders().output)?;
         // A workflow that was read from the API format is laid out anew, so that ComfyUI has something to show.
-        let laid_out = || screen::laid_out(&workflow.graph);
+        let laid_out = || ui_format::laid_out(&workflow.graph);
         let ui = workflow.ui.as_ref().map_or_else(|| Cow::Owned(laid_out()), Cow::Borrowed);
         let saving = steps.iter().filter(|step| step.class.spec.is_output);
-        let settings =
-            derive::settings(&workflow.graph, saving.map(|step| &workflow.graph.nodes()[step.node]));
+        let settings = picture_settings::derive::settings(
+            &workflow.graph,
+            saving.map(|step| &workflow.graph.nodes()[step.node]),
+        );
         let metadata = Metadata::new(&workflow.graph.to_api(), &ui, settings);
-        let mut work = Work {
+        let mut work = RunContext {
             studio,
             options,
             files,

@@ -6,11 +6,11 @@ use serde_json::Value as Json;
 
 use super::graph::{Graph, Input, Node};
 use super::json::short;
-use super::local_time::Moment;
+use super::local_time::LocalTime;
 use super::nodes::{self, NodeClass};
-use super::output::{PREFIX, REPLACED};
+use super::output_folder::{PREFIX, REPLACED};
+use super::prefix;
 use super::spec::{Class, Kind, Slot, Type};
-use super::text;
 use super::value::{Arguments, Value, range};
 use crate::{Error, ErrorKind, Remedy, Result};
 
@@ -18,19 +18,19 @@ use crate::{Error, ErrorKind, Remedy, Result};
 const MOST_NAMED: usize = 40;
 
 /// A node that will run, with all that is known of its inputs.
-pub(super) struct Step {
+pub(super) struct PlanStep {
     /// Its place in the graph.
     pub node: usize,
     pub class: &'static NodeClass,
-    pub inputs: Vec<(&'static str, Source)>,
+    pub inputs: Vec<(&'static str, InputSource)>,
 }
 
-impl Step {
+impl PlanStep {
     /// The inputs whose values are written in the workflow.
     pub fn written<'n>(&self, node: &'n Node) -> Arguments<'n> {
         let values = self.inputs.iter().filter_map(|(name, source)| match source {
-            Source::Value(value) => Some((*name, value.clone())),
-            Source::Output(..) => None,
+            InputSource::Value(value) => Some((*name, value.clone())),
+            InputSource::Output(..) => None,
         });
         Arguments { node, class: &self.class.spec, values: values.collect() }
     }
@@ -38,7 +38,7 @@ impl Step {
 
 /// Where an input comes from.
 #[derive(Clone)]
-pub(super) enum Source {
+pub(super) enum InputSource {
     /// Written in the workflow, or a default.
     Value(Value),
     /// An output of the node at this place in the graph.
@@ -46,9 +46,9 @@ pub(super) enum Source {
 }
 
 /// What of a workflow runs.
-pub(super) struct Plan {
+pub(super) struct RunPlan {
     /// Each behind those that it needs.
-    pub steps: Vec<Step>,
+    pub steps: Vec<PlanStep>,
     /// Places of the nodes that nothing needs, in the graph's order.
     pub resting: Vec<usize>,
 }
@@ -57,7 +57,7 @@ pub(super) struct Plan {
 ///
 /// # Errors
 /// [`ErrorKind::File`], naming the node and what to do.
-pub(super) fn plan(graph: &Graph, now: &Moment) -> Result<Plan> {
+pub(super) fn plan(graph: &Graph, now: &LocalTime) -> Result<RunPlan> {
     let outputs = outputs(graph);
     let needed = needed(graph, &outputs.live);
     let place = |node: &Node| graph.position(&node.id);
@@ -82,16 +82,16 @@ pub(super) fn plan(graph: &Graph, now: &Moment) -> Result<Plan> {
         let Some(class) = nodes::find(&node.class) else { continue };
         tell_left_out(node, &class.spec);
         let inputs = class.spec.inputs.iter().filter_map(|slot| input(graph, node, slot, now).transpose());
-        steps.push(Step { node: at, class, inputs: inputs.collect::<Result<_>>()? });
+        steps.push(PlanStep { node: at, class, inputs: inputs.collect::<Result<_>>()? });
     }
     // Primitives whose values stand where they are used have nothing left to do.
     let outputs = steps.iter().flat_map(|step| &step.inputs).filter_map(|(_, source)| match source {
-        Source::Output(at, _) => Some(*at),
-        Source::Value(_) => None,
+        InputSource::Output(at, _) => Some(*at),
+        InputSource::Value(_) => None,
     });
     let used: HashSet<usize> = outputs.collect();
     steps.retain(|step| step.class.spec.is_output || used.contains(&step.node));
-    Ok(Plan { steps: in_order(graph, steps)?, resting })
+    Ok(RunPlan { steps: in_order(graph, steps)?, resting })
 }
 
 fn class(node: &Node) -> Option<&'static Class> {
@@ -274,12 +274,12 @@ fn input(
     graph: &Graph,
     node: &Node,
     slot: &'static Slot,
-    now: &Moment,
-) -> Result<Option<(&'static str, Source)>> {
+    now: &LocalTime,
+) -> Result<Option<(&'static str, InputSource)>> {
     let wrong = |what: &str| fault(node, format!("input {}: {what}", slot.name)).expected(range(slot));
     let source = match node.input(slot.name) {
         None => match slot.default().filter(|_| slot.optional) {
-            Some(default) => Source::Value(Value::written(slot, &default)?),
+            Some(default) => InputSource::Value(Value::written(slot, &default)?),
             None if slot.optional => return Ok(None),
             None => {
                 let loose = node.loose.iter().find(|loose| loose.input == slot.name);
@@ -295,7 +295,7 @@ fn input(
                 return Err(wrong("a value where a link must be").found(short(json)));
             }
             let json = prefixed(slot, json, graph, now);
-            Source::Value(Value::written(slot, &json).map_err(|e| e.at(node.to_string()))?)
+            InputSource::Value(Value::written(slot, &json).map_err(|e| e.at(node.to_string()))?)
         }
         Some(Input::Link { node: other, output }) => {
             let at = graph.position(other).ok_or_else(|| {
@@ -319,9 +319,9 @@ fn input(
             match known(other, given) {
                 Some(json) => {
                     let json = prefixed(slot, json, graph, now);
-                    Source::Value(Value::written(slot, &json).map_err(|e| e.at(node.to_string()))?)
+                    InputSource::Value(Value::written(slot, &json).map_err(|e| e.at(node.to_string()))?)
                 }
-                None => Source::Output(at, *output),
+                None => InputSource::Output(at, *output),
             }
         }
     };
@@ -338,22 +338,22 @@ fn known(node: &Node, given: Type) -> Option<&Json> {
 }
 
 /// A prefix of file names, wherever it comes from, with what ComfyUI's frontend replaces in it.
-fn prefixed(slot: &Slot, json: &Json, graph: &Graph, now: &Moment) -> Json {
+fn prefixed(slot: &Slot, json: &Json, graph: &Graph, now: &LocalTime) -> Json {
     let Json::String(prefix) = json else { return json.clone() };
     if slot.name != PREFIX {
         return json.clone();
     }
-    let replaced = text::replaced(prefix, graph, now);
-    for name in text::unknown(&replaced, &REPLACED) {
+    let replaced = prefix::replaced(prefix, graph, now);
+    for name in prefix::unknown(&replaced, &REPLACED) {
         log::warn!("the file-name prefix {prefix:?} keeps its %{name}%: no node or input is called so");
     }
     replaced.into()
 }
 
 /// `steps` so that each is behind those that it needs, and otherwise as they were.
-fn in_order(graph: &Graph, steps: Vec<Step>) -> Result<Vec<Step>> {
-    let mut steps: Vec<Option<Step>> = steps.into_iter().map(Some).collect();
-    let mut ordered: Vec<Step> = Vec::new();
+fn in_order(graph: &Graph, steps: Vec<PlanStep>) -> Result<Vec<PlanStep>> {
+    let mut steps: Vec<Option<PlanStep>> = steps.into_iter().map(Some).collect();
+    let mut ordered: Vec<PlanStep> = Vec::new();
     let mut done = HashSet::new();
     loop {
         let before = ordered.len();
@@ -361,8 +361,8 @@ fn in_order(graph: &Graph, steps: Vec<Step>) -> Result<Vec<Step>> {
         for place in &mut steps {
             let ready = place.as_ref().is_some_and(|step| {
                 step.inputs.iter().all(|(_, source)| match source {
-                    Source::Value(_) => true,
-                    Source::Output(at, _) => done.contains(at),
+                    InputSource::Value(_) => true,
+                    InputSource::Output(at, _) => done.contains(at),
                 })
             });
             match place.take_if(|_| ready) {

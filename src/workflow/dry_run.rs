@@ -11,7 +11,7 @@ use std::collections::HashMap;
 
 use known::{DryRunContext, Known, KnownInputs};
 
-use super::check::{Source, Step};
+use super::check::{InputSource, PlanStep};
 use super::graph::Graph;
 use super::nodes::{Function, NodeClass};
 use super::run::context::Options;
@@ -22,14 +22,14 @@ use crate::{ErrorKind, Result};
 ///
 /// # Errors
 /// Those of the nodes, each with its node's name.
-pub(super) fn check(graph: &Graph, steps: &[Step], context: &mut DryRunContext<'_, '_>) -> Result<()> {
+pub(super) fn check(graph: &Graph, steps: &[PlanStep], context: &mut DryRunContext<'_, '_>) -> Result<()> {
     let mut done: HashMap<usize, Vec<Known>> = HashMap::new();
     let mut largest = memory::Largest::default();
     for step in steps {
         let node = &graph.nodes()[step.node];
-        let known = |source: &Source| match source {
-            Source::Value(value) => Known::Value(value.clone()),
-            Source::Output(at, output) => {
+        let known = |source: &InputSource| match source {
+            InputSource::Value(value) => Known::Value(value.clone()),
+            InputSource::Output(at, output) => {
                 done.get(at).and_then(|outputs| outputs.get(*output)).cloned().unwrap_or(Known::Type)
             }
         };

@@ -2,15 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use super::models::ModelFolders;
-use super::output::TEMP;
+use super::model_folders::ModelFolders;
+use super::output_folder::TEMP;
 use super::spec::FileKind;
 use crate::folder::{Folder, files_below, nearest_file};
 use crate::{Error, ErrorKind, Remedy, Resource, Result};
 
 /// Where a workflow finds and leaves its files.
 #[derive(Debug, Clone)]
-pub struct Places {
+pub struct Folders {
     /// Models.
     pub models: ModelFolders,
     /// Pictures and latents to load.
@@ -19,7 +19,7 @@ pub struct Places {
     pub output: PathBuf,
 }
 
-impl Places {
+impl Folders {
     /// The folders as ComfyUI has them.
     pub fn new(models: impl AsRef<Path>, input: impl Into<PathBuf>, output: impl Into<PathBuf>) -> Self {
         Self { models: ModelFolders::below(models.as_ref()), input: input.into(), output: output.into() }

@@ -2,7 +2,7 @@
 
 /// A point in local time, for file names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Moment {
+pub struct LocalTime {
     /// Year, four digits.
     pub year: u32,
     /// Month, from 1.
@@ -17,14 +17,14 @@ pub struct Moment {
     pub second: u32,
 }
 
-impl Default for Moment {
+impl Default for LocalTime {
     /// The beginning of Unix time, for those who have no clock.
     fn default() -> Self {
         Self { year: 1970, month: 1, day: 1, hour: 0, minute: 0, second: 0 }
     }
 }
 
-impl Moment {
+impl LocalTime {
     /// `yyyy-MM-dd hh:mm:ss` and the like, letters by letters: `d`, `M`, `h`, `m`, `s` once or twice,
     /// `yy` and `yyyy`.
     pub(super) fn format(&self, pattern: &str) -> String {

@@ -1,5 +1,7 @@
 //! A saved picture's settings as A1111 writes them, and what a class of nodes contributes to them.
 
+pub(super) mod derive;
+
 use super::graph::{Graph, Input, Node};
 use super::spec::Class;
 use super::value::Value;

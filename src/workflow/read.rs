@@ -14,7 +14,7 @@ use serde_json::Value as Json;
 
 use super::graph::{Graph, Input, Node};
 use super::json::{id, too_many};
-use super::{nodes, repair, ui};
+use super::{nodes, older_versions, ui_format};
 use crate::image::Format;
 use crate::image::texts::texts;
 use crate::{Error, ErrorKind, Remedy, Resource, Result};
@@ -24,7 +24,7 @@ const MOST_BYTES: u64 = 256 << 20;
 
 /// A workflow in memory.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Source {
+pub(super) struct ParsedWorkflow {
     pub graph: Graph,
     /// The UI format that it was read from.
     pub ui: Option<Json>,
@@ -55,7 +55,7 @@ pub(super) fn bytes(path: &Path) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// [`ErrorKind::File`] if it is none, saying what it looks like.
-pub(super) fn parse(bytes: &[u8]) -> Result<Source> {
+pub(super) fn parse(bytes: &[u8]) -> Result<ParsedWorkflow> {
     if Format::of(bytes).is_some() {
         return from_picture(bytes);
     }
@@ -63,7 +63,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Source> {
     from_json(text)
 }
 
-fn from_json(text: &[u8]) -> Result<Source> {
+fn from_json(text: &[u8]) -> Result<ParsedWorkflow> {
     let sound = serde_json::from_slice(text);
     let json: Json = sound.or_else(|e| without_nan(text).ok_or(e)).map_err(|e| {
         match text.iter().find(|b| !b.is_ascii_whitespace()) {
@@ -100,24 +100,24 @@ fn without_nan(text: &[u8]) -> Option<Json> {
     serde_json::from_str(&out).ok()
 }
 
-fn from_value(json: Json) -> Result<Source> {
+fn from_value(json: Json) -> Result<ParsedWorkflow> {
     let mut source = as_it_stands(json)?;
-    repair::graph(&mut source.graph);
+    older_versions::update(&mut source.graph);
     Ok(source)
 }
 
-fn as_it_stands(json: Json) -> Result<Source> {
+fn as_it_stands(json: Json) -> Result<ParsedWorkflow> {
     let Json::Object(object) = &json else { return Err(no_workflow("JSON of something else")) };
     if object.get("nodes").is_some_and(Json::is_array) {
-        return Ok(Source { graph: ui::graph(&json)?, ui: Some(json) });
+        return Ok(ParsedWorkflow { graph: ui_format::graph(&json)?, ui: Some(json) });
     }
     // What is posted to ComfyUI's server has the workflow inside.
     let inner = object.get("prompt").filter(|p| p.is_object() && p.get("class_type").is_none());
     if let Some(prompt) = inner {
         let ui = json.pointer("/extra_data/extra_pnginfo/workflow").cloned();
-        return Ok(Source { graph: api(prompt)?, ui: ui.filter(Json::is_object) });
+        return Ok(ParsedWorkflow { graph: api(prompt)?, ui: ui.filter(Json::is_object) });
     }
-    Ok(Source { graph: api(&json)?, ui: None })
+    Ok(ParsedWorkflow { graph: api(&json)?, ui: None })
 }
 
 /// The API format: an object of nodes by id.
@@ -166,14 +166,14 @@ fn input(value: &Json) -> Input {
 }
 
 /// A picture with a workflow in it. `prompt` is what was run, `workflow` what was on the screen.
-fn from_picture(bytes: &[u8]) -> Result<Source> {
+fn from_picture(bytes: &[u8]) -> Result<ParsedWorkflow> {
     let texts = texts(bytes)?;
     let find = |keyword: &str| texts.iter().find(|(k, _)| k == keyword).map(|(_, text)| text.as_bytes());
     let inside = |keyword: &str, e: Error| e.at(format!("the picture's text `{keyword}`"));
     let ui = find("workflow").map(serde_json::from_slice::<Json>).and_then(Result::ok);
     if let Some(prompt) = find("prompt") {
         let source = from_json(prompt).map_err(|e| inside("prompt", e))?;
-        return Ok(Source { ui: source.ui.or(ui.filter(Json::is_object)), ..source });
+        return Ok(ParsedWorkflow { ui: source.ui.or(ui.filter(Json::is_object)), ..source });
     }
     if let Some(workflow) = find("workflow") {
         return from_json(workflow).map_err(|e| inside("workflow", e));

@@ -6,9 +6,9 @@ pub(super) mod context;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
-use context::{Event, Work};
+use context::{Event, RunContext};
 
-use super::check::{Source, Step};
+use super::check::{InputSource, PlanStep};
 use super::graph::{Graph, Node};
 use super::nodes::Function;
 use super::value::{Arguments, Value};
@@ -18,7 +18,7 @@ use crate::{Error, Result};
 ///
 /// # Errors
 /// Those of the nodes, each with its node's name; [`ErrorKind::Cancelled`].
-pub(super) fn run(graph: &Graph, steps: &[Step], work: &mut Work<'_>) -> Result<()> {
+pub(super) fn run(graph: &Graph, steps: &[PlanStep], work: &mut RunContext<'_>) -> Result<()> {
     let mut waiting = uses(steps);
     let mut done: HashMap<usize, Vec<Value>> = HashMap::new();
     for (i, step) in steps.iter().enumerate() {
@@ -42,7 +42,7 @@ pub(super) fn run(graph: &Graph, steps: &[Step], work: &mut Work<'_>) -> Result<
             done.insert(step.node, outputs);
         }
         for (_, source) in &step.inputs {
-            let Source::Output(at, _) = source else { continue };
+            let InputSource::Output(at, _) = source else { continue };
             if let Some(count) = waiting.get_mut(at) {
                 *count -= 1;
                 if *count == 0 {
@@ -55,21 +55,25 @@ pub(super) fn run(graph: &Graph, steps: &[Step], work: &mut Work<'_>) -> Result<
 }
 
 /// How many inputs wait for each node.
-fn uses(steps: &[Step]) -> HashMap<usize, usize> {
+fn uses(steps: &[PlanStep]) -> HashMap<usize, usize> {
     let mut uses = HashMap::new();
     for (_, source) in steps.iter().flat_map(|step| &step.inputs) {
-        if let Source::Output(at, _) = source {
+        if let InputSource::Output(at, _) = source {
             *uses.entry(*at).or_default() += 1;
         }
     }
     uses
 }
 
-fn arguments<'a>(node: &'a Node, step: &Step, done: &HashMap<usize, Vec<Value>>) -> Result<Arguments<'a>> {
-    let value = |(name, source): &(&'static str, Source)| {
+fn arguments<'a>(
+    node: &'a Node,
+    step: &PlanStep,
+    done: &HashMap<usize, Vec<Value>>,
+) -> Result<Arguments<'a>> {
+    let value = |(name, source): &(&'static str, InputSource)| {
         let value = match source {
-            Source::Value(value) => value.clone(),
-            Source::Output(at, output) => {
+            InputSource::Value(value) => value.clone(),
+            InputSource::Output(at, output) => {
                 let value = done.get(at).and_then(|outputs| outputs.get(*output));
                 let value = value.ok_or_else(|| Error::internal("a node's output is gone"))?;
                 let slot =

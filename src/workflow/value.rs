@@ -17,7 +17,7 @@ use crate::pipeline::{Autoencoder, DiffusionModel, Solver, TextEncoders};
 pub(super) use arguments::Arguments;
 pub(super) use images::{Images, SCALE_METHODS};
 pub(super) use latents::Latents;
-pub(super) use prompt::{MaskedPart, Place, Prompt};
+pub(super) use prompt::{Prompt, PromptArea, PromptMask};
 pub(super) use written::range;
 
 /// The output of a node. Copies share what is large.

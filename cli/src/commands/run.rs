@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use sagittal::pipeline::{self, Studio};
 use sagittal::workflow::spec::{Class, Kind, Slot};
-use sagittal::workflow::{self, Event, Moment, Node, Options, Places, Ready, Saved, SavedKind, Workflow};
+use sagittal::workflow::{self, Event, Folders, LocalTime, Node, Options, Ready, Saved, SavedKind, Workflow};
 use sagittal::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
@@ -85,9 +85,9 @@ pub fn run(args: &Args) -> Result<()> {
     for assignment in &args.set {
         workflow.set(assignment).map_err(|e| e.at(format!("--set {assignment}")))?;
     }
-    let places = places(args)?;
+    let folders = folders(args)?;
     let options = Options { model: args.compute.options(None), limits: args.compute.limits(), now: now() };
-    let mut ready = workflow.check(&places, &options)?;
+    let mut ready = workflow.check(&folders, &options)?;
     if args.dry_run {
         check_memory(args, &mut ready)?;
         tell_plan(args, file, &ready);
@@ -114,24 +114,24 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// The folders that the flags name, with the lists of further ones.
-fn places(args: &Args) -> Result<Places> {
-    let mut places = Places::new(&args.models_dir, &args.input_dir, &args.output_dir);
+fn folders(args: &Args) -> Result<Folders> {
+    let mut folders = Folders::new(&args.models_dir, &args.input_dir, &args.output_dir);
     let usual = ["", ".."].map(|beside| args.models_dir.join(beside).join("extra_model_paths.yaml"));
     let found = usual.iter().filter(|list| args.extra_model_paths.is_empty() && list.is_file());
     for list in args.extra_model_paths.iter().chain(found) {
-        places.models.add_extra(list)?;
+        folders.models.add_extra(list)?;
     }
     if args.ignore_extra {
-        places.models.ignore_extra();
+        folders.models.ignore_extra();
     }
-    Ok(places)
+    Ok(folders)
 }
 
 /// The local time.
-fn now() -> Moment {
+fn now() -> LocalTime {
     let now = jiff::ZonedDateTime::now();
     let part = |n: i8| u32::try_from(n).unwrap_or(0);
-    Moment {
+    LocalTime {
         year: u32::try_from(now.year()).unwrap_or(0),
         month: part(now.month()),
         day: part(now.day()),

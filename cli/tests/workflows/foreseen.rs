@@ -28,8 +28,8 @@ fn home() -> Home {
 
 fn check(home: &Home, json: &Json) -> Result<(), (ErrorKind, String)> {
     let workflow = Workflow::parse("w.json", json.to_string().as_bytes()).expect("a workflow");
-    let (places, options) = (home.places(), options());
-    workflow.check(&places, &options).map(drop).map_err(|e| (e.kind(), e.to_string()))
+    let (folders, options) = (home.folders(), options());
+    workflow.check(&folders, &options).map(drop).map_err(|e| (e.kind(), e.to_string()))
 }
 
 #[test]
@@ -385,10 +385,10 @@ fn memory_is_looked_at_before_anything_runs() {
         let outcomes = |mib: u64| {
             let options =
                 Options { limits: Limits { memory: Some(mib << 20), ..Limits::default() }, ..options() };
-            let places = home.places();
-            let mut ready = workflow.check(&places, &options).expect("nothing else is wrong");
+            let folders = home.folders();
+            let mut ready = workflow.check(&folders, &options).expect("nothing else is wrong");
             let foreseen = ready.check_memory(&studio);
-            let ready = workflow.check(&places, &options).expect("nothing else is wrong");
+            let ready = workflow.check(&folders, &options).expect("nothing else is wrong");
             (foreseen, ready.run(studio.clone(), &mut |_| {}, &AtomicBool::new(false)))
         };
         let (foreseen, ran) = outcomes(2);

@@ -8,7 +8,7 @@ use std::process::Output;
 use crate::common::workflow::{add, set, stored};
 use crate::common::{Failures, Rng};
 use crate::program::program;
-use sagittal::workflow::{Options, Places, Workflow};
+use sagittal::workflow::{Folders, Options, Workflow};
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
@@ -529,7 +529,7 @@ fn large_workflows_end() {
 fn mutated_workflows_never_panic() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
-    let places = Places::new(at("models"), at("input"), at("output"));
+    let folders = Folders::new(at("models"), at("input"), at("output"));
     let options = Options::default();
     let mut rng = Rng(11);
     let junk = [
@@ -575,7 +575,7 @@ fn mutated_workflows_never_panic() {
         };
         let Ok(workflow) = Workflow::parse("mutated", &bytes) else { continue };
         read += 1;
-        ready += usize::from(workflow.check(&places, &options).is_ok());
+        ready += usize::from(workflow.check(&folders, &options).is_ok());
     }
     println!("{read} of 4000 read, {ready} could run");
     assert!(read > 1000 && ready > 100 && ready < read);

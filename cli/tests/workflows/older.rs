@@ -82,8 +82,8 @@ fn older_prompt_ui() {
     let home = Home::new(&[]);
     fs::write(home.at("input/p.png"), &bytes).expect("a file");
     let workflow = Workflow::parse("x.png", &bytes).expect("a workflow");
-    let (places, options) = (home.places(), options());
-    assert_eq!(workflow.check(&places, &options).map(|ready| ready.nodes().count()).expect("it runs"), 8);
+    let (folders, options) = (home.folders(), options());
+    assert_eq!(workflow.check(&folders, &options).map(|ready| ready.nodes().count()).expect("it runs"), 8);
 }
 
 #[test]

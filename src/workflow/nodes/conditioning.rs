@@ -12,9 +12,9 @@ use crate::text::learned::{Learned, Places};
 use crate::text::prompt::missing_embeddings;
 use crate::workflow::dry_run::known::{DryRunContext, Known, KnownClip, KnownInputs};
 use crate::workflow::picture_settings::{Contribution, WrittenNode};
-use crate::workflow::run::context::{Event, Options, Work};
+use crate::workflow::run::context::{Event, Options, RunContext};
 use crate::workflow::spec::{Class, Type, choice, float, int, pixels, prompt, socket};
-use crate::workflow::value::{Arguments, ClipValue, MaskedPart, Place, Prompt, Value};
+use crate::workflow::value::{Arguments, ClipValue, Prompt, PromptArea, PromptMask, Value};
 use crate::{Error, Result, Size};
 
 /// Each is a row of every step, so that more would never end.
@@ -248,7 +248,12 @@ fn clip_skip(node: &WrittenNode<'_>) -> Option<usize> {
 }
 
 /// What `clip` makes of texts: one for all encoders, or one for each.
-fn encoded(work: &Work<'_>, clip: &ClipValue, texts: &[&str], sizes: Option<Sizes>) -> Result<Vec<Value>> {
+fn encoded(
+    work: &RunContext<'_>,
+    clip: &ClipValue,
+    texts: &[&str],
+    sizes: Option<Sizes>,
+) -> Result<Vec<Value>> {
     // SDXL's networks alone want the pooled vector, and its encoders alone are two.
     let pooled = clip.text.configs().len() > 1;
     let how = (clip.skip, pooled);
@@ -258,16 +263,16 @@ fn encoded(work: &Work<'_>, clip: &ClipValue, texts: &[&str], sizes: Option<Size
     made(vec![Prompt { entry, sizes, area: None, strength: 1.0, mask: None }])
 }
 
-fn text(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn text(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     tell(work);
     encoded(work, args.clip("clip")?, &[args.text("text")?], None)
 }
 
-fn tell(work: &mut Work<'_>) {
+fn tell(work: &mut RunContext<'_>) {
     (work.observe)(Event::Work(pipeline::Event::Encoding));
 }
 
-fn text_sdxl(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn text_sdxl(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     tell(work);
     let size = |width: &str, height: &str| Ok::<_, Error>(Size::new(args.size(width)?, args.size(height)?));
     let sizes = Sizes {
@@ -301,7 +306,7 @@ fn prompts_known(
     let configs = &clip.configs;
     let texts = || texts.iter().filter_map(|name| inputs.args.text(name).ok());
     // Vectors that cannot be used; of names without any the run warns itself.
-    let places = Places { loras: clip.bundles(), folders: context.files.places().models.embeddings() };
+    let places = Places { loras: clip.bundles(), folders: context.files.folders().models.embeddings() };
     for text in texts() {
         let learned = Learned::new(&places, configs, 0);
         missing_embeddings(text, learned.as_embeddings())?;
@@ -388,19 +393,19 @@ fn average(args: &Arguments<'_>) -> Result<Vec<Value>> {
 
 fn area(args: &Arguments<'_>) -> Result<Vec<Value>> {
     let area = Area::of_pixels(args.size("x")?, args.size("y")?, args.size("width")?, args.size("height")?);
-    in_area(args, Place::Cells(area))
+    in_area(args, PromptArea::Cells(area))
 }
 
 fn area_in_parts(args: &Arguments<'_>) -> Result<Vec<Value>> {
     let parts = [args.float("x")?, args.float("y")?, args.float("width")?, args.float("height")?];
-    in_area(args, Place::Parts(parts))
+    in_area(args, PromptArea::Fractions(parts))
 }
 
-fn in_area(args: &Arguments<'_>, area: Place) -> Result<Vec<Value>> {
+fn in_area(args: &Arguments<'_>, area: PromptArea) -> Result<Vec<Value>> {
     let strength = args.float("strength")? as f32;
     each(args, |p| {
         // A rectangle of one's own takes the place of that around the mask.
-        let mask = p.mask.clone().map(|m| MaskedPart { bounds: false, ..m });
+        let mask = p.mask.clone().map(|m| PromptMask { bounds: false, ..m });
         Prompt { area: Some(area), strength, mask, ..p.clone() }
     })
 }
@@ -411,7 +416,7 @@ fn strength(args: &Arguments<'_>) -> Result<Vec<Value>> {
 }
 
 fn mask(args: &Arguments<'_>) -> Result<Vec<Value>> {
-    let part = MaskedPart {
+    let part = PromptMask {
         mask: args.mask("mask")?.clone(),
         strength: args.float("strength")? as f32,
         bounds: args.text("set_cond_area")? != "default",

@@ -7,7 +7,7 @@ use super::node_class::{Hooks, NodeClass};
 use super::sampling::{SAMPLER, SCHEDULER, guider_known, latents_known, named, sampled, with_samples};
 use crate::sampler::{Discrete, Scheduler, exponential_sigmas, karras_sigmas};
 use crate::workflow::dry_run::known::{DryRunContext, Known, KnownInputs, Sampling};
-use crate::workflow::run::context::Work;
+use crate::workflow::run::context::RunContext;
 use crate::workflow::spec::{Class, Slot, Type, float, int, seed, socket, switch};
 use crate::workflow::value::{Arguments, GuiderValue, NoiseValue, Value};
 use crate::{Error, Result};
@@ -185,7 +185,7 @@ fn of_sigmas(sigmas: Vec<f32>) -> Result<Vec<Value>> {
     Ok(vec![Value::Sigmas(Arc::new(sigmas))])
 }
 
-fn custom(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn custom(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let guider = GuiderValue {
         model: args.model("model")?.clone(),
         positive: args.conditioning("positive")?.clone(),
@@ -197,7 +197,7 @@ fn custom(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     both(work, args, &guider, (noise, seed))
 }
 
-fn custom_advanced(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn custom_advanced(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let noise = *args.noise("noise")?;
     let seed = match noise {
         NoiseValue::Seed(seed) => seed,
@@ -208,7 +208,7 @@ fn custom_advanced(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Valu
 
 /// The latent at the end, and what was seen in it at the last step.
 fn both(
-    work: &mut Work<'_>,
+    work: &mut RunContext<'_>,
     args: &Arguments<'_>,
     guider: &GuiderValue,
     noise: (NoiseValue, u64),

@@ -13,7 +13,7 @@ use crate::workflow::dry_run::known::{DryRunContext, Known, KnownInputs};
 use crate::workflow::dry_run::sizes;
 use crate::workflow::files::Files;
 use crate::workflow::picture_settings::Contribution;
-use crate::workflow::run::context::{Event, Options, Work, room};
+use crate::workflow::run::context::{Event, Options, RunContext, room};
 use crate::workflow::spec::{Class, FileKind, Type, choice, file, float, int, pixels, socket};
 use crate::workflow::value::{Arguments, Images, Latents, SCALE_METHODS, Value};
 use crate::{Error, Result, Size};
@@ -204,7 +204,7 @@ fn made(images: Images) -> Result<Vec<Value>> {
     Ok(vec![Value::Image(Arc::new(images))])
 }
 
-fn load(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn load(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let read = work.files.picture(args.text("image")?)?;
     let (pixels, _) = read.rgba.as_chunks::<4>();
     let rgb = pixels.iter().flat_map(|p| [p[0], p[1], p[2]]).map(|v| f32::from(v) / 255.0).collect();
@@ -226,11 +226,11 @@ fn load_known(inputs: &KnownInputs<'_>, context: &mut DryRunContext<'_, '_>) -> 
     sizes::images(Some([1, picture.height, picture.width]))
 }
 
-fn decode(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn decode(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     decoded(work, args, args.vae("vae")?)
 }
 
-fn decode_tiled(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn decode_tiled(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     decoded(work, args, &in_tiles(args)?)
 }
 
@@ -244,7 +244,7 @@ fn with_tiles(vae: &Autoencoder, pixels: usize) -> Autoencoder {
     vae.in_tiles(Tiling::Side((pixels / vae.cell()).max(pipeline::LEAST_SIDE)))
 }
 
-fn decoded(work: &mut Work<'_>, args: &Arguments<'_>, vae: &Autoencoder) -> Result<Vec<Value>> {
+fn decoded(work: &mut RunContext<'_>, args: &Arguments<'_>, vae: &Autoencoder) -> Result<Vec<Value>> {
     let samples = &args.latent("samples")?.samples;
     let [batch, channels, height, width] = samples.shape();
     if channels != vae.latent_channels() {
@@ -294,12 +294,12 @@ fn decoder_fits(inputs: &KnownInputs<'_>, tile: Option<usize>, options: &Options
     }
 }
 
-fn encode(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn encode(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let samples = encoded(work, args.vae("vae")?, args.image("pixels")?)?;
     Ok(vec![Value::Latent(Arc::new(Latents::new(samples)))])
 }
 
-fn encode_tiled(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn encode_tiled(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let samples = encoded(work, &in_tiles(args)?, args.image("pixels")?)?;
     Ok(vec![Value::Latent(Arc::new(Latents::new(samples)))])
 }
@@ -332,7 +332,7 @@ fn encoder_fits(inputs: &KnownInputs<'_>, tile: Option<usize>, options: &Options
 }
 
 /// The latents of pictures, whose middle is taken where a side is no multiple of 8.
-fn encoded(work: &mut Work<'_>, vae: &Autoencoder, images: &Images) -> Result<Latent> {
+fn encoded(work: &mut RunContext<'_>, vae: &Autoencoder, images: &Images) -> Result<Latent> {
     let cell = vae.cell();
     let (height, width) = (images.height / cell * cell, images.width / cell * cell);
     encodable((images.height, images.width), cell)?;
@@ -365,7 +365,7 @@ fn encodable((height, width): (usize, usize), cell: usize) -> Result<()> {
 
 /// What the mask covers goes grey before it is encoded; the mask for the noise is a little larger, so
 /// that no seam is left in the latent.
-fn encode_for_inpaint(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn encode_for_inpaint(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let (vae, images, grow) = (args.vae("vae")?, args.image("pixels")?, args.size("grow_mask_by")?);
     let cell = vae.cell();
     let (height, width) = (images.height / cell * cell, images.width / cell * cell);
@@ -410,7 +410,7 @@ fn grown(mask: &[f32], (height, width): (usize, usize), by: usize) -> Vec<f32> {
     (0..height * width).map(|i| columns[i % width][i / width]).collect()
 }
 
-fn scale(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn scale(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let images = args.image("image")?;
     let Some((height, width)) = scaled_to(args, (images.height, images.width))? else {
         return Ok(vec![Value::Image(images.clone())]);
@@ -440,7 +440,7 @@ fn scaled_to(
     })
 }
 
-fn scale_by(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn scale_by(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let images = args.image("image")?;
     let (height, width) = upscaled_by(args, (images.height, images.width))?;
     work.room("the pictures", &[images.frames.len(), height, width, 3])?;
@@ -461,7 +461,7 @@ fn invert_known(inputs: &KnownInputs<'_>, _: &mut DryRunContext<'_, '_>) -> Resu
     sizes::images(inputs.image("image"))
 }
 
-fn batch(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn batch(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let (first, second) = (args.image("image1")?, args.image("image2")?);
     let same = (first.width, first.height) == (second.width, second.height);
     work.room("the pictures", &[first.frames.len() + second.frames.len(), first.height, first.width, 3])?;
@@ -475,7 +475,7 @@ fn batch_known(inputs: &KnownInputs<'_>, _: &mut DryRunContext<'_, '_>) -> Resul
     sizes::images(both.map(|([a, h, w], [b, ..])| [a.saturating_add(b), h, w]))
 }
 
-fn empty(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn empty(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let (batch, height, width) = (args.size("batch_size")?, args.size("height")?, args.size("width")?);
     work.room("the pictures", &[batch, height, width, 3])?;
     let colour = args.size("color")?;

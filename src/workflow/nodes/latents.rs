@@ -13,7 +13,7 @@ use crate::workflow::dry_run::known::{DryRunContext, Known, KnownInputs};
 use crate::workflow::dry_run::sizes;
 use crate::workflow::files::Files;
 use crate::workflow::picture_settings::{Contribution, WrittenNode};
-use crate::workflow::run::context::{Work, room};
+use crate::workflow::run::context::{RunContext, room};
 use crate::workflow::spec::{Class, FileKind, Type, choice, file, float, int, pixels, socket};
 use crate::workflow::value::{Arguments, Latents, Value};
 use crate::{Error, Result};
@@ -145,7 +145,7 @@ fn made(latents: Latents) -> Result<Vec<Value>> {
     Ok(vec![Value::Latent(Arc::new(latents))])
 }
 
-fn empty(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn empty(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let (batch, height, width) =
         (args.size("batch_size")?, args.size("height")? / LATENT_CELL, args.size("width")? / LATENT_CELL);
     work.room("the batch", &[batch, LATENT_CHANNELS, height, width])?;
@@ -170,7 +170,7 @@ fn batch_size(node: &WrittenNode<'_>, request: &mut Request) -> Option<()> {
     Some(())
 }
 
-fn load(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn load(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let latent = work.files.latent(args.text("latent")?)?;
     made(Latents::new((*latent).clone()))
 }
@@ -188,7 +188,7 @@ fn method(args: &Arguments<'_>) -> Result<Method> {
 
 /// The latent at another size; what else there is of it stays.
 fn scaled(
-    work: &Work<'_>,
+    work: &RunContext<'_>,
     args: &Arguments<'_>,
     (height, width): (usize, usize),
     cut: bool,
@@ -200,7 +200,7 @@ fn scaled(
     made(Latents { samples, ..(**old).clone() })
 }
 
-fn upscale(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn upscale(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let old = args.latent("samples")?;
     match upscaled(args, (old.samples.height(), old.samples.width()))? {
         None => Ok(vec![Value::Latent(old.clone())]),
@@ -238,7 +238,7 @@ fn upscaled(args: &Arguments<'_>, (own_height, own_width): (usize, usize)) -> Re
     Ok(Some((height, width)))
 }
 
-fn upscale_by(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn upscale_by(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let old = args.latent("samples")?;
     let size = upscaled_by(args, (old.samples.height(), old.samples.width()))?;
     scaled(work, args, size, false)
@@ -260,7 +260,7 @@ fn one_each(masks: &[Mask], batch: usize) -> Vec<Mask> {
     masks.iter().cycle().take(batch).cloned().collect()
 }
 
-fn repeat(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn repeat(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let (old, amount) = (args.latent("samples")?, args.size("amount")?);
     let [batch, channels, height, width] = old.samples.shape();
     work.room("the batch", &[batch, amount, channels, height, width])?;
@@ -311,7 +311,7 @@ fn from_batch_known(inputs: &KnownInputs<'_>, _: &mut DryRunContext<'_, '_>) -> 
     sizes::latents(Some([length.min(n - first), h, w]), own.masked)
 }
 
-fn batch(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn batch(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let (first, second) = (args.latent("samples1")?, args.latent("samples2")?);
     let [batch, channels, height, width] = first.samples.shape();
     work.room("the batch", &[batch + second.samples.batch(), channels, height, width])?;

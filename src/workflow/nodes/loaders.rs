@@ -12,7 +12,7 @@ use crate::pipeline::{self, Autoencoder, DiffusionModel, Model, Studio, TextEnco
 use crate::workflow::dry_run::known::{DryRunContext, Known, KnownClip, KnownInputs, KnownModel};
 use crate::workflow::files::Files;
 use crate::workflow::picture_settings::Contribution;
-use crate::workflow::run::context::{Whole, Work};
+use crate::workflow::run::context::{LoadedCheckpoint, RunContext};
 use crate::workflow::spec::{Class, FileKind, Type, choice, file};
 use crate::workflow::value::{Arguments, ClipValue, ModelValue, Value};
 use crate::{Error, ErrorKind, Result};
@@ -124,16 +124,19 @@ const CLIP_TYPES: &[&str] = &[
 ];
 const DUAL_TYPES: &[&str] = &["sdxl", "sd3", "flux", "hunyuan_video", "hidream", "hunyuan_image", "newbie"];
 
-fn checkpoint(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn checkpoint(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let (found, checkpoint) = work.files.checkpoint(FileKind::Checkpoint, args.text("ckpt_name")?)?;
     let whole = match work.loaded.get(&found) {
         Some(whole) => whole.clone(),
         None => {
             let model = Model::open_in(work.studio.clone(), checkpoint, &work.options.model)?;
             let mut text = model.text_encoders().clone();
-            text.set_embedding_folders(work.files.places().models.embeddings());
-            let whole =
-                Whole { diffusion: model.diffusion_model().clone(), text, vae: model.autoencoder().clone() };
+            text.set_embedding_folders(work.files.folders().models.embeddings());
+            let whole = LoadedCheckpoint {
+                diffusion: model.diffusion_model().clone(),
+                text,
+                vae: model.autoencoder().clone(),
+            };
             work.loaded.insert(found, whole.clone());
             whole
         }
@@ -149,7 +152,7 @@ fn of_text(text: TextEncoders) -> Value {
     Value::Clip(ClipValue { text, loras: Vec::new(), skip: None })
 }
 
-fn unet(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn unet(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let kind = args.text("weight_dtype")?;
     if kind != "default" {
         log::warn!("{}: weights are kept as the precision chosen for the run says, not as {kind}", args.node);
@@ -158,23 +161,23 @@ fn unet(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     Ok(vec![of_diffusion(DiffusionModel::new(work.studio.clone(), file, &work.options.model)?)])
 }
 
-fn vae(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn vae(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let (_, file) = work.files.checkpoint(FileKind::Vae, args.text("vae_name")?)?;
     Ok(vec![Value::Vae(Autoencoder::new(work.studio.clone(), file, &work.options.model)?)])
 }
 
-fn clip(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn clip(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     encoders(work, &[args.text("clip_name")?])
 }
 
-fn dual_clip(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn dual_clip(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     encoders(work, &[args.text("clip_name1")?, args.text("clip_name2")?])
 }
 
-fn encoders(work: &mut Work<'_>, names: &[&str]) -> Result<Vec<Value>> {
+fn encoders(work: &mut RunContext<'_>, names: &[&str]) -> Result<Vec<Value>> {
     let file = work.files.text_encoders(names)?;
     let mut text = TextEncoders::new(work.studio.clone(), file, &work.options.model)?;
-    text.set_embedding_folders(work.files.places().models.embeddings());
+    text.set_embedding_folders(work.files.folders().models.embeddings());
     Ok(vec![of_text(text)])
 }
 
@@ -228,7 +231,7 @@ fn text_known(checkpoint: Arc<Checkpoint>, configs: Vec<TextConfig>, text: Optio
 
 /// Encoders that find embeddings, as far as prompts are counted.
 fn with_folders(mut text: TextEncoders, files: &Files<'_>) -> TextEncoders {
-    text.set_embedding_folders(files.places().models.embeddings());
+    text.set_embedding_folders(files.folders().models.embeddings());
     text
 }
 

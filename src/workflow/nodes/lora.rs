@@ -11,7 +11,7 @@ use crate::model::config::{TextConfig, family_of};
 use crate::pipeline::Request;
 use crate::workflow::dry_run::known::{DryRunContext, Known, KnownInputs};
 use crate::workflow::picture_settings::{Contribution, WrittenNode, stem};
-use crate::workflow::run::context::Work;
+use crate::workflow::run::context::RunContext;
 use crate::workflow::spec::{Class, FileKind, Type, file, float, socket};
 use crate::workflow::value::{Arguments, ClipValue, ModelValue, Value};
 use crate::{Error, Result};
@@ -61,7 +61,7 @@ pub(super) const CLASSES: &[NodeClass] = &[
     },
 ];
 
-fn lora(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn lora(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let (model, clip) = (args.model("model")?, args.clip("clip")?);
     let strengths = (args.float("strength_model")? as f32, args.float("strength_clip")? as f32);
     let (model, clip) = with_lora(work, model, Some(clip), args.text("lora_name")?, strengths)?;
@@ -69,7 +69,7 @@ fn lora(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     Ok(vec![Value::Model(model), Value::Clip(clip)])
 }
 
-fn lora_model_only(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn lora_model_only(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let strengths = (args.float("strength_model")? as f32, 0.0);
     let (model, _) = with_lora(work, args.model("model")?, None, args.text("lora_name")?, strengths)?;
     Ok(vec![Value::Model(model)])
@@ -77,7 +77,7 @@ fn lora_model_only(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Valu
 
 /// Model and text encoders with a LoRA on top of those that they have.
 fn with_lora(
-    work: &mut Work<'_>,
+    work: &mut RunContext<'_>,
     model: &ModelValue,
     clip: Option<&ClipValue>,
     name: &str,

@@ -6,7 +6,7 @@ use super::node_class::Function::{Plain, Working};
 use super::node_class::{Hooks, NodeClass};
 use crate::image::Mask;
 use crate::workflow::dry_run::known::{DryRunContext, Known, KnownInputs};
-use crate::workflow::run::context::Work;
+use crate::workflow::run::context::RunContext;
 use crate::workflow::spec::{Class, FileKind, Type, choice, file, float, pixels, socket};
 use crate::workflow::value::{Arguments, Images, Value};
 use crate::{Error, Result, Size};
@@ -79,7 +79,7 @@ fn made(masks: Vec<Mask>) -> Result<Vec<Value>> {
 }
 
 /// One channel of a picture as weights; of alpha what is transparent is masked.
-fn load(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn load(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let read = work.files.picture(args.text("image")?)?;
     let (pixels, _) = read.rgba.as_chunks::<4>();
     let weight = |p: &[u8; 4]| -> Result<f32> {
@@ -96,7 +96,7 @@ fn load(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     )?])
 }
 
-fn solid(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn solid(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let (width, height) = (args.size("width")?, args.size("height")?);
     work.room("the mask", &[height, width])?;
     made(vec![Mask::new(Size::new(width, height), vec![args.float("value")? as f32; height * width])?])
@@ -138,7 +138,7 @@ fn channel(args: &Arguments<'_>) -> Result<usize> {
     }
 }
 
-fn to_image(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn to_image(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let masks = args.mask("mask")?;
     let Size { width, height } = masks.first().map_or(Size::default(), Mask::size);
     work.room("the pictures", &[masks.len(), height, width, 3])?;

@@ -4,7 +4,7 @@ use crate::Result;
 use crate::workflow::dry_run::known::{DryRunContext, Known, KnownInputs, Sampling};
 use crate::workflow::files::Files;
 use crate::workflow::picture_settings::Contribution;
-use crate::workflow::run::context::{Options, Work};
+use crate::workflow::run::context::{Options, RunContext};
 use crate::workflow::spec::Class;
 use crate::workflow::value::{Arguments, Value};
 
@@ -22,7 +22,7 @@ pub(crate) enum Function {
     /// From its inputs alone: where they are known by then, the dry run does it too.
     Plain(fn(&Arguments<'_>) -> Result<Vec<Value>>),
     /// With a device, files or the clock.
-    Working(fn(&mut Work<'_>, &Arguments<'_>) -> Result<Vec<Value>>),
+    Working(fn(&mut RunContext<'_>, &Arguments<'_>) -> Result<Vec<Value>>),
 }
 
 /// What a class knows of itself beside its work, each where it has something to say.

@@ -11,7 +11,7 @@ use crate::sampler::noise::{noise, noise_for};
 use crate::sampler::{Discrete, Sampler, Scheduler};
 use crate::workflow::dry_run::known::{DryRunContext, Known, KnownGuider, KnownInputs, Sampling};
 use crate::workflow::picture_settings::{Contribution, WrittenNode};
-use crate::workflow::run::context::{Event, Work};
+use crate::workflow::run::context::{Event, RunContext};
 use crate::workflow::spec::{Choices, Class, Kind, Slot, Type, choice, float, int, seed, socket};
 use crate::workflow::value::{Arguments, GuiderValue, Latents, NoiseValue, Prompt, Value};
 use crate::{Error, Result};
@@ -126,7 +126,7 @@ fn some_levels(args: &Arguments<'_>, table: &Discrete) -> Result<Vec<f32>> {
     Ok(if first + 1 >= sigmas.len() { Vec::new() } else { sigmas.split_off(first) })
 }
 
-fn ksampler(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn ksampler(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let (guider, solver) = (guider(args)?, named(args.text("sampler_name")?)?);
     let sigmas = levels(args, guider.model.diffusion.discrete())?;
     let seed = args.seed("seed")?;
@@ -182,7 +182,7 @@ fn ksampler_settings(node: &WrittenNode<'_>, request: &mut Request) -> Option<()
     Some(())
 }
 
-fn ksampler_advanced(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn ksampler_advanced(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let (guider, solver) = (guider(args)?, named(args.text("sampler_name")?)?);
     let sigmas = some_levels(args, guider.model.diffusion.discrete())?;
     let latents = args.latent("latent_image")?;
@@ -204,7 +204,7 @@ pub(super) fn with_samples(latents: &Latents, samples: Latent) -> Value {
 /// What every sampler does: noise for the latents' places in their batch, prompts for their size, a
 /// run along the noise levels. `denoised` says whether the last prediction is wanted too.
 pub(super) fn sampled(
-    work: &mut Work<'_>,
+    work: &mut RunContext<'_>,
     guider: &GuiderValue,
     solver: Solver,
     sigmas: Vec<f32>,

@@ -6,8 +6,8 @@ use crate::Result;
 use crate::image::{Picture, parameters, png};
 use crate::latent;
 use crate::workflow::files::Files;
-use crate::workflow::output::{PREFIX, REPLACED, TEMP, Target, usable};
-use crate::workflow::run::context::{SavedKind, Work};
+use crate::workflow::output_folder::{NumberedFiles, PREFIX, REPLACED, TEMP, usable};
+use crate::workflow::run::context::{RunContext, SavedKind};
 use crate::workflow::spec::{Class, Type, socket, words};
 use crate::workflow::value::{Arguments, Images, Value};
 
@@ -55,28 +55,33 @@ pub(super) const CLASSES: &[NodeClass] = &[
 
 fn check_prefix(args: &Arguments<'_>, files: &mut Files<'_>) -> Result<()> {
     match args.text(PREFIX) {
-        Ok(prefix) => usable(Target::new(prefix, &files.places().output)?.folder()),
+        Ok(prefix) => usable(NumberedFiles::new(prefix, &files.folders().output)?.folder()),
         Err(_) => Ok(()),
     }
 }
 
 fn check_temp(_: &Arguments<'_>, files: &mut Files<'_>) -> Result<()> {
-    usable(&files.places().output.join(TEMP))
+    usable(&files.folders().output.join(TEMP))
 }
 
-fn image(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn image(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     pictures(work, args, args.text(PREFIX)?, SavedKind::Picture)
 }
 
 /// ComfyUI keeps previews in a folder that it empties; here they are beside what is saved.
-fn preview(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn preview(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     pictures(work, args, &format!("{TEMP}/ComfyUI_temp"), SavedKind::Preview)
 }
 
-fn pictures(work: &mut Work<'_>, args: &Arguments<'_>, prefix: &str, kind: SavedKind) -> Result<Vec<Value>> {
+fn pictures(
+    work: &mut RunContext<'_>,
+    args: &Arguments<'_>,
+    prefix: &str,
+    kind: SavedKind,
+) -> Result<Vec<Value>> {
     let images = args.image("images")?;
-    let output = work.files.places().output.clone();
-    let mut target = Target::new(&filled(work, prefix, images), &output)?;
+    let output = work.files.folders().output.clone();
+    let mut target = NumberedFiles::new(&filled(work, prefix, images), &output)?;
     for (i, frame) in images.frames.iter().enumerate() {
         let settings = work.metadata.parameters(&args.node.id, (images.width, images.height), i);
         let mut texts = work.metadata.texts();
@@ -89,7 +94,7 @@ fn pictures(work: &mut Work<'_>, args: &Arguments<'_>, prefix: &str, kind: Saved
 }
 
 /// The prefix with what only the pictures and the clock tell.
-fn filled(work: &Work<'_>, prefix: &str, images: &Images) -> String {
+fn filled(work: &RunContext<'_>, prefix: &str, images: &Images) -> String {
     let now = work.options.now;
     let two = |n: u32| format!("{n:02}");
     let [width, height, year] = [images.width.to_string(), images.height.to_string(), now.year.to_string()];
@@ -102,11 +107,11 @@ fn filled(work: &Work<'_>, prefix: &str, images: &Images) -> String {
         .fold(prefix.to_owned(), |text, (name, value)| text.replace(&format!("%{name}%"), &value))
 }
 
-fn save_latent(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn save_latent(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let samples = &args.latent("samples")?.samples;
     let none = Images { width: 0, height: 0, frames: Vec::new() };
-    let output = work.files.places().output.clone();
-    let mut target = Target::new(&filled(work, args.text(PREFIX)?, &none), &output)?;
+    let output = work.files.folders().output.clone();
+    let mut target = NumberedFiles::new(&filled(work, args.text(PREFIX)?, &none), &output)?;
     let bytes = latent::file::encode(samples, &work.metadata.texts())?;
     let path = target.write("0", "latent", &bytes)?;
     work.tell_saved(args.node, SavedKind::Latent, (0, path));

@@ -8,9 +8,9 @@ use std::sync::atomic::AtomicBool;
 use crate::pipeline::{self, Autoencoder, DiffusionModel, Limits, ModelOptions, Studio, TextEncoders};
 use crate::workflow::files::Files;
 use crate::workflow::graph::Node;
-use crate::workflow::local_time::Moment;
+use crate::workflow::local_time::LocalTime;
 use crate::workflow::metadata::Metadata;
-use crate::workflow::models::Found;
+use crate::workflow::model_folders::ModelLocation;
 use crate::{Error, ErrorKind, Result};
 
 /// What a run may be told.
@@ -21,7 +21,7 @@ pub struct Options {
     /// What the work may take.
     pub limits: Limits,
     /// The time, for names of files.
-    pub now: Moment,
+    pub now: LocalTime,
 }
 
 /// What a run tells.
@@ -76,19 +76,19 @@ const MOST_BYTES: u64 = 4 << 30;
 
 /// A whole checkpoint on the device.
 #[derive(Clone)]
-pub(crate) struct Whole {
+pub(crate) struct LoadedCheckpoint {
     pub diffusion: DiffusionModel,
     pub text: TextEncoders,
     pub vae: Autoencoder,
 }
 
 /// What nodes work with.
-pub(crate) struct Work<'a> {
+pub(crate) struct RunContext<'a> {
     pub studio: Arc<Studio>,
     pub options: &'a Options,
     pub files: Files<'a>,
     /// Checkpoints that were loaded already.
-    pub loaded: HashMap<Found, Whole>,
+    pub loaded: HashMap<ModelLocation, LoadedCheckpoint>,
     /// What pictures tell of the workflow.
     pub metadata: Metadata,
     pub saved: Vec<Saved>,
@@ -96,7 +96,7 @@ pub(crate) struct Work<'a> {
     pub cancel: &'a AtomicBool,
 }
 
-impl Work<'_> {
+impl RunContext<'_> {
     /// Refuses `bytes` that are more than a node may keep.
     ///
     /// # Errors

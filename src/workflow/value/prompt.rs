@@ -15,23 +15,23 @@ pub(crate) struct Prompt {
     pub entry: Entry,
     /// What SDXL is told of sizes; None is the latent's own.
     pub sizes: Option<Sizes>,
-    pub area: Option<Place>,
+    pub area: Option<PromptArea>,
     pub strength: f32,
-    pub mask: Option<MaskedPart>,
+    pub mask: Option<PromptMask>,
 }
 
 /// Where a text counts.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Place {
+pub(crate) enum PromptArea {
     /// In latent cells.
     Cells(Area),
     /// In parts of the whole: left, top, width, height.
-    Parts([f64; 4]),
+    Fractions([f64; 4]),
 }
 
 /// A mask over a text.
 #[derive(Debug, Clone)]
-pub(crate) struct MaskedPart {
+pub(crate) struct PromptMask {
     pub mask: Arc<Vec<Mask>>,
     pub strength: f32,
     /// Whether only the rectangle around the mask is predicted.
@@ -44,8 +44,8 @@ impl Prompt {
     pub fn resolved(&self, (height, width): (usize, usize), wants_vector: bool) -> Entry {
         let mut entry = Entry { strength: self.strength, ..self.entry.clone() };
         entry.area = self.area.map(|area| match area {
-            Place::Cells(area) => area,
-            Place::Parts([x, y, w, h]) => Area::of_parts(x, y, w, h, (height, width)),
+            PromptArea::Cells(area) => area,
+            PromptArea::Fractions([x, y, w, h]) => Area::of_parts(x, y, w, h, (height, width)),
         });
         if let Some(part) = &self.mask
             && let Some(mask) = part.mask.first()

@@ -3,11 +3,11 @@
 
 use std::collections::HashMap;
 
-use super::graph::{Graph, Input, Node};
-use super::nodes::{self, NodeClass};
-use super::picture_settings::{Contribution, PictureSettings, WrittenNode, stem};
+use super::{Contribution, PictureSettings, WrittenNode, stem};
 use crate::families::LATENT_CHANNELS;
 use crate::pipeline::{Request, Start};
+use crate::workflow::graph::{Graph, Input, Node};
+use crate::workflow::nodes::{self, NodeClass};
 use crate::{Latent, Size};
 
 /// Nodes that a walk goes through at most.
@@ -15,7 +15,7 @@ const MOST_NODES: usize = 64;
 
 /// The settings of the pictures that each of these nodes saves, by its id; those that settings cannot describe are
 /// left out.
-pub(super) fn settings<'a>(
+pub(crate) fn settings<'a>(
     graph: &'a Graph,
     saving: impl Iterator<Item = &'a Node>,
 ) -> HashMap<String, PictureSettings> {

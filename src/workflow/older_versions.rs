@@ -13,7 +13,7 @@ const AT_TWICE_THE_SCALE: [(&str, &str); 2] =
     [("euler_pp", "euler"), ("euler_ancestral_pp", "euler_ancestral")];
 
 /// Mends inputs and values of all nodes, so that what is saved of the workflow is sound too.
-pub(super) fn graph(graph: &mut Graph) {
+pub(super) fn update(graph: &mut Graph) {
     for node in graph.nodes_mut() {
         inputs(node);
         doubled(node);
@@ -68,7 +68,7 @@ mod tests {
             node.set("cfg", cfg);
             workflow.add(node);
         }
-        graph(&mut workflow);
+        update(&mut workflow);
         let value = |id: &str, name: &str| workflow.find(id).and_then(|n| n.input(name)).cloned();
         assert_eq!(value("1", "cfg"), Some(Input::Value(3.0.into())));
         assert_eq!(value("1", "sampler_name"), Some(Input::Value("euler_ancestral".into())));

@@ -22,7 +22,7 @@ const LONGEST: usize = 200;
 
 /// Where files of one prefix go: `prefix_00001_.png`, counted up from what is there.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Target {
+pub(super) struct NumberedFiles {
     folder: PathBuf,
     name: String,
     output: PathBuf,
@@ -30,7 +30,7 @@ pub(super) struct Target {
     last: u64,
 }
 
-impl Target {
+impl NumberedFiles {
     /// The folder and name that `prefix` means below `output`. Links that lead out of it are not
     /// followed.
     ///
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn prefixes_stay_in_the_output_folder() {
         let output = tempfile::tempdir().unwrap();
-        let target = |prefix: &str| Target::new(prefix, output.path());
+        let target = |prefix: &str| NumberedFiles::new(prefix, output.path());
         for (prefix, folder, name) in [
             ("ComfyUI", "", "ComfyUI"),
             ("a/b/c", "a/b", "c"),
@@ -203,11 +203,11 @@ mod tests {
         fs::create_dir(output.path().join("in")).unwrap();
         std::os::unix::fs::symlink(output.path().join("in"), output.path().join("round")).unwrap();
         for prefix in ["out/x", "out/deeper/x"] {
-            assert!(Target::new(prefix, output.path()).is_err(), "{prefix}");
+            assert!(NumberedFiles::new(prefix, output.path()).is_err(), "{prefix}");
         }
-        assert!(Target::new("round/x", output.path()).is_ok());
+        assert!(NumberedFiles::new("round/x", output.path()).is_ok());
         // A link that is laid after the look is seen as well.
-        let mut target = Target::new("later/x", output.path()).unwrap();
+        let mut target = NumberedFiles::new("later/x", output.path()).unwrap();
         std::os::unix::fs::symlink(other.path(), output.path().join("later")).unwrap();
         assert!(target.write("0", "png", b"x").is_err());
         assert_eq!(fs::read_dir(other.path()).unwrap().count(), 0);
@@ -216,11 +216,11 @@ mod tests {
     #[test]
     fn numbers_count_up_from_what_is_there() {
         let output = tempfile::tempdir().unwrap();
-        let mut target = Target::new("a/x %batch_num%", output.path()).unwrap();
+        let mut target = NumberedFiles::new("a/x %batch_num%", output.path()).unwrap();
         let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
         assert_eq!(name(target.write("0", "png", b"1").unwrap()), "x 0_00001_.png");
         assert_eq!(name(target.write("1", "png", b"1").unwrap()), "x 1_00002_.png");
-        let mut target = Target::new("a/x", output.path()).unwrap();
+        let mut target = NumberedFiles::new("a/x", output.path()).unwrap();
         for taken in ["x_00007_.png", "x_y_00009_.png", "x_abc_.png", "xx_00010_.png"] {
             fs::write(output.path().join("a").join(taken), b"").unwrap();
         }

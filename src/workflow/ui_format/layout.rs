@@ -5,9 +5,9 @@ use std::collections::HashMap;
 
 use serde_json::{Value as Json, json};
 
-use super::graph::{Graph, Input, Node};
-use super::nodes::class;
-use super::spec::{Kind, Slot};
+use crate::workflow::graph::{Graph, Input, Node};
+use crate::workflow::nodes::class;
+use crate::workflow::spec::{Kind, Slot};
 
 /// Distances between nodes, pixels.
 const COLUMN: usize = 360;
@@ -16,7 +16,7 @@ const ROW: usize = 60;
 const LINE: usize = 26;
 
 /// The UI format of `graph`.
-pub(super) fn laid_out(graph: &Graph) -> Json {
+pub(crate) fn laid_out(graph: &Graph) -> Json {
     let nodes = graph.nodes();
     let numbers = numbers(nodes);
     let columns = columns(graph);
@@ -133,7 +133,7 @@ fn widgets(node: &Node) -> Vec<Json> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ui;
+    use super::super::read;
     use super::*;
 
     #[test]
@@ -158,7 +158,7 @@ mod tests {
         sampler.set("latent_image", Input::Link { node: "5".into(), output: 0 });
         graph.add(latent);
         graph.add(sampler);
-        let again = ui::graph(&laid_out(&graph)).unwrap();
+        let again = read::graph(&laid_out(&graph)).unwrap();
         assert_eq!(again.nodes().len(), 2);
         for (before, after) in graph.nodes().iter().zip(again.nodes()) {
             assert_eq!(before.class, after.class);

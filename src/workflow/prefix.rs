@@ -3,12 +3,12 @@
 use serde_json::Value as Json;
 
 use super::graph::{Graph, Input, Node};
-use super::local_time::Moment;
+use super::local_time::LocalTime;
 use super::nodes;
 
 /// A file-name prefix with `%date:…%` and `%node.widget%` replaced; a node is called by its alias, its
 /// title or its kind. What is unknown stays as it is.
-pub(super) fn replaced(prefix: &str, graph: &Graph, now: &Moment) -> String {
+pub(super) fn replaced(prefix: &str, graph: &Graph, now: &LocalTime) -> String {
     let mut out = String::new();
     let mut rest = prefix;
     while let Some((before, after)) = rest.split_once('%') {
@@ -32,7 +32,7 @@ pub(super) fn replaced(prefix: &str, graph: &Graph, now: &Moment) -> String {
     out + rest
 }
 
-fn replacement(inside: &str, graph: &Graph, now: &Moment) -> Option<String> {
+fn replacement(inside: &str, graph: &Graph, now: &LocalTime) -> Option<String> {
     if let Some(pattern) = inside.strip_prefix("date:") {
         return Some(now.format(pattern));
     }
@@ -105,7 +105,7 @@ mod tests {
         node.set("seed", Input::Value(42.into()));
         node.set("sampler_name", Input::Value("../a/b".into()));
         graph.add(node);
-        let now = Moment { year: 2025, month: 3, day: 9, hour: 7, minute: 5, second: 1 };
+        let now = LocalTime { year: 2025, month: 3, day: 9, hour: 7, minute: 5, second: 1 };
         let cases = [
             ("%date:yyyy-MM-dd%/x", "2025-03-09/x"),
             ("%date:yy d M hh-mm-ss%", "25 9 3 07-05-01"),

@@ -36,7 +36,7 @@ const EMBEDDED: [&str; 3] = ["tiny-emoji.safetensors", "tiny-emoji", "tiny-emoji
 
 /// Where a model is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Found {
+pub(super) enum ModelLocation {
     File(PathBuf),
     /// Inside the program.
     Embedded,
@@ -106,25 +106,25 @@ impl ModelFolders {
     /// # Errors
     /// [`ErrorKind::Usage`] for a name that leads out of the folder; [`ErrorKind::File`] if there is
     /// none, with the nearest names.
-    pub(super) fn find(&self, kind: FileKind, name: &str) -> Result<Found> {
+    pub(super) fn find(&self, kind: FileKind, name: &str) -> Result<ModelLocation> {
         let folders = self.by_kind.get(&kind).map_or(&[][..], Vec::as_slice);
         for folder in folders {
             let path = plain(folder, name)?;
             if path.exists() {
-                return Ok(Found::File(path));
+                return Ok(ModelLocation::File(path));
             }
             if path.is_symlink() {
                 return Err(Error::io(&path, "cannot open the file", std::io::ErrorKind::NotFound.into()));
             }
         }
         if kind == FileKind::Checkpoint && EMBEDDED.contains(&name) && embedded::checkpoint().is_ok() {
-            return Ok(Found::Embedded);
+            return Ok(ModelLocation::Embedded);
         }
         plain(Path::new("models"), name)?;
         match below(folders, name) {
             Some(path) => {
                 log::warn!("there is no {} {name}: {} is taken", kind.what(), path.display());
-                Ok(Found::File(path))
+                Ok(ModelLocation::File(path))
             }
             None => Err(self.missing(kind, name, folders)),
         }
