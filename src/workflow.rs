@@ -1,4 +1,4 @@
-//! ComfyUI's workflows: read, checked as a whole, and run by this crate's own calls.
+//! ComfyUI's workflows: read, checked completely, and run by this crate's own calls.
 //!
 //! ```text
 //! Workflow::open    API JSON, UI JSON or a PNG with either  →  nodes and links
@@ -80,7 +80,7 @@ pub struct Workflow {
 pub struct Ready<'a> {
     workflow: &'a Workflow,
     steps: Vec<PlanStep>,
-    resting: Vec<usize>,
+    unneeded: Vec<usize>,
     files: Files<'a>,
     options: &'a Options,
 }
@@ -95,7 +95,7 @@ impl Workflow {
         Self::parse(path, &read::bytes(path)?)
     }
 
-    /// The same for bytes that are in memory; `name` stands for the file in messages.
+    /// The same for bytes that are in memory; `name` is the file's name in messages.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -110,7 +110,7 @@ impl Workflow {
         &self.graph
     }
 
-    /// The file, or the name that stands for it.
+    /// The file, or the name given for it.
     pub fn file(&self) -> &Path {
         &self.file
     }
@@ -147,7 +147,7 @@ impl Workflow {
         if let Some(ui) = &mut self.ui
             && !ui_format::set_widget(ui, &id, class, input, &json)
         {
-            // A picture whose screen tells another value than was run would mislead.
+            // A picture whose UI format has another value than was run would mislead.
             self.ui = None;
         }
         if let Some(node) = self.graph.nodes_mut().get_mut(at) {
@@ -193,14 +193,14 @@ impl Workflow {
         }
     }
 
-    /// Looks at everything before anything runs: kinds of nodes, inputs, links and their types, ranges,
+    /// Checks everything before anything runs: classes of nodes, inputs, links and their types, ranges,
     /// circles, names and kinds of files, where files would be written, and memory.
     ///
     /// # Errors
     /// `File`, `Model`, `Usage` or `Memory` of [`ErrorKind`](crate::ErrorKind), naming the node and what to do.
     pub fn check<'a>(&'a self, folders: &'a Folders, options: &'a Options) -> Result<Ready<'a>> {
         let plan = check::plan(&self.graph, &options.now).map_err(|e| e.file(&self.file))?;
-        let RunPlan { steps, resting } = plan;
+        let RunPlan { steps, unneeded } = plan;
         output_folder::usable(&folders.output)?;
         let mut files = Files::new(folders);
         for step in &steps {
@@ -209,7 +209,7 @@ impl Workflow {
         }
         let mut context = DryRunContext { files: &mut files, options, studio: None };
         dry_run::check(&self.graph, &steps, &mut context).map_err(|e| e.file(&self.file))?;
-        Ok(Ready { workflow: self, steps, resting, files, options })
+        Ok(Ready { workflow: self, steps, unneeded, files, options })
     }
 }
 
@@ -227,8 +227,7 @@ fn check_step(step: &PlanStep, node: &Node, files: &mut Files<'_>) -> Result<()>
 }
 
 impl Ready<'_> {
-    /// Steps of all samplers together, as far as they are written in the workflow; the number of
-    /// samplers.
+    /// The number of samplers.
     pub fn samplers(&self) -> usize {
         self.steps.iter().filter(|step| step.class.hooks.sampling.is_some()).count()
     }
@@ -240,11 +239,11 @@ impl Ready<'_> {
 
     /// The nodes that do not run, as nothing that is saved needs them.
     pub fn resting(&self) -> impl Iterator<Item = &Node> {
-        self.resting.iter().map(|at| &self.workflow.graph.nodes()[*at])
+        self.unneeded.iter().map(|at| &self.workflow.graph.nodes()[*at])
     }
 
     /// Whether every network fits the memory of `studio`, in the limit that the options set. Nothing is loaded and
-    /// nothing runs. [`run`](Self::run) looks at it first.
+    /// nothing runs. [`run`](Self::run) checks it first.
     ///
     /// # Errors
     /// [`ErrorKind::Memory`](crate::ErrorKind::Memory) of the node that needs the most, with how much would do for all.
@@ -254,7 +253,7 @@ impl Ready<'_> {
         dry_run::check(&workflow.graph, steps, &mut context).map_err(|e| e.file(&workflow.file))
     }
 
-    /// Runs the workflow on `studio`. `observe` hears of nodes, progress and files; setting `cancel`
+    /// Runs the workflow on `studio`. `observe` is called with nodes, progress and files; setting `cancel`
     /// ends the work within one submission to the device. What was saved by then stays.
     ///
     /// # Errors

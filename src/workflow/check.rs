@@ -1,4 +1,4 @@
-//! Everything that can be wrong with a workflow, looked at before anything runs.
+//! Everything that can be wrong with a workflow's nodes and links, checked before anything runs.
 
 use std::collections::{HashMap, HashSet};
 
@@ -50,7 +50,7 @@ pub(super) struct RunPlan {
     /// Each behind those that it needs.
     pub steps: Vec<PlanStep>,
     /// Places of the nodes that nothing needs, in the graph's order.
-    pub resting: Vec<usize>,
+    pub unneeded: Vec<usize>,
 }
 
 /// The plan of a workflow.
@@ -62,9 +62,9 @@ pub(super) fn plan(graph: &Graph, now: &LocalTime) -> Result<RunPlan> {
     let needed = needed(graph, &outputs.live);
     let place = |node: &Node| graph.position(&node.id);
     let is_needed: HashSet<usize> = needed.iter().copied().collect();
-    let resting: Vec<usize> = (0..graph.nodes().len()).filter(|at| !is_needed.contains(at)).collect();
-    let idle = resting.iter().map(|at| &graph.nodes()[*at]);
-    tell_resting(&idle.filter(|node| !outputs.cut.contains_key(node.id.as_str())).collect::<Vec<_>>());
+    let unneeded: Vec<usize> = (0..graph.nodes().len()).filter(|at| !is_needed.contains(at)).collect();
+    let idle = unneeded.iter().map(|at| &graph.nodes()[*at]);
+    warn_of_unneeded(&idle.filter(|node| !outputs.cut.contains_key(node.id.as_str())).collect::<Vec<_>>());
     if outputs.live.is_empty() {
         return Err(no_output(graph));
     }
@@ -80,18 +80,18 @@ pub(super) fn plan(graph: &Graph, now: &LocalTime) -> Result<RunPlan> {
     for &at in &needed {
         let node = &graph.nodes()[at];
         let Some(class) = nodes::find(&node.class) else { continue };
-        tell_left_out(node, &class.spec);
+        warn_of_left_out(node, &class.spec);
         let inputs = class.spec.inputs.iter().filter_map(|slot| input(graph, node, slot, now).transpose());
         steps.push(PlanStep { node: at, class, inputs: inputs.collect::<Result<_>>()? });
     }
-    // Primitives whose values stand where they are used have nothing left to do.
+    // Primitives whose values are put where they are used have nothing left to do.
     let outputs = steps.iter().flat_map(|step| &step.inputs).filter_map(|(_, source)| match source {
         InputSource::Output(at, _) => Some(*at),
         InputSource::Value(_) => None,
     });
     let used: HashSet<usize> = outputs.collect();
     steps.retain(|step| step.class.spec.is_output || used.contains(&step.node));
-    Ok(RunPlan { steps: in_order(graph, steps)?, resting })
+    Ok(RunPlan { steps: in_order(graph, steps)?, unneeded })
 }
 
 fn class(node: &Node) -> Option<&'static Class> {
@@ -103,8 +103,8 @@ fn fault(node: &Node, what: impl Into<String>) -> Error {
 }
 
 /// Nodes in a message.
-fn listed<'n>(nodes: impl IntoIterator<Item = &'n Node>, told: impl Fn(&Node) -> String) -> String {
-    let mut list: Vec<String> = nodes.into_iter().map(told).collect();
+fn listed<'n>(nodes: impl IntoIterator<Item = &'n Node>, show: impl Fn(&Node) -> String) -> String {
+    let mut list: Vec<String> = nodes.into_iter().map(show).collect();
     let more = list.len().saturating_sub(MOST_NAMED);
     list.truncate(MOST_NAMED);
     if more > 0 {
@@ -113,7 +113,7 @@ fn listed<'n>(nodes: impl IntoIterator<Item = &'n Node>, told: impl Fn(&Node) ->
     list.join("; ")
 }
 
-/// A node of an unknown kind, and whose it is.
+/// A node of an unknown class, and whose it is.
 fn with_maker(node: &Node) -> String {
     const SELF: &str = "comfy-core";
     let own = nodes::is_comfyuis(&node.class);
@@ -142,8 +142,8 @@ fn unknown_kinds(nodes: &[&Node]) -> Error {
     }
 }
 
-/// What does nothing to the result is no fault, but nobody shall wonder where it is.
-fn tell_resting(nodes: &[&Node]) {
+/// What does nothing to the result is skipped with a warning.
+fn warn_of_unneeded(nodes: &[&Node]) {
     let (known, unknown): (Vec<&Node>, Vec<&Node>) = nodes.iter().partition(|node| class(node).is_some());
     if !known.is_empty() {
         log::warn!("nothing that is saved needs {}: left out", listed(known, Node::to_string));
@@ -156,8 +156,8 @@ fn tell_resting(nodes: &[&Node]) {
     }
 }
 
-/// A link into an input that this kind does not have here changes nothing: that is said.
-fn tell_left_out(node: &Node, class: &Class) {
+/// A link into an input that this class does not have here is ignored with a warning.
+fn warn_of_left_out(node: &Node, class: &Class) {
     let links = node.inputs.iter().filter(|(_, input)| matches!(input, Input::Link { .. }));
     for (name, _) in links.filter(|(name, _)| class.input(name).is_none()) {
         log::warn!(
@@ -175,18 +175,18 @@ struct Outputs<'g> {
     cut: HashMap<&'g str, String>,
 }
 
-/// Outputs that need something muted, or an input that nobody connected, rest as long as there are others: so it
-/// is in ComfyUI.
+/// Outputs that need something muted, or an input that is not connected, are skipped as long as there are others, as
+/// in ComfyUI.
 fn outputs(graph: &Graph) -> Outputs<'_> {
     let is_output = |node: &&Node| class(node).is_some_and(|class| class.is_output);
     let all: Vec<&str> = graph.nodes().iter().filter(is_output).map(|n| n.id.as_str()).collect();
     let mut cut = cut_off(graph);
-    let (live, resting): (Vec<&str>, Vec<&str>) = all.iter().partition(|id| !cut.contains_key(*id));
+    let (live, skipped): (Vec<&str>, Vec<&str>) = all.iter().partition(|id| !cut.contains_key(*id));
     if live.is_empty() {
         cut.clear();
         return Outputs { live: all, cut };
     }
-    for (node, why) in resting.iter().filter_map(|id| Some((graph.find(id)?, cut.get(id)?))) {
+    for (node, why) in skipped.iter().filter_map(|id| Some((graph.find(id)?, cut.get(id)?))) {
         log::warn!("{node} does not run: {why}");
     }
     Outputs { live, cut }
@@ -214,7 +214,7 @@ fn one_of(names: &[&str]) -> String {
 }
 
 /// The places of output nodes and of all that they need, in the graph's order. Of a node of an unknown
-/// kind all inputs are needed.
+/// class all inputs are needed.
 fn needed(graph: &Graph, outputs: &[&str]) -> Vec<usize> {
     let mut waiting = outputs.to_vec();
     let mut seen = HashSet::new();
@@ -232,7 +232,7 @@ fn needed(graph: &Graph, outputs: &[&str]) -> Vec<usize> {
     needed
 }
 
-/// The ids of nodes that need something muted or an input that nobody connected, and what that is. Each is looked
+/// The ids of nodes that need something muted or an input that is not connected, and what that is. Each is looked
 /// at once, however long the branches are.
 fn cut_off(graph: &Graph) -> HashMap<&str, String> {
     let mut behind: HashMap<&str, Vec<&str>> = HashMap::new();

@@ -36,7 +36,7 @@ pub(super) fn dynamic(prompt: &str) -> String {
 }
 
 /// The choices in the braces at `at`, and where they end. Braces inside choices are not looked into:
-/// they are taken as they stand, as far as the first `}`.
+/// they are taken literally, as far as the first `}`.
 fn group(chars: &[char], at: usize) -> Option<(Vec<String>, usize)> {
     if chars.get(at) != Some(&'{') {
         return None;

@@ -40,7 +40,7 @@ impl<'a> Files<'a> {
         self.folders
     }
 
-    /// Opens what `name` means, and sees that it is of its kind.
+    /// Opens what `name` means, and checks that it is of its kind.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`], [`ErrorKind::File`] or [`ErrorKind::Model`], naming the file.
@@ -75,14 +75,14 @@ impl<'a> Files<'a> {
             }
             FileKind::Vae => {
                 VaeConfig::infer(&open)?;
-                if let Some(scale) = open.latent_scale().filter(|told| !families::is_latent_scale(*told)) {
+                if let Some(scale) = open.latent_scale().filter(|scale| !families::is_latent_scale(*scale)) {
                     open.warn(format_args!(
-                        "its settings tell a scaling_factor of {scale}: in a workflow that of the model counts"
+                        "its settings give a scaling_factor of {scale}: in a workflow that of the model counts"
                     ));
                 }
                 open
             }
-            // What an encoder alone is called depends on what it stands beside: see `text_encoders`.
+            // What an encoder alone is called depends on the encoder beside it: see `text_encoders`.
             _ => open,
         };
         let open = Arc::new(open);

@@ -16,7 +16,7 @@ pub(super) fn id(value: &Json) -> Option<String> {
     }
 }
 
-/// Refuses what would take all memory before it is looked at.
+/// Refuses what would take all memory before it is read.
 pub(super) fn too_many(nodes: usize) -> Result<()> {
     if nodes <= MOST_NODES {
         return Ok(());

@@ -1,4 +1,4 @@
-//! What saved files tell of the workflow that made them.
+//! What saved files contain of the workflow that made them.
 
 use std::collections::HashMap;
 
@@ -28,7 +28,7 @@ impl Metadata {
     }
 
     /// The settings of the picture `number` of a batch that node `id` saves, as A1111 writes them; None
-    /// where the workflow does more than they can tell.
+    /// where the workflow does more than they can describe.
     pub fn parameters(&self, id: &str, size: (usize, usize), number: usize) -> Option<String> {
         Some(self.settings.get(id)?.text(size, number))
     }

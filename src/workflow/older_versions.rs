@@ -1,5 +1,5 @@
-//! What ComfyUI mends in workflows of older versions as it opens them: kinds of nodes, inputs and choices
-//! that are called otherwise today. Values of widgets that a node gained later are the defaults of
+//! What ComfyUI updates in workflows of older versions as it opens them: inputs and choices that are called
+//! otherwise today. Values of widgets that a node gained later are the defaults of
 //! slots that may be left out.
 
 use serde_json::Value as Json;
@@ -12,21 +12,21 @@ use super::spec::{Kind, Slot};
 const AT_TWICE_THE_SCALE: [(&str, &str); 2] =
     [("euler_pp", "euler"), ("euler_ancestral_pp", "euler_ancestral")];
 
-/// Mends inputs and values of all nodes, so that what is saved of the workflow is sound too.
+/// Updates inputs and values of all nodes, so that what is saved of the workflow is sound too.
 pub(super) fn update(graph: &mut Graph) {
     for node in graph.nodes_mut() {
-        inputs(node);
-        doubled(node);
+        rename_inputs(node);
+        double_scale(node);
         let Some(class) = nodes::class(&node.class) else { continue };
         for (name, input) in &mut node.inputs {
             if let (Some(slot), Input::Value(Json::String(word))) = (class.input(name), input) {
-                mend(slot, word);
+                update_choice(slot, word);
             }
         }
     }
 }
 
-fn mend(slot: &Slot, word: &mut String) {
+fn update_choice(slot: &Slot, word: &mut String) {
     if let Kind::Choice(choices) = slot.kind
         && !choices.names().contains(&word.as_str())
         && let Some(now) = choices.name_today(word)
@@ -35,7 +35,7 @@ fn mend(slot: &Slot, word: &mut String) {
     }
 }
 
-fn inputs(node: &mut Node) {
+fn rename_inputs(node: &mut Node) {
     for (old, new) in nodes::inputs_today(&node.class) {
         let taken = node.input(new).is_some();
         if let Some((name, _)) = node.inputs.iter_mut().find(|(name, _)| name == old && !taken) {
@@ -44,8 +44,8 @@ fn inputs(node: &mut Node) {
     }
 }
 
-/// A scale that is linked cannot be doubled: then the old name stays, and is told.
-fn doubled(node: &mut Node) {
+/// A scale that is linked cannot be doubled: then the old name stays, and is reported as an unknown choice.
+fn double_scale(node: &mut Node) {
     let Some(Input::Value(Json::String(word))) = node.input("sampler_name") else { return };
     let Some((_, now)) = AT_TWICE_THE_SCALE.iter().find(|(old, _)| old == word) else { return };
     let Some(Input::Value(Json::Number(scale))) = node.input("cfg") else { return };

@@ -15,7 +15,7 @@ pub(super) const REPLACED: [&str; 9] =
     ["width", "height", "year", "month", "day", "hour", "minute", "second", "batch_num"];
 /// Where previews go, below the output folder.
 pub(super) const TEMP: &str = "temp";
-/// Times that a name may be taken by somebody else between looking and writing.
+/// Times that a name may be taken by another program between looking and writing.
 const TRIES: usize = 100;
 /// Longer names are refused by most file systems; room is left for the number.
 const LONGEST: usize = 200;
@@ -98,7 +98,7 @@ impl NumberedFiles {
     pub fn write(&mut self, batch: &str, extension: &str, bytes: &[u8]) -> Result<PathBuf> {
         let cannot = |e| Error::io(&self.folder, "the output folder cannot be used", e);
         fs::create_dir_all(&self.folder).map_err(cannot)?;
-        // It may have been made, or changed, since the workflow was looked at.
+        // It may have been made, or changed, since the workflow was checked.
         if !self.inside().map_err(cannot)? {
             return Err(
                 Error::new(ErrorKind::File, "the folder is not in the output folder").file(&self.folder)
@@ -163,7 +163,7 @@ pub(super) fn usable(folder: &Path) -> Result<()> {
 /// # Errors
 /// As [`usable`].
 pub(super) fn made(output: &Path) -> Result<()> {
-    // What cannot be made is not usable either, and why is told there.
+    // What cannot be made is not usable either, and that error says why.
     let _ = fs::create_dir_all(output);
     usable(output)
 }

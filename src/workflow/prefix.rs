@@ -7,7 +7,7 @@ use super::local_time::LocalTime;
 use super::nodes;
 
 /// A file-name prefix with `%date:…%` and `%node.widget%` replaced; a node is called by its alias, its
-/// title or its kind. What is unknown stays as it is.
+/// title or its class. What is unknown stays as it is.
 pub(super) fn replaced(prefix: &str, graph: &Graph, now: &LocalTime) -> String {
     let mut out = String::new();
     let mut rest = prefix;
@@ -37,7 +37,7 @@ fn replacement(inside: &str, graph: &Graph, now: &LocalTime) -> Option<String> {
         return Some(now.format(pattern));
     }
     let (name, widget) = inside.split_once('.')?;
-    // Every node has its kind for an alias until somebody gives it another, and so with titles.
+    // Every node has its class for an alias until it is given another, and so with titles.
     let alias = |n: &&Node| n.alias.as_deref().unwrap_or(&n.class) == name;
     let title = |n: &&Node| n.title.as_deref().unwrap_or(nodes::title(&n.class)) == name;
     let node = graph.named().find(alias).or_else(|| graph.named().find(title))?;
@@ -78,14 +78,14 @@ pub(super) fn unknown<'t>(text: &'t str, later: &[&str]) -> Vec<&'t str> {
             found.extend((!later.contains(&inside)).then_some(inside));
             rest = behind;
         } else {
-            // A sign of percent that stands for itself: the next may begin a name.
+            // A literal percent sign: the next may begin a name.
             rest = after;
         }
     }
     found
 }
 
-/// `text` without what a file name may not hold: it shall lead into no other folder.
+/// `text` without what a file name may not hold: it must not lead into another folder.
 fn harmless(text: &str) -> String {
     let odd = |c: char| c.is_control() || matches!(c, '/' | '?' | '<' | '>' | '\\' | ':' | '*' | '|' | '"');
     text.chars().map(|c| if odd(c) { '_' } else { c }).collect()

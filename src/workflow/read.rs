@@ -77,7 +77,7 @@ fn from_json(text: &[u8]) -> Result<ParsedWorkflow> {
     from_value(json)
 }
 
-/// Python writes NaN and Infinity into JSON, of all places into what old pictures tell of changed
+/// Python writes NaN and Infinity into JSON, of all places into what old pictures list of changed
 /// inputs: `"is_changed": [NaN]`. None if the text is not sound without them either.
 fn without_nan(text: &[u8]) -> Option<Json> {
     let text = std::str::from_utf8(text).ok()?;
@@ -101,12 +101,12 @@ fn without_nan(text: &[u8]) -> Option<Json> {
 }
 
 fn from_value(json: Json) -> Result<ParsedWorkflow> {
-    let mut source = as_it_stands(json)?;
+    let mut source = unchanged(json)?;
     older_versions::update(&mut source.graph);
     Ok(source)
 }
 
-fn as_it_stands(json: Json) -> Result<ParsedWorkflow> {
+fn unchanged(json: Json) -> Result<ParsedWorkflow> {
     let Json::Object(object) = &json else { return Err(no_workflow("JSON of something else")) };
     if object.get("nodes").is_some_and(Json::is_array) {
         return Ok(ParsedWorkflow { graph: ui_format::graph(&json)?, ui: Some(json) });
@@ -153,7 +153,7 @@ fn api(json: &Json) -> Result<Graph> {
 }
 
 /// A link is a list of a node and an output. Lists that are values are wrapped in an object since 2025;
-/// what else there is may be for an input that nobody reads, and is told where it is read.
+/// what else there is may be for an input that nobody reads, and is reported where it is read.
 fn input(value: &Json) -> Input {
     let link = |link: &[Json]| match link {
         [node, output] => Some((id(node)?, usize::try_from(output.as_u64()?).ok()?)),
@@ -198,7 +198,7 @@ fn no_workflow(found: &str) -> Error {
 mod tests {
     use super::*;
 
-    /// What a picture tells of a workflow is the workflow, to the last digit: fuzzing found numbers that
+    /// The workflow in a picture is the workflow, to the last digit: fuzzing found numbers that
     /// came back as their neighbours.
     #[test]
     fn numbers_come_back_as_they_were() {

@@ -1,4 +1,4 @@
-//! `sagittal run`: a workflow of ComfyUI from a file to pictures in files. All of it is looked at, and
+//! `sagittal run`: a workflow of ComfyUI from a file to pictures in files. All of it is checked, and
 //! every file it reads opened, before a driver is even loaded; then its memory, before anything runs.
 
 use std::path::{Path, PathBuf};
@@ -90,7 +90,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut ready = workflow.check(&folders, &options)?;
     if args.dry_run {
         check_memory(args, &mut ready)?;
-        tell_plan(args, file, &ready);
+        report_plan(args, file, &ready);
         return Ok(());
     }
     let samplers = ready.samplers();
@@ -99,17 +99,20 @@ pub fn run(args: &Args) -> Result<()> {
     announce(args, file, &studio, ready.nodes().count(), samplers);
     let cancel = interrupt::flag();
     let began = Instant::now();
-    let mut told =
-        Told { json: args.json, progress: Progress::new(args.json, 1, samplers.max(1), None), sampler: 0 };
-    let done = ready.run(studio.clone(), &mut |event| told.hear(&event), &cancel);
+    let mut reporter = Reporter {
+        json: args.json,
+        progress: Progress::new(args.json, 1, samplers.max(1), None),
+        sampler: 0,
+    };
+    let done = ready.run(studio.clone(), &mut |event| reporter.report(&event), &cancel);
     // The bar leaves before anything else is said, the error included.
-    told.progress.end();
+    reporter.progress.end();
     let saved = done?;
     // Ctrl-C may have come after the last work on the device.
     if cancel.load(Ordering::Relaxed) && saved.is_empty() {
         return Err(Error::cancelled());
     }
-    conclude(args, &studio, began, &told.progress, saved.len());
+    conclude(args, &studio, began, &reporter.progress, saved.len());
     Ok(())
 }
 
@@ -141,7 +144,7 @@ fn now() -> LocalTime {
     }
 }
 
-/// `--dry-run`: whether it fits the device. Where there is none, all else was looked at.
+/// `--dry-run`: whether it fits the device. Where there is none, all else was checked.
 fn check_memory(args: &Args, ready: &mut Ready<'_>) -> Result<()> {
     match args.compute.device.open() {
         Ok(gpu) => ready.check_memory(&Studio::new(gpu)?),
@@ -154,7 +157,7 @@ fn check_memory(args: &Args, ready: &mut Ready<'_>) -> Result<()> {
 }
 
 /// `--dry-run`: what would run.
-fn tell_plan(args: &Args, file: &Path, ready: &Ready<'_>) {
+fn report_plan(args: &Args, file: &Path, ready: &Ready<'_>) {
     if !args.json {
         ready.nodes().for_each(|node| terminal::result(node.to_string()));
         return;
@@ -168,7 +171,7 @@ fn tell_plan(args: &Args, file: &Path, ready: &Ready<'_>) {
     terminal::event("plan", rest);
 }
 
-/// `--nodes`: the kinds of nodes that run here.
+/// `--nodes`: the classes of nodes that run here.
 fn list_nodes(json: bool) {
     for class in workflow::classes() {
         if json {
@@ -250,16 +253,16 @@ fn conclude(args: &Args, studio: &Studio, began: Instant, progress: &Progress, s
     }
 }
 
-/// What is told while a workflow runs.
-struct Told {
+/// Reports what happens while a workflow runs.
+struct Reporter {
     json: bool,
     progress: Progress,
     /// Samplers that have begun.
     sampler: usize,
 }
 
-impl Told {
-    fn hear(&mut self, event: &Event<'_>) {
+impl Reporter {
+    fn report(&mut self, event: &Event<'_>) {
         match event {
             Event::Node { id, class, title, number, total } => {
                 self.progress.message(&format!("{number}/{total} {}", title.unwrap_or(class)));

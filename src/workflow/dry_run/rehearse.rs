@@ -12,7 +12,7 @@ use crate::{ErrorKind, Result};
 
 /// The size that is taken where none is known, height and width in cells.
 const USUAL_SIZE: (usize, usize) = (64, 64);
-/// Cells a side that are computed with: as many as Self-Attention Guidance looks at least at, and more.
+/// Cells a side that are computed with: at least as many as Self-Attention Guidance needs.
 const MOST_CELLS: usize = 8;
 
 /// Predicts nothing, and looks nowhere.

@@ -45,7 +45,7 @@ pub(crate) fn is_comfyuis(name: &str) -> bool {
     COMFYUIS.lines().flat_map(|line| line.split(", ")).any(|class| class == name)
 }
 
-/// What a node of a class is called on the screen as long as nobody calls it otherwise.
+/// What a node of a class is called on the screen as long as it is given no other title.
 pub(crate) fn title(name: &str) -> &str {
     class(name).map_or(name, |class| class.title)
 }

@@ -264,16 +264,16 @@ fn encoded(
 }
 
 fn text(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
-    tell(work);
+    report_encoding(work);
     encoded(work, args.clip("clip")?, &[args.text("text")?], None)
 }
 
-fn tell(work: &mut RunContext<'_>) {
+fn report_encoding(work: &mut RunContext<'_>) {
     (work.observe)(Event::Work(pipeline::Event::Encoding));
 }
 
 fn text_sdxl(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
-    tell(work);
+    report_encoding(work);
     let size = |width: &str, height: &str| Ok::<_, Error>(Size::new(args.size(width)?, args.size(height)?));
     let sizes = Sizes {
         original: size("width", "height")?,

@@ -254,7 +254,7 @@ fn basic_levels(args: &Arguments<'_>, table: &Discrete) -> Result<Vec<f32>> {
     let (steps, denoise) = (args.size("steps")?, args.float("denoise")?);
     let scheduler: Scheduler = args.text("scheduler")?.parse()?;
     let mut sigmas = scheduler.sigmas(table, steps, denoise, false)?;
-    // Unlike KSampler this node cuts a whole run too, where a scheduler gives more than was asked for.
+    // Unlike KSampler this node cuts a full run too, where a scheduler gives more than was asked for.
     sigmas.drain(..sigmas.len().saturating_sub(steps + 1));
     Ok(sigmas)
 }

@@ -100,7 +100,7 @@ fn sag(args: &Arguments<'_>) -> Result<Vec<Value>> {
     made(ModelValue { guidance: with_sag(&model.guidance, args)?, ..model.clone() })
 }
 
-/// `guidance` with SAG as the node tells.
+/// `guidance` with SAG as the node sets it.
 fn with_sag(guidance: &Guidance, args: &Arguments<'_>) -> Result<Guidance> {
     if guidance.terms.iter().any(|term| matches!(term, Term::Sag(_))) {
         return Err(Error::usage("the model is under Self-Attention Guidance already")
@@ -109,7 +109,7 @@ fn with_sag(guidance: &Guidance, args: &Arguments<'_>) -> Result<Guidance> {
     }
     let (scale, blur_sigma) = (args.float("scale")? as f32, args.float("blur_sigma")? as f32);
     let mut guidance = guidance.clone();
-    // Before the others, wherever its node stands: the order of sums is part of a picture's bits.
+    // Before the others, wherever its node is: the order of sums is part of a picture's bits.
     guidance.set_sag(Sag { scale, blur_sigma, ..Sag::default() });
     Ok(guidance)
 }
@@ -130,7 +130,7 @@ fn pag(args: &Arguments<'_>) -> Result<Vec<Value>> {
     made(ModelValue { guidance: with_pag(&model.guidance, args)?, ..model.clone() })
 }
 
-/// `guidance` with PAG as the node tells.
+/// `guidance` with PAG as the node sets it.
 fn with_pag(guidance: &Guidance, args: &Arguments<'_>) -> Result<Guidance> {
     Ok(guidance.clone().with(Perturbed::pag(args.float("scale")? as f32)))
 }
@@ -149,7 +149,7 @@ fn rescale(args: &Arguments<'_>) -> Result<Vec<Value>> {
     made(ModelValue { guidance: with_rescale(&model.guidance, args)?, ..model.clone() })
 }
 
-/// `guidance` with less of CFG's contrast, as the node tells.
+/// `guidance` with less of CFG's contrast, as the node sets it.
 fn with_rescale(guidance: &Guidance, args: &Arguments<'_>) -> Result<Guidance> {
     Ok(Guidance { rescale: Some(args.float("multiplier")? as f32), ..guidance.clone() })
 }

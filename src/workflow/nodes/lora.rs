@@ -126,7 +126,7 @@ fn with_lora(
     for sentence in Patches::leftovers(&lora, family, &all, elsewhere)? {
         log::warn!("{sentence}");
     }
-    // Of LoRAs further down it was told before.
+    // LoRAs further down were reported before.
     let own = format!("{}: ", lora.file().display());
     all.iter()
         .flat_map(|(patches, _)| patches.left_out())

@@ -1,4 +1,4 @@
-//! A class of nodes that runs here: its declaration, its function, and what else the workflow asks it for.
+//! A class of nodes that runs here: its declaration, its function, and what else the workflow needs to know of it.
 
 use crate::Result;
 use crate::workflow::dry_run::known::{DryRunContext, Known, KnownInputs, Sampling};
@@ -33,7 +33,7 @@ pub(crate) struct Hooks {
     pub check: Option<fn(&Arguments<'_>, &mut Files<'_>) -> Result<()>>,
     /// Warns, once before a run, of what the inputs that are known by then will do.
     pub warn: Option<fn(&Arguments<'_>)>,
-    /// What is known of the outputs before a run. Not asked of a plain function that knows all of its inputs.
+    /// What is known of the outputs before a run. Not called where all inputs of a plain function are known.
     pub dry_run: Option<fn(&KnownInputs<'_>, &mut DryRunContext<'_, '_>) -> Result<Vec<Known>>>,
     /// What a sampler would run, as far as it is known before. Samplers alone have it.
     pub sampling: Option<fn(&KnownInputs<'_>) -> Result<Option<Sampling>>>,

@@ -17,7 +17,7 @@ pub(super) const CLASSES: &[NodeClass] = &[
             outputs: &[Type::Int],
             ..Class::BLANK
         },
-        run: Plain(whole),
+        run: Plain(integer),
         hooks: Hooks::NONE,
     },
     NodeClass {
@@ -74,7 +74,7 @@ pub(super) const CLASSES: &[NodeClass] = &[
     },
 ];
 
-fn whole(args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn integer(args: &Arguments<'_>) -> Result<Vec<Value>> {
     Ok(vec![Value::Int(args.int("value")?)])
 }
 

@@ -247,10 +247,10 @@ pub(super) fn sampled(
     model.diffusion.run(&conditioning, &run, &mut observe, work.cancel)
 }
 
-/// A guider without a negative side does for what never asks for it.
+/// A guider without a negative side is enough where none is used.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`](crate::ErrorKind::Usage), saying what asks for it.
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage), saying what uses it.
 pub(crate) fn without_negative(guidance: &Guidance, sampler: Sampler) -> Result<()> {
     let wrong =
         |what: &str| Err(Error::usage(format!("{what} needs a negative prompt")).hint("use CFGGuider"));

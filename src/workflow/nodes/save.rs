@@ -88,12 +88,12 @@ fn pictures(
         texts.extend(settings.iter().map(|text| (parameters::KEYWORD, text.as_str())));
         let bytes = png::encode(&images.picture(frame), &texts)?;
         let path = target.write(&i.to_string(), "png", &bytes)?;
-        work.tell_saved(args.node, kind, (i, path));
+        work.report_saved(args.node, kind, (i, path));
     }
     Ok(vec![Value::Image(images.clone())])
 }
 
-/// The prefix with what only the pictures and the clock tell.
+/// The prefix with what only the pictures and the clock know.
 fn filled(work: &RunContext<'_>, prefix: &str, images: &Images) -> String {
     let now = work.options.now;
     let two = |n: u32| format!("{n:02}");
@@ -114,7 +114,7 @@ fn save_latent(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Va
     let mut target = NumberedFiles::new(&filled(work, args.text(PREFIX)?, &none), &output)?;
     let bytes = latent::file::encode(samples, &work.metadata.texts())?;
     let path = target.write("0", "latent", &bytes)?;
-    work.tell_saved(args.node, SavedKind::Latent, (0, path));
+    work.report_saved(args.node, SavedKind::Latent, (0, path));
     Ok(Vec::new())
 }
 

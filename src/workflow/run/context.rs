@@ -13,7 +13,7 @@ use crate::workflow::metadata::Metadata;
 use crate::workflow::model_folders::ModelLocation;
 use crate::{Error, ErrorKind, Result};
 
-/// What a run may be told.
+/// Settings of a run.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
     /// How models are opened.
@@ -24,7 +24,7 @@ pub struct Options {
     pub now: LocalTime,
 }
 
-/// What a run tells.
+/// What a run reports.
 #[non_exhaustive]
 pub enum Event<'a> {
     /// A node begins.
@@ -40,7 +40,7 @@ pub enum Event<'a> {
         /// How many nodes there are to do.
         total: usize,
     },
-    /// What a model tells while it works.
+    /// What a model reports while it works.
     Work(pipeline::Event<'a>),
     /// A file was written.
     Saved(&'a Saved),
@@ -74,7 +74,7 @@ pub enum SavedKind {
 /// the system kills.
 const MOST_BYTES: u64 = 4 << 30;
 
-/// A whole checkpoint on the device.
+/// All networks of a checkpoint on the device.
 #[derive(Clone)]
 pub(crate) struct LoadedCheckpoint {
     pub diffusion: DiffusionModel,
@@ -89,7 +89,7 @@ pub(crate) struct RunContext<'a> {
     pub files: Files<'a>,
     /// Checkpoints that were loaded already.
     pub loaded: HashMap<ModelLocation, LoadedCheckpoint>,
-    /// What pictures tell of the workflow.
+    /// What saved files contain of the workflow.
     pub metadata: Metadata,
     pub saved: Vec<Saved>,
     pub observe: &'a mut dyn FnMut(Event<'_>),
@@ -105,8 +105,8 @@ impl RunContext<'_> {
         room(what, counts)
     }
 
-    /// Tells that a file was written.
-    pub fn tell_saved(&mut self, node: &Node, kind: SavedKind, (index, path): (usize, PathBuf)) {
+    /// Reports that a file was written.
+    pub fn report_saved(&mut self, node: &Node, kind: SavedKind, (index, path): (usize, PathBuf)) {
         let saved = Saved { node: node.id.clone(), kind, index, path };
         (self.observe)(Event::Saved(&saved));
         self.saved.push(saved);

@@ -1,9 +1,9 @@
-//! Kinds of nodes as data.
+//! Classes of nodes as data.
 
 use super::slot::{Kind, Slot};
 use super::types::Type;
 
-/// A kind of node.
+/// A class of nodes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Class {

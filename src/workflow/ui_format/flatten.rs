@@ -1,6 +1,6 @@
 //! The nodes and links of the UI format as one list, those inside of subgraphs included.
 //!
-//! A subgraph is defined once (`definitions.subgraphs`) and stands in the workflow as a node whose
+//! A subgraph is defined once (`definitions.subgraphs`) and is in the workflow as a node whose
 //! type is the definition's id. Links inside of it that come from, or go to, its frame have the
 //! node numbers -10 and -20.
 
@@ -34,7 +34,7 @@ pub(crate) struct UiGraph {
 /// The workflow itself or a subgraph in use.
 #[derive(Debug, Default)]
 pub(crate) struct Scope {
-    /// The node that the subgraph stands for; None for the workflow.
+    /// The node whose subgraph it is; None for the workflow.
     pub instance: Option<usize>,
     /// The links that lead to the subgraph's outputs, by their numbers.
     pub outputs: HashMap<usize, i64>,
@@ -79,7 +79,7 @@ pub(crate) struct UiInput {
     pub name: String,
     pub kind: String,
     pub link: Option<i64>,
-    /// The widget that it stands in for.
+    /// The widget that it replaces.
     pub widget: Option<String>,
 }
 
@@ -164,7 +164,7 @@ impl<'a> Reader<'a> {
             let origin = match places.get(&from) {
                 Some(place) => LinkStart::Node(*place, from_slot),
                 None if from == FRAME_IN => LinkStart::Scope(from_slot),
-                // What a link came from may be gone; whoever needs it will be told.
+                // What a link came from may be gone; that is reported where it is needed.
                 None => continue,
             };
             self.screen.links.insert((scope, key), origin);
@@ -190,7 +190,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Hands the value at input `slot` of the subgraph `scope` to the widgets that it stands for, through
+    /// Hands the value at input `slot` of the subgraph `scope` to the widgets inside that it sets, through
     /// the subgraphs in between.
     fn promote(&mut self, scope: usize, slot: usize, value: &Json) {
         let mut further = Vec::new();

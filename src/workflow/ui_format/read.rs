@@ -26,7 +26,7 @@ pub(crate) fn graph(json: &Json) -> Result<Graph> {
     let mut graph = Graph::default();
     for shown in &screen.nodes {
         if !runs(&screen, shown) {
-            graph.show(sign(shown));
+            graph.add_not_run(not_run(shown));
         } else if !graph.add(node(&screen, shown)?) {
             return Err(
                 Error::new(ErrorKind::File, "two nodes have the same id").at(format!("node {}", shown.id))
@@ -49,8 +49,8 @@ fn runs(screen: &UiGraph, node: &UiNode) -> bool {
     node.inner.is_none() && screen_only(&node.class).is_none() && !matches!(node.mode, MUTED | BYPASSED)
 }
 
-/// A node that does not run, with what a file's name may ask it for.
-fn sign(shown: &UiNode) -> Node {
+/// A node that does not run, with the values that a file's name may contain.
+fn not_run(shown: &UiNode) -> Node {
     let mut node = called(shown);
     match nodes::class(&shown.class) {
         Some(class) => node.inputs = widgets(class, shown).unwrap_or_default(),

@@ -24,7 +24,7 @@ pub(super) fn widgets(class: &Class, shown: &UiNode) -> Result<Vec<(String, Inpu
             Some(values) => values.get(input.name),
             None => {
                 let value = listed.next();
-                // Behind a seed stands what happens to it after a run.
+                // A seed is followed by what happens to it after a run.
                 if input.is_seed() && listed.peek().is_some_and(|v| is_control(v)) {
                     listed.next();
                 }
@@ -75,7 +75,7 @@ fn listed(widgets: &Json) -> Cow<'_, [Json]> {
 }
 
 /// Changes the value of a widget of node `id` in the UI format's JSON, so that a picture's `workflow`
-/// tells what was run. False where the node is not on the top level or has no such widget there.
+/// is what was run. False where the node is not on the top level or has no such widget there.
 pub(crate) fn set_widget(json: &mut Json, node_id: &str, class: &Class, name: &str, value: &Json) -> bool {
     let nodes = json.get_mut("nodes").and_then(Json::as_array_mut);
     let wanted = |n: &&mut Json| n.get("id").and_then(id).as_deref() == Some(node_id);
@@ -114,7 +114,7 @@ fn widget_number(class: &Class, name: &str, values: &[Json]) -> Option<usize> {
             return Some(at);
         }
         at += 1;
-        // Behind a seed stands what happens to it after a run.
+        // A seed is followed by what happens to it after a run.
         if widget.is_seed() && values.get(at).is_some_and(is_control) {
             at += 1;
         }

@@ -13,7 +13,7 @@ use crate::pipeline::Sizes;
 pub(crate) struct Prompt {
     /// Text, time and nothing else. SDXL's sizes are zeros.
     pub entry: Entry,
-    /// What SDXL is told of sizes; None is the latent's own.
+    /// The sizes that SDXL is conditioned on; None is the latent's own.
     pub sizes: Option<Sizes>,
     pub area: Option<PromptArea>,
     pub strength: f32,
@@ -25,7 +25,7 @@ pub(crate) struct Prompt {
 pub(crate) enum PromptArea {
     /// In latent cells.
     Cells(Area),
-    /// In parts of the whole: left, top, width, height.
+    /// In fractions of the picture: left, top, width, height.
     Fractions([f64; 4]),
 }
 
