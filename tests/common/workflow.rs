@@ -41,8 +41,8 @@ impl Home {
     /// Writes a family's checkpoint.
     pub fn put(&self, family: &str, name: &str) {
         let manifest = manifest(family);
-        let told = [("modelspec.prediction_type", manifest.prediction.as_str())];
-        write(&self.at(name), &tensors(&manifest), &told, |_| Dtype::F16);
+        let metadata = [("modelspec.prediction_type", manifest.prediction.as_str())];
+        write(&self.at(name), &tensors(&manifest), &metadata, |_| Dtype::F16);
     }
 
     pub fn at(&self, name: &str) -> PathBuf {

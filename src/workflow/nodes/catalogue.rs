@@ -58,3 +58,19 @@ pub(crate) fn misspelt(name: &str) -> Option<&'static str> {
     let is_slip = near.eq_ignore_ascii_case(plain) || edit_distance(plain, near) <= most;
     is_slip.then_some(near)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn declarations_are_complete() {
+        for class in classes() {
+            let named = [class.name, class.title, class.category];
+            assert!(named.iter().all(|text| !text.is_empty()), "{}", class.name);
+            assert_eq!(classes().filter(|other| other.name == class.name).count(), 1, "{}", class.name);
+            let names = class.output_names.len();
+            assert!(names == 0 || names == class.outputs.len(), "{}", class.name);
+        }
+    }
+}
