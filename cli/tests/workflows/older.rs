@@ -399,7 +399,7 @@ fn unseen_wires_are_followed() {
     ]);
     assert_eq!(sorted(&read(&ui)), want);
     assert_eq!(steps(&ui), Ok(7));
-    // A start without its end, and wires in a circle, are stderr.
+    // A start without its end, and wires in a circle, are reported.
     let mut lost = ui.clone();
     let at = |json: &mut Json, id: u64, key: &str, value: Json| {
         json["nodes"].as_array_mut().expect("nodes").iter_mut().find(|n| n["id"] == id).expect("a node")

@@ -25,18 +25,24 @@ pub(crate) enum Function {
     Working(fn(&mut RunContext<'_>, &Arguments<'_>) -> Result<Vec<Value>>),
 }
 
+/// Finds out what is known of a node's outputs before a run.
+type DryRun = fn(&KnownInputs<'_>, &mut DryRunContext<'_, '_>) -> Result<Vec<Known>>;
+
+/// Finds out what a sampler would run; None where that is not known before.
+type FindSampling = fn(&KnownInputs<'_>) -> Result<Option<Sampling>>;
+
 /// What a class knows of itself beside its work, each where it has something to say.
 #[derive(Clone, Copy)]
 pub(crate) struct Hooks {
     /// Checks what the node reads, makes or writes, as far as its inputs are written in the workflow: others are not
     /// among the arguments.
     pub check: Option<fn(&Arguments<'_>, &mut Files<'_>) -> Result<()>>,
-    /// Warns, once before a run, of what the inputs that are known by then will do.
+    /// Warns once, before a run, about the inputs that are known by then.
     pub warn: Option<fn(&Arguments<'_>)>,
     /// What is known of the outputs before a run. Not called where all inputs of a plain function are known.
-    pub dry_run: Option<fn(&KnownInputs<'_>, &mut DryRunContext<'_, '_>) -> Result<Vec<Known>>>,
+    pub dry_run: Option<DryRun>,
     /// What a sampler would run, as far as it is known before. Samplers alone have it.
-    pub sampling: Option<fn(&KnownInputs<'_>) -> Result<Option<Sampling>>>,
+    pub sampling: Option<FindSampling>,
     /// Whether the networks that the node runs fit the device's memory; of samplers [`Sampling`] says it.
     pub memory: Option<fn(&KnownInputs<'_>, &Options) -> Result<()>>,
     /// What it contributes to A1111's settings of a picture.
