@@ -50,8 +50,3 @@ pub(crate) use text::layer as text_layer;
 pub use tiles::{LEAST_SIDE, Tiling};
 #[cfg(feature = "workflow")]
 pub(crate) use workload::Workload;
-// TEMPORARY, until the rooms are merged.
-pub(crate) use device_context::DeviceContext as Studio;
-pub(crate) use sampling::Sampling as Run;
-#[cfg(feature = "workflow")]
-pub(crate) use workload::Workload as Wish;

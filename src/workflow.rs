@@ -1,4 +1,4 @@
-//! ComfyUI's workflows: read, checked as a whole, and run by this crate's own calls.
+//! ComfyUI's workflows: read, checked completely, and run by this crate's own calls.
 //!
 //! ```text
 //! Workflow::open    API JSON, UI JSON or a PNG with either  →  nodes and links
@@ -9,77 +9,63 @@
 //!
 //! ```no_run
 //! use std::sync::atomic::AtomicBool;
-//! use sagittal::pipeline::Studio;
-//! use sagittal::workflow::{Options, Places, Workflow};
+//! use sagittal::pipeline::DeviceContext;
+//! use sagittal::workflow::{Options, Folders, Workflow};
 //! # fn main() -> sagittal::Result<()> {
 //! let workflow = Workflow::open("workflow.json")?;
-//! let places = Places::new("models", "input", "output");
+//! let folders = Folders::new("models", "input", "output");
 //! let options = Options::default();
-//! let ready = workflow.check(&places, &options)?;
-//! let studio = Studio::new(sagittal::Gpu::open(None)?)?;
-//! let saved = ready.run(studio, &mut |_| {}, &AtomicBool::new(false))?;
+//! let ready = workflow.check(&folders, &options)?;
+//! let device_context = DeviceContext::new(sagittal::Gpu::open(None)?)?;
+//! let saved = ready.run(device_context, &mut |_| {}, &AtomicBool::new(false))?;
 //! # Ok(()) }
 //! ```
 
-mod catalogue;
 mod check;
-mod derive;
+mod dry_run;
+mod dynamic_prompt;
 mod extra_paths;
 mod files;
-mod foresee;
+mod folders;
 mod graph;
-mod models;
-pub mod nodes;
+mod json;
+mod local_time;
+mod metadata;
+mod model_folders;
+mod nodes;
+mod older_versions;
+mod output_folder;
+mod picture_settings;
+mod prefix;
 mod read;
-mod repair;
 mod run;
-mod save;
-mod screen;
-mod subgraph;
-mod text;
-mod ui;
+pub mod spec;
+mod ui_format;
 mod value;
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use serde_json::Value as Json;
 
-pub use catalogue::{all as classes, find as class};
-use check::{Plan, Source, Step};
+use check::{PlanStep, RunPlan};
+use dry_run::known::DryRunContext;
 use files::Files;
-use foresee::Sight;
+pub use folders::Folders;
 pub use graph::{Graph, Input, Node};
-pub use models::ModelFolders;
-use nodes::{Choices, Kind};
-use run::Work;
-pub use run::{Event, Options, Saved, SavedKind};
-use save::Notes;
-pub use text::Moment;
+pub use local_time::LocalTime;
+use metadata::Metadata;
+pub use model_folders::ModelFolders;
+pub use nodes::{class, classes};
+use run::context::RunContext;
+pub use run::context::{Event, Options, Saved, SavedKind};
+use spec::Kind;
 use value::Value;
 
-use crate::families::{LATENT_CELL, LATENT_CHANNELS};
-use crate::pipeline::Studio;
+use crate::pipeline::DeviceContext;
 use crate::{Error, Remedy, Result};
-
-/// Where a workflow finds and leaves its files.
-#[derive(Debug, Clone)]
-pub struct Places {
-    /// Models.
-    pub models: ModelFolders,
-    /// Pictures and latents to load.
-    pub input: PathBuf,
-    /// What is saved; it is made if it is not there. Nothing is written anywhere else.
-    pub output: PathBuf,
-}
-
-impl Places {
-    /// The folders as ComfyUI has them.
-    pub fn new(models: impl AsRef<Path>, input: impl Into<PathBuf>, output: impl Into<PathBuf>) -> Self {
-        Self { models: ModelFolders::below(models.as_ref()), input: input.into(), output: output.into() }
-    }
-}
 
 /// A workflow as it was read.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,8 +79,8 @@ pub struct Workflow {
 /// A workflow that can be run.
 pub struct Ready<'a> {
     workflow: &'a Workflow,
-    steps: Vec<Step>,
-    resting: Vec<usize>,
+    steps: Vec<PlanStep>,
+    unneeded: Vec<usize>,
     files: Files<'a>,
     options: &'a Options,
 }
@@ -109,7 +95,7 @@ impl Workflow {
         Self::parse(path, &read::bytes(path)?)
     }
 
-    /// The same for bytes that are in memory; `name` stands for the file in messages.
+    /// The same for bytes that are in memory; `name` is the file's name in messages.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -124,7 +110,7 @@ impl Workflow {
         &self.graph
     }
 
-    /// The file, or the name that stands for it.
+    /// The file, or the name given for it.
     pub fn file(&self) -> &Path {
         &self.file
     }
@@ -142,8 +128,8 @@ impl Workflow {
             place.rsplit_once('.').ok_or_else(|| wrong("no input is named").expected("NODE.INPUT=VALUE"))?;
         let at = self.named(name).map_err(|e| e.at(assignment))?;
         let node = &self.graph.nodes()[at];
-        let class = catalogue::find(&node.class)
-            .ok_or_else(|| wrong("an unknown kind of node").found(node.to_string()))?;
+        let class =
+            class(&node.class).ok_or_else(|| wrong("an unknown kind of node").found(node.to_string()))?;
         let names = || class.widgets().map(|w| w.name).collect::<Vec<_>>().join(", ");
         let slot = class.widgets().find(|slot| slot.name == input).ok_or_else(|| {
             wrong("no such input of this node").expected(format!("one of {}", names())).found(input)
@@ -159,9 +145,9 @@ impl Workflow {
             .map_err(|e| Error::usage("the value does not fit its input").at(assignment).cause(e))?;
         let id = node.id.clone();
         if let Some(ui) = &mut self.ui
-            && !ui::set_widget(ui, &id, class, input, &json)
+            && !ui_format::set_widget(ui, &id, class, input, &json)
         {
-            // A picture whose screen tells another value than was run would mislead.
+            // A picture whose UI format has another value than was run would mislead.
             self.ui = None;
         }
         if let Some(node) = self.graph.nodes_mut().get_mut(at) {
@@ -207,66 +193,43 @@ impl Workflow {
         }
     }
 
-    /// Looks at everything before anything runs: kinds of nodes, inputs, links and their types, ranges,
+    /// Checks everything before anything runs: classes of nodes, inputs, links and their types, ranges,
     /// circles, names and kinds of files, where files would be written, and memory.
     ///
     /// # Errors
     /// `File`, `Model`, `Usage` or `Memory` of [`ErrorKind`](crate::ErrorKind), naming the node and what to do.
-    pub fn check<'a>(&'a self, places: &'a Places, options: &'a Options) -> Result<Ready<'a>> {
+    pub fn check<'a>(&'a self, folders: &'a Folders, options: &'a Options) -> Result<Ready<'a>> {
         let plan = check::plan(&self.graph, &options.now).map_err(|e| e.file(&self.file))?;
-        let Plan { steps, resting } = plan;
-        save::usable(&places.output)?;
-        let mut files = Files::new(places);
+        let RunPlan { steps, unneeded } = plan;
+        output_folder::usable(&folders.output)?;
+        let mut files = Files::new(folders);
         for step in &steps {
             let node = &self.graph.nodes()[step.node];
-            looked_at(step, &mut files).map_err(|e| run::named(node, e).file(&self.file))?;
+            check_step(step, node, &mut files).map_err(|e| node.wrap(e).file(&self.file))?;
         }
-        let mut sight = Sight { files: &mut files, options, studio: None };
-        foresee::all(&self.graph, &steps, &mut sight).map_err(|e| e.file(&self.file))?;
-        Ok(Ready { workflow: self, steps, resting, files, options })
+        let mut context = DryRunContext { files: &mut files, options, device_context: None };
+        dry_run::check(&self.graph, &steps, &mut context).map_err(|e| e.file(&self.file))?;
+        Ok(Ready { workflow: self, steps, unneeded, files, options })
     }
 }
 
-/// Looks at what a step reads, makes and writes, as far as that is known.
-fn looked_at(step: &Step, files: &mut Files<'_>) -> Result<()> {
-    let written = |name: &str| {
-        step.inputs.iter().find(|(n, _)| *n == name).and_then(|(_, source)| match source {
-            Source::Value(value) => Some(value),
-            Source::Output(..) => None,
-        })
-    };
-    for slot in step.class.inputs {
-        match (slot.kind, written(slot.name)) {
-            (Kind::File(kind), Some(Value::Text(name))) => files.look(kind, name)?,
-            (Kind::Text { .. }, Some(Value::Text(prefix))) if slot.name == save::PREFIX => {
-                save::usable(save::Target::new(prefix, &files.places().output)?.folder())?;
-            }
-            _ => {}
+/// Checks what a step reads, makes and writes, as far as that is written in the workflow.
+fn check_step(step: &PlanStep, node: &Node, files: &mut Files<'_>) -> Result<()> {
+    let written = step.written(node);
+    for slot in step.class.spec.inputs {
+        if let Kind::File(kind) = slot.kind
+            && let Ok(name) = written.text(slot.name)
+        {
+            files.look(kind, name)?;
         }
     }
-    let size = |name: &str| match written(name) {
-        Some(Value::Int(value)) => usize::try_from(*value).unwrap_or(usize::MAX),
-        _ => 1,
-    };
-    match step.class.name {
-        "EmptyLatentImage" => {
-            let [height, width] = ["height", "width"].map(|side| size(side) / LATENT_CELL);
-            run::room("the batch", &[size("batch_size"), LATENT_CHANNELS, height, width])?;
-            // Pictures are made of it sooner or later.
-            run::room("the batch of pictures", &[size("batch_size"), 3, size("height"), size("width")])
-        }
-        "PreviewImage" => save::usable(&files.places().output.join(save::TEMP)),
-        "EmptyImage" => run::room("the pictures", &[size("batch_size"), 3, size("height"), size("width")]),
-        "CLIPLoader" | "DualCLIPLoader" => nodes::loaders::look_at_encoders(step.class, &written, files),
-        _ => Ok(()),
-    }
+    step.class.hooks.check.map_or(Ok(()), |check| check(&written, files))
 }
 
 impl Ready<'_> {
-    /// Steps of all samplers together, as far as they are written in the workflow; the number of
-    /// samplers.
+    /// The number of samplers.
     pub fn samplers(&self) -> usize {
-        self.steps.iter().filter(|step| step.class.inputs.iter().any(is_sampling)).count()
+        self.steps.iter().filter(|step| step.class.hooks.sampling.is_some()).count()
     }
 
     /// The nodes in the order in which they run.
@@ -276,21 +239,21 @@ impl Ready<'_> {
 
     /// The nodes that do not run, as nothing that is saved needs them.
     pub fn resting(&self) -> impl Iterator<Item = &Node> {
-        self.resting.iter().map(|at| &self.workflow.graph.nodes()[*at])
+        self.unneeded.iter().map(|at| &self.workflow.graph.nodes()[*at])
     }
 
-    /// Whether every network fits the memory of `studio`, in the limit that the options set. Nothing is loaded and
-    /// nothing runs. [`run`](Self::run) looks at it first.
+    /// Whether every network fits the memory of `device_context`, in the limit that the options set. Nothing is loaded and
+    /// nothing runs. [`run`](Self::run) checks it first.
     ///
     /// # Errors
     /// [`ErrorKind::Memory`](crate::ErrorKind::Memory) of the node that needs the most, with how much would do for all.
-    pub fn check_memory(&mut self, studio: &Arc<Studio>) -> Result<()> {
+    pub fn check_memory(&mut self, device_context: &Arc<DeviceContext>) -> Result<()> {
         let Ready { workflow, steps, files, options, .. } = self;
-        let mut sight = Sight { files, options, studio: Some(studio) };
-        foresee::all(&workflow.graph, steps, &mut sight).map_err(|e| e.file(&workflow.file))
+        let mut context = DryRunContext { files, options, device_context: Some(device_context) };
+        dry_run::check(&workflow.graph, steps, &mut context).map_err(|e| e.file(&workflow.file))
     }
 
-    /// Runs the workflow on `studio`. `observe` hears of nodes, progress and files; setting `cancel`
+    /// Runs the workflow on `device_context`. `observe` is called with nodes, progress and files; setting `cancel`
     /// ends the work within one submission to the device. What was saved by then stays.
     ///
     /// # Errors
@@ -298,20 +261,28 @@ impl Ready<'_> {
     /// [`ErrorKind::File`](crate::ErrorKind::File) if a file cannot be written, which leaves no part of it behind.
     pub fn run(
         mut self,
-        studio: Arc<Studio>,
+        device_context: Arc<DeviceContext>,
         observe: &mut dyn FnMut(Event<'_>),
         cancel: &AtomicBool,
     ) -> Result<Vec<Saved>> {
-        self.check_memory(&studio)?;
+        self.check_memory(&device_context)?;
         let Ready { workflow, steps, files, options, .. } = self;
-        save::made(&files.places().output)?;
-        let notes = Notes::new(&workflow.graph, workflow.ui.as_ref());
-        let mut work = Work {
-            studio,
+        output_folder::made(&files.folders().output)?;
+        // A workflow that was read from the API format is laid out anew, so that ComfyUI has something to show.
+        let laid_out = || ui_format::laid_out(&workflow.graph);
+        let ui = workflow.ui.as_ref().map_or_else(|| Cow::Owned(laid_out()), Cow::Borrowed);
+        let saving = steps.iter().filter(|step| step.class.spec.is_output);
+        let settings = picture_settings::derive::settings(
+            &workflow.graph,
+            saving.map(|step| &workflow.graph.nodes()[step.node]),
+        );
+        let metadata = Metadata::new(&workflow.graph.to_api(), &ui, settings);
+        let mut work = RunContext {
+            device_context,
             options,
             files,
             loaded: Default::default(),
-            notes,
+            metadata,
             saved: Vec::new(),
             observe,
             cancel,
@@ -319,10 +290,4 @@ impl Ready<'_> {
         run::run(&workflow.graph, &steps, &mut work)?;
         Ok(work.saved)
     }
-}
-
-/// Whether an input is what samplers alone have.
-fn is_sampling(slot: &nodes::Slot) -> bool {
-    slot.name == "latent_image"
-        || matches!(slot.kind, Kind::Choice(Choices::Samplers)) && slot.name == "sampler"
 }

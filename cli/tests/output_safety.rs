@@ -18,7 +18,7 @@ use std::sync::atomic::AtomicBool;
 use common::{Failures, Rng, gpu};
 use sagittal::image::{Picture, png, read};
 use sagittal::pipeline::Studio;
-use sagittal::workflow::{Options, Places, Workflow};
+use sagittal::workflow::{Folders, Options, Workflow};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -204,8 +204,8 @@ fn fenced() -> TempDir {
 fn no_name_leads_a_workflow_out_of_its_folders() {
     let Some(gpu) = gpu() else { return };
     let home = fenced();
-    let places =
-        Places::new(home.path().join("models"), home.path().join("input"), home.path().join("output"));
+    let folders =
+        Folders::new(home.path().join("models"), home.path().join("input"), home.path().join("output"));
     let outside = || -> BTreeSet<PathBuf> {
         all(home.path()).into_iter().filter(|p| !p.starts_with(home.path().join("output"))).collect()
     };
@@ -218,7 +218,7 @@ fn no_name_leads_a_workflow_out_of_its_folders() {
             "2": { "class_type": "SaveImage", "inputs": { "images": ["1", 0], "filename_prefix": prefix } },
         });
         let workflow = Workflow::parse("fenced", json.to_string().as_bytes())?;
-        workflow.check(&places, &options)?.run(studio.clone(), &mut |_| {}, &go)
+        workflow.check(&folders, &options)?.run(studio.clone(), &mut |_| {}, &go)
     };
     let mut failures = Failures::default();
     let (mut written, mut loaded) = (0, 0);
@@ -228,7 +228,7 @@ fn no_name_leads_a_workflow_out_of_its_folders() {
             for file in saved {
                 let real = file.path.canonicalize().expect("it was written");
                 failures
-                    .check(real.starts_with(&places.output), || format!("{prefix:?}: {}", real.display()));
+                    .check(real.starts_with(&folders.output), || format!("{prefix:?}: {}", real.display()));
             }
         }
     }

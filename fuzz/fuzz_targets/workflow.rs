@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use sagittal::image::{Picture, png};
-use sagittal::workflow::{Options, Places, Workflow};
+use sagittal::workflow::{Folders, Options, Workflow};
 use tempfile::TempDir;
 
 /// Folders with a picture and a latent to load.
@@ -37,8 +37,8 @@ fuzz_target!(|data: &[u8]| {
         let _ = workflow.set(set);
     }
     let at = |name: &str| HOME.path().join(name);
-    let (places, options) = (Places::new(at("models"), at("input"), at("output")), Options::default());
-    if let Ok(ready) = workflow.check(&places, &options) {
+    let (folders, options) = (Folders::new(at("models"), at("input"), at("output")), Options::default());
+    if let Ok(ready) = workflow.check(&folders, &options) {
         assert!(ready.nodes().count() > 0);
     }
     assert!(!at("output").exists());

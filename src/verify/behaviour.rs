@@ -11,7 +11,7 @@ use super::context::Context;
 use super::tensor::Tensor;
 use crate::guidance::{Area, Conditioning, Entry, Guidance, Sag};
 use crate::latent::Latent;
-use crate::pipeline::{Limits, Run, Schedule};
+use crate::pipeline::{Limits, Sampling, Schedule};
 use crate::plan::chunk::ChunkPolicy;
 use crate::sampler::Scheduler;
 use crate::sampler::noise::noise;
@@ -176,12 +176,12 @@ fn run(context: &Context<'_, '_>, case: &Case<'_>, scenario: &Scenario) -> Resul
     let ([batch, height, width], (scale, blur_sigma)) = (scenario.size, scenario.sag);
     let seed = case.integer("seed").unwrap_or(SEED);
     let noise = noise(seed, [batch, context.model.config().unet.out_channels, height, width]);
-    let run = Run {
+    let run = Sampling {
         guidance: Guidance::new(CFG).with(Sag { scale, blur_sigma, ..Sag::default() }),
         seed,
         levels: Schedule::new(Scheduler::Karras, scenario.steps).into(),
         limits: Limits { chunk: scenario.chunk, memory: None },
-        ..Run::new(noise)
+        ..Sampling::new(noise)
     };
     context.model.sample(&conditioning, &run, &mut |_| {}, context.cancel)
 }

@@ -9,7 +9,7 @@ use super::run::compare_samples;
 use crate::Result;
 use crate::guidance::Conditioning;
 use crate::latent::Latent;
-use crate::pipeline::{Limits, Run, Schedule};
+use crate::pipeline::{Limits, Sampling, Schedule};
 use crate::plan::chunk::ChunkPolicy;
 use crate::sampler::Sampler;
 
@@ -67,13 +67,13 @@ fn sample(
     chunk: ChunkPolicy,
 ) -> Result<Latent> {
     let schedule = Schedule::new(case.text("scheduler")?.parse()?, steps);
-    let run = Run {
+    let run = Sampling {
         guidance: context::guidance(case)?,
         solver: case.text("sampler")?.parse::<Sampler>()?.into(),
         seed: case.integer("seed")?,
         levels: schedule.into(),
         limits: Limits { chunk, memory: None },
-        ..Run::new(noise)
+        ..Sampling::new(noise)
     };
     context.model.sample(conditioning, &run, &mut |_| {}, context.cancel)
 }

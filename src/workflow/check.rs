@@ -1,30 +1,44 @@
-//! Everything that can be wrong with a workflow, looked at before anything runs.
+//! Everything that can be wrong with a workflow's nodes and links, checked before anything runs.
 
 use std::collections::{HashMap, HashSet};
 
 use serde_json::Value as Json;
 
 use super::graph::{Graph, Input, Node};
-use super::nodes::{Class, Kind, Slot, Type};
-use super::read::short;
-use super::value::{Value, range};
-use super::{catalogue, text};
+use super::json::short;
+use super::local_time::LocalTime;
+use super::nodes::{self, NodeClass};
+use super::output_folder::{PREFIX, REPLACED};
+use super::prefix;
+use super::spec::{Class, Kind, Slot, Type};
+use super::value::{Arguments, Value, range};
 use crate::{Error, ErrorKind, Remedy, Result};
 
 /// Nodes that a message names one by one.
 const MOST_NAMED: usize = 40;
 
 /// A node that will run, with all that is known of its inputs.
-pub(super) struct Step {
+pub(super) struct PlanStep {
     /// Its place in the graph.
     pub node: usize,
-    pub class: &'static Class,
-    pub inputs: Vec<(&'static str, Source)>,
+    pub class: &'static NodeClass,
+    pub inputs: Vec<(&'static str, InputSource)>,
+}
+
+impl PlanStep {
+    /// The inputs whose values are written in the workflow.
+    pub fn written<'n>(&self, node: &'n Node) -> Arguments<'n> {
+        let values = self.inputs.iter().filter_map(|(name, source)| match source {
+            InputSource::Value(value) => Some((*name, value.clone())),
+            InputSource::Output(..) => None,
+        });
+        Arguments { node, class: &self.class.spec, values: values.collect() }
+    }
 }
 
 /// Where an input comes from.
 #[derive(Clone)]
-pub(super) enum Source {
+pub(super) enum InputSource {
     /// Written in the workflow, or a default.
     Value(Value),
     /// An output of the node at this place in the graph.
@@ -32,25 +46,25 @@ pub(super) enum Source {
 }
 
 /// What of a workflow runs.
-pub(super) struct Plan {
+pub(super) struct RunPlan {
     /// Each behind those that it needs.
-    pub steps: Vec<Step>,
+    pub steps: Vec<PlanStep>,
     /// Places of the nodes that nothing needs, in the graph's order.
-    pub resting: Vec<usize>,
+    pub unneeded: Vec<usize>,
 }
 
 /// The plan of a workflow.
 ///
 /// # Errors
 /// [`ErrorKind::File`], naming the node and what to do.
-pub(super) fn plan(graph: &Graph, now: &text::Moment) -> Result<Plan> {
+pub(super) fn plan(graph: &Graph, now: &LocalTime) -> Result<RunPlan> {
     let outputs = outputs(graph);
     let needed = needed(graph, &outputs.live);
     let place = |node: &Node| graph.position(&node.id);
     let is_needed: HashSet<usize> = needed.iter().copied().collect();
-    let resting: Vec<usize> = (0..graph.nodes().len()).filter(|at| !is_needed.contains(at)).collect();
-    let idle = resting.iter().map(|at| &graph.nodes()[*at]);
-    tell_resting(&idle.filter(|node| !outputs.cut.contains_key(node.id.as_str())).collect::<Vec<_>>());
+    let unneeded: Vec<usize> = (0..graph.nodes().len()).filter(|at| !is_needed.contains(at)).collect();
+    let idle = unneeded.iter().map(|at| &graph.nodes()[*at]);
+    warn_of_unneeded(&idle.filter(|node| !outputs.cut.contains_key(node.id.as_str())).collect::<Vec<_>>());
     if outputs.live.is_empty() {
         return Err(no_output(graph));
     }
@@ -65,23 +79,23 @@ pub(super) fn plan(graph: &Graph, now: &text::Moment) -> Result<Plan> {
     let mut steps = Vec::new();
     for &at in &needed {
         let node = &graph.nodes()[at];
-        let Some(class) = class(node) else { continue };
-        tell_left_out(node, class);
-        let inputs = class.inputs.iter().filter_map(|slot| input(graph, node, slot, now).transpose());
-        steps.push(Step { node: at, class, inputs: inputs.collect::<Result<_>>()? });
+        let Some(class) = nodes::find(&node.class) else { continue };
+        warn_of_left_out(node, &class.spec);
+        let inputs = class.spec.inputs.iter().filter_map(|slot| input(graph, node, slot, now).transpose());
+        steps.push(PlanStep { node: at, class, inputs: inputs.collect::<Result<_>>()? });
     }
-    // Primitives whose values stand where they are used have nothing left to do.
+    // Primitives whose values are put where they are used have nothing left to do.
     let outputs = steps.iter().flat_map(|step| &step.inputs).filter_map(|(_, source)| match source {
-        Source::Output(at, _) => Some(*at),
-        Source::Value(_) => None,
+        InputSource::Output(at, _) => Some(*at),
+        InputSource::Value(_) => None,
     });
     let used: HashSet<usize> = outputs.collect();
-    steps.retain(|step| step.class.is_output || used.contains(&step.node));
-    Ok(Plan { steps: in_order(graph, steps)?, resting })
+    steps.retain(|step| step.class.spec.is_output || used.contains(&step.node));
+    Ok(RunPlan { steps: in_order(graph, steps)?, unneeded })
 }
 
 fn class(node: &Node) -> Option<&'static Class> {
-    catalogue::find(&node.class)
+    nodes::class(&node.class)
 }
 
 fn fault(node: &Node, what: impl Into<String>) -> Error {
@@ -89,8 +103,8 @@ fn fault(node: &Node, what: impl Into<String>) -> Error {
 }
 
 /// Nodes in a message.
-fn listed<'n>(nodes: impl IntoIterator<Item = &'n Node>, told: impl Fn(&Node) -> String) -> String {
-    let mut list: Vec<String> = nodes.into_iter().map(told).collect();
+fn listed<'n>(nodes: impl IntoIterator<Item = &'n Node>, show: impl Fn(&Node) -> String) -> String {
+    let mut list: Vec<String> = nodes.into_iter().map(show).collect();
     let more = list.len().saturating_sub(MOST_NAMED);
     list.truncate(MOST_NAMED);
     if more > 0 {
@@ -99,11 +113,11 @@ fn listed<'n>(nodes: impl IntoIterator<Item = &'n Node>, told: impl Fn(&Node) ->
     list.join("; ")
 }
 
-/// A node of an unknown kind, and whose it is.
+/// A node of an unknown class, and whose it is.
 fn with_maker(node: &Node) -> String {
     const SELF: &str = "comfy-core";
-    let own = catalogue::is_comfyuis(&node.class);
-    match (node.package.as_deref(), catalogue::slip(&node.class)) {
+    let own = nodes::is_comfyuis(&node.class);
+    match (node.package.as_deref(), nodes::misspelt(&node.class)) {
         (Some(SELF), _) => format!("{node}, ComfyUI's own"),
         _ if own => format!("{node}, ComfyUI's own"),
         (Some(package), _) => format!("{node}, custom, of {package}"),
@@ -128,8 +142,8 @@ fn unknown_kinds(nodes: &[&Node]) -> Error {
     }
 }
 
-/// What does nothing to the result is no fault, but nobody shall wonder where it is.
-fn tell_resting(nodes: &[&Node]) {
+/// What does nothing to the result is skipped with a warning.
+fn warn_of_unneeded(nodes: &[&Node]) {
     let (known, unknown): (Vec<&Node>, Vec<&Node>) = nodes.iter().partition(|node| class(node).is_some());
     if !known.is_empty() {
         log::warn!("nothing that is saved needs {}: left out", listed(known, Node::to_string));
@@ -142,8 +156,8 @@ fn tell_resting(nodes: &[&Node]) {
     }
 }
 
-/// A link into an input that this kind does not have here changes nothing: that is said.
-fn tell_left_out(node: &Node, class: &Class) {
+/// A link into an input that this class does not have here is ignored with a warning.
+fn warn_of_left_out(node: &Node, class: &Class) {
     let links = node.inputs.iter().filter(|(_, input)| matches!(input, Input::Link { .. }));
     for (name, _) in links.filter(|(name, _)| class.input(name).is_none()) {
         log::warn!(
@@ -161,18 +175,18 @@ struct Outputs<'g> {
     cut: HashMap<&'g str, String>,
 }
 
-/// Outputs that need something muted, or an input that nobody connected, rest as long as there are others: so it
-/// is in ComfyUI.
+/// Outputs that need something muted, or an input that is not connected, are skipped as long as there are others, as
+/// in ComfyUI.
 fn outputs(graph: &Graph) -> Outputs<'_> {
     let is_output = |node: &&Node| class(node).is_some_and(|class| class.is_output);
     let all: Vec<&str> = graph.nodes().iter().filter(is_output).map(|n| n.id.as_str()).collect();
     let mut cut = cut_off(graph);
-    let (live, resting): (Vec<&str>, Vec<&str>) = all.iter().partition(|id| !cut.contains_key(*id));
+    let (live, skipped): (Vec<&str>, Vec<&str>) = all.iter().partition(|id| !cut.contains_key(*id));
     if live.is_empty() {
         cut.clear();
         return Outputs { live: all, cut };
     }
-    for (node, why) in resting.iter().filter_map(|id| Some((graph.find(id)?, cut.get(id)?))) {
+    for (node, why) in skipped.iter().filter_map(|id| Some((graph.find(id)?, cut.get(id)?))) {
         log::warn!("{node} does not run: {why}");
     }
     Outputs { live, cut }
@@ -186,13 +200,21 @@ fn no_output(graph: &Graph) -> Error {
         false => format!("{others}, unknown here: {}", listed(unknown, with_maker)),
     };
     Error::new(ErrorKind::File, "the workflow has no output node")
-        .expected("SaveImage, PreviewImage or SaveLatent")
+        .expected(one_of(&nodes::classes().filter(|c| c.is_output).map(|c| c.name).collect::<Vec<_>>()))
         .found(found)
         .hint("add one, or unmute it")
 }
 
+/// `a, b or c`.
+fn one_of(names: &[&str]) -> String {
+    match names {
+        [rest @ .., last] if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        names => names.concat(),
+    }
+}
+
 /// The places of output nodes and of all that they need, in the graph's order. Of a node of an unknown
-/// kind all inputs are needed.
+/// class all inputs are needed.
 fn needed(graph: &Graph, outputs: &[&str]) -> Vec<usize> {
     let mut waiting = outputs.to_vec();
     let mut seen = HashSet::new();
@@ -210,7 +232,7 @@ fn needed(graph: &Graph, outputs: &[&str]) -> Vec<usize> {
     needed
 }
 
-/// The ids of nodes that need something muted or an input that nobody connected, and what that is. Each is looked
+/// The ids of nodes that need something muted or an input that is not connected, and what that is. Each is looked
 /// at once, however long the branches are.
 fn cut_off(graph: &Graph) -> HashMap<&str, String> {
     let mut behind: HashMap<&str, Vec<&str>> = HashMap::new();
@@ -252,12 +274,12 @@ fn input(
     graph: &Graph,
     node: &Node,
     slot: &'static Slot,
-    now: &text::Moment,
-) -> Result<Option<(&'static str, Source)>> {
+    now: &LocalTime,
+) -> Result<Option<(&'static str, InputSource)>> {
     let wrong = |what: &str| fault(node, format!("input {}: {what}", slot.name)).expected(range(slot));
     let source = match node.input(slot.name) {
         None => match slot.default().filter(|_| slot.optional) {
-            Some(default) => Source::Value(Value::written(slot, &default)?),
+            Some(default) => InputSource::Value(Value::written(slot, &default)?),
             None if slot.optional => return Ok(None),
             None => {
                 let loose = node.loose.iter().find(|loose| loose.input == slot.name);
@@ -273,7 +295,7 @@ fn input(
                 return Err(wrong("a value where a link must be").found(short(json)));
             }
             let json = prefixed(slot, json, graph, now);
-            Source::Value(Value::written(slot, &json).map_err(|e| e.at(node.to_string()))?)
+            InputSource::Value(Value::written(slot, &json).map_err(|e| e.at(node.to_string()))?)
         }
         Some(Input::Link { node: other, output }) => {
             let at = graph.position(other).ok_or_else(|| {
@@ -281,7 +303,7 @@ fn input(
                     .found(format!("[{}, {output}]", short(&Json::from(other.as_str()))))
             })?;
             let other = &graph.nodes()[at];
-            let outputs = catalogue::find(&other.class).map_or(&[][..], |class| class.outputs);
+            let outputs = nodes::class(&other.class).map_or(&[][..], |class| class.outputs);
             let given = *outputs.get(*output).ok_or_else(|| {
                 let found = format!("output {output} of {other}, which has {}", outputs.len());
                 wrong("its link leads to no output").found(found)
@@ -297,9 +319,9 @@ fn input(
             match known(other, given) {
                 Some(json) => {
                     let json = prefixed(slot, json, graph, now);
-                    Source::Value(Value::written(slot, &json).map_err(|e| e.at(node.to_string()))?)
+                    InputSource::Value(Value::written(slot, &json).map_err(|e| e.at(node.to_string()))?)
                 }
-                None => Source::Output(at, *output),
+                None => InputSource::Output(at, *output),
             }
         }
     };
@@ -309,26 +331,29 @@ fn input(
 /// What a primitive node gives, as far as it is written in the workflow: then it can be looked at
 /// before anything runs.
 fn known(node: &Node, given: Type) -> Option<&Json> {
-    node.written().filter(|_| matches!(given, Type::Int | Type::Float | Type::Text | Type::Bool))
+    if !nodes::is_constant(&node.class) {
+        return None;
+    }
+    node.written("value").filter(|_| matches!(given, Type::Int | Type::Float | Type::Text | Type::Bool))
 }
 
 /// A prefix of file names, wherever it comes from, with what ComfyUI's frontend replaces in it.
-fn prefixed(slot: &Slot, json: &Json, graph: &Graph, now: &text::Moment) -> Json {
+fn prefixed(slot: &Slot, json: &Json, graph: &Graph, now: &LocalTime) -> Json {
     let Json::String(prefix) = json else { return json.clone() };
-    if slot.name != super::save::PREFIX {
+    if slot.name != PREFIX {
         return json.clone();
     }
-    let replaced = text::replaced(prefix, graph, now);
-    for name in text::unknown(&replaced, &super::save::REPLACED) {
+    let replaced = prefix::replaced(prefix, graph, now);
+    for name in prefix::unknown(&replaced, &REPLACED) {
         log::warn!("the file-name prefix {prefix:?} keeps its %{name}%: no node or input is called so");
     }
     replaced.into()
 }
 
 /// `steps` so that each is behind those that it needs, and otherwise as they were.
-fn in_order(graph: &Graph, steps: Vec<Step>) -> Result<Vec<Step>> {
-    let mut steps: Vec<Option<Step>> = steps.into_iter().map(Some).collect();
-    let mut ordered: Vec<Step> = Vec::new();
+fn in_order(graph: &Graph, steps: Vec<PlanStep>) -> Result<Vec<PlanStep>> {
+    let mut steps: Vec<Option<PlanStep>> = steps.into_iter().map(Some).collect();
+    let mut ordered: Vec<PlanStep> = Vec::new();
     let mut done = HashSet::new();
     loop {
         let before = ordered.len();
@@ -336,8 +361,8 @@ fn in_order(graph: &Graph, steps: Vec<Step>) -> Result<Vec<Step>> {
         for place in &mut steps {
             let ready = place.as_ref().is_some_and(|step| {
                 step.inputs.iter().all(|(_, source)| match source {
-                    Source::Value(_) => true,
-                    Source::Output(at, _) => done.contains(at),
+                    InputSource::Value(_) => true,
+                    InputSource::Output(at, _) => done.contains(at),
                 })
             });
             match place.take_if(|_| ready) {

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Places;
-use super::models::{Found, input_file};
-use super::nodes::FileKind;
+use super::folders::{Folders, input_file};
+use super::model_folders::ModelLocation;
+use super::spec::FileKind;
 use crate::checkpoint::Checkpoint;
 use crate::image::read::{self, Rgba};
 use crate::latent::{self, Latent};
@@ -21,26 +21,26 @@ const MOST_LATENT_BYTES: u64 = 1 << 30;
 
 /// What is open.
 pub(super) struct Files<'a> {
-    places: &'a Places,
-    checkpoints: HashMap<(FileKind, Found), Arc<Checkpoint>>,
+    folders: &'a Folders,
+    checkpoints: HashMap<(FileKind, ModelLocation), Arc<Checkpoint>>,
     /// By the files of their loader, in its order.
     encoders: HashMap<Vec<PathBuf>, Arc<Checkpoint>>,
-    loras: HashMap<Found, Arc<Lora>>,
+    loras: HashMap<ModelLocation, Arc<Lora>>,
     pictures: HashMap<PathBuf, Arc<Rgba>>,
     latents: HashMap<PathBuf, Arc<Latent>>,
 }
 
 impl<'a> Files<'a> {
-    pub fn new(places: &'a Places) -> Self {
+    pub fn new(folders: &'a Folders) -> Self {
         let (checkpoints, encoders, loras) = Default::default();
-        Self { places, checkpoints, encoders, loras, pictures: HashMap::new(), latents: HashMap::new() }
+        Self { folders, checkpoints, encoders, loras, pictures: HashMap::new(), latents: HashMap::new() }
     }
 
-    pub fn places(&self) -> &'a Places {
-        self.places
+    pub fn folders(&self) -> &'a Folders {
+        self.folders
     }
 
-    /// Opens what `name` means, and sees that it is of its kind.
+    /// Opens what `name` means, and checks that it is of its kind.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`], [`ErrorKind::File`] or [`ErrorKind::Model`], naming the file.
@@ -54,15 +54,15 @@ impl<'a> Files<'a> {
     }
 
     /// A file of weights, and where it is.
-    pub fn checkpoint(&mut self, kind: FileKind, name: &str) -> Result<(Found, Arc<Checkpoint>)> {
-        let found = self.places.models.find(kind, name)?;
+    pub fn checkpoint(&mut self, kind: FileKind, name: &str) -> Result<(ModelLocation, Arc<Checkpoint>)> {
+        let found = self.folders.models.find(kind, name)?;
         let key = (kind, found.clone());
         if let Some(open) = self.checkpoints.get(&key) {
             return Ok((found, open.clone()));
         }
         let open = match &found {
-            Found::File(path) => self.places.models.open(path)?,
-            Found::Embedded => embedded::checkpoint()?,
+            ModelLocation::File(path) => self.folders.models.open(path)?,
+            ModelLocation::Embedded => embedded::checkpoint()?,
         };
         let open = match kind {
             FileKind::Checkpoint => {
@@ -75,14 +75,14 @@ impl<'a> Files<'a> {
             }
             FileKind::Vae => {
                 VaeConfig::infer(&open)?;
-                if let Some(scale) = open.latent_scale().filter(|told| !families::is_latent_scale(*told)) {
+                if let Some(scale) = open.latent_scale().filter(|scale| !families::is_latent_scale(*scale)) {
                     open.warn(format_args!(
-                        "its settings tell a scaling_factor of {scale}: in a workflow that of the model counts"
+                        "its settings give a scaling_factor of {scale}: in a workflow that of the model counts"
                     ));
                 }
                 open
             }
-            // What an encoder alone is called depends on what it stands beside: see `text_encoders`.
+            // What an encoder alone is called depends on the encoder beside it: see `text_encoders`.
             _ => open,
         };
         let open = Arc::new(open);
@@ -92,16 +92,16 @@ impl<'a> Files<'a> {
 
     /// Text encoders out of one or two files, under the names that they have in checkpoints.
     pub fn text_encoders(&mut self, names: &[&str]) -> Result<Arc<Checkpoint>> {
-        let path = |name: &&str| match self.places.models.find(FileKind::TextEncoder, name)? {
-            Found::File(path) => Ok(path),
-            Found::Embedded => Err(Error::internal("no text encoder is embedded by itself")),
+        let path = |name: &&str| match self.folders.models.find(FileKind::TextEncoder, name)? {
+            ModelLocation::File(path) => Ok(path),
+            ModelLocation::Embedded => Err(Error::internal("no text encoder is embedded by itself")),
         };
         let paths: Vec<PathBuf> = names.iter().map(path).collect::<Result<_>>()?;
         if let Some(open) = self.encoders.get(&paths) {
             return Ok(open.clone());
         }
         // Tensors are renamed for their place, so each loader opens its files for itself.
-        let open = paths.iter().map(|path| self.places.models.open(path)).collect::<Result<_>>()?;
+        let open = paths.iter().map(|path| self.folders.models.open(path)).collect::<Result<_>>()?;
         let encoders = Checkpoint::text_encoders(open)?;
         TextConfig::infer_all(&encoders)?;
         let encoders = Arc::new(encoders);
@@ -110,11 +110,11 @@ impl<'a> Files<'a> {
     }
 
     pub fn lora(&mut self, name: &str) -> Result<Arc<Lora>> {
-        let found = self.places.models.find(FileKind::Lora, name)?;
+        let found = self.folders.models.find(FileKind::Lora, name)?;
         if let Some(open) = self.loras.get(&found) {
             return Ok(open.clone());
         }
-        let Found::File(path) = &found else { return Err(Error::internal("no LoRA is embedded")) };
+        let ModelLocation::File(path) = &found else { return Err(Error::internal("no LoRA is embedded")) };
         let open = Arc::new(Lora::open(path)?);
         self.loras.insert(found, open.clone());
         Ok(open)
@@ -141,7 +141,7 @@ impl<'a> Files<'a> {
     }
 
     fn input(&self, kind: FileKind, name: &str) -> Result<PathBuf> {
-        input_file(&self.places.input, &self.places.output, kind, name)
+        input_file(&self.folders.input, &self.folders.output, kind, name)
     }
 }
 

@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde_json::{Map, Value as Json, json};
 
+use crate::{Error, ErrorKind};
+
 /// Nodes and what their inputs are connected to.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Graph {
@@ -12,13 +14,13 @@ pub struct Graph {
     index: HashMap<String, usize>,
     /// Nodes that are only on the screen, muted or bypassed: nothing runs them, but names of files may
     /// call them for their values.
-    shown: Vec<Node>,
+    not_run: Vec<Node>,
 }
 
 /// A node: a step of the work.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
-    /// Its name in the file, a number as a rule; `12:3` is node 3 in the subgraph that node 12 stands for.
+    /// Its name in the file, a number as a rule; `12:3` is node 3 in the subgraph of node 12.
     pub id: String,
     /// What a person called it.
     pub title: Option<String>,
@@ -26,7 +28,7 @@ pub struct Node {
     pub alias: Option<String>,
     /// What it does: `KSampler`.
     pub class: String,
-    /// The package that the file names as the maker of this kind; `comfy-core` is ComfyUI itself.
+    /// The package that the file names as the maker of this class; `comfy-core` is ComfyUI itself.
     pub package: Option<String>,
     /// Inputs by name, in the file's order.
     pub inputs: Vec<(String, Input)>,
@@ -41,7 +43,7 @@ pub struct Loose {
     pub input: String,
     /// Why, for messages.
     pub why: String,
-    /// Whether somebody wanted it so: what it leads to is muted.
+    /// Whether it is so on purpose: what it leads to is muted.
     pub is_muted: bool,
 }
 
@@ -71,12 +73,20 @@ impl Node {
         self.inputs.iter().find(|(n, _)| n == name).map(|(_, input)| input)
     }
 
-    /// The value that a primitive node gives, as far as it is written in the workflow.
-    pub(super) fn written(&self) -> Option<&Json> {
-        match self.input("value") {
-            Some(Input::Value(json)) if self.class.starts_with("Primitive") => Some(json),
-            _ => None,
+    /// The value of an input, as far as it is written in the workflow.
+    pub(super) fn written(&self, input: &str) -> Option<&Json> {
+        match self.input(input)? {
+            Input::Value(json) => Some(json),
+            Input::Link { .. } => None,
         }
+    }
+
+    /// `error` with this node as the one in which it came about.
+    pub(super) fn wrap(&self, error: Error) -> Error {
+        if error.kind() == ErrorKind::Cancelled {
+            return error;
+        }
+        Error::new(error.kind(), self.to_string()).cause(error)
     }
 
     /// Puts `input` in the place of the one called `name`, or adds it.
@@ -113,13 +123,13 @@ impl Graph {
     }
 
     /// Adds a node that does not run.
-    pub(super) fn show(&mut self, node: Node) {
-        self.shown.push(node);
+    pub(super) fn add_not_run(&mut self, node: Node) {
+        self.not_run.push(node);
     }
 
     /// All nodes with a widget that a file's name may call, those that run first.
     pub(super) fn named(&self) -> impl Iterator<Item = &Node> {
-        self.nodes.iter().chain(&self.shown)
+        self.nodes.iter().chain(&self.not_run)
     }
 
     /// All nodes, to be changed where they are.
@@ -132,7 +142,7 @@ impl Graph {
         &self.nodes
     }
 
-    /// Where the node called `id` stands in [`nodes`](Self::nodes).
+    /// The index of the node called `id` in [`nodes`](Self::nodes).
     pub fn position(&self, id: &str) -> Option<usize> {
         self.index.get(id).copied()
     }

@@ -13,19 +13,18 @@ use std::path::Path;
 use serde_json::Value as Json;
 
 use super::graph::{Graph, Input, Node};
-use super::{repair, ui};
+use super::json::{id, too_many};
+use super::{nodes, older_versions, ui_format};
 use crate::image::Format;
 use crate::image::texts::texts;
 use crate::{Error, ErrorKind, Remedy, Resource, Result};
 
 /// Larger files are no workflows: a thousand nodes take less than a megabyte. Pictures may be large.
 const MOST_BYTES: u64 = 256 << 20;
-/// Nodes that a workflow may have, far beyond what anyone draws.
-pub(super) const MOST_NODES: usize = 10_000;
 
 /// A workflow in memory.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Source {
+pub(super) struct ParsedWorkflow {
     pub graph: Graph,
     /// The UI format that it was read from.
     pub ui: Option<Json>,
@@ -56,7 +55,7 @@ pub(super) fn bytes(path: &Path) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// [`ErrorKind::File`] if it is none, saying what it looks like.
-pub(super) fn parse(bytes: &[u8]) -> Result<Source> {
+pub(super) fn parse(bytes: &[u8]) -> Result<ParsedWorkflow> {
     if Format::of(bytes).is_some() {
         return from_picture(bytes);
     }
@@ -64,7 +63,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Source> {
     from_json(text)
 }
 
-fn from_json(text: &[u8]) -> Result<Source> {
+fn from_json(text: &[u8]) -> Result<ParsedWorkflow> {
     let sound = serde_json::from_slice(text);
     let json: Json = sound.or_else(|e| without_nan(text).ok_or(e)).map_err(|e| {
         match text.iter().find(|b| !b.is_ascii_whitespace()) {
@@ -78,7 +77,7 @@ fn from_json(text: &[u8]) -> Result<Source> {
     from_value(json)
 }
 
-/// Python writes NaN and Infinity into JSON, of all places into what old pictures tell of changed
+/// Python writes NaN and Infinity into JSON, of all places into what old pictures list of changed
 /// inputs: `"is_changed": [NaN]`. None if the text is not sound without them either.
 fn without_nan(text: &[u8]) -> Option<Json> {
     let text = std::str::from_utf8(text).ok()?;
@@ -101,24 +100,24 @@ fn without_nan(text: &[u8]) -> Option<Json> {
     serde_json::from_str(&out).ok()
 }
 
-fn from_value(json: Json) -> Result<Source> {
-    let mut source = as_it_stands(json)?;
-    repair::graph(&mut source.graph);
+fn from_value(json: Json) -> Result<ParsedWorkflow> {
+    let mut source = unchanged(json)?;
+    older_versions::update(&mut source.graph);
     Ok(source)
 }
 
-fn as_it_stands(json: Json) -> Result<Source> {
+fn unchanged(json: Json) -> Result<ParsedWorkflow> {
     let Json::Object(object) = &json else { return Err(no_workflow("JSON of something else")) };
     if object.get("nodes").is_some_and(Json::is_array) {
-        return Ok(Source { graph: ui::graph(&json)?, ui: Some(json) });
+        return Ok(ParsedWorkflow { graph: ui_format::graph(&json)?, ui: Some(json) });
     }
     // What is posted to ComfyUI's server has the workflow inside.
     let inner = object.get("prompt").filter(|p| p.is_object() && p.get("class_type").is_none());
     if let Some(prompt) = inner {
         let ui = json.pointer("/extra_data/extra_pnginfo/workflow").cloned();
-        return Ok(Source { graph: api(prompt)?, ui: ui.filter(Json::is_object) });
+        return Ok(ParsedWorkflow { graph: api(prompt)?, ui: ui.filter(Json::is_object) });
     }
-    Ok(Source { graph: api(&json)?, ui: None })
+    Ok(ParsedWorkflow { graph: api(&json)?, ui: None })
 }
 
 /// The API format: an object of nodes by id.
@@ -139,7 +138,7 @@ fn api(json: &Json) -> Result<Graph> {
         let class = class.ok_or_else(|| {
             wrong("a node does not say what it does").expected("class_type, such as KSampler")
         })?;
-        let mut read = Node::new(id, repair::kind(class));
+        let mut read = Node::new(id, nodes::class_today(class));
         read.title = node.pointer("/_meta/title").and_then(Json::as_str).map(str::to_owned);
         let inputs = match node.get("inputs") {
             None => None,
@@ -154,7 +153,7 @@ fn api(json: &Json) -> Result<Graph> {
 }
 
 /// A link is a list of a node and an output. Lists that are values are wrapped in an object since 2025;
-/// what else there is may be for an input that nobody reads, and is told where it is read.
+/// what else there is may be for an input that nobody reads, and is reported where it is read.
 fn input(value: &Json) -> Input {
     let link = |link: &[Json]| match link {
         [node, output] => Some((id(node)?, usize::try_from(output.as_u64()?).ok()?)),
@@ -166,34 +165,15 @@ fn input(value: &Json) -> Input {
     Input::Value(value.get("__value__").unwrap_or(value).clone())
 }
 
-/// A node's id, which is a number in some files and a text in others.
-pub(super) fn id(value: &Json) -> Option<String> {
-    match value {
-        Json::String(id) => Some(id.clone()),
-        Json::Number(id) => Some(id.to_string()),
-        _ => None,
-    }
-}
-
-/// Refuses what would take all memory before it is looked at.
-pub(super) fn too_many(nodes: usize) -> Result<()> {
-    if nodes <= MOST_NODES {
-        return Ok(());
-    }
-    Err(Error::new(ErrorKind::File, "the workflow has too many nodes")
-        .expected(format!("at most {MOST_NODES}"))
-        .found(nodes.to_string()))
-}
-
 /// A picture with a workflow in it. `prompt` is what was run, `workflow` what was on the screen.
-fn from_picture(bytes: &[u8]) -> Result<Source> {
+fn from_picture(bytes: &[u8]) -> Result<ParsedWorkflow> {
     let texts = texts(bytes)?;
     let find = |keyword: &str| texts.iter().find(|(k, _)| k == keyword).map(|(_, text)| text.as_bytes());
     let inside = |keyword: &str, e: Error| e.at(format!("the picture's text `{keyword}`"));
     let ui = find("workflow").map(serde_json::from_slice::<Json>).and_then(Result::ok);
     if let Some(prompt) = find("prompt") {
         let source = from_json(prompt).map_err(|e| inside("prompt", e))?;
-        return Ok(Source { ui: source.ui.or(ui.filter(Json::is_object)), ..source });
+        return Ok(ParsedWorkflow { ui: source.ui.or(ui.filter(Json::is_object)), ..source });
     }
     if let Some(workflow) = find("workflow") {
         return from_json(workflow).map_err(|e| inside("workflow", e));
@@ -214,20 +194,11 @@ fn no_workflow(found: &str) -> Error {
         .found(found)
 }
 
-/// A value as a message shows it.
-pub(super) fn short(value: &Json) -> String {
-    let text = value.to_string();
-    match text.char_indices().nth(60) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What a picture tells of a workflow is the workflow, to the last digit: fuzzing found numbers that
+    /// The workflow in a picture is the workflow, to the last digit: fuzzing found numbers that
     /// came back as their neighbours.
     #[test]
     fn numbers_come_back_as_they_were() {

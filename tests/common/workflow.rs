@@ -10,7 +10,7 @@ use sagittal::Latent;
 use sagittal::checkpoint::{Dtype, Manifest};
 use sagittal::internals::kernels::Precision;
 use sagittal::pipeline::{ModelOptions, Studio};
-use sagittal::workflow::{Graph, Options, Places, Saved, Workflow};
+use sagittal::workflow::{Folders, Graph, Options, Saved, Workflow};
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
@@ -41,23 +41,23 @@ impl Home {
     /// Writes a family's checkpoint.
     pub fn put(&self, family: &str, name: &str) {
         let manifest = manifest(family);
-        let told = [("modelspec.prediction_type", manifest.prediction.as_str())];
-        write(&self.at(name), &tensors(&manifest), &told, |_| Dtype::F16);
+        let metadata = [("modelspec.prediction_type", manifest.prediction.as_str())];
+        write(&self.at(name), &tensors(&manifest), &metadata, |_| Dtype::F16);
     }
 
     pub fn at(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    pub fn places(&self) -> Places {
-        Places::new(self.at("models"), self.at("input"), self.at("output"))
+    pub fn folders(&self) -> Folders {
+        Folders::new(self.at("models"), self.at("input"), self.at("output"))
     }
 
     /// Runs a workflow in f32; what it saved.
     pub fn run(&self, studio: &Arc<Studio>, json: &Json) -> sagittal::Result<Vec<Saved>> {
         let workflow = Workflow::parse("test", json.to_string().as_bytes())?;
-        let (places, options) = (self.places(), options());
-        let ready = workflow.check(&places, &options)?;
+        let (folders, options) = (self.folders(), options());
+        let ready = workflow.check(&folders, &options)?;
         ready.run(studio.clone(), &mut |_| {}, &AtomicBool::new(false))
     }
 
@@ -252,6 +252,6 @@ pub fn sorted(graph: &Graph) -> Vec<(String, Json)> {
 /// How many nodes of a workflow will run, or what is wrong with it.
 pub fn steps(json: &Json) -> Result<usize, String> {
     let workflow = Workflow::parse("test", json.to_string().as_bytes()).expect("a workflow");
-    let (places, options) = (Home::new(&[]).places(), options());
-    workflow.check(&places, &options).map(|ready| ready.nodes().count()).map_err(|e| e.to_string())
+    let (folders, options) = (Home::new(&[]).folders(), options());
+    workflow.check(&folders, &options).map(|ready| ready.nodes().count()).map_err(|e| e.to_string())
 }

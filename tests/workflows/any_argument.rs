@@ -2,7 +2,7 @@
 
 use crate::common::any_argument::Watch;
 use sagittal::workflow::{
-    Graph, Input, ModelFolders, Moment, Node, Options, Places, Workflow, class, classes,
+    Folders, Graph, Input, LocalTime, ModelFolders, Node, Options, Workflow, class, classes,
 };
 use serde_json::{Value as Json, json};
 
@@ -13,7 +13,7 @@ const TEXTS: [&str; 12] =
 fn workflows_of_any_bytes_set_to_anything() {
     let mut watch = Watch::default();
     let folder = tempfile::tempdir().expect("a folder");
-    let places = Places::new(folder.path(), folder.path(), folder.path().join("out"));
+    let folders = Folders::new(folder.path(), folder.path(), folder.path().join("out"));
     let values = [
         json!(null),
         json!(u64::MAX),
@@ -37,7 +37,7 @@ fn workflows_of_any_bytes_set_to_anything() {
                 let Some(mut workflow) = watch.tries(&text, || Workflow::parse("\0", text.as_bytes())) else {
                     continue;
                 };
-                let now = Moment {
+                let now = LocalTime {
                     year: u32::MAX,
                     month: 0,
                     day: u32::MAX,
@@ -46,7 +46,7 @@ fn workflows_of_any_bytes_set_to_anything() {
                     second: u32::MAX,
                 };
                 let options = Options { now, ..Options::default() };
-                watch.tries(&text, || workflow.check(&places, &options).map(|ready| ready.samplers()));
+                watch.tries(&text, || workflow.check(&folders, &options).map(|ready| ready.samplers()));
                 for slot in class.inputs {
                     for value in ["", "-1", "18446744073709551616", "nan", "true", "語"] {
                         watch.tries(&text, || workflow.set(&format!("1.{}={value}", slot.name)));

@@ -187,7 +187,7 @@ fn outputs_behind_a_muted_node_rest() {
         links.push(json!([link, from, 0, to, 0, "IMAGE"]));
     }
     assert_eq!(steps(&json), Ok(whole));
-    // With the only other output muted as well, it is told what is missing.
+    // With the only other output muted as well, the error says what is missing.
     let nodes = json["nodes"].as_array_mut().expect("nodes");
     nodes.iter_mut().find(|n| n["type"] == "SaveImage").expect("an output")["mode"] = json!(2);
     assert!(steps(&json).expect_err("refused").contains("node 90 (ImageScaleBy) is muted"));

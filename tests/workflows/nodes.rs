@@ -322,9 +322,9 @@ fn parts_from_files_of_their_own() {
         let Some(bench) = Bench::new(family) else { return };
         let manifest = manifest(family);
         let all = files::tensors(&manifest);
-        let told = [("modelspec.prediction_type", manifest.prediction.as_str())];
+        let metadata = [("modelspec.prediction_type", manifest.prediction.as_str())];
         let put = |name: &str, tensors: &[files::Tensor]| {
-            files::write(&bench.home.at(name), tensors, &told, |_| Dtype::F16)
+            files::write(&bench.home.at(name), tensors, &metadata, |_| Dtype::F16)
         };
         put("models/unet/unet.safetensors", &files::under(&all, files::UNET));
         put("models/vae/vae.safetensors", &files::under(&all, files::VAE));
@@ -396,8 +396,8 @@ fn sdxl_is_told_sizes() {
     let plain = bench.run(&small(ckpt));
     same(&mut failures, "one text, the latent's own size", &with(POS, POS, (64, 72)), &plain);
     let sizes = Sizes { target: Size::new(400, 500), ..Sizes::of(Size::new(64, 72)) };
-    let told = bench.model.encode(POS, None, sizes, &bench.cancel).expect("text");
-    let want = bench.sample(vec![told], vec![bench.entry(NEG)], &sampling());
+    let encoded = bench.model.encode(POS, None, sizes, &bench.cancel).expect("text");
+    let want = bench.sample(vec![encoded], vec![bench.entry(NEG)], &sampling());
     same(&mut failures, "another target", &with(POS, POS, (400, 500)), &want);
     let long = "a very detailed painting of a city by the sea, ".repeat(9);
     let others = [with(POS, NEG, (64, 72)), with(&long, POS, (64, 72)), with(POS, &long, (64, 72))];
@@ -419,8 +419,8 @@ fn parts_of_different_families() {
     let mut refused = |what: &str, w: &Json, words: &[&str]| match home.run(&studio, w) {
         Ok(_) => failures.check(false, || format!("{what}: it ran")),
         Err(e) => {
-            let told = e.to_string();
-            failures.check(words.iter().all(|word| told.contains(word)), || format!("{what}: {told}"));
+            let error = e.to_string();
+            failures.check(words.iter().all(|word| error.contains(word)), || format!("{what}: {error}"));
         }
     };
     let mut mixed = small(SD1);

@@ -1,12 +1,12 @@
-//! `sagittal run`: a workflow of ComfyUI from a file to pictures in files. All of it is looked at, and
+//! `sagittal run`: a workflow of ComfyUI from a file to pictures in files. All of it is checked, and
 //! every file it reads opened, before a driver is even loaded; then its memory, before anything runs.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use sagittal::pipeline::{self, DeviceContext};
-use sagittal::workflow::nodes::{Class, Kind, Slot};
-use sagittal::workflow::{self, Event, Moment, Node, Options, Places, Ready, Saved, SavedKind, Workflow};
+use sagittal::workflow::spec::{Class, Kind, Slot};
+use sagittal::workflow::{self, Event, Folders, LocalTime, Node, Options, Ready, Saved, SavedKind, Workflow};
 use sagittal::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
@@ -84,12 +84,12 @@ pub fn run(args: &Args) -> Result<()> {
     for assignment in &args.set {
         workflow.set(assignment).map_err(|e| e.at(format!("--set {assignment}")))?;
     }
-    let places = places(args)?;
+    let folders = folders(args)?;
     let options = Options { model: args.compute.options(None), limits: args.compute.limits(), now: now() };
-    let mut ready = workflow.check(&places, &options)?;
+    let mut ready = workflow.check(&folders, &options)?;
     if args.dry_run {
         check_memory(args, &mut ready)?;
-        tell_plan(args, file, &ready);
+        report_plan(args, file, &ready);
         return Ok(());
     }
     let samplers = ready.samplers();
@@ -98,39 +98,42 @@ pub fn run(args: &Args) -> Result<()> {
     announce(args, file, &context, ready.nodes().count(), samplers);
     let cancel = interrupt::token();
     let began = Instant::now();
-    let mut told =
-        Told { json: args.json, progress: Reporter::new(args.json, 1, samplers.max(1), None), sampler: 0 };
-    let done = ready.run(context.clone(), &mut |event| told.hear(&event), cancel.flag());
+    let mut reporter = WorkflowReporter {
+        json: args.json,
+        progress: Reporter::new(args.json, 1, samplers.max(1), None),
+        sampler: 0,
+    };
+    let done = ready.run(context.clone(), &mut |event| reporter.report(&event), cancel.flag());
     // The bar leaves before anything else is said, the error included.
-    told.progress.end();
+    reporter.progress.end();
     let saved = done?;
     // Ctrl-C may have come after the last work on the device.
     if cancel.is_cancelled() && saved.is_empty() {
         return Err(Error::cancelled());
     }
-    conclude(args, &context, began, &told.progress, saved.len());
+    conclude(args, &context, began, &reporter.progress, saved.len());
     Ok(())
 }
 
 /// The folders that the flags name, with the lists of further ones.
-fn places(args: &Args) -> Result<Places> {
-    let mut places = Places::new(&args.models_dir, &args.input_dir, &args.output_dir);
+fn folders(args: &Args) -> Result<Folders> {
+    let mut folders = Folders::new(&args.models_dir, &args.input_dir, &args.output_dir);
     let usual = ["", ".."].map(|beside| args.models_dir.join(beside).join("extra_model_paths.yaml"));
     let found = usual.iter().filter(|list| args.extra_model_paths.is_empty() && list.is_file());
     for list in args.extra_model_paths.iter().chain(found) {
-        places.models.add_extra(list)?;
+        folders.models.add_extra(list)?;
     }
     if args.ignore_extra {
-        places.models.ignore_extra();
+        folders.models.ignore_extra();
     }
-    Ok(places)
+    Ok(folders)
 }
 
 /// The local time.
-fn now() -> Moment {
+fn now() -> LocalTime {
     let now = jiff::ZonedDateTime::now();
     let part = |n: i8| u32::try_from(n).unwrap_or(0);
-    Moment {
+    LocalTime {
         year: u32::try_from(now.year()).unwrap_or(0),
         month: part(now.month()),
         day: part(now.day()),
@@ -140,7 +143,7 @@ fn now() -> Moment {
     }
 }
 
-/// `--dry-run`: whether it fits the device. Where there is none, all else was looked at.
+/// `--dry-run`: whether it fits the device. Where there is none, all else was checked.
 fn check_memory(args: &Args, ready: &mut Ready<'_>) -> Result<()> {
     match args.compute.device.open() {
         Ok(gpu) => ready.check_memory(&DeviceContext::new(gpu)?),
@@ -153,7 +156,7 @@ fn check_memory(args: &Args, ready: &mut Ready<'_>) -> Result<()> {
 }
 
 /// `--dry-run`: what would run.
-fn tell_plan(args: &Args, file: &Path, ready: &Ready<'_>) {
+fn report_plan(args: &Args, file: &Path, ready: &Ready<'_>) {
     if !args.json {
         ready.nodes().for_each(|node| terminal::result(node.to_string()));
         return;
@@ -167,7 +170,7 @@ fn tell_plan(args: &Args, file: &Path, ready: &Ready<'_>) {
     terminal::event("plan", rest);
 }
 
-/// `--nodes`: the kinds of nodes that run here.
+/// `--nodes`: the classes of nodes that run here.
 fn list_nodes(json: bool) {
     for class in workflow::classes() {
         if json {
@@ -249,16 +252,16 @@ fn conclude(args: &Args, context: &DeviceContext, began: Instant, progress: &Rep
     }
 }
 
-/// What is told while a workflow runs.
-struct Told {
+/// Reports what happens while a workflow runs.
+struct WorkflowReporter {
     json: bool,
     progress: Reporter,
     /// Samplers that have begun.
     sampler: usize,
 }
 
-impl Told {
-    fn hear(&mut self, event: &Event<'_>) {
+impl WorkflowReporter {
+    fn report(&mut self, event: &Event<'_>) {
         match event {
             Event::Node { id, class, title, number, total } => {
                 self.progress.message(&format!("{number}/{total} {}", title.unwrap_or(class)));

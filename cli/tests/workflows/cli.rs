@@ -284,7 +284,7 @@ fn further_folders_are_listed_in_yaml() {
     assert!(named.status.success(), "{}", String::from_utf8_lossy(&named.stderr));
 }
 
-/// A place that cannot be written to is told of before the sampling, and nothing is left behind.
+/// A place that cannot be written to is reported before the sampling, and nothing is left behind.
 #[test]
 fn outputs_that_cannot_be_written() {
     if gpu_is_off() {
@@ -295,11 +295,11 @@ fn outputs_that_cannot_be_written() {
     let mut failures = Failures::default();
     for flags in [&["api.json", "--output-dir", "file"][..], &["api.json", "--output-dir", "file/below"]] {
         let output = run(folder.path(), flags);
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        failures.check(matches!(output.status.code(), Some(2 | 3)) && told.contains("file"), || {
-            format!("{flags:?}: {told}")
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        failures.check(matches!(output.status.code(), Some(2 | 3)) && stderr.contains("file"), || {
+            format!("{flags:?}: {stderr}")
         });
-        failures.check(!told.contains("it/s"), || format!("{flags:?}: it sampled first"));
+        failures.check(!stderr.contains("it/s"), || format!("{flags:?}: it sampled first"));
     }
     failures.check(files(folder.path()) == ["api.json", "file", "ui.json"], || {
         format!("{:?}", files(folder.path()))

@@ -11,6 +11,6 @@ mod program;
 mod schema;
 
 mod cli;
-mod foreseen;
+mod dry_run;
 mod malformed;
 mod older;

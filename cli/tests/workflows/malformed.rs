@@ -1,4 +1,4 @@
-//! What can be wrong with a workflow is told before anything runs: exit code 2 or 3, the node, what to
+//! What can be wrong with a workflow is reported before anything runs: exit code 2 or 3, the node, what to
 //! do, and not a single file written.
 
 use std::fs;
@@ -8,7 +8,7 @@ use std::process::Output;
 use crate::common::workflow::{add, set, stored};
 use crate::common::{Failures, Rng};
 use crate::program::program;
-use sagittal::workflow::{Options, Places, Workflow};
+use sagittal::workflow::{Folders, Options, Workflow};
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
@@ -438,19 +438,19 @@ fn malformed_workflows_are_told() {
     for (what, text, words) in cases {
         fs::write(&file, &text).expect("a file");
         let output = run(folder.path(), &["workflow.json"]);
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         // Too little memory has the code that it has in every command.
         let codes = if words.contains(&"would not fit the memory") { 4..=4 } else { 2..=3 };
         failures.check(output.status.code().is_some_and(|code| codes.contains(&code)), || {
-            format!("{what}: {:?} {told}", output.status.code())
+            format!("{what}: {:?} {stderr}", output.status.code())
         });
         for word in words {
-            failures.check(told.contains(word), || format!("{what}: no {word:?} in {told}"));
+            failures.check(stderr.contains(word), || format!("{what}: no {word:?} in {stderr}"));
         }
-        failures
-            .check(told.contains("workflow.json") && told.len() < 4000 && output.stdout.is_empty(), || {
-                format!("{what}: {told}")
-            });
+        failures.check(
+            stderr.contains("workflow.json") && stderr.len() < 4000 && output.stdout.is_empty(),
+            || format!("{what}: {stderr}"),
+        );
         fs::remove_file(&file).expect("the file");
         failures.check(all(folder.path()) == before, || format!("{what}: files were written"));
     }
@@ -472,9 +472,9 @@ fn files_that_are_no_workflow_are_told() {
         (&["nothing.json", "--set"], 2, "--set"),
     ] {
         let output = run(folder.path(), flags);
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        let right = output.status.code() == Some(code) && told.contains(word);
-        failures.check(right, || format!("{flags:?}: {:?} {told}", output.status.code()));
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        let right = output.status.code() == Some(code) && stderr.contains(word);
+        failures.check(right, || format!("{flags:?}: {:?} {stderr}", output.status.code()));
     }
     failures.check(all(folder.path()) == before, || "files were written".into());
     fs::write(folder.path().join("sound.json"), sound().to_string()).expect("a file");
@@ -488,9 +488,9 @@ fn files_that_are_no_workflow_are_told() {
         (&["--max-memory", "-1"], 2, "max-memory"),
     ] {
         let output = run(folder.path(), &[&["sound.json"][..], flags].concat());
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        let right = output.status.code() == Some(code) && told.contains(word);
-        failures.check(right, || format!("{flags:?}: {:?} {told}", output.status.code()));
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        let right = output.status.code() == Some(code) && stderr.contains(word);
+        failures.check(right, || format!("{flags:?}: {:?} {stderr}", output.status.code()));
     }
     failures.check(all(folder.path()) == before, || "files were written".into());
     failures.finish();
@@ -508,8 +508,8 @@ fn large_workflows_end() {
     text.push_str("\"x\":{\"class_type\":\"SaveImage\",\"inputs\":{}}}");
     fs::write(&file, text).expect("a file");
     let output = run(folder.path(), &["workflow.json"]);
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.code() == Some(3) && told.contains("too many nodes"), "{told}");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(3) && stderr.contains("too many nodes"), "{stderr}");
     // As many as are allowed, each behind the one before it, in the order that is worst.
     let mut json = sound();
     let chain = 9900;
@@ -529,7 +529,7 @@ fn large_workflows_end() {
 fn mutated_workflows_never_panic() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
-    let places = Places::new(at("models"), at("input"), at("output"));
+    let folders = Folders::new(at("models"), at("input"), at("output"));
     let options = Options::default();
     let mut rng = Rng(11);
     let junk = [
@@ -575,7 +575,7 @@ fn mutated_workflows_never_panic() {
         };
         let Ok(workflow) = Workflow::parse("mutated", &bytes) else { continue };
         read += 1;
-        ready += usize::from(workflow.check(&places, &options).is_ok());
+        ready += usize::from(workflow.check(&folders, &options).is_ok());
     }
     println!("{read} of 4000 read, {ready} could run");
     assert!(read > 1000 && ready > 100 && ready < read);

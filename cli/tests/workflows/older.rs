@@ -43,8 +43,8 @@ fn dry(workflow: &Json) -> (i32, Vec<String>, String) {
 
 /// The lines of `plain.json`, which all cases with a kind that rests have too.
 fn plain_lines() -> Vec<String> {
-    let (code, lines, told) = dry(&case("plain"));
-    assert_eq!((code, told.as_str(), lines.len()), (0, "", 7));
+    let (code, lines, stderr) = dry(&case("plain"));
+    assert_eq!((code, stderr.as_str(), lines.len()), (0, "", 7));
     lines
 }
 
@@ -57,8 +57,8 @@ fn average_2023() {
     let (old, now) = (case("average_2023"), case("average_now"));
     assert!(old.to_string().contains("\"ConditioningAverage \""), "the case");
     assert_eq!(sorted(&read(&old)), sorted(&read(&now)));
-    let (code, lines, told) = dry(&old);
-    assert_eq!((code, told.as_str(), lines.len()), (0, "", 9));
+    let (code, lines, stderr) = dry(&old);
+    assert_eq!((code, stderr.as_str(), lines.len()), (0, "", 9));
     // The API format too.
     let (old, now) = (read(&old).to_api(), read(&now).to_api());
     let spaced = old.to_string().replace("\"ConditioningAverage\"", "\"ConditioningAverage \"");
@@ -70,8 +70,8 @@ fn average_2023() {
 fn older_prompt_ui() {
     let ui = case("older_prompt_ui");
     assert_eq!(value(&ui, "26", "grow_mask_by"), Some(Input::Value(6.into())));
-    let (code, lines, told) = dry(&ui);
-    assert_eq!((code, told.as_str(), lines.len()), (0, "", 8));
+    let (code, lines, stderr) = dry(&ui);
+    assert_eq!((code, stderr.as_str(), lines.len()), (0, "", 8));
     // The prompt half of a picture, which is what runs, is as old as the node.
     let mut prompt = read(&ui).to_api();
     let inputs = prompt["26"]["inputs"].as_object_mut().expect("inputs");
@@ -82,8 +82,8 @@ fn older_prompt_ui() {
     let home = Home::new(&[]);
     fs::write(home.at("input/p.png"), &bytes).expect("a file");
     let workflow = Workflow::parse("x.png", &bytes).expect("a workflow");
-    let (places, options) = (home.places(), options());
-    assert_eq!(workflow.check(&places, &options).map(|ready| ready.nodes().count()).expect("it runs"), 8);
+    let (folders, options) = (home.folders(), options());
+    assert_eq!(workflow.check(&folders, &options).map(|ready| ready.nodes().count()).expect("it runs"), 8);
 }
 
 #[test]
@@ -91,14 +91,14 @@ fn sample_euler() {
     let (old, now) = (case("sample_euler"), case("plain"));
     assert_eq!(value(&old, "3", "sampler_name"), Some(Input::Value("euler".into())));
     assert_eq!(sorted(&read(&old)), sorted(&read(&now)));
-    let (code, lines, told) = dry(&old);
-    assert_eq!((code, told.as_str()), (0, ""));
+    let (code, lines, stderr) = dry(&old);
+    assert_eq!((code, stderr.as_str()), (0, ""));
     assert_eq!(lines, plain_lines());
 }
 
 #[test]
 fn three_unknown() {
-    let (code, lines, told) = dry(&case("three_unknown"));
+    let (code, lines, stderr) = dry(&case("three_unknown"));
     // Nothing needs them here, so the rest runs.
     assert_eq!((code, lines), (0, plain_lines()));
     for part in [
@@ -106,58 +106,58 @@ fn three_unknown() {
         "node 98 (ImageUpscaleWithModel), ComfyUI's own;",
         "node 99 (SAMLoader), custom\n",
     ] {
-        assert!(told.contains(part), "{part}: {told}");
+        assert!(stderr.contains(part), "{part}: {stderr}");
     }
-    assert!(!told.contains("did you mean") && !told.contains("nearest"), "{told}");
+    assert!(!stderr.contains("did you mean") && !stderr.contains("nearest"), "{stderr}");
     // Where what is saved needs them the file is refused, and all of them are named.
     let mut api = read(&case("plain")).to_api();
     add(&mut api, "97", "UpscaleModelLoader", json!({ "model_name": "x.pth" }));
     add(&mut api, "98", "ImageUpscaleWithModel", json!({ "upscale_model": ["97", 0], "image": ["99", 0] }));
     add(&mut api, "99", "SAMLoader", json!({ "image": ["8", 0] }));
     set(&mut api, "9", json!({ "images": ["98", 0] }));
-    let (code, lines, told) = dry(&api);
-    assert_eq!((code, lines.len()), (3, 0), "{told}");
+    let (code, lines, stderr) = dry(&api);
+    assert_eq!((code, lines.len()), (3, 0), "{stderr}");
     for part in [
         "unknown kinds of nodes",
         "node 97 (UpscaleModelLoader), ComfyUI's own;",
         "node 98 (ImageUpscaleWithModel), ComfyUI's own;",
         "node 99 (SAMLoader), custom;",
     ] {
-        assert!(told.contains(part), "{part}: {told}");
+        assert!(stderr.contains(part), "{part}: {stderr}");
     }
-    assert!(!told.contains("did you mean") && !told.contains("nearest"), "{told}");
+    assert!(!stderr.contains("did you mean") && !stderr.contains("nearest"), "{stderr}");
 }
 
 #[test]
 fn label() {
-    let (code, lines, told) = dry(&case("label"));
+    let (code, lines, stderr) = dry(&case("label"));
     assert_eq!((code, lines), (0, plain_lines()));
-    assert!(told.contains("left out: node 99 (Label (rgthree)), custom\n"), "{told}");
+    assert!(stderr.contains("left out: node 99 (Label (rgthree)), custom\n"), "{stderr}");
 }
 
 #[test]
 fn bypasser() {
-    let (code, lines, told) = dry(&case("bypasser"));
+    let (code, lines, stderr) = dry(&case("bypasser"));
     assert_eq!((code, lines), (0, plain_lines()));
-    assert!(told.contains("left out: node 99 (Fast Groups Bypasser (rgthree)), custom\n"), "{told}");
+    assert!(stderr.contains("left out: node 99 (Fast Groups Bypasser (rgthree)), custom\n"), "{stderr}");
 }
 
 #[test]
 fn unlinked() {
-    let (code, lines, told) = dry(&case("unlinked"));
+    let (code, lines, stderr) = dry(&case("unlinked"));
     assert_eq!((code, lines), (0, plain_lines()));
-    assert!(told.contains("left out: node 99 (SomeCustomThing), custom\n"), "{told}");
+    assert!(stderr.contains("left out: node 99 (SomeCustomThing), custom\n"), "{stderr}");
 }
 
 #[test]
 fn sag_basic_guider_second_pass() {
     let workflow = case("sag_basic_guider_second_pass");
-    let (code, lines, told) = dry(&workflow);
-    assert_eq!((code, lines.len()), (2, 0), "{told}");
+    let (code, lines, stderr) = dry(&workflow);
+    assert_eq!((code, lines.len()), (2, 0), "{stderr}");
     for part in
         ["node 10 (SamplerCustomAdvanced)", "Self-Attention Guidance needs a negative prompt", "CFGGuider"]
     {
-        assert!(told.contains(part), "{part}: {told}");
+        assert!(stderr.contains(part), "{part}: {stderr}");
     }
     // Without SAG, or with SAG off, the guider does.
     for change in [json!({ "scale": 0.0 }), json!({ "blur_sigma": 0 })] {
@@ -170,23 +170,23 @@ fn sag_basic_guider_second_pass() {
     assert_eq!(dry(&off).0, 0);
     // Samplers that look at the negative by themselves cannot do without it either.
     set(&mut off, "43", json!({ "sampler_name": "euler_cfg_pp" }));
-    let (code, _, told) = dry(&off);
-    assert!(code == 2 && told.contains("the sampler euler_cfg_pp needs a negative prompt"), "{told}");
+    let (code, _, stderr) = dry(&off);
+    assert!(code == 2 && stderr.contains("the sampler euler_cfg_pp needs a negative prompt"), "{stderr}");
 }
 
 #[test]
 fn negative_range() {
     let workflow = case("negative_range");
-    let (code, lines, told) = dry(&workflow);
-    assert_eq!((code, lines.len()), (0, 8), "{told}");
-    // Its SAG is linked to nothing, which is told.
-    assert!(told.contains("nothing that is saved needs node 30 (SelfAttentionGuidance)"), "{told}");
+    let (code, lines, stderr) = dry(&workflow);
+    assert_eq!((code, lines.len()), (0, 8), "{stderr}");
+    // Its SAG is linked to nothing, which is reported.
+    assert!(stderr.contains("nothing that is saved needs node 30 (SelfAttentionGuidance)"), "{stderr}");
     // Under SAG the negative is asked for when it does not count.
     let mut under = workflow.clone();
     set(&mut under, "3", json!({ "model": ["30", 0] }));
-    let (code, lines, told) = dry(&under);
-    assert_eq!((code, lines.len()), (2, 0), "{told}");
-    assert!(told.contains("node 3 (KSampler)") && told.contains("no conditioning is active"), "{told}");
+    let (code, lines, stderr) = dry(&under);
+    assert_eq!((code, lines.len()), (2, 0), "{stderr}");
+    assert!(stderr.contains("node 3 (KSampler)") && stderr.contains("no conditioning is active"), "{stderr}");
     // A second that counts for the rest, or a range of all of it, will do.
     let mut whole = under.clone();
     set(&mut whole, "37", json!({ "end": 1.0 }));
@@ -234,8 +234,8 @@ fn negative_range() {
             json!({ "steps": 3, "sigma_max": 14.6, "sigma_min": 0.03, "rho": 7.0 }),
         );
         set(&mut other, "8", json!({ "samples": [id, 0] }));
-        let (code, _, told) = dry(&other);
-        assert!(code == 2 && told.contains(&format!("node {id} ({class})")), "{told}");
+        let (code, _, stderr) = dry(&other);
+        assert!(code == 2 && stderr.contains(&format!("node {id} ({class})")), "{stderr}");
         set(&mut other, id, json!({ "model": ["4", 0] }));
         assert_eq!(dry(&other).0, 0, "{class} without SAG");
     }
@@ -298,8 +298,8 @@ fn prefixes_call_whatever_is_on_the_screen() {
     ];
     last["widgets_values"] = json!([names.map(|name| format!("%{name}%")).join("_")]);
     assert_eq!(saved(&ui), ["output/7_32_64_2_7_%Nobody.seed%_00001_.png"]);
-    let told = dry(&ui).2;
-    assert!(told.contains("%Nobody.seed%") && told.contains("no node or input"), "{told}");
+    let stderr = dry(&ui).2;
+    assert!(stderr.contains("%Nobody.seed%") && stderr.contains("no node or input"), "{stderr}");
     // A seed that comes from elsewhere, as a template of the API format has it.
     let mut api = case("prefix_class");
     add(&mut api, "30", "PrimitiveInt", json!({ "value": 12 }));
@@ -346,7 +346,7 @@ fn widgets_gained_later_are_at_their_defaults() {
     assert!(steps(&json).expect_err("refused").contains("input cfg is missing"));
 }
 
-/// Values as an object with numbers for names, lists in objects, and what nobody reads.
+/// Values as an object with numbers for names, lists in objects, and what is never read.
 #[test]
 fn other_ways_to_write_values() {
     let ui = case("plain");
@@ -399,7 +399,7 @@ fn unseen_wires_are_followed() {
     ]);
     assert_eq!(sorted(&read(&ui)), want);
     assert_eq!(steps(&ui), Ok(7));
-    // A start without its end, and wires in a circle, are told.
+    // A start without its end, and wires in a circle, are reported.
     let mut lost = ui.clone();
     let at = |json: &mut Json, id: u64, key: &str, value: Json| {
         json["nodes"].as_array_mut().expect("nodes").iter_mut().find(|n| n["id"] == id).expect("a node")
@@ -419,17 +419,17 @@ fn unseen_wires_are_followed() {
 fn unknown_kinds_wherever_they_stand() {
     let plain = read(&case("plain")).to_api();
     let mut failures = Failures::default();
-    let mut told = |what: &str, json: &Json, code: i32, parts: &[&str]| {
-        let (found, _, told) = dry(json);
-        failures.check(found == code, || format!("{what}: {found}, {told}"));
+    let mut stderr = |what: &str, json: &Json, code: i32, parts: &[&str]| {
+        let (found, _, stderr) = dry(json);
+        failures.check(found == code, || format!("{what}: {found}, {stderr}"));
         for part in parts {
-            failures.check(told.contains(part), || format!("{what}: no {part:?} in {told}"));
+            failures.check(stderr.contains(part), || format!("{what}: no {part:?} in {stderr}"));
         }
     };
     // A slip of the pen alone is named, and only what is near.
     let mut json = plain.clone();
     json["3"]["class_type"] = json!("Ksampler");
-    told(
+    stderr(
         "a slip",
         &json,
         3,
@@ -438,9 +438,9 @@ fn unknown_kinds_wherever_they_stand() {
     // One that saves is no reason to stop while another does.
     let mut json = plain.clone();
     add(&mut json, "20", "Image Save", json!({ "images": ["8", 0], "prefix": "y" }));
-    told("another that saves", &json, 0, &["node 20 (Image Save), custom"]);
+    stderr("another that saves", &json, 0, &["node 20 (Image Save), custom"]);
     drop(json.as_object_mut().expect("nodes").remove("9"));
-    told("it alone", &json, 3, &["no output node", "unknown here: node 20 (Image Save), custom"]);
+    stderr("it alone", &json, 3, &["no output node", "unknown here: node 20 (Image Save), custom"]);
     // A branch that a person muted needs nothing.
     let mut ui = case("plain");
     let node = |id: u64, class: &str, mode: u64, input: &str, link: u64| {
@@ -455,20 +455,20 @@ fn unknown_kinds_wherever_they_stand() {
     ]);
     let links = ui["links"].as_array_mut().expect("links");
     links.extend([json!([100, 20, 0, 21, 0, "IMAGE"]), json!([101, 21, 0, 22, 0, "IMAGE"])]);
-    told("behind a muted node", &ui, 0, &["node 22 (PreviewImage) does not run"]);
-    // Unmuted it is needed; the package that the file names is told.
+    stderr("behind a muted node", &ui, 0, &["node 22 (PreviewImage) does not run"]);
+    // Unmuted it is needed; the package that the file names is reported.
     ui["nodes"].as_array_mut().expect("nodes").iter_mut().find(|n| n["id"] == 20).expect("a node")["mode"] =
         json!(0);
-    told("needed", &ui, 3, &["node 21 (Face Fix), custom, of some-pack"]);
+    stderr("needed", &ui, 3, &["node 21 (Face Fix), custom, of some-pack"]);
     // So it is in a bypassed node, which lets its input through.
     let face = ui["nodes"].as_array_mut().expect("nodes").iter_mut().find(|n| n["id"] == 21).expect("a node");
     face["mode"] = json!(4);
-    told("bypassed", &ui, 0, &[]);
+    stderr("bypassed", &ui, 0, &[]);
     // A link into an input that a known kind does not have here.
     let mut json = plain.clone();
     add(&mut json, "20", "Magic", json!({}));
     set(&mut json, "3", json!({ "magic": ["20", 0] }));
-    told(
+    stderr(
         "an unknown input",
         &json,
         0,
@@ -480,6 +480,6 @@ fn unknown_kinds_wherever_they_stand() {
         add(&mut json, &format!("x{i}"), "Thing", json!({ "a": [format!("x{}", (i + 1) % 500), 0] }));
     }
     set(&mut json, "3", json!({ "model": ["x0", 0] }));
-    told("a circle of many", &json, 3, &["unknown kinds of nodes", "460 more"]);
+    stderr("a circle of many", &json, 3, &["unknown kinds of nodes", "460 more"]);
     failures.finish();
 }

@@ -2,136 +2,201 @@
 
 use std::sync::Arc;
 
-use super::super::run::{Event, Work};
-use super::super::value::{Arguments, Images, Latents, Value};
-use super::Function::{Plain, Working};
 use super::latents::{CROPS, upscaled_by};
-use super::{Class, FileKind, Type, choice, file, float, int, pixels, socket};
-use crate::Size;
-use crate::image::{Mask, Picture, resize as pictures};
+use super::node_class::Function::{Plain, Working};
+use super::node_class::{Hooks, NodeClass};
+use crate::families::LATENT_CELL;
+use crate::image::Mask;
 use crate::latent::Latent;
-use crate::latent::resize::{self, Method};
 use crate::pipeline::{self, Autoencoder, Tiling};
-use crate::{Error, Result};
+use crate::workflow::dry_run::known::{DryRunContext, Known, KnownInputs};
+use crate::workflow::dry_run::sizes;
+use crate::workflow::files::Files;
+use crate::workflow::picture_settings::Contribution;
+use crate::workflow::run::context::{Event, Options, RunContext, room};
+use crate::workflow::spec::{Class, FileKind, Type, choice, file, float, int, pixels, socket};
+use crate::workflow::value::{Arguments, Images, Latents, SCALE_METHODS, Value};
+use crate::{Error, Result, Size};
 
-/// ComfyUI's methods for pictures.
-const METHODS: &[&str] = &["nearest-exact", "bilinear", "area", "bicubic", "lanczos"];
 /// Sides of tiles in pixels.
 const TILE: (i128, i128) = (64, 4096);
-/// The input that tells them.
-pub(in super::super) const TILE_SIZE: &str = "tile_size";
+/// The input that sets them.
+const TILE_SIZE: &str = "tile_size";
 
-pub(in super::super) const CLASSES: &[Class] = &[
-    Class {
-        name: "LoadImage",
-        inputs: &[file("image", FileKind::Image)],
-        outputs: &[Type::Image, Type::Mask],
-        is_output: false,
+pub(super) const CLASSES: &[NodeClass] = &[
+    NodeClass {
+        spec: Class {
+            name: "LoadImage",
+            title: "Load Image",
+            category: "image",
+            inputs: &[file("image", FileKind::Image)],
+            outputs: &[Type::Image, Type::Mask],
+            ..Class::BLANK
+        },
         run: Working(load),
+        hooks: Hooks { dry_run: Some(load_known), ..Hooks::NONE },
     },
-    Class {
-        name: "VAEDecode",
-        inputs: &[socket("samples", Type::Latent), socket("vae", Type::Vae)],
-        outputs: &[Type::Image],
-        is_output: false,
+    NodeClass {
+        spec: Class {
+            name: "VAEDecode",
+            title: "VAE Decode",
+            category: "latent",
+            inputs: &[socket("samples", Type::Latent), socket("vae", Type::Vae)],
+            outputs: &[Type::Image],
+            ..Class::BLANK
+        },
         run: Working(decode),
+        hooks: Hooks { dry_run: Some(decode_known), memory: Some(decode_fits), ..Hooks::NONE },
     },
-    Class {
-        name: "VAEDecodeTiled",
-        inputs: &[
-            socket("samples", Type::Latent),
-            socket("vae", Type::Vae),
-            int(TILE_SIZE, 512, TILE.0, TILE.1).or_default(),
-            int("overlap", 64, 0, 4096).or_default(),
-            int("temporal_size", 64, 8, 4096).or_default(),
-            int("temporal_overlap", 8, 4, 4096).or_default(),
-        ],
-        outputs: &[Type::Image],
-        is_output: false,
+    NodeClass {
+        spec: Class {
+            name: "VAEDecodeTiled",
+            title: "VAE Decode (Tiled)",
+            category: "_for_testing",
+            inputs: &[
+                socket("samples", Type::Latent),
+                socket("vae", Type::Vae),
+                int(TILE_SIZE, 512, TILE.0, TILE.1).or_default(),
+                int("overlap", 64, 0, 4096).or_default(),
+                int("temporal_size", 64, 8, 4096).or_default(),
+                int("temporal_overlap", 8, 4, 4096).or_default(),
+            ],
+            outputs: &[Type::Image],
+            ..Class::BLANK
+        },
         run: Working(decode_tiled),
+        hooks: Hooks { dry_run: Some(decode_known), memory: Some(decode_tiled_fits), ..Hooks::NONE },
     },
-    Class {
-        name: "VAEEncode",
-        inputs: &[socket("pixels", Type::Image), socket("vae", Type::Vae)],
-        outputs: &[Type::Latent],
-        is_output: false,
+    NodeClass {
+        spec: Class {
+            name: "VAEEncode",
+            title: "VAE Encode",
+            category: "latent",
+            inputs: &[socket("pixels", Type::Image), socket("vae", Type::Vae)],
+            outputs: &[Type::Latent],
+            ..Class::BLANK
+        },
         run: Working(encode),
+        hooks: Hooks { dry_run: Some(encode_known), memory: Some(encode_fits), ..Hooks::NONE },
     },
-    Class {
-        name: "VAEEncodeTiled",
-        inputs: &[
-            socket("pixels", Type::Image),
-            socket("vae", Type::Vae),
-            int(TILE_SIZE, 512, TILE.0, TILE.1).or_default(),
-            int("overlap", 64, 0, 4096).or_default(),
-            int("temporal_size", 64, 8, 4096).or_default(),
-            int("temporal_overlap", 8, 4, 4096).or_default(),
-        ],
-        outputs: &[Type::Latent],
-        is_output: false,
+    NodeClass {
+        spec: Class {
+            name: "VAEEncodeTiled",
+            title: "VAE Encode (Tiled)",
+            category: "_for_testing",
+            inputs: &[
+                socket("pixels", Type::Image),
+                socket("vae", Type::Vae),
+                int(TILE_SIZE, 512, TILE.0, TILE.1).or_default(),
+                int("overlap", 64, 0, 4096).or_default(),
+                int("temporal_size", 64, 8, 4096).or_default(),
+                int("temporal_overlap", 8, 4, 4096).or_default(),
+            ],
+            outputs: &[Type::Latent],
+            ..Class::BLANK
+        },
         run: Working(encode_tiled),
+        hooks: Hooks { dry_run: Some(encode_known), memory: Some(encode_tiled_fits), ..Hooks::NONE },
     },
-    Class {
-        name: "VAEEncodeForInpaint",
-        inputs: &[
-            socket("pixels", Type::Image),
-            socket("vae", Type::Vae),
-            socket("mask", Type::Mask),
-            int("grow_mask_by", 6, 0, 64).or_default(),
-        ],
-        outputs: &[Type::Latent],
-        is_output: false,
+    NodeClass {
+        spec: Class {
+            name: "VAEEncodeForInpaint",
+            title: "VAE Encode (for Inpainting)",
+            category: "latent/inpaint",
+            inputs: &[
+                socket("pixels", Type::Image),
+                socket("vae", Type::Vae),
+                socket("mask", Type::Mask),
+                int("grow_mask_by", 6, 0, 64).or_default(),
+            ],
+            outputs: &[Type::Latent],
+            ..Class::BLANK
+        },
         run: Working(encode_for_inpaint),
+        hooks: Hooks { dry_run: Some(encode_for_inpaint_known), memory: Some(encode_fits), ..Hooks::NONE },
     },
-    Class {
-        name: "ImageScale",
-        inputs: &[
-            socket("image", Type::Image),
-            choice("upscale_method", METHODS),
-            pixels("width", 512, 0),
-            pixels("height", 512, 0),
-            choice("crop", CROPS),
-        ],
-        outputs: &[Type::Image],
-        is_output: false,
+    NodeClass {
+        spec: Class {
+            name: "ImageScale",
+            title: "Upscale Image",
+            category: "image/upscaling",
+            inputs: &[
+                socket("image", Type::Image),
+                choice("upscale_method", SCALE_METHODS),
+                pixels("width", 512, 0),
+                pixels("height", 512, 0),
+                choice("crop", CROPS),
+            ],
+            outputs: &[Type::Image],
+            ..Class::BLANK
+        },
         run: Working(scale),
+        hooks: Hooks {
+            dry_run: Some(scale_known),
+            settings: Some(Contribution::PictureOf("image")),
+            ..Hooks::NONE
+        },
     },
-    Class {
-        name: "ImageScaleBy",
-        inputs: &[
-            socket("image", Type::Image),
-            choice("upscale_method", METHODS),
-            float("scale_by", 1.0, 0.01, 8.0),
-        ],
-        outputs: &[Type::Image],
-        is_output: false,
+    NodeClass {
+        spec: Class {
+            name: "ImageScaleBy",
+            title: "Upscale Image By",
+            category: "image/upscaling",
+            inputs: &[
+                socket("image", Type::Image),
+                choice("upscale_method", SCALE_METHODS),
+                float("scale_by", 1.0, 0.01, 8.0),
+            ],
+            outputs: &[Type::Image],
+            ..Class::BLANK
+        },
         run: Working(scale_by),
+        hooks: Hooks {
+            dry_run: Some(scale_by_known),
+            settings: Some(Contribution::PictureOf("image")),
+            ..Hooks::NONE
+        },
     },
-    Class {
-        name: "ImageInvert",
-        inputs: &[socket("image", Type::Image)],
-        outputs: &[Type::Image],
-        is_output: false,
+    NodeClass {
+        spec: Class {
+            name: "ImageInvert",
+            title: "Invert Image Colors",
+            category: "image",
+            inputs: &[socket("image", Type::Image)],
+            outputs: &[Type::Image],
+            ..Class::BLANK
+        },
         run: Plain(invert),
+        hooks: Hooks { dry_run: Some(invert_known), ..Hooks::NONE },
     },
-    Class {
-        name: "ImageBatch",
-        inputs: &[socket("image1", Type::Image), socket("image2", Type::Image)],
-        outputs: &[Type::Image],
-        is_output: false,
+    NodeClass {
+        spec: Class {
+            name: "ImageBatch",
+            title: "Batch Images",
+            category: "image",
+            inputs: &[socket("image1", Type::Image), socket("image2", Type::Image)],
+            outputs: &[Type::Image],
+            ..Class::BLANK
+        },
         run: Working(batch),
+        hooks: Hooks { dry_run: Some(batch_known), ..Hooks::NONE },
     },
-    Class {
-        name: "EmptyImage",
-        inputs: &[
-            pixels("width", 512, 1),
-            pixels("height", 512, 1),
-            int("batch_size", 1, 1, 4096),
-            int("color", 0, 0, 0xFF_FFFF).or_default(),
-        ],
-        outputs: &[Type::Image],
-        is_output: false,
+    NodeClass {
+        spec: Class {
+            name: "EmptyImage",
+            title: "Empty Image",
+            category: "image",
+            inputs: &[
+                pixels("width", 512, 1),
+                pixels("height", 512, 1),
+                int("batch_size", 1, 1, 4096),
+                int("color", 0, 0, 0xFF_FFFF).or_default(),
+            ],
+            outputs: &[Type::Image],
+            ..Class::BLANK
+        },
         run: Working(empty),
+        hooks: Hooks { check: Some(empty_check), dry_run: Some(empty_known), ..Hooks::NONE },
     },
 ];
 
@@ -139,7 +204,7 @@ fn made(images: Images) -> Result<Vec<Value>> {
     Ok(vec![Value::Image(Arc::new(images))])
 }
 
-fn load(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn load(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let read = work.files.picture(args.text("image")?)?;
     let (pixels, _) = read.rgba.as_chunks::<4>();
     let rgb = pixels.iter().flat_map(|p| [p[0], p[1], p[2]]).map(|v| f32::from(v) / 255.0).collect();
@@ -155,11 +220,17 @@ fn load(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     Ok(vec![Value::Image(Arc::new(images)), Value::Mask(Arc::new(vec![mask]))])
 }
 
-fn decode(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn load_known(inputs: &KnownInputs<'_>, context: &mut DryRunContext<'_, '_>) -> Result<Vec<Known>> {
+    let Ok(name) = inputs.args.text("image") else { return Ok(Vec::new()) };
+    let picture = context.files.picture(name)?;
+    sizes::images(Some([1, picture.height, picture.width]))
+}
+
+fn decode(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     decoded(work, args, args.vae("vae")?)
 }
 
-fn decode_tiled(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn decode_tiled(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     decoded(work, args, &in_tiles(args)?)
 }
 
@@ -169,11 +240,11 @@ fn in_tiles(args: &Arguments<'_>) -> Result<Autoencoder> {
 }
 
 /// An autoencoder with tiles of so many pixels a side. Their overlap is a quarter of a side here.
-pub(in super::super) fn with_tiles(vae: &Autoencoder, pixels: usize) -> Autoencoder {
+fn with_tiles(vae: &Autoencoder, pixels: usize) -> Autoencoder {
     vae.in_tiles(Tiling::Side((pixels / vae.cell()).max(pipeline::LEAST_SIDE)))
 }
 
-fn decoded(work: &mut Work<'_>, args: &Arguments<'_>, vae: &Autoencoder) -> Result<Vec<Value>> {
+fn decoded(work: &mut RunContext<'_>, args: &Arguments<'_>, vae: &Autoencoder) -> Result<Vec<Value>> {
     let samples = &args.latent("samples")?.samples;
     let [batch, channels, height, width] = samples.shape();
     if channels != vae.latent_channels() {
@@ -189,18 +260,79 @@ fn decoded(work: &mut Work<'_>, args: &Arguments<'_>, vae: &Autoencoder) -> Resu
     made(Images { width, height, frames: frames.into_iter().map(unit).collect() })
 }
 
-fn encode(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn decode_known(inputs: &KnownInputs<'_>, _: &mut DryRunContext<'_, '_>) -> Result<Vec<Known>> {
+    let pixels = |cells: usize| cells.saturating_mul(LATENT_CELL);
+    let size = inputs.latents("samples").map(|latents| latents.size);
+    sizes::images(size.map(|[n, h, w]| [n, pixels(h), pixels(w)]))
+}
+
+fn decode_fits(inputs: &KnownInputs<'_>, options: &Options) -> Result<()> {
+    decoder_fits(inputs, None, options)
+}
+
+fn decode_tiled_fits(inputs: &KnownInputs<'_>, options: &Options) -> Result<()> {
+    decoder_fits(inputs, tile(inputs), options)
+}
+
+/// The side of the tiles that a node sets, pixels.
+fn tile(inputs: &KnownInputs<'_>) -> Option<usize> {
+    inputs.args.size(TILE_SIZE).ok()
+}
+
+fn vae_known(inputs: &KnownInputs<'_>, tile: Option<usize>) -> Option<Autoencoder> {
+    let Some(Known::Vae(vae)) = inputs.input("vae") else { return None };
+    Some(match tile {
+        Some(pixels) => with_tiles(vae, pixels),
+        None => vae.clone(),
+    })
+}
+
+fn decoder_fits(inputs: &KnownInputs<'_>, tile: Option<usize>, options: &Options) -> Result<()> {
+    match (vae_known(inputs, tile), inputs.latents("samples").map(|latents| latents.size)) {
+        (Some(vae), Some([_, height, width])) => vae.fits_decoder((height, width), options.limits.memory),
+        _ => Ok(()),
+    }
+}
+
+fn encode(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let samples = encoded(work, args.vae("vae")?, args.image("pixels")?)?;
     Ok(vec![Value::Latent(Arc::new(Latents::new(samples)))])
 }
 
-fn encode_tiled(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn encode_tiled(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let samples = encoded(work, &in_tiles(args)?, args.image("pixels")?)?;
     Ok(vec![Value::Latent(Arc::new(Latents::new(samples)))])
 }
 
+fn encode_known(inputs: &KnownInputs<'_>, _: &mut DryRunContext<'_, '_>) -> Result<Vec<Known>> {
+    latents_known(inputs, false)
+}
+
+fn latents_known(inputs: &KnownInputs<'_>, masked: bool) -> Result<Vec<Known>> {
+    let Some([n, h, w]) = inputs.image("pixels") else { return Ok(Vec::new()) };
+    encodable((h, w), LATENT_CELL)?;
+    sizes::latents(Some([n, h / LATENT_CELL, w / LATENT_CELL]), masked)
+}
+
+fn encode_fits(inputs: &KnownInputs<'_>, options: &Options) -> Result<()> {
+    encoder_fits(inputs, None, options)
+}
+
+fn encode_tiled_fits(inputs: &KnownInputs<'_>, options: &Options) -> Result<()> {
+    encoder_fits(inputs, tile(inputs), options)
+}
+
+fn encoder_fits(inputs: &KnownInputs<'_>, tile: Option<usize>, options: &Options) -> Result<()> {
+    match (vae_known(inputs, tile), inputs.image("pixels")) {
+        (Some(vae), Some([_, height, width])) => {
+            vae.fits_encoder((height / LATENT_CELL, width / LATENT_CELL), options.limits.memory)
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The latents of pictures, whose middle is taken where a side is no multiple of 8.
-fn encoded(work: &mut Work<'_>, vae: &Autoencoder, images: &Images) -> Result<Latent> {
+fn encoded(work: &mut RunContext<'_>, vae: &Autoencoder, images: &Images) -> Result<Latent> {
     let cell = vae.cell();
     let (height, width) = (images.height / cell * cell, images.width / cell * cell);
     encodable((images.height, images.width), cell)?;
@@ -222,7 +354,7 @@ fn encoded(work: &mut Work<'_>, vae: &Autoencoder, images: &Images) -> Result<La
 
 /// # Errors
 /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for a picture with less than one cell.
-pub(in super::super) fn encodable((height, width): (usize, usize), cell: usize) -> Result<()> {
+fn encodable((height, width): (usize, usize), cell: usize) -> Result<()> {
     if height.min(width) >= cell {
         return Ok(());
     }
@@ -233,7 +365,7 @@ pub(in super::super) fn encodable((height, width): (usize, usize), cell: usize) 
 
 /// What the mask covers goes grey before it is encoded; the mask for the noise is a little larger, so
 /// that no seam is left in the latent.
-fn encode_for_inpaint(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn encode_for_inpaint(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let (vae, images, grow) = (args.vae("vae")?, args.image("pixels")?, args.size("grow_mask_by")?);
     let cell = vae.cell();
     let (height, width) = (images.height / cell * cell, images.width / cell * cell);
@@ -258,6 +390,10 @@ fn encode_for_inpaint(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<V
     Ok(vec![Value::Latent(Arc::new(Latents { noise_mask, ..Latents::new(samples) }))])
 }
 
+fn encode_for_inpaint_known(inputs: &KnownInputs<'_>, _: &mut DryRunContext<'_, '_>) -> Result<Vec<Known>> {
+    latents_known(inputs, true)
+}
+
 /// A mask of 0 and 1, 1 also where a square of `by` pixels that begins half its side before touches a 1.
 fn grown(mask: &[f32], (height, width): (usize, usize), by: usize) -> Vec<f32> {
     if by == 0 {
@@ -274,7 +410,7 @@ fn grown(mask: &[f32], (height, width): (usize, usize), by: usize) -> Vec<f32> {
     (0..height * width).map(|i| columns[i % width][i / width]).collect()
 }
 
-fn scale(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn scale(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let images = args.image("image")?;
     let Some((height, width)) = scaled_to(args, (images.height, images.width))? else {
         return Ok(vec![Value::Image(images.clone())]);
@@ -283,8 +419,12 @@ fn scale(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     made(images.scaled(height, width, args.text("upscale_method")?, args.text("crop")? == "center")?)
 }
 
+fn scale_known(inputs: &KnownInputs<'_>, _: &mut DryRunContext<'_, '_>) -> Result<Vec<Known>> {
+    sizes::images(sizes::scaled(inputs.image("image"), |own| scaled_to(&inputs.args, own))?)
+}
+
 /// Height and width in pixels that ImageScale makes of those it is given; None if they stay.
-pub(in super::super) fn scaled_to(
+fn scaled_to(
     args: &Arguments<'_>,
     (own_height, own_width): (usize, usize),
 ) -> Result<Option<(usize, usize)>> {
@@ -300,11 +440,15 @@ pub(in super::super) fn scaled_to(
     })
 }
 
-fn scale_by(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn scale_by(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let images = args.image("image")?;
     let (height, width) = upscaled_by(args, (images.height, images.width))?;
     work.room("the pictures", &[images.frames.len(), height, width, 3])?;
     made(images.scaled(height, width, args.text("upscale_method")?, false)?)
+}
+
+fn scale_by_known(inputs: &KnownInputs<'_>, _: &mut DryRunContext<'_, '_>) -> Result<Vec<Known>> {
+    sizes::images(sizes::scaled(inputs.image("image"), |own| upscaled_by(&inputs.args, own).map(Some))?)
 }
 
 fn invert(args: &Arguments<'_>) -> Result<Vec<Value>> {
@@ -313,7 +457,11 @@ fn invert(args: &Arguments<'_>) -> Result<Vec<Value>> {
     made(Images { frames, ..**images })
 }
 
-fn batch(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn invert_known(inputs: &KnownInputs<'_>, _: &mut DryRunContext<'_, '_>) -> Result<Vec<Known>> {
+    sizes::images(inputs.image("image"))
+}
+
+fn batch(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let (first, second) = (args.image("image1")?, args.image("image2")?);
     let same = (first.width, first.height) == (second.width, second.height);
     work.room("the pictures", &[first.frames.len() + second.frames.len(), first.height, first.width, 3])?;
@@ -322,7 +470,12 @@ fn batch(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     made(Images { frames: [first.frames.clone(), second.frames].concat(), ..**first })
 }
 
-fn empty(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn batch_known(inputs: &KnownInputs<'_>, _: &mut DryRunContext<'_, '_>) -> Result<Vec<Known>> {
+    let both = inputs.image("image1").zip(inputs.image("image2"));
+    sizes::images(both.map(|([a, h, w], [b, ..])| [a.saturating_add(b), h, w]))
+}
+
+fn empty(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let (batch, height, width) = (args.size("batch_size")?, args.size("height")?, args.size("width")?);
     work.room("the pictures", &[batch, height, width, 3])?;
     let colour = args.size("color")?;
@@ -330,49 +483,13 @@ fn empty(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     made(Images { width, height, frames: vec![rgb.repeat(height * width); batch] })
 }
 
-impl Images {
-    /// The middle of each picture.
-    fn centre(&self, height: usize, width: usize) -> Self {
-        let (top, left) = ((self.height - height) / 2, (self.width - width) / 2);
-        let line = |frame: &[f32], y: usize| {
-            let from = ((top + y) * self.width + left) * 3;
-            frame[from..from + width * 3].to_vec()
-        };
-        let cut = |frame: &Vec<f32>| (0..height).flat_map(|y| line(frame, y)).collect();
-        Self { width, height, frames: self.frames.iter().map(cut).collect() }
-    }
-
-    /// Each picture at another size; `cut` keeps the proportion by cutting what is over.
-    fn scaled(&self, height: usize, width: usize, method: &str, cut: bool) -> Result<Self> {
-        let mut frames = Vec::new();
-        for frame in &self.frames {
-            let planes = self.planes(frame)?;
-            let middle = if cut { resize::middle(&planes, height, width) } else { planes };
-            frames.push(match Method::named(method) {
-                Some(method) => interleaved(&resize::resized(&middle, height, width, method)?),
-                None => lanczos(&middle, height, width)?,
-            });
-        }
-        Ok(Self { width, height, frames })
-    }
-
-    /// A picture as `[1, 3, height, width]`.
-    fn planes(&self, frame: &[f32]) -> Result<Latent> {
-        let planes = (0..3).flat_map(|c| frame.iter().skip(c).step_by(3).copied()).collect();
-        Latent::from_vec([1, 3, self.height, self.width], planes)
-    }
+fn empty_check(args: &Arguments<'_>, _: &mut Files<'_>) -> Result<()> {
+    let size = |name: &str| args.written_size(name);
+    room("the pictures", &[size("batch_size"), 3, size("height"), size("width")])
 }
 
-fn interleaved(planes: &Latent) -> Vec<f32> {
-    let cells = planes.height() * planes.width();
-    (0..cells * 3).map(|i| planes.data()[i % 3 * cells + i / 3]).collect()
-}
-
-/// By way of 8 bits, as ComfyUI has it.
-fn lanczos(planes: &Latent, height: usize, width: usize) -> Result<Vec<f32>> {
-    let rgb = interleaved(planes).into_iter().map(|v| (255.0 * v).clamp(0.0, 255.0) as u8).collect();
-    let picture = Picture { width: planes.width(), height: planes.height(), rgb };
-    Ok(pictures::lanczos(&picture, width, height)?.rgb.into_iter().map(|v| f32::from(v) / 255.0).collect())
+fn empty_known(inputs: &KnownInputs<'_>, _: &mut DryRunContext<'_, '_>) -> Result<Vec<Known>> {
+    sizes::images(sizes::named(inputs))
 }
 
 #[cfg(test)]
@@ -401,22 +518,5 @@ mod tests {
             let want: Vec<f32> = (0..height * width).map(|i| f32::from(at(i / width, i % width))).collect();
             assert_eq!(grown(&mask, (height, width), by), want, "{by}");
         }
-    }
-
-    #[test]
-    fn pictures_scale_and_keep_their_colours() {
-        let frame: Vec<f32> = (0..4 * 6).flat_map(|i| [i as f32 / 24.0, 0.25, 1.0]).collect();
-        let images = Images { width: 6, height: 4, frames: vec![frame; 2] };
-        for method in METHODS {
-            let scaled = images.scaled(8, 8, method, true).unwrap();
-            assert_eq!(
-                (scaled.width, scaled.height, scaled.frames.len(), scaled.frames[1].len()),
-                (8, 8, 2, 192)
-            );
-            for p in scaled.frames[0].chunks(3) {
-                assert!((p[1] - 0.25).abs() < 4e-3 && (p[2] - 1.0).abs() < 1e-5, "{method} {p:?}");
-            }
-        }
-        assert_eq!(images.scaled(4, 6, "bilinear", false).unwrap(), images);
     }
 }

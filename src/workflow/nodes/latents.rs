@@ -2,15 +2,20 @@
 
 use std::sync::Arc;
 
-use super::super::run::Work;
-use super::super::value::{Arguments, Latents, Value};
-use super::Function::{Plain, Working};
-use super::{Class, FileKind, Type, choice, file, float, int, pixels, socket};
-use crate::Size;
+use super::node_class::Function::{Plain, Working};
+use super::node_class::{Hooks, NodeClass};
 use crate::families::{LATENT_CELL, LATENT_CHANNELS};
 use crate::image::Mask;
 use crate::latent::Latent;
 use crate::latent::resize::{self, Method};
+use crate::pipeline::Request;
+use crate::workflow::dry_run::known::{DryRunContext, Known, KnownInputs};
+use crate::workflow::dry_run::sizes;
+use crate::workflow::files::Files;
+use crate::workflow::picture_settings::{Contribution, WrittenNode};
+use crate::workflow::run::context::{RunContext, room};
+use crate::workflow::spec::{Class, FileKind, Type, choice, file, float, int, pixels, socket};
+use crate::workflow::value::{Arguments, Latents, Value};
 use crate::{Error, Result};
 
 /// ComfyUI's methods for latents.
@@ -18,76 +23,121 @@ const METHODS: &[&str] = &["nearest-exact", "bilinear", "area", "bicubic", "bisl
 /// Whether the proportion is kept by cutting.
 pub(super) const CROPS: &[&str] = &["disabled", "center"];
 
-pub(in super::super) const CLASSES: &[Class] = &[
-    Class {
-        name: "EmptyLatentImage",
-        inputs: &[pixels("width", 512, 16), pixels("height", 512, 16), int("batch_size", 1, 1, 4096)],
-        outputs: &[Type::Latent],
-        is_output: false,
+pub(super) const CLASSES: &[NodeClass] = &[
+    NodeClass {
+        spec: Class {
+            name: "EmptyLatentImage",
+            title: "Empty Latent Image",
+            category: "latent",
+            inputs: &[pixels("width", 512, 16), pixels("height", 512, 16), int("batch_size", 1, 1, 4096)],
+            outputs: &[Type::Latent],
+            ..Class::BLANK
+        },
         run: Working(empty),
+        hooks: Hooks {
+            check: Some(empty_check),
+            dry_run: Some(empty_known),
+            settings: Some(Contribution::EmptyLatent(batch_size)),
+            ..Hooks::NONE
+        },
     },
-    Class {
-        name: "LatentUpscale",
-        inputs: &[
-            socket("samples", Type::Latent),
-            choice("upscale_method", METHODS),
-            pixels("width", 512, 0),
-            pixels("height", 512, 0),
-            choice("crop", CROPS),
-        ],
-        outputs: &[Type::Latent],
-        is_output: false,
+    NodeClass {
+        spec: Class {
+            name: "LatentUpscale",
+            title: "Upscale Latent",
+            category: "latent",
+            inputs: &[
+                socket("samples", Type::Latent),
+                choice("upscale_method", METHODS),
+                pixels("width", 512, 0),
+                pixels("height", 512, 0),
+                choice("crop", CROPS),
+            ],
+            outputs: &[Type::Latent],
+            ..Class::BLANK
+        },
         run: Working(upscale),
+        hooks: Hooks { dry_run: Some(upscale_known), ..Hooks::NONE },
     },
-    Class {
-        name: "LatentUpscaleBy",
-        inputs: &[
-            socket("samples", Type::Latent),
-            choice("upscale_method", METHODS),
-            float("scale_by", 1.5, 0.01, 8.0),
-        ],
-        outputs: &[Type::Latent],
-        is_output: false,
+    NodeClass {
+        spec: Class {
+            name: "LatentUpscaleBy",
+            title: "Upscale Latent By",
+            category: "latent",
+            inputs: &[
+                socket("samples", Type::Latent),
+                choice("upscale_method", METHODS),
+                float("scale_by", 1.5, 0.01, 8.0),
+            ],
+            outputs: &[Type::Latent],
+            ..Class::BLANK
+        },
         run: Working(upscale_by),
+        hooks: Hooks { dry_run: Some(upscale_by_known), ..Hooks::NONE },
     },
-    Class {
-        name: "RepeatLatentBatch",
-        inputs: &[socket("samples", Type::Latent), int("amount", 1, 1, 64)],
-        outputs: &[Type::Latent],
-        is_output: false,
+    NodeClass {
+        spec: Class {
+            name: "RepeatLatentBatch",
+            title: "Repeat Latent Batch",
+            category: "latent/batch",
+            inputs: &[socket("samples", Type::Latent), int("amount", 1, 1, 64)],
+            outputs: &[Type::Latent],
+            ..Class::BLANK
+        },
         run: Working(repeat),
+        hooks: Hooks { dry_run: Some(repeat_known), ..Hooks::NONE },
     },
-    Class {
-        name: "LatentFromBatch",
-        inputs: &[
-            socket("samples", Type::Latent),
-            int("batch_index", 0, 0, 63),
-            int("length", 1, 1, 64).or_default(),
-        ],
-        outputs: &[Type::Latent],
-        is_output: false,
+    NodeClass {
+        spec: Class {
+            name: "LatentFromBatch",
+            title: "Get Latent From Batch",
+            category: "latent/batch",
+            inputs: &[
+                socket("samples", Type::Latent),
+                int("batch_index", 0, 0, 63),
+                int("length", 1, 1, 64).or_default(),
+            ],
+            outputs: &[Type::Latent],
+            ..Class::BLANK
+        },
         run: Plain(from_batch),
+        hooks: Hooks { dry_run: Some(from_batch_known), ..Hooks::NONE },
     },
-    Class {
-        name: "LatentBatch",
-        inputs: &[socket("samples1", Type::Latent), socket("samples2", Type::Latent)],
-        outputs: &[Type::Latent],
-        is_output: false,
+    NodeClass {
+        spec: Class {
+            name: "LatentBatch",
+            title: "Batch Latents",
+            category: "latent/batch",
+            inputs: &[socket("samples1", Type::Latent), socket("samples2", Type::Latent)],
+            outputs: &[Type::Latent],
+            ..Class::BLANK
+        },
         run: Working(batch),
+        hooks: Hooks { dry_run: Some(batch_known), ..Hooks::NONE },
     },
-    Class {
-        name: "SetLatentNoiseMask",
-        inputs: &[socket("samples", Type::Latent), socket("mask", Type::Mask)],
-        outputs: &[Type::Latent],
-        is_output: false,
+    NodeClass {
+        spec: Class {
+            name: "SetLatentNoiseMask",
+            title: "Set Latent Noise Mask",
+            category: "latent/inpaint",
+            inputs: &[socket("samples", Type::Latent), socket("mask", Type::Mask)],
+            outputs: &[Type::Latent],
+            ..Class::BLANK
+        },
         run: Plain(noise_mask),
+        hooks: Hooks { dry_run: Some(noise_mask_known), ..Hooks::NONE },
     },
-    Class {
-        name: "LoadLatent",
-        inputs: &[file("latent", FileKind::Latent)],
-        outputs: &[Type::Latent],
-        is_output: false,
+    NodeClass {
+        spec: Class {
+            name: "LoadLatent",
+            title: "Load Latent",
+            category: "_for_testing",
+            inputs: &[file("latent", FileKind::Latent)],
+            outputs: &[Type::Latent],
+            ..Class::BLANK
+        },
         run: Working(load),
+        hooks: Hooks { dry_run: Some(load_known), ..Hooks::NONE },
     },
 ];
 
@@ -95,16 +145,40 @@ fn made(latents: Latents) -> Result<Vec<Value>> {
     Ok(vec![Value::Latent(Arc::new(latents))])
 }
 
-fn empty(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn empty(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let (batch, height, width) =
         (args.size("batch_size")?, args.size("height")? / LATENT_CELL, args.size("width")? / LATENT_CELL);
     work.room("the batch", &[batch, LATENT_CHANNELS, height, width])?;
     made(Latents::new(Latent::zeros(batch, LATENT_CHANNELS, height, width)))
 }
 
-fn load(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn empty_check(args: &Arguments<'_>, _: &mut Files<'_>) -> Result<()> {
+    let size = |name: &str| args.written_size(name);
+    let [height, width] = ["height", "width"].map(|side| size(side) / LATENT_CELL);
+    room("the batch", &[size("batch_size"), LATENT_CHANNELS, height, width])?;
+    // Pictures are made of it sooner or later.
+    room("the batch of pictures", &[size("batch_size"), 3, size("height"), size("width")])
+}
+
+fn empty_known(inputs: &KnownInputs<'_>, _: &mut DryRunContext<'_, '_>) -> Result<Vec<Known>> {
+    let size = sizes::named(inputs);
+    sizes::latents(size.map(|[n, h, w]| [n, h / LATENT_CELL, w / LATENT_CELL]), false)
+}
+
+fn batch_size(node: &WrittenNode<'_>, request: &mut Request) -> Option<()> {
+    request.batch = node.size("batch_size")? as usize;
+    Some(())
+}
+
+fn load(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let latent = work.files.latent(args.text("latent")?)?;
     made(Latents::new((*latent).clone()))
+}
+
+fn load_known(inputs: &KnownInputs<'_>, context: &mut DryRunContext<'_, '_>) -> Result<Vec<Known>> {
+    let Ok(name) = inputs.args.text("latent") else { return Ok(Vec::new()) };
+    let [n, _, h, w] = context.files.latent(name)?.shape();
+    sizes::latents(Some([n, h, w]), false)
 }
 
 fn method(args: &Arguments<'_>) -> Result<Method> {
@@ -114,7 +188,7 @@ fn method(args: &Arguments<'_>) -> Result<Method> {
 
 /// The latent at another size; what else there is of it stays.
 fn scaled(
-    work: &Work<'_>,
+    work: &RunContext<'_>,
     args: &Arguments<'_>,
     (height, width): (usize, usize),
     cut: bool,
@@ -126,7 +200,7 @@ fn scaled(
     made(Latents { samples, ..(**old).clone() })
 }
 
-fn upscale(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn upscale(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let old = args.latent("samples")?;
     match upscaled(args, (old.samples.height(), old.samples.width()))? {
         None => Ok(vec![Value::Latent(old.clone())]),
@@ -134,11 +208,21 @@ fn upscale(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     }
 }
 
+fn upscale_known(inputs: &KnownInputs<'_>, _: &mut DryRunContext<'_, '_>) -> Result<Vec<Known>> {
+    scaled_known(inputs, |own| upscaled(&inputs.args, own))
+}
+
+/// The latents at the input `samples`, at the size that `to` makes of theirs; None there leaves it.
+fn scaled_known(
+    inputs: &KnownInputs<'_>,
+    to: impl Fn((usize, usize)) -> Result<Option<(usize, usize)>>,
+) -> Result<Vec<Known>> {
+    let Some(own) = inputs.latents("samples") else { return Ok(Vec::new()) };
+    sizes::latents(sizes::scaled(Some(own.size), to)?, own.masked)
+}
+
 /// Height and width in cells that LatentUpscale makes of those it is given; None if they stay.
-pub(in super::super) fn upscaled(
-    args: &Arguments<'_>,
-    (own_height, own_width): (usize, usize),
-) -> Result<Option<(usize, usize)>> {
+fn upscaled(args: &Arguments<'_>, (own_height, own_width): (usize, usize)) -> Result<Option<(usize, usize)>> {
     let (width, height) = (args.size("width")?, args.size("height")?);
     // A side of 0 follows the other; ComfyUI takes cells for pixels in the proportion, which is the same.
     let beside = |given: usize, side: usize, other: usize| {
@@ -154,17 +238,18 @@ pub(in super::super) fn upscaled(
     Ok(Some((height, width)))
 }
 
-fn upscale_by(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn upscale_by(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let old = args.latent("samples")?;
     let size = upscaled_by(args, (old.samples.height(), old.samples.width()))?;
     scaled(work, args, size, false)
 }
 
+fn upscale_by_known(inputs: &KnownInputs<'_>, _: &mut DryRunContext<'_, '_>) -> Result<Vec<Known>> {
+    scaled_known(inputs, |own| upscaled_by(&inputs.args, own).map(Some))
+}
+
 /// Height and width that the nodes with a factor make of those they are given.
-pub(in super::super) fn upscaled_by(
-    args: &Arguments<'_>,
-    (height, width): (usize, usize),
-) -> Result<(usize, usize)> {
+pub(super) fn upscaled_by(args: &Arguments<'_>, (height, width): (usize, usize)) -> Result<(usize, usize)> {
     let factor = args.float("scale_by")?;
     let side = |own: usize| (own as f64 * factor).round_ties_even() as usize;
     Ok((side(height), side(width)))
@@ -175,7 +260,7 @@ fn one_each(masks: &[Mask], batch: usize) -> Vec<Mask> {
     masks.iter().cycle().take(batch).cloned().collect()
 }
 
-fn repeat(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn repeat(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let (old, amount) = (args.latent("samples")?, args.size("amount")?);
     let [batch, channels, height, width] = old.samples.shape();
     work.room("the batch", &[batch, amount, channels, height, width])?;
@@ -190,6 +275,14 @@ fn repeat(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
         (0..amount).flat_map(|i| indices.iter().map(move |index| index + i * span)).collect()
     });
     made(Latents { samples, noise_mask, batch_index })
+}
+
+fn repeat_known(inputs: &KnownInputs<'_>, _: &mut DryRunContext<'_, '_>) -> Result<Vec<Known>> {
+    let (Some(own), Ok(amount)) = (inputs.latents("samples"), inputs.args.size("amount")) else {
+        return Ok(Vec::new());
+    };
+    let [n, h, w] = own.size;
+    sizes::latents(Some([n.saturating_mul(amount), h, w]), own.masked)
 }
 
 fn from_batch(args: &Arguments<'_>) -> Result<Vec<Value>> {
@@ -207,7 +300,18 @@ fn from_batch(args: &Arguments<'_>) -> Result<Vec<Value>> {
     made(Latents { samples, noise_mask, batch_index: own.get(first..first + length).map(<[usize]>::to_vec) })
 }
 
-fn batch(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn from_batch_known(inputs: &KnownInputs<'_>, _: &mut DryRunContext<'_, '_>) -> Result<Vec<Known>> {
+    let size = |name: &str| inputs.args.size(name);
+    let (Some(own), Ok(first), Ok(length)) = (inputs.latents("samples"), size("batch_index"), size("length"))
+    else {
+        return Ok(Vec::new());
+    };
+    let [n, h, w] = own.size;
+    let first = first.min(n.saturating_sub(1));
+    sizes::latents(Some([length.min(n - first), h, w]), own.masked)
+}
+
+fn batch(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let (first, second) = (args.latent("samples1")?, args.latent("samples2")?);
     let [batch, channels, height, width] = first.samples.shape();
     work.room("the batch", &[batch + second.samples.batch(), channels, height, width])?;
@@ -224,19 +328,20 @@ fn batch(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     made(Latents { samples, batch_index, noise_mask: first.noise_mask.clone() })
 }
 
+/// The mask is that of the first.
+fn batch_known(inputs: &KnownInputs<'_>, _: &mut DryRunContext<'_, '_>) -> Result<Vec<Known>> {
+    let (Some(first), Some(second)) = (inputs.latents("samples1"), inputs.latents("samples2")) else {
+        return Ok(Vec::new());
+    };
+    let ([a, h, w], [b, ..]) = (first.size, second.size);
+    sizes::latents(Some([a.saturating_add(b), h, w]), first.masked)
+}
+
 fn noise_mask(args: &Arguments<'_>) -> Result<Vec<Value>> {
     let (old, mask) = (args.latent("samples")?, args.mask("mask")?);
     made(Latents { noise_mask: Some(mask.clone()), ..(**old).clone() })
 }
 
-impl Latents {
-    /// The masks at the latent's size, `[1 or batch, 1, height, width]`.
-    pub(in super::super) fn mask(&self) -> Result<Option<Latent>> {
-        let Some(masks) = &self.noise_mask else { return Ok(None) };
-        let [batch, _, height, width] = self.samples.shape();
-        let count = if masks.len() == 1 { 1 } else { batch };
-        let rows: Vec<Latent> =
-            masks.iter().cycle().take(count).map(|m| m.to_latent(Size::new(width, height))).collect();
-        Latent::stacked(&rows.iter().collect::<Vec<_>>()).map(Some)
-    }
+fn noise_mask_known(inputs: &KnownInputs<'_>, _: &mut DryRunContext<'_, '_>) -> Result<Vec<Known>> {
+    sizes::latents(inputs.latents("samples").map(|own| own.size), true)
 }

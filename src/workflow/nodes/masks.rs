@@ -2,49 +2,75 @@
 
 use std::sync::Arc;
 
-use super::super::run::Work;
-use super::super::value::{Arguments, Images, Value};
-use super::Function::{Plain, Working};
-use super::{Class, FileKind, Type, choice, file, float, pixels, socket};
-use crate::Size;
+use super::node_class::Function::{Plain, Working};
+use super::node_class::{Hooks, NodeClass};
 use crate::image::Mask;
-use crate::{Error, Result};
+use crate::workflow::dry_run::known::{DryRunContext, Known, KnownInputs};
+use crate::workflow::run::context::RunContext;
+use crate::workflow::spec::{Class, FileKind, Type, choice, file, float, pixels, socket};
+use crate::workflow::value::{Arguments, Images, Value};
+use crate::{Error, Result, Size};
 
-pub(in super::super) const CLASSES: &[Class] = &[
-    Class {
-        name: "LoadImageMask",
-        inputs: &[file("image", FileKind::Image), choice("channel", &["alpha", "red", "green", "blue"])],
-        outputs: &[Type::Mask],
-        is_output: false,
+pub(super) const CLASSES: &[NodeClass] = &[
+    NodeClass {
+        spec: Class {
+            name: "LoadImageMask",
+            title: "Load Image (as Mask)",
+            category: "mask",
+            inputs: &[file("image", FileKind::Image), choice("channel", &["alpha", "red", "green", "blue"])],
+            outputs: &[Type::Mask],
+            ..Class::BLANK
+        },
         run: Working(load),
+        hooks: Hooks::NONE,
     },
-    Class {
-        name: "SolidMask",
-        inputs: &[float("value", 1.0, 0.0, 1.0), pixels("width", 512, 1), pixels("height", 512, 1)],
-        outputs: &[Type::Mask],
-        is_output: false,
+    NodeClass {
+        spec: Class {
+            name: "SolidMask",
+            title: "Create Solid Mask",
+            category: "mask",
+            inputs: &[float("value", 1.0, 0.0, 1.0), pixels("width", 512, 1), pixels("height", 512, 1)],
+            outputs: &[Type::Mask],
+            ..Class::BLANK
+        },
         run: Working(solid),
+        hooks: Hooks::NONE,
     },
-    Class {
-        name: "InvertMask",
-        inputs: &[socket("mask", Type::Mask)],
-        outputs: &[Type::Mask],
-        is_output: false,
+    NodeClass {
+        spec: Class {
+            name: "InvertMask",
+            title: "Invert Mask",
+            category: "mask",
+            inputs: &[socket("mask", Type::Mask)],
+            outputs: &[Type::Mask],
+            ..Class::BLANK
+        },
         run: Plain(invert),
+        hooks: Hooks::NONE,
     },
-    Class {
-        name: "ImageToMask",
-        inputs: &[socket("image", Type::Image), choice("channel", &["red", "green", "blue", "alpha"])],
-        outputs: &[Type::Mask],
-        is_output: false,
+    NodeClass {
+        spec: Class {
+            name: "ImageToMask",
+            title: "Convert Image to Mask",
+            category: "mask",
+            inputs: &[socket("image", Type::Image), choice("channel", &["red", "green", "blue", "alpha"])],
+            outputs: &[Type::Mask],
+            ..Class::BLANK
+        },
         run: Plain(from_image),
+        hooks: Hooks { dry_run: Some(from_image_known), ..Hooks::NONE },
     },
-    Class {
-        name: "MaskToImage",
-        inputs: &[socket("mask", Type::Mask)],
-        outputs: &[Type::Image],
-        is_output: false,
+    NodeClass {
+        spec: Class {
+            name: "MaskToImage",
+            title: "Convert Mask to Image",
+            category: "mask",
+            inputs: &[socket("mask", Type::Mask)],
+            outputs: &[Type::Image],
+            ..Class::BLANK
+        },
         run: Working(to_image),
+        hooks: Hooks::NONE,
     },
 ];
 
@@ -53,7 +79,7 @@ fn made(masks: Vec<Mask>) -> Result<Vec<Value>> {
 }
 
 /// One channel of a picture as weights; of alpha what is transparent is masked.
-fn load(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn load(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let read = work.files.picture(args.text("image")?)?;
     let (pixels, _) = read.rgba.as_chunks::<4>();
     let weight = |p: &[u8; 4]| -> Result<f32> {
@@ -70,7 +96,7 @@ fn load(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     )?])
 }
 
-fn solid(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn solid(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let (width, height) = (args.size("width")?, args.size("height")?);
     work.room("the mask", &[height, width])?;
     made(vec![Mask::new(Size::new(width, height), vec![args.float("value")? as f32; height * width])?])
@@ -95,8 +121,12 @@ fn from_image(args: &Arguments<'_>) -> Result<Vec<Value>> {
     made(images.frames.iter().map(mask).collect::<Result<_>>()?)
 }
 
+fn from_image_known(inputs: &KnownInputs<'_>, _: &mut DryRunContext<'_, '_>) -> Result<Vec<Known>> {
+    channel(&inputs.args).map(|_| Vec::new())
+}
+
 /// Which of a picture's values the node takes.
-pub(in super::super) fn channel(args: &Arguments<'_>) -> Result<usize> {
+fn channel(args: &Arguments<'_>) -> Result<usize> {
     match args.text("channel")? {
         "red" => Ok(0),
         "green" => Ok(1),
@@ -108,7 +138,7 @@ pub(in super::super) fn channel(args: &Arguments<'_>) -> Result<usize> {
     }
 }
 
-fn to_image(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn to_image(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let masks = args.mask("mask")?;
     let Size { width, height } = masks.first().map_or(Size::default(), Mask::size);
     work.room("the pictures", &[masks.len(), height, width, 3])?;

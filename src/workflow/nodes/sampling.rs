@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
-use super::super::run::{Event, Work};
-use super::super::value::{Arguments, GuiderValue, Latents, NoiseValue, Prompt, Value};
-use super::Function::Working;
-use super::{Choices, Class, Kind, Slot, Type, choice, float, int, seed, socket};
+use super::node_class::Function::Working;
+use super::node_class::{Hooks, NodeClass};
 use crate::guidance::{Conditioning, Guidance};
 use crate::latent::Latent;
-use crate::pipeline::{self, Run, Sampled, Schedule, Solver};
+use crate::pipeline::{self, Request, Sampled, Sampling, Schedule, Solver};
 use crate::sampler::noise::{noise, noise_for};
 use crate::sampler::{Discrete, Sampler, Scheduler};
+use crate::workflow::dry_run::known::{DryRunContext, Known, KnownGuider, KnownInputs, KnownSampling};
+use crate::workflow::picture_settings::{Contribution, WrittenNode};
+use crate::workflow::run::context::{Event, RunContext};
+use crate::workflow::spec::{Choices, Class, Kind, Slot, Type, choice, float, int, seed, socket};
+use crate::workflow::value::{Arguments, GuiderValue, Latents, NoiseValue, Prompt, Value};
 use crate::{Error, Result};
 
 /// A sampler's name.
@@ -20,50 +23,69 @@ pub(super) const SAMPLER: Slot =
 pub(super) const SCHEDULER: Slot =
     Slot { name: "scheduler", kind: Kind::Choice(Choices::Schedulers), optional: false };
 
-pub(in super::super) const CLASSES: &[Class] = &[
-    Class {
-        name: "KSampler",
-        inputs: &[
-            socket("model", Type::Model),
-            seed("seed"),
-            int("steps", 20, 1, 10_000),
-            float("cfg", 8.0, 0.0, 100.0),
-            SAMPLER,
-            SCHEDULER,
-            socket("positive", Type::Conditioning),
-            socket("negative", Type::Conditioning),
-            socket("latent_image", Type::Latent),
-            float("denoise", 1.0, 0.0, 1.0),
-        ],
-        outputs: &[Type::Latent],
-        is_output: false,
+pub(super) const CLASSES: &[NodeClass] = &[
+    NodeClass {
+        spec: Class {
+            name: "KSampler",
+            title: "KSampler",
+            category: "sampling",
+            inputs: &[
+                socket("model", Type::Model),
+                seed("seed"),
+                int("steps", 20, 1, 10_000),
+                float("cfg", 8.0, 0.0, 100.0),
+                SAMPLER,
+                SCHEDULER,
+                socket("positive", Type::Conditioning),
+                socket("negative", Type::Conditioning),
+                socket("latent_image", Type::Latent),
+                float("denoise", 1.0, 0.0, 1.0),
+            ],
+            outputs: &[Type::Latent],
+            ..Class::BLANK
+        },
         run: Working(ksampler),
+        hooks: Hooks {
+            dry_run: Some(latents_known),
+            sampling: Some(ksampler_sampling),
+            settings: Some(Contribution::Sampler(ksampler_settings)),
+            ..Hooks::NONE
+        },
     },
-    Class {
-        name: "KSamplerAdvanced",
-        inputs: &[
-            socket("model", Type::Model),
-            choice("add_noise", &["enable", "disable"]),
-            seed("noise_seed"),
-            int("steps", 20, 1, 10_000),
-            float("cfg", 8.0, 0.0, 100.0),
-            SAMPLER,
-            SCHEDULER,
-            socket("positive", Type::Conditioning),
-            socket("negative", Type::Conditioning),
-            socket("latent_image", Type::Latent),
-            int("start_at_step", 0, 0, 10_000),
-            int("end_at_step", 10_000, 0, 10_000),
-            choice("return_with_leftover_noise", &["disable", "enable"]),
-        ],
-        outputs: &[Type::Latent],
-        is_output: false,
+    NodeClass {
+        spec: Class {
+            name: "KSamplerAdvanced",
+            title: "KSampler (Advanced)",
+            category: "sampling",
+            inputs: &[
+                socket("model", Type::Model),
+                choice("add_noise", &["enable", "disable"]),
+                seed("noise_seed"),
+                int("steps", 20, 1, 10_000),
+                float("cfg", 8.0, 0.0, 100.0),
+                SAMPLER,
+                SCHEDULER,
+                socket("positive", Type::Conditioning),
+                socket("negative", Type::Conditioning),
+                socket("latent_image", Type::Latent),
+                int("start_at_step", 0, 0, 10_000),
+                int("end_at_step", 10_000, 0, 10_000),
+                choice("return_with_leftover_noise", &["disable", "enable"]),
+            ],
+            outputs: &[Type::Latent],
+            ..Class::BLANK
+        },
         run: Working(ksampler_advanced),
+        hooks: Hooks {
+            dry_run: Some(latents_known),
+            sampling: Some(ksampler_advanced_sampling),
+            ..Hooks::NONE
+        },
     },
 ];
 
 /// The sampler of a name; where its noise would be drawn makes no difference here.
-pub(in super::super) fn named(name: &str) -> Result<Solver> {
+pub(super) fn named(name: &str) -> Result<Solver> {
     Ok(name.parse::<Sampler>()?.into())
 }
 
@@ -84,13 +106,13 @@ fn sigmas(args: &Arguments<'_>, table: &Discrete, denoise: f64) -> Result<Vec<f3
 }
 
 /// KSampler's noise levels.
-pub(in super::super) fn levels(args: &Arguments<'_>, table: &Discrete) -> Result<Vec<f32>> {
+fn levels(args: &Arguments<'_>, table: &Discrete) -> Result<Vec<f32>> {
     sigmas(args, table, args.float("denoise")?)
 }
 
 /// KSamplerAdvanced's: some of a run's, of which the last may leave noise for a sampler that goes on from
 /// there. Empty where nothing is left to do.
-pub(in super::super) fn some_levels(args: &Arguments<'_>, table: &Discrete) -> Result<Vec<f32>> {
+fn some_levels(args: &Arguments<'_>, table: &Discrete) -> Result<Vec<f32>> {
     let mut sigmas = sigmas(args, table, 1.0)?;
     let (first, last) = (args.size("start_at_step")?, args.size("end_at_step")?);
     if last + 1 < sigmas.len() {
@@ -104,7 +126,7 @@ pub(in super::super) fn some_levels(args: &Arguments<'_>, table: &Discrete) -> R
     Ok(if first + 1 >= sigmas.len() { Vec::new() } else { sigmas.split_off(first) })
 }
 
-fn ksampler(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn ksampler(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let (guider, solver) = (guider(args)?, named(args.text("sampler_name")?)?);
     let sigmas = levels(args, guider.model.diffusion.discrete())?;
     let seed = args.seed("seed")?;
@@ -113,7 +135,54 @@ fn ksampler(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     Ok(vec![with_samples(latents, sampled.latent)])
 }
 
-fn ksampler_advanced(work: &mut Work<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
+fn ksampler_sampling(inputs: &KnownInputs<'_>) -> Result<Option<KnownSampling>> {
+    sampling_by_name(inputs, levels)
+}
+
+fn ksampler_advanced_sampling(inputs: &KnownInputs<'_>) -> Result<Option<KnownSampling>> {
+    sampling_by_name(inputs, some_levels)
+}
+
+/// What a node would run that names its sampler and makes its noise levels.
+fn sampling_by_name(
+    inputs: &KnownInputs<'_>,
+    levels: fn(&Arguments<'_>, &Discrete) -> Result<Vec<f32>>,
+) -> Result<Option<KnownSampling>> {
+    let Some(guider) = guider_known(inputs, "positive") else { return Ok(None) };
+    let solver = named(inputs.args.text("sampler_name")?)?;
+    let sigmas = levels(&inputs.args, &guider.model.table)?;
+    Ok(Some(KnownSampling { guider, solver, sigmas, latents: inputs.latents("latent_image") }))
+}
+
+/// The guider that the inputs make, with the positive side at the input `positive`.
+pub(super) fn guider_known(inputs: &KnownInputs<'_>, positive: &str) -> Option<KnownGuider> {
+    let side = |name: &str| inputs.args.conditioning(name).ok().cloned();
+    Some(KnownGuider {
+        model: inputs.model("model")?.clone(),
+        positive: side(positive)?,
+        negative: side("negative"),
+        cfg: inputs.args.float("cfg").map_or(1.0, |cfg| cfg as f32),
+    })
+}
+
+/// A sampler's outputs, two at most, have the size of the latents that it is given.
+pub(super) fn latents_known(inputs: &KnownInputs<'_>, _: &mut DryRunContext<'_, '_>) -> Result<Vec<Known>> {
+    Ok([inputs.passed("latent_image"), inputs.passed("latent_image")].concat())
+}
+
+fn ksampler_settings(node: &WrittenNode<'_>, request: &mut Request) -> Option<()> {
+    request.seed = node.size("seed")?;
+    request.guidance = Guidance::new(node.float("cfg")? as f32);
+    request.solver = node.text("sampler_name")?.parse::<Sampler>().ok()?.into();
+    request.schedule = Schedule {
+        scheduler: node.text("scheduler")?.parse().ok()?,
+        steps: node.size("steps")? as usize,
+        denoise: node.float("denoise")?,
+    };
+    Some(())
+}
+
+fn ksampler_advanced(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
     let (guider, solver) = (guider(args)?, named(args.text("sampler_name")?)?);
     let sigmas = some_levels(args, guider.model.diffusion.discrete())?;
     let latents = args.latent("latent_image")?;
@@ -135,7 +204,7 @@ pub(super) fn with_samples(latents: &Latents, samples: Latent) -> Value {
 /// What every sampler does: noise for the latents' places in their batch, prompts for their size, a
 /// run along the noise levels. `denoised` says whether the last prediction is wanted too.
 pub(super) fn sampled(
-    work: &mut Work<'_>,
+    work: &mut RunContext<'_>,
     guider: &GuiderValue,
     solver: Solver,
     sigmas: Vec<f32>,
@@ -162,7 +231,7 @@ pub(super) fn sampled(
         }
     };
     let conditioning = Conditioning { positive: side(&guider.positive), negative }.with_opposites();
-    let run = Run {
+    let run = Sampling {
         noise,
         latent: Some(latents.samples.clone()),
         mask: latents.mask()?,
@@ -179,11 +248,11 @@ pub(super) fn sampled(
     model.diffusion.run(&conditioning, &run, &mut observe, work.cancel)
 }
 
-/// A guider without a negative side does for what never asks for it.
+/// A guider without a negative side is enough where none is used.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`](crate::ErrorKind::Usage), saying what asks for it.
-pub(in super::super) fn without_negative(guidance: &Guidance, sampler: Sampler) -> Result<()> {
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage), saying what uses it.
+pub(crate) fn without_negative(guidance: &Guidance, sampler: Sampler) -> Result<()> {
     let wrong =
         |what: &str| Err(Error::usage(format!("{what} needs a negative prompt")).hint("use CFGGuider"));
     if guidance.sag().is_on() {

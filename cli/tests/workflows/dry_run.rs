@@ -1,5 +1,5 @@
-//! What a run would refuse in its middle is told by the dry run, with the exit code that other commands have
-//! for the same fault; and what runs is not refused.
+//! What a run would refuse in its middle is reported by the dry run, with the exit code that other commands have
+//! for the same error; and what runs is not refused.
 
 use std::fs;
 use std::path::Path;
@@ -28,8 +28,8 @@ fn home() -> Home {
 
 fn check(home: &Home, json: &Json) -> Result<(), (ErrorKind, String)> {
     let workflow = Workflow::parse("w.json", json.to_string().as_bytes()).expect("a workflow");
-    let (places, options) = (home.places(), options());
-    workflow.check(&places, &options).map(drop).map_err(|e| (e.kind(), e.to_string()))
+    let (folders, options) = (home.folders(), options());
+    workflow.check(&folders, &options).map(drop).map_err(|e| (e.kind(), e.to_string()))
 }
 
 #[test]
@@ -43,10 +43,10 @@ fn what_a_run_would_refuse_is_told_before() {
         change(&mut json);
         match (check(&home, &json), refused) {
             (Ok(()), None) => {}
-            (Err((kind, told)), Some((wanted, words))) => {
-                failures.check(kind == wanted, || format!("{what}: {kind:?}, {told}"));
+            (Err((kind, error)), Some((wanted, words))) => {
+                failures.check(kind == wanted, || format!("{what}: {kind:?}, {error}"));
                 for word in words {
-                    failures.check(told.contains(word), || format!("{what}: no {word:?} in {told}"));
+                    failures.check(error.contains(word), || format!("{what}: no {word:?} in {error}"));
                 }
             }
             (found, _) => failures.check(false, || format!("{what}: {found:?}")),
@@ -136,7 +136,7 @@ fn what_a_run_would_refuse_is_told_before() {
         add(w, "21", "VAEDecode", json!({ "vae": ["4", 2] }));
         add(w, "22", "PreviewImage", json!({ "images": ["21", 0] }));
     };
-    case("outputs that nobody connected, beside others", &open, None);
+    case("outputs that are not connected, beside others", &open, None);
     case("a latent of no cells", &scaled(&[0.01]), Some((usage, &["node 20", "empty latent"])));
     case("a latent beyond the memory", &scaled(&[8.0; 6]), Some((memory, &["would not fit the memory"])));
     case("a latent twice as large", &scaled(&[2.0]), None);
@@ -227,7 +227,7 @@ fn parts_that_files_lack() {
         write(&home.at("models/checkpoints/cut.safetensors"), &cut, &[], |_| Dtype::F16);
         let found = check(&home, &text_to_image("cut.safetensors", [64, 72, 1]));
         failures.check(
-            matches!(&found, Err((_, told)) if told.contains("node 4") && told.contains(name)),
+            matches!(&found, Err((_, error)) if error.contains("node 4") && error.contains(name)),
             || format!("{part}: {found:?}"),
         );
     }
@@ -261,17 +261,17 @@ fn folders_that_cannot_be_written() {
         let words = ["run", workflow, "--output-dir", to];
         for more in [&["--dry-run"][..], &["--dry-run", "--json"], &[]] {
             let output = output(&[&words[..], more].concat());
-            let told = String::from_utf8_lossy(&output.stderr).into_owned();
+            let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
             failures
-                .check(output.status.code() == Some(2) && told.contains("no file can be written"), || {
-                    format!("{workflow} {to} {more:?}: {:?} {told}", output.status.code())
+                .check(output.status.code() == Some(2) && stderr.contains("no file can be written"), || {
+                    format!("{workflow} {to} {more:?}: {:?} {stderr}", output.status.code())
                 });
         }
     }
     // As the other commands have it.
     let generate = output(&["generate", "-p", "a fox", "-o", "file/x.png"]);
     failures.check(generate.status.code() == Some(2), || format!("generate: {:?}", generate.status.code()));
-    // Folders that are still to be made are no fault, and a dry run makes none.
+    // Folders that are still to be made are no error, and a dry run makes none.
     for to in ["new", "new/deep", "shown"] {
         let output = output(&["run", "w.json", "--dry-run", "--output-dir", to]);
         failures.check(output.status.success(), || String::from_utf8_lossy(&output.stderr).into_owned());
@@ -344,7 +344,7 @@ fn kinds_of_nodes_as_json() {
     assert_eq!(find("VAEEncodeForInpaint")["inputs"][3]["optional"], true);
 }
 
-/// What the memory has no room for is told before anything runs, with how much is enough for every node: with so
+/// What the memory has no room for is reported before anything runs, with how much is enough for every node: with so
 /// much the run gets through, with a MiB less neither the dry run nor the run.
 #[test]
 fn memory_is_looked_at_before_anything_runs() {
@@ -385,10 +385,10 @@ fn memory_is_looked_at_before_anything_runs() {
         let outcomes = |mib: u64| {
             let options =
                 Options { limits: Limits { memory: Some(mib << 20), ..Limits::default() }, ..options() };
-            let places = home.places();
-            let mut ready = workflow.check(&places, &options).expect("nothing else is wrong");
+            let folders = home.folders();
+            let mut ready = workflow.check(&folders, &options).expect("nothing else is wrong");
             let foreseen = ready.check_memory(&studio);
-            let ready = workflow.check(&places, &options).expect("nothing else is wrong");
+            let ready = workflow.check(&folders, &options).expect("nothing else is wrong");
             (foreseen, ready.run(studio.clone(), &mut |_| {}, &AtomicBool::new(false)))
         };
         let (foreseen, ran) = outcomes(2);
@@ -421,7 +421,7 @@ fn a_dry_run_tells_of_too_little_memory() {
     for more in [&["--dry-run"][..], &[]] {
         let words = [&["run", "w.json", "--max-memory", "2"], more].concat();
         let output = program(&folder, &words).output().expect("the program starts");
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.code() == Some(4) && told.contains("--max-memory"), "{more:?}: {told}");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(4) && stderr.contains("--max-memory"), "{more:?}: {stderr}");
     }
 }

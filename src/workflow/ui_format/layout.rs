@@ -5,9 +5,9 @@ use std::collections::HashMap;
 
 use serde_json::{Value as Json, json};
 
-use super::catalogue;
-use super::graph::{Graph, Input, Node};
-use super::nodes::{Kind, Slot};
+use crate::workflow::graph::{Graph, Input, Node};
+use crate::workflow::nodes::class;
+use crate::workflow::spec::{Kind, Slot};
 
 /// Distances between nodes, pixels.
 const COLUMN: usize = 360;
@@ -16,7 +16,7 @@ const ROW: usize = 60;
 const LINE: usize = 26;
 
 /// The UI format of `graph`.
-pub(super) fn laid_out(graph: &Graph) -> Json {
+pub(crate) fn laid_out(graph: &Graph) -> Json {
     let nodes = graph.nodes();
     let numbers = numbers(nodes);
     let columns = columns(graph);
@@ -24,12 +24,12 @@ pub(super) fn laid_out(graph: &Graph) -> Json {
     let mut from: HashMap<(usize, usize), Vec<usize>> = HashMap::new();
     let mut inputs: Vec<Vec<Json>> = vec![Vec::new(); nodes.len()];
     for (at, node) in nodes.iter().enumerate() {
-        let class = catalogue::find(&node.class);
+        let spec = class(&node.class);
         for (name, input) in &node.inputs {
-            let slot = class.and_then(|class| class.input(name));
+            let slot = spec.and_then(|class| class.input(name));
             let (Input::Link { node: other, output }, Some(slot)) = (input, slot) else { continue };
             let Some(other) = graph.position(other) else { continue };
-            let outputs = catalogue::find(&nodes[other].class).map_or(&[][..], |class| class.outputs);
+            let outputs = class(&nodes[other].class).map_or(&[][..], |class| class.outputs);
             let kind = outputs.get(*output).map_or("*", |kind| kind.name());
             let number = links.len() + 1;
             links.push(json!([number, numbers[other], output, numbers[at], inputs[at].len(), kind]));
@@ -48,8 +48,8 @@ pub(super) fn laid_out(graph: &Graph) -> Json {
             let top = heights.entry(columns[at]).or_default();
             let position = [columns[at] * COLUMN, *top];
             *top += lines + ROW;
-            let class = catalogue::find(&node.class);
-            let outputs = class.map_or(&[][..], |class| class.outputs).iter().enumerate();
+            let spec = class(&node.class);
+            let outputs = spec.map_or(&[][..], |class| class.outputs).iter().enumerate();
             let outputs = outputs.map(|(slot, kind)| {
                 json!({ "name": kind.name(), "type": kind.name(), "links": from.get(&(at, slot)), "slot_index": slot })
             });
@@ -117,9 +117,9 @@ fn plug(slot: &Slot, kind: &str, link: usize) -> Json {
 
 /// `widgets_values`: those of linked widgets are their defaults.
 fn widgets(node: &Node) -> Vec<Json> {
-    let Some(class) = catalogue::find(&node.class) else { return Vec::new() };
+    let Some(spec) = class(&node.class) else { return Vec::new() };
     let mut values = Vec::new();
-    for slot in class.widgets() {
+    for slot in spec.widgets() {
         values.push(match node.input(slot.name) {
             Some(Input::Value(value)) => value.clone(),
             _ => slot.default().unwrap_or(Json::Null),
@@ -133,7 +133,7 @@ fn widgets(node: &Node) -> Vec<Json> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ui;
+    use super::super::read;
     use super::*;
 
     #[test]
@@ -158,7 +158,7 @@ mod tests {
         sampler.set("latent_image", Input::Link { node: "5".into(), output: 0 });
         graph.add(latent);
         graph.add(sampler);
-        let again = ui::graph(&laid_out(&graph)).unwrap();
+        let again = read::graph(&laid_out(&graph)).unwrap();
         assert_eq!(again.nodes().len(), 2);
         for (before, after) in graph.nodes().iter().zip(again.nodes()) {
             assert_eq!(before.class, after.class);

@@ -1,14 +1,9 @@
-//! Names of saved files, and what the files tell of the workflow. Nothing is written outside of the
-//! output folder, nothing is replaced, and nothing is left half-written.
+//! The output folder and the names of files in it. Nothing is written outside of it, nothing is replaced, and
+//! nothing is left half-written.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use serde_json::Value as Json;
-
-use super::derive;
-use super::graph::Graph;
-use super::screen;
 use crate::image::png;
 use crate::{Error, ErrorKind, Remedy, Resource, Result};
 
@@ -20,14 +15,14 @@ pub(super) const REPLACED: [&str; 9] =
     ["width", "height", "year", "month", "day", "hour", "minute", "second", "batch_num"];
 /// Where previews go, below the output folder.
 pub(super) const TEMP: &str = "temp";
-/// Times that a name may be taken by somebody else between looking and writing.
+/// Times that a name may be taken by another program between looking and writing.
 const TRIES: usize = 100;
 /// Longer names are refused by most file systems; room is left for the number.
 const LONGEST: usize = 200;
 
 /// Where files of one prefix go: `prefix_00001_.png`, counted up from what is there.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Target {
+pub(super) struct NumberedFiles {
     folder: PathBuf,
     name: String,
     output: PathBuf,
@@ -35,7 +30,7 @@ pub(super) struct Target {
     last: u64,
 }
 
-impl Target {
+impl NumberedFiles {
     /// The folder and name that `prefix` means below `output`. Links that lead out of it are not
     /// followed.
     ///
@@ -103,7 +98,7 @@ impl Target {
     pub fn write(&mut self, batch: &str, extension: &str, bytes: &[u8]) -> Result<PathBuf> {
         let cannot = |e| Error::io(&self.folder, "the output folder cannot be used", e);
         fs::create_dir_all(&self.folder).map_err(cannot)?;
-        // It may have been made, or changed, since the workflow was looked at.
+        // It may have been made, or changed, since the workflow was checked.
         if !self.inside().map_err(cannot)? {
             return Err(
                 Error::new(ErrorKind::File, "the folder is not in the output folder").file(&self.folder)
@@ -168,53 +163,9 @@ pub(super) fn usable(folder: &Path) -> Result<()> {
 /// # Errors
 /// As [`usable`].
 pub(super) fn made(output: &Path) -> Result<()> {
-    // What cannot be made is not usable either, and why is told there.
+    // What cannot be made is not usable either, and that error says why.
     let _ = fs::create_dir_all(output);
     usable(output)
-}
-
-/// What saved files tell of the workflow that made them.
-pub(super) struct Notes<'a> {
-    graph: &'a Graph,
-    /// The API format.
-    prompt: String,
-    /// The UI format.
-    workflow: String,
-}
-
-impl<'a> Notes<'a> {
-    /// Of a workflow, with the UI format that it was read from. One that was read from the API format
-    /// is laid out anew, so that ComfyUI has something to show.
-    pub fn new(graph: &'a Graph, ui: Option<&Json>) -> Self {
-        let prompt = ascii(&graph.to_api());
-        let workflow = ui.map_or_else(|| ascii(&screen::laid_out(graph)), ascii);
-        Self { graph, prompt, workflow }
-    }
-
-    /// The chunks by which ComfyUI opens a file.
-    pub fn texts(&self) -> Vec<(&'static str, &str)> {
-        vec![("prompt", self.prompt.as_str()), ("workflow", self.workflow.as_str())]
-    }
-
-    /// The settings of the picture `number` of a batch that node `id` saves, as A1111 writes them; None
-    /// where the workflow does more than they can tell.
-    pub fn parameters(&self, id: &str, size: (usize, usize), number: usize) -> Option<String> {
-        derive::parameters(self.graph, id, size, number)
-    }
-}
-
-/// JSON in ASCII, as Python writes it: such a text fits the oldest kind of PNG chunk.
-fn ascii(json: &Json) -> String {
-    let mut out = String::new();
-    for c in json.to_string().chars() {
-        if c.is_ascii() {
-            out.push(c);
-        } else {
-            let mut units = [0; 2];
-            out.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
-        }
-    }
-    out
 }
 
 #[cfg(test)]
@@ -224,7 +175,7 @@ mod tests {
     #[test]
     fn prefixes_stay_in_the_output_folder() {
         let output = tempfile::tempdir().unwrap();
-        let target = |prefix: &str| Target::new(prefix, output.path());
+        let target = |prefix: &str| NumberedFiles::new(prefix, output.path());
         for (prefix, folder, name) in [
             ("ComfyUI", "", "ComfyUI"),
             ("a/b/c", "a/b", "c"),
@@ -252,11 +203,11 @@ mod tests {
         fs::create_dir(output.path().join("in")).unwrap();
         std::os::unix::fs::symlink(output.path().join("in"), output.path().join("round")).unwrap();
         for prefix in ["out/x", "out/deeper/x"] {
-            assert!(Target::new(prefix, output.path()).is_err(), "{prefix}");
+            assert!(NumberedFiles::new(prefix, output.path()).is_err(), "{prefix}");
         }
-        assert!(Target::new("round/x", output.path()).is_ok());
+        assert!(NumberedFiles::new("round/x", output.path()).is_ok());
         // A link that is laid after the look is seen as well.
-        let mut target = Target::new("later/x", output.path()).unwrap();
+        let mut target = NumberedFiles::new("later/x", output.path()).unwrap();
         std::os::unix::fs::symlink(other.path(), output.path().join("later")).unwrap();
         assert!(target.write("0", "png", b"x").is_err());
         assert_eq!(fs::read_dir(other.path()).unwrap().count(), 0);
@@ -265,24 +216,16 @@ mod tests {
     #[test]
     fn numbers_count_up_from_what_is_there() {
         let output = tempfile::tempdir().unwrap();
-        let mut target = Target::new("a/x %batch_num%", output.path()).unwrap();
+        let mut target = NumberedFiles::new("a/x %batch_num%", output.path()).unwrap();
         let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
         assert_eq!(name(target.write("0", "png", b"1").unwrap()), "x 0_00001_.png");
         assert_eq!(name(target.write("1", "png", b"1").unwrap()), "x 1_00002_.png");
-        let mut target = Target::new("a/x", output.path()).unwrap();
+        let mut target = NumberedFiles::new("a/x", output.path()).unwrap();
         for taken in ["x_00007_.png", "x_y_00009_.png", "x_abc_.png", "xx_00010_.png"] {
             fs::write(output.path().join("a").join(taken), b"").unwrap();
         }
         assert_eq!(name(target.write("0", "png", b"1").unwrap()), "x_00008_.png");
         assert_eq!(name(target.write("0", "latent", b"1").unwrap()), "x_00009_.latent");
         assert_eq!(fs::read(output.path().join("a/x_00008_.png")).unwrap(), b"1");
-    }
-
-    #[test]
-    fn json_in_ascii() {
-        let json = serde_json::json!({"a": "é😀\n"});
-        let text = ascii(&json);
-        assert!(text.is_ascii());
-        assert_eq!(serde_json::from_str::<Json>(&text).unwrap(), json);
     }
 }

@@ -1,6 +1,6 @@
 //! The nodes and links of the UI format as one list, those inside of subgraphs included.
 //!
-//! A subgraph is defined once (`definitions.subgraphs`) and stands in the workflow as a node whose
+//! A subgraph is defined once (`definitions.subgraphs`) and is in the workflow as a node whose
 //! type is the definition's id. Links inside of it that come from, or go to, its frame have the
 //! node numbers -10 and -20.
 
@@ -8,8 +8,8 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value as Json};
 
-use super::read::{MOST_NODES, id, too_many};
-use super::repair;
+use crate::workflow::json::{MOST_NODES, id, too_many};
+use crate::workflow::nodes;
 use crate::{Error, ErrorKind, Result};
 
 /// The inner side of a subgraph's inputs and outputs.
@@ -19,22 +19,22 @@ const FRAME_OUT: &str = "-20";
 const DEEPEST: usize = 32;
 
 /// A link: its scope and its number there.
-pub(super) type Key = (usize, i64);
+pub(crate) type LinkKey = (usize, i64);
 
 /// All that a workflow shows.
 #[derive(Debug, Default)]
-pub(super) struct Screen {
-    pub nodes: Vec<Shown>,
+pub(crate) struct UiGraph {
+    pub nodes: Vec<UiNode>,
     /// The workflow itself, then each subgraph as often as it is used.
     pub scopes: Vec<Scope>,
     /// Where each link comes from.
-    pub links: HashMap<Key, Origin>,
+    pub links: HashMap<LinkKey, LinkStart>,
 }
 
 /// The workflow itself or a subgraph in use.
 #[derive(Debug, Default)]
-pub(super) struct Scope {
-    /// The node that the subgraph stands for; None for the workflow.
+pub(crate) struct Scope {
+    /// The node whose subgraph it is; None for the workflow.
     pub instance: Option<usize>,
     /// The links that lead to the subgraph's outputs, by their numbers.
     pub outputs: HashMap<usize, i64>,
@@ -42,7 +42,7 @@ pub(super) struct Scope {
 
 /// The start of a link.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Origin {
+pub(crate) enum LinkStart {
     /// A node by its place and its output's number.
     Node(usize, usize),
     /// An input of the subgraph that the link is in.
@@ -51,7 +51,7 @@ pub(super) enum Origin {
 
 /// A node as it is shown.
 #[derive(Debug)]
-pub(super) struct Shown {
+pub(crate) struct UiNode {
     /// With the ids of the subgraphs around it: `12:3`.
     pub id: String,
     pub class: String,
@@ -61,7 +61,7 @@ pub(super) struct Shown {
     /// `cnr_id` or, for what is in no registry, `aux_id`.
     pub package: Option<String>,
     pub mode: u64,
-    pub inputs: Vec<Plug>,
+    pub inputs: Vec<UiInput>,
     /// `widgets_values`.
     pub widgets: Json,
     /// `widgets_values_named`, which the newest frontends write beside them.
@@ -75,11 +75,11 @@ pub(super) struct Shown {
 
 /// An input of a node.
 #[derive(Debug)]
-pub(super) struct Plug {
+pub(crate) struct UiInput {
     pub name: String,
     pub kind: String,
     pub link: Option<i64>,
-    /// The widget that it stands in for.
+    /// The widget that it replaces.
     pub widget: Option<String>,
 }
 
@@ -87,18 +87,18 @@ pub(super) struct Plug {
 ///
 /// # Errors
 /// [`ErrorKind::File`] for what makes no sense, and for subgraphs that contain themselves.
-pub(super) fn flatten(json: &Json) -> Result<Screen> {
+pub(crate) fn flatten(json: &Json) -> Result<UiGraph> {
     let definitions = json.pointer("/definitions/subgraphs").and_then(Json::as_array);
     let definitions: HashMap<&str, &Json> =
         definitions.into_iter().flatten().filter_map(|d| Some((d.get("id")?.as_str()?, d))).collect();
-    let mut reader = Reader { definitions, screen: Screen::default() };
+    let mut reader = Reader { definitions, screen: UiGraph::default() };
     reader.scope(json, None, "", 0)?;
     Ok(reader.screen)
 }
 
 struct Reader<'a> {
     definitions: HashMap<&'a str, &'a Json>,
-    screen: Screen,
+    screen: UiGraph,
 }
 
 impl<'a> Reader<'a> {
@@ -162,9 +162,9 @@ impl<'a> Reader<'a> {
                 self.screen.scopes[scope].outputs.insert(slot(4, "target_slot")?, key);
             }
             let origin = match places.get(&from) {
-                Some(place) => Origin::Node(*place, from_slot),
-                None if from == FRAME_IN => Origin::Scope(from_slot),
-                // What a link came from may be gone; whoever needs it will be told.
+                Some(place) => LinkStart::Node(*place, from_slot),
+                None if from == FRAME_IN => LinkStart::Scope(from_slot),
+                // What a link came from may be gone; that is reported where it is needed.
                 None => continue,
             };
             self.screen.links.insert((scope, key), origin);
@@ -190,14 +190,14 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Hands the value at input `slot` of the subgraph `scope` to the widgets that it stands for, through
+    /// Hands the value at input `slot` of the subgraph `scope` to the widgets inside that it sets, through
     /// the subgraphs in between.
     fn promote(&mut self, scope: usize, slot: usize, value: &Json) {
         let mut further = Vec::new();
         for node in self.screen.nodes.iter_mut().filter(|n| n.scope == scope) {
             for (number, plug) in node.inputs.iter().enumerate() {
                 let from = plug.link.and_then(|link| self.screen.links.get(&(scope, link)));
-                if let (Some(Origin::Scope(s)), Some(widget)) = (from, &plug.widget)
+                if let (Some(LinkStart::Scope(s)), Some(widget)) = (from, &plug.widget)
                     && *s == slot
                 {
                     node.promoted.insert(widget.clone(), value.clone());
@@ -211,23 +211,23 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn shown(node: &Json, prefix: &str, scope: usize) -> Result<Shown> {
+fn shown(node: &Json, prefix: &str, scope: usize) -> Result<UiNode> {
     let wrong = |what: &str| Error::new(ErrorKind::File, what.to_owned()).at(place(prefix));
     let text = |key: &str| node.get(key).and_then(Json::as_str).map(str::to_owned);
     let own = node.get("id").and_then(id).ok_or_else(|| wrong("a node has no id"))?;
     let id = format!("{prefix}{own}");
     let class = text("type").ok_or_else(|| wrong("a node has no type").at(format!("node {id}")))?;
-    let class = repair::kind(&class).to_owned();
+    let class = nodes::class_today(&class).to_owned();
     let property = |name: &str| node.get("properties").and_then(|all| all.get(name)).and_then(Json::as_str);
     let package = property("cnr_id").or_else(|| property("aux_id"));
-    let plug = |input: &Json| Plug {
+    let plug = |input: &Json| UiInput {
         name: input.get("name").and_then(Json::as_str).unwrap_or_default().to_owned(),
         kind: input.get("type").and_then(Json::as_str).unwrap_or("*").to_owned(),
         link: input.get("link").and_then(Json::as_i64),
         widget: input.pointer("/widget/name").and_then(Json::as_str).map(str::to_owned),
     };
     let inputs = node.get("inputs").and_then(Json::as_array);
-    Ok(Shown {
+    Ok(UiNode {
         title: text("title"),
         alias: property("Node name for S&R").map(str::to_owned),
         package: package.map(str::to_owned),

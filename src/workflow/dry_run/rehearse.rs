@@ -2,18 +2,17 @@
 
 use std::collections::HashSet;
 
-use super::super::nodes::sampling;
-use super::super::value::Prompt;
-use super::{Guider, Latents, Sampling};
+use super::known::{KnownLatents, KnownSampling};
 use crate::guidance::{Columns, Conditioning, Entry, Guidance, Guided, Network, Row, RowResult};
 use crate::latent::Latent;
 use crate::pipeline;
 use crate::sampler::{self, Predictor};
+use crate::workflow::nodes::without_negative;
 use crate::{ErrorKind, Result};
 
 /// The size that is taken where none is known, height and width in cells.
 const USUAL_SIZE: (usize, usize) = (64, 64);
-/// Cells a side that are computed with: as many as Self-Attention Guidance looks at least at, and more.
+/// Cells a side that are computed with: at least as many as Self-Attention Guidance needs.
 const MOST_CELLS: usize = 8;
 
 /// Predicts nothing, and looks nowhere.
@@ -34,12 +33,12 @@ impl Network for Blank {
 ///
 /// # Errors
 /// [`ErrorKind::Usage`], as the run would.
-pub(super) fn check(sampling: &Sampling) -> Result<()> {
-    let Sampling { guider, solver, sigmas, latents } = sampling;
-    let size = latents.map_or(USUAL_SIZE, |Latents { size: [_, height, width], .. }| (height, width));
+pub(super) fn check(sampling: &KnownSampling) -> Result<()> {
+    let KnownSampling { guider, solver, sigmas, latents } = sampling;
+    let size = latents.map_or(USUAL_SIZE, |KnownLatents { size: [_, height, width], .. }| (height, width));
     let model = &guider.model;
     if guider.negative.is_none() {
-        sampling::without_negative(&model.guidance, solver.sampler)?;
+        without_negative(&model.guidance, solver.sampler)?;
     }
     let conditioning = guider.conditioning(size);
     pipeline::check_prompts(&model.config, &conditioning)?;
@@ -61,16 +60,6 @@ pub(super) fn check(sampling: &Sampling) -> Result<()> {
         // Numbers mean nothing here.
         Err(e) if e.kind() != ErrorKind::Usage => Ok(()),
         run => run.map(drop),
-    }
-}
-
-impl Guider {
-    /// Both sides for latents of this size, height and width in cells.
-    pub(super) fn conditioning(&self, size: (usize, usize)) -> Conditioning {
-        let wants_vector = self.model.config.unet.adm_in_channels.is_some();
-        let side = |prompts: &[Prompt]| prompts.iter().map(|p| p.resolved(size, wants_vector)).collect();
-        let negative = self.negative.as_ref().unwrap_or(&self.positive);
-        Conditioning { positive: side(&self.positive), negative: side(negative) }.with_opposites()
     }
 }
 

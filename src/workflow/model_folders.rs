@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::extra_paths;
-use super::nodes::FileKind;
+use super::spec::FileKind;
 use crate::checkpoint::Checkpoint;
 use crate::folder::{Folder, files_below, nearest_file};
 use crate::{Error, ErrorKind, Remedy, Resource, Result, embedded};
@@ -36,7 +36,7 @@ const EMBEDDED: [&str; 3] = ["tiny-emoji.safetensors", "tiny-emoji", "tiny-emoji
 
 /// Where a model is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Found {
+pub(super) enum ModelLocation {
     File(PathBuf),
     /// Inside the program.
     Embedded,
@@ -106,25 +106,25 @@ impl ModelFolders {
     /// # Errors
     /// [`ErrorKind::Usage`] for a name that leads out of the folder; [`ErrorKind::File`] if there is
     /// none, with the nearest names.
-    pub(super) fn find(&self, kind: FileKind, name: &str) -> Result<Found> {
+    pub(super) fn find(&self, kind: FileKind, name: &str) -> Result<ModelLocation> {
         let folders = self.by_kind.get(&kind).map_or(&[][..], Vec::as_slice);
         for folder in folders {
             let path = plain(folder, name)?;
             if path.exists() {
-                return Ok(Found::File(path));
+                return Ok(ModelLocation::File(path));
             }
             if path.is_symlink() {
                 return Err(Error::io(&path, "cannot open the file", std::io::ErrorKind::NotFound.into()));
             }
         }
         if kind == FileKind::Checkpoint && EMBEDDED.contains(&name) && embedded::checkpoint().is_ok() {
-            return Ok(Found::Embedded);
+            return Ok(ModelLocation::Embedded);
         }
         plain(Path::new("models"), name)?;
         match below(folders, name) {
             Some(path) => {
                 log::warn!("there is no {} {name}: {} is taken", kind.what(), path.display());
-                Ok(Found::File(path))
+                Ok(ModelLocation::File(path))
             }
             None => Err(self.missing(kind, name, folders)),
         }
@@ -156,21 +156,6 @@ impl ModelFolders {
     }
 }
 
-impl FileKind {
-    /// In words.
-    pub fn what(self) -> &'static str {
-        match self {
-            Self::Checkpoint => "checkpoint",
-            Self::Lora => "LoRA",
-            Self::Vae => "VAE",
-            Self::TextEncoder => "text encoder",
-            Self::DiffusionModel => "diffusion model",
-            Self::Image => "picture",
-            Self::Latent => "latent",
-        }
-    }
-}
-
 /// The one file below the folders whose path ends with `name`: it was moved since the workflow was made.
 fn below(folders: &[PathBuf], name: &str) -> Option<PathBuf> {
     let name = name.replace('\\', "/");
@@ -195,48 +180,4 @@ fn at_home(path: &str) -> PathBuf {
         }
         _ => path.into(),
     }
-}
-
-/// A file that a workflow reads as input: in `input`, or where the name says so (`x.png [output]`) in
-/// `output`, `x.png [temp]` in `output/temp`. Links that lead out of the folder are not followed.
-///
-/// # Errors
-/// [`ErrorKind::Usage`] for a name that leads out of its folder; [`ErrorKind::File`] if there is no
-/// such file.
-pub(super) fn input_file(input: &Path, output: &Path, kind: FileKind, name: &str) -> Result<PathBuf> {
-    let (name, folder) = match name.trim_end().rsplit_once(" [") {
-        Some((name, "output]")) => (name, output.to_owned()),
-        Some((name, "temp]")) => (name, output.join(super::save::TEMP)),
-        Some((name, "input]")) => (name, input.to_owned()),
-        _ => (name, input.to_owned()),
-    };
-    let path = plain(&folder, name)?;
-    if path.exists() && !path.is_file() {
-        let what = format!("a {}'s file", kind.what());
-        return Err(Error::new(ErrorKind::File, "not a regular file").file(&path).expected(what));
-    }
-    if !path.is_file() {
-        let mut files = files_below(&folder);
-        // What lies behind a link out of the folder could not be read.
-        let inside = |file: &str, real_folder: &Path| {
-            let real = folder.join(file).canonicalize();
-            real.is_ok_and(|real| real.starts_with(real_folder) && real.is_file())
-        };
-        let real_folder = folder.canonicalize().ok();
-        files.retain(|file| real_folder.as_deref().is_some_and(|real| inside(file, real)));
-        let error = Error::new(ErrorKind::File, format!("there is no such {}", kind.what()))
-            .expected(format!("{name} in {}", folder.display()));
-        return Err(match nearest_file(name, &files) {
-            near if !near.is_empty() => error.remedy(Remedy::DidYouMean(near)),
-            _ => error.hint("put it there").remedy(Remedy::Pass(Resource::InputFolder)),
-        });
-    }
-    let real = |path: &Path| path.canonicalize().map_err(|e| Error::io(path, "the file cannot be read", e));
-    if !real(&path)?.starts_with(real(&folder)?) {
-        return Err(Error::new(ErrorKind::File, "a link that leads out of its folder")
-            .file(&path)
-            .expected(format!("a file in {}", folder.display()))
-            .hint("put the file itself there"));
-    }
-    Ok(path)
 }
