@@ -2,16 +2,18 @@
 
 mod barriers;
 mod cache;
+pub(crate) mod capabilities;
+mod compile;
 mod pipelines;
 mod wanted;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::kernels::{LEAST_MEMORY, Target, Variant};
-use crate::plan::Capabilities;
+use crate::kernels::{LEAST_MEMORY, Target};
 use crate::{Error, ErrorKind, Result, kernels, shader};
 use cache::Cache;
+use capabilities::Capabilities;
 use pipelines::Pipelines;
 use wanted::{LANES, MATRICES, offers_matrices};
 
@@ -189,21 +191,6 @@ impl Gpu {
     /// Where compiled pipelines are looked for.
     pub(crate) fn pipeline_cache(&self) -> Option<&wgpu::PipelineCache> {
         self.cache.as_ref().map(|cache| cache.pipelines())
-    }
-
-    /// Compiles those of `variants` that no engine on this device has had a use for; `checked` as in
-    /// [`Engine::checked`](crate::engine::Engine::checked).
-    pub(crate) fn compile<'a>(
-        &self,
-        checked: bool,
-        variants: impl Iterator<Item = &'a Variant>,
-    ) -> Result<()> {
-        self.pipelines.compile(self, checked, variants)
-    }
-
-    /// The pipeline of a variant that was compiled before.
-    pub(crate) fn pipeline(&self, checked: bool, variant: &Variant) -> Result<wgpu::ComputePipeline> {
-        self.pipelines.get(checked, variant)
     }
 
     /// In which way shaders are written for the device.

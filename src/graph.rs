@@ -6,85 +6,16 @@
 
 mod attention;
 mod part;
+mod perturbation;
+mod tensor;
 mod weight;
 
 use std::collections::HashMap;
 
 use crate::{Error, ErrorKind, Result};
-pub use part::Part;
+pub use perturbation::{Perturbation, Width};
+pub use tensor::{Part, Shape, Store, Tensor, TensorInfo};
 pub use weight::{Layout, Weight, WeightId};
-
-/// The shape of one row: `height × width` positions of `channels`, channels innermost (NHWC).
-/// A token sequence has `width` 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Shape {
-    /// Rows of positions, or tokens.
-    pub height: usize,
-    /// Positions in a row; 1 for token sequences.
-    pub width: usize,
-    /// Values at each position.
-    pub channels: usize,
-}
-
-impl Shape {
-    /// A map of `height × width` positions.
-    pub fn new(height: usize, width: usize, channels: usize) -> Self {
-        Self { height, width, channels }
-    }
-
-    /// A sequence of `tokens`.
-    pub fn tokens(tokens: usize, channels: usize) -> Self {
-        Self { height: tokens, width: 1, channels }
-    }
-
-    /// Number of positions; `usize::MAX` where there are more.
-    pub fn positions(&self) -> usize {
-        self.height.saturating_mul(self.width)
-    }
-
-    /// Channels in groups of four, the unit in which kernels load and store.
-    /// Storage is padded to whole quads with zeros.
-    pub fn quads(&self) -> usize {
-        self.channels.div_ceil(4)
-    }
-}
-
-impl std::fmt::Display for Shape {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}x{}x{}", self.height, self.width, self.channels)
-    }
-}
-
-/// Handle of a tensor in its [`Graph`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Tensor(pub(crate) usize);
-
-/// How a tensor is stored on the device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Store {
-    /// In the plan's precision, f32 or f16.
-    Elem,
-    /// In f32 quads: results to be read back.
-    F32,
-    /// In f32 without padding: log-sum-exp, column sums.
-    Plain,
-}
-
-/// What a tensor is: its shape in one row, its storage, its name.
-#[derive(Debug, Clone)]
-pub struct TensorInfo {
-    /// Shape in one row.
-    pub shape: Shape,
-    /// Storage.
-    pub store: Store,
-    /// The path of the layer that makes it, as in the original checkpoint layout.
-    pub path: String,
-    /// Where it stands, if that is in another tensor.
-    pub part: Option<Part>,
-    /// Whether it stays on the device from one run to another: an input that another plan's run
-    /// left there, or a result that is not read back.
-    pub kept: bool,
-}
 
 /// A function applied to each value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -9,58 +9,21 @@ mod check;
 pub mod chunk;
 pub mod fuse;
 pub mod lower;
+mod make;
+mod options;
 pub mod split;
 pub mod storage;
 
 use std::collections::BTreeMap;
 
-use crate::graph::{Graph, Shape, Store, Tensor, TensorInfo, Weight, WeightId};
-use crate::kernels::{Call, Operand, Precision, Stretch, Target, Variant, room};
+use crate::graph::{Shape, Store, TensorInfo, Weight, WeightId};
+use crate::kernels::{MAX_GROUPS, Precision, Variant, room};
 use crate::{Error, Result};
 
+pub use crate::gpu::capabilities::Capabilities;
 pub use arena::Region;
+pub use options::{Options, tensor_bytes};
 pub use storage::Storage;
-
-/// What the planner must know of a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Capabilities {
-    /// Which variants to choose.
-    pub target: Target,
-    /// Largest stretch of a buffer that can be bound, bytes.
-    pub max_binding: u64,
-    /// Largest buffer, bytes.
-    pub max_buffer: u64,
-    /// Places in buffers start on multiples of this, bytes.
-    pub alignment: u64,
-}
-
-impl Capabilities {
-    /// What every WebGPU device offers: 128 MiB bindings, 256 MiB buffers.
-    pub fn baseline(target: Target) -> Self {
-        Self { target, max_binding: 128 << 20, max_buffer: 256 << 20, alignment: 256 }
-    }
-}
-
-/// How a plan is made.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Rows computed together.
-    pub rows: usize,
-    /// Storage of activations and weights.
-    pub storage: Storage,
-    /// The device.
-    pub device: Capabilities,
-    /// Unused bytes kept behind every tensor; tests fill them with a pattern to catch kernels
-    /// that write past their result.
-    pub guard: u64,
-}
-
-impl Options {
-    /// Storage of activations.
-    pub fn precision(&self) -> Precision {
-        self.storage.precision()
-    }
-}
 
 /// What a dispatch's binding holds once everything has its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,94 +98,6 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans `graph` for `options`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Memory`](crate::ErrorKind::Memory) naming the tensor, if one is larger than the device can
-    /// bind; [`ErrorKind::Usage`](crate::ErrorKind::Usage) for
-    /// no rows, an alignment that no device has, a tensor of no values or of another graph.
-    pub fn new(graph: &Graph, options: &Options) -> Result<Plan> {
-        let options = &check::checked(graph, options)?;
-        let fused = fuse::fuse(graph, options);
-        let lowered = lower::lower(graph, &fused, options)?;
-        check::calls(&lowered, options)?;
-        let mut lives = lifetimes(graph, &lowered.calls, lowered.sizes.len());
-        // What other plans kept stays where it is.
-        let is_result = |t: &Tensor| graph.outputs().iter().any(|(_, o)| o == t);
-        let mut kept = Vec::new();
-        for (_, t) in graph.inputs() {
-            if graph.info(*t).kept && !is_result(t) && lives[t.0].take().is_some() {
-                kept.push(t.0);
-            }
-        }
-        let requests: Vec<arena::Request> = lives
-            .iter()
-            .zip(&lowered.sizes)
-            .filter_map(|(life, (_, bytes))| {
-                life.map(|(first, last)| arena::Request { bytes: *bytes, first, last })
-            })
-            .collect();
-        let placed =
-            arena::place(&requests, options.device.alignment, options.guard, options.device.max_buffer);
-        let mut at = placed.regions.iter();
-        let mut regions: Vec<Option<Region>> =
-            lives.iter().map(|l| l.and_then(|_| at.next().copied())).collect();
-        for (slab, buf) in kept.iter().enumerate() {
-            regions[*buf] = Some(Region { slab, offset: 0, bytes: lowered.sizes[*buf].1 });
-        }
-        let region = |buf: usize| {
-            regions[buf].ok_or_else(|| Error::internal(format!("{} has no place", lowered.sizes[buf].0)))
-        };
-        let slot = |(name, t): &(String, Tensor)| -> Result<Slot> {
-            let TensorInfo { shape, store, kept, .. } = *graph.info(*t);
-            Ok(Slot { name: name.clone(), shape, store, kept, region: region(t.0)? })
-        };
-        let stretch = |s: Stretch| -> Result<Region> {
-            let whole = region(s.buf.0)?;
-            Ok(Region { offset: whole.offset + s.offset, bytes: s.bytes, ..whole })
-        };
-        let bind = |o: &Operand| {
-            Ok(match *o {
-                Operand::Read(s) if kept.contains(&s.buf.0) => Bound::Kept(stretch(s)?),
-                Operand::Read(s) | Operand::Write(s) => Bound::Arena(stretch(s)?),
-                Operand::Weight(w) => Bound::Weight(w),
-                Operand::Scalars => return Err(Error::internal("a network has no steps")),
-                Operand::Unused => Bound::Unused,
-            })
-        };
-        let written = |o: &Operand| match *o {
-            Operand::Write(s) => lowered.stores[s.buf.0].map(|store| Ok((stretch(s)?, store))),
-            _ => None,
-        };
-        let dispatch = |c: &Call| -> Result<Dispatch> {
-            Ok(Dispatch {
-                variant: c.variant.clone(),
-                params: c.params.clone(),
-                bindings: c.operands.iter().map(bind).collect::<Result<_>>()?,
-                written: c.operands.iter().filter_map(written).collect::<Result<_>>()?,
-                groups: c.groups,
-                path: c.path.clone(),
-                flops: c.flops,
-            })
-        };
-        Ok(Plan {
-            rows: options.rows,
-            storage: options.storage.clone(),
-            dispatches: lowered.calls.iter().map(dispatch).collect::<Result<_>>()?,
-            slabs: placed.slabs,
-            inputs: graph
-                .inputs()
-                .iter()
-                .filter(|(_, t)| regions[t.0].is_some())
-                .map(|input| slot(input).map(|s| Slot { kept: kept.contains(&input.1.0), ..s }))
-                .collect::<Result<_>>()?,
-            outputs: graph.outputs().iter().map(slot).collect::<Result<_>>()?,
-            lower_bound: arena::lower_bound(&requests),
-            tensors: lowered.sizes,
-            weights: graph.weights().to_vec(),
-        })
-    }
-
     /// Lets an arena of buffers of these sizes hold this plan too.
     pub fn enlarge(&self, slabs: &mut Vec<u64>) {
         slabs.resize(slabs.len().max(self.slabs.len()), 0);
@@ -301,46 +176,45 @@ impl Plan {
         }
         count
     }
+
+    /// Whether all of its parts are within its buffers: its fields may be anybody's.
+    pub(crate) fn check(&self) -> Result<()> {
+        let wrong = |at: &str| Err(Error::usage("a plan contradicts itself").at(at));
+        if self.rows == 0 {
+            return wrong("rows");
+        }
+        let within = |r: &Region| {
+            let end = r.offset.checked_add(r.bytes);
+            r.bytes > 0 && self.slabs.get(r.slab).is_some_and(|size| end.is_some_and(|end| end <= *size))
+        };
+        for dispatch in &self.dispatches {
+            let bound = |bound: &Bound| match bound {
+                Bound::Arena(region) => within(region),
+                Bound::Weight(id) => id.0 < self.weights.len(),
+                Bound::Kept(_) | Bound::Unused => true,
+            };
+            let written = dispatch.written.iter().all(|(region, _)| within(region));
+            let groups = dispatch.groups.iter().all(|n| *n <= MAX_GROUPS);
+            if !dispatch.bindings.iter().all(bound) || !written || !groups {
+                return wrong(&dispatch.path);
+            }
+        }
+        let holds = |slot: &Slot| {
+            let Slot { shape, store, .. } = *slot;
+            let info = TensorInfo { shape, store, path: String::new(), part: None, kept: slot.kept };
+            tensor_bytes(&info, self.rows, self.precision()) <= slot.region.bytes
+        };
+        for slot in self.inputs.iter().chain(&self.outputs) {
+            let kept_input = slot.kept && self.inputs.iter().any(|input| std::ptr::eq(input, slot));
+            if !holds(slot) || !(kept_input || within(&slot.region)) {
+                return wrong(&slot.name);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The sum, or the largest number where that is more.
 fn sum(numbers: impl Iterator<Item = u64>) -> u64 {
     numbers.fold(0, u64::saturating_add)
-}
-
-/// Bytes of a tensor for `rows` rows; `u64::MAX` where there are more.
-pub fn tensor_bytes(info: &TensorInfo, rows: usize, precision: Precision) -> u64 {
-    let positions = rows.saturating_mul(info.shape.positions()) as u64;
-    let (quads, channels) = (info.shape.quads() as u64, info.shape.channels as u64);
-    match info.store {
-        Store::Elem => positions.saturating_mul(quads).saturating_mul(4 * precision.bytes()),
-        Store::F32 => positions.saturating_mul(quads).saturating_mul(16),
-        Store::Plain => positions.saturating_mul(channels).saturating_mul(4),
-    }
-}
-
-/// First and last call in which each buffer holds something; None for those never used. Inputs
-/// live from the start, outputs to the end.
-fn lifetimes(graph: &Graph, calls: &[Call], count: usize) -> Vec<Option<(usize, usize)>> {
-    let mut lives: Vec<Option<(usize, usize)>> = vec![None; count];
-    let mut touch = |buf: usize, at: usize| {
-        let life = lives[buf].get_or_insert((at, at));
-        *life = (life.0.min(at), life.1.max(at));
-    };
-    for (at, call) in calls.iter().enumerate() {
-        for operand in &call.operands {
-            if let Operand::Read(s) | Operand::Write(s) = operand {
-                touch(s.buf.0, at);
-            }
-        }
-    }
-    for (_, t) in graph.outputs() {
-        touch(t.0, calls.len());
-    }
-    for (_, t) in graph.inputs() {
-        if let Some(life) = &mut lives[t.0] {
-            life.0 = 0;
-        }
-    }
-    lives
 }

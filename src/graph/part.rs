@@ -3,17 +3,8 @@
 
 use std::collections::HashSet;
 
-use super::{Graph, Shape, Store, Tensor};
+use super::{Graph, Part, Shape, Store, Tensor};
 use crate::{Error, Result};
-
-/// Where a tensor stands that is a stretch of each row of another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Part {
-    /// The other.
-    pub of: Tensor,
-    /// The stretch's first value in a row.
-    pub first: usize,
-}
 
 impl Graph {
     /// The values of each row of `of` from `first` on, as a tensor of `shape`. Its rows lie further

@@ -1,10 +1,9 @@
 //! What a plan can be made of: a graph's tensors and numbers that the kernels' counters hold, and what the device
 //! can bind.
 
-use super::lower::Lowered;
-use super::{Bound, Capabilities, Options, Plan, Region, Slot, tensor_bytes};
-use crate::graph::{Graph, Shape, Tensor, TensorInfo};
-use crate::kernels::{MAX_GROUPS, Operand, Precision};
+use super::{Capabilities, Options};
+use crate::graph::{Graph, Shape, Store, Tensor};
+use crate::kernels::{Call, Operand, Precision};
 use crate::{Error, ErrorKind, Remedy, Result};
 
 /// Kernels count the quads of a binding in 32 bits.
@@ -87,17 +86,23 @@ pub(super) fn buffers(graph: &Graph, buffers: &[(String, u64)], options: &Option
 
 const BINDING: &str = "this device can bind";
 
-/// The same of what came with the calls, and of what they bind.
-pub(super) fn calls(lowered: &Lowered, options: &Options) -> Result<()> {
+/// The same of what came with the `calls`, and of what they bind: name and bytes of each of the `buffers`, and how
+/// it holds a tensor of the graph, if it does.
+pub(super) fn calls(
+    calls: &[Call],
+    buffers: &[(String, u64)],
+    stores: &[Option<Store>],
+    options: &Options,
+) -> Result<()> {
     let most = options.device.max_binding;
-    let rooms = lowered.sizes.iter().zip(&lowered.stores).filter(|(_, store)| store.is_none());
-    if let Some(((name, bytes), _)) = rooms.into_iter().find(|((_, bytes), _)| *bytes > most) {
+    let temporaries = buffers.iter().zip(stores).filter(|(_, store)| store.is_none());
+    if let Some(((name, bytes), _)) = temporaries.into_iter().find(|((_, bytes), _)| *bytes > most) {
         return Err(refused(name, BINDING, *bytes, most, options));
     }
-    for operand in lowered.calls.iter().flat_map(|c| &c.operands) {
+    for operand in calls.iter().flat_map(|c| &c.operands) {
         match operand {
             Operand::Read(s) | Operand::Write(s) if s.bytes > most => {
-                let name = lowered.sizes.get(s.buf.0).map_or("", |(name, _)| name);
+                let name = buffers.get(s.buf.0).map_or("", |(name, _)| name);
                 return Err(refused(name, BINDING, s.bytes, most, options));
             }
             _ => {}
@@ -115,43 +120,5 @@ fn refused(name: &str, what: &str, bytes: u64, most: u64, options: &Options) -> 
     match options.precision() {
         Precision::F32 => error.remedy(Remedy::UseF16),
         Precision::F16 => error,
-    }
-}
-
-impl Plan {
-    /// Whether all of its parts are within its buffers: its fields may be anybody's.
-    pub(crate) fn check(&self) -> Result<()> {
-        let wrong = |at: &str| Err(Error::usage("a plan contradicts itself").at(at));
-        if self.rows == 0 {
-            return wrong("rows");
-        }
-        let within = |r: &Region| {
-            let end = r.offset.checked_add(r.bytes);
-            r.bytes > 0 && self.slabs.get(r.slab).is_some_and(|size| end.is_some_and(|end| end <= *size))
-        };
-        for dispatch in &self.dispatches {
-            let bound = |bound: &Bound| match bound {
-                Bound::Arena(region) => within(region),
-                Bound::Weight(id) => id.0 < self.weights.len(),
-                Bound::Kept(_) | Bound::Unused => true,
-            };
-            let written = dispatch.written.iter().all(|(region, _)| within(region));
-            let groups = dispatch.groups.iter().all(|n| *n <= MAX_GROUPS);
-            if !dispatch.bindings.iter().all(bound) || !written || !groups {
-                return wrong(&dispatch.path);
-            }
-        }
-        let holds = |slot: &Slot| {
-            let Slot { shape, store, .. } = *slot;
-            let info = TensorInfo { shape, store, path: String::new(), part: None, kept: slot.kept };
-            tensor_bytes(&info, self.rows, self.precision()) <= slot.region.bytes
-        };
-        for slot in self.inputs.iter().chain(&self.outputs) {
-            let kept_input = slot.kept && self.inputs.iter().any(|input| std::ptr::eq(input, slot));
-            if !holds(slot) || !(kept_input || within(&slot.region)) {
-                return wrong(&slot.name);
-            }
-        }
-        Ok(())
     }
 }
