@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::Drive;
+use super::drive::Drive;
 use super::step::{slope, steps};
 use crate::Result;
 use crate::latent::Value;
@@ -126,7 +126,7 @@ pub(super) fn lagrange(nodes: &[f64], j: usize, t: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::super::Sampler;
-    use super::super::toy::order_of_convergence;
+    use super::super::test_model::order_of_convergence;
 
     #[test]
     fn orders() {

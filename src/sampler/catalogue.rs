@@ -3,9 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::names::{self, Named};
+use super::drive::Drive;
+use super::lookup::{self, Named};
 use super::{
-    Drive, adams, deis, dpm_solver, dpmpp, dpmpp_sde, er_sde, euler, gradient_estimation, heun, renoise,
+    adams, deis, dpm_solver, dpmpp, dpmpp_sde, er_sde, euler, gradient_estimation, heun, renoise,
     res_multistep, sa_solver, seeds, uni_pc,
 };
 use crate::latent::Value;
@@ -199,7 +200,7 @@ impl FromStr for Sampler {
     /// By name, in ComfyUI's spelling or another program's. A scheduler behind it is not taken.
     fn from_str(name: &str) -> Result<Self> {
         let table = Self::ALL.map(|s| Named { value: s, name: s.name(), aliases: s.entry().aliases });
-        names::find("sampler", name, table)
+        lookup::find("sampler", name, table)
     }
 }
 

@@ -2,8 +2,8 @@
 //! the slope is a polynomial in the time t of the variance-preserving diffusion whose rate β rises
 //! linearly, `σ² = exp(β_d t²/2 + β_0 t) - 1`.
 
-use super::Drive;
 use super::adams::{adams, lagrange};
+use super::drive::Drive;
 use crate::Result;
 use crate::latent::Value;
 
@@ -71,7 +71,7 @@ impl Time {
 #[cfg(test)]
 mod tests {
     use super::super::Sampler;
-    use super::super::toy::order_of_convergence;
+    use super::super::test_model::order_of_convergence;
     use super::*;
 
     #[test]

@@ -2,8 +2,8 @@
 //! the last positive sigma: "fast" has as many predictions as the schedule has steps, "adaptive" as
 //! many as its error needs. Both leave the noise of the last positive sigma in the picture.
 
-use super::Drive;
 use super::discrete::exp_m1;
+use super::drive::Drive;
 use super::step::{change, lambda, plus, sigma, slope};
 use crate::Result;
 use crate::latent::Value;
@@ -164,7 +164,7 @@ impl StepControl {
 
 #[cfg(test)]
 mod tests {
-    use super::super::toy::{Gaussian, run};
+    use super::super::test_model::{Gaussian, run};
     use super::super::{SampleOptions, Sampler};
     use super::*;
     use crate::latent::host::HostLatents;

@@ -1,9 +1,11 @@
 //! DPM-Solver++ (Lu et al. 2022, arXiv 2211.01095): steps in `λ = -ln σ`, plain and with CFG++
 //! (Chung et al. 2024, arXiv 2406.08070).
 
+use super::Predicted;
 use super::discrete::exp;
-use super::step::{FreshNoise, ancestral_step, change, lambda, phi_1, plus, sigma as sigma_at, steps};
-use super::{Drive, Predicted};
+use super::drive::Drive;
+use super::step::{ancestral_step, change, lambda, phi_1, plus, sigma as sigma_at, steps};
+use super::step_noise::FreshNoise;
 use crate::Result;
 use crate::latent::Value;
 
@@ -92,7 +94,7 @@ fn two_s(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32], cfg_pp: bool) -> R
 #[cfg(test)]
 mod tests {
     use super::super::Sampler;
-    use super::super::toy::order_of_convergence;
+    use super::super::test_model::order_of_convergence;
 
     #[test]
     fn dpmpp_2m_is_of_second_order() {

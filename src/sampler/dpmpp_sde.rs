@@ -1,11 +1,10 @@
 //! DPM-Solver++ for the reverse SDE (Lu et al. 2022, arXiv 2211.01095, and k-diffusion), with the
 //! noise of one Brownian path: the picture settles as steps are added, as it does without noise.
 
-use super::Drive;
 use super::discrete::exp;
-use super::step::{
-    PathNoise, SdeStep, ancestral_step, change, lambda, phi_1, phi_2, plus, sigma as sigma_at, steps,
-};
+use super::drive::Drive;
+use super::step::{SdeStep, ancestral_step, change, lambda, phi_1, phi_2, plus, sigma as sigma_at, steps};
+use super::step_noise::PathNoise;
 use crate::Result;
 use crate::latent::Value;
 
@@ -113,7 +112,7 @@ fn multistep(
 
 #[cfg(test)]
 mod tests {
-    use super::super::toy::{Gaussian, order_of_convergence_with, run};
+    use super::super::test_model::{Gaussian, order_of_convergence_with, run};
     use super::super::{SampleOptions, Sampler};
 
     #[test]

@@ -1,8 +1,9 @@
 //! The extended reverse-time SDE solver of third order (Cui et al. 2023, arXiv 2309.06169), with the
 //! noise that its authors prefer: `φ(σ) = σ·(e^{σ^0.3} + 10)`.
 
-use super::Drive;
-use super::step::{FreshNoise, change, plus, steps};
+use super::drive::Drive;
+use super::step::{change, plus, steps};
+use super::step_noise::FreshNoise;
 use crate::Result;
 use crate::latent::Value;
 

@@ -1,8 +1,9 @@
 //! Euler's method, plain and ancestral (Karras et al. 2022, algorithm 2; k-diffusion's
 //! `sample_euler` and `sample_euler_ancestral`), and with CFG++ (Chung et al. 2024, arXiv 2406.08070).
 
-use super::Drive;
-use super::step::{FreshNoise, ancestral_step, plus, slope, steps, towards};
+use super::drive::Drive;
+use super::step::{ancestral_step, plus, slope, steps, towards};
+use super::step_noise::FreshNoise;
 use crate::Result;
 use crate::latent::Value;
 
@@ -58,7 +59,7 @@ fn cfg_pp(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32], eta: f32) -> Resu
 
 #[cfg(test)]
 mod tests {
-    use super::super::toy::{Gaussian, mean_square, order_of_convergence, run};
+    use super::super::test_model::{Gaussian, mean_square, order_of_convergence, run};
     use super::super::{SampleOptions, Sampler};
 
     #[test]

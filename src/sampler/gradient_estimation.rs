@@ -1,8 +1,9 @@
 //! Gradient estimation (Permenter and Yuan 2023, arXiv 2306.04848): Euler's steps along a slope that
 //! runs ahead of the model's by its last change, `d + (γ - 1)(d - d_before)` with γ = 2.
 
+use super::Predicted;
+use super::drive::Drive;
 use super::step::{change, plus, slope, steps};
-use super::{Drive, Predicted};
 use crate::Result;
 use crate::latent::Value;
 

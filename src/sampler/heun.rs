@@ -2,8 +2,9 @@
 //! algorithm 2), Heun++ with up to two looks, and the midpoint method with the midpoint in ln σ
 //! (DPM-Solver-2 there).
 
-use super::Drive;
-use super::step::{FreshNoise, ancestral_step, lambda, lerp, plus, sigma as sigma_at, slope, steps};
+use super::drive::Drive;
+use super::step::{ancestral_step, lambda, lerp, plus, sigma as sigma_at, slope, steps};
+use super::step_noise::FreshNoise;
 use crate::Result;
 use crate::latent::Value;
 
@@ -83,7 +84,7 @@ fn midpoint(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32], eta: f32) -> Re
 #[cfg(test)]
 mod tests {
     use super::super::Sampler;
-    use super::super::toy::order_of_convergence;
+    use super::super::test_model::order_of_convergence;
 
     #[test]
     fn looking_ahead_is_of_second_order() {

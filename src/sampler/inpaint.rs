@@ -2,8 +2,9 @@
 //!
 //! Nothing of it is in the samplers: they see a model whose pictures always have the kept part.
 
+use super::model::same_shape;
 use super::noise::AncestralNoise;
-use super::{Predicted, Predictor, Sampler, same_shape};
+use super::{Predicted, Predictor, Sampler};
 use crate::latent::value::CellMask;
 use crate::latent::{Latent, Latents, Value};
 use crate::{Error, Result};
@@ -114,10 +115,11 @@ fn check(mask: &Latent, x: &Latent) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::model::OnHost;
     use super::super::noise::noise;
-    use super::super::toy::Gaussian;
-    use super::super::{HostLatents, OnHost};
+    use super::super::test_model::Gaussian;
     use super::*;
+    use crate::latent::host::HostLatents;
 
     fn latent(shape: [usize; 4], value: f32) -> Latent {
         Latent::from_vec(shape, vec![value; shape.iter().product()]).unwrap()

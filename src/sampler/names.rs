@@ -1,67 +1,12 @@
-//! Looking up a sampler or scheduler by a name that a person typed, or that another program wrote.
+//! A sampler and a scheduler in one name, as other programs write them.
 
+use super::lookup::words;
 use super::{Sampler, Scheduler};
-use crate::{Error, Remedy, Result};
-
-/// Something with one name of its own and other programs' names for it.
-pub(super) struct Named<T> {
-    pub value: T,
-    pub name: &'static str,
-    pub aliases: &'static [&'static str],
-}
-
-/// The entry of `table` that is called `wanted`, by the [`words`] of its name: "Euler a", "euler_a" and
-/// "k_euler_ancestral" are one.
-///
-/// # Errors
-/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) with the nearest names, then all names;
-/// `what` is "sampler" or "scheduler".
-pub(super) fn find<T>(what: &str, wanted: &str, table: impl IntoIterator<Item = Named<T>>) -> Result<T> {
-    let key = |name: &str| words(name).concat();
-    let plain = key(wanted);
-    let mut names = Vec::new();
-    for entry in table {
-        if key(entry.name) == plain || entry.aliases.iter().any(|alias| key(alias) == plain) {
-            return Ok(entry.value);
-        }
-        names.push(entry.name);
-    }
-    let near = nearest_to(&words(wanted).join("_"), names.iter().copied());
-    let error =
-        Error::usage(format!("unknown {what} {wanted:?}")).expected(format!("one of {}", names.join(", ")));
-    Err(match near.is_empty() {
-        true => error,
-        false => error.remedy(Remedy::DidYouMean(near.into_iter().map(str::to_owned).collect())),
-    })
-}
-
-/// The words of a name in lower case, as ComfyUI spells them: `++` is `pp`, `a` is `ancestral`; `k_` and
-/// `sample_` in front and `_gpu` behind say nothing here.
-fn words(name: &str) -> Vec<String> {
-    let plain = name.trim().to_lowercase().replace("++", "pp");
-    let all: Vec<&str> =
-        plain.split(|c: char| c.is_whitespace() || "_-()\"".contains(c)).filter(|w| !w.is_empty()).collect();
-    let all = match all.as_slice() {
-        ["k" | "sample", rest @ ..] if !rest.is_empty() => rest,
-        all => all,
-    };
-    let all = match all {
-        [first @ .., "gpu"] if !first.is_empty() => first,
-        all => all,
-    };
-    all.iter().map(|word| if *word == "a" { "ancestral" } else { word }.to_owned()).collect()
-}
+use crate::Result;
+pub use crate::nearest_name::{edit_distance, nearest_to};
 
 /// A sampler's name, and the scheduler behind it where there is one: "DPM++ 2M Karras" as A1111 had it
 /// before version 1.9, "dpm++2m karras" of stable-diffusion.cpp, "dpmpp_2m_k" of InvokeAI.
-///
-/// ```
-/// use sagittal::sampler::{Sampler, Scheduler, names};
-/// let both = names::with_scheduler("DPM++ 2M Karras")?;
-/// assert_eq!(both, (Sampler::Dpmpp2m, Some(Scheduler::Karras)));
-/// assert_eq!(names::with_scheduler("Euler a")?, (Sampler::EulerAncestral, None));
-/// # Ok::<(), sagittal::Error>(())
-/// ```
 ///
 /// # Errors
 /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) with the nearest names of the part that is unknown.
@@ -95,32 +40,6 @@ pub fn beginning(name: &str) -> Option<Sampler> {
     // So it is where a scheduler of ours stands at the end.
     let ends_well = (at + 1..words.len()).any(|at| words[at..].join("_").parse::<Scheduler>().is_ok());
     (!ends_well && !VARIANTS.contains(&words[at].as_str())).then_some(sampler)
-}
-
-/// The names that `plain` could be a slip of the pen for: at most two, nearest first. Capitals make no difference.
-pub fn nearest_to<'a>(plain: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
-    let plain = plain.to_lowercase();
-    let distance = |name: &str| edit_distance(&plain, &name.to_lowercase());
-    let mut distances: Vec<_> = names.into_iter().map(|name| (distance(name), name)).collect();
-    distances.sort();
-    let slip = plain.chars().count().div_ceil(2);
-    distances.iter().filter(|&&(distance, _)| distance <= slip).map(|&(_, name)| name).take(2).collect()
-}
-
-/// Levenshtein's distance: how many letters to insert, delete or replace.
-pub fn edit_distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
@@ -186,13 +105,6 @@ mod tests {
         ] {
             let error = with_scheduler(name).unwrap_err().to_string();
             assert!(error.starts_with(words), "{name}: {error}");
-        }
-    }
-
-    #[test]
-    fn distances() {
-        for (a, b, d) in [("", "", 0), ("", "abc", 3), ("karas", "karras", 1), ("euler", "elder", 2)] {
-            assert_eq!((edit_distance(a, b), edit_distance(b, a)), (d, d), "{a} {b}");
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Samplers that throw away the old noise, or part of it, and draw new noise for the next sigma.
 
-use super::Drive;
-use super::step::{FreshNoise, slope, steps};
+use super::drive::Drive;
+use super::step::{slope, steps};
+use super::step_noise::FreshNoise;
 use crate::Result;
 use crate::latent::Value;
 

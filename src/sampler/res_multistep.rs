@@ -2,9 +2,10 @@
 //! `x' = e^{-h}·x + h·(b₁ D + b₂ D_before)` with the orders' conditions met by
 //! `b₂ = φ₂(-h)/c₂`, `b₁ = φ₁(-h) - b₂`.
 
-use super::Drive;
 use super::discrete::{exp, exp_m1};
-use super::step::{FreshNoise, ancestral_step, change, lambda, plus, slope, steps};
+use super::drive::Drive;
+use super::step::{ancestral_step, change, lambda, plus, slope, steps};
+use super::step_noise::FreshNoise;
 use crate::Result;
 use crate::latent::Value;
 
@@ -69,7 +70,7 @@ fn weights(h: f32, c2: f32) -> (f32, f32) {
 #[cfg(test)]
 mod tests {
     use super::super::Sampler;
-    use super::super::toy::order_of_convergence;
+    use super::super::test_model::order_of_convergence;
 
     #[test]
     fn res_multistep_is_of_second_order() {

@@ -3,9 +3,10 @@
 
 use std::collections::VecDeque;
 
-use super::Drive;
+use super::drive::Drive;
 use super::moments::weights;
-use super::step::{FreshNoise, SdeStep, lambda, plus, steps};
+use super::step::{SdeStep, lambda, plus, steps};
+use super::step_noise::FreshNoise;
 use crate::Result;
 use crate::latent::Value;
 
@@ -105,7 +106,7 @@ fn adams_weights(nodes: &[f32], start: f32, end: f32, tau_squared: f32) -> Vec<f
 
 #[cfg(test)]
 mod tests {
-    use super::super::toy::order_of_convergence_with;
+    use super::super::test_model::order_of_convergence_with;
     use super::super::{SampleOptions, Sampler};
     use super::*;
 

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use super::beta;
 use super::discrete::{Discrete, exp};
-use super::names::{self, Named};
+use super::lookup::{self, Named};
 use crate::{Error, Result};
 
 /// More steps than this are a mistake (or a denoise near 0), and would only fill the memory.
@@ -133,7 +133,7 @@ impl FromStr for Scheduler {
     /// By name, in ComfyUI's spelling or another program's.
     fn from_str(name: &str) -> Result<Self> {
         let table = Self::ALL.map(|s| Named { value: s, name: s.name(), aliases: s.aliases() });
-        names::find("scheduler", name, table)
+        lookup::find("scheduler", name, table)
     }
 }
 

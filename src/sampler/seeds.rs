@@ -1,8 +1,9 @@
 //! SEEDS (Gonzalez et al. 2023, arXiv 2305.14267), exponential solvers of the reverse SDE that look
 //! ahead within a step, and the exponential Heun methods of the same form.
 
-use super::Drive;
-use super::step::{FreshNoise, SdeStep, lambda, lerp, phi_1, phi_2, sigma as sigma_at, steps};
+use super::drive::Drive;
+use super::step::{SdeStep, lambda, lerp, phi_1, phi_2, sigma as sigma_at, steps};
+use super::step_noise::FreshNoise;
 use crate::Result;
 use crate::latent::Value;
 
@@ -112,7 +113,7 @@ fn with(x: Value, sigma: f32, noise: &Option<Value>) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::toy::order_of_convergence_with;
+    use super::super::test_model::order_of_convergence_with;
     use super::super::{SampleOptions, Sampler};
 
     #[test]

@@ -1,6 +1,8 @@
 //! Models whose samples are known exactly, for testing samplers.
 
-use super::*;
+use super::{Denoised, Denoiser, OnStep, SampleOptions, Sampler, noise, sample};
+use crate::Result;
+use crate::latent::Latent;
 
 /// Pictures whose values are independent normals: `D(x, σ) = x·v / (v + σ²)`.
 pub(super) struct Gaussian {

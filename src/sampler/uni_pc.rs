@@ -6,8 +6,8 @@
 
 use std::collections::VecDeque;
 
-use super::Drive;
 use super::discrete::{exp, exp_m1, ln};
+use super::drive::Drive;
 use super::moments::weights;
 use super::step::change;
 use crate::Result;
@@ -165,7 +165,7 @@ fn doubles(values: &[f32]) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::super::Sampler;
-    use super::super::toy::order_of_convergence;
+    use super::super::test_model::order_of_convergence;
 
     #[test]
     fn uni_pc_is_of_second_order_at_least() {

@@ -1,0 +1,96 @@
+//! The noise that samplers add within a run.
+
+use super::SampleOptions;
+use super::discrete::{exp, exp_m1};
+use super::drive::Drive;
+use super::noise::{AncestralNoise, BrownianNoise};
+use super::step::plus;
+use crate::Result;
+use crate::latent::Value;
+
+/// Whether options and sampler ask for noise at all.
+fn is_on(options: &SampleOptions, eta: f32) -> bool {
+    eta > 0.0 && options.s_noise > 0.0
+}
+
+/// New noise for every step, from the stream that belongs to the run's seed.
+pub(super) struct FreshNoise {
+    /// None where a run wants no noise: then the seed may be any.
+    stream: Option<AncestralNoise>,
+    s_noise: f32,
+}
+
+impl FreshNoise {
+    pub(super) fn new(drive: &Drive<'_>, eta: f32) -> Result<Self> {
+        let options = drive.options;
+        let stream = is_on(options, eta).then(|| AncestralNoise::new(options.seed)).transpose()?;
+        Ok(Self { stream, s_noise: options.s_noise })
+    }
+
+    /// `x` with noise of this deviation.
+    pub(super) fn add(&mut self, drive: &mut Drive<'_>, x: &Value, deviation: f32) -> Result<Value> {
+        Ok(match &mut self.stream {
+            Some(stream) => {
+                let shape = x.shape();
+                let drawn = drive.latents().bring_with(shape, &mut || stream.draw(shape))?;
+                x.plus(f64::from(self.s_noise) * f64::from(deviation), &drawn)
+            }
+            None => x.clone(),
+        })
+    }
+
+    /// Noise that decays over a step, for steps that need it at places in between: over a length
+    /// `l`, `z ← e^{-l} z + √(1 - e^{-2l}) · new`.
+    pub(super) fn decay(
+        &mut self,
+        drive: &mut Drive<'_>,
+        noise: Option<Value>,
+        shape: [usize; 4],
+        length: f32,
+    ) -> Result<Option<Value>> {
+        let Some(stream) = &mut self.stream else { return Ok(None) };
+        let (keep, fresh) = (exp(-length), (-exp_m1(-2.0 * length)).sqrt());
+        let drawn =
+            drive.latents().bring_with(shape, &mut || stream.draw(shape))?.scaled(fresh * self.s_noise);
+        Ok(Some(noise.map_or_else(|| drawn.clone(), |noise| plus(&drawn, keep, &noise))))
+    }
+}
+
+/// Noise along one Brownian path over σ, which does not depend on the steps taken.
+pub(super) struct PathNoise {
+    /// Seed, and the levels that the path is between.
+    of: Option<(u64, f32, f32)>,
+    /// Made when it is first looked at.
+    path: Option<BrownianNoise>,
+    s_noise: f32,
+}
+
+impl PathNoise {
+    pub(super) fn new(drive: &Drive<'_>, sigmas: &[f32], eta: f32) -> Self {
+        let options = drive.options;
+        let ends = sigmas.first().zip(sigmas.iter().rfind(|&&s| s > 0.0));
+        let of = ends.filter(|_| is_on(options, eta)).map(|(&high, &low)| (options.seed, low, high));
+        Self { of, path: None, s_noise: options.s_noise }
+    }
+
+    /// `x` with the noise of the step from `sigma` to `next`, of this deviation.
+    pub(super) fn add(
+        &mut self,
+        drive: &mut Drive<'_>,
+        x: &Value,
+        (sigma, next): (f32, f32),
+        deviation: f32,
+    ) -> Result<Value> {
+        let (path, shape) = (&mut self.path, x.shape());
+        Ok(match self.of {
+            Some((seed, low, high)) => {
+                let drawn = drive.latents().bring_with(shape, &mut || {
+                    path.get_or_insert_with(|| BrownianNoise::new(seed, shape, low, high))
+                        .between(sigma, next)
+                })?;
+                x.plus(f64::from(self.s_noise) * f64::from(deviation), &drawn)
+            }
+            None => x.clone(),
+        })
+    }
+}
