@@ -3,6 +3,7 @@
 //! [`Latent`] is one on the host, for what comes in and goes out. In a sampling latents are [`Value`]s, which may be on
 //! a device: sums that are formed when they are needed, by an implementation of [`Latents`].
 
+pub(crate) mod attention_map;
 pub mod file;
 pub(crate) mod host;
 pub mod resize;

@@ -3,9 +3,9 @@
 
 use super::{Columns, Entry};
 use crate::Result;
+use crate::graph::Perturbation;
 use crate::latent::value::Slot;
 use crate::latent::{Latents, Value};
-use crate::model::unet::Perturbation;
 
 /// Rows that are predicted together and averaged: each of some entries for every picture.
 #[derive(Debug, Clone, Copy)]

@@ -3,7 +3,6 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::order_of_bits;
 use crate::latent::Latent;
 use crate::{Error, Result};
 
@@ -184,4 +183,9 @@ impl Area {
         }
         out
     }
+}
+
+/// Order of two lists of f32 by their bits: a total order that any two machines agree on.
+fn order_of_bits(a: &[f32], b: &[f32]) -> Ordering {
+    a.iter().map(|v| v.to_bits()).cmp(b.iter().map(|v| v.to_bits()))
 }

@@ -4,7 +4,7 @@
 //! network. It needs no negative prompt and works at CFG scale 1; beside SAG each listens to its own
 //! rows, so that neither hides the other.
 
-use crate::model::unet::{Perturbation, Width};
+use crate::graph::{Perturbation, Width};
 use crate::{Error, Result};
 
 /// Settings of one such guidance.

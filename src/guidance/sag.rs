@@ -4,6 +4,8 @@
 //! self-attention, at its true size. Their mean is 1; positions above the threshold are blurred.
 
 use crate::latent::Latent;
+#[doc(hidden)]
+pub use crate::latent::attention_map::nearest;
 use crate::{Error, Result};
 
 /// Taps on each side of the blur's centre: the kernel is 9×9 whatever its width.
@@ -75,14 +77,6 @@ impl Sag {
         }
         Ok(())
     }
-}
-
-/// The position of a map of `size` that stands for cell `at` of `full`: nearest, as PyTorch's
-/// `interpolate` computes it in f32; 0 for a map without positions.
-#[doc(hidden)]
-pub fn nearest(at: usize, size: usize, full: usize) -> usize {
-    let position = at as f32 * (size as f32 / full as f32);
-    (position as usize).min(size.saturating_sub(1))
 }
 
 /// `x` with the cells blurred where `mask` `[batch, height, width]` is not 0; cells beyond the

@@ -37,8 +37,8 @@ use std::sync::Arc;
 
 use super::backend::{Attention, Backend, Degrade, Group, Mask, Prediction};
 use super::{Entry, Perturbed, Sag};
+use crate::graph::Perturbation;
 use crate::latent::Value;
-use crate::model::unet::Perturbation;
 use crate::sampler::Discrete;
 use crate::{Error, Result};
 

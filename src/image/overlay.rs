@@ -3,8 +3,7 @@
 //! preview of the same step, in steps of whole cells, so that no detail is shown that is not there.
 
 use super::Picture;
-use crate::guidance::Columns;
-use crate::guidance::sag::nearest;
+use crate::latent::attention_map::{Columns, nearest};
 use crate::{Error, Result};
 
 /// Dark to bright, as matplotlib's *inferno* has it at eighths (Smith and van der Walt, CC0).
