@@ -11,7 +11,8 @@ use crate::kernels::latents::{EntryPlace, RowPlace};
 use crate::kernels::{entries_mean, network_input, network_output};
 use crate::latent::Value;
 use crate::model::unet::{COLUMNS, time_embedding};
-use crate::network::{Kind, Sink, preconditioning};
+use crate::network::preconditioning::preconditioning;
+use crate::network::{Kind, Sink};
 
 /// A row of an evaluation.
 struct Row<'e> {

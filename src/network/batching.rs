@@ -1,0 +1,111 @@
+//! Which rows go into which network call, and the plans of these calls.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{DenoisingNetwork, Kind, Plans};
+use crate::graph::{Graph, Perturbation};
+use crate::kernels::Precision;
+use crate::model::unet::COLUMNS;
+use crate::plan::chunk::{ChunkPolicy, rows_per_call};
+use crate::plan::{Capabilities, Options, Plan};
+use crate::{Error, Result};
+
+/// What planning a network's calls takes.
+#[derive(Clone, Copy)]
+pub struct Planner<'a> {
+    /// The network.
+    pub network: &'a dyn DenoisingNetwork,
+    /// The device.
+    pub device: Capabilities,
+    /// What was planned before for the same network and device, and the storage that all plans are for.
+    pub plans: &'a Plans,
+}
+
+impl Planner<'_> {
+    /// Storage of activations.
+    pub fn precision(&self) -> Precision {
+        self.plans.storage().precision()
+    }
+
+    /// The graph for rows of `kind`.
+    pub fn graph(&self, kind: Kind) -> Result<Arc<Graph>> {
+        self.plans.graph(kind, || self.network.graph(kind))
+    }
+
+    /// The plan of a call of `rows` rows of `kind`.
+    pub fn plan(&self, kind: Kind, rows: usize) -> Result<Arc<Plan>> {
+        self.plans.call((kind, rows), || self.plan_of(&*self.graph(kind)?, rows))
+    }
+
+    /// The plan that makes what rows with a prompt of `tokens` read at every step.
+    pub fn conditioning(&self, tokens: usize) -> Result<Arc<Plan>> {
+        self.plans.conditioning(tokens, || self.plan_of(&self.network.conditioning(tokens)?, 1))
+    }
+
+    fn plan_of(&self, graph: &Graph, rows: usize) -> Result<Plan> {
+        let storage = self.plans.storage().clone();
+        Plan::new(graph, &Options { rows, storage, device: self.device, guard: 0 })
+    }
+}
+
+/// Cuts the rows of a step into network calls.
+pub struct Batching<'a> {
+    planner: Planner<'a>,
+    policy: ChunkPolicy,
+    budget: Option<u64>,
+    /// Rows of a call by kind and number of rows wanted: every step asks the same again, and each
+    /// answer takes several plans.
+    sizes: HashMap<(Kind, usize), usize>,
+}
+
+impl<'a> Batching<'a> {
+    /// Calls by `policy`, each with an arena of at most `budget` bytes.
+    pub fn new(planner: Planner<'a>, policy: ChunkPolicy, budget: Option<u64>) -> Self {
+        Self { planner, policy, budget, sizes: HashMap::new() }
+    }
+
+    /// The calls for rows of these kinds: what is computed, and which rows by their place in the list.
+    pub fn calls(&mut self, rows: &[Kind]) -> Result<Vec<(Kind, Vec<usize>)>> {
+        // Recording is decided for all rows of a step at once: a network that records is compiled
+        // differently, and a row's result must not depend on how the step is cut into chunks.
+        let recorded = rows.iter().any(|r| r.record);
+        let mut groups: Vec<(Kind, Vec<usize>)> = Vec::new();
+        for (i, row) in rows.iter().enumerate() {
+            let record = recorded && row.perturbation == Perturbation::None;
+            let kind = Kind { record, ..*row };
+            match groups.iter_mut().find(|(k, _)| *k == kind) {
+                Some((_, members)) => members.push(i),
+                None => groups.push((kind, vec![i])),
+            }
+        }
+        let mut calls = Vec::new();
+        for (kind, members) in groups {
+            let size = match self.sizes.get(&(kind, members.len())) {
+                Some(size) => *size,
+                None => {
+                    let plan = |rows| self.plan(kind, rows);
+                    let size = rows_per_call(self.policy, members.len(), self.budget, plan)?;
+                    self.sizes.insert((kind, members.len()), size);
+                    size
+                }
+            };
+            calls.extend(members.chunks(size).map(|chunk| (kind, chunk.to_vec())));
+        }
+        Ok(calls)
+    }
+
+    /// The plan of a call that [`calls`](Self::calls) gave.
+    pub fn plan(&self, kind: Kind, rows: usize) -> Result<Arc<Plan>> {
+        self.planner.plan(kind, rows)
+    }
+
+    /// True height and width of the attention map that a recording call gives.
+    pub fn map_size(&self, kind: Kind) -> Result<(usize, usize)> {
+        let graph = self.planner.graph(kind)?;
+        let columns = graph.outputs().iter().find(|(n, _)| n == COLUMNS);
+        let (_, tensor) = columns.ok_or_else(|| Error::usage("the network's graph records nothing"))?;
+        let shape = graph.shape(*tensor);
+        Ok((shape.height, shape.width))
+    }
+}

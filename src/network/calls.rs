@@ -1,0 +1,115 @@
+//! A UNet's calls made ready for a device.
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
+
+use super::prompts::Prompts;
+use super::{Batching, Kind, Planner};
+use crate::Result;
+use crate::engine::{Arena, Engine, Kept, Prepared, Run, Weights};
+use crate::guidance::Entry;
+use crate::lora::Patched;
+use crate::model::Prediction;
+use crate::model::unet::VECTOR;
+use crate::plan::Plan;
+use crate::plan::chunk::ChunkPolicy;
+use crate::sampler::Discrete;
+
+/// The parts of a loaded UNet that a run needs.
+#[derive(Clone, Copy)]
+pub struct Unet<'a> {
+    /// Its calls.
+    pub planner: Planner<'a>,
+    /// The engine.
+    pub engine: &'a Engine,
+    /// On the device, or as many as the memory allows.
+    pub weights: &'a Weights,
+    /// Where the others are.
+    pub source: Patched<'a>,
+    /// What the output means.
+    pub prediction: Prediction,
+    /// Timesteps of noise levels.
+    pub discrete: &'a Discrete,
+}
+
+/// A UNet's calls made ready: plans with their bindings, one arena for all, what is kept of prompts.
+pub struct Calls<'a> {
+    pub(super) unet: Unet<'a>,
+    pub(super) batching: Batching<'a>,
+    pub(super) ready: HashMap<(Kind, usize), Prepared>,
+    pub(super) arena: Option<Arena>,
+    /// How many arenas there were.
+    pub(super) arenas: usize,
+    pub(super) prompts: Prompts,
+}
+
+impl<'a> Calls<'a> {
+    /// Calls by `policy` with an arena of at most `budget` bytes.
+    pub fn new(unet: Unet<'a>, policy: ChunkPolicy, budget: Option<u64>) -> Self {
+        let batching = Batching::new(unet.planner, policy, budget);
+        Self { unet, batching, ready: HashMap::new(), arena: None, arenas: 0, prompts: Prompts::default() }
+    }
+
+    /// Makes a plan ready.
+    pub(super) fn prepare(&mut self, kind: Kind, rows: usize) -> Result<()> {
+        if self.ready.contains_key(&(kind, rows)) {
+            return Ok(());
+        }
+        let plan = self.batching.plan(kind, rows)?;
+        let arena = self.arena_for(&plan)?;
+        let prepared = self.unet.engine.prepare(plan, self.unet.weights, &arena)?;
+        self.ready.insert((kind, rows), prepared);
+        Ok(())
+    }
+
+    /// The arena of the other plans if `plan` fits, else a larger one for all.
+    fn arena_for(&mut self, plan: &Plan) -> Result<Arena> {
+        let mut sizes = self.arena.as_ref().map_or_else(Vec::new, Arena::sizes);
+        let arena = match self.arena.take().filter(|a| a.holds(plan)) {
+            Some(arena) => arena,
+            None => {
+                // What was bound to the old arena goes with it. The new one holds what that held.
+                self.ready.clear();
+                self.arenas += 1;
+                plan.enlarge(&mut sizes);
+                self.unet.engine.arena_of(&sizes)?
+            }
+        };
+        self.arena = Some(arena.clone());
+        Ok(arena)
+    }
+
+    /// Sees that reading the prompts of `entries` needs no larger arena than there is.
+    pub(super) fn make_room_for_prompts(&mut self, entries: &[&Entry]) -> Result<()> {
+        for entry in entries {
+            if self.prompts.find(entry).is_none() {
+                let plan = self.unet.planner.conditioning(entry.tokens)?;
+                self.arena_for(&plan)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes what is missing for rows of `entries`, by `keep`, and drops what nobody can ask for again.
+    pub(super) fn read_prompts<'e>(
+        &mut self,
+        entries: impl Iterator<Item = &'e Entry>,
+        cancel: &AtomicBool,
+        keep: &mut dyn FnMut(&Prepared, &Run<'_>) -> Result<Kept>,
+    ) -> Result<()> {
+        self.prompts.drop_unused();
+        for entry in entries {
+            if self.prompts.find(entry).is_none() {
+                let plan = self.unet.planner.conditioning(entry.tokens)?;
+                let arena = self.arena_for(&plan)?;
+                let prepared = self.unet.engine.prepare(plan, self.unet.weights, &arena)?;
+                let mut inputs = vec![("context", entry.context.as_slice())];
+                inputs.extend(entry.vector.as_ref().map(|v| (VECTOR, v.as_slice())));
+                let run = Run::new(&inputs, cancel).in_turn(self.unet.weights, &self.unet.source);
+                let kept = keep(&prepared, &run)?;
+                self.prompts.add(entry, kept);
+            }
+        }
+        Ok(())
+    }
+}
