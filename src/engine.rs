@@ -1,14 +1,20 @@
 //! The only part that dispatches: pipelines, buffers and submissions for a [`Plan`].
 
 mod arena;
+mod buffers;
 mod clock;
-mod kept;
-mod pages;
+mod persistent_tensors;
+mod prepared;
 mod run;
 mod stream;
+mod submission_size;
+mod timestamps;
 mod timing;
 mod trace;
+mod traffic;
 mod upload;
+mod values;
+mod weight_streaming;
 mod weights;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,23 +22,21 @@ use std::sync::{Arc, Mutex};
 
 use crate::gpu::Gpu;
 use crate::kernels::{Precision, Target, Uniforms, Variant};
-use crate::plan::{Bound, Plan, Region, Storage};
-use crate::{Error, ErrorKind, Result};
+use crate::plan::{Bound, Plan, Storage};
+use crate::{Error, Result};
 pub use arena::{Arena, MOST_SPARE};
-pub use clock::Passed;
-pub use kept::{Kept, MOST_ROWS};
+use buffers::{TENSORS, buffer, read_buffer};
+pub use persistent_tensors::{Kept, MOST_ROWS};
+pub use prepared::Prepared;
+use prepared::{Bindable, Bindings, PreparedDispatch};
 pub use run::Run;
-pub use stream::{Fetch, Spot, Stream, Traffic};
-pub(crate) use stream::{Readback, Upload};
+pub use stream::{Fetch, Spot, Stream};
+pub use timestamps::Passed;
+pub use traffic::Traffic;
+pub(crate) use traffic::{Readback, Upload};
 use upload::OnDevice;
 pub use upload::ring_bytes;
 pub use weights::{Source, Weights};
-
-/// What tensors of one's own are used for: kernels work on them, copies go in and out.
-const TENSORS: wgpu::BufferUsages = {
-    use wgpu::BufferUsages as U;
-    U::STORAGE.union(U::COPY_SRC).union(U::COPY_DST)
-};
 
 /// Runs plans on a device. Shaders are compiled once a device and kept.
 pub struct Engine {
@@ -56,45 +60,6 @@ pub struct Engine {
     /// Whether streams take the time of their passes.
     clocked: AtomicBool,
     times: Mutex<Vec<Vec<Passed>>>,
-}
-
-/// A plan with its memory and bindings on the device.
-pub struct Prepared {
-    plan: Arc<Plan>,
-    arena: Arena,
-    steps: Vec<Step>,
-    /// What was put side by side of other plans' results, and bound.
-    rows: Mutex<Vec<Arc<kept::Rows>>>,
-    /// Held by whoever runs the plan by itself, since a run needs the arena to itself.
-    running: Mutex<()>,
-}
-
-struct Step {
-    pipeline: wgpu::ComputePipeline,
-    bindings: Bindings,
-    /// Pages of weights that must be brought over first, where weights take turns.
-    turning: Vec<usize>,
-}
-
-/// Where a dispatch's bindings are.
-enum Bindings {
-    /// The same in every run.
-    Fixed(wgpu::BindGroup),
-    /// Among them is what other plans kept, which is bound for each run: by binding number.
-    Open(Vec<Bindable>),
-}
-
-/// What a binding holds.
-enum Bindable {
-    Buffer(wgpu::Buffer, u64, u64),
-    Kept(Region),
-}
-
-impl Prepared {
-    /// The plan.
-    pub fn plan(&self) -> &Plan {
-        &self.plan
-    }
 }
 
 impl Engine {
@@ -179,7 +144,7 @@ impl Engine {
     /// Bytes that [`upload`](Self::upload) would hold on the device.
     ///
     /// # Errors
-    /// [`ErrorKind::Memory`] if the weights do not fit `most`, even by turns.
+    /// [`ErrorKind::Memory`](crate::ErrorKind::Memory) if the weights do not fit `most`, even by turns.
     pub fn weight_bytes(
         &self,
         weights: &[crate::graph::Weight],
@@ -223,7 +188,7 @@ impl Engine {
     /// Makes `plan` ready to run with `weights` in `arena`, which must hold it.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`] if the plan is for other weights or for weights stored otherwise, for another
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if the plan is for other weights or for weights stored otherwise, for another
     /// arena or another kind of device;
     /// the device's.
     pub fn prepare(&self, plan: impl Into<Arc<Plan>>, weights: &Weights, arena: &Arena) -> Result<Prepared> {
@@ -257,18 +222,18 @@ impl Engine {
         let places: Vec<(u64, u64)> = plan.dispatches.iter().map(|d| params.push(&d.params)).collect();
         let uniform = buffer(gpu, "params", params.bytes().len().max(16) as u64, U::UNIFORM | U::COPY_DST);
         self.write(Upload::SetUp, &uniform, 0, params.bytes());
-        let mut steps = Vec::with_capacity(plan.dispatches.len());
+        let mut dispatches = Vec::with_capacity(plan.dispatches.len());
         for (d, (offset, size)) in plan.dispatches.iter().zip(places) {
             let pipeline = self.gpu.pipeline(self.checked, &d.variant)?;
             let mut held = vec![Bindable::Buffer(uniform.clone(), offset, size)];
-            let mut turning = Vec::new();
+            let mut pages = Vec::new();
             for (i, bound) in d.bindings.iter().enumerate() {
                 held.push(match *bound {
                     Bound::Arena(r) => Bindable::Buffer(arena.slabs()[r.slab].clone(), r.offset, r.bytes),
                     Bound::Kept(r) => Bindable::Kept(r),
                     Bound::Weight(w) => {
                         let (page, offset, bytes) = weights.place(&plan.weights[w.0])?;
-                        turning.extend(weights.turning_page(&plan.weights[w.0])?);
+                        pages.extend(weights.turning_page(&plan.weights[w.0])?);
                         Bindable::Buffer(page.clone(), offset, bytes)
                     }
                     Bound::Unused => {
@@ -278,25 +243,58 @@ impl Engine {
                 });
             }
             let bindings = match held.iter().any(|b| matches!(b, Bindable::Kept(_))) {
-                true => Bindings::Open(held),
-                false => Bindings::Fixed(group(gpu, &pipeline, &held, &[])?),
+                true => Bindings::PerRun(held),
+                false => Bindings::Fixed(prepared::group(gpu, &pipeline, &held, &[])?),
             };
-            turning.sort_unstable();
-            turning.dedup();
-            if turning.windows(2).any(|p| p[1] - p[0] >= pages::WINDOW) {
+            pages.sort_unstable();
+            pages.dedup();
+            if pages.windows(2).any(|p| p[1] - p[0] >= weight_streaming::WINDOW) {
                 return Err(Error::internal(format!(
                     "{} needs weights that take turns with each other",
                     d.path
                 )));
             }
-            steps.push(Step { pipeline, bindings, turning });
+            dispatches.push(PreparedDispatch { pipeline, bindings, streamed_pages: pages });
         }
-        Ok(Prepared { plan, arena, steps, rows: Mutex::default(), running: Mutex::default() })
+        Ok(Prepared::new(plan, arena, dispatches))
+    }
+
+    /// Memory for `plan`: what the last work has left, if the plan fits there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Memory`](crate::ErrorKind::Memory) if the device has none.
+    pub fn arena(&self, plan: &Plan) -> Result<Arena> {
+        self.arena_of(&plan.slabs)
+    }
+
+    /// Memory of buffers of these sizes or larger ones.
+    pub(crate) fn arena_of(&self, slabs: &[u64]) -> Result<Arena> {
+        Arena::new(&self.gpu, &self.spare, slabs)
+    }
+
+    /// Gives the device back the memory for activations that the last work has left, which is otherwise kept for
+    /// the next.
+    pub fn release_spare_memory(&self) {
+        drop(self.spare.take());
+        // Work that was cancelled before its first submission has written too.
+        self.let_go_of_writes();
+    }
+
+    /// Brings bytes over; every way there but that of weights leads through here.
+    pub(crate) fn write(&self, what: Upload, to: &wgpu::Buffer, offset: u64, bytes: &[u8]) {
+        self.gpu.queue().write_buffer(to, offset, bytes);
+        self.traffic.uploaded(what, bytes.len() as u64);
+    }
+
+    /// What was written for commands that nobody submits, recorded or not, would hold its buffers until something is
+    /// submitted. A device that is lost refuses it, and holds nothing either.
+    pub(super) fn let_go_of_writes(&self) {
+        let _ = self.gpu.checked("let go of what was written", || self.gpu.queue().submit([]));
     }
 
     /// Fills the whole arena with `word`; for tests that look for stray writes.
     pub fn fill_arena(&self, prepared: &Prepared, word: u32) {
-        for slab in prepared.arena.slabs() {
+        for slab in prepared.slabs() {
             let words = vec![word; slab.size() as usize / 4];
             self.gpu.queue().write_buffer(slab, 0, bytemuck::cast_slice(&words));
         }
@@ -304,73 +302,6 @@ impl Engine {
 
     /// The arena's words; for tests that look for stray writes.
     pub fn arena_words(&self, prepared: &Prepared) -> Result<Vec<Vec<u32>>> {
-        prepared.arena.slabs().iter().map(|slab| read_buffer(&self.gpu, slab, 0, slab.size())).collect()
-    }
-}
-
-/// A bind group of `held`, by binding number; `kept` are the buffers of what other plans kept.
-fn group(
-    gpu: &Gpu,
-    pipeline: &wgpu::ComputePipeline,
-    held: &[Bindable],
-    kept: &[wgpu::Buffer],
-) -> Result<wgpu::BindGroup> {
-    let of = |(number, bindable): (usize, &'_ Bindable)| -> Result<(u32, wgpu::Buffer, u64, u64)> {
-        let number = number as u32;
-        Ok(match bindable {
-            Bindable::Buffer(buffer, offset, size) => (number, buffer.clone(), *offset, *size),
-            Bindable::Kept(region) => {
-                let missing = || Error::usage("what a plan kept is missing");
-                (number, kept.get(region.slab).ok_or_else(missing)?.clone(), region.offset, region.bytes)
-            }
-        })
-    };
-    let held: Vec<_> = held.iter().enumerate().map(of).collect::<Result<_>>()?;
-    let entries: Vec<_> =
-        held.iter().map(|(n, buffer, offset, size)| entry(*n, buffer, *offset, *size)).collect();
-    Ok(gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
-        label: Some("plan"),
-        layout: &pipeline.get_bind_group_layout(0),
-        entries: &entries,
-    }))
-}
-
-/// The words of `bytes` of a buffer from `offset` on, when all that was submitted is done.
-fn read_buffer(gpu: &Gpu, from: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<Vec<u32>> {
-    use wgpu::BufferUsages as U;
-    let copy = buffer(gpu, "copy", bytes, U::MAP_READ | U::COPY_DST);
-    let mut encoder = gpu.device().create_command_encoder(&Default::default());
-    encoder.copy_buffer_to_buffer(from, offset, &copy, 0, bytes);
-    let index = gpu.queue().submit([encoder.finish()]);
-    copy.slice(..).map_async(wgpu::MapMode::Read, |_| {});
-    wait(gpu, index)?;
-    let view = copy.slice(..).get_mapped_range().map_err(|e| lost().cause(e))?;
-    Ok(bytemuck::pod_collect_to_vec(&view[..]))
-}
-
-/// Waits for a submission.
-fn wait(gpu: &Gpu, index: wgpu::SubmissionIndex) -> Result<()> {
-    let poll = wgpu::PollType::Wait { submission_index: Some(index), timeout: None };
-    gpu.device().poll(poll).map(|_| ()).map_err(|e| lost().cause(e))
-}
-
-fn lost() -> Error {
-    Error::new(ErrorKind::Device, "the device was lost").hint("make a new device and load the model again")
-}
-
-fn buffer(gpu: &Gpu, label: &str, size: u64, usage: wgpu::BufferUsages) -> wgpu::Buffer {
-    gpu.device().create_buffer(&wgpu::BufferDescriptor {
-        label: Some(label),
-        size: size.next_multiple_of(4),
-        usage,
-        mapped_at_creation: false,
-    })
-}
-
-fn entry(binding: u32, buffer: &wgpu::Buffer, offset: u64, size: u64) -> wgpu::BindGroupEntry<'_> {
-    let size = wgpu::BufferSize::new(size);
-    wgpu::BindGroupEntry {
-        binding,
-        resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size }),
+        prepared.slabs().iter().map(|slab| read_buffer(&self.gpu, slab, 0, slab.size())).collect()
     }
 }

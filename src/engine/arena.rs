@@ -3,8 +3,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use super::{Engine, TENSORS, buffer};
+use super::buffers::{TENSORS, buffer};
 use crate::Result;
+use crate::gpu::Gpu;
 use crate::plan::Plan;
 
 /// Memory for activations. Plans that run one after the other share one; when nobody holds it any more, the engine
@@ -26,7 +27,7 @@ pub const MOST_SPARE: u64 = 1 << 30;
 pub(super) struct Spare(Mutex<Vec<wgpu::Buffer>>);
 
 impl Spare {
-    fn take(&self) -> Vec<wgpu::Buffer> {
+    pub(super) fn take(&self) -> Vec<wgpu::Buffer> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -50,6 +51,24 @@ impl Drop for Slabs {
 }
 
 impl Arena {
+    /// Buffers of these sizes or larger ones: those of `spare` if they are large enough.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Memory`](crate::ErrorKind::Memory) if the device has none.
+    pub(super) fn new(gpu: &Gpu, spare: &Arc<Spare>, slabs: &[u64]) -> Result<Self> {
+        let left = spare.take();
+        let buffers = if hold(&left, slabs) {
+            left
+        } else {
+            // The old one is dropped before the new one is made.
+            drop(left);
+            gpu.checked("make room for activations", || {
+                slabs.iter().map(|bytes| buffer(gpu, "arena", *bytes, TENSORS)).collect()
+            })?
+        };
+        Ok(Self(Arc::new(Slabs { buffers, spare: Arc::downgrade(spare) })))
+    }
+
     /// Whether `plan` fits.
     pub fn holds(&self, plan: &Plan) -> bool {
         hold(&self.0.buffers, &plan.slabs)
@@ -68,39 +87,6 @@ impl Arena {
     /// Bytes of all buffers.
     pub fn bytes(&self) -> u64 {
         self.0.bytes()
-    }
-}
-
-impl Engine {
-    /// Memory for `plan`: what the last work has left, if the plan fits there.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Memory`](crate::ErrorKind::Memory) if the device has none.
-    pub fn arena(&self, plan: &Plan) -> Result<Arena> {
-        self.arena_of(&plan.slabs)
-    }
-
-    /// Memory of buffers of these sizes or larger ones.
-    pub(crate) fn arena_of(&self, slabs: &[u64]) -> Result<Arena> {
-        let spare = self.spare.take();
-        let buffers = if hold(&spare, slabs) {
-            spare
-        } else {
-            // It leaves before the new one comes.
-            drop(spare);
-            self.gpu.checked("make room for activations", || {
-                slabs.iter().map(|bytes| buffer(&self.gpu, "arena", *bytes, TENSORS)).collect()
-            })?
-        };
-        Ok(Arena(Arc::new(Slabs { buffers, spare: Arc::downgrade(&self.spare) })))
-    }
-
-    /// Gives the device back the memory for activations that the last work has left, which is otherwise kept for
-    /// the next.
-    pub fn release_spare_memory(&self) {
-        drop(self.spare.take());
-        // Work that was cancelled before its first submission has written too.
-        self.let_go_of_writes();
     }
 }
 

@@ -3,22 +3,10 @@
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use super::Engine;
-use super::timing::{PAIRS, pair};
+use super::timestamps::{PAIRS, pair, passed, queries, ticks};
+use super::{Engine, Passed};
 use crate::Result;
-
-/// When the device began and ended a pass, from the first of its stream on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Passed {
-    /// Its begin.
-    pub begin: Duration,
-    /// Its end.
-    pub end: Duration,
-    /// Which of the stream's sendings it was part of, from 0.
-    pub sending: usize,
-}
 
 /// Time of a stream's passes.
 pub(super) struct Clock {
@@ -51,7 +39,7 @@ impl Clock {
         if !engine.clocked.load(Ordering::Relaxed) {
             return None;
         }
-        let queries = engine.gpu.checked("count time", || engine.queries(2 * PAIRS));
+        let queries = engine.gpu.checked("count time", || queries(&engine.gpu, 2 * PAIRS));
         Some(Self { queries: queries.ok()?, sendings: Vec::new(), sending: 0 })
     }
 
@@ -78,15 +66,15 @@ impl Clock {
         let count = 2 * self.sendings.len() as u32;
         let ticks = engine.gpu.checked("count time", || {
             let encoder = engine.gpu.device().create_command_encoder(&Default::default());
-            engine.ticks(encoder, &self.queries, count)
+            ticks(&engine.gpu, encoder, &self.queries, count)
         })??;
-        let since = |tick: u64| engine.passed(ticks[0], tick);
-        let passed = |(pair, sending): (&[u64], &usize)| Passed {
+        let since = |tick: u64| passed(&engine.gpu, ticks[0], tick);
+        let pass = |(pair, sending): (&[u64], &usize)| Passed {
             begin: since(pair[0]),
             end: since(pair[1]),
             sending: *sending,
         };
-        let passes = ticks.chunks_exact(2).zip(&self.sendings).map(passed).collect();
+        let passes = ticks.chunks_exact(2).zip(&self.sendings).map(pass).collect();
         engine.times.lock().unwrap_or_else(PoisonError::into_inner).push(passes);
         Ok(())
     }

@@ -1,25 +1,13 @@
 //! A run of a plan by itself: what comes in is written, the plan is recorded and sent, results are read.
 
-use std::borrow::Cow;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use super::stream::cost;
-use super::{Bindings, Engine, Kept, Prepared, Readback, Source, Spot, Stream, Upload, Weights};
-use super::{kept, trace, weights};
-use crate::graph::Store;
-use crate::kernels::Precision;
-use crate::plan::{Dispatch, Slot};
+use super::buffers::{TENSORS, buffer};
+use super::trace;
+use super::values::{from_device, to_device};
+use super::{Engine, Kept, Prepared, Readback, Source, Spot, Stream, Upload, Weights};
+use crate::plan::Slot;
 use crate::{Error, Result};
-
-/// Longest time that a submission should take. Windows resets a GPU after two seconds, and cancel
-/// waits for what is submitted.
-const SUBMISSION: Duration = Duration::from_millis(100);
-
-/// Most that the budget grows at a time. From the first guess to a whole network of a fast device it
-/// takes three portions.
-const GROWTH: f64 = 8.0;
 
 /// What a run of a plan is given.
 #[derive(Clone, Copy)]
@@ -63,7 +51,7 @@ impl Engine {
         let mut stream = Stream::new(self, run.cancel);
         self.record(prepared, run, &mut stream)?;
         let mut fetches = Vec::new();
-        for slot in prepared.plan.read_back() {
+        for slot in prepared.plan().read_back() {
             let spot = Spot { buffer: prepared.slab(slot.region).clone(), offset: slot.region.offset };
             fetches.push((slot, stream.copy_out(Readback::Results, &spot, slot.region.bytes)?));
         }
@@ -71,10 +59,30 @@ impl Engine {
         let mut results = Vec::new();
         for (slot, fetch) in fetches {
             let words = stream.arrived(fetch)?;
-            results.push((slot.name.clone(), from_device(slot, &words, prepared.plan.rows)));
+            results.push((slot.name.clone(), from_device(slot, &words, prepared.plan().rows)));
         }
         self.check_turns(run)?;
         Ok(results)
+    }
+
+    /// Keeps values of one row from the host as if a plan had made them: for what `prepared` takes.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn keep(&self, prepared: &Prepared, values: &[(&str, &[f32])]) -> Result<Kept> {
+        let keep = |slot: &Slot| {
+            let (_, values) = values
+                .iter()
+                .find(|(name, _)| *name == slot.name)
+                .ok_or_else(|| Error::usage(format!("input {} is missing", slot.name)))?;
+            let bytes = to_device(slot, values, 1, prepared.plan().precision())?;
+            let kept = buffer(&self.gpu, "kept", bytes.len() as u64, TENSORS);
+            self.write(Upload::SetUp, &kept, 0, &bytes);
+            Ok((slot.name.clone(), kept))
+        };
+        let slots = prepared.plan().inputs.iter().filter(|i| i.kept);
+        let tensors = self.gpu.checked("keep values", || slots.map(keep).collect::<Result<_>>())??;
+        Ok(Kept::new(tensors))
     }
 
     /// Runs a plan of one row and keeps its results that are to be kept.
@@ -100,8 +108,8 @@ impl Engine {
         stream: &mut Stream<'_>,
     ) -> Result<Kept> {
         self.record(prepared, run, stream)?;
-        let kept = self.gpu.checked("keep results", || Kept::room(self, prepared))?;
-        for (slot, (_, to)) in prepared.plan.outputs.iter().filter(|o| o.kept).zip(kept.buffers()) {
+        let kept = self.gpu.checked("keep results", || prepared.persistent_results(&self.gpu))?;
+        for (slot, (_, to)) in prepared.plan().outputs.iter().filter(|o| o.kept).zip(kept.buffers()) {
             let from = Spot { buffer: prepared.slab(slot.region).clone(), offset: slot.region.offset };
             stream.copy(&from, to, slot.region.bytes);
         }
@@ -122,7 +130,7 @@ impl Engine {
     }
 
     fn write_inputs(&self, prepared: &Prepared, run: &Run<'_>) -> Result<()> {
-        for slot in prepared.plan.inputs.iter().filter(|slot| !slot.kept) {
+        for slot in prepared.plan().inputs.iter().filter(|slot| !slot.kept) {
             let values = run
                 .inputs
                 .iter()
@@ -131,7 +139,7 @@ impl Engine {
             if self.is_tracing() {
                 trace::input(&slot.name, values.1)?;
             }
-            let bytes = to_device(slot, values.1, prepared.plan.rows, prepared.plan.precision())?;
+            let bytes = to_device(slot, values.1, prepared.plan().rows, prepared.plan().precision())?;
             self.write(Upload::SetUp, prepared.slab(slot.region), slot.region.offset, &bytes);
         }
         Ok(())
@@ -150,134 +158,5 @@ impl Engine {
     /// [`ErrorKind::Model`](crate::ErrorKind::Model) naming the first that is not.
     pub(crate) fn check_weights_in_turn(&self, weights: &Weights, source: &dyn Source) -> Result<()> {
         weights.check_turns(&self.on_device(), source)
-    }
-}
-
-impl Prepared {
-    /// The buffer of a region of the arena.
-    pub(crate) fn slab(&self, region: crate::plan::Region) -> &wgpu::Buffer {
-        &self.arena.slabs()[region.slab]
-    }
-
-    fn alone(&self) -> MutexGuard<'_, ()> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Pages of weights that dispatch `i` needs brought over.
-    pub(super) fn pages(&self, i: usize) -> &[usize] {
-        self.steps.get(i).map_or(&[], |s| &s.turning)
-    }
-
-    /// Adds dispatch `i` to `pass`, reading what was kept for `rows`.
-    pub(super) fn encode(
-        &self,
-        pass: &mut wgpu::ComputePass<'_>,
-        i: usize,
-        rows: Option<&Arc<kept::Rows>>,
-    ) -> Result<()> {
-        let [x, y, z] = self.plan.dispatches[i].groups;
-        let step = &self.steps[i];
-        let group = match &step.bindings {
-            Bindings::Fixed(group) => Some(group),
-            Bindings::Open(_) => rows.and_then(|rows| rows.group(i)),
-        };
-        let missing = || Error::usage(format!("{} reads what nobody kept", self.plan.dispatches[i].path));
-        pass.set_pipeline(&step.pipeline);
-        pass.set_bind_group(0, group.ok_or_else(missing)?, &[]);
-        pass.dispatch_workgroups(x, y, z);
-        Ok(())
-    }
-}
-
-/// How far the dispatches from `from` on go with `budget`, at least one, and their work.
-pub(super) fn portion(dispatches: &[Dispatch], from: usize, budget: u64) -> (usize, u64) {
-    let mut work = 0u64;
-    let mut to = from;
-    while to < dispatches.len() && (to == from || work.saturating_add(cost(dispatches[to].flops)) <= budget) {
-        work = work.saturating_add(cost(dispatches[to].flops));
-        to += 1;
-    }
-    (to, work)
-}
-
-/// The budget `old` moved towards what fits into [`SUBMISSION`] at the speed of a portion that took
-/// `took` for `work`, which is 0 where a portion says nothing.
-pub(super) fn learn(old: u64, work: u64, took: Duration) -> u64 {
-    if work == 0 {
-        return old;
-    }
-    let fits = work as f64 * SUBMISSION.as_secs_f64() / took.as_secs_f64().max(1e-6);
-    let old = old as f64;
-    // A short portion's time is mostly that of waking up: the device is at least as fast as it looks.
-    let least = if took < Duration::from_millis(2) { old } else { old / 2.0 };
-    fits.clamp(least, old * GROWTH).clamp(1e8, 1e14) as u64
-}
-
-/// `[row, position, channel]` as the device stores it: channels padded to quads, in the slot's type.
-pub(super) fn to_device<'v>(
-    slot: &Slot,
-    values: &'v [f32],
-    rows: usize,
-    precision: Precision,
-) -> Result<Cow<'v, [u8]>> {
-    let c = slot.shape.channels;
-    let want = rows.saturating_mul(slot.shape.positions()).saturating_mul(c);
-    if values.len() != want {
-        return Err(Error::usage(format!("the input `{}` does not fit the network", slot.name))
-            .expected(format!("{want} values: {rows} rows of {}", slot.shape))
-            .found(values.len().to_string()));
-    }
-    let width = slot.shape.quads() * 4;
-    let mut padded = Cow::Borrowed(values);
-    if width != c {
-        let to = padded.to_mut();
-        *to = vec![0.0f32; rows * slot.shape.positions() * width];
-        for (to, from) in to.chunks_exact_mut(width).zip(values.chunks_exact(c)) {
-            to[..c].copy_from_slice(from);
-        }
-    }
-    Ok(match (slot.store, precision, padded) {
-        (Store::Elem, Precision::F16, padded) => weights::to_f16(&padded).into(),
-        (_, _, Cow::Borrowed(values)) => bytemuck::cast_slice(values).into(),
-        (_, _, Cow::Owned(values)) => bytemuck::cast_slice(&values).to_vec().into(),
-    })
-}
-
-/// The inverse of [`to_device`] for f32 results.
-fn from_device(slot: &Slot, words: &[u32], rows: usize) -> Vec<f32> {
-    let values: Vec<f32> = bytemuck::cast_slice(words).to_vec();
-    let (c, width) = (slot.shape.channels, slot.shape.quads() * 4);
-    if slot.store == Store::Plain || c == width {
-        return values;
-    }
-    let mut out = Vec::with_capacity(rows * slot.shape.positions() * c);
-    for position in values.chunks_exact(width) {
-        out.extend_from_slice(&position[..c]);
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ms(ms: f64) -> Duration {
-        Duration::from_secs_f64(ms / 1e3)
-    }
-
-    #[test]
-    fn the_budget_follows_the_speed() {
-        let start = 50_000_000_000;
-        // 80 TFLOP/s: a portion of the first guess takes 0.6 ms, and three later a second's tenth fits.
-        let mut budget = start;
-        for _ in 0..3 {
-            budget = learn(budget, budget, ms(budget as f64 / 80e9));
-        }
-        assert_eq!(budget, 8_000_000_000_000);
-        // A slow device is given less at a time, but never by half of the half.
-        assert_eq!(learn(start, start, ms(1000.0)), start / 2);
-        // A short portion says nothing of slowness, and what was cut nothing at all.
-        assert_eq!(learn(start, 1_000_000, ms(1.0)), start);
-        assert_eq!(learn(start, 0, ms(500.0)), start);
     }
 }

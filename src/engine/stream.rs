@@ -3,12 +3,13 @@
 //! result, and a sender that is too far ahead.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::buffers::{buffer, entry, lost, wait};
 use super::clock::Clock;
-use super::run::learn;
-use super::{Engine, Kept, Prepared, Source, Weights, buffer, entry, lost, wait};
+use super::submission_size::{cost, learn};
+use super::{Engine, Kept, Prepared, Readback, Source, Upload, Weights};
 use crate::kernels::latents::SCALARS;
 use crate::kernels::{Call, Operand, Variant};
 use crate::{Error, Result};
@@ -29,75 +30,6 @@ pub struct Spot {
     pub buffer: wgpu::Buffer,
     /// First byte.
     pub offset: u64,
-}
-
-/// What moved between host and device so far, bytes, weights left out.
-#[derive(Debug, Default)]
-pub struct Traffic {
-    /// Coefficients, noise levels and embeddings of steps.
-    pub scalars: AtomicU64,
-    /// Latents, noise, masks and tables that were brought over.
-    pub latents: AtomicU64,
-    /// Parameters of dispatches, when they are bound, and inputs of plans that run by themselves.
-    pub set_up: AtomicU64,
-    /// Flags that tell whether all was finite.
-    pub flags: AtomicU64,
-    /// Everything else that was read.
-    pub read: AtomicU64,
-    /// How often something was read, flags left out.
-    pub reads: AtomicU64,
-}
-
-/// What is brought over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Upload {
-    /// What comes with every step.
-    Scalars,
-    Latents,
-    SetUp,
-}
-
-/// What is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Readback {
-    Flags,
-    Results,
-}
-
-impl Traffic {
-    fn uploaded(&self, what: Upload, bytes: u64) {
-        let to = match what {
-            Upload::Scalars => &self.scalars,
-            Upload::Latents => &self.latents,
-            Upload::SetUp => &self.set_up,
-        };
-        to.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    pub(super) fn read_back(&self, what: Readback, bytes: u64) {
-        let to = match what {
-            Readback::Flags => &self.flags,
-            Readback::Results => {
-                self.reads.fetch_add(1, Ordering::Relaxed);
-                &self.read
-            }
-        };
-        to.fetch_add(bytes, Ordering::Relaxed);
-    }
-}
-
-impl Engine {
-    /// Brings bytes over; every way there but that of weights leads through here.
-    pub(crate) fn write(&self, what: Upload, to: &wgpu::Buffer, offset: u64, bytes: &[u8]) {
-        self.gpu.queue().write_buffer(to, offset, bytes);
-        self.traffic.uploaded(what, bytes.len() as u64);
-    }
-
-    /// What was written for commands that nobody submits, recorded or not, would hold its buffers until something is
-    /// submitted. A device that is lost refuses it, and holds nothing either.
-    pub(super) fn let_go_of_writes(&self) {
-        let _ = self.gpu.checked("let go of what was written", || self.gpu.queue().submit([]));
-    }
 }
 
 /// A submission that was not seen to be done.
@@ -215,11 +147,11 @@ impl<'e> Stream<'e> {
         turns: Option<(&Weights, &dyn Source)>,
         kept: &[&Kept],
     ) -> Result<()> {
-        let rows = prepared.rows(self.engine, kept)?;
+        let rows = prepared.rows(&self.engine.gpu, kept)?;
         // Pages of weights that the submission in the making sees.
         let mut seen: Option<&[usize]> = None;
         let mut window = None;
-        for (i, dispatch) in prepared.plan.dispatches.iter().enumerate() {
+        for (i, dispatch) in prepared.plan().dispatches.iter().enumerate() {
             let pages = prepared.pages(i);
             if pages.iter().any(|page| seen.is_none_or(|seen| !seen.contains(page))) {
                 let (weights, source) =
@@ -572,9 +504,4 @@ impl Drop for Stream<'_> {
             log::warn!("no times: {e}");
         }
     }
-}
-
-/// Launches cost time too: one stands for a million operations.
-pub(super) fn cost(flops: u64) -> u64 {
-    flops.saturating_add(1_000_000)
 }

@@ -3,7 +3,8 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Engine, Prepared, read_buffer};
+use super::buffers::read_buffer;
+use super::{Engine, Prepared};
 use crate::graph::Store;
 use crate::kernels::Precision;
 use crate::{Error, ErrorKind, Remedy, Result};
@@ -22,9 +23,9 @@ impl Engine {
 
     /// Looks at what dispatch `i`, which was submitted, has written.
     pub(super) fn look_at_results(&self, prepared: &Prepared, i: usize) -> Result<()> {
-        let (plan, dispatch) = (&prepared.plan, &prepared.plan.dispatches[i]);
+        let (plan, dispatch) = (prepared.plan(), &prepared.plan().dispatches[i]);
         for (region, store) in &dispatch.written {
-            let slab = &prepared.arena.slabs()[region.slab];
+            let slab = prepared.slab(*region);
             let words = read_buffer(&self.gpu, slab, region.offset, region.bytes)?;
             let halves = *store == Store::Elem && plan.precision() == Precision::F16;
             let values: Vec<f32> = match halves {

@@ -5,7 +5,7 @@
 
 use wgpu::BufferUsages as U;
 
-use super::{buffer, entry, lost, read_buffer, wait};
+use super::buffers::{buffer, entry, lost, read_buffer, wait};
 use crate::gpu::Gpu;
 use crate::graph::Weight;
 use crate::kernels::repack::{self, Stored};

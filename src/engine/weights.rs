@@ -4,11 +4,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use half::slice::HalfFloatSliceExt;
-
-use super::buffer;
-use super::pages::{Pages, WINDOW};
+use super::buffers::buffer;
 use super::upload::{self, OnDevice, Part, Place, Road};
+use super::weight_streaming::{Pages, WINDOW};
 use crate::graph::{Layout, Weight};
 use crate::kernels::repack::Stored;
 use crate::plan::{Bound, Capabilities, Plan, Storage};
@@ -308,11 +306,4 @@ fn fault(weight: &Weight, source: &dyn Source) -> Error {
         .expected(expected)
         .found(largest.to_string())
         .remedy(Remedy::UseF32)
-}
-
-/// `values` rounded to f16, little endian.
-pub(super) fn to_f16(values: &[f32]) -> Vec<u8> {
-    let mut halves = vec![half::f16::ZERO; values.len()];
-    halves.convert_from_f32_slice(values);
-    bytemuck::cast_slice(&halves).to_vec()
 }
