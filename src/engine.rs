@@ -6,13 +6,13 @@ mod clock;
 mod persistent_tensors;
 mod prepared;
 mod run;
+mod staging_ring;
 mod stream;
 mod submission_size;
 mod timestamps;
 mod timing;
 mod trace;
 mod traffic;
-mod upload;
 mod values;
 mod weight_streaming;
 mod weights;
@@ -26,17 +26,17 @@ use crate::plan::{Bound, Plan, Storage};
 use crate::{Error, Result};
 pub use arena::{Arena, MOST_SPARE};
 use buffers::{TENSORS, buffer, read_buffer};
-pub use persistent_tensors::{Kept, MOST_ROWS};
+pub use persistent_tensors::{KeptTensors, MOST_ROWS};
 pub use prepared::Prepared;
 use prepared::{Bindable, Bindings, PreparedDispatch};
-pub use run::Run;
-pub use stream::{Fetch, Spot, Stream};
+pub use run::PlanRun;
+use staging_ring::Converter;
+pub use staging_ring::ring_bytes;
+pub use stream::{BufferOffset, Fetch, Stream};
 pub use timestamps::Passed;
 pub use traffic::Traffic;
 pub(crate) use traffic::{Readback, Upload};
-use upload::OnDevice;
-pub use upload::ring_bytes;
-pub use weights::{Source, Weights};
+pub use weights::{WeightSource, Weights};
 
 /// Runs plans on a device. Shaders are compiled once a device and kept.
 pub struct Engine {
@@ -111,7 +111,7 @@ impl Engine {
     pub fn storage(
         &self,
         weights: &[crate::graph::Weight],
-        source: &dyn Source,
+        source: &dyn WeightSource,
         precision: Precision,
     ) -> Storage {
         let target = self.gpu.capabilities().target;
@@ -121,17 +121,17 @@ impl Engine {
     /// Brings `weights` of a graph to the device, read from `source`, to be stored as `storage` says: see
     /// [`storage`](Self::storage). With `most` bytes too few for
     /// all, some stay where they are and are brought over in turn at each run: see
-    /// [`Run::turns`].
+    /// [`PlanRun::turns`].
     pub fn upload(
         &self,
         weights: &[crate::graph::Weight],
-        source: &dyn Source,
+        source: &dyn WeightSource,
         storage: &Storage,
         most: Option<u64>,
         cancel: &AtomicBool,
     ) -> Result<Weights> {
         Weights::upload(
-            &self.on_device(),
+            &self.converter(),
             weights,
             source,
             storage,
@@ -176,8 +176,8 @@ impl Engine {
         self.peak.fetch_max(now, Ordering::Relaxed);
     }
 
-    fn on_device(&self) -> OnDevice<'_> {
-        OnDevice { gpu: &self.gpu, checked: self.checked }
+    fn converter(&self) -> Converter<'_> {
+        Converter { gpu: &self.gpu, checked: self.checked }
     }
 
     /// Memory for latents of a sampling.
@@ -233,7 +233,7 @@ impl Engine {
                     Bound::Kept(r) => Bindable::Kept(r),
                     Bound::Weight(w) => {
                         let (page, offset, bytes) = weights.place(&plan.weights[w.0])?;
-                        pages.extend(weights.turning_page(&plan.weights[w.0])?);
+                        pages.extend(weights.streamed_page(&plan.weights[w.0])?);
                         Bindable::Buffer(page.clone(), offset, bytes)
                     }
                     Bound::Unused => {

@@ -1,21 +1,21 @@
 //! The device: the app's own or one we open, and what it can do.
 
 mod barriers;
-mod cache;
 pub(crate) mod capabilities;
 mod compile;
+mod features;
+mod pipeline_cache;
 mod pipelines;
-mod wanted;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::kernels::{LEAST_MEMORY, Target};
 use crate::{Error, ErrorKind, Result, kernels, shader};
-use cache::Cache;
 use capabilities::Capabilities;
+use features::{LANES, MATRICES, offers_matrices};
+use pipeline_cache::Cache;
 use pipelines::Pipelines;
-use wanted::{LANES, MATRICES, offers_matrices};
 
 /// An adapter that could be used.
 #[derive(Debug, Clone)]
@@ -89,7 +89,7 @@ impl Gpu {
     /// * `Features::SUBGROUP` and `SHADER_INT64`: on a driver that runs shaders on the CPU, all is computed several
     ///   times faster with them.
     pub fn device_descriptor(adapter: &wgpu::Adapter) -> wgpu::DeviceDescriptor<'static> {
-        wanted::descriptor(adapter, true)
+        features::descriptor(adapter, true)
     }
 
     /// Uses a device that the app has made, of an adapter that is not known; `wgpu::Limits::default()` and no feature
@@ -114,7 +114,7 @@ impl Gpu {
             wgpu::DeviceType::Cpu => Target::Cpu,
             _ => Target::Gpu,
         };
-        let unused = wanted::left_unused(&device, adapter).into();
+        let unused = features::left_unused(&device, adapter).into();
         let limits = device.limits();
         let capabilities = Capabilities {
             target,
@@ -146,7 +146,7 @@ impl Gpu {
         let all = enumerate(&instance);
         let picked = pick(&all, options.adapter)?;
         let adapter = &all[picked];
-        let mut descriptor = wanted::descriptor(adapter, options.matrices);
+        let mut descriptor = features::descriptor(adapter, options.matrices);
         let caches = adapter.features() & wgpu::Features::PIPELINE_CACHE;
         descriptor.required_features.set(caches, options.cache.is_some());
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).map_err(|e| {

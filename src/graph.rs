@@ -5,8 +5,8 @@
 //! that does not fit fails here, with the path of the layer, before any memory is taken.
 
 mod attention;
-mod part;
 mod perturbation;
+mod slices;
 mod tensor;
 mod weight;
 
@@ -14,7 +14,7 @@ use std::collections::HashMap;
 
 use crate::{Error, ErrorKind, Result};
 pub use perturbation::{Perturbation, Width};
-pub use tensor::{Part, Shape, Store, Tensor, TensorInfo};
+pub use tensor::{Shape, Store, Tensor, TensorInfo, TensorSlice};
 pub use weight::{Layout, Weight, WeightId};
 
 /// A function applied to each value.
@@ -171,7 +171,7 @@ impl Graph {
             shape: Shape { height: 0, width: 0, channels: 0 },
             store: Store::Elem,
             path: String::new(),
-            part: None,
+            slice: None,
             kept: false,
         };
         self.tensors.get(tensor.0).unwrap_or(&NOTHING)
@@ -443,7 +443,7 @@ impl Graph {
     }
 
     fn tensor(&mut self, path: &str, shape: Shape, store: Store) -> Tensor {
-        self.tensors.push(TensorInfo { shape, store, path: path.to_owned(), part: None, kept: false });
+        self.tensors.push(TensorInfo { shape, store, path: path.to_owned(), slice: None, kept: false });
         Tensor(self.tensors.len() - 1)
     }
 

@@ -24,7 +24,7 @@ mod rescale;
 pub mod sag;
 mod settings;
 pub mod term;
-pub(crate) mod weighted;
+pub(crate) mod weighted_mean;
 
 #[doc(hidden)]
 pub use backend::Backend;

@@ -16,11 +16,11 @@ mod prompts;
 mod sink;
 
 pub use batching::{Batching, Planner};
-pub use calls::{Calls, Unet};
+pub use calls::{NetworkCalls, Unet};
 pub use denoising::DenoisingNetwork;
 pub(crate) use device::bytes_of;
-pub use device::{DeviceBackend, Meanings};
-pub use kind::Kind;
+pub use device::{DeviceBackend, NetworkFacts};
+pub use kind::RowKind;
 pub use on_host::UnetNetwork;
 pub use plans::Plans;
 pub use sink::{AHEAD, Buffer, DeviceSink, Sink};

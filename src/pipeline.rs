@@ -25,7 +25,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::Result;
 use crate::checkpoint::{Checkpoint, Dtype};
-use crate::engine::{Engine, Source, Weights};
+use crate::engine::{Engine, WeightSource, Weights};
 use crate::gpu::Gpu;
 use crate::guidance::{Conditioning, Entry};
 use crate::kernels::Precision;
@@ -270,7 +270,7 @@ impl Model {
     }
 }
 
-impl Source for Checkpoint {
+impl WeightSource for Checkpoint {
     fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         self.read_f32(name, shape)
     }

@@ -9,8 +9,8 @@ mod check;
 pub mod chunk;
 pub mod fuse;
 pub mod lower;
-mod make;
 mod options;
+mod passes;
 pub mod split;
 pub mod storage;
 
@@ -22,7 +22,7 @@ use crate::{Error, Result};
 
 pub use crate::gpu::capabilities::Capabilities;
 pub use arena::Region;
-pub use options::{Options, tensor_bytes};
+pub use options::{PlanOptions, tensor_bytes};
 pub use storage::Storage;
 
 /// What a dispatch's binding holds once everything has its place.
@@ -59,7 +59,7 @@ pub struct Dispatch {
 
 /// A named input or output and its place.
 #[derive(Debug, Clone)]
-pub struct Slot {
+pub struct PlanSlot {
     /// The graph's name for it.
     pub name: String,
     /// Shape in one row.
@@ -86,9 +86,9 @@ pub struct Plan {
     /// Sizes of the arena's buffers, bytes.
     pub slabs: Vec<u64>,
     /// Filled by the caller before a run.
-    pub inputs: Vec<Slot>,
+    pub inputs: Vec<PlanSlot>,
     /// Read by the caller after a run, or kept on the device.
-    pub outputs: Vec<Slot>,
+    pub outputs: Vec<PlanSlot>,
     /// Largest sum of tensors alive at one time: no arena can be smaller.
     pub lower_bound: u64,
     /// Name and bytes of every tensor, for reports and tests.
@@ -115,7 +115,7 @@ impl Plan {
     }
 
     /// Results that are read back.
-    pub fn read_back(&self) -> impl Iterator<Item = &Slot> {
+    pub fn read_back(&self) -> impl Iterator<Item = &PlanSlot> {
         self.outputs.iter().filter(|o| !o.kept)
     }
 
@@ -199,9 +199,9 @@ impl Plan {
                 return wrong(&dispatch.path);
             }
         }
-        let holds = |slot: &Slot| {
-            let Slot { shape, store, .. } = *slot;
-            let info = TensorInfo { shape, store, path: String::new(), part: None, kept: slot.kept };
+        let holds = |slot: &PlanSlot| {
+            let PlanSlot { shape, store, .. } = *slot;
+            let info = TensorInfo { shape, store, path: String::new(), slice: None, kept: slot.kept };
             tensor_bytes(&info, self.rows, self.precision()) <= slot.region.bytes
         };
         for slot in self.inputs.iter().chain(&self.outputs) {

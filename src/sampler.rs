@@ -4,17 +4,16 @@
 //! device are behind it. Its arithmetic is sums of latents ([`Value`](crate::latent::Value)), written down with the coefficients of
 //! k-diffusion in f32 and formed where the latents are, so that results agree with ComfyUI's to rounding.
 //!
-//! A new sampler is one function over a `Drive` and one line in the catalogue.
+//! A new sampler is one function over a `SamplerRun` and one line in the catalogue.
 
 mod adams;
-mod beta;
+mod beta_distribution;
 mod catalogue;
 mod deis;
 mod discrete;
 mod dpm_solver;
 mod dpmpp;
 mod dpmpp_sde;
-mod drive;
 mod er_sde;
 mod euler;
 mod gradient_estimation;
@@ -22,14 +21,15 @@ mod heun;
 mod inpaint;
 mod lookup;
 mod model;
-mod moments;
 pub(crate) mod names;
 pub mod noise;
 mod options;
+mod quadrature;
 mod renoise;
 mod res_multistep;
 mod sa_solver;
 mod sample;
+mod sampler_run;
 mod schedule;
 mod seeds;
 mod step;
@@ -40,9 +40,9 @@ mod uni_pc;
 
 pub use catalogue::Sampler;
 pub use discrete::Discrete;
-pub use drive::{OnStep, Step};
 pub use inpaint::Inpaint;
 pub use model::{Denoised, Denoiser, Predicted, Predictor};
 pub use options::SampleOptions;
 pub use sample::{initial, initial_scale, sample, sample_on};
+pub use sampler_run::{OnStep, Step};
 pub use schedule::{Scheduler, exponential_sigmas, karras_sigmas};

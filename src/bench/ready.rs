@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::{Bench, Timing};
 use crate::checkpoint::Checkpoint;
-use crate::engine::{Engine, Kept, Prepared, Run, Weights};
+use crate::engine::{Engine, KeptTensors, PlanRun, Prepared, Weights};
 use crate::graph::Graph;
-use crate::plan::{Options, Plan};
+use crate::plan::{Plan, PlanOptions};
 use crate::{Error, ErrorKind, Result};
 
 /// A plan that can be run again and again.
@@ -16,7 +16,7 @@ pub struct Ready<'a> {
     prepared: Prepared,
     inputs: Vec<(String, Vec<f32>)>,
     /// What a network would have kept of a prompt, for each row.
-    kept: Option<Kept>,
+    kept: Option<KeptTensors>,
 }
 
 impl<'a> Ready<'a> {
@@ -33,7 +33,7 @@ impl<'a> Ready<'a> {
         weights: &Weights,
     ) -> Result<Self> {
         let (storage, device) = (weights.storage().clone(), engine.gpu().capabilities());
-        let plan = Plan::new(graph, &Options { rows, storage, device, guard: 0 })?;
+        let plan = Plan::new(graph, &PlanOptions { rows, storage, device, guard: 0 })?;
         let arena = engine.arena(&plan)?;
         let prepared = engine.prepare(plan, weights, &arena)?;
         let values = |kept: bool, rows: usize| -> Vec<(String, Vec<f32>)> {
@@ -61,9 +61,9 @@ impl<'a> Ready<'a> {
     }
 
     fn run(&self) -> Result<Vec<(String, Vec<f32>)>> {
-        let kept: Vec<&Kept> = self.kept.iter().cycle().take(self.prepared.plan().rows).collect();
+        let kept: Vec<&KeptTensors> = self.kept.iter().cycle().take(self.prepared.plan().rows).collect();
         let inputs = named(&self.inputs);
-        self.engine.run(&self.prepared, &Run::new(&inputs, self.bench.cancel).on(&kept))
+        self.engine.run(&self.prepared, &PlanRun::new(&inputs, self.bench.cancel).on(&kept))
     }
 
     /// Wall time of one run.

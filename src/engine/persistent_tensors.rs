@@ -8,9 +8,9 @@ use std::sync::{Arc, Weak};
 pub const MOST_ROWS: usize = 16;
 
 /// The results that a plan of one row has left on the device, by name.
-pub struct Kept(Arc<Vec<(String, wgpu::Buffer)>>);
+pub struct KeptTensors(Arc<Vec<(String, wgpu::Buffer)>>);
 
-impl Kept {
+impl KeptTensors {
     /// Of these buffers.
     pub(super) fn new(tensors: Vec<(String, wgpu::Buffer)>) -> Self {
         Self(Arc::new(tensors))
@@ -32,7 +32,7 @@ pub struct RowBindings {
 
 impl RowBindings {
     /// The bind groups of dispatches to the tensors of each row.
-    pub(super) fn new(kept: &[&Kept], groups: HashMap<usize, wgpu::BindGroup>) -> Self {
+    pub(super) fn new(kept: &[&KeptTensors], groups: HashMap<usize, wgpu::BindGroup>) -> Self {
         Self { of: kept.iter().map(|kept| Arc::downgrade(&kept.0)).collect(), groups }
     }
 
@@ -42,8 +42,8 @@ impl RowBindings {
     }
 
     /// Whether they are those of these rows.
-    pub(super) fn is_of(&self, kept: &[&Kept]) -> bool {
-        let same = |(a, b): (&Weak<_>, &&Kept)| std::ptr::eq(a.as_ptr(), Arc::as_ptr(&b.0));
+    pub(super) fn is_of(&self, kept: &[&KeptTensors]) -> bool {
+        let same = |(a, b): (&Weak<_>, &&KeptTensors)| std::ptr::eq(a.as_ptr(), Arc::as_ptr(&b.0));
         self.of.len() == kept.len() && self.of.iter().zip(kept).all(same)
     }
 

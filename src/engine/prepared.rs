@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::arena::Arena;
 use super::buffers::{TENSORS, buffer, entry};
-use super::persistent_tensors::{Kept, MOST_ROWS, RowBindings};
+use super::persistent_tensors::{KeptTensors, MOST_ROWS, RowBindings};
 use crate::gpu::Gpu;
-use crate::plan::{Plan, Region, Slot};
+use crate::plan::{Plan, PlanSlot, Region};
 use crate::{Error, Result};
 
 /// A plan with its memory and bindings on the device.
@@ -97,10 +97,10 @@ impl Prepared {
     }
 
     /// New buffers for the persistent results of the plan, to be filled by copies on the device.
-    pub(super) fn persistent_results(&self, gpu: &Gpu) -> Kept {
+    pub(super) fn persistent_results(&self, gpu: &Gpu) -> KeptTensors {
         let kept = self.plan.outputs.iter().filter(|o| o.kept);
-        let room = |o: &Slot| (o.name.clone(), buffer(gpu, "kept", o.region.bytes, TENSORS));
-        Kept::new(kept.map(room).collect())
+        let room = |o: &PlanSlot| (o.name.clone(), buffer(gpu, "kept", o.region.bytes, TENSORS));
+        KeptTensors::new(kept.map(room).collect())
     }
 
     /// The persistent tensors of the rows of this plan, joined and bound, if the plan reads any. The work that has
@@ -108,7 +108,7 @@ impl Prepared {
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if they are not what the plan reads; the device's.
-    pub(super) fn rows(&self, gpu: &Gpu, kept: &[&Kept]) -> Result<Option<Arc<RowBindings>>> {
+    pub(super) fn rows(&self, gpu: &Gpu, kept: &[&KeptTensors]) -> Result<Option<Arc<RowBindings>>> {
         if !self.plan.inputs.iter().any(|i| i.kept) {
             return Ok(None);
         }
@@ -134,13 +134,13 @@ impl Prepared {
     }
 
     /// Copies the persistent tensors of all rows into one buffer for each input, and binds them.
-    fn bind_rows(&self, gpu: &Gpu, kept: &[&Kept]) -> Result<RowBindings> {
+    fn bind_rows(&self, gpu: &Gpu, kept: &[&KeptTensors]) -> Result<RowBindings> {
         use wgpu::BufferUsages as U;
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
         let mut buffers = Vec::new();
         for slot in self.plan.inputs.iter().filter(|i| i.kept) {
             let bytes = slot.region.bytes / self.plan.rows as u64;
-            let of_row = |row: &&Kept| {
+            let of_row = |row: &&KeptTensors| {
                 let tensor = row.buffers().iter().find(|(n, t)| *n == slot.name && t.size() == bytes);
                 tensor.filter(|_| kept.len() == self.plan.rows).map(|(_, t)| t.clone()).ok_or_else(|| {
                     Error::usage(format!(

@@ -5,36 +5,36 @@ use std::sync::atomic::AtomicBool;
 use super::buffers::{TENSORS, buffer};
 use super::trace;
 use super::values::{from_device, to_device};
-use super::{Engine, Kept, Prepared, Readback, Source, Spot, Stream, Upload, Weights};
-use crate::plan::Slot;
+use super::{BufferOffset, Engine, KeptTensors, Prepared, Readback, Stream, Upload, WeightSource, Weights};
+use crate::plan::PlanSlot;
 use crate::{Error, Result};
 
 /// What a run of a plan is given.
 #[derive(Clone, Copy)]
-pub struct Run<'a> {
+pub struct PlanRun<'a> {
     /// Values of the inputs by name, f32 `[row, position, channel]`.
     pub inputs: &'a [(&'a str, &'a [f32])],
     /// What other plans kept, one a row; none if the plan reads nothing of that kind.
-    pub kept: &'a [&'a Kept],
+    pub kept: &'a [&'a KeptTensors],
     /// Weights that may not all be on the device, and where the others are read from when their turn comes.
-    pub turns: Option<(&'a Weights, &'a dyn Source)>,
+    pub streamed: Option<(&'a Weights, &'a dyn WeightSource)>,
     /// Ends the run when it is set.
     pub cancel: &'a AtomicBool,
 }
 
-impl<'a> Run<'a> {
+impl<'a> PlanRun<'a> {
     /// A run on `inputs` alone.
     pub fn new(inputs: &'a [(&'a str, &'a [f32])], cancel: &'a AtomicBool) -> Self {
-        Self { inputs, kept: &[], turns: None, cancel }
+        Self { inputs, kept: &[], streamed: None, cancel }
     }
 
     /// With weights that may take turns.
-    pub fn in_turn(self, weights: &'a Weights, source: &'a dyn Source) -> Self {
-        Self { turns: Some((weights, source)), ..self }
+    pub fn with_streamed(self, weights: &'a Weights, source: &'a dyn WeightSource) -> Self {
+        Self { streamed: Some((weights, source)), ..self }
     }
 
     /// On what other plans kept, one a row.
-    pub fn on(self, kept: &'a [&'a Kept]) -> Self {
+    pub fn on(self, kept: &'a [&'a KeptTensors]) -> Self {
         Self { kept, ..self }
     }
 }
@@ -46,13 +46,14 @@ impl Engine {
     /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) if `cancel` is set meanwhile,
     /// [`ErrorKind::Device`](crate::ErrorKind::Device) if the device is lost,
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if an input is missing or of the wrong size.
-    pub fn run(&self, prepared: &Prepared, run: &Run<'_>) -> Result<Vec<(String, Vec<f32>)>> {
+    pub fn run(&self, prepared: &Prepared, run: &PlanRun<'_>) -> Result<Vec<(String, Vec<f32>)>> {
         let _alone = prepared.alone();
         let mut stream = Stream::new(self, run.cancel);
         self.record(prepared, run, &mut stream)?;
         let mut fetches = Vec::new();
         for slot in prepared.plan().read_back() {
-            let spot = Spot { buffer: prepared.slab(slot.region).clone(), offset: slot.region.offset };
+            let spot =
+                BufferOffset { buffer: prepared.slab(slot.region).clone(), offset: slot.region.offset };
             fetches.push((slot, stream.copy_out(Readback::Results, &spot, slot.region.bytes)?));
         }
         stream.send()?;
@@ -61,7 +62,7 @@ impl Engine {
             let words = stream.arrived(fetch)?;
             results.push((slot.name.clone(), from_device(slot, &words, prepared.plan().rows)));
         }
-        self.check_turns(run)?;
+        self.check_streamed(run)?;
         Ok(results)
     }
 
@@ -69,8 +70,8 @@ impl Engine {
     ///
     /// # Errors
     /// As [`run`](Self::run).
-    pub fn keep(&self, prepared: &Prepared, values: &[(&str, &[f32])]) -> Result<Kept> {
-        let keep = |slot: &Slot| {
+    pub fn keep(&self, prepared: &Prepared, values: &[(&str, &[f32])]) -> Result<KeptTensors> {
+        let keep = |slot: &PlanSlot| {
             let (_, values) = values
                 .iter()
                 .find(|(name, _)| *name == slot.name)
@@ -82,21 +83,21 @@ impl Engine {
         };
         let slots = prepared.plan().inputs.iter().filter(|i| i.kept);
         let tensors = self.gpu.checked("keep values", || slots.map(keep).collect::<Result<_>>())??;
-        Ok(Kept::new(tensors))
+        Ok(KeptTensors::new(tensors))
     }
 
     /// Runs a plan of one row and keeps its results that are to be kept.
     ///
     /// # Errors
     /// As [`run`](Self::run).
-    pub fn run_and_keep(&self, prepared: &Prepared, run: &Run<'_>) -> Result<Kept> {
+    pub fn run_and_keep(&self, prepared: &Prepared, run: &PlanRun<'_>) -> Result<KeptTensors> {
         let _alone = prepared.alone();
         let mut stream = Stream::new(self, run.cancel);
         let kept = self.record_and_keep(prepared, run, &mut stream)?;
         let sent = stream.send()?;
         // Until then the arena cannot leave, for which others may have no room.
         stream.done(sent)?;
-        self.check_turns(run)?;
+        self.check_streamed(run)?;
         Ok(kept)
     }
 
@@ -104,24 +105,25 @@ impl Engine {
     pub(crate) fn record_and_keep(
         &self,
         prepared: &Prepared,
-        run: &Run<'_>,
+        run: &PlanRun<'_>,
         stream: &mut Stream<'_>,
-    ) -> Result<Kept> {
+    ) -> Result<KeptTensors> {
         self.record(prepared, run, stream)?;
         let kept = self.gpu.checked("keep results", || prepared.persistent_results(&self.gpu))?;
         for (slot, (_, to)) in prepared.plan().outputs.iter().filter(|o| o.kept).zip(kept.buffers()) {
-            let from = Spot { buffer: prepared.slab(slot.region).clone(), offset: slot.region.offset };
+            let from =
+                BufferOffset { buffer: prepared.slab(slot.region).clone(), offset: slot.region.offset };
             stream.copy(&from, to, slot.region.bytes);
         }
         Ok(kept)
     }
 
     /// Writes what `run` is given and records it.
-    fn record(&self, prepared: &Prepared, run: &Run<'_>, stream: &mut Stream<'_>) -> Result<()> {
+    fn record(&self, prepared: &Prepared, run: &PlanRun<'_>, stream: &mut Stream<'_>) -> Result<()> {
         // The host's values arrive before all that is not submitted.
         stream.cut()?;
         let written = self.gpu.checked("bring inputs over", || self.write_inputs(prepared, run));
-        let recorded = written.and_then(|w| w).and_then(|()| stream.plan(prepared, run.turns, run.kept));
+        let recorded = written.and_then(|w| w).and_then(|()| stream.plan(prepared, run.streamed, run.kept));
         if recorded.is_err() {
             // What was written for the run would hold its buffers until something is submitted.
             self.gpu.queue().submit([]);
@@ -129,7 +131,7 @@ impl Engine {
         recorded
     }
 
-    fn write_inputs(&self, prepared: &Prepared, run: &Run<'_>) -> Result<()> {
+    fn write_inputs(&self, prepared: &Prepared, run: &PlanRun<'_>) -> Result<()> {
         for slot in prepared.plan().inputs.iter().filter(|slot| !slot.kept) {
             let values = run
                 .inputs
@@ -145,9 +147,9 @@ impl Engine {
         Ok(())
     }
 
-    fn check_turns(&self, run: &Run<'_>) -> Result<()> {
-        match run.turns {
-            Some((weights, source)) => self.check_weights_in_turn(weights, source),
+    fn check_streamed(&self, run: &PlanRun<'_>) -> Result<()> {
+        match run.streamed {
+            Some((weights, source)) => self.check_streamed_weights(weights, source),
             None => Ok(()),
         }
     }
@@ -156,7 +158,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`ErrorKind::Model`](crate::ErrorKind::Model) naming the first that is not.
-    pub(crate) fn check_weights_in_turn(&self, weights: &Weights, source: &dyn Source) -> Result<()> {
-        weights.check_turns(&self.on_device(), source)
+    pub(crate) fn check_streamed_weights(&self, weights: &Weights, source: &dyn WeightSource) -> Result<()> {
+        weights.check_streamed(&self.converter(), source)
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::buffers::{buffer, entry, lost, wait};
 use super::clock::Clock;
 use super::submission_size::{cost, learn};
-use super::{Engine, Kept, Prepared, Readback, Source, Upload, Weights};
+use super::{Engine, KeptTensors, Prepared, Readback, Upload, WeightSource, Weights};
 use crate::kernels::latents::SCALARS;
 use crate::kernels::{Call, Operand, Variant};
 use crate::{Error, Result};
@@ -25,7 +25,7 @@ const MOST_BOUND: usize = 512;
 
 /// A stretch of a buffer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Spot {
+pub struct BufferOffset {
     /// The buffer.
     pub buffer: wgpu::Buffer,
     /// First byte.
@@ -43,17 +43,17 @@ struct Flying {
 }
 
 /// A dispatch with its bindings.
-struct Bound {
+struct BoundDispatch {
     pipeline: wgpu::ComputePipeline,
     group: wgpu::BindGroup,
 }
 
 /// A dispatch as it is bound: everything of it but the number of its workgroups.
 #[derive(PartialEq, Eq, Hash)]
-struct Key {
+struct DispatchKey {
     variant: Variant,
     params: Vec<u8>,
-    spots: Vec<(Operand, Option<Spot>)>,
+    spots: Vec<(Operand, Option<BufferOffset>)>,
 }
 
 /// A copy of results on its way to the host.
@@ -101,7 +101,7 @@ pub struct Stream<'e> {
     /// For single dispatches.
     scalars: Vec<[u32; 4]>,
     uniform: Option<wgpu::Buffer>,
-    bound: HashMap<Key, Bound>,
+    bound: HashMap<DispatchKey, BoundDispatch>,
     readbacks: Vec<wgpu::Buffer>,
     clock: Option<Clock>,
 }
@@ -144,8 +144,8 @@ impl<'e> Stream<'e> {
     pub fn plan(
         &mut self,
         prepared: &Prepared,
-        turns: Option<(&Weights, &dyn Source)>,
-        kept: &[&Kept],
+        streamed: Option<(&Weights, &dyn WeightSource)>,
+        kept: &[&KeptTensors],
     ) -> Result<()> {
         let rows = prepared.rows(&self.engine.gpu, kept)?;
         // Pages of weights that the submission in the making sees.
@@ -155,13 +155,13 @@ impl<'e> Stream<'e> {
             let pages = prepared.pages(i);
             if pages.iter().any(|page| seen.is_none_or(|seen| !seen.contains(page))) {
                 let (weights, source) =
-                    turns.ok_or_else(|| Error::usage("weights that take turns need their source"))?;
+                    streamed.ok_or_else(|| Error::usage("weights that take turns need their source"))?;
                 self.cut()?;
                 if window.is_none() {
                     window = weights.window();
                 }
                 if let Some(window) = &mut window {
-                    window.turn(&self.engine.on_device(), pages, source, self.cancel)?;
+                    window.load(&self.engine.converter(), pages, source, self.cancel)?;
                 }
                 seen = Some(pages);
             }
@@ -207,12 +207,12 @@ impl<'e> Stream<'e> {
     ///
     /// # Errors
     /// The device's.
-    pub fn dispatch(&mut self, call: &Call, spots: &[Spot]) -> Result<()> {
+    pub fn dispatch(&mut self, call: &Call, spots: &[BufferOffset]) -> Result<()> {
         let spot = |operand: &Operand| match operand {
             Operand::Read(s) | Operand::Write(s) => spots.get(s.buf.0).cloned(),
             _ => None,
         };
-        let key = Key {
+        let key = DispatchKey {
             variant: call.variant.clone(),
             params: call.params.clone(),
             spots: call.operands.iter().map(|o| (*o, spot(o))).collect(),
@@ -246,7 +246,7 @@ impl<'e> Stream<'e> {
         self.bound.clear();
     }
 
-    fn bind(&mut self, key: &Key) -> Result<Bound> {
+    fn bind(&mut self, key: &DispatchKey) -> Result<BoundDispatch> {
         use wgpu::BufferUsages as U;
         let gpu = &self.engine.gpu;
         gpu.compile(self.engine.checked, [&key.variant].into_iter())?;
@@ -286,7 +286,7 @@ impl<'e> Stream<'e> {
                 layout: &pipeline.get_bind_group_layout(0),
                 entries: &entries,
             });
-            Ok(Bound { pipeline, group })
+            Ok(BoundDispatch { pipeline, group })
         })?
     }
 
@@ -294,7 +294,7 @@ impl<'e> Stream<'e> {
     ///
     /// # Errors
     /// As [`send`](Self::send).
-    pub(crate) fn fetch(&mut self, what: Readback, from: &Spot, bytes: u64) -> Result<Fetch> {
+    pub(crate) fn fetch(&mut self, what: Readback, from: &BufferOffset, bytes: u64) -> Result<Fetch> {
         let fetch = self.copy_out(what, from, bytes)?;
         self.send()?;
         Ok(fetch)
@@ -304,7 +304,7 @@ impl<'e> Stream<'e> {
     ///
     /// # Errors
     /// The device's.
-    pub(crate) fn copy_out(&mut self, what: Readback, from: &Spot, bytes: u64) -> Result<Fetch> {
+    pub(crate) fn copy_out(&mut self, what: Readback, from: &BufferOffset, bytes: u64) -> Result<Fetch> {
         use wgpu::BufferUsages as U;
         self.engine.traffic.read_back(what, bytes);
         let kept = self.readbacks.iter().position(|b| b.size() == bytes.next_multiple_of(4));
@@ -324,7 +324,7 @@ impl<'e> Stream<'e> {
     }
 
     /// Records a copy of `bytes` on the device.
-    pub fn copy(&mut self, from: &Spot, to: &wgpu::Buffer, bytes: u64) {
+    pub fn copy(&mut self, from: &BufferOffset, to: &wgpu::Buffer, bytes: u64) {
         self.pass = None;
         self.encoder().copy_buffer_to_buffer(&from.buffer, from.offset, to, 0, bytes);
     }

@@ -6,12 +6,12 @@ use half::slice::HalfFloatSliceExt;
 
 use crate::graph::Store;
 use crate::kernels::Precision;
-use crate::plan::Slot;
+use crate::plan::PlanSlot;
 use crate::{Error, Result};
 
 /// `[row, position, channel]` as the device stores it: channels padded to quads, in the slot's type.
 pub(super) fn to_device<'v>(
-    slot: &Slot,
+    slot: &PlanSlot,
     values: &'v [f32],
     rows: usize,
     precision: Precision,
@@ -40,7 +40,7 @@ pub(super) fn to_device<'v>(
 }
 
 /// The inverse of [`to_device`] for f32 results.
-pub(super) fn from_device(slot: &Slot, words: &[u32], rows: usize) -> Vec<f32> {
+pub(super) fn from_device(slot: &PlanSlot, words: &[u32], rows: usize) -> Vec<f32> {
     let values: Vec<f32> = bytemuck::cast_slice(words).to_vec();
     let (c, width) = (slot.shape.channels, slot.shape.quads() * 4);
     if slot.store == Store::Plain || c == width {

@@ -15,7 +15,7 @@ pub const WINDOW: usize = 3;
 
 /// Page, offset and bytes of a weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Spot {
+pub struct PageRange {
     pub page: usize,
     pub offset: u64,
     pub bytes: u64,
@@ -27,7 +27,7 @@ pub struct Pages {
     /// Bytes of each page.
     pub sizes: Vec<u64>,
     /// Of each weight.
-    pub spots: Vec<Spot>,
+    pub spots: Vec<PageRange>,
     /// Pages from this one on take turns.
     pub resident: usize,
 }
@@ -47,7 +47,7 @@ impl Pages {
                 sizes.push(0);
             }
             let page = sizes.len() - 1;
-            spots.push(Spot { page, offset: sizes[page], bytes });
+            spots.push(PageRange { page, offset: sizes[page], bytes });
             sizes[page] += room;
         }
         let mut pages = Self { resident: sizes.len(), sizes, spots };

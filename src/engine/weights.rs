@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::buffers::buffer;
-use super::upload::{self, OnDevice, Part, Place, Road};
+use super::staging_ring::{self, Converter, DeviceRange, StagingRing, WeightSlice};
 use super::weight_streaming::{Pages, WINDOW};
 use crate::graph::{Layout, Weight};
 use crate::kernels::repack::Stored;
@@ -13,7 +13,7 @@ use crate::plan::{Bound, Capabilities, Plan, Storage};
 use crate::{Error, ErrorKind, Remedy, Result};
 
 /// Where weights come from.
-pub trait Source {
+pub trait WeightSource {
     /// The values of tensor `name`, which must have `shape`; an error if one is not finite.
     fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>>;
 
@@ -39,12 +39,12 @@ pub struct Weights {
     weights: Vec<Weight>,
     storage: Storage,
     /// Only where pages take turns.
-    turns: Option<Mutex<Turns>>,
+    streamed: Option<Mutex<Streamed>>,
 }
 
 /// The window of pages that take turns.
-struct Turns {
-    road: Road,
+struct Streamed {
+    ring: StagingRing,
     /// By slot, the page that it holds.
     holds: [Option<usize>; WINDOW],
 }
@@ -97,7 +97,7 @@ impl Weights {
     }
 
     /// The page of a weight, if it takes turns.
-    pub(super) fn turning_page(&self, weight: &Weight) -> Result<Option<usize>> {
+    pub(super) fn streamed_page(&self, weight: &Weight) -> Result<Option<usize>> {
         let page = self.pages.spots[self.number(weight)?].page;
         Ok((page >= self.pages.resident).then_some(page))
     }
@@ -105,9 +105,9 @@ impl Weights {
     /// Brings `weights` over; see [`Engine::upload`](super::Engine::upload). `arriving` is called when
     /// most memory is in use.
     pub(super) fn upload(
-        device: &OnDevice<'_>,
+        device: &Converter<'_>,
         weights: &[Weight],
-        source: &dyn Source,
+        source: &dyn WeightSource,
         storage: &Storage,
         most: Option<u64>,
         arriving: &mut dyn FnMut(),
@@ -139,16 +139,16 @@ impl Weights {
         })?;
         let numbers = weights.iter().cloned().zip(0..).collect();
         let (weights, storage) = (weights.to_vec(), storage.clone());
-        let mut held = Self { pages, buffers, numbers, weights, storage, turns: None };
-        let slot_bytes = upload::slot_bytes(held.pages.all_bytes());
-        let mut road = Road::new(gpu, held.weights.len(), slot_bytes)?;
+        let mut held = Self { pages, buffers, numbers, weights, storage, streamed: None };
+        let slot_bytes = staging_ring::slot_bytes(held.pages.all_bytes());
+        let mut ring = StagingRing::new(gpu, held.weights.len(), slot_bytes)?;
         for page in 0..held.pages.resident {
-            held.send(device, &mut road, page, source, cancel)?;
+            held.send(device, &mut ring, page, source, cancel)?;
         }
         arriving();
-        held.check(road.arrived(device)?, source)?;
+        held.check(ring.arrived(device)?, source)?;
         if held.pages.resident < held.pages.sizes.len() {
-            held.turns = Some(Mutex::new(Turns { road, holds: [None; WINDOW] }));
+            held.streamed = Some(Mutex::new(Streamed { ring, holds: [None; WINDOW] }));
         }
         Ok(held)
     }
@@ -156,29 +156,29 @@ impl Weights {
     /// Sends the weights of a page on their way.
     fn send(
         &self,
-        device: &OnDevice<'_>,
-        road: &mut Road,
+        device: &Converter<'_>,
+        ring: &mut StagingRing,
         page: usize,
-        source: &dyn Source,
+        source: &dyn WeightSource,
         cancel: &AtomicBool,
     ) -> Result<()> {
         let of_page = self.pages.spots.iter().enumerate().filter(|(_, spot)| spot.page == page);
         for (number, spot) in of_page {
             let weight = &self.weights[number];
-            let place = Place { page: &self.buffers[page], offset: spot.offset, bytes: spot.bytes };
+            let place = DeviceRange { page: &self.buffers[page], offset: spot.offset, bytes: spot.bytes };
             let to = self.storage.of_weight(weight);
             let mut first = 0;
             for (name, shape) in weight.sources.iter().zip(&weight.shapes) {
                 if cancel.load(Ordering::Relaxed) {
                     return Err(Error::cancelled());
                 }
-                let part = Part { weight, number, first, outs: shape[0], to };
+                let part = WeightSlice { weight, number, first, outs: shape[0], to };
                 match source.raw(name, shape)? {
-                    Some((stored, bytes)) => road.send(device, &part, &place, stored, bytes)?,
+                    Some((stored, bytes)) => ring.send(device, &part, &place, stored, bytes)?,
                     None => {
                         let values = source.read(name, shape)?;
                         let bytes = bytemuck::cast_slice(&values);
-                        road.send(device, &part, &place, Stored::F32, bytes)?;
+                        ring.send(device, &part, &place, Stored::F32, bytes)?;
                     }
                 }
                 first += shape[0];
@@ -190,19 +190,19 @@ impl Weights {
     /// The window, for one who runs a plan: until all that reads a page is submitted nobody else may put another in
     /// its place. None where all weights are on the device.
     pub(super) fn window(&self) -> Option<Window<'_>> {
-        let turns = self.turns.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(Window { weights: self, turns })
+        let streamed = self.streamed.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(Window { weights: self, streamed })
     }
 
     /// Whether all that took turns since the last time was sound.
-    pub(super) fn check_turns(&self, device: &OnDevice<'_>, source: &dyn Source) -> Result<()> {
-        let Some(turns) = &self.turns else { return Ok(()) };
-        let mut turns = turns.lock().unwrap_or_else(PoisonError::into_inner);
-        self.check(turns.road.arrived(device)?, source)
+    pub(super) fn check_streamed(&self, device: &Converter<'_>, source: &dyn WeightSource) -> Result<()> {
+        let Some(streamed) = &self.streamed else { return Ok(()) };
+        let mut streamed = streamed.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check(streamed.ring.arrived(device)?, source)
     }
 
     /// An error that names what is wrong with the first of the weights by number.
-    fn check(&self, faulty: Vec<usize>, source: &dyn Source) -> Result<()> {
+    fn check(&self, faulty: Vec<usize>, source: &dyn WeightSource) -> Result<()> {
         faulty.first().map_or(Ok(()), |number| Err(fault(&self.weights[*number], source)))
     }
 }
@@ -210,28 +210,29 @@ impl Weights {
 /// The window of weights that take turns, held.
 pub(super) struct Window<'w> {
     weights: &'w Weights,
-    turns: MutexGuard<'w, Turns>,
+    streamed: MutexGuard<'w, Streamed>,
 }
 
 impl Window<'_> {
     /// Sees that the pages of `wanted` are on the device, in the queue's order.
-    pub(super) fn turn(
+    pub(super) fn load(
         &mut self,
-        device: &OnDevice<'_>,
+        device: &Converter<'_>,
         wanted: &[usize],
-        source: &dyn Source,
+        source: &dyn WeightSource,
         cancel: &AtomicBool,
     ) -> Result<()> {
-        let Self { weights, turns } = self;
+        let Self { weights, streamed } = self;
         for &page in wanted {
-            let Some(slot) = weights.pages.slot(page).filter(|slot| turns.holds[*slot] != Some(page)) else {
+            let Some(slot) = weights.pages.slot(page).filter(|slot| streamed.holds[*slot] != Some(page))
+            else {
                 continue;
             };
             // Until it is complete the slot holds no page, in case this ends early.
-            turns.holds[slot] = None;
-            weights.send(device, &mut turns.road, page, source, cancel)?;
-            turns.road.depart(device)?;
-            turns.holds[slot] = Some(page);
+            streamed.holds[slot] = None;
+            weights.send(device, &mut streamed.ring, page, source, cancel)?;
+            streamed.ring.depart(device)?;
+            streamed.holds[slot] = Some(page);
         }
         Ok(())
     }
@@ -281,14 +282,14 @@ fn check(weight: &Weight) -> Result<()> {
         .found(format!("{:?}", weight.shapes)))
 }
 
-/// Weights that take turns keep their road.
+/// Weights that take turns keep their ring.
 fn held_bytes(pages: &Pages) -> u64 {
     let turning = pages.resident < pages.sizes.len();
-    pages.device_bytes() + if turning { upload::ring_bytes(pages.all_bytes()) } else { 0 }
+    pages.device_bytes() + if turning { staging_ring::ring_bytes(pages.all_bytes()) } else { 0 }
 }
 
 /// Why the device would not take `weight`.
-fn fault(weight: &Weight, source: &dyn Source) -> Error {
+fn fault(weight: &Weight, source: &dyn WeightSource) -> Error {
     let mut largest = 0.0f32;
     for (name, shape) in weight.sources.iter().zip(&weight.shapes) {
         match source.read(name, shape) {

@@ -66,7 +66,7 @@ pub struct TensorInfo {
     /// The path of the layer that makes it, as in the original checkpoint layout.
     pub path: String,
     /// Where it stands, if that is in another tensor.
-    pub part: Option<Part>,
+    pub slice: Option<TensorSlice>,
     /// Whether it stays on the device from one run to another: an input that another plan's run
     /// left there, or a result that is not read back.
     pub kept: bool,
@@ -74,7 +74,7 @@ pub struct TensorInfo {
 
 /// Where a tensor stands that is a stretch of each row of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Part {
+pub struct TensorSlice {
     /// The other.
     pub of: Tensor,
     /// The stretch's first value in a row.

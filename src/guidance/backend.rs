@@ -20,7 +20,7 @@ pub struct Group<'e> {
 
 /// What is predicted for a [`Group`].
 #[derive(Debug, Clone)]
-pub struct Prediction {
+pub struct GroupPrediction {
     /// The mean over the entries, by their weights; it is stored.
     pub denoised: Value,
     /// The attention, if it was recorded.
@@ -70,7 +70,7 @@ pub trait Backend: Latents {
     ///
     /// # Errors
     /// Whatever stops the network.
-    fn predict(&mut self, x: &Value, sigma: f32, groups: &[Group<'_>]) -> Result<Vec<Prediction>>;
+    fn predict(&mut self, x: &Value, sigma: f32, groups: &[Group<'_>]) -> Result<Vec<GroupPrediction>>;
 
     /// Classifier-free guidance with part of its contrast taken back; see
     /// [`Guidance::rescale`](super::Guidance::rescale). The sides are those with and without the prompt.

@@ -9,9 +9,9 @@ use crate::sampler::Predicted;
 /// input's shape.
 #[derive(Debug, Clone)]
 pub struct Evaluation {
-    /// Prediction with the prompt.
+    /// GroupPrediction with the prompt.
     pub cond: Latent,
-    /// Prediction with the negative prompt, if it was evaluated.
+    /// GroupPrediction with the negative prompt, if it was evaluated.
     pub uncond: Option<Latent>,
     /// After classifier-free guidance.
     pub cfg: Latent,

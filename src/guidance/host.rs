@@ -1,7 +1,7 @@
 //! Guidance on the host: rows go to a [`Network`], everything else is plain f32 arithmetic.
 
-use super::backend::{Attention, Backend, Degrade, Degraded, Group, Mask, Prediction};
-use super::weighted::Weighted;
+use super::backend::{Attention, Backend, Degrade, Degraded, Group, GroupPrediction, Mask};
+use super::weighted_mean::WeightedMean;
 use super::{Columns, Network, Row, RowResult, rescale, sag};
 use crate::latent::host::HostLatents;
 use crate::latent::value::{CellMask, Fault, Slots};
@@ -39,7 +39,7 @@ impl<'n> HostBackend<'n> {
 }
 
 impl Backend for HostBackend<'_> {
-    fn predict(&mut self, x: &Value, sigma: f32, groups: &[Group<'_>]) -> Result<Vec<Prediction>> {
+    fn predict(&mut self, x: &Value, sigma: f32, groups: &[Group<'_>]) -> Result<Vec<GroupPrediction>> {
         let (x, shape) = (self.latents.form(x)?, x.shape());
         let size = (x.height(), x.width());
         // Entry by entry, picture by picture.
@@ -58,7 +58,7 @@ impl Backend for HostBackend<'_> {
             let (own, rest) = left.split_at(group.entries.len() * x.batch());
             left = rest;
             let of_rows: Vec<&Latent> = own.iter().map(|r| &r.denoised).collect();
-            let denoised = Weighted::new(group.entries, shape).denoised(&of_rows);
+            let denoised = WeightedMean::new(group.entries, shape).denoised(&of_rows);
             self.latents.watch(&denoised);
             let denoised = self.latents.put(denoised);
             let missing = || Error::usage("the network recorded no attention");
@@ -72,7 +72,7 @@ impl Backend for HostBackend<'_> {
                 let maps = columns.iter().step_by(x.batch()).map(|c| (c.height, c.width)).collect();
                 Attention { slot: self.columns.put(columns), maps }
             });
-            predictions.push(Prediction { denoised, attention });
+            predictions.push(GroupPrediction { denoised, attention });
         }
         Ok(predictions)
     }
@@ -101,7 +101,7 @@ impl Backend for HostBackend<'_> {
             Some(mask) => mask.to_vec(),
             None => {
                 let columns = self.columns.get(&attention.slot)?;
-                let scores = Weighted::new(how.entries, base.shape()).scores(columns);
+                let scores = WeightedMean::new(how.entries, base.shape()).scores(columns);
                 scores.iter().map(|s| u8::from(*s > how.threshold)).collect()
             }
         };

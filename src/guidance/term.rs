@@ -35,7 +35,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::backend::{Attention, Backend, Degrade, Group, Mask, Prediction};
+use super::backend::{Attention, Backend, Degrade, Group, GroupPrediction, Mask};
 use super::{Entry, Perturbed, Sag};
 use crate::graph::Perturbation;
 use crate::latent::Value;
@@ -182,8 +182,8 @@ pub trait GuidanceTerm: fmt::Debug + Send + Sync {
 pub struct GuidedStep<'s> {
     pub(super) backend: &'s mut dyn Backend,
     pub(super) sides: [&'s [&'s Entry]; 2],
-    pub(super) predictions: [Option<&'s Prediction>; 2],
-    pub(super) own: Option<&'s Prediction>,
+    pub(super) predictions: [Option<&'s GroupPrediction>; 2],
+    pub(super) own: Option<&'s GroupPrediction>,
     pub(super) wants: Wants,
     pub(super) x: &'s Value,
     pub(super) sigma: f32,

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{DenoisingNetwork, Kind, Plans};
+use super::{DenoisingNetwork, Plans, RowKind};
 use crate::graph::{Graph, Perturbation};
 use crate::kernels::Precision;
 use crate::model::unet::COLUMNS;
 use crate::plan::chunk::{ChunkPolicy, rows_per_call};
-use crate::plan::{Capabilities, Options, Plan};
+use crate::plan::{Capabilities, Plan, PlanOptions};
 use crate::{Error, Result};
 
 /// What planning a network's calls takes.
@@ -29,12 +29,12 @@ impl Planner<'_> {
     }
 
     /// The graph for rows of `kind`.
-    pub fn graph(&self, kind: Kind) -> Result<Arc<Graph>> {
+    pub fn graph(&self, kind: RowKind) -> Result<Arc<Graph>> {
         self.plans.graph(kind, || self.network.graph(kind))
     }
 
     /// The plan of a call of `rows` rows of `kind`.
-    pub fn plan(&self, kind: Kind, rows: usize) -> Result<Arc<Plan>> {
+    pub fn plan(&self, kind: RowKind, rows: usize) -> Result<Arc<Plan>> {
         self.plans.call((kind, rows), || self.plan_of(&*self.graph(kind)?, rows))
     }
 
@@ -45,7 +45,7 @@ impl Planner<'_> {
 
     fn plan_of(&self, graph: &Graph, rows: usize) -> Result<Plan> {
         let storage = self.plans.storage().clone();
-        Plan::new(graph, &Options { rows, storage, device: self.device, guard: 0 })
+        Plan::new(graph, &PlanOptions { rows, storage, device: self.device, guard: 0 })
     }
 }
 
@@ -56,7 +56,7 @@ pub struct Batching<'a> {
     budget: Option<u64>,
     /// Rows of a call by kind and number of rows wanted: every step asks the same again, and each
     /// answer takes several plans.
-    sizes: HashMap<(Kind, usize), usize>,
+    sizes: HashMap<(RowKind, usize), usize>,
 }
 
 impl<'a> Batching<'a> {
@@ -66,14 +66,14 @@ impl<'a> Batching<'a> {
     }
 
     /// The calls for rows of these kinds: what is computed, and which rows by their place in the list.
-    pub fn calls(&mut self, rows: &[Kind]) -> Result<Vec<(Kind, Vec<usize>)>> {
+    pub fn calls(&mut self, rows: &[RowKind]) -> Result<Vec<(RowKind, Vec<usize>)>> {
         // Recording is decided for all rows of a step at once: a network that records is compiled
         // differently, and a row's result must not depend on how the step is cut into chunks.
         let recorded = rows.iter().any(|r| r.record);
-        let mut groups: Vec<(Kind, Vec<usize>)> = Vec::new();
+        let mut groups: Vec<(RowKind, Vec<usize>)> = Vec::new();
         for (i, row) in rows.iter().enumerate() {
             let record = recorded && row.perturbation == Perturbation::None;
-            let kind = Kind { record, ..*row };
+            let kind = RowKind { record, ..*row };
             match groups.iter_mut().find(|(k, _)| *k == kind) {
                 Some((_, members)) => members.push(i),
                 None => groups.push((kind, vec![i])),
@@ -96,12 +96,12 @@ impl<'a> Batching<'a> {
     }
 
     /// The plan of a call that [`calls`](Self::calls) gave.
-    pub fn plan(&self, kind: Kind, rows: usize) -> Result<Arc<Plan>> {
+    pub fn plan(&self, kind: RowKind, rows: usize) -> Result<Arc<Plan>> {
         self.planner.plan(kind, rows)
     }
 
     /// True height and width of the attention map that a recording call gives.
-    pub fn map_size(&self, kind: Kind) -> Result<(usize, usize)> {
+    pub fn map_size(&self, kind: RowKind) -> Result<(usize, usize)> {
         let graph = self.planner.graph(kind)?;
         let columns = graph.outputs().iter().find(|(n, _)| n == COLUMNS);
         let (_, tensor) = columns.ok_or_else(|| Error::usage("the network's graph records nothing"))?;

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 
 use super::prompts::Prompts;
-use super::{Batching, Kind, Planner};
+use super::{Batching, Planner, RowKind};
 use crate::Result;
-use crate::engine::{Arena, Engine, Kept, Prepared, Run, Weights};
+use crate::engine::{Arena, Engine, KeptTensors, PlanRun, Prepared, Weights};
 use crate::guidance::Entry;
 use crate::lora::Patched;
 use crate::model::Prediction;
@@ -33,17 +33,17 @@ pub struct Unet<'a> {
 }
 
 /// A UNet's calls made ready: plans with their bindings, one arena for all, what is kept of prompts.
-pub struct Calls<'a> {
+pub struct NetworkCalls<'a> {
     pub(super) unet: Unet<'a>,
     pub(super) batching: Batching<'a>,
-    pub(super) ready: HashMap<(Kind, usize), Prepared>,
+    pub(super) ready: HashMap<(RowKind, usize), Prepared>,
     pub(super) arena: Option<Arena>,
     /// How many arenas there were.
     pub(super) arenas: usize,
     pub(super) prompts: Prompts,
 }
 
-impl<'a> Calls<'a> {
+impl<'a> NetworkCalls<'a> {
     /// Calls by `policy` with an arena of at most `budget` bytes.
     pub fn new(unet: Unet<'a>, policy: ChunkPolicy, budget: Option<u64>) -> Self {
         let batching = Batching::new(unet.planner, policy, budget);
@@ -51,7 +51,7 @@ impl<'a> Calls<'a> {
     }
 
     /// Makes a plan ready.
-    pub(super) fn prepare(&mut self, kind: Kind, rows: usize) -> Result<()> {
+    pub(super) fn prepare(&mut self, kind: RowKind, rows: usize) -> Result<()> {
         if self.ready.contains_key(&(kind, rows)) {
             return Ok(());
         }
@@ -95,7 +95,7 @@ impl<'a> Calls<'a> {
         &mut self,
         entries: impl Iterator<Item = &'e Entry>,
         cancel: &AtomicBool,
-        keep: &mut dyn FnMut(&Prepared, &Run<'_>) -> Result<Kept>,
+        keep: &mut dyn FnMut(&Prepared, &PlanRun<'_>) -> Result<KeptTensors>,
     ) -> Result<()> {
         self.prompts.drop_unused();
         for entry in entries {
@@ -105,7 +105,7 @@ impl<'a> Calls<'a> {
                 let prepared = self.unet.engine.prepare(plan, self.unet.weights, &arena)?;
                 let mut inputs = vec![("context", entry.context.as_slice())];
                 inputs.extend(entry.vector.as_ref().map(|v| (VECTOR, v.as_slice())));
-                let run = Run::new(&inputs, cancel).in_turn(self.unet.weights, &self.unet.source);
+                let run = PlanRun::new(&inputs, cancel).with_streamed(self.unet.weights, &self.unet.source);
                 let kept = keep(&prepared, &run)?;
                 self.prompts.add(entry, kept);
             }

@@ -1,6 +1,6 @@
 //! What guidance and samplers need of a network that denoises, whatever is inside it.
 
-use super::Kind;
+use super::RowKind;
 use crate::Result;
 use crate::graph::{Graph, Weight};
 use crate::model::config::UnetConfig;
@@ -16,7 +16,7 @@ pub trait DenoisingNetwork: Send + Sync {
     ///
     /// # Errors
     /// [`ErrorKind::Model`](crate::ErrorKind::Model) if the network cannot do what `kind` asks for.
-    fn graph(&self, kind: Kind) -> Result<Graph>;
+    fn graph(&self, kind: RowKind) -> Result<Graph>;
 
     /// The graph that makes, once for each prompt of `tokens`, what rows read at every step.
     ///
@@ -42,8 +42,8 @@ pub trait DenoisingNetwork: Send + Sync {
 }
 
 impl DenoisingNetwork for UnetConfig {
-    fn graph(&self, kind: Kind) -> Result<Graph> {
-        let Kind { size, tokens, record, perturbation } = kind;
+    fn graph(&self, kind: RowKind) -> Result<Graph> {
+        let RowKind { size, tokens, record, perturbation } = kind;
         unet::build(self, &unet::Options { size, tokens, record, perturbation, trace: Vec::new() })
     }
 

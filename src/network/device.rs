@@ -5,7 +5,7 @@
 //! together stand in one buffer, entry by entry and picture by picture, so that those of a side with one entry
 //! are a latent by themselves.
 
-mod guide;
+mod guidance;
 mod quads;
 mod rows;
 
@@ -26,7 +26,7 @@ use quads::{from_quads, to_quads};
 
 /// What the device must know of the network.
 #[derive(Clone, Copy)]
-pub struct Meanings<'a> {
+pub struct NetworkFacts<'a> {
     /// Channels of the network's input.
     pub in_channels: usize,
     /// Channels of the timestep's embedding.
@@ -39,7 +39,7 @@ pub struct Meanings<'a> {
     pub discrete: &'a Discrete,
 }
 
-impl<'a> Meanings<'a> {
+impl<'a> NetworkFacts<'a> {
     /// Of a UNet.
     pub fn of(planner: &Planner<'a>, prediction: Meaning, discrete: &'a Discrete) -> Self {
         Self {
@@ -77,7 +77,7 @@ struct Free<M> {
 /// Guidance and samplers on a device.
 pub struct DeviceBackend<'a, S: Sink = DeviceSink<'a>> {
     sink: S,
-    network: Meanings<'a>,
+    network: NetworkFacts<'a>,
     held: Slots<Held<S::Memory>>,
     free: Vec<Free<S::Memory>>,
     /// Tables by their contents: where rows and entries stand is the same at every step.
@@ -94,7 +94,7 @@ pub struct DeviceBackend<'a, S: Sink = DeviceSink<'a>> {
 impl<'a> DeviceBackend<'a> {
     /// Guidance on the device of `unet`.
     pub fn new(sink: DeviceSink<'a>, unet: &Unet<'a>) -> Self {
-        Self::on(sink, Meanings::of(&unet.planner, unet.prediction, unet.discrete))
+        Self::on(sink, NetworkFacts::of(&unet.planner, unet.prediction, unet.discrete))
     }
 }
 
@@ -120,7 +120,7 @@ impl<M: Clone> Operands<M> {
 
 impl<'a, S: Sink> DeviceBackend<'a, S> {
     /// Guidance whose work goes to `sink`.
-    pub fn on(sink: S, network: Meanings<'a>) -> Self {
+    pub fn on(sink: S, network: NetworkFacts<'a>) -> Self {
         Self {
             sink,
             network,

@@ -5,7 +5,7 @@ use crate::guidance::Row;
 
 /// What rows must share to be computed together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Kind {
+pub struct RowKind {
     /// Latent height and width.
     pub size: (usize, usize),
     /// Tokens of the conditioning.
@@ -16,7 +16,7 @@ pub struct Kind {
     pub perturbation: Perturbation,
 }
 
-impl Kind {
+impl RowKind {
     /// The kind of `row` by itself.
     pub fn of(row: &Row<'_>) -> Self {
         let size = (row.x.height(), row.x.width());

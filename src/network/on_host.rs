@@ -3,8 +3,8 @@
 use std::sync::atomic::AtomicBool;
 
 use super::preconditioning::preconditioning;
-use super::{Calls, Kind, Unet};
-use crate::engine::{Arena, Prepared, Run};
+use super::{NetworkCalls, RowKind, Unet};
+use crate::engine::{Arena, PlanRun, Prepared};
 use crate::guidance::{Columns, Network, Row, RowResult};
 use crate::latent::Latent;
 use crate::model::unet::{COLUMNS, time_embedding};
@@ -13,7 +13,7 @@ use crate::{Error, Result};
 
 /// Runs a UNet for guidance on the host.
 pub struct UnetNetwork<'a> {
-    calls: Calls<'a>,
+    calls: NetworkCalls<'a>,
     cancel: &'a AtomicBool,
     rows_done: usize,
 }
@@ -21,7 +21,7 @@ pub struct UnetNetwork<'a> {
 impl<'a> UnetNetwork<'a> {
     /// A network that computes rows by `policy` with an arena of at most `budget` bytes.
     pub fn new(unet: Unet<'a>, policy: ChunkPolicy, budget: Option<u64>, cancel: &'a AtomicBool) -> Self {
-        Self { calls: Calls::new(unet, policy, budget), cancel, rows_done: 0 }
+        Self { calls: NetworkCalls::new(unet, policy, budget), cancel, rows_done: 0 }
     }
 
     /// Rows computed so far.
@@ -45,14 +45,16 @@ impl<'a> UnetNetwork<'a> {
             .found(format!("{:?}", row.x.shape())))
     }
 
-    fn chunk(&mut self, kind: Kind, rows: &[&Row<'_>]) -> Result<Vec<RowResult>> {
+    fn chunk(&mut self, kind: RowKind, rows: &[&Row<'_>]) -> Result<Vec<RowResult>> {
         self.calls.prepare(kind, rows.len())?;
         let inputs = Inputs::new(&self.calls.unet, rows);
         let Unet { engine, weights, source, .. } = self.calls.unet;
         let ready = &self.calls.ready[&(kind, rows.len())];
         let kept = self.calls.prompts.of(rows.iter().map(|row| row.entry))?;
-        let results =
-            engine.run(ready, &Run::new(&inputs.named(), self.cancel).in_turn(weights, &source).on(&kept))?;
+        let results = engine.run(
+            ready,
+            &PlanRun::new(&inputs.named(), self.cancel).with_streamed(weights, &source).on(&kept),
+        )?;
         let named = |name: &str| {
             results
                 .iter()
@@ -79,7 +81,7 @@ impl<'a> UnetNetwork<'a> {
     }
 
     /// Column sums row by row.
-    fn columns(&self, kind: Kind, values: &[f32]) -> Result<Vec<Columns>> {
+    fn columns(&self, kind: RowKind, values: &[f32]) -> Result<Vec<Columns>> {
         let (height, width) = self.calls.batching.map_size(kind)?;
         let of_row = |v: &[f32]| Columns { height, width, values: v.to_vec() };
         Ok(values.chunks_exact(height * width).map(of_row).collect())
@@ -104,10 +106,10 @@ impl Network for UnetNetwork<'_> {
     fn predict(&mut self, rows: &[Row<'_>]) -> Result<Vec<RowResult>> {
         rows.iter().try_for_each(|row| self.check(row))?;
         let engine = self.calls.unet.engine;
-        let keep = &mut |prepared: &Prepared, run: &Run<'_>| engine.run_and_keep(prepared, run);
+        let keep = &mut |prepared: &Prepared, run: &PlanRun<'_>| engine.run_and_keep(prepared, run);
         self.calls.read_prompts(rows.iter().map(|row| row.entry), self.cancel, keep)?;
         let mut results: Vec<Option<RowResult>> = vec![None; rows.len()];
-        let kinds: Vec<Kind> = rows.iter().map(Kind::of).collect();
+        let kinds: Vec<RowKind> = rows.iter().map(RowKind::of).collect();
         for (kind, members) in self.calls.batching.calls(&kinds)? {
             let part: Vec<&Row<'_>> = members.iter().map(|i| &rows[*i]).collect();
             for (i, result) in members.iter().zip(self.chunk(kind, &part)?) {

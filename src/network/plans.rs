@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Kind;
+use super::RowKind;
 use crate::Result;
 use crate::graph::Graph;
 use crate::plan::{Plan, Storage};
@@ -21,9 +21,9 @@ pub struct Plans {
 
 #[derive(Default)]
 struct Known {
-    graphs: HashMap<Kind, Arc<Graph>>,
+    graphs: HashMap<RowKind, Arc<Graph>>,
     /// By kind and number of rows.
-    calls: HashMap<(Kind, usize), Arc<Plan>>,
+    calls: HashMap<(RowKind, usize), Arc<Plan>>,
     /// By number of tokens.
     conditionings: HashMap<usize, Arc<Plan>>,
 }
@@ -39,13 +39,13 @@ impl Plans {
         &self.storage
     }
 
-    pub(super) fn graph(&self, kind: Kind, make: impl FnOnce() -> Result<Graph>) -> Result<Arc<Graph>> {
+    pub(super) fn graph(&self, kind: RowKind, make: impl FnOnce() -> Result<Graph>) -> Result<Arc<Graph>> {
         self.get(|known| &mut known.graphs, kind, make)
     }
 
     pub(super) fn call(
         &self,
-        (kind, rows): (Kind, usize),
+        (kind, rows): (RowKind, usize),
         make: impl FnOnce() -> Result<Plan>,
     ) -> Result<Arc<Plan>> {
         self.get(|known| &mut known.calls, (kind, rows), make)

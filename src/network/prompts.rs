@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::engine::Kept;
+use crate::engine::KeptTensors;
 use crate::guidance::Entry;
 use crate::guidance::entry::PromptAddress;
 use crate::{Error, Result};
@@ -16,22 +16,22 @@ struct Known {
     address: PromptAddress,
     context: Arc<Vec<f32>>,
     _vector: Option<Arc<Vec<f32>>>,
-    kept: Kept,
+    kept: KeptTensors,
 }
 
 impl Prompts {
     /// What is kept for the prompt of `entry`.
-    pub fn find(&self, entry: &Entry) -> Option<&Kept> {
+    pub fn find(&self, entry: &Entry) -> Option<&KeptTensors> {
         self.0.iter().find(|known| known.address == entry.prompt()).map(|known| &known.kept)
     }
 
     /// Those of each row's entry.
-    pub fn of<'e>(&self, entries: impl Iterator<Item = &'e Entry>) -> Result<Vec<&Kept>> {
+    pub fn of<'e>(&self, entries: impl Iterator<Item = &'e Entry>) -> Result<Vec<&KeptTensors>> {
         entries.map(|e| self.find(e).ok_or_else(|| Error::internal("an unread prompt"))).collect()
     }
 
     /// Keeps `kept` for the prompt of `entry`.
-    pub fn add(&mut self, entry: &Entry, kept: Kept) {
+    pub fn add(&mut self, entry: &Entry, kept: KeptTensors) {
         let (context, vector) = (entry.context.clone(), entry.vector.clone());
         self.0.push(Known { address: entry.prompt(), context, _vector: vector, kept });
     }

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::AtomicBool;
 
-use super::{Calls, Kind, Unet};
-use crate::engine::{Fetch, Prepared, Readback, Run, Spot, Stream, Upload};
+use super::{NetworkCalls, RowKind, Unet};
+use crate::engine::{BufferOffset, Fetch, PlanRun, Prepared, Readback, Stream, Upload};
 use crate::guidance::Entry;
 use crate::kernels::Call;
 use crate::kernels::latents::NO_STEP;
@@ -68,31 +68,31 @@ pub trait Sink {
     ///
     /// # Errors
     /// [`ErrorKind::Memory`](crate::ErrorKind::Memory) if a row does not fit.
-    fn calls(&mut self, rows: &[Kind]) -> Result<Vec<(Kind, Vec<usize>)>>;
+    fn calls(&mut self, rows: &[RowKind]) -> Result<Vec<(RowKind, Vec<usize>)>>;
 
     /// Height and width of the attention map that a recording call gives.
     ///
     /// # Errors
     /// As [`calls`](Self::calls).
-    fn map_size(&self, kind: Kind) -> Result<(usize, usize)>;
+    fn map_size(&self, kind: RowKind) -> Result<(usize, usize)>;
 
     /// Makes these calls ready, and reads the prompts of `entries` that were not read before.
     ///
     /// # Errors
     /// The device's.
-    fn prepare(&mut self, calls: &[(Kind, Vec<usize>)], entries: &[&Entry]) -> Result<()>;
+    fn prepare(&mut self, calls: &[(RowKind, Vec<usize>)], entries: &[&Entry]) -> Result<()>;
 
     /// The place of an input or output of a network call of so many rows.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if it has none of this name.
-    fn slot(&mut self, call: (Kind, usize), name: &str) -> Result<Buffer<Self::Memory>>;
+    fn slot(&mut self, call: (RowKind, usize), name: &str) -> Result<Buffer<Self::Memory>>;
 
     /// Records a network call with the prompts of `entries`, one a row.
     ///
     /// # Errors
     /// The device's.
-    fn network(&mut self, kind: Kind, entries: &[&Entry]) -> Result<()>;
+    fn network(&mut self, kind: RowKind, entries: &[&Entry]) -> Result<()>;
 
     /// What follows belongs to another step.
     fn step(&mut self) {}
@@ -122,7 +122,7 @@ pub trait Sink {
 /// The device.
 pub struct DeviceSink<'a> {
     stream: Stream<'a>,
-    calls: Calls<'a>,
+    calls: NetworkCalls<'a>,
     cancel: &'a AtomicBool,
     /// Flags on their way, by the number of their sending.
     flags: std::collections::VecDeque<(u64, Fetch)>,
@@ -135,7 +135,7 @@ impl<'a> DeviceSink<'a> {
     /// Computes rows of `unet` by `policy` with an arena of at most `budget` bytes.
     pub fn new(unet: Unet<'a>, policy: ChunkPolicy, budget: Option<u64>, cancel: &'a AtomicBool) -> Self {
         let stream = Stream::new(unet.engine, cancel);
-        let calls = Calls::new(unet, policy, budget);
+        let calls = NetworkCalls::new(unet, policy, budget);
         Self { stream, calls, cancel, flags: Default::default(), sent: 0, done: 0, seen: None }
     }
 
@@ -153,7 +153,7 @@ impl<'a> DeviceSink<'a> {
     /// Whether the weights that took turns were sound.
     fn check_weights(&self) -> Result<()> {
         let Unet { engine, weights, source, .. } = self.calls.unet;
-        engine.check_weights_in_turn(weights, &source)
+        engine.check_streamed_weights(weights, &source)
     }
 }
 
@@ -189,23 +189,23 @@ impl Sink for DeviceSink<'_> {
     }
 
     fn dispatch(&mut self, call: &Call, buffers: &[Buffer<wgpu::Buffer>]) -> Result<()> {
-        let spots: Vec<Spot> =
-            buffers.iter().map(|b| Spot { buffer: b.of.clone(), offset: b.offset }).collect();
+        let spots: Vec<BufferOffset> =
+            buffers.iter().map(|b| BufferOffset { buffer: b.of.clone(), offset: b.offset }).collect();
         self.stream.dispatch(call, &spots)
     }
 
-    fn calls(&mut self, rows: &[Kind]) -> Result<Vec<(Kind, Vec<usize>)>> {
+    fn calls(&mut self, rows: &[RowKind]) -> Result<Vec<(RowKind, Vec<usize>)>> {
         self.calls.batching.calls(rows)
     }
 
-    fn map_size(&self, kind: Kind) -> Result<(usize, usize)> {
+    fn map_size(&self, kind: RowKind) -> Result<(usize, usize)> {
         self.calls.batching.map_size(kind)
     }
 
-    fn prepare(&mut self, calls: &[(Kind, Vec<usize>)], entries: &[&Entry]) -> Result<()> {
+    fn prepare(&mut self, calls: &[(RowKind, Vec<usize>)], entries: &[&Entry]) -> Result<()> {
         let arenas = self.calls.arenas;
         self.calls.make_room_for_prompts(entries)?;
-        let is_ready = |ready: &Calls<'_>, (kind, members): &(Kind, Vec<usize>)| {
+        let is_ready = |ready: &NetworkCalls<'_>, (kind, members): &(RowKind, Vec<usize>)| {
             ready.ready.contains_key(&(*kind, members.len()))
         };
         // A call that needs a larger arena takes the bindings of those before it with the old one.
@@ -219,7 +219,7 @@ impl Sink for DeviceSink<'_> {
             self.stream.forget_bindings();
         }
         let (engine, stream) = (self.stream.engine(), &mut self.stream);
-        let keep = &mut |prepared: &Prepared, run: &Run<'_>| {
+        let keep = &mut |prepared: &Prepared, run: &PlanRun<'_>| {
             let kept = engine.record_and_keep(prepared, run, stream)?;
             // Others may put it side by side before the step is sent.
             stream.cut()?;
@@ -228,7 +228,7 @@ impl Sink for DeviceSink<'_> {
         self.calls.read_prompts(entries.iter().copied(), self.cancel, keep)
     }
 
-    fn slot(&mut self, (kind, rows): (Kind, usize), name: &str) -> Result<Buffer<wgpu::Buffer>> {
+    fn slot(&mut self, (kind, rows): (RowKind, usize), name: &str) -> Result<Buffer<wgpu::Buffer>> {
         let prepared = self.calls.ready.get(&(kind, rows));
         let prepared = prepared.ok_or_else(|| Error::usage("a call was not made ready"))?;
         let region = prepared.plan().slot(name)?;
@@ -236,7 +236,7 @@ impl Sink for DeviceSink<'_> {
         Ok(Buffer { of, offset: region.offset, bytes: region.bytes })
     }
 
-    fn network(&mut self, kind: Kind, entries: &[&Entry]) -> Result<()> {
+    fn network(&mut self, kind: RowKind, entries: &[&Entry]) -> Result<()> {
         let unet = self.calls.unet;
         let prepared = self.calls.ready.get(&(kind, entries.len()));
         let prepared = prepared.ok_or_else(|| Error::usage("a call was not made ready"))?;
@@ -245,7 +245,8 @@ impl Sink for DeviceSink<'_> {
     }
 
     fn send(&mut self, flags: &wgpu::Buffer) -> Result<u64> {
-        let fetch = self.stream.fetch(Readback::Flags, &Spot { buffer: flags.clone(), offset: 0 }, 8)?;
+        let fetch =
+            self.stream.fetch(Readback::Flags, &BufferOffset { buffer: flags.clone(), offset: 0 }, 8)?;
         self.sent += 1;
         self.flags.push_back((self.sent, fetch));
         Ok(self.sent)
@@ -269,7 +270,7 @@ impl Sink for DeviceSink<'_> {
     }
 
     fn read(&mut self, from: &Buffer<wgpu::Buffer>) -> Result<Vec<u32>> {
-        let spot = Spot { buffer: from.of.clone(), offset: from.offset };
+        let spot = BufferOffset { buffer: from.of.clone(), offset: from.offset };
         let fetch = self.stream.fetch(Readback::Results, &spot, from.bytes)?;
         let words = self.stream.arrived(fetch)?;
         self.check_weights()?;

@@ -12,7 +12,7 @@ use crate::guidance::entry::PromptAddress;
 use crate::guidance::{Conditioning, Entry, Guidance, Guided, Term};
 use crate::kernels::{Call, Variant};
 use crate::latent::Value;
-use crate::network::{AHEAD, Batching, Buffer, DeviceBackend, Kind, Sink, bytes_of};
+use crate::network::{AHEAD, Batching, Buffer, DeviceBackend, RowKind, Sink, bytes_of};
 use crate::plan::chunk::ChunkPolicy;
 use crate::plan::{Capabilities, Plan};
 use crate::sampler::{self, Inpaint, Predictor, Scheduler};
@@ -56,7 +56,7 @@ pub struct Rehearsed {
     /// The work of a step in which all that guides acts, in order.
     pub step: Vec<Done>,
     /// All plans that were run, by kind and rows.
-    pub plans: BTreeMap<(Kind, usize), Arc<Plan>>,
+    pub plans: BTreeMap<(RowKind, usize), Arc<Plan>>,
     /// The kernels between them.
     pub kernels: HashSet<Variant>,
     /// Sizes of the arena's buffers, which all calls share.
@@ -68,7 +68,7 @@ pub struct Rehearsed {
     /// What is kept of the prompts while all steps run.
     prompt_bytes: u64,
     /// Prompts of rows of a call.
-    kept_rows: HashMap<(Kind, usize), HashSet<Vec<PromptAddress>>>,
+    kept_rows: HashMap<(RowKind, usize), HashSet<Vec<PromptAddress>>>,
     alignment: u64,
 }
 
@@ -330,25 +330,25 @@ impl Sink for Tally<'_> {
         Ok(())
     }
 
-    fn calls(&mut self, rows: &[Kind]) -> Result<Vec<(Kind, Vec<usize>)>> {
+    fn calls(&mut self, rows: &[RowKind]) -> Result<Vec<(RowKind, Vec<usize>)>> {
         self.now.asked += 1;
         self.batching.calls(rows)
     }
 
-    fn map_size(&self, kind: Kind) -> Result<(usize, usize)> {
+    fn map_size(&self, kind: RowKind) -> Result<(usize, usize)> {
         self.batching.map_size(kind)
     }
 
-    fn prepare(&mut self, _calls: &[(Kind, Vec<usize>)], _entries: &[&Entry]) -> Result<()> {
+    fn prepare(&mut self, _calls: &[(RowKind, Vec<usize>)], _entries: &[&Entry]) -> Result<()> {
         Ok(())
     }
 
-    fn slot(&mut self, (kind, rows): (Kind, usize), name: &str) -> Result<Buffer<Imagined>> {
+    fn slot(&mut self, (kind, rows): (RowKind, usize), name: &str) -> Result<Buffer<Imagined>> {
         let region = self.batching.plan(kind, rows)?.slot(name)?;
         Ok(Buffer { of: Imagined, offset: region.offset, bytes: region.bytes })
     }
 
-    fn network(&mut self, kind: Kind, entries: &[&Entry]) -> Result<()> {
+    fn network(&mut self, kind: RowKind, entries: &[&Entry]) -> Result<()> {
         let rows = entries.len();
         let plan = self.batching.plan(kind, rows)?;
         plan.enlarge(&mut self.done.slabs);

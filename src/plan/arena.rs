@@ -15,7 +15,7 @@ pub struct Region {
 
 /// A tensor that wants a place.
 #[derive(Debug, Clone, Copy)]
-pub struct Request {
+pub struct TensorLifetime {
     /// Length.
     pub bytes: u64,
     /// First call that touches it.
@@ -24,8 +24,8 @@ pub struct Request {
     pub last: usize,
 }
 
-impl Request {
-    fn overlaps(&self, other: &Request) -> bool {
+impl TensorLifetime {
+    fn overlaps(&self, other: &TensorLifetime) -> bool {
         self.first <= other.last && other.first <= self.last
     }
 }
@@ -41,10 +41,11 @@ pub struct Placed {
 /// Places `requests` on multiples of `alignment`, `guard` unused bytes behind each, in buffers of
 /// at most `max_slab` bytes. A single request beyond `max_slab` gets a buffer of its own size: the
 /// device will refuse it with its own words.
-pub fn place(requests: &[Request], alignment: u64, guard: u64, max_slab: u64) -> Placed {
+pub fn place(requests: &[TensorLifetime], alignment: u64, guard: u64, max_slab: u64) -> Placed {
     let alignment = alignment.max(1);
-    let room =
-        |r: &Request| r.bytes.saturating_add(guard).checked_next_multiple_of(alignment).unwrap_or(u64::MAX);
+    let room = |r: &TensorLifetime| {
+        r.bytes.saturating_add(guard).checked_next_multiple_of(alignment).unwrap_or(u64::MAX)
+    };
     let mut order: Vec<usize> = (0..requests.len()).collect();
     order.sort_by_key(|&i| (std::cmp::Reverse(requests[i].bytes), requests[i].first));
     let mut regions = vec![Region { slab: 0, offset: 0, bytes: 0 }; requests.len()];
@@ -81,7 +82,7 @@ pub fn place(requests: &[Request], alignment: u64, guard: u64, max_slab: u64) ->
 }
 
 /// Largest sum of requests alive at one time.
-pub fn lower_bound(requests: &[Request]) -> u64 {
+pub fn lower_bound(requests: &[TensorLifetime]) -> u64 {
     // Those that come with a call are there beside those that leave after it.
     let comes = requests.iter().map(|r| (r.first, 0, i128::from(r.bytes)));
     let leaves = requests.iter().map(|r| (r.last, 1, -i128::from(r.bytes)));

@@ -1,7 +1,7 @@
 //! What a plan can be made of: a graph's tensors and numbers that the kernels' counters hold, and what the device
 //! can bind.
 
-use super::{Capabilities, Options};
+use super::{Capabilities, PlanOptions};
 use crate::graph::{Graph, Shape, Store, Tensor};
 use crate::kernels::{Call, Operand, Precision};
 use crate::{Error, ErrorKind, Remedy, Result};
@@ -18,7 +18,7 @@ const LEAST_ALIGNMENT: u64 = 16;
 const MOST_ALIGNMENT: u64 = 1 << 32;
 
 /// `options` with a binding that kernels can count, if a plan can be made for them.
-pub(super) fn checked(graph: &Graph, options: &Options) -> Result<Options> {
+pub(super) fn checked(graph: &Graph, options: &PlanOptions) -> Result<PlanOptions> {
     let device = &options.device;
     if options.rows == 0 || options.rows > MOST_POSITIONS {
         return Err(Error::usage("no plan is for so many rows")
@@ -38,7 +38,7 @@ pub(super) fn checked(graph: &Graph, options: &Options) -> Result<Options> {
         own(graph, name, *t)?;
     }
     for (name, t) in graph.outputs() {
-        if graph.info(*t).part.is_some() {
+        if graph.info(*t).slice.is_some() {
             return Err(Error::usage("a result stands in another tensor").at(name));
         }
     }
@@ -56,7 +56,7 @@ pub(super) fn checked(graph: &Graph, options: &Options) -> Result<Options> {
         }
     }
     let device = Capabilities { max_binding: device.max_binding.min(MOST_BOUND), ..*device };
-    Ok(Options { device, ..options.clone() })
+    Ok(PlanOptions { device, ..options.clone() })
 }
 
 /// Handles are numbers: another graph's may be none here.
@@ -69,7 +69,7 @@ fn own(graph: &Graph, at: &str, tensor: Tensor) -> Result<()> {
 
 /// Refuses the `buffers`, name and bytes of each, that the device cannot bind. Tensors in which others stand are
 /// bound in parts, but need a buffer as a whole.
-pub(super) fn buffers(graph: &Graph, buffers: &[(String, u64)], options: &Options) -> Result<()> {
+pub(super) fn buffers(graph: &Graph, buffers: &[(String, u64)], options: &PlanOptions) -> Result<()> {
     let device = &options.device;
     let wholes = graph.wholes();
     for (buf, (name, bytes)) in buffers.iter().enumerate() {
@@ -92,7 +92,7 @@ pub(super) fn calls(
     calls: &[Call],
     buffers: &[(String, u64)],
     stores: &[Option<Store>],
-    options: &Options,
+    options: &PlanOptions,
 ) -> Result<()> {
     let most = options.device.max_binding;
     let temporaries = buffers.iter().zip(stores).filter(|(_, store)| store.is_none());
@@ -111,7 +111,7 @@ pub(super) fn calls(
     Ok(())
 }
 
-fn refused(name: &str, what: &str, bytes: u64, most: u64, options: &Options) -> Error {
+fn refused(name: &str, what: &str, bytes: u64, most: u64, options: &PlanOptions) -> Error {
     let error = Error::new(ErrorKind::Memory, format!("a tensor is larger than {what}"))
         .at(name)
         .expected(format!("at most {most} bytes"))

@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 
-use super::Options;
+use super::PlanOptions;
 use crate::graph::{Activation, Graph, Node, Op, Tensor};
 use crate::kernels::gemm;
 
@@ -61,7 +61,7 @@ impl Fused {
 }
 
 /// The nodes of `graph`, fused, in an order in which they can run.
-pub fn fuse(graph: &Graph, options: &Options) -> Vec<Fused> {
+pub fn fuse(graph: &Graph, options: &PlanOptions) -> Vec<Fused> {
     let uses = count_uses(graph);
     // Nodes taken into later ones leave a None behind.
     let mut out: Vec<Option<Fused>> = Vec::with_capacity(graph.nodes().len());

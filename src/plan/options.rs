@@ -6,7 +6,7 @@ use crate::kernels::Precision;
 
 /// How a plan is made.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct PlanOptions {
     /// Rows computed together.
     pub rows: usize,
     /// Storage of activations and weights.
@@ -18,7 +18,7 @@ pub struct Options {
     pub guard: u64,
 }
 
-impl Options {
+impl PlanOptions {
     /// Storage of activations.
     pub fn precision(&self) -> Precision {
         self.storage.precision()

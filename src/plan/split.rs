@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
 use super::fuse::Fused;
-use super::{Options, tensor_bytes};
+use super::{PlanOptions, tensor_bytes};
 use crate::graph::{Graph, Op, Shape, Tensor};
 use crate::kernels::attention;
 
@@ -21,11 +21,11 @@ type Size = (usize, usize);
 /// The pieces of split tensors.
 pub struct Split {
     is_split: Vec<bool>,
-    maps: HashMap<Size, Map>,
+    maps: HashMap<Size, SplitMap>,
 }
 
 /// How the maps of a size are split.
-struct Map {
+struct SplitMap {
     /// Lines of a piece.
     lines: usize,
     /// Every multiple of this many lines may begin a binding.
@@ -35,7 +35,7 @@ struct Map {
 impl Split {
     /// Splits what `options` asks for. What cannot be split far enough stays whole: the planner
     /// refuses it by its size.
-    pub fn new(graph: &Graph, nodes: &[Fused], options: &Options) -> Self {
+    pub fn new(graph: &Graph, nodes: &[Fused], options: &PlanOptions) -> Self {
         let mut split = Self { is_split: vec![false; graph.tensor_count()], maps: HashMap::new() };
         if options.rows > 1 {
             return split;
@@ -56,7 +56,7 @@ impl Split {
             split.is_split[t.0] = true;
             // Even pieces rather than full ones and a rest.
             let lines = shape.height.div_ceil(pieces).next_multiple_of(step);
-            let map = split.maps.entry(size(shape)).or_insert(Map { lines, step });
+            let map = split.maps.entry(size(shape)).or_insert(SplitMap { lines, step });
             map.lines = map.lines.min(lines);
         }
         split
@@ -81,25 +81,25 @@ impl Split {
 }
 
 /// Lines that a piece may have.
-struct Want {
+struct PieceLimit {
     lines: usize,
     /// Whether room for neighbouring lines has to be left.
     margin: bool,
 }
 
 /// The tensors that have to be split.
-fn too_large(graph: &Graph, nodes: &[Fused], options: &Options) -> BTreeMap<Tensor, Want> {
+fn too_large(graph: &Graph, nodes: &[Fused], options: &PlanOptions) -> BTreeMap<Tensor, PieceLimit> {
     let device = &options.device;
     // The caller fills and reads these whole; so is a tensor in which others stand.
     let outside = graph.inputs().iter().chain(graph.outputs()).map(|(_, t)| *t);
     let mut outside: HashSet<Tensor> = outside.chain(graph.wholes()).collect();
-    outside.extend((0..graph.tensor_count()).map(Tensor).filter(|t| graph.info(*t).part.is_some()));
+    outside.extend((0..graph.tensor_count()).map(Tensor).filter(|t| graph.info(*t).slice.is_some()));
     let mut large = BTreeMap::new();
     for t in (0..graph.tensor_count()).map(Tensor).filter(|t| !outside.contains(t)) {
         let bytes = tensor_bytes(graph.info(t), 1, options.precision());
         if bytes > device.max_binding {
             let line = bytes / graph.shape(t).height as u64;
-            large.insert(t, Want { lines: (device.max_binding / line) as usize, margin: true });
+            large.insert(t, PieceLimit { lines: (device.max_binding / line) as usize, margin: true });
         }
     }
     for n in nodes {
@@ -108,7 +108,7 @@ fn too_large(graph: &Graph, nodes: &[Fused], options: &Options) -> BTreeMap<Tens
             let shape = graph.shape(kv);
             let keys = attention::most_keys(heads, device.target);
             if shape.positions() > keys && !outside.contains(&kv) {
-                let want = Want { lines: keys / shape.width, margin: false };
+                let want = PieceLimit { lines: keys / shape.width, margin: false };
                 let known = large.entry(kv).or_insert(want);
                 known.lines = known.lines.min(keys / shape.width);
             }
@@ -122,8 +122,8 @@ fn too_large(graph: &Graph, nodes: &[Fused], options: &Options) -> BTreeMap<Tens
 fn line_step(
     graph: &Graph,
     nodes: &[Fused],
-    options: &Options,
-    large: &BTreeMap<Tensor, Want>,
+    options: &PlanOptions,
+    large: &BTreeMap<Tensor, PieceLimit>,
     shape: Shape,
 ) -> usize {
     let is_large = |t: &Tensor| large.contains_key(t);

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::drive::Drive;
+use super::sampler_run::SamplerRun;
 use super::step::{slope, steps};
 use crate::Result;
 use crate::latent::Value;
@@ -11,7 +11,7 @@ use crate::latent::Value;
 /// Runs with `weights(index)`, one for each slope, newest first: of the present step and those
 /// before, at most `order`. The step to 0 takes the prediction.
 pub(super) fn adams(
-    drive: &mut Drive<'_>,
+    sampling: &mut SamplerRun<'_>,
     mut x: Value,
     sigmas: &[f32],
     order: usize,
@@ -19,7 +19,7 @@ pub(super) fn adams(
 ) -> Result<Value> {
     let mut slopes = VecDeque::new();
     for (index, sigma, next) in steps(sigmas) {
-        let denoised = drive.step(index, &mut x, sigma)?.denoised;
+        let denoised = sampling.step(index, &mut x, sigma)?.denoised;
         if next == 0.0 {
             x = denoised;
         } else {
@@ -34,8 +34,8 @@ pub(super) fn adams(
 }
 
 /// LMS: the slope as a function of σ is the polynomial through the last four slopes.
-pub(super) fn lms(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
-    adams(drive, x, sigmas, 4, |index| {
+pub(super) fn lms(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
+    adams(sampling, x, sigmas, 4, |index| {
         let nodes = last(sigmas, index, 4);
         let (start, end) = (f64::from(sigmas[index]), f64::from(sigmas[index + 1]));
         // Gauss' rule of two points integrates cubics exactly.
@@ -55,8 +55,8 @@ const EQUAL_STEPS: [&[f64]; 4] = [
 ];
 
 /// iPNDM (Zhang and Chen 2022, arXiv 2204.13902): the classical weights, whatever the steps.
-pub(super) fn ipndm(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
-    adams(drive, x, sigmas, 4, |index| {
+pub(super) fn ipndm(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
+    adams(sampling, x, sigmas, 4, |index| {
         let length = sigmas[index + 1] - sigmas[index];
         EQUAL_STEPS[index.min(3)].iter().map(|&weight| length * weight as f32).collect()
     })
@@ -65,8 +65,8 @@ pub(super) fn ipndm(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<V
 /// iPNDM for steps of different length, with the weights of the diff-sampler toolbox. From the third
 /// order on they are not quite Adams' and Bashforth's: a bracket in [`Ratios::third`] stands
 /// elsewhere. Pictures depend on it, so it stays.
-pub(super) fn ipndm_v(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
-    adams(drive, x, sigmas, 4, |index| {
+pub(super) fn ipndm_v(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
+    adams(sampling, x, sigmas, 4, |index| {
         // The lengths of this step and of those before, newest first.
         let lengths: Vec<f32> =
             (0..=index.min(3)).map(|k| sigmas[index - k + 1] - sigmas[index - k]).collect();

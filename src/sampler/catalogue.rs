@@ -3,8 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::drive::Drive;
 use super::lookup::{self, Named};
+use super::sampler_run::SamplerRun;
 use super::{
     adams, deis, dpm_solver, dpmpp, dpmpp_sde, er_sde, euler, gradient_estimation, heun, renoise,
     res_multistep, sa_solver, seeds, uni_pc,
@@ -12,25 +12,25 @@ use super::{
 use crate::latent::Value;
 use crate::{Error, Result};
 
-pub(super) type Run = fn(&mut Drive<'_>, Value, &[f32]) -> Result<Value>;
+pub(super) type SamplerFn = fn(&mut SamplerRun<'_>, Value, &[f32]) -> Result<Value>;
 
 /// What there is to know of a sampler.
-pub(super) struct Entry {
+pub(super) struct SamplerEntry {
     /// ComfyUI's name.
     name: &'static str,
     /// What other programs call it, where the words are not ComfyUI's: see [`names`].
     aliases: &'static [&'static str],
-    pub run: Run,
+    pub run: SamplerFn,
     noisy: bool,
     between_sigmas: bool,
     unprompted: bool,
 }
 
-const fn entry(name: &'static str, aliases: &'static [&'static str], run: Run) -> Entry {
-    Entry { name, aliases, run, noisy: false, between_sigmas: false, unprompted: false }
+const fn entry(name: &'static str, aliases: &'static [&'static str], run: SamplerFn) -> SamplerEntry {
+    SamplerEntry { name, aliases, run, noisy: false, between_sigmas: false, unprompted: false }
 }
 
-impl Entry {
+impl SamplerEntry {
     /// It draws noise after the start.
     const fn noisy(self) -> Self {
         Self { noisy: true, ..self }
@@ -60,7 +60,7 @@ macro_rules! catalogue {
             /// Every sampler.
             pub const ALL: [Sampler; [$(Sampler::$sampler),*].len()] = [$(Sampler::$sampler),*];
 
-            pub(super) const fn entry(self) -> Entry {
+            pub(super) const fn entry(self) -> SamplerEntry {
                 match self { $(Sampler::$sampler => $entry,)* }
             }
         }

@@ -3,7 +3,7 @@
 //! linearly, `σ² = exp(β_d t²/2 + β_0 t) - 1`.
 
 use super::adams::{adams, lagrange};
-use super::drive::Drive;
+use super::sampler_run::SamplerRun;
 use crate::Result;
 use crate::latent::Value;
 
@@ -18,10 +18,10 @@ const SIGMA_MIN: f32 = 0.002;
 const SIGMA_MAX: f32 = 80.0;
 const FIRST_TIME: f32 = 1e-3;
 
-pub(super) fn deis(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
+pub(super) fn deis(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
     let time = Time::new();
     let times: Vec<f64> = sigmas.iter().map(|&sigma| f64::from(time.of(sigma))).collect();
-    adams(drive, x, sigmas, ORDER, |index| {
+    adams(sampling, x, sigmas, ORDER, |index| {
         if index == 0 {
             return vec![sigmas[1] - sigmas[0]];
         }

@@ -3,7 +3,7 @@
 //! many as its error needs. Both leave the noise of the last positive sigma in the picture.
 
 use super::discrete::exp_m1;
-use super::drive::Drive;
+use super::sampler_run::SamplerRun;
 use super::step::{change, lambda, plus, sigma, slope};
 use crate::Result;
 use crate::latent::Value;
@@ -22,8 +22,8 @@ fn ends(sigmas: &[f32]) -> Option<(f32, f32)> {
 }
 
 /// The only step there is without a way to go: to the prediction.
-fn to_prediction(drive: &mut Drive<'_>, x: &Value, sigmas: &[f32]) -> Result<Value> {
-    Ok(drive.step(0, &mut x.clone(), sigmas[0])?.denoised)
+fn to_prediction(sampling: &mut SamplerRun<'_>, x: &Value, sigmas: &[f32]) -> Result<Value> {
+    Ok(sampling.step(0, &mut x.clone(), sigmas[0])?.denoised)
 }
 
 /// A step within which slopes are looked up.
@@ -52,8 +52,8 @@ impl Span<'_> {
         plus(self.x, -(self.at(share).1 * exp_m1(share * self.h())), self.slope)
     }
 
-    fn slope_at(&self, drive: &mut Drive<'_>, share: f32, x: &Value) -> Result<Value> {
-        drive.slope_at(self.index, x, self.at(share).1)
+    fn slope_at(&self, sampling: &mut SamplerRun<'_>, share: f32, x: &Value) -> Result<Value> {
+        sampling.slope_at(self.index, x, self.at(share).1)
     }
 
     /// To the end with the slope `there` found at share `r`.
@@ -67,7 +67,7 @@ impl Span<'_> {
     }
 
     /// To the end with the slope `first` found at a third; looks up another at two thirds.
-    fn third_order(&self, drive: &mut Drive<'_>, first: &Value) -> Result<Value> {
+    fn third_order(&self, sampling: &mut SamplerRun<'_>, first: &Value) -> Result<Value> {
         let (r1, r2) = THIRDS;
         let bent = |share: f32, ratio: f32, there: &Value| {
             let (length, to) = (share * self.h(), self.at(share).1);
@@ -77,14 +77,14 @@ impl Span<'_> {
                 (-(to * ratio * (exp_m1(length) / length - 1.0)), &change(self.slope, there)),
             ])
         };
-        let second = self.slope_at(drive, r2, &bent(r2, r2 / r1, first))?;
+        let second = self.slope_at(sampling, r2, &bent(r2, r2 / r1, first))?;
         Ok(bent(1.0, 1.0 / r2, &second))
     }
 }
 
 /// As many third-order steps as the number of predictions has room for, then what is left of them.
-pub(super) fn dpm_fast(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
-    let Some((start, end)) = ends(sigmas) else { return to_prediction(drive, &x, sigmas) };
+pub(super) fn dpm_fast(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
+    let Some((start, end)) = ends(sigmas) else { return to_prediction(sampling, &x, sigmas) };
     let predictions = sigmas.len() - 1;
     let mut orders = vec![3; predictions / 3];
     match predictions % 3 {
@@ -92,20 +92,21 @@ pub(super) fn dpm_fast(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32]) -> R
         0 => orders.splice(orders.len() - 1.., [2, 1]).for_each(drop),
         rest => orders.push(rest),
     }
-    drive.total = orders.len();
+    sampling.total = orders.len();
     let places: Vec<f32> = super::schedule::linspace(start, end, orders.len() + 1).collect();
     for (index, (pair, order)) in places.windows(2).zip(orders).enumerate() {
         let level = sigma(pair[0]);
-        let denoised = drive.step(index, &mut x, level)?.denoised;
+        let denoised = sampling.step(index, &mut x, level)?.denoised;
         let slope = slope(&x, &denoised, level);
         let span = Span { index, x: &x, slope: &slope, start: pair[0], end: pair[1] };
-        let look = |drive: &mut Drive<'_>, share| span.slope_at(drive, share, &span.first_order(share));
+        let look =
+            |sampling: &mut SamplerRun<'_>, share| span.slope_at(sampling, share, &span.first_order(share));
         x = match order {
             1 => span.first_order(1.0),
-            2 => span.second_order(0.5, &look(drive, 0.5)?),
+            2 => span.second_order(0.5, &look(sampling, 0.5)?),
             _ => {
-                let first = look(drive, THIRDS.0)?;
-                span.third_order(drive, &first)?
+                let first = look(sampling, THIRDS.0)?;
+                span.third_order(sampling, &first)?
             }
         };
     }
@@ -115,24 +116,24 @@ pub(super) fn dpm_fast(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32]) -> R
 /// Steps as long as the second and the third order agree; a step on which they do not is tried again
 /// with a shorter length, as a step of its own to those who watch. The error is a mean over the whole
 /// batch, so its pictures share their steps.
-pub(super) fn dpm_adaptive(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
-    let Some((start, end)) = ends(sigmas) else { return to_prediction(drive, &x, sigmas) };
+pub(super) fn dpm_adaptive(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
+    let Some((start, end)) = ends(sigmas) else { return to_prediction(sampling, &x, sigmas) };
     let mut control = StepControl::default();
     let (mut at, mut before) = (start, x.clone());
     let mut index = 0;
     while at < end - 1e-5 {
         // How many more there are is a guess from the present length.
-        drive.total = index + ((end - at) / control.h as f32).ceil().max(1.0) as usize;
+        sampling.total = index + ((end - at) / control.h as f32).ceil().max(1.0) as usize;
         let level = sigma(at);
-        let denoised = drive.step(index, &mut x, level)?.denoised;
+        let denoised = sampling.step(index, &mut x, level)?.denoised;
         let slope = slope(&x, &denoised, level);
         let next = end.min(at + control.h as f32);
         let span = Span { index, x: &x, slope: &slope, start: at, end: next };
-        let first = span.slope_at(drive, THIRDS.0, &span.first_order(THIRDS.0))?;
-        let low = drive.store(&span.second_order(THIRDS.0, &first))?;
-        let high = span.third_order(drive, &first)?;
-        let high = drive.store(&high)?;
-        if control.accept(drive.latents().error_norm([&low, &high, &before], ABSOLUTE, RELATIVE)?) {
+        let first = span.slope_at(sampling, THIRDS.0, &span.first_order(THIRDS.0))?;
+        let low = sampling.store(&span.second_order(THIRDS.0, &first))?;
+        let high = span.third_order(sampling, &first)?;
+        let high = sampling.store(&high)?;
+        if control.accept(sampling.latents().error_norm([&low, &high, &before], ABSOLUTE, RELATIVE)?) {
             (x, before, at) = (high, low, next);
         }
         index += 1;

@@ -2,7 +2,7 @@
 //! noise of one Brownian path: the picture settles as steps are added, as it does without noise.
 
 use super::discrete::exp;
-use super::drive::Drive;
+use super::sampler_run::SamplerRun;
 use super::step::{SdeStep, ancestral_step, change, lambda, phi_1, phi_2, plus, sigma as sigma_at, steps};
 use super::step_noise::PathNoise;
 use crate::Result;
@@ -10,43 +10,43 @@ use crate::latent::Value;
 
 /// The single-step solver: to the middle of the step with the prediction here, then the whole step
 /// with the prediction there, each with its noise.
-pub(super) fn dpmpp_sde(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
-    let eta = drive.options.eta;
-    let mut noise = PathNoise::new(drive, sigmas, eta);
+pub(super) fn dpmpp_sde(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
+    let eta = sampling.options.eta;
+    let mut noise = PathNoise::new(sampling, sigmas, eta);
     for (index, sigma, next) in steps(sigmas) {
-        let denoised = drive.step(index, &mut x, sigma)?.denoised;
+        let denoised = sampling.step(index, &mut x, sigma)?.denoised;
         if next == 0.0 {
             x = denoised;
             continue;
         }
-        let mut go = |drive: &mut Drive<'_>, to: f32, denoised: &Value| {
+        let mut go = |sampling: &mut SamplerRun<'_>, to: f32, denoised: &Value| {
             let (down, up) = ancestral_step(sigma, to, eta);
             let h = lambda(down) - lambda(sigma);
             let stepped = Value::combine(&[(exp(-h), &x), (phi_1(h), denoised)]);
-            noise.add(drive, &stepped, (sigma, to), up)
+            noise.add(sampling, &stepped, (sigma, to), up)
         };
         let middle = sigma_at(lambda(sigma) + 0.5 * (lambda(next) - lambda(sigma)));
-        let halfway = go(drive, middle, &denoised)?;
-        let there = drive.predict(index, &halfway, middle)?.denoised;
-        x = go(drive, next, &there)?;
+        let halfway = go(sampling, middle, &denoised)?;
+        let there = sampling.predict(index, &halfway, middle)?.denoised;
+        x = go(sampling, next, &there)?;
     }
     Ok(x)
 }
 
-pub(super) fn dpmpp_2m_sde(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
+pub(super) fn dpmpp_2m_sde(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
     // The midpoint rule: the change since the last prediction counts half.
-    multistep(drive, x, sigmas, |step, past| {
+    multistep(sampling, x, sigmas, |step, past| {
         vec![(0.5 * phi_1(step.h_eta) / past[0].ratio(step), past[0].change.clone())]
     })
 }
 
-pub(super) fn dpmpp_2m_sde_heun(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
-    multistep(drive, x, sigmas, |step, past| vec![(slope_weight(step, past), past[0].change.clone())])
+pub(super) fn dpmpp_2m_sde_heun(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
+    multistep(sampling, x, sigmas, |step, past| vec![(slope_weight(step, past), past[0].change.clone())])
 }
 
 /// The third order: slope and curvature from the last three predictions.
-pub(super) fn dpmpp_3m_sde(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
-    multistep(drive, x, sigmas, |step, past| {
+pub(super) fn dpmpp_3m_sde(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
+    multistep(sampling, x, sigmas, |step, past| {
         let [last, earlier, ..] = past else {
             return vec![(slope_weight(step, past), past[0].change.clone())];
         };
@@ -80,17 +80,17 @@ impl Past {
 /// A multistep solver: the step as if the prediction were constant, and `correction` from the steps
 /// before, newest first, as far as there are any and two at most.
 fn multistep(
-    drive: &mut Drive<'_>,
+    sampling: &mut SamplerRun<'_>,
     mut x: Value,
     sigmas: &[f32],
     correction: impl Fn(&SdeStep, &[Past]) -> Vec<(f32, Value)>,
 ) -> Result<Value> {
-    let eta = drive.options.eta;
-    let mut noise = PathNoise::new(drive, sigmas, eta);
+    let eta = sampling.options.eta;
+    let mut noise = PathNoise::new(sampling, sigmas, eta);
     let mut past: Vec<Past> = Vec::new();
     let mut before: Option<(Value, f32)> = None;
     for (index, sigma, next) in steps(sigmas) {
-        let denoised = drive.step(index, &mut x, sigma)?.denoised;
+        let denoised = sampling.step(index, &mut x, sigma)?.denoised;
         if next == 0.0 {
             x = denoised;
             continue;
@@ -104,7 +104,7 @@ fn multistep(
                 x = plus(&x, weight, &term);
             }
         }
-        x = noise.add(drive, &x, (sigma, next), step.noise)?;
+        x = noise.add(sampling, &x, (sigma, next), step.noise)?;
         before = Some((denoised, step.h));
     }
     Ok(x)

@@ -3,8 +3,8 @@
 
 use std::collections::VecDeque;
 
-use super::drive::Drive;
-use super::moments::weights;
+use super::quadrature::weights;
+use super::sampler_run::SamplerRun;
 use super::step::{SdeStep, lambda, plus, steps};
 use super::step_noise::FreshNoise;
 use crate::Result;
@@ -13,13 +13,13 @@ use crate::latent::Value;
 const PREDICTOR: usize = 3;
 const CORRECTOR: usize = 4;
 
-pub(super) fn sa_solver(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
-    run(drive, x, sigmas, false)
+pub(super) fn sa_solver(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
+    run(sampling, x, sigmas, false)
 }
 
 /// Predict, evaluate, correct, evaluate: asks the model again after each correction.
-pub(super) fn sa_solver_pece(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
-    run(drive, x, sigmas, true)
+pub(super) fn sa_solver_pece(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
+    run(sampling, x, sigmas, true)
 }
 
 /// A step's linear part, its τ² and its noise: the corrector goes the same step again, under the same
@@ -41,9 +41,9 @@ impl Taken {
     }
 }
 
-fn run(drive: &mut Drive<'_>, x: Value, sigmas: &[f32], pece: bool) -> Result<Value> {
-    let (eta, (high, low)) = (drive.options.eta, drive.options.noise_window);
-    let mut noise = FreshNoise::new(drive, eta)?;
+fn run(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32], pece: bool) -> Result<Value> {
+    let (eta, (high, low)) = (sampling.options.eta, sampling.options.noise_window);
+    let mut noise = FreshNoise::new(sampling, eta)?;
     let lambdas: Vec<f32> = sigmas.iter().map(|&sigma| lambda(sigma)).collect();
     // The λ of the last `order` predictions up to `index`, newest first.
     let nodes = |index: usize, order: usize| -> Vec<f32> {
@@ -54,7 +54,7 @@ fn run(drive: &mut Drive<'_>, x: Value, sigmas: &[f32], pece: bool) -> Result<Va
     let mut predictions = VecDeque::new();
     let mut taken: Option<Taken> = None;
     for (index, sigma, next) in steps(sigmas) {
-        let mut denoised = drive.step(index, &mut predicted, sigma)?.denoised;
+        let mut denoised = sampling.step(index, &mut predicted, sigma)?.denoised;
         predictions.push_front(denoised.clone());
         predictions.truncate(CORRECTOR);
         // Towards 0 the order falls, for stability: the last predictor step is of first order.
@@ -64,9 +64,9 @@ fn run(drive: &mut Drive<'_>, x: Value, sigmas: &[f32], pece: bool) -> Result<Va
             Some(taken) => {
                 let order = CORRECTOR.min(predictions.len()).min(left + 1);
                 let corrected = taken.step(&x, &nodes(index, order), lambdas[index], &predictions);
-                let corrected = drive.store(&corrected)?;
+                let corrected = sampling.store(&corrected)?;
                 if pece {
-                    denoised = drive.predict(index, &corrected, sigma)?.denoised;
+                    denoised = sampling.predict(index, &corrected, sigma)?.denoised;
                     predictions[0] = denoised.clone();
                 }
                 corrected
@@ -79,7 +79,7 @@ fn run(drive: &mut Drive<'_>, x: Value, sigmas: &[f32], pece: bool) -> Result<Va
         let tau = if high >= next && next > low { eta } else { 0.0 };
         let linear = SdeStep::new(sigma, next, tau * tau);
         let drawn = match tau > 0.0 {
-            true => Some(noise.add(drive, &x.scaled(0.0), linear.noise)?),
+            true => Some(noise.add(sampling, &x.scaled(0.0), linear.noise)?),
             false => None,
         };
         let step = Taken { linear, tau_squared: tau * tau, noise: drawn };

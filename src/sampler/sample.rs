@@ -1,7 +1,7 @@
 //! A run of a sampler: the latent that it starts from, the checks, and the loop's two ends.
 
-use super::drive::Drive;
 use super::model::{OnHost, same_shape};
+use super::sampler_run::SamplerRun;
 use super::{Denoiser, OnStep, Predictor, SampleOptions, Sampler};
 use crate::latent::host::HostLatents;
 use crate::latent::{Latent, Latents, Value};
@@ -70,9 +70,9 @@ pub fn sample_on(
     if sampler.needs_uncond() {
         model.keep_uncond();
     }
-    let mut drive = Drive::new(model, on_step, options, total);
-    let x = (sampler.entry().run)(&mut drive, x, sigmas)?;
-    drive.finish(x, sigmas[total])
+    let mut sampling = SamplerRun::new(model, on_step, options, total);
+    let x = (sampler.entry().run)(&mut sampling, x, sigmas)?;
+    sampling.finish(x, sigmas[total])
 }
 
 /// Samplers divide by every sigma but the last, and ancestral ones can only split noise that falls.

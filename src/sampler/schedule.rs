@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::beta;
+use super::beta_distribution::quantile;
 use super::discrete::{Discrete, exp};
 use super::lookup::{self, Named};
 use crate::{Error, Result};
@@ -254,7 +254,7 @@ fn ddim_uniform(table: &Discrete, steps: usize) -> Vec<f32> {
 /// The entries at the quantiles 1, 1-1/N, … of Beta(0.6, 0.6), each once, then 0.
 fn beta(table: &Discrete, steps: usize) -> Vec<f32> {
     let last = table.sigmas().len() - 1;
-    let at = |k: usize| beta::quantile(1.0 - k as f64 / steps as f64, 0.6, 0.6) * last as f64;
+    let at = |k: usize| quantile(1.0 - k as f64 / steps as f64, 0.6, 0.6) * last as f64;
     let mut timesteps: Vec<usize> = (0..steps).map(|k| at(k).round_ties_even() as usize).collect();
     timesteps.dedup();
     ending_in_zero(timesteps.into_iter().map(|t| table.sigmas()[t]))

@@ -1,7 +1,7 @@
 //! SEEDS (Gonzalez et al. 2023, arXiv 2305.14267), exponential solvers of the reverse SDE that look
 //! ahead within a step, and the exponential Heun methods of the same form.
 
-use super::drive::Drive;
+use super::sampler_run::SamplerRun;
 use super::step::{SdeStep, lambda, lerp, phi_1, phi_2, sigma as sigma_at, steps};
 use super::step_noise::FreshNoise;
 use crate::Result;
@@ -17,32 +17,32 @@ enum Rule {
     Linear,
 }
 
-pub(super) fn seeds_2(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
-    let eta = drive.options.eta;
-    two_stages(drive, x, sigmas, eta, (0.5, Rule::Constant))
+pub(super) fn seeds_2(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
+    let eta = sampling.options.eta;
+    two_stages(sampling, x, sigmas, eta, (0.5, Rule::Constant))
 }
 
 /// The second prediction is at the end of the step.
-pub(super) fn exp_heun_2_x0(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
-    two_stages(drive, x, sigmas, 0.0, (1.0, Rule::Linear))
+pub(super) fn exp_heun_2_x0(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
+    two_stages(sampling, x, sigmas, 0.0, (1.0, Rule::Linear))
 }
 
-pub(super) fn exp_heun_2_x0_sde(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
-    let eta = drive.options.eta;
-    two_stages(drive, x, sigmas, eta, (1.0, Rule::Linear))
+pub(super) fn exp_heun_2_x0_sde(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
+    let eta = sampling.options.eta;
+    two_stages(sampling, x, sigmas, eta, (1.0, Rule::Linear))
 }
 
 /// The second prediction is at the share `r` of the step in λ.
 fn two_stages(
-    drive: &mut Drive<'_>,
+    sampling: &mut SamplerRun<'_>,
     mut x: Value,
     sigmas: &[f32],
     eta: f32,
     (r, rule): (f32, Rule),
 ) -> Result<Value> {
-    let mut noise = FreshNoise::new(drive, eta)?;
+    let mut noise = FreshNoise::new(sampling, eta)?;
     for (index, sigma, next) in steps(sigmas) {
-        let denoised = drive.step(index, &mut x, sigma)?.denoised;
+        let denoised = sampling.step(index, &mut x, sigma)?.denoised;
         if next == 0.0 {
             x = denoised;
             continue;
@@ -52,8 +52,8 @@ fn two_stages(
         let shape = x.shape();
 
         let moved = Value::combine(&[(part.keep, &x), (phi_1(r * whole.h_eta), &denoised)]);
-        let drawn = noise.decay(drive, None, shape, r * whole.h * eta)?;
-        let there = drive.predict(index, &with(moved, place, &drawn), place)?.denoised;
+        let drawn = noise.decay(sampling, None, shape, r * whole.h * eta)?;
+        let there = sampling.predict(index, &with(moved, place, &drawn), place)?.denoised;
 
         let second = match rule {
             Rule::Constant => phi_1(whole.h_eta),
@@ -61,7 +61,7 @@ fn two_stages(
         };
         let first = phi_1(whole.h_eta) - second;
         let moved = Value::combine(&[(whole.keep, &x), (first, &denoised), (second, &there)]);
-        let drawn = noise.decay(drive, drawn, shape, (1.0 - r) * whole.h * eta)?;
+        let drawn = noise.decay(sampling, drawn, shape, (1.0 - r) * whole.h * eta)?;
         x = with(moved, next, &drawn);
     }
     Ok(x)
@@ -69,12 +69,12 @@ fn two_stages(
 
 /// Three stages, with predictions at one and two thirds of the step. Each stage starts from `x` anew,
 /// under the noise that has come in by then.
-pub(super) fn seeds_3(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
-    let eta = drive.options.eta;
+pub(super) fn seeds_3(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
+    let eta = sampling.options.eta;
     let (r1, r2) = (1.0 / 3.0, 2.0 / 3.0);
-    let mut noise = FreshNoise::new(drive, eta)?;
+    let mut noise = FreshNoise::new(sampling, eta)?;
     for (index, sigma, next) in steps(sigmas) {
-        let denoised = drive.step(index, &mut x, sigma)?.denoised;
+        let denoised = sampling.step(index, &mut x, sigma)?.denoised;
         if next == 0.0 {
             x = denoised;
             continue;
@@ -85,19 +85,19 @@ pub(super) fn seeds_3(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32]) -> Re
         let keep = |to| SdeStep::new(sigma, to, eta).keep;
 
         let moved = Value::combine(&[(keep(place(r1)), &x), (phi_1(r1 * whole.h_eta), &denoised)]);
-        let drawn = noise.decay(drive, None, shape, r1 * growth)?;
-        let second = drive.predict(index, &with(moved, place(r1), &drawn), place(r1))?.denoised;
+        let drawn = noise.decay(sampling, None, shape, r1 * growth)?;
+        let second = sampling.predict(index, &with(moved, place(r1), &drawn), place(r1))?.denoised;
 
         let later = r2 / r1 * phi_2(r2 * whole.h_eta);
         let here = phi_1(r2 * whole.h_eta) - later;
         let moved = Value::combine(&[(keep(place(r2)), &x), (here, &denoised), (later, &second)]);
-        let drawn = noise.decay(drive, drawn, shape, (r2 - r1) * growth)?;
-        let third = drive.predict(index, &with(moved, place(r2), &drawn), place(r2))?.denoised;
+        let drawn = noise.decay(sampling, drawn, shape, (r2 - r1) * growth)?;
+        let third = sampling.predict(index, &with(moved, place(r2), &drawn), place(r2))?.denoised;
 
         let later = phi_2(whole.h_eta) / r2;
         let here = phi_1(whole.h_eta) - later;
         let moved = Value::combine(&[(whole.keep, &x), (here, &denoised), (later, &third)]);
-        let drawn = noise.decay(drive, drawn, shape, (1.0 - r2) * growth)?;
+        let drawn = noise.decay(sampling, drawn, shape, (1.0 - r2) * growth)?;
         x = with(moved, next, &drawn);
     }
     Ok(x)

@@ -2,8 +2,8 @@
 
 use super::SampleOptions;
 use super::discrete::{exp, exp_m1};
-use super::drive::Drive;
 use super::noise::{AncestralNoise, BrownianNoise};
+use super::sampler_run::SamplerRun;
 use super::step::plus;
 use crate::Result;
 use crate::latent::Value;
@@ -21,18 +21,18 @@ pub(super) struct FreshNoise {
 }
 
 impl FreshNoise {
-    pub(super) fn new(drive: &Drive<'_>, eta: f32) -> Result<Self> {
-        let options = drive.options;
+    pub(super) fn new(sampling: &SamplerRun<'_>, eta: f32) -> Result<Self> {
+        let options = sampling.options;
         let stream = is_on(options, eta).then(|| AncestralNoise::new(options.seed)).transpose()?;
         Ok(Self { stream, s_noise: options.s_noise })
     }
 
     /// `x` with noise of this deviation.
-    pub(super) fn add(&mut self, drive: &mut Drive<'_>, x: &Value, deviation: f32) -> Result<Value> {
+    pub(super) fn add(&mut self, sampling: &mut SamplerRun<'_>, x: &Value, deviation: f32) -> Result<Value> {
         Ok(match &mut self.stream {
             Some(stream) => {
                 let shape = x.shape();
-                let drawn = drive.latents().bring_with(shape, &mut || stream.draw(shape))?;
+                let drawn = sampling.latents().bring_with(shape, &mut || stream.draw(shape))?;
                 x.plus(f64::from(self.s_noise) * f64::from(deviation), &drawn)
             }
             None => x.clone(),
@@ -43,7 +43,7 @@ impl FreshNoise {
     /// `l`, `z ← e^{-l} z + √(1 - e^{-2l}) · new`.
     pub(super) fn decay(
         &mut self,
-        drive: &mut Drive<'_>,
+        sampling: &mut SamplerRun<'_>,
         noise: Option<Value>,
         shape: [usize; 4],
         length: f32,
@@ -51,7 +51,7 @@ impl FreshNoise {
         let Some(stream) = &mut self.stream else { return Ok(None) };
         let (keep, fresh) = (exp(-length), (-exp_m1(-2.0 * length)).sqrt());
         let drawn =
-            drive.latents().bring_with(shape, &mut || stream.draw(shape))?.scaled(fresh * self.s_noise);
+            sampling.latents().bring_with(shape, &mut || stream.draw(shape))?.scaled(fresh * self.s_noise);
         Ok(Some(noise.map_or_else(|| drawn.clone(), |noise| plus(&drawn, keep, &noise))))
     }
 }
@@ -66,8 +66,8 @@ pub(super) struct PathNoise {
 }
 
 impl PathNoise {
-    pub(super) fn new(drive: &Drive<'_>, sigmas: &[f32], eta: f32) -> Self {
-        let options = drive.options;
+    pub(super) fn new(sampling: &SamplerRun<'_>, sigmas: &[f32], eta: f32) -> Self {
+        let options = sampling.options;
         let ends = sigmas.first().zip(sigmas.iter().rfind(|&&s| s > 0.0));
         let of = ends.filter(|_| is_on(options, eta)).map(|(&high, &low)| (options.seed, low, high));
         Self { of, path: None, s_noise: options.s_noise }
@@ -76,7 +76,7 @@ impl PathNoise {
     /// `x` with the noise of the step from `sigma` to `next`, of this deviation.
     pub(super) fn add(
         &mut self,
-        drive: &mut Drive<'_>,
+        sampling: &mut SamplerRun<'_>,
         x: &Value,
         (sigma, next): (f32, f32),
         deviation: f32,
@@ -84,7 +84,7 @@ impl PathNoise {
         let (path, shape) = (&mut self.path, x.shape());
         Ok(match self.of {
             Some((seed, low, high)) => {
-                let drawn = drive.latents().bring_with(shape, &mut || {
+                let drawn = sampling.latents().bring_with(shape, &mut || {
                     path.get_or_insert_with(|| BrownianNoise::new(seed, shape, low, high))
                         .between(sigma, next)
                 })?;

@@ -7,8 +7,8 @@
 use std::collections::VecDeque;
 
 use super::discrete::{exp, exp_m1, ln};
-use super::drive::Drive;
-use super::moments::weights;
+use super::quadrature::weights;
+use super::sampler_run::SamplerRun;
 use super::step::change;
 use crate::Result;
 use crate::latent::Value;
@@ -19,26 +19,26 @@ type Growth = fn(f32) -> f32;
 /// The last noise level of a schedule that ends in 0.
 const LAST: f32 = 0.001;
 
-pub(super) fn uni_pc(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
-    run(drive, x, sigmas, |hh| hh)
+pub(super) fn uni_pc(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
+    run(sampling, x, sigmas, |hh| hh)
 }
 
 /// With `B(h) = e^h - 1`.
-pub(super) fn uni_pc_bh2(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
-    run(drive, x, sigmas, exp_m1)
+pub(super) fn uni_pc_bh2(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
+    run(sampling, x, sigmas, exp_m1)
 }
 
-fn run(drive: &mut Drive<'_>, x: Value, sigmas: &[f32], growth: Growth) -> Result<Value> {
+fn run(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32], growth: Growth) -> Result<Value> {
     let levels: Vec<f32> = sigmas.iter().map(|&sigma| if sigma == 0.0 { LAST } else { sigma }).collect();
     let steps = levels.len() - 1;
     // A single step is of first order, from noise to picture; ComfyUI does not take it at all.
     let order = 3.min(steps.saturating_sub(1)).max(1);
     let mut x = x.scaled(1.0 / expansion(levels[0]));
     let mut predictions = VecDeque::new();
-    let first = drive.step(0, &mut x.scaled(expansion(levels[0])), levels[0])?.denoised;
+    let first = sampling.step(0, &mut x.scaled(expansion(levels[0])), levels[0])?.denoised;
     predictions.push_front((Level::at(levels[0]), first));
     for (index, &sigma) in levels.iter().enumerate().skip(1) {
-        let step = Step {
+        let step = UniPcStep {
             to: Level::at(sigma),
             order: order.min(index).min(steps + 1 - index),
             predictions: &predictions,
@@ -47,8 +47,8 @@ fn run(drive: &mut Drive<'_>, x: Value, sigmas: &[f32], growth: Growth) -> Resul
         let base = step.first_order(&x);
         x = step.predicted(&base);
         if index < steps {
-            let denoised = drive.step(index, &mut x.scaled(expansion(sigma)), sigma)?.denoised;
-            x = drive.store(&step.corrected(&base, &denoised))?;
+            let denoised = sampling.step(index, &mut x.scaled(expansion(sigma)), sigma)?.denoised;
+            x = sampling.store(&step.corrected(&base, &denoised))?;
             let to = step.to;
             predictions.push_front((to, denoised));
             predictions.truncate(order);
@@ -79,7 +79,7 @@ impl Level {
 }
 
 /// A step from the newest prediction's level.
-struct Step<'a> {
+struct UniPcStep<'a> {
     to: Level,
     order: usize,
     /// Newest first.
@@ -87,7 +87,7 @@ struct Step<'a> {
     growth: Growth,
 }
 
-impl Step<'_> {
+impl UniPcStep<'_> {
     /// The step's length, negative because the method predicts the picture and not the noise.
     fn length(&self) -> f32 {
         -(self.to.lambda - self.predictions[0].0.lambda)

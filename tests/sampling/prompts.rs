@@ -7,11 +7,11 @@ use crate::common::bench::{Bench, Weights};
 use crate::common::{Failures, MANIFESTS, Rng, gpu, nmse};
 use sagittal::ErrorKind;
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
-use sagittal::internals::engine::{Engine, Kept, Run, Source};
+use sagittal::internals::engine::{Engine, KeptTensors, PlanRun, WeightSource};
 use sagittal::internals::graph::{Graph, Heads, Shape};
 use sagittal::internals::kernels::{Precision, Target, attention, gemm};
 use sagittal::internals::model::{ModelConfig, unet};
-use sagittal::internals::plan::{Bound, Capabilities, Options, Plan};
+use sagittal::internals::plan::{Bound, Capabilities, Plan, PlanOptions};
 
 fn checkpoint(family: &str) -> Checkpoint {
     let (_, text) = MANIFESTS.iter().find(|(name, _)| *name == family).expect("a family");
@@ -80,7 +80,7 @@ fn slices_are_read_where_they_stand() {
 fn slices_that_cannot_be_are_errors() {
     let options = |rows| {
         let device = Capabilities::baseline(Target::Gpu);
-        Options { rows, storage: Precision::F32.into(), device, guard: 0 }
+        PlanOptions { rows, storage: Precision::F32.into(), device, guard: 0 }
     };
     let mut g = Graph::new("");
     let all = g.input("all", Shape::new(1, 1, 64));
@@ -113,21 +113,21 @@ fn each_row_reads_the_prompt_that_was_kept_for_it() {
     let (device, cancel) = (engine.gpu().capabilities(), AtomicBool::new(false));
     let wanted = unet::weights(&c).expect("weights");
     let weights = engine.upload(&wanted, &model, &precision.into(), None, &cancel).expect("upload");
-    let from = (&weights, &model as &dyn Source);
+    let from = (&weights, &model as &dyn WeightSource);
     let prepare = |graph: &Graph, rows| {
         let storage = weights.storage().clone();
-        let plan = Plan::new(graph, &Options { rows, storage, device, guard: 0 }).expect("plan");
+        let plan = Plan::new(graph, &PlanOptions { rows, storage, device, guard: 0 }).expect("plan");
         let arena = engine.arena(&plan).expect("arena");
         engine.prepare(plan, &weights, &arena).expect("prepare")
     };
     let reader = prepare(&unet::conditioning(&c, tokens).expect("conditioning"), 1);
-    let kept: Vec<Kept> = (1..3)
+    let kept: Vec<KeptTensors> = (1..3)
         .map(|seed| {
             let prompt = Rng(seed).values(tokens * c.context_dim, precision);
             engine
                 .run_and_keep(
                     &reader,
-                    &Run { turns: Some(from), ..Run::new(&[("context", &prompt)], &cancel) },
+                    &PlanRun { streamed: Some(from), ..PlanRun::new(&[("context", &prompt)], &cancel) },
                 )
                 .expect("kept")
         })
@@ -136,11 +136,14 @@ fn each_row_reads_the_prompt_that_was_kept_for_it() {
     let graph = unet::build(&c, &build).expect("unet");
     let x = Rng(9).values(size.0 * size.1 * c.in_channels, precision);
     let time = unet::time_embedding(500.0, c.model_channels);
-    let run = |kept: &[&Kept], rows: usize| {
+    let run = |kept: &[&KeptTensors], rows: usize| {
         let (x, time) = (x.repeat(rows), time.repeat(rows));
         let inputs = [("x", x.as_slice()), ("time", time.as_slice())];
         Ok(engine
-            .run(&prepare(&graph, rows), &Run { turns: Some(from), ..Run::new(&inputs, &cancel).on(kept) })?
+            .run(
+                &prepare(&graph, rows),
+                &PlanRun { streamed: Some(from), ..PlanRun::new(&inputs, &cancel).on(kept) },
+            )?
             .remove(0)
             .1)
     };
@@ -153,7 +156,10 @@ fn each_row_reads_the_prompt_that_was_kept_for_it() {
     let other = prepare(&unet::conditioning(&c, tokens + 1).expect("conditioning"), 1);
     let longer = vec![0.0; (tokens + 1) * c.context_dim];
     let longer = engine
-        .run_and_keep(&other, &Run { turns: Some(from), ..Run::new(&[("context", &longer)], &cancel) })
+        .run_and_keep(
+            &other,
+            &PlanRun { streamed: Some(from), ..PlanRun::new(&[("context", &longer)], &cancel) },
+        )
         .expect("kept");
     assert!(run(&[&longer], 1).is_err(), "a prompt of another length");
 }
@@ -170,7 +176,7 @@ fn prompts_of_any_length_stay_within_the_default_limits() {
             .flat_map(|tokens| [(tokens, Precision::F16), (tokens, Precision::F32)])
         {
             let device = Capabilities::baseline(Target::Gpu);
-            let options = Options { rows: 1, storage: precision.into(), device, guard: 0 };
+            let options = PlanOptions { rows: 1, storage: precision.into(), device, guard: 0 };
             let plan = unet::conditioning(&c.unet, tokens).and_then(|g| Plan::new(&g, &options));
             let plan = plan.unwrap_or_else(|e| panic!("{family} {tokens} {precision:?}: {e}"));
             let mut written: Vec<(usize, u64, u64)> = Vec::new();
@@ -191,7 +197,7 @@ fn prompts_of_any_length_stay_within_the_default_limits() {
             failures.check(apart, || format!("{family} {tokens}: results overlap"));
             let build = unet::Options { size: (16, 16), tokens, record: true, ..Default::default() };
             let reads = unet::build(&c.unet, &build).and_then(|g| Plan::new(&g, &options)).expect("a plan");
-            let of = |slots: &[sagittal::internals::plan::Slot]| -> Vec<(String, u64)> {
+            let of = |slots: &[sagittal::internals::plan::PlanSlot]| -> Vec<(String, u64)> {
                 let kept = slots.iter().filter(|s| s.kept);
                 let mut kept: Vec<_> = kept.map(|s| (s.name.clone(), s.region.bytes)).collect();
                 kept.sort();

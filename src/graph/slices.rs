@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use super::{Graph, Part, Shape, Store, Tensor};
+use super::{Graph, Shape, Store, Tensor, TensorSlice};
 use crate::{Error, Result};
 
 impl Graph {
@@ -33,11 +33,11 @@ impl Graph {
     pub fn place(&mut self, tensor: Tensor, of: Tensor, first: usize) -> Result<()> {
         let (inner, outer) = (self.shape(tensor), self.shape(of));
         let values = |s: Shape| s.positions().saturating_mul(s.channels);
-        let inside = self.info(of).part.is_some();
+        let inside = self.info(of).slice.is_some();
         let quads = [first, inner.channels, outer.channels].iter().all(|n| n.is_multiple_of(4));
         let within = first.saturating_add(values(inner)) <= values(outer) && of != tensor;
         match self.tensors.get_mut(tensor.0).filter(|_| quads && within && !inside) {
-            Some(info) => info.part = Some(Part { of, first }),
+            Some(info) => info.slice = Some(TensorSlice { of, first }),
             None => {
                 let path = &self.info(tensor).path;
                 return Err(Error::usage("a tensor does not stand in another")
@@ -64,6 +64,6 @@ impl Graph {
 
     /// The tensors in which others stand.
     pub fn wholes(&self) -> HashSet<Tensor> {
-        self.tensors.iter().filter_map(|t| Some(t.part?.of)).collect()
+        self.tensors.iter().filter_map(|t| Some(t.slice?.of)).collect()
     }
 }

@@ -7,13 +7,13 @@ use crate::kernels::gemm::Window;
 use crate::kernels::{Buf, Operand, Stretch, Strided};
 use crate::plan::fuse::Fused;
 use crate::plan::split::Split;
-use crate::plan::{Options, tensor_bytes};
+use crate::plan::{PlanOptions, tensor_bytes};
 use crate::{Error, ErrorKind, Result};
 
 /// All tensors of a graph with their pieces, and what else calls need room for.
-pub struct Parts<'a> {
+pub struct TensorPieces<'a> {
     graph: &'a Graph,
-    options: &'a Options,
+    options: &'a PlanOptions,
     split: Split,
     /// By tensor; one piece unless it is split.
     kept: Vec<Vec<(Range<usize>, Buf)>>,
@@ -23,8 +23,8 @@ pub struct Parts<'a> {
     pub stores: Vec<Option<Store>>,
 }
 
-impl<'a> Parts<'a> {
-    pub fn new(graph: &'a Graph, options: &'a Options, split: Split) -> Self {
+impl<'a> TensorPieces<'a> {
+    pub fn new(graph: &'a Graph, options: &'a PlanOptions, split: Split) -> Self {
         let (kept, sizes, stores) = (Vec::new(), Vec::new(), Vec::new());
         let mut parts = Self { graph, options, split, kept, sizes, stores };
         let tensors = || (0..graph.tensor_count()).map(Tensor);
@@ -32,7 +32,7 @@ impl<'a> Parts<'a> {
             let first = &parts.lines(t)[0];
             let info = graph.info(t);
             // What stands in another tensor needs no room of its own.
-            let bytes = if info.part.is_some() { 0 } else { first.len() as u64 * parts.line_bytes(t) };
+            let bytes = if info.slice.is_some() { 0 } else { first.len() as u64 * parts.line_bytes(t) };
             parts.sizes.push((info.path.clone(), bytes));
             parts.stores.push(Some(info.store));
         }
@@ -88,7 +88,7 @@ impl<'a> Parts<'a> {
     }
 
     fn stretch(&self, t: Tensor, lines: &Range<usize>) -> Result<Stretch> {
-        if self.graph.info(t).part.is_some() {
+        if self.graph.info(t).slice.is_some() {
             let path = &self.graph.info(t).path;
             return Err(Error::usage("a layer cannot reach what stands in another tensor").at(path));
         }
@@ -106,7 +106,7 @@ impl<'a> Parts<'a> {
 
     pub fn write(&self, t: Tensor, lines: &Range<usize>) -> Result<Operand> {
         // Results have no strides, which one row does not need.
-        let alone = self.options.rows == 1 && self.graph.info(t).part.is_some();
+        let alone = self.options.rows == 1 && self.graph.info(t).slice.is_some();
         match self.strided(t, lines) {
             Ok(Strided { operand: Operand::Read(s), first: 0, .. }) if alone => Ok(Operand::Write(s)),
             _ => Ok(Operand::Write(self.stretch(t, lines)?)),
@@ -117,7 +117,7 @@ impl<'a> Parts<'a> {
     pub fn strided(&self, t: Tensor, lines: &Range<usize>) -> Result<Strided> {
         let shape = self.graph.shape(t);
         let own = lines.len() * shape.width * shape.quads();
-        let Some(part) = self.graph.info(t).part.filter(|_| *lines == (0..shape.height)) else {
+        let Some(part) = self.graph.info(t).slice.filter(|_| *lines == (0..shape.height)) else {
             return Ok(Strided { operand: self.read(t, lines)?, first: 0, row: own });
         };
         let whole = self.graph.shape(part.of);

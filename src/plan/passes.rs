@@ -1,7 +1,7 @@
 //! The steps from a graph to a plan, in their order: fuse, split and lower, find out how long each tensor is
 //! needed, give each a place in the arena, bind every dispatch to these places.
 
-use super::{Bound, Dispatch, Options, Plan, Region, Slot, arena, check, fuse, lower};
+use super::{Bound, Dispatch, Plan, PlanOptions, PlanSlot, Region, arena, check, fuse, lower};
 use crate::graph::{Graph, Tensor, TensorInfo};
 use crate::kernels::{Call, Operand, Stretch};
 use crate::{Error, Result};
@@ -13,7 +13,7 @@ impl Plan {
     /// [`ErrorKind::Memory`](crate::ErrorKind::Memory) naming the tensor, if one is larger than the device can
     /// bind; [`ErrorKind::Usage`](crate::ErrorKind::Usage) for
     /// no rows, an alignment that no device has, a tensor of no values or of another graph.
-    pub fn new(graph: &Graph, options: &Options) -> Result<Plan> {
+    pub fn new(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
         let options = &check::checked(graph, options)?;
         let fused = fuse::fuse(graph, options);
         let lowered = lower::lower(graph, &fused, options)?;
@@ -27,11 +27,11 @@ impl Plan {
                 kept.push(t.0);
             }
         }
-        let requests: Vec<arena::Request> = lives
+        let requests: Vec<arena::TensorLifetime> = lives
             .iter()
             .zip(&lowered.sizes)
             .filter_map(|(life, (_, bytes))| {
-                life.map(|(first, last)| arena::Request { bytes: *bytes, first, last })
+                life.map(|(first, last)| arena::TensorLifetime { bytes: *bytes, first, last })
             })
             .collect();
         let placed =
@@ -45,9 +45,9 @@ impl Plan {
         let region = |buf: usize| {
             regions[buf].ok_or_else(|| Error::internal(format!("{} has no place", lowered.sizes[buf].0)))
         };
-        let slot = |(name, t): &(String, Tensor)| -> Result<Slot> {
+        let slot = |(name, t): &(String, Tensor)| -> Result<PlanSlot> {
             let TensorInfo { shape, store, kept, .. } = *graph.info(*t);
-            Ok(Slot { name: name.clone(), shape, store, kept, region: region(t.0)? })
+            Ok(PlanSlot { name: name.clone(), shape, store, kept, region: region(t.0)? })
         };
         let stretch = |s: Stretch| -> Result<Region> {
             let whole = region(s.buf.0)?;
@@ -86,7 +86,7 @@ impl Plan {
                 .inputs()
                 .iter()
                 .filter(|(_, t)| regions[t.0].is_some())
-                .map(|input| slot(input).map(|s| Slot { kept: kept.contains(&input.1.0), ..s }))
+                .map(|input| slot(input).map(|s| PlanSlot { kept: kept.contains(&input.1.0), ..s }))
                 .collect::<Result<_>>()?,
             outputs: graph.outputs().iter().map(slot).collect::<Result<_>>()?,
             lower_bound: arena::lower_bound(&requests),

@@ -51,7 +51,7 @@ impl Step<'_> {
 pub type OnStep<'a> = dyn FnMut(Step<'_>) -> Result<()> + 'a;
 
 /// What a sampler's function drives: the model and the caller's eyes on it.
-pub(super) struct Drive<'a> {
+pub(super) struct SamplerRun<'a> {
     model: &'a mut dyn Predictor,
     on_step: &'a mut OnStep<'a>,
     pub options: &'a SampleOptions,
@@ -72,7 +72,7 @@ struct Due {
     evaluation: u64,
 }
 
-impl<'a> Drive<'a> {
+impl<'a> SamplerRun<'a> {
     pub(super) fn new(
         model: &'a mut dyn Predictor,
         on_step: &'a mut OnStep<'a>,
@@ -83,7 +83,7 @@ impl<'a> Drive<'a> {
     }
 }
 
-impl Drive<'_> {
+impl SamplerRun<'_> {
     pub(super) fn latents(&mut self) -> &mut dyn Latents {
         self.model.latents()
     }

@@ -29,11 +29,11 @@ pub struct Cache {
     pipelines: wgpu::PipelineCache,
     /// Whether it was asked for since it was made or saved.
     used: AtomicBool,
-    file: Option<Kept>,
+    file: Option<CacheFile>,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct CacheFile {
     path: PathBuf,
     /// Bytes of data that the file holds. Entries are only ever added, so that as many bytes are the
     /// same entries.
@@ -71,7 +71,7 @@ impl Cache {
         // holds. Whoever writes there with intent could as well replace the program.
         let pipelines = unsafe { device.create_pipeline_cache(&descriptor) };
         let holds = AtomicUsize::new(data.map_or(0, |d| d.len()));
-        Some(Self { pipelines, used: AtomicBool::new(false), file: Some(Kept { path, holds }) })
+        Some(Self { pipelines, used: AtomicBool::new(false), file: Some(CacheFile { path, holds }) })
     }
 
     /// For pipelines that are to be found in it or added to it.
@@ -82,7 +82,7 @@ impl Cache {
 
     /// Writes the file anew if there is more in the cache than in it.
     pub fn save(&self) {
-        let Some(Kept { path, holds }) = &self.file else { return };
+        let Some(CacheFile { path, holds }) = &self.file else { return };
         // Two of one process would share the name of the part.
         static WRITING: Mutex<()> = Mutex::new(());
         let _alone = WRITING.lock().unwrap_or_else(PoisonError::into_inner);

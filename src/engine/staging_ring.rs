@@ -38,13 +38,13 @@ fn params_bytes(alignment: u64) -> u64 {
 
 /// What it takes to run conversions.
 #[derive(Clone, Copy)]
-pub struct OnDevice<'a> {
+pub struct Converter<'a> {
     pub gpu: &'a Gpu,
     pub checked: bool,
 }
 
 /// A source of a weight, or some of its outputs.
-pub struct Part<'a> {
+pub struct WeightSlice<'a> {
     pub weight: &'a Weight,
     /// The weight's number, by which its faults are known.
     pub number: usize,
@@ -56,33 +56,33 @@ pub struct Part<'a> {
 }
 
 /// Where a weight stands on the device.
-pub struct Place<'a> {
+pub struct DeviceRange<'a> {
     pub page: &'a wgpu::Buffer,
     pub offset: u64,
     pub bytes: u64,
 }
 
 /// A ring of mapped buffers and what is on its way.
-pub struct Road {
-    slots: Vec<Slot>,
+pub struct StagingRing {
+    slots: Vec<StagingBuffer>,
     slot_bytes: u64,
     /// The slot that is being filled, and up to where.
     at: usize,
     filled: u64,
-    jobs: Vec<Job>,
+    jobs: Vec<Conversion>,
     /// What the device reads: the slot's bytes, in device memory.
     raw: wgpu::Buffer,
     params: wgpu::Buffer,
     faults: wgpu::Buffer,
 }
 
-struct Slot {
+struct StagingBuffer {
     buffer: wgpu::Buffer,
     /// The submission that reads it; None while it is mapped.
     pending: Option<wgpu::SubmissionIndex>,
 }
 
-struct Job {
+struct Conversion {
     variant: Variant,
     params: repack::Params,
     groups: [u32; 3],
@@ -91,7 +91,7 @@ struct Job {
     place: (wgpu::Buffer, u64, u64),
 }
 
-impl Road {
+impl StagingRing {
     /// A road for `weights` weights, in portions of `slot_bytes`.
     pub fn new(gpu: &Gpu, weights: usize, slot_bytes: u64) -> Result<Self> {
         gpu.checked("make room for weights on their way", || {
@@ -105,7 +105,7 @@ impl Road {
             };
             let alignment = gpu.capabilities().alignment;
             Self {
-                slots: (0..SLOTS).map(|_| Slot { buffer: mapped(), pending: None }).collect(),
+                slots: (0..SLOTS).map(|_| StagingBuffer { buffer: mapped(), pending: None }).collect(),
                 slot_bytes,
                 at: 0,
                 filled: 0,
@@ -120,9 +120,9 @@ impl Road {
     /// Sends `bytes`, the values of `part` in the file's order, to their `place`.
     pub fn send(
         &mut self,
-        device: &OnDevice<'_>,
-        part: &Part<'_>,
-        place: &Place<'_>,
+        device: &Converter<'_>,
+        part: &WeightSlice<'_>,
+        place: &DeviceRange<'_>,
         stored: Stored,
         bytes: &[u8],
     ) -> Result<()> {
@@ -153,7 +153,7 @@ impl Road {
             let stretch = &bytes[sent * line..(sent + outs) * line];
             self.fill(device.gpu, stretch)?;
             let (params, groups) = repack::call(part.weight, part.first + sent, outs, part.number);
-            self.jobs.push(Job {
+            self.jobs.push(Conversion {
                 variant: repack::variant(stored, part.to, part.weight.layout),
                 params,
                 groups,
@@ -184,7 +184,7 @@ impl Road {
     }
 
     /// Sends what is in the slot on its way and turns to the next.
-    pub fn depart(&mut self, device: &OnDevice<'_>) -> Result<()> {
+    pub fn depart(&mut self, device: &Converter<'_>) -> Result<()> {
         let jobs = std::mem::take(&mut self.jobs);
         if jobs.is_empty() {
             return Ok(());
@@ -197,7 +197,7 @@ impl Road {
         Ok(())
     }
 
-    fn encode(&self, device: &OnDevice<'_>, jobs: &[Job]) -> Result<wgpu::SubmissionIndex> {
+    fn encode(&self, device: &Converter<'_>, jobs: &[Conversion]) -> Result<wgpu::SubmissionIndex> {
         let gpu = device.gpu;
         let mut params = Uniforms::new(gpu.capabilities().alignment);
         let places: Vec<_> = jobs.iter().map(|job| params.push(bytemuck::bytes_of(&job.params))).collect();
@@ -230,7 +230,7 @@ impl Road {
 
     /// Waits for everything to arrive. The numbers of the weights that hold a value which is not
     /// finite or does not fit their storage.
-    pub fn arrived(&mut self, device: &OnDevice<'_>) -> Result<Vec<usize>> {
+    pub fn arrived(&mut self, device: &Converter<'_>) -> Result<Vec<usize>> {
         self.depart(device)?;
         let counts = read_buffer(device.gpu, &self.faults, 0, self.faults.size())?;
         Ok(counts.chunks_exact(2).enumerate().filter(|(_, c)| c[0] + c[1] > 0).map(|(i, _)| i).collect())

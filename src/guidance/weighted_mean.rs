@@ -9,14 +9,14 @@ use super::{Columns, sag};
 use crate::latent::Latent;
 
 /// The entries of one side with their weights on a latent.
-pub(crate) struct Weighted {
+pub(crate) struct WeightedMean {
     /// Of each entry, where it counts and how much at each cell of that; a single one has no weights.
     pub(crate) parts: Vec<(Area, Vec<f32>)>,
     shape: [usize; 4],
     single: bool,
 }
 
-impl Weighted {
+impl WeightedMean {
     /// Weights of `entries` on latents of `shape`.
     pub(crate) fn new(entries: &[&Entry], shape: [usize; 4]) -> Self {
         let [_, _, height, width] = shape;
@@ -117,7 +117,7 @@ mod tests {
         let whole = Entry { mask: Some(mask.into()), ..Entry::new(vec![0.0], 1) };
         let part = Entry { area: Some(area), strength: 0.6, ..Entry::new(vec![1.0], 1) };
         let entries = [&whole, &part];
-        let weighted = Weighted::new(&entries, [2, 4, 9, 7]);
+        let weighted = WeightedMean::new(&entries, [2, 4, 9, 7]);
 
         let (mut results, mut places) = (Vec::new(), Vec::new());
         let (mut weights, mut predictions, mut columns) = (Vec::new(), Vec::new(), Vec::new());
