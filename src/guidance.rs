@@ -1,16 +1,20 @@
-//! Guidance: several predictions of the network combined linearly in denoised space.
+//! Guidance: several predictions of the network, combined linearly in denoised space.
 //!
-//! A step is a list of rows (picture × conditioning entry × perturbation). A [`Backend`] evaluates
-//! them in whatever portions it likes, on the host by a [`Network`] or on the device; [`Guided`] combines
-//! their results in a canonical order, so that neither the portions nor the order of entries can change a
-//! bit of the result. Beside classifier-free guidance, guidance is a list of [`Term`]s, each of which adds
-//! its pull.
+//! A *row* is one batch element of a network call: one image of the batch under one [`Entry`] of the conditioning,
+//! of the network as it is or of a perturbed one. A [`Backend`] evaluates the rows of a step in chunks of any size, by
+//! a [`Network`] on the host or on the device. [`Guided`] combines the results in a canonical order, so that neither
+//! the size of the chunks nor the order of the entries changes a bit of the result. Classifier-free guidance comes
+//! first; then each [`Term`] of a list adds its part.
 //!
-//! CFG:  R = D_u + (D_c - D_u) · cfg
-//! SAG:  R + (D_g - S) · scale, with D_g = D_u blurred where attention is high, and S the
-//!       prediction for D_g under the same noise (Hong et al. 2022, arXiv 2210.00939).
-//! PAG, SEG:  R + (D_c - P) · scale, with P the prediction with the prompt of a network whose
-//!       self-attention is perturbed.
+//! With D_c and D_u the denoised predictions with the prompt and with the negative prompt:
+//!
+//! ```text
+//! CFG       R = D_u + (D_c - D_u) · cfg                   Ho and Salimans 2022, arXiv 2207.12598
+//! SAG       R + (D_g - S) · scale                         Hong et al. 2022, arXiv 2210.00939
+//!           D_g is D_u, blurred where attention is high; S is the prediction for D_g under the same noise
+//! PAG, SEG  R + (D_c - P) · scale                         arXiv 2403.17377, arXiv 2408.00760
+//!           P is the prediction with the prompt of a network whose self-attention is perturbed
+//! ```
 
 pub(crate) mod backend;
 mod compose;

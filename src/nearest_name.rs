@@ -1,6 +1,6 @@
-//! The names that a mistyped one could mean.
+//! The known names that are nearest to a mistyped one.
 
-/// The names that `plain` could be a slip of the pen for: at most two, nearest first. Capitals make no difference.
+/// The names that `plain` could be a misspelling of: at most two, nearest first. Case is ignored.
 pub fn nearest_to<'a>(plain: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let plain = plain.to_lowercase();
     let distance = |name: &str| edit_distance(&plain, &name.to_lowercase());
@@ -10,7 +10,7 @@ pub fn nearest_to<'a>(plain: &str, names: impl IntoIterator<Item = &'a str>) -> 
     distances.iter().filter(|&&(distance, _)| distance <= slip).map(|&(_, name)| name).take(2).collect()
 }
 
-/// Levenshtein's distance: how many letters to insert, delete or replace.
+/// The Levenshtein distance: how many letters to insert, delete or replace.
 pub fn edit_distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

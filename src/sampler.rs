@@ -1,10 +1,11 @@
-//! Samplers: how a latent of noise becomes a picture's, step by step.
+//! Samplers: numerical methods that turn a latent of noise into that of a picture, step by step.
 //!
-//! A sampler sees a model only as a [`Predictor`]: "what is in this noisy latent?" Guidance, chunking and the
-//! device are behind it. Its arithmetic is sums of latents ([`Value`](crate::latent::Value)), written down with the coefficients of
-//! k-diffusion in f32 and formed where the latents are, so that results agree with ComfyUI's to rounding.
+//! A noisy latent is `x = picture + σ · noise`, with the noise level σ (sigma). A sampler sees a model only as a
+//! [`Predictor`], which returns the denoised prediction D(x, σ); guidance, chunking and the device are behind it. Its arithmetic is sums of latents ([`Value`](crate::latent::Value)) with the coefficients of
+//! k-diffusion in f32, computed where the latents are, so that results agree with those of ComfyUI up to rounding.
 //!
-//! A new sampler is one function over a `SamplerRun` and one line in the catalogue.
+//! To add a sampler, write a file with a function over a `SamplerRun`, add an entry to the catalogue, and add its
+//! golden values or a test of its order.
 
 mod adams;
 mod beta_distribution;

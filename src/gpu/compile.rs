@@ -45,7 +45,7 @@ impl Gpu {
     }
 }
 
-/// Cooperative matrices of f16 are Vulkan's alone.
+/// Parses a shader with cooperative matrices of f16, which only Vulkan has.
 fn module(text: &str, label: &str) -> Result<wgpu::naga::Module> {
     barriers::module(text).map_err(|e| Error::internal(format!("{label}: {}", e.emit_to_string(text))))
 }
@@ -59,9 +59,9 @@ fn pipeline(gpu: &Gpu, variant: &Variant, checked: bool) -> Result<wgpu::Compute
     };
     gpu.checked(&format!("compile {label}"), || {
         let descriptor = wgpu::ShaderModuleDescriptor { label: Some(&label), source };
-        // SAFETY: all loops end, their bounds being parameters, and no kernel leaves its bindings:
-        // the grid's excess returns early or is clamped, and the tests run every kernel on odd
-        // shapes with a pattern around its results. Checks cost half the speed on CPU drivers.
+        // SAFETY: all loops end, since their bounds are parameters, and no kernel accesses memory outside its
+        // bindings: excess invocations of the grid return early or are clamped, and the tests run every kernel on odd
+        // shapes with a pattern around its results. Runtime checks cost half the speed on CPU drivers.
         let checks = match checked {
             true => wgpu::ShaderRuntimeChecks::checked(),
             false => wgpu::ShaderRuntimeChecks::unchecked(),

@@ -1,5 +1,5 @@
-//! Compiled kernels by variant, one set for all that runs on a device: a second model compiles only what
-//! the first had no use for.
+//! Compiled kernels by variant, shared by all models of a device: a second model compiles only the variants that the
+//! first did not need.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use crate::kernels::Variant;
 use crate::{Error, Result};
 
-/// Every variant compiled so far, without checks and with them.
+/// All variants compiled so far: without runtime checks, and with them.
 #[derive(Debug, Default)]
 pub struct Pipelines {
     known: [Mutex<Known>; 2],
@@ -44,7 +44,7 @@ impl Pipelines {
     }
 
     fn lock(&self, checked: bool) -> std::sync::MutexGuard<'_, Known> {
-        // A panic elsewhere leaves the map whole: entries are added in one step.
+        // A panic of another thread leaves the map intact: entries are added in one step.
         self.known[usize::from(checked)].lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

@@ -5,42 +5,42 @@ use super::term::Notes;
 use crate::latent::{Latent, Value};
 use crate::sampler::Predicted;
 
-/// A noisy latent's prediction under guidance, with all that led to it. Latents are of the
-/// input's shape.
+/// The guided prediction for a noisy latent, with all values that led to it. All latents have the shape of the
+/// input.
 #[derive(Debug, Clone)]
 pub struct Evaluation {
-    /// GroupPrediction with the prompt.
+    /// The prediction with the prompt, D_c.
     pub cond: Latent,
-    /// GroupPrediction with the negative prompt, if it was evaluated.
+    /// The prediction with the negative prompt, D_u, if it was evaluated.
     pub uncond: Option<Latent>,
-    /// After classifier-free guidance.
+    /// The result of classifier-free guidance.
     pub cfg: Latent,
-    /// What SAG did, if it was active.
+    /// The inner values of SAG, if it was active.
     pub sag: Option<SagEvaluation>,
-    /// The predictions of those perturbed networks that were asked, in the order of the settings.
+    /// The predictions of the perturbed networks that were evaluated, in the order of the settings.
     pub perturbed: Vec<Latent>,
-    /// What terms of one's own have noted, by name.
+    /// What custom terms have noted, by name.
     pub own: Vec<(String, Latent)>,
-    /// The result.
+    /// The guided prediction.
     pub result: Latent,
 }
 
 /// The inner values of a SAG step.
 #[derive(Debug, Clone)]
 pub struct SagEvaluation {
-    /// Column sums, one for each picture and recorded entry, in canonical order of entries.
+    /// Column sums, entry by entry in canonical order, and within an entry image by image.
     pub columns: Vec<Columns>,
     /// 1 where the prediction is blurred, `[batch, height, width]`.
     pub mask: Vec<u8>,
     /// The prediction with the masked parts blurred.
     pub degraded: Latent,
-    /// The same under the noise of the step: what the third row sees.
+    /// The same under the noise of the step: the input of the additional row.
     pub input: Latent,
-    /// The prediction for `input`.
+    /// The prediction for `input`, S.
     pub sag: Latent,
 }
 
-/// An [`Evaluation`] where it is held.
+/// An [`Evaluation`] whose latents are still where they were computed.
 pub(crate) struct Evaluated {
     pub cond: Value,
     pub uncond: Option<Value>,
@@ -50,7 +50,7 @@ pub(crate) struct Evaluated {
 }
 
 impl From<Evaluated> for Predicted {
-    /// What a sampler takes of an evaluation.
+    /// The part of an evaluation that a sampler needs.
     fn from(evaluated: Evaluated) -> Self {
         Self { denoised: evaluated.result, uncond: evaluated.uncond }
     }

@@ -9,27 +9,28 @@ use crate::latent::{Latent, Latents, Value};
 use crate::sampler::{Discrete, Predicted, Predictor};
 use crate::{Error, Result};
 
-/// A [`Backend`] under guidance, as samplers want it.
+/// The model of a guided sampling: a [`Predictor`] that evaluates a network through a [`Backend`] and combines the
+/// predictions.
 pub struct Guided<'a> {
     backend: Box<dyn Backend + 'a>,
     positive: Vec<&'a Entry>,
     negative: Vec<&'a Entry>,
     guidance: Guidance,
     discrete: &'a Discrete,
-    /// Whether the negative is predicted although it may have no weight.
+    /// Whether the negative prompt is predicted also where it has no weight.
     keep_uncond: bool,
     watch: Option<Box<Watch<'a>>>,
 }
 
-/// Hears of evaluations: what was evaluated, and the noise level.
+/// Called after each evaluation, with its values and its noise level σ. An error ends the run.
 pub type Watch<'a> = dyn FnMut(&Evaluation, f32) -> Result<()> + 'a;
 
 impl<'a> Guided<'a> {
-    /// Guides `network`, whose rows are predicted on the host, by `conditioning`.
+    /// Guides `network`, which works on host latents, by `conditioning`.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if a setting is outside its range or a side
-    /// of the conditioning is empty.
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if a setting is outside its range, an entry is not valid, or the
+    /// positive or the negative side of the conditioning is empty.
     pub fn new(
         network: &'a mut dyn Network,
         conditioning: &'a Conditioning,
@@ -39,7 +40,7 @@ impl<'a> Guided<'a> {
         Self::on(Box::new(HostBackend::new(network)), conditioning, discrete, guidance)
     }
 
-    /// Guides what `backend` predicts by `conditioning`.
+    /// Guides the network of `backend` by `conditioning`.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -66,19 +67,26 @@ impl<'a> Guided<'a> {
         Ok(Self { backend, positive, negative, guidance, discrete, keep_uncond: false, watch: None })
     }
 
-    /// Lets `watch` hear of every evaluation, for which all its latents are read.
+    /// Calls `watch` after every evaluation. All latents of the evaluation are read back for it, which takes time on a
+    /// device.
     pub fn watched(self, watch: Box<Watch<'a>>) -> Self {
         Self { watch: Some(watch), ..self }
     }
 
-    /// Evaluates all rows of a step and combines them.
+    /// The guided prediction for the noisy latent `x`, `[batch, channels, height, width]`, at noise level `sigma`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if the latent is empty, a mask of the conditioning does not fit it,
+    /// or no entry is active at this noise level; any error of the network.
     pub fn evaluate(&mut self, x: &Latent, sigma: f32) -> Result<Evaluation> {
         self.evaluate_with(x, sigma, None)
     }
 
-    /// [`evaluate`](Self::evaluate) with a mask that SAG takes instead of its own, `[batch, height,
-    /// width]`: for masks of one's own making, and for comparing what follows from a mask between
-    /// implementations, where rounding may flip a bit of it.
+    /// [`evaluate`](Self::evaluate) with a mask `[batch, height, width]` that SAG uses instead of its own: to choose
+    /// the blurred cells, and to compare implementations, where rounding may flip a cell of the mask.
+    ///
+    /// # Errors
+    /// As [`evaluate`](Self::evaluate), and if the mask has another size.
     pub fn evaluate_with(&mut self, x: &Latent, sigma: f32, mask: Option<&[u8]>) -> Result<Evaluation> {
         let [batch, _, height, width] = x.shape();
         if let Some(mask) = mask.filter(|m| m.len() != batch * height * width) {
@@ -91,7 +99,7 @@ impl<'a> Guided<'a> {
         self.read(&evaluated)
     }
 
-    /// The same where the latents are held; `x` is stored.
+    /// The same without reading anything back; `x` must be stored.
     pub(crate) fn evaluate_value(&mut self, x: &Value, sigma: f32, mask: Option<&[u8]>) -> Result<Evaluated> {
         let [batch, _, height, width] = x.shape();
         if batch * height * width == 0 {
@@ -103,23 +111,24 @@ impl<'a> Guided<'a> {
         let cfg = self.guidance.cfg;
         let at = At { sigma, shape: x.shape(), cfg, discrete: self.discrete };
         let positive = self.active(&self.positive, sigma);
-        // A perturbed network is asked under the prompt, so there must be one.
+        // A perturbed network is evaluated with the prompt, so an entry with the prompt must be active.
         let wants = |term: &Term| term.of().wants(&at).filter(|w| !positive.is_empty() || !w.needs_prompt());
         let acting: Vec<(Term, Wants)> =
             self.guidance.terms.iter().filter_map(|t| Some((t.clone(), wants(t)?))).collect();
-        // At cfg 1 the negative has no weight; only a term or the sampler may need it.
+        // At CFG 1 the negative prompt has no weight; only a term or the sampler may need it.
         let with_uncond = cfg != 1.0 || self.keep_uncond || acting.iter().any(|(_, w)| w.uncond());
         let negative = if with_uncond { self.active(&self.negative, sigma) } else { Vec::new() };
-        // A side without an active entry predicts 0, as in ComfyUI; but attention and differences need one.
+        // A side without an active entry predicts 0, as in ComfyUI; but attention needs an entry, and so does a
+        // difference.
         let records = |side| acting.iter().any(|(_, w)| w.record == Some(side));
-        let unheard =
+        let lacks_record =
             records(Side::Cond) && positive.is_empty() || records(Side::Uncond) && negative.is_empty();
-        if unheard || (positive.is_empty() && negative.is_empty()) {
+        if lacks_record || (positive.is_empty() && negative.is_empty()) {
             return Err(Error::usage("no conditioning is active at this point of the sampling")
                 .at(format!("sigma {sigma}"))
                 .hint("let the timestep ranges of the entries cover all of the sampling, or of SAG's part of it"));
         }
-        // One list for all lets the network compute them together.
+        // All rows are in one list, so that the network can compute them together.
         let plain =
             |entries, side| Group { entries, record: records(side), perturbation: Perturbation::None };
         let mut groups = vec![plain(&positive, Side::Cond), plain(&negative, Side::Uncond)];
@@ -128,7 +137,7 @@ impl<'a> Guided<'a> {
             Some(Group { entries: &positive, record: false, perturbation })
         }));
         let mut predictions = self.backend.predict(x, sigma, &groups)?.into_iter();
-        let missing = || Error::usage("the backend left out the prediction of a side");
+        let missing = || Error::usage("the backend returned too few predictions");
         let cond = predictions.next().ok_or_else(missing)?;
         let uncond = predictions.next().ok_or_else(missing)?;
         let cfg = match (with_uncond, self.guidance.rescale) {
@@ -168,14 +177,14 @@ impl<'a> Guided<'a> {
         Ok(Evaluated { cond: cond.denoised, uncond, cfg, notes, result })
     }
 
-    /// Reads the column sums that SAG went by, if it acted.
+    /// Reads the column sums that SAG used, if it was active.
     pub(crate) fn read_columns(&mut self, evaluated: &Evaluated) -> Result<Option<Vec<Columns>>> {
         let sag = evaluated.notes.sag.as_ref();
         let images = evaluated.result.shape()[0];
         sag.map(|sag| self.backend.read_attention(&sag.attention, images)).transpose()
     }
 
-    /// Reads all of an evaluation.
+    /// Reads all latents of an evaluation.
     fn read(&mut self, evaluated: &Evaluated) -> Result<Evaluation> {
         let Evaluated { cond, uncond, cfg, notes, result } = evaluated;
         let backend = &mut self.backend;
@@ -202,7 +211,7 @@ impl<'a> Guided<'a> {
         })
     }
 
-    /// Entries whose range of sampling holds `sigma`.
+    /// The entries whose part of the sampling contains `sigma`.
     fn active(&self, entries: &[&'a Entry], sigma: f32) -> Vec<&'a Entry> {
         let inside = |e: &&Entry| self.discrete.is_within(sigma, e.start, e.end);
         entries.iter().copied().filter(inside).collect()
@@ -217,9 +226,9 @@ impl Predictor for Guided<'_> {
     fn predict(&mut self, x: &Value, sigma: f32) -> Result<Predicted> {
         let evaluated = self.evaluate_value(x, sigma, None)?;
         if let Some(mut watch) = self.watch.take() {
-            let heard = self.read(&evaluated).and_then(|e| watch(&e, sigma));
+            let watched = self.read(&evaluated).and_then(|e| watch(&e, sigma));
             self.watch = Some(watch);
-            heard?;
+            watched?;
         }
         Ok(evaluated.into())
     }
@@ -228,7 +237,7 @@ impl Predictor for Guided<'_> {
         self.keep_uncond = true;
     }
 
-    /// Who hears of evaluations hears of each step before the next.
+    /// A caller who watches evaluations sees each step before the next begins.
     fn ahead(&mut self) -> u64 {
         if self.watch.is_some() { 0 } else { self.backend.ahead() }
     }

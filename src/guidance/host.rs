@@ -1,4 +1,4 @@
-//! Guidance on the host: rows go to a [`Network`], everything else is plain f32 arithmetic.
+//! Guidance on the host: a [`Network`] predicts the rows, all the rest is f32 arithmetic.
 
 use super::backend::{Attention, Backend, Degrade, Degraded, Group, GroupPrediction, Mask};
 use super::weighted_mean::WeightedMean;
@@ -8,7 +8,8 @@ use crate::latent::value::{CellMask, Fault, Slots};
 use crate::latent::{Latent, Latents, Value};
 use crate::{Error, Result};
 
-/// A [`Network`] with latents on the host: the reference for a device, and the way for networks of one's own.
+/// Guidance of a [`Network`] with latents on the host: the reference for the device, and the way to guide a custom
+/// network.
 pub struct HostBackend<'n> {
     network: &'n mut dyn Network,
     latents: HostLatents,
@@ -17,7 +18,7 @@ pub struct HostBackend<'n> {
 }
 
 impl<'n> HostBackend<'n> {
-    /// The backend of `network`.
+    /// A backend for `network`.
     pub fn new(network: &'n mut dyn Network) -> Self {
         let (latents, columns, masks) = (HostLatents::default(), Slots::default(), Slots::default());
         Self { network, latents, columns, masks }
@@ -26,13 +27,13 @@ impl<'n> HostBackend<'n> {
     fn rows(&mut self, rows: &[Row<'_>]) -> Result<Vec<RowResult>> {
         let results = self.network.predict(rows)?;
         let fits = |(row, result): (&Row<'_>, &RowResult)| {
-            let whole =
+            let is_complete =
                 |c: &Columns| !c.values.is_empty() && Some(c.values.len()) == c.height.checked_mul(c.width);
-            result.denoised.shape() == row.x.shape() && result.columns.as_ref().is_none_or(whole)
+            result.denoised.shape() == row.x.shape() && result.columns.as_ref().is_none_or(is_complete)
         };
         if results.len() != rows.len() || !rows.iter().zip(&results).all(fits) {
             return Err(Error::usage("the network's results do not fit its rows")
-                .expected("a prediction of each row's shape, and column sums of the map's size"));
+                .expected("for each row a prediction of its shape, and column sums of the size of the map"));
         }
         Ok(results)
     }
@@ -42,7 +43,7 @@ impl Backend for HostBackend<'_> {
     fn predict(&mut self, x: &Value, sigma: f32, groups: &[Group<'_>]) -> Result<Vec<GroupPrediction>> {
         let (x, shape) = (self.latents.form(x)?, x.shape());
         let size = (x.height(), x.width());
-        // Entry by entry, picture by picture.
+        // Entry by entry, image by image.
         let mut rows = Vec::new();
         for Group { entries, record, perturbation } in groups.iter().copied() {
             for &entry in entries {

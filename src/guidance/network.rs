@@ -5,35 +5,36 @@ use crate::Result;
 use crate::graph::Perturbation;
 use crate::latent::Latent;
 
-/// One evaluation of the network: a picture under one entry.
+/// One row of a network call: one image of the batch under one entry of the conditioning.
 #[derive(Debug, Clone)]
 pub struct Row<'a> {
     /// The conditioning.
     pub entry: &'a Entry,
-    /// The noisy latent of one picture, cropped to the entry's area.
+    /// The noisy latent of one image, `[1, channels, height, width]`, cropped to the entry's area.
     pub x: Latent,
-    /// Its noise level.
+    /// Its noise level σ.
     pub sigma: f32,
-    /// Whether the column sums of the middle block's self-attention are wanted.
+    /// Whether the column sums of the middle block's self-attention must be returned.
     pub record: bool,
-    /// What is done to the self-attentions of the middle block; rows with one record nothing.
+    /// How the self-attention of the middle block is perturbed; a perturbed row records nothing.
     pub perturbation: Perturbation,
 }
 
-/// What the network says of a row.
+/// The result of a row.
 #[derive(Debug, Clone)]
 pub struct RowResult {
-    /// The prediction of the picture under the noise, of the row's shape.
+    /// The denoised prediction, of the shape of [`Row::x`].
     pub denoised: Latent,
-    /// The column sums, if they were wanted.
+    /// The column sums, if [`Row::record`] is set.
     pub columns: Option<Columns>,
 }
 
 /// A network that predicts rows.
 pub trait Network {
-    /// Predicts each row by itself: a result may depend on its row alone, not on its company.
+    /// Predicts the rows, and returns one result for each, in the same order. A result must depend on its row
+    /// alone, not on the other rows of the call.
     ///
     /// # Errors
-    /// Whatever stops the network.
+    /// Any error of the network; the run ends with it.
     fn predict(&mut self, rows: &[Row<'_>]) -> Result<Vec<RowResult>>;
 }

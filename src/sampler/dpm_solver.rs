@@ -1,6 +1,6 @@
-//! DPM-Solver (Lu et al. 2022, arXiv 2206.00927) in λ, with steps of its own between the first and
-//! the last positive sigma: "fast" has as many predictions as the schedule has steps, "adaptive" as
-//! many as its error needs. Both leave the noise of the last positive sigma in the picture.
+//! DPM-Solver (Lu et al. 2022, arXiv 2206.00927) in λ, with its own steps between the first and the last positive
+//! sigma: "fast" takes as many predictions as the schedule has steps, "adaptive" as many as its error requires. Both
+//! leave the noise of the last positive sigma in the picture.
 
 use super::discrete::exp_m1;
 use super::sampler_run::SamplerRun;
@@ -8,25 +8,25 @@ use super::step::{change, lambda, plus, sigma, slope};
 use crate::Result;
 use crate::latent::Value;
 
-/// Where the third-order step looks, as shares of its length.
+/// Where the third-order step evaluates the model, as fractions of its length.
 const THIRDS: (f32, f32) = (1.0 / 3.0, 2.0 / 3.0);
 
-/// What the adaptive solver tolerates at each value, at least and as a share of it.
+/// The tolerance of the adaptive solver: absolute, and relative to the value.
 const ABSOLUTE: f32 = 0.0078;
 const RELATIVE: f32 = 0.05;
 
-/// The λ at both ends of the solver's way. None if there is only one positive sigma.
+/// The λ of the first and the last positive sigma; None if they are the same.
 fn ends(sigmas: &[f32]) -> Option<(f32, f32)> {
     let (&first, &last) = (sigmas.first()?, sigmas.iter().rfind(|&&s| s > 0.0)?);
     (first > last).then(|| (lambda(first), lambda(last)))
 }
 
-/// The only step there is without a way to go: to the prediction.
+/// The result with a single positive sigma: the prediction.
 fn to_prediction(sampling: &mut SamplerRun<'_>, x: &Value, sigmas: &[f32]) -> Result<Value> {
     Ok(sampling.step(0, &mut x.clone(), sigmas[0])?.denoised)
 }
 
-/// A step within which slopes are looked up.
+/// A step of the solver.
 struct Span<'a> {
     index: usize,
     x: &'a Value,
@@ -41,13 +41,13 @@ impl Span<'_> {
         self.end - self.start
     }
 
-    /// λ and σ at a share of the step.
+    /// λ and σ at a fraction of the step.
     fn at(&self, share: f32) -> (f32, f32) {
         let l = self.start + share * self.h();
         (l, sigma(l))
     }
 
-    /// Along the slope to the step's share `r`: `x - σ_r (e^{rh} - 1)·d`.
+    /// Along the slope to the fraction `r` of the step: `x - σ_r (e^{rh} - 1)·d`.
     fn first_order(&self, share: f32) -> Value {
         plus(self.x, -(self.at(share).1 * exp_m1(share * self.h())), self.slope)
     }
@@ -56,7 +56,7 @@ impl Span<'_> {
         sampling.slope_at(self.index, x, self.at(share).1)
     }
 
-    /// To the end with the slope `there` found at share `r`.
+    /// To the end of the step, with the slope `there` at the fraction `r`.
     fn second_order(&self, share: f32, there: &Value) -> Value {
         let (to, grown) = (sigma(self.end), exp_m1(self.h()));
         Value::combine(&[
@@ -66,7 +66,7 @@ impl Span<'_> {
         ])
     }
 
-    /// To the end with the slope `first` found at a third; looks up another at two thirds.
+    /// To the end of the step, with the slope `first` at one third; evaluates another at two thirds.
     fn third_order(&self, sampling: &mut SamplerRun<'_>, first: &Value) -> Result<Value> {
         let (r1, r2) = THIRDS;
         let bent = |share: f32, ratio: f32, there: &Value| {
@@ -82,13 +82,13 @@ impl Span<'_> {
     }
 }
 
-/// As many third-order steps as the number of predictions has room for, then what is left of them.
+/// As many third-order steps as the number of predictions allows, then a step of lower order for the remaining ones.
 pub(super) fn dpm_fast(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
     let Some((start, end)) = ends(sigmas) else { return to_prediction(sampling, &x, sigmas) };
     let predictions = sigmas.len() - 1;
     let mut orders = vec![3; predictions / 3];
     match predictions % 3 {
-        // The last step is a small one: two of lower order need as many predictions.
+        // The last two steps are of second and first order: together they take three predictions too.
         0 => orders.splice(orders.len() - 1.., [2, 1]).for_each(drop),
         rest => orders.push(rest),
     }
@@ -113,16 +113,15 @@ pub(super) fn dpm_fast(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f3
     Ok(x)
 }
 
-/// Steps as long as the second and the third order agree; a step on which they do not is tried again
-/// with a shorter length, as a step of its own to those who watch. The error is a mean over the whole
-/// batch, so its pictures share their steps.
+/// Steps as long as the results of second and third order agree. If they do not, the step is repeated with a shorter
+/// length, and reported as a step of its own. The error is a mean over the batch, so all images have the same steps.
 pub(super) fn dpm_adaptive(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
     let Some((start, end)) = ends(sigmas) else { return to_prediction(sampling, &x, sigmas) };
     let mut control = StepControl::default();
     let (mut at, mut before) = (start, x.clone());
     let mut index = 0;
     while at < end - 1e-5 {
-        // How many more there are is a guess from the present length.
+        // The number of remaining steps is an estimate from the present length.
         sampling.total = index + ((end - at) / control.h as f32).ceil().max(1.0) as usize;
         let level = sigma(at);
         let denoised = sampling.step(index, &mut x, level)?.denoised;
@@ -141,7 +140,7 @@ pub(super) fn dpm_adaptive(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: 
     Ok(x)
 }
 
-/// Chooses the length of steps: an integral controller with a limit on how fast it changes.
+/// Chooses the length of steps: an integral controller with limited change, as in k-diffusion.
 struct StepControl {
     h: f64,
 }
@@ -153,7 +152,7 @@ impl Default for StepControl {
 }
 
 impl StepControl {
-    /// Whether a step of this error stands; the next length follows from it either way.
+    /// Whether a step with this error is accepted; sets the length of the next step in any case.
     fn accept(&mut self, error: f64) -> bool {
         const SAFETY: f64 = 0.81;
         let ideal = (1.0 / (error + 1e-8)).powf(1.0 / 3.0);

@@ -9,10 +9,9 @@ use super::step_noise::FreshNoise;
 use crate::Result;
 use crate::latent::Value;
 
-/// The second-order multistep solver 2M (algorithm 2 there; k-diffusion's `sample_dpmpp_2m`):
+/// The second-order multistep solver 2M (algorithm 2 of the paper; k-diffusion's `sample_dpmpp_2m`):
 /// `x = (σ'/σ)·x - (e^{-h} - 1)·D*` with `h = λ' - λ`, where `D*` extrapolates the last two
-/// predictions. The first step has no predecessor and the step to 0 is infinitely long in λ:
-/// both take `D* = D`.
+/// predictions. The first step has no predecessor, and the step to 0 is infinitely long in λ: both use `D* = D`.
 pub(super) fn dpmpp_2m(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
     // The previous step's prediction and length.
     let mut before: Option<(Value, f32)> = None;
@@ -67,9 +66,9 @@ pub(super) fn dpmpp_2s_ancestral_cfg_pp(
     two_s(sampling, x, sigmas, true)
 }
 
-/// The second-order single-step solver 2S (algorithm 1 there) to σ_down, by way of the middle of the
-/// step, then new noise to σ'. With CFG++ both ways start from an x moved by the guidance,
-/// `x + (D - U)`, the second with the U of the middle: a slip in ComfyUI 0.16, which pictures show.
+/// The second-order single-step solver 2S (algorithm 1 of the paper) to σ_down, with a second prediction at the middle
+/// of the step; then new noise up to σ'. With CFG++ both parts start from an x moved by the guidance, `x + (D - U)`,
+/// the second one with the U of the middle: a mistake in ComfyUI 0.16 that its pictures depend on.
 fn two_s(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f32], cfg_pp: bool) -> Result<Value> {
     let eta = sampling.options.eta;
     let mut noise = FreshNoise::new(sampling, eta)?;

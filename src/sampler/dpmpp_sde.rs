@@ -1,5 +1,5 @@
 //! DPM-Solver++ for the reverse SDE (Lu et al. 2022, arXiv 2211.01095, and k-diffusion), with the
-//! noise of one Brownian path: the picture settles as steps are added, as it does without noise.
+//! noise of one Brownian path: with more steps the picture converges, as it does without noise.
 
 use super::discrete::exp;
 use super::sampler_run::SamplerRun;
@@ -8,8 +8,8 @@ use super::step_noise::PathNoise;
 use crate::Result;
 use crate::latent::Value;
 
-/// The single-step solver: to the middle of the step with the prediction here, then the whole step
-/// with the prediction there, each with its noise.
+/// The single-step solver: to the middle of the step with the prediction at its begin, then all of the step with the
+/// prediction at the middle, each with its noise.
 pub(super) fn dpmpp_sde(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
     let eta = sampling.options.eta;
     let mut noise = PathNoise::new(sampling, sigmas, eta);
@@ -34,7 +34,7 @@ pub(super) fn dpmpp_sde(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f
 }
 
 pub(super) fn dpmpp_2m_sde(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
-    // The midpoint rule: the change since the last prediction counts half.
+    // The midpoint rule: the change since the last prediction has half the weight.
     multistep(sampling, x, sigmas, |step, past| {
         vec![(0.5 * phi_1(step.h_eta) / past[0].ratio(step), past[0].change.clone())]
     })
@@ -44,7 +44,7 @@ pub(super) fn dpmpp_2m_sde_heun(sampling: &mut SamplerRun<'_>, x: Value, sigmas:
     multistep(sampling, x, sigmas, |step, past| vec![(slope_weight(step, past), past[0].change.clone())])
 }
 
-/// The third order: slope and curvature from the last three predictions.
+/// Third order: slope and curvature from the last three predictions.
 pub(super) fn dpmpp_3m_sde(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
     multistep(sampling, x, sigmas, |step, past| {
         let [last, earlier, ..] = past else {
@@ -58,14 +58,14 @@ pub(super) fn dpmpp_3m_sde(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f3
     })
 }
 
-/// The weight of the last change if it goes on at its rate.
+/// The weight of the last change if it continues at the same rate.
 fn slope_weight(step: &SdeStep, past: &[Past]) -> f32 {
     phi_2(step.h_eta) / past[0].ratio(step)
 }
 
-/// A step that was.
+/// An earlier step.
 struct Past {
-    /// How the prediction changed over it.
+    /// The change of the prediction over it.
     change: Value,
     /// Its length in λ.
     h: f32,
@@ -77,8 +77,8 @@ impl Past {
     }
 }
 
-/// A multistep solver: the step as if the prediction were constant, and `correction` from the steps
-/// before, newest first, as far as there are any and two at most.
+/// A multistep solver: a step with a constant prediction, and a `correction` from the steps before, newest first, two
+/// at most.
 fn multistep(
     sampling: &mut SamplerRun<'_>,
     mut x: Value,

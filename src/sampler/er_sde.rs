@@ -1,5 +1,5 @@
 //! The extended reverse-time SDE solver of third order (Cui et al. 2023, arXiv 2309.06169), with the
-//! noise that its authors prefer: `φ(σ) = σ·(e^{σ^0.3} + 10)`.
+//! noise scale that its authors recommend: `φ(σ) = σ·(e^{σ^0.3} + 10)`.
 
 use super::sampler_run::SamplerRun;
 use super::step::{change, plus, steps};
@@ -45,7 +45,7 @@ fn scale(sigma: f32) -> f32 {
 }
 
 /// The weights of slope and curvature: `Δ + φ(σ') ∫ ds/φ(s)` and `Δ²/2 + φ(σ') ∫ (s - σ)/φ(s) ds` with
-/// `Δ = σ' - σ`, integrals from σ' to σ as sums over points from σ' on.
+/// `Δ = σ' - σ`; the integrals from σ' to σ are sums over evenly spaced points that begin at σ'.
 fn integrals(sigma: f32, next: f32) -> (f32, f32) {
     let delta = next - sigma;
     let spacing = -delta / POINTS as f32;

@@ -16,7 +16,7 @@ pub(super) fn euler(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f32])
     Ok(x)
 }
 
-/// Euler's step to σ_down, then new noise of σ_up, so that together they make σ'.
+/// Euler's step to σ_down, then new noise of deviation σ_up: together they give σ'.
 pub(super) fn euler_ancestral(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
     let eta = sampling.options.eta;
     let mut noise = FreshNoise::new(sampling, eta)?;
@@ -45,8 +45,8 @@ pub(super) fn euler_ancestral_cfg_pp(
     cfg_pp(sampling, x, sigmas, eta)
 }
 
-/// `x = D + σ_down·d` with the slope of the prediction without the prompt, `d = (x - U) / σ`: the
-/// picture follows the guidance, the noise does not.
+/// `x = D + σ_down·d` with the slope of the prediction without the prompt, `d = (x - U) / σ`:
+/// guidance changes the picture, not the noise.
 fn cfg_pp(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f32], eta: f32) -> Result<Value> {
     let mut noise = FreshNoise::new(sampling, eta)?;
     for (index, sigma, next) in steps(sigmas) {

@@ -1,5 +1,5 @@
-//! Gradient estimation (Permenter and Yuan 2023, arXiv 2306.04848): Euler's steps along a slope that
-//! runs ahead of the model's by its last change, `d + (γ - 1)(d - d_before)` with γ = 2.
+//! Gradient estimation (Permenter and Yuan 2023, arXiv 2306.04848): Euler's steps along a slope that is extrapolated by
+//! its last change, `d + (γ - 1)(d - d_before)` with γ = 2.
 
 use super::Predicted;
 use super::sampler_run::SamplerRun;
@@ -20,7 +20,7 @@ pub(super) fn gradient_estimation_cfg_pp(
     run(sampling, x, sigmas, Predicted::unprompted)
 }
 
-/// Euler's step `D + d·σ'` keeps the guided prediction; without CFG++ it is the usual one.
+/// Euler's step as `D + d·σ'`, with the guided D; without CFG++ this equals `x + d·(σ' - σ)`.
 fn run(
     sampling: &mut SamplerRun<'_>,
     mut x: Value,

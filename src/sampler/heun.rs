@@ -1,6 +1,6 @@
-//! Methods of second order in σ that look ahead within a step: Heun's (Karras et al. 2022,
-//! algorithm 2), Heun++ with up to two looks, and the midpoint method with the midpoint in ln σ
-//! (DPM-Solver-2 there).
+//! Methods of second order in σ with further evaluations within a step (Karras et al. 2022, arXiv 2206.00364, algorithm
+//! 2, and k-diffusion): Heun's method, Heun++ with up to two further evaluations, and the midpoint method with the
+//! midpoint in ln σ (DPM-Solver-2).
 
 use super::sampler_run::SamplerRun;
 use super::step::{ancestral_step, lambda, lerp, plus, sigma as sigma_at, slope, steps};
@@ -8,7 +8,7 @@ use super::step_noise::FreshNoise;
 use crate::Result;
 use crate::latent::Value;
 
-/// The mean of the slopes at both ends; Euler's step to 0.
+/// The mean of the slopes at both ends of the step; the step to 0 is Euler's.
 pub(super) fn heun(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
     for (index, sigma, next) in steps(sigmas) {
         let denoised = sampling.step(index, &mut x, sigma)?.denoised;
@@ -24,8 +24,8 @@ pub(super) fn heun(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f32]) 
     Ok(x)
 }
 
-/// Heun++: the slopes at this sigma and the next one or two, none of them the last, weighted by
-/// their sigmas over σ₀; the first one's weight is what is left of 1.
+/// Heun++: the slopes at this sigma and at the next one or two, except the last sigma, weighted by their sigmas over
+/// σ₀; the weights sum to 1.
 pub(super) fn heunpp2(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
     for (index, sigma, next) in steps(sigmas) {
         let denoised = sampling.step(index, &mut x, sigma)?.denoised;
@@ -37,15 +37,15 @@ pub(super) fn heunpp2(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f32
             x = ahead;
             continue;
         }
-        let whole = (looks.len() + 1) as f32 * sigmas[0];
+        let total = (looks.len() + 1) as f32 * sigmas[0];
         let mut weighted = vec![(1.0, here)];
         for (k, &look) in looks.iter().enumerate() {
             let there = sampling.slope_at(index, &ahead, look)?;
             if let Some(&after) = looks.get(k + 1) {
                 ahead = plus(&ahead, after - look, &there);
             }
-            weighted[0].0 -= look / whole;
-            weighted.push((look / whole, there));
+            weighted[0].0 -= look / total;
+            weighted.push((look / total, there));
         }
         let terms: Vec<_> = weighted.iter().map(|(weight, slope)| (*weight, slope)).collect();
         x = plus(&x, next - sigma, &Value::combine(&terms));
@@ -53,7 +53,7 @@ pub(super) fn heunpp2(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f32
     Ok(x)
 }
 
-/// Without new noise.
+/// The midpoint method without new noise.
 pub(super) fn dpm_2(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
     midpoint(sampling, x, sigmas, 0.0)
 }
@@ -63,7 +63,7 @@ pub(super) fn dpm_2_ancestral(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &
     midpoint(sampling, x, sigmas, eta)
 }
 
-/// The slope at the midpoint carries x to σ_down, and new noise from there to σ'.
+/// A step along the slope at the midpoint to σ_down, then new noise up to σ'.
 fn midpoint(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f32], eta: f32) -> Result<Value> {
     let mut noise = FreshNoise::new(sampling, eta)?;
     for (index, sigma, next) in steps(sigmas) {

@@ -3,18 +3,18 @@
 use crate::nearest_name::nearest_to;
 use crate::{Error, Remedy, Result};
 
-/// Something with one name of its own and other programs' names for it.
+/// A value with its name, and its names in other programs.
 pub(super) struct Named<T> {
     pub value: T,
     pub name: &'static str,
     pub aliases: &'static [&'static str],
 }
 
-/// The entry of `table` that is called `wanted`, by the [`words`] of its name: "Euler a", "euler_a" and
-/// "k_euler_ancestral" are one.
+/// The value of the entry of `table` with the name `wanted`; names are compared by their [`words`], so "Euler a",
+/// "euler_a" and "k_euler_ancestral" are the same.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) with the nearest names, then all names;
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) with the nearest names, and all names;
 /// `what` is "sampler" or "scheduler".
 pub(super) fn find<T>(what: &str, wanted: &str, table: impl IntoIterator<Item = Named<T>>) -> Result<T> {
     let key = |name: &str| words(name).concat();
@@ -35,8 +35,8 @@ pub(super) fn find<T>(what: &str, wanted: &str, table: impl IntoIterator<Item = 
     })
 }
 
-/// The words of a name in lower case, as ComfyUI spells them: `++` is `pp`, `a` is `ancestral`; `k_` and
-/// `sample_` in front and `_gpu` behind say nothing here.
+/// The words of a name in lower case, as ComfyUI spells them: `++` becomes `pp`, `a` becomes `ancestral`; a prefix `k_`
+/// or `sample_` and a suffix `_gpu` are ignored.
 pub(super) fn words(name: &str) -> Vec<String> {
     let plain = name.trim().to_lowercase().replace("++", "pp");
     let all: Vec<&str> =

@@ -1,48 +1,47 @@
-//! What samplers see of a model: a prediction for a noisy latent.
+//! The model as samplers see it: it returns a prediction for a noisy latent.
 
 use crate::latent::host::HostLatents;
 use crate::latent::{Latent, Latents, Value};
 use crate::{Error, Result};
 
-/// A model on the host, as simple as can be: see [`sample`](super::sample()). Those whose latents may be on a device are
-/// [`Predictor`]s.
+/// The simplest model, with latents in host memory: see [`sample`](super::sample()). A model whose latents may be on a
+/// device is a [`Predictor`].
 pub trait Denoiser {
-    /// The prediction for the noisy latent `x = picture + σ·noise`, one for each picture of the
-    /// batch.
+    /// The denoised prediction for the noisy latent `x = picture + σ·noise`, `[batch, channels, height, width]`.
     ///
     /// # Errors
-    /// Whatever stops the model; the run ends with it.
+    /// Any error of the model ends the run.
     fn denoise(&mut self, x: &Latent, sigma: f32) -> Result<Denoised>;
 
-    /// Told before a run whose sampler steers by [`Denoised::uncond`]: it must come with every
-    /// prediction then, also where guidance has no use for it.
+    /// Called before a run of a sampler that needs [`Denoised::uncond`] (CFG++): every prediction must then contain it,
+    /// also where guidance does not need it.
     fn keep_uncond(&mut self) {}
 }
 
 /// What a [`Denoiser`] predicts.
 #[derive(Debug, Clone)]
 pub struct Denoised {
-    /// The picture under the noise, after guidance; of the noisy latent's shape.
+    /// The denoised prediction D after guidance, of the shape of the noisy latent.
     pub denoised: Latent,
-    /// The prediction without the prompt, for samplers that steer by it (CFG++).
+    /// The prediction without the prompt, D_u, for samplers with CFG++.
     pub uncond: Option<Latent>,
 }
 
-/// What a sampler asks of a model, wherever its latents are.
+/// A model whose latents may be on the host or on a device.
 pub trait Predictor {
     /// The operations on its latents.
     fn latents(&mut self) -> &mut dyn Latents;
 
-    /// The prediction for the noisy latent `x = picture + σ·noise`, which is stored.
+    /// The denoised prediction for the noisy latent `x = picture + σ·noise`, which is stored.
     ///
     /// # Errors
-    /// Whatever stops the model; the run ends with it.
+    /// Any error of the model ends the run.
     fn predict(&mut self, x: &Value, sigma: f32) -> Result<Predicted>;
 
     /// As [`Denoiser::keep_uncond`].
     fn keep_uncond(&mut self) {}
 
-    /// Evaluations that may be under way before the first of them is told of.
+    /// How many evaluations may be submitted before the first of them is reported to the caller.
     fn ahead(&mut self) -> u64 {
         self.latents().ahead()
     }
@@ -51,24 +50,24 @@ pub trait Predictor {
 /// What a [`Predictor`] predicts: as [`Denoised`].
 #[derive(Debug, Clone)]
 pub struct Predicted {
-    /// The picture under the noise, after guidance; of the noisy latent's shape.
+    /// The denoised prediction D after guidance, of the shape of the noisy latent.
     pub denoised: Value,
-    /// The prediction without the prompt.
+    /// The prediction without the prompt, D_u.
     pub uncond: Option<Value>,
 }
 
 impl Predicted {
-    /// The prediction without the prompt, which CFG++ cannot do without.
+    /// The prediction without the prompt, which CFG++ needs.
     pub(super) fn unprompted(&self) -> Result<&Value> {
         self.uncond.as_ref().ok_or_else(|| {
             Error::usage("the model gave no prediction without the prompt")
-                .expected("one with every prediction: CFG++ samplers steer by it")
+                .expected("one with every prediction: CFG++ samplers need it")
                 .hint("at a CFG scale of 1 guidance may leave it out; choose another scale or sampler")
         })
     }
 }
 
-/// A [`Denoiser`] as samplers want it.
+/// A [`Denoiser`] as a [`Predictor`].
 pub(super) struct OnHost<'a> {
     pub model: &'a mut dyn Denoiser,
     pub latents: HostLatents,

@@ -5,11 +5,11 @@ use super::{Sampler, Scheduler};
 use crate::Result;
 pub use crate::nearest_name::{edit_distance, nearest_to};
 
-/// A sampler's name, and the scheduler behind it where there is one: "DPM++ 2M Karras" as A1111 had it
-/// before version 1.9, "dpm++2m karras" of stable-diffusion.cpp, "dpmpp_2m_k" of InvokeAI.
+/// A sampler, and the scheduler at the end of its name, if there is one: "DPM++ 2M Karras" in A1111 before version 1.9,
+/// "dpm++2m karras" in stable-diffusion.cpp, "dpmpp_2m_k" in InvokeAI.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) with the nearest names of the part that is unknown.
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) with the names nearest to the part that is unknown.
 pub fn with_scheduler(name: &str) -> Result<(Sampler, Option<Scheduler>)> {
     let whole = match name.parse::<Sampler>() {
         Ok(sampler) => return Ok((sampler, None)),
@@ -21,7 +21,7 @@ pub fn with_scheduler(name: &str) -> Result<(Sampler, Option<Scheduler>)> {
         let (first, last) = words.split_at(at);
         match (first.join("_").parse::<Sampler>(), last.join("_").parse::<Scheduler>()) {
             (Ok(sampler), Ok(scheduler)) => return Ok((sampler, Some(scheduler))),
-            // The part that is known tells which is meant.
+            // One part is known, so the error is about the other.
             (Ok(_), Err(error)) if is_schedule => fault = fault.or(Some(error)),
             (Err(error), Ok(_)) => fault = fault.or(Some(error)),
             (_, Err(_)) => {}
@@ -30,14 +30,14 @@ pub fn with_scheduler(name: &str) -> Result<(Sampler, Option<Scheduler>)> {
     Err(fault.unwrap_or(whole))
 }
 
-/// The sampler that a name begins with, where what is behind it is no scheduler of ours. None where that makes it
-/// another sampler: "DDIM CFG++" is no DDIM.
+/// The sampler that a name begins with, if the rest is not a scheduler of ours. None if the rest means another
+/// sampler: "DDIM CFG++" is not DDIM.
 pub fn beginning(name: &str) -> Option<Sampler> {
     const VARIANTS: [&str; 9] = ["cfg", "cfgpp", "pp", "multipass", "substep", "stability", "tu", "v2", "v3"];
     let words = words(name);
     let longest = (1..words.len()).rev().find_map(|at| Some((at, words[..at].join("_").parse().ok()?)));
     let (at, sampler) = longest?;
-    // So it is where a scheduler of ours stands at the end.
+    // The rest ends with a scheduler of ours.
     let ends_well = (at + 1..words.len()).any(|at| words[at..].join("_").parse::<Scheduler>().is_ok());
     (!ends_well && !VARIANTS.contains(&words[at].as_str())).then_some(sampler)
 }

@@ -3,17 +3,17 @@
 use super::Discrete;
 use crate::{Error, Result};
 
-/// What samplers can be told; each takes what it knows.
+/// Options of samplers; each sampler ignores those that do not concern it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SampleOptions {
-    /// The run's seed, for samplers that add noise.
+    /// The seed of the run, for samplers that add noise.
     pub seed: u64,
-    /// Share of new noise in ancestral and stochastic samplers: 0 none, 1 the usual.
+    /// η, the share of new noise in ancestral and stochastic samplers: 0 adds none, 1 is the default.
     pub eta: f32,
-    /// Factor on added noise; 1 is the usual.
+    /// A factor on the added noise; 1 is the default.
     pub s_noise: f32,
-    /// The noise levels, high and low, between which SA-Solver adds noise: usually those at 20 % and
-    /// 80 % of the denoising, see [`Discrete::percent_to_sigma`].
+    /// The noise levels σ, high and low, between which SA-Solver adds noise: by default those at 20 % and 80 % of the
+    /// sampling, see [`Discrete::percent_to_sigma`].
     pub noise_window: (f32, f32),
 }
 
@@ -24,7 +24,7 @@ impl Default for SampleOptions {
 }
 
 impl SampleOptions {
-    /// The usual for a model with the noise levels of `table`.
+    /// The defaults for a model with the noise levels of `table`.
     pub fn of(table: &Discrete) -> Self {
         let noise_window = (table.percent_to_sigma(0.2), table.percent_to_sigma(0.8));
         Self { seed: 0, eta: 1.0, s_noise: 1.0, noise_window }

@@ -1,4 +1,4 @@
-//! Samplers that throw away the old noise, or part of it, and draw new noise for the next sigma.
+//! Samplers that replace the noise, or a part of it, by new noise for the next sigma.
 
 use super::sampler_run::SamplerRun;
 use super::step::{slope, steps};
@@ -16,8 +16,8 @@ pub(super) fn lcm(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f32]) -
     Ok(x)
 }
 
-/// DDPM (Ho et al. 2020, arXiv 2006.11239, algorithm 2): the posterior's mean and noise, in the
-/// variance-preserving scale `x/√(1 + σ²)` where they are defined.
+/// DDPM (Ho et al. 2020, arXiv 2006.11239, algorithm 2): mean and noise of the posterior, in the variance-preserving
+/// scale `x/√(1 + σ²)` in which they are defined.
 pub(super) fn ddpm(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
     let mut noise = FreshNoise::new(sampling, 1.0)?;
     for (index, sigma, next) in steps(sigmas) {

@@ -1,6 +1,6 @@
 //! The refined exponential solver, second-order multistep (Zhang et al. 2023, arXiv 2308.02157):
-//! `x' = e^{-h}·x + h·(b₁ D + b₂ D_before)` with the orders' conditions met by
-//! `b₂ = φ₂(-h)/c₂`, `b₁ = φ₁(-h) - b₂`.
+//! `x' = e^{-h}·x + h·(b₁ D + b₂ D_before)`, where `b₂ = φ₂(-h)/c₂` and `b₁ = φ₁(-h) - b₂` meet the order
+//! conditions.
 
 use super::discrete::{exp, exp_m1};
 use super::sampler_run::SamplerRun;
@@ -35,8 +35,8 @@ pub(super) fn res_multistep_ancestral_cfg_pp(
     run(sampling, x, sigmas, eta, true)
 }
 
-/// Steps to σ_down, then new noise to σ'. With CFG++ the solver goes by the prediction without the
-/// prompt, from an x moved by the guidance `D - U`.
+/// Steps to σ_down, then new noise up to σ'. With CFG++ the solver uses the prediction without the prompt, from an x
+/// moved by the guidance `D - U`.
 fn run(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f32], eta: f32, cfg_pp: bool) -> Result<Value> {
     let mut noise = FreshNoise::new(sampling, eta)?;
     // The previous step's prediction, sigma and σ_down.
@@ -63,7 +63,7 @@ fn run(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f32], eta: f32, cf
     Ok(x)
 }
 
-/// `(b₁, b₂)`; 0 where a step has no length.
+/// `(b₁, b₂)`; 0 if a step has no length.
 fn weights(h: f32, c2: f32) -> (f32, f32) {
     let phi_1 = exp_m1(-h) / -h;
     let phi_2 = (phi_1 - 1.0) / -h;

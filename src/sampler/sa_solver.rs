@@ -17,13 +17,13 @@ pub(super) fn sa_solver(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32])
     run(sampling, x, sigmas, false)
 }
 
-/// Predict, evaluate, correct, evaluate: asks the model again after each correction.
+/// Predict, evaluate, correct, evaluate: evaluates the model again after each correction.
 pub(super) fn sa_solver_pece(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
     run(sampling, x, sigmas, true)
 }
 
-/// A step's linear part, its τ² and its noise: the corrector goes the same step again, under the same
-/// noise, with one prediction more.
+/// The linear part of a step, its τ² and its noise: the corrector repeats the step with the same noise and one more
+/// prediction.
 struct Taken {
     linear: SdeStep,
     tau_squared: f32,
@@ -57,7 +57,7 @@ fn run(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32], pece: bool) -> R
         let mut denoised = sampling.step(index, &mut predicted, sigma)?.denoised;
         predictions.push_front(denoised.clone());
         predictions.truncate(CORRECTOR);
-        // Towards 0 the order falls, for stability: the last predictor step is of first order.
+        // Near 0 the order is lowered for stability: the last predictor step is of first order.
         let left = if to_zero { sigmas.len() - 2 - index } else { usize::MAX - 1 };
 
         x = match taken.take().filter(|_| next > 0.0 || pece) {
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_constant_prediction_has_the_whole_weight() {
+    fn the_weights_sum_to_that_of_a_constant_prediction() {
         for tau_squared in [0.0, 1.0] {
             let sum: f32 = adams_weights(&[1.0, 0.4, -0.3], 1.0, 1.5, tau_squared).iter().sum();
             let expected = 1.0 - (-0.5 * (1.0 + tau_squared)).exp();

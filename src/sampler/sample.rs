@@ -1,4 +1,4 @@
-//! A run of a sampler: the latent that it starts from, the checks, and the loop's two ends.
+//! Running a sampler: the latent that it starts from, and the checks of its arguments.
 
 use super::model::{OnHost, same_shape};
 use super::sampler_run::SamplerRun;
@@ -7,13 +7,13 @@ use crate::latent::host::HostLatents;
 use crate::latent::{Latent, Latents, Value};
 use crate::{Error, Result};
 
-/// The factor of the noise in the latent that a run starts from: `√(1 + σ₀²)` for a whole run, whose model was
-/// trained to see pure noise as σ_max, and `σ₀` otherwise. A run is whole if its first sigma is `sigma_max` (to
-/// 1e-5) or above.
+/// The factor of the noise in the latent that a run starts from: `√(1 + σ₀²)` for a run from pure noise, and `σ₀`
+/// otherwise, as in ComfyUI. A run is from pure noise if its first sigma is `sigma_max` (to a relative 1e-5) or above:
+/// the model was trained to see pure noise there.
 pub fn initial_scale(sigma0: f32, sigma_max: f32) -> f32 {
     let (from, max) = (f64::from(sigma0), f64::from(sigma_max));
-    let whole = from > max || (from - max).abs() <= 1e-5 * from.max(max);
-    if whole { (1.0 + sigma0 * sigma0).sqrt() } else { sigma0 }
+    let pure_noise = from > max || (from - max).abs() <= 1e-5 * from.max(max);
+    if pure_noise { (1.0 + sigma0 * sigma0).sqrt() } else { sigma0 }
 }
 
 /// The latent a run starts from: `noise · initial_scale + latent`.
@@ -26,14 +26,14 @@ pub fn initial(noise: &Latent, latent: &Latent, sigma0: f32, sigma_max: f32) -> 
     noise.zip(latent, |n, l| n * scale + l)
 }
 
-/// Runs `sampler` on the host from `x`, noisy at `sigmas[0]`, down to the last sigma. One sigma or none is
-/// nothing to do: `x` comes back.
+/// Runs `sampler` on the host from `x`, whose noise level is `sigmas[0]`, down to the last sigma. With one sigma or
+/// none there is no step, and `x` is returned.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if the sigmas rise or hold something else than positive numbers (the last
-/// may be 0), if an option is negative or not finite, or if the model answers in another shape;
-/// [`ErrorKind::NonFinite`](crate::ErrorKind::NonFinite) if NaN or infinity turns up, with the step; and whatever the model or
-/// `on_step` return.
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if the sigmas rise or are not positive numbers (the last may be 0), if an
+/// option is negative or not finite, or if a prediction has another shape than the noisy latent;
+/// [`ErrorKind::NonFinite`](crate::ErrorKind::NonFinite) with the step, if a value becomes NaN or infinite; any error
+/// of the model or of `on_step`.
 pub fn sample(
     sampler: Sampler,
     model: &mut dyn Denoiser,
@@ -48,8 +48,8 @@ pub fn sample(
     model.latents.read(&end)
 }
 
-/// [`sample`] for models whose latents may be on a device, where it runs ahead: steps are told of when they are
-/// done. The value that comes back is stored.
+/// [`sample`] for a model whose latents may be on a device. There, steps are submitted ahead, and reported to
+/// `on_step` when they are done. The returned value is stored.
 ///
 /// # Errors
 /// As [`sample`].
@@ -75,7 +75,7 @@ pub fn sample_on(
     sampling.finish(x, sigmas[total])
 }
 
-/// Samplers divide by every sigma but the last, and ancestral ones can only split noise that falls.
+/// Samplers divide by every sigma but the last, and ancestral ones need noise levels that do not rise.
 fn check_sigmas(sigmas: &[f32]) -> Result<()> {
     let mut before = f32::MAX;
     for (i, &sigma) in sigmas.iter().enumerate() {
@@ -113,18 +113,18 @@ mod tests {
             };
             let mut model = Gaussian { variance: 0.25 };
             let end = run(sampler, &mut model, &sigmas, &options, &mut watch).unwrap();
-            // Few steps leave some of the variance out; what is left of it tells a wrong update.
+            // Few steps lose some of the variance; a wrong update loses more or less.
             let expected = match sampler {
-                // For models that predict pictures and not their mean.
+                // For models that predict pictures, not the mean of pictures.
                 Sampler::Lcm => 0.1..0.13,
-                // Guidance from two places is some even where there is none.
+                // It mixes predictions of two points, which has an effect even without guidance.
                 Sampler::Dpmpp2sAncestralCfgPp => 0.15..0.2,
                 _ => 0.2..0.27,
             };
             let variance = mean_square(&end);
             assert!(expected.contains(&variance), "{sampler} {variance}");
             if matches!(sampler, Sampler::DpmFast | Sampler::DpmAdaptive) {
-                // They choose their steps; the last one knows how many they were.
+                // They choose their steps; the last one reports the right total.
                 let last = steps.last().map(|step| (step.0 + 1, step.1));
                 assert_eq!(last, Some((steps.len(), steps.len())), "{sampler}");
             } else {
@@ -157,7 +157,7 @@ mod tests {
 
     type Fault = fn(&Latent) -> Latent;
 
-    /// Answers with a fault from the second sigma on.
+    /// Returns a wrong prediction from the second sigma on.
     struct Faulty(Fault);
 
     impl Denoiser for Faulty {
@@ -179,7 +179,7 @@ mod tests {
                 let options = SampleOptions::default();
                 let error = run(sampler, &mut Faulty(fault), &SIGMAS, &options, &mut |_| Ok(())).unwrap_err();
                 assert_eq!(error.kind(), kind, "{error}");
-                // Samplers that look ahead meet the fault elsewhere.
+                // Samplers that evaluate ahead find the fault in another step.
                 let place =
                     if sampler == Sampler::Euler { place } else { place.split("step 2").next().unwrap() };
                 assert!(error.to_string().contains(place), "{error}");
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_run_starts_a_little_louder() {
+    fn a_run_from_pure_noise_starts_with_a_little_more_noise() {
         let noise = Latent::from_vec([1, 1, 1, 1], vec![2.0]).unwrap();
         let latent = Latent::from_vec([1, 1, 1, 1], vec![10.0]).unwrap();
         let start = |sigma0| initial(&noise, &latent, sigma0, 3.0).unwrap().data()[0];

@@ -1,4 +1,4 @@
-//! A run as a sampler's function sees it: it asks the model, and tells the caller of each step.
+//! A run as a sampler's function sees it: it evaluates the model, and reports each step to the caller.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -10,14 +10,14 @@ use crate::latent::value::Fault;
 use crate::latent::{Latent, Latents, Value};
 use crate::{Error, ErrorKind, Remedy, Result};
 
-/// What a run tells about a step when it is evaluated. On a device later steps may be under way by then; what
-/// is read here is this step's all the same.
+/// A step of a run, reported when it has been evaluated. On a device later steps may have been submitted by then; the
+/// values read here are still those of this step.
 pub struct Step<'a> {
     /// From 0.
     pub index: usize,
-    /// Number of steps of the run; a guess where a sampler chooses its steps as it goes.
+    /// Number of steps of the run; an estimate for a sampler that chooses its steps adaptively.
     pub total: usize,
-    /// The noise level of `x`.
+    /// The noise level σ of `x`.
     pub sigma: f32,
     x: &'a Value,
     denoised: &'a Value,
@@ -25,15 +25,15 @@ pub struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// The noisy latent.
+    /// The noisy latent, read back if it is on a device.
     ///
     /// # Errors
-    /// The device's, from which it may have to be read.
+    /// An error of the device.
     pub fn x(&self) -> Result<Latent> {
         self.latents.borrow_mut().read(self.x)
     }
 
-    /// What the model sees in it: the preview.
+    /// The denoised prediction of this step, for a preview.
     ///
     /// # Errors
     /// As [`x`](Self::x).
@@ -41,7 +41,7 @@ impl Step<'_> {
         self.latents.borrow_mut().read(self.denoised)
     }
 
-    /// The same where it is held.
+    /// The same without reading it back.
     pub fn denoised_value(&self) -> &Value {
         self.denoised
     }
@@ -50,19 +50,19 @@ impl Step<'_> {
 /// Called on every step; an error ends the run and is its result.
 pub type OnStep<'a> = dyn FnMut(Step<'_>) -> Result<()> + 'a;
 
-/// What a sampler's function drives: the model and the caller's eyes on it.
+/// The arguments of a sampler's function: the model, the options, and the caller's callback.
 pub(super) struct SamplerRun<'a> {
     model: &'a mut dyn Predictor,
     on_step: &'a mut OnStep<'a>,
     pub options: &'a SampleOptions,
     pub total: usize,
-    /// Steps that are evaluated and not yet told of.
+    /// Steps that were evaluated and not yet reported.
     due: VecDeque<Due>,
     /// The noise level of each step.
     levels: Vec<f32>,
 }
 
-/// A step that is told of when evaluation number `evaluation` is done.
+/// A step that is reported when evaluation number `evaluation` is done.
 struct Due {
     index: usize,
     total: usize,
@@ -88,28 +88,28 @@ impl SamplerRun<'_> {
         self.model.latents()
     }
 
-    /// Forms what later steps build upon: a sum of sums would grow with each of them.
+    /// Computes a value that later steps use: otherwise sums would grow with each step.
     pub(super) fn store(&mut self, value: &Value) -> Result<Value> {
         self.latents().store(value)
     }
 
-    /// The step's first prediction: asks the model and tells the caller. `x` is stored.
+    /// The first prediction of a step, which is reported to the caller. `x` is stored.
     pub(super) fn step(&mut self, index: usize, x: &mut Value, sigma: f32) -> Result<Predicted> {
         self.levels.resize(index + 1, sigma);
         let (out, evaluation) = self.evaluate(index, x, sigma)?;
         let (x, denoised, total) = (x.clone(), out.denoised.clone(), self.total);
         self.due.push_back(Due { index, total, sigma, x, denoised, evaluation });
         let ahead = self.model.ahead();
-        self.tell(ahead as usize)?;
+        self.report(ahead as usize)?;
         Ok(out)
     }
 
-    /// A prediction within step `index`.
+    /// A further prediction within step `index`.
     pub(super) fn predict(&mut self, index: usize, x: &Value, sigma: f32) -> Result<Predicted> {
         Ok(self.evaluate(index, &mut x.clone(), sigma)?.0)
     }
 
-    /// The slope at another place within step `index`.
+    /// The slope at another point within step `index`.
     pub(super) fn slope_at(&mut self, index: usize, x: &Value, sigma: f32) -> Result<Value> {
         let mut x = x.clone();
         let (out, _) = self.evaluate(index, &mut x, sigma)?;
@@ -131,8 +131,8 @@ impl SamplerRun<'_> {
         Ok((out, evaluation))
     }
 
-    /// Tells of steps that are done, and waits until at most `most` are not.
-    fn tell(&mut self, most: usize) -> Result<()> {
+    /// Reports the steps that are done, and waits until at most `most` are not.
+    fn report(&mut self, most: usize) -> Result<()> {
         while let Some(first) = self.due.front() {
             let evaluation = first.evaluation;
             let wanted = if self.due.len() > most { evaluation } else { 0 };
@@ -155,7 +155,7 @@ impl SamplerRun<'_> {
         self.latents().step(end);
         let x = self.store(&x)?;
         let evaluation = self.latents().submit()?;
-        self.tell(0)?;
+        self.report(0)?;
         self.latents().done(evaluation)?;
         self.check_fault()?;
         Ok(x)
@@ -168,7 +168,7 @@ impl SamplerRun<'_> {
             Fault::Latent(index) => ("the noisy latent", index),
         };
         let level = self.levels.get(index).map_or_else(String::new, |sigma| format!(", sigma {sigma}"));
-        // What comes after the last step is that step's result.
+        // A latent after the last step is the result of that step.
         let number = (index + 1).min(self.total);
         Err(Error::new(ErrorKind::NonFinite, format!("{what} holds NaN or infinity"))
             .at(format!("step {number} of {}{level}", self.total))

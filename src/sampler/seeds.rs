@@ -1,5 +1,5 @@
-//! SEEDS (Gonzalez et al. 2023, arXiv 2305.14267), exponential solvers of the reverse SDE that look
-//! ahead within a step, and the exponential Heun methods of the same form.
+//! SEEDS (Gonzalez et al. 2023, arXiv 2305.14267): exponential solvers of the reverse SDE with several evaluations in a
+//! step; and the exponential Heun methods of the same form.
 
 use super::sampler_run::SamplerRun;
 use super::step::{SdeStep, lambda, lerp, phi_1, phi_2, sigma as sigma_at, steps};
@@ -7,11 +7,11 @@ use super::step_noise::FreshNoise;
 use crate::Result;
 use crate::latent::Value;
 
-/// How the two predictions of a two-stage step are weighed. Both are of second order: a constant at
-/// the middle of the step is right where a line through its ends is.
+/// The weights of the two predictions of a two-stage step. Both rules are of second order: a constant from the middle
+/// of the step is as good as a line through its ends.
 #[derive(Clone, Copy, PartialEq)]
 enum Rule {
-    /// The later one alone, as if it were constant.
+    /// The second one alone, as a constant.
     Constant,
     /// The line through both.
     Linear,
@@ -32,7 +32,7 @@ pub(super) fn exp_heun_2_x0_sde(sampling: &mut SamplerRun<'_>, x: Value, sigmas:
     two_stages(sampling, x, sigmas, eta, (1.0, Rule::Linear))
 }
 
-/// The second prediction is at the share `r` of the step in λ.
+/// Two stages; the second prediction is at the fraction `r` of the step in λ.
 fn two_stages(
     sampling: &mut SamplerRun<'_>,
     mut x: Value,
@@ -67,8 +67,8 @@ fn two_stages(
     Ok(x)
 }
 
-/// Three stages, with predictions at one and two thirds of the step. Each stage starts from `x` anew,
-/// under the noise that has come in by then.
+/// Three stages, with predictions at one and two thirds of the step. Each stage starts from `x`, with the noise that has
+/// been added up to that point.
 pub(super) fn seeds_3(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
     let eta = sampling.options.eta;
     let (r1, r2) = (1.0 / 3.0, 2.0 / 3.0);
@@ -103,7 +103,7 @@ pub(super) fn seeds_3(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f32
     Ok(x)
 }
 
-/// `x` with noise, if there is any, at a level.
+/// `x` plus noise of deviation `sigma`, if there is any.
 fn with(x: Value, sigma: f32, noise: &Option<Value>) -> Value {
     match noise {
         Some(noise) => super::step::plus(&x, sigma, noise),

@@ -8,14 +8,14 @@ use super::step::plus;
 use crate::Result;
 use crate::latent::Value;
 
-/// Whether options and sampler ask for noise at all.
+/// Whether any noise is added.
 fn is_on(options: &SampleOptions, eta: f32) -> bool {
     eta > 0.0 && options.s_noise > 0.0
 }
 
-/// New noise for every step, from the stream that belongs to the run's seed.
+/// New noise for every step, from the stream that belongs to the seed of the run.
 pub(super) struct FreshNoise {
-    /// None where a run wants no noise: then the seed may be any.
+    /// None if the run adds no noise: then any seed is valid.
     stream: Option<AncestralNoise>,
     s_noise: f32,
 }
@@ -27,7 +27,7 @@ impl FreshNoise {
         Ok(Self { stream, s_noise: options.s_noise })
     }
 
-    /// `x` with noise of this deviation.
+    /// `x` plus noise of this standard deviation.
     pub(super) fn add(&mut self, sampling: &mut SamplerRun<'_>, x: &Value, deviation: f32) -> Result<Value> {
         Ok(match &mut self.stream {
             Some(stream) => {
@@ -39,8 +39,8 @@ impl FreshNoise {
         })
     }
 
-    /// Noise that decays over a step, for steps that need it at places in between: over a length
-    /// `l`, `z ← e^{-l} z + √(1 - e^{-2l}) · new`.
+    /// Noise that decays over a step, for methods that need it at points within the step: over a length `l`,
+    /// `z ← e^{-l} z + √(1 - e^{-2l}) · new`.
     pub(super) fn decay(
         &mut self,
         sampling: &mut SamplerRun<'_>,
@@ -56,11 +56,11 @@ impl FreshNoise {
     }
 }
 
-/// Noise along one Brownian path over σ, which does not depend on the steps taken.
+/// Noise along one Brownian path over σ, which does not depend on the steps.
 pub(super) struct PathNoise {
-    /// Seed, and the levels that the path is between.
+    /// Seed, and the lowest and highest noise level of the path; None if the run adds no noise.
     of: Option<(u64, f32, f32)>,
-    /// Made when it is first looked at.
+    /// Made when it is first used.
     path: Option<BrownianNoise>,
     s_noise: f32,
 }
@@ -73,7 +73,7 @@ impl PathNoise {
         Self { of, path: None, s_noise: options.s_noise }
     }
 
-    /// `x` with the noise of the step from `sigma` to `next`, of this deviation.
+    /// `x` plus the noise of the step from `sigma` to `next`, of this standard deviation.
     pub(super) fn add(
         &mut self,
         sampling: &mut SamplerRun<'_>,
