@@ -1,4 +1,4 @@
-//! The only part that dispatches: pipelines, buffers and submissions for a [`Plan`].
+//! Runs a [`Plan`] on a device: pipelines, buffers and submissions. Everything that is dispatched goes through here.
 
 mod arena;
 mod buffers;
@@ -38,26 +38,26 @@ pub use traffic::Traffic;
 pub(crate) use traffic::{Readback, Upload};
 pub use weights::{WeightSource, Weights};
 
-/// Runs plans on a device. Shaders are compiled once a device and kept.
+/// Runs plans on a device. Shaders are compiled once for each device.
 pub struct Engine {
     gpu: Gpu,
-    /// Whether shaders check what they do.
+    /// Whether shaders have runtime checks.
     checked: bool,
-    /// One small buffer for each binding number that a variant does not use: one for all would be
-    /// bound for reading and for writing at once, which the device refuses.
+    /// A small buffer for each binding number that a variant does not use. A single one would be bound for reading and
+    /// for writing at once, which is an error.
     unused: Vec<wgpu::Buffer>,
-    /// Work that one submission may hold; follows the measured speed.
+    /// The work of one submission; follows the measured speed.
     budget: AtomicU64,
-    /// The most bytes of buffers that the device was seen to hold beyond `before`.
+    /// The most bytes of buffers on the device so far, beyond `before`.
     peak: AtomicU64,
-    /// What it held before: the app's buffers and wgpu's own.
+    /// Bytes of buffers before: those of the app and of wgpu.
     before: u64,
-    /// Whether runs look for what is not finite.
+    /// Whether runs look for values that are not finite.
     tracing: AtomicBool,
     traffic: Traffic,
-    /// Memory for activations that nobody uses.
+    /// Memory for activations that is not in use.
     spare: Arc<arena::Spare>,
-    /// Whether streams take the time of their passes.
+    /// Whether streams measure the time of their passes.
     clocked: AtomicBool,
     times: Mutex<Vec<Vec<Passed>>>,
 }
@@ -68,10 +68,9 @@ impl Engine {
         Self::with(gpu, false)
     }
 
-    /// An engine whose shaders check what they do, which costs up to half the speed: no access leaves
-    /// its binding, every loop ends, workgroup memory starts as zeros. All this is so in shaders without
-    /// checks too, and the results are the same but for rounding; the tests hold them to it. For a driver
-    /// that is suspected.
+    /// An engine whose shaders have runtime checks, which cost up to half the speed: every access is within its binding,
+    /// every loop ends, workgroup memory starts as zeros. Shaders without checks do the same, which the tests verify,
+    /// and the results differ only by rounding. It helps to find faults of a driver.
     pub fn checked(gpu: Gpu) -> Result<Self> {
         Self::with(gpu, true)
     }
@@ -82,7 +81,7 @@ impl Engine {
             let usage = wgpu::BufferUsages::STORAGE;
             (0..8).map(|_| buffer(&gpu, "unused", 256, usage)).collect()
         })?;
-        // A first guess that the slowest devices take in about the time of a submission.
+        // A first guess: about as much as the slowest devices do in the time of a submission.
         let budget = match gpu.capabilities().target {
             Target::Cpu => 1_000_000_000,
             Target::Gpu | Target::Matrices { .. } => 50_000_000_000,
@@ -118,10 +117,8 @@ impl Engine {
         Storage::of(weights, precision, target, |name| source.fits_f16(name))
     }
 
-    /// Brings `weights` of a graph to the device, read from `source`, to be stored as `storage` says: see
-    /// [`storage`](Self::storage). With `most` bytes too few for
-    /// all, some stay where they are and are brought over in turn at each run: see
-    /// [`PlanRun::turns`].
+    /// Uploads `weights` of a graph from `source`, stored as `storage` says: see [`storage`](Self::storage). If `most`
+    /// bytes are not enough for all, some are not uploaded now, but streamed at each run: see [`PlanRun::streamed`].
     pub fn upload(
         &self,
         weights: &[crate::graph::Weight],
@@ -130,21 +127,13 @@ impl Engine {
         most: Option<u64>,
         cancel: &AtomicBool,
     ) -> Result<Weights> {
-        Weights::upload(
-            &self.converter(),
-            weights,
-            source,
-            storage,
-            most,
-            &mut || self.look_at_memory(),
-            cancel,
-        )
+        Weights::upload(&self.converter(), weights, source, storage, most, &mut || self.note_memory(), cancel)
     }
 
-    /// Bytes that [`upload`](Self::upload) would hold on the device.
+    /// Bytes of device memory that [`upload`](Self::upload) would use.
     ///
     /// # Errors
-    /// [`ErrorKind::Memory`](crate::ErrorKind::Memory) if the weights do not fit `most`, even by turns.
+    /// [`ErrorKind::Memory`](crate::ErrorKind::Memory) if `most` is not enough, even for streaming.
     pub fn weight_bytes(
         &self,
         weights: &[crate::graph::Weight],
@@ -154,24 +143,24 @@ impl Engine {
         weights::held(&self.gpu.capabilities(), weights, storage, most)
     }
 
-    /// The most bytes of buffers that came to the device at one time so far, as wgpu counts them:
-    /// the engine's, and what the app makes meanwhile.
+    /// The most bytes of buffers at one time so far, as wgpu counts them: those of the engine, and those that the app
+    /// has made since.
     pub fn peak_bytes(&self) -> u64 {
         self.peak.load(Ordering::Relaxed)
     }
 
-    /// Lets [`peak_bytes`](Self::peak_bytes) begin anew, to see what one piece of work takes.
+    /// Resets [`peak_bytes`](Self::peak_bytes), to measure one piece of work.
     pub fn forget_peak(&self) {
         self.peak.store(0, Ordering::Relaxed);
     }
 
-    /// What moved between host and device so far.
+    /// The bytes moved between host and device so far.
     pub fn traffic(&self) -> &Traffic {
         &self.traffic
     }
 
-    /// Looks at the memory where it is at its highest: while weights are under way, while a plan runs.
-    fn look_at_memory(&self) {
+    /// Updates the peak of memory. Called when memory is highest: while weights are uploaded, and while a plan runs.
+    fn note_memory(&self) {
         let now = self.gpu.buffer_bytes().saturating_sub(self.before);
         self.peak.fetch_max(now, Ordering::Relaxed);
     }
@@ -180,17 +169,16 @@ impl Engine {
         Converter { gpu: &self.gpu, checked: self.checked }
     }
 
-    /// Memory for latents of a sampling.
+    /// A buffer for latents of a sampling.
     pub(crate) fn latent_buffer(&self, bytes: u64) -> Result<wgpu::Buffer> {
         self.gpu.checked("make room for latents", || buffer(&self.gpu, "latents", bytes, TENSORS))
     }
 
-    /// Makes `plan` ready to run with `weights` in `arena`, which must hold it.
+    /// Prepares `plan` to run with `weights` in `arena`, which must be large enough.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if the plan is for other weights or for weights stored otherwise, for another
-    /// arena or another kind of device;
-    /// the device's.
+    /// arena or another kind of device; an error of the device.
     pub fn prepare(&self, plan: impl Into<Arc<Plan>>, weights: &Weights, arena: &Arena) -> Result<Prepared> {
         let plan = plan.into();
         plan.check()?;
@@ -202,10 +190,10 @@ impl Engine {
         self.gpu.checked("make the buffers of a plan", || self.bind(plan, weights, arena.clone()))?
     }
 
-    /// Compiles all that these plans and single dispatches run, on all cores at once.
+    /// Compiles the shaders of these plans and single dispatches, on all cores at once.
     ///
     /// # Errors
-    /// The device's.
+    /// An error of the device.
     pub(crate) fn compile<'p>(
         &self,
         plans: impl Iterator<Item = &'p Plan>,
@@ -250,7 +238,7 @@ impl Engine {
             pages.dedup();
             if pages.windows(2).any(|p| p[1] - p[0] >= weight_streaming::WINDOW) {
                 return Err(Error::internal(format!(
-                    "{} needs weights that take turns with each other",
+                    "{} needs streamed weights that share a buffer",
                     d.path
                 )));
             }
@@ -259,10 +247,10 @@ impl Engine {
         Ok(Prepared::new(plan, arena, dispatches))
     }
 
-    /// Memory for `plan`: what the last work has left, if the plan fits there.
+    /// Memory for `plan`: that of the work before, if it is large enough.
     ///
     /// # Errors
-    /// [`ErrorKind::Memory`](crate::ErrorKind::Memory) if the device has none.
+    /// [`ErrorKind::Memory`](crate::ErrorKind::Memory) if the device has not enough.
     pub fn arena(&self, plan: &Plan) -> Result<Arena> {
         self.arena_of(&plan.slabs)
     }
@@ -272,24 +260,23 @@ impl Engine {
         Arena::new(&self.gpu, &self.spare, slabs)
     }
 
-    /// Gives the device back the memory for activations that the last work has left, which is otherwise kept for
-    /// the next.
+    /// Frees the memory for activations of the last work, which is otherwise kept for the next.
     pub fn release_spare_memory(&self) {
         drop(self.spare.take());
-        // Work that was cancelled before its first submission has written too.
-        self.let_go_of_writes();
+        // Work that was cancelled before its first submission may have written data that still holds buffers.
+        self.release_writes();
     }
 
-    /// Brings bytes over; every way there but that of weights leads through here.
+    /// Writes bytes to a buffer. All uploads except those of weights go through here.
     pub(crate) fn write(&self, what: Upload, to: &wgpu::Buffer, offset: u64, bytes: &[u8]) {
         self.gpu.queue().write_buffer(to, offset, bytes);
         self.traffic.uploaded(what, bytes.len() as u64);
     }
 
-    /// What was written for commands that nobody submits, recorded or not, would hold its buffers until something is
-    /// submitted. A device that is lost refuses it, and holds nothing either.
-    pub(super) fn let_go_of_writes(&self) {
-        let _ = self.gpu.checked("let go of what was written", || self.gpu.queue().submit([]));
+    /// Releases the buffers of writes whose commands are never submitted: wgpu holds them until the next submission.
+    /// On a lost device this fails, and there is nothing to release.
+    pub(super) fn release_writes(&self) {
+        let _ = self.gpu.checked("release pending writes", || self.gpu.queue().submit([]));
     }
 
     /// Fills the whole arena with `word`; for tests that look for stray writes.

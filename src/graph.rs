@@ -1,8 +1,8 @@
-//! Networks as data: operations on shaped tensors, each named by its tensor path.
+//! Networks as data: operations on tensors with shapes, each named by the path of its layer.
 //!
-//! A graph describes one *row* (one picture under one conditioning); the planner multiplies it by
-//! the number of rows. Shapes are inferred and checked while the graph is built, so a checkpoint
-//! that does not fit fails here, with the path of the layer, before any memory is taken.
+//! A graph describes one *row* (a batch element: one image under one entry of the conditioning); the planner multiplies
+//! it by the number of rows. Shapes are inferred and checked while the graph is built, so a checkpoint that does not fit
+//! fails here, with the path of the layer, before any memory is allocated.
 
 mod attention;
 mod perturbation;
@@ -91,7 +91,7 @@ pub enum Op {
     /// softmax(q·kᵀ/√d)·v. Inputs: queries, keys-and-values (the same tensor when merged).
     /// With a second output: log-sum-exp of each query's scores, `[tokens, heads]`, f32.
     Attention {
-        /// Heads and where they stand.
+        /// The heads, and the offsets of their channels.
         heads: Heads,
         /// Position i sees only positions ≤ i.
         causal: bool,
@@ -99,7 +99,7 @@ pub enum Op {
     /// SAG's record: c\[j\] = mean over heads of Σ_i P\[i,j\], from queries, keys and log-sum-exp.
     /// Output `[tokens, 1]`, f32; P itself is never stored.
     AttentionColumns {
-        /// Heads and where they stand.
+        /// The heads, and the offsets of their channels.
         heads: Heads,
     },
     /// A function of each value.
@@ -132,7 +132,7 @@ pub enum Op {
 /// An operation with its operands.
 #[derive(Debug, Clone)]
 pub struct Node {
-    /// What is done.
+    /// The operation.
     pub op: Op,
     /// Operands.
     pub inputs: Vec<Tensor>,
@@ -165,7 +165,7 @@ impl Graph {
         &self.nodes
     }
 
-    /// What `tensor` is; for another graph's, something empty.
+    /// Shape, storage and name of `tensor`; for a tensor of another graph they are empty.
     pub fn info(&self, tensor: Tensor) -> &TensorInfo {
         static NOTHING: TensorInfo = TensorInfo {
             shape: Shape { height: 0, width: 0, channels: 0 },
@@ -209,8 +209,7 @@ impl Graph {
         tensor
     }
 
-    /// Names `tensor`, which nothing else reads, as a result; it is stored as f32 so that nothing
-    /// is lost on the way out.
+    /// Names `tensor`, which no operation reads, as a result; it is stored as f32, so that no precision is lost.
     pub fn output(&mut self, name: &str, tensor: Tensor) {
         if let Some(info) = self.tensors.get_mut(tensor.0).filter(|info| info.store == Store::Elem) {
             info.store = Store::F32;
@@ -218,7 +217,7 @@ impl Graph {
         self.outputs.push((name.to_owned(), tensor));
     }
 
-    /// Names a copy of `tensor` as a result, for looking into a network.
+    /// Names a copy of `tensor` as a result, to inspect a network.
     pub fn trace(&mut self, name: &str, tensor: Tensor) {
         let shape = self.shape(tensor);
         let copy = self.node(name, Op::Copy, &[tensor], shape);
@@ -235,14 +234,14 @@ impl Graph {
         self.conv1x1_merged(path, x, &[(path, out)])
     }
 
-    /// Several 1×1 convolutions of one input as one product, results side by side.
+    /// Several 1×1 convolutions of one input as one product; the channels of the results are joined.
     pub fn conv1x1_merged(&mut self, path: &str, x: Tensor, parts: &[(&str, usize)]) -> Result<Tensor> {
         let c = self.shape(x).channels;
         let shapes = parts.iter().map(|&(_, n)| vec![n, c, 1, 1]).collect();
         self.product(path, x, parts, shapes, true)
     }
 
-    /// Several linear layers of one input (Q, K and V) as one product, results side by side.
+    /// Several linear layers of one input (Q, K and V) as one product; the channels of the results are joined.
     pub fn linear_merged(
         &mut self,
         path: &str,
@@ -255,8 +254,8 @@ impl Graph {
         self.product(path, x, parts, shapes, bias)
     }
 
-    /// A product whose weight `[out, in]` and bias have names of their own (OpenCLIP's joined
-    /// `in_proj_weight` and `in_proj_bias`).
+    /// A linear layer whose weight `[out, in]` and bias have other names (OpenCLIP's joined `in_proj_weight` and
+    /// `in_proj_bias`).
     pub fn linear_named(&mut self, path: &str, x: Tensor, out: usize, weight: &str, bias: &str) -> Tensor {
         let shapes = vec![vec![out, self.shape(x).channels]];
         let names = [weight, bias].map(|n| vec![format!("{}{n}", self.prefix)]);
@@ -275,7 +274,7 @@ impl Graph {
         shapes: Vec<Vec<usize>>,
         bias: bool,
     ) -> Result<Tensor> {
-        // Results stand side by side in quads: an odd part in the middle would shift the others.
+        // The joined results consist of quads: a width that is not a multiple of 4 would shift the next one.
         if parts.len() > 1 && parts.iter().any(|&(_, n)| !n.is_multiple_of(4)) {
             return Err(self.misfit(path, "merged widths that are multiples of 4", format!("{parts:?}")));
         }
@@ -292,7 +291,7 @@ impl Graph {
     }
 
     /// 3×3 convolution: `stride` 1 keeps the size, 2 halves it rounding up. With `pad` 0 and
-    /// stride 2 the zeros stand after the last row and column only (the VAE encoder's habit).
+    /// stride 2 there are zeros only after the last row and column, as in the VAE's encoder.
     pub fn conv3x3(
         &mut self,
         path: &str,
@@ -309,7 +308,7 @@ impl Graph {
                 format!("{stride} and {pad}"),
             ));
         }
-        // Padding after is 1 in both cases, so the last tap may always stand one past the end.
+        // The padding at the end is 1 in both cases, so the last tap may be one beyond the end.
         let size = |n: usize| n.checked_add(pad + 1)?.checked_sub(3).map(|n| n / stride + 1);
         let (Some(height), Some(width)) = (size(s.height), size(s.width)) else {
             return Err(self.misfit(path, "an input of at least 2x2", s.to_string()));
@@ -319,8 +318,8 @@ impl Graph {
         Ok(self.node(path, op, &[x], Shape::new(height, width, out)))
     }
 
-    /// Doubles height and width, nearest, up to `height` × `width`: the size of a map that was halved
-    /// rounding up, so the double or one less; then a 3×3 convolution.
+    /// Upsamples x2 by the nearest position to `height` × `width` (twice the size, or one less, since the size was
+    /// halved rounding up), then a 3×3 convolution.
     pub fn conv3x3_doubled(
         &mut self,
         path: &str,
@@ -330,7 +329,7 @@ impl Graph {
     ) -> Result<Tensor> {
         let s = self.shape(x);
         if (height.div_ceil(2), width.div_ceil(2)) != (s.height, s.width) {
-            return Err(self.misfit(path, &format!("about half of {height}x{width}"), s.to_string()));
+            return Err(self.misfit(path, &format!("half of {height}x{width}, rounded up"), s.to_string()));
         }
         let (weight, bias) = self.window_weights(path, s.channels, out, Layout::Conv3x3Doubled);
         Ok(self.node(path, Op::Conv3x3Doubled { weight, bias }, &[x], Shape::new(height, width, out)))
@@ -348,7 +347,7 @@ impl Graph {
         (weight, self.vector(&format!("{path}.bias"), out))
     }
 
-    /// Group normalisation with 32 groups, as everywhere in Stable Diffusion.
+    /// Group normalisation with 32 groups, as in all networks of Stable Diffusion.
     pub fn group_norm(&mut self, path: &str, x: Tensor, eps: f32) -> Result<Tensor> {
         let shape = self.shape(x);
         if !shape.channels.is_multiple_of(32) {
@@ -463,7 +462,7 @@ impl Graph {
     }
 
     fn misuse(&self, path: &str, expected: &str, found: String) -> Error {
-        let error = Error::usage("there is no such layer");
+        let error = Error::usage("a layer has invalid arguments");
         error.at(format!("{}{path}", self.prefix)).expected(expected).found(found)
     }
 }

@@ -1,8 +1,8 @@
-//! From a graph to a list of dispatches with places in memory: pure arithmetic, no GPU.
+//! From a graph to a list of dispatches with their regions of memory: pure arithmetic, without a GPU.
 //!
-//! [`Plan::new`] fuses ([`fuse`]), splits what is too large to be bound ([`split`]), chooses kernels
-//! and their variants ([`lower`]) and lays the tensors into an arena ([`arena`]). The exact bytes and dispatches are known before anything
-//! runs; [`chunk`] turns them into rows per call.
+//! [`Plan::new`] fuses nodes ([`fuse`]), splits tensors that are too large to be bound ([`split`]), chooses kernels and
+//! their variants ([`lower`]), and places the tensors in an arena ([`arena`]). The exact bytes and dispatches are known
+//! before anything runs; [`chunk`] derives from them how many rows a call computes.
 
 pub mod arena;
 mod check;
@@ -25,12 +25,12 @@ pub use arena::Region;
 pub use options::{PlanOptions, tensor_bytes};
 pub use storage::Storage;
 
-/// What a dispatch's binding holds once everything has its place.
+/// What a binding of a dispatch refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bound {
-    /// A stretch of the arena.
+    /// A region of the arena.
     Arena(Region),
-    /// A stretch of what another plan kept, of all rows; the slab is the number among inputs of that kind.
+    /// A region of a kept tensor of other plans, for all rows; its slab is the number among the kept inputs.
     Kept(Region),
     /// A weight.
     Weight(WeightId),
@@ -47,49 +47,49 @@ pub struct Dispatch {
     pub params: Vec<u8>,
     /// Bindings from 1 on.
     pub bindings: Vec<Bound>,
-    /// What it writes of tensors, and how that is stored; temporaries are not among it.
+    /// The tensors that it writes, and how they are stored; without temporaries.
     pub written: Vec<(Region, Store)>,
     /// Workgroups.
     pub groups: [u32; 3],
     /// The layer's path.
     pub path: String,
-    /// Multiply-adds counted twice.
+    /// Floating-point operations; a multiply-add is two.
     pub flops: u64,
 }
 
-/// A named input or output and its place.
+/// A named input or output, and its region of memory.
 #[derive(Debug, Clone)]
 pub struct PlanSlot {
-    /// The graph's name for it.
+    /// Its name in the graph.
     pub name: String,
     /// Shape in one row.
     pub shape: Shape,
     /// Storage.
     pub store: Store,
-    /// Whether it stays on the device from one run to another: an input that another plan has kept, a result that
-    /// is kept for others.
+    /// Whether it stays on the device between runs: an input that another plan has kept, or a result that is kept for
+    /// other plans.
     pub kept: bool,
-    /// Place of all rows, row-major: in the arena, or for a kept input in a buffer of its own, whose number among
-    /// such is the slab.
+    /// The memory of all rows, row-major: in the arena; or for a kept input in its own buffer, and the slab is the number
+    /// among the kept inputs.
     pub region: Region,
 }
 
-/// A network made ready for a number of rows on a kind of device.
+/// A network planned for a number of rows on a kind of device.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// Rows computed together.
     pub rows: usize,
     /// Storage of activations and weights.
     pub storage: Storage,
-    /// In order.
+    /// In the order in which they run.
     pub dispatches: Vec<Dispatch>,
     /// Sizes of the arena's buffers, bytes.
     pub slabs: Vec<u64>,
     /// Filled by the caller before a run.
     pub inputs: Vec<PlanSlot>,
-    /// Read by the caller after a run, or kept on the device.
+    /// Read back by the caller after a run, or kept on the device.
     pub outputs: Vec<PlanSlot>,
-    /// Largest sum of tensors alive at one time: no arena can be smaller.
+    /// Largest sum of tensors that are needed at the same time: no arena can be smaller.
     pub lower_bound: u64,
     /// Name and bytes of every tensor, for reports and tests.
     pub tensors: Vec<(String, u64)>,
@@ -98,7 +98,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Lets an arena of buffers of these sizes hold this plan too.
+    /// Enlarges the sizes of an arena's buffers so that this plan fits too.
     pub fn enlarge(&self, slabs: &mut Vec<u64>) {
         slabs.resize(slabs.len().max(self.slabs.len()), 0);
         slabs.iter_mut().zip(&self.slabs).for_each(|(size, wanted)| *size = (*size).max(*wanted));
@@ -119,7 +119,7 @@ impl Plan {
         self.outputs.iter().filter(|o| !o.kept)
     }
 
-    /// The place of the input or result of that name.
+    /// The region of the input or result of this name.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if there is none.
@@ -133,25 +133,25 @@ impl Plan {
         sum(self.outputs.iter().filter(|o| o.kept).map(|o| o.region.bytes))
     }
 
-    /// Bytes of what other plans kept for all rows, where that has to be put side by side.
+    /// Bytes of the kept inputs of all rows, if they have to be joined: with one row they are not copied.
     pub fn kept_input_bytes(&self) -> u64 {
         let kept = self.inputs.iter().filter(|i| i.kept).map(|i| i.region.bytes);
         if self.rows == 1 { 0 } else { sum(kept) }
     }
 
-    /// Bytes of the dispatches' parameters, which are written through a copy.
+    /// Bytes of the parameters of the dispatches, which are written through a copy.
     pub fn params_bytes(&self, alignment: u64) -> u64 {
         sum(self.dispatches.iter().map(|d| room(d.params.len(), alignment))).saturating_mul(2)
     }
 
-    /// Bytes that a run takes beside the arena: parameters, and what goes in and comes out.
+    /// Bytes that a run needs beside the arena: parameters, inputs and results.
     pub fn side_bytes(&self, alignment: u64) -> u64 {
         let inputs = self.inputs.iter().filter(|i| !i.kept);
         let slots = inputs.chain(self.read_back()).map(|s| s.region.bytes);
         sum(slots.chain([self.params_bytes(alignment)]))
     }
 
-    /// Bytes that the dispatches are bound to, each for itself: what they read and write, weights included.
+    /// Bytes of the bindings of each dispatch, added up: what they read and write, including weights.
     pub fn bound_bytes(&self) -> u64 {
         let of = |bound: &Bound| match *bound {
             Bound::Arena(region) | Bound::Kept(region) => region.bytes,
@@ -163,7 +163,7 @@ impl Plan {
         sum(self.dispatches.iter().flat_map(|d| &d.bindings).map(of))
     }
 
-    /// Multiply-adds counted twice, all dispatches.
+    /// Floating-point operations of all dispatches; a multiply-add is two.
     pub fn flops(&self) -> u64 {
         sum(self.dispatches.iter().map(|d| d.flops))
     }
@@ -177,9 +177,9 @@ impl Plan {
         count
     }
 
-    /// Whether all of its parts are within its buffers: its fields may be anybody's.
+    /// Checks that all regions are within the buffers: a caller may have changed the fields.
     pub(crate) fn check(&self) -> Result<()> {
-        let wrong = |at: &str| Err(Error::usage("a plan contradicts itself").at(at));
+        let wrong = |at: &str| Err(Error::usage("a plan is inconsistent").at(at));
         if self.rows == 0 {
             return wrong("rows");
         }
@@ -214,7 +214,7 @@ impl Plan {
     }
 }
 
-/// The sum, or the largest number where that is more.
+/// The sum; `u64::MAX` if it overflows.
 fn sum(numbers: impl Iterator<Item = u64>) -> u64 {
     numbers.fold(0, u64::saturating_add)
 }

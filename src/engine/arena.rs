@@ -1,5 +1,5 @@
-//! Memory for activations, and what is left of it for the next work: a driver takes some milliseconds to give a few
-//! hundred MiB, and as many to take them back (measured on an H200).
+//! Memory for activations. It is kept for the next work: a driver takes some milliseconds to allocate a few hundred MiB,
+//! and as long to free them (measured on an H200).
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -8,21 +8,21 @@ use crate::Result;
 use crate::gpu::Gpu;
 use crate::plan::Plan;
 
-/// Memory for activations. Plans that run one after the other share one; when nobody holds it any more, the engine
-/// keeps it for the next that fits.
+/// Memory for activations. Plans that run one after the other share an arena. When the last of them is dropped, the
+/// engine keeps the memory for the next plan that fits.
 #[derive(Clone)]
 pub struct Arena(Arc<Slabs>);
 
 struct Slabs {
     buffers: Vec<wgpu::Buffer>,
-    /// Where they go in the end.
+    /// Where the buffers are kept when the arena is dropped.
     spare: Weak<Spare>,
 }
 
-/// A larger arena is given back: what it holds takes long, and others may want so much memory.
+/// A larger arena is freed: its work takes long compared with an allocation, and others may need so much memory.
 pub const MOST_SPARE: u64 = 1 << 30;
 
-/// The buffers of the arena that was used last, while nobody uses them.
+/// The buffers of the last arena, while they are not in use.
 #[derive(Default)]
 pub(super) struct Spare(Mutex<Vec<wgpu::Buffer>>);
 
@@ -54,7 +54,7 @@ impl Arena {
     /// Buffers of these sizes or larger ones: those of `spare` if they are large enough.
     ///
     /// # Errors
-    /// [`ErrorKind::Memory`](crate::ErrorKind::Memory) if the device has none.
+    /// [`ErrorKind::Memory`](crate::ErrorKind::Memory) if the device has not enough.
     pub(super) fn new(gpu: &Gpu, spare: &Arc<Spare>, slabs: &[u64]) -> Result<Self> {
         let left = spare.take();
         let buffers = if hold(&left, slabs) {
@@ -69,7 +69,7 @@ impl Arena {
         Ok(Self(Arc::new(Slabs { buffers, spare: Arc::downgrade(spare) })))
     }
 
-    /// Whether `plan` fits.
+    /// Whether it is large enough for `plan`.
     pub fn holds(&self, plan: &Plan) -> bool {
         hold(&self.0.buffers, &plan.slabs)
     }
@@ -90,7 +90,7 @@ impl Arena {
     }
 }
 
-/// Whether buffers of these sizes are among `buffers`.
+/// Whether `buffers` are at least as large as `sizes`.
 fn hold(buffers: &[wgpu::Buffer], sizes: &[u64]) -> bool {
     sizes.len() <= buffers.len() && sizes.iter().zip(buffers).all(|(want, has)| *want <= has.size())
 }

@@ -3,13 +3,13 @@
 use crate::gpu::Gpu;
 use crate::{Error, ErrorKind, Result};
 
-/// What tensors of one's own are used for: kernels work on them, copies go in and out.
+/// Usages of buffers for tensors: bound by kernels, copied from and to.
 pub(super) const TENSORS: wgpu::BufferUsages = {
     use wgpu::BufferUsages as U;
     U::STORAGE.union(U::COPY_SRC).union(U::COPY_DST)
 };
 
-/// The words of `bytes` of a buffer from `offset` on, when all that was submitted is done.
+/// Reads `bytes` of a buffer from `offset` on, after all submitted work is done.
 pub(super) fn read_buffer(gpu: &Gpu, from: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<Vec<u32>> {
     use wgpu::BufferUsages as U;
     let copy = buffer(gpu, "copy", bytes, U::MAP_READ | U::COPY_DST);

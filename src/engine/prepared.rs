@@ -107,7 +107,7 @@ impl Prepared {
     /// made them must be submitted.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if they are not what the plan reads; the device's.
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if they are not what the plan reads; an error of the device.
     pub(super) fn rows(&self, gpu: &Gpu, kept: &[&KeptTensors]) -> Result<Option<Arc<RowBindings>>> {
         if !self.plan.inputs.iter().any(|i| i.kept) {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! A run of a plan by itself: what comes in is written, the plan is recorded and sent, results are read.
+//! Runs of a single plan: inputs are written, the plan is recorded and submitted, results are read back.
 
 use std::sync::atomic::AtomicBool;
 
@@ -9,31 +9,31 @@ use super::{BufferOffset, Engine, KeptTensors, Prepared, Readback, Stream, Uploa
 use crate::plan::PlanSlot;
 use crate::{Error, Result};
 
-/// What a run of a plan is given.
+/// The arguments of a run of a plan.
 #[derive(Clone, Copy)]
 pub struct PlanRun<'a> {
-    /// Values of the inputs by name, f32 `[row, position, channel]`.
+    /// The inputs by name, f32 `[row, position, channel]`.
     pub inputs: &'a [(&'a str, &'a [f32])],
-    /// What other plans kept, one a row; none if the plan reads nothing of that kind.
+    /// Kept tensors of other plans, one for each row; empty if the plan does not read any.
     pub kept: &'a [&'a KeptTensors],
-    /// Weights that may not all be on the device, and where the others are read from when their turn comes.
+    /// Weights that may be streamed, and the source that they are read from.
     pub streamed: Option<(&'a Weights, &'a dyn WeightSource)>,
-    /// Ends the run when it is set.
+    /// Setting it cancels the run.
     pub cancel: &'a AtomicBool,
 }
 
 impl<'a> PlanRun<'a> {
-    /// A run on `inputs` alone.
+    /// A run with `inputs` alone.
     pub fn new(inputs: &'a [(&'a str, &'a [f32])], cancel: &'a AtomicBool) -> Self {
         Self { inputs, kept: &[], streamed: None, cancel }
     }
 
-    /// With weights that may take turns.
+    /// With weights that may be streamed.
     pub fn with_streamed(self, weights: &'a Weights, source: &'a dyn WeightSource) -> Self {
         Self { streamed: Some((weights, source)), ..self }
     }
 
-    /// On what other plans kept, one a row.
+    /// With kept tensors of other plans, one for each row.
     pub fn on(self, kept: &'a [&'a KeptTensors]) -> Self {
         Self { kept, ..self }
     }
@@ -43,7 +43,7 @@ impl Engine {
     /// Runs a plan. Results are f32 values `[row, position, channel]` by name.
     ///
     /// # Errors
-    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) if `cancel` is set meanwhile,
+    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) if `cancel` is set,
     /// [`ErrorKind::Device`](crate::ErrorKind::Device) if the device is lost,
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if an input is missing or of the wrong size.
     pub fn run(&self, prepared: &Prepared, run: &PlanRun<'_>) -> Result<Vec<(String, Vec<f32>)>> {
@@ -66,7 +66,7 @@ impl Engine {
         Ok(results)
     }
 
-    /// Keeps values of one row from the host as if a plan had made them: for what `prepared` takes.
+    /// Uploads values of one row as kept tensors that `prepared` can read, as if another plan had computed them.
     ///
     /// # Errors
     /// As [`run`](Self::run).
@@ -86,7 +86,7 @@ impl Engine {
         Ok(KeptTensors::new(tensors))
     }
 
-    /// Runs a plan of one row and keeps its results that are to be kept.
+    /// Runs a plan of one row, and returns its kept results.
     ///
     /// # Errors
     /// As [`run`](Self::run).
@@ -95,13 +95,13 @@ impl Engine {
         let mut stream = Stream::new(self, run.cancel);
         let kept = self.record_and_keep(prepared, run, &mut stream)?;
         let sent = stream.send()?;
-        // Until then the arena cannot leave, for which others may have no room.
+        // The arena is in use until then, and others may need its memory.
         stream.done(sent)?;
         self.check_streamed(run)?;
         Ok(kept)
     }
 
-    /// The same as a part of `stream`: what is kept is there when that comes to it.
+    /// The same as a part of `stream`: the tensors are valid for work that is recorded later.
     pub(crate) fn record_and_keep(
         &self,
         prepared: &Prepared,
@@ -118,14 +118,14 @@ impl Engine {
         Ok(kept)
     }
 
-    /// Writes what `run` is given and records it.
+    /// Writes the inputs of `run`, and records it.
     fn record(&self, prepared: &Prepared, run: &PlanRun<'_>, stream: &mut Stream<'_>) -> Result<()> {
-        // The host's values arrive before all that is not submitted.
+        // Values from the host arrive before all work that is not submitted yet.
         stream.cut()?;
-        let written = self.gpu.checked("bring inputs over", || self.write_inputs(prepared, run));
+        let written = self.gpu.checked("upload inputs", || self.write_inputs(prepared, run));
         let recorded = written.and_then(|w| w).and_then(|()| stream.plan(prepared, run.streamed, run.kept));
         if recorded.is_err() {
-            // What was written for the run would hold its buffers until something is submitted.
+            // Otherwise the writes for the run would hold their buffers until the next submission.
             self.gpu.queue().submit([]);
         }
         recorded
@@ -154,10 +154,10 @@ impl Engine {
         }
     }
 
-    /// Whether all of `weights` that took turns since the last time were sound; waits for them.
+    /// Checks the weights that were streamed since the last call; waits for them.
     ///
     /// # Errors
-    /// [`ErrorKind::Model`](crate::ErrorKind::Model) naming the first that is not.
+    /// [`ErrorKind::Model`](crate::ErrorKind::Model) that names the first weight that is not finite, or does not fit f16.
     pub(crate) fn check_streamed_weights(&self, weights: &Weights, source: &dyn WeightSource) -> Result<()> {
         weights.check_streamed(&self.converter(), source)
     }

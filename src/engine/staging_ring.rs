@@ -1,7 +1,7 @@
-//! The road of weights to the device: copied as the file holds them through a ring of mapped
-//! buffers, then converted and re-laid there by `repack.wgsl`.
+//! Uploads weights: they are copied in the format of the file into a ring of mapped staging buffers, and converted and
+//! re-laid on the device by `repack.wgsl`.
 //!
-//! The host touches each byte once, and needs the ring's memory, whatever the file's size.
+//! The host copies each byte once, and needs only the memory of the ring, for a file of any size.
 
 use wgpu::BufferUsages as U;
 
@@ -12,41 +12,40 @@ use crate::kernels::repack::{self, Stored};
 use crate::kernels::{Precision, Uniforms, Variant, room};
 use crate::{Error, Result};
 
-/// A few mapped buffers keep copies, transfers and conversions all busy.
+/// With a few staging buffers, copies, transfers and conversions overlap.
 const SLOTS: usize = 3;
 
-/// Bytes of a mapped buffer on the way of weights of `total` bytes: an eighth, within what is worth
-/// a submission and what is worth its memory.
+/// Bytes of a staging buffer for weights of `total` bytes: an eighth, but enough to be worth a submission, and not more
+/// than is worth its memory.
 pub fn slot_bytes(total: u64) -> u64 {
     (total / 8).next_multiple_of(1 << 20).clamp(1 << 20, 16 << 20)
 }
 
-/// Device memory that weights of `total` bytes need on their way: the mapped buffers, and one that
-/// the device reads.
+/// Device memory that the upload of weights of `total` bytes needs: the staging buffers, and one that the device reads.
 pub fn ring_bytes(total: u64) -> u64 {
-    // Parameters are written through a copy; the rest is small change.
+    // Parameters are written through a copy; all else is small.
     (SLOTS as u64 + 1) * slot_bytes(total) + 2 * params_bytes(256) + (64 << 10)
 }
 
-/// Most stretches of weights in a slot: each has its parameters in one small buffer.
+/// Most conversions of a staging buffer: each has its parameters in one small buffer.
 const MOST_JOBS: usize = 512;
 
-/// Bytes of the parameters of as many.
+/// Bytes of the parameters of [`MOST_JOBS`] conversions.
 fn params_bytes(alignment: u64) -> u64 {
     MOST_JOBS as u64 * room(std::mem::size_of::<repack::Params>(), alignment)
 }
 
-/// What it takes to run conversions.
+/// A device, and whether its shaders have runtime checks.
 #[derive(Clone, Copy)]
 pub struct Converter<'a> {
     pub gpu: &'a Gpu,
     pub checked: bool,
 }
 
-/// A source of a weight, or some of its outputs.
+/// Some output features of a weight.
 pub struct WeightSlice<'a> {
     pub weight: &'a Weight,
-    /// The weight's number, by which its faults are known.
+    /// The number of the weight, by which its faults are counted.
     pub number: usize,
     /// First output feature, a multiple of four, and how many.
     pub first: usize,
@@ -55,22 +54,22 @@ pub struct WeightSlice<'a> {
     pub to: Precision,
 }
 
-/// Where a weight stands on the device.
+/// Where a weight is stored on the device.
 pub struct DeviceRange<'a> {
     pub page: &'a wgpu::Buffer,
     pub offset: u64,
     pub bytes: u64,
 }
 
-/// A ring of mapped buffers and what is on its way.
+/// A ring of mapped staging buffers, and the conversions that are pending.
 pub struct StagingRing {
     slots: Vec<StagingBuffer>,
     slot_bytes: u64,
-    /// The slot that is being filled, and up to where.
+    /// The buffer that is being filled, and how far.
     at: usize,
     filled: u64,
     jobs: Vec<Conversion>,
-    /// What the device reads: the slot's bytes, in device memory.
+    /// The bytes of the staging buffer in device memory, which the conversions read.
     raw: wgpu::Buffer,
     params: wgpu::Buffer,
     faults: wgpu::Buffer,
@@ -92,9 +91,9 @@ struct Conversion {
 }
 
 impl StagingRing {
-    /// A road for `weights` weights, in portions of `slot_bytes`.
+    /// A ring for this number of weights, with buffers of `slot_bytes`.
     pub fn new(gpu: &Gpu, weights: usize, slot_bytes: u64) -> Result<Self> {
-        gpu.checked("make room for weights on their way", || {
+        gpu.checked("make staging buffers", || {
             let mapped = || {
                 gpu.device().create_buffer(&wgpu::BufferDescriptor {
                     label: Some("staging"),
@@ -117,7 +116,7 @@ impl StagingRing {
         })
     }
 
-    /// Sends `bytes`, the values of `part` in the file's order, to their `place`.
+    /// Uploads `bytes`, the values of `part` in the order of the file, to `place`.
     pub fn send(
         &mut self,
         device: &Converter<'_>,
@@ -129,18 +128,18 @@ impl StagingRing {
         let line = repack::places(part.weight) * stored.bytes();
         let name = || part.weight.sources.join(" + ");
         if bytes.len() != line * part.outs {
-            return Err(Error::usage("the source of a weight gives other values than its shape has")
+            return Err(Error::usage("the source of a weight returned a wrong number of values")
                 .at(name())
                 .expected(format!("{} bytes", line * part.outs))
                 .found(bytes.len().to_string()));
         }
         if !part.first.is_multiple_of(4) {
-            return Err(Error::usage("weights side by side begin at multiples of 4").at(name()));
+            return Err(Error::usage("joined weights must begin at multiples of 4").at(name()));
         }
         let alignment = device.gpu.capabilities().alignment;
         let mut sent = 0;
         while sent < part.outs {
-            // Stretches begin at whole quads of outputs.
+            // Each conversion begins at a multiple of four output features.
             let room = (self.slot_bytes - self.filled) as usize / line.max(1) / 4 * 4;
             let outs = room.min(part.outs - sent);
             if outs == 0 || self.jobs.len() == MOST_JOBS {
@@ -167,7 +166,7 @@ impl StagingRing {
         Ok(())
     }
 
-    /// Copies `stretch` into the slot.
+    /// Copies `stretch` into the staging buffer.
     fn fill(&mut self, gpu: &Gpu, stretch: &[u8]) -> Result<()> {
         let slot = &mut self.slots[self.at];
         if let Some(index) = slot.pending.take() {
@@ -190,7 +189,7 @@ impl StagingRing {
             return Ok(());
         }
         device.gpu.compile(device.checked, jobs.iter().map(|j| &j.variant))?;
-        let index = device.gpu.checked("take weights", || self.encode(device, &jobs))??;
+        let index = device.gpu.checked("upload weights", || self.encode(device, &jobs))??;
         self.slots[self.at].pending = Some(index);
         self.at = (self.at + 1) % SLOTS;
         self.filled = 0;
@@ -228,8 +227,8 @@ impl StagingRing {
         Ok(gpu.queue().submit([encoder.finish()]))
     }
 
-    /// Waits for everything to arrive. The numbers of the weights that hold a value which is not
-    /// finite or does not fit their storage.
+    /// Waits until all is uploaded. Returns the numbers of the weights with a value that is not finite or does not fit
+    /// their storage.
     pub fn arrived(&mut self, device: &Converter<'_>) -> Result<Vec<usize>> {
         self.depart(device)?;
         let counts = read_buffer(device.gpu, &self.faults, 0, self.faults.size())?;

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use crate::plan::Dispatch;
 
-/// Longest time that a submission should take. Windows resets a GPU after two seconds, and cancel
-/// waits for what is submitted.
+/// Longest time that a submission should take. Windows resets a GPU after two seconds, and a cancelled run waits for
+/// submitted work.
 const SUBMISSION: Duration = Duration::from_millis(100);
 
-/// Most that the budget grows at a time. From the first guess to a whole network of a fast device it
-/// takes three portions.
+/// Largest growth of the budget in one step. From the first guess to a complete network call on a fast device it takes
+/// three submissions.
 const GROWTH: f64 = 8.0;
 
 /// Work of a dispatch. A launch costs time too, about as much as a million operations.
@@ -17,7 +17,7 @@ pub(super) fn cost(flops: u64) -> u64 {
     flops.saturating_add(1_000_000)
 }
 
-/// How far the dispatches from `from` on go with `budget`, at least one, and their work.
+/// The end of the dispatches from `from` on that fit into `budget`, at least one, and their work.
 pub(super) fn portion(dispatches: &[Dispatch], from: usize, budget: u64) -> (usize, u64) {
     let mut work = 0u64;
     let mut to = from;
@@ -28,15 +28,15 @@ pub(super) fn portion(dispatches: &[Dispatch], from: usize, budget: u64) -> (usi
     (to, work)
 }
 
-/// The budget `old` moved towards what fits into [`SUBMISSION`] at the speed of a portion that took
-/// `took` for `work`, which is 0 where a portion says nothing.
+/// The new budget after a submission that took `took` for `work`: towards the work that fits into [`SUBMISSION`]. `work`
+/// is 0 if the submission says nothing about the speed.
 pub(super) fn learn(old: u64, work: u64, took: Duration) -> u64 {
     if work == 0 {
         return old;
     }
     let fits = work as f64 * SUBMISSION.as_secs_f64() / took.as_secs_f64().max(1e-6);
     let old = old as f64;
-    // A short portion's time is mostly that of waking up: the device is at least as fast as it looks.
+    // The time of a short submission is mostly overhead: the device is at least as fast as it seems.
     let least = if took < Duration::from_millis(2) { old } else { old / 2.0 };
     fits.clamp(least, old * GROWTH).clamp(1e8, 1e14) as u64
 }
@@ -52,15 +52,15 @@ mod tests {
     #[test]
     fn the_budget_follows_the_speed() {
         let start = 50_000_000_000;
-        // 80 TFLOP/s: a portion of the first guess takes 0.6 ms, and three later a second's tenth fits.
+        // 80 TFLOP/s: a submission of the first guess takes 0.6 ms, and three later it takes a tenth of a second.
         let mut budget = start;
         for _ in 0..3 {
             budget = learn(budget, budget, ms(budget as f64 / 80e9));
         }
         assert_eq!(budget, 8_000_000_000_000);
-        // A slow device is given less at a time, but never by half of the half.
+        // A slow device gets less, but at least half of the last budget.
         assert_eq!(learn(start, start, ms(1000.0)), start / 2);
-        // A short portion says nothing of slowness, and what was cut nothing at all.
+        // A short submission never lowers the budget, and one that was cut short does not change it.
         assert_eq!(learn(start, 1_000_000, ms(1.0)), start);
         assert_eq!(learn(start, 0, ms(500.0)), start);
     }

@@ -6,21 +6,21 @@ use super::buffers::{buffer, read_buffer};
 use crate::Result;
 use crate::gpu::Gpu;
 
-/// When the device began and ended a pass, from the first of its stream on.
+/// When the device began and ended a pass, counted from the begin of the first pass of its stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Passed {
     /// Its begin.
     pub begin: Duration,
     /// Its end.
     pub end: Duration,
-    /// Which of the stream's sendings it was part of, from 0.
+    /// The number of [`Stream::send`](super::Stream::send) calls before it.
     pub sending: usize,
 }
 
-/// Most timestamps of a query set on any device, in pairs.
+/// Most pairs of timestamps of a query set, on any device.
 pub(super) const PAIRS: u32 = 2048;
 
-/// Lets a pass write when it begins and ends: pair `at` of `queries`.
+/// The timestamp writes of a pass, into pair `at` of `queries`.
 pub(super) fn pair(queries: &wgpu::QuerySet, at: u32) -> wgpu::ComputePassTimestampWrites<'_> {
     wgpu::ComputePassTimestampWrites {
         query_set: queries,
@@ -29,7 +29,7 @@ pub(super) fn pair(queries: &wgpu::QuerySet, at: u32) -> wgpu::ComputePassTimest
     }
 }
 
-/// Room for so many timestamps.
+/// A query set for `count` timestamps.
 pub(super) fn queries(gpu: &Gpu, count: u32) -> wgpu::QuerySet {
     gpu.device().create_query_set(&wgpu::QuerySetDescriptor {
         label: Some("times"),
@@ -38,7 +38,7 @@ pub(super) fn queries(gpu: &Gpu, count: u32) -> wgpu::QuerySet {
     })
 }
 
-/// Submits `encoder`, and reads the first `count` of `queries` when all that was submitted is done.
+/// Submits `encoder`, and reads the first `count` of `queries` after all submitted work is done.
 pub(super) fn ticks(
     gpu: &Gpu,
     mut encoder: wgpu::CommandEncoder,
@@ -52,7 +52,7 @@ pub(super) fn ticks(
     Ok(bytemuck::cast_slice(&read_buffer(gpu, &ticks, 0, ticks.size())?).to_vec())
 }
 
-/// Time from one tick to another.
+/// The time between two ticks.
 pub(super) fn passed(gpu: &Gpu, from: u64, to: u64) -> Duration {
     let ticks = to.saturating_sub(from) as f64;
     Duration::from_secs_f64(ticks * f64::from(gpu.queue().get_timestamp_period()) * 1e-9)

@@ -10,32 +10,31 @@ use super::{Engine, Prepared};
 use crate::{Error, ErrorKind, Result};
 
 impl Engine {
-    /// Whether the device counts time, as all methods of this file need.
+    /// Whether the device has timestamps, which all methods of this file need.
     pub fn counts_time(&self) -> bool {
         self.gpu.device().features().contains(wgpu::Features::TIMESTAMP_QUERY)
     }
 
-    /// Refuses a device that counts no time.
+    /// Returns an error if the device has no timestamps.
     pub(crate) fn need_clock(&self) -> Result<()> {
         if self.counts_time() {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::Device, "this device counts no time")
+        Err(Error::new(ErrorKind::Device, "this device has no timestamps")
             .expected("a device with Features::TIMESTAMP_QUERY"))
     }
 
-    /// GPU time of `times` runs of `prepared`, one after the other in one pass, without what comes
-    /// in and goes out. The arena keeps what the last [`run`](Self::run) left there, and what other plans kept is
-    /// that run's.
+    /// GPU time of `times` runs of `prepared`, one after the other in one pass, without inputs and results. The
+    /// activations and kept tensors are those of the last [`run`](Self::run).
     ///
     /// # Errors
-    /// [`ErrorKind::Device`] if the device counts no time, or is lost.
+    /// [`ErrorKind::Device`] if the device has no timestamps, or is lost.
     pub fn time(&self, prepared: &Prepared, times: usize) -> Result<Duration> {
         self.time_part(prepared, 0..prepared.plan().dispatches.len(), times)
     }
 
-    /// GPU time of one run of `prepared` in the portions that [`run`](Self::run) submits, so that a
-    /// slow device is not held for long; what passes between portions does not count.
+    /// GPU time of one run of `prepared`, in submissions of the size that [`run`](Self::run) uses, so that a slow device
+    /// is not blocked for long. The time between submissions is not counted.
     ///
     /// # Errors
     /// As [`time`](Self::time).
@@ -70,8 +69,8 @@ impl Engine {
         Ok(passed(&self.gpu, ticks[0], ticks[1]))
     }
 
-    /// GPU time of each dispatch of `prepared`, in order, each in a pass of its own: some
-    /// microseconds more a dispatch than in one pass.
+    /// GPU time of each dispatch of `prepared`, in order. Each has its own pass, which takes some microseconds more per
+    /// dispatch than one pass for all.
     ///
     /// # Errors
     /// As [`time`](Self::time).
@@ -93,18 +92,18 @@ impl Engine {
         Ok(taken)
     }
 
-    /// Ticks that `encode` lets the device write into a query set of `count`.
+    /// The ticks that the device writes into a query set of `count` in the commands of `encode`.
     fn timestamps(
         &self,
         count: u32,
         encode: impl FnOnce(&mut wgpu::CommandEncoder, &wgpu::QuerySet) -> Result<()>,
     ) -> Result<Vec<u64>> {
         self.need_clock()?;
-        self.gpu.checked("count time", || {
+        self.gpu.checked("measure time", || {
             let queries = queries(&self.gpu, count);
             let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
             encode(&mut encoder, &queries)?;
-            self.look_at_memory();
+            self.note_memory();
             ticks(&self.gpu, encoder, &queries, count)
         })?
     }

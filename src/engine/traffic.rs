@@ -2,33 +2,33 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What moved between host and device so far, bytes, weights left out.
+/// Bytes that were moved between host and device, without weights.
 #[derive(Debug, Default)]
 pub struct Traffic {
-    /// Coefficients, noise levels and embeddings of steps.
+    /// Coefficients, noise levels and embeddings of steps, uploaded.
     pub scalars: AtomicU64,
-    /// Latents, noise, masks and tables that were brought over.
+    /// Latents, noise, masks and tables, uploaded.
     pub latents: AtomicU64,
-    /// Parameters of dispatches, when they are bound, and inputs of plans that run by themselves.
+    /// Parameters of dispatches and inputs of plans that run by themselves, uploaded.
     pub set_up: AtomicU64,
-    /// Flags that tell whether all was finite.
+    /// Flags that say whether all values are finite, read back.
     pub flags: AtomicU64,
-    /// Everything else that was read.
+    /// All else that was read back.
     pub read: AtomicU64,
-    /// How often something was read, flags left out.
+    /// How often something was read back, without flags.
     pub reads: AtomicU64,
 }
 
-/// What is brought over.
+/// A kind of upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Upload {
-    /// What comes with every step.
+    /// Values of every step.
     Scalars,
     Latents,
     SetUp,
 }
 
-/// What is read.
+/// A kind of readback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Readback {
     Flags,

@@ -9,7 +9,8 @@ use crate::kernels::Precision;
 use crate::plan::PlanSlot;
 use crate::{Error, Result};
 
-/// `[row, position, channel]` as the device stores it: channels padded to quads, in the slot's type.
+/// Values `[row, position, channel]` as the device stores them: channels padded to multiples of four, in the type of the
+/// slot.
 pub(super) fn to_device<'v>(
     slot: &PlanSlot,
     values: &'v [f32],

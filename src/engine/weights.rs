@@ -1,4 +1,4 @@
-//! Weights on the device, re-laid for the kernels and packed into a few large buffers.
+//! Weights on the device: re-laid for the kernels, packed into a few large buffers, and streamed if memory is short.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,50 +12,50 @@ use crate::kernels::repack::Stored;
 use crate::plan::{Bound, Capabilities, Plan, Storage};
 use crate::{Error, ErrorKind, Remedy, Result};
 
-/// Where weights come from.
+/// A source of weights.
 pub trait WeightSource {
-    /// The values of tensor `name`, which must have `shape`; an error if one is not finite.
+    /// The values of tensor `name`, which must have `shape`; an error if a value is not finite.
     fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>>;
 
-    /// The same tensor as it is stored, little-endian, for those that hold it so: it is then
-    /// converted on the device. None sends the caller to [`read`](Self::read).
+    /// The same tensor in its stored format, little-endian, which is then converted on the device. None if the source
+    /// cannot return it; the caller then uses [`read`](Self::read).
     fn raw(&self, _name: &str, _shape: &[usize]) -> Result<Option<(Stored, &[u8])>> {
         Ok(None)
     }
 
-    /// Whether all values of tensor `name`, as [`read`](Self::read) gives them, are numbers of f16: on some
-    /// devices a network of f32 then holds it in f16 too, and others would be rounded.
+    /// Whether f16 can represent all values of tensor `name` exactly. On CPU drivers a network in f32 then stores it in
+    /// f16.
     fn fits_f16(&self, _name: &str) -> bool {
         false
     }
 }
 
-/// Weights on the device. They serve every graph that asks for no others.
+/// Weights on the device, for every graph that needs no others.
 pub struct Weights {
     pages: Pages,
-    /// By page; pages that take turns share the buffers of a window.
+    /// By page; streamed pages share the buffers of the window.
     buffers: Vec<wgpu::Buffer>,
     numbers: HashMap<Weight, usize>,
     weights: Vec<Weight>,
     storage: Storage,
-    /// Only where pages take turns.
+    /// None if no page is streamed.
     streamed: Option<Mutex<Streamed>>,
 }
 
-/// The window of pages that take turns.
+/// The window of streamed pages.
 struct Streamed {
     ring: StagingRing,
-    /// By slot, the page that it holds.
+    /// The page in each buffer of the window.
     holds: [Option<usize>; WINDOW],
 }
 
 impl Weights {
-    /// Bytes that the device holds for them.
+    /// Bytes of device memory.
     pub fn bytes(&self) -> u64 {
         held_bytes(&self.pages)
     }
 
-    /// How they are stored: what plans that read them are made for.
+    /// How they are stored; plans that read them must be made for it.
     pub fn storage(&self) -> &Storage {
         &self.storage
     }
@@ -72,7 +72,8 @@ impl Weights {
                 let [planned, own] = [&plan.storage, &self.storage].map(|s| s.of_weight(weight).name());
                 if planned != own {
                     let name = weight.sources.join(" + ");
-                    let what = format!("{} is to read {name} in {planned}, it is in {own}", dispatch.path);
+                    let what =
+                        format!("{} reads {name} in {planned}, but it is stored in {own}", dispatch.path);
                     return Err(Error::usage(what));
                 }
             }
@@ -85,7 +86,7 @@ impl Weights {
         number.ok_or_else(|| Error::usage(format!("{} is not on the device", weight.sources.join(" + "))))
     }
 
-    /// Bytes of a weight of theirs.
+    /// Bytes of a weight.
     pub(crate) fn bytes_of(&self, weight: &Weight) -> Result<u64> {
         self.place(weight).map(|(_, _, bytes)| bytes)
     }
@@ -96,14 +97,13 @@ impl Weights {
         Ok((&self.buffers[spot.page], spot.offset, spot.bytes))
     }
 
-    /// The page of a weight, if it takes turns.
+    /// The page of a weight, if it is streamed.
     pub(super) fn streamed_page(&self, weight: &Weight) -> Result<Option<usize>> {
         let page = self.pages.spots[self.number(weight)?].page;
         Ok((page >= self.pages.resident).then_some(page))
     }
 
-    /// Brings `weights` over; see [`Engine::upload`](super::Engine::upload). `arriving` is called when
-    /// most memory is in use.
+    /// Uploads `weights`; see [`Engine::upload`](super::Engine::upload). `arriving` is called when most memory is in use.
     pub(super) fn upload(
         device: &Converter<'_>,
         weights: &[Weight],
@@ -126,10 +126,10 @@ impl Weights {
             }
         }
         let usage = wgpu::BufferUsages::STORAGE;
-        let buffers = gpu.checked("hold the weights", || {
-            let turning = pages.sizes.len() - pages.resident;
-            let window: Vec<_> = (0..WINDOW.min(turning))
-                .map(|_| buffer(gpu, "weights in turn", pages.slot_bytes(), usage))
+        let buffers = gpu.checked("make buffers for weights", || {
+            let streamed = pages.sizes.len() - pages.resident;
+            let window: Vec<_> = (0..WINDOW.min(streamed))
+                .map(|_| buffer(gpu, "streamed weights", pages.slot_bytes(), usage))
                 .collect();
             let of_page = |(page, size): (usize, &u64)| match pages.slot(page) {
                 Some(slot) => window[slot].clone(),
@@ -153,7 +153,7 @@ impl Weights {
         Ok(held)
     }
 
-    /// Sends the weights of a page on their way.
+    /// Uploads the weights of a page, without waiting for them.
     fn send(
         &self,
         device: &Converter<'_>,
@@ -187,34 +187,34 @@ impl Weights {
         Ok(())
     }
 
-    /// The window, for one who runs a plan: until all that reads a page is submitted nobody else may put another in
-    /// its place. None where all weights are on the device.
+    /// Locks the window while a plan is recorded: until all that reads a page is submitted, no other run may replace
+    /// it. None if all weights are resident.
     pub(super) fn window(&self) -> Option<Window<'_>> {
         let streamed = self.streamed.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
         Some(Window { weights: self, streamed })
     }
 
-    /// Whether all that took turns since the last time was sound.
+    /// Checks the weights that were streamed since the last call.
     pub(super) fn check_streamed(&self, device: &Converter<'_>, source: &dyn WeightSource) -> Result<()> {
         let Some(streamed) = &self.streamed else { return Ok(()) };
         let mut streamed = streamed.lock().unwrap_or_else(PoisonError::into_inner);
         self.check(streamed.ring.arrived(device)?, source)
     }
 
-    /// An error that names what is wrong with the first of the weights by number.
+    /// The error of the first faulty weight, if there is one.
     fn check(&self, faulty: Vec<usize>, source: &dyn WeightSource) -> Result<()> {
         faulty.first().map_or(Ok(()), |number| Err(fault(&self.weights[*number], source)))
     }
 }
 
-/// The window of weights that take turns, held.
+/// The window of streamed weights, locked.
 pub(super) struct Window<'w> {
     weights: &'w Weights,
     streamed: MutexGuard<'w, Streamed>,
 }
 
 impl Window<'_> {
-    /// Sees that the pages of `wanted` are on the device, in the queue's order.
+    /// Uploads the pages of `wanted` that are not in the window, in the order of the queue.
     pub(super) fn load(
         &mut self,
         device: &Converter<'_>,
@@ -228,7 +228,7 @@ impl Window<'_> {
             else {
                 continue;
             };
-            // Until it is complete the slot holds no page, in case this ends early.
+            // Until it is complete, the buffer holds no page, in case of an error.
             streamed.holds[slot] = None;
             weights.send(device, &mut streamed.ring, page, source, cancel)?;
             streamed.ring.depart(device)?;
@@ -238,7 +238,7 @@ impl Window<'_> {
     }
 }
 
-/// Bytes that [`Weights::upload`] would hold on the device.
+/// Bytes of device memory that [`Weights::upload`] would use.
 pub(super) fn held(
     capabilities: &Capabilities,
     weights: &[Weight],
@@ -248,7 +248,7 @@ pub(super) fn held(
     Ok(held_bytes(&Pages::new(&lengths(weights, storage)?, capabilities.alignment, most)?))
 }
 
-/// More values than any device holds, few enough that sums of their bytes are numbers.
+/// More values than any device can store, and few enough that sums of their bytes do not overflow.
 const MOST_VALUES: usize = 1 << 40;
 
 /// Bytes of each weight.
@@ -260,7 +260,7 @@ fn lengths(weights: &[Weight], storage: &Storage) -> Result<Vec<u64>> {
     weights.iter().map(length).collect()
 }
 
-/// Whether `weight` is one: a shape for each source, as its layout has it, alike but for the outputs.
+/// Checks that `weight` has a shape for each source that fits its layout, and that the shapes differ only in outputs.
 fn check(weight: &Weight) -> Result<()> {
     let fits = |shape: &Vec<usize>| {
         matches!(
@@ -276,30 +276,30 @@ fn check(weight: &Weight) -> Result<()> {
     if shaped && each && weight.device_len() <= MOST_VALUES {
         return Ok(());
     }
-    Err(Error::usage("no device holds a weight of this shape")
+    Err(Error::usage("a weight has a wrong shape")
         .at(weight.sources.join(" + "))
-        .expected(format!("a shape for each source, as {:?} has it", weight.layout))
+        .expected(format!("a shape of {:?} for each source", weight.layout))
         .found(format!("{:?}", weight.shapes)))
 }
 
-/// Weights that take turns keep their ring.
+/// Streamed weights need the staging ring as long as they exist.
 fn held_bytes(pages: &Pages) -> u64 {
-    let turning = pages.resident < pages.sizes.len();
-    pages.device_bytes() + if turning { staging_ring::ring_bytes(pages.all_bytes()) } else { 0 }
+    let streamed = pages.resident < pages.sizes.len();
+    pages.device_bytes() + if streamed { staging_ring::ring_bytes(pages.all_bytes()) } else { 0 }
 }
 
-/// Why the device would not take `weight`.
+/// Why `weight` is faulty.
 fn fault(weight: &Weight, source: &dyn WeightSource) -> Error {
     let mut largest = 0.0f32;
     for (name, shape) in weight.sources.iter().zip(&weight.shapes) {
         match source.read(name, shape) {
             Ok(values) => largest = values.iter().fold(largest, |a, b| a.max(b.abs())),
-            // Names the tensor and the value that is not finite.
+            // This error names the tensor and the value that is not finite.
             Err(e) => return e,
         }
     }
     let expected = match weight.layout {
-        Layout::Conv3x3Doubled => "values up to 65504, also when up to four taps are added",
+        Layout::Conv3x3Doubled => "values up to 65504, also in sums of up to four taps",
         _ => "values up to 65504",
     };
     Error::new(ErrorKind::Model, "a weight does not fit f16")

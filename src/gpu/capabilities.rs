@@ -5,13 +5,13 @@ use crate::kernels::Target;
 /// What the planner must know of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
-    /// Which variants to choose.
+    /// Which kernel variants to choose.
     pub target: Target,
-    /// Largest stretch of a buffer that can be bound, bytes.
+    /// Largest binding, bytes.
     pub max_binding: u64,
     /// Largest buffer, bytes.
     pub max_buffer: u64,
-    /// Places in buffers start on multiples of this, bytes.
+    /// Bindings begin at multiples of this, bytes.
     pub alignment: u64,
 }
 

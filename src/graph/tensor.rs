@@ -23,7 +23,7 @@ impl Shape {
         Self { height: tokens, width: 1, channels }
     }
 
-    /// Number of positions; `usize::MAX` where there are more.
+    /// Number of positions; `usize::MAX` if it overflows.
     pub fn positions(&self) -> usize {
         self.height.saturating_mul(self.width)
     }
@@ -65,18 +65,18 @@ pub struct TensorInfo {
     pub store: Store,
     /// The path of the layer that makes it, as in the original checkpoint layout.
     pub path: String,
-    /// Where it stands, if that is in another tensor.
+    /// The tensor that it is a slice of, if it is one.
     pub slice: Option<TensorSlice>,
-    /// Whether it stays on the device from one run to another: an input that another plan's run
-    /// left there, or a result that is not read back.
+    /// Whether it stays on the device between runs: an input that another plan has left there, or a result that is not
+    /// read back.
     pub kept: bool,
 }
 
-/// Where a tensor stands that is a stretch of each row of another.
+/// A slice of each row of another tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TensorSlice {
-    /// The other.
+    /// The other tensor.
     pub of: Tensor,
-    /// The stretch's first value in a row.
+    /// The first value of the slice in a row.
     pub first: usize,
 }

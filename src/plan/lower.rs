@@ -1,4 +1,4 @@
-//! From fused nodes to kernel calls.
+//! From fused nodes to kernel calls: chooses kernels and variants.
 
 mod pieces;
 
@@ -18,14 +18,14 @@ use crate::kernels::{Call, Operand, Precision, Strided, Target, attention_column
 use crate::{Error, Result};
 use pieces::TensorPieces;
 
-/// Calls, and the name and bytes of every buffer: the graph's tensors first, then further pieces
-/// of split tensors and temporaries.
+/// The calls, and name and bytes of every buffer: first the tensors of the graph, then further pieces of split tensors,
+/// and temporaries.
 pub struct Lowered {
-    /// In order.
+    /// In the order in which they run.
     pub calls: Vec<Call>,
     /// By [`Buf`](crate::kernels::Buf) number.
     pub sizes: Vec<(String, u64)>,
-    /// The same: how it holds a tensor, None for temporaries.
+    /// By the same number: how the buffer stores a tensor; None for temporaries.
     pub stores: Vec<Option<Store>>,
 }
 
@@ -35,7 +35,7 @@ pub struct Lowered {
 /// [`ErrorKind::Memory`](crate::ErrorKind::Memory) naming the layer that cannot be split far enough.
 pub fn lower(graph: &Graph, nodes: &[Fused], options: &PlanOptions) -> Result<Lowered> {
     let pieces = TensorPieces::new(graph, options, Split::new(graph, nodes, options));
-    // Before anything is counted in the numbers of kernels.
+    // First, since later numbers must fit the counters of kernels.
     check::buffers(graph, &pieces.sizes, options)?;
     let mut lowering = Lowering {
         graph,
@@ -68,7 +68,9 @@ struct Lowering<'a> {
 impl Lowering<'_> {
     fn node(&mut self, n: &Fused) -> Result<()> {
         if n.inputs.iter().any(|t| self.graph.info(*t).store == Store::F32) {
-            return Err(Error::usage("a layer reads a result, which is stored for the way out").at(&n.path));
+            return Err(
+                Error::usage("a layer reads a result of the network, which is stored as f32").at(&n.path)
+            );
         }
         match n.op {
             Op::Conv3x3 { weight, bias, stride, pad } => {
@@ -112,7 +114,7 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    /// What reads and writes the same positions.
+    /// Operations that work position by position.
     fn pointwise(&self, n: &Fused, lines: &Range<usize>) -> Result<Call> {
         let x = self.pieces.read(n.inputs[0], lines)?;
         let y = self.pieces.write(n.outputs[0], lines)?;
@@ -138,7 +140,7 @@ impl Lowering<'_> {
             Op::AddVector => each.add(true, x, self.pieces.whole(n.inputs[1])?, y),
             Op::Channels { first } => each.channels(self.graph.shape(n.inputs[0]).quads(), first / 4, x, y),
             Op::Concat => each.concat(self.graph.shape(n.inputs[0]).quads(), x, other()?, y),
-            _ => return Err(Error::internal(format!("{} is not done position by position", n.path))),
+            _ => return Err(Error::internal(format!("{} does not work position by position", n.path))),
         })
     }
 
@@ -151,8 +153,7 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    /// The product of `n` for `lines` of its result; a window comes with the lines that it reads
-    /// and the first of them.
+    /// The product of `n` for `lines` of its result; a window comes with the lines that it reads, and the first of them.
     fn gemm(
         &mut self,
         n: &Fused,
@@ -163,7 +164,7 @@ impl Lowering<'_> {
     ) -> Result<()> {
         let stored = self.storage.of_weight(&self.graph.weights()[weight.0]);
         if stored != self.precision && !gemm::takes_halves(self.target) {
-            let why = "has a weight in f16 beside values in f32, which no kernel of this device reads";
+            let why = "has a weight in f16 with values in f32, for which this device has no kernel";
             return Err(Error::usage(format!("{} {why}", n.path)));
         }
         let read = |t: Option<Tensor>| t.map_or(Ok(Operand::Unused), |t| self.pieces.read(t, lines));
@@ -225,7 +226,7 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    /// Queries by the lines of their map, each on all pieces of the keys.
+    /// Attention: the queries of some lines at a time, over all pieces of the keys.
     fn attention(&mut self, n: &Fused, heads: Heads, causal: bool) -> Result<()> {
         let (q, kv, y) = (n.inputs[0], n.inputs[1], n.outputs[0]);
         let keys = self.pieces.pieces(kv);
@@ -235,7 +236,7 @@ impl Lowering<'_> {
         }
         for lines in self.pieces.of(n) {
             let lse = n.outputs.get(1).map_or(Ok(Operand::Unused), |t| self.pieces.write(*t, &lines))?;
-            let whole = Attention {
+            let all = Attention {
                 path: &n.path,
                 rows: self.rows,
                 heads,
@@ -254,17 +255,17 @@ impl Lowering<'_> {
                 let a = Attention {
                     kv: self.part(kv, key_lines),
                     merged: q == kv && lines == *key_lines,
-                    out_f32: whole.out_f32 || keys.len() > 1,
-                    ..whole
+                    out_f32: all.out_f32 || keys.len() > 1,
+                    ..all
                 };
                 let at = self.pieces.strided(kv, key_lines)?;
-                let (o, l) = if keys.len() == 1 { ([to; 2], [lse; 2]) } else { self.partial(&whole) };
+                let (o, l) = if keys.len() == 1 { ([to; 2], [lse; 2]) } else { self.partial(&all) };
                 self.calls.push(attention::call(&a, self.target, from, at, o[1], l[1]));
                 before = match before {
                     None => Some([o[0], l[0]]),
                     Some(before) => {
-                        let (to, lse) = if last { ([to; 2], [lse; 2]) } else { self.partial(&whole) };
-                        let merged = Attention { out_f32: whole.out_f32 || !last, ..whole };
+                        let (to, lse) = if last { ([to; 2], [lse; 2]) } else { self.partial(&all) };
+                        let merged = Attention { out_f32: all.out_f32 || !last, ..all };
                         self.calls.push(attention::merge(&merged, before, [o[0], l[0]], to[1], lse[1]));
                         Some([to[0], lse[0]])
                     }
@@ -274,8 +275,8 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    /// Room for the result and log-sum-exp of attention over some of the keys: each to be read,
-    /// then to be written.
+    /// Temporaries for the result and the log-sum-exp of attention over some of the keys, each as operand to read and to
+    /// write.
     fn partial(&mut self, a: &Attention<'_>) -> ([Operand; 2], [Operand; 2]) {
         let queries = (a.q.positions() * a.heads.heads) as u64;
         let mut room = |what: &str, bytes: u64| {
@@ -321,8 +322,8 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    /// Where the lines of the input stand that `window` needs for `lines` of the result, and the
-    /// first line there: in one piece, or gathered from several.
+    /// The lines of the input that `window` needs for `lines` of the result, and the first of them: a part of one piece,
+    /// or gathered from several pieces.
     fn reach(&mut self, n: &Fused, window: &Window, lines: &Range<usize>) -> Result<(Operand, usize)> {
         let x = n.inputs[0];
         let want = window.lines(lines, self.graph.shape(x).height);

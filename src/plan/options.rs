@@ -1,10 +1,10 @@
-//! What a plan is made for, and the bytes that a tensor takes there.
+//! The options of a plan, and the bytes of a tensor in it.
 
 use super::{Capabilities, Storage};
 use crate::graph::{Store, TensorInfo};
 use crate::kernels::Precision;
 
-/// How a plan is made.
+/// The options of a plan.
 #[derive(Debug, Clone)]
 pub struct PlanOptions {
     /// Rows computed together.
@@ -13,8 +13,7 @@ pub struct PlanOptions {
     pub storage: Storage,
     /// The device.
     pub device: Capabilities,
-    /// Unused bytes kept behind every tensor; tests fill them with a pattern to catch kernels
-    /// that write past their result.
+    /// Unused bytes after every tensor. Tests fill them with a pattern, to find kernels that write beyond their result.
     pub guard: u64,
 }
 
@@ -25,7 +24,7 @@ impl PlanOptions {
     }
 }
 
-/// Bytes of a tensor for `rows` rows; `u64::MAX` where there are more.
+/// Bytes of a tensor for `rows` rows; `u64::MAX` if the number overflows.
 pub fn tensor_bytes(info: &TensorInfo, rows: usize, precision: Precision) -> u64 {
     let positions = rows.saturating_mul(info.shape.positions()) as u64;
     let (quads, channels) = (info.shape.quads() as u64, info.shape.channels as u64);

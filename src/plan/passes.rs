@@ -19,7 +19,7 @@ impl Plan {
         let lowered = lower::lower(graph, &fused, options)?;
         check::calls(&lowered.calls, &lowered.sizes, &lowered.stores, options)?;
         let mut lives = lifetimes(graph, &lowered.calls, lowered.sizes.len());
-        // What other plans kept stays where it is.
+        // Kept inputs stay in their own buffers.
         let is_result = |t: &Tensor| graph.outputs().iter().any(|(_, o)| o == t);
         let mut kept = Vec::new();
         for (_, t) in graph.inputs() {
@@ -43,22 +43,24 @@ impl Plan {
             regions[*buf] = Some(Region { slab, offset: 0, bytes: lowered.sizes[*buf].1 });
         }
         let region = |buf: usize| {
-            regions[buf].ok_or_else(|| Error::internal(format!("{} has no place", lowered.sizes[buf].0)))
+            regions[buf].ok_or_else(|| Error::internal(format!("{} has no memory", lowered.sizes[buf].0)))
         };
         let slot = |(name, t): &(String, Tensor)| -> Result<PlanSlot> {
             let TensorInfo { shape, store, kept, .. } = *graph.info(*t);
             Ok(PlanSlot { name: name.clone(), shape, store, kept, region: region(t.0)? })
         };
         let stretch = |s: Stretch| -> Result<Region> {
-            let whole = region(s.buf.0)?;
-            Ok(Region { offset: whole.offset + s.offset, bytes: s.bytes, ..whole })
+            let of = region(s.buf.0)?;
+            Ok(Region { offset: of.offset + s.offset, bytes: s.bytes, ..of })
         };
         let bind = |o: &Operand| {
             Ok(match *o {
                 Operand::Read(s) if kept.contains(&s.buf.0) => Bound::Kept(stretch(s)?),
                 Operand::Read(s) | Operand::Write(s) => Bound::Arena(stretch(s)?),
                 Operand::Weight(w) => Bound::Weight(w),
-                Operand::Scalars => return Err(Error::internal("a network has no steps")),
+                Operand::Scalars => {
+                    return Err(Error::internal("a dispatch of a network reads scalars of a step"));
+                }
                 Operand::Unused => Bound::Unused,
             })
         };
@@ -96,8 +98,8 @@ impl Plan {
     }
 }
 
-/// First and last call in which each buffer holds something; None for those never used. Inputs
-/// live from the start, outputs to the end.
+/// The first and last call in which each buffer is needed; None if it is never used. Inputs are needed from the begin,
+/// outputs to the end.
 fn lifetimes(graph: &Graph, calls: &[Call], count: usize) -> Vec<Option<(usize, usize)>> {
     let mut lives: Vec<Option<(usize, usize)>> = vec![None; count];
     let mut touch = |buf: usize, at: usize| {

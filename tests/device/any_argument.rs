@@ -78,7 +78,7 @@ fn graphs_and_plans_of_any_shape() {
                 let mut g = Graph::new("p.");
                 let pair = [g.input("x", shape), g.input("y", shape)];
                 layers(&mut watch, &mut g, pair, number);
-                watch.runs(&what, || (g.output("o", pair[0]), g.keep("k", pair[1]), g.wholes().len()));
+                watch.runs(&what, || (g.output("o", pair[0]), g.keep("k", pair[1]), g.sliced().len()));
                 watch.runs(&what, || g.weights().iter().map(Weight::device_len).max());
                 watch.runs(&what, || tensor_bytes(g.info(pair[0]), usize::MAX, Precision::F16));
                 for (rows, target) in [(1, TARGETS[0]), (usize::MAX, TARGETS[1]), (2, TARGETS[2])] {
