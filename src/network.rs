@@ -1,8 +1,7 @@
-//! The UNet as guidance asks for it: rows in, denoised predictions out, in chunks that fit the memory.
+//! The UNet as guidance uses it: rows in, denoised predictions out, in chunks that fit the memory.
 //!
-//! [`DeviceBackend`] keeps latents on the device from the first noise to the result. [`UnetNetwork`] is the same
-//! network for guidance on the host: it takes rows and gives predictions as host latents, for references and for
-//! guidance of one's own making.
+//! [`DeviceBackend`] keeps latents on the device from the first noise to the result. [`UnetNetwork`] is the same network
+//! for guidance on the host: rows and predictions are latents in host memory, for references and custom guidance.
 
 mod batching;
 mod calls;

@@ -11,14 +11,14 @@ use crate::plan::chunk::{ChunkPolicy, rows_per_call};
 use crate::plan::{Capabilities, Plan, PlanOptions};
 use crate::{Error, Result};
 
-/// What planning a network's calls takes.
+/// What the calls of a network are planned with.
 #[derive(Clone, Copy)]
 pub struct Planner<'a> {
     /// The network.
     pub network: &'a dyn DenoisingNetwork,
     /// The device.
     pub device: Capabilities,
-    /// What was planned before for the same network and device, and the storage that all plans are for.
+    /// Plans made before for the same network and device, and the storage that they are for.
     pub plans: &'a Plans,
 }
 
@@ -38,7 +38,7 @@ impl Planner<'_> {
         self.plans.call((kind, rows), || self.plan_of(&*self.graph(kind)?, rows))
     }
 
-    /// The plan that makes what rows with a prompt of `tokens` read at every step.
+    /// The plan that computes, once for each prompt of `tokens`, the tensors that rows read at every step.
     pub fn conditioning(&self, tokens: usize) -> Result<Arc<Plan>> {
         self.plans.conditioning(tokens, || self.plan_of(&self.network.conditioning(tokens)?, 1))
     }
@@ -49,13 +49,12 @@ impl Planner<'_> {
     }
 }
 
-/// Cuts the rows of a step into network calls.
+/// Groups the rows of a step into network calls.
 pub struct Batching<'a> {
     planner: Planner<'a>,
     policy: ChunkPolicy,
     budget: Option<u64>,
-    /// Rows of a call by kind and number of rows wanted: every step asks the same again, and each
-    /// answer takes several plans.
+    /// Rows per call, by kind and number of rows: every step needs the same numbers, and each takes several plans.
     sizes: HashMap<(RowKind, usize), usize>,
 }
 
@@ -65,10 +64,10 @@ impl<'a> Batching<'a> {
         Self { planner, policy, budget, sizes: HashMap::new() }
     }
 
-    /// The calls for rows of these kinds: what is computed, and which rows by their place in the list.
+    /// The calls for rows of these kinds: the kind of each call, and the indices of its rows.
     pub fn calls(&mut self, rows: &[RowKind]) -> Result<Vec<(RowKind, Vec<usize>)>> {
-        // Recording is decided for all rows of a step at once: a network that records is compiled
-        // differently, and a row's result must not depend on how the step is cut into chunks.
+        // All rows of a step record, or none: a network that records has other kernels, and the result of a row must not
+        // depend on the other rows of its chunk.
         let recorded = rows.iter().any(|r| r.record);
         let mut groups: Vec<(RowKind, Vec<usize>)> = Vec::new();
         for (i, row) in rows.iter().enumerate() {
@@ -100,11 +99,12 @@ impl<'a> Batching<'a> {
         self.planner.plan(kind, rows)
     }
 
-    /// True height and width of the attention map that a recording call gives.
+    /// Height and width of the attention map of a recording call, positions.
     pub fn map_size(&self, kind: RowKind) -> Result<(usize, usize)> {
         let graph = self.planner.graph(kind)?;
         let columns = graph.outputs().iter().find(|(n, _)| n == COLUMNS);
-        let (_, tensor) = columns.ok_or_else(|| Error::usage("the network's graph records nothing"))?;
+        let (_, tensor) =
+            columns.ok_or_else(|| Error::usage("the graph of the network does not record attention"))?;
         let shape = graph.shape(*tensor);
         Ok((shape.height, shape.width))
     }

@@ -1,4 +1,4 @@
-//! A UNet's calls made ready for a device.
+//! Network calls prepared for a device.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
@@ -22,23 +22,23 @@ pub struct Unet<'a> {
     pub planner: Planner<'a>,
     /// The engine.
     pub engine: &'a Engine,
-    /// On the device, or as many as the memory allows.
+    /// Its weights; some may be streamed.
     pub weights: &'a Weights,
-    /// Where the others are.
+    /// The source of streamed weights.
     pub source: Patched<'a>,
-    /// What the output means.
+    /// What its output means.
     pub prediction: Prediction,
     /// Timesteps of noise levels.
     pub discrete: &'a Discrete,
 }
 
-/// A UNet's calls made ready: plans with their bindings, one arena for all, what is kept of prompts.
+/// The prepared calls of a UNet: plans with their bindings, one arena for all of them, and the kept tensors of prompts.
 pub struct NetworkCalls<'a> {
     pub(super) unet: Unet<'a>,
     pub(super) batching: Batching<'a>,
     pub(super) ready: HashMap<(RowKind, usize), Prepared>,
     pub(super) arena: Option<Arena>,
-    /// How many arenas there were.
+    /// How many arenas were made so far.
     pub(super) arenas: usize,
     pub(super) prompts: Prompts,
 }
@@ -50,7 +50,7 @@ impl<'a> NetworkCalls<'a> {
         Self { unet, batching, ready: HashMap::new(), arena: None, arenas: 0, prompts: Prompts::default() }
     }
 
-    /// Makes a plan ready.
+    /// Prepares the call of `rows` rows of `kind`.
     pub(super) fn prepare(&mut self, kind: RowKind, rows: usize) -> Result<()> {
         if self.ready.contains_key(&(kind, rows)) {
             return Ok(());
@@ -62,13 +62,13 @@ impl<'a> NetworkCalls<'a> {
         Ok(())
     }
 
-    /// The arena of the other plans if `plan` fits, else a larger one for all.
+    /// The arena of the other plans if it is large enough for `plan`, else a new, larger one for all.
     fn arena_for(&mut self, plan: &Plan) -> Result<Arena> {
         let mut sizes = self.arena.as_ref().map_or_else(Vec::new, Arena::sizes);
         let arena = match self.arena.take().filter(|a| a.holds(plan)) {
             Some(arena) => arena,
             None => {
-                // What was bound to the old arena goes with it. The new one holds what that held.
+                // The bindings to the old arena are dropped with it. The new one is large enough for its plans too.
                 self.ready.clear();
                 self.arenas += 1;
                 plan.enlarge(&mut sizes);
@@ -79,7 +79,7 @@ impl<'a> NetworkCalls<'a> {
         Ok(arena)
     }
 
-    /// Sees that reading the prompts of `entries` needs no larger arena than there is.
+    /// Makes the arena large enough for the plans that read the prompts of `entries`.
     pub(super) fn make_room_for_prompts(&mut self, entries: &[&Entry]) -> Result<()> {
         for entry in entries {
             if self.prompts.find(entry).is_none() {
@@ -90,7 +90,8 @@ impl<'a> NetworkCalls<'a> {
         Ok(())
     }
 
-    /// Makes what is missing for rows of `entries`, by `keep`, and drops what nobody can ask for again.
+    /// Computes the tensors of the prompts of `entries` that do not exist yet, by `keep`, and drops those that are no
+    /// longer used.
     pub(super) fn read_prompts<'e>(
         &mut self,
         entries: impl Iterator<Item = &'e Entry>,

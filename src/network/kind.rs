@@ -12,12 +12,12 @@ pub struct RowKind {
     pub tokens: usize,
     /// Whether column sums are recorded: for all rows if for one.
     pub record: bool,
-    /// What is done to the middle block's self-attentions.
+    /// How the self-attention of the middle block is perturbed.
     pub perturbation: Perturbation,
 }
 
 impl RowKind {
-    /// The kind of `row` by itself.
+    /// The kind of `row`, without regard to other rows.
     pub fn of(row: &Row<'_>) -> Self {
         let size = (row.x.height(), row.x.width());
         Self { size, tokens: row.entry.tokens, record: row.record, perturbation: row.perturbation }

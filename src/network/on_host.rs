@@ -19,7 +19,7 @@ pub struct UnetNetwork<'a> {
 }
 
 impl<'a> UnetNetwork<'a> {
-    /// A network that computes rows by `policy` with an arena of at most `budget` bytes.
+    /// A network that computes rows in chunks by `policy`, with an arena of at most `budget` bytes.
     pub fn new(unet: Unet<'a>, policy: ChunkPolicy, budget: Option<u64>, cancel: &'a AtomicBool) -> Self {
         Self { calls: NetworkCalls::new(unet, policy, budget), cancel, rows_done: 0 }
     }
@@ -29,7 +29,7 @@ impl<'a> UnetNetwork<'a> {
         self.rows_done
     }
 
-    /// Bytes of the arena so far.
+    /// Bytes of the arena.
     pub fn arena_bytes(&self) -> u64 {
         self.calls.arena.as_ref().map_or(0, Arena::bytes)
     }
@@ -60,7 +60,7 @@ impl<'a> UnetNetwork<'a> {
                 .iter()
                 .find(|(n, _)| n == name)
                 .map(|(_, v)| v.as_slice())
-                .ok_or_else(|| Error::usage(format!("the network gave no {name}")))
+                .ok_or_else(|| Error::usage(format!("the network has no result {name}")))
         };
         let out = named("out")?;
         let columns = if kind.record { Some(self.columns(kind, named(COLUMNS)?)?) } else { None };
@@ -87,7 +87,7 @@ impl<'a> UnetNetwork<'a> {
         Ok(values.chunks_exact(height * width).map(of_row).collect())
     }
 
-    /// The prediction of the picture from the network's output `[height, width, channels]`.
+    /// The denoised prediction from the network's output, `[height, width, channels]`.
     fn denoised(&self, row: &Row<'_>, out: &[f32]) -> Latent {
         let [_, channels, height, width] = row.x.shape();
         let unet = &self.calls.unet;
@@ -120,7 +120,7 @@ impl Network for UnetNetwork<'_> {
     }
 }
 
-/// The inputs of a chunk, row after row.
+/// The inputs of a chunk, row by row.
 struct Inputs {
     x: Vec<f32>,
     time: Vec<f32>,
@@ -131,7 +131,7 @@ impl Inputs {
         let mut inputs = Inputs { x: Vec::new(), time: Vec::new() };
         for row in rows {
             let [_, channels, height, width] = row.x.shape();
-            // eps and v alike: the network sees a picture of variance 1.
+            // For eps and for v the input of the network has variance 1.
             let scale = (row.sigma * row.sigma + 1.0).sqrt();
             for at in 0..height * width {
                 inputs.x.extend((0..channels).map(|c| row.x.data()[c * height * width + at] / scale));

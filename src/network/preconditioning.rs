@@ -3,9 +3,15 @@
 use crate::model::Prediction;
 use crate::sampler::Discrete;
 
-/// The factors `(keep, take)` by which the picture is `keep · x - take · out` of the network's output:
-/// eps: x - σ·out; v: x / (σ² + 1) - out · σ / √(σ² + 1); x₀: out; consistency: the prediction by
-/// eps times t / √(t² + ¼) plus x times ¼ / (t² + ¼), where t is ten times the timestep.
+/// The factors `(keep, take)` with which the denoised prediction is `keep · x - take · out`, where `out` is the output of
+/// the network:
+///
+/// ```text
+/// eps          x - σ·out                                       Ho et al. 2020, arXiv 2006.11239
+/// v            x / (σ² + 1) - out · σ / √(σ² + 1)              Salimans and Ho 2022, arXiv 2202.00512
+/// x₀           out
+/// consistency  (x - σ·out) · t / √(t² + ¼) + x · ¼ / (t² + ¼)  Luo et al. 2023, arXiv 2310.04378; t = 10 · timestep
+/// ```
 pub(super) fn preconditioning(prediction: Prediction, discrete: &Discrete, sigma: f32) -> (f32, f32) {
     match prediction {
         Prediction::Eps => (1.0, sigma),

@@ -1,4 +1,4 @@
-//! What the network keeps on the device of each prompt, made when a row first asks for it.
+//! The tensors of each prompt that stay on the device, computed when a row first needs them.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::{Error, Result};
 #[derive(Default)]
 pub struct Prompts(Vec<Known>);
 
-/// A prompt is known by where its values lie, which is so as long as they are kept here.
+/// A prompt is identified by the address of its values, which is unique as long as they are not dropped.
 struct Known {
     address: PromptAddress,
     context: Arc<Vec<f32>>,
@@ -20,23 +20,23 @@ struct Known {
 }
 
 impl Prompts {
-    /// What is kept for the prompt of `entry`.
+    /// The tensors of the prompt of `entry`.
     pub fn find(&self, entry: &Entry) -> Option<&KeptTensors> {
         self.0.iter().find(|known| known.address == entry.prompt()).map(|known| &known.kept)
     }
 
-    /// Those of each row's entry.
+    /// The tensors of the entry of each row.
     pub fn of<'e>(&self, entries: impl Iterator<Item = &'e Entry>) -> Result<Vec<&KeptTensors>> {
-        entries.map(|e| self.find(e).ok_or_else(|| Error::internal("an unread prompt"))).collect()
+        entries.map(|e| self.find(e).ok_or_else(|| Error::internal("a prompt was not read"))).collect()
     }
 
-    /// Keeps `kept` for the prompt of `entry`.
+    /// Adds the tensors of the prompt of `entry`.
     pub fn add(&mut self, entry: &Entry, kept: KeptTensors) {
         let (context, vector) = (entry.context.clone(), entry.vector.clone());
         self.0.push(Known { address: entry.prompt(), context, _vector: vector, kept });
     }
 
-    /// Drops what no entry can ask for again.
+    /// Drops the tensors of prompts that no entry refers to.
     pub fn drop_unused(&mut self) {
         self.0.retain(|known| Arc::strong_count(&known.context) > 1);
     }

@@ -1,5 +1,5 @@
-//! Rows of an evaluation on the device: in which calls they are computed, the way of latents into the network and
-//! of its predictions out of it.
+//! The rows of an evaluation on the device: which calls compute them, how latents become inputs of the network, and how
+//! its outputs become predictions.
 
 use super::{DeviceBackend, Held, NetworkFacts, Operands, batch, give_back};
 use crate::Result;
@@ -50,7 +50,7 @@ impl<S: Sink> DeviceBackend<'_, S> {
         }
         let kinds: Vec<RowKind> = rows.iter().map(|row| row.kind).collect();
         let calls = self.sink.calls(&kinds)?;
-        // What is computed, where it is more than what was asked for.
+        // A call may record more than its rows need.
         for (kind, members) in &calls {
             members.iter().for_each(|i| rows[*i].kind = *kind);
         }
@@ -70,8 +70,8 @@ impl<S: Sink> DeviceBackend<'_, S> {
         let columns = if values > 0 { Some(self.take(4 * values.max(4) as u64, false)?) } else { None };
         for (kind, members) in calls {
             let part: Vec<&PlacedRow<'_>> = members.iter().map(|i| &rows[*i]).collect();
-            let heard = part.iter().any(|row| groups[row.group].record);
-            self.call(kind, &part, (x, sigma), &predictions, columns.as_ref().filter(|_| heard))?;
+            let recorded = part.iter().any(|row| groups[row.group].record);
+            self.call(kind, &part, (x, sigma), &predictions, columns.as_ref().filter(|_| recorded))?;
         }
         let mut results = Vec::new();
         let mut rest = rows.as_slice();
@@ -91,7 +91,7 @@ impl<S: Sink> DeviceBackend<'_, S> {
             };
             results.push(GroupPrediction { denoised, attention });
         }
-        // Nobody else has them by now.
+        // If no latent refers to them, they are free again.
         let sent = self.sent;
         give_back(&mut self.free, predictions, sent);
         if let Some(columns) = columns {
@@ -100,7 +100,7 @@ impl<S: Sink> DeviceBackend<'_, S> {
         Ok(results)
     }
 
-    /// The embedding of a noise level's timestep.
+    /// The embedding of the timestep of a noise level.
     fn embedding(&mut self, sigma: f32) -> Result<Held<S::Memory>> {
         if let Some((bits, held)) = &self.embedding
             && *bits == sigma.to_bits()
@@ -121,7 +121,7 @@ impl<S: Sink> DeviceBackend<'_, S> {
         Ok(held)
     }
 
-    /// One network call for some of `rows`, and the way of latents in and predictions out.
+    /// One network call for `rows`, with the dispatches that make its inputs and predictions.
     fn call(
         &mut self,
         kind: RowKind,
@@ -188,7 +188,7 @@ impl<S: Sink> DeviceBackend<'_, S> {
         self.dispatch(&network_output::call(&output, at_table, out, at_x, [to, flags], recorded), operands)
     }
 
-    /// What a group's rows come to: their prediction itself, or the mean over entries.
+    /// The prediction of a group: that of its only entry, or the mean over entries.
     fn mean(
         &mut self,
         group: &[PlacedRow<'_>],
@@ -224,8 +224,7 @@ impl<S: Sink> DeviceBackend<'_, S> {
     }
 }
 
-/// Where entries stand and how much they count: their places, without those of predictions, and all their weights
-/// as words.
+/// The areas of entries, without the positions of their predictions, and all their weights as words.
 pub(super) fn entry_places(weighted: &WeightedMean) -> (Vec<EntryPlace>, Vec<u32>) {
     let mut words = Vec::new();
     let places = weighted.parts.iter().map(|(area, weights)| {
