@@ -39,7 +39,7 @@ pub struct Heads {
     pub offsets: [usize; 3],
 }
 
-/// An operation. Inputs and outputs stand in the [`Node`].
+/// An operation. Its inputs and outputs are in the [`Node`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Op {
     /// y = x·W + b at each position.
@@ -49,7 +49,7 @@ pub enum Op {
         /// `[out]`.
         bias: Option<WeightId>,
     },
-    /// 3×3 convolution with `pad` zeros before each side; the shape tells the rest.
+    /// 3×3 convolution with `pad` zeros before each side; the zeros after follow from the shape.
     Conv3x3 {
         /// `[3][3][in][out]`.
         weight: WeightId,
@@ -60,8 +60,8 @@ pub enum Op {
         /// Zeros before the first row and column.
         pad: usize,
     },
-    /// The same, with one zero around, of the map with each position doubled in both directions (nearest);
-    /// a last row or column of that may be left out: the shape tells.
+    /// The same with one zero on each side, of the map upsampled x2 (nearest). The last row or column of the upsampled
+    /// map is missing if the size of the result is odd.
     Conv3x3Doubled {
         /// `[2][2][2][2][in][out]`: see [`Layout::Conv3x3Doubled`].
         weight: WeightId,

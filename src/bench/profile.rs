@@ -93,7 +93,7 @@ pub struct Profile {
     /// Rows of the call.
     pub rows: usize,
     /// GPU time of the call in one pass.
-    pub whole: Timing,
+    pub total: Timing,
     /// By dispatch, in order. Each has its own pass, which takes some microseconds more than in one pass for all.
     pub layers: Vec<Layer>,
 }
@@ -179,7 +179,7 @@ pub fn profile(bench: &Bench<'_>, network: Network, rows: usize) -> Result<Profi
             })
         })
         .collect::<Result<_>>()?;
-    Ok(Profile { rows, whole: ready.gpu()?, layers })
+    Ok(Profile { rows, total: ready.gpu()?, layers })
 }
 
 /// The class of each dispatch of a plan. The sum of split-K parts has the class of the product that it belongs to.

@@ -13,7 +13,7 @@ use crate::kernels::{Precision, Uniforms, Variant, room};
 use crate::{Error, Result};
 
 /// With a few staging buffers, copies, transfers and conversions overlap.
-const SLOTS: usize = 3;
+const BUFFERS: usize = 3;
 
 /// Bytes of a staging buffer for weights of `total` bytes: an eighth, but enough to be worth a submission, and not more
 /// than is worth its memory.
@@ -24,15 +24,15 @@ pub fn slot_bytes(total: u64) -> u64 {
 /// Device memory that the upload of weights of `total` bytes needs: the staging buffers, and one that the device reads.
 pub fn ring_bytes(total: u64) -> u64 {
     // Parameters are written through a copy; all else is small.
-    (SLOTS as u64 + 1) * slot_bytes(total) + 2 * params_bytes(256) + (64 << 10)
+    (BUFFERS as u64 + 1) * slot_bytes(total) + 2 * params_bytes(256) + (64 << 10)
 }
 
 /// Most conversions of a staging buffer: each has its parameters in one small buffer.
-const MOST_JOBS: usize = 512;
+const MOST_CONVERSIONS: usize = 512;
 
-/// Bytes of the parameters of [`MOST_JOBS`] conversions.
+/// Bytes of the parameters of [`MOST_CONVERSIONS`] conversions.
 fn params_bytes(alignment: u64) -> u64 {
-    MOST_JOBS as u64 * room(std::mem::size_of::<repack::Params>(), alignment)
+    MOST_CONVERSIONS as u64 * room(std::mem::size_of::<repack::Params>(), alignment)
 }
 
 /// A device, and whether its shaders have runtime checks.
@@ -68,7 +68,7 @@ pub struct StagingRing {
     /// The buffer that is being filled, and how far.
     at: usize,
     filled: u64,
-    jobs: Vec<Conversion>,
+    conversions: Vec<Conversion>,
     /// The bytes of the staging buffer in device memory, which the conversions read.
     raw: wgpu::Buffer,
     params: wgpu::Buffer,
@@ -104,11 +104,11 @@ impl StagingRing {
             };
             let alignment = gpu.capabilities().alignment;
             Self {
-                slots: (0..SLOTS).map(|_| StagingBuffer { buffer: mapped(), pending: None }).collect(),
+                slots: (0..BUFFERS).map(|_| StagingBuffer { buffer: mapped(), pending: None }).collect(),
                 slot_bytes,
                 at: 0,
                 filled: 0,
-                jobs: Vec::new(),
+                conversions: Vec::new(),
                 raw: buffer(gpu, "raw weights", slot_bytes, U::STORAGE | U::COPY_DST),
                 params: buffer(gpu, "params", params_bytes(alignment), U::UNIFORM | U::COPY_DST),
                 faults: buffer(gpu, "faults", 8 * weights.max(1) as u64, U::STORAGE | U::COPY_SRC),
@@ -142,17 +142,17 @@ impl StagingRing {
             // Each conversion begins at a multiple of four output features.
             let room = (self.slot_bytes - self.filled) as usize / line.max(1) / 4 * 4;
             let outs = room.min(part.outs - sent);
-            if outs == 0 || self.jobs.len() == MOST_JOBS {
+            if outs == 0 || self.conversions.len() == MOST_CONVERSIONS {
                 if self.filled == 0 {
                     return Err(Error::internal("four outputs of a weight are larger than a staging buffer"));
                 }
-                self.depart(device)?;
+                self.submit(device)?;
                 continue;
             }
             let stretch = &bytes[sent * line..(sent + outs) * line];
             self.fill(device.gpu, stretch)?;
             let (params, groups) = repack::call(part.weight, part.first + sent, outs, part.number);
-            self.jobs.push(Conversion {
+            self.conversions.push(Conversion {
                 variant: repack::variant(stored, part.to, part.weight.layout),
                 params,
                 groups,
@@ -182,46 +182,49 @@ impl StagingRing {
         Ok(())
     }
 
-    /// Sends what is in the slot on its way and turns to the next.
-    pub fn depart(&mut self, device: &Converter<'_>) -> Result<()> {
-        let jobs = std::mem::take(&mut self.jobs);
-        if jobs.is_empty() {
+    /// Submits the conversions of the buffer, and continues with the next buffer.
+    pub fn submit(&mut self, device: &Converter<'_>) -> Result<()> {
+        let conversions = std::mem::take(&mut self.conversions);
+        if conversions.is_empty() {
             return Ok(());
         }
-        device.gpu.compile(device.checked, jobs.iter().map(|j| &j.variant))?;
-        let index = device.gpu.checked("upload weights", || self.encode(device, &jobs))??;
+        device.gpu.compile(device.checked, conversions.iter().map(|c| &c.variant))?;
+        let index = device.gpu.checked("upload weights", || self.encode(device, &conversions))??;
         self.slots[self.at].pending = Some(index);
-        self.at = (self.at + 1) % SLOTS;
+        self.at = (self.at + 1) % BUFFERS;
         self.filled = 0;
         Ok(())
     }
 
-    fn encode(&self, device: &Converter<'_>, jobs: &[Conversion]) -> Result<wgpu::SubmissionIndex> {
+    fn encode(&self, device: &Converter<'_>, conversions: &[Conversion]) -> Result<wgpu::SubmissionIndex> {
         let gpu = device.gpu;
         let mut params = Uniforms::new(gpu.capabilities().alignment);
-        let places: Vec<_> = jobs.iter().map(|job| params.push(bytemuck::bytes_of(&job.params))).collect();
+        let places: Vec<_> = conversions
+            .iter()
+            .map(|conversion| params.push(bytemuck::bytes_of(&conversion.params)))
+            .collect();
         gpu.queue().write_buffer(&self.params, 0, params.bytes());
         let staging = &self.slots[self.at].buffer;
         staging.unmap();
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(staging, 0, &self.raw, 0, self.filled.min(self.slot_bytes));
         let mut pass = encoder.begin_compute_pass(&Default::default());
-        for (job, (first, size)) in jobs.iter().zip(places) {
-            let pipeline = device.gpu.pipeline(device.checked, &job.variant)?;
-            let (page, offset, bytes) = &job.place;
+        for (conversion, (first, size)) in conversions.iter().zip(places) {
+            let pipeline = device.gpu.pipeline(device.checked, &conversion.variant)?;
+            let (page, offset, bytes) = &conversion.place;
             let group = gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
                 label: Some("repack"),
                 layout: &pipeline.get_bind_group_layout(0),
                 entries: &[
                     entry(0, &self.params, first, size),
-                    entry(1, &self.raw, job.offset, job.bytes),
+                    entry(1, &self.raw, conversion.offset, conversion.bytes),
                     entry(2, page, *offset, *bytes),
                     entry(3, &self.faults, 0, self.faults.size()),
                 ],
             });
             pass.set_pipeline(&pipeline);
             pass.set_bind_group(0, &group, &[]);
-            pass.dispatch_workgroups(job.groups[0], job.groups[1], job.groups[2]);
+            pass.dispatch_workgroups(conversion.groups[0], conversion.groups[1], conversion.groups[2]);
         }
         drop(pass);
         Ok(gpu.queue().submit([encoder.finish()]))
@@ -229,8 +232,8 @@ impl StagingRing {
 
     /// Waits until all is uploaded. Returns the numbers of the weights with a value that is not finite or does not fit
     /// their storage.
-    pub fn arrived(&mut self, device: &Converter<'_>) -> Result<Vec<usize>> {
-        self.depart(device)?;
+    pub fn finish(&mut self, device: &Converter<'_>) -> Result<Vec<usize>> {
+        self.submit(device)?;
         let counts = read_buffer(device.gpu, &self.faults, 0, self.faults.size())?;
         Ok(counts.chunks_exact(2).enumerate().filter(|(_, c)| c[0] + c[1] > 0).map(|(i, _)| i).collect())
     }

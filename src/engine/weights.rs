@@ -146,7 +146,7 @@ impl Weights {
             held.send(device, &mut ring, page, source, cancel)?;
         }
         arriving();
-        held.check(ring.arrived(device)?, source)?;
+        held.check(ring.finish(device)?, source)?;
         if held.pages.resident < held.pages.sizes.len() {
             held.streamed = Some(Mutex::new(Streamed { ring, holds: [None; WINDOW] }));
         }
@@ -198,7 +198,7 @@ impl Weights {
     pub(super) fn check_streamed(&self, device: &Converter<'_>, source: &dyn WeightSource) -> Result<()> {
         let Some(streamed) = &self.streamed else { return Ok(()) };
         let mut streamed = streamed.lock().unwrap_or_else(PoisonError::into_inner);
-        self.check(streamed.ring.arrived(device)?, source)
+        self.check(streamed.ring.finish(device)?, source)
     }
 
     /// The error of the first faulty weight, if there is one.
@@ -231,7 +231,7 @@ impl Window<'_> {
             // Until it is complete, the buffer holds no page, in case of an error.
             streamed.holds[slot] = None;
             weights.send(device, &mut streamed.ring, page, source, cancel)?;
-            streamed.ring.depart(device)?;
+            streamed.ring.submit(device)?;
             streamed.holds[slot] = Some(page);
         }
         Ok(())

@@ -29,7 +29,7 @@ impl Shape {
     }
 
     /// Channels in groups of four, the unit in which kernels load and store.
-    /// Storage is padded to whole quads with zeros.
+    /// Storage is padded with zeros to a multiple of four channels.
     pub fn quads(&self) -> usize {
         self.channels.div_ceil(4)
     }

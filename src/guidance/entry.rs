@@ -67,7 +67,7 @@ impl Entry {
         PromptAddress { context: Arc::as_ptr(&self.context), vector: self.vector.as_ref().map(Arc::as_ptr) }
     }
 
-    /// A text that counts everywhere, during the whole sampling, with strength 1. `context` is `[tokens, channels]`.
+    /// A text that counts everywhere, during all of the sampling, with strength 1. `context` is `[tokens, channels]`.
     pub fn new(context: Vec<f32>, tokens: usize) -> Self {
         Self {
             context: Arc::new(context),
@@ -118,8 +118,8 @@ impl Entry {
 
     /// The entry's rectangle, clipped to a latent of this height and width.
     pub(crate) fn area_in(&self, (height, width): (usize, usize)) -> Area {
-        let whole = Area { y: 0, x: 0, height, width };
-        self.area.map_or(whole, |a| {
+        let all = Area { y: 0, x: 0, height, width };
+        self.area.map_or(all, |a| {
             let (y, x) = (a.y.min(height - 1), a.x.min(width - 1));
             Area { y, x, height: a.height.clamp(1, height - y), width: a.width.clamp(1, width - x) }
         })

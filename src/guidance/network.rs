@@ -1,4 +1,4 @@
-//! What guidance asks of a network: predictions of rows.
+//! What guidance needs from a network: predictions of rows.
 
 use super::{Columns, Entry};
 use crate::Result;

@@ -54,7 +54,7 @@ impl Guidance {
         self.terms.iter().filter_map(|term| if let Term::Perturbed(of) = term { Some(of) } else { None })
     }
 
-    /// The same settings with SAG, PAG and SEG active during the whole sampling. Custom terms stay as they are.
+    /// The same settings with SAG, PAG and SEG active during all of the sampling. Custom terms stay as they are.
     pub(crate) fn always(&self) -> Self {
         Self { terms: self.terms.iter().map(Term::always).collect(), ..self.clone() }
     }

@@ -59,7 +59,7 @@ impl Term {
         Self::Own(Own(Arc::new(term)))
     }
 
-    /// The same term, active during the whole sampling.
+    /// The same term, active during all of the sampling.
     pub(super) fn always(&self) -> Self {
         match self {
             Self::Sag(sag) => Self::Sag(Sag { start: 0.0, end: 1.0, ..*sag }),

@@ -19,12 +19,12 @@ impl WeightedMean {
     /// Weights of `entries` on latents of `shape`.
     pub(crate) fn new(entries: &[&Entry], shape: [usize; 4]) -> Self {
         let [_, _, height, width] = shape;
-        let whole = Area { y: 0, x: 0, height, width };
+        let all = Area { y: 0, x: 0, height, width };
         // The usual case. A forecast must not allocate memory for each cell.
         if let [Entry { area: None, mask: None, strength, .. }] = entries
             && *strength > 0.0
         {
-            return Self { parts: vec![(whole, Vec::new())], shape, single: true };
+            return Self { parts: vec![(all, Vec::new())], shape, single: true };
         }
         let part = |e: &&Entry| {
             let area = e.area_in((height, width));
@@ -32,7 +32,7 @@ impl WeightedMean {
         };
         let parts: Vec<_> = entries.iter().map(part).collect();
         let single = match parts.as_slice() {
-            [(area, weights)] => *area == whole && weights.iter().all(|w| *w > 0.0 && *w == weights[0]),
+            [(area, weights)] => *area == all && weights.iter().all(|w| *w > 0.0 && *w == weights[0]),
             _ => false,
         };
         Self { parts, shape, single }
@@ -113,9 +113,9 @@ mod tests {
         let shape = Shape::new(9, 7, 4);
         let area = Area { y: 2, x: 3, height: 6, width: 4 };
         let mask = noise(2, [1, 1, 9, 7]).data().iter().map(|v| v.max(0.0)).collect::<Vec<f32>>();
-        let whole = Entry { mask: Some(mask.into()), ..Entry::new(vec![0.0], 1) };
+        let all = Entry { mask: Some(mask.into()), ..Entry::new(vec![0.0], 1) };
         let part = Entry { area: Some(area), strength: 0.6, ..Entry::new(vec![1.0], 1) };
-        let entries = [&whole, &part];
+        let entries = [&all, &part];
         let weighted = WeightedMean::new(&entries, [2, 4, 9, 7]);
 
         let (mut results, mut places) = (Vec::new(), Vec::new());

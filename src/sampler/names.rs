@@ -11,23 +11,23 @@ pub use crate::nearest_name::{edit_distance, nearest_to};
 /// # Errors
 /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) with the names nearest to the part that is unknown.
 pub fn with_scheduler(name: &str) -> Result<(Sampler, Option<Scheduler>)> {
-    let whole = match name.parse::<Sampler>() {
+    let of_all = match name.parse::<Sampler>() {
         Ok(sampler) => return Ok((sampler, None)),
         Err(error) => error,
     };
     let (words, is_schedule) = (words(name), beginning(name).is_some());
-    let mut fault = None;
+    let mut of_part = None;
     for at in (1..words.len()).rev() {
         let (first, last) = words.split_at(at);
         match (first.join("_").parse::<Sampler>(), last.join("_").parse::<Scheduler>()) {
             (Ok(sampler), Ok(scheduler)) => return Ok((sampler, Some(scheduler))),
             // One part is known, so the error is about the other.
-            (Ok(_), Err(error)) if is_schedule => fault = fault.or(Some(error)),
-            (Err(error), Ok(_)) => fault = fault.or(Some(error)),
+            (Ok(_), Err(error)) if is_schedule => of_part = of_part.or(Some(error)),
+            (Err(error), Ok(_)) => of_part = of_part.or(Some(error)),
             (_, Err(_)) => {}
         }
     }
-    Err(fault.unwrap_or(whole))
+    Err(of_part.unwrap_or(of_all))
 }
 
 /// The sampler that a name begins with, if the rest is not a scheduler of ours. None if the rest means another

@@ -48,20 +48,20 @@ fn two_stages(
             continue;
         }
         let place = sigma_at(lerp(lambda(sigma), lambda(next), r));
-        let (part, whole) = (SdeStep::new(sigma, place, eta), SdeStep::new(sigma, next, eta));
+        let (part, full) = (SdeStep::new(sigma, place, eta), SdeStep::new(sigma, next, eta));
         let shape = x.shape();
 
-        let moved = Value::combine(&[(part.keep, &x), (phi_1(r * whole.h_eta), &denoised)]);
-        let drawn = noise.decay(sampling, None, shape, r * whole.h * eta)?;
+        let moved = Value::combine(&[(part.keep, &x), (phi_1(r * full.h_eta), &denoised)]);
+        let drawn = noise.decay(sampling, None, shape, r * full.h * eta)?;
         let there = sampling.predict(index, &with(moved, place, &drawn), place)?.denoised;
 
         let second = match rule {
-            Rule::Constant => phi_1(whole.h_eta),
-            Rule::Linear => phi_2(whole.h_eta) / r,
+            Rule::Constant => phi_1(full.h_eta),
+            Rule::Linear => phi_2(full.h_eta) / r,
         };
-        let first = phi_1(whole.h_eta) - second;
-        let moved = Value::combine(&[(whole.keep, &x), (first, &denoised), (second, &there)]);
-        let drawn = noise.decay(sampling, drawn, shape, (1.0 - r) * whole.h * eta)?;
+        let first = phi_1(full.h_eta) - second;
+        let moved = Value::combine(&[(full.keep, &x), (first, &denoised), (second, &there)]);
+        let drawn = noise.decay(sampling, drawn, shape, (1.0 - r) * full.h * eta)?;
         x = with(moved, next, &drawn);
     }
     Ok(x)
@@ -80,23 +80,23 @@ pub(super) fn seeds_3(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f32
             continue;
         }
         let place = |r| sigma_at(lerp(lambda(sigma), lambda(next), r));
-        let whole = SdeStep::new(sigma, next, eta);
-        let (shape, growth) = (x.shape(), whole.h * eta);
+        let full = SdeStep::new(sigma, next, eta);
+        let (shape, growth) = (x.shape(), full.h * eta);
         let keep = |to| SdeStep::new(sigma, to, eta).keep;
 
-        let moved = Value::combine(&[(keep(place(r1)), &x), (phi_1(r1 * whole.h_eta), &denoised)]);
+        let moved = Value::combine(&[(keep(place(r1)), &x), (phi_1(r1 * full.h_eta), &denoised)]);
         let drawn = noise.decay(sampling, None, shape, r1 * growth)?;
         let second = sampling.predict(index, &with(moved, place(r1), &drawn), place(r1))?.denoised;
 
-        let later = r2 / r1 * phi_2(r2 * whole.h_eta);
-        let here = phi_1(r2 * whole.h_eta) - later;
+        let later = r2 / r1 * phi_2(r2 * full.h_eta);
+        let here = phi_1(r2 * full.h_eta) - later;
         let moved = Value::combine(&[(keep(place(r2)), &x), (here, &denoised), (later, &second)]);
         let drawn = noise.decay(sampling, drawn, shape, (r2 - r1) * growth)?;
         let third = sampling.predict(index, &with(moved, place(r2), &drawn), place(r2))?.denoised;
 
-        let later = phi_2(whole.h_eta) / r2;
-        let here = phi_1(whole.h_eta) - later;
-        let moved = Value::combine(&[(whole.keep, &x), (here, &denoised), (later, &third)]);
+        let later = phi_2(full.h_eta) / r2;
+        let here = phi_1(full.h_eta) - later;
+        let moved = Value::combine(&[(full.keep, &x), (here, &denoised), (later, &third)]);
         let drawn = noise.decay(sampling, drawn, shape, (1.0 - r2) * growth)?;
         x = with(moved, next, &drawn);
     }

@@ -1,5 +1,5 @@
-//! What depends on the prompt alone is computed once for it: slices of tensors, results that stay on
-//! the device, and prompts of every length within the limits of every device.
+//! Tensors that depend only on the prompt are computed once for it: slices of tensors, kept tensors, and prompts of every
+//! length within the limits of every device.
 
 use std::sync::atomic::AtomicBool;
 
@@ -29,10 +29,10 @@ const KINDS: [(Target, Precision); 4] = [
     (Target::Cpu, Precision::F16),
 ];
 
-/// Keys and values, and a product's vector, that are slices of longer tensors, against the
-/// references: at places where a binding may begin and at others, for several rows.
+/// Keys and values, and the vector of a product, that are slices of longer tensors, compared with the references: at
+/// offsets where a binding may begin and at others, for several rows.
 #[test]
-fn slices_are_read_where_they_stand() {
+fn slices_are_read_in_place() {
     let Some(gpu) = gpu() else { return };
     let engine = Engine::new(gpu).expect("engine");
     let mut failures = Failures::default();
@@ -77,7 +77,7 @@ fn slices_are_read_where_they_stand() {
 }
 
 #[test]
-fn slices_that_cannot_be_are_errors() {
+fn invalid_slices_are_errors() {
     let options = |rows| {
         let device = Capabilities::baseline(Target::Gpu);
         PlanOptions { rows, storage: Precision::F32.into(), device, guard: 0 }
@@ -88,7 +88,7 @@ fn slices_that_cannot_be_are_errors() {
         let error = g.part("p", all, first, Shape::tokens(1, channels)).expect_err("no such part");
         assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
     }
-    // A kernel that knows of no strides would read another row's values.
+    // A kernel without strides would read values of another row.
     let mut g = Graph::new("");
     let all = g.input("all", Shape::new(1, 1, 64));
     let part = g.part("p", all, 0, Shape::tokens(1, 32)).expect("a part");
@@ -96,13 +96,13 @@ fn slices_that_cannot_be_are_errors() {
     g.output("y", y);
     let error = Plan::new(&g, &options(2)).expect_err("not read");
     assert!(error.to_string().contains("another tensor"), "{error}");
-    // What is put side by side is made for one row.
+    // Joined tensors are computed for one row.
     let c = config("tiny-sd1");
     let g = unet::conditioning(&c.unet, 77).expect("conditioning");
     assert!(Plan::new(&g, &options(1)).is_ok() && Plan::new(&g, &options(2)).is_err());
 }
 
-/// Rows of several prompts in one call give what each gives alone, bit for bit.
+/// Rows with several prompts in one call give the same results as each alone, bit for bit.
 #[test]
 fn each_row_reads_the_prompt_that_was_kept_for_it() {
     let Some(gpu) = gpu() else { return };
@@ -164,8 +164,8 @@ fn each_row_reads_the_prompt_that_was_kept_for_it() {
     assert!(run(&[&longer], 1).is_err(), "a prompt of another length");
 }
 
-/// Plans alone: prompts of one token to 2,310 (thirty chunks) under the limits that every device
-/// offers, keys and values side by side without touching.
+/// Plans only: prompts of 1 to 2,310 tokens (thirty chunks) within the limits of every device; joined keys and values do
+/// not overlap.
 #[test]
 fn prompts_of_any_length_stay_within_the_default_limits() {
     let mut failures = Failures::default();
@@ -181,8 +181,8 @@ fn prompts_of_any_length_stay_within_the_default_limits() {
             let plan = plan.unwrap_or_else(|e| panic!("{family} {tokens} {precision:?}: {e}"));
             let mut written: Vec<(usize, u64, u64)> = Vec::new();
             for d in &plan.dispatches {
-                // A product's result comes after bias, vector and residual. One whose depth is divided
-                // has none: the next dispatch adds its parts.
+                // The result of a product is bound after bias, vector and residual. A split-K product has no result:
+                // the next dispatch sums its parts.
                 let r = match d.bindings.get(3) {
                     Some(Bound::Arena(r)) => r,
                     Some(Bound::Unused) => continue,
