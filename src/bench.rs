@@ -1,13 +1,11 @@
-//! How fast this device is: the measurements behind `sagittal bench`, as data.
+//! Benchmarks: the measurements of `sagittal bench`, as data.
 //!
-//! [`rows`] times networks and whole generations, [`profile`] tells where the time of a network
-//! goes, [`shapes`] times single products, convolutions and attentions, [`sweep`] follows cost over
-//! batch, picture size and chunk rows, [`plot`] draws. Weights are made by formula ([`presets`]), so
-//! no file is needed.
+//! [`rows`] times networks and complete generations, [`profile`] the dispatches of a network, [`shapes`] single matrix
+//! products, convolutions and attentions, and [`sweep`] the cost over batch, picture size and rows per call. [`plot`]
+//! draws charts. Weights are computed by a formula ([`presets`]), so no file is needed.
 //!
-//! Wall times go from host memory to host memory. GPU times come from timestamp queries, and need a
-//! device that counts time. An idle card stands at low clocks, so everything is preceded by steady
-//! work; see [`Effort`].
+//! Wall times are from host memory to host memory. GPU times are from timestamp queries, and need a device that has
+//! them. An idle GPU runs at low clocks, so steady work precedes all measurements; see [`Effort`].
 
 mod measure;
 pub mod plot;
@@ -26,7 +24,7 @@ use crate::kernels::Precision;
 use crate::{Error, Result};
 pub use measure::{Effort, Timing};
 
-/// Where and how measurements are made.
+/// The device and the settings of measurements.
 pub struct Bench<'a> {
     /// The device.
     pub gpu: &'a Gpu,
@@ -34,14 +32,14 @@ pub struct Bench<'a> {
     pub precision: Option<Precision>,
     /// Small networks and pictures, for software drivers and tests.
     pub tiny: bool,
-    /// How often things are done.
+    /// How often each measurement is repeated.
     pub effort: Effort,
-    /// Ends the work within a submission when set.
+    /// Setting it ends the work within a submission.
     pub cancel: &'a AtomicBool,
 }
 
 impl Bench<'_> {
-    /// The storage that is used.
+    /// The precision that is used.
     pub fn precision(&self) -> Precision {
         self.precision.unwrap_or(self.gpu.capabilities().target.usual_precision())
     }
@@ -50,13 +48,13 @@ impl Bench<'_> {
         if self.cancel.load(Ordering::Relaxed) { Err(Error::cancelled()) } else { Ok(()) }
     }
 
-    /// Lets go of what was dropped before, which is freed only when the device is looked after.
+    /// Frees the memory of dropped buffers, which wgpu frees only when the device is polled.
     fn settle(&self) {
-        // A lost device says so at the next call that has an answer.
+        // If the device is lost, the next call that returns a result reports it.
         let _ = self.gpu.device().poll(wgpu::PollType::wait_indefinitely());
     }
 
-    /// An engine of its own, so that it holds nothing but what is measured.
+    /// A new engine, so that it holds only what is measured.
     fn engine(&self) -> Result<Engine> {
         self.settle();
         Engine::new(self.gpu.clone())

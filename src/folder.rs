@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use crate::sampler::names::nearest_to;
+use crate::nearest_name::nearest_to;
 use crate::{Error, ErrorKind, Remedy, Result};
 
 /// Most files that are looked at.

@@ -1,35 +1,37 @@
-//! The device: the app's own or one we open, and what it can do.
+//! The device: opened here, or made by the app; and what it can do.
 
 mod barriers;
-mod cache;
+pub(crate) mod capabilities;
+mod compile;
+mod features;
+mod pipeline_cache;
 mod pipelines;
-mod wanted;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::kernels::{LEAST_MEMORY, Target, Variant};
-use crate::plan::Capabilities;
+use crate::kernels::{LEAST_MEMORY, Target};
 use crate::{Error, ErrorKind, Result, kernels, shader};
-use cache::Cache;
+use capabilities::Capabilities;
+use features::{MATRICES, SHARED_LOADS, offers_matrices};
+use pipeline_cache::Cache;
 use pipelines::Pipelines;
-use wanted::{LANES, MATRICES, offers_matrices};
 
-/// An adapter that could be used.
+/// An adapter that wgpu has found.
 #[derive(Debug, Clone)]
 pub struct Adapter {
     /// Position in [`adapters`], usable as a choice in [`Gpu::open`] and [`OpenOptions`].
     pub index: usize,
     /// Name, backend, driver and type as the driver gives them.
     pub info: wgpu::AdapterInfo,
-    /// What it supports.
+    /// The features that it supports.
     pub features: wgpu::Features,
     /// Its limits.
     pub limits: wgpu::Limits,
 }
 
 impl Adapter {
-    /// Whether shaders run on the CPU.
+    /// Whether its driver runs shaders on the CPU.
     pub fn is_cpu(&self) -> bool {
         self.info.device_type == wgpu::DeviceType::Cpu
     }
@@ -38,14 +40,14 @@ impl Adapter {
 /// How [`Gpu::open_with`] opens a device.
 #[derive(Debug, Clone, Copy)]
 pub struct OpenOptions<'a> {
-    /// The adapter's number or a part of its name; None is the first that is not a CPU, else the
-    /// first.
+    /// The number of the adapter or a part of its name, in any case of letters. None chooses the first that is not a
+    /// CPU driver, or else the first.
     pub adapter: Option<&'a str>,
-    /// Whether cooperative matrices are used where the adapter has them. Without them the kernels are
-    /// those of any GPU: for comparing, and for a driver that computes wrong with them.
+    /// Whether to use cooperative matrices if the adapter has them. Set it to false to compare, or if a driver computes
+    /// wrong results with them.
     pub matrices: bool,
-    /// Folder in which compiled pipelines are kept from one start to the next, where the adapter
-    /// allows it; see [`Gpu::keep_pipelines_in`]. None keeps none.
+    /// A folder in which compiled pipelines are cached from one start to the next, if the adapter supports it; see
+    /// [`Gpu::keep_pipelines_in`]. With None they are not cached.
     pub cache: Option<&'a Path>,
 }
 
@@ -55,7 +57,7 @@ impl Default for OpenOptions<'_> {
     }
 }
 
-/// A device with its queue. Cheap to clone; clones share the device.
+/// A device with its queue. Cloning is cheap; clones share the device and its compiled pipelines.
 #[derive(Debug, Clone)]
 pub struct Gpu {
     device: wgpu::Device,
@@ -68,8 +70,8 @@ pub struct Gpu {
 }
 
 impl Gpu {
-    /// What an app's device is to be made with, so that nothing of `adapter` stays unused: features and limits that
-    /// pay. An app adds what it needs itself and hands the device to [`from_adapter`](Self::from_adapter):
+    /// The descriptor that an app should make its device with, so that this library can use all that speeds it up on
+    /// `adapter`. The app adds what it needs itself and passes the device to [`from_adapter`](Self::from_adapter):
     ///
     /// ```no_run
     /// # fn open(adapter: &wgpu::Adapter) -> Result<sagittal::Gpu, wgpu::RequestDeviceError> {
@@ -80,26 +82,26 @@ impl Gpu {
     /// # }
     /// ```
     ///
-    /// It is the adapter's limits, times of dispatches for profiles, and
-    /// * where the adapter has cooperative matrices, `Features::SHADER_F16`, `SUBGROUP`, `SUBGROUP_BARRIER` and
-    ///   `EXPERIMENTAL_COOPERATIVE_MATRIX`: f16 is computed several times faster with them. wgpu calls them
-    ///   experimental, and the descriptor says for the app that it knows;
-    /// * `Features::SUBGROUP` and `SHADER_INT64`: on a driver that runs shaders on the CPU, all is computed several
-    ///   times faster with them.
+    /// It requires the limits of the adapter, timestamps for profiles if the adapter has them, and
+    /// * if the adapter has cooperative matrices, `Features::SHADER_F16`, `SUBGROUP`, `SUBGROUP_BARRIER` and
+    ///   `EXPERIMENTAL_COOPERATIVE_MATRIX`: f16 is several times faster with them. wgpu calls them experimental, and
+    ///   the descriptor enables experimental features for the app;
+    /// * if the adapter has them, `Features::SUBGROUP` and `SHADER_INT64`: a driver that runs shaders on the CPU is
+    ///   several times faster with them.
     pub fn device_descriptor(adapter: &wgpu::Adapter) -> wgpu::DeviceDescriptor<'static> {
-        wanted::descriptor(adapter, true)
+        features::descriptor(adapter, true)
     }
 
-    /// Uses a device that the app has made, of an adapter that is not known; `wgpu::Limits::default()` and no feature
-    /// suffice. Cooperative matrices stay unused: [`from_adapter`](Self::from_adapter) takes them, and
-    /// [`Report::unused`](crate::pipeline::report::Report::unused) tells what is left unused.
-    /// No callback of the device is touched.
+    /// Uses a device that the app has made. `wgpu::Limits::default()` without features is enough. Without its adapter,
+    /// cooperative matrices are not used: [`from_adapter`](Self::from_adapter) uses them, and
+    /// [`Report::unused`](crate::pipeline::report::Report::unused) lists what is not used. The callbacks of the device
+    /// are not changed.
     pub fn from_device(device: wgpu::Device, queue: wgpu::Queue) -> Self {
         Self::of(None, device, queue)
     }
 
-    /// The same for an app that knows the adapter. A device made by [`device_descriptor`](Self::device_descriptor)
-    /// leaves nothing of it unused.
+    /// The same for an app that has the adapter, too. With a device made by
+    /// [`device_descriptor`](Self::device_descriptor) all that helps is used.
     pub fn from_adapter(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Self {
         Self::of(Some(adapter), device, queue)
     }
@@ -112,7 +114,7 @@ impl Gpu {
             wgpu::DeviceType::Cpu => Target::Cpu,
             _ => Target::Gpu,
         };
-        let unused = wanted::left_unused(&device, adapter).into();
+        let unused = features::left_unused(&device, adapter).into();
         let limits = device.limits();
         let capabilities = Capabilities {
             target,
@@ -125,8 +127,8 @@ impl Gpu {
         Self { device, queue, capabilities, cache: None, pipelines: Arc::default(), unused }
     }
 
-    /// Opens an adapter: by number or a part of its name, else the first that is not a CPU, else
-    /// the first.
+    /// Opens an adapter by its number or a part of its name; with None the first that is not a CPU driver, or else the
+    /// first.
     ///
     /// # Errors
     /// As [`open_with`](Self::open_with).
@@ -137,14 +139,14 @@ impl Gpu {
     /// Opens an adapter by `options`.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`] if the choice names none of them, [`ErrorKind::Device`] if there is none
-    /// or it gives no device.
+    /// [`ErrorKind::Usage`] if no adapter has this number or name; [`ErrorKind::Device`] if there is no adapter, or if
+    /// it cannot make the device.
     pub fn open_with(options: &OpenOptions<'_>) -> Result<Self> {
         let instance = instance();
         let all = enumerate(&instance);
         let picked = pick(&all, options.adapter)?;
         let adapter = &all[picked];
-        let mut descriptor = wanted::descriptor(adapter, options.matrices);
+        let mut descriptor = features::descriptor(adapter, options.matrices);
         let caches = adapter.features() & wgpu::Features::PIPELINE_CACHE;
         descriptor.required_features.set(caches, options.cache.is_some());
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).map_err(|e| {
@@ -157,61 +159,46 @@ impl Gpu {
         })
     }
 
-    /// Keeps compiled pipelines in a file in `folder`, which is made if need be: they are read now and
-    /// written by [`save_pipelines`](Self::save_pipelines), or when the last clone is dropped. A file
-    /// that is damaged, of another driver or of another version counts as none, and one that cannot
-    /// be written is left out: this costs time, and is logged. Without `Features::PIPELINE_CACHE` of
-    /// the device nothing is kept.
+    /// Caches compiled pipelines in a file in `folder`, which is created if necessary. They are read now, and written
+    /// by [`save_pipelines`](Self::save_pipelines) and when the last clone is dropped. A file that is damaged, or of
+    /// another driver or version, is ignored, and so is an error in writing: both are logged, and cost only time.
+    /// Without `Features::PIPELINE_CACHE` of the device nothing is cached.
     pub fn keep_pipelines_in(mut self, folder: &Path) -> Self {
-        // Should the device fail to make a cache, pipelines are compiled as without.
+        // If the device fails to make a cache, pipelines are compiled without one.
         let cache = self.checked("make a cache of pipelines", || Cache::open(&self.device, folder));
         self.cache = cache.ok().flatten().map(Arc::new);
-        // What was compiled before is not in the file.
+        // Pipelines that were compiled before are not in the file.
         self.pipelines = Arc::default();
         self
     }
 
-    /// Lets kernels be looked for in a cache of the app's own, of this device, and be added to it. The
-    /// app reads and writes it.
+    /// Uses a pipeline cache of the app, which must be of this device: compiled pipelines are looked up in it and added
+    /// to it. The app loads and saves it.
     pub fn with_pipeline_cache(mut self, cache: wgpu::PipelineCache) -> Self {
         self.cache = Some(Arc::new(Cache::of_app(cache)));
         self.pipelines = Arc::default();
         self
     }
 
-    /// Writes what was compiled since the pipelines were read, if they are kept in a folder.
+    /// Writes the pipelines that were compiled since the cache was read or written, if there is a cache: see
+    /// [`keep_pipelines_in`](Self::keep_pipelines_in).
     pub fn save_pipelines(&self) {
         if let Some(cache) = &self.cache {
             cache.save();
         }
     }
 
-    /// Where compiled pipelines are looked for.
+    /// The cache that compiled pipelines are looked up in.
     pub(crate) fn pipeline_cache(&self) -> Option<&wgpu::PipelineCache> {
         self.cache.as_ref().map(|cache| cache.pipelines())
     }
 
-    /// Compiles those of `variants` that no engine on this device has had a use for; `checked` as in
-    /// [`Engine::checked`](crate::engine::Engine::checked).
-    pub(crate) fn compile<'a>(
-        &self,
-        checked: bool,
-        variants: impl Iterator<Item = &'a Variant>,
-    ) -> Result<()> {
-        self.pipelines.compile(self, checked, variants)
-    }
-
-    /// The pipeline of a variant that was compiled before.
-    pub(crate) fn pipeline(&self, checked: bool, variant: &Variant) -> Result<wgpu::ComputePipeline> {
-        self.pipelines.get(checked, variant)
-    }
-
-    /// In which way shaders are written for the device.
+    /// The ways of writing shaders that the device supports.
     pub(crate) fn offers(&self) -> shader::Offers {
         let has = |features| self.device.features().contains(features);
         shader::Offers {
             matrices: has(MATRICES),
-            lanes: has(LANES) && self.device.adapter_info().subgroup_min_size >= kernels::LANES,
+            lanes: has(SHARED_LOADS) && self.device.adapter_info().subgroup_min_size >= kernels::LANES,
         }
     }
 
@@ -225,26 +212,25 @@ impl Gpu {
         &self.queue
     }
 
-    /// What the planner must know.
+    /// What the planner must know of the device.
     #[doc(hidden)]
     pub fn capabilities(&self) -> Capabilities {
         self.capabilities
     }
 
-    /// What the device lacks of its adapter that would make it faster, each in a line of plain words.
+    /// What the adapter has that the device was made without, and that would make it faster: a line of text for each.
     pub fn unused(&self) -> &[String] {
         &self.unused
     }
 
-    /// Bytes of all buffers of the device at this moment, those of the app included, as wgpu counts
-    /// them.
+    /// Bytes of all buffers of the device now, including those of the app, as wgpu counts them.
     #[doc(hidden)]
     pub fn buffer_bytes(&self) -> u64 {
         self.device.get_internal_counters().hal.buffer_memory.read().max(0) as u64
     }
 
-    /// Runs `f` and turns what the device reports meanwhile on this thread into an error.
-    /// Uses error scopes, so the app's handlers see nothing of it.
+    /// Runs `f`, and returns an error that the device reports meanwhile on this thread. It uses error scopes, so that
+    /// the handlers of the app are not called.
     pub(crate) fn checked<T>(&self, what: &str, f: impl FnOnce() -> T) -> Result<T> {
         let scopes =
             [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation]
@@ -266,7 +252,7 @@ impl Gpu {
     }
 }
 
-/// All adapters, in the driver's order.
+/// All adapters, in the order of the drivers.
 pub fn adapters() -> Vec<Adapter> {
     enumerate(&instance())
         .iter()
@@ -276,7 +262,7 @@ pub fn adapters() -> Vec<Adapter> {
 }
 
 fn instance() -> wgpu::Instance {
-    // GL offers compute only in part and repeats the adapters of the other backends.
+    // GL supports compute only in part, and would list the adapters of the other backends again.
     let backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
     wgpu::Instance::new(wgpu::InstanceDescriptor {
         backends: backends.with_env(),
@@ -299,7 +285,7 @@ fn pick(all: &[wgpu::Adapter], choice: Option<&str>) -> Result<usize> {
     let Some(choice) = choice else {
         return Ok(infos.iter().position(|i| i.device_type != wgpu::DeviceType::Cpu).unwrap_or(0));
     };
-    // A number is never a part of a name, or `1` would find "LLVM 15".
+    // A number is never looked up in names: `1` would find "LLVM 15".
     let wanted = choice.to_lowercase();
     let found = match choice.parse::<usize>() {
         Ok(number) => (number < all.len()).then_some(number),

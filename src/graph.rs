@@ -1,90 +1,21 @@
-//! Networks as data: operations on shaped tensors, each named by its tensor path.
+//! Networks as data: operations on tensors with shapes, each named by the path of its layer.
 //!
-//! A graph describes one *row* (one picture under one conditioning); the planner multiplies it by
-//! the number of rows. Shapes are inferred and checked while the graph is built, so a checkpoint
-//! that does not fit fails here, with the path of the layer, before any memory is taken.
+//! A graph describes one *row* (a batch element: one image under one entry of the conditioning); the planner multiplies
+//! it by the number of rows. Shapes are inferred and checked while the graph is built, so a checkpoint that does not fit
+//! fails here, with the path of the layer, before any memory is allocated.
 
 mod attention;
-mod part;
+mod perturbation;
+mod slices;
+mod tensor;
 mod weight;
 
 use std::collections::HashMap;
 
 use crate::{Error, ErrorKind, Result};
-pub use part::Part;
+pub use perturbation::{Perturbation, Width};
+pub use tensor::{Shape, Store, Tensor, TensorInfo, TensorSlice};
 pub use weight::{Layout, Weight, WeightId};
-
-/// The shape of one row: `height × width` positions of `channels`, channels innermost (NHWC).
-/// A token sequence has `width` 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Shape {
-    /// Rows of positions, or tokens.
-    pub height: usize,
-    /// Positions in a row; 1 for token sequences.
-    pub width: usize,
-    /// Values at each position.
-    pub channels: usize,
-}
-
-impl Shape {
-    /// A map of `height × width` positions.
-    pub fn new(height: usize, width: usize, channels: usize) -> Self {
-        Self { height, width, channels }
-    }
-
-    /// A sequence of `tokens`.
-    pub fn tokens(tokens: usize, channels: usize) -> Self {
-        Self { height: tokens, width: 1, channels }
-    }
-
-    /// Number of positions; `usize::MAX` where there are more.
-    pub fn positions(&self) -> usize {
-        self.height.saturating_mul(self.width)
-    }
-
-    /// Channels in groups of four, the unit in which kernels load and store.
-    /// Storage is padded to whole quads with zeros.
-    pub fn quads(&self) -> usize {
-        self.channels.div_ceil(4)
-    }
-}
-
-impl std::fmt::Display for Shape {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}x{}x{}", self.height, self.width, self.channels)
-    }
-}
-
-/// Handle of a tensor in its [`Graph`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Tensor(pub(crate) usize);
-
-/// How a tensor is stored on the device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Store {
-    /// In the plan's precision, f32 or f16.
-    Elem,
-    /// In f32 quads: results to be read back.
-    F32,
-    /// In f32 without padding: log-sum-exp, column sums.
-    Plain,
-}
-
-/// What a tensor is: its shape in one row, its storage, its name.
-#[derive(Debug, Clone)]
-pub struct TensorInfo {
-    /// Shape in one row.
-    pub shape: Shape,
-    /// Storage.
-    pub store: Store,
-    /// The path of the layer that makes it, as in the original checkpoint layout.
-    pub path: String,
-    /// Where it stands, if that is in another tensor.
-    pub part: Option<Part>,
-    /// Whether it stays on the device from one run to another: an input that another plan's run
-    /// left there, or a result that is not read back.
-    pub kept: bool,
-}
 
 /// A function applied to each value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -108,7 +39,7 @@ pub struct Heads {
     pub offsets: [usize; 3],
 }
 
-/// An operation. Inputs and outputs stand in the [`Node`].
+/// An operation. Its inputs and outputs are in the [`Node`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Op {
     /// y = x·W + b at each position.
@@ -118,7 +49,7 @@ pub enum Op {
         /// `[out]`.
         bias: Option<WeightId>,
     },
-    /// 3×3 convolution with `pad` zeros before each side; the shape tells the rest.
+    /// 3×3 convolution with `pad` zeros before each side; the zeros after follow from the shape.
     Conv3x3 {
         /// `[3][3][in][out]`.
         weight: WeightId,
@@ -129,8 +60,8 @@ pub enum Op {
         /// Zeros before the first row and column.
         pad: usize,
     },
-    /// The same, with one zero around, of the map with each position doubled in both directions (nearest);
-    /// a last row or column of that may be left out: the shape tells.
+    /// The same with one zero on each side, of the map upsampled x2 (nearest). The last row or column of the upsampled
+    /// map is missing if the size of the result is odd.
     Conv3x3Doubled {
         /// `[2][2][2][2][in][out]`: see [`Layout::Conv3x3Doubled`].
         weight: WeightId,
@@ -160,7 +91,7 @@ pub enum Op {
     /// softmax(q·kᵀ/√d)·v. Inputs: queries, keys-and-values (the same tensor when merged).
     /// With a second output: log-sum-exp of each query's scores, `[tokens, heads]`, f32.
     Attention {
-        /// Heads and where they stand.
+        /// The heads, and the offsets of their channels.
         heads: Heads,
         /// Position i sees only positions ≤ i.
         causal: bool,
@@ -168,7 +99,7 @@ pub enum Op {
     /// SAG's record: c\[j\] = mean over heads of Σ_i P\[i,j\], from queries, keys and log-sum-exp.
     /// Output `[tokens, 1]`, f32; P itself is never stored.
     AttentionColumns {
-        /// Heads and where they stand.
+        /// The heads, and the offsets of their channels.
         heads: Heads,
     },
     /// A function of each value.
@@ -201,7 +132,7 @@ pub enum Op {
 /// An operation with its operands.
 #[derive(Debug, Clone)]
 pub struct Node {
-    /// What is done.
+    /// The operation.
     pub op: Op,
     /// Operands.
     pub inputs: Vec<Tensor>,
@@ -234,13 +165,13 @@ impl Graph {
         &self.nodes
     }
 
-    /// What `tensor` is; for another graph's, something empty.
+    /// Shape, storage and name of `tensor`; for a tensor of another graph they are empty.
     pub fn info(&self, tensor: Tensor) -> &TensorInfo {
         static NOTHING: TensorInfo = TensorInfo {
             shape: Shape { height: 0, width: 0, channels: 0 },
             store: Store::Elem,
             path: String::new(),
-            part: None,
+            slice: None,
             kept: false,
         };
         self.tensors.get(tensor.0).unwrap_or(&NOTHING)
@@ -278,8 +209,7 @@ impl Graph {
         tensor
     }
 
-    /// Names `tensor`, which nothing else reads, as a result; it is stored as f32 so that nothing
-    /// is lost on the way out.
+    /// Names `tensor`, which no operation reads, as a result; it is stored as f32, so that no precision is lost.
     pub fn output(&mut self, name: &str, tensor: Tensor) {
         if let Some(info) = self.tensors.get_mut(tensor.0).filter(|info| info.store == Store::Elem) {
             info.store = Store::F32;
@@ -287,7 +217,7 @@ impl Graph {
         self.outputs.push((name.to_owned(), tensor));
     }
 
-    /// Names a copy of `tensor` as a result, for looking into a network.
+    /// Names a copy of `tensor` as a result, to inspect a network.
     pub fn trace(&mut self, name: &str, tensor: Tensor) {
         let shape = self.shape(tensor);
         let copy = self.node(name, Op::Copy, &[tensor], shape);
@@ -304,14 +234,14 @@ impl Graph {
         self.conv1x1_merged(path, x, &[(path, out)])
     }
 
-    /// Several 1×1 convolutions of one input as one product, results side by side.
+    /// Several 1×1 convolutions of one input as one product; the channels of the results are joined.
     pub fn conv1x1_merged(&mut self, path: &str, x: Tensor, parts: &[(&str, usize)]) -> Result<Tensor> {
         let c = self.shape(x).channels;
         let shapes = parts.iter().map(|&(_, n)| vec![n, c, 1, 1]).collect();
         self.product(path, x, parts, shapes, true)
     }
 
-    /// Several linear layers of one input (Q, K and V) as one product, results side by side.
+    /// Several linear layers of one input (Q, K and V) as one product; the channels of the results are joined.
     pub fn linear_merged(
         &mut self,
         path: &str,
@@ -324,8 +254,8 @@ impl Graph {
         self.product(path, x, parts, shapes, bias)
     }
 
-    /// A product whose weight `[out, in]` and bias have names of their own (OpenCLIP's joined
-    /// `in_proj_weight` and `in_proj_bias`).
+    /// A linear layer whose weight `[out, in]` and bias have other names (OpenCLIP's joined `in_proj_weight` and
+    /// `in_proj_bias`).
     pub fn linear_named(&mut self, path: &str, x: Tensor, out: usize, weight: &str, bias: &str) -> Tensor {
         let shapes = vec![vec![out, self.shape(x).channels]];
         let names = [weight, bias].map(|n| vec![format!("{}{n}", self.prefix)]);
@@ -344,7 +274,7 @@ impl Graph {
         shapes: Vec<Vec<usize>>,
         bias: bool,
     ) -> Result<Tensor> {
-        // Results stand side by side in quads: an odd part in the middle would shift the others.
+        // The joined results consist of quads: a width that is not a multiple of 4 would shift the next one.
         if parts.len() > 1 && parts.iter().any(|&(_, n)| !n.is_multiple_of(4)) {
             return Err(self.misfit(path, "merged widths that are multiples of 4", format!("{parts:?}")));
         }
@@ -361,7 +291,7 @@ impl Graph {
     }
 
     /// 3×3 convolution: `stride` 1 keeps the size, 2 halves it rounding up. With `pad` 0 and
-    /// stride 2 the zeros stand after the last row and column only (the VAE encoder's habit).
+    /// stride 2 there are zeros only after the last row and column, as in the VAE's encoder.
     pub fn conv3x3(
         &mut self,
         path: &str,
@@ -378,7 +308,7 @@ impl Graph {
                 format!("{stride} and {pad}"),
             ));
         }
-        // Padding after is 1 in both cases, so the last tap may always stand one past the end.
+        // The padding at the end is 1 in both cases, so the last tap may be one beyond the end.
         let size = |n: usize| n.checked_add(pad + 1)?.checked_sub(3).map(|n| n / stride + 1);
         let (Some(height), Some(width)) = (size(s.height), size(s.width)) else {
             return Err(self.misfit(path, "an input of at least 2x2", s.to_string()));
@@ -388,8 +318,8 @@ impl Graph {
         Ok(self.node(path, op, &[x], Shape::new(height, width, out)))
     }
 
-    /// Doubles height and width, nearest, up to `height` × `width`: the size of a map that was halved
-    /// rounding up, so the double or one less; then a 3×3 convolution.
+    /// Upsamples x2 by the nearest position to `height` × `width` (twice the size, or one less, since the size was
+    /// halved rounding up), then a 3×3 convolution.
     pub fn conv3x3_doubled(
         &mut self,
         path: &str,
@@ -399,7 +329,7 @@ impl Graph {
     ) -> Result<Tensor> {
         let s = self.shape(x);
         if (height.div_ceil(2), width.div_ceil(2)) != (s.height, s.width) {
-            return Err(self.misfit(path, &format!("about half of {height}x{width}"), s.to_string()));
+            return Err(self.misfit(path, &format!("half of {height}x{width}, rounded up"), s.to_string()));
         }
         let (weight, bias) = self.window_weights(path, s.channels, out, Layout::Conv3x3Doubled);
         Ok(self.node(path, Op::Conv3x3Doubled { weight, bias }, &[x], Shape::new(height, width, out)))
@@ -417,7 +347,7 @@ impl Graph {
         (weight, self.vector(&format!("{path}.bias"), out))
     }
 
-    /// Group normalisation with 32 groups, as everywhere in Stable Diffusion.
+    /// Group normalisation with 32 groups, as in all networks of Stable Diffusion.
     pub fn group_norm(&mut self, path: &str, x: Tensor, eps: f32) -> Result<Tensor> {
         let shape = self.shape(x);
         if !shape.channels.is_multiple_of(32) {
@@ -512,7 +442,7 @@ impl Graph {
     }
 
     fn tensor(&mut self, path: &str, shape: Shape, store: Store) -> Tensor {
-        self.tensors.push(TensorInfo { shape, store, path: path.to_owned(), part: None, kept: false });
+        self.tensors.push(TensorInfo { shape, store, path: path.to_owned(), slice: None, kept: false });
         Tensor(self.tensors.len() - 1)
     }
 
@@ -532,7 +462,7 @@ impl Graph {
     }
 
     fn misuse(&self, path: &str, expected: &str, found: String) -> Error {
-        let error = Error::usage("there is no such layer");
+        let error = Error::usage("a layer has invalid arguments");
         error.at(format!("{}{path}", self.prefix)).expected(expected).found(found)
     }
 }

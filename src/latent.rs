@@ -1,8 +1,9 @@
-//! The latent: what a sampler moves from noise to picture.
+//! Latents: what a sampler turns from noise into a picture.
 //!
-//! [`Latent`] is one on the host, for what comes in and goes out. In a sampling latents are [`Value`]s, which may be on
-//! a device: sums that are formed when they are needed, by an implementation of [`Latents`].
+//! A [`Latent`] is in host memory: the input and the output of a sampling. During a sampling latents are [`Value`]s,
+//! which may be on a device: sums that an implementation of [`Latents`] computes when they are needed.
 
+pub(crate) mod attention_map;
 pub mod file;
 pub(crate) mod host;
 pub mod resize;
@@ -11,7 +12,7 @@ pub(crate) mod value;
 use crate::{Error, Result};
 pub use value::{Latents, Value};
 
-/// A batch of latents, `[batch, channels, height, width]`, row-major.
+/// A batch of latents in host memory, `[batch, channels, height, width]`, row-major. A cell is 8×8 pixels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Latent {
     batch: usize,
@@ -22,8 +23,8 @@ pub struct Latent {
 }
 
 impl Latent {
-    /// All zeros: the latent of an empty picture. One that no memory holds is empty, `[0, 0, 0, 0]`, and whatever
-    /// takes it refuses it; [`of_shape`](Self::of_shape) tells.
+    /// All zeros: the latent that text-to-image starts from. If there is not enough memory for it, the result is empty,
+    /// `[0, 0, 0, 0]`, and using it is an error; [`of_shape`](Self::of_shape) reports that at once.
     pub fn zeros(batch: usize, channels: usize, height: usize, width: usize) -> Self {
         Self::of_shape([batch, channels, height, width]).unwrap_or(Self {
             batch: 0,
@@ -37,7 +38,7 @@ impl Latent {
     /// All zeros, `[batch, channels, height, width]`.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if there is not the memory for it.
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if there is not enough memory for it.
     pub fn of_shape(shape: [usize; 4]) -> Result<Self> {
         let [batch, channels, height, width] = shape;
         let mut data = Vec::new();
@@ -49,7 +50,7 @@ impl Latent {
         Ok(Self { batch, channels, height, width, data })
     }
 
-    /// From values in `[batch, channels, height, width]` order.
+    /// A latent of these values, in the order `[batch, channels, height, width]`.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if the number of values is not the product of the sizes.
@@ -68,7 +69,7 @@ impl Latent {
         [self.batch, self.channels, self.height, self.width]
     }
 
-    /// Number of pictures.
+    /// Number of images.
     pub fn batch(&self) -> usize {
         self.batch
     }
@@ -88,35 +89,34 @@ impl Latent {
         &self.data
     }
 
-    /// The values, to be changed in place.
+    /// The values as a mutable slice.
     pub fn data_mut(&mut self) -> &mut [f32] {
         &mut self.data
     }
 
-    /// The values of picture `image`, `[channels, height, width]`; none if there is no such picture.
+    /// The values of image `image` of the batch, `[channels, height, width]`; empty if there is no such image.
     pub fn image(&self, image: usize) -> &[f32] {
         self.range(image).and_then(|range| self.data.get(range)).unwrap_or_default()
     }
 
-    /// The same, to be changed in place.
+    /// The same as a mutable slice.
     pub fn image_mut(&mut self, image: usize) -> &mut [f32] {
         self.range(image).and_then(|range| self.data.get_mut(range)).unwrap_or_default()
     }
 
-    /// Where the values of a picture are.
+    /// The range of an image's values.
     fn range(&self, image: usize) -> Option<std::ops::Range<usize>> {
         let n = self.data.len().checked_div(self.batch).filter(|_| image < self.batch)?;
         Some(image * n..(image + 1) * n)
     }
 
-    /// Picture `image` alone, as a batch of one; a batch of none if there is no such picture.
+    /// Image `image` as a batch of one; an empty batch if there is no such image.
     pub fn row(&self, image: usize) -> Latent {
         let batch = usize::from(image < self.batch);
         Self { batch, data: self.image(image).to_vec(), ..*self }
     }
 
-    /// A batch of `batch` times the first picture; a batch of none if there is no picture, or if no memory holds
-    /// as many.
+    /// A batch of `batch` copies of the first image; an empty batch if there is no image, or not enough memory.
     pub fn repeated(&self, batch: usize) -> Latent {
         let [_, channels, height, width] = self.shape();
         let wanted = if self.batch == 0 { 0 } else { batch };
@@ -129,10 +129,10 @@ impl Latent {
         }
     }
 
-    /// The pictures of all `parts`, one after the other.
+    /// The images of all `parts`, one after the other.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if there are none, or they differ in size.
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if `parts` is empty, or they differ in channels, height or width.
     pub fn stacked(parts: &[&Latent]) -> Result<Latent> {
         let Some(first) = parts.first() else { return Err(Error::usage("a batch of no latents")) };
         if let Some(other) = parts.iter().find(|p| p.shape()[1..] != first.shape()[1..]) {
@@ -144,12 +144,12 @@ impl Latent {
         Ok(Self { batch: parts.iter().map(|p| p.batch).sum(), data, ..**first })
     }
 
-    /// `self * a`, element by element.
+    /// `a · self`.
     pub fn scaled(&self, a: f32) -> Latent {
         Self { data: self.data.iter().map(|v| v * a).collect(), ..*self }
     }
 
-    /// `Σ coefficient · latent`, summed in the order given.
+    /// `Σ coefficient · latent` in f32, added in the given order.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if there are no terms, or their shapes differ.
@@ -167,7 +167,7 @@ impl Latent {
         Ok(out)
     }
 
-    /// Combines two latents of one shape element by element.
+    /// `f` of two latents of the same shape, element by element.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if the shapes differ.
@@ -176,7 +176,7 @@ impl Latent {
         Ok(self.zipped(other, f))
     }
 
-    /// The same of latents that are known to have one shape.
+    /// The same for latents that are known to have the same shape.
     pub(crate) fn zipped(&self, other: &Latent, f: impl Fn(f32, f32) -> f32) -> Latent {
         debug_assert_eq!(self.shape(), other.shape(), "latents of different shapes");
         Self { data: self.data.iter().zip(&other.data).map(|(&a, &b)| f(a, b)).collect(), ..*self }
@@ -197,7 +197,7 @@ impl Latent {
     }
 }
 
-/// Number of values of a shape. One that could not be counted with a picture in it is none without, too.
+/// Number of values of a shape; None if it overflows. An empty batch of a size that would overflow is None too.
 fn size_of(shape: [usize; 4]) -> Option<usize> {
     shape.iter().try_fold(1usize, |n, side| n.checked_mul((*side).max(1)))?;
     Some(shape.iter().product())

@@ -72,6 +72,7 @@ mod kernels;
 pub mod latent;
 pub mod lora;
 mod model;
+mod nearest_name;
 mod network;
 pub mod pipeline;
 mod plan;

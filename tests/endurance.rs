@@ -1,4 +1,4 @@
-//! Many generations in one process, alone in it: other tests would be counted.
+//! Many generations in one process, without other tests, whose memory would be counted.
 
 // Tests panic where something is not as they expect.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)]
@@ -13,10 +13,10 @@ use sagittal::Size;
 use sagittal::internals::kernels::Precision;
 use sagittal::{Model, ModelOptions, Request, Sag, embedded, wgpu};
 
-/// Pictures after which everything is there that stays.
+/// Pictures after which all permanent memory is allocated.
 const WARM: usize = 20;
 
-/// KiB of the process's memory; None where the system does not say.
+/// KiB of memory of the process; None if the system does not report it.
 fn resident() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let size = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
@@ -33,7 +33,7 @@ fn a_hundred_generations_let_neither_buffers_nor_host_memory_grow() {
     for seed in 0..100 {
         let mut r = Request::new("fox, 3d style", Size::square(64));
         (r.schedule.steps, r.guidance.cfg, r.seed) = (1, 1.0, seed);
-        // Most with one row, some with all that SAG takes.
+        // Most with one row, some with SAG.
         if seed % 10 == 0 {
             r.guidance.cfg = 3.5;
         } else {
@@ -48,7 +48,7 @@ fn a_hundred_generations_let_neither_buffers_nor_host_memory_grow() {
     let last = buffers[WARM..].iter().max().expect("some");
     assert_eq!(*last, buffers[WARM], "bytes of buffers grew: {buffers:?}");
     if host.is_empty() {
-        return println!("the system does not tell of host memory");
+        return println!("the system does not report host memory");
     }
     let most = |of: &[u64]| *of.iter().max().expect("some") as f64;
     let (early, late) = (most(&host[WARM..WARM + 20]), most(&host[80..]));

@@ -1,4 +1,4 @@
-//! Memory: what a plan says is what a run takes, a limit is kept, and what a limit changes is told.
+//! Memory: a run takes the planned bytes, limits are respected, and the report says what a limit changes.
 
 // Tests panic where something is not as they expect.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)]
@@ -20,15 +20,15 @@ use sagittal::{ErrorKind, Latent, Model, ModelOptions, Picture, Remedy, Request,
 
 const MIB: u64 = 1 << 20;
 
-/// Counts what each thread has of the host's memory.
+/// Counts the host memory of each thread.
 struct Counting;
 
 thread_local! {
-    /// Bytes that the thread has taken and not given back, and the most that it had.
+    /// Bytes that the thread has allocated and not freed, and the maximum.
     static HELD: Cell<(isize, isize)> = const { Cell::new((0, 0)) };
 }
 
-/// A thread that ends has nothing to be counted any more.
+/// Does nothing in a thread that is ending.
 fn count(bytes: isize) {
     let _ = HELD.try_with(|held| {
         let now = held.get().0 + bytes;
@@ -36,7 +36,7 @@ fn count(bytes: isize) {
     });
 }
 
-// SAFETY: memory is the system's; what is counted is no memory of its own.
+// SAFETY: all memory is allocated by the system's allocator; this only counts it.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);
@@ -52,7 +52,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTED: Counting = Counting;
 
-/// The most of the host's memory that `f` takes at one time on this thread.
+/// The most host memory that `f` has allocated at one time on this thread.
 fn most_of(f: impl FnOnce()) -> u64 {
     let before = HELD.get().0;
     HELD.set((before, before));
@@ -70,29 +70,29 @@ fn request(limit: Option<u64>) -> Request {
     r
 }
 
-/// Planned and measured peak of two pictures one after the other, pictures, and what was told.
+/// Planned and measured peak of two generations, the result of the first, and the reported events.
 fn run(m: &Model, r: &Request) -> (u64, u64, sagittal::Generated, Vec<&'static str>) {
     let planned = m.report(r).expect("a plan").peak_bytes;
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     let mut observe = |e: Event<'_>| {
         if let Event::Tiles { .. } = e {
-            told.push("tiles");
+            reported.push("tiles");
         }
     };
     let made = m.generate(r, &mut observe, &AtomicBool::new(false)).expect("a run");
     m.generate(r, &mut |_| {}, &AtomicBool::new(false)).expect("another run");
-    (planned, m.engine().peak_bytes(), made, told)
+    (planned, m.engine().peak_bytes(), made, reported)
 }
 
 #[test]
-fn a_run_takes_what_was_planned_and_a_limit_is_kept() {
+fn a_run_takes_the_planned_memory_and_respects_a_limit() {
     let mut failures = Failures::default();
     let mut first = HashMap::new();
-    // All is there; networks leave for others; weights by turns and the decoder in tiles.
+    // All is resident; networks make room for others; weights are streamed and the decoder works in tiles.
     let in_f16 = [None, Some(45), Some(31)].map(|limit| (Precision::F16, limit));
-    // On a CPU driver weights are in f16 here too.
+    // On a CPU driver some weights are in f16 here too.
     let in_f32 = [None, Some(60)].map(|limit| (Precision::F32, limit));
-    let (mut in_turn, mut in_tiles) = (0, 0);
+    let (mut streamed, mut in_tiles) = (0, 0);
     for (precision, limit) in in_f16.into_iter().chain(in_f32) {
         let case = format!("{precision:?}, limit {limit:?}");
         let Some(gpu) = own_gpu() else { return };
@@ -100,32 +100,34 @@ fn a_run_takes_what_was_planned_and_a_limit_is_kept() {
         let m = Model::new(gpu, embedded::checkpoint().expect("embedded"), options).expect("model");
         let r = request(limit.map(|l| l * MIB));
         let report = m.report(&r).expect("a plan");
-        let (planned, measured, made, told) = run(&m, &r);
+        let (planned, measured, made, reported) = run(&m, &r);
         println!(
-            "{case}: planned {:.1}, measured {:.1} MiB, {} rows together, in turn: {}, tiles {}",
+            "{case}: planned {:.1}, measured {:.1} MiB, {} rows together, streamed: {}, tiles {}",
             planned as f64 / MIB as f64,
             measured as f64 / MIB as f64,
             report.rows_per_call(),
             report.weights_in_turn,
             report.decoder_tiles,
         );
-        in_turn += usize::from(report.weights_in_turn);
+        streamed += usize::from(report.weights_in_turn);
         in_tiles += usize::from(report.decoder_tiles > 1);
         let ratio = measured as f64 / planned as f64;
         failures.check((0.95..=1.0).contains(&ratio), || format!("{case}: {measured} of {planned}"));
         failures.check(limit.is_none_or(|l| planned <= l * MIB), || format!("{case}: {planned}"));
-        // The latent is the same whatever the memory; the picture unless tiles were told of.
+        // The latent does not depend on the memory; nor does the picture, unless tiles were reported.
         let (latent, picture) =
             first.entry(precision).or_insert_with(|| (made.latent.clone(), made.pictures.clone()));
         failures.check(*latent == made.latent, || format!("{case}: another latent"));
-        failures.check(*picture == made.pictures || told == ["tiles"], || format!("{case}: another picture"));
-        failures.check((report.decoder_tiles > 1) == (told == ["tiles"]), || format!("{case}: {told:?}"));
+        failures
+            .check(*picture == made.pictures || reported == ["tiles"], || format!("{case}: another picture"));
+        failures
+            .check((report.decoder_tiles > 1) == (reported == ["tiles"]), || format!("{case}: {reported:?}"));
     }
-    failures.check(in_turn > 0 && in_tiles > 0, || format!("{in_turn} in turn, {in_tiles} in tiles"));
+    failures.check(streamed > 0 && in_tiles > 0, || format!("{streamed} streamed, {in_tiles} in tiles"));
     failures.finish();
 }
 
-/// What a limit allows, every larger one allows; and an error proposes the smallest.
+/// If a run is possible with a limit, it is possible with every larger one; and an error proposes the smallest.
 #[test]
 fn more_memory_is_never_too_little() {
     for precision in [Precision::F16, Precision::F32] {
@@ -152,29 +154,29 @@ fn more_memory_is_never_too_little() {
 }
 
 #[test]
-fn what_cannot_fit_is_an_error_before_anything_runs() {
+fn too_little_memory_is_an_error_before_anything_runs() {
     let Some(m) = model(ModelOptions::default()) else { return };
     for limit in [0, 1, 10 * MIB, 20 * MIB] {
-        let mut heard = 0;
+        let mut events = 0;
         let r = request(Some(limit));
-        let error = m.generate(&r, &mut |_| heard += 1, &AtomicBool::new(false)).expect_err("too little");
-        assert_eq!((error.kind(), heard), (ErrorKind::Memory, 0), "{error}");
+        let error = m.generate(&r, &mut |_| events += 1, &AtomicBool::new(false)).expect_err("too little");
+        assert_eq!((error.kind(), events), (ErrorKind::Memory, 0), "{error}");
         let raise = |remedy: &Remedy| matches!(remedy, Remedy::RaiseMemoryLimit(Some(_)));
         assert!(error.remedies().iter().any(raise), "{error}");
     }
 }
 
-/// Largest difference of a pixel to the picture decoded whole, and its size; seams would show as
-/// larger steps where tiles meet than elsewhere.
+/// The largest and the mean difference to the picture decoded without tiles; seams would be large differences where tiles
+/// meet.
 #[test]
 fn tiles_leave_no_seams() {
-    let Some(whole) = model(ModelOptions { tiling: Tiling::Off, ..Default::default() }) else { return };
+    let Some(untiled) = model(ModelOptions { tiling: Tiling::Off, ..Default::default() }) else { return };
     let tiled = model(ModelOptions { tiling: Tiling::Side(32), ..Default::default() }).expect("model");
     let cancel = AtomicBool::new(false);
-    // A picture of the model's own making is what the decoder is meant for.
+    // The decoder is meant for pictures of the model.
     let mut r = request(None);
     (r.size.width, r.size.height, r.schedule.steps, r.batch, r.seed) = (448, 320, 8, 1, 3);
-    let made = whole.generate(&r, &mut |_| {}, &cancel).expect("a picture");
+    let made = untiled.generate(&r, &mut |_| {}, &cancel).expect("a picture");
     let again = tiled.decode(&made.latent, &mut |_| {}, &cancel).expect("a picture").remove(0);
     let picture = &made.pictures[0];
     let differences: Vec<u8> = picture.rgb.iter().zip(&again.rgb).map(|(a, b)| a.abs_diff(*b)).collect();
@@ -185,15 +187,15 @@ fn tiles_leave_no_seams() {
 
     let values = picture.to_values();
     let of = |m: &Model| m.encode_values(320, 448, &values, &cancel).expect("a latent");
-    let (a, b) = (of(&tiled), of(&whole));
+    let (a, b) = (of(&tiled), of(&untiled));
     let error = nmse(a.data(), &to_f64(b.data()));
     println!("encoded in tiles: squared error {error:.1e}");
     assert!(error <= 3e-2, "{error}");
 }
 
-/// Memory for activations stays for the next picture, until a limit or the app asks for it.
+/// Memory for activations is kept for the next picture, until a limit or the app needs it.
 #[test]
-fn what_a_picture_leaves_is_there_for_the_next() {
+fn memory_of_a_picture_is_reused_for_the_next() {
     let Some(gpu) = own_gpu() else { return };
     let checkpoint = embedded::checkpoint().expect("embedded");
     let options = ModelOptions { precision: Some(Precision::F16), ..Default::default() };
@@ -201,7 +203,7 @@ fn what_a_picture_leaves_is_there_for_the_next() {
     let held = || m.engine().gpu().buffer_bytes();
     let (_, _, first, _) = run(&m, &request(None));
     let after = held();
-    // The device may do away with what it used itself a little later, and no more is there.
+    // The device may free its own memory a little later, but nothing is added.
     let (_, peak, again, _) = run(&m, &request(None));
     assert!(held() <= after && again.pictures == first.pictures, "{after} and {}", held());
     assert!(after > peak * 9 / 10, "{after} of {peak}");
@@ -217,10 +219,10 @@ fn what_a_picture_leaves_is_there_for_the_next() {
     assert!(held() < before, "{before} and {}", held());
 }
 
-/// Many rows with prompts of their own take memory beside the arena: it is forecast, and where a budget has no room
-/// for all of them fewer go at a time, before weights are brought over in turn.
+/// Many rows with their own prompts take memory beside the arena. It is forecast, and if the budget is too small for all
+/// of them, fewer rows are computed at a time, before weights are streamed.
 #[test]
-fn many_rows_take_what_was_planned() {
+fn many_rows_take_the_planned_memory() {
     let Some(gpu) = own_gpu() else { return };
     let mut failures = Failures::default();
     let cases = [
@@ -246,7 +248,7 @@ fn many_rows_take_what_was_planned() {
         }
         let (planned, rows) = (report.peak_bytes, report.rows_per_call());
         println!(
-            "{case}: planned {:.1}, measured {:.1} MiB, {rows} rows together, in turn: {}",
+            "{case}: planned {:.1}, measured {:.1} MiB, {rows} rows together, streamed: {}",
             planned as f64 / MIB as f64,
             peak as f64 / MIB as f64,
             report.weights_in_turn,
@@ -260,15 +262,15 @@ fn many_rows_take_what_was_planned() {
     failures.finish();
 }
 
-/// What a run would take is known from arithmetic: nothing is made that grows with the pictures, whatever guides
-/// them, and a picture to start from and a mask are not copied.
+/// The forecast of a run is arithmetic: it allocates nothing that grows with the pictures, for every kind of guidance, and
+/// does not copy a start picture or a mask.
 #[test]
 fn a_report_takes_no_memory_that_grows_with_pictures() {
     let Some(m) = model(ModelOptions::default()) else { return };
     let mut failures = Failures::default();
     let samplers = [Sampler::Euler, Sampler::EulerAncestral, Sampler::Dpmpp2mSde, Sampler::DpmAdaptive];
     for (sampler, from_picture) in samplers.into_iter().zip([false, true, false, true]) {
-        let asked = |side: usize, batch: usize, limit: Option<u64>| {
+        let peak = |side: usize, batch: usize, limit: Option<u64>| {
             let mut r = Request::new("fox", Size::square(side));
             (r.batch, r.solver.sampler, r.limits.memory) = (batch, sampler, limit);
             r.guidance = r.guidance.with(Perturbed::pag(3.0));
@@ -279,18 +281,18 @@ fn a_report_takes_no_memory_that_grows_with_pictures() {
                 r.mask = Some(Latent::zeros(1, 1, side / 8, side / 8));
             }
             let mut refused = false;
-            // Plans are known afterwards: what is looked at is asked for twice.
+            // The first call makes plans, which are cached: the second is measured.
             let most = [(); 2].map(|()| most_of(|| refused = m.report(&r).is_err()));
             assert_eq!(refused, limit.is_some() || side > 4000, "{side}, {batch}");
             most[1]
         };
-        let small = asked(64, 1, None);
-        // A latent of all these pictures has 16 bytes a cell: 32 MiB, 1 MiB, and far more than a device binds. Lists
-        // of their rows stay.
+        let small = peak(64, 1, None);
+        // A latent of all these pictures has 16 bytes per cell: 32 MiB, 1 MiB, and far more than a device can bind. Lists
+        // of their rows are allowed.
         for (side, batch, limit) in
             [(1024, 128, None), (4000, 1, None), (1024, 128, Some(MIB)), (4096, 4096, None)]
         {
-            let large = asked(side, batch, limit);
+            let large = peak(side, batch, limit);
             failures.check(large < small + 2 * MIB, || {
                 format!(
                     "{sampler}, {batch} of {side}, from a picture: {from_picture}: {large} bytes for {small}"

@@ -1,5 +1,5 @@
-//! The device's memory ends while a model wants some. A process of its own: where shaders run on the CPU
-//! it is the process whose memory is made to end.
+//! The device runs out of memory while a model allocates. It is a separate process: with a CPU driver, the memory of the
+//! process is limited.
 
 // Tests panic where something is not as they expect.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)]
@@ -19,11 +19,11 @@ use sagittal::{ErrorKind, Gpu, Model, ModelOptions, Request, embedded, wgpu};
 
 const MIB: u64 = 1 << 20;
 
-/// What makes the memory end, as long as it is there.
+/// Limits the memory as long as it exists.
 enum Shortage {
-    /// Buffers that an app has taken, as many as there were.
-    Taken(#[expect(dead_code, reason = "it is there to be held")] Vec<wgpu::Buffer>),
-    /// A limit on the process's addresses.
+    /// Buffers that use up all memory.
+    Taken(#[expect(dead_code, reason = "it only keeps the buffers")] Vec<wgpu::Buffer>),
+    /// A limit on the address space of the process.
     Limited,
 }
 
@@ -31,9 +31,9 @@ impl Shortage {
     /// Leaves at most `left` bytes.
     fn new(gpu: &Gpu, left: u64) -> Self {
         if !gpu.capabilities().target.is_cpu() {
-            return Self::Taken(all_of_it(gpu.device()));
+            return Self::Taken(fill_memory(gpu.device()));
         }
-        let status = std::fs::read_to_string("/proc/self/status").expect("the kernel's own account");
+        let status = std::fs::read_to_string("/proc/self/status").expect("the status of the process");
         let size = status.lines().find_map(|l| l.strip_prefix("VmSize:")).expect("a size");
         let kib: u64 = size.trim().trim_end_matches(" kB").parse().expect("a number");
         limit(&(kib * 1024 + left).to_string());
@@ -49,14 +49,14 @@ impl Drop for Shortage {
     }
 }
 
-/// Sets the limit of this process's addresses; the hard one stays.
+/// Sets the soft limit of the address space of this process.
 fn limit(soft: &str) {
     let pid = std::process::id().to_string();
     let status = Command::new("prlimit").args(["--pid", &pid, &format!("--as={soft}:")]).status();
     assert!(status.expect("prlimit, of util-linux").success());
 }
 
-fn all_of_it(device: &wgpu::Device) -> Vec<wgpu::Buffer> {
+fn fill_memory(device: &wgpu::Device) -> Vec<wgpu::Buffer> {
     let mut taken = Vec::new();
     for size in [1024 * MIB, 64 * MIB, 4 * MIB] {
         while taken.len() < 4096 {
@@ -77,12 +77,12 @@ fn all_of_it(device: &wgpu::Device) -> Vec<wgpu::Buffer> {
 }
 
 #[test]
-fn memory_that_ends_is_an_error_and_the_same_device_generates_afterwards() {
+fn running_out_of_memory_is_an_error_and_the_same_device_generates_afterwards() {
     let Some(gpu) = own_gpu() else { return };
-    let heard = Arc::new(AtomicUsize::new(0));
-    let count = heard.clone();
+    let reported = Arc::new(AtomicUsize::new(0));
+    let count = reported.clone();
     gpu.device().on_uncaptured_error(Arc::new(move |e| {
-        eprintln!("the app's handler heard: {e}");
+        eprintln!("the app's handler was called: {e}");
         count.fetch_add(1, Ordering::Relaxed);
     }));
     let options = ModelOptions { precision: Some(Precision::F32), ..Default::default() };
@@ -95,8 +95,7 @@ fn memory_that_ends_is_an_error_and_the_same_device_generates_afterwards() {
     let want = run(64).expect("a picture");
     m.engine().release_spare_memory();
     let before = gpu.buffer_bytes();
-    // The UNet's activations for one row of such a picture take more, and nothing that it is made of
-    // on the host does.
+    // The activations of the UNet for one row of such a picture take more; nothing on the host does.
     let short = Shortage::new(&gpu, 96 * MIB);
     let error = run(2048).map(drop).expect_err("no memory");
     drop(short);
@@ -105,5 +104,5 @@ fn memory_that_ends_is_an_error_and_the_same_device_generates_afterwards() {
     gpu.device().poll(wgpu::PollType::wait_indefinitely()).expect("the device is there");
     assert_eq!(gpu.buffer_bytes(), before, "bytes of buffers");
     assert!(run(64).expect("the memory is back") == want);
-    assert_eq!(heard.load(Ordering::Relaxed), 0);
+    assert_eq!(reported.load(Ordering::Relaxed), 0);
 }

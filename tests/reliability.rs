@@ -1,6 +1,5 @@
-//! What may go wrong around a run, each as it is promised: a device that goes away, memory that ends, a
-//! caller who stops, other users of the device, weights that are no numbers. The table in docs/RELIABILITY.md
-//! tells which test holds what.
+//! Problems around a run: a lost device, too little memory, a caller who cancels, other users of the device, weights that
+//! are not finite. The table in docs/RELIABILITY.md says which test covers which promise.
 
 // Tests panic where something is not as they expect.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)]
@@ -46,8 +45,8 @@ fn draw(m: &Model, r: &Request) -> Vec<sagittal::Picture> {
     run(m, r).expect("a picture")
 }
 
-/// Bytes of buffers once all that was begun is done, without what the engine keeps for the next work. What a thread
-/// has let go just now is given back by a later poll.
+/// Bytes of buffers when all work is done, without the memory that the engine keeps for the next work. Buffers that a
+/// thread has just dropped are freed by a later poll.
 fn settled(m: &Model) -> u64 {
     m.engine().release_spare_memory();
     let gpu = m.engine().gpu();
@@ -68,18 +67,18 @@ fn settled(m: &Model) -> u64 {
 }
 
 #[test]
-fn a_device_lost_in_mid_run_is_told_within_two_seconds_and_a_new_one_gives_the_same_bytes() {
+fn a_lost_device_is_reported_within_two_seconds_and_a_new_one_gives_the_same_bytes() {
     let Some(first) = own_gpu() else { return };
     let m = model(first.clone(), Precision::F32);
     let want = draw(&m, &small(1));
     // In the middle of a step, from another thread.
     let (mut long, lost) = (small(1), std::sync::Mutex::new(None));
     long.schedule.steps = 1000;
-    let (say, told) = std::sync::mpsc::channel();
+    let (say, received) = std::sync::mpsc::channel();
     let error = std::thread::scope(|scope| {
         let (device, lost) = (first.device(), &lost);
         scope.spawn(move || {
-            told.recv().expect("a step is done");
+            received.recv().expect("a step is done");
             std::thread::sleep(Duration::from_millis(5));
             *lost.lock().expect("no panic") = Some(Instant::now());
             device.destroy();
@@ -92,7 +91,7 @@ fn a_device_lost_in_mid_run_is_told_within_two_seconds_and_a_new_one_gives_the_s
         m.generate(&long, &mut observe, &GO).map(drop).expect_err("the device is lost")
     });
     let took = lost.lock().expect("no panic").expect("it was destroyed").elapsed();
-    println!("told {took:?} after a loss in mid-step: {error}");
+    println!("reported {took:?} after a loss in mid-step: {error}");
     assert_eq!(error.kind(), ErrorKind::Device, "{error}");
     assert!(took <= Duration::from_secs(2), "{took:?}");
     assert_eq!(run(&m, &small(1)).expect_err("still lost").kind(), ErrorKind::Device);
@@ -110,7 +109,7 @@ fn a_device_lost_in_mid_run_is_told_within_two_seconds_and_a_new_one_gives_the_s
     };
     let error = m.generate(&small(1), &mut observe, &GO).map(drop).expect_err("the device is lost");
     let took = when.expect("it came to decoding").elapsed();
-    println!("told {took:?} after a loss before decoding: {error}");
+    println!("reported {took:?} after a loss before decoding: {error}");
     assert_eq!(error.kind(), ErrorKind::Device, "{error}");
     assert!(took <= Duration::from_secs(2), "{took:?}");
 }
@@ -118,7 +117,7 @@ fn a_device_lost_in_mid_run_is_told_within_two_seconds_and_a_new_one_gives_the_s
 /// Work that can be cancelled, and says when its phase begins.
 type Work<'a> = &'a dyn Fn(&AtomicBool, &dyn Fn()) -> Result<()>;
 
-/// Time from the flag to the end of `work`, which is told when its phase begins.
+/// Time from setting the flag to the end of `work`, which calls its second argument when its phase begins.
 fn cancelled(delay: Duration, work: impl FnOnce(&AtomicBool, &dyn Fn()) -> Result<()>) -> Duration {
     let (cancel, begun) = (AtomicBool::new(false), AtomicBool::new(false));
     let set = std::sync::Mutex::new(None);
@@ -133,7 +132,7 @@ fn cancelled(delay: Duration, work: impl FnOnce(&AtomicBool, &dyn Fn()) -> Resul
         });
         let result = work(&cancel, &|| begun.store(true, Ordering::Release));
         let took = set.lock().expect("no panic").map(|at| at.elapsed());
-        // A phase that never came: let the other thread end.
+        // If the phase never began, the other thread must still end.
         begun.store(true, Ordering::Release);
         result.map(|()| None).or_else(|e| {
             assert_eq!(e.kind(), ErrorKind::Cancelled, "{e}");
@@ -143,8 +142,8 @@ fn cancelled(delay: Duration, work: impl FnOnce(&AtomicBool, &dyn Fn()) -> Resul
     result.expect("judged").expect("it ended before it could be cancelled")
 }
 
-/// In every phase. On a GPU a run ends within 250 ms; a driver that computes on the CPU of a busy
-/// machine is given ten times as much, for there the time says more of the machine.
+/// In every phase. On a GPU a run ends within 250 ms. A CPU driver gets ten times as long, since its time depends on how
+/// busy the machine is.
 #[test]
 fn cancel_ends_every_phase_within_a_submission_and_leaves_no_buffers() {
     let Some(gpu) = own_gpu() else { return };
@@ -164,7 +163,7 @@ fn cancel_ends_every_phase_within_a_submission_and_leaves_no_buffers() {
     r.prompt = "fox, 3d style, ".repeat(200);
     r.guidance.set_sag(Sag::off());
     let values = vec![0.1; side * side * 3];
-    // Kernels compiled, weights brought over, speed learnt.
+    // Now kernels are compiled, weights uploaded, and the speed is known.
     let latent = m.generate(&r, &mut |_| {}, &GO).expect("a picture").latent;
     m.encode_values(side, side, &values, &GO).expect("a latent");
     let upon = |phase: fn(&Event<'_>) -> bool| {
@@ -200,19 +199,19 @@ fn cancel_ends_every_phase_within_a_submission_and_leaves_no_buffers() {
     judge("upload", &|cancel, begun| {
         let fresh = open();
         begun();
-        // Weights of a small model may all be there sooner than they can be stopped.
+        // The weights of a small model may be uploaded before they can be cancelled.
         match fresh.unet_weights(cancel) {
             Ok(_) => Err(sagittal::Error::cancelled()),
             Err(e) => Err(e),
         }
     });
     failures.finish();
-    // The model works on.
+    // The model still works.
     assert_eq!(draw(&m, &small(1)).len(), 1);
 }
 
-/// A term that does nothing until evaluation `bad`, counted from 0, whose result it makes NaN. It counts what nobody
-/// computes too: see `GuidanceTerm::pull`.
+/// A term that does nothing until evaluation `bad`, counted from 0, whose result it makes NaN. It also counts the
+/// evaluations of a forecast: see `GuidanceTerm::pull`.
 #[derive(Debug)]
 struct Poison {
     bad: usize,
@@ -231,10 +230,10 @@ impl GuidanceTerm for Poison {
     }
 }
 
-/// NaN, cancel and a lost device, each in the midst of a run while the device has steps before it that nobody has
-/// been told of. How many go ahead depends on the speed that a device shows, so each case is tried until some do.
+/// NaN, cancel and a lost device, each in the middle of a run while steps are submitted that are not reported yet. How
+/// many are submitted ahead depends on the measured speed of the device, so each case is repeated until there are some.
 #[test]
-fn what_goes_wrong_with_steps_under_way() {
+fn errors_while_steps_are_submitted_ahead() {
     const TRIES: usize = 10;
     let (steps, bad, stop) = (20, 6, 3);
     let named = format!("step {} of {steps}", bad + 1);
@@ -251,7 +250,7 @@ fn what_goes_wrong_with_steps_under_way() {
             let Some(gpu) = own_gpu() else { return };
             let m = Model::new(gpu.clone(), common::synthetic("tiny-sd1"), options(Precision::F32))
                 .expect("model");
-            // One row a step: longer steps are waited for where the device is slow.
+            // One row per step: on a slow device longer steps are not submitted ahead.
             let mut r = Request::new("fox", Size::square(64)).with_steps(2);
             r.guidance = Guidance::new(1.0).with(Sag::off());
             run(&m, &r).expect("a picture");
@@ -259,15 +258,15 @@ fn what_goes_wrong_with_steps_under_way() {
             let (seen, cancel) = (Arc::new(AtomicUsize::new(0)), AtomicBool::new(false));
             r.schedule.steps = steps;
             r.guidance.terms.push(Term::own(Poison { bad, seen: seen.clone() }));
-            let mut told = 0;
+            let mut reported = 0;
             let mut observe = |e: Event<'_>| {
                 if let Event::Sampling { step, .. } = e {
                     if step == 0 {
-                        // What was counted was the forecast.
+                        // So far the evaluations of the forecast were counted.
                         seen.store(0, Ordering::Relaxed);
                         return;
                     }
-                    told = step;
+                    reported = step;
                     most_ahead = most_ahead.max(seen.load(Ordering::Relaxed) - step);
                     if step == stop {
                         upon_stop(&cancel, &gpu);
@@ -275,11 +274,11 @@ fn what_goes_wrong_with_steps_under_way() {
                 }
             };
             let error = m.generate(&r, &mut observe, &cancel).map(drop).expect_err("it goes wrong");
-            println!("{what}: {told} steps told of, {most_ahead} ahead at most: {error}");
+            println!("{what}: {reported} steps reported, {most_ahead} ahead at most: {error}");
             failures.check(error.kind() == kind && error.to_string().contains(word), || {
                 format!("{what}: {error}")
             });
-            failures.check(told < steps, || format!("{what}: all was told of"));
+            failures.check(reported < steps, || format!("{what}: all steps were reported"));
             if kind != ErrorKind::Device {
                 let after = settled(&m);
                 failures.check(before == after, || format!("{what}: {before} bytes became {after}"));
@@ -288,7 +287,7 @@ fn what_goes_wrong_with_steps_under_way() {
                 break;
             }
         }
-        failures.check(most_ahead > 0, || format!("{what}: no step was under way"));
+        failures.check(most_ahead > 0, || format!("{what}: no step was submitted ahead"));
     }
     failures.finish();
 }
@@ -309,7 +308,7 @@ fn two_threads_on_one_device_get_the_bytes_of_one_alone() {
     assert!(alone == together && alone[0] != alone[1]);
 }
 
-/// What an app has set on its device stays as it was, through every kind of failure.
+/// Callbacks and error scopes of an app stay as they are, through every kind of failure.
 #[test]
 fn the_apps_callbacks_and_error_scopes_are_left_alone() {
     let Some((device, queue)) = default_device() else { return };
@@ -322,7 +321,7 @@ fn the_apps_callbacks_and_error_scopes_are_left_alone() {
     device.set_device_lost_callback(move |_, _| {
         count.fetch_add(1, Ordering::Relaxed);
     });
-    let heard = || (errors.load(Ordering::Relaxed), losses.load(Ordering::Relaxed));
+    let reported = || (errors.load(Ordering::Relaxed), losses.load(Ordering::Relaxed));
     let m = model(Gpu::from_device(device.clone(), queue), Precision::F32);
     let scopes = [wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Internal]
         .map(|filter| device.push_error_scope(filter));
@@ -350,8 +349,8 @@ fn the_apps_callbacks_and_error_scopes_are_left_alone() {
         let found = pollster::block_on(scope.pop());
         assert!(found.is_none(), "a scope of the app's holds {found:?}");
     }
-    assert_eq!(heard(), (0, 0), "errors and losses that the app heard of");
-    // They still work: an error of the app's own, then the end of the device.
+    assert_eq!(reported(), (0, 0), "errors and losses reported to the app");
+    // They still work: an error of the app, then the loss of the device.
     let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::STORAGE;
     drop(device.create_buffer(&wgpu::BufferDescriptor {
         label: None,
@@ -359,11 +358,11 @@ fn the_apps_callbacks_and_error_scopes_are_left_alone() {
         usage,
         mapped_at_creation: false,
     }));
-    assert_eq!(heard(), (1, 0));
+    assert_eq!(reported(), (1, 0));
     device.destroy();
     assert_eq!(run(&m, &small(1)).expect_err("lost").kind(), ErrorKind::Device);
     let _ = device.poll(wgpu::PollType::Poll);
-    assert_eq!(heard(), (1, 1));
+    assert_eq!(reported(), (1, 1));
 }
 
 /// A checkpoint of the small SD 1 family in F32, whose tensors can be filled with a value.
@@ -388,7 +387,7 @@ impl Injected {
         self.folder.path().join("injected.safetensors")
     }
 
-    /// Writes over a tensor: with `value`, or with what belongs there.
+    /// Overwrites a tensor: with `value`, or with its own values.
     fn fill(&self, name: &str, value: Option<f32>) {
         use std::io::{Seek, Write};
         let at = self.tensors.iter().position(|t| t.name == name).unwrap_or_else(|| panic!("no {name}"));
@@ -403,7 +402,7 @@ impl Injected {
 }
 
 #[test]
-fn weights_that_are_no_numbers_name_the_first_operation() {
+fn weights_that_are_not_finite_name_the_first_operation() {
     let Some(gpu) = gpu() else { return };
     let injected = Injected::new();
     let outcome = |name: &str, value: f32, trace: bool| {
@@ -415,14 +414,14 @@ fn weights_that_are_no_numbers_name_the_first_operation() {
         injected.fill(name, None);
         error
     };
-    // NaN and infinity are found on their way to the device, whatever is traced.
+    // NaN and infinity are found during the upload, with tracing and without.
     let name = "model.diffusion_model.middle_block.1.proj_in.weight";
     for value in [f32::NAN, f32::INFINITY] {
         let error = outcome(name, value, false);
         assert_eq!(error.kind(), ErrorKind::Model, "{error}");
         assert!(error.to_string().contains(&format!("{name} element 0")), "{error}");
     }
-    // Numbers that overflow are found where they do: in each of the three networks.
+    // Weights that cause an overflow are found where it happens, in each of the three networks.
     let cases = [
         ("cond_stage_model.transformer.text_model.encoder.layers.1.mlp.fc1.weight", "layers.1.mlp.fc1"),
         (name, "middle_block.1.proj_in"),
@@ -434,21 +433,21 @@ fn weights_that_are_no_numbers_name_the_first_operation() {
         assert_eq!(error.kind(), ErrorKind::NonFinite, "{error}");
         assert!(error.to_string().contains(layer), "{error}");
     }
-    // Without tracing the step is told.
+    // Without tracing the error names the step.
     let error = outcome(name, 3e38, false);
     assert!(error.kind() == ErrorKind::NonFinite && error.to_string().contains("step 1 of 1"), "{error}");
 }
 
-/// Where weights are brought over in turn they are looked at too, whatever comes of them.
+/// Streamed weights are checked too.
 #[test]
-fn unsound_weights_that_take_turns_are_named() {
+fn invalid_streamed_weights_are_named() {
     let Some(gpu) = gpu() else { return };
     let injected = Injected::new();
     let name = "model.diffusion_model.output_blocks.3.1.proj_out.weight";
     for (value, precision, expected) in [
         (f32::NAN, Precision::F32, "NaN"),
         (f32::INFINITY, Precision::F16, "inf"),
-        // Finite in f32, and no number of f16.
+        // Finite in f32, but not in f16.
         (70000.0, Precision::F16, "70000"),
     ] {
         injected.fill(name, Some(value));
@@ -459,7 +458,7 @@ fn unsound_weights_that_take_turns_are_named() {
             r.limits.memory = Some(mib << 20);
             m.report(&r).is_ok_and(|report| report.weights_in_turn)
         };
-        let mib = (8..400).find(in_turn).expect("a limit at which weights take turns");
+        let mib = (8..400).find(in_turn).expect("a limit at which weights are streamed");
         r.limits.memory = Some(mib << 20);
         let error = run(&m, &r).map(drop).expect_err("nothing can come of it");
         injected.fill(name, None);
@@ -478,7 +477,7 @@ fn tracing_sound_weights_changes_nothing() {
         let want = draw(&m, &small(1));
         m.engine().trace_nonfinite(true);
         assert!(draw(&m, &small(1)) == want, "{precision:?}: another picture while it is traced");
-        // What the sampler makes infinite is not the network's fault.
+        // A value that the sampler makes infinite is not an error of the network.
         let error = run(&m, &small(1).with_cfg(1e30)).expect_err("infinite");
         assert!(error.kind() == ErrorKind::NonFinite, "{error}");
         println!("{error}");

@@ -1,10 +1,10 @@
-//! How often something is timed, and what comes of it.
+//! How often something is timed, and the statistics of its samples.
 
 use std::time::{Duration, Instant};
 
 use crate::Result;
 
-/// Samples that are taken however long they last.
+/// Samples that are taken in any case, even if they take long.
 const LEAST: usize = 3;
 
 /// How much work goes into a measurement.
@@ -12,12 +12,12 @@ const LEAST: usize = 3;
 pub struct Effort {
     /// Calls of a network.
     pub calls: usize,
-    /// Whole generations.
+    /// Complete generations.
     pub runs: usize,
-    /// Steady work before the first sample. An idle H100 stands at 345 MHz and needs about half a
-    /// second to reach its 1,980.
+    /// Steady work before the first sample. An idle H100 runs at 345 MHz, and needs about half a
+    /// second to reach 1,980 MHz.
     pub warm_up: Duration,
-    /// After so long no further samples are taken beyond the third.
+    /// After this time no more samples are taken, if there are three.
     pub most: Duration,
 }
 
@@ -29,12 +29,12 @@ impl Default for Effort {
 }
 
 impl Effort {
-    /// As little as shows that everything runs.
+    /// The least work that shows that everything runs.
     pub fn least() -> Self {
         Self { calls: 1, runs: 1, warm_up: Duration::ZERO, most: Duration::ZERO }
     }
 
-    /// Does `once` until it is warm; not at all where no warm-up is wanted.
+    /// Repeats `once` during the warm-up; not at all if that is zero.
     pub(super) fn warm(&self, mut once: impl FnMut() -> Result<()>) -> Result<()> {
         let begun = Instant::now();
         while begun.elapsed() < self.warm_up {
@@ -54,7 +54,7 @@ impl Effort {
     }
 }
 
-/// What samples of a time come to, milliseconds.
+/// The statistics of samples of a time, milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Timing {
     /// Their median.
@@ -78,7 +78,7 @@ impl Timing {
         Self { ms: median, min: at(0), max: at(n.saturating_sub(1)), n }
     }
 
-    /// The same for a part of what was timed, or for several: each time multiplied by `factor`.
+    /// The same with each time multiplied by `factor`.
     pub fn scaled(self, factor: f64) -> Self {
         Self { ms: self.ms * factor, min: self.min * factor, max: self.max * factor, n: self.n }
     }

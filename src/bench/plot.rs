@@ -5,17 +5,17 @@ use std::fmt::Write;
 /// A chart.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chart {
-    /// Stands above it.
+    /// The text above it.
     pub title: String,
     /// What the horizontal axis shows.
     pub x_label: String,
     /// The vertical axis on the left and its curves.
     pub left: Scale,
-    /// A second one on the right, where curves of another unit stand beside them.
+    /// A second one on the right, for curves of another unit.
     pub right: Option<Scale>,
 }
 
-/// A vertical axis. It begins at 0, or shows each decade as high as the others.
+/// A vertical axis. It begins at 0, or is logarithmic.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scale {
     /// What it shows, with its unit.
@@ -41,7 +41,7 @@ const MARKS: f64 = 6.0;
 const APART: f64 = 34.0;
 
 impl Chart {
-    /// The chart as a file. Points that are not finite are left out.
+    /// The chart as an SVG file. Points that are not finite are omitted.
     pub fn svg(&self) -> String {
         let mut svg = Svg::new(&self.title);
         let xs: Vec<f64> = self.scales().flat_map(points).map(|p| p.0).collect();
@@ -85,7 +85,7 @@ fn marks(values: &[f64]) -> Vec<f64> {
     let decade = 10f64.powf((most / MARKS).log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].map(|s| s * decade).into_iter().find(|s| most / s <= MARKS);
     let step = step.unwrap_or(10.0 * decade);
-    // Numbers so small or large that their decades are none.
+    // Numbers so small or large that their decade is 0 or infinite.
     if !(step > 0.0 && step.is_finite()) {
         return vec![0.0, most];
     }
@@ -94,7 +94,7 @@ fn marks(values: &[f64]) -> Vec<f64> {
 
 /// 1, 2 and 5 of each decade, around all of `values` that are above 0.
 fn log_marks(values: &[f64]) -> Vec<f64> {
-    // Decades beyond these are no numbers of their own.
+    // Decades beyond these are 0 or infinite.
     let above = || values.iter().copied().filter(|v| *v > 0.0).map(|v| v.clamp(1e-300, 1e300));
     let (least, most) = (above().fold(f64::INFINITY, f64::min), above().fold(0.0, f64::max));
     if most == 0.0 {
@@ -108,7 +108,7 @@ fn log_marks(values: &[f64]) -> Vec<f64> {
     all[first..=last.max(first + 1)].to_vec()
 }
 
-/// Where a value stands between the first mark (0) and the last (1).
+/// The position of a value between the first mark (0) and the last (1).
 fn part_of(marks: &[f64], log: bool) -> impl Fn(f64) -> f64 {
     let (first, last) = (marks[0], marks[marks.len() - 1]);
     move |v| match log {
@@ -137,7 +137,7 @@ impl Svg {
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" \
              height=\"{HEIGHT}\" font-family=\"sans-serif\" font-size=\"13\">"
         ));
-        // White below it: dark pages would swallow the letters.
+        // A white background: on dark pages the text would be unreadable.
         svg.line(format!("<rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"white\"/>"));
         svg.0.push_str("<g font-size=\"16\">");
         svg.text((WIDTH / 2.0, 24.0), "middle", title, "");

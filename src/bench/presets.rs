@@ -1,4 +1,4 @@
-//! Models without files: configurations written out, weights by formula.
+//! Models without files: fixed configurations, with weights computed by a formula.
 
 use std::collections::BTreeMap;
 
@@ -25,13 +25,13 @@ pub enum Preset {
     TinySdxl,
 }
 
-/// What tells the sizes of a UNet's levels, from full resolution down.
+/// The sizes of a UNet's levels, from full resolution down.
 struct Levels<'a> {
     /// Channels of the first level.
     channels: usize,
     /// Channels of each level as multiples of the first's.
     mult: &'a [usize],
-    /// Transformer blocks behind each residual block.
+    /// Transformer blocks after each residual block.
     depth: &'a [usize],
     /// Residual blocks on the way down; one more on the way up.
     res_blocks: usize,
@@ -40,7 +40,7 @@ struct Levels<'a> {
 }
 
 impl Preset {
-    /// What the model is called.
+    /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Preset::Sd15 => "SD1.5",
@@ -102,7 +102,7 @@ impl Preset {
         }
     }
 
-    /// The whole model with weights by formula, as f16 holds them. Nothing is stored: values are made
+    /// The complete model, with weights computed by a formula and rounded to f16. Nothing is stored: values are computed
     /// when they are read.
     ///
     /// # Errors
@@ -188,7 +188,7 @@ fn unet_config(levels: &Levels<'_>, xl: bool, text: &[TextConfig]) -> UnetConfig
     let mut output_blocks = Vec::new();
     for level in (0..=last).rev() {
         for i in 0..=levels.res_blocks {
-            // As many blocks go up as came down.
+            // There is a skip for every block on the way up.
             let skip_channels = skips.pop().unwrap_or(0);
             output_blocks.push(OutputBlock {
                 in_channels: channels + skip_channels,

@@ -1,4 +1,4 @@
-//! Where the time of a network goes: by dispatch and by class of kernel, against the device's ceilings.
+//! The time of a network by dispatch and by class of kernel, compared with the peak performance of the device.
 
 use std::time::Duration;
 
@@ -28,10 +28,10 @@ pub enum Network {
     Clip,
 }
 
-/// The most that the device can do.
+/// The peak performance of the device.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Ceiling {
-    /// Floating-point operations per second, a multiply-add counted twice.
+    /// Floating-point operations per second, a multiply-add is two.
     pub flops: f64,
     /// Bytes per second to and from memory.
     pub bytes: f64,
@@ -45,7 +45,7 @@ impl Default for Ceiling {
 }
 
 impl Ceiling {
-    /// The least time that some work can take, seconds.
+    /// The least time that this work can take, seconds.
     pub fn seconds(&self, flops: u64, bytes: u64) -> f64 {
         (flops as f64 / self.flops).max(bytes as f64 / self.bytes)
     }
@@ -64,13 +64,13 @@ pub struct Layer {
     pub groups: [u32; 3],
     /// Median time, in a pass of its own.
     pub time: Duration,
-    /// Multiply-adds counted twice.
+    /// Floating-point operations; a multiply-add is two.
     pub flops: u64,
-    /// Bytes of all that is bound, read or written.
+    /// Bytes of all bindings, read or written.
     pub bytes: u64,
 }
 
-/// What a class comes to.
+/// The sum over a class of kernels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClassSum {
     /// Which.
@@ -79,23 +79,22 @@ pub struct ClassSum {
     pub dispatches: usize,
     /// Sum of their times.
     pub time: Duration,
-    /// Multiply-adds counted twice.
+    /// Floating-point operations; a multiply-add is two.
     pub flops: u64,
     /// Bytes of all that is bound.
     pub bytes: u64,
-    /// The least time that its dispatches can take, each by the larger of its two ceilings.
+    /// The least time that its dispatches can take, each limited by operations or by bytes.
     pub floor: Duration,
 }
 
-/// Where the time of a network's call goes.
+/// The time of a network call by dispatch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Profile {
     /// Rows of the call.
     pub rows: usize,
-    /// GPU time of the whole call in one pass.
-    pub whole: Timing,
-    /// By dispatch, in order. Each has a pass of its own, which takes some microseconds more than its
-    /// share of the whole.
+    /// GPU time of the call in one pass.
+    pub total: Timing,
+    /// By dispatch, in order. Each has its own pass, which takes some microseconds more than in one pass for all.
     pub layers: Vec<Layer>,
 }
 
@@ -105,7 +104,7 @@ impl Profile {
         sum(&self.layers.iter().collect::<Vec<_>>())
     }
 
-    /// By class, classes without dispatches left out.
+    /// By class, without classes that have no dispatches.
     pub fn classes(&self, ceiling: &Ceiling) -> Vec<ClassSum> {
         let of_class = |class| {
             let layers: Vec<&Layer> = self.layers.iter().filter(|l| l.class == class).collect();
@@ -115,7 +114,7 @@ impl Profile {
                 time: sum(&layers),
                 flops: layers.iter().fold(0, |sum, l| sum.saturating_add(l.flops)),
                 bytes: layers.iter().fold(0, |sum, l| sum.saturating_add(l.bytes)),
-                // A ceiling of nothing gives no time that could be told.
+                // With a peak performance of 0 the time would be infinite.
                 floor: Duration::try_from_secs_f64(
                     layers.iter().map(|l| ceiling.seconds(l.flops, l.bytes)).sum(),
                 )
@@ -133,7 +132,7 @@ impl Profile {
     }
 }
 
-/// All their times together.
+/// The sum of their times.
 fn sum(layers: &[&Layer]) -> Duration {
     layers.iter().fold(Duration::ZERO, |sum, l| sum.saturating_add(l.time))
 }
@@ -144,7 +143,7 @@ const TIMES: usize = 5;
 /// Profiles a call of `rows` rows.
 ///
 /// # Errors
-/// [`ErrorKind::Device`](crate::ErrorKind::Device) if the device counts no time.
+/// [`ErrorKind::Device`](crate::ErrorKind::Device) if the device has no timestamps.
 pub fn profile(bench: &Bench<'_>, network: Network, rows: usize) -> Result<Profile> {
     let preset = match (network, bench.tiny) {
         (Network::Sdxl, false) => Preset::Sdxl,
@@ -154,7 +153,7 @@ pub fn profile(bench: &Bench<'_>, network: Network, rows: usize) -> Result<Profi
     };
     let graph = graph(network, preset)?;
     let engine = bench.engine()?;
-    // Before gigabytes are on their way.
+    // Before gigabytes are uploaded.
     engine.need_clock()?;
     let weights = upload(bench, &engine, &graph, &preset.checkpoint()?)?;
     let ready = Ready::new(bench, &engine, &graph, rows, &weights)?;
@@ -180,10 +179,10 @@ pub fn profile(bench: &Bench<'_>, network: Network, rows: usize) -> Result<Profi
             })
         })
         .collect::<Result<_>>()?;
-    Ok(Profile { rows, whole: ready.gpu()?, layers })
+    Ok(Profile { rows, total: ready.gpu()?, layers })
 }
 
-/// The class of each dispatch of a plan. Parts of a divided depth are added as what they are parts of.
+/// The class of each dispatch of a plan. The sum of split-K parts has the class of the product that it belongs to.
 pub fn classes(plan: &Plan) -> Vec<Class> {
     let mut classes: Vec<Class> = Vec::with_capacity(plan.dispatches.len());
     for (i, dispatch) in plan.dispatches.iter().enumerate() {

@@ -1,12 +1,12 @@
-//! A graph on the device with weights by formula and random inputs, ready to be timed.
+//! A graph on the device with weights by a formula and random inputs, ready to be timed.
 
 use std::time::{Duration, Instant};
 
 use super::{Bench, Timing};
 use crate::checkpoint::Checkpoint;
-use crate::engine::{Engine, Kept, Prepared, Run, Weights};
+use crate::engine::{Engine, KeptTensors, PlanRun, Prepared, Weights};
 use crate::graph::Graph;
-use crate::plan::{Options, Plan};
+use crate::plan::{Plan, PlanOptions};
 use crate::{Error, ErrorKind, Result};
 
 /// A plan that can be run again and again.
@@ -15,16 +15,16 @@ pub struct Ready<'a> {
     engine: &'a Engine,
     prepared: Prepared,
     inputs: Vec<(String, Vec<f32>)>,
-    /// What a network would have kept of a prompt, for each row.
-    kept: Option<Kept>,
+    /// Kept tensors of a prompt, used for each row.
+    kept: Option<KeptTensors>,
 }
 
 impl<'a> Ready<'a> {
-    /// `graph` for `rows` rows with `weights`, in an arena of its own. It has run once, so that its
-    /// arena holds finite numbers, and is warm.
+    /// `graph` for `rows` rows with `weights`, in its own arena. It has run once, so that all activations are finite, and
+    /// the device is warm.
     ///
     /// # Errors
-    /// [`ErrorKind::NonFinite`] if its results are not finite; the device's.
+    /// [`ErrorKind::NonFinite`] if its results are not finite; an error of the device.
     pub fn new(
         bench: &'a Bench<'a>,
         engine: &'a Engine,
@@ -33,7 +33,7 @@ impl<'a> Ready<'a> {
         weights: &Weights,
     ) -> Result<Self> {
         let (storage, device) = (weights.storage().clone(), engine.gpu().capabilities());
-        let plan = Plan::new(graph, &Options { rows, storage, device, guard: 0 })?;
+        let plan = Plan::new(graph, &PlanOptions { rows, storage, device, guard: 0 })?;
         let arena = engine.arena(&plan)?;
         let prepared = engine.prepare(plan, weights, &arena)?;
         let values = |kept: bool, rows: usize| -> Vec<(String, Vec<f32>)> {
@@ -61,9 +61,9 @@ impl<'a> Ready<'a> {
     }
 
     fn run(&self) -> Result<Vec<(String, Vec<f32>)>> {
-        let kept: Vec<&Kept> = self.kept.iter().cycle().take(self.prepared.plan().rows).collect();
+        let kept: Vec<&KeptTensors> = self.kept.iter().cycle().take(self.prepared.plan().rows).collect();
         let inputs = named(&self.inputs);
-        self.engine.run(&self.prepared, &Run::new(&inputs, self.bench.cancel).on(&kept))
+        self.engine.run(&self.prepared, &PlanRun::new(&inputs, self.bench.cancel).on(&kept))
     }
 
     /// Wall time of one run.
@@ -86,7 +86,7 @@ impl<'a> Ready<'a> {
     /// GPU time of one run.
     ///
     /// # Errors
-    /// [`ErrorKind::Device`] if the device counts no time.
+    /// [`ErrorKind::Device`] if the device has no timestamps.
     pub fn gpu_once(&self) -> Result<Duration> {
         self.bench.go_on()?;
         self.engine.time_run(&self.prepared)
@@ -97,7 +97,7 @@ impl<'a> Ready<'a> {
     /// # Errors
     /// As [`gpu_once`](Self::gpu_once).
     pub fn gpu(&self) -> Result<Timing> {
-        // The first timing after runs of the other kind pays for the change.
+        // The first timing after other runs is slower.
         self.gpu_once()?;
         Ok(Timing::of(&self.bench.effort.sample(self.bench.effort.calls, || self.gpu_once())?))
     }
@@ -113,7 +113,7 @@ pub fn upload(bench: &Bench<'_>, engine: &Engine, graph: &Graph, checkpoint: &Ch
     engine.upload(graph.weights(), checkpoint, &storage, None, bench.cancel)
 }
 
-/// `n` numbers that look random, of variance 1: products of zeros take less power, and so time.
+/// `n` pseudo-random numbers of variance 1: with zeros the device would use less power, and be faster.
 fn noise(n: usize) -> Vec<f32> {
     let mut state = 0x9E37_79B9_7F4A_7C15u64;
     let mut next = || {

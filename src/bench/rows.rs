@@ -1,4 +1,4 @@
-//! The rows that are compared between programs: a network's call, a step, a whole generation.
+//! The measurements that are compared between programs: a network call, a step, a complete generation.
 
 use std::time::{Duration, Instant};
 
@@ -24,18 +24,17 @@ pub struct Row {
     pub name: String,
     /// How long it took.
     pub timing: Timing,
-    /// The most bytes of buffers on the device meanwhile, as wgpu counts them: weights are there
-    /// already, what they took on their way is not counted.
+    /// The most bytes of buffers on the device meanwhile, as wgpu counts them: including weights, without their upload.
     pub peak_bytes: u64,
 }
 
-/// What becomes of a row.
+/// The outcome of a row.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Outcome {
     /// It was measured.
     Measured(Row),
-    /// It was not, for a reason that is no fault.
+    /// It was skipped, which is not an error.
     Skipped {
         /// Its name.
         name: String,
@@ -51,49 +50,49 @@ pub enum Outcome {
     },
 }
 
-/// Which rows are wanted.
+/// Which rows to measure.
 #[derive(Debug, Clone, Default)]
 pub struct Choice {
-    /// Parts of names; all rows if there is none.
+    /// Parts of names; all rows if empty.
     pub only: Vec<String>,
-    /// Rows that would begin later are skipped.
+    /// Rows that would begin after it are skipped.
     pub deadline: Option<Instant>,
 }
 
-/// Why rows with GPU times may be missing.
-pub const NO_CLOCK: &str = "this device counts no time";
+/// Why rows with GPU times may be skipped.
+pub const NO_CLOCK: &str = "this device has no timestamps";
 
-/// Why rows at the end may be missing.
+/// Why rows at the end may be skipped.
 pub const TOO_LATE: &str = "deadline";
 
-/// What shares weights on the device.
+/// Measurements that share weights on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Group {
-    /// A whole SD 1.5.
+    /// A complete SD 1.5.
     Sd15,
     Vae,
     Clip,
     /// SDXL's UNet.
     Sdxl,
-    /// The small model inside the program.
+    /// The small model that is part of the program.
     Embedded,
 }
 
 /// One measurement, which gives one or two rows.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum What {
-    /// A network's call of so many rows: its wall time and its GPU time.
+    /// A network call with this number of rows: its wall time and its GPU time.
     Call(usize),
-    /// A step in the midst of a sampling: by the clock, and as far as the device worked.
+    /// A step within a sampling: its wall time, and its GPU time.
     Step { sag: bool },
-    /// Whole generations of a number of pictures: all of it, and sampling by step.
+    /// Complete generations of a batch of pictures: wall time of all, and of a sampling step.
     Pictures { sag: bool, batch: usize },
 }
 
 struct Item {
     group: Group,
     what: What,
-    /// One for each row that it gives.
+    /// The names of its rows.
     names: Vec<String>,
 }
 
@@ -102,7 +101,7 @@ struct Scale {
     prefix: &'static str,
     sd: Preset,
     xl: Preset,
-    /// Of a generation.
+    /// Steps of a generation.
     steps: usize,
 }
 
@@ -139,8 +138,8 @@ impl Scale {
             let names = vec![name.clone(), format!("{name} per step")];
             Item { group: Group::Sd15, what: What::Pictures { sag, batch }, names }
         };
-        // Among those of one model the generations stand last: they bring its other parts over, which
-        // would count as memory of the UNet's rows.
+        // The generations of a model come last: they upload its other parts, which would count as memory of the rows of
+        // the UNet.
         items.extend([false, true].map(|sag| step(Group::Sd15, "", sag)));
         if crate::embedded::is_there() {
             items.extend([false, true].map(|sag| step(Group::Embedded, "embedded model ", sag)));
@@ -160,11 +159,11 @@ pub fn names(tiny: bool) -> Vec<String> {
     Scale::of(tiny).items().into_iter().flat_map(|i| i.names).collect()
 }
 
-/// Measures what `choice` asks for and tells of each row as it is done.
+/// Measures the rows of `choice`, and reports each when it is done.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`] if no row has such a name, [`ErrorKind::Cancelled`]. What stops a single
-/// row is told as its [`Outcome`].
+/// [`ErrorKind::Usage`] if no row has such a name, [`ErrorKind::Cancelled`]. An error of a
+/// single row is reported as its [`Outcome`].
 pub fn measure(bench: &Bench<'_>, choice: &Choice, tell: &mut dyn FnMut(Outcome)) -> Result<()> {
     let wanted = |name: &String| choice.only.is_empty() || choice.only.iter().any(|o| name.contains(o));
     let scale = Scale::of(bench.tiny);
@@ -196,7 +195,7 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// The items of one group, whose weights are brought over once.
+    /// The items of one group, whose weights are uploaded once.
     fn group(&mut self, group: Group, items: &[&Item]) -> Result<()> {
         if self.late() {
             items.iter().for_each(|i| self.skip(i, TOO_LATE));
@@ -209,7 +208,7 @@ impl Session<'_> {
             Group::Clip => self.clip(items),
             Group::Sdxl => self.sdxl(items),
         };
-        // Nothing of the group could be measured: its weights did not come over.
+        // Nothing of the group could be measured: its weights could not be uploaded.
         done.or_else(|error| self.fail(items, error))
     }
 
@@ -251,7 +250,7 @@ impl Session<'_> {
         self.network(items, self.scale.xl, &graph)
     }
 
-    /// A network by itself.
+    /// A single network.
     fn network(&mut self, items: &[&Item], preset: Preset, graph: &Graph) -> Result<()> {
         let engine = self.bench.engine()?;
         let weights = upload(self.bench, &engine, graph, &preset.checkpoint()?)?;
@@ -262,7 +261,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Measures an item unless it is too late, and tells of its rows.
+    /// Measures an item, unless the deadline has passed, and reports its rows.
     fn item(
         &mut self,
         item: &Item,
@@ -290,7 +289,7 @@ impl Session<'_> {
         }
     }
 
-    /// The rows of a call by their place among the item's names.
+    /// The rows of a call, by the index of their name.
     fn call(
         &self,
         item: &Item,
@@ -312,8 +311,8 @@ impl Session<'_> {
         Ok(timings)
     }
 
-    /// A step of one picture in the midst of a sampling, where the device has the next one before it: by the clock,
-    /// and as far as the device worked.
+    /// A step of one picture within a sampling, while the next step is already submitted: its wall time, and its GPU
+    /// time.
     fn step(&self, item: &Item, model: &Model, side: usize, sag: bool) -> Result<Vec<(usize, Timing)>> {
         let engine = model.engine();
         let request = self.request(side, sag, 1).with_steps(STEPS);
@@ -343,7 +342,7 @@ impl Session<'_> {
             engine.watch_time(false)?;
             timed?;
             let mut busy = Vec::new();
-            // The sampling's stream is the one with an evaluation a step.
+            // The stream of the sampling is the one with an evaluation for each step.
             for stream in engine.times().iter().filter(|s| s.last().is_some_and(|p| p.sending + 1 >= STEPS)) {
                 busy.extend((WARM_UP..STEPS).map(|step| {
                     let passes = stream.iter().filter(|passed| passed.sending == step);
@@ -368,7 +367,7 @@ impl Session<'_> {
         }
     }
 
-    /// Whole generations, and their sampling by step.
+    /// Complete generations, and their sampling per step.
     fn pictures(
         &self,
         item: &Item,
@@ -381,9 +380,9 @@ impl Session<'_> {
         let effort = self.bench.effort;
         effort.warm(|| once().map(drop))?;
         model.engine().forget_peak();
-        let (whole, sampling): (Vec<_>, Vec<_>) = effort.sample(effort.runs, once)?.into_iter().unzip();
+        let (total, sampling): (Vec<_>, Vec<_>) = effort.sample(effort.runs, once)?.into_iter().unzip();
         let per_step = Timing::of(&sampling).scaled(1.0 / self.scale.steps as f64);
-        let of_name = |name: &String| if name.ends_with(" per step") { per_step } else { Timing::of(&whole) };
+        let of_name = |name: &String| if name.ends_with(" per step") { per_step } else { Timing::of(&total) };
         Ok(item.names.iter().map(of_name).enumerate().collect())
     }
 
@@ -397,7 +396,7 @@ impl Session<'_> {
         }
     }
 
-    /// Tells that `items` failed; an end that was asked for is no failure.
+    /// Reports that `items` failed; cancelling is not a failure.
     fn fail(&mut self, items: &[&Item], error: Error) -> Result<()> {
         if error.kind() == ErrorKind::Cancelled {
             return Err(error);
@@ -405,7 +404,7 @@ impl Session<'_> {
         let names = items.iter().flat_map(|i| &i.names);
         let mut error = Some(error);
         for name in names {
-            // The first tells; the others failed for the same reason.
+            // The first has the error; the others failed for the same reason.
             let error = error.take().unwrap_or_else(|| Error::new(ErrorKind::Device, "as before"));
             (self.tell)(Outcome::Failed { name: name.clone(), error });
         }
@@ -428,7 +427,7 @@ impl Unets<'_> {
     }
 }
 
-/// One generation: its wall time, and from the first step's start to the last one's end.
+/// One generation: its wall time, and the time from the start of the first step to the end of the last.
 fn generation(model: &Model, request: &Request, bench: &Bench<'_>) -> Result<(Duration, Duration)> {
     let begun = Instant::now();
     let mut steps = Vec::new();
@@ -438,10 +437,10 @@ fn generation(model: &Model, request: &Request, bench: &Bench<'_>) -> Result<(Du
         }
     };
     model.generate_with(request, &mut observe, bench.cancel)?;
-    let whole = begun.elapsed();
+    let total = begun.elapsed();
     let sampling = match steps.as_slice() {
         [first, .., last] => *last - *first,
-        _ => whole,
+        _ => total,
     };
-    Ok((whole, sampling))
+    Ok((total, sampling))
 }

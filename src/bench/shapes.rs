@@ -1,5 +1,5 @@
-//! Single products, convolutions and attentions of the shapes that SD 1.5 and SDXL have: each a graph of one
-//! node, run back to back.
+//! Single matrix products, convolutions and attentions in the shapes of SD 1.5 and SDXL: each is a graph of one node,
+//! which runs many times in a row.
 
 use std::fmt;
 use std::time::Duration;
@@ -60,8 +60,8 @@ pub struct Shape {
     pub kind: Kind,
     /// Rows computed together.
     pub rows: usize,
-    /// What first kernels of the kind reached on an H200, TFLOP/s, without adding the parts of a divided
-    /// depth, where that is known: the figure to be at.
+    /// What the first kernels of this kind reached on an H200, TFLOP/s, without the sum of split-K parts, if it is known:
+    /// the figure to reach.
     pub expected: Option<f64>,
 }
 
@@ -70,11 +70,11 @@ pub struct Shape {
 pub struct Measured {
     /// The shape.
     pub shape: Shape,
-    /// GPU time of one run among many back to back.
+    /// GPU time of one run among many in a row.
     pub time: Duration,
-    /// The same of its first dispatch: all but the addition of parts, where a depth is divided.
+    /// GPU time of its first dispatch: without the sum of split-K parts.
     pub alone: Duration,
-    /// Multiply-adds counted twice.
+    /// Floating-point operations; a multiply-add is two.
     pub flops: u64,
 }
 
@@ -194,8 +194,8 @@ pub fn all(tiny: bool) -> Vec<Shape> {
 }
 
 impl Kind {
-    /// A graph of this operation and nothing else. Nothing reads the result, so that it is stored
-    /// as inside a network.
+    /// A graph of this operation alone. Its result is not an output of the graph, so that it is stored as within a
+    /// network.
     fn graph(self) -> Result<Graph> {
         let mut g = Graph::new("");
         let values = |of: usize, heads: usize, dim| of.saturating_mul(heads).saturating_mul(dim);
@@ -221,7 +221,7 @@ impl Kind {
         Ok(g)
     }
 
-    /// Multiply-adds of one row counted twice, as published figures have them: no padding.
+    /// Floating-point operations of one row, without padding, as in published figures; a multiply-add is two.
     fn flops(self) -> u64 {
         let factors = match self {
             Kind::Product { m, n, k } => [2, m, n, k, 1],
@@ -233,7 +233,7 @@ impl Kind {
     }
 }
 
-/// How long the runs between two timestamps shall last together, about.
+/// About how long the runs between two timestamps should take together.
 const LONG_ENOUGH: Duration = Duration::from_millis(20);
 
 /// Most runs between two timestamps.
@@ -242,7 +242,7 @@ const MOST_RUNS: f64 = 300.0;
 /// Measures one shape.
 ///
 /// # Errors
-/// [`ErrorKind::Device`](crate::ErrorKind::Device) if the device counts no time.
+/// [`ErrorKind::Device`](crate::ErrorKind::Device) if the device has no timestamps.
 pub fn measure(bench: &Bench<'_>, engine: &Engine, shape: Shape) -> Result<Measured> {
     bench.go_on()?;
     let graph = shape.kind.graph()?;
@@ -254,7 +254,7 @@ pub fn measure(bench: &Bench<'_>, engine: &Engine, shape: Shape) -> Result<Measu
         true => 2,
         false => (LONG_ENOUGH.as_secs_f64() / once.as_secs_f64()).clamp(1.0, MOST_RUNS) as usize,
     };
-    // The device alone: what it waits for the host to bring an input leaves it at low clocks.
+    // On the device alone: if it waited for the host to upload inputs, it would stay at low clocks.
     bench.effort.warm(|| engine.time(ready.prepared(), runs).map(drop))?;
     let wanted = bench.effort.calls.min(5);
     let time_of = |dispatches: usize| {
@@ -269,7 +269,7 @@ pub fn measure(bench: &Bench<'_>, engine: &Engine, shape: Shape) -> Result<Measu
     Ok(Measured { shape, time, alone, flops })
 }
 
-/// Measures `shapes` one after the other and tells of each.
+/// Measures `shapes` one after the other, and reports each.
 ///
 /// # Errors
 /// As [`measure`].

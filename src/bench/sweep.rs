@@ -1,4 +1,4 @@
-//! Cost against batch, picture size and chunk rows: the network calls of a CFG step of SD 1.5.
+//! The cost of the network calls of a CFG step of SD 1.5, over batch, picture size and rows per call.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use crate::families::LATENT_CELL;
 use crate::model::config::UnetConfig;
 use crate::{Error, Result};
 
-/// What changes from point to point.
+/// What varies from point to point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Axis {
     /// Pictures of a step.
@@ -26,7 +26,7 @@ impl Axis {
     /// In the order in which they are measured.
     pub const ALL: [Axis; 3] = [Axis::Batch, Axis::Size, Axis::Chunk];
 
-    /// What tables call it.
+    /// Its name in tables.
     pub fn name(self) -> &'static str {
         match self {
             Axis::Batch => "batch",
@@ -39,18 +39,18 @@ impl Axis {
 /// A step to be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
-    /// What changes.
+    /// What varies.
     pub axis: Axis,
     /// Sides of the pictures, pixels.
     pub side: usize,
     /// Pictures.
     pub batch: usize,
-    /// Rows of a network call; a step has two rows a picture.
+    /// Rows of a network call; a step has two rows per picture.
     pub rows: usize,
 }
 
 impl Step {
-    /// The value of what changes.
+    /// The value of what varies.
     pub fn value(&self) -> usize {
         match self.axis {
             Axis::Batch => self.batch,
@@ -59,7 +59,7 @@ impl Step {
         }
     }
 
-    /// Network calls of the step; none where a call has no rows.
+    /// Network calls of the step; 0 if a call has no rows.
     pub fn calls(&self) -> usize {
         self.batch.saturating_mul(2).checked_next_multiple_of(self.rows).map_or(0, |rows| rows / self.rows)
     }
@@ -72,9 +72,9 @@ pub struct Point {
     pub step: Step,
     /// Wall time of all its network calls.
     pub wall: Timing,
-    /// GPU time of them, where the device counts it.
+    /// Their GPU time, if the device has timestamps.
     pub gpu: Option<Timing>,
-    /// The most bytes of buffers on the device, weights counted.
+    /// The most bytes of buffers on the device, including weights.
     pub peak_bytes: u64,
 }
 
@@ -110,10 +110,10 @@ pub fn steps(tiny: bool) -> Vec<Step> {
     batches.chain(sizes).chain(chunks).collect()
 }
 
-/// Measures `steps` and tells of each; one that is too large for the device is told as an error.
+/// Measures `steps`, and reports each; one that is too large for the device is reported as an error.
 ///
 /// # Errors
-/// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled), or the device's while weights come over.
+/// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled), or an error of the device while weights are uploaded.
 pub fn measure(
     bench: &Bench<'_>,
     steps: &[Step],
@@ -131,7 +131,7 @@ pub fn measure(
             true => Err(Error::usage("the deadline has passed")),
             false => point(bench, &engine, &config, &weights, step),
         };
-        // What was cancelled meanwhile is no point.
+        // A point that was cancelled meanwhile is not reported.
         bench.go_on()?;
         tell(step, point);
     }
@@ -145,7 +145,7 @@ fn point(
     weights: &Weights,
     step: Step,
 ) -> Result<Point> {
-    // The room of the step before is given back before this one's is taken.
+    // The memory of the step before is freed first.
     bench.settle();
     let graph = Unets { config, side: step.side / LATENT_CELL }.graph(false)?;
     let ready = Ready::new(bench, engine, &graph, step.rows, weights)?;

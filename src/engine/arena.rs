@@ -1,32 +1,33 @@
-//! Memory for activations, and what is left of it for the next work: a driver takes some milliseconds to give a few
-//! hundred MiB, and as many to take them back (measured on an H200).
+//! Memory for activations. It is kept for the next work: a driver takes some milliseconds to allocate a few hundred MiB,
+//! and as long to free them (measured on an H200).
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use super::{Engine, TENSORS, buffer};
+use super::buffers::{TENSORS, buffer};
 use crate::Result;
+use crate::gpu::Gpu;
 use crate::plan::Plan;
 
-/// Memory for activations. Plans that run one after the other share one; when nobody holds it any more, the engine
-/// keeps it for the next that fits.
+/// Memory for activations. Plans that run one after the other share an arena. When the last of them is dropped, the
+/// engine keeps the memory for the next plan that fits.
 #[derive(Clone)]
 pub struct Arena(Arc<Slabs>);
 
 struct Slabs {
     buffers: Vec<wgpu::Buffer>,
-    /// Where they go in the end.
+    /// Where the buffers are kept when the arena is dropped.
     spare: Weak<Spare>,
 }
 
-/// A larger arena is given back: what it holds takes long, and others may want so much memory.
+/// A larger arena is freed: its work takes long compared with an allocation, and others may need so much memory.
 pub const MOST_SPARE: u64 = 1 << 30;
 
-/// The buffers of the arena that was used last, while nobody uses them.
+/// The buffers of the last arena, while they are not in use.
 #[derive(Default)]
 pub(super) struct Spare(Mutex<Vec<wgpu::Buffer>>);
 
 impl Spare {
-    fn take(&self) -> Vec<wgpu::Buffer> {
+    pub(super) fn take(&self) -> Vec<wgpu::Buffer> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -50,7 +51,25 @@ impl Drop for Slabs {
 }
 
 impl Arena {
-    /// Whether `plan` fits.
+    /// Buffers of these sizes or larger ones: those of `spare` if they are large enough.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Memory`](crate::ErrorKind::Memory) if the device has not enough.
+    pub(super) fn new(gpu: &Gpu, spare: &Arc<Spare>, slabs: &[u64]) -> Result<Self> {
+        let left = spare.take();
+        let buffers = if hold(&left, slabs) {
+            left
+        } else {
+            // The old one is dropped before the new one is made.
+            drop(left);
+            gpu.checked("make room for activations", || {
+                slabs.iter().map(|bytes| buffer(gpu, "arena", *bytes, TENSORS)).collect()
+            })?
+        };
+        Ok(Self(Arc::new(Slabs { buffers, spare: Arc::downgrade(spare) })))
+    }
+
+    /// Whether it is large enough for `plan`.
     pub fn holds(&self, plan: &Plan) -> bool {
         hold(&self.0.buffers, &plan.slabs)
     }
@@ -71,40 +90,7 @@ impl Arena {
     }
 }
 
-impl Engine {
-    /// Memory for `plan`: what the last work has left, if the plan fits there.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Memory`](crate::ErrorKind::Memory) if the device has none.
-    pub fn arena(&self, plan: &Plan) -> Result<Arena> {
-        self.arena_of(&plan.slabs)
-    }
-
-    /// Memory of buffers of these sizes or larger ones.
-    pub(crate) fn arena_of(&self, slabs: &[u64]) -> Result<Arena> {
-        let spare = self.spare.take();
-        let buffers = if hold(&spare, slabs) {
-            spare
-        } else {
-            // It leaves before the new one comes.
-            drop(spare);
-            self.gpu.checked("make room for activations", || {
-                slabs.iter().map(|bytes| buffer(&self.gpu, "arena", *bytes, TENSORS)).collect()
-            })?
-        };
-        Ok(Arena(Arc::new(Slabs { buffers, spare: Arc::downgrade(&self.spare) })))
-    }
-
-    /// Gives the device back the memory for activations that the last work has left, which is otherwise kept for
-    /// the next.
-    pub fn release_spare_memory(&self) {
-        drop(self.spare.take());
-        // Work that was cancelled before its first submission has written too.
-        self.let_go_of_writes();
-    }
-}
-
-/// Whether buffers of these sizes are among `buffers`.
+/// Whether `buffers` are at least as large as `sizes`.
 fn hold(buffers: &[wgpu::Buffer], sizes: &[u64]) -> bool {
     sizes.len() <= buffers.len() && sizes.iter().zip(buffers).all(|(want, has)| *want <= has.size())
 }

@@ -1,52 +1,40 @@
-//! A run of a plan by itself: what comes in is written, the plan is recorded and sent, results are read.
+//! Runs of a single plan: inputs are written, the plan is recorded and submitted, results are read back.
 
-use std::borrow::Cow;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use super::stream::cost;
-use super::{Bindings, Engine, Kept, Prepared, Readback, Source, Spot, Stream, Upload, Weights};
-use super::{kept, trace, weights};
-use crate::graph::Store;
-use crate::kernels::Precision;
-use crate::plan::{Dispatch, Slot};
+use super::buffers::{TENSORS, buffer};
+use super::trace;
+use super::values::{from_device, to_device};
+use super::{BufferOffset, Engine, KeptTensors, Prepared, Readback, Stream, Upload, WeightSource, Weights};
+use crate::plan::PlanSlot;
 use crate::{Error, Result};
 
-/// Longest time that a submission should take. Windows resets a GPU after two seconds, and cancel
-/// waits for what is submitted.
-const SUBMISSION: Duration = Duration::from_millis(100);
-
-/// Most that the budget grows at a time. From the first guess to a whole network of a fast device it
-/// takes three portions.
-const GROWTH: f64 = 8.0;
-
-/// What a run of a plan is given.
+/// The arguments of a run of a plan.
 #[derive(Clone, Copy)]
-pub struct Run<'a> {
-    /// Values of the inputs by name, f32 `[row, position, channel]`.
+pub struct PlanRun<'a> {
+    /// The inputs by name, f32 `[row, position, channel]`.
     pub inputs: &'a [(&'a str, &'a [f32])],
-    /// What other plans kept, one a row; none if the plan reads nothing of that kind.
-    pub kept: &'a [&'a Kept],
-    /// Weights that may not all be on the device, and where the others are read from when their turn comes.
-    pub turns: Option<(&'a Weights, &'a dyn Source)>,
-    /// Ends the run when it is set.
+    /// Kept tensors of other plans, one for each row; empty if the plan does not read any.
+    pub kept: &'a [&'a KeptTensors],
+    /// Weights that may be streamed, and the source that they are read from.
+    pub streamed: Option<(&'a Weights, &'a dyn WeightSource)>,
+    /// Setting it cancels the run.
     pub cancel: &'a AtomicBool,
 }
 
-impl<'a> Run<'a> {
-    /// A run on `inputs` alone.
+impl<'a> PlanRun<'a> {
+    /// A run with `inputs` alone.
     pub fn new(inputs: &'a [(&'a str, &'a [f32])], cancel: &'a AtomicBool) -> Self {
-        Self { inputs, kept: &[], turns: None, cancel }
+        Self { inputs, kept: &[], streamed: None, cancel }
     }
 
-    /// With weights that may take turns.
-    pub fn in_turn(self, weights: &'a Weights, source: &'a dyn Source) -> Self {
-        Self { turns: Some((weights, source)), ..self }
+    /// With weights that may be streamed.
+    pub fn with_streamed(self, weights: &'a Weights, source: &'a dyn WeightSource) -> Self {
+        Self { streamed: Some((weights, source)), ..self }
     }
 
-    /// On what other plans kept, one a row.
-    pub fn on(self, kept: &'a [&'a Kept]) -> Self {
+    /// With kept tensors of other plans, one for each row.
+    pub fn on(self, kept: &'a [&'a KeptTensors]) -> Self {
         Self { kept, ..self }
     }
 }
@@ -55,74 +43,96 @@ impl Engine {
     /// Runs a plan. Results are f32 values `[row, position, channel]` by name.
     ///
     /// # Errors
-    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) if `cancel` is set meanwhile,
+    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) if `cancel` is set,
     /// [`ErrorKind::Device`](crate::ErrorKind::Device) if the device is lost,
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if an input is missing or of the wrong size.
-    pub fn run(&self, prepared: &Prepared, run: &Run<'_>) -> Result<Vec<(String, Vec<f32>)>> {
+    pub fn run(&self, prepared: &Prepared, run: &PlanRun<'_>) -> Result<Vec<(String, Vec<f32>)>> {
         let _alone = prepared.alone();
         let mut stream = Stream::new(self, run.cancel);
         self.record(prepared, run, &mut stream)?;
         let mut fetches = Vec::new();
-        for slot in prepared.plan.read_back() {
-            let spot = Spot { buffer: prepared.slab(slot.region).clone(), offset: slot.region.offset };
+        for slot in prepared.plan().read_back() {
+            let spot =
+                BufferOffset { buffer: prepared.slab(slot.region).clone(), offset: slot.region.offset };
             fetches.push((slot, stream.copy_out(Readback::Results, &spot, slot.region.bytes)?));
         }
         stream.send()?;
         let mut results = Vec::new();
         for (slot, fetch) in fetches {
             let words = stream.arrived(fetch)?;
-            results.push((slot.name.clone(), from_device(slot, &words, prepared.plan.rows)));
+            results.push((slot.name.clone(), from_device(slot, &words, prepared.plan().rows)));
         }
-        self.check_turns(run)?;
+        self.check_streamed(run)?;
         Ok(results)
     }
 
-    /// Runs a plan of one row and keeps its results that are to be kept.
+    /// Uploads values of one row as kept tensors that `prepared` can read, as if another plan had computed them.
     ///
     /// # Errors
     /// As [`run`](Self::run).
-    pub fn run_and_keep(&self, prepared: &Prepared, run: &Run<'_>) -> Result<Kept> {
+    pub fn keep(&self, prepared: &Prepared, values: &[(&str, &[f32])]) -> Result<KeptTensors> {
+        let keep = |slot: &PlanSlot| {
+            let (_, values) = values
+                .iter()
+                .find(|(name, _)| *name == slot.name)
+                .ok_or_else(|| Error::usage(format!("input {} is missing", slot.name)))?;
+            let bytes = to_device(slot, values, 1, prepared.plan().precision())?;
+            let kept = buffer(&self.gpu, "kept", bytes.len() as u64, TENSORS);
+            self.write(Upload::SetUp, &kept, 0, &bytes);
+            Ok((slot.name.clone(), kept))
+        };
+        let slots = prepared.plan().inputs.iter().filter(|i| i.kept);
+        let tensors = self.gpu.checked("keep values", || slots.map(keep).collect::<Result<_>>())??;
+        Ok(KeptTensors::new(tensors))
+    }
+
+    /// Runs a plan of one row, and returns its kept results.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_and_keep(&self, prepared: &Prepared, run: &PlanRun<'_>) -> Result<KeptTensors> {
         let _alone = prepared.alone();
         let mut stream = Stream::new(self, run.cancel);
         let kept = self.record_and_keep(prepared, run, &mut stream)?;
         let sent = stream.send()?;
-        // Until then the arena cannot leave, for which others may have no room.
+        // The arena is in use until then, and others may need its memory.
         stream.done(sent)?;
-        self.check_turns(run)?;
+        self.check_streamed(run)?;
         Ok(kept)
     }
 
-    /// The same as a part of `stream`: what is kept is there when that comes to it.
+    /// The same as a part of `stream`: the tensors are valid for work that is recorded later.
     pub(crate) fn record_and_keep(
         &self,
         prepared: &Prepared,
-        run: &Run<'_>,
+        run: &PlanRun<'_>,
         stream: &mut Stream<'_>,
-    ) -> Result<Kept> {
+    ) -> Result<KeptTensors> {
         self.record(prepared, run, stream)?;
-        let kept = self.gpu.checked("keep results", || Kept::room(self, prepared))?;
-        for (slot, (_, to)) in prepared.plan.outputs.iter().filter(|o| o.kept).zip(kept.buffers()) {
-            let from = Spot { buffer: prepared.slab(slot.region).clone(), offset: slot.region.offset };
+        let kept = self.gpu.checked("keep results", || prepared.persistent_results(&self.gpu))?;
+        for (slot, (_, to)) in prepared.plan().outputs.iter().filter(|o| o.kept).zip(kept.buffers()) {
+            let from =
+                BufferOffset { buffer: prepared.slab(slot.region).clone(), offset: slot.region.offset };
             stream.copy(&from, to, slot.region.bytes);
         }
         Ok(kept)
     }
 
-    /// Writes what `run` is given and records it.
-    fn record(&self, prepared: &Prepared, run: &Run<'_>, stream: &mut Stream<'_>) -> Result<()> {
-        // The host's values arrive before all that is not submitted.
+    /// Writes the inputs of `run`, and records it.
+    fn record(&self, prepared: &Prepared, run: &PlanRun<'_>, stream: &mut Stream<'_>) -> Result<()> {
+        // Values from the host arrive before all work that is not submitted yet.
         stream.cut()?;
-        let written = self.gpu.checked("bring inputs over", || self.write_inputs(prepared, run));
-        let recorded = written.and_then(|w| w).and_then(|()| stream.plan(prepared, run.turns, run.kept));
+        let written = self.gpu.checked("upload inputs", || self.write_inputs(prepared, run));
+        let recorded = written.and_then(|w| w).and_then(|()| stream.plan(prepared, run.streamed, run.kept));
         if recorded.is_err() {
-            // What was written for the run would hold its buffers until something is submitted.
+            // Otherwise the writes for the run would hold their buffers until the next submission.
             self.gpu.queue().submit([]);
         }
         recorded
     }
 
-    fn write_inputs(&self, prepared: &Prepared, run: &Run<'_>) -> Result<()> {
-        for slot in prepared.plan.inputs.iter().filter(|slot| !slot.kept) {
+    fn write_inputs(&self, prepared: &Prepared, run: &PlanRun<'_>) -> Result<()> {
+        for slot in prepared.plan().inputs.iter().filter(|slot| !slot.kept) {
             let values = run
                 .inputs
                 .iter()
@@ -131,153 +141,24 @@ impl Engine {
             if self.is_tracing() {
                 trace::input(&slot.name, values.1)?;
             }
-            let bytes = to_device(slot, values.1, prepared.plan.rows, prepared.plan.precision())?;
+            let bytes = to_device(slot, values.1, prepared.plan().rows, prepared.plan().precision())?;
             self.write(Upload::SetUp, prepared.slab(slot.region), slot.region.offset, &bytes);
         }
         Ok(())
     }
 
-    fn check_turns(&self, run: &Run<'_>) -> Result<()> {
-        match run.turns {
-            Some((weights, source)) => self.check_weights_in_turn(weights, source),
+    fn check_streamed(&self, run: &PlanRun<'_>) -> Result<()> {
+        match run.streamed {
+            Some((weights, source)) => self.check_streamed_weights(weights, source),
             None => Ok(()),
         }
     }
 
-    /// Whether all of `weights` that took turns since the last time were sound; waits for them.
+    /// Checks the weights that were streamed since the last call; waits for them.
     ///
     /// # Errors
-    /// [`ErrorKind::Model`](crate::ErrorKind::Model) naming the first that is not.
-    pub(crate) fn check_weights_in_turn(&self, weights: &Weights, source: &dyn Source) -> Result<()> {
-        weights.check_turns(&self.on_device(), source)
-    }
-}
-
-impl Prepared {
-    /// The buffer of a region of the arena.
-    pub(crate) fn slab(&self, region: crate::plan::Region) -> &wgpu::Buffer {
-        &self.arena.slabs()[region.slab]
-    }
-
-    fn alone(&self) -> MutexGuard<'_, ()> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Pages of weights that dispatch `i` needs brought over.
-    pub(super) fn pages(&self, i: usize) -> &[usize] {
-        self.steps.get(i).map_or(&[], |s| &s.turning)
-    }
-
-    /// Adds dispatch `i` to `pass`, reading what was kept for `rows`.
-    pub(super) fn encode(
-        &self,
-        pass: &mut wgpu::ComputePass<'_>,
-        i: usize,
-        rows: Option<&Arc<kept::Rows>>,
-    ) -> Result<()> {
-        let [x, y, z] = self.plan.dispatches[i].groups;
-        let step = &self.steps[i];
-        let group = match &step.bindings {
-            Bindings::Fixed(group) => Some(group),
-            Bindings::Open(_) => rows.and_then(|rows| rows.group(i)),
-        };
-        let missing = || Error::usage(format!("{} reads what nobody kept", self.plan.dispatches[i].path));
-        pass.set_pipeline(&step.pipeline);
-        pass.set_bind_group(0, group.ok_or_else(missing)?, &[]);
-        pass.dispatch_workgroups(x, y, z);
-        Ok(())
-    }
-}
-
-/// How far the dispatches from `from` on go with `budget`, at least one, and their work.
-pub(super) fn portion(dispatches: &[Dispatch], from: usize, budget: u64) -> (usize, u64) {
-    let mut work = 0u64;
-    let mut to = from;
-    while to < dispatches.len() && (to == from || work.saturating_add(cost(dispatches[to].flops)) <= budget) {
-        work = work.saturating_add(cost(dispatches[to].flops));
-        to += 1;
-    }
-    (to, work)
-}
-
-/// The budget `old` moved towards what fits into [`SUBMISSION`] at the speed of a portion that took
-/// `took` for `work`, which is 0 where a portion says nothing.
-pub(super) fn learn(old: u64, work: u64, took: Duration) -> u64 {
-    if work == 0 {
-        return old;
-    }
-    let fits = work as f64 * SUBMISSION.as_secs_f64() / took.as_secs_f64().max(1e-6);
-    let old = old as f64;
-    // A short portion's time is mostly that of waking up: the device is at least as fast as it looks.
-    let least = if took < Duration::from_millis(2) { old } else { old / 2.0 };
-    fits.clamp(least, old * GROWTH).clamp(1e8, 1e14) as u64
-}
-
-/// `[row, position, channel]` as the device stores it: channels padded to quads, in the slot's type.
-pub(super) fn to_device<'v>(
-    slot: &Slot,
-    values: &'v [f32],
-    rows: usize,
-    precision: Precision,
-) -> Result<Cow<'v, [u8]>> {
-    let c = slot.shape.channels;
-    let want = rows.saturating_mul(slot.shape.positions()).saturating_mul(c);
-    if values.len() != want {
-        return Err(Error::usage(format!("the input `{}` does not fit the network", slot.name))
-            .expected(format!("{want} values: {rows} rows of {}", slot.shape))
-            .found(values.len().to_string()));
-    }
-    let width = slot.shape.quads() * 4;
-    let mut padded = Cow::Borrowed(values);
-    if width != c {
-        let to = padded.to_mut();
-        *to = vec![0.0f32; rows * slot.shape.positions() * width];
-        for (to, from) in to.chunks_exact_mut(width).zip(values.chunks_exact(c)) {
-            to[..c].copy_from_slice(from);
-        }
-    }
-    Ok(match (slot.store, precision, padded) {
-        (Store::Elem, Precision::F16, padded) => weights::to_f16(&padded).into(),
-        (_, _, Cow::Borrowed(values)) => bytemuck::cast_slice(values).into(),
-        (_, _, Cow::Owned(values)) => bytemuck::cast_slice(&values).to_vec().into(),
-    })
-}
-
-/// The inverse of [`to_device`] for f32 results.
-fn from_device(slot: &Slot, words: &[u32], rows: usize) -> Vec<f32> {
-    let values: Vec<f32> = bytemuck::cast_slice(words).to_vec();
-    let (c, width) = (slot.shape.channels, slot.shape.quads() * 4);
-    if slot.store == Store::Plain || c == width {
-        return values;
-    }
-    let mut out = Vec::with_capacity(rows * slot.shape.positions() * c);
-    for position in values.chunks_exact(width) {
-        out.extend_from_slice(&position[..c]);
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ms(ms: f64) -> Duration {
-        Duration::from_secs_f64(ms / 1e3)
-    }
-
-    #[test]
-    fn the_budget_follows_the_speed() {
-        let start = 50_000_000_000;
-        // 80 TFLOP/s: a portion of the first guess takes 0.6 ms, and three later a second's tenth fits.
-        let mut budget = start;
-        for _ in 0..3 {
-            budget = learn(budget, budget, ms(budget as f64 / 80e9));
-        }
-        assert_eq!(budget, 8_000_000_000_000);
-        // A slow device is given less at a time, but never by half of the half.
-        assert_eq!(learn(start, start, ms(1000.0)), start / 2);
-        // A short portion says nothing of slowness, and what was cut nothing at all.
-        assert_eq!(learn(start, 1_000_000, ms(1.0)), start);
-        assert_eq!(learn(start, 0, ms(500.0)), start);
+    /// [`ErrorKind::Model`](crate::ErrorKind::Model) that names the first weight that is not finite, or does not fit f16.
+    pub(crate) fn check_streamed_weights(&self, weights: &Weights, source: &dyn WeightSource) -> Result<()> {
+        weights.check_streamed(&self.converter(), source)
     }
 }

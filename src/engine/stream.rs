@@ -1,142 +1,73 @@
-//! Work for the device as it is recorded: plans and single dispatches one behind the other, sent off in
-//! submissions that a device takes some tenth of a second for. Nothing waits for the device but what asks for a
-//! result, and a sender that is too far ahead.
+//! Work recorded for the device: plans and single dispatches, one after the other, in submissions of about a tenth of a
+//! second. The host waits for the device only to read a result, or if it is too far ahead.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::buffers::{buffer, entry, lost, wait};
 use super::clock::Clock;
-use super::run::learn;
-use super::{Engine, Kept, Prepared, Source, Weights, buffer, entry, lost, wait};
+use super::submission_size::{cost, learn};
+use super::{Engine, KeptTensors, Prepared, Readback, Upload, WeightSource, Weights};
 use crate::kernels::latents::SCALARS;
 use crate::kernels::{Call, Operand, Variant};
 use crate::{Error, Result};
 
-/// Most submissions that the device has not done. Fewer, if they are long: see [`Stream::flush`].
+/// Most submissions in flight. Fewer, if they are long: see [`Stream::flush`].
 const MOST_FLYING: usize = 4;
 
-/// Dispatches after which a device that stands idle is given what is recorded so far.
+/// Number of dispatches after which the recorded work is submitted to an idle device.
 const EARLY: usize = 64;
 
-/// Most bindings of single dispatches that are remembered.
+/// Most bind groups of single dispatches that are cached.
 const MOST_BOUND: usize = 512;
 
-/// A stretch of a buffer.
+/// A position in a buffer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Spot {
+pub struct BufferOffset {
     /// The buffer.
     pub buffer: wgpu::Buffer,
     /// First byte.
     pub offset: u64,
 }
 
-/// What moved between host and device so far, bytes, weights left out.
-#[derive(Debug, Default)]
-pub struct Traffic {
-    /// Coefficients, noise levels and embeddings of steps.
-    pub scalars: AtomicU64,
-    /// Latents, noise, masks and tables that were brought over.
-    pub latents: AtomicU64,
-    /// Parameters of dispatches, when they are bound, and inputs of plans that run by themselves.
-    pub set_up: AtomicU64,
-    /// Flags that tell whether all was finite.
-    pub flags: AtomicU64,
-    /// Everything else that was read.
-    pub read: AtomicU64,
-    /// How often something was read, flags left out.
-    pub reads: AtomicU64,
-}
-
-/// What is brought over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Upload {
-    /// What comes with every step.
-    Scalars,
-    Latents,
-    SetUp,
-}
-
-/// What is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Readback {
-    Flags,
-    Results,
-}
-
-impl Traffic {
-    fn uploaded(&self, what: Upload, bytes: u64) {
-        let to = match what {
-            Upload::Scalars => &self.scalars,
-            Upload::Latents => &self.latents,
-            Upload::SetUp => &self.set_up,
-        };
-        to.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    pub(super) fn read_back(&self, what: Readback, bytes: u64) {
-        let to = match what {
-            Readback::Flags => &self.flags,
-            Readback::Results => {
-                self.reads.fetch_add(1, Ordering::Relaxed);
-                &self.read
-            }
-        };
-        to.fetch_add(bytes, Ordering::Relaxed);
-    }
-}
-
-impl Engine {
-    /// Brings bytes over; every way there but that of weights leads through here.
-    pub(crate) fn write(&self, what: Upload, to: &wgpu::Buffer, offset: u64, bytes: &[u8]) {
-        self.gpu.queue().write_buffer(to, offset, bytes);
-        self.traffic.uploaded(what, bytes.len() as u64);
-    }
-
-    /// What was written for commands that nobody submits, recorded or not, would hold its buffers until something is
-    /// submitted. A device that is lost refuses it, and holds nothing either.
-    pub(super) fn let_go_of_writes(&self) {
-        let _ = self.gpu.checked("let go of what was written", || self.gpu.queue().submit([]));
-    }
-}
-
-/// A submission that was not seen to be done.
+/// A submission in flight.
 struct Flying {
     index: wgpu::SubmissionIndex,
-    /// By which its time is judged; 0 if it was cut short.
+    /// Its work, to which its time is compared; 0 if it was cut short.
     work: u64,
-    /// When it was given to the device, and when that took it: some drivers do the work meanwhile.
+    /// When submitting began and returned: some drivers do the work before they return.
     given: Instant,
     taken: Instant,
 }
 
 /// A dispatch with its bindings.
-struct Bound {
+struct BoundDispatch {
     pipeline: wgpu::ComputePipeline,
     group: wgpu::BindGroup,
 }
 
-/// A dispatch as it is bound: everything of it but the number of its workgroups.
+/// What a bind group depends on: everything of a dispatch except the number of its workgroups.
 #[derive(PartialEq, Eq, Hash)]
-struct Key {
+struct DispatchKey {
     variant: Variant,
     params: Vec<u8>,
-    spots: Vec<(Operand, Option<Spot>)>,
+    spots: Vec<(Operand, Option<BufferOffset>)>,
 }
 
-/// A copy of results on its way to the host.
+/// A readback in flight.
 pub struct Fetch {
     buffer: wgpu::Buffer,
     bytes: u64,
-    /// The submission that it is part of.
+    /// The number of its submission.
     number: u64,
     mapped: std::sync::mpsc::Receiver<std::result::Result<(), wgpu::BufferAsyncError>>,
-    /// What became of the mapping, once it is known.
+    /// The result of the mapping, once it is known.
     is_mapped: Option<std::result::Result<(), wgpu::BufferAsyncError>>,
 }
 
 impl Fetch {
-    /// Whether it is there, as far as the device was [asked](Stream::poll).
+    /// Whether it has arrived, as of the last [`Stream::poll`].
     pub fn is_there(&mut self) -> bool {
         if self.is_mapped.is_none() {
             self.is_mapped = self.mapped.try_recv().ok();
@@ -145,37 +76,37 @@ impl Fetch {
     }
 }
 
-/// What is recorded for a device.
+/// Work recorded for a device.
 pub struct Stream<'e> {
     engine: &'e Engine,
     cancel: &'e AtomicBool,
     encoder: Option<wgpu::CommandEncoder>,
     pass: Option<wgpu::ComputePass<'static>>,
-    /// Whether something was written or recorded since the last submission.
+    /// Whether buffers were written since the last submission.
     loose: bool,
-    /// Of what is recorded and not submitted.
+    /// Work that is recorded and not submitted.
     work: u64,
-    /// How many dispatches that are.
+    /// Number of these dispatches.
     recorded: usize,
     flying: VecDeque<Flying>,
-    /// Work since the last sending, and that of the last sending.
+    /// Work since the last [`send`](Stream::send), and work of the last one.
     counted: u64,
     sent_work: u64,
-    /// Submissions so far, and those that are done.
+    /// Number of submissions so far, and of those that are done.
     submitted: u64,
     landed: u64,
-    /// When the last of them was done, if that was seen.
+    /// When the last of them was done, if that is known.
     landing: Option<Instant>,
-    /// For single dispatches.
+    /// Values that single dispatches read.
     scalars: Vec<[u32; 4]>,
     uniform: Option<wgpu::Buffer>,
-    bound: HashMap<Key, Bound>,
+    bound: HashMap<DispatchKey, BoundDispatch>,
     readbacks: Vec<wgpu::Buffer>,
     clock: Option<Clock>,
 }
 
 impl<'e> Stream<'e> {
-    /// Work for the device of `engine`, until `cancel` is set.
+    /// A stream for the device of `engine`; setting `cancel` ends it with an error.
     pub fn new(engine: &'e Engine, cancel: &'e AtomicBool) -> Self {
         Self {
             engine,
@@ -204,32 +135,32 @@ impl<'e> Stream<'e> {
         self.engine
     }
 
-    /// Records a run of a plan, whose inputs are where they belong but for those that other plans `kept`, one a
-    /// row.
+    /// Records a run of a plan. Its inputs must be in its arena already, except the tensors that other plans have
+    /// `kept`, one for each row.
     ///
     /// # Errors
     /// As [`Engine::run`].
     pub fn plan(
         &mut self,
         prepared: &Prepared,
-        turns: Option<(&Weights, &dyn Source)>,
-        kept: &[&Kept],
+        streamed: Option<(&Weights, &dyn WeightSource)>,
+        kept: &[&KeptTensors],
     ) -> Result<()> {
-        let rows = prepared.rows(self.engine, kept)?;
-        // Pages of weights that the submission in the making sees.
+        let rows = prepared.rows(&self.engine.gpu, kept)?;
+        // Pages of weights that the current submission can read.
         let mut seen: Option<&[usize]> = None;
         let mut window = None;
-        for (i, dispatch) in prepared.plan.dispatches.iter().enumerate() {
+        for (i, dispatch) in prepared.plan().dispatches.iter().enumerate() {
             let pages = prepared.pages(i);
             if pages.iter().any(|page| seen.is_none_or(|seen| !seen.contains(page))) {
                 let (weights, source) =
-                    turns.ok_or_else(|| Error::usage("weights that take turns need their source"))?;
+                    streamed.ok_or_else(|| Error::usage("streamed weights need their source"))?;
                 self.cut()?;
                 if window.is_none() {
                     window = weights.window();
                 }
                 if let Some(window) = &mut window {
-                    window.turn(&self.engine.on_device(), pages, source, self.cancel)?;
+                    window.load(&self.engine.converter(), pages, source, self.cancel)?;
                 }
                 seen = Some(pages);
             }
@@ -245,11 +176,12 @@ impl<'e> Stream<'e> {
             self.cut()?;
         }
         drop(window);
-        self.engine.look_at_memory();
+        self.engine.note_memory();
         Ok(())
     }
 
-    /// The place of `values` among the scalars that single dispatches read, until [`send`](Self::send).
+    /// Adds `values` to the scalars that single dispatches read, and returns their index, valid until
+    /// [`send`](Self::send).
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for more than [`SCALARS`]; as [`send`](Self::send).
@@ -259,7 +191,7 @@ impl<'e> Stream<'e> {
                 .expected(format!("at most {SCALARS}"))
                 .found(values.len().to_string()));
         }
-        // Dispatches of one call alike share theirs.
+        // Equal values are stored once.
         if let Some(at) = self.scalars.windows(values.len().max(1)).position(|w| w == values) {
             return Ok(at);
         }
@@ -271,16 +203,16 @@ impl<'e> Stream<'e> {
         Ok(self.scalars.len() - values.len())
     }
 
-    /// Records one dispatch, whose [`Buf`](crate::kernels::Buf)s are numbers in `spots`.
+    /// Records one dispatch, whose [`Buf`](crate::kernels::Buf)s are indices of `spots`.
     ///
     /// # Errors
-    /// The device's.
-    pub fn dispatch(&mut self, call: &Call, spots: &[Spot]) -> Result<()> {
+    /// An error of the device.
+    pub fn dispatch(&mut self, call: &Call, spots: &[BufferOffset]) -> Result<()> {
         let spot = |operand: &Operand| match operand {
             Operand::Read(s) | Operand::Write(s) => spots.get(s.buf.0).cloned(),
             _ => None,
         };
-        let key = Key {
+        let key = DispatchKey {
             variant: call.variant.clone(),
             params: call.params.clone(),
             spots: call.operands.iter().map(|o| (*o, spot(o))).collect(),
@@ -303,18 +235,18 @@ impl<'e> Stream<'e> {
         Ok(())
     }
 
-    /// Brings bytes over, before all that is recorded and not yet sent.
+    /// Writes bytes to a buffer, before all work that is recorded and not yet submitted.
     pub(crate) fn write(&mut self, what: Upload, to: &wgpu::Buffer, bytes: &[u8]) {
         self.engine.write(what, to, 0, bytes);
         self.loose = true;
     }
 
-    /// Forgets the bindings of single dispatches: they would keep buffers alive that are to go.
+    /// Drops the bind groups of single dispatches, which keep buffers alive.
     pub fn forget_bindings(&mut self) {
         self.bound.clear();
     }
 
-    fn bind(&mut self, key: &Key) -> Result<Bound> {
+    fn bind(&mut self, key: &DispatchKey) -> Result<BoundDispatch> {
         use wgpu::BufferUsages as U;
         let gpu = &self.engine.gpu;
         gpu.compile(self.engine.checked, [&key.variant].into_iter())?;
@@ -341,12 +273,12 @@ impl<'e> Stream<'e> {
                         entry(number, &spot.buffer, spot.offset.saturating_add(s.offset), s.bytes)
                     }
                     (Operand::Scalars, _) => entry(number, &uniform, 0, uniform.size()),
-                    // A binding that a variant does not use may be one that it does not declare.
+                    // A variant may not even declare a binding that it does not use.
                     (Operand::Unused, _) => match self.engine.unused.get(i) {
                         Some(unused) => entry(number, unused, 0, 256),
                         None => continue,
                     },
-                    _ => return Err(Error::usage(format!("an operand of {} has no place", key.variant))),
+                    _ => return Err(Error::usage(format!("an operand of {} has no buffer", key.variant))),
                 });
             }
             let group = gpu.device().create_bind_group(&wgpu::BindGroupDescriptor {
@@ -354,31 +286,31 @@ impl<'e> Stream<'e> {
                 layout: &pipeline.get_bind_group_layout(0),
                 entries: &entries,
             });
-            Ok(Bound { pipeline, group })
+            Ok(BoundDispatch { pipeline, group })
         })?
     }
 
-    /// Records a copy of a stretch to the host, which [`arrived`](Self::arrived) gives when it is done.
+    /// Records a copy to the host and submits; [`arrived`](Self::arrived) returns its values.
     ///
     /// # Errors
     /// As [`send`](Self::send).
-    pub(crate) fn fetch(&mut self, what: Readback, from: &Spot, bytes: u64) -> Result<Fetch> {
+    pub(crate) fn fetch(&mut self, what: Readback, from: &BufferOffset, bytes: u64) -> Result<Fetch> {
         let fetch = self.copy_out(what, from, bytes)?;
         self.send()?;
         Ok(fetch)
     }
 
-    /// The same without [`send`](Self::send), which is to come before it arrives.
+    /// The same without [`send`](Self::send), which must be called before [`arrived`](Self::arrived).
     ///
     /// # Errors
-    /// The device's.
-    pub(crate) fn copy_out(&mut self, what: Readback, from: &Spot, bytes: u64) -> Result<Fetch> {
+    /// An error of the device.
+    pub(crate) fn copy_out(&mut self, what: Readback, from: &BufferOffset, bytes: u64) -> Result<Fetch> {
         use wgpu::BufferUsages as U;
         self.engine.traffic.read_back(what, bytes);
         let kept = self.readbacks.iter().position(|b| b.size() == bytes.next_multiple_of(4));
         let to = match kept {
             Some(i) => self.readbacks.swap_remove(i),
-            None => self.engine.gpu.checked("make room for results", || {
+            None => self.engine.gpu.checked("make a buffer for results", || {
                 buffer(&self.engine.gpu, "readback", bytes, U::MAP_READ | U::COPY_DST)
             })?,
         };
@@ -386,18 +318,18 @@ impl<'e> Stream<'e> {
         self.encoder().copy_buffer_to_buffer(&from.buffer, from.offset, &to, 0, to.size());
         let (sender, mapped) = std::sync::mpsc::channel();
         let encoder = self.encoder();
-        // Nobody receives where the wait has failed.
+        // There is no receiver if waiting has failed.
         encoder.map_buffer_on_submit(&to, wgpu::MapMode::Read, .., move |r| drop(sender.send(r)));
         Ok(Fetch { buffer: to, bytes, number: self.submitted + 1, mapped, is_mapped: None })
     }
 
     /// Records a copy of `bytes` on the device.
-    pub fn copy(&mut self, from: &Spot, to: &wgpu::Buffer, bytes: u64) {
+    pub fn copy(&mut self, from: &BufferOffset, to: &wgpu::Buffer, bytes: u64) {
         self.pass = None;
         self.encoder().copy_buffer_to_buffer(&from.buffer, from.offset, to, 0, bytes);
     }
 
-    /// What a fetch has brought; waits for it.
+    /// The values of a readback; waits for it.
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -416,7 +348,7 @@ impl<'e> Stream<'e> {
         Ok(words)
     }
 
-    /// Asks the device what is done, without waiting.
+    /// Updates which work is done, without waiting.
     ///
     /// # Errors
     /// [`ErrorKind::Device`](crate::ErrorKind::Device) if it is lost.
@@ -425,15 +357,15 @@ impl<'e> Stream<'e> {
         poll.map(|_| ()).map_err(|e| lost().cause(e))
     }
 
-    /// Whether what was sent last takes the device long: half of a submission's usual length or more.
+    /// Whether the work of the last [`send`](Self::send) takes long: half of the usual time of a submission or more.
     pub fn is_long(&self) -> bool {
         self.sent_work.saturating_mul(2) >= self.engine.budget.load(Ordering::Relaxed)
     }
 
-    /// Submits what is recorded; single dispatches begin with no scalars. The number of submissions so far.
+    /// Submits the recorded work, and clears the scalars. Returns the number of submissions so far.
     ///
     /// # Errors
-    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) if `cancel` is set, or the device's.
+    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) if `cancel` is set, or an error of the device.
     pub fn send(&mut self) -> Result<u64> {
         self.flush()?;
         self.scalars.clear();
@@ -444,7 +376,7 @@ impl<'e> Stream<'e> {
         Ok(self.submitted)
     }
 
-    /// Submissions that are done. Waits until `wanted` are.
+    /// The number of submissions that are done. Waits until it is at least `wanted`.
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -455,11 +387,11 @@ impl<'e> Stream<'e> {
         Ok(self.landed)
     }
 
-    /// Submits what is recorded, if there is anything, and waits until the device is not too far behind: as long
-    /// as two submissions of the usual length, or four short ones.
+    /// Submits the recorded work, if there is any, and waits until the device is not too far behind: at most by two
+    /// submissions of the usual length, or four short ones.
     fn flush(&mut self) -> Result<()> {
         self.pass = None;
-        // What is recorded stays until it is submitted or dropped, which has its own part to play.
+        // On an error the encoder stays: dropping the stream then releases its writes.
         self.check_cancel()?;
         let Some(encoder) = self.encoder.take() else { return Ok(()) };
         if let (Some(uniform), false) = (&self.uniform, self.scalars.is_empty()) {
@@ -469,7 +401,7 @@ impl<'e> Stream<'e> {
         let gpu = &self.engine.gpu;
         let commands = encoder.finish();
         let given = Instant::now();
-        let index = gpu.checked("run what was recorded", || gpu.queue().submit([commands]))?;
+        let index = gpu.checked("submit work", || gpu.queue().submit([commands]))?;
         self.loose = false;
         self.submitted += 1;
         let work = std::mem::take(&mut self.work);
@@ -486,22 +418,22 @@ impl<'e> Stream<'e> {
         Ok(())
     }
 
-    /// Submits what is recorded in the midst of something: its time says nothing of the device's speed.
+    /// Submits the recorded work early: the time of this submission says nothing about the speed of the device.
     pub(crate) fn cut(&mut self) -> Result<()> {
         self.work = 0;
         self.flush()
     }
 
-    /// Waits for the oldest submission and learns from its time.
+    /// Waits for the oldest submission, and adapts the size of submissions to its time.
     fn land(&mut self) -> Result<()> {
         let Some(oldest) = self.flying.pop_front() else {
-            return Err(Error::usage("nothing is sent that could be waited for"));
+            return Err(Error::usage("there is no submission to wait for"));
         };
         let begun = Instant::now();
         wait(&self.engine.gpu, oldest.index)?;
         self.landed += 1;
         let now = Instant::now();
-        // Where it was done before, nobody knows since when.
+        // If it was done before, it is not known since when.
         let done = match () {
             _ if now - begun > Duration::from_micros(50) => Some(now),
             _ if oldest.taken - oldest.given > Duration::from_millis(1) => Some(oldest.taken),
@@ -512,7 +444,7 @@ impl<'e> Stream<'e> {
             let old = self.engine.budget.load(Ordering::Relaxed);
             self.engine.budget.store(learn(old, oldest.work, took), Ordering::Relaxed);
         }
-        // An idle device begins with what is submitted next, at that moment.
+        // An idle device begins the next submission when that is submitted.
         self.landing = if self.flying.is_empty() { Some(now) } else { done };
         Ok(())
     }
@@ -521,7 +453,7 @@ impl<'e> Stream<'e> {
         if self.cancel.load(Ordering::Relaxed) { Err(Error::cancelled()) } else { Ok(()) }
     }
 
-    /// Submits first if so much more work would make the submission too long, or the device has nothing to do.
+    /// Submits the recorded work if `more` work would make the submission too long, or if the device is idle.
     fn make_room(&mut self, more: u64) -> Result<()> {
         let budget = self.engine.budget.load(Ordering::Relaxed);
         if self.work > 0 && self.work.saturating_add(more) > budget {
@@ -564,17 +496,12 @@ impl Drop for Stream<'_> {
     fn drop(&mut self) {
         self.pass = None;
         if self.encoder.take().is_some() || self.loose {
-            self.engine.let_go_of_writes();
+            self.engine.release_writes();
         }
         if let Some(clock) = self.clock.take()
             && let Err(e) = clock.read(self.engine)
         {
-            log::warn!("no times: {e}");
+            log::warn!("no timestamps: {e}");
         }
     }
-}
-
-/// Launches cost time too: one stands for a million operations.
-pub(super) fn cost(flops: u64) -> u64 {
-    flops.saturating_add(1_000_000)
 }

@@ -4,54 +4,42 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::run::portion;
-use super::{Engine, Prepared, buffer, read_buffer};
+use super::submission_size::portion;
+use super::timestamps::{PAIRS, pair, passed, queries, ticks};
+use super::{Engine, Prepared};
 use crate::{Error, ErrorKind, Result};
 
-/// Most timestamps of a query set on any device, in pairs.
-pub(super) const PAIRS: u32 = 2048;
-
-/// Lets a pass write when it begins and ends: pair `at` of `queries`.
-pub(super) fn pair(queries: &wgpu::QuerySet, at: u32) -> wgpu::ComputePassTimestampWrites<'_> {
-    wgpu::ComputePassTimestampWrites {
-        query_set: queries,
-        beginning_of_pass_write_index: Some(2 * at),
-        end_of_pass_write_index: Some(2 * at + 1),
-    }
-}
-
 impl Engine {
-    /// Whether the device counts time, as all methods of this file need.
+    /// Whether the device has timestamps, which all methods of this file need.
     pub fn counts_time(&self) -> bool {
         self.gpu.device().features().contains(wgpu::Features::TIMESTAMP_QUERY)
     }
 
-    /// Refuses a device that counts no time.
+    /// Returns an error if the device has no timestamps.
     pub(crate) fn need_clock(&self) -> Result<()> {
         if self.counts_time() {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::Device, "this device counts no time")
+        Err(Error::new(ErrorKind::Device, "this device has no timestamps")
             .expected("a device with Features::TIMESTAMP_QUERY"))
     }
 
-    /// GPU time of `times` runs of `prepared`, one after the other in one pass, without what comes
-    /// in and goes out. The arena keeps what the last [`run`](Self::run) left there, and what other plans kept is
-    /// that run's.
+    /// GPU time of `times` runs of `prepared`, one after the other in one pass, without inputs and results. The
+    /// activations and kept tensors are those of the last [`run`](Self::run).
     ///
     /// # Errors
-    /// [`ErrorKind::Device`] if the device counts no time, or is lost.
+    /// [`ErrorKind::Device`] if the device has no timestamps, or is lost.
     pub fn time(&self, prepared: &Prepared, times: usize) -> Result<Duration> {
-        self.time_part(prepared, 0..prepared.steps.len(), times)
+        self.time_part(prepared, 0..prepared.plan().dispatches.len(), times)
     }
 
-    /// GPU time of one run of `prepared` in the portions that [`run`](Self::run) submits, so that a
-    /// slow device is not held for long; what passes between portions does not count.
+    /// GPU time of one run of `prepared`, in submissions of the size that [`run`](Self::run) uses, so that a slow device
+    /// is not blocked for long. The time between submissions is not counted.
     ///
     /// # Errors
     /// As [`time`](Self::time).
     pub fn time_run(&self, prepared: &Prepared) -> Result<Duration> {
-        let dispatches = &prepared.plan.dispatches;
+        let dispatches = &prepared.plan().dispatches;
         let (mut from, mut sum) = (0, Duration::ZERO);
         while from < dispatches.len() {
             let (to, _) = portion(dispatches, from, self.budget.load(Ordering::Relaxed));
@@ -78,18 +66,18 @@ impl Engine {
             }
             Ok(())
         })?;
-        Ok(self.passed(ticks[0], ticks[1]))
+        Ok(passed(&self.gpu, ticks[0], ticks[1]))
     }
 
-    /// GPU time of each dispatch of `prepared`, in order, each in a pass of its own: some
-    /// microseconds more a dispatch than in one pass.
+    /// GPU time of each dispatch of `prepared`, in order. Each has its own pass, which takes some microseconds more per
+    /// dispatch than one pass for all.
     ///
     /// # Errors
     /// As [`time`](Self::time).
     pub fn time_each(&self, prepared: &Prepared) -> Result<Vec<Duration>> {
-        let mut taken = Vec::with_capacity(prepared.steps.len());
+        let mut taken = Vec::with_capacity(prepared.plan().dispatches.len());
         let rows = prepared.last_rows();
-        let all: Vec<usize> = (0..prepared.steps.len()).collect();
+        let all: Vec<usize> = (0..prepared.plan().dispatches.len()).collect();
         for portion in all.chunks(PAIRS as usize) {
             let ticks = self.timestamps(2 * portion.len() as u32, |encoder, queries| {
                 for (at, step) in (0..).zip(portion) {
@@ -99,53 +87,24 @@ impl Engine {
                 }
                 Ok(())
             })?;
-            taken.extend(ticks.chunks_exact(2).map(|pair| self.passed(pair[0], pair[1])));
+            taken.extend(ticks.chunks_exact(2).map(|pair| passed(&self.gpu, pair[0], pair[1])));
         }
         Ok(taken)
     }
 
-    /// Ticks that `encode` lets the device write into a query set of `count`.
+    /// The ticks that the device writes into a query set of `count` in the commands of `encode`.
     fn timestamps(
         &self,
         count: u32,
         encode: impl FnOnce(&mut wgpu::CommandEncoder, &wgpu::QuerySet) -> Result<()>,
     ) -> Result<Vec<u64>> {
         self.need_clock()?;
-        self.gpu.checked("count time", || {
-            let queries = self.queries(count);
+        self.gpu.checked("measure time", || {
+            let queries = queries(&self.gpu, count);
             let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
             encode(&mut encoder, &queries)?;
-            self.look_at_memory();
-            self.ticks(encoder, &queries, count)
+            self.note_memory();
+            ticks(&self.gpu, encoder, &queries, count)
         })?
-    }
-
-    /// Room for so many timestamps.
-    pub(super) fn queries(&self, count: u32) -> wgpu::QuerySet {
-        self.gpu.device().create_query_set(&wgpu::QuerySetDescriptor {
-            label: Some("times"),
-            ty: wgpu::QueryType::Timestamp,
-            count,
-        })
-    }
-
-    /// Submits `encoder`, and reads the first `count` of `queries` when all that was submitted is done.
-    pub(super) fn ticks(
-        &self,
-        mut encoder: wgpu::CommandEncoder,
-        queries: &wgpu::QuerySet,
-        count: u32,
-    ) -> Result<Vec<u64>> {
-        use wgpu::BufferUsages as U;
-        let ticks = buffer(&self.gpu, "times", u64::from(count) * 8, U::QUERY_RESOLVE | U::COPY_SRC);
-        encoder.resolve_query_set(queries, 0..count, &ticks, 0);
-        self.gpu.queue().submit([encoder.finish()]);
-        Ok(bytemuck::cast_slice(&read_buffer(&self.gpu, &ticks, 0, ticks.size())?).to_vec())
-    }
-
-    /// Time from one tick to another.
-    pub(super) fn passed(&self, from: u64, to: u64) -> Duration {
-        let ticks = to.saturating_sub(from) as f64;
-        Duration::from_secs_f64(ticks * f64::from(self.gpu.queue().get_timestamp_period()) * 1e-9)
     }
 }

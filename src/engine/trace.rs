@@ -1,17 +1,18 @@
-//! Finds the first result of a run that is not finite: dispatches leave one by one, and what each has
-//! written is read back before the next.
+//! Finds the first result of a run that is not finite: each dispatch is submitted alone, and its results are read back
+//! before the next.
 
 use std::sync::atomic::Ordering;
 
-use super::{Engine, Prepared, read_buffer};
+use super::buffers::read_buffer;
+use super::{Engine, Prepared};
 use crate::graph::Store;
 use crate::kernels::Precision;
 use crate::{Error, ErrorKind, Remedy, Result};
 
 impl Engine {
-    /// Whether runs look at the result of every layer, and end at the first that is not finite with an
-    /// [`ErrorKind::NonFinite`] that names the layer. What is computed stays the same; it takes many
-    /// times as long, since the device waits after each dispatch.
+    /// Turns on or off that runs check the result of every layer, and end at the first that is not finite, with an
+    /// [`ErrorKind::NonFinite`] that names the layer. The results are the same; it takes many times as long, since the
+    /// host waits for each dispatch.
     pub fn trace_nonfinite(&self, on: bool) {
         self.tracing.store(on, Ordering::Relaxed);
     }
@@ -20,11 +21,11 @@ impl Engine {
         self.tracing.load(Ordering::Relaxed)
     }
 
-    /// Looks at what dispatch `i`, which was submitted, has written.
+    /// Checks the results of dispatch `i`, which was submitted.
     pub(super) fn look_at_results(&self, prepared: &Prepared, i: usize) -> Result<()> {
-        let (plan, dispatch) = (&prepared.plan, &prepared.plan.dispatches[i]);
+        let (plan, dispatch) = (prepared.plan(), &prepared.plan().dispatches[i]);
         for (region, store) in &dispatch.written {
-            let slab = &prepared.arena.slabs()[region.slab];
+            let slab = prepared.slab(*region);
             let words = read_buffer(&self.gpu, slab, region.offset, region.bytes)?;
             let halves = *store == Store::Elem && plan.precision() == Precision::F16;
             let values: Vec<f32> = match halves {
@@ -44,7 +45,7 @@ impl Engine {
             return Err(match halves {
                 true => error.expected("values up to 65504, where f16 ends").remedy(Remedy::UseF32),
                 false => {
-                    error.hint("all before it were finite: look at this layer's weights, LoRAs among them")
+                    error.hint("the results of all layers before it are finite: check the weights of this layer, and its LoRAs")
                 }
             });
         }
@@ -52,18 +53,18 @@ impl Engine {
     }
 }
 
-/// Looks at what a run is given.
+/// Checks an input of a run.
 pub(super) fn input(name: &str, values: &[f32]) -> Result<()> {
     match not_finite(values) {
         None => Ok(()),
-        Some(found) => Err(Error::new(ErrorKind::NonFinite, "what the network is given is not finite")
-            .at(format!("its input {name}"))
+        Some(found) => Err(Error::new(ErrorKind::NonFinite, "an input of the network is not finite")
+            .at(format!("input {name}"))
             .found(found)
-            .hint("the step before made it so: lower the CFG scale")),
+            .hint("it became so in the step before: lower the CFG scale")),
     }
 }
 
-/// The first such value, its place, and how many there are.
+/// The first value that is not finite, its position, and how many there are.
 fn not_finite(values: &[f32]) -> Option<String> {
     let at = values.iter().position(|v| !v.is_finite())?;
     let count = values.iter().filter(|v| !v.is_finite()).count();

@@ -1,63 +1,61 @@
-//! Weights on the device, re-laid for the kernels and packed into a few large buffers.
+//! Weights on the device: re-laid for the kernels, packed into a few large buffers, and streamed if memory is short.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use half::slice::HalfFloatSliceExt;
-
-use super::buffer;
-use super::pages::{Pages, WINDOW};
-use super::upload::{self, OnDevice, Part, Place, Road};
+use super::buffers::buffer;
+use super::staging_ring::{self, Converter, DeviceRange, StagingRing, WeightSlice};
+use super::weight_streaming::{Pages, WINDOW};
 use crate::graph::{Layout, Weight};
 use crate::kernels::repack::Stored;
 use crate::plan::{Bound, Capabilities, Plan, Storage};
 use crate::{Error, ErrorKind, Remedy, Result};
 
-/// Where weights come from.
-pub trait Source {
-    /// The values of tensor `name`, which must have `shape`; an error if one is not finite.
+/// A source of weights.
+pub trait WeightSource {
+    /// The values of tensor `name`, which must have `shape`; an error if a value is not finite.
     fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>>;
 
-    /// The same tensor as it is stored, little-endian, for those that hold it so: it is then
-    /// converted on the device. None sends the caller to [`read`](Self::read).
+    /// The same tensor in its stored format, little-endian, which is then converted on the device. None if the source
+    /// cannot return it; the caller then uses [`read`](Self::read).
     fn raw(&self, _name: &str, _shape: &[usize]) -> Result<Option<(Stored, &[u8])>> {
         Ok(None)
     }
 
-    /// Whether all values of tensor `name`, as [`read`](Self::read) gives them, are numbers of f16: on some
-    /// devices a network of f32 then holds it in f16 too, and others would be rounded.
+    /// Whether f16 can represent all values of tensor `name` exactly. On CPU drivers a network in f32 then stores it in
+    /// f16.
     fn fits_f16(&self, _name: &str) -> bool {
         false
     }
 }
 
-/// Weights on the device. They serve every graph that asks for no others.
+/// Weights on the device, for every graph that needs no others.
 pub struct Weights {
     pages: Pages,
-    /// By page; pages that take turns share the buffers of a window.
+    /// By page; streamed pages share the buffers of the window.
     buffers: Vec<wgpu::Buffer>,
     numbers: HashMap<Weight, usize>,
     weights: Vec<Weight>,
     storage: Storage,
-    /// Only where pages take turns.
-    turns: Option<Mutex<Turns>>,
+    /// None if no page is streamed.
+    streamed: Option<Mutex<Streamed>>,
 }
 
-/// The window of pages that take turns.
-struct Turns {
-    road: Road,
-    /// By slot, the page that it holds.
+/// The window of streamed pages.
+struct Streamed {
+    ring: StagingRing,
+    /// The page in each buffer of the window.
     holds: [Option<usize>; WINDOW],
 }
 
 impl Weights {
-    /// Bytes that the device holds for them.
+    /// Bytes of device memory.
     pub fn bytes(&self) -> u64 {
         held_bytes(&self.pages)
     }
 
-    /// How they are stored: what plans that read them are made for.
+    /// How they are stored; plans that read them must be made for it.
     pub fn storage(&self) -> &Storage {
         &self.storage
     }
@@ -74,7 +72,8 @@ impl Weights {
                 let [planned, own] = [&plan.storage, &self.storage].map(|s| s.of_weight(weight).name());
                 if planned != own {
                     let name = weight.sources.join(" + ");
-                    let what = format!("{} is to read {name} in {planned}, it is in {own}", dispatch.path);
+                    let what =
+                        format!("{} reads {name} in {planned}, but it is stored in {own}", dispatch.path);
                     return Err(Error::usage(what));
                 }
             }
@@ -87,7 +86,7 @@ impl Weights {
         number.ok_or_else(|| Error::usage(format!("{} is not on the device", weight.sources.join(" + "))))
     }
 
-    /// Bytes of a weight of theirs.
+    /// Bytes of a weight.
     pub(crate) fn bytes_of(&self, weight: &Weight) -> Result<u64> {
         self.place(weight).map(|(_, _, bytes)| bytes)
     }
@@ -98,18 +97,17 @@ impl Weights {
         Ok((&self.buffers[spot.page], spot.offset, spot.bytes))
     }
 
-    /// The page of a weight, if it takes turns.
-    pub(super) fn turning_page(&self, weight: &Weight) -> Result<Option<usize>> {
+    /// The page of a weight, if it is streamed.
+    pub(super) fn streamed_page(&self, weight: &Weight) -> Result<Option<usize>> {
         let page = self.pages.spots[self.number(weight)?].page;
         Ok((page >= self.pages.resident).then_some(page))
     }
 
-    /// Brings `weights` over; see [`Engine::upload`](super::Engine::upload). `arriving` is called when
-    /// most memory is in use.
+    /// Uploads `weights`; see [`Engine::upload`](super::Engine::upload). `arriving` is called when most memory is in use.
     pub(super) fn upload(
-        device: &OnDevice<'_>,
+        device: &Converter<'_>,
         weights: &[Weight],
-        source: &dyn Source,
+        source: &dyn WeightSource,
         storage: &Storage,
         most: Option<u64>,
         arriving: &mut dyn FnMut(),
@@ -128,10 +126,10 @@ impl Weights {
             }
         }
         let usage = wgpu::BufferUsages::STORAGE;
-        let buffers = gpu.checked("hold the weights", || {
-            let turning = pages.sizes.len() - pages.resident;
-            let window: Vec<_> = (0..WINDOW.min(turning))
-                .map(|_| buffer(gpu, "weights in turn", pages.slot_bytes(), usage))
+        let buffers = gpu.checked("make buffers for weights", || {
+            let streamed = pages.sizes.len() - pages.resident;
+            let window: Vec<_> = (0..WINDOW.min(streamed))
+                .map(|_| buffer(gpu, "streamed weights", pages.slot_bytes(), usage))
                 .collect();
             let of_page = |(page, size): (usize, &u64)| match pages.slot(page) {
                 Some(slot) => window[slot].clone(),
@@ -141,46 +139,46 @@ impl Weights {
         })?;
         let numbers = weights.iter().cloned().zip(0..).collect();
         let (weights, storage) = (weights.to_vec(), storage.clone());
-        let mut held = Self { pages, buffers, numbers, weights, storage, turns: None };
-        let slot_bytes = upload::slot_bytes(held.pages.all_bytes());
-        let mut road = Road::new(gpu, held.weights.len(), slot_bytes)?;
+        let mut held = Self { pages, buffers, numbers, weights, storage, streamed: None };
+        let slot_bytes = staging_ring::slot_bytes(held.pages.all_bytes());
+        let mut ring = StagingRing::new(gpu, held.weights.len(), slot_bytes)?;
         for page in 0..held.pages.resident {
-            held.send(device, &mut road, page, source, cancel)?;
+            held.send(device, &mut ring, page, source, cancel)?;
         }
         arriving();
-        held.check(road.arrived(device)?, source)?;
+        held.check(ring.finish(device)?, source)?;
         if held.pages.resident < held.pages.sizes.len() {
-            held.turns = Some(Mutex::new(Turns { road, holds: [None; WINDOW] }));
+            held.streamed = Some(Mutex::new(Streamed { ring, holds: [None; WINDOW] }));
         }
         Ok(held)
     }
 
-    /// Sends the weights of a page on their way.
+    /// Uploads the weights of a page, without waiting for them.
     fn send(
         &self,
-        device: &OnDevice<'_>,
-        road: &mut Road,
+        device: &Converter<'_>,
+        ring: &mut StagingRing,
         page: usize,
-        source: &dyn Source,
+        source: &dyn WeightSource,
         cancel: &AtomicBool,
     ) -> Result<()> {
         let of_page = self.pages.spots.iter().enumerate().filter(|(_, spot)| spot.page == page);
         for (number, spot) in of_page {
             let weight = &self.weights[number];
-            let place = Place { page: &self.buffers[page], offset: spot.offset, bytes: spot.bytes };
+            let place = DeviceRange { page: &self.buffers[page], offset: spot.offset, bytes: spot.bytes };
             let to = self.storage.of_weight(weight);
             let mut first = 0;
             for (name, shape) in weight.sources.iter().zip(&weight.shapes) {
                 if cancel.load(Ordering::Relaxed) {
                     return Err(Error::cancelled());
                 }
-                let part = Part { weight, number, first, outs: shape[0], to };
+                let part = WeightSlice { weight, number, first, outs: shape[0], to };
                 match source.raw(name, shape)? {
-                    Some((stored, bytes)) => road.send(device, &part, &place, stored, bytes)?,
+                    Some((stored, bytes)) => ring.send(device, &part, &place, stored, bytes)?,
                     None => {
                         let values = source.read(name, shape)?;
                         let bytes = bytemuck::cast_slice(&values);
-                        road.send(device, &part, &place, Stored::F32, bytes)?;
+                        ring.send(device, &part, &place, Stored::F32, bytes)?;
                     }
                 }
                 first += shape[0];
@@ -189,57 +187,58 @@ impl Weights {
         Ok(())
     }
 
-    /// The window, for one who runs a plan: until all that reads a page is submitted nobody else may put another in
-    /// its place. None where all weights are on the device.
+    /// Locks the window while a plan is recorded: until all that reads a page is submitted, no other run may replace
+    /// it. None if all weights are resident.
     pub(super) fn window(&self) -> Option<Window<'_>> {
-        let turns = self.turns.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(Window { weights: self, turns })
+        let streamed = self.streamed.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(Window { weights: self, streamed })
     }
 
-    /// Whether all that took turns since the last time was sound.
-    pub(super) fn check_turns(&self, device: &OnDevice<'_>, source: &dyn Source) -> Result<()> {
-        let Some(turns) = &self.turns else { return Ok(()) };
-        let mut turns = turns.lock().unwrap_or_else(PoisonError::into_inner);
-        self.check(turns.road.arrived(device)?, source)
+    /// Checks the weights that were streamed since the last call.
+    pub(super) fn check_streamed(&self, device: &Converter<'_>, source: &dyn WeightSource) -> Result<()> {
+        let Some(streamed) = &self.streamed else { return Ok(()) };
+        let mut streamed = streamed.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check(streamed.ring.finish(device)?, source)
     }
 
-    /// An error that names what is wrong with the first of the weights by number.
-    fn check(&self, faulty: Vec<usize>, source: &dyn Source) -> Result<()> {
+    /// The error of the first faulty weight, if there is one.
+    fn check(&self, faulty: Vec<usize>, source: &dyn WeightSource) -> Result<()> {
         faulty.first().map_or(Ok(()), |number| Err(fault(&self.weights[*number], source)))
     }
 }
 
-/// The window of weights that take turns, held.
+/// The window of streamed weights, locked.
 pub(super) struct Window<'w> {
     weights: &'w Weights,
-    turns: MutexGuard<'w, Turns>,
+    streamed: MutexGuard<'w, Streamed>,
 }
 
 impl Window<'_> {
-    /// Sees that the pages of `wanted` are on the device, in the queue's order.
-    pub(super) fn turn(
+    /// Uploads the pages of `wanted` that are not in the window, in the order of the queue.
+    pub(super) fn load(
         &mut self,
-        device: &OnDevice<'_>,
+        device: &Converter<'_>,
         wanted: &[usize],
-        source: &dyn Source,
+        source: &dyn WeightSource,
         cancel: &AtomicBool,
     ) -> Result<()> {
-        let Self { weights, turns } = self;
+        let Self { weights, streamed } = self;
         for &page in wanted {
-            let Some(slot) = weights.pages.slot(page).filter(|slot| turns.holds[*slot] != Some(page)) else {
+            let Some(slot) = weights.pages.slot(page).filter(|slot| streamed.holds[*slot] != Some(page))
+            else {
                 continue;
             };
-            // Until it is complete the slot holds no page, in case this ends early.
-            turns.holds[slot] = None;
-            weights.send(device, &mut turns.road, page, source, cancel)?;
-            turns.road.depart(device)?;
-            turns.holds[slot] = Some(page);
+            // Until it is complete, the buffer holds no page, in case of an error.
+            streamed.holds[slot] = None;
+            weights.send(device, &mut streamed.ring, page, source, cancel)?;
+            streamed.ring.submit(device)?;
+            streamed.holds[slot] = Some(page);
         }
         Ok(())
     }
 }
 
-/// Bytes that [`Weights::upload`] would hold on the device.
+/// Bytes of device memory that [`Weights::upload`] would use.
 pub(super) fn held(
     capabilities: &Capabilities,
     weights: &[Weight],
@@ -249,7 +248,7 @@ pub(super) fn held(
     Ok(held_bytes(&Pages::new(&lengths(weights, storage)?, capabilities.alignment, most)?))
 }
 
-/// More values than any device holds, few enough that sums of their bytes are numbers.
+/// More values than any device can store, and few enough that sums of their bytes do not overflow.
 const MOST_VALUES: usize = 1 << 40;
 
 /// Bytes of each weight.
@@ -261,7 +260,7 @@ fn lengths(weights: &[Weight], storage: &Storage) -> Result<Vec<u64>> {
     weights.iter().map(length).collect()
 }
 
-/// Whether `weight` is one: a shape for each source, as its layout has it, alike but for the outputs.
+/// Checks that `weight` has a shape for each source that fits its layout, and that the shapes differ only in outputs.
 fn check(weight: &Weight) -> Result<()> {
     let fits = |shape: &Vec<usize>| {
         matches!(
@@ -277,30 +276,30 @@ fn check(weight: &Weight) -> Result<()> {
     if shaped && each && weight.device_len() <= MOST_VALUES {
         return Ok(());
     }
-    Err(Error::usage("no device holds a weight of this shape")
+    Err(Error::usage("a weight has a wrong shape")
         .at(weight.sources.join(" + "))
-        .expected(format!("a shape for each source, as {:?} has it", weight.layout))
+        .expected(format!("a shape of {:?} for each source", weight.layout))
         .found(format!("{:?}", weight.shapes)))
 }
 
-/// Weights that take turns keep their road.
+/// Streamed weights need the staging ring as long as they exist.
 fn held_bytes(pages: &Pages) -> u64 {
-    let turning = pages.resident < pages.sizes.len();
-    pages.device_bytes() + if turning { upload::ring_bytes(pages.all_bytes()) } else { 0 }
+    let streamed = pages.resident < pages.sizes.len();
+    pages.device_bytes() + if streamed { staging_ring::ring_bytes(pages.all_bytes()) } else { 0 }
 }
 
-/// Why the device would not take `weight`.
-fn fault(weight: &Weight, source: &dyn Source) -> Error {
+/// Why `weight` is faulty.
+fn fault(weight: &Weight, source: &dyn WeightSource) -> Error {
     let mut largest = 0.0f32;
     for (name, shape) in weight.sources.iter().zip(&weight.shapes) {
         match source.read(name, shape) {
             Ok(values) => largest = values.iter().fold(largest, |a, b| a.max(b.abs())),
-            // Names the tensor and the value that is not finite.
+            // This error names the tensor and the value that is not finite.
             Err(e) => return e,
         }
     }
     let expected = match weight.layout {
-        Layout::Conv3x3Doubled => "values up to 65504, also when up to four taps are added",
+        Layout::Conv3x3Doubled => "values up to 65504, also in sums of up to four taps",
         _ => "values up to 65504",
     };
     Error::new(ErrorKind::Model, "a weight does not fit f16")
@@ -308,11 +307,4 @@ fn fault(weight: &Weight, source: &dyn Source) -> Error {
         .expected(expected)
         .found(largest.to_string())
         .remedy(Remedy::UseF32)
-}
-
-/// `values` rounded to f16, little endian.
-pub(super) fn to_f16(values: &[f32]) -> Vec<u8> {
-    let mut halves = vec![half::f16::ZERO; values.len()];
-    halves.convert_from_f32_slice(values);
-    bytemuck::cast_slice(&halves).to_vec()
 }

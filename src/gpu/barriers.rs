@@ -1,15 +1,15 @@
-//! What a barrier of a subgroup orders. naga writes WGSL's `subgroupBarrier` into SPIR-V with the semantics
-//! of subgroup memory alone, a class that Vulkan ignores: invocations wait, but a driver may move accesses to
-//! workgroup memory across. Kernels pass matrices through workgroup memory within a subgroup, so there the
-//! barrier is given what it lacks.
+//! Makes `subgroupBarrier` order accesses to workgroup memory. naga writes it into SPIR-V with the semantics of
+//! subgroup memory alone, which Vulkan ignores: invocations wait, but a driver may move accesses to workgroup memory
+//! across the barrier. Kernels pass matrices through workgroup memory within a subgroup, so the barrier gets the
+//! semantics of workgroup memory too.
 //!
-//! To the letter of Vulkan's memory model, which naga declares for cooperative matrices, that is not yet
-//! enough for any barrier: accesses would have to be marked as non-private (wgpu's issue 8805).
+//! By the letter of Vulkan's memory model, which naga declares for cooperative matrices, this is still not enough, for
+//! any barrier: accesses would have to be marked as non-private (wgpu's issue 8805).
 
 use wgpu::naga::{Barrier, Block, Module, Statement, front::wgsl::ParseError};
 
-/// The module of `text`, whose subgroup barriers order workgroup memory. For Vulkan: in other languages it
-/// would become a barrier of the whole workgroup beside that of the subgroup.
+/// Parses `text`, and makes its subgroup barriers order workgroup memory. Only for Vulkan: in other shader languages
+/// this would add a barrier of the workgroup.
 pub fn module(text: &str) -> Result<Module, ParseError> {
     let mut module = wgpu::naga::front::wgsl::parse_str(text)?;
     for (_, function) in module.functions.iter_mut() {
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wherever_it_stands_a_subgroup_barrier_orders_workgroup_memory() {
+    fn in_every_block_a_subgroup_barrier_orders_workgroup_memory() {
         let text = "var<workgroup> w: array<u32, 32>;
             fn meet() { subgroupBarrier(); }
             @compute @workgroup_size(32)

@@ -1,4 +1,4 @@
-//! Attention on merged projections, and what it records.
+//! Attention on merged projections, and the recorded column sums.
 
 use super::{Graph, Heads, Op, Shape, Store, Tensor};
 use crate::Result;
@@ -32,7 +32,7 @@ impl Graph {
         Ok(self.attention(path, &[q, kv], (heads, false), s, false).0)
     }
 
-    /// [`self_attention`](Self::self_attention) with queries in place of those of `qkv`.
+    /// [`self_attention`](Self::self_attention) with the queries `q` instead of those of `qkv`.
     pub fn self_attention_of(&mut self, path: &str, q: Tensor, qkv: Tensor, heads: usize) -> Result<Tensor> {
         let (s, c) = (self.shape(q), self.shape(q).channels);
         let merged = self.shape(qkv);

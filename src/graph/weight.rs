@@ -1,4 +1,4 @@
-//! What a graph wants from a checkpoint, and how the device holds it.
+//! The weights of a graph: their tensors in the checkpoint, and their layout on the device.
 
 /// Handle of a weight in its [`Graph`](super::Graph).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -7,16 +7,15 @@ pub struct WeightId(pub(crate) usize);
 /// How a weight is laid out on the device; `in` and `out` padded to multiples of four with zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Layout {
-    /// Biases and norm parameters: f32 whatever the precision.
+    /// Biases and parameters of norms: f32 in every precision.
     Vector,
     /// `[out, in]` (or `[out, in, 1, 1]`) in the file, `[in][out]` on the device.
     Linear,
     /// `[out, in, 3, 3]` in the file, `[3][3][in][out]` on the device.
     Conv3x3,
-    /// The same in the file, for a convolution of a doubled map, `[py][px][dy][dx][in][out]` on the
-    /// device: where a result's line and column are even or odd (`py`, `px`), the three taps of an axis
-    /// see two stored positions, `dy` and `dx`, and those that see the same one are added. 4 products
-    /// instead of 9.
+    /// The same in the file, for a convolution of a map upsampled x2, `[py][px][dy][dx][in][out]` on the device. For
+    /// each parity of the line and column of the result (`py`, `px`), the three taps of an axis read two stored
+    /// positions (`dy`, `dx`), and the taps that read the same one are added: 4 products instead of 9.
     Conv3x3Doubled,
 }
 
@@ -31,7 +30,7 @@ impl Layout {
     }
 }
 
-/// A weight the graph wants from the checkpoint.
+/// A weight of a graph.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Weight {
     /// Names in the checkpoint; several are joined along `out`, in this order.
@@ -53,7 +52,7 @@ impl Weight {
         self.shapes.first().and_then(|s| s.get(1)).copied().unwrap_or(1)
     }
 
-    /// Values on the device, padding counted; `usize::MAX` where there are more.
+    /// Number of values on the device, including padding; `usize::MAX` if it overflows.
     pub fn device_len(&self) -> usize {
         let quads = |n: usize| n.checked_next_multiple_of(4).unwrap_or(usize::MAX);
         let (out, inp) = (quads(self.out_features()), quads(self.in_features()));

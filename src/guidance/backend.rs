@@ -1,27 +1,27 @@
-//! What guidance asks of an implementation beside the arithmetic of latents: predictions of rows, and the
-//! operations that are no sums.
+//! The operations of guidance that are more than sums of latents: predictions of rows, rescaled guidance, and the
+//! mask and blur of SAG. There is one implementation on the host and one on the device.
 
 use super::{Columns, Entry};
 use crate::Result;
+use crate::graph::Perturbation;
 use crate::latent::value::Slot;
 use crate::latent::{Latents, Value};
-use crate::model::unet::Perturbation;
 
-/// Rows that are predicted together and averaged: each of some entries for every picture.
+/// Rows whose predictions are averaged: some entries of the conditioning, each for every image of the batch.
 #[derive(Debug, Clone, Copy)]
 pub struct Group<'e> {
-    /// In canonical order. None predicts 0.
+    /// In canonical order. The prediction of an empty list is 0.
     pub entries: &'e [&'e Entry],
-    /// Whether the column sums of the middle block's self-attention are wanted.
+    /// Whether the column sums of the middle block's self-attention are recorded.
     pub record: bool,
-    /// What is done to the self-attentions of the middle block.
+    /// How the self-attention of the middle block is perturbed.
     pub perturbation: Perturbation,
 }
 
-/// What is predicted for a [`Group`].
+/// The prediction for a [`Group`].
 #[derive(Debug, Clone)]
-pub struct Prediction {
-    /// The mean over the entries, by their weights; it is stored.
+pub struct GroupPrediction {
+    /// The mean over the entries by their weights; stored.
     pub denoised: Value,
     /// The attention, if it was recorded.
     pub attention: Option<Attention>,
@@ -30,17 +30,17 @@ pub struct Prediction {
 /// The column sums of a group's rows.
 #[derive(Debug, Clone)]
 pub struct Attention {
-    /// Where they are held, entry by entry, picture by picture.
+    /// Where they are stored, entry by entry, image by image.
     pub slot: Slot,
-    /// Height and width of the map of each entry.
+    /// Height and width of the map of each entry, positions.
     pub maps: Vec<(usize, usize)>,
 }
 
-/// A mask of SAG, `[batch, height, width]`.
+/// A mask of SAG, `[batch, height, width]`: 1 where the prediction is blurred.
 #[derive(Debug, Clone)]
 pub struct Mask(pub Slot);
 
-/// How SAG degrades a prediction.
+/// How SAG blurs a prediction.
 #[derive(Debug, Clone, Copy)]
 pub struct Degrade<'a> {
     /// The recorded group's entries.
@@ -49,11 +49,11 @@ pub struct Degrade<'a> {
     pub blur_sigma: f32,
     /// Cells whose score is above this are blurred.
     pub threshold: f32,
-    /// A mask to take instead, `[batch, height, width]`.
+    /// A mask to use instead of the scores, `[batch, height, width]`.
     pub mask: Option<&'a [u8]>,
 }
 
-/// What SAG's third row is made from.
+/// The blurred prediction of SAG, from which the input of its additional row is made.
 #[derive(Debug, Clone)]
 pub struct Degraded {
     /// Where the prediction is blurred.
@@ -64,16 +64,18 @@ pub struct Degraded {
     pub input: Value,
 }
 
-/// The operations of guidance. The host's are the reference for the device's.
+/// The operations of guidance. Those on the host are the reference for those on the device.
 pub trait Backend: Latents {
-    /// The predictions for `x`, which is stored, of all rows of `groups`. Each row's depends on that row alone.
+    /// The predictions for `x`, which is stored, one for each of `groups`. The result of a row depends on that row
+    /// alone.
     ///
     /// # Errors
-    /// Whatever stops the network.
-    fn predict(&mut self, x: &Value, sigma: f32, groups: &[Group<'_>]) -> Result<Vec<Prediction>>;
+    /// Any error of the network.
+    fn predict(&mut self, x: &Value, sigma: f32, groups: &[Group<'_>]) -> Result<Vec<GroupPrediction>>;
 
-    /// Classifier-free guidance with part of its contrast taken back; see
-    /// [`Guidance::rescale`](super::Guidance::rescale). The sides are those with and without the prompt.
+    /// Rescaled classifier-free guidance; see [`Guidance::rescale`](super::Guidance::rescale). `sides` are the
+    /// predictions with the prompt and with the negative prompt; the last argument is the CFG scale and the share of
+    /// contrast that is removed.
     ///
     /// # Errors
     /// As [`Latents::store`].
@@ -85,7 +87,7 @@ pub trait Backend: Latents {
         scale_and_share: (f32, f32),
     ) -> Result<Value>;
 
-    /// SAG's degradation of `base`, the prediction of the group whose attention is `attention`, for `x`.
+    /// Blurs `base`, the prediction for `x` of the group whose attention is `attention`, as SAG does.
     ///
     /// # Errors
     /// As [`Latents::store`].
@@ -97,7 +99,7 @@ pub trait Backend: Latents {
         how: &Degrade<'_>,
     ) -> Result<Degraded>;
 
-    /// Reads column sums of `images` pictures, entry by entry, picture by picture.
+    /// Reads the column sums of `images` images, entry by entry, image by image.
     ///
     /// # Errors
     /// As [`Latents::read`].

@@ -1,7 +1,7 @@
-//! Conditioning made of other conditioning, by the rules of ComfyUI's nodes of these names.
+//! Conditioning made of other conditioning, by the rules of ComfyUI's nodes of the same names.
 //!
-//! *Conditioning (Combine)* needs no function: the entries of both stand in one list, and their
-//! predictions are averaged by their weights. Strength, mask and range are fields of an [`Entry`].
+//! *Conditioning (Combine)* needs no function: put the entries of both into one list, and their predictions are
+//! averaged by their weights. Strength, mask and range are fields of an [`Entry`].
 
 use std::sync::Arc;
 
@@ -9,34 +9,34 @@ use super::{Area, Conditioning, Entry};
 use crate::families::LATENT_CELL;
 use crate::{Error, Result};
 
-/// The sizes that SDXL is told of, at the end of its extra vector: six numbers of 256 values.
+/// The sizes at the end of SDXL's additional vector: six numbers, each as 256 values.
 const SIZES: usize = 6 * 256;
 
 impl Entry {
-    /// *Conditioning (Concat)*: the tokens of this entry, then those of `other`, read by the network
-    /// as one text. All else is this entry's.
+    /// *Conditioning (Concat)*: the tokens of this entry, then those of `other`, which the network reads as one text.
+    /// All other fields are those of this entry.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if the vectors of their tokens differ in length.
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if their tokens have different numbers of channels.
     pub fn concat(&self, other: &Entry) -> Result<Entry> {
         self.same_channels(other)?;
         let context = self.context.iter().chain(other.context.iter()).copied().collect();
         Ok(Entry { context: Arc::new(context), tokens: self.tokens + other.tokens, ..self.clone() })
     }
 
-    /// *Conditioning (Average)*: `share` of this entry and `1 - share` of `other`, token by token and
-    /// in the pooled vector. `other` is cut to this entry's tokens, or filled up with zeros. All
-    /// else, SDXL's sizes included, is this entry's.
+    /// *Conditioning (Average)*: `share` · this entry + `(1 - share)` · `other`, for each token and for the pooled
+    /// vector. `other` is truncated to the tokens of this entry, or padded with zeros. All other fields and SDXL's
+    /// sizes are those of this entry.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if the vectors of their tokens differ in
-    /// length, or the pooled ones, or `share` is not a number.
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if their tokens have different numbers of channels, their pooled
+    /// vectors differ in length, or `share` is not finite.
     pub fn average(&self, other: &Entry, share: f64) -> Result<Entry> {
         self.same_channels(other)?;
         if !share.is_finite() {
             return Err(Error::usage("the share of an average is not a number").found(share.to_string()));
         }
-        // The complement is taken in f64 and rounded once, as torch does with Python's numbers.
+        // 1 - share is computed in f64 and rounded once, as PyTorch does with Python numbers.
         let (own, rest) = (share as f32, (1.0 - share) as f32);
         let filled = other.context.iter().copied().chain(std::iter::repeat(0.0));
         let context = self.context.iter().zip(filled).map(|(a, b)| a * own + b * rest).collect();
@@ -57,7 +57,8 @@ impl Entry {
         Ok(Entry { context: Arc::new(context), vector, ..self.clone() })
     }
 
-    /// *ConditioningZeroOut*: no text at all, which is not the empty prompt. SDXL's sizes stay.
+    /// *ConditioningZeroOut*: all values of the text are 0, which is not the same as the empty prompt. SDXL's sizes
+    /// stay.
     pub fn zeroed(&self) -> Entry {
         let vector = self.vector.as_ref().map(|v| {
             let mut vector = v.to_vec();
@@ -81,23 +82,22 @@ impl Entry {
     }
 }
 
-/// How much of an extra vector is the pooled text.
+/// How many values of an additional vector are the pooled text.
 fn pooled_len(vector: &[f32]) -> usize {
     vector.len().saturating_sub(SIZES)
 }
 
 impl Area {
-    /// *Conditioning (Set Area)*: a rectangle in pixels, cut down to cells of 8.
+    /// *Conditioning (Set Area)*: a rectangle in pixels; each number is divided by 8 and rounded down to cells.
     pub fn of_pixels(left: usize, top: usize, width: usize, height: usize) -> Self {
         let [y, x, height, width] = [top, left, height, width].map(|pixels| pixels / LATENT_CELL);
         Self { y, x, height, width }
     }
 
-    /// *Conditioning (Set Area with Percentage)*: a rectangle in parts, 0 to 1, of a latent of
-    /// `size` (height, width). Each number is rounded to cells by itself, half to even; one cell is
-    /// the least.
+    /// *Conditioning (Set Area with Percentage)*: a rectangle in fractions, 0 to 1, of a latent of `size` (height,
+    /// width) cells. Each number is rounded to cells, half to even; the rectangle has at least one cell.
     pub fn of_parts(left: f64, top: f64, width: f64, height: f64, size: (usize, usize)) -> Self {
-        // A cast takes NaN and what is below 0 as 0; what is too large is cut at the latent's edge.
+        // A cast makes 0 of NaN and of negative numbers; an area that is too large is clipped to the latent later.
         let cells = |part: f64, side: usize| (part * side as f64).round_ties_even() as usize;
         Self {
             y: cells(top, size.0),
@@ -120,11 +120,10 @@ impl Area {
 }
 
 impl Conditioning {
-    /// Gives each entry that has an area an opposite of the same area, as ComfyUI does before it
-    /// samples: what a network predicts for a crop is best held against its prediction for that
-    /// crop. The opposite takes its text from the other side, from the entry with the smallest area
-    /// around this one (without an area if there is none; the first of several), and its place,
-    /// time and weight from this entry.
+    /// Gives each entry that has an area a counterpart with the same area on the other side, as ComfyUI does before it
+    /// samples: the prediction for a crop is compared with another prediction for that crop. The counterpart takes its
+    /// text from the entry of the other side with the smallest area around this one (one without an area if there is
+    /// none; the first of several), and its area, range and weight from this entry.
     pub fn with_opposites(mut self) -> Self {
         add_opposites(&self.positive, &mut self.negative);
         add_opposites(&self.negative, &mut self.positive);
@@ -213,7 +212,7 @@ mod tests {
         };
         let negative = [(-1.0, None), (-2.0, Some(5)), (-3.0, None), (-2.0, Some(4)), (-1.0, Some(9))];
         assert_eq!(list(&both.negative), negative);
-        // 5 is within 9; 4 and 9 have their opposites.
+        // 5 is within 9; 4 and 9 already have counterparts.
         assert_eq!(list(&both.positive), [(1.0, None), (2.0, Some(4)), (3.0, Some(9)), (3.0, Some(5))]);
         let again = both.clone().with_opposites();
         assert_eq!(again, both);

@@ -1,48 +1,46 @@
-//! What a prediction is conditioned on: text, and where and when it counts.
+//! Conditioning: texts, and where, when and how much each of them counts.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::order_of_bits;
 use crate::latent::Latent;
 use crate::{Error, Result};
 
-/// Far more tokens than any prompt has; larger numbers are mistakes that would overflow sizes.
+/// Far more tokens than any prompt has. A larger number is a mistake, and sizes would overflow.
 const MOST_TOKENS: usize = 1 << 20;
 
-/// One conditioning entry: a text with a place, a time and a weight.
+/// One entry of the conditioning: an encoded text with an area, a part of the sampling and a weight.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
     /// The text encoder's result, `[tokens, channels]`.
     pub context: Arc<Vec<f32>>,
     /// Number of tokens.
     pub tokens: usize,
-    /// Extra conditioning vector of the networks that have one.
+    /// The additional vector of networks that have one: for SDXL the pooled text and the sizes.
     pub vector: Option<Arc<Vec<f32>>>,
-    /// Where it counts; everywhere if None. ComfyUI gives such an entry an opposite on the other side:
-    /// [`Conditioning::with_opposites`].
+    /// Where it counts; everywhere if None. ComfyUI gives an entry with an area a counterpart on the other side of
+    /// the conditioning: [`Conditioning::with_opposites`].
     pub area: Option<Area>,
-    /// How much it counts at each latent cell, `[height, width]`; 1 if None. A mask in pixels is
-    /// brought to this size by [`Mask::to_latent`](crate::image::Mask::to_latent).
+    /// How much it counts at each latent cell, `[height, width]`; 1 if None. A mask in pixels is resized to cells by [`Mask::to_latent`](crate::image::Mask::to_latent).
     pub mask: Option<Arc<Vec<f32>>>,
-    /// Factor on the weight.
+    /// A factor on the weight.
     pub strength: f32,
-    /// Part of the sampling from which it counts, 0 to 1.
+    /// Where in the sampling it begins to count: 0 is the begin, 1 the end.
     pub start: f64,
-    /// Part of the sampling up to which it counts, 0 to 1.
+    /// Where in the sampling it stops to count, on the same scale.
     pub end: f64,
 }
 
 /// Both sides of classifier-free guidance.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Conditioning {
-    /// What the picture shall be; the order has no meaning.
+    /// The prompt: what the picture should show. The order of the entries does not matter.
     pub positive: Vec<Entry>,
-    /// What it shall not be; the order has no meaning.
+    /// The negative prompt: what it should not show. The order of the entries does not matter.
     pub negative: Vec<Entry>,
 }
 
-/// A rectangle of latent cells.
+/// A rectangle of latent cells (8 pixels each).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Area {
     /// First row.
@@ -55,7 +53,8 @@ pub struct Area {
     pub width: usize,
 }
 
-/// A prompt by the addresses of its values. While these are held, no other prompt has the same.
+/// Identifies a prompt by the addresses of its values. As long as these are not dropped, no other prompt has the
+/// same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct PromptAddress {
     context: *const Vec<f32>,
@@ -63,12 +62,12 @@ pub(crate) struct PromptAddress {
 }
 
 impl Entry {
-    /// Its prompt, whatever else differs.
+    /// Identifies its prompt; entries that differ in other fields have the same.
     pub(crate) fn prompt(&self) -> PromptAddress {
         PromptAddress { context: Arc::as_ptr(&self.context), vector: self.vector.as_ref().map(Arc::as_ptr) }
     }
 
-    /// A text that counts everywhere and always. `context` is `[tokens, channels]`.
+    /// A text that counts everywhere, during all of the sampling, with strength 1. `context` is `[tokens, channels]`.
     pub fn new(context: Vec<f32>, tokens: usize) -> Self {
         Self {
             context: Arc::new(context),
@@ -82,7 +81,7 @@ impl Entry {
         }
     }
 
-    /// Checks what can be checked without a latent.
+    /// Checks all that does not depend on the latent's size.
     pub(super) fn check(&self) -> Result<()> {
         let wrong = |what: &str, expected: &str, found: String| {
             Err(Error::usage(what).at("conditioning entry").expected(expected).found(found))
@@ -117,17 +116,17 @@ impl Entry {
         }
     }
 
-    /// The entry's rectangle, cut to a latent of this height and width.
+    /// The entry's rectangle, clipped to a latent of this height and width.
     pub(crate) fn area_in(&self, (height, width): (usize, usize)) -> Area {
-        let whole = Area { y: 0, x: 0, height, width };
-        self.area.map_or(whole, |a| {
+        let all = Area { y: 0, x: 0, height, width };
+        self.area.map_or(all, |a| {
             let (y, x) = (a.y.min(height - 1), a.x.min(width - 1));
             Area { y, x, height: a.height.clamp(1, height - y), width: a.width.clamp(1, width - x) }
         })
     }
 
-    /// The weight of each cell of `area`, `[height, width]`. Edges of a rectangle inside the
-    /// latent fade linearly over up to 8 cells, as in ComfyUI, unless a mask draws its own.
+    /// The weight of each cell of `area`, `[height, width]`. The edges of a rectangle that are inside the latent fade
+    /// linearly over up to 8 cells, as in ComfyUI, unless the entry has a mask.
     pub(super) fn weights(&self, area: Area, (full_height, full_width): (usize, usize)) -> Vec<f32> {
         let mut weights = vec![self.strength; area.height * area.width];
         if let Some(mask) = &self.mask {
@@ -153,8 +152,8 @@ impl Entry {
         weights
     }
 
-    /// A total order of entries by their content: sums over entries run in this order, whatever
-    /// the order in which they were given.
+    /// A total order of entries by their content. Sums over entries run in this order, so that they do not depend on
+    /// the order in which the entries were given.
     pub(super) fn canonical_order(&self, other: &Self) -> Ordering {
         let bits = |v: &Option<Arc<Vec<f32>>>| v.as_ref().map_or(Vec::new(), |v| v.to_vec());
         order_of_bits(&self.context, &other.context)
@@ -168,7 +167,7 @@ impl Entry {
 }
 
 impl Area {
-    /// The part of a single picture's latent inside the rectangle.
+    /// The part of a latent of one image that is inside the rectangle.
     pub(super) fn crop(&self, x: &Latent) -> Latent {
         let [_, channels, height, width] = x.shape();
         if (self.height, self.width) == (height, width) {
@@ -184,4 +183,9 @@ impl Area {
         }
         out
     }
+}
+
+/// Compares two lists of f32 by their bits: a total order, the same on every machine.
+fn order_of_bits(a: &[f32], b: &[f32]) -> Ordering {
+    a.iter().map(|v| v.to_bits()).cmp(b.iter().map(|v| v.to_bits()))
 }

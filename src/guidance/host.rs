@@ -1,14 +1,15 @@
-//! Guidance on the host: rows go to a [`Network`], everything else is plain f32 arithmetic.
+//! Guidance on the host: a [`Network`] predicts the rows, all the rest is f32 arithmetic.
 
-use super::backend::{Attention, Backend, Degrade, Degraded, Group, Mask, Prediction};
-use super::weighted::Weighted;
+use super::backend::{Attention, Backend, Degrade, Degraded, Group, GroupPrediction, Mask};
+use super::weighted_mean::WeightedMean;
 use super::{Columns, Network, Row, RowResult, rescale, sag};
 use crate::latent::host::HostLatents;
 use crate::latent::value::{CellMask, Fault, Slots};
 use crate::latent::{Latent, Latents, Value};
 use crate::{Error, Result};
 
-/// A [`Network`] with latents on the host: the reference for a device, and the way for networks of one's own.
+/// Guidance of a [`Network`] with latents on the host: the reference for the device, and the way to guide a custom
+/// network.
 pub struct HostBackend<'n> {
     network: &'n mut dyn Network,
     latents: HostLatents,
@@ -17,7 +18,7 @@ pub struct HostBackend<'n> {
 }
 
 impl<'n> HostBackend<'n> {
-    /// The backend of `network`.
+    /// A backend for `network`.
     pub fn new(network: &'n mut dyn Network) -> Self {
         let (latents, columns, masks) = (HostLatents::default(), Slots::default(), Slots::default());
         Self { network, latents, columns, masks }
@@ -26,23 +27,23 @@ impl<'n> HostBackend<'n> {
     fn rows(&mut self, rows: &[Row<'_>]) -> Result<Vec<RowResult>> {
         let results = self.network.predict(rows)?;
         let fits = |(row, result): (&Row<'_>, &RowResult)| {
-            let whole =
+            let is_complete =
                 |c: &Columns| !c.values.is_empty() && Some(c.values.len()) == c.height.checked_mul(c.width);
-            result.denoised.shape() == row.x.shape() && result.columns.as_ref().is_none_or(whole)
+            result.denoised.shape() == row.x.shape() && result.columns.as_ref().is_none_or(is_complete)
         };
         if results.len() != rows.len() || !rows.iter().zip(&results).all(fits) {
             return Err(Error::usage("the network's results do not fit its rows")
-                .expected("a prediction of each row's shape, and column sums of the map's size"));
+                .expected("for each row a prediction of its shape, and column sums of the size of the map"));
         }
         Ok(results)
     }
 }
 
 impl Backend for HostBackend<'_> {
-    fn predict(&mut self, x: &Value, sigma: f32, groups: &[Group<'_>]) -> Result<Vec<Prediction>> {
+    fn predict(&mut self, x: &Value, sigma: f32, groups: &[Group<'_>]) -> Result<Vec<GroupPrediction>> {
         let (x, shape) = (self.latents.form(x)?, x.shape());
         let size = (x.height(), x.width());
-        // Entry by entry, picture by picture.
+        // Entry by entry, image by image.
         let mut rows = Vec::new();
         for Group { entries, record, perturbation } in groups.iter().copied() {
             for &entry in entries {
@@ -58,7 +59,7 @@ impl Backend for HostBackend<'_> {
             let (own, rest) = left.split_at(group.entries.len() * x.batch());
             left = rest;
             let of_rows: Vec<&Latent> = own.iter().map(|r| &r.denoised).collect();
-            let denoised = Weighted::new(group.entries, shape).denoised(&of_rows);
+            let denoised = WeightedMean::new(group.entries, shape).denoised(&of_rows);
             self.latents.watch(&denoised);
             let denoised = self.latents.put(denoised);
             let missing = || Error::usage("the network recorded no attention");
@@ -72,7 +73,7 @@ impl Backend for HostBackend<'_> {
                 let maps = columns.iter().step_by(x.batch()).map(|c| (c.height, c.width)).collect();
                 Attention { slot: self.columns.put(columns), maps }
             });
-            predictions.push(Prediction { denoised, attention });
+            predictions.push(GroupPrediction { denoised, attention });
         }
         Ok(predictions)
     }
@@ -101,7 +102,7 @@ impl Backend for HostBackend<'_> {
             Some(mask) => mask.to_vec(),
             None => {
                 let columns = self.columns.get(&attention.slot)?;
-                let scores = Weighted::new(how.entries, base.shape()).scores(columns);
+                let scores = WeightedMean::new(how.entries, base.shape()).scores(columns);
                 scores.iter().map(|s| u8::from(*s > how.threshold)).collect()
             }
         };

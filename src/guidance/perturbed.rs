@@ -1,35 +1,36 @@
 //! Guidance away from a network whose self-attention is perturbed: PAG and SEG.
 //!
-//! R + (D_c - P) · scale, where D_c is the prediction with the prompt and P that of the perturbed
-//! network. It needs no negative prompt and works at CFG scale 1; beside SAG each listens to its own
-//! rows, so that neither hides the other.
+//! `R + (D_c - P) · scale`, where D_c is the prediction with the prompt and P the same prediction of the perturbed
+//! network. It needs no negative prompt and works at CFG scale 1. It can be combined with SAG: each of the two has rows
+//! of its own.
 
-use crate::model::unet::{Perturbation, Width};
+use crate::graph::{Perturbation, Width};
 use crate::{Error, Result};
 
-/// Settings of one such guidance.
+/// Settings of PAG or SEG: `scale · (D_c - P)` is added to the prediction, where P is the prediction with the prompt
+/// of a perturbed network.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Perturbed {
-    /// What is done to the self-attentions of the middle block.
+    /// How the self-attention of the middle block is perturbed.
     pub attention: Perturbation,
-    /// Strength, 0 to 100. 0 turns it off, and no row is computed for it.
+    /// Strength, 0 to 100. 0 turns it off; otherwise it takes one extra row per image.
     pub scale: f32,
-    /// Part of the sampling from which it acts, 0 to 1.
+    /// Where in the sampling it begins to act: 0 is the begin, 1 the end.
     pub start: f64,
-    /// Part of the sampling up to which it acts, 0 to 1.
+    /// Where in the sampling it stops to act, on the same scale.
     pub end: f64,
 }
 
 impl Perturbed {
-    /// Perturbed-Attention Guidance (Ahn et al. 2024, arXiv 2403.17377) as ComfyUI's node
-    /// *PerturbedAttentionGuidance* has it; its default is a scale of 3.
+    /// Perturbed-Attention Guidance (Ahn et al. 2024, arXiv 2403.17377), as ComfyUI's node
+    /// *PerturbedAttentionGuidance* computes it. The default scale there is 3.
     pub fn pag(scale: f32) -> Self {
         Self { attention: Perturbation::Identity, scale, start: 0.0, end: 1.0 }
     }
 
-    /// Smoothed Energy Guidance (Hong 2024, arXiv 2408.00760): queries blurred by `sigma`, in positions
-    /// of the middle block's map. 0 is no blur and turns it off; `Width::WIDEST` and more, infinity
-    /// too, takes their mean. The method's own default is a scale of 3.
+    /// Smoothed Energy Guidance (Hong 2024, arXiv 2408.00760): the queries are blurred by a Gaussian of standard
+    /// deviation `sigma`, in positions of the middle block's map. 0 turns it off; 9999 and more, also infinity, replaces
+    /// the queries by their mean. The default scale of the paper's code is 3.
     pub fn seg(scale: f32, sigma: f32) -> Self {
         let attention = match sigma {
             0.0 => Perturbation::None,
@@ -38,7 +39,7 @@ impl Perturbed {
         Self { attention, ..Self::pag(scale) }
     }
 
-    /// Whether it can have any effect at some point of a sampling.
+    /// Whether it can have any effect during a sampling.
     pub fn is_on(&self) -> bool {
         self.scale != 0.0 && self.attention != Perturbation::None
     }

@@ -1,9 +1,10 @@
-//! Classifier-free guidance with its contrast taken back (Lin et al. 2023, arXiv 2305.08891, section
-//! 3.4), in the terms of v prediction, as ComfyUI's *RescaleCFG* does it for every kind of network.
+//! Rescaled classifier-free guidance (Lin et al. 2023, arXiv 2305.08891, section 3.4), computed in v prediction for
+//! every kind of network, as ComfyUI's *RescaleCFG* does.
 
 use crate::latent::Latent;
 
-/// The guided prediction from those with and without the prompt, of `x` under noise of `sigma`:
+/// The guided prediction from those with the prompt (D_c) and with the negative prompt (D_u), for the noisy latent
+/// `x` at noise level `sigma`, with the CFG scale and the share m of contrast that is removed:
 ///
 /// ```text
 /// v     = (x / (σ² + 1) - D) · √(σ² + 1) / σ      of D_c and D_u
@@ -12,8 +13,8 @@ use crate::latent::Latent;
 /// R     = x / (σ² + 1) - v · σ / √(σ² + 1)
 /// ```
 ///
-/// Predictions go in and out as x - D there: at a sigma of thousands (zero terminal SNR) the rounding of
-/// that is what its pictures are made with.
+/// ComfyUI passes predictions in and out as x - D. At a sigma of thousands (zero terminal SNR) the rounding of this
+/// difference is visible in its pictures, so it is repeated here.
 pub fn combined(
     (cond, uncond): (&Latent, &Latent),
     x: &Latent,
@@ -37,14 +38,14 @@ pub fn combined(
         let from = image * with.len();
         for ((o, g), s) in out.image_mut(image).iter_mut().zip(&guided).zip(&scaled[from..]) {
             let v = multiplier * (g * ratio) + (1.0 - multiplier) * g;
-            // Still the noisy value there.
+            // `o` still holds the noisy value.
             *o = rounded(*o, s - v * sigma / root);
         }
     }
     out
 }
 
-/// Standard deviation of a sample: divided by n - 1.
+/// Standard deviation of a sample: the sum of squares is divided by n - 1.
 fn deviation(values: &[f32]) -> f32 {
     let n = values.len() as f64;
     let mean = values.iter().map(|v| f64::from(*v)).sum::<f64>() / n;

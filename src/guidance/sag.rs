@@ -1,29 +1,35 @@
-//! Self-Attention Guidance: settings, and mask and blur on the host, which `sag_degrade.wgsl` is held to.
+//! Self-Attention Guidance (Hong et al. 2022, arXiv 2210.00939): its settings, and its mask and blur on the host, the
+//! reference for `sag_degrade.wgsl`.
 //!
-//! The network gives column sums c\[j\] = Σ_i mean_h P\[h, i, j\] of the middle block's first
-//! self-attention, at its true size. Their mean is 1; positions above the threshold are blurred.
+//! The network returns the column sums c\[j\] = Σ_i mean_h P\[h, i, j\] of the first self-attention of the middle
+//! block, P being the attention matrix of head h, at the size of the map. Their mean is 1. Positions above the
+//! threshold are blurred.
 
 use crate::latent::Latent;
+#[doc(hidden)]
+pub use crate::latent::attention_map::nearest;
 use crate::{Error, Result};
 
-/// Taps on each side of the blur's centre: the kernel is 9×9 whatever its width.
+/// Taps on each side of the blur's centre: the kernel is 9×9 for every standard deviation.
 const REACH: usize = 4;
 
-/// Settings of Self-Attention Guidance. The defaults are those of ComfyUI's node.
+/// Settings of Self-Attention Guidance: `scale · (D_g - S)` is added to the prediction, where D_g is the prediction
+/// blurred where attention is high, and S the prediction for D_g under the same noise. The defaults are those of
+/// ComfyUI's node.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sag {
-    /// Strength, -2 to 5. 0 turns SAG off, and no third row is computed.
+    /// Strength, -2 to 5. 0 turns SAG off; otherwise it takes one extra row per image.
     pub scale: f32,
     /// Standard deviation of the blur in latent cells, 0 to 10. 0 turns SAG off as well.
     pub blur_sigma: f32,
-    /// Positions whose column sum is above this are blurred; 1 is the mean.
+    /// Positions whose column sum is above this are blurred, 0 to 1,000,000; 1 is the mean.
     pub threshold: f32,
-    /// Part of the sampling from which SAG acts, 0 to 1.
+    /// Where in the sampling SAG begins to act: 0 is the begin, 1 the end.
     pub start: f64,
-    /// Part of the sampling up to which SAG acts, 0 to 1.
+    /// Where in the sampling SAG stops to act, on the same scale.
     pub end: f64,
-    /// At CFG scale 1, listen to the conditional prediction and leave the unconditional one out:
-    /// two rows a picture instead of three.
+    /// At CFG scale 1, use the attention of the prediction with the prompt, and do not compute the one with the
+    /// negative prompt: two rows per image instead of three.
     pub cond_at_cfg_1: bool,
 }
 
@@ -34,17 +40,18 @@ impl Default for Sag {
 }
 
 impl Sag {
-    /// No SAG.
+    /// SAG turned off.
     pub fn off() -> Self {
         Self { scale: 0.0, ..Self::default() }
     }
 
-    /// Whether SAG can have any effect at some point of a sampling.
+    /// Whether SAG can have any effect during a sampling.
     pub fn is_on(&self) -> bool {
         self.scale != 0.0 && self.blur_sigma != 0.0
     }
 
-    /// Whether SAG can act on latents of this size: its blur reflects four cells at each edge.
+    /// Whether SAG can act on latents of this size: its blur reflects four cells at each edge, so both sides must be
+    /// longer.
     pub(super) fn acts_on(&self, (height, width): (usize, usize)) -> bool {
         self.is_on() && height.min(width) > REACH
     }
@@ -60,7 +67,7 @@ impl Sag {
             }
             Err(Error::usage(format!("the {name} is outside its range"))
                 .expected(format!("{from} to {to}"))
-                // Settings are f32: more digits than it has would not be what was typed.
+                // Settings are f32: with more digits than it has, this would not be the number that was given.
                 .found((value as f32).to_string()))
         };
         inside("SAG scale", self.scale.into(), -2.0, 5.0)?;
@@ -77,16 +84,8 @@ impl Sag {
     }
 }
 
-/// The position of a map of `size` that stands for cell `at` of `full`: nearest, as PyTorch's
-/// `interpolate` computes it in f32; 0 for a map without positions.
-#[doc(hidden)]
-pub fn nearest(at: usize, size: usize, full: usize) -> usize {
-    let position = at as f32 * (size as f32 / full as f32);
-    (position as usize).min(size.saturating_sub(1))
-}
-
-/// `x` with the cells blurred where `mask` `[batch, height, width]` is not 0; cells beyond the
-/// mask's end are kept.
+/// `x` with those cells blurred where `mask`, `[batch, height, width]`, is not 0. Where the mask is too short, cells
+/// are kept.
 #[doc(hidden)]
 pub fn degrade(x: &Latent, mask: &[u8], blur_sigma: f32) -> Latent {
     let mut out = blur(x, blur_sigma);
@@ -107,8 +106,8 @@ pub fn degrade(x: &Latent, mask: &[u8], blur_sigma: f32) -> Latent {
     out
 }
 
-/// Gaussian blur of each channel, 9 taps each way, edges reflected without repeating them.
-/// `sigma` 0 returns `x`, and so does a side of 4 cells or less, which cannot be reflected so far.
+/// Gaussian blur of each channel with 9 taps along each axis; the edges are reflected without repeating the outermost
+/// cell. Returns `x` if `sigma` is 0, or if a side has 4 cells or less, which is too short to reflect.
 #[doc(hidden)]
 pub fn blur(x: &Latent, sigma: f32) -> Latent {
     if sigma == 0.0 || x.height().min(x.width()) <= REACH {
@@ -121,7 +120,7 @@ pub fn blur(x: &Latent, sigma: f32) -> Latent {
     let mut line = vec![0.0f32; width + 2 * REACH];
     for plane in out.data_mut().chunks_exact_mut(height * width) {
         for (from, to) in plane.chunks_exact(width).zip(across.chunks_exact_mut(width)) {
-            // With its reflections at both ends a line needs no look at its edges.
+            // With the reflections copied to both ends, the sums below need no special case at the edges.
             line[REACH..REACH + width].copy_from_slice(from);
             for k in 0..REACH {
                 line[k] = from[reflect(k as isize - REACH as isize, width)];
@@ -148,14 +147,14 @@ fn kernel(sigma: f32) -> [f32; 2 * REACH + 1] {
     w
 }
 
-/// The blur's weights by distance from its centre, 0 to 4: what a kernel on the device is given.
+/// The weights of the blur by distance from its centre, 0 to 4, as the kernel on the device needs them.
 #[doc(hidden)]
 pub fn half_kernel(sigma: f32) -> [f32; REACH + 1] {
-    let whole = kernel(sigma);
-    std::array::from_fn(|k| whole[REACH + k])
+    let all = kernel(sigma);
+    std::array::from_fn(|k| all[REACH + k])
 }
 
-/// Σ_k w_k values(k), element by element, in the order of the taps.
+/// Σ_k w_k · values(k), element by element, added in the order of the taps.
 fn taps<'v>(kernel: &[f32; 2 * REACH + 1], to: &mut [f32], values: impl Fn(usize) -> &'v [f32]) {
     to.fill(0.0);
     for (k, w) in kernel.iter().enumerate() {
@@ -165,7 +164,7 @@ fn taps<'v>(kernel: &[f32; 2 * REACH + 1], to: &mut [f32], values: impl Fn(usize
     }
 }
 
-/// The place in a line of `len` that stands for `i`, which may be up to a line's length outside.
+/// The index in a line of `len` cells that index `i` is reflected to; `i` may be up to `len - 1` cells outside.
 fn reflect(i: isize, len: usize) -> usize {
     let last = len as isize - 1;
     let i = i.abs();

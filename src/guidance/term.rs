@@ -1,17 +1,17 @@
 //! Terms of guidance: what is added to the prediction after classifier-free guidance.
 //!
-//! A term says at each evaluation what it wants ([`Wants`]) and then gives its pull, a [`Value`]: for instance
-//! `scale · (D_c - P)` for a perturbed prediction P. It may ask for predictions of its own. Whatever it does is
-//! computed where the latents are.
+//! At each evaluation a term first says what it needs ([`Wants`]), and then returns the latent that is added, a
+//! [`Value`]: for instance `scale · (D_c - P)` for a perturbed prediction P. It may request further predictions. All
+//! arithmetic runs where the latents are, on the host or on the device.
 //!
-//! One of one's own goes into a request beside the others:
+//! A custom term goes into a request beside the others:
 //!
 //! ```
 //! use sagittal::guidance::Term;
 //! use sagittal::guidance::term::{At, GuidanceTerm, GuidedStep, Wants};
 //! use sagittal::latent::Value;
 //!
-//! /// A tenth more of the difference that the prompt makes.
+//! /// Adds a tenth of the difference that the prompt makes.
 //! #[derive(Debug)]
 //! struct More;
 //!
@@ -35,10 +35,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::backend::{Attention, Backend, Degrade, Group, Mask, Prediction};
+use super::backend::{Attention, Backend, Degrade, Group, GroupPrediction, Mask};
 use super::{Entry, Perturbed, Sag};
+use crate::graph::Perturbation;
 use crate::latent::Value;
-use crate::model::unet::Perturbation;
 use crate::sampler::Discrete;
 use crate::{Error, Result};
 
@@ -49,17 +49,17 @@ pub enum Term {
     Sag(Sag),
     /// Guidance away from a perturbed network: PAG or SEG.
     Perturbed(Perturbed),
-    /// One's own.
+    /// A custom term.
     Own(Own),
 }
 
 impl Term {
-    /// A term of one's own.
+    /// A custom term.
     pub fn own(term: impl GuidanceTerm + 'static) -> Self {
         Self::Own(Own(Arc::new(term)))
     }
 
-    /// The same, acting all the time.
+    /// The same term, active during all of the sampling.
     pub(super) fn always(&self) -> Self {
         match self {
             Self::Sag(sag) => Self::Sag(Sag { start: 0.0, end: 1.0, ..*sag }),
@@ -89,7 +89,7 @@ impl From<Perturbed> for Term {
     }
 }
 
-/// A term of one's own; two are equal if they are the same one.
+/// A custom term. Two are equal if they are clones of the same one.
 #[derive(Clone)]
 pub struct Own(Arc<dyn GuidanceTerm>);
 
@@ -105,10 +105,10 @@ impl PartialEq for Own {
     }
 }
 
-/// Where in a sampling an evaluation is.
+/// The point of a sampling at which an evaluation takes place.
 #[derive(Debug, Clone, Copy)]
 pub struct At<'a> {
-    /// Noise level.
+    /// Noise level σ.
     pub sigma: f32,
     /// `[batch, channels, height, width]` of the latents.
     pub shape: [usize; 4],
@@ -119,7 +119,7 @@ pub struct At<'a> {
 }
 
 impl At<'_> {
-    /// Whether this is in the part of the sampling from share `start` to share `end`, both 0 to 1.
+    /// Whether this is in the part of the sampling from `start` to `end`: 0 is the begin of the sampling, 1 the end.
     pub fn is_within(&self, start: f64, end: f64) -> bool {
         self.discrete.is_within(self.sigma, start, end)
     }
@@ -134,14 +134,15 @@ pub enum Side {
     Uncond,
 }
 
-/// What a term wants of an evaluation.
+/// What a term needs from an evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Wants {
-    /// The attention of this side's prediction.
+    /// Record the attention of this side: [`GuidedStep::attention`].
     pub record: Option<Side>,
-    /// The prediction with the negative prompt, also where classifier-free guidance has no use for it.
+    /// Evaluate the negative prompt, also where classifier-free guidance does not need it.
     pub uncond: bool,
-    /// The prediction with the prompt of a network that is perturbed so: [`GuidedStep::perturbed`].
+    /// Evaluate the prompt with a network that is perturbed in this way: [`GuidedStep::perturbed`]. It takes one extra
+    /// row per image.
     pub perturbation: Option<Perturbation>,
 }
 
@@ -150,15 +151,15 @@ impl Wants {
         self.uncond || self.record == Some(Side::Uncond)
     }
 
-    /// Whether it cannot act where no entry with the prompt is active.
+    /// Whether the term needs an active entry of the positive conditioning.
     pub(super) fn needs_prompt(&self) -> bool {
         self.perturbation.is_some()
     }
 }
 
-/// What a term of guidance does.
+/// A term of guidance.
 pub trait GuidanceTerm: fmt::Debug + Send + Sync {
-    /// Checks the settings' ranges.
+    /// Checks the ranges of the settings.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage), naming the setting and its range.
@@ -166,24 +167,24 @@ pub trait GuidanceTerm: fmt::Debug + Send + Sync {
         Ok(())
     }
 
-    /// What is wanted at this evaluation; None if the term does not act.
+    /// What the term needs at this evaluation; None if it is not active.
     fn wants(&self, at: &At<'_>) -> Option<Wants>;
 
-    /// What is added to the prediction; None is nothing. It is asked before a sampling too, to see what a step takes,
-    /// with values that nobody computes: what it returns must depend on the step alone, and not on how often it was
-    /// asked.
+    /// The latent that is added to the prediction, of the shape of [`GuidedStep::x`]; None adds nothing. It is also
+    /// called before a sampling, to find out the memory and work of a step, with values that are never computed: the
+    /// result must depend on the step alone, not on the number of calls.
     ///
     /// # Errors
-    /// Whatever stops it; the run ends with it.
+    /// Any error ends the run.
     fn pull(&self, step: &mut GuidedStep<'_>) -> Result<Option<Value>>;
 }
 
-/// An evaluation as a term sees it, after classifier-free guidance.
+/// An evaluation as a term sees it, after classifier-free guidance. All latents have the same shape.
 pub struct GuidedStep<'s> {
     pub(super) backend: &'s mut dyn Backend,
     pub(super) sides: [&'s [&'s Entry]; 2],
-    pub(super) predictions: [Option<&'s Prediction>; 2],
-    pub(super) own: Option<&'s Prediction>,
+    pub(super) predictions: [Option<&'s GroupPrediction>; 2],
+    pub(super) own: Option<&'s GroupPrediction>,
     pub(super) wants: Wants,
     pub(super) x: &'s Value,
     pub(super) sigma: f32,
@@ -192,7 +193,7 @@ pub struct GuidedStep<'s> {
     pub(super) notes: &'s mut Notes,
 }
 
-/// What terms note for those who look at evaluations.
+/// The values that terms record for callers who look at evaluations.
 #[derive(Default)]
 pub(crate) struct Notes {
     pub sag: Option<SagNotes>,
@@ -215,17 +216,17 @@ impl GuidedStep<'_> {
         self.x
     }
 
-    /// Its noise level.
+    /// Its noise level σ.
     pub fn sigma(&self) -> f32 {
         self.sigma
     }
 
-    /// The prediction with the prompt.
+    /// The prediction with the prompt, D_c.
     pub fn cond(&self) -> Option<&Value> {
         self.side(Side::Cond)
     }
 
-    /// The prediction with the negative prompt, if it was evaluated.
+    /// The prediction with the negative prompt, D_u, if it was evaluated.
     pub fn uncond(&self) -> Option<&Value> {
         self.side(Side::Uncond)
     }
@@ -239,12 +240,12 @@ impl GuidedStep<'_> {
         self.cfg
     }
 
-    /// The perturbed prediction that the term wanted.
+    /// The prediction of the perturbed network, if the term has requested it in [`Wants::perturbation`].
     pub fn perturbed(&self) -> Option<&Value> {
         self.own.map(|p| &p.denoised)
     }
 
-    /// The attention that was recorded of a side.
+    /// The attention of a side, if it was recorded.
     pub fn attention(&self, side: Side) -> Option<&Attention> {
         self.predictions[side as usize].and_then(|p| p.attention.as_ref())
     }
@@ -254,20 +255,21 @@ impl GuidedStep<'_> {
         self.backend
     }
 
-    /// Another prediction with a side's prompts, for a noisy latent of one's own at the same noise level.
+    /// Another prediction with the prompts of a side, for the noisy latent `x` at the same noise level. It takes one
+    /// extra row per image.
     ///
     /// # Errors
-    /// Whatever stops the network.
+    /// Any error of the network.
     pub fn predict(&mut self, side: Side, x: &Value) -> Result<Value> {
         let x = self.backend.store(x)?;
         let group =
             Group { entries: self.sides[side as usize], record: false, perturbation: Perturbation::None };
         let predictions = self.backend.predict(&x, self.sigma, &[group])?;
         let prediction = predictions.into_iter().next();
-        Ok(prediction.ok_or_else(|| Error::usage("the backend left out a prediction"))?.denoised)
+        Ok(prediction.ok_or_else(|| Error::usage("the backend returned no prediction"))?.denoised)
     }
 
-    /// Keeps a value by a name for those who look at evaluations:
+    /// Records a value by name for callers who look at evaluations: see
     /// [`Evaluation::own`](super::Evaluation::own).
     pub fn note(&mut self, name: impl Into<String>, value: &Value) {
         self.notes.own.push((name.into(), value.clone()));
@@ -284,7 +286,7 @@ impl GuidanceTerm for Perturbed {
         acts.then_some(Wants { perturbation: Some(self.attention), ..Wants::default() })
     }
 
-    /// `scale · (D_c - P)`.
+    /// `scale · (D_c - P)`, for PAG (arXiv 2403.17377) and SEG (arXiv 2408.00760).
     fn pull(&self, step: &mut GuidedStep<'_>) -> Result<Option<Value>> {
         let (Some(cond), Some(worse)) = (step.cond(), step.perturbed()) else { return Ok(None) };
         let (pull, worse) = (cond.minus(worse).scaled(self.scale), worse.clone());
@@ -294,7 +296,7 @@ impl GuidanceTerm for Perturbed {
 }
 
 impl Sag {
-    /// The side whose attention is looked at.
+    /// The side whose attention is used.
     fn side(&self, cfg: f32) -> Side {
         if cfg == 1.0 && self.cond_at_cfg_1 { Side::Cond } else { Side::Uncond }
     }
@@ -311,14 +313,14 @@ impl GuidanceTerm for Sag {
         acts.then(|| Wants { record: Some(self.side(at.cfg)), ..Wants::default() })
     }
 
-    /// `scale · (D_g - S)`: the third row sees D_g, the prediction blurred where attention is high, under the
-    /// noise of the step, and predicts S.
+    /// `scale · (D_g - S)` (arXiv 2210.00939). The input of the additional row is D_g, the prediction blurred where
+    /// attention is high, under the noise of the step; its prediction is S.
     fn pull(&self, step: &mut GuidedStep<'_>) -> Result<Option<Value>> {
         let Some(side) = step.wants.record else { return Ok(None) };
         let (Some(attention), Some(base)) = (step.attention(side).cloned(), step.side(side).cloned()) else {
             return Err(Error::usage("the network recorded no attention"));
         };
-        // A map of one position has nothing that stands out.
+        // In a map of one position no position is above the mean.
         if attention.maps.iter().all(|map| *map == (1, 1)) {
             return Ok(None);
         }

@@ -1,7 +1,8 @@
-//! Latents as files: ComfyUI's SaveLatent format, which its LoadLatent node opens.
+//! Latent files, in the format of ComfyUI's nodes *SaveLatent* and *LoadLatent*.
 //!
-//! It is a safetensors file with `latent_tensor` (f32, `[batch, channels, height, width]`) and an
-//! empty tensor `latent_format_version_0`, which says that the values are in the VAE's scale.
+//! A latent file is a safetensors file with the tensor `latent_tensor` (f32, `[batch, channels, height, width]`) and
+//! an empty tensor `latent_format_version_0`, which says that the values are in the VAE's scale: as the VAE's encoder
+//! returns them, without the model's scaling factor.
 
 use std::collections::BTreeMap;
 
@@ -12,11 +13,10 @@ use super::Latent;
 use crate::{Error, ErrorKind, Result};
 
 const TENSOR: &str = "latent_tensor";
-/// Says that the values are in the VAE's scale.
+/// Its presence says that the values are in the VAE's scale.
 const VERSION: &str = "latent_format_version_0";
 
-/// The bytes of a latent file. `latent` is in the VAE's scale; `texts` (name, text) become the
-/// file's metadata.
+/// Encodes a latent file. `latent` must be in the VAE's scale; `texts` (name, text) become the metadata of the file.
 ///
 /// # Errors
 /// [`ErrorKind::Internal`] if the header cannot be written.
@@ -31,27 +31,28 @@ pub fn encode(latent: &Latent, texts: &[(&str, &str)]) -> Result<Vec<u8>> {
     safetensors::serialize(tensors, Some(metadata)).map_err(failed)
 }
 
-/// Whether a file that begins so is one of latents, as far as its first bytes tell.
+/// Whether a file with these first bytes looks like a latent file.
 pub fn is_one(head: &[u8]) -> bool {
     let name = format!("\"{TENSOR}\"");
-    // Behind the header's length, before which there is nothing.
+    // The first 8 bytes are the length of the header.
     head.get(8) == Some(&b'{') && head.windows(name.len()).any(|at| at == name.as_bytes())
 }
 
-/// The texts beside the latent in a file's `bytes`: ComfyUI's workflow, or our settings.
+/// The texts in the metadata of a latent file: ComfyUI's workflow, or the settings that this library has written.
+/// Empty if the file cannot be read.
 pub fn texts(bytes: &[u8]) -> BTreeMap<String, String> {
     let header = safetensors::SafeTensors::read_metadata(bytes).ok();
     let texts = header.and_then(|(_, header)| header.metadata().clone());
     texts.into_iter().flatten().collect()
 }
 
-/// The scale that the oldest files are in, which do not say that they are in the VAE's.
+/// The scaling factor in the oldest files, which lack the tensor that marks the VAE's scale.
 const OLD_SCALE: f32 = 0.18215;
 
-/// Reads the bytes of a latent file; the result is in the VAE's scale.
+/// Decodes a latent file; the result is in the VAE's scale.
 ///
 /// # Errors
-/// [`ErrorKind::File`] if it is none, or holds something else than finite numbers of four dimensions.
+/// [`ErrorKind::File`] if it is not a latent file, or does not hold finite numbers in four dimensions.
 pub fn decode(bytes: &[u8]) -> Result<Latent> {
     let wrong =
         |what: &str| Error::new(ErrorKind::File, what.to_owned()).hint("save it anew with SaveLatent");

@@ -1,10 +1,10 @@
-//! Latents on the host, in f32: the reference for those on a device, and what networks of one's own compute with.
+//! Latents on the host, in f32: the reference for the device, and the latents of custom networks.
 
 use super::Latent;
 use super::value::{CellMask, Fault, Latents, Slots, Value};
 use crate::{Error, Result};
 
-/// The operations on host latents.
+/// The operations on latents in host memory.
 #[derive(Debug, Default)]
 pub struct HostLatents {
     held: Slots<Latent>,
@@ -14,20 +14,20 @@ pub struct HostLatents {
 }
 
 impl HostLatents {
-    /// Holds a latent.
+    /// Stores a latent.
     pub fn put(&mut self, latent: Latent) -> Value {
         let shape = latent.shape();
         Value::of(self.held.put(latent), shape)
     }
 
-    /// Takes note of a prediction that is not finite.
+    /// Records a fault if the prediction is not finite.
     pub fn watch(&mut self, prediction: &Latent) {
         if !prediction.is_finite() {
             self.fault.get_or_insert(Fault::Prediction(self.step));
         }
     }
 
-    /// The sum's numbers: added in the order of its terms, each coefficient rounded to f32 first.
+    /// The values of a sum: added in the order of its terms, each coefficient rounded to f32 first.
     pub fn form(&self, value: &Value) -> Result<Latent> {
         let [batch, channels, height, width] = value.shape();
         let mut sum: Option<Latent> = None;

@@ -1,28 +1,28 @@
-//! Latents and pictures at other sizes, by the methods of ComfyUI's *Upscale* nodes.
+//! Resizing of latents and pictures, by the methods of ComfyUI's *Upscale* nodes.
 //!
-//! All but one are PyTorch's `interpolate` without antialiasing, computed in f32 as there.
+//! All methods but `Bislerp` are PyTorch's `interpolate` without antialiasing, in f32.
 
 use super::Latent;
 use crate::{Error, Result};
 
-/// How values between the old ones come about.
+/// How the values of the resized latent are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// The old value whose cell the new cell's centre is in.
+    /// The value of the old cell that contains the centre of the new cell.
     NearestExact,
-    /// Linear between the four old values around.
+    /// Linear interpolation between the four nearest old values.
     Bilinear,
     /// The mean of the old cells that the new one covers.
     Area,
-    /// Cubic convolution of 4×4 old values with a = -0.75.
+    /// Cubic convolution of the 4×4 nearest old values, with a = -0.75.
     Bicubic,
-    /// As bilinear, but along the great circle between the vectors of channels (slerp), first along
-    /// rows, then along columns.
+    /// Spherical interpolation (slerp) between the vectors of channels of the nearest old values, first along rows,
+    /// then along columns, as ComfyUI computes it.
     Bislerp,
 }
 
 impl Method {
-    /// The method that ComfyUI calls `name`.
+    /// The method that ComfyUI calls `name`; None if there is none.
     pub fn named(name: &str) -> Option<Self> {
         Some(match name {
             "nearest-exact" => Self::NearestExact,
@@ -35,10 +35,11 @@ impl Method {
     }
 }
 
-/// `x` at `height` × `width` cells.
+/// `x` resized to `height` × `width` cells.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if either size is empty, or the new one too large for memory.
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if the latent or the new size is empty, or if there is not
+/// enough memory.
 pub fn resized(x: &Latent, height: usize, width: usize, method: Method) -> Result<Latent> {
     let [batch, channels, from_height, from_width] = x.shape();
     if height == 0 || width == 0 || x.data().is_empty() {
@@ -61,8 +62,8 @@ pub fn resized(x: &Latent, height: usize, width: usize, method: Method) -> Resul
     Ok(out)
 }
 
-/// The middle of `x` in the proportion of `height` : `width`, as ComfyUI's `center` crop has it:
-/// what is over is cut evenly at both sides.
+/// The centre of `x` with the aspect ratio of `height` : `width`, as ComfyUI's `center` crop cuts it: the same number
+/// of cells is removed at both sides.
 pub fn middle(x: &Latent, height: usize, width: usize) -> Latent {
     let (old_width, old_height) = (x.width() as f64, x.height() as f64);
     let (old, new) = (old_width / old_height, width as f64 / height as f64);
@@ -75,7 +76,7 @@ pub fn middle(x: &Latent, height: usize, width: usize) -> Latent {
     cropped(x, (top, x.height().saturating_sub(2 * top)), (left, x.width().saturating_sub(2 * left)))
 }
 
-/// Rows and columns (first, number) of `x`.
+/// A rectangle of `x`: rows and columns, each as (first, number), clipped to the latent.
 pub fn cropped(x: &Latent, rows: (usize, usize), columns: (usize, usize)) -> Latent {
     let [batch, channels, height, width] = x.shape();
     let (top, left) = (rows.0.min(height), columns.0.min(width));
@@ -136,13 +137,13 @@ fn weighted(at: &[usize; 4], weights: &[f32; 4], value: impl Fn(usize) -> f32) -
     at.iter().zip(weights).map(|(x, w)| value(*x) * w).sum()
 }
 
-/// For each new position the old one.
+/// For each new position the nearest old one.
 fn nearest((from, to): Side) -> Vec<usize> {
     let scale = from as f32 / to as f32;
     (0..to).map(|at| (((at as f32 + 0.5) * scale) as usize).min(from - 1)).collect()
 }
 
-/// For each new position the two old ones around its centre, and how near the second is.
+/// For each new position the two old ones around its centre, and the weight of the second.
 pub(crate) fn between((from, to): Side) -> Vec<(usize, usize, f32)> {
     let scale = from as f32 / to as f32;
     let place = |at: usize| {
@@ -175,7 +176,7 @@ fn cubic((from, to): Side) -> Vec<([usize; 4], [f32; 4])> {
     (0..to).map(place).collect()
 }
 
-/// One picture `[channels, height, width]`: columns first, then rows.
+/// One image `[channels, height, width]`: the width first, then the height.
 fn bislerp(from: &[f32], channels: usize, rows: Side, columns: Side) -> Vec<f32> {
     let (height, width) = (rows.0, columns.0);
     let xs = between(columns);
@@ -201,8 +202,8 @@ fn bislerp(from: &[f32], channels: usize, rows: Side, columns: Side) -> Vec<f32>
     out
 }
 
-/// From `a` at 0 to `b` at 1: the direction turns evenly, the length changes linearly. Vectors of one
-/// direction give `a`, opposite ones go straight through.
+/// From `a` at 0 to `b` at 1: the direction rotates at constant speed, the length changes linearly. Parallel vectors
+/// give `a`, opposite ones are interpolated linearly.
 fn slerp(a: &[f32], b: &[f32], ratio: f32) -> Vec<f32> {
     let length = |v: &[f32]| v.iter().map(|x| x * x).sum::<f32>().sqrt();
     let (long_a, long_b) = (length(a), length(b));

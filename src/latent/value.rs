@@ -1,9 +1,9 @@
-//! A latent as samplers and guidance compute with it, wherever its numbers are.
+//! Latents as samplers and guidance compute with them, on the host or on a device.
 //!
-//! Nearly all arithmetic of a sampling step is linear: slopes, extrapolations, guidance and noise are sums of
-//! latents with coefficients that the host knows. A [`Value`] is such a sum, written down and not yet computed.
-//! What cannot be a sum is an operation of [`Latents`], and so is forming the sum itself, which an
-//! implementation does in one go: on the host, or on the device without anything read back.
+//! Nearly all arithmetic of a sampling step is linear: slopes, extrapolations, guidance and noise are sums of latents
+//! with coefficients that the host knows. A [`Value`] is such a sum, not yet computed. [`Latents::store`] computes it
+//! in one pass, on the host or on the device, without reading anything back; the operations that are not linear are
+//! the other methods of [`Latents`].
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -11,8 +11,8 @@ use std::rc::Rc;
 use super::Latent;
 use crate::{Error, Result};
 
-/// A latent that an implementation of [`Latents`] holds, by its number there. It is free for other use when the
-/// last clone is dropped.
+/// The number of a latent that an implementation of [`Latents`] stores. Its memory can be used again when the last
+/// clone is dropped.
 #[derive(Debug, Clone)]
 pub struct Slot(Rc<Token>);
 
@@ -31,14 +31,14 @@ impl Slot {
 
 impl Drop for Token {
     fn drop(&mut self) {
-        // Nobody can hold the list at this moment: it is borrowed for single pushes and swaps only.
+        // The list is borrowed for single pushes and swaps only, so this never fails.
         if let Ok(mut freed) = self.freed.try_borrow_mut() {
             freed.push(self.number);
         }
     }
 }
 
-/// Numbers for an implementation's latents, each with something of its own.
+/// The latents that an implementation stores, by number.
 #[derive(Debug)]
 pub struct Slots<T> {
     held: Vec<Option<T>>,
@@ -53,7 +53,7 @@ impl<T> Default for Slots<T> {
 }
 
 impl<T> Slots<T> {
-    /// A slot that holds `what`.
+    /// Stores `what`.
     pub fn put(&mut self, what: T) -> Slot {
         self.collect(|_| {});
         let number = self.free.pop().unwrap_or(self.held.len());
@@ -64,7 +64,7 @@ impl<T> Slots<T> {
         Slot(Rc::new(Token { number, freed: self.freed.clone() }))
     }
 
-    /// Takes out what nobody can ask for any more.
+    /// Removes the latents whose slots were all dropped.
     pub fn collect(&mut self, mut gone: impl FnMut(T)) {
         for number in self.freed.take() {
             if let Some(what) = self.held.get_mut(number).and_then(Option::take) {
@@ -74,7 +74,7 @@ impl<T> Slots<T> {
         }
     }
 
-    /// What `slot` holds.
+    /// The latent of `slot`.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for a slot of another implementation.
@@ -85,17 +85,18 @@ impl<T> Slots<T> {
     }
 }
 
-/// `Σ coefficient · latent`, all of one shape `[batch, channels, height, width]`.
+/// A latent as a sum `Σ coefficient · latent`, not yet computed; all latents have the same shape
+/// `[batch, channels, height, width]`.
 #[derive(Debug, Clone)]
 pub struct Value {
     shape: [usize; 4],
-    /// In the order in which they were first named; no latent twice. Coefficients are products of many, so they
-    /// are kept in f64 until they are used.
+    /// In the order in which the latents first appeared; each latent once. Coefficients are products of many factors,
+    /// so they are f64 until they are used.
     terms: Vec<(f64, Slot)>,
 }
 
 impl Value {
-    /// A latent that is held.
+    /// A stored latent.
     #[doc(hidden)]
     pub fn of(slot: Slot, shape: [usize; 4]) -> Self {
         Self { shape, terms: vec![(1.0, slot)] }
@@ -106,7 +107,7 @@ impl Value {
         Self { shape, terms: Vec::new() }
     }
 
-    /// Its first `count` terms, and the others.
+    /// Its first `count` terms, and the remaining ones.
     #[doc(hidden)]
     pub fn split_at(&self, count: usize) -> (Self, Self) {
         let (first, rest) = self.terms.split_at(count.min(self.terms.len()));
@@ -119,13 +120,13 @@ impl Value {
         self.shape
     }
 
-    /// The sum's terms.
+    /// The terms of the sum.
     #[doc(hidden)]
     pub fn terms(&self) -> &[(f64, Slot)] {
         &self.terms
     }
 
-    /// The one latent that this is, with a coefficient of 1.
+    /// The latent that this value is, if it is a single stored latent with a coefficient of 1.
     #[doc(hidden)]
     pub fn stored(&self) -> Option<&Slot> {
         match self.terms.as_slice() {
@@ -134,8 +135,8 @@ impl Value {
         }
     }
 
-    /// `Σ coefficient · value`. Values of different shapes are a fault of the caller: the first one's counts, and
-    /// the implementation will refuse the sum.
+    /// `Σ coefficient · value`. All values must have the same shape: the result gets that of the first, and computing a
+    /// sum of different shapes is an error.
     pub fn combine<C: Into<f64> + Copy>(terms: &[(C, &Value)]) -> Self {
         let shape = terms.first().map_or([0; 4], |(_, value)| value.shape);
         let mut sum = Self { shape, terms: Vec::new() };
@@ -172,66 +173,65 @@ impl Value {
     }
 }
 
-/// Weights of each cell, 0 to 1, that an implementation holds: where an inpainting draws.
+/// A weight of each cell, 0 to 1, that an implementation stores: where inpainting draws.
 #[derive(Debug, Clone)]
 pub struct CellMask {
-    /// Holds `[masks, height, width]`.
+    /// `[masks, height, width]`.
     pub slot: Slot,
-    /// One for all pictures, or one for each.
+    /// 1 if all images share a mask, or one mask for each image.
     pub masks: usize,
-    /// Height and width.
+    /// Height and width, cells.
     pub size: (usize, usize),
 }
 
-/// Which of a step's latents a fault was found in.
+/// The first latent that holds NaN or infinity, with its step from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The network's prediction of this step.
     Prediction(usize),
-    /// A latent that was formed in this step.
+    /// A latent that was computed in this step.
     Latent(usize),
 }
 
-/// The operations on latents that samplers and guidance are made of. The host's are the reference; those of a
-/// device record work for it and come back at once.
+/// The operations on latents that samplers and guidance are built from. Those on the host are the reference; those on
+/// a device record work and return without waiting for it.
 pub trait Latents {
-    /// Brings a latent over, `[batch, channels, height, width]`, which `make` makes where it is needed: a
-    /// rehearsal does without.
+    /// Uploads a latent of shape `[batch, channels, height, width]`. `make` is called if its values are needed; a
+    /// forecast of memory does not call it.
     ///
     /// # Errors
-    /// The device's.
+    /// An error of the device.
     fn bring_with(&mut self, shape: [usize; 4], make: &mut dyn FnMut() -> Latent) -> Result<Value>;
 
-    /// Brings a latent over.
+    /// Uploads a latent.
     ///
     /// # Errors
-    /// The device's.
+    /// An error of the device.
     fn bring(&mut self, latent: &Latent) -> Result<Value> {
         self.bring_with(latent.shape(), &mut || latent.clone())
     }
 
-    /// Forms a sum. What is held already stays where it is. Nothing but the values' own shapes is looked at.
+    /// Computes a sum and stores the result. A value that is stored already is returned as it is.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for terms of another shape; the device's.
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if the terms differ in shape; an error of the device.
     fn store(&mut self, value: &Value) -> Result<Value>;
 
-    /// Brings weights of cells over, `[1 or batch, 1, height, width]`, which `make` makes as for
-    /// [`bring_with`](Self::bring_with).
+    /// Uploads a mask of shape `[1 or batch, 1, height, width]`; `make` as for [`bring_with`](Self::bring_with).
     ///
     /// # Errors
-    /// The device's.
+    /// An error of the device.
     fn bring_mask_with(&mut self, shape: [usize; 4], make: &mut dyn FnMut() -> Latent) -> Result<CellMask>;
 
-    /// Brings weights of cells over.
+    /// Uploads a mask, `[1 or batch, 1, height, width]`.
     ///
     /// # Errors
-    /// The device's.
+    /// An error of the device.
     fn bring_mask(&mut self, mask: &Latent) -> Result<CellMask> {
         self.bring_mask_with(mask.shape(), &mut || mask.clone())
     }
 
-    /// Tells which step (from 0) what follows belongs to.
+    /// Says which step, from 0, the following operations belong to.
     fn step(&mut self, step: usize);
 
     /// `mask · drawn + (1 - mask) · kept`, cell by cell.
@@ -240,26 +240,27 @@ pub trait Latents {
     /// As [`store`](Self::store).
     fn blend(&mut self, mask: &CellMask, drawn: &Value, kept: &Value) -> Result<Value>;
 
-    /// The root mean square of `(low - high) / max(absolute, relative · max(|low|, |before|))` over all values: what
-    /// an adaptive solver steers by. The only number that a sampling waits for.
+    /// The root mean square of `(low - high) / max(absolute, relative · max(|low|, |before|))` over all values, for
+    /// `values` = `[low, high, before]`: the error by which an adaptive solver chooses its steps. It is the only number
+    /// that a sampling waits for.
     ///
     /// # Errors
     /// As [`read`](Self::read).
     fn error_norm(&mut self, values: [&Value; 3], absolute: f32, relative: f32) -> Result<f64>;
 
-    /// Reads a value. On a device this waits for all that was recorded.
+    /// Reads a value back. On a device this waits for all recorded work.
     ///
     /// # Errors
-    /// The device's.
+    /// An error of the device.
     fn read(&mut self, value: &Value) -> Result<Latent>;
 
-    /// Ends an evaluation: what was recorded goes to the device. The number of evaluations so far.
+    /// Ends an evaluation: submits the recorded work to the device. Returns the number of evaluations so far.
     ///
     /// # Errors
-    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled), or the device's.
+    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled), or an error of the device.
     fn submit(&mut self) -> Result<u64>;
 
-    /// How many evaluations are done. Waits until `wanted` are.
+    /// The number of evaluations that are done. Waits until it is at least `wanted`.
     ///
     /// # Errors
     /// As [`submit`](Self::submit).
@@ -270,6 +271,6 @@ pub trait Latents {
         0
     }
 
-    /// The first fault in what is done.
+    /// The first fault found in the evaluations that are done.
     fn fault(&self) -> Option<Fault>;
 }

@@ -7,7 +7,7 @@ use super::patches::{Patch, Patches};
 use super::rotation::Blocks;
 use super::weight_change::{self, ChangeKind, Factor};
 use crate::checkpoint::Checkpoint;
-use crate::engine::Source;
+use crate::engine::WeightSource;
 use crate::kernels::repack::Stored;
 use crate::{Error, Result};
 
@@ -41,7 +41,7 @@ impl Patched<'_> {
     }
 }
 
-impl Source for Patched<'_> {
+impl WeightSource for Patched<'_> {
     fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let mut values = self.checkpoint.read_f32(name, shape)?;
         let patches = self.patches.of(name);
@@ -57,7 +57,11 @@ impl Source for Patched<'_> {
     }
 
     fn raw(&self, name: &str, shape: &[usize]) -> Result<Option<(Stored, &[u8])>> {
-        if self.patches.of(name).is_empty() { Source::raw(self.checkpoint, name, shape) } else { Ok(None) }
+        if self.patches.of(name).is_empty() {
+            WeightSource::raw(self.checkpoint, name, shape)
+        } else {
+            Ok(None)
+        }
     }
 
     fn fits_f16(&self, name: &str) -> bool {

@@ -3,17 +3,16 @@
 
 mod blocks;
 mod conditioning;
-mod perturbation;
 
 use std::collections::HashMap;
 
 use super::Builder;
 use super::config::{InputBlock, MOST_CHANNELS, MiddleBlock, OutputBlock, UNET, UnetConfig};
 use crate::graph::{Activation, Graph, Shape, Tensor, Weight};
+pub use crate::graph::{Perturbation, Width};
 use crate::{Error, ErrorKind, Remedy, Result};
 use conditioning::Keys;
 pub use conditioning::{VECTOR, conditioning};
-pub use perturbation::{Perturbation, Width};
 
 /// The self-attention that SAG listens to.
 pub const SAG_LAYER: &str = "middle_block.1.transformer_blocks.0.attn1";

@@ -1,31 +1,31 @@
-//! What guidance and samplers need of a network that denoises, whatever is inside it.
+//! What guidance and samplers need of a denoising network of any structure.
 
-use super::Kind;
+use super::RowKind;
 use crate::Result;
 use crate::graph::{Graph, Weight};
 use crate::model::config::UnetConfig;
 use crate::model::unet;
 
-/// A network that denoises: graphs of its calls, and the few sizes that those who call it must know. The
-/// timestep comes to it as [`time_embedding`](unet::time_embedding) has it.
+/// A denoising network: the graphs of its calls, and the sizes that its callers need. The timestep is an input as
+/// [`time_embedding`](unet::time_embedding) encodes it.
 pub trait DenoisingNetwork: Send + Sync {
     /// The graph of a call for rows of `kind`. Its inputs are `x` `[height, width, in_channels]`, scaled to a
     /// variance of 1, `time` `[1, timestep_channels]`, and what [`conditioning`](Self::conditioning) keeps, by the
     /// same names; its results are `out` `[height, width, out_channels]`, and
-    /// [`COLUMNS`](unet::COLUMNS) where `kind` asks for them.
+    /// [`COLUMNS`](unet::COLUMNS) if `kind` records them.
     ///
     /// # Errors
-    /// [`ErrorKind::Model`](crate::ErrorKind::Model) if the network cannot do what `kind` asks for.
-    fn graph(&self, kind: Kind) -> Result<Graph>;
+    /// [`ErrorKind::Model`](crate::ErrorKind::Model) if the network does not support `kind`.
+    fn graph(&self, kind: RowKind) -> Result<Graph>;
 
-    /// The graph that makes, once for each prompt of `tokens`, what rows read at every step.
+    /// The graph that computes, once for each prompt of `tokens`, the tensors that rows read at every step.
     ///
     /// # Errors
     /// [`ErrorKind::Model`](crate::ErrorKind::Model) if layers do not fit.
     fn conditioning(&self, tokens: usize) -> Result<Graph>;
 
-    /// The weights of all its graphs, the same for rows of any kind. Those that are needed at each step stand
-    /// first: where memory is short the others take turns before them.
+    /// The weights of all its graphs, the same for rows of any kind. The last ones are streamed first if memory is
+    /// short, so those that each step needs come first.
     ///
     /// # Errors
     /// As [`graph`](Self::graph).
@@ -42,8 +42,8 @@ pub trait DenoisingNetwork: Send + Sync {
 }
 
 impl DenoisingNetwork for UnetConfig {
-    fn graph(&self, kind: Kind) -> Result<Graph> {
-        let Kind { size, tokens, record, perturbation } = kind;
+    fn graph(&self, kind: RowKind) -> Result<Graph> {
+        let RowKind { size, tokens, record, perturbation } = kind;
         unet::build(self, &unet::Options { size, tokens, record, perturbation, trace: Vec::new() })
     }
 

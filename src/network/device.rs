@@ -1,11 +1,10 @@
-//! Guidance and samplers on the device: every operation on latents is a dispatch, network calls are planned
-//! calls between them, and nothing is read back but what somebody asks for.
+//! Guidance and samplers on the device: every operation on latents is a dispatch, network calls run between them, and
+//! only what a caller requests is read back.
 //!
-//! A latent there is `[image, y, x, quad of channels]` in f32. The predictions of all rows that are asked for
-//! together stand in one buffer, entry by entry and picture by picture, so that those of a side with one entry
-//! are a latent by themselves.
+//! A latent on the device is `[image, y, x, quad of channels]` in f32. The predictions of all rows of an evaluation are
+//! in one buffer, entry by entry and image by image, so that those of a side with one entry are a latent.
 
-mod guide;
+mod guidance;
 mod quads;
 mod rows;
 
@@ -24,9 +23,9 @@ use crate::sampler::Discrete;
 use crate::{Error, ErrorKind, Result};
 use quads::{from_quads, to_quads};
 
-/// What the device must know of the network.
+/// What guidance on the device needs to know of the network.
 #[derive(Clone, Copy)]
-pub struct Meanings<'a> {
+pub struct NetworkFacts<'a> {
     /// Channels of the network's input.
     pub in_channels: usize,
     /// Channels of the timestep's embedding.
@@ -39,7 +38,7 @@ pub struct Meanings<'a> {
     pub discrete: &'a Discrete,
 }
 
-impl<'a> Meanings<'a> {
+impl<'a> NetworkFacts<'a> {
     /// Of a UNet.
     pub fn of(planner: &Planner<'a>, prediction: Meaning, discrete: &'a Discrete) -> Self {
         Self {
@@ -52,11 +51,11 @@ impl<'a> Meanings<'a> {
     }
 }
 
-/// Memory that goes back to the pool when the last latent in it is gone.
+/// Memory that returns to the pool when the last latent in it is dropped.
 struct Held<M> {
     memory: Rc<M>,
     bytes: u64,
-    /// First quad, for latents.
+    /// First quad of a latent.
     first: usize,
 }
 
@@ -66,26 +65,26 @@ impl<M> Clone for Held<M> {
     }
 }
 
-/// Memory nobody uses.
+/// Memory that is not in use.
 struct Free<M> {
     memory: M,
     bytes: u64,
-    /// Sendings before it was last used: what is written by the host arrives before all that is not yet sent.
+    /// Number of submissions when it was last used: writes of the host arrive before all work that is not submitted.
     sent: u64,
 }
 
 /// Guidance and samplers on a device.
 pub struct DeviceBackend<'a, S: Sink = DeviceSink<'a>> {
     sink: S,
-    network: Meanings<'a>,
+    network: NetworkFacts<'a>,
     held: Slots<Held<S::Memory>>,
     free: Vec<Free<S::Memory>>,
-    /// Tables by their contents: where rows and entries stand is the same at every step.
+    /// Tables by their contents: the positions of rows and entries are the same at every step.
     tables: HashMap<Vec<u32>, S::Memory>,
     flags: Option<S::Memory>,
     /// The embedding of the evaluation's timestep, by its noise level.
     embedding: Option<(u32, Held<S::Memory>)>,
-    /// The step that is computed, once there is one.
+    /// The current step, if there is one.
     step: Option<usize>,
     sent: u64,
     fault: Option<Fault>,
@@ -94,11 +93,11 @@ pub struct DeviceBackend<'a, S: Sink = DeviceSink<'a>> {
 impl<'a> DeviceBackend<'a> {
     /// Guidance on the device of `unet`.
     pub fn new(sink: DeviceSink<'a>, unet: &Unet<'a>) -> Self {
-        Self::on(sink, Meanings::of(&unet.planner, unet.prediction, unet.discrete))
+        Self::on(sink, NetworkFacts::of(&unet.planner, unet.prediction, unet.discrete))
     }
 }
 
-/// Buffers of one dispatch, by number.
+/// The buffers of one dispatch, by number.
 struct Operands<M>(Vec<Buffer<M>>);
 
 impl<M: Clone> Operands<M> {
@@ -120,7 +119,7 @@ impl<M: Clone> Operands<M> {
 
 impl<'a, S: Sink> DeviceBackend<'a, S> {
     /// Guidance whose work goes to `sink`.
-    pub fn on(sink: S, network: Meanings<'a>) -> Self {
+    pub fn on(sink: S, network: NetworkFacts<'a>) -> Self {
         Self {
             sink,
             network,
@@ -135,7 +134,7 @@ impl<'a, S: Sink> DeviceBackend<'a, S> {
         }
     }
 
-    /// Memory of `bytes`; what is `written` by the host must not be in use by what is not sent.
+    /// Memory of `bytes`. If it is `written` by the host, no work that is not submitted may use it.
     fn take(&mut self, bytes: u64, written: bool) -> Result<Held<S::Memory>> {
         let most = self.sink.capabilities().max_binding;
         if bytes > most {
@@ -154,7 +153,7 @@ impl<'a, S: Sink> DeviceBackend<'a, S> {
         Ok(Held { memory: Rc::new(memory), bytes, first: 0 })
     }
 
-    /// A latent to be written by the device.
+    /// Memory for a latent that the device writes.
     fn room(&mut self, shape: [usize; 4]) -> Result<Held<S::Memory>> {
         self.take(bytes_of(shape), false)
     }
@@ -200,11 +199,11 @@ impl<'a, S: Sink> DeviceBackend<'a, S> {
 
     /// The memory of a value that is stored.
     fn stored(&self, value: &Value) -> Result<Held<S::Memory>> {
-        let slot = value.stored().ok_or_else(|| Error::internal("a sum is not formed"))?;
+        let slot = value.stored().ok_or_else(|| Error::internal("a sum is not computed"))?;
         self.held.get(slot).cloned()
     }
 
-    /// Operands that begin with `values`, which are stored, and the places of these.
+    /// Operands that begin with `values`, which are stored, and their positions.
     fn operands<const N: usize>(&self, values: &[Value; N]) -> Result<(Operands<S::Memory>, [Place; N])> {
         let mut operands = Operands(Vec::new());
         let mut places = [Place::UNUSED; N];
@@ -214,20 +213,20 @@ impl<'a, S: Sink> DeviceBackend<'a, S> {
         Ok((operands, places))
     }
 
-    /// Reads words of what is held; waits for all that is recorded.
+    /// Reads words back; waits for all recorded work.
     fn words(&mut self, held: &Held<S::Memory>, offset: u64, bytes: u64) -> Result<Vec<u32>> {
         let words = self.sink.read(&Buffer { of: (*held.memory).clone(), offset, bytes })?;
         self.sent += 1;
         Ok(words)
     }
 
-    /// The latents that a sum's terms are, at most as many as are added at once.
+    /// The coefficients and latents of the terms of a sum.
     fn terms(&self, value: &Value) -> Result<Vec<(f32, Held<S::Memory>)>> {
         let term = |(c, slot): &(f64, _)| Ok((*c as f32, self.held.get(slot)?.clone()));
         value.terms().iter().map(term).collect()
     }
 
-    /// `value` in as many terms as fit: the first ones of a longer sum are formed before.
+    /// `value` with at most `most` terms: the first terms of a longer sum are computed first.
     fn shortened(&mut self, value: &Value, most: usize) -> Result<Value> {
         let mut value = value.clone();
         while value.terms().len() > most {
@@ -237,7 +236,7 @@ impl<'a, S: Sink> DeviceBackend<'a, S> {
         Ok(value)
     }
 
-    /// `Σ (c + d · mask) · latent`.
+    /// Computes `Σ (c + d · mask) · latent`.
     fn form(
         &mut self,
         terms: &[([f32; 2], Held<S::Memory>)],
@@ -365,7 +364,7 @@ impl<S: Sink> Latents for DeviceBackend<'_, S> {
     }
 
     fn step(&mut self, step: usize) {
-        // What is formed before the first step belongs to it; a step may evaluate more than once.
+        // Latents that are computed before the first step belong to it; a step may have several evaluations.
         if self.step.replace(step).is_some_and(|before| before != step) {
             self.sink.step();
         }

@@ -1,19 +1,19 @@
-//! Plans that were made, for all samplings of a model: together those of a step take longer to make
-//! than a fast device takes for the step.
+//! A cache of plans for all samplings of a model: planning the calls of a step takes longer than a fast device takes for
+//! the step.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Kind;
+use super::RowKind;
 use crate::Result;
 use crate::graph::Graph;
 use crate::plan::{Plan, Storage};
 
-/// Most plans that are remembered: for many sizes of pictures one after the other.
+/// Most plans of the cache: enough for many sizes of pictures.
 const MOST: usize = 64;
 
-/// The graphs and plans of a UNet whose numbers are stored in one way.
+/// The graphs and plans of a UNet for one storage of its values.
 pub struct Plans {
     storage: Storage,
     known: Mutex<Known>,
@@ -21,31 +21,31 @@ pub struct Plans {
 
 #[derive(Default)]
 struct Known {
-    graphs: HashMap<Kind, Arc<Graph>>,
+    graphs: HashMap<RowKind, Arc<Graph>>,
     /// By kind and number of rows.
-    calls: HashMap<(Kind, usize), Arc<Plan>>,
+    calls: HashMap<(RowKind, usize), Arc<Plan>>,
     /// By number of tokens.
     conditionings: HashMap<usize, Arc<Plan>>,
 }
 
 impl Plans {
-    /// None yet, to be made for `storage`.
+    /// An empty cache of plans for `storage`.
     pub fn new(storage: Storage) -> Self {
         Self { storage, known: Mutex::default() }
     }
 
-    /// What they are made for.
+    /// The storage that the plans are for.
     pub fn storage(&self) -> &Storage {
         &self.storage
     }
 
-    pub(super) fn graph(&self, kind: Kind, make: impl FnOnce() -> Result<Graph>) -> Result<Arc<Graph>> {
+    pub(super) fn graph(&self, kind: RowKind, make: impl FnOnce() -> Result<Graph>) -> Result<Arc<Graph>> {
         self.get(|known| &mut known.graphs, kind, make)
     }
 
     pub(super) fn call(
         &self,
-        (kind, rows): (Kind, usize),
+        (kind, rows): (RowKind, usize),
         make: impl FnOnce() -> Result<Plan>,
     ) -> Result<Arc<Plan>> {
         self.get(|known| &mut known.calls, (kind, rows), make)
@@ -59,7 +59,7 @@ impl Plans {
         self.get(|known| &mut known.conditionings, tokens, make)
     }
 
-    /// What is known by `key`, else what `make` makes. Two threads may make the same at once.
+    /// The value of `key`, made by `make` if it is not in the cache. Two threads may make the same value at once.
     fn get<K: Hash + Eq, T>(
         &self,
         of: impl Fn(&mut Known) -> &mut HashMap<K, Arc<T>>,
@@ -80,7 +80,7 @@ impl Plans {
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
-        // Entries are whole before they are added.
+        // Entries are complete before they are added.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,71 +1,43 @@
-//! What the network keeps on the device of each prompt, made when a row first asks for it.
+//! The tensors of each prompt that stay on the device, computed when a row first needs them.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
-use super::Calls;
-use crate::engine::{Kept, Prepared, Run};
+use crate::engine::KeptTensors;
 use crate::guidance::Entry;
 use crate::guidance::entry::PromptAddress;
-use crate::model::unet::VECTOR;
 use crate::{Error, Result};
 
 /// Keys and values by prompt, with its extra conditioning vector.
 #[derive(Default)]
 pub struct Prompts(Vec<Known>);
 
-/// A prompt is known by where its values lie, which is so as long as they are kept here.
+/// A prompt is identified by the address of its values, which is unique as long as they are not dropped.
 struct Known {
     address: PromptAddress,
     context: Arc<Vec<f32>>,
     _vector: Option<Arc<Vec<f32>>>,
-    kept: Kept,
+    kept: KeptTensors,
 }
 
 impl Prompts {
-    fn find(&self, entry: &Entry) -> Option<&Kept> {
+    /// The tensors of the prompt of `entry`.
+    pub fn find(&self, entry: &Entry) -> Option<&KeptTensors> {
         self.0.iter().find(|known| known.address == entry.prompt()).map(|known| &known.kept)
     }
 
-    /// Those of each row's entry.
-    pub fn of<'e>(&self, entries: impl Iterator<Item = &'e Entry>) -> Result<Vec<&Kept>> {
-        entries.map(|e| self.find(e).ok_or_else(|| Error::internal("an unread prompt"))).collect()
-    }
-}
-
-impl Calls<'_> {
-    /// Sees that reading the prompts of `entries` needs no larger arena than there is.
-    pub(super) fn make_room_for_prompts(&mut self, entries: &[&Entry]) -> Result<()> {
-        for entry in entries {
-            if self.prompts.find(entry).is_none() {
-                let plan = self.unet.planner.conditioning(entry.tokens)?;
-                self.arena_for(&plan)?;
-            }
-        }
-        Ok(())
+    /// The tensors of the entry of each row.
+    pub fn of<'e>(&self, entries: impl Iterator<Item = &'e Entry>) -> Result<Vec<&KeptTensors>> {
+        entries.map(|e| self.find(e).ok_or_else(|| Error::internal("a prompt was not read"))).collect()
     }
 
-    /// Makes what is missing for rows of `entries`, by `keep`, and drops what nobody can ask for again.
-    pub(super) fn read_prompts<'e>(
-        &mut self,
-        entries: impl Iterator<Item = &'e Entry>,
-        cancel: &AtomicBool,
-        keep: &mut dyn FnMut(&Prepared, &Run<'_>) -> Result<Kept>,
-    ) -> Result<()> {
-        self.prompts.0.retain(|known| Arc::strong_count(&known.context) > 1);
-        for entry in entries {
-            if self.prompts.find(entry).is_none() {
-                let plan = self.unet.planner.conditioning(entry.tokens)?;
-                let arena = self.arena_for(&plan)?;
-                let prepared = self.unet.engine.prepare(plan, self.unet.weights, &arena)?;
-                let mut inputs = vec![("context", entry.context.as_slice())];
-                inputs.extend(entry.vector.as_ref().map(|v| (VECTOR, v.as_slice())));
-                let run = Run::new(&inputs, cancel).in_turn(self.unet.weights, &self.unet.source);
-                let kept = keep(&prepared, &run)?;
-                let (context, vector) = (entry.context.clone(), entry.vector.clone());
-                self.prompts.0.push(Known { address: entry.prompt(), context, _vector: vector, kept });
-            }
-        }
-        Ok(())
+    /// Adds the tensors of the prompt of `entry`.
+    pub fn add(&mut self, entry: &Entry, kept: KeptTensors) {
+        let (context, vector) = (entry.context.clone(), entry.vector.clone());
+        self.0.push(Known { address: entry.prompt(), context, _vector: vector, kept });
+    }
+
+    /// Drops the tensors of prompts that no entry refers to.
+    pub fn drop_unused(&mut self) {
+        self.0.retain(|known| Arc::strong_count(&known.context) > 1);
     }
 }

@@ -1,9 +1,9 @@
-//! Where the work of a sampling goes: to the device, or to a tally of what it would be.
+//! Where the work of a sampling is recorded: on the device, or as a forecast of memory and work.
 
 use std::sync::atomic::AtomicBool;
 
-use super::{Calls, Kind, Unet};
-use crate::engine::{Fetch, Prepared, Readback, Run, Spot, Stream, Upload};
+use super::{NetworkCalls, RowKind, Unet};
+use crate::engine::{BufferOffset, Fetch, PlanRun, Prepared, Readback, Stream, Upload};
 use crate::guidance::Entry;
 use crate::kernels::Call;
 use crate::kernels::latents::NO_STEP;
@@ -11,10 +11,10 @@ use crate::plan::Capabilities;
 use crate::plan::chunk::ChunkPolicy;
 use crate::{Error, Result};
 
-/// Evaluations that a fast device has before it: enough that it never waits for the next.
+/// Evaluations in flight on a fast device: enough that it never waits for the next.
 pub const AHEAD: u64 = 3;
 
-/// A stretch of a sink's memory, from `offset` on.
+/// A range of a buffer.
 #[derive(Debug, Clone)]
 pub struct Buffer<B> {
     /// The buffer.
@@ -25,9 +25,9 @@ pub struct Buffer<B> {
     pub bytes: u64,
 }
 
-/// Takes work in the order in which it is to be done.
+/// Records work, in the order in which it runs.
 pub trait Sink {
-    /// A buffer of its own.
+    /// The type of its buffers.
     type Memory: Clone;
 
     /// What the device can do.
@@ -36,14 +36,14 @@ pub trait Sink {
     /// A new buffer.
     ///
     /// # Errors
-    /// The device's.
+    /// An error of the device.
     fn create(&mut self, bytes: u64) -> Result<Self::Memory>;
 
-    /// Fills the first `bytes` of a buffer, which nothing recorded so far and not yet sent uses, with the words
-    /// that `make` makes where they are needed. `steady` is for what comes with every step.
+    /// Fills the first `bytes` of a buffer, which no work that is recorded and not submitted may use. `make` is called if
+    /// the words are needed. `steady` is set for values that every step writes.
     ///
     /// # Errors
-    /// The device's.
+    /// An error of the device.
     fn write(
         &mut self,
         to: &Self::Memory,
@@ -52,67 +52,68 @@ pub trait Sink {
         make: &mut dyn FnMut() -> Vec<u32>,
     ) -> Result<()>;
 
-    /// The place of scalars that the next dispatches read.
+    /// Adds scalars that the next dispatches read, and returns their index.
     ///
     /// # Errors
-    /// The device's.
+    /// An error of the device.
     fn scalars(&mut self, values: &[[u32; 4]]) -> Result<usize>;
 
-    /// Records a dispatch, whose [`Buf`](crate::kernels::Buf)s are numbers in `buffers`.
+    /// Records a dispatch, whose [`Buf`](crate::kernels::Buf)s are indices of `buffers`.
     ///
     /// # Errors
-    /// The device's.
+    /// An error of the device.
     fn dispatch(&mut self, call: &Call, buffers: &[Buffer<Self::Memory>]) -> Result<()>;
 
-    /// The calls for rows of these kinds: what is computed, and which rows by their place in the list.
+    /// The calls for rows of these kinds: the kind of each call, and the indices of its rows.
     ///
     /// # Errors
     /// [`ErrorKind::Memory`](crate::ErrorKind::Memory) if a row does not fit.
-    fn calls(&mut self, rows: &[Kind]) -> Result<Vec<(Kind, Vec<usize>)>>;
+    fn calls(&mut self, rows: &[RowKind]) -> Result<Vec<(RowKind, Vec<usize>)>>;
 
-    /// Height and width of the attention map that a recording call gives.
+    /// Height and width of the attention map of a recording call, positions.
     ///
     /// # Errors
     /// As [`calls`](Self::calls).
-    fn map_size(&self, kind: Kind) -> Result<(usize, usize)>;
+    fn map_size(&self, kind: RowKind) -> Result<(usize, usize)>;
 
-    /// Makes these calls ready, and reads the prompts of `entries` that were not read before.
+    /// Prepares these calls, and reads the prompts of `entries` that were not read before.
     ///
     /// # Errors
-    /// The device's.
-    fn prepare(&mut self, calls: &[(Kind, Vec<usize>)], entries: &[&Entry]) -> Result<()>;
+    /// An error of the device.
+    fn prepare(&mut self, calls: &[(RowKind, Vec<usize>)], entries: &[&Entry]) -> Result<()>;
 
-    /// The place of an input or output of a network call of so many rows.
+    /// The memory of an input or output of a network call, by kind and number of rows.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if it has none of this name.
-    fn slot(&mut self, call: (Kind, usize), name: &str) -> Result<Buffer<Self::Memory>>;
+    fn slot(&mut self, call: (RowKind, usize), name: &str) -> Result<Buffer<Self::Memory>>;
 
-    /// Records a network call with the prompts of `entries`, one a row.
+    /// Records a network call with the prompts of `entries`, one for each row.
     ///
     /// # Errors
-    /// The device's.
-    fn network(&mut self, kind: Kind, entries: &[&Entry]) -> Result<()>;
+    /// An error of the device.
+    fn network(&mut self, kind: RowKind, entries: &[&Entry]) -> Result<()>;
 
-    /// What follows belongs to another step.
+    /// The following work belongs to another step.
     fn step(&mut self) {}
 
-    /// Sends what is recorded, and a copy of some flags with it. The number of the sending.
+    /// Submits the recorded work with a copy of the flags. Returns the number of calls so far.
     ///
     /// # Errors
-    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled), or the device's.
+    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled), or an error of the device.
     fn send(&mut self, flags: &Self::Memory) -> Result<u64>;
 
-    /// Sendings that are done, after waiting until `wanted` are, and the flags of the last of them.
+    /// The number of [`send`](Self::send) calls whose work is done, and the flags of the last of them. Waits until it is
+    /// at least `wanted`.
     ///
     /// # Errors
     /// As [`send`](Self::send).
     fn done(&mut self, wanted: u64) -> Result<(u64, Option<[u32; 2]>)>;
 
-    /// Sendings that may be on their way.
+    /// How many [`send`](Self::send) calls may be in flight.
     fn ahead(&self) -> u64;
 
-    /// Reads words; waits for all that is recorded.
+    /// Reads words back; waits for all recorded work.
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -122,9 +123,9 @@ pub trait Sink {
 /// The device.
 pub struct DeviceSink<'a> {
     stream: Stream<'a>,
-    calls: Calls<'a>,
+    calls: NetworkCalls<'a>,
     cancel: &'a AtomicBool,
-    /// Flags on their way, by the number of their sending.
+    /// Readbacks of flags in flight, by the number of their `send`.
     flags: std::collections::VecDeque<(u64, Fetch)>,
     sent: u64,
     done: u64,
@@ -135,7 +136,7 @@ impl<'a> DeviceSink<'a> {
     /// Computes rows of `unet` by `policy` with an arena of at most `budget` bytes.
     pub fn new(unet: Unet<'a>, policy: ChunkPolicy, budget: Option<u64>, cancel: &'a AtomicBool) -> Self {
         let stream = Stream::new(unet.engine, cancel);
-        let calls = Calls::new(unet, policy, budget);
+        let calls = NetworkCalls::new(unet, policy, budget);
         Self { stream, calls, cancel, flags: Default::default(), sent: 0, done: 0, seen: None }
     }
 
@@ -143,17 +144,17 @@ impl<'a> DeviceSink<'a> {
         let words = self.stream.arrived(fetch)?;
         self.done = number;
         self.seen = words.first().zip(words.get(1)).map(|(a, b)| [*a, *b]);
-        // A weight that is no number is named rather than what it did.
+        // If a streamed weight is not finite, the error names it rather than its effect.
         match self.seen {
             Some(flags) if flags != [NO_STEP; 2] => self.check_weights(),
             _ => Ok(()),
         }
     }
 
-    /// Whether the weights that took turns were sound.
+    /// Checks the streamed weights.
     fn check_weights(&self) -> Result<()> {
         let Unet { engine, weights, source, .. } = self.calls.unet;
-        engine.check_weights_in_turn(weights, &source)
+        engine.check_streamed_weights(weights, &source)
     }
 }
 
@@ -177,11 +178,11 @@ impl Sink for DeviceSink<'_> {
     ) -> Result<()> {
         let words = make();
         if words.len() as u64 * 4 != bytes {
-            return Err(Error::usage(format!("{} words where {bytes} bytes belong", words.len())));
+            return Err(Error::usage(format!("{} words for {bytes} bytes", words.len())));
         }
         let what = if steady { Upload::Scalars } else { Upload::Latents };
         let (gpu, stream) = (self.stream.engine().gpu(), &mut self.stream);
-        gpu.checked("bring latents over", || stream.write(what, to, bytemuck::cast_slice(&words)))
+        gpu.checked("upload latents", || stream.write(what, to, bytemuck::cast_slice(&words)))
     }
 
     fn scalars(&mut self, values: &[[u32; 4]]) -> Result<usize> {
@@ -189,63 +190,64 @@ impl Sink for DeviceSink<'_> {
     }
 
     fn dispatch(&mut self, call: &Call, buffers: &[Buffer<wgpu::Buffer>]) -> Result<()> {
-        let spots: Vec<Spot> =
-            buffers.iter().map(|b| Spot { buffer: b.of.clone(), offset: b.offset }).collect();
+        let spots: Vec<BufferOffset> =
+            buffers.iter().map(|b| BufferOffset { buffer: b.of.clone(), offset: b.offset }).collect();
         self.stream.dispatch(call, &spots)
     }
 
-    fn calls(&mut self, rows: &[Kind]) -> Result<Vec<(Kind, Vec<usize>)>> {
+    fn calls(&mut self, rows: &[RowKind]) -> Result<Vec<(RowKind, Vec<usize>)>> {
         self.calls.batching.calls(rows)
     }
 
-    fn map_size(&self, kind: Kind) -> Result<(usize, usize)> {
+    fn map_size(&self, kind: RowKind) -> Result<(usize, usize)> {
         self.calls.batching.map_size(kind)
     }
 
-    fn prepare(&mut self, calls: &[(Kind, Vec<usize>)], entries: &[&Entry]) -> Result<()> {
+    fn prepare(&mut self, calls: &[(RowKind, Vec<usize>)], entries: &[&Entry]) -> Result<()> {
         let arenas = self.calls.arenas;
         self.calls.make_room_for_prompts(entries)?;
-        let is_ready = |ready: &Calls<'_>, (kind, members): &(Kind, Vec<usize>)| {
+        let is_ready = |ready: &NetworkCalls<'_>, (kind, members): &(RowKind, Vec<usize>)| {
             ready.ready.contains_key(&(*kind, members.len()))
         };
-        // A call that needs a larger arena takes the bindings of those before it with the old one.
+        // A call that needs a larger arena drops the bindings of the calls before it.
         while let Some((kind, members)) = calls.iter().find(|call| !is_ready(&self.calls, call)) {
-            // The device works on what there is meanwhile.
+            // The device works meanwhile.
             self.stream.cut()?;
             self.calls.prepare(*kind, members.len())?;
         }
         if self.calls.arenas != arenas {
-            // Those to the arena before would keep it.
+            // Bindings to the old arena would keep its memory alive.
             self.stream.forget_bindings();
         }
         let (engine, stream) = (self.stream.engine(), &mut self.stream);
-        let keep = &mut |prepared: &Prepared, run: &Run<'_>| {
+        let keep = &mut |prepared: &Prepared, run: &PlanRun<'_>| {
             let kept = engine.record_and_keep(prepared, run, stream)?;
-            // Others may put it side by side before the step is sent.
+            // Another call may join these tensors before the step is submitted.
             stream.cut()?;
             Ok(kept)
         };
         self.calls.read_prompts(entries.iter().copied(), self.cancel, keep)
     }
 
-    fn slot(&mut self, (kind, rows): (Kind, usize), name: &str) -> Result<Buffer<wgpu::Buffer>> {
+    fn slot(&mut self, (kind, rows): (RowKind, usize), name: &str) -> Result<Buffer<wgpu::Buffer>> {
         let prepared = self.calls.ready.get(&(kind, rows));
-        let prepared = prepared.ok_or_else(|| Error::usage("a call was not made ready"))?;
+        let prepared = prepared.ok_or_else(|| Error::usage("a call was not prepared"))?;
         let region = prepared.plan().slot(name)?;
         let of = prepared.slab(region).clone();
         Ok(Buffer { of, offset: region.offset, bytes: region.bytes })
     }
 
-    fn network(&mut self, kind: Kind, entries: &[&Entry]) -> Result<()> {
+    fn network(&mut self, kind: RowKind, entries: &[&Entry]) -> Result<()> {
         let unet = self.calls.unet;
         let prepared = self.calls.ready.get(&(kind, entries.len()));
-        let prepared = prepared.ok_or_else(|| Error::usage("a call was not made ready"))?;
+        let prepared = prepared.ok_or_else(|| Error::usage("a call was not prepared"))?;
         let kept = self.calls.prompts.of(entries.iter().copied())?;
         self.stream.plan(prepared, Some((unet.weights, &unet.source)), &kept)
     }
 
     fn send(&mut self, flags: &wgpu::Buffer) -> Result<u64> {
-        let fetch = self.stream.fetch(Readback::Flags, &Spot { buffer: flags.clone(), offset: 0 }, 8)?;
+        let fetch =
+            self.stream.fetch(Readback::Flags, &BufferOffset { buffer: flags.clone(), offset: 0 }, 8)?;
         self.sent += 1;
         self.flags.push_back((self.sent, fetch));
         Ok(self.sent)
@@ -264,12 +266,12 @@ impl Sink for DeviceSink<'_> {
     }
 
     fn ahead(&self) -> u64 {
-        // Where a step takes long, it is told of before the next is under way.
+        // A long step is reported before the next one is submitted.
         if self.stream.is_long() { 0 } else { AHEAD }
     }
 
     fn read(&mut self, from: &Buffer<wgpu::Buffer>) -> Result<Vec<u32>> {
-        let spot = Spot { buffer: from.of.clone(), offset: from.offset };
+        let spot = BufferOffset { buffer: from.of.clone(), offset: from.offset };
         let fetch = self.stream.fetch(Readback::Results, &spot, from.bytes)?;
         let words = self.stream.arrived(fetch)?;
         self.check_weights()?;

@@ -11,14 +11,14 @@ use super::parts::Network;
 use super::progress::Progress;
 use super::tiles::{LEAST_SIDE, Tiles, Tiling};
 use crate::checkpoint::Checkpoint;
-use crate::engine::{Prepared, Run};
+use crate::engine::{PlanRun, Prepared};
 use crate::graph::Graph;
 use crate::image;
 use crate::kernels::Precision;
 use crate::latent::Latent;
 use crate::model::config::VaeConfig;
 use crate::model::vae;
-use crate::plan::{Options, Plan};
+use crate::plan::{Plan, PlanOptions};
 use crate::{Error, ErrorKind, Result};
 
 /// How an autoencoder takes pictures of one size.
@@ -218,7 +218,7 @@ impl Autoencoder {
             let graph = graph(tiles.size)?;
             let storage = self.stock.storage(graph.weights(), precision);
             let weights = self.stock.weight_bytes((graph.weights(), &storage, None))?;
-            match Plan::new(&graph, &Options { rows: 1, storage, device, guard: 0 }) {
+            match Plan::new(&graph, &PlanOptions { rows: 1, storage, device, guard: 0 }) {
                 Ok(plan) => {
                     let need = Need::new(weights, plan.arena_bytes(), plan.side_bytes(device.alignment));
                     let most = limit.unwrap_or(weights + MOST_WHOLE);
@@ -347,7 +347,7 @@ impl Autoencoder {
 
     /// Runs a network of one row with one input and one result.
     fn run_once(&self, prepared: &Prepared, input: (&str, &[f32]), cancel: &AtomicBool) -> Result<Vec<f32>> {
-        let mut results = self.stock.engine().run(prepared, &Run::new(&[input], cancel))?;
+        let mut results = self.stock.engine().run(prepared, &PlanRun::new(&[input], cancel))?;
         results.pop().map(|(_, v)| v).ok_or_else(|| Error::internal("a network gave no result"))
     }
 }

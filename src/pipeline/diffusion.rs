@@ -20,7 +20,7 @@ use crate::latent::Latent;
 use crate::lora::Patches;
 use crate::model::config::NoiseLevels;
 use crate::model::{DiffusionConfig, Prediction};
-use crate::network::{DenoisingNetwork, DeviceBackend, DeviceSink, Meanings, Planner, Plans, Unet};
+use crate::network::{DenoisingNetwork, DeviceBackend, DeviceSink, NetworkFacts, Planner, Plans, Unet};
 use crate::plan::Storage;
 use crate::sampler::{self, Discrete, Inpaint, Predictor};
 use crate::{Error, Result, embedded};
@@ -272,8 +272,8 @@ impl DiffusionModel {
         }
     }
 
-    pub(super) fn meanings(&self) -> Meanings<'_> {
-        Meanings::of(&self.planner(), self.prediction, &self.discrete)
+    pub(super) fn meanings(&self) -> NetworkFacts<'_> {
+        NetworkFacts::of(&self.planner(), self.prediction, &self.discrete)
     }
 
     pub(super) fn planner(&self) -> Planner<'_> {

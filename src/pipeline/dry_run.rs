@@ -12,7 +12,7 @@ use crate::engine::{MOST_ROWS, ring_bytes};
 use crate::guidance::{Conditioning, Entry, Guided, Term};
 use crate::kernels::Call;
 use crate::latent::Value;
-use crate::network::{AHEAD, Batching, Buffer, DeviceBackend, Kind, Sink, bytes_of};
+use crate::network::{AHEAD, Batching, Buffer, DeviceBackend, RowKind, Sink, bytes_of};
 use crate::plan::Capabilities;
 use crate::plan::chunk::ChunkPolicy;
 use crate::sampler::{self, Inpaint, Predictor, Scheduler};
@@ -239,25 +239,25 @@ impl Sink for Tally<'_> {
         Ok(())
     }
 
-    fn calls(&mut self, rows: &[Kind]) -> Result<Vec<(Kind, Vec<usize>)>> {
+    fn calls(&mut self, rows: &[RowKind]) -> Result<Vec<(RowKind, Vec<usize>)>> {
         self.now.asked += 1;
         self.batching.calls(rows)
     }
 
-    fn map_size(&self, kind: Kind) -> Result<(usize, usize)> {
+    fn map_size(&self, kind: RowKind) -> Result<(usize, usize)> {
         self.batching.map_size(kind)
     }
 
-    fn prepare(&mut self, _calls: &[(Kind, Vec<usize>)], _entries: &[&Entry]) -> Result<()> {
+    fn prepare(&mut self, _calls: &[(RowKind, Vec<usize>)], _entries: &[&Entry]) -> Result<()> {
         Ok(())
     }
 
-    fn slot(&mut self, (kind, rows): (Kind, usize), name: &str) -> Result<Buffer<Imagined>> {
+    fn slot(&mut self, (kind, rows): (RowKind, usize), name: &str) -> Result<Buffer<Imagined>> {
         let region = self.batching.plan(kind, rows)?.slot(name)?;
         Ok(Buffer { of: Imagined, offset: region.offset, bytes: region.bytes })
     }
 
-    fn network(&mut self, kind: Kind, entries: &[&Entry]) -> Result<()> {
+    fn network(&mut self, kind: RowKind, entries: &[&Entry]) -> Result<()> {
         let rows = entries.len();
         let plan = self.batching.plan(kind, rows)?;
         plan.enlarge(&mut self.done.slabs);

@@ -2,10 +2,10 @@
 
 use crate::Result;
 use crate::checkpoint::{Checkpoint, Dtype};
-use crate::engine::Source;
+use crate::engine::WeightSource;
 use crate::kernels::repack::Stored;
 
-impl Source for Checkpoint {
+impl WeightSource for Checkpoint {
     fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         self.read_f32(name, shape)
     }

@@ -15,7 +15,7 @@ use crate::kernels::Precision;
 use crate::lora::Patches;
 use crate::model::Family;
 use crate::model::config::{TextConfig, family_of};
-use crate::plan::{Options, Plan, Storage};
+use crate::plan::{Plan, PlanOptions, Storage};
 use crate::text::clip;
 use crate::text::embedding_files::{self, EmbeddingSources, Learned};
 use crate::text::encode::{Encoding, TextEncoder};
@@ -201,7 +201,7 @@ impl TextEncoders {
     pub(super) fn need(&self, graph: &Graph) -> Result<Need> {
         let (storage, device) = (self.storage(graph), self.stock.engine().gpu().capabilities());
         let weights = self.stock.weight_bytes((graph.weights(), &storage, None))?;
-        let plan = Plan::new(graph, &Options { rows: 1, storage, device, guard: 0 })?;
+        let plan = Plan::new(graph, &PlanOptions { rows: 1, storage, device, guard: 0 })?;
         Ok(Need::new(weights, plan.arena_bytes(), plan.side_bytes(device.alignment)))
     }
 

@@ -9,7 +9,7 @@ use super::settings::{Limits, Solver};
 use crate::guidance::entry::PromptAddress;
 use crate::guidance::{Conditioning, Guidance};
 use crate::kernels::Variant;
-use crate::network::Kind;
+use crate::network::RowKind;
 use crate::plan::Plan;
 use crate::plan::chunk::ChunkPolicy;
 
@@ -44,7 +44,7 @@ pub struct Counted {
     /// The work of a step in which all that guides acts, in order.
     pub step: Vec<Done>,
     /// All plans that were run, by kind and rows.
-    pub plans: BTreeMap<(Kind, usize), Arc<Plan>>,
+    pub plans: BTreeMap<(RowKind, usize), Arc<Plan>>,
     /// The kernels between them.
     pub kernels: HashSet<Variant>,
     /// Sizes of the arena's buffers, which all calls share.
@@ -56,7 +56,7 @@ pub struct Counted {
     /// What is kept of the prompts while all steps run.
     pub prompt_bytes: u64,
     /// Prompts of rows of a call.
-    pub kept_rows: HashMap<(Kind, usize), HashSet<Vec<PromptAddress>>>,
+    pub kept_rows: HashMap<(RowKind, usize), HashSet<Vec<PromptAddress>>>,
     pub alignment: u64,
 }
 

@@ -1,8 +1,7 @@
-//! Places for tensors in a few large buffers, so that tensors which never live together share
-//! memory. Greedy by size: the largest tensor first, each at the lowest place where nothing that
-//! lives at the same time stands.
+//! Places tensors in a few large buffers, so that tensors which are never needed at the same time share memory. Greedy
+//! by size: the largest tensor first, each at the lowest offset that is free as long as it is needed.
 
-/// A stretch of one of the arena's buffers, bytes.
+/// A region of one of the arena's buffers, bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Region {
     /// Which buffer.
@@ -13,9 +12,9 @@ pub struct Region {
     pub bytes: u64,
 }
 
-/// A tensor that wants a place.
+/// A tensor to be placed: its size, and when it is needed.
 #[derive(Debug, Clone, Copy)]
-pub struct Request {
+pub struct TensorLifetime {
     /// Length.
     pub bytes: u64,
     /// First call that touches it.
@@ -24,27 +23,28 @@ pub struct Request {
     pub last: usize,
 }
 
-impl Request {
-    fn overlaps(&self, other: &Request) -> bool {
+impl TensorLifetime {
+    fn overlaps(&self, other: &TensorLifetime) -> bool {
         self.first <= other.last && other.first <= self.last
     }
 }
 
-/// Places for all requests.
+/// The regions of all tensors.
 pub struct Placed {
-    /// In the order of the requests.
+    /// In the order of the tensors.
     pub regions: Vec<Region>,
     /// Sizes of the buffers.
     pub slabs: Vec<u64>,
 }
 
 /// Places `requests` on multiples of `alignment`, `guard` unused bytes behind each, in buffers of
-/// at most `max_slab` bytes. A single request beyond `max_slab` gets a buffer of its own size: the
-/// device will refuse it with its own words.
-pub fn place(requests: &[Request], alignment: u64, guard: u64, max_slab: u64) -> Placed {
+/// at most `max_slab` bytes. A single tensor beyond `max_slab` gets a buffer of its own size, and the
+/// device reports the error.
+pub fn place(requests: &[TensorLifetime], alignment: u64, guard: u64, max_slab: u64) -> Placed {
     let alignment = alignment.max(1);
-    let room =
-        |r: &Request| r.bytes.saturating_add(guard).checked_next_multiple_of(alignment).unwrap_or(u64::MAX);
+    let room = |r: &TensorLifetime| {
+        r.bytes.saturating_add(guard).checked_next_multiple_of(alignment).unwrap_or(u64::MAX)
+    };
     let mut order: Vec<usize> = (0..requests.len()).collect();
     order.sort_by_key(|&i| (std::cmp::Reverse(requests[i].bytes), requests[i].first));
     let mut regions = vec![Region { slab: 0, offset: 0, bytes: 0 }; requests.len()];
@@ -80,9 +80,9 @@ pub fn place(requests: &[Request], alignment: u64, guard: u64, max_slab: u64) ->
     Placed { regions, slabs: slabs.into_iter().map(|(size, _)| size).collect() }
 }
 
-/// Largest sum of requests alive at one time.
-pub fn lower_bound(requests: &[Request]) -> u64 {
-    // Those that come with a call are there beside those that leave after it.
+/// Largest sum of tensors that are needed at the same time.
+pub fn lower_bound(requests: &[TensorLifetime]) -> u64 {
+    // Tensors that begin with a call are needed together with those that end with it.
     let comes = requests.iter().map(|r| (r.first, 0, i128::from(r.bytes)));
     let leaves = requests.iter().map(|r| (r.last, 1, -i128::from(r.bytes)));
     let mut changes: Vec<(usize, u8, i128)> = comes.chain(leaves).collect();

@@ -1,34 +1,33 @@
-//! What a plan can be made of: a graph's tensors and numbers that the kernels' counters hold, and what the device
-//! can bind.
+//! The limits of plans: tensors must belong to the graph, their sizes must fit the counters of kernels, and the device
+//! must be able to bind them.
 
-use super::lower::Lowered;
-use super::{Bound, Capabilities, Options, Plan, Region, Slot, tensor_bytes};
-use crate::graph::{Graph, Shape, Tensor, TensorInfo};
-use crate::kernels::{MAX_GROUPS, Operand, Precision};
+use super::{Capabilities, PlanOptions};
+use crate::graph::{Graph, Shape, Store, Tensor};
+use crate::kernels::{Call, Operand, Precision};
 use crate::{Error, ErrorKind, Remedy, Result};
 
-/// Kernels count the quads of a binding in 32 bits.
+/// Kernels count the quads (four channels) of a binding in 32 bits.
 const MOST_BOUND: u64 = 16 << 30;
-/// Positions of a row, and rows: far beyond any picture, so that sums of a few stay within 32 bits.
+/// Positions of a row, and rows: far more than any picture has, so that sums of a few fit into 32 bits.
 const MOST_POSITIONS: usize = 1 << 30;
 /// Channels of a tensor.
 const MOST_CHANNELS: usize = 1 << 24;
-/// What a quad in f32 takes: places in tensors begin at quads.
+/// Bytes of a quad in f32: offsets in tensors are multiples of quads.
 const LEAST_ALIGNMENT: u64 = 16;
-/// More would not leave the sum of a tensor's bytes and the alignment within 64 bits.
+/// With more, the sum of a tensor's bytes and the alignment would not fit into 64 bits.
 const MOST_ALIGNMENT: u64 = 1 << 32;
 
-/// `options` with a binding that kernels can count, if a plan can be made for them.
-pub(super) fn checked(graph: &Graph, options: &Options) -> Result<Options> {
+/// Checks graph and options; returns the options with a binding size that kernels can count.
+pub(super) fn checked(graph: &Graph, options: &PlanOptions) -> Result<PlanOptions> {
     let device = &options.device;
     if options.rows == 0 || options.rows > MOST_POSITIONS {
-        return Err(Error::usage("no plan is for so many rows")
+        return Err(Error::usage("no plan is possible for this number of rows")
             .expected(format!("1 to {MOST_POSITIONS} rows"))
             .found(options.rows.to_string()));
     }
     let alignment = device.alignment;
     if !alignment.is_power_of_two() || !(LEAST_ALIGNMENT..=MOST_ALIGNMENT).contains(&alignment) {
-        return Err(Error::usage("no device aligns bindings so")
+        return Err(Error::usage("the alignment of bindings is not valid")
             .expected(format!("a power of two of {LEAST_ALIGNMENT} bytes or more"))
             .found(alignment.to_string()));
     }
@@ -39,8 +38,8 @@ pub(super) fn checked(graph: &Graph, options: &Options) -> Result<Options> {
         own(graph, name, *t)?;
     }
     for (name, t) in graph.outputs() {
-        if graph.info(*t).part.is_some() {
-            return Err(Error::usage("a result stands in another tensor").at(name));
+        if graph.info(*t).slice.is_some() {
+            return Err(Error::usage("a result is a slice of another tensor").at(name));
         }
     }
     for t in (0..graph.tensor_count()).map(Tensor) {
@@ -50,17 +49,17 @@ pub(super) fn checked(graph: &Graph, options: &Options) -> Result<Options> {
         if ![height, width, positions].into_iter().all(|n| counts(n, MOST_POSITIONS))
             || !counts(channels, MOST_CHANNELS)
         {
-            return Err(Error::usage("no plan holds a tensor of this shape")
+            return Err(Error::usage("no plan is possible for a tensor of this shape")
                 .at(&info.path)
                 .expected(format!("1 to {MOST_POSITIONS} positions of 1 to {MOST_CHANNELS} channels"))
                 .found(info.shape.to_string()));
         }
     }
     let device = Capabilities { max_binding: device.max_binding.min(MOST_BOUND), ..*device };
-    Ok(Options { device, ..options.clone() })
+    Ok(PlanOptions { device, ..options.clone() })
 }
 
-/// Handles are numbers: another graph's may be none here.
+/// Checks that a handle is one of this graph: handles are numbers, and those of another graph may not exist here.
 fn own(graph: &Graph, at: &str, tensor: Tensor) -> Result<()> {
     match tensor.0 < graph.tensor_count() {
         true => Ok(()),
@@ -68,13 +67,13 @@ fn own(graph: &Graph, at: &str, tensor: Tensor) -> Result<()> {
     }
 }
 
-/// Refuses the `buffers`, name and bytes of each, that the device cannot bind. Tensors in which others stand are
-/// bound in parts, but need a buffer as a whole.
-pub(super) fn buffers(graph: &Graph, buffers: &[(String, u64)], options: &Options) -> Result<()> {
+/// Returns an error for the first of `buffers` (name and bytes) that the device cannot bind. A tensor with slices is
+/// bound slice by slice, but must fit into one buffer.
+pub(super) fn buffers(graph: &Graph, buffers: &[(String, u64)], options: &PlanOptions) -> Result<()> {
     let device = &options.device;
-    let wholes = graph.wholes();
+    let sliced = graph.sliced();
     for (buf, (name, bytes)) in buffers.iter().enumerate() {
-        if wholes.contains(&Tensor(buf)) {
+        if sliced.contains(&Tensor(buf)) {
             if *bytes > device.max_buffer {
                 return Err(refused(name, "a buffer of this device", *bytes, device.max_buffer, options));
             }
@@ -87,17 +86,23 @@ pub(super) fn buffers(graph: &Graph, buffers: &[(String, u64)], options: &Option
 
 const BINDING: &str = "this device can bind";
 
-/// The same of what came with the calls, and of what they bind.
-pub(super) fn calls(lowered: &Lowered, options: &Options) -> Result<()> {
+/// The same for temporaries of the `calls`, and for their bindings. `buffers` are name and bytes of each, `stores` how
+/// each stores a tensor of the graph, None for temporaries.
+pub(super) fn calls(
+    calls: &[Call],
+    buffers: &[(String, u64)],
+    stores: &[Option<Store>],
+    options: &PlanOptions,
+) -> Result<()> {
     let most = options.device.max_binding;
-    let rooms = lowered.sizes.iter().zip(&lowered.stores).filter(|(_, store)| store.is_none());
-    if let Some(((name, bytes), _)) = rooms.into_iter().find(|((_, bytes), _)| *bytes > most) {
+    let temporaries = buffers.iter().zip(stores).filter(|(_, store)| store.is_none());
+    if let Some(((name, bytes), _)) = temporaries.into_iter().find(|((_, bytes), _)| *bytes > most) {
         return Err(refused(name, BINDING, *bytes, most, options));
     }
-    for operand in lowered.calls.iter().flat_map(|c| &c.operands) {
+    for operand in calls.iter().flat_map(|c| &c.operands) {
         match operand {
             Operand::Read(s) | Operand::Write(s) if s.bytes > most => {
-                let name = lowered.sizes.get(s.buf.0).map_or("", |(name, _)| name);
+                let name = buffers.get(s.buf.0).map_or("", |(name, _)| name);
                 return Err(refused(name, BINDING, s.bytes, most, options));
             }
             _ => {}
@@ -106,7 +111,7 @@ pub(super) fn calls(lowered: &Lowered, options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn refused(name: &str, what: &str, bytes: u64, most: u64, options: &Options) -> Error {
+fn refused(name: &str, what: &str, bytes: u64, most: u64, options: &PlanOptions) -> Error {
     let error = Error::new(ErrorKind::Memory, format!("a tensor is larger than {what}"))
         .at(name)
         .expected(format!("at most {most} bytes"))
@@ -115,43 +120,5 @@ fn refused(name: &str, what: &str, bytes: u64, most: u64, options: &Options) -> 
     match options.precision() {
         Precision::F32 => error.remedy(Remedy::UseF16),
         Precision::F16 => error,
-    }
-}
-
-impl Plan {
-    /// Whether all of its parts are within its buffers: its fields may be anybody's.
-    pub(crate) fn check(&self) -> Result<()> {
-        let wrong = |at: &str| Err(Error::usage("a plan contradicts itself").at(at));
-        if self.rows == 0 {
-            return wrong("rows");
-        }
-        let within = |r: &Region| {
-            let end = r.offset.checked_add(r.bytes);
-            r.bytes > 0 && self.slabs.get(r.slab).is_some_and(|size| end.is_some_and(|end| end <= *size))
-        };
-        for dispatch in &self.dispatches {
-            let bound = |bound: &Bound| match bound {
-                Bound::Arena(region) => within(region),
-                Bound::Weight(id) => id.0 < self.weights.len(),
-                Bound::Kept(_) | Bound::Unused => true,
-            };
-            let written = dispatch.written.iter().all(|(region, _)| within(region));
-            let groups = dispatch.groups.iter().all(|n| *n <= MAX_GROUPS);
-            if !dispatch.bindings.iter().all(bound) || !written || !groups {
-                return wrong(&dispatch.path);
-            }
-        }
-        let holds = |slot: &Slot| {
-            let Slot { shape, store, .. } = *slot;
-            let info = TensorInfo { shape, store, path: String::new(), part: None, kept: slot.kept };
-            tensor_bytes(&info, self.rows, self.precision()) <= slot.region.bytes
-        };
-        for slot in self.inputs.iter().chain(&self.outputs) {
-            let kept_input = slot.kept && self.inputs.iter().any(|input| std::ptr::eq(input, slot));
-            if !holds(slot) || !(kept_input || within(&slot.region)) {
-                return wrong(&slot.name);
-            }
-        }
-        Ok(())
     }
 }

@@ -1,20 +1,19 @@
-//! How many rows a network call computes together.
+//! How many rows a network call computes together. A row is a batch element: an image under an entry of the conditioning.
 //!
-//! Results do not depend on it: kernel variants are chosen by the shape of a row, and no sum runs
-//! over rows.
+//! Results do not depend on it: kernel variants are chosen by the shape of a row, and no sum runs over rows.
 
 use std::borrow::Borrow;
 
 use super::Plan;
 use crate::{Error, ErrorKind, Remedy, Result};
 
-/// How rows are split into network calls.
+/// How the rows of a step are split into network calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ChunkPolicy {
-    /// As many rows as the memory budget and the device's limits allow.
+    /// As many rows per call as the memory limit and the device allow.
     #[default]
     Auto,
-    /// At most this many.
+    /// At most this many rows per call.
     Rows(usize),
 }
 
@@ -35,11 +34,11 @@ impl std::str::FromStr for ChunkPolicy {
     }
 }
 
-/// Rows per call for `wanted` rows: the largest number that `plan` can make and whose arena stays
-/// within `budget` bytes. `plan` must get dearer with the number of rows.
+/// Rows per call for `wanted` rows: the largest number for which `plan` succeeds and whose arena is within `budget`
+/// bytes. The arena must not shrink with the number of rows.
 ///
 /// # Errors
-/// The planner's, for one row; [`ErrorKind::Memory`] if one row is over the budget.
+/// An error of the planner for one row; [`ErrorKind::Memory`] if one row exceeds the budget.
 pub fn rows_per_call<P: Borrow<Plan>>(
     policy: ChunkPolicy,
     wanted: usize,
@@ -62,7 +61,7 @@ pub fn rows_per_call<P: Borrow<Plan>>(
         ChunkPolicy::Auto => wanted.max(1),
         ChunkPolicy::Rows(n) => n.clamp(1, wanted.max(1)),
     };
-    // Most often all of them fit.
+    // In most cases all of them fit.
     let mut middle = high;
     while low < high {
         if fits(middle) {

@@ -1,29 +1,28 @@
-//! Fusion: what a kernel can do on its way in or out is taken from the nodes around it.
+//! Fusion: neighbouring nodes become one kernel.
 //!
-//! * product, then + vector, activation (not on CPU drivers), + residual (in this order): one product with
-//!   an epilogue;
+//! * matrix product or convolution, then + vector, activation (not on CPU drivers), + residual (in this order): one
+//!   product with an epilogue;
 //! * group normalisation, then activation: one normalisation;
-//! * doubling, then convolution: the convolution reads as if doubled;
-//! * product to values and gates, then value · gelu(gate): one product, where the device has one.
+//! * product to values and gates, then value · gelu(gate): one product, if the device has a kernel for it.
 //!
-//! A fused node runs where its last part stood, so that all it reads is there.
+//! A fused node runs at the position of its last node, so that all its inputs are computed.
 
 use std::collections::HashMap;
 
-use super::Options;
+use super::PlanOptions;
 use crate::graph::{Activation, Graph, Node, Op, Tensor};
 use crate::kernels::gemm;
 
-/// A node with what it took in.
+/// A node with the nodes that are fused into it.
 #[derive(Debug, Clone)]
 pub struct Fused {
-    /// The operation at its heart.
+    /// The main operation.
     pub op: Op,
     /// The layer's path.
     pub path: String,
     /// Operands of `op`.
     pub inputs: Vec<Tensor>,
-    /// Results of the whole.
+    /// Results of the fused node.
     pub outputs: Vec<Tensor>,
     /// Added to a product at every position.
     pub vector: Option<Tensor>,
@@ -31,7 +30,7 @@ pub struct Fused {
     pub activation: Option<Activation>,
     /// Added last.
     pub residual: Option<Tensor>,
-    /// A product gives values and gates, of which the result is made.
+    /// The product gives values and gates, and the result is value · gelu(gate).
     pub gated: bool,
 }
 
@@ -49,26 +48,26 @@ impl Fused {
         }
     }
 
-    /// A product that may take more in.
+    /// A product that further nodes can be fused into.
     fn is_product(&self) -> bool {
         matches!(self.op, Op::Linear { .. } | Op::Conv3x3 { .. } | Op::Conv3x3Doubled { .. }) && !self.gated
     }
 
-    /// A product that has taken nothing in.
+    /// A product with nothing fused into it.
     fn is_bare_product(&self) -> bool {
         self.is_product() && self.vector.is_none() && self.activation.is_none() && self.residual.is_none()
     }
 }
 
 /// The nodes of `graph`, fused, in an order in which they can run.
-pub fn fuse(graph: &Graph, options: &Options) -> Vec<Fused> {
+pub fn fuse(graph: &Graph, options: &PlanOptions) -> Vec<Fused> {
     let uses = count_uses(graph);
-    // Nodes taken into later ones leave a None behind.
+    // A node that was fused into a later one is None.
     let mut out: Vec<Option<Fused>> = Vec::with_capacity(graph.nodes().len());
     let mut maker: HashMap<Tensor, usize> = HashMap::new();
     for node in graph.nodes() {
         let mut fused = Fused::plain(node);
-        // The maker of `t`, if this node is the only one to read it and `fits` holds.
+        // The node that computes `t`, if this node is the only one that reads it and `fits` is true.
         let sole = |t: Tensor, out: &[Option<Fused>], fits: &dyn Fn(&Fused) -> bool| {
             let at = *maker.get(&t)?;
             (uses[t.0] == 1 && out[at].as_ref().is_some_and(fits)).then_some(at)
@@ -82,7 +81,7 @@ pub fn fuse(graph: &Graph, options: &Options) -> Vec<Fused> {
             }),
             Op::Add => {
                 let fits = |f: &Fused| f.is_product() && f.residual.is_none();
-                // The later of two products: the other one's result is then complete.
+                // The later of two products, so that the result of the other is complete.
                 let [a, b] = [node.inputs[0], node.inputs[1]].map(|t| sole(t, &out, &fits));
                 a.max(b).filter(|_| node.inputs[0] != node.inputs[1])
             }
@@ -116,11 +115,11 @@ pub fn fuse(graph: &Graph, options: &Options) -> Vec<Fused> {
     out.into_iter().flatten().collect()
 }
 
-/// How often each tensor is read; being a result counts.
+/// How often each tensor is read; being a result counts as one.
 fn count_uses(graph: &Graph) -> Vec<usize> {
     let mut uses = vec![0; graph.tensor_count()];
     let read = graph.nodes().iter().flat_map(|n| {
-        // Attention on a merged projection names it twice but reads it as one.
+        // Attention on a merged projection has the same tensor as two inputs, but reads it once.
         let twice = n.inputs.len() == 2 && n.inputs[0] == n.inputs[1];
         n.inputs[usize::from(twice)..].iter()
     });

@@ -1,12 +1,12 @@
-//! From fused nodes to kernel calls.
+//! From fused nodes to kernel calls: chooses kernels and variants.
 
-mod parts;
+mod pieces;
 
 use std::ops::Range;
 
 use super::fuse::Fused;
 use super::split::Split;
-use super::{Options, Storage, check};
+use super::{PlanOptions, Storage, check};
 use crate::graph::{Graph, Heads, Op, Shape, Store, Tensor, WeightId};
 use crate::kernels::attention::{self, Attention};
 use crate::kernels::blur::{self, Blur};
@@ -16,16 +16,16 @@ use crate::kernels::group_norm::GroupNorm;
 use crate::kernels::layer_norm::{self, LayerNorm};
 use crate::kernels::{Call, Operand, Precision, Strided, Target, attention_columns};
 use crate::{Error, Result};
-use parts::Parts;
+use pieces::TensorPieces;
 
-/// Calls, and the name and bytes of every buffer: the graph's tensors first, then further pieces
-/// of split tensors and temporaries.
+/// The calls, and name and bytes of every buffer: first the tensors of the graph, then further pieces of split tensors,
+/// and temporaries.
 pub struct Lowered {
-    /// In order.
+    /// In the order in which they run.
     pub calls: Vec<Call>,
     /// By [`Buf`](crate::kernels::Buf) number.
     pub sizes: Vec<(String, u64)>,
-    /// The same: how it holds a tensor, None for temporaries.
+    /// By the same number: how the buffer stores a tensor; None for temporaries.
     pub stores: Vec<Option<Store>>,
 }
 
@@ -33,10 +33,10 @@ pub struct Lowered {
 ///
 /// # Errors
 /// [`ErrorKind::Memory`](crate::ErrorKind::Memory) naming the layer that cannot be split far enough.
-pub fn lower(graph: &Graph, nodes: &[Fused], options: &Options) -> Result<Lowered> {
-    let parts = Parts::new(graph, options, Split::new(graph, nodes, options));
-    // Before anything is counted in the numbers of kernels.
-    check::buffers(graph, &parts.sizes, options)?;
+pub fn lower(graph: &Graph, nodes: &[Fused], options: &PlanOptions) -> Result<Lowered> {
+    let pieces = TensorPieces::new(graph, options, Split::new(graph, nodes, options));
+    // First, since later numbers must fit the counters of kernels.
+    check::buffers(graph, &pieces.sizes, options)?;
     let mut lowering = Lowering {
         graph,
         rows: options.rows,
@@ -44,13 +44,13 @@ pub fn lower(graph: &Graph, nodes: &[Fused], options: &Options) -> Result<Lowere
         storage: &options.storage,
         target: options.device.target,
         most: options.device.max_binding,
-        parts,
+        pieces,
         calls: Vec::new(),
     };
     for node in nodes {
         lowering.node(node)?;
     }
-    Ok(Lowered { calls: lowering.calls, sizes: lowering.parts.sizes, stores: lowering.parts.stores })
+    Ok(Lowered { calls: lowering.calls, sizes: lowering.pieces.sizes, stores: lowering.pieces.stores })
 }
 
 struct Lowering<'a> {
@@ -61,14 +61,16 @@ struct Lowering<'a> {
     target: Target,
     /// Bytes of the largest binding.
     most: u64,
-    parts: Parts<'a>,
+    pieces: TensorPieces<'a>,
     calls: Vec<Call>,
 }
 
 impl Lowering<'_> {
     fn node(&mut self, n: &Fused) -> Result<()> {
         if n.inputs.iter().any(|t| self.graph.info(*t).store == Store::F32) {
-            return Err(Error::usage("a layer reads a result, which is stored for the way out").at(&n.path));
+            return Err(
+                Error::usage("a layer reads a result of the network, which is stored as f32").at(&n.path)
+            );
         }
         match n.op {
             Op::Conv3x3 { weight, bias, stride, pad } => {
@@ -95,7 +97,7 @@ impl Lowering<'_> {
             }
             Op::Linear { weight, bias } => {
                 let bias = bias.map_or(Operand::Unused, Operand::Weight);
-                for lines in self.parts.of(n) {
+                for lines in self.pieces.of(n) {
                     self.gemm(n, None, &lines, weight, bias)?;
                 }
             }
@@ -103,7 +105,7 @@ impl Lowering<'_> {
             Op::AttentionColumns { heads } => self.attention_columns(n, heads)?,
             Op::Blur { down, sigma } => self.blur(n, down, sigma)?,
             _ => {
-                for lines in self.parts.of(n) {
+                for lines in self.pieces.of(n) {
                     let call = self.pointwise(n, &lines)?;
                     self.calls.push(call);
                 }
@@ -112,12 +114,12 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    /// What reads and writes the same positions.
+    /// Operations that work position by position.
     fn pointwise(&self, n: &Fused, lines: &Range<usize>) -> Result<Call> {
-        let x = self.parts.read(n.inputs[0], lines)?;
-        let y = self.parts.write(n.outputs[0], lines)?;
+        let x = self.pieces.read(n.inputs[0], lines)?;
+        let y = self.pieces.write(n.outputs[0], lines)?;
         let each = self.each(n, lines);
-        let other = || self.parts.read(n.inputs[1], lines);
+        let other = || self.pieces.read(n.inputs[1], lines);
         Ok(match n.op {
             Op::LayerNorm { gamma, beta, eps } => {
                 let norm = LayerNorm {
@@ -135,24 +137,23 @@ impl Lowering<'_> {
             Op::Copy => each.activate(None, x, y),
             Op::Geglu => each.geglu(x, y),
             Op::Add => each.add(false, x, other()?, y),
-            Op::AddVector => each.add(true, x, self.parts.whole(n.inputs[1])?, y),
+            Op::AddVector => each.add(true, x, self.pieces.whole(n.inputs[1])?, y),
             Op::Channels { first } => each.channels(self.graph.shape(n.inputs[0]).quads(), first / 4, x, y),
             Op::Concat => each.concat(self.graph.shape(n.inputs[0]).quads(), x, other()?, y),
-            _ => return Err(Error::internal(format!("{} is not done position by position", n.path))),
+            _ => return Err(Error::internal(format!("{} does not work position by position", n.path))),
         })
     }
 
     fn windows(&mut self, n: &Fused, window: Window, weight: WeightId, bias: WeightId) -> Result<()> {
         let bias = Operand::Weight(bias);
-        for lines in self.parts.windows(n, &window)? {
+        for lines in self.pieces.windows(n, &window)? {
             let from = self.reach(n, &window, &lines)?;
             self.gemm(n, Some((window, from)), &lines, weight, bias)?;
         }
         Ok(())
     }
 
-    /// The product of `n` for `lines` of its result; a window comes with the lines that it reads
-    /// and the first of them.
+    /// The product of `n` for `lines` of its result; a window comes with the lines that it reads, and the first of them.
     fn gemm(
         &mut self,
         n: &Fused,
@@ -163,13 +164,13 @@ impl Lowering<'_> {
     ) -> Result<()> {
         let stored = self.storage.of_weight(&self.graph.weights()[weight.0]);
         if stored != self.precision && !gemm::takes_halves(self.target) {
-            let why = "has a weight in f16 beside values in f32, which no kernel of this device reads";
+            let why = "has a weight in f16 with values in f32, for which this device has no kernel";
             return Err(Error::usage(format!("{} {why}", n.path)));
         }
-        let read = |t: Option<Tensor>| t.map_or(Ok(Operand::Unused), |t| self.parts.read(t, lines));
+        let read = |t: Option<Tensor>| t.map_or(Ok(Operand::Unused), |t| self.pieces.read(t, lines));
         let (x, first, input) = match window {
             Some((_, (x, first))) => (x, first, self.graph.shape(n.inputs[0])),
-            None => (self.parts.read(n.inputs[0], lines)?, lines.start, self.part(n.inputs[0], lines)),
+            None => (self.pieces.read(n.inputs[0], lines)?, lines.start, self.part(n.inputs[0], lines)),
         };
         let g = Gemm {
             path: &n.path,
@@ -181,10 +182,10 @@ impl Lowering<'_> {
             x,
             w: Operand::Weight(weight),
             w_precision: stored,
-            y: self.parts.write(n.outputs[0], lines)?,
+            y: self.pieces.write(n.outputs[0], lines)?,
             epilogue: Epilogue {
                 bias,
-                vector: n.vector.map_or(Ok(Strided::UNUSED), |t| self.parts.strided(t, &(0..1)))?,
+                vector: n.vector.map_or(Ok(Strided::UNUSED), |t| self.pieces.strided(t, &(0..1)))?,
                 activation: n.activation,
                 residual: read(n.residual)?,
                 gated: n.gated,
@@ -192,26 +193,26 @@ impl Lowering<'_> {
             precision: self.precision,
             out_f32: self.out_f32(n),
         };
-        let room = |bytes| self.parts.temporary(format!("{}.parts", n.path), bytes);
+        let room = |bytes| self.pieces.temporary(format!("{}.parts", n.path), bytes);
         self.calls.extend(gemm::calls(&g, self.target, self.most, room));
         Ok(())
     }
 
     fn group_norm(&mut self, n: &Fused, norm: &GroupNorm<'_>) -> Result<()> {
         let (x, y) = (n.inputs[0], n.outputs[0]);
-        let parts = self.parts.of(n);
+        let parts = self.pieces.of(n);
         let positions = |lines: &Range<usize>| self.part(x, lines).positions();
         let spans = |lines: &Range<usize>| norm.spans(positions(lines), self.target);
         let total: usize = parts.iter().map(spans).sum();
-        let stats = self.parts.temporary(format!("{}.stats", n.path), norm.stats_bytes());
+        let stats = self.pieces.temporary(format!("{}.stats", n.path), norm.stats_bytes());
         let of_spans = match total {
             1 => stats,
-            _ => self.parts.temporary(format!("{}.spans", n.path), norm.span_bytes(total)),
+            _ => self.pieces.temporary(format!("{}.spans", n.path), norm.span_bytes(total)),
         };
         let mut first = 0;
         for lines in &parts {
             let of = (self.part(x, lines).positions(), first, total);
-            let x = self.parts.read(x, lines)?;
+            let x = self.pieces.read(x, lines)?;
             self.calls.push(norm.stats(self.target, of, x, Operand::Write(of_spans)));
             first += norm.spans(of.0, self.target);
         }
@@ -219,23 +220,23 @@ impl Lowering<'_> {
             self.calls.push(norm.merge(total, Operand::Read(of_spans), Operand::Write(stats)));
         }
         for lines in &parts {
-            let (from, to) = (self.parts.read(x, lines)?, self.parts.write(y, lines)?);
+            let (from, to) = (self.pieces.read(x, lines)?, self.pieces.write(y, lines)?);
             self.calls.push(norm.apply(self.target, self.part(x, lines), from, Operand::Read(stats), to));
         }
         Ok(())
     }
 
-    /// Queries by the lines of their map, each on all pieces of the keys.
+    /// Attention: the queries of some lines at a time, over all pieces of the keys.
     fn attention(&mut self, n: &Fused, heads: Heads, causal: bool) -> Result<()> {
         let (q, kv, y) = (n.inputs[0], n.inputs[1], n.outputs[0]);
-        let keys = self.parts.pieces(kv);
+        let keys = self.pieces.pieces(kv);
         let longest = keys.iter().map(|k| self.part(kv, k).positions()).max().unwrap_or(0);
         if longest > attention::most_keys(heads, self.target) || causal && keys.len() > 1 {
-            return Err(parts::too_large(&n.path, format!("attention over {longest} keys in one part")));
+            return Err(pieces::too_large(&n.path, format!("attention over {longest} keys in one part")));
         }
-        for lines in self.parts.of(n) {
-            let lse = n.outputs.get(1).map_or(Ok(Operand::Unused), |t| self.parts.write(*t, &lines))?;
-            let whole = Attention {
+        for lines in self.pieces.of(n) {
+            let lse = n.outputs.get(1).map_or(Ok(Operand::Unused), |t| self.pieces.write(*t, &lines))?;
+            let all = Attention {
                 path: &n.path,
                 rows: self.rows,
                 heads,
@@ -246,25 +247,25 @@ impl Lowering<'_> {
                 precision: self.precision,
                 out_f32: self.out_f32(n),
             };
-            let from = self.parts.read(q, &lines)?;
-            let to = self.parts.write(y, &lines)?;
+            let from = self.pieces.read(q, &lines)?;
+            let to = self.pieces.write(y, &lines)?;
             let mut before: Option<[Operand; 2]> = None;
             for (i, key_lines) in keys.iter().enumerate() {
                 let last = i + 1 == keys.len();
                 let a = Attention {
                     kv: self.part(kv, key_lines),
                     merged: q == kv && lines == *key_lines,
-                    out_f32: whole.out_f32 || keys.len() > 1,
-                    ..whole
+                    out_f32: all.out_f32 || keys.len() > 1,
+                    ..all
                 };
-                let at = self.parts.strided(kv, key_lines)?;
-                let (o, l) = if keys.len() == 1 { ([to; 2], [lse; 2]) } else { self.partial(&whole) };
+                let at = self.pieces.strided(kv, key_lines)?;
+                let (o, l) = if keys.len() == 1 { ([to; 2], [lse; 2]) } else { self.partial(&all) };
                 self.calls.push(attention::call(&a, self.target, from, at, o[1], l[1]));
                 before = match before {
                     None => Some([o[0], l[0]]),
                     Some(before) => {
-                        let (to, lse) = if last { ([to; 2], [lse; 2]) } else { self.partial(&whole) };
-                        let merged = Attention { out_f32: whole.out_f32 || !last, ..whole };
+                        let (to, lse) = if last { ([to; 2], [lse; 2]) } else { self.partial(&all) };
+                        let merged = Attention { out_f32: all.out_f32 || !last, ..all };
                         self.calls.push(attention::merge(&merged, before, [o[0], l[0]], to[1], lse[1]));
                         Some([to[0], lse[0]])
                     }
@@ -274,12 +275,12 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    /// Room for the result and log-sum-exp of attention over some of the keys: each to be read,
-    /// then to be written.
+    /// Temporaries for the result and the log-sum-exp of attention over some of the keys, each as operand to read and to
+    /// write.
     fn partial(&mut self, a: &Attention<'_>) -> ([Operand; 2], [Operand; 2]) {
         let queries = (a.q.positions() * a.heads.heads) as u64;
         let mut room = |what: &str, bytes: u64| {
-            let stretch = self.parts.temporary(format!("{}.{what}", a.path), bytes);
+            let stretch = self.pieces.temporary(format!("{}.{what}", a.path), bytes);
             [Operand::Read(stretch), Operand::Write(stretch)]
         };
         (room("of_keys", queries * a.heads.dim as u64 * 4), room("of_keys.lse", queries * 4))
@@ -289,23 +290,23 @@ impl Lowering<'_> {
         let (qkv, lse, y) = (n.inputs[0], n.inputs[1], n.outputs[0]);
         let shape = self.graph.shape(qkv);
         let fits = attention_columns::fits(heads, shape.positions(), self.target);
-        if !fits || self.parts.pieces(qkv).len() > 1 {
-            return Err(parts::too_large(&n.path, format!("a record of {} tokens", shape.positions())));
+        if !fits || self.pieces.pieces(qkv).len() > 1 {
+            return Err(pieces::too_large(&n.path, format!("a record of {} tokens", shape.positions())));
         }
         let (rows, precision, path) = (self.rows, self.precision, &n.path);
         let (q, kv, merged, causal, out_f32) = (shape, shape, true, false, true);
         let a = Attention { path, rows, heads, q, kv, merged, causal, precision, out_f32 };
         let lines = 0..shape.height;
-        let (qkv, lse) = (self.parts.read(qkv, &lines)?, self.parts.whole(lse)?);
-        let columns = self.parts.write_whole(y)?;
+        let (qkv, lse) = (self.pieces.read(qkv, &lines)?, self.pieces.whole(lse)?);
+        let columns = self.pieces.write_whole(y)?;
         self.calls.push(attention_columns::call(&a, qkv, lse, columns));
         Ok(())
     }
 
     fn blur(&mut self, n: &Fused, down: bool, sigma: f32) -> Result<()> {
         let (x, y) = (n.inputs[0], n.outputs[0]);
-        if self.parts.pieces(x).len() > 1 {
-            return Err(parts::too_large(&n.path, format!("a blur of {}", self.graph.shape(x))));
+        if self.pieces.pieces(x).len() > 1 {
+            return Err(pieces::too_large(&n.path, format!("a blur of {}", self.graph.shape(x))));
         }
         let blur = Blur {
             path: &n.path,
@@ -316,29 +317,29 @@ impl Lowering<'_> {
             precision: self.precision,
             out_f32: self.out_f32(n),
         };
-        let (from, to) = (self.parts.whole(x)?, self.parts.write_whole(y)?);
+        let (from, to) = (self.pieces.whole(x)?, self.pieces.write_whole(y)?);
         self.calls.push(blur::call(&blur, from, to));
         Ok(())
     }
 
-    /// Where the lines of the input stand that `window` needs for `lines` of the result, and the
-    /// first line there: in one piece, or gathered from several.
+    /// The lines of the input that `window` needs for `lines` of the result, and the first of them: a part of one piece,
+    /// or gathered from several pieces.
     fn reach(&mut self, n: &Fused, window: &Window, lines: &Range<usize>) -> Result<(Operand, usize)> {
         let x = n.inputs[0];
         let want = window.lines(lines, self.graph.shape(x).height);
-        if let Some(piece) = self.parts.piece_around(x, &want) {
-            return Ok((self.parts.read(x, &piece)?, piece.start));
+        if let Some(piece) = self.pieces.piece_around(x, &want) {
+            return Ok((self.pieces.read(x, &piece)?, piece.start));
         }
-        let want = self.parts.widened(x, &want);
-        let line = self.parts.line_bytes(x);
-        let room = self.parts.temporary(format!("{}.lines", n.path), want.len() as u64 * line);
-        for piece in self.parts.pieces(x) {
+        let want = self.pieces.widened(x, &want);
+        let line = self.pieces.line_bytes(x);
+        let room = self.pieces.temporary(format!("{}.lines", n.path), want.len() as u64 * line);
+        for piece in self.pieces.pieces(x) {
             let common = piece.start.max(want.start)..piece.end.min(want.end);
             if common.is_empty() {
                 continue;
             }
             let to =
-                parts::within(room, (common.start - want.start) as u64 * line, common.len() as u64 * line);
+                pieces::within(room, (common.start - want.start) as u64 * line, common.len() as u64 * line);
             let copy = Elementwise {
                 path: &n.path,
                 rows: self.rows,
@@ -346,7 +347,7 @@ impl Lowering<'_> {
                 precision: self.precision,
                 out_f32: false,
             };
-            let from = self.parts.read(x, &common)?;
+            let from = self.pieces.read(x, &common)?;
             self.calls.push(copy.activate(None, from, Operand::Write(to)));
         }
         Ok((Operand::Read(room), want.start))

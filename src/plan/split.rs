@@ -1,18 +1,19 @@
-//! Which tensors are too large to be bound whole, and the pieces that they are kept in.
+//! Which tensors are too large for one binding, and the pieces that they are split into.
 //!
-//! A piece is a stretch of whole lines. All split tensors of one map size are split at the same
-//! lines, so that what works position by position works piece by piece. Only plans for one row
-//! split: with more rows the caller has the better remedy of taking fewer.
+//! A piece is a number of complete lines. All split tensors of one map size are split at the same lines, so that
+//! operations that work position by position work piece by piece. Only plans for one row split tensors: with more rows
+//! it is better to compute fewer rows at a time.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
 use super::fuse::Fused;
-use super::{Options, tensor_bytes};
+use super::{PlanOptions, tensor_bytes};
 use crate::graph::{Graph, Op, Shape, Tensor};
 use crate::kernels::attention;
 
-/// Largest pictures are in some hundreds of pieces where bindings are smallest. More would be calls without end.
+/// The largest pictures have some hundreds of pieces on devices with the smallest bindings. More pieces would be too
+/// many calls.
 const MOST_PIECES: usize = 1024;
 
 /// Height and width of a map.
@@ -21,11 +22,11 @@ type Size = (usize, usize);
 /// The pieces of split tensors.
 pub struct Split {
     is_split: Vec<bool>,
-    maps: HashMap<Size, Map>,
+    maps: HashMap<Size, SplitMap>,
 }
 
 /// How the maps of a size are split.
-struct Map {
+struct SplitMap {
     /// Lines of a piece.
     lines: usize,
     /// Every multiple of this many lines may begin a binding.
@@ -33,9 +34,9 @@ struct Map {
 }
 
 impl Split {
-    /// Splits what `options` asks for. What cannot be split far enough stays whole: the planner
-    /// refuses it by its size.
-    pub fn new(graph: &Graph, nodes: &[Fused], options: &Options) -> Self {
+    /// Splits the tensors that need it under `options`. A tensor that cannot be split far enough is not split, and is an
+    /// error of the planner.
+    pub fn new(graph: &Graph, nodes: &[Fused], options: &PlanOptions) -> Self {
         let mut split = Self { is_split: vec![false; graph.tensor_count()], maps: HashMap::new() };
         if options.rows > 1 {
             return split;
@@ -44,7 +45,7 @@ impl Split {
         for (t, want) in &large {
             let shape = graph.shape(*t);
             let step = line_step(graph, nodes, options, &large, shape);
-            // A convolution looks a line beyond its piece, from where a binding may begin.
+            // A convolution reads one line beyond its piece, and bindings begin at multiples of `step`.
             let most = want.lines.saturating_sub(if want.margin { 2 * step } else { 0 }) / step * step;
             if most == 0 {
                 continue;
@@ -54,20 +55,20 @@ impl Split {
                 continue;
             }
             split.is_split[t.0] = true;
-            // Even pieces rather than full ones and a rest.
+            // Pieces of equal size, rather than full ones and a small last one.
             let lines = shape.height.div_ceil(pieces).next_multiple_of(step);
-            let map = split.maps.entry(size(shape)).or_insert(Map { lines, step });
+            let map = split.maps.entry(size(shape)).or_insert(SplitMap { lines, step });
             map.lines = map.lines.min(lines);
         }
         split
     }
 
-    /// Whether `t` is kept in pieces.
+    /// Whether `t` is split.
     pub fn is_split(&self, t: Tensor) -> bool {
         self.is_split[t.0]
     }
 
-    /// The lines at which maps of the size of `shape` are split, whether or not one is.
+    /// The lines of the pieces of maps with the size of `shape`.
     pub fn pieces(&self, shape: Shape) -> Vec<Range<usize>> {
         let h = shape.height;
         let lines = self.maps.get(&size(shape)).map_or(h, |m| m.lines).max(1);
@@ -80,26 +81,27 @@ impl Split {
     }
 }
 
-/// Lines that a piece may have.
-struct Want {
+/// The limits of a piece.
+struct PieceLimit {
+    /// Most lines.
     lines: usize,
-    /// Whether room for neighbouring lines has to be left.
+    /// Whether neighbouring lines must fit into a binding too.
     margin: bool,
 }
 
 /// The tensors that have to be split.
-fn too_large(graph: &Graph, nodes: &[Fused], options: &Options) -> BTreeMap<Tensor, Want> {
+fn too_large(graph: &Graph, nodes: &[Fused], options: &PlanOptions) -> BTreeMap<Tensor, PieceLimit> {
     let device = &options.device;
-    // The caller fills and reads these whole; so is a tensor in which others stand.
+    // Inputs and outputs cannot be split, since the caller accesses them at once; nor can tensors with slices.
     let outside = graph.inputs().iter().chain(graph.outputs()).map(|(_, t)| *t);
-    let mut outside: HashSet<Tensor> = outside.chain(graph.wholes()).collect();
-    outside.extend((0..graph.tensor_count()).map(Tensor).filter(|t| graph.info(*t).part.is_some()));
+    let mut outside: HashSet<Tensor> = outside.chain(graph.sliced()).collect();
+    outside.extend((0..graph.tensor_count()).map(Tensor).filter(|t| graph.info(*t).slice.is_some()));
     let mut large = BTreeMap::new();
     for t in (0..graph.tensor_count()).map(Tensor).filter(|t| !outside.contains(t)) {
         let bytes = tensor_bytes(graph.info(t), 1, options.precision());
         if bytes > device.max_binding {
             let line = bytes / graph.shape(t).height as u64;
-            large.insert(t, Want { lines: (device.max_binding / line) as usize, margin: true });
+            large.insert(t, PieceLimit { lines: (device.max_binding / line) as usize, margin: true });
         }
     }
     for n in nodes {
@@ -108,7 +110,7 @@ fn too_large(graph: &Graph, nodes: &[Fused], options: &Options) -> BTreeMap<Tens
             let shape = graph.shape(kv);
             let keys = attention::most_keys(heads, device.target);
             if shape.positions() > keys && !outside.contains(&kv) {
-                let want = Want { lines: keys / shape.width, margin: false };
+                let want = PieceLimit { lines: keys / shape.width, margin: false };
                 let known = large.entry(kv).or_insert(want);
                 known.lines = known.lines.min(keys / shape.width);
             }
@@ -117,13 +119,13 @@ fn too_large(graph: &Graph, nodes: &[Fused], options: &Options) -> BTreeMap<Tens
     large
 }
 
-/// The number of lines of a map such that every multiple may begin a binding, in each tensor that
-/// is bound in parts because it is `large` or stands beside one that is.
+/// The number of lines of a map such that every multiple may begin a binding, in each tensor that is bound in pieces:
+/// because it is `large`, or because it is an operand together with one that is.
 fn line_step(
     graph: &Graph,
     nodes: &[Fused],
-    options: &Options,
-    large: &BTreeMap<Tensor, Want>,
+    options: &PlanOptions,
+    large: &BTreeMap<Tensor, PieceLimit>,
     shape: Shape,
 ) -> usize {
     let is_large = |t: &Tensor| large.contains_key(t);

@@ -1,4 +1,4 @@
-//! How the numbers of a network are stored on the device.
+//! In which precision the values of a network are stored on the device.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -6,20 +6,20 @@ use std::sync::Arc;
 use crate::graph::{Layout, Weight};
 use crate::kernels::{Precision, Target, gemm};
 
-/// How the numbers of a network are stored: activations in its precision, and so weights, but for vectors, which
-/// are f32, and for those of a network of f32 that are f16. Plans are made for it and weights brought to the
-/// device by it. A precision by itself is the storage without exceptions.
+/// In which precision the values of a network are stored: activations and weights in its precision, except vectors,
+/// which are f32, and some weights of a network in f32, which are f16. Plans are made for a storage, and weights are
+/// uploaded in it. `Storage::from(precision)` has no weights in f16 in a network of f32.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Storage {
     precision: Precision,
-    /// In f16 beside values in f32.
+    /// Weights in f16 in a network of f32.
     halved: Arc<HashSet<Weight>>,
 }
 
 impl Storage {
-    /// That of `weights` in a network of `precision` on a device of `target`. `fits_f16` says of a tensor whether
-    /// all of its values are numbers of f16: on CPU drivers, where a load is dearer than a hundred products,
-    /// those stay so. Sums of taps would be rounded.
+    /// That of `weights` in a network of `precision` on a device of `target`. `fits_f16` says whether f16 can
+    /// represent all values of a tensor exactly: on CPU drivers, where a load costs more than a hundred multiplications,
+    /// such weights are stored in f16. Weights of upsampled convolutions are sums of taps, which would be rounded.
     pub fn of(
         weights: &[Weight],
         precision: Precision,
@@ -34,12 +34,12 @@ impl Storage {
         Self { precision, halved: Arc::new(weights.iter().filter(halved).cloned().collect()) }
     }
 
-    /// The network's.
+    /// The precision of activations.
     pub fn precision(&self) -> Precision {
         self.precision
     }
 
-    /// A weight's own.
+    /// The precision of a weight.
     pub fn of_weight(&self, weight: &Weight) -> Precision {
         match weight.layout {
             Layout::Vector => Precision::F32,

@@ -1,17 +1,17 @@
-//! Adams-Bashforth methods: `x' = x + Σ c_j·d_j` over the slopes of the last few steps. The rules
-//! for the weights differ in what they hold for polynomial, and in which variable.
+//! Adams-Bashforth methods: `x' = x + Σ c_j·d_j` over the slopes of the last few steps. The methods differ in their
+//! weights: in what they assume to be a polynomial, and in which variable.
 
 use std::collections::VecDeque;
 
-use super::Drive;
+use super::sampler_run::SamplerRun;
 use super::step::{slope, steps};
 use crate::Result;
 use crate::latent::Value;
 
-/// Runs with `weights(index)`, one for each slope, newest first: of the present step and those
-/// before, at most `order`. The step to 0 takes the prediction.
+/// Runs with `weights(index)`: one for the slope of this step and of each step before, newest first, at most `order`.
+/// The result of the step to 0 is the prediction.
 pub(super) fn adams(
-    drive: &mut Drive<'_>,
+    sampling: &mut SamplerRun<'_>,
     mut x: Value,
     sigmas: &[f32],
     order: usize,
@@ -19,7 +19,7 @@ pub(super) fn adams(
 ) -> Result<Value> {
     let mut slopes = VecDeque::new();
     for (index, sigma, next) in steps(sigmas) {
-        let denoised = drive.step(index, &mut x, sigma)?.denoised;
+        let denoised = sampling.step(index, &mut x, sigma)?.denoised;
         if next == 0.0 {
             x = denoised;
         } else {
@@ -33,12 +33,12 @@ pub(super) fn adams(
     Ok(x)
 }
 
-/// LMS: the slope as a function of σ is the polynomial through the last four slopes.
-pub(super) fn lms(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
-    adams(drive, x, sigmas, 4, |index| {
+/// LMS (k-diffusion's `sample_lms`): the slope as a function of σ is the polynomial through the last four slopes.
+pub(super) fn lms(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
+    adams(sampling, x, sigmas, 4, |index| {
         let nodes = last(sigmas, index, 4);
         let (start, end) = (f64::from(sigmas[index]), f64::from(sigmas[index + 1]));
-        // Gauss' rule of two points integrates cubics exactly.
+        // Gauss-Legendre quadrature with two points is exact for cubics.
         let (middle, half) = ((start + end) / 2.0, (end - start) / 2.0);
         let off = half / 3f64.sqrt();
         let integral = |j| half * (lagrange(&nodes, j, middle - off) + lagrange(&nodes, j, middle + off));
@@ -46,7 +46,7 @@ pub(super) fn lms(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Val
     })
 }
 
-/// The classical weights, which are right for steps of equal length.
+/// The weights for steps of equal length.
 const EQUAL_STEPS: [&[f64]; 4] = [
     &[1.0],
     &[3.0 / 2.0, -1.0 / 2.0],
@@ -54,20 +54,20 @@ const EQUAL_STEPS: [&[f64]; 4] = [
     &[55.0 / 24.0, -59.0 / 24.0, 37.0 / 24.0, -9.0 / 24.0],
 ];
 
-/// iPNDM (Zhang and Chen 2022, arXiv 2204.13902): the classical weights, whatever the steps.
-pub(super) fn ipndm(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
-    adams(drive, x, sigmas, 4, |index| {
+/// iPNDM (Zhang and Chen 2022, arXiv 2204.13902): the weights for equal steps, for steps of any length.
+pub(super) fn ipndm(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
+    adams(sampling, x, sigmas, 4, |index| {
         let length = sigmas[index + 1] - sigmas[index];
         EQUAL_STEPS[index.min(3)].iter().map(|&weight| length * weight as f32).collect()
     })
 }
 
-/// iPNDM for steps of different length, with the weights of the diff-sampler toolbox. From the third
-/// order on they are not quite Adams' and Bashforth's: a bracket in [`Ratios::third`] stands
-/// elsewhere. Pictures depend on it, so it stays.
-pub(super) fn ipndm_v(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
-    adams(drive, x, sigmas, 4, |index| {
-        // The lengths of this step and of those before, newest first.
+/// iPNDM for steps of different length, with the weights of the diff-sampler toolbox. From the third order on they
+/// differ from Adams-Bashforth: a bracket in [`third_difference`] is in another place. Pictures depend on it, so it is
+/// kept.
+pub(super) fn ipndm_v(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
+    adams(sampling, x, sigmas, 4, |index| {
+        // The lengths of this step and of the steps before, newest first.
         let lengths: Vec<f32> =
             (0..=index.min(3)).map(|k| sigmas[index - k + 1] - sigmas[index - k]).collect();
         let weights = match lengths[..] {
@@ -90,7 +90,7 @@ fn third_order(h: f32, h1: f32, h2: f32) -> Vec<f32> {
     vec![base[0] + a, base[1] - (1.0 + h1 / h2) * a, a * h1 / h2]
 }
 
-/// What the third slope adds to the newest one's weight.
+/// What the third slope adds to the weight of the newest one.
 fn third_difference(h: f32, h1: f32, h2: f32) -> f32 {
     (1.0 - h / (3.0 * (h + h1)) * (h * (h + h1)) / (h1 * (h1 + h2))) / 2.0
 }
@@ -98,7 +98,7 @@ fn third_difference(h: f32, h1: f32, h2: f32) -> f32 {
 fn fourth_order(h: f32, h1: f32, h2: f32, h3: f32) -> Vec<f32> {
     let base = third_order(h, h1, h2);
     let span = h + h1;
-    // What the fourth slope adds to the newest one's weight.
+    // What the fourth slope adds to the weight of the newest one.
     let b = ((1.0 - h / (3.0 * span)) / 2.0 + (1.0 - h / (2.0 * span)) * h / (6.0 * (span + h2)))
         * (h * span * (span + h2))
         / (h1 * (h1 + h2) * (h1 + h2 + h3));
@@ -112,7 +112,7 @@ fn fourth_order(h: f32, h1: f32, h2: f32, h3: f32) -> Vec<f32> {
     ]
 }
 
-/// The sigma of step `index` and those before it, newest first, at most `count`.
+/// The sigmas of step `index` and of the steps before, newest first, at most `count`.
 fn last(sigmas: &[f32], index: usize, count: usize) -> Vec<f64> {
     sigmas[..=index].iter().rev().take(count).map(|&s| f64::from(s)).collect()
 }
@@ -126,7 +126,7 @@ pub(super) fn lagrange(nodes: &[f64], j: usize, t: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::super::Sampler;
-    use super::super::toy::order_of_convergence;
+    use super::super::test_model::order_of_convergence;
 
     #[test]
     fn orders() {

@@ -1,46 +1,47 @@
-//! The samplers by name: each is one line here and one function in its family's file.
+//! The samplers by name: each has an entry here, and a function in the file of its family.
 
 use std::fmt;
 use std::str::FromStr;
 
-use super::names::{self, Named};
+use super::lookup::{self, Named};
+use super::sampler_run::SamplerRun;
 use super::{
-    Drive, adams, deis, dpm_solver, dpmpp, dpmpp_sde, er_sde, euler, gradient_estimation, heun, renoise,
+    adams, deis, dpm_solver, dpmpp, dpmpp_sde, er_sde, euler, gradient_estimation, heun, renoise,
     res_multistep, sa_solver, seeds, uni_pc,
 };
 use crate::latent::Value;
 use crate::{Error, Result};
 
-pub(super) type Run = fn(&mut Drive<'_>, Value, &[f32]) -> Result<Value>;
+pub(super) type SamplerFn = fn(&mut SamplerRun<'_>, Value, &[f32]) -> Result<Value>;
 
-/// What there is to know of a sampler.
-pub(super) struct Entry {
+/// The facts about a sampler.
+pub(super) struct SamplerEntry {
     /// ComfyUI's name.
     name: &'static str,
-    /// What other programs call it, where the words are not ComfyUI's: see [`names`].
+    /// Names in other programs that do not follow from ComfyUI's name: see [`lookup`].
     aliases: &'static [&'static str],
-    pub run: Run,
+    pub run: SamplerFn,
     noisy: bool,
     between_sigmas: bool,
     unprompted: bool,
 }
 
-const fn entry(name: &'static str, aliases: &'static [&'static str], run: Run) -> Entry {
-    Entry { name, aliases, run, noisy: false, between_sigmas: false, unprompted: false }
+const fn entry(name: &'static str, aliases: &'static [&'static str], run: SamplerFn) -> SamplerEntry {
+    SamplerEntry { name, aliases, run, noisy: false, between_sigmas: false, unprompted: false }
 }
 
-impl Entry {
-    /// It draws noise after the start.
+impl SamplerEntry {
+    /// It adds noise after the start.
     const fn noisy(self) -> Self {
         Self { noisy: true, ..self }
     }
 
-    /// It evaluates between two sigmas, and its schedule leaves out the penultimate one.
+    /// It evaluates between two sigmas, and its schedule omits the penultimate sigma.
     const fn between_sigmas(self) -> Self {
         Self { between_sigmas: true, ..self }
     }
 
-    /// It steers by the prediction without the prompt (CFG++).
+    /// It needs the prediction without the prompt (CFG++).
     const fn unprompted(self) -> Self {
         Self { unprompted: true, ..self }
     }
@@ -48,7 +49,8 @@ impl Entry {
 
 macro_rules! catalogue {
     ($($(#[$doc:meta])* $sampler:ident => $entry:expr;)*) => {
-        /// A numerical method that follows the noise levels down.
+        /// A numerical method that follows a schedule of noise levels down to 0. Formulas and sources are in the file
+        /// of each method.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum Sampler {
@@ -59,7 +61,7 @@ macro_rules! catalogue {
             /// Every sampler.
             pub const ALL: [Sampler; [$(Sampler::$sampler),*].len()] = [$(Sampler::$sampler),*];
 
-            pub(super) const fn entry(self) -> Entry {
+            pub(super) const fn entry(self) -> SamplerEntry {
                 match self { $(Sampler::$sampler => $entry,)* }
             }
         }
@@ -69,7 +71,7 @@ macro_rules! catalogue {
 catalogue! {
     /// Euler's method.
     Euler => entry("euler", &["EulerDiscreteScheduler"], euler::euler);
-    /// Euler's method with CFG++: the guidance moves the picture and not the noise.
+    /// Euler's method with CFG++ (Chung et al. 2024, arXiv 2406.08070): guidance changes the picture, not the noise.
     EulerCfgPp => entry("euler_cfg_pp", &[], euler::euler_cfg_pp).unprompted();
     /// Euler's method with new noise after every step.
     EulerAncestral =>
@@ -96,9 +98,9 @@ catalogue! {
             .between_sigmas();
     /// The linear multistep method of fourth order.
     Lms => entry("lms", &["LMSDiscreteScheduler"], adams::lms);
-    /// DPM-Solver with steps of its own, as many predictions as there are steps.
+    /// DPM-Solver with its own steps, and as many predictions as the schedule has steps.
     DpmFast => entry("dpm_fast", &[], dpm_solver::dpm_fast);
-    /// DPM-Solver with as many steps as its error needs.
+    /// DPM-Solver with adaptive steps, chosen by an estimate of the error.
     DpmAdaptive => entry("dpm_adaptive", &[], dpm_solver::dpm_adaptive);
     /// DPM-Solver++ 2S with new noise after every step.
     Dpmpp2sAncestral =>
@@ -120,17 +122,17 @@ catalogue! {
     /// DPM-Solver++ 3M for the reverse SDE.
     Dpmpp3mSde =>
         entry("dpmpp_3m_sde", &[], dpmpp_sde::dpmpp_3m_sde).noisy();
-    /// The diffusion's own reverse steps.
+    /// DDPM: the reverse steps of the diffusion (Ho et al. 2020, arXiv 2006.11239).
     Ddpm => entry("ddpm", &["DDPMScheduler"], renoise::ddpm).noisy();
-    /// For consistency models: the prediction under all new noise.
+    /// LCM, for consistency models: the prediction under new noise (Luo et al. 2023, arXiv 2310.04378).
     Lcm => entry("lcm", &["LCMScheduler"], renoise::lcm).noisy();
-    /// iPNDM: Adams-Bashforth with the weights for equal steps.
+    /// iPNDM: Adams-Bashforth with the weights for steps of equal length (arXiv 2204.13902).
     Ipndm => entry("ipndm", &[], adams::ipndm);
     /// iPNDM for steps of different length.
     IpndmV => entry("ipndm_v", &[], adams::ipndm_v);
-    /// DEIS, third order.
+    /// DEIS, third order (Zhang and Chen 2022, arXiv 2204.13902).
     Deis => entry("deis", &["DEISMultistepScheduler"], deis::deis);
-    /// The refined exponential solver, second-order multistep.
+    /// The refined exponential solver, second-order multistep (Zhang et al. 2023, arXiv 2308.02157).
     ResMultistep => entry("res_multistep", &[], res_multistep::res_multistep);
     /// The refined exponential solver with CFG++.
     ResMultistepCfgPp => entry("res_multistep_cfg_pp", &[], res_multistep::res_multistep_cfg_pp).unprompted();
@@ -143,29 +145,29 @@ catalogue! {
         entry("res_multistep_ancestral_cfg_pp", &[], res_multistep::res_multistep_ancestral_cfg_pp)
             .noisy()
             .unprompted();
-    /// Euler's method along a slope that runs ahead.
+    /// Gradient estimation: Euler's method along an extrapolated slope (Permenter and Yuan 2023, arXiv 2306.04848).
     GradientEstimation =>
         entry("gradient_estimation", &["euler_ge"], gradient_estimation::gradient_estimation);
-    /// Euler's method along a slope that runs ahead, with CFG++.
+    /// Gradient estimation with CFG++.
     GradientEstimationCfgPp =>
         entry("gradient_estimation_cfg_pp", &[], gradient_estimation::gradient_estimation_cfg_pp)
             .unprompted();
-    /// The extended reverse-time SDE solver, third order.
+    /// The extended reverse-time SDE solver, third order (Cui et al. 2023, arXiv 2309.06169).
     ErSde => entry("er_sde", &[], er_sde::er_sde).noisy();
-    /// SEEDS with two stages.
+    /// SEEDS with two stages (Gonzalez et al. 2023, arXiv 2305.14267).
     Seeds2 => entry("seeds_2", &[], seeds::seeds_2).noisy();
     /// SEEDS with three stages.
     Seeds3 => entry("seeds_3", &[], seeds::seeds_3).noisy();
-    /// The stochastic Adams solver.
+    /// The stochastic Adams solver (Xue et al. 2023, arXiv 2309.05019).
     SaSolver => entry("sa_solver", &[], sa_solver::sa_solver).noisy();
     /// The stochastic Adams solver with a second prediction after each correction.
     SaSolverPece => entry("sa_solver_pece", &[], sa_solver::sa_solver_pece).noisy();
-    /// DDIM. Without added noise that is Euler's method in σ; ComfyUI tells the two apart only in
-    /// the noise it paints outside of an inpainting mask.
+    /// DDIM. Without added noise it is Euler's method in σ. In ComfyUI the two differ only in the noise outside of an
+    /// inpainting mask: see [`inpaint_noise`](Self::inpaint_noise).
     Ddim => entry("ddim", &["DDIMScheduler"], euler::euler);
-    /// UniPC, third order.
+    /// UniPC, third order (Zhao et al. 2023, arXiv 2302.04867).
     UniPc => entry("uni_pc", &["UniPCMultistepScheduler"], uni_pc::uni_pc).between_sigmas();
-    /// UniPC with another weight of its corrections.
+    /// UniPC with `B(h) = e^h - 1`.
     UniPcBh2 => entry("uni_pc_bh2", &[], uni_pc::uni_pc_bh2).between_sigmas();
 }
 
@@ -175,19 +177,18 @@ impl Sampler {
         self.entry().name
     }
 
-    /// Whether the last sigma before 0 is left out of this sampler's schedule (see
-    /// [`Scheduler::sigmas`](super::Scheduler::sigmas)): so it is for methods that evaluate between
-    /// two sigmas.
+    /// Whether the schedule of this sampler omits the last sigma before 0 (see
+    /// [`Scheduler::sigmas`](super::Scheduler::sigmas)), as ComfyUI does for methods that evaluate between two sigmas.
     pub fn discard_penultimate(self) -> bool {
         self.entry().between_sigmas
     }
 
-    /// Whether a run draws noise after the start, for the whole batch at once.
+    /// Whether it adds noise after the start. That noise is drawn for all images of the batch together.
     pub fn adds_noise(self) -> bool {
         self.entry().noisy
     }
 
-    /// Whether it steers by [`Denoised::uncond`](super::Denoised::uncond) (CFG++).
+    /// Whether it needs [`Denoised::uncond`](super::Denoised::uncond) (CFG++).
     pub fn needs_uncond(self) -> bool {
         self.entry().unprompted
     }
@@ -196,10 +197,10 @@ impl Sampler {
 impl FromStr for Sampler {
     type Err = Error;
 
-    /// By name, in ComfyUI's spelling or another program's. A scheduler behind it is not taken.
+    /// By name, as ComfyUI or another program spells it. A name that also contains a scheduler is an error.
     fn from_str(name: &str) -> Result<Self> {
         let table = Self::ALL.map(|s| Named { value: s, name: s.name(), aliases: s.entry().aliases });
-        names::find("sampler", name, table)
+        lookup::find("sampler", name, table)
     }
 }
 

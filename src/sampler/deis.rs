@@ -1,27 +1,26 @@
-//! DEIS (Zhang and Chen 2022, arXiv 2204.13902), its table variant `tAB`: as in [`super::adams`], but
-//! the slope is a polynomial in the time t of the variance-preserving diffusion whose rate β rises
-//! linearly, `σ² = exp(β_d t²/2 + β_0 t) - 1`.
+//! DEIS (Zhang and Chen 2022, arXiv 2204.13902), variant `tAB`: as in [`super::adams`], but the slope is a polynomial in
+//! the time t of the variance-preserving diffusion with linear β, `σ² = exp(β_d t²/2 + β_0 t) - 1`.
 
-use super::Drive;
 use super::adams::{adams, lagrange};
+use super::sampler_run::SamplerRun;
 use crate::Result;
 use crate::latent::Value;
 
 const ORDER: usize = 3;
 
-/// Points at which each step's integrals are evaluated, as many as elsewhere: the sum counts both
-/// ends of the interval in full, so that their number shows in the result.
+/// Points at which the integrals of a step are evaluated, as many as in other programs: both ends of the interval have
+/// full weight in the sum, so the result depends on the number.
 const POINTS: usize = 10_000;
 
-/// The noise levels at the ends of the time, and the time of the lower one; the higher one is 1.
+/// The lowest and highest noise level, and the time of the lowest; that of the highest is 1.
 const SIGMA_MIN: f32 = 0.002;
 const SIGMA_MAX: f32 = 80.0;
 const FIRST_TIME: f32 = 1e-3;
 
-pub(super) fn deis(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
+pub(super) fn deis(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
     let time = Time::new();
     let times: Vec<f64> = sigmas.iter().map(|&sigma| f64::from(time.of(sigma))).collect();
-    adams(drive, x, sigmas, ORDER, |index| {
+    adams(sampling, x, sigmas, ORDER, |index| {
         if index == 0 {
             return vec![sigmas[1] - sigmas[0]];
         }
@@ -39,7 +38,7 @@ pub(super) fn deis(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Va
     })
 }
 
-/// The relation of time and noise level.
+/// The relation between time and noise level.
 struct Time {
     /// The growth of β from time 0 to 1.
     growth: f32,
@@ -48,7 +47,7 @@ struct Time {
 }
 
 impl Time {
-    /// In `f32` throughout: `0.002² + 1` loses a percent of the 0.002² there, and it shows.
+    /// All in f32: `0.002² + 1` loses a percent of 0.002² there, and the result depends on it.
     fn new() -> Self {
         let log = |sigma: f32| super::discrete::ln(sigma * sigma + 1.0);
         let growth = 2.0 * (log(SIGMA_MIN) / FIRST_TIME - log(SIGMA_MAX)) / (FIRST_TIME - 1.0);
@@ -71,7 +70,7 @@ impl Time {
 #[cfg(test)]
 mod tests {
     use super::super::Sampler;
-    use super::super::toy::order_of_convergence;
+    use super::super::test_model::order_of_convergence;
     use super::*;
 
     #[test]

@@ -1,24 +1,24 @@
-//! The noise levels a network was trained on: a table of 1000 sigmas, indexed by timestep.
+//! The noise levels that a network was trained on: a table of 1000 sigmas, indexed by timestep.
 //!
-//! Betas and their cumulative product are computed in `f64` and stored as `f32`, as ComfyUI does:
-//! rounding earlier moves the smallest sigmas by more than a schedule's tolerance.
+//! Betas and their cumulative product are computed in f64 and stored as f32, as ComfyUI does: rounding earlier changes
+//! the smallest sigmas by more than the tolerance of schedules.
 
 use crate::{Error, Result};
 
-/// Number of timesteps all Stable Diffusion models are trained with.
+/// Number of timesteps that all Stable Diffusion models are trained with.
 const TRAIN_STEPS: usize = 1000;
 
-/// A discrete table of noise levels, smallest first.
+/// A table of the noise levels σ of a model, smallest first, by timestep.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Discrete {
     sigmas: Vec<f32>,
-    /// Kept beside `sigmas` because it is the logarithm of the unrounded sigma.
+    /// The logarithm of the unrounded sigma; that of the rounded one differs.
     log_sigmas: Vec<f32>,
     /// Timesteps from one entry to the next.
     stride: usize,
 }
 
-/// Entries that a consistency model was distilled at.
+/// Number of timesteps that consistency models were distilled at.
 const DISTILLED: usize = 50;
 
 impl Discrete {
@@ -39,10 +39,9 @@ impl Discrete {
         products.collect()
     }
 
-    /// The table of networks trained to see a last step of pure noise (Lin et al. 2023, arXiv
-    /// 2305.08891, algorithm 1): `√ᾱ` of the usual table, shifted to end in 0 and stretched to
-    /// begin where it did. The last ᾱ is then set to 4.9e-8, as ComfyUI does, since σ would be
-    /// infinite at 0.
+    /// The table of networks with zero terminal SNR, which were trained with pure noise at the last timestep (Lin et al.
+    /// 2023, arXiv 2305.08891, algorithm 1): `√ᾱ` of [`stable_diffusion`](Self::stable_diffusion), shifted to end at 0
+    /// and scaled to keep its first value. The last ᾱ is set to 4.9e-8, as in ComfyUI, since σ would be infinite at 0.
     pub fn zero_terminal_snr() -> Self {
         const LAST: f64 = 4.8973451890853435e-08;
         let usual = Self::products_of_stable_diffusion();
@@ -87,8 +86,8 @@ impl Discrete {
         }
     }
 
-    /// The 50 entries of the usual table that consistency models (LCM) were distilled at: timesteps
-    /// 19, 39, … 999.
+    /// The table of consistency models (LCM): the 50 entries of [`stable_diffusion`](Self::stable_diffusion) that they
+    /// were distilled at, timesteps 19, 39, … 999.
     pub fn distilled() -> Self {
         let usual = Self::stable_diffusion();
         let stride = usual.sigmas.len() / DISTILLED;
@@ -96,9 +95,8 @@ impl Discrete {
         Self { log_sigmas: sigmas.iter().map(|s| ln(*s)).collect(), sigmas, stride }
     }
 
-    /// This table shifted and stretched to end in pure noise, as [`zero_terminal_snr`](
-    /// Self::zero_terminal_snr) does with the usual one. Computed in `f32` from the rounded sigmas,
-    /// as ComfyUI's *ModelSamplingDiscrete* does, which shows in the last entries.
+    /// This table with zero terminal SNR: shifted and scaled as in [`zero_terminal_snr`](Self::zero_terminal_snr).
+    /// Computed in f32 from the rounded sigmas, as ComfyUI's *ModelSamplingDiscrete* does; the last entries depend on it.
     pub fn with_zero_terminal_snr(&self) -> Self {
         const LAST: f32 = 4.897_345e-8;
         let roots: Vec<f32> = self.sigmas.iter().map(|s| (1.0 / (s * s + 1.0)).sqrt()).collect();
@@ -137,8 +135,7 @@ impl Discrete {
         self.sigmas.len() - 1
     }
 
-    /// The timestep of the entry whose sigma is nearest in logarithm: always a whole number, because
-    /// that is what the network is told.
+    /// The timestep of the entry whose sigma is nearest in logarithm: always an integer, as the network was trained with.
     pub fn timestep(&self, sigma: f32) -> f32 {
         let wanted = ln(sigma);
         let mut nearest = (f32::INFINITY, 0);
@@ -161,10 +158,10 @@ impl Discrete {
         exp((1.0 - weight) * low + weight * high)
     }
 
-    /// The sigma at which a share of the whole denoising is done: 0 is before the first step
-    /// (a sigma above all others), 1 after the last (0).
+    /// The sigma at a point of the sampling: 0 is the begin, which is a sigma above all others (999,999,999.9), 1 is
+    /// the end, which is sigma 0. In between it is the sigma of the timestep `(1 - percent) · 999`, as in ComfyUI.
     pub fn percent_to_sigma(&self, percent: f64) -> f32 {
-        // Not infinity: callers compare and multiply with it.
+        // Not infinity: callers compare it and multiply by it.
         const ABOVE_ALL: f32 = 999_999_999.9;
         if percent <= 0.0 {
             ABOVE_ALL
@@ -176,14 +173,14 @@ impl Discrete {
         }
     }
 
-    /// Whether `sigma` lies in the part of the denoising from share `start` to share `end`, both 0 to 1.
+    /// Whether `sigma` is in the part of the sampling from `start` to `end`: 0 is the begin, 1 the end.
     pub fn is_within(&self, sigma: f32, start: f64, end: f64) -> bool {
         sigma <= self.percent_to_sigma(start) && sigma >= self.percent_to_sigma(end)
     }
 }
 
-/// `ln` of an `f32`, correctly rounded on every platform but for rare ties: `f32::ln` is the
-/// platform's own and differs in the last bit between systems.
+/// `ln` of an f32, correctly rounded on every platform except for rare ties: `f32::ln` is a function of the platform
+/// and differs in the last bit between systems.
 pub(super) fn ln(x: f32) -> f32 {
     f64::from(x).ln() as f32
 }

@@ -1,32 +1,32 @@
-//! DPM-Solver (Lu et al. 2022, arXiv 2206.00927) in λ, with steps of its own between the first and
-//! the last positive sigma: "fast" has as many predictions as the schedule has steps, "adaptive" as
-//! many as its error needs. Both leave the noise of the last positive sigma in the picture.
+//! DPM-Solver (Lu et al. 2022, arXiv 2206.00927) in λ, with its own steps between the first and the last positive
+//! sigma: "fast" takes as many predictions as the schedule has steps, "adaptive" as many as its error requires. Both
+//! leave the noise of the last positive sigma in the picture.
 
-use super::Drive;
 use super::discrete::exp_m1;
+use super::sampler_run::SamplerRun;
 use super::step::{change, lambda, plus, sigma, slope};
 use crate::Result;
 use crate::latent::Value;
 
-/// Where the third-order step looks, as shares of its length.
+/// Where the third-order step evaluates the model, as fractions of its length.
 const THIRDS: (f32, f32) = (1.0 / 3.0, 2.0 / 3.0);
 
-/// What the adaptive solver tolerates at each value, at least and as a share of it.
+/// The tolerance of the adaptive solver: absolute, and relative to the value.
 const ABSOLUTE: f32 = 0.0078;
 const RELATIVE: f32 = 0.05;
 
-/// The λ at both ends of the solver's way. None if there is only one positive sigma.
+/// The λ of the first and the last positive sigma; None if they are the same.
 fn ends(sigmas: &[f32]) -> Option<(f32, f32)> {
     let (&first, &last) = (sigmas.first()?, sigmas.iter().rfind(|&&s| s > 0.0)?);
     (first > last).then(|| (lambda(first), lambda(last)))
 }
 
-/// The only step there is without a way to go: to the prediction.
-fn to_prediction(drive: &mut Drive<'_>, x: &Value, sigmas: &[f32]) -> Result<Value> {
-    Ok(drive.step(0, &mut x.clone(), sigmas[0])?.denoised)
+/// The result with a single positive sigma: the prediction.
+fn to_prediction(sampling: &mut SamplerRun<'_>, x: &Value, sigmas: &[f32]) -> Result<Value> {
+    Ok(sampling.step(0, &mut x.clone(), sigmas[0])?.denoised)
 }
 
-/// A step within which slopes are looked up.
+/// A step of the solver.
 struct Span<'a> {
     index: usize,
     x: &'a Value,
@@ -41,22 +41,22 @@ impl Span<'_> {
         self.end - self.start
     }
 
-    /// λ and σ at a share of the step.
+    /// λ and σ at a fraction of the step.
     fn at(&self, share: f32) -> (f32, f32) {
         let l = self.start + share * self.h();
         (l, sigma(l))
     }
 
-    /// Along the slope to the step's share `r`: `x - σ_r (e^{rh} - 1)·d`.
+    /// Along the slope to the fraction `r` of the step: `x - σ_r (e^{rh} - 1)·d`.
     fn first_order(&self, share: f32) -> Value {
         plus(self.x, -(self.at(share).1 * exp_m1(share * self.h())), self.slope)
     }
 
-    fn slope_at(&self, drive: &mut Drive<'_>, share: f32, x: &Value) -> Result<Value> {
-        drive.slope_at(self.index, x, self.at(share).1)
+    fn slope_at(&self, sampling: &mut SamplerRun<'_>, share: f32, x: &Value) -> Result<Value> {
+        sampling.slope_at(self.index, x, self.at(share).1)
     }
 
-    /// To the end with the slope `there` found at share `r`.
+    /// To the end of the step, with the slope `there` at the fraction `r`.
     fn second_order(&self, share: f32, there: &Value) -> Value {
         let (to, grown) = (sigma(self.end), exp_m1(self.h()));
         Value::combine(&[
@@ -66,8 +66,8 @@ impl Span<'_> {
         ])
     }
 
-    /// To the end with the slope `first` found at a third; looks up another at two thirds.
-    fn third_order(&self, drive: &mut Drive<'_>, first: &Value) -> Result<Value> {
+    /// To the end of the step, with the slope `first` at one third; evaluates another at two thirds.
+    fn third_order(&self, sampling: &mut SamplerRun<'_>, first: &Value) -> Result<Value> {
         let (r1, r2) = THIRDS;
         let bent = |share: f32, ratio: f32, there: &Value| {
             let (length, to) = (share * self.h(), self.at(share).1);
@@ -77,62 +77,62 @@ impl Span<'_> {
                 (-(to * ratio * (exp_m1(length) / length - 1.0)), &change(self.slope, there)),
             ])
         };
-        let second = self.slope_at(drive, r2, &bent(r2, r2 / r1, first))?;
+        let second = self.slope_at(sampling, r2, &bent(r2, r2 / r1, first))?;
         Ok(bent(1.0, 1.0 / r2, &second))
     }
 }
 
-/// As many third-order steps as the number of predictions has room for, then what is left of them.
-pub(super) fn dpm_fast(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
-    let Some((start, end)) = ends(sigmas) else { return to_prediction(drive, &x, sigmas) };
+/// As many third-order steps as the number of predictions allows, then a step of lower order for the remaining ones.
+pub(super) fn dpm_fast(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
+    let Some((start, end)) = ends(sigmas) else { return to_prediction(sampling, &x, sigmas) };
     let predictions = sigmas.len() - 1;
     let mut orders = vec![3; predictions / 3];
     match predictions % 3 {
-        // The last step is a small one: two of lower order need as many predictions.
+        // The last two steps are of second and first order: together they take three predictions too.
         0 => orders.splice(orders.len() - 1.., [2, 1]).for_each(drop),
         rest => orders.push(rest),
     }
-    drive.total = orders.len();
+    sampling.total = orders.len();
     let places: Vec<f32> = super::schedule::linspace(start, end, orders.len() + 1).collect();
     for (index, (pair, order)) in places.windows(2).zip(orders).enumerate() {
         let level = sigma(pair[0]);
-        let denoised = drive.step(index, &mut x, level)?.denoised;
+        let denoised = sampling.step(index, &mut x, level)?.denoised;
         let slope = slope(&x, &denoised, level);
         let span = Span { index, x: &x, slope: &slope, start: pair[0], end: pair[1] };
-        let look = |drive: &mut Drive<'_>, share| span.slope_at(drive, share, &span.first_order(share));
+        let look =
+            |sampling: &mut SamplerRun<'_>, share| span.slope_at(sampling, share, &span.first_order(share));
         x = match order {
             1 => span.first_order(1.0),
-            2 => span.second_order(0.5, &look(drive, 0.5)?),
+            2 => span.second_order(0.5, &look(sampling, 0.5)?),
             _ => {
-                let first = look(drive, THIRDS.0)?;
-                span.third_order(drive, &first)?
+                let first = look(sampling, THIRDS.0)?;
+                span.third_order(sampling, &first)?
             }
         };
     }
     Ok(x)
 }
 
-/// Steps as long as the second and the third order agree; a step on which they do not is tried again
-/// with a shorter length, as a step of its own to those who watch. The error is a mean over the whole
-/// batch, so its pictures share their steps.
-pub(super) fn dpm_adaptive(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
-    let Some((start, end)) = ends(sigmas) else { return to_prediction(drive, &x, sigmas) };
+/// Steps as long as the results of second and third order agree. If they do not, the step is repeated with a shorter
+/// length, and reported as a step of its own. The error is a mean over the batch, so all images have the same steps.
+pub(super) fn dpm_adaptive(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
+    let Some((start, end)) = ends(sigmas) else { return to_prediction(sampling, &x, sigmas) };
     let mut control = StepControl::default();
     let (mut at, mut before) = (start, x.clone());
     let mut index = 0;
     while at < end - 1e-5 {
-        // How many more there are is a guess from the present length.
-        drive.total = index + ((end - at) / control.h as f32).ceil().max(1.0) as usize;
+        // The number of remaining steps is an estimate from the present length.
+        sampling.total = index + ((end - at) / control.h as f32).ceil().max(1.0) as usize;
         let level = sigma(at);
-        let denoised = drive.step(index, &mut x, level)?.denoised;
+        let denoised = sampling.step(index, &mut x, level)?.denoised;
         let slope = slope(&x, &denoised, level);
         let next = end.min(at + control.h as f32);
         let span = Span { index, x: &x, slope: &slope, start: at, end: next };
-        let first = span.slope_at(drive, THIRDS.0, &span.first_order(THIRDS.0))?;
-        let low = drive.store(&span.second_order(THIRDS.0, &first))?;
-        let high = span.third_order(drive, &first)?;
-        let high = drive.store(&high)?;
-        if control.accept(drive.latents().error_norm([&low, &high, &before], ABSOLUTE, RELATIVE)?) {
+        let first = span.slope_at(sampling, THIRDS.0, &span.first_order(THIRDS.0))?;
+        let low = sampling.store(&span.second_order(THIRDS.0, &first))?;
+        let high = span.third_order(sampling, &first)?;
+        let high = sampling.store(&high)?;
+        if control.accept(sampling.latents().error_norm([&low, &high, &before], ABSOLUTE, RELATIVE)?) {
             (x, before, at) = (high, low, next);
         }
         index += 1;
@@ -140,7 +140,7 @@ pub(super) fn dpm_adaptive(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32]) 
     Ok(x)
 }
 
-/// Chooses the length of steps: an integral controller with a limit on how fast it changes.
+/// Chooses the length of steps: an integral controller with limited change, as in k-diffusion.
 struct StepControl {
     h: f64,
 }
@@ -152,7 +152,7 @@ impl Default for StepControl {
 }
 
 impl StepControl {
-    /// Whether a step of this error stands; the next length follows from it either way.
+    /// Whether a step with this error is accepted; sets the length of the next step in any case.
     fn accept(&mut self, error: f64) -> bool {
         const SAFETY: f64 = 0.81;
         let ideal = (1.0 / (error + 1e-8)).powf(1.0 / 3.0);
@@ -164,7 +164,7 @@ impl StepControl {
 
 #[cfg(test)]
 mod tests {
-    use super::super::toy::{Gaussian, run};
+    use super::super::test_model::{Gaussian, run};
     use super::super::{SampleOptions, Sampler};
     use super::*;
     use crate::latent::host::HostLatents;

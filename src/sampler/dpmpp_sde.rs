@@ -1,53 +1,52 @@
 //! DPM-Solver++ for the reverse SDE (Lu et al. 2022, arXiv 2211.01095, and k-diffusion), with the
-//! noise of one Brownian path: the picture settles as steps are added, as it does without noise.
+//! noise of one Brownian path: with more steps the picture converges, as it does without noise.
 
-use super::Drive;
 use super::discrete::exp;
-use super::step::{
-    PathNoise, SdeStep, ancestral_step, change, lambda, phi_1, phi_2, plus, sigma as sigma_at, steps,
-};
+use super::sampler_run::SamplerRun;
+use super::step::{SdeStep, ancestral_step, change, lambda, phi_1, phi_2, plus, sigma as sigma_at, steps};
+use super::step_noise::PathNoise;
 use crate::Result;
 use crate::latent::Value;
 
-/// The single-step solver: to the middle of the step with the prediction here, then the whole step
-/// with the prediction there, each with its noise.
-pub(super) fn dpmpp_sde(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
-    let eta = drive.options.eta;
-    let mut noise = PathNoise::new(drive, sigmas, eta);
+/// The single-step solver: to the middle of the step with the prediction at its begin, then all of the step with the
+/// prediction at the middle, each with its noise.
+pub(super) fn dpmpp_sde(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
+    let eta = sampling.options.eta;
+    let mut noise = PathNoise::new(sampling, sigmas, eta);
     for (index, sigma, next) in steps(sigmas) {
-        let denoised = drive.step(index, &mut x, sigma)?.denoised;
+        let denoised = sampling.step(index, &mut x, sigma)?.denoised;
         if next == 0.0 {
             x = denoised;
             continue;
         }
-        let mut go = |drive: &mut Drive<'_>, to: f32, denoised: &Value| {
+        let mut go = |sampling: &mut SamplerRun<'_>, to: f32, denoised: &Value| {
             let (down, up) = ancestral_step(sigma, to, eta);
             let h = lambda(down) - lambda(sigma);
             let stepped = Value::combine(&[(exp(-h), &x), (phi_1(h), denoised)]);
-            noise.add(drive, &stepped, (sigma, to), up)
+            noise.add(sampling, &stepped, (sigma, to), up)
         };
         let middle = sigma_at(lambda(sigma) + 0.5 * (lambda(next) - lambda(sigma)));
-        let halfway = go(drive, middle, &denoised)?;
-        let there = drive.predict(index, &halfway, middle)?.denoised;
-        x = go(drive, next, &there)?;
+        let halfway = go(sampling, middle, &denoised)?;
+        let there = sampling.predict(index, &halfway, middle)?.denoised;
+        x = go(sampling, next, &there)?;
     }
     Ok(x)
 }
 
-pub(super) fn dpmpp_2m_sde(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
-    // The midpoint rule: the change since the last prediction counts half.
-    multistep(drive, x, sigmas, |step, past| {
+pub(super) fn dpmpp_2m_sde(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
+    // The midpoint rule: the change since the last prediction has half the weight.
+    multistep(sampling, x, sigmas, |step, past| {
         vec![(0.5 * phi_1(step.h_eta) / past[0].ratio(step), past[0].change.clone())]
     })
 }
 
-pub(super) fn dpmpp_2m_sde_heun(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
-    multistep(drive, x, sigmas, |step, past| vec![(slope_weight(step, past), past[0].change.clone())])
+pub(super) fn dpmpp_2m_sde_heun(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
+    multistep(sampling, x, sigmas, |step, past| vec![(slope_weight(step, past), past[0].change.clone())])
 }
 
-/// The third order: slope and curvature from the last three predictions.
-pub(super) fn dpmpp_3m_sde(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
-    multistep(drive, x, sigmas, |step, past| {
+/// Third order: slope and curvature from the last three predictions.
+pub(super) fn dpmpp_3m_sde(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
+    multistep(sampling, x, sigmas, |step, past| {
         let [last, earlier, ..] = past else {
             return vec![(slope_weight(step, past), past[0].change.clone())];
         };
@@ -59,14 +58,14 @@ pub(super) fn dpmpp_3m_sde(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> R
     })
 }
 
-/// The weight of the last change if it goes on at its rate.
+/// The weight of the last change if it continues at the same rate.
 fn slope_weight(step: &SdeStep, past: &[Past]) -> f32 {
     phi_2(step.h_eta) / past[0].ratio(step)
 }
 
-/// A step that was.
+/// An earlier step.
 struct Past {
-    /// How the prediction changed over it.
+    /// The change of the prediction over it.
     change: Value,
     /// Its length in λ.
     h: f32,
@@ -78,20 +77,20 @@ impl Past {
     }
 }
 
-/// A multistep solver: the step as if the prediction were constant, and `correction` from the steps
-/// before, newest first, as far as there are any and two at most.
+/// A multistep solver: a step with a constant prediction, and a `correction` from the steps before, newest first, two
+/// at most.
 fn multistep(
-    drive: &mut Drive<'_>,
+    sampling: &mut SamplerRun<'_>,
     mut x: Value,
     sigmas: &[f32],
     correction: impl Fn(&SdeStep, &[Past]) -> Vec<(f32, Value)>,
 ) -> Result<Value> {
-    let eta = drive.options.eta;
-    let mut noise = PathNoise::new(drive, sigmas, eta);
+    let eta = sampling.options.eta;
+    let mut noise = PathNoise::new(sampling, sigmas, eta);
     let mut past: Vec<Past> = Vec::new();
     let mut before: Option<(Value, f32)> = None;
     for (index, sigma, next) in steps(sigmas) {
-        let denoised = drive.step(index, &mut x, sigma)?.denoised;
+        let denoised = sampling.step(index, &mut x, sigma)?.denoised;
         if next == 0.0 {
             x = denoised;
             continue;
@@ -105,7 +104,7 @@ fn multistep(
                 x = plus(&x, weight, &term);
             }
         }
-        x = noise.add(drive, &x, (sigma, next), step.noise)?;
+        x = noise.add(sampling, &x, (sigma, next), step.noise)?;
         before = Some((denoised, step.h));
     }
     Ok(x)
@@ -113,7 +112,7 @@ fn multistep(
 
 #[cfg(test)]
 mod tests {
-    use super::super::toy::{Gaussian, order_of_convergence_with, run};
+    use super::super::test_model::{Gaussian, order_of_convergence_with, run};
     use super::super::{SampleOptions, Sampler};
 
     #[test]

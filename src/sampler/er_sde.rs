@@ -1,20 +1,21 @@
 //! The extended reverse-time SDE solver of third order (Cui et al. 2023, arXiv 2309.06169), with the
-//! noise that its authors prefer: `φ(σ) = σ·(e^{σ^0.3} + 10)`.
+//! noise scale that its authors recommend: `φ(σ) = σ·(e^{σ^0.3} + 10)`.
 
-use super::Drive;
-use super::step::{FreshNoise, change, plus, steps};
+use super::sampler_run::SamplerRun;
+use super::step::{change, plus, steps};
+use super::step_noise::FreshNoise;
 use crate::Result;
 use crate::latent::Value;
 
 /// Points at which the integrals over a step are evaluated.
 const POINTS: usize = 200;
 
-pub(super) fn er_sde(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
-    let mut noise = FreshNoise::new(drive, 1.0)?;
+pub(super) fn er_sde(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
+    let mut noise = FreshNoise::new(sampling, 1.0)?;
     // The last prediction and the last slope of predictions over σ.
     let (mut before, mut slope_before): (Option<Value>, Option<Value>) = (None, None);
     for (index, sigma, next) in steps(sigmas) {
-        let denoised = drive.step(index, &mut x, sigma)?.denoised;
+        let denoised = sampling.step(index, &mut x, sigma)?.denoised;
         if next == 0.0 {
             x = denoised;
             continue;
@@ -32,7 +33,7 @@ pub(super) fn er_sde(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32]) -> Res
             slope_before = Some(slope);
         }
         let left = next * next - sigma * sigma * (ratio * ratio);
-        x = noise.add(drive, &x, left.max(0.0).sqrt())?;
+        x = noise.add(sampling, &x, left.max(0.0).sqrt())?;
         before = Some(denoised);
     }
     Ok(x)
@@ -44,7 +45,7 @@ fn scale(sigma: f32) -> f32 {
 }
 
 /// The weights of slope and curvature: `Δ + φ(σ') ∫ ds/φ(s)` and `Δ²/2 + φ(σ') ∫ (s - σ)/φ(s) ds` with
-/// `Δ = σ' - σ`, integrals from σ' to σ as sums over points from σ' on.
+/// `Δ = σ' - σ`; the integrals from σ' to σ are sums over evenly spaced points that begin at σ'.
 fn integrals(sigma: f32, next: f32) -> (f32, f32) {
     let delta = next - sigma;
     let spacing = -delta / POINTS as f32;

@@ -1,56 +1,61 @@
 //! Euler's method, plain and ancestral (Karras et al. 2022, algorithm 2; k-diffusion's
 //! `sample_euler` and `sample_euler_ancestral`), and with CFG++ (Chung et al. 2024, arXiv 2406.08070).
 
-use super::Drive;
-use super::step::{FreshNoise, ancestral_step, plus, slope, steps, towards};
+use super::sampler_run::SamplerRun;
+use super::step::{ancestral_step, plus, slope, steps, towards};
+use super::step_noise::FreshNoise;
 use crate::Result;
 use crate::latent::Value;
 
 /// `x += d·(σ' - σ)` with the slope `d = (x - D) / σ`.
-pub(super) fn euler(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
+pub(super) fn euler(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
     for (index, sigma, next) in steps(sigmas) {
-        let denoised = drive.step(index, &mut x, sigma)?.denoised;
+        let denoised = sampling.step(index, &mut x, sigma)?.denoised;
         x = towards(&x, &denoised, sigma, next);
     }
     Ok(x)
 }
 
-/// Euler's step to σ_down, then new noise of σ_up, so that together they make σ'.
-pub(super) fn euler_ancestral(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
-    let eta = drive.options.eta;
-    let mut noise = FreshNoise::new(drive, eta)?;
+/// Euler's step to σ_down, then new noise of deviation σ_up: together they give σ'.
+pub(super) fn euler_ancestral(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
+    let eta = sampling.options.eta;
+    let mut noise = FreshNoise::new(sampling, eta)?;
     for (index, sigma, next) in steps(sigmas) {
-        let denoised = drive.step(index, &mut x, sigma)?.denoised;
+        let denoised = sampling.step(index, &mut x, sigma)?.denoised;
         let (down, up) = ancestral_step(sigma, next, eta);
         x = if down == 0.0 {
             denoised
         } else {
-            noise.add(drive, &towards(&x, &denoised, sigma, down), up)?
+            noise.add(sampling, &towards(&x, &denoised, sigma, down), up)?
         };
     }
     Ok(x)
 }
 
-pub(super) fn euler_cfg_pp(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
-    cfg_pp(drive, x, sigmas, 0.0)
+pub(super) fn euler_cfg_pp(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
+    cfg_pp(sampling, x, sigmas, 0.0)
 }
 
-pub(super) fn euler_ancestral_cfg_pp(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
-    let eta = drive.options.eta;
-    cfg_pp(drive, x, sigmas, eta)
+pub(super) fn euler_ancestral_cfg_pp(
+    sampling: &mut SamplerRun<'_>,
+    x: Value,
+    sigmas: &[f32],
+) -> Result<Value> {
+    let eta = sampling.options.eta;
+    cfg_pp(sampling, x, sigmas, eta)
 }
 
-/// `x = D + σ_down·d` with the slope of the prediction without the prompt, `d = (x - U) / σ`: the
-/// picture follows the guidance, the noise does not.
-fn cfg_pp(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32], eta: f32) -> Result<Value> {
-    let mut noise = FreshNoise::new(drive, eta)?;
+/// `x = D + σ_down·d` with the slope of the prediction without the prompt, `d = (x - U) / σ`:
+/// guidance changes the picture, not the noise.
+fn cfg_pp(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f32], eta: f32) -> Result<Value> {
+    let mut noise = FreshNoise::new(sampling, eta)?;
     for (index, sigma, next) in steps(sigmas) {
-        let out = drive.step(index, &mut x, sigma)?;
+        let out = sampling.step(index, &mut x, sigma)?;
         x = if next == 0.0 {
             out.denoised
         } else {
             let (down, up) = ancestral_step(sigma, next, eta);
-            noise.add(drive, &plus(&out.denoised, down, &slope(&x, out.unprompted()?, sigma)), up)?
+            noise.add(sampling, &plus(&out.denoised, down, &slope(&x, out.unprompted()?, sigma)), up)?
         };
     }
     Ok(x)
@@ -58,7 +63,7 @@ fn cfg_pp(drive: &mut Drive<'_>, mut x: Value, sigmas: &[f32], eta: f32) -> Resu
 
 #[cfg(test)]
 mod tests {
-    use super::super::toy::{Gaussian, mean_square, order_of_convergence, run};
+    use super::super::test_model::{Gaussian, mean_square, order_of_convergence, run};
     use super::super::{SampleOptions, Sampler};
 
     #[test]

@@ -1,23 +1,24 @@
-//! Inpainting by a latent mask: a part of the latent is drawn, the rest is held to the start.
+//! Inpainting with a latent mask: a part of the latent is drawn, the rest is kept as it was at the start.
 //!
-//! Nothing of it is in the samplers: they see a model whose pictures always have the kept part.
+//! Samplers do not know of it: they see a model whose predictions always contain the kept part.
 
+use super::model::same_shape;
 use super::noise::AncestralNoise;
-use super::{Predicted, Predictor, Sampler, same_shape};
+use super::{Predicted, Predictor, Sampler};
 use crate::latent::value::CellMask;
 use crate::latent::{Latent, Latents, Value};
 use crate::{Error, Result};
 
-/// A model that is shown, and shows, the start wherever the mask keeps it. As in ComfyUI, at each
-/// evaluation with the mask m (1 is drawn, 0 is kept, between is a mixture):
+/// A model for inpainting: it wraps another model, and blends the start into its input and its prediction. As in
+/// ComfyUI, at each evaluation with the mask m (1 is drawn, 0 is kept, values between are a mixture):
 ///
 /// ```text
-/// x ← m·x + (1 - m)·(start + σ·noise)    what the model sees, with guidance and all
-/// D ← m·D + (1 - m)·start                what it is taken to have predicted
+/// x ← m·x + (1 - m)·(start + σ·noise)    the input of the model and of guidance
+/// D ← m·D + (1 - m)·start                the prediction that the sampler gets
 /// ```
 ///
-/// The last step of most samplers goes to D itself, so the kept part comes back as it was; those
-/// that stop at a sigma above 0 leave as much noise on it.
+/// The result of the last step of most samplers is D, so the kept part is unchanged. Samplers that end at a sigma above
+/// 0 leave that much noise on it.
 pub struct Inpaint<'a> {
     model: &'a mut dyn Predictor,
     mask: CellMask,
@@ -27,11 +28,11 @@ pub struct Inpaint<'a> {
 
 impl<'a> Inpaint<'a> {
     /// Draws with `model` where `mask`, `[1 or batch, 1, height, width]`, is not 0. `start` and
-    /// `noise` are those that the run starts from, in its own scale.
+    /// `noise` are those that the run starts from, of the same shape, in its scale.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if the shapes do not fit or a weight is not in
-    /// 0..=1; the device's.
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if the shapes do not fit, or a weight is not in
+    /// 0..=1; an error of the device.
     pub fn new(model: &'a mut dyn Predictor, mask: &Latent, start: &Latent, noise: &Latent) -> Result<Self> {
         same_shape("the noise does not fit the latent", start.shape(), noise.shape())?;
         check(mask, start)?;
@@ -43,7 +44,7 @@ impl<'a> Inpaint<'a> {
 }
 
 impl<'a> Inpaint<'a> {
-    /// For a rehearsal: masks and latents without contents.
+    /// For a forecast of memory and work: a mask and latents without values.
     pub(crate) fn rehearsed(model: &'a mut dyn Predictor, shape: [usize; 4]) -> Result<Self> {
         let [_, _, height, width] = shape;
         let latents = model.latents();
@@ -66,7 +67,7 @@ impl Predictor for Inpaint<'_> {
         let x = self.model.latents().blend(&self.mask, x, &kept)?;
         let seen = self.model.predict(&x, sigma)?;
         same_shape("a prediction does not fit the noisy latent", x.shape(), seen.denoised.shape())?;
-        // CFG++ steers by the plain prediction, here as in ComfyUI.
+        // CFG++ uses the prediction without the blend, as in ComfyUI.
         let denoised = self.model.latents().blend(&self.mask, &seen.denoised, &self.start)?;
         Ok(Predicted { denoised, uncond: seen.uncond })
     }
@@ -81,11 +82,11 @@ impl Predictor for Inpaint<'_> {
 }
 
 impl Sampler {
-    /// The noise that the kept part is shown under. ComfyUI's `ddim` draws it anew, from
-    /// `seed + 1`; the others take the noise of the start.
+    /// The noise that is added to the kept part. For DDIM it is new noise with the seed `seed + 1`, as in ComfyUI; for
+    /// all others it is the noise of the start.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for a seed without successor.
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if `seed + 1` overflows, for DDIM.
     pub fn inpaint_noise(self, start: &Latent, seed: u64) -> Result<Latent> {
         if self == Sampler::Ddim {
             return Ok(AncestralNoise::new(seed)?.draw(start.shape()));
@@ -114,10 +115,11 @@ fn check(mask: &Latent, x: &Latent) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::model::OnHost;
     use super::super::noise::noise;
-    use super::super::toy::Gaussian;
-    use super::super::{HostLatents, OnHost};
+    use super::super::test_model::Gaussian;
     use super::*;
+    use crate::latent::host::HostLatents;
 
     fn latent(shape: [usize; 4], value: f32) -> Latent {
         Latent::from_vec(shape, vec![value; shape.iter().product()]).unwrap()
@@ -136,7 +138,7 @@ mod tests {
         let out = inpaint.predict(&x, 3.0).unwrap();
         let [denoised, uncond] =
             [out.denoised, out.uncond.unwrap()].map(|v| inpaint.latents().read(&v).unwrap());
-        // The toy halves what it sees at σ = 3; there, kept cells stand at 10 + 3·2.
+        // The test model halves its input at σ = 3, where the kept cells are 10 + 3·2.
         let mixed = 0.25 * ((0.25 * 100.0 + 0.75 * 16.0) / 2.0) + 0.75 * 10.0;
         assert_eq!(denoised.data(), [10.0, mixed, 50.0, 50.0]);
         assert_eq!(uncond.data()[0], 8.0);

@@ -1,126 +1,45 @@
-//! Looking up a sampler or scheduler by a name that a person typed, or that another program wrote.
+//! A sampler and a scheduler in one name, as other programs write them.
 
+use super::lookup::words;
 use super::{Sampler, Scheduler};
-use crate::{Error, Remedy, Result};
+use crate::Result;
+pub use crate::nearest_name::{edit_distance, nearest_to};
 
-/// Something with one name of its own and other programs' names for it.
-pub(super) struct Named<T> {
-    pub value: T,
-    pub name: &'static str,
-    pub aliases: &'static [&'static str],
-}
-
-/// The entry of `table` that is called `wanted`, by the [`words`] of its name: "Euler a", "euler_a" and
-/// "k_euler_ancestral" are one.
+/// A sampler, and the scheduler at the end of its name, if there is one: "DPM++ 2M Karras" in A1111 before version 1.9,
+/// "dpm++2m karras" in stable-diffusion.cpp, "dpmpp_2m_k" in InvokeAI.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) with the nearest names, then all names;
-/// `what` is "sampler" or "scheduler".
-pub(super) fn find<T>(what: &str, wanted: &str, table: impl IntoIterator<Item = Named<T>>) -> Result<T> {
-    let key = |name: &str| words(name).concat();
-    let plain = key(wanted);
-    let mut names = Vec::new();
-    for entry in table {
-        if key(entry.name) == plain || entry.aliases.iter().any(|alias| key(alias) == plain) {
-            return Ok(entry.value);
-        }
-        names.push(entry.name);
-    }
-    let near = nearest_to(&words(wanted).join("_"), names.iter().copied());
-    let error =
-        Error::usage(format!("unknown {what} {wanted:?}")).expected(format!("one of {}", names.join(", ")));
-    Err(match near.is_empty() {
-        true => error,
-        false => error.remedy(Remedy::DidYouMean(near.into_iter().map(str::to_owned).collect())),
-    })
-}
-
-/// The words of a name in lower case, as ComfyUI spells them: `++` is `pp`, `a` is `ancestral`; `k_` and
-/// `sample_` in front and `_gpu` behind say nothing here.
-fn words(name: &str) -> Vec<String> {
-    let plain = name.trim().to_lowercase().replace("++", "pp");
-    let all: Vec<&str> =
-        plain.split(|c: char| c.is_whitespace() || "_-()\"".contains(c)).filter(|w| !w.is_empty()).collect();
-    let all = match all.as_slice() {
-        ["k" | "sample", rest @ ..] if !rest.is_empty() => rest,
-        all => all,
-    };
-    let all = match all {
-        [first @ .., "gpu"] if !first.is_empty() => first,
-        all => all,
-    };
-    all.iter().map(|word| if *word == "a" { "ancestral" } else { word }.to_owned()).collect()
-}
-
-/// A sampler's name, and the scheduler behind it where there is one: "DPM++ 2M Karras" as A1111 had it
-/// before version 1.9, "dpm++2m karras" of stable-diffusion.cpp, "dpmpp_2m_k" of InvokeAI.
-///
-/// ```
-/// use sagittal::sampler::{Sampler, Scheduler, names};
-/// let both = names::with_scheduler("DPM++ 2M Karras")?;
-/// assert_eq!(both, (Sampler::Dpmpp2m, Some(Scheduler::Karras)));
-/// assert_eq!(names::with_scheduler("Euler a")?, (Sampler::EulerAncestral, None));
-/// # Ok::<(), sagittal::Error>(())
-/// ```
-///
-/// # Errors
-/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) with the nearest names of the part that is unknown.
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) with the names nearest to the part that is unknown.
 pub fn with_scheduler(name: &str) -> Result<(Sampler, Option<Scheduler>)> {
-    let whole = match name.parse::<Sampler>() {
+    let of_all = match name.parse::<Sampler>() {
         Ok(sampler) => return Ok((sampler, None)),
         Err(error) => error,
     };
     let (words, is_schedule) = (words(name), beginning(name).is_some());
-    let mut fault = None;
+    let mut of_part = None;
     for at in (1..words.len()).rev() {
         let (first, last) = words.split_at(at);
         match (first.join("_").parse::<Sampler>(), last.join("_").parse::<Scheduler>()) {
             (Ok(sampler), Ok(scheduler)) => return Ok((sampler, Some(scheduler))),
-            // The part that is known tells which is meant.
-            (Ok(_), Err(error)) if is_schedule => fault = fault.or(Some(error)),
-            (Err(error), Ok(_)) => fault = fault.or(Some(error)),
+            // One part is known, so the error is about the other.
+            (Ok(_), Err(error)) if is_schedule => of_part = of_part.or(Some(error)),
+            (Err(error), Ok(_)) => of_part = of_part.or(Some(error)),
             (_, Err(_)) => {}
         }
     }
-    Err(fault.unwrap_or(whole))
+    Err(of_part.unwrap_or(of_all))
 }
 
-/// The sampler that a name begins with, where what is behind it is no scheduler of ours. None where that makes it
-/// another sampler: "DDIM CFG++" is no DDIM.
+/// The sampler that a name begins with, if the rest is not a scheduler of ours. None if the rest means another
+/// sampler: "DDIM CFG++" is not DDIM.
 pub fn beginning(name: &str) -> Option<Sampler> {
     const VARIANTS: [&str; 9] = ["cfg", "cfgpp", "pp", "multipass", "substep", "stability", "tu", "v2", "v3"];
     let words = words(name);
     let longest = (1..words.len()).rev().find_map(|at| Some((at, words[..at].join("_").parse().ok()?)));
     let (at, sampler) = longest?;
-    // So it is where a scheduler of ours stands at the end.
+    // The rest ends with a scheduler of ours.
     let ends_well = (at + 1..words.len()).any(|at| words[at..].join("_").parse::<Scheduler>().is_ok());
     (!ends_well && !VARIANTS.contains(&words[at].as_str())).then_some(sampler)
-}
-
-/// The names that `plain` could be a slip of the pen for: at most two, nearest first. Capitals make no difference.
-pub fn nearest_to<'a>(plain: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
-    let plain = plain.to_lowercase();
-    let distance = |name: &str| edit_distance(&plain, &name.to_lowercase());
-    let mut distances: Vec<_> = names.into_iter().map(|name| (distance(name), name)).collect();
-    distances.sort();
-    let slip = plain.chars().count().div_ceil(2);
-    distances.iter().filter(|&&(distance, _)| distance <= slip).map(|&(_, name)| name).take(2).collect()
-}
-
-/// Levenshtein's distance: how many letters to insert, delete or replace.
-pub fn edit_distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
@@ -186,13 +105,6 @@ mod tests {
         ] {
             let error = with_scheduler(name).unwrap_err().to_string();
             assert!(error.starts_with(words), "{name}: {error}");
-        }
-    }
-
-    #[test]
-    fn distances() {
-        for (a, b, d) in [("", "", 0), ("", "abc", 3), ("karas", "karras", 1), ("euler", "elder", 2)] {
-            assert_eq!((edit_distance(a, b), edit_distance(b, a)), (d, d), "{a} {b}");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Noise, the same as torch's CPU generator gives for a seed, so that seeds can be shared with
-//! ComfyUI and others.
+//! Noise: for each seed the same as PyTorch's CPU generator, so that seeds can be shared with ComfyUI and other
+//! programs.
 //!
-//! Functions of the platform's `f32` maths library differ in the last bit between systems; here
-//! they are taken in `f64` and rounded, and a seed gives the same bytes everywhere.
+//! The f32 functions of a platform's maths library differ in the last bit between systems. Here they are computed in
+//! f64 and rounded, so that a seed gives the same bytes everywhere.
 
 mod brownian;
 mod seed_sequence;
@@ -16,24 +16,23 @@ use rand_mt::Mt;
 use crate::latent::Latent;
 use crate::{Error, Result};
 
-/// Most pictures of a batch, and of a stream whose noise is asked for.
+/// Largest batch, and one more than the largest batch index.
 pub(crate) const MOST_PICTURES: usize = 4096;
 
-/// Torch turns uniforms into normals in blocks of this many.
+/// PyTorch turns uniform numbers into normal ones in blocks of this size.
 const BLOCK: usize = 16;
 
-/// The noise a run starts from, `[batch, channels, height, width]`, with mean 0 and variance 1; empty, as
-/// [`Latent::zeros`], if it is too large for memory.
+/// The noise that a run starts from, `[batch, channels, height, width]`, with mean 0 and variance 1. If there is not
+/// enough memory it is empty, as with [`Latent::zeros`].
 ///
-/// The whole batch is one stream, so picture 1 of a batch is not picture 0 of another seed. Only
-/// the low 32 bits of the seed count, as in torch: `5` and `2^32 + 5` give the same noise.
+/// All images of the batch are drawn from one stream, so image 1 of a batch is not image 0 of another seed. Only the
+/// low 32 bits of the seed count, as in PyTorch: `5` and `2^32 + 5` give the same noise.
 pub fn noise(seed: u64, shape: [usize; 4]) -> Latent {
     Generator::new(seed).draw(shape)
 }
 
-/// The noise of chosen pictures of the stream, in the order of `batch_indices` (repeats are
-/// allowed), as ComfyUI does for a latent with a batch index. Each picture is a draw of its own;
-/// time is proportional to the largest index.
+/// The noise of chosen images of the stream, in the order of `batch_indices` (repeats are allowed), as ComfyUI computes
+/// it for a latent with a batch index. Each image is drawn separately; the time is proportional to the largest index.
 ///
 /// # Errors
 /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if `shape[0]` is not the number of indices, if one of them is 4096 or
@@ -61,16 +60,16 @@ pub fn noise_for(seed: u64, batch_indices: &[usize], shape: [usize; 4]) -> Resul
     Ok(out)
 }
 
-/// The noise that ancestral samplers add after each step: a stream of its own, seeded with
-/// `seed + 1` so that it does not repeat the initial noise.
+/// The noise that ancestral samplers add after each step: a separate stream with the seed `seed + 1`, so that it does
+/// not repeat the initial noise.
 pub struct AncestralNoise(Generator);
 
 impl AncestralNoise {
-    /// The stream that belongs to a run's seed.
+    /// The stream for the seed of a run.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for the seed 2^64 - 1, which has no
-    /// successor.
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for the seed 2^64 - 1, since `seed + 1`
+    /// overflows.
     pub fn new(seed: u64) -> Result<Self> {
         let next = seed.checked_add(1).ok_or_else(|| {
             Error::usage("the seed is too large for a sampler that adds noise")
@@ -87,16 +86,16 @@ impl AncestralNoise {
     }
 }
 
-/// Torch's CPU generator: a Mersenne twister and the way it makes normals.
+/// PyTorch's CPU generator: a Mersenne Twister, and its way of making normal numbers.
 struct Generator {
     twister: Mt,
-    /// Box and Muller's method gives normals in pairs; the second waits here.
+    /// The Box-Muller method gives normal numbers in pairs; this is the second of a pair.
     spare: Option<f64>,
 }
 
 impl Generator {
     fn new(seed: u64) -> Self {
-        // Truncation meant: torch seeds with the low 32 bits.
+        // Truncated on purpose: PyTorch seeds with the low 32 bits.
         Self { twister: Mt::new(seed as u32), spare: None }
     }
 
@@ -107,7 +106,7 @@ impl Generator {
         out
     }
 
-    /// Fills with normals. Torch takes another path below 16 values, with other results.
+    /// Fills `out` with normal numbers. Below 16 values PyTorch uses another method, with other results.
     fn fill(&mut self, out: &mut [f32]) {
         let Some(tail) = out.len().checked_sub(BLOCK) else {
             out.fill_with(|| self.normal() as f32);
@@ -115,8 +114,8 @@ impl Generator {
         };
         out.fill_with(|| self.uniform());
         out.chunks_exact_mut(BLOCK).for_each(normals_of_block);
-        // An incomplete block is not finished: the last 16 values are drawn anew, which overwrites
-        // some normals of the block before.
+        // If the last block is incomplete, the last 16 values are drawn again, which overwrites some values of the
+        // block before.
         if !out.len().is_multiple_of(BLOCK) {
             let last = &mut out[tail..];
             last.fill_with(|| self.uniform());
@@ -135,7 +134,7 @@ impl Generator {
         ((high << 32 | low) & ((1 << 53) - 1)) as f64 / (1u64 << 53) as f64
     }
 
-    /// One normal in double precision, by Box and Muller's method.
+    /// One normal number in double precision, by the Box-Muller method.
     fn normal(&mut self) -> f64 {
         if let Some(spare) = self.spare.take() {
             return spare;
@@ -148,8 +147,8 @@ impl Generator {
     }
 }
 
-/// Box and Muller's method on a block of 16 uniforms: entry j gives the radius, entry j+8 the angle
-/// of the pair that takes their places. Every intermediate is rounded to `f32`, as torch has it.
+/// The Box-Muller method on a block of 16 uniform numbers: number j gives the radius and number j+8 the angle of the
+/// pair that replaces them. Every intermediate result is rounded to f32, as in PyTorch.
 fn normals_of_block(block: &mut [f32]) {
     let (first, second) = block.split_at_mut(BLOCK / 2);
     for (a, b) in first.iter_mut().zip(second) {

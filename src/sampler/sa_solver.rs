@@ -3,26 +3,27 @@
 
 use std::collections::VecDeque;
 
-use super::Drive;
-use super::moments::weights;
-use super::step::{FreshNoise, SdeStep, lambda, plus, steps};
+use super::quadrature::weights;
+use super::sampler_run::SamplerRun;
+use super::step::{SdeStep, lambda, plus, steps};
+use super::step_noise::FreshNoise;
 use crate::Result;
 use crate::latent::Value;
 
 const PREDICTOR: usize = 3;
 const CORRECTOR: usize = 4;
 
-pub(super) fn sa_solver(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
-    run(drive, x, sigmas, false)
+pub(super) fn sa_solver(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
+    run(sampling, x, sigmas, false)
 }
 
-/// Predict, evaluate, correct, evaluate: asks the model again after each correction.
-pub(super) fn sa_solver_pece(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
-    run(drive, x, sigmas, true)
+/// Predict, evaluate, correct, evaluate: evaluates the model again after each correction.
+pub(super) fn sa_solver_pece(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
+    run(sampling, x, sigmas, true)
 }
 
-/// A step's linear part, its τ² and its noise: the corrector goes the same step again, under the same
-/// noise, with one prediction more.
+/// The linear part of a step, its τ² and its noise: the corrector repeats the step with the same noise and one more
+/// prediction.
 struct Taken {
     linear: SdeStep,
     tau_squared: f32,
@@ -40,9 +41,9 @@ impl Taken {
     }
 }
 
-fn run(drive: &mut Drive<'_>, x: Value, sigmas: &[f32], pece: bool) -> Result<Value> {
-    let (eta, (high, low)) = (drive.options.eta, drive.options.noise_window);
-    let mut noise = FreshNoise::new(drive, eta)?;
+fn run(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32], pece: bool) -> Result<Value> {
+    let (eta, (high, low)) = (sampling.options.eta, sampling.options.noise_window);
+    let mut noise = FreshNoise::new(sampling, eta)?;
     let lambdas: Vec<f32> = sigmas.iter().map(|&sigma| lambda(sigma)).collect();
     // The λ of the last `order` predictions up to `index`, newest first.
     let nodes = |index: usize, order: usize| -> Vec<f32> {
@@ -53,19 +54,19 @@ fn run(drive: &mut Drive<'_>, x: Value, sigmas: &[f32], pece: bool) -> Result<Va
     let mut predictions = VecDeque::new();
     let mut taken: Option<Taken> = None;
     for (index, sigma, next) in steps(sigmas) {
-        let mut denoised = drive.step(index, &mut predicted, sigma)?.denoised;
+        let mut denoised = sampling.step(index, &mut predicted, sigma)?.denoised;
         predictions.push_front(denoised.clone());
         predictions.truncate(CORRECTOR);
-        // Towards 0 the order falls, for stability: the last predictor step is of first order.
+        // Near 0 the order is lowered for stability: the last predictor step is of first order.
         let left = if to_zero { sigmas.len() - 2 - index } else { usize::MAX - 1 };
 
         x = match taken.take().filter(|_| next > 0.0 || pece) {
             Some(taken) => {
                 let order = CORRECTOR.min(predictions.len()).min(left + 1);
                 let corrected = taken.step(&x, &nodes(index, order), lambdas[index], &predictions);
-                let corrected = drive.store(&corrected)?;
+                let corrected = sampling.store(&corrected)?;
                 if pece {
-                    denoised = drive.predict(index, &corrected, sigma)?.denoised;
+                    denoised = sampling.predict(index, &corrected, sigma)?.denoised;
                     predictions[0] = denoised.clone();
                 }
                 corrected
@@ -78,7 +79,7 @@ fn run(drive: &mut Drive<'_>, x: Value, sigmas: &[f32], pece: bool) -> Result<Va
         let tau = if high >= next && next > low { eta } else { 0.0 };
         let linear = SdeStep::new(sigma, next, tau * tau);
         let drawn = match tau > 0.0 {
-            true => Some(noise.add(drive, &x.scaled(0.0), linear.noise)?),
+            true => Some(noise.add(sampling, &x.scaled(0.0), linear.noise)?),
             false => None,
         };
         let step = Taken { linear, tau_squared: tau * tau, noise: drawn };
@@ -105,12 +106,12 @@ fn adams_weights(nodes: &[f32], start: f32, end: f32, tau_squared: f32) -> Vec<f
 
 #[cfg(test)]
 mod tests {
-    use super::super::toy::order_of_convergence_with;
+    use super::super::test_model::order_of_convergence_with;
     use super::super::{SampleOptions, Sampler};
     use super::*;
 
     #[test]
-    fn a_constant_prediction_has_the_whole_weight() {
+    fn the_weights_sum_to_that_of_a_constant_prediction() {
         for tau_squared in [0.0, 1.0] {
             let sum: f32 = adams_weights(&[1.0, 0.4, -0.3], 1.0, 1.5, tau_squared).iter().sum();
             let expected = 1.0 - (-0.5 * (1.0 + tau_squared)).exp();

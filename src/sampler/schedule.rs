@@ -1,39 +1,39 @@
-//! Schedulers: which noise levels a run of N steps visits.
+//! Schedulers: the noise levels of a run of N steps.
 //!
-//! Every scheduler gives a falling list of sigmas that ends in 0; a step goes from one entry to the
-//! next. Names and values are ComfyUI's.
+//! A scheduler returns a falling list of sigmas that ends with 0; each step goes from one entry to the next. Names and
+//! values are those of ComfyUI.
 
 use std::fmt;
 use std::str::FromStr;
 
-use super::beta;
+use super::beta_distribution::quantile;
 use super::discrete::{Discrete, exp};
-use super::names::{self, Named};
+use super::lookup::{self, Named};
 use crate::{Error, Result};
 
-/// More steps than this are a mistake (or a denoise near 0), and would only fill the memory.
+/// More steps than this are a mistake, or a denoise near 0, and would only fill the memory.
 const MAX_STEPS: usize = 1_000_000;
 
-/// A rule that spreads N steps over a model's noise levels.
+/// A rule that spreads N steps over the noise levels σ of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scheduler {
-    /// Even in timesteps, both ends included.
+    /// Evenly spaced timesteps, both ends included.
     Normal,
-    /// Even in `σ^(1/7)` (Karras et al. 2022, eq. 5).
+    /// Evenly spaced in `σ^(1/7)` (Karras et al. 2022, arXiv 2206.00364, eq. 5).
     Karras,
     /// Every (1000/N)-th entry of the table, from the top.
     Simple,
-    /// Even in timesteps, the last of N+1 left out.
+    /// N+1 evenly spaced timesteps without the last.
     SgmUniform,
-    /// Even in `ln σ`.
+    /// Evenly spaced in `ln σ`.
     Exponential,
     /// Every (1000/N)-th entry of the table, from the bottom; may give more than N steps.
     DdimUniform,
-    /// Timesteps at the quantiles of Beta(0.6, 0.6) (Lee et al. 2024); may give fewer than N steps.
+    /// Timesteps at the quantiles of Beta(0.6, 0.6) (Lee et al. 2024, arXiv 2407.12173); may give fewer than N steps.
     Beta,
-    /// Half of the steps fall linearly to 97.5 % of σ_max, the others quadratically to 0.
+    /// σ falls linearly to 97.5 % of σ_max during half of the steps, and quadratically to 0 during the others.
     LinearQuadratic,
-    /// Even in `atan σ` (Sabour et al. 2024, "Align Your Steps", eq. 9).
+    /// Evenly spaced in `atan σ` (Sabour et al. 2024, "Align Your Steps", arXiv 2404.14507, eq. 9).
     KlOptimal,
 }
 
@@ -66,7 +66,7 @@ impl Scheduler {
         }
     }
 
-    /// What other programs call it, where that differs: stable-diffusion.cpp, A1111, NovelAI, InvokeAI.
+    /// Its names in other programs, where they differ: stable-diffusion.cpp, A1111, NovelAI, InvokeAI.
     fn aliases(self) -> &'static [&'static str] {
         match self {
             Scheduler::Normal => &["discrete", "default", "uniform", "native"],
@@ -77,15 +77,15 @@ impl Scheduler {
         }
     }
 
-    /// The sigmas of a run, largest first, the last one 0.
+    /// The sigmas of a run, largest first; the last is 0.
     ///
-    /// `denoise` is the share of the noise levels to go through: 1 is all of them, 0.6 starts
-    /// from a picture with some noise added. The rule is applied to `steps / denoise` steps and
-    /// the last `steps` of them are kept; 0 (or less) gives no sigmas, that is, nothing to do.
+    /// `denoise` is the fraction of the noise levels that the run covers: 1 is all of them, 0.6 starts from a picture
+    /// with some noise added. The rule is applied to `steps / denoise` steps, and the last `steps` of them are kept. 0
+    /// or less gives no sigmas: there is nothing to do.
     ///
-    /// `discard_penultimate` is for samplers that look past σ_min (see
-    /// [`Sampler::discard_penultimate`](super::Sampler::discard_penultimate)): one step more is
-    /// planned and the last sigma before 0 dropped.
+    /// `discard_penultimate` is for samplers that evaluate between two sigmas (see
+    /// [`Sampler::discard_penultimate`](super::Sampler::discard_penultimate)): the rule is applied to one more step,
+    /// and the last sigma before 0 is dropped.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if `steps` is 0, `denoise` is not a number,
@@ -105,7 +105,7 @@ impl Scheduler {
         if discard_penultimate && sigmas.len() >= 2 {
             sigmas.remove(sigmas.len() - 2);
         }
-        // A whole run is never cut: `ddim_uniform` may have more than N+1 sigmas.
+        // With a full denoise nothing is dropped: `ddim_uniform` may have more than N+1 sigmas.
         if denoise <= FULL {
             sigmas.drain(..sigmas.len().saturating_sub(steps + 1));
         }
@@ -130,10 +130,10 @@ impl Scheduler {
 impl FromStr for Scheduler {
     type Err = Error;
 
-    /// By name, in ComfyUI's spelling or another program's.
+    /// By name, as ComfyUI or another program spells it.
     fn from_str(name: &str) -> Result<Self> {
         let table = Self::ALL.map(|s| Named { value: s, name: s.name(), aliases: s.aliases() });
-        names::find("scheduler", name, table)
+        lookup::find("scheduler", name, table)
     }
 }
 
@@ -143,10 +143,10 @@ impl fmt::Display for Scheduler {
     }
 }
 
-/// A denoise above this is a whole run, as ComfyUI has it.
+/// A denoise above this counts as 1, as in ComfyUI.
 const FULL: f64 = 0.9999;
 
-/// The steps of the whole run of which the last `steps` are done: `⌊steps / denoise⌋`.
+/// The number of steps that the rule is applied to: `⌊steps / denoise⌋`.
 fn planned_steps(steps: usize, denoise: f64) -> Result<usize> {
     if steps == 0 || denoise.is_nan() {
         return Err(Error::usage("nothing to schedule")
@@ -166,7 +166,7 @@ fn planned_steps(steps: usize, denoise: f64) -> Result<usize> {
 fn normal(table: &Discrete, steps: usize) -> Vec<f32> {
     let (start, end) = (table.timestep(table.sigma_max()), table.timestep(table.sigma_min()));
     let at = |steps| linspace(start, end, steps).map(|t| table.sigma(t));
-    // A table that starts at 0 has its own last sigma.
+    // A table that begins at 0 has 0 as its last sigma already.
     if is_zero(table.sigma(end)) { at(steps + 1).collect() } else { ending_in_zero(at(steps)) }
 }
 
@@ -199,8 +199,8 @@ fn spread_by_ratio(steps: usize, (low, high): (f64, f64)) -> Vec<f32> {
 /// The rule of [`Scheduler::Karras`] between any two noise levels, (lowest, highest), with any power.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if the levels are not positive and in order, or the
-/// power makes no numbers of them.
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if the levels are not positive or not in order, or the power is
+/// not positive or gives values that are not finite.
 #[doc(hidden)]
 pub fn karras_sigmas(steps: usize, range: (f64, f64), rho: f64) -> Result<Vec<f32>> {
     check_range(steps, range)?;
@@ -254,14 +254,14 @@ fn ddim_uniform(table: &Discrete, steps: usize) -> Vec<f32> {
 /// The entries at the quantiles 1, 1-1/N, … of Beta(0.6, 0.6), each once, then 0.
 fn beta(table: &Discrete, steps: usize) -> Vec<f32> {
     let last = table.sigmas().len() - 1;
-    let at = |k: usize| beta::quantile(1.0 - k as f64 / steps as f64, 0.6, 0.6) * last as f64;
+    let at = |k: usize| quantile(1.0 - k as f64 / steps as f64, 0.6, 0.6) * last as f64;
     let mut timesteps: Vec<usize> = (0..steps).map(|k| at(k).round_ties_even() as usize).collect();
     timesteps.dedup();
     ending_in_zero(timesteps.into_iter().map(|t| table.sigmas()[t]))
 }
 
 /// `σ_max` times a curve from 1 to 0: linear down to 0.975 over the first half of the steps, then
-/// the parabola that continues it without a kink.
+/// a parabola with the same value and slope at the joint.
 fn linear_quadratic(table: &Discrete, steps: usize) -> Vec<f32> {
     const DROP: f64 = 0.025;
     let scaled = |left: f64| left as f32 * table.sigma_max();
@@ -286,7 +286,7 @@ fn linear_quadratic(table: &Discrete, steps: usize) -> Vec<f32> {
 fn kl_optimal(table: &Discrete, steps: usize) -> Vec<f32> {
     let atan = |sigma: f32| f64::from(sigma).atan() as f32;
     let (low, high) = (atan(table.sigma_min()), atan(table.sigma_max()));
-    // One step starts at σ_max, as with every other scheduler; ComfyUI divides 0 by 0 here.
+    // With one step it is σ_max, as with every other scheduler; ComfyUI divides 0 by 0 here.
     let intervals = steps.saturating_sub(1).max(1) as f32;
     ending_in_zero((0..steps).map(|k| {
         let a = k as f32 / intervals;
@@ -294,8 +294,8 @@ fn kl_optimal(table: &Discrete, steps: usize) -> Vec<f32> {
     }))
 }
 
-/// `count` evenly spaced points, both ends included; one point is `start`. The second half counts
-/// back from `end`, as torch does, so that the last point is exact.
+/// `count` evenly spaced points, both ends included; a single point is `start`. The second half is computed from `end`,
+/// as in PyTorch, so that the last point is exact.
 pub(super) fn linspace(start: f32, end: f32, count: usize) -> impl Iterator<Item = f32> {
     let step = (end - start) / count.saturating_sub(1).max(1) as f32;
     (0..count).map(move |i| {

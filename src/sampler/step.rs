@@ -1,12 +1,9 @@
-//! The parts that samplers' steps are made of.
+//! The arithmetic that samplers' steps share.
 //!
-//! Two coordinates appear: the noise level σ itself, and `λ = -ln σ`, half the logarithm of the
-//! signal-to-noise ratio (Lu et al. 2022, arXiv 2206.00927), in which exponential integrators step.
+//! There are two coordinates: the noise level σ, and `λ = -ln σ`, half the logarithm of the signal-to-noise ratio
+//! (Lu et al. 2022, arXiv 2206.00927), in which exponential integrators step.
 
 use super::discrete::{exp, exp_m1, ln};
-use super::noise::{AncestralNoise, BrownianNoise};
-use super::{Drive, SampleOptions};
-use crate::Result;
 use crate::latent::Value;
 
 /// The steps of a schedule: index, noise level, next noise level.
@@ -14,7 +11,7 @@ pub(super) fn steps(sigmas: &[f32]) -> impl Iterator<Item = (usize, f32, f32)> {
     sigmas.windows(2).enumerate().map(|(index, pair)| (index, pair[0], pair[1]))
 }
 
-/// The slope of the probability flow, `d = (x - D) / σ`: the noise that the model sees.
+/// The slope of the probability flow ODE, `d = (x - D) / σ`: the noise that the model predicts.
 pub(super) fn slope(x: &Value, denoised: &Value, sigma: f32) -> Value {
     let share = 1.0 / f64::from(sigma);
     Value::combine(&[(share, x), (-share, denoised)])
@@ -50,9 +47,9 @@ pub(super) fn lerp(a: f32, b: f32, weight: f32) -> f32 {
     if weight < 0.5 { a + weight * (b - a) } else { b - (b - a) * (1.0 - weight) }
 }
 
-/// How far down to step and how much noise to add: `(σ_down, σ_up)` with
+/// The noise level to step down to, and the deviation of the noise to add: `(σ_down, σ_up)` with
 /// `σ_up = min(σ', η √(σ'² (σ² - σ'²) / σ²))` and `σ_down = √(σ'² - σ_up²)`.
-/// η = 0 adds none, η = 1 as much as keeps the process a Markov chain.
+/// η = 0 adds no noise, η = 1 as much as the reverse Markov chain (Song et al. 2020, arXiv 2010.02502, eq. 16).
 pub(super) fn ancestral_step(sigma: f32, next: f32, eta: f32) -> (f32, f32) {
     if eta == 0.0 {
         return (next, 0.0);
@@ -62,14 +59,14 @@ pub(super) fn ancestral_step(sigma: f32, next: f32, eta: f32) -> (f32, f32) {
     ((n2 - up * up).sqrt(), up)
 }
 
-/// The linear part of a step of the reverse SDE with noise η: what remains of x, and how much noise
-/// comes in. η = 0 is the probability flow, η = 1 the reverse diffusion.
+/// The linear part of a step of the reverse SDE with noise η: the factor of x, and the deviation of the added noise.
+/// η = 0 is the probability flow, η = 1 the reverse diffusion.
 pub(super) struct SdeStep {
     /// The step's length in λ.
     pub h: f32,
-    /// `h·(1 + η)`, the length that predictions are integrated over.
+    /// `h·(1 + η)`, the length over which predictions are integrated.
     pub h_eta: f32,
-    /// x's factor, `σ'/σ · e^{-hη}`.
+    /// The factor of x, `σ'/σ · e^{-hη}`.
     pub keep: f32,
     /// The deviation of the noise, `σ' √(1 - e^{-2hη})`.
     pub noise: f32,
@@ -92,96 +89,9 @@ pub(super) fn phi_1(h: f32) -> f32 {
     -exp_m1(-h)
 }
 
-/// `1 - (1 - e^{-h})/h = h·φ₂(-h)`: the weight of a prediction that grows from 0 to 1 over the step.
+/// `1 - (1 - e^{-h})/h = h·φ₂(-h)`: the weight of a prediction that grows linearly from 0 to 1 over the step.
 pub(super) fn phi_2(h: f32) -> f32 {
     exp_m1(-h) / h + 1.0
-}
-
-/// Whether options and sampler ask for noise at all.
-fn is_on(options: &SampleOptions, eta: f32) -> bool {
-    eta > 0.0 && options.s_noise > 0.0
-}
-
-/// New noise for every step, from the stream that belongs to the run's seed.
-pub(super) struct FreshNoise {
-    /// None where a run wants no noise: then the seed may be any.
-    stream: Option<AncestralNoise>,
-    s_noise: f32,
-}
-
-impl FreshNoise {
-    pub(super) fn new(drive: &Drive<'_>, eta: f32) -> Result<Self> {
-        let options = drive.options;
-        let stream = is_on(options, eta).then(|| AncestralNoise::new(options.seed)).transpose()?;
-        Ok(Self { stream, s_noise: options.s_noise })
-    }
-
-    /// `x` with noise of this deviation.
-    pub(super) fn add(&mut self, drive: &mut Drive<'_>, x: &Value, deviation: f32) -> Result<Value> {
-        Ok(match &mut self.stream {
-            Some(stream) => {
-                let shape = x.shape();
-                let drawn = drive.latents().bring_with(shape, &mut || stream.draw(shape))?;
-                x.plus(f64::from(self.s_noise) * f64::from(deviation), &drawn)
-            }
-            None => x.clone(),
-        })
-    }
-
-    /// Noise that decays over a step, for steps that need it at places in between: over a length
-    /// `l`, `z ← e^{-l} z + √(1 - e^{-2l}) · new`.
-    pub(super) fn decay(
-        &mut self,
-        drive: &mut Drive<'_>,
-        noise: Option<Value>,
-        shape: [usize; 4],
-        length: f32,
-    ) -> Result<Option<Value>> {
-        let Some(stream) = &mut self.stream else { return Ok(None) };
-        let (keep, fresh) = (exp(-length), (-exp_m1(-2.0 * length)).sqrt());
-        let drawn =
-            drive.latents().bring_with(shape, &mut || stream.draw(shape))?.scaled(fresh * self.s_noise);
-        Ok(Some(noise.map_or_else(|| drawn.clone(), |noise| plus(&drawn, keep, &noise))))
-    }
-}
-
-/// Noise along one Brownian path over σ, which does not depend on the steps taken.
-pub(super) struct PathNoise {
-    /// Seed, and the levels that the path is between.
-    of: Option<(u64, f32, f32)>,
-    /// Made when it is first looked at.
-    path: Option<BrownianNoise>,
-    s_noise: f32,
-}
-
-impl PathNoise {
-    pub(super) fn new(drive: &Drive<'_>, sigmas: &[f32], eta: f32) -> Self {
-        let options = drive.options;
-        let ends = sigmas.first().zip(sigmas.iter().rfind(|&&s| s > 0.0));
-        let of = ends.filter(|_| is_on(options, eta)).map(|(&high, &low)| (options.seed, low, high));
-        Self { of, path: None, s_noise: options.s_noise }
-    }
-
-    /// `x` with the noise of the step from `sigma` to `next`, of this deviation.
-    pub(super) fn add(
-        &mut self,
-        drive: &mut Drive<'_>,
-        x: &Value,
-        (sigma, next): (f32, f32),
-        deviation: f32,
-    ) -> Result<Value> {
-        let (path, shape) = (&mut self.path, x.shape());
-        Ok(match self.of {
-            Some((seed, low, high)) => {
-                let drawn = drive.latents().bring_with(shape, &mut || {
-                    path.get_or_insert_with(|| BrownianNoise::new(seed, shape, low, high))
-                        .between(sigma, next)
-                })?;
-                x.plus(f64::from(self.s_noise) * f64::from(deviation), &drawn)
-            }
-            None => x.clone(),
-        })
-    }
 }
 
 #[cfg(test)]

@@ -1,44 +1,44 @@
 //! UniPC (Zhao et al. 2023, arXiv 2302.04867), third order, predicting the picture: each new
 //! prediction first corrects the step that led to it.
 //!
-//! It works in the variance-preserving scale `x/√(1 + σ²)` and stops at σ = 0.001, not 0. The
-//! arithmetic is `f32` as elsewhere: at such small sigmas `1 - α²` has few digits left, and they show.
+//! It works in the variance-preserving scale `x/√(1 + σ²)` and ends at σ = 0.001 instead of 0. The arithmetic is f32, as
+//! in other programs: at such small sigmas `1 - α²` has few significant digits, and the result depends on them.
 
 use std::collections::VecDeque;
 
-use super::Drive;
 use super::discrete::{exp, exp_m1, ln};
-use super::moments::weights;
+use super::quadrature::weights;
+use super::sampler_run::SamplerRun;
 use super::step::change;
 use crate::Result;
 use crate::latent::Value;
 
-/// The function `B(h)` that the method leaves open.
+/// The function `B(h)`, which the method leaves open.
 type Growth = fn(f32) -> f32;
 
 /// The last noise level of a schedule that ends in 0.
 const LAST: f32 = 0.001;
 
-pub(super) fn uni_pc(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
-    run(drive, x, sigmas, |hh| hh)
+pub(super) fn uni_pc(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
+    run(sampling, x, sigmas, |hh| hh)
 }
 
 /// With `B(h) = e^h - 1`.
-pub(super) fn uni_pc_bh2(drive: &mut Drive<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
-    run(drive, x, sigmas, exp_m1)
+pub(super) fn uni_pc_bh2(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32]) -> Result<Value> {
+    run(sampling, x, sigmas, exp_m1)
 }
 
-fn run(drive: &mut Drive<'_>, x: Value, sigmas: &[f32], growth: Growth) -> Result<Value> {
+fn run(sampling: &mut SamplerRun<'_>, x: Value, sigmas: &[f32], growth: Growth) -> Result<Value> {
     let levels: Vec<f32> = sigmas.iter().map(|&sigma| if sigma == 0.0 { LAST } else { sigma }).collect();
     let steps = levels.len() - 1;
-    // A single step is of first order, from noise to picture; ComfyUI does not take it at all.
+    // A single step is of first order, from noise to picture. ComfyUI does not support it.
     let order = 3.min(steps.saturating_sub(1)).max(1);
     let mut x = x.scaled(1.0 / expansion(levels[0]));
     let mut predictions = VecDeque::new();
-    let first = drive.step(0, &mut x.scaled(expansion(levels[0])), levels[0])?.denoised;
+    let first = sampling.step(0, &mut x.scaled(expansion(levels[0])), levels[0])?.denoised;
     predictions.push_front((Level::at(levels[0]), first));
     for (index, &sigma) in levels.iter().enumerate().skip(1) {
-        let step = Step {
+        let step = UniPcStep {
             to: Level::at(sigma),
             order: order.min(index).min(steps + 1 - index),
             predictions: &predictions,
@@ -47,8 +47,8 @@ fn run(drive: &mut Drive<'_>, x: Value, sigmas: &[f32], growth: Growth) -> Resul
         let base = step.first_order(&x);
         x = step.predicted(&base);
         if index < steps {
-            let denoised = drive.step(index, &mut x.scaled(expansion(sigma)), sigma)?.denoised;
-            x = drive.store(&step.corrected(&base, &denoised))?;
+            let denoised = sampling.step(index, &mut x.scaled(expansion(sigma)), sigma)?.denoised;
+            x = sampling.store(&step.corrected(&base, &denoised))?;
             let to = step.to;
             predictions.push_front((to, denoised));
             predictions.truncate(order);
@@ -57,7 +57,7 @@ fn run(drive: &mut Drive<'_>, x: Value, sigmas: &[f32], growth: Growth) -> Resul
     Ok(x.scaled(1.0 / Level::at(levels[steps]).alpha))
 }
 
-/// The factor from the variance-preserving scale to ours.
+/// The factor from the variance-preserving scale to that of samplers.
 fn expansion(sigma: f32) -> f32 {
     (1.0 + sigma * sigma).sqrt()
 }
@@ -78,8 +78,8 @@ impl Level {
     }
 }
 
-/// A step from the newest prediction's level.
-struct Step<'a> {
+/// A step from the noise level of the newest prediction.
+struct UniPcStep<'a> {
     to: Level,
     order: usize,
     /// Newest first.
@@ -87,7 +87,7 @@ struct Step<'a> {
     growth: Growth,
 }
 
-impl Step<'_> {
+impl UniPcStep<'_> {
     /// The step's length, negative because the method predicts the picture and not the noise.
     fn length(&self) -> f32 {
         -(self.to.lambda - self.predictions[0].0.lambda)
@@ -99,14 +99,14 @@ impl Step<'_> {
         Value::combine(&[(self.to.sigma / from.sigma, x), (-take, denoised)])
     }
 
-    /// Where earlier predictions were, in units of this step from its start.
+    /// The positions of earlier predictions in λ, in units of this step from its start.
     fn places(&self) -> Vec<f32> {
         let start = self.predictions[0].0.lambda;
         let earlier = self.predictions.iter().take(self.order).skip(1);
         earlier.map(|(level, _)| (level.lambda - start) / -self.length()).collect()
     }
 
-    /// What the weights' moments must be: `k!·h·φ_{k+1}(h) / B(h)` for k from 1.
+    /// The moments that the weights must have: `k!·h·φ_{k+1}(h) / B(h)` for k from 1.
     fn moments(&self) -> Vec<f64> {
         let hh = self.length();
         let mut phi = exp_m1(hh) / hh - 1.0;
@@ -124,7 +124,7 @@ impl Step<'_> {
         let places = self.places();
         let weights = match places.len() {
             0 => return base.clone(),
-            // Simpler than the solution, of the same order.
+            // Simpler than the solution of the system, and of the same order.
             1 => vec![0.5],
             n => weights(&doubles(&places), self.moments()[..n].to_vec()),
         };
@@ -165,7 +165,7 @@ fn doubles(values: &[f32]) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::super::Sampler;
-    use super::super::toy::order_of_convergence;
+    use super::super::test_model::order_of_convergence;
 
     #[test]
     fn uni_pc_is_of_second_order_at_least() {

@@ -6,11 +6,11 @@ use super::clip;
 use super::embedding::Embeddings;
 use super::prompt::{self, CHUNK, Chunk};
 use super::tokenizer::{self, Tokenizer, VOCABULARY};
-use crate::engine::{Engine, Run, Source, Weights};
+use crate::engine::{Engine, PlanRun, WeightSource, Weights};
 use crate::families;
 use crate::lora::Patched;
 use crate::model::config::TextConfig;
-use crate::plan::{Options, Plan};
+use crate::plan::{Plan, PlanOptions};
 use crate::{Error, ErrorKind, Result};
 
 /// What a text encoder makes of a prompt.
@@ -62,13 +62,13 @@ impl TextEncoder<'_> {
         let mut pooled = None;
         // Chunk by chunk: prompts have one or two, and the result must not depend on their number.
         let (storage, device) = (self.weights.storage().clone(), self.engine.gpu().capabilities());
-        let plan = Plan::new(&graph, &Options { rows: 1, storage, device, guard: 0 })?;
+        let plan = Plan::new(&graph, &PlanOptions { rows: 1, storage, device, guard: 0 })?;
         let arena = self.engine.arena(&plan)?;
         let prepared = self.engine.prepare(plan, self.weights, &arena)?;
         for chunk in tokens.chunks.iter().chain(&empty) {
             let embedding = self.embed(chunk, &tokens.vectors)?;
             let inputs = [("embedding", embedding.as_slice())];
-            let mut results = self.engine.run(&prepared, &Run::new(&inputs, cancel))?;
+            let mut results = self.engine.run(&prepared, &PlanRun::new(&inputs, cancel))?;
             if options.pooled && pooled.is_none() {
                 let at = chunk.ids.iter().position(|id| *id == tokenizer::END).unwrap_or(CHUNK - 1);
                 let last = take(&mut results, "last")?;

@@ -12,7 +12,7 @@ use super::set::Set;
 use super::tensor::{Tensor, write_all};
 use super::tolerance;
 use crate::checkpoint::{Checkpoint, Dtype, Manifest};
-use crate::engine::Source;
+use crate::engine::WeightSource;
 use crate::lora::{Lora, LoraUse, Networks, Patched, Patches};
 use crate::model::ModelConfig;
 use crate::{Error, Remedy, Resource, Result};

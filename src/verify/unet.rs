@@ -5,7 +5,7 @@ use super::case::Case;
 use super::compare::{Yardstick, masked};
 use super::context::Context;
 use super::tensor::Tensor;
-use crate::engine::{Kept, Run, Source};
+use crate::engine::{KeptTensors, PlanRun, WeightSource};
 use crate::latent::Latent;
 use crate::model::unet::{self, COLUMNS};
 use crate::plan::{self, Plan};
@@ -146,14 +146,14 @@ fn call(context: &Context<'_, '_>, inputs: &Inputs, record: bool, trace: Vec<Str
     let device = engine.gpu().capabilities();
     let weights = model.unet_weights(context.cancel)?;
     let storage = weights.storage().clone();
-    let plan = Plan::new(&graph, &plan::Options { rows: inputs.rows, storage, device, guard: 0 })?;
+    let plan = Plan::new(&graph, &plan::PlanOptions { rows: inputs.rows, storage, device, guard: 0 })?;
     let arena = engine.arena(&plan)?;
     let prepared = engine.prepare(plan, &weights, &arena)?;
     let unet = model.unet(&weights);
     let plan = unet.planner.conditioning(inputs.tokens)?;
     let arena = engine.arena(&plan)?;
     let reader = engine.prepare(plan, &weights, &arena)?;
-    let from = (unet.weights, &unet.source as &dyn Source);
+    let from = (unet.weights, &unet.source as &dyn WeightSource);
     let read = |row: usize| {
         let of_row = |values: &'_ [f32]| {
             let each = values.len() / inputs.rows;
@@ -161,12 +161,14 @@ fn call(context: &Context<'_, '_>, inputs: &Inputs, record: bool, trace: Vec<Str
         };
         let (prompt, vector) = (of_row(&inputs.context), of_row(&inputs.y));
         let values = [("context", prompt.as_slice()), (unet::VECTOR, &vector)];
-        engine.run_and_keep(&reader, &Run { turns: Some(from), ..Run::new(&values, context.cancel) })
+        engine
+            .run_and_keep(&reader, &PlanRun { streamed: Some(from), ..PlanRun::new(&values, context.cancel) })
     };
-    let kept: Vec<Kept> = (0..inputs.rows).map(read).collect::<Result<_>>()?;
+    let kept: Vec<KeptTensors> = (0..inputs.rows).map(read).collect::<Result<_>>()?;
     let values = [("x", &inputs.x[..]), ("time", &inputs.time)];
-    let kept: Vec<&Kept> = kept.iter().collect();
-    engine.run(&prepared, &Run { turns: Some(from), ..Run::new(&values, context.cancel).on(&kept) })
+    let kept: Vec<&KeptTensors> = kept.iter().collect();
+    engine
+        .run(&prepared, &PlanRun { streamed: Some(from), ..PlanRun::new(&values, context.cancel).on(&kept) })
 }
 
 fn result<'r>(results: &'r Results, name: &str) -> Result<&'r [f32]> {

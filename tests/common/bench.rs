@@ -3,17 +3,17 @@
 use std::sync::atomic::AtomicBool;
 
 use super::{Rng, kept_rows, stored, to_f64};
-use sagittal::internals::engine::{Engine, Kept, Run, Source};
+use sagittal::internals::engine::{Engine, KeptTensors, PlanRun, WeightSource};
 use sagittal::internals::graph::{Graph, Shape};
 use sagittal::internals::kernels::{Precision, Target};
-use sagittal::internals::plan::{Bound, Capabilities, Options, Plan, Storage};
+use sagittal::internals::plan::{Bound, Capabilities, Plan, PlanOptions, Storage};
 
 const SENTINEL: u32 = 0x7FC0_BEEF;
 
 /// Weights made from their names, numbers of a precision.
 pub struct Weights(pub Precision);
 
-impl Source for Weights {
+impl WeightSource for Weights {
     fn read(&self, name: &str, shape: &[usize]) -> sagittal::Result<Vec<f32>> {
         let seed = name.bytes().fold(7u64, |h, b| h.wrapping_mul(31) + u64::from(b));
         // Vectors stay f32 on the device.
@@ -71,7 +71,7 @@ impl Bench<'_> {
         let device = self.engine.gpu().capabilities();
         let max_binding = self.most.unwrap_or(device.max_binding);
         let device = Capabilities { target: self.target, max_binding, ..device };
-        let options = Options { rows: self.rows, storage: self.storage(graph), device, guard: 4096 };
+        let options = PlanOptions { rows: self.rows, storage: self.storage(graph), device, guard: 4096 };
         Plan::new(graph, &options).expect("plan")
     }
 
@@ -91,9 +91,9 @@ impl Bench<'_> {
         let prepared = self.engine.prepare(plan, &weights, &arena).expect("prepare");
         self.engine.fill_arena(&prepared, SENTINEL);
         let kept = kept_rows(self.engine, &prepared, inputs);
-        let kept: Vec<&Kept> = kept.iter().collect();
+        let kept: Vec<&KeptTensors> = kept.iter().collect();
         let cancel = AtomicBool::new(false);
-        let results = self.engine.run(&prepared, &Run::new(inputs, &cancel).on(&kept)).expect("run");
+        let results = self.engine.run(&prepared, &PlanRun::new(inputs, &cancel).on(&kept)).expect("run");
         let plan = prepared.plan();
         let all = self.engine.arena_words(&prepared).expect("read the arena");
         let mut words = all.clone();

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
 use sagittal::gpu::Gpu;
-use sagittal::internals::engine::{Engine, Kept, Prepared};
+use sagittal::internals::engine::{Engine, KeptTensors, Prepared};
 use sagittal::internals::kernels::{LEAST_MEMORY, Precision, Target};
 
 /// The repository's root, from any of its crates.
@@ -199,7 +199,7 @@ impl Failures {
 }
 
 /// What another plan would have kept for each row of this one, from values of all rows by name.
-pub fn kept_rows(engine: &Engine, prepared: &Prepared, inputs: &[(&str, &[f32])]) -> Vec<Kept> {
+pub fn kept_rows(engine: &Engine, prepared: &Prepared, inputs: &[(&str, &[f32])]) -> Vec<KeptTensors> {
     let plan = prepared.plan();
     let is_kept = |name: &str| plan.inputs.iter().any(|slot| slot.kept && slot.name == name);
     if !inputs.iter().any(|(name, _)| is_kept(name)) {

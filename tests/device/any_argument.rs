@@ -12,14 +12,14 @@ use sagittal::internals::bench::profile::{Ceiling, Layer, Profile, classes};
 use sagittal::internals::bench::shapes::{Kind, Shape as Measured};
 use sagittal::internals::bench::sweep::{Axis, Step};
 use sagittal::internals::bench::{Effort, Timing, presets};
-use sagittal::internals::engine::{Engine, Run, Source, Spot, Stream};
+use sagittal::internals::engine::{BufferOffset, Engine, PlanRun, Stream, WeightSource};
 use sagittal::internals::graph::{Activation, Graph, Layout, Shape, Tensor, Weight};
 use sagittal::internals::kernels::{Buf, Call, Operand, Precision, Stretch, Target};
 use sagittal::internals::model::config::{Heads, InputBlock, MiddleBlock, UnetConfig};
 use sagittal::internals::model::{ModelConfig, unet, vae};
-use sagittal::internals::plan::arena::{Request, lower_bound, place};
+use sagittal::internals::plan::arena::{TensorLifetime, lower_bound, place};
 use sagittal::internals::plan::chunk::{ChunkPolicy, rows_per_call};
-use sagittal::internals::plan::{Bound, Capabilities, Options, Plan, tensor_bytes};
+use sagittal::internals::plan::{Bound, Capabilities, Plan, PlanOptions, tensor_bytes};
 use sagittal::internals::text::clip;
 use sagittal::{Result, wgpu};
 
@@ -27,8 +27,8 @@ static GO: AtomicBool = AtomicBool::new(false);
 
 const TARGETS: [Target; 3] = [Target::Gpu, Target::Cpu, Target::Matrices { memory: 32 << 10 }];
 
-fn options(rows: usize, target: Target) -> Options {
-    Options { rows, storage: Precision::F32.into(), device: Capabilities::baseline(target), guard: 0 }
+fn options(rows: usize, target: Target) -> PlanOptions {
+    PlanOptions { rows, storage: Precision::F32.into(), device: Capabilities::baseline(target), guard: 0 }
 }
 
 /// Of small and of impossible numbers.
@@ -78,7 +78,7 @@ fn graphs_and_plans_of_any_shape() {
                 let mut g = Graph::new("p.");
                 let pair = [g.input("x", shape), g.input("y", shape)];
                 layers(&mut watch, &mut g, pair, number);
-                watch.runs(&what, || (g.output("o", pair[0]), g.keep("k", pair[1]), g.wholes().len()));
+                watch.runs(&what, || (g.output("o", pair[0]), g.keep("k", pair[1]), g.sliced().len()));
                 watch.runs(&what, || g.weights().iter().map(Weight::device_len).max());
                 watch.runs(&what, || tensor_bytes(g.info(pair[0]), usize::MAX, Precision::F16));
                 for (rows, target) in [(1, TARGETS[0]), (usize::MAX, TARGETS[1]), (2, TARGETS[2])] {
@@ -128,7 +128,7 @@ fn each_alone(watch: &mut Watch, shape: Shape, n: usize, target: Target, planned
         g.output("y", y);
         let device =
             Capabilities { max_binding: u64::MAX, max_buffer: u64::MAX, ..options(1, target).device };
-        for o in [options(1, target), options(3, target), Options { device, ..options(1, target) }] {
+        for o in [options(1, target), options(3, target), PlanOptions { device, ..options(1, target) }] {
             let plan = watch.tries(&what, || Plan::new(&g, &o));
             planned.set(planned.get() + usize::from(plan.is_some()));
         }
@@ -145,11 +145,13 @@ fn plans_for_any_device() {
     for target in TARGETS {
         for (a, b) in numbers.into_iter().flat_map(|a| numbers.map(|b| (a, b))) {
             let what = format!("{a} and {b} on {target:?}");
-            let device = |max_binding, max_buffer, alignment| Options {
+            let device = |max_binding, max_buffer, alignment| PlanOptions {
                 device: Capabilities { target, max_binding, max_buffer, alignment },
                 ..options(1, target)
             };
-            for o in [device(a, b, 256), device(1 << 27, a, b), Options { guard: a, ..options(2, target) }] {
+            for o in
+                [device(a, b, 256), device(1 << 27, a, b), PlanOptions { guard: a, ..options(2, target) }]
+            {
                 let plan = watch.tries(&what, || Plan::new(&graph, &o));
                 watch.runs(&what, || {
                     plan.map(|p| {
@@ -174,8 +176,8 @@ fn plans_for_any_device() {
     for (first, last) in pairs() {
         for bytes in numbers {
             let what = format!("{bytes} bytes from {first} to {last}");
-            let request = Request { bytes, first, last };
-            let requests = [request, Request { bytes: 7, ..request }, request];
+            let request = TensorLifetime { bytes, first, last };
+            let requests = [request, TensorLifetime { bytes: 7, ..request }, request];
             for alignment in numbers {
                 watch.runs(&what, || place(&requests, alignment, bytes, alignment).slabs);
             }
@@ -271,14 +273,14 @@ fn networks_of_any_configuration() {
     watch.failures.finish();
 }
 
-fn options_of(rows: usize) -> Options {
+fn options_of(rows: usize) -> PlanOptions {
     options(rows, Target::Gpu)
 }
 
 /// Values of another number than were asked for.
 struct Odd(usize);
 
-impl Source for Odd {
+impl WeightSource for Odd {
     fn read(&self, _: &str, shape: &[usize]) -> Result<Vec<f32>> {
         Ok(vec![0.5; if self.0 == 1 { 1 } else { self.0 * shape.iter().product::<usize>() }])
     }
@@ -315,7 +317,7 @@ fn engines_with_anything() {
     let weights =
         engine.upload(g.weights(), &Anything(Precision::F32), &storage, None, &GO).expect("weights");
     let device = gpu.capabilities();
-    let plan = Plan::new(&g, &Options { rows: 2, storage, device, guard: 0 }).expect("a plan");
+    let plan = Plan::new(&g, &PlanOptions { rows: 2, storage, device, guard: 0 }).expect("a plan");
     let arena = engine.arena(&plan).expect("an arena");
     // A plan's fields are anybody's.
     let broken: [fn(&mut Plan); 9] = [
@@ -341,12 +343,12 @@ fn engines_with_anything() {
     let many = vec![f32::NAN; 1000];
     for (name, values) in [("x", &[][..]), ("x", &many), ("y", &sound), ("x", &sound), ("x", &many[..96])] {
         let inputs = [(name, values)];
-        watch.tries(name, || engine.run(&prepared, &Run::new(&inputs, &GO)));
-        watch.tries(name, || engine.run_and_keep(&prepared, &Run::new(&inputs, &GO)));
+        watch.tries(name, || engine.run(&prepared, &PlanRun::new(&inputs, &GO)));
+        watch.tries(name, || engine.run_and_keep(&prepared, &PlanRun::new(&inputs, &GO)));
         watch.tries(name, || engine.keep(&prepared, &inputs));
     }
-    watch.tries("no inputs", || engine.run(&prepared, &Run::new(&[], &GO)));
-    let done = engine.run(&prepared, &Run::new(&[("x", &sound)], &GO)).expect("the engine is as it was");
+    watch.tries("no inputs", || engine.run(&prepared, &PlanRun::new(&[], &GO)));
+    let done = engine.run(&prepared, &PlanRun::new(&[("x", &sound)], &GO)).expect("the engine is as it was");
     assert_eq!(done[0].1.len(), 2 * 6 * 4);
     streams(&mut watch, &engine, &prepared.plan().dispatches[0]);
     watch.runs("no adapter", || sagittal::gpu::adapters().len());
@@ -367,7 +369,7 @@ fn streams(watch: &mut Watch, engine: &Engine, dispatch: &sagittal::internals::p
         usage,
         mapped_at_creation: false,
     });
-    let spots = [Spot { buffer, offset: u64::MAX }];
+    let spots = [BufferOffset { buffer, offset: u64::MAX }];
     for operand in
         [Operand::Read(stretch), Operand::Write(Stretch { buf: Buf(0), ..stretch }), Operand::Unused]
     {

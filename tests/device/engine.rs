@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::bench::{Bench, Weights};
 use crate::common::{Rng, gpu, own_gpu, synthetic};
-use sagittal::internals::engine::{Arena, Engine, Kept, Prepared, Run};
+use sagittal::internals::engine::{Arena, Engine, KeptTensors, PlanRun, Prepared};
 use sagittal::internals::graph::Graph;
 use sagittal::internals::kernels::Precision;
 use sagittal::internals::model::{ModelConfig, unet};
@@ -58,17 +58,17 @@ impl Unet {
         let plan = self.plans[plan].plan();
         let rows = if kept { 1 } else { plan.rows };
         let slots = plan.inputs.iter().filter(|s| s.kept == kept);
-        let n = |s: &sagittal::internals::plan::Slot| rows * s.shape.positions() * s.shape.channels;
+        let n = |s: &sagittal::internals::plan::PlanSlot| rows * s.shape.positions() * s.shape.channels;
         slots.map(|s| (s.name.clone(), rng.values(n(s), Precision::F32))).collect()
     }
 
-    fn prompt(&self, seed: u64) -> Kept {
+    fn prompt(&self, seed: u64) -> KeptTensors {
         self.engine.keep(&self.plans[0], &named(&self.inputs(0, seed, true))).expect("kept")
     }
 
-    fn run(&self, plan: usize, seed: u64, prompts: &[&Kept]) -> sagittal::Result<Vec<f32>> {
+    fn run(&self, plan: usize, seed: u64, prompts: &[&KeptTensors]) -> sagittal::Result<Vec<f32>> {
         let inputs = self.inputs(plan, seed, false);
-        let results = self.engine.run(&self.plans[plan], &Run::new(&named(&inputs), &GO).on(prompts))?;
+        let results = self.engine.run(&self.plans[plan], &PlanRun::new(&named(&inputs), &GO).on(prompts))?;
         Ok(results.into_iter().flat_map(|(_, v)| v).collect())
     }
 }
@@ -84,7 +84,7 @@ fn what_was_encoded_ahead_changes_nothing() {
     let Some(gpu) = gpu() else { return };
     let used = unet(gpu.clone());
     let [a, b] = [1, 2].map(|seed| used.prompt(seed));
-    let runs: &[(usize, u64, &[&Kept])] = &[
+    let runs: &[(usize, u64, &[&KeptTensors])] = &[
         (0, 10, &[&a, &b]),
         (0, 10, &[&a, &b]),
         (1, 11, &[&b]),
@@ -99,12 +99,13 @@ fn what_was_encoded_ahead_changes_nothing() {
         let inputs = used.inputs(*plan, *seed, false);
         if i == 1 {
             let stop = AtomicBool::new(true);
-            let error = used.engine.run(&used.plans[*plan], &Run::new(&named(&inputs), &stop).on(prompts));
+            let error =
+                used.engine.run(&used.plans[*plan], &PlanRun::new(&named(&inputs), &stop).on(prompts));
             assert_eq!(error.expect_err("cancelled").kind(), ErrorKind::Cancelled);
         }
         if i == 2 {
             let short: Vec<(&str, &[f32])> = named(&inputs).into_iter().map(|(n, v)| (n, &v[1..])).collect();
-            let error = used.engine.run(&used.plans[*plan], &Run::new(&short, &GO).on(prompts));
+            let error = used.engine.run(&used.plans[*plan], &PlanRun::new(&short, &GO).on(prompts));
             assert_eq!(error.expect_err("too short").kind(), ErrorKind::Usage);
             let error = used.run(*plan, *seed, &[&a, &b, &a]).expect_err("too many prompts");
             assert_eq!(error.kind(), ErrorKind::Usage);
@@ -114,9 +115,9 @@ fn what_was_encoded_ahead_changes_nothing() {
     assert!(results[2] != results[4] && results[2] != results[5]);
     for (result, (plan, seed, prompts)) in results.iter().zip(runs).skip(2) {
         let fresh = unet(gpu.clone());
-        let own: Vec<Kept> =
+        let own: Vec<KeptTensors> =
             prompts.iter().map(|p| fresh.prompt(if std::ptr::eq(*p, &a) { 1 } else { 2 })).collect();
-        let own: Vec<&Kept> = own.iter().collect();
+        let own: Vec<&KeptTensors> = own.iter().collect();
         assert_eq!(&fresh.run(*plan, *seed, &own).expect("a run"), result, "plan {plan} seed {seed}");
     }
 }

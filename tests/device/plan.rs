@@ -9,14 +9,14 @@ use sagittal::internals::graph::{Activation, Graph, Shape};
 use sagittal::internals::kernels::gemm::lanes;
 use sagittal::internals::kernels::{Kernel, MAX_GROUPS, Precision, Target, spread};
 use sagittal::internals::model::{ModelConfig, unet, vae};
-use sagittal::internals::plan::arena::{Request, place};
+use sagittal::internals::plan::arena::{TensorLifetime, place};
 use sagittal::internals::plan::chunk::{ChunkPolicy, rows_per_call};
-use sagittal::internals::plan::{Capabilities, Options, Plan, Storage};
+use sagittal::internals::plan::{Capabilities, Plan, PlanOptions, Storage};
 
 const BASELINE: fn(Target) -> Capabilities = Capabilities::baseline;
 
-fn options(rows: usize, precision: Precision) -> Options {
-    Options { rows, storage: precision.into(), device: BASELINE(Target::Gpu), guard: 0 }
+fn options(rows: usize, precision: Precision) -> PlanOptions {
+    PlanOptions { rows, storage: precision.into(), device: BASELINE(Target::Gpu), guard: 0 }
 }
 
 fn config(family: &str) -> ModelConfig {
@@ -31,7 +31,7 @@ fn unet_plan(
     config: &ModelConfig,
     size: (usize, usize),
     record: bool,
-    o: &Options,
+    o: &PlanOptions,
 ) -> sagittal::Result<Plan> {
     let build = unet::Options { size, tokens: 77, record, ..Default::default() };
     Plan::new(&unet::build(&config.unet, &build)?, o)
@@ -42,10 +42,10 @@ fn nothing_that_lives_together_overlaps() {
     let mut rng = Rng(5);
     for _ in 0..300 {
         let steps = rng.range(1, 60);
-        let requests: Vec<Request> = (0..rng.range(1, 120))
+        let requests: Vec<TensorLifetime> = (0..rng.range(1, 120))
             .map(|_| {
                 let first = rng.range(0, steps);
-                Request {
+                TensorLifetime {
                     bytes: rng.range(1, 100_000) as u64,
                     first,
                     last: rng.range(first, (first + 8).min(steps)),
@@ -102,7 +102,7 @@ fn no_buffer_grows_with_the_square_of_the_tokens() {
         let [small, large] = [64, 128].map(|n| {
             // Beyond the baseline's binding: this test is about growth.
             let device = Capabilities { max_binding: 1 << 40, max_buffer: 1 << 40, ..BASELINE(Target::Gpu) };
-            let o = Options { rows: 1, storage: Precision::F32.into(), device, guard: 0 };
+            let o = PlanOptions { rows: 1, storage: Precision::F32.into(), device, guard: 0 };
             unet_plan(&c, (n, n), true, &o).expect("plan")
         });
         let before: HashMap<&String, u64> =
@@ -123,7 +123,7 @@ fn no_buffer_grows_with_the_square_of_the_tokens() {
 fn a_tensor_beyond_the_devices_limit_is_a_typed_error() {
     let c = config("sd15");
     let device = Capabilities { max_binding: 1 << 20, ..BASELINE(Target::Gpu) };
-    let o = Options { device, ..options(1, Precision::F32) };
+    let o = PlanOptions { device, ..options(1, Precision::F32) };
     let error = unet_plan(&c, (64, 64), false, &o).expect_err("too large");
     assert_eq!(error.kind(), ErrorKind::Memory);
     assert!(error.to_string().contains("at most 1048576 bytes"), "{error}");
@@ -143,8 +143,9 @@ fn chunks_follow_policy_budget_and_limits() {
     let error = rows(ChunkPolicy::Auto, Some(arena(1) - 1)).expect_err("too small");
     assert_eq!(error.kind(), ErrorKind::Memory);
     let narrow = Capabilities { max_binding: 1 << 20, ..BASELINE(Target::Gpu) };
-    let limited =
-        |rows| unet_plan(&c, (16, 16), true, &Options { device: narrow, ..options(rows, Precision::F32) });
+    let limited = |rows| {
+        unet_plan(&c, (16, 16), true, &PlanOptions { device: narrow, ..options(rows, Precision::F32) })
+    };
     let most = rows_per_call(ChunkPolicy::Auto, 1000, None, limited).expect("fits");
     assert!(limited(most).is_ok() && limited(most + 1).is_err(), "{most}");
 }
@@ -185,7 +186,7 @@ fn activations_are_taken_in_where_that_pays() {
     for (target, expected) in
         [(Target::Gpu, &[Kernel::Matmul][..]), (Target::Cpu, &[Kernel::Matmul, Kernel::Activate])]
     {
-        let o = Options { device: BASELINE(target), ..options(1, Precision::F32) };
+        let o = PlanOptions { device: BASELINE(target), ..options(1, Precision::F32) };
         let plan = Plan::new(&g, &o).expect("plan");
         let kernels: Vec<_> = plan.dispatches.iter().map(|d| d.variant.kernel).collect();
         assert_eq!(kernels, expected);
@@ -210,7 +211,7 @@ fn a_plan_has_the_variants_of_its_weights() {
         (Target::Gpu, Precision::F16),
     ] {
         let storage = Storage::of(g.weights(), precision, target, |name| !name.contains("wide"));
-        let o = Options { device: BASELINE(target), storage, ..options(2, precision) };
+        let o = PlanOptions { device: BASELINE(target), storage, ..options(2, precision) };
         let plan = Plan::new(&g, &o).expect("plan");
         let halved = plan.dispatches.iter().filter(|d| lanes::has_halves(&d.variant));
         let halved: Vec<&str> = halved.map(|d| d.path.as_str()).collect();
@@ -224,7 +225,7 @@ fn a_plan_has_the_variants_of_its_weights() {
     }
     // What is stored for a CPU driver is not for other devices.
     let storage = Storage::of(g.weights(), Precision::F32, Target::Cpu, |_| true);
-    let error = Plan::new(&g, &Options { storage, ..options(1, Precision::F32) }).expect_err("no kernel");
+    let error = Plan::new(&g, &PlanOptions { storage, ..options(1, Precision::F32) }).expect_err("no kernel");
     assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
 }
 
@@ -234,7 +235,7 @@ fn the_variants_of_a_row_do_not_depend_on_its_company() {
         let c = config(family);
         for target in [Target::Gpu, Target::Cpu] {
             let of = |rows| {
-                let o = Options { device: BASELINE(target), ..options(rows, Precision::F16) };
+                let o = PlanOptions { device: BASELINE(target), ..options(rows, Precision::F16) };
                 unet_plan(&c, (17, 23), true, &o).expect("plan").variants()
             };
             assert_eq!(of(1), of(7), "{family} {target:?}");
@@ -301,7 +302,7 @@ fn parts_are_added_in_the_class_of_what_they_are_parts_of() {
     let device =
         Capabilities { target: Target::Gpu, max_binding: 1 << 40, max_buffer: 1 << 40, alignment: 256 };
     let storage = Storage::of(g.weights(), Precision::F32, Target::Gpu, |_| false);
-    let plan = Plan::new(&g, &Options { rows: 1, storage, device, guard: 0 }).unwrap();
+    let plan = Plan::new(&g, &PlanOptions { rows: 1, storage, device, guard: 0 }).unwrap();
     let found: Vec<(Kernel, Class)> =
         plan.dispatches.iter().zip(classes(&plan)).map(|(d, class)| (d.variant.kernel, class)).collect();
     let wanted = [

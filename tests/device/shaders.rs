@@ -193,7 +193,7 @@ fn dispatched(
 ) -> Vec<(Variant, Usage)> {
     let device = plan::Capabilities { target, max_binding, max_buffer: 1 << 40, alignment: 256 };
     let storage = Storage::of(graph.weights(), precision, target, |_| halves);
-    let options = plan::Options { rows, storage, device, guard: 0 };
+    let options = plan::PlanOptions { rows, storage, device, guard: 0 };
     let plan = Plan::new(graph, &options).unwrap_or_else(|e| panic!("{name}: {e}"));
     let kind = |b: &Bound| match b {
         Bound::Weight(_) => Binding::Weight,

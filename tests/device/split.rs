@@ -8,7 +8,7 @@ use sagittal::internals::engine::Engine;
 use sagittal::internals::graph::{Graph, Heads, Op, Shape};
 use sagittal::internals::kernels::{Kernel, MAX_GROUPS, Precision, Target, attention, gemm};
 use sagittal::internals::model::{ModelConfig, unet, vae};
-use sagittal::internals::plan::{Bound, Capabilities, Options, Plan};
+use sagittal::internals::plan::{Bound, Capabilities, Plan, PlanOptions};
 
 fn config(family: &str) -> ModelConfig {
     let (_, text) = crate::common::MANIFESTS.iter().find(|(name, _)| *name == family).expect("a family");
@@ -160,7 +160,7 @@ fn every_size_from_64_to_2048_has_a_plan_within_the_default_limits() {
     ] {
         let c = config(family);
         for (target, precision) in targets {
-            let options = Options {
+            let options = PlanOptions {
                 rows: 1,
                 storage: precision.into(),
                 device: Capabilities::baseline(target),

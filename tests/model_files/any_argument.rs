@@ -164,7 +164,7 @@ fn loras_of_any_weight_on_any_network() {
             let patched = Patched { checkpoint: model, patches: &patches };
             for name in NAMES.into_iter().chain([model.names().next().expect("a tensor")]) {
                 watch.tries(name, || {
-                    sagittal::internals::engine::Source::read(&patched, name, &[usize::MAX, 0])
+                    sagittal::internals::engine::WeightSource::read(&patched, name, &[usize::MAX, 0])
                 });
             }
         }

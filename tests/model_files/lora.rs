@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 use crate::common::{Failures, MANIFESTS, Rng, gpu, safetensors, synthetic};
 use names::{FAMILIES, UNET};
 use sagittal::Size;
-use sagittal::internals::engine::Source;
+use sagittal::internals::engine::WeightSource;
 use sagittal::internals::kernels::Precision;
 use sagittal::internals::model::ModelConfig;
 use sagittal::lora::{Patched, Patches, TargetNetwork};

@@ -8,12 +8,12 @@ use crate::common::{Failures, Rng, default_device, gpu, kept_rows, stored};
 use half::{bf16, f16};
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
 use sagittal::gpu::Gpu;
-use sagittal::internals::engine::{Engine, Kept, Run, Source};
+use sagittal::internals::engine::{Engine, KeptTensors, PlanRun, WeightSource};
 use sagittal::internals::graph::{Graph, Layout, Shape, Weight};
 use sagittal::internals::kernels::Precision;
 use sagittal::internals::kernels::repack::Stored;
 use sagittal::internals::model::{ModelConfig, unet};
-use sagittal::internals::plan::{Options, Plan};
+use sagittal::internals::plan::{Plan, PlanOptions};
 use sagittal::{Error, ErrorKind, Result};
 
 /// A UNet whose weights take turns gives what it gives with all of them on the device, run after
@@ -49,14 +49,14 @@ fn weights_that_take_turns_change_nothing() {
             assert_eq!(held, weights.bytes());
             println!("{} of {all} bytes, {held} held with the road", most);
         }
-        let options = Options { rows: 2, storage: storage.clone(), device, guard: 0 };
+        let options = PlanOptions { rows: 2, storage: storage.clone(), device, guard: 0 };
         let plan = Plan::new(&g, &options).expect("plan");
         let arena = engine.arena(&plan).expect("arena");
         let prepared = engine.prepare(plan, &weights, &arena).expect("prepare");
         let kept = kept_rows(&engine, &prepared, &inputs);
-        let kept: Vec<&Kept> = kept.iter().collect();
+        let kept: Vec<&KeptTensors> = kept.iter().collect();
         for _ in 0..2 {
-            let run = Run::new(&inputs, &cancel).in_turn(&weights, &model).on(&kept);
+            let run = PlanRun::new(&inputs, &cancel).with_streamed(&weights, &model).on(&kept);
             let results = engine.run(&prepared, &run).expect("a run");
             assert!(*first.get_or_insert(results.clone()) == results, "{most:?}");
         }
@@ -102,7 +102,7 @@ fn eight_bits(b: u8, mantissa: i32, bias: i32) -> f32 {
     }
 }
 
-impl Source for File {
+impl WeightSource for File {
     fn read(&self, name: &str, _: &[usize]) -> Result<Vec<f32>> {
         let values = self.values();
         match values.iter().find(|v| !v.is_finite()) {
@@ -126,7 +126,7 @@ impl Source for File {
 fn result(
     engine: &Engine,
     g: &Graph,
-    source: &dyn Source,
+    source: &dyn WeightSource,
     x: &[f32],
     precision: Precision,
 ) -> Result<Vec<f32>> {
@@ -134,10 +134,10 @@ fn result(
     let cancel = AtomicBool::new(false);
     let storage = engine.storage(g.weights(), source, precision);
     let weights = engine.upload(g.weights(), source, &storage, None, &cancel)?;
-    let plan = Plan::new(g, &Options { rows: 1, storage, device, guard: 0 })?;
+    let plan = Plan::new(g, &PlanOptions { rows: 1, storage, device, guard: 0 })?;
     let arena = engine.arena(&plan)?;
     let prepared = engine.prepare(plan, &weights, &arena)?;
-    Ok(engine.run(&prepared, &Run::new(&[("x", x)], &cancel))?.remove(0).1)
+    Ok(engine.run(&prepared, &PlanRun::new(&[("x", x)], &cancel))?.remove(0).1)
 }
 
 /// The weight `[out, inp]` as the device holds it, seen through a product with unit vectors, row by
@@ -218,7 +218,7 @@ impl Named {
     }
 }
 
-impl Source for Named {
+impl WeightSource for Named {
     fn read(&self, name: &str, _: &[usize]) -> Result<Vec<f32>> {
         unreachable!("{name} is read as it is")
     }
@@ -267,7 +267,7 @@ fn halves_stay_halves() {
 /// A window's weight; the bias is zero.
 struct Window(File);
 
-impl Source for Window {
+impl WeightSource for Window {
     fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         if name.ends_with(".bias") { Ok(vec![0.0; shape[0]]) } else { self.0.read(name, shape) }
     }

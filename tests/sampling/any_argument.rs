@@ -1,5 +1,5 @@
-//! Public functions on any argument: zeros, ones, the largest numbers, NaN and infinities. None panics, and what a
-//! caller did wrong is called that.
+//! Public functions on any argument: zeros, ones, the largest numbers, NaN and infinities. None panics, and a
+//! wrong argument is a usage error.
 
 use crate::common::any_argument::{FLOATS, SIZES, Watch, pairs};
 use sagittal::Size;
@@ -22,7 +22,7 @@ use sagittal::pipeline::{Levels, Noise, Schedule, Start};
 use sagittal::sampler::noise::{AncestralNoise, BrownianNoise, noise, noise_for};
 use sagittal::{Error, Latent, Picture, Request};
 
-/// Sound ones, and ones that cannot be made without memory for them.
+/// Valid ones, and ones that are too large for memory.
 fn latents() -> Vec<Latent> {
     let shapes =
         [[0, 0, 0, 0], [0, 4, 8, 8], [1, 0, 8, 8], [1, 4, 0, 8], [1, 4, 8, 0], [1, 1, 1, 1], [2, 4, 5, 7]];
@@ -32,7 +32,7 @@ fn latents() -> Vec<Latent> {
     shapes.into_iter().flat_map(|shape| [0.5, f32::NAN, f32::INFINITY].map(|v| of(shape, v))).collect()
 }
 
-/// Sound ones, and ones whose fields say different things.
+/// Valid ones, and ones whose fields contradict each other.
 fn pictures() -> Vec<Picture> {
     let of = |width, height, bytes| Picture { width, height, rgb: vec![9; bytes] };
     pairs().flat_map(|(w, h)| [0, 1, 3, 6, 12, 147].map(|bytes| of(w, h, bytes))).collect()
@@ -111,7 +111,7 @@ fn latents_of_any_shape() {
 }
 
 #[test]
-fn pictures_whose_fields_say_anything() {
+fn pictures_with_any_fields() {
     let mut watch = Watch::default();
     for picture in pictures() {
         let Picture { width, height, ref rgb } = picture;
@@ -221,7 +221,7 @@ fn settings_of_any_number() {
     }
     for scheduler in Scheduler::ALL.iter().copied() {
         for (steps, denoise) in SIZES.into_iter().flat_map(|s| FLOATS.map(|d| (s, d))) {
-            // Any number of steps that is not refused is planned: as many would take their time.
+            // Any number of steps that is valid is planned; large numbers would take too long.
             let what = format!("{scheduler}, {steps} steps, denoise {denoise}");
             watch.tries(&what, || scheduler.sigmas(&tables[0], steps, denoise.into(), true));
             let schedule = Schedule { denoise: denoise.into(), ..Schedule::new(scheduler, steps) };
@@ -284,7 +284,7 @@ fn texts_of_any_letters() {
     watch.failures.finish();
 }
 
-/// What a network answers that keeps to nothing.
+/// The results of a network that ignores all rules.
 struct Careless {
     shape: [usize; 4],
     rows: usize,
@@ -303,7 +303,7 @@ impl Network for Careless {
 }
 
 #[test]
-fn networks_that_answer_anything() {
+fn networks_with_any_results() {
     let mut watch = Watch::default();
     let table = Discrete::stable_diffusion();
     let entry = || Entry::new(vec![0.5; 77], 77);

@@ -1,4 +1,4 @@
-//! Decisions where a value is exactly at the border: what the rule says there, and what one place further on.
+//! Decisions at the exact limit of a rule, and one value beyond it.
 
 use sagittal::Latent;
 use sagittal::guidance::{
@@ -7,7 +7,7 @@ use sagittal::guidance::{
 };
 use sagittal::sampler::{Discrete, Scheduler, karras_sigmas};
 
-/// A network of a map that it is given, whose predictions differ from cell to cell.
+/// A network with a given attention map, whose predictions differ from cell to cell.
 struct Attends {
     map: Columns,
     calls: usize,
@@ -31,7 +31,7 @@ fn entry() -> Entry {
 
 const SIDE: usize = 12;
 
-/// Guidance by a map of 2×2 whose values are these; a second call, SAG's, is there if it acts.
+/// Guidance with a 2×2 attention map of these values; there is a second call, that of SAG, if SAG is active.
 fn guided(values: [f32; 4], sag: Sag, negative: Vec<Entry>, sigma: f32) -> (Evaluation, usize) {
     let map = Columns { height: 2, width: 2, values: values.to_vec() };
     let mut network = Attends { map, calls: 0 };
@@ -44,7 +44,7 @@ fn guided(values: [f32; 4], sag: Sag, negative: Vec<Entry>, sigma: f32) -> (Eval
     (evaluation, network.calls)
 }
 
-/// Entries whose mean score is each one's own, to the bit: one alone, and two alike.
+/// Entries whose mean score equals the score of each, bit for bit: a single one, and two equal ones.
 fn sides() -> [Vec<Entry>; 2] {
     [vec![entry()], vec![entry(), entry()]]
 }
@@ -77,7 +77,7 @@ fn scores_at_the_threshold_are_not_blurred_on_the_host() {
     }
 }
 
-/// Beyond all areas the score is 0, which is not above a threshold of 0.
+/// Outside of all areas the score is 0, which is not above a threshold of 0.
 #[test]
 fn cells_of_no_entry_are_not_blurred_on_the_host() {
     let area = Some(Area { y: 0, x: 0, height: 4, width: 5 });
@@ -92,7 +92,7 @@ fn cells_of_no_entry_are_not_blurred_on_the_host() {
     assert!(uncond.is_finite());
 }
 
-/// A blur reaches four cells, and is mirrored at cells that are not repeated: five are needed.
+/// The blur reaches four cells, and reflects without repeating the edge: a side needs five cells.
 #[test]
 fn sides_of_four_cells_are_not_blurred_and_of_five_are() {
     for (height, width, blurred) in [(4, 9, false), (9, 4, false), (4, 4, false), (5, 9, true), (5, 5, true)]
@@ -105,9 +105,9 @@ fn sides_of_four_cells_are_not_blurred_and_of_five_are() {
     }
 }
 
-/// Both ends of a range of steps belong to it, as in ComfyUI.
+/// Both ends of a range of the sampling are inside, as in ComfyUI.
 #[test]
-fn ranges_of_a_sampling_hold_both_their_ends() {
+fn ranges_of_a_sampling_include_both_ends() {
     let table = Discrete::stable_diffusion();
     for share in [0.2, 0.25, 1.0 / 3.0, 0.5, 0.875] {
         let sigma = table.percent_to_sigma(share);
@@ -128,9 +128,9 @@ fn ranges_of_a_sampling_hold_both_their_ends() {
     assert!(table.is_within(0.0, 0.0, 1.0) && table.is_within(1e6, 0.0, 1.0));
 }
 
-/// Limits of settings belong to them.
+/// The limits of settings are valid values.
 #[test]
-fn settings_at_their_limits_are_taken_and_beyond_refused() {
+fn settings_are_valid_at_their_limits_and_errors_beyond() {
     let sag = Sag::default();
     let sags = |wanted: [Sag; 9]| wanted.map(|sag| sag.check().is_ok());
     let at = [
@@ -165,27 +165,27 @@ fn settings_at_their_limits_are_taken_and_beyond_refused() {
     assert!(rescale(0.0) && rescale(1.0) && !rescale(1.0f32.next_up()) && !rescale(-f32::MIN_POSITIVE));
 }
 
-/// Of entries that are as near, the first.
+/// Of equally near entries, the first.
 #[test]
-fn timesteps_between_two_entries_are_the_earlier() {
+fn of_two_equally_near_timesteps_the_earlier_is_taken() {
     let table = Discrete::from_alphas_cumprod(&[0.9, 0.5, 0.5, 0.1]).expect("a table");
     assert_eq!(table.timestep(table.sigmas()[1]), 1.0);
     assert_eq!(table.timestep(table.sigmas()[2]), 1.0);
 }
 
-/// A denoise above 0.9999 is a whole run; at 0.9999 there is one step more, of which the first is left out.
+/// A denoise above 0.9999 counts as 1; at 0.9999 one more step is planned, and the first is dropped.
 #[test]
-fn a_denoise_at_its_limits_is_a_whole_run_or_none() {
+fn a_denoise_at_its_limits_is_a_full_run_or_no_step() {
     let table = Discrete::stable_diffusion();
     let sigmas = |denoise| Scheduler::Karras.sigmas(&table, 10_000, denoise, false).expect("a schedule");
-    let [whole, nearly] = [0.9999f64.next_up(), 0.9999].map(sigmas);
-    assert_eq!((whole.len(), nearly.len()), (10_001, 10_001));
-    // One of ten thousand steps lower, where rounding is a ten millionth.
-    assert!(nearly[0] < 0.9999 * whole[0] && whole[0] > 0.99999 * table.sigma_max());
+    let [full, nearly] = [0.9999f64.next_up(), 0.9999].map(sigmas);
+    assert_eq!((full.len(), nearly.len()), (10_001, 10_001));
+    // One of ten thousand steps lower; rounding is 1e-7.
+    assert!(nearly[0] < 0.9999 * full[0] && full[0] > 0.99999 * table.sigma_max());
     assert!(sigmas(0.0).is_empty() && sigmas(-1.0).is_empty());
     assert!(Scheduler::Simple.sigmas(&table, 1_000_000, 1.0, false).is_ok());
     assert!(Scheduler::Simple.sigmas(&table, 1_000_001, 1.0, false).is_err());
-    // A range may be one level.
+    // A range may be a single level.
     assert!(
         karras_sigmas(3, (1.0, 1.0), 7.0).is_ok()
             && karras_sigmas(3, (1.0, 1.0f64.next_down()), 7.0).is_err()

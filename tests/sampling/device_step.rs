@@ -1,5 +1,5 @@
-//! A step on the device: what moves between it and the host, how many dispatches there are, and that it
-//! computes what the host computes.
+//! A step on the device: the bytes moved between it and the host, the number of dispatches, and that it computes the
+//! same as the host.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,33 +33,33 @@ fn request(sampler: Sampler, steps: usize) -> Request {
     request
 }
 
-/// Bytes that have moved: scalars, latents up, what is set up, flags, what was read, and how often.
+/// Bytes moved so far: scalars, latents uploaded, set-up, flags, other readbacks, and the number of readbacks.
 fn moved(traffic: &Traffic) -> [u64; 6] {
     let Traffic { scalars, latents, set_up, flags, read, reads } = traffic;
     [scalars, latents, set_up, flags, read, reads].map(|n| n.load(Ordering::Relaxed))
 }
 
-/// Evaluations of a step as it was planned: each begins with the calls for guidance.
+/// The evaluations of a step of the report: each begins with the calls for guidance.
 fn evaluations(step: &[Work]) -> usize {
     step.iter().filter(|w| matches!(w, Work::Network(call) if call.purpose == Purpose::Guidance)).count()
 }
 
-/// 20 steps under SAG bring up scalars and noise, and read flags: but for the result, and the error of a solver
-/// that steers by it.
+/// 20 steps with SAG upload scalars and noise, and read back flags only; plus the result, and the error of an adaptive
+/// solver.
 #[test]
-fn a_step_reads_back_flags_alone() {
+fn a_step_reads_back_only_flags() {
     let Some(m) = model(Precision::F32) else { return };
     let mut failures = Failures::default();
-    // A latent of the request, as the device holds it.
+    // A latent of the request, as the device stores it.
     let (latent, steps) = (16 * 64, 20);
     for sampler in Sampler::ALL {
         let request = request(sampler, steps);
-        let mut told = 0;
-        // Scalars and what was set up so far, as each step is told of.
+        let mut reported = 0;
+        // Bytes of scalars and set-up so far, when each step is reported.
         let mut steps_moved = Vec::new();
         let mut observe = |event: Event<'_>| {
             if let Event::Sampling { step: 1.., .. } = event {
-                told += 1;
+                reported += 1;
                 let [scalars, _, set_up, ..] = moved(m.engine().traffic());
                 steps_moved.push(scalars + set_up);
             }
@@ -70,25 +70,25 @@ fn a_step_reads_back_flags_alone() {
         sample(&m, &conditioning, &request, &mut observe);
         let after = moved(m.engine().traffic());
         let [scalars, up, _, flags, read, reads] = [0, 1, 2, 3, 4, 5].map(|i| after[i] - before[i]);
-        let adaptive = if sampler == Sampler::DpmAdaptive { told as u64 } else { 0 };
-        let what = format!("{sampler}: {scalars} {up} {flags} {read} {reads}, {told} steps");
+        let adaptive = if sampler == Sampler::DpmAdaptive { reported as u64 } else { 0 };
+        let what = format!("{sampler}: {scalars} {up} {flags} {read} {reads}, {reported} steps");
         // The result alone.
         failures.check(reads == 1 + adaptive, || format!("{what}: reads"));
         failures.check(read == latent + 4 * adaptive, || format!("{what}: bytes read"));
-        failures.check(flags.is_multiple_of(8) && flags <= 8 * (3 * told as u64 + 1), || {
+        failures.check(flags.is_multiple_of(8) && flags <= 8 * (3 * reported as u64 + 1), || {
             format!("{what}: flags")
         });
-        failures.check(scalars <= 4096 * told as u64, || format!("{what}: scalars"));
-        // No step brings more than its share, with the parameters of what it binds anew: those of the steps that are
-        // under way when one is told of count too. All of the network's are there when the first is.
+        failures.check(scalars <= 4096 * reported as u64, || format!("{what}: scalars"));
+        // No step uploads more than its share, with the parameters of new bind groups. The steps in flight when one is
+        // reported count too. All parameters of the network are uploaded before the first is reported.
         for (i, window) in steps_moved.windows(2).enumerate() {
             let up = window[1] - window[0];
             failures.check(up <= 4096 * (AHEAD + 1), || format!("{what}: {up} bytes in step {}", i + 2));
         }
         let (first, last) = (steps_moved.first().unwrap_or(&0), steps_moved.last().unwrap_or(&0));
-        failures.check(last - first <= 4096 * told as u64, || format!("{what}: {} bytes", last - first));
-        // Tables of rows and entries come once; a step draws noise at most three times.
-        let noise = if sampler.adds_noise() { 3 * latent * told as u64 } else { 0 };
+        failures.check(last - first <= 4096 * reported as u64, || format!("{what}: {} bytes", last - first));
+        // Tables of rows and entries are uploaded once; a step draws noise at most three times.
+        let noise = if sampler.adds_noise() { 3 * latent * reported as u64 } else { 0 };
         failures.check(up <= latent + noise + 1024, || format!("{what}: latents up"));
     }
     failures.finish();
@@ -105,8 +105,8 @@ fn sample(m: &Model, c: &Conditioning, request: &Request, observe: &mut dyn FnMu
     m.sample(c, &run, observe, &GO).expect("samples");
 }
 
-/// SAG's part between its two network calls is at most four dispatches, a sampler's update at most two an
-/// evaluation, and one more where an error is measured.
+/// SAG takes at most four dispatches between its two network calls, a sampler's update at most two per evaluation, and
+/// one more to measure an error.
 #[test]
 fn a_step_has_few_dispatches() {
     let Some(m) = model(Precision::F32) else { return };
@@ -120,7 +120,7 @@ fn a_step_has_few_dispatches() {
         let errors = step.iter().filter(|w| is(w, "error")).count();
         failures.check((1..=3).contains(&evaluations), || format!("{sampler}: {evaluations} evaluations"));
         seen.insert(evaluations);
-        // Guidance adds its terms up in one of them.
+        // One of them is the sum of guidance.
         let updates = sums.saturating_sub(evaluations);
         failures.check(updates <= 2 * evaluations, || format!("{sampler}: {updates} of {evaluations}"));
         failures
@@ -170,9 +170,9 @@ fn apart(found: &Latent, want: &Latent) -> f64 {
     differences.fold(0.0, f64::max) / spread
 }
 
-/// One evaluation under everything at once, and what led to it.
+/// One evaluation with all kinds of guidance at once, with its inner values.
 #[test]
-fn an_evaluation_is_that_of_the_host() {
+fn an_evaluation_equals_that_of_the_host() {
     let Some(m) = model(Precision::F32) else { return };
     let (weights, c) = (m.unet_weights(&GO).expect("weights"), conditioning(m.config().unet.context_dim));
     let x = noise(9, [2, 4, 9, 12]).scaled(8.0);
@@ -198,8 +198,8 @@ fn an_evaluation_is_that_of_the_host() {
         for (i, (found, want)) in found.iter().zip(&want).enumerate() {
             assert!(apart(found, want) < 1e-4, "{i}, rescaled {rescale:?}: {}", apart(found, want));
         }
-        // What the network is shown differs by a rounding, and so do its column sums: a mask's bit may, where
-        // they are about 1. The masks of rows with areas and weights are a mean of several.
+        // The input of the network differs by rounding, and so do its column sums: a cell of the mask may differ where
+        // they are about 1. The masks of rows with areas and weights are means of several.
         let off = |(a, b): (&Columns, &Columns)| {
             assert_eq!((a.height, a.width), (b.height, b.width));
             a.values.iter().zip(&b.values).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
@@ -207,7 +207,7 @@ fn an_evaluation_is_that_of_the_host() {
         let farthest = columns.iter().zip(&want_columns).map(off).fold(0.0, f32::max);
         assert!(columns.len() == want_columns.len() && farthest < 1e-4, "column sums: {farthest}");
         assert!(mask.contains(&1) && mask.contains(&0));
-        // Beside a boundary, and nowhere else: a mask is made of maps that are weighed and stretched.
+        // Cells differ only next to a boundary: the mask is made of weighted and resized maps.
         let near_one =
             want_columns.iter().flat_map(|c| &c.values).filter(|c| (**c - 1.0).abs() < 1e-4).count();
         let others = mask.iter().zip(&want_mask).filter(|(a, b)| a != b).count();
@@ -219,9 +219,9 @@ fn an_evaluation_is_that_of_the_host() {
     }
 }
 
-/// Whole runs of every sampler, with a part of the start kept: the device's and the host's differ by rounding.
+/// Complete runs of every sampler with inpainting: those of the device and of the host differ by rounding.
 #[test]
-fn every_sampler_on_the_device_is_that_of_the_host() {
+fn every_sampler_on_the_device_equals_that_of_the_host() {
     let Some(m) = model(Precision::F32) else { return };
     let (weights, c) = (m.unet_weights(&GO).expect("weights"), conditioning(m.config().unet.context_dim));
     let c = Conditioning { positive: c.positive[..1].to_vec(), negative: c.negative[..1].to_vec() };
@@ -241,7 +241,7 @@ fn every_sampler_on_the_device_is_that_of_the_host() {
             let end = sample_on(sampler, &mut model, x, &sigmas, &options, &mut |_| Ok(())).expect("samples");
             model.latents().read(&end).expect("a latent")
         };
-        // SAG's mask may flip by a rounding; what follows from a mask is tested above.
+        // A cell of SAG's mask may flip by rounding; the effect of a mask is tested above.
         let guidance = Guidance::new(5.0);
         let mut network = UnetNetwork::new(m.unet(&weights), ChunkPolicy::Auto, None, &GO);
         let host = Box::new(HostBackend::new(&mut network));

@@ -1,4 +1,4 @@
-//! The library inside someone's app: the app's own device with default limits and no feature.
+//! The library in an app: the device of the app, with default limits and no features.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,17 +8,17 @@ use sagittal::Size;
 use sagittal::internals::kernels::Precision;
 use sagittal::{ErrorKind, Event, Gpu, Model, ModelOptions, Request, Sag, embedded, wgpu};
 
-/// A device as an app makes it, with handlers that count what reaches them.
+/// A device as an app makes it, with handlers that count their calls.
 fn app_device() -> Option<(wgpu::Device, wgpu::Queue, Arc<AtomicUsize>)> {
     let (device, queue) = default_device()?;
     assert_eq!(device.limits().max_storage_buffers_per_shader_stage, 8);
-    let heard = Arc::new(AtomicUsize::new(0));
-    let count = heard.clone();
+    let reported = Arc::new(AtomicUsize::new(0));
+    let count = reported.clone();
     device.on_uncaptured_error(Arc::new(move |e| {
-        eprintln!("the app's handler heard: {e}");
+        eprintln!("the app's handler was called: {e}");
         count.fetch_add(1, Ordering::Relaxed);
     }));
-    Some((device, queue, heard))
+    Some((device, queue, reported))
 }
 
 fn model(device: &wgpu::Device, queue: &wgpu::Queue, precision: Precision) -> Model {
@@ -35,7 +35,7 @@ fn small() -> Request {
 
 #[test]
 fn a_default_device_without_features_runs_in_both_precisions() {
-    let Some((device, queue, heard)) = app_device() else { return };
+    let Some((device, queue, reported)) = app_device() else { return };
     for precision in [Precision::F32, Precision::F16] {
         let m = model(&device, &queue, precision);
         let mut steps = Vec::new();
@@ -55,12 +55,12 @@ fn a_default_device_without_features_runs_in_both_precisions() {
         assert_eq!(steps, [0, 1, 2]);
         assert_eq!(previews, 3);
     }
-    assert_eq!(heard.load(Ordering::Relaxed), 0);
+    assert_eq!(reported.load(Ordering::Relaxed), 0);
 }
 
 #[test]
 fn errors_are_typed_and_never_reach_the_apps_handler() {
-    let Some((device, queue, heard)) = app_device() else { return };
+    let Some((device, queue, reported)) = app_device() else { return };
     let m = model(&device, &queue, Precision::F32);
     let go = AtomicBool::new(false);
     let run = |r: &Request, cancel: &AtomicBool| m.generate(r, &mut |_| {}, cancel).err().map(|e| e.kind());
@@ -77,13 +77,13 @@ fn errors_are_typed_and_never_reach_the_apps_handler() {
     );
     assert_eq!(run(&set(|r| r.clip_skip = Some(40)), &go), Some(ErrorKind::Usage));
     assert_eq!(run(&set(|r| r.limits.memory = Some(1 << 20)), &go), Some(ErrorKind::Memory));
-    // One row at this size passes the 128 MiB that a default device can bind.
+    // One row of this size exceeds the 128 MiB that a default device can bind.
     assert_eq!(run(&set(|r| (r.size.width, r.size.height) = (16_384, 16_384)), &go), Some(ErrorKind::Memory));
     assert_eq!(run(&set(|r| r.guidance.cfg = 1e30), &go), Some(ErrorKind::NonFinite));
     assert_eq!(run(&small(), &AtomicBool::new(true)), Some(ErrorKind::Cancelled));
-    // After all that the device still draws.
+    // The device still works afterwards.
     assert_eq!(run(&small(), &go), None);
-    assert_eq!(heard.load(Ordering::Relaxed), 0);
+    assert_eq!(reported.load(Ordering::Relaxed), 0);
 }
 
 #[test]
@@ -124,14 +124,14 @@ fn cancel_in_mid_run_ends_it_and_leaves_the_model_usable() {
 
 #[test]
 fn threads_share_a_device() {
-    let Some((device, queue, heard)) = app_device() else { return };
+    let Some((device, queue, reported)) = app_device() else { return };
     let draw = || {
         let m = model(&device, &queue, Precision::F32);
         m.generate(&small(), &mut |_| {}, &AtomicBool::new(false)).expect("picture").pictures
     };
     let [a, b] = std::thread::scope(|s| [s.spawn(draw), s.spawn(draw)].map(|t| t.join().expect("no panic")));
     assert_eq!(a, b);
-    assert_eq!(heard.load(Ordering::Relaxed), 0);
+    assert_eq!(reported.load(Ordering::Relaxed), 0);
 }
 
 #[test]
@@ -143,9 +143,9 @@ fn one_model_serves_several_threads() {
     assert_eq!(a, b);
 }
 
-/// By the descriptor nothing is left unused; by default limits and no features something is, and a report says what.
+/// With our descriptor nothing is unused; with default limits and no features something is, and the report says what.
 #[test]
-fn a_report_tells_what_a_device_leaves_unused() {
+fn a_report_says_what_a_device_leaves_unused() {
     let Some(opened) = gpu() else { return };
     assert!(opened.unused().is_empty(), "{:?}", opened.unused());
     let name = opened.device().adapter_info().name;
@@ -176,11 +176,11 @@ fn a_report_tells_what_a_device_leaves_unused() {
         let m = Model::new(gpu, embedded::checkpoint().expect("embedded"), ModelOptions::default())
             .expect("model");
         let report = m.report(&small()).expect("a plan");
-        let told = report.unused.join("\n");
+        let text = report.unused.join("\n");
         assert_eq!(report.unused, m.engine().gpu().unused());
         let expected = !sure || cpu || has_matrices;
-        assert_eq!(told.contains(gain) && told.contains(features), expected, "{told}");
-        assert_eq!(told.contains("if the adapter has"), !sure, "{told}");
-        assert!(told.contains("buffers of more than 256 MiB"), "{told}");
+        assert_eq!(text.contains(gain) && text.contains(features), expected, "{text}");
+        assert_eq!(text.contains("if the adapter has"), !sure, "{text}");
+        assert!(text.contains("buffers of more than 256 MiB"), "{text}");
     }
 }

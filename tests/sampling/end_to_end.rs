@@ -1,4 +1,4 @@
-//! The whole road on the embedded model: what must not change a picture does not change a bit.
+//! Complete generations with the embedded model: what must not change a picture does not change a bit of it.
 
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
@@ -48,7 +48,7 @@ fn chunking_changes_no_byte() {
         assert_eq!(got.latent.data(), want.latent.data(), "{chunk:?}");
         assert_eq!(got.pictures, want.pictures, "{chunk:?}");
     }
-    // A budget that holds less than the whole batch.
+    // A memory limit that is too small for all rows of the batch.
     r.limits.chunk = ChunkPolicy::Auto;
     r.limits.memory = Some(100 << 20);
     assert_eq!(generate(m, &r).latent.data(), want.latent.data(), "a memory budget");
@@ -101,7 +101,7 @@ fn sag_off_by_scale_or_blur_is_the_same_picture_and_computes_two_rows() {
     assert_ne!(with(Sag::default()).latent.data(), off.latent.data());
 }
 
-/// More of what classifier-free guidance does.
+/// A custom term: more of the difference that classifier-free guidance makes.
 #[derive(Debug)]
 struct More(f32);
 
@@ -161,8 +161,8 @@ fn odd_sizes_run_end_to_end() {
     }
 }
 
-/// The embedded checkpoint with every 3×3 kernel mirrored at its diagonal: on a mirrored latent it
-/// computes the mirrored picture.
+/// The embedded checkpoint with every 3×3 kernel transposed: from a transposed latent it computes the transposed
+/// picture.
 fn mirrored_checkpoint() -> Checkpoint {
     let original = embedded::checkpoint().expect("embedded");
     let mut tensors: Vec<(&str, &[usize], Vec<f32>)> = Vec::new();
@@ -225,7 +225,7 @@ fn a_mirrored_network_on_a_mirrored_latent_gives_the_mirrored_mask() {
 }
 
 #[test]
-fn image_to_image_keeps_what_it_is_told_to() {
+fn image_to_image_keeps_what_denoise_says() {
     let Some(m) = model() else { return };
     let cancel = AtomicBool::new(false);
     let start = generate(m, &request(64, 64, 4)).latent;
@@ -257,11 +257,11 @@ fn encode_then_decode_gives_the_picture_back() {
 }
 
 #[test]
-fn events_tell_steps_in_order() {
+fn events_report_steps_in_order() {
     let Some(m) = model() else { return };
-    let mut heard = Vec::new();
+    let mut reported = Vec::new();
     let mut observe = |e: Event<'_>| {
-        heard.push(match e {
+        reported.push(match e {
             Event::Encoding => "text".to_owned(),
             Event::Loading { part } => part.to_owned(),
             Event::Sampling { step, total, .. } => format!("{step}/{total}"),
@@ -274,7 +274,7 @@ fn events_tell_steps_in_order() {
     m.generate(&observed, &mut observe, &AtomicBool::new(false)).expect("picture");
     observed.evaluations = true;
     m.generate(&observed, &mut observe, &AtomicBool::new(false)).expect("picture");
-    let [plain, with] = [heard[..6].to_vec(), heard[6..].to_vec()];
+    let [plain, with] = [reported[..6].to_vec(), reported[6..].to_vec()];
     assert_eq!(plain, ["text", "UNet", "0/2", "1/2", "2/2", "picture 0 of 1"]);
     assert_eq!(with, ["text", "UNet", "0/2", "evaluated", "1/2", "evaluated", "2/2", "picture 0 of 1"]);
 }

@@ -1,5 +1,5 @@
-//! Tensors that ComfyUI computed, against the same of this implementation: every kind of golden
-//! set, and every part of the small SD 1 family in f32 and, where that makes sense, f16.
+//! Tensors computed by ComfyUI, compared with those of this implementation: every kind of golden set, and every part of
+//! the small SD 1 family in f32 and, where it makes sense, in f16.
 
 use std::sync::atomic::AtomicBool;
 
@@ -12,7 +12,7 @@ fn set(name: &str) -> Set {
     Set::open(path).unwrap()
 }
 
-/// The report on `set`; None where the set needs a GPU and tests run without one.
+/// The report on `set`; None if it needs a GPU and there is none.
 fn verify(set: &Set, precision: Precision) -> Option<Report> {
     let needs_gpu = matches!(set.kind(), Kind::Model | Kind::Chunk);
     if needs_gpu && crate::common::gpu().is_none() {
@@ -24,8 +24,8 @@ fn verify(set: &Set, precision: Precision) -> Option<Report> {
     Some(Verifier::new(&open, options, &cancel).verify(set, &mut |_| {}).unwrap())
 }
 
-/// Lists what does not hold. `compared` is the number of comparisons that there must be: a test of
-/// nothing shows nothing. Names that start with `not_yet` may be unsupported.
+/// Lists the failures. `compared` is the required number of comparisons, since a test of nothing would pass. Names that
+/// start with `not_yet` may be unsupported.
 fn check(report: Option<Report>, compared: usize, not_yet: &str) {
     let Some(report) = report else { return };
     let excused = |f: &Finding| f.is_unsupported() && !not_yet.is_empty() && f.name.starts_with(not_yet);
@@ -103,7 +103,7 @@ fn other_families() {
     }
 }
 
-/// PAG and SEG, alone, at CFG scale 1, and beside SAG, against an f64 network of another make.
+/// PAG and SEG alone, at CFG scale 1, and together with SAG, against an independent network in f64.
 #[test]
 fn perturbed_guidance() {
     for family in ["perturbed-sd1", "perturbed-sdxl"] {

@@ -1,5 +1,5 @@
-//! Guidance without a GPU: a toy network stands for the UNet, and a second, plainer computation
-//! in f64 for the mask path.
+//! Guidance without a GPU: with a test network instead of the UNet, and a second, simpler computation of the mask in
+//! f64.
 
 use crate::common::{Failures, Rng};
 use sagittal::guidance::{
@@ -21,7 +21,7 @@ fn map_size(height: usize, width: usize) -> (usize, usize) {
     (height.div_ceil(8), width.div_ceil(8))
 }
 
-/// Attention received, mean 1; `swap` mirrors the map at its diagonal.
+/// Column sums with mean 1; `swap` transposes the map.
 fn attention(height: usize, width: usize, swap: bool) -> Vec<f32> {
     let raw: Vec<f32> = (0..height * width)
         .map(|i| {
@@ -143,10 +143,10 @@ fn reference(x: &Latent, columns: &[f32], (rows, cols): (usize, usize), sigma: f
     (mask, out)
 }
 
-/// R + s (D_c - P), each with rows of its own and none where it has no effect; SAG's third row and its
-/// mask are what they are without.
+/// R + s (D_c - P): PAG and SEG each have their own rows, and none without effect; the additional row of SAG and its mask
+/// do not change.
 #[test]
-fn perturbed_networks_are_led_away_from() {
+fn guidance_moves_away_from_perturbed_networks() {
     let (x, discrete) = (latent(2, 16, 11), Discrete::stable_diffusion());
     let c = Conditioning { positive: vec![entry(0.3), entry(0.7)], ..sides(0.3, &[0.1]) };
     let run = |cfg: f32, sag: Sag, perturbed: &[Perturbed]| {
@@ -172,7 +172,7 @@ fn perturbed_networks_are_led_away_from() {
             let want = at(&plain.cfg) + 3.0 * (cond - p) + 2.0 * (cond - s);
             assert!((f64::from(*r) - want).abs() < 1e-5 * (1.0 + want.abs()), "{r} for {want}");
         }
-        // The width tells one network from another.
+        // Networks of different widths are different.
         let (narrow, _) = run(cfg, Sag::off(), &[Perturbed::seg(2.0, 0.5)]);
         assert_ne!(narrow.perturbed[0], both.perturbed[1]);
         assert_eq!(Width::new(9999.0), Width::new(f32::INFINITY));
@@ -184,7 +184,7 @@ fn perturbed_networks_are_led_away_from() {
     }
     let (alone, _) = run(5.0, Sag::default(), &[]);
     let (beside, calls) = run(5.0, Sag::default(), &[pag]);
-    assert_eq!(calls, [2 * (3 + 2), 2], "SAG asks for its own rows afterwards");
+    assert_eq!(calls, [2 * (3 + 2), 2], "SAG evaluates its own rows afterwards");
     let [alone, beside] = [alone.sag, beside.sag].map(|s| s.expect("SAG"));
     assert_eq!((alone.mask, alone.sag), (beside.mask, beside.sag));
     let wrong = [Perturbed::pag(-1.0), Perturbed::pag(f32::NAN), Perturbed::seg(1.0, -1.0)];
@@ -251,18 +251,18 @@ fn a_transposed_latent_has_the_transposed_mask_and_result() {
     failures.finish();
 }
 
-/// PyTorch multiplies by the f32 ratio, which may fall just short where the exact product is
-/// whole: there, and only there, the position before is taken.
+/// PyTorch multiplies by the ratio in f32. The product may be slightly below an integer that it should be: only there
+/// the position before is taken.
 #[test]
-fn nearest_positions_are_pytorchs() {
+fn nearest_positions_equal_those_of_pytorch() {
     let mut short = 0;
     for full in 1..=256 {
         for divisor in [4, 8] {
             let size = usize::div_ceil(full, divisor);
             for at in 0..full {
                 let (got, exact) = (sag::nearest(at, size, full), at * size / full);
-                let whole = (at * size).is_multiple_of(full);
-                assert!(got == exact || (whole && got + 1 == exact), "{at} of {full} -> {size}: {got}");
+                let all = (at * size).is_multiple_of(full);
+                assert!(got == exact || (all && got + 1 == exact), "{at} of {full} -> {size}: {got}");
                 short += usize::from(got != exact);
             }
         }
@@ -271,7 +271,7 @@ fn nearest_positions_are_pytorchs() {
 }
 
 #[test]
-fn off_is_plain_cfg_bit_for_bit_and_costs_no_third_row() {
+fn without_sag_it_is_plain_cfg_bit_for_bit_without_an_extra_row() {
     let x = latent(2, 16, 24);
     let c = sides(0.3, &[0.1]);
     let mut plain = Toy::default();
@@ -289,7 +289,7 @@ fn off_is_plain_cfg_bit_for_bit_and_costs_no_third_row() {
 }
 
 #[test]
-fn small_latents_and_maps_of_one_position_are_left_alone() {
+fn small_latents_and_maps_of_one_position_are_not_changed() {
     for (height, width, calls) in [(4, 24, vec![2]), (24, 4, vec![2]), (8, 8, vec![2]), (5, 9, vec![2, 1])] {
         let x = latent(1, height, width);
         let mut toy = Toy::default();
@@ -318,7 +318,7 @@ fn cfg_1_needs_the_negative_only_for_sag_and_not_even_then_if_asked() {
 }
 
 #[test]
-fn the_order_of_entries_means_nothing() {
+fn the_order_of_entries_does_not_matter() {
     let x = latent(2, 17, 23);
     let orders = [[0.1, 0.2, 0.7], [0.7, 0.1, 0.2], [0.2, 0.7, 0.1], [0.7, 0.2, 0.1]];
     let results: Vec<Latent> = orders
@@ -340,7 +340,7 @@ fn several_negatives_are_averaged_and_so_are_their_scores() {
         a.uncond.expect("cfg 7").zip(&b.uncond.expect("cfg 7"), |a, b| (a + b) / 2.0).expect("one shape");
     let d = mean.zip(&both.uncond.expect("cfg 7"), |a, b| (a - b).abs()).expect("one shape");
     assert!(d.data().iter().all(|d| *d < 1e-5));
-    // Both attend alike, so the mean score is the score of each.
+    // Both have the same attention, so the mean score is the score of each.
     assert_eq!(both.sag.expect("on").mask, a.sag.expect("on").mask);
 }
 
@@ -393,9 +393,9 @@ fn sag_acts_only_in_its_window() {
     }
 }
 
-/// As ComfyUI has it: 0 where nothing is active. SAG and perturbed networks have nothing to go by there.
+/// As in ComfyUI: 0 if no entry is active. SAG and perturbed networks cannot act then.
 #[test]
-fn a_side_without_an_active_entry_predicts_nothing() {
+fn a_side_without_an_active_entry_predicts_zero() {
     let (x, discrete) = (latent(2, 16, 11), Discrete::stable_diffusion());
     let late = |value: f32| vec![Entry { start: 0.5, ..entry(value) }];
     let run = |c: &Conditioning, sag: Sag| {
@@ -404,17 +404,17 @@ fn a_side_without_an_active_entry_predicts_nothing() {
         let evaluation = Guided::new(&mut toy, c, &discrete, guidance).expect("settings").evaluate(&x, 3.0);
         (evaluation, toy.calls)
     };
-    let whole = run(&sides(0.3, &[0.1]), Sag::off()).0.expect("an evaluation");
+    let all = run(&sides(0.3, &[0.1]), Sag::off()).0.expect("an evaluation");
     let no_negative = Conditioning { negative: late(0.1), ..sides(0.3, &[]) };
     let (made, calls) = run(&no_negative, Sag::off());
     let made = made.expect("an evaluation");
     assert_eq!(calls, [4], "the prompt, and the perturbed network with it");
-    assert!(made.cond == whole.cond && made.cfg == whole.cond.scaled(7.0));
+    assert!(made.cond == all.cond && made.cfg == all.cond.scaled(7.0));
     let no_positive = Conditioning { positive: late(0.3), ..sides(0.3, &[0.1]) };
     let (made, calls) = run(&no_positive, Sag::off());
     let made = made.expect("an evaluation");
     assert_eq!(calls, [2]);
-    let uncond = whole.uncond.expect("a negative");
+    let uncond = all.uncond.expect("a negative");
     // u + (0 - u) · 7.
     assert!(made.perturbed.is_empty() && made.result == uncond.scaled(-6.0));
     run(&no_positive, Sag::default()).0.expect("SAG looks at the negative");

@@ -1,4 +1,4 @@
-//! From a prompt to a picture: text, schedules, noise, samplers, guidance, whole runs.
+//! From a prompt to a picture: text, schedules, noise, samplers, guidance, complete runs.
 
 // Tests panic where something is not as they expect.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)]

@@ -1,4 +1,4 @@
-//! The library used wrongly: typed errors or something sensible, never a panic.
+//! Wrong use of the library: typed errors or sensible results, never a panic.
 
 use std::sync::atomic::AtomicBool;
 
@@ -41,7 +41,7 @@ fn latents_and_pictures_of_impossible_sizes() {
     assert_eq!(sag::degrade(&zeros(8, 8), &[], 2.0), zeros(8, 8));
 }
 
-/// A network whose results are bent by a function.
+/// A network whose results are changed by a function.
 struct Bent(fn(&Row<'_>) -> RowResult);
 
 impl Network for Bent {
@@ -83,7 +83,7 @@ fn networks_and_entries_that_do_not_fit() {
         assert_eq!(guide(sound, e, &zeros(16, 16)).expect_err("refused").kind(), ErrorKind::Usage);
     }
     let area = changed(|e| e.area = Some(Area { y: usize::MAX, x: 99, height: 0, width: usize::MAX }));
-    guide(sound, area, &zeros(16, 16)).expect("cut to the latent");
+    guide(sound, area, &zeros(16, 16)).expect("clipped to the latent");
     assert!(guide(sound, entry(), &zeros(0, 0)).is_err());
     let bent: [fn(&Row<'_>) -> RowResult; 3] = [
         |r| RowResult { denoised: zeros(1, 1), ..sound(r) },
@@ -115,7 +115,7 @@ fn requests_whose_noise_does_not_fit() {
 }
 
 #[test]
-fn parts_of_the_road_given_the_wrong_thing() {
+fn steps_of_a_generation_with_wrong_arguments() {
     let Some(m) = model() else { return };
     let go = AtomicBool::new(false);
     for shape in [[0, 4, 8, 8], [1, 0, 8, 8], [1, 3, 8, 8], [1, 4, 0, 8]] {
@@ -134,14 +134,14 @@ fn parts_of_the_road_given_the_wrong_thing() {
     assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
 }
 
-/// A tensor that only the autoencoder needs must be missed before the sampling, not after it.
+/// A missing tensor that only the autoencoder needs is an error before the sampling, not after it.
 #[test]
 fn every_tensor_is_looked_for_when_a_model_is_opened() {
     let Some(gpu) = gpu() else { return };
     let path = "tests/golden/manifests/tiny-sd1.json";
-    let whole = Manifest::parse(&std::fs::read_to_string(path).expect("manifest")).expect("manifest");
+    let full = Manifest::parse(&std::fs::read_to_string(path).expect("manifest")).expect("manifest");
     for lost in ["first_stage_model.decoder.conv_out.bias", "model.diffusion_model.out.2.bias"] {
-        let mut manifest = whole.clone();
+        let mut manifest = full.clone();
         manifest.tensors.retain(|(name, _)| name != lost);
         let checkpoint = Checkpoint::synthetic(&manifest, 0, sagittal::checkpoint::Dtype::F16).expect("made");
         let error = Model::new(gpu.clone(), checkpoint, ModelOptions::default()).expect_err("missed");

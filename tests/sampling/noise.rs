@@ -1,11 +1,11 @@
-//! Noise against torch's CPU generator, as ComfyUI uses it.
+//! Noise compared with PyTorch's CPU generator, as ComfyUI uses it.
 
 use safetensors::SafeTensors;
 use sagittal::ErrorKind;
 use sagittal::sampler::noise::{AncestralNoise, BrownianNoise, noise, noise_for};
 use serde_json::Value;
 
-/// Absolute: torch's own `f32` functions differ by an ulp between machines.
+/// Absolute: PyTorch's f32 functions differ by an ulp between machines.
 const TOLERANCE: f32 = 2e-6;
 /// A Brownian increment is a sum over tens of draws.
 const BROWNIAN: f32 = 1e-5;
@@ -34,7 +34,7 @@ fn shape(case: &Value) -> [usize; 4] {
     integers(&case["shape"]).try_into().unwrap()
 }
 
-/// Collects what differs, and how much of the tolerance was used.
+/// Collects differences, and the largest of them.
 struct Report {
     tolerance: f32,
     failures: Vec<String>,
@@ -75,7 +75,7 @@ impl Report {
 }
 
 #[test]
-fn initial_noise_is_torchs() {
+fn initial_noise_equals_that_of_pytorch() {
     let golden = golden();
     let mut report = Report::new(TOLERANCE);
     for case in golden["cases"].as_array().unwrap() {
@@ -95,7 +95,7 @@ fn initial_noise_is_torchs() {
     assert_eq!(golden["cases"].as_array().unwrap().len(), 65);
 }
 
-/// The values that the golden file does not hold still count in its sums.
+/// The golden file holds sums over all values, also over those that it does not hold.
 fn compare_sums(report: &mut Report, case: &Value, got: &[f32]) {
     // Errors of single values have either sign and cancel: far fewer than `count` tolerances.
     let allowed = 3.0 * f64::from(TOLERANCE) * (got.len() as f64).sqrt();
@@ -118,7 +118,7 @@ fn batch_indices_choose_pictures_of_the_stream() {
 }
 
 #[test]
-fn ancestral_noise_is_the_next_seeds() {
+fn ancestral_noise_is_that_of_the_next_seed() {
     let mut report = Report::new(TOLERANCE);
     for case in golden()["ancestral"].as_array().unwrap() {
         let mut stream = AncestralNoise::new(case["seed"].as_u64().unwrap()).unwrap();
@@ -132,7 +132,7 @@ fn ancestral_noise_is_the_next_seeds() {
 }
 
 #[test]
-fn brownian_noise_is_torchsdes() {
+fn brownian_noise_equals_that_of_torchsde() {
     let mut report = Report::new(BROWNIAN);
     for case in golden()["brownian"].as_array().unwrap() {
         let sigma = |value: &Value| value.as_f64().unwrap() as f32;

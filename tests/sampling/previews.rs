@@ -1,4 +1,4 @@
-//! Previews against the pictures that the autoencoder makes of the same latents.
+//! Previews compared with the pictures that the autoencoder decodes from the same latents.
 
 use std::sync::atomic::AtomicBool;
 
@@ -9,7 +9,7 @@ use sagittal::internals::image::preview::preview;
 use sagittal::internals::model::Family;
 use sagittal::{Model, ModelOptions, Picture, Request, embedded};
 
-/// The mean difference, 0 to 255, of a preview to the means of the picture's pixels in each cell.
+/// The mean difference, 0 to 255, between a preview and the mean of the picture's pixels in each cell.
 fn off(preview: &Picture, picture: &Picture) -> f64 {
     let mean = |x: usize, y: usize, k: usize| {
         let pixels = (0..64).map(|i| ((y * 8 + i / 8) * picture.width + x * 8 + i % 8) * 3 + k);
@@ -22,8 +22,8 @@ fn off(preview: &Picture, picture: &Picture) -> f64 {
     differences.sum::<f64>() / preview.rgb.len() as f64
 }
 
-/// The embedded model's colours were fitted to its autoencoder; those of SD 1 are another's. These prompts were not
-/// among those of the fit.
+/// The embedded model's colours were fitted to its autoencoder; those of SD 1 belong to another. These prompts were not
+/// used for the fit.
 #[test]
 fn the_embedded_models_previews_look_like_its_pictures() {
     let Some(gpu) = gpu() else { return };
@@ -31,13 +31,13 @@ fn the_embedded_models_previews_look_like_its_pictures() {
     let own = embedded::preview_factors(&checkpoint, Family::Sd1);
     assert_eq!(own, embedded::PREVIEW);
     let m = Model::new(gpu, checkpoint, ModelOptions::default()).expect("model");
-    let mut told = None;
+    let mut last = None;
     for prompt in ["koala, flat style", "owl, noto style, on an orange background"] {
         let mut request = Request::new(prompt, Size::square(256)).with_cfg(embedded::CFG).with_steps(6);
         request.guidance.terms.clear();
         let mut observe = |event: sagittal::Event<'_>| {
             if let sagittal::Event::Sampling { step: 6, preview, .. } = event {
-                told = Some(preview().expect("a preview"));
+                last = Some(preview().expect("a preview"));
             }
         };
         let made = m.generate(&request, &mut observe, &AtomicBool::new(false)).expect("a picture");
@@ -46,13 +46,13 @@ fn the_embedded_models_previews_look_like_its_pictures() {
         let (fitted, of_family) = (by(&own), by(&Family::Sd1.facts().preview));
         println!("{prompt}: {fitted:.1} of 255 off, with SD 1's colours {of_family:.1}");
         assert!(fitted < 20.0 && fitted < 0.4 * of_family, "{prompt}: {fitted} and {of_family}");
-        // What a run shows is that.
-        let shown = off(told.as_ref().expect("a preview"), &made.pictures[0]);
+        // The previews of a run are those.
+        let shown = off(last.as_ref().expect("a preview"), &made.pictures[0]);
         assert!(shown < 20.0, "{prompt}: {shown} in the run");
     }
 }
 
-/// As ComfyUI's latent formats have them; files that are not the embedded model's have their family's.
+/// The colours of ComfyUI's latent formats; all files but the embedded model have those of their family.
 #[test]
 fn families_have_the_colours_of_their_autoencoders() {
     let sdxl = Family::Sdxl.facts().preview;

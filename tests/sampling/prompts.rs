@@ -1,5 +1,5 @@
-//! What depends on the prompt alone is computed once for it: slices of tensors, results that stay on
-//! the device, and prompts of every length within the limits of every device.
+//! Tensors that depend only on the prompt are computed once for it: slices of tensors, kept tensors, and prompts of every
+//! length within the limits of every device.
 
 use std::sync::atomic::AtomicBool;
 
@@ -7,11 +7,11 @@ use crate::common::bench::{Bench, Weights};
 use crate::common::{Failures, MANIFESTS, Rng, gpu, nmse};
 use sagittal::ErrorKind;
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
-use sagittal::internals::engine::{Engine, Kept, Run, Source};
+use sagittal::internals::engine::{Engine, KeptTensors, PlanRun, WeightSource};
 use sagittal::internals::graph::{Graph, Heads, Shape};
 use sagittal::internals::kernels::{Precision, Target, attention, gemm};
 use sagittal::internals::model::{ModelConfig, unet};
-use sagittal::internals::plan::{Bound, Capabilities, Options, Plan};
+use sagittal::internals::plan::{Bound, Capabilities, Plan, PlanOptions};
 
 fn checkpoint(family: &str) -> Checkpoint {
     let (_, text) = MANIFESTS.iter().find(|(name, _)| *name == family).expect("a family");
@@ -29,10 +29,10 @@ const KINDS: [(Target, Precision); 4] = [
     (Target::Cpu, Precision::F16),
 ];
 
-/// Keys and values, and a product's vector, that are slices of longer tensors, against the
-/// references: at places where a binding may begin and at others, for several rows.
+/// Keys and values, and the vector of a product, that are slices of longer tensors, compared with the references: at
+/// offsets where a binding may begin and at others, for several rows.
 #[test]
-fn slices_are_read_where_they_stand() {
+fn slices_are_read_in_place() {
     let Some(gpu) = gpu() else { return };
     let engine = Engine::new(gpu).expect("engine");
     let mut failures = Failures::default();
@@ -77,10 +77,10 @@ fn slices_are_read_where_they_stand() {
 }
 
 #[test]
-fn slices_that_cannot_be_are_errors() {
+fn invalid_slices_are_errors() {
     let options = |rows| {
         let device = Capabilities::baseline(Target::Gpu);
-        Options { rows, storage: Precision::F32.into(), device, guard: 0 }
+        PlanOptions { rows, storage: Precision::F32.into(), device, guard: 0 }
     };
     let mut g = Graph::new("");
     let all = g.input("all", Shape::new(1, 1, 64));
@@ -88,7 +88,7 @@ fn slices_that_cannot_be_are_errors() {
         let error = g.part("p", all, first, Shape::tokens(1, channels)).expect_err("no such part");
         assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
     }
-    // A kernel that knows of no strides would read another row's values.
+    // A kernel without strides would read values of another row.
     let mut g = Graph::new("");
     let all = g.input("all", Shape::new(1, 1, 64));
     let part = g.part("p", all, 0, Shape::tokens(1, 32)).expect("a part");
@@ -96,13 +96,13 @@ fn slices_that_cannot_be_are_errors() {
     g.output("y", y);
     let error = Plan::new(&g, &options(2)).expect_err("not read");
     assert!(error.to_string().contains("another tensor"), "{error}");
-    // What is put side by side is made for one row.
+    // Joined tensors are computed for one row.
     let c = config("tiny-sd1");
     let g = unet::conditioning(&c.unet, 77).expect("conditioning");
     assert!(Plan::new(&g, &options(1)).is_ok() && Plan::new(&g, &options(2)).is_err());
 }
 
-/// Rows of several prompts in one call give what each gives alone, bit for bit.
+/// Rows with several prompts in one call give the same results as each alone, bit for bit.
 #[test]
 fn each_row_reads_the_prompt_that_was_kept_for_it() {
     let Some(gpu) = gpu() else { return };
@@ -113,21 +113,21 @@ fn each_row_reads_the_prompt_that_was_kept_for_it() {
     let (device, cancel) = (engine.gpu().capabilities(), AtomicBool::new(false));
     let wanted = unet::weights(&c).expect("weights");
     let weights = engine.upload(&wanted, &model, &precision.into(), None, &cancel).expect("upload");
-    let from = (&weights, &model as &dyn Source);
+    let from = (&weights, &model as &dyn WeightSource);
     let prepare = |graph: &Graph, rows| {
         let storage = weights.storage().clone();
-        let plan = Plan::new(graph, &Options { rows, storage, device, guard: 0 }).expect("plan");
+        let plan = Plan::new(graph, &PlanOptions { rows, storage, device, guard: 0 }).expect("plan");
         let arena = engine.arena(&plan).expect("arena");
         engine.prepare(plan, &weights, &arena).expect("prepare")
     };
     let reader = prepare(&unet::conditioning(&c, tokens).expect("conditioning"), 1);
-    let kept: Vec<Kept> = (1..3)
+    let kept: Vec<KeptTensors> = (1..3)
         .map(|seed| {
             let prompt = Rng(seed).values(tokens * c.context_dim, precision);
             engine
                 .run_and_keep(
                     &reader,
-                    &Run { turns: Some(from), ..Run::new(&[("context", &prompt)], &cancel) },
+                    &PlanRun { streamed: Some(from), ..PlanRun::new(&[("context", &prompt)], &cancel) },
                 )
                 .expect("kept")
         })
@@ -136,11 +136,14 @@ fn each_row_reads_the_prompt_that_was_kept_for_it() {
     let graph = unet::build(&c, &build).expect("unet");
     let x = Rng(9).values(size.0 * size.1 * c.in_channels, precision);
     let time = unet::time_embedding(500.0, c.model_channels);
-    let run = |kept: &[&Kept], rows: usize| {
+    let run = |kept: &[&KeptTensors], rows: usize| {
         let (x, time) = (x.repeat(rows), time.repeat(rows));
         let inputs = [("x", x.as_slice()), ("time", time.as_slice())];
         Ok(engine
-            .run(&prepare(&graph, rows), &Run { turns: Some(from), ..Run::new(&inputs, &cancel).on(kept) })?
+            .run(
+                &prepare(&graph, rows),
+                &PlanRun { streamed: Some(from), ..PlanRun::new(&inputs, &cancel).on(kept) },
+            )?
             .remove(0)
             .1)
     };
@@ -153,13 +156,16 @@ fn each_row_reads_the_prompt_that_was_kept_for_it() {
     let other = prepare(&unet::conditioning(&c, tokens + 1).expect("conditioning"), 1);
     let longer = vec![0.0; (tokens + 1) * c.context_dim];
     let longer = engine
-        .run_and_keep(&other, &Run { turns: Some(from), ..Run::new(&[("context", &longer)], &cancel) })
+        .run_and_keep(
+            &other,
+            &PlanRun { streamed: Some(from), ..PlanRun::new(&[("context", &longer)], &cancel) },
+        )
         .expect("kept");
     assert!(run(&[&longer], 1).is_err(), "a prompt of another length");
 }
 
-/// Plans alone: prompts of one token to 2,310 (thirty chunks) under the limits that every device
-/// offers, keys and values side by side without touching.
+/// Plans only: prompts of 1 to 2,310 tokens (thirty chunks) within the limits of every device; joined keys and values do
+/// not overlap.
 #[test]
 fn prompts_of_any_length_stay_within_the_default_limits() {
     let mut failures = Failures::default();
@@ -170,13 +176,13 @@ fn prompts_of_any_length_stay_within_the_default_limits() {
             .flat_map(|tokens| [(tokens, Precision::F16), (tokens, Precision::F32)])
         {
             let device = Capabilities::baseline(Target::Gpu);
-            let options = Options { rows: 1, storage: precision.into(), device, guard: 0 };
+            let options = PlanOptions { rows: 1, storage: precision.into(), device, guard: 0 };
             let plan = unet::conditioning(&c.unet, tokens).and_then(|g| Plan::new(&g, &options));
             let plan = plan.unwrap_or_else(|e| panic!("{family} {tokens} {precision:?}: {e}"));
             let mut written: Vec<(usize, u64, u64)> = Vec::new();
             for d in &plan.dispatches {
-                // A product's result comes after bias, vector and residual. One whose depth is divided
-                // has none: the next dispatch adds its parts.
+                // The result of a product is bound after bias, vector and residual. A split-K product has no result:
+                // the next dispatch sums its parts.
                 let r = match d.bindings.get(3) {
                     Some(Bound::Arena(r)) => r,
                     Some(Bound::Unused) => continue,
@@ -191,7 +197,7 @@ fn prompts_of_any_length_stay_within_the_default_limits() {
             failures.check(apart, || format!("{family} {tokens}: results overlap"));
             let build = unet::Options { size: (16, 16), tokens, record: true, ..Default::default() };
             let reads = unet::build(&c.unet, &build).and_then(|g| Plan::new(&g, &options)).expect("a plan");
-            let of = |slots: &[sagittal::internals::plan::Slot]| -> Vec<(String, u64)> {
+            let of = |slots: &[sagittal::internals::plan::PlanSlot]| -> Vec<(String, u64)> {
                 let kept = slots.iter().filter(|s| s.kept);
                 let mut kept: Vec<_> = kept.map(|s| (s.name.clone(), s.region.bytes)).collect();
                 kept.sort();

@@ -1,6 +1,6 @@
-//! Requests with everything in them: several entries a side with areas, masks, ranges of time,
-//! strengths and lengths, and a latent mask. What must not change a result does not change a bit,
-//! for each sampler; first with a formula for a network, then with a small network on the device.
+//! Requests with all features at once: several entries on each side with areas, masks, ranges, strengths and lengths, and
+//! a latent mask. For each sampler, what must not change a result does not change a bit of it; first with a formula as
+//! network, then with a small network on the device.
 
 use std::sync::atomic::AtomicBool;
 
@@ -20,7 +20,7 @@ use sagittal::sampler::{
 };
 use sagittal::{Checkpoint, ErrorKind, Latent, Model, ModelOptions, Request, Result, embedded};
 
-/// Predicts by a formula of the row alone, in portions.
+/// Predicts by a formula of the row alone, in chunks.
 struct Toy {
     portion: usize,
     largest: usize,
@@ -32,7 +32,7 @@ impl Network for Toy {
             let pull: f32 = row.entry.context.iter().sum::<f32>() / row.entry.tokens as f32;
             let shrink = 1.0 / (1.0 + row.sigma * row.sigma);
             let (height, width) = (row.x.height().div_ceil(4), row.x.width().div_ceil(4));
-            // Attention follows the picture, so that the mask follows the sampling.
+            // Attention depends on the picture, so that the mask changes during the sampling.
             let raw: Vec<f32> =
                 (0..height * width).map(|i| 1.0 + 0.5 * (row.x.data()[i * 3] * 7.0).sin()).collect();
             let mean = raw.iter().sum::<f32>() / raw.len() as f32;
@@ -48,7 +48,7 @@ impl Network for Toy {
     }
 }
 
-/// Six entries a side that differ in all that entries can differ in; `order` turns both lists.
+/// Six entries on each side that differ in all their fields; `order` rotates both lists.
 fn everything(size: (usize, usize), width: usize, order: usize) -> Conditioning {
     let text = |seed: u64, tokens: usize| {
         let mut rng = Rng(seed);
@@ -104,7 +104,7 @@ impl Run<'_> {
         Run { sampler, order: 0, portion: usize::MAX, mask: None, only: None, options, table }
     }
 
-    /// The start, and what became of it.
+    /// The start, and the result.
     fn sample(&self) -> (Latent, Latent) {
         let pick = |x: Latent| self.only.map_or_else(|| x.clone(), |i| x.row(i));
         let (noise, start) = (pick(noise(3, SHAPE)), pick(noise(4, SHAPE)));
@@ -149,14 +149,14 @@ fn farthest(a: &Latent, b: &Latent) -> f32 {
     a.zip(b, |a, b| (a - b).abs()).expect("one shape").data().iter().copied().fold(0.0, f32::max)
 }
 
-/// Runs `holds` for every sampler and lists those it does not hold for.
+/// Runs `holds` for every sampler, and lists those for which it is false.
 fn for_all(what: &str, holds: impl Fn(Sampler) -> bool) {
     let failures: Vec<_> = Sampler::ALL.into_iter().filter(|s| !holds(*s)).map(Sampler::name).collect();
     assert!(failures.is_empty(), "{what} does not hold for {failures:?}");
 }
 
 #[test]
-fn neither_order_nor_portions_change_a_bit() {
+fn neither_order_nor_chunks_change_a_bit() {
     let mask = mask();
     for_all("orders and portions", |s| {
         [None, Some(&mask)].into_iter().all(|mask| {
@@ -181,8 +181,8 @@ fn a_white_mask_is_image_to_image_bit_for_bit() {
     for_all("white", |s| same_bits(&Run::of(s).end(), &Run { mask: Some(&white), ..Run::of(s) }.end()));
 }
 
-/// How far from the start a kept value may end: some samplers stop at a sigma above 0 and leave as
-/// much noise, which is below 4.5 deviations here; the others round.
+/// How far a kept value may be from the start: some samplers end at a sigma above 0 and leave that much noise, which is
+/// below 4.5 deviations here; the others round.
 fn left_over(sampler: Sampler) -> f32 {
     let last = match sampler {
         Sampler::UniPc | Sampler::UniPcBh2 => 0.001,
@@ -220,14 +220,14 @@ fn kept_cells_come_back_and_others_are_drawn() {
 }
 
 #[test]
-fn pictures_of_a_masked_batch_do_not_see_each_other() {
+fn pictures_of_a_masked_batch_do_not_depend_on_each_other() {
     let mask = mask();
-    // Noise is drawn for the whole batch; without it each picture is its own.
+    // Noise is drawn for all of the batch; without noise the pictures are independent.
     let options = SampleOptions { s_noise: 0.0, ..Default::default() };
     for_all("a picture alone", |s| {
         let run = |only| Run { mask: Some(&mask), only, options, ..Run::of(s) }.end();
         let both = run(None);
-        // DDIM draws the kept part's noise anew, the adaptive one shares its steps.
+        // DDIM draws new noise for the kept part, and the adaptive sampler has the same steps for all pictures.
         let shares = matches!(s, Sampler::Ddim | Sampler::DpmAdaptive);
         same_bits(&both.row(0), &run(Some(0))) && same_bits(&both.row(1), &run(Some(1))) || shares
     });
@@ -246,7 +246,7 @@ fn zero_terminal_snr_stays_finite() {
         }
         let first = scheduler.sigmas(&table, 20, 1.0, false).expect("sigmas")[0];
         let (most, skips_the_last) = (table.sigma_max(), scheduler == Scheduler::DdimUniform);
-        // Near π/2 an angle in f32 is that coarse, as it is in torch.
+        // Near π/2 an angle in f32 is that coarse, as in PyTorch.
         let near = if scheduler == Scheduler::KlOptimal { 2e-4 } else { 1e-5 };
         assert!(skips_the_last || (first / most - 1.0).abs() < near, "{scheduler} begins at {first}");
     }
@@ -281,8 +281,8 @@ fn sampling(sampler: Sampler, steps: usize, denoise: f64, shape: [usize; 4]) -> 
     }
 }
 
-/// The least memory, in whole MiB, that a sampling gets by with: the UNet's weights take turns in it. What is
-/// cancelled from the first has been looked at for its memory.
+/// The least memory in MiB with which a sampling is possible: the weights of the UNet are streamed. A run that is
+/// cancelled from the start still checks its memory.
 fn least_memory(m: &Model, conditioning: &Conditioning, sampling: &pipeline::Run) -> u64 {
     let suffices = |memory: &u64| {
         let limits = Limits { memory: Some(*memory), ..Limits::default() };
@@ -293,7 +293,7 @@ fn least_memory(m: &Model, conditioning: &Conditioning, sampling: &pipeline::Run
     (1..1000).map(|mib| mib << 20).find(suffices).expect("it runs in less than a GiB")
 }
 
-/// The network itself, for samplers of three kinds: the rows do not know which sampler asks.
+/// The network, for samplers of three kinds: rows do not depend on the sampler.
 #[test]
 fn on_the_device_neither_order_nor_chunks_nor_memory_change_a_bit() {
     let Some(m) = model(Some("tiny-sd1"), ModelOptions::default()) else { return };
@@ -318,8 +318,8 @@ fn on_the_device_neither_order_nor_chunks_nor_memory_change_a_bit() {
     failures.finish();
 }
 
-/// All samplers, with prompts of unequal length on the negative side: another order and one row a call;
-/// for every fourth a memory as well in which the UNet's weights take turns, which no sampler knows of.
+/// All samplers, with negative prompts of different lengths, in another order and with one row per call; for every fourth
+/// sampler also with streamed weights, which no sampler depends on.
 #[test]
 fn no_sampler_draws_another_picture_in_less_memory() {
     let Some(m) = model(Some("tiny-sd1"), ModelOptions::default()) else { return };
@@ -332,19 +332,19 @@ fn no_sampler_draws_another_picture_in_less_memory() {
     let run = |c: &Conditioning, sampling: &pipeline::Run| {
         m.sample(c, sampling, &mut |_| {}, &AtomicBool::new(false)).expect("samples")
     };
-    // The adaptive sampler takes hundreds of calls for a whole sampling and a few for its end.
+    // The adaptive sampler takes hundreds of calls for a full sampling, and a few for its end.
     let part = |sampler| if sampler == Sampler::DpmAdaptive { 0.1 } else { 0.8 };
-    let whole = |s| sampling(s, 2, part(s), [1, 4, 5, 5]);
-    let wanted = Sampler::ALL.map(|sampler| run(&c, &whole(sampler)));
+    let full = |s| sampling(s, 2, part(s), [1, 4, 5, 5]);
+    let wanted = Sampler::ALL.map(|sampler| run(&c, &full(sampler)));
     c.negative.reverse();
-    let least = least_memory(&m, &c, &whole(Sampler::Euler));
+    let least = least_memory(&m, &c, &full(Sampler::Euler));
     let mut failures = Failures::default();
     let mut check = |sampler: Sampler, want: &Latent, memory: Option<u64>| {
         let limits = Limits { memory, chunk: ChunkPolicy::Rows(1) };
-        let single = pipeline::Run { limits, ..whole(sampler) };
+        let single = pipeline::Run { limits, ..full(sampler) };
         failures.check(same_bits(want, &run(&c, &single)), || format!("{sampler}, {memory:?}"));
     };
-    // First all of them one way, then the other: weights are brought over once each way.
+    // First all of them in one way, then in the other: weights are uploaded once for each.
     for (sampler, want) in Sampler::ALL.into_iter().zip(&wanted) {
         check(sampler, want, None);
     }
@@ -390,9 +390,9 @@ fn pictures_are_encoded_and_kept() {
     assert!(same_bits(&half, &white), "a white mask is image to image");
     let (black, _) = with(&|r| (r.schedule.denoise, r.mask) = (0.5, Some(mask(0.0))));
     assert!(farthest(&black, &encoded) < 1e-4, "a black mask keeps everything");
-    let (whole, _) = with(&|r| r.schedule.denoise = 1.0);
-    assert!(farthest(&whole, &encoded) > farthest(&half, &encoded));
-    // One start for a batch, and the first of it is that of a batch of one.
+    let (full, _) = with(&|r| r.schedule.denoise = 1.0);
+    assert!(farthest(&full, &encoded) > farthest(&half, &encoded));
+    // One start for a batch; its first picture equals that of a batch of one.
     let (batch, _) = with(&|r| (r.schedule.denoise, r.mask, r.batch) = (0.5, Some(mask(0.5)), 3));
     let (alone, _) =
         with(&|r| (r.schedule.denoise, r.mask, r.noise) = (0.5, Some(mask(0.5)), Noise::Pictures(vec![2])));

@@ -1,5 +1,5 @@
-//! What every sampler keeps to, with a model that is a formula. That each computes what ComfyUI
-//! computes is shown by the runs of `tests/sampling/golden.rs`.
+//! Properties of all samplers, with a model that is a formula. `tests/sampling/golden.rs` compares their results with
+//! those of ComfyUI.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 const SHAPE: [usize; 4] = [1, 4, 8, 8];
 
-/// A smooth model that looks at each value alone.
+/// A smooth model that treats each value separately.
 #[derive(Default)]
 struct Model {
     calls: usize,
@@ -54,7 +54,7 @@ fn run_from(sampler: Sampler, steps: usize, options: &SampleOptions, noise: &Lat
     sample(sampler, &mut Model::default(), x, &sigmas, options, &mut |_| Ok(())).unwrap()
 }
 
-/// Runs `holds` for every sampler and lists those it does not hold for.
+/// Runs `holds` for every sampler, and lists those for which it is false.
 fn for_all(what: &str, holds: impl Fn(Sampler) -> bool) {
     let failures: Vec<_> = Sampler::ALL.into_iter().filter(|&s| !holds(s)).map(Sampler::name).collect();
     assert!(failures.is_empty(), "{what} does not hold for {failures:?}");
@@ -86,7 +86,7 @@ fn all_forty_of_comfyui_are_here() {
     }
 }
 
-/// Predictions are what a run costs.
+/// The time of a run is that of its predictions.
 #[test]
 fn a_run_has_as_many_predictions_as_comfyuis() {
     for case in golden_runs() {
@@ -117,7 +117,7 @@ fn without_noise_the_seed_does_not_matter() {
 }
 
 #[test]
-fn pictures_of_a_batch_do_not_see_each_other() {
+fn pictures_of_a_batch_do_not_depend_on_each_other() {
     let batch = noise(1, [3, 4, 8, 8]);
     let options = SampleOptions { s_noise: 0.0, ..Default::default() };
     for_all("a batch of one", |sampler| {
@@ -129,7 +129,7 @@ fn pictures_of_a_batch_do_not_see_each_other() {
 }
 
 #[test]
-fn cfg_plus_plus_asks_for_the_unprompted_prediction() {
+fn cfg_plus_plus_requests_the_prediction_without_the_prompt() {
     for_all("asking", |sampler| {
         let (sigmas, mut model) = (sigmas(sampler, 4), Model::default());
         let x = start(&noise(1, SHAPE), &sigmas);
@@ -139,7 +139,7 @@ fn cfg_plus_plus_asks_for_the_unprompted_prediction() {
     });
 }
 
-/// A model of one's own that never predicts without the prompt.
+/// A custom model that never predicts without the prompt.
 struct Prompted;
 
 impl Denoiser for Prompted {
@@ -149,7 +149,7 @@ impl Denoiser for Prompted {
 }
 
 #[test]
-fn a_missing_unprompted_prediction_is_an_error() {
+fn a_missing_prediction_without_the_prompt_is_an_error() {
     for_all("the error", |sampler| {
         let sigmas = sigmas(sampler, 4);
         let x = start(&noise(1, SHAPE), &sigmas);

@@ -1,4 +1,4 @@
-//! Schedules, the sigma table and its inverse against ComfyUI's.
+//! Schedules, the table of sigmas and its inverse, compared with those of ComfyUI.
 
 use sagittal::sampler::{Discrete, Scheduler};
 use serde_json::Value;
@@ -18,7 +18,7 @@ fn close(got: f32, want: f64) -> bool {
     (f64::from(got) - want).abs() <= TOLERANCE * want.abs()
 }
 
-/// The largest relative difference, or what is wrong altogether.
+/// The largest relative difference; an error if it is too large, or the number of sigmas differs.
 fn compare(got: &[f32], want: &[f64]) -> Result<f64, String> {
     if got.len() != want.len() {
         return Err(format!("{} sigmas for {}", got.len(), want.len()));
@@ -36,7 +36,7 @@ fn report(failures: &[String]) {
 }
 
 #[test]
-fn every_schedule_is_comfyuis() {
+fn every_schedule_equals_that_of_comfyui() {
     let table = Discrete::stable_diffusion();
     let (mut failures, mut worst, mut count) = (Vec::new(), 0.0f64, 0);
     for case in golden()["schedules"].as_array().unwrap() {
@@ -44,7 +44,7 @@ fn every_schedule_is_comfyuis() {
         let steps = usize::try_from(case["steps"].as_u64().unwrap()).unwrap();
         let denoise = case["denoise"].as_f64().unwrap();
         let discard = case["discard_penultimate"].as_bool().unwrap();
-        // One step of kl_optimal is 0/0 in ComfyUI; here it is like one step of the others.
+        // One step of kl_optimal is 0/0 in ComfyUI; here it is as with the other schedulers.
         let want = match &case["sigmas"] {
             Value::Null => vec![f64::from(table.sigma_max()), 0.0],
             sigmas => numbers(sigmas),
@@ -61,7 +61,7 @@ fn every_schedule_is_comfyuis() {
 }
 
 #[test]
-fn the_sigma_table_is_comfyuis() {
+fn the_table_of_sigmas_equals_that_of_comfyui() {
     let table = Discrete::stable_diffusion();
     let worst = compare(table.sigmas(), &numbers(&golden()["sigmas"])).unwrap();
     println!("largest relative difference {worst:.1e}");
@@ -78,7 +78,7 @@ fn failing_pairs(list: &str, f: impl Fn(f64, f64) -> Option<String>) -> Vec<Stri
 }
 
 #[test]
-fn timesteps_are_comfyuis() {
+fn timesteps_equal_those_of_comfyui() {
     let table = Discrete::stable_diffusion();
     report(&failing_pairs("timestep_of_sigma", |sigma, want| {
         let got = table.timestep(sigma as f32);
@@ -91,7 +91,7 @@ fn timesteps_are_comfyuis() {
 }
 
 #[test]
-fn percents_are_comfyuis() {
+fn percents_equal_those_of_comfyui() {
     let table = Discrete::stable_diffusion();
     report(&failing_pairs("percent_to_sigma", |percent, want| {
         let got = table.percent_to_sigma(percent);

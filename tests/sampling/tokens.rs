@@ -1,4 +1,4 @@
-//! Prompts to token ids and weights, against ComfyUI 0.16.4, and hostile prompts against the clock.
+//! Token ids and weights of prompts, compared with ComfyUI 0.16.4, and the time that hostile prompts take.
 
 use proptest::prelude::*;
 use sagittal::internals::text::{CHUNK, Chunk, Embeddings, Tokenizer, prompt, tokenizer};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 const GOLDEN: &str = include_str!("../golden/tokens.json");
 
-/// The golden data was made without a directory of embeddings, where `embedding:name` is text.
+/// The golden data was made without a folder of embeddings, so `embedding:name` is text.
 fn chunks(tokenizer: &Tokenizer, text: &str, pad: u32) -> Vec<Chunk> {
     prompt::chunks_with(tokenizer, text, pad, Embeddings::Text).unwrap().chunks
 }
@@ -35,7 +35,7 @@ fn check(tokenizer: &Tokenizer, case: &Value) -> Option<String> {
         if !chunks.iter().map(|chunk| &chunk.ids[..]).eq(ids.iter().map(|ids| &ids[..])) {
             wrong.push(what);
         }
-        // NaN is a weight too, so the bits are compared, any NaN standing for all.
+        // NaN is a weight too, so the bits are compared; all NaNs count as equal.
         let bits = |weight: &f32| if weight.is_nan() { f32::NAN.to_bits() } else { weight.to_bits() };
         let found = chunks.iter().flat_map(|chunk| &chunk.weights);
         if !found.map(bits).eq(weights.iter().map(bits)) {
@@ -50,7 +50,7 @@ fn ids(value: &Value) -> Vec<Vec<u32>> {
     value.as_array().unwrap().iter().map(chunk).collect()
 }
 
-/// The other families' padding: 0 for whatever follows the first end of a chunk.
+/// The padding of the other families: 0 after the first end of a chunk.
 fn with_zeros(ids: &[Vec<u32>]) -> Vec<Vec<u32>> {
     let mut ids = ids.to_vec();
     for chunk in &mut ids {
@@ -76,7 +76,7 @@ fn weights(value: &Value, chunks: usize) -> Vec<f32> {
 
 proptest! {
     #[test]
-    fn any_prompt_gives_whole_chunks(text in r#"([()\\\\:,.\[< ]|1\.5|cat|embedding:|<\|endoftext\|>|\PC|\p{M}|\p{Cc}){0,200}"#) {
+    fn any_prompt_gives_complete_chunks(text in r#"([()\\\\:,.\[< ]|1\.5|cat|embedding:|<\|endoftext\|>|\PC|\p{M}|\p{Cc}){0,200}"#) {
         let tokenizer = shared();
         let tokens = prompt::chunks(tokenizer, &text, 0).unwrap();
         prop_assert!(!tokens.chunks.is_empty());

@@ -1,9 +1,9 @@
-//! Latents as the host has them and as the device has them: `[image, channel, y, x]`, and `[image, y, x, channel]`
-//! with the channels in quads.
+//! Converts latents between the host, `[image, channel, y, x]`, and the device, `[image, y, x, channel]` with channels
+//! padded to multiples of four.
 
 use crate::latent::Latent;
 
-/// Values `[image, channel, y, x]` as the device has them.
+/// Values `[image, channel, y, x]` in the layout of the device.
 pub fn to_quads(latent: &Latent) -> Vec<u32> {
     let [images, channels, height, width] = latent.shape();
     let (cells, stored) = (height * width, channels.next_multiple_of(4));

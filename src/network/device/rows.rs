@@ -1,23 +1,24 @@
-//! Rows of an evaluation on the device: in which calls they are computed, the way of latents into the network and
-//! of its predictions out of it.
+//! The rows of an evaluation on the device: which calls compute them, how latents become inputs of the network, and how
+//! its outputs become predictions.
 
-use super::{DeviceBackend, Held, Meanings, Operands, batch, give_back};
+use super::{DeviceBackend, Held, NetworkFacts, Operands, batch, give_back};
 use crate::Result;
 use crate::graph::Shape;
 use crate::guidance::Entry;
-use crate::guidance::backend::{Attention, Group, Prediction};
-use crate::guidance::weighted::Weighted;
+use crate::guidance::backend::{Attention, Group, GroupPrediction};
+use crate::guidance::weighted_mean::WeightedMean;
 use crate::kernels::latents::{EntryPlace, RowPlace};
 use crate::kernels::{entries_mean, network_input, network_output};
 use crate::latent::Value;
 use crate::model::unet::{COLUMNS, time_embedding};
-use crate::network::{Kind, Sink, preconditioning};
+use crate::network::preconditioning::preconditioning;
+use crate::network::{RowKind, Sink};
 
 /// A row of an evaluation.
-struct Row<'e> {
+struct PlacedRow<'e> {
     entry: &'e Entry,
     group: usize,
-    kind: Kind,
+    kind: RowKind,
     place: RowPlace,
 }
 
@@ -28,23 +29,28 @@ impl<S: Sink> DeviceBackend<'_, S> {
         x: &Value,
         sigma: f32,
         groups: &[Group<'_>],
-    ) -> Result<Vec<Prediction>> {
+    ) -> Result<Vec<GroupPrediction>> {
         let shape @ [images, channels, height, width] = x.shape();
         let mut rows = Vec::new();
         for (number, &Group { entries, record, perturbation }) in groups.iter().enumerate() {
             for &entry in entries {
                 let area = entry.area_in((height, width));
                 let size = (area.height, area.width);
-                let kind = Kind { size, tokens: entry.tokens, record, perturbation };
+                let kind = RowKind { size, tokens: entry.tokens, record, perturbation };
                 rows.extend((0..images).map(|image| {
                     let (image, y, x) = (image as u32, area.y as u32, area.x as u32);
-                    Row { entry, group: number, kind, place: RowPlace { image, y, x, ..RowPlace::default() } }
+                    PlacedRow {
+                        entry,
+                        group: number,
+                        kind,
+                        place: RowPlace { image, y, x, ..RowPlace::default() },
+                    }
                 }));
             }
         }
-        let kinds: Vec<Kind> = rows.iter().map(|row| row.kind).collect();
+        let kinds: Vec<RowKind> = rows.iter().map(|row| row.kind).collect();
         let calls = self.sink.calls(&kinds)?;
-        // What is computed, where it is more than what was asked for.
+        // A call may record more than its rows need.
         for (kind, members) in &calls {
             members.iter().for_each(|i| rows[*i].kind = *kind);
         }
@@ -63,9 +69,9 @@ impl<S: Sink> DeviceBackend<'_, S> {
         let predictions = self.take(16 * quads as u64, false)?;
         let columns = if values > 0 { Some(self.take(4 * values.max(4) as u64, false)?) } else { None };
         for (kind, members) in calls {
-            let part: Vec<&Row<'_>> = members.iter().map(|i| &rows[*i]).collect();
-            let heard = part.iter().any(|row| groups[row.group].record);
-            self.call(kind, &part, (x, sigma), &predictions, columns.as_ref().filter(|_| heard))?;
+            let part: Vec<&PlacedRow<'_>> = members.iter().map(|i| &rows[*i]).collect();
+            let recorded = part.iter().any(|row| groups[row.group].record);
+            self.call(kind, &part, (x, sigma), &predictions, columns.as_ref().filter(|_| recorded))?;
         }
         let mut results = Vec::new();
         let mut rest = rows.as_slice();
@@ -83,9 +89,9 @@ impl<S: Sink> DeviceBackend<'_, S> {
                 }
                 _ => None,
             };
-            results.push(Prediction { denoised, attention });
+            results.push(GroupPrediction { denoised, attention });
         }
-        // Nobody else has them by now.
+        // If no latent refers to them, they are free again.
         let sent = self.sent;
         give_back(&mut self.free, predictions, sent);
         if let Some(columns) = columns {
@@ -94,7 +100,7 @@ impl<S: Sink> DeviceBackend<'_, S> {
         Ok(results)
     }
 
-    /// The embedding of a noise level's timestep.
+    /// The embedding of the timestep of a noise level.
     fn embedding(&mut self, sigma: f32) -> Result<Held<S::Memory>> {
         if let Some((bits, held)) = &self.embedding
             && *bits == sigma.to_bits()
@@ -104,7 +110,7 @@ impl<S: Sink> DeviceBackend<'_, S> {
         if let Some((_, held)) = self.embedding.take() {
             give_back(&mut self.free, held, self.sent);
         }
-        let Meanings { discrete, time_channels, .. } = self.network;
+        let NetworkFacts { discrete, time_channels, .. } = self.network;
         let stored = time_channels.next_multiple_of(4);
         let held = self.take(4 * stored as u64, true)?;
         self.sink.write(&held.memory, held.bytes, true, &mut || {
@@ -115,11 +121,11 @@ impl<S: Sink> DeviceBackend<'_, S> {
         Ok(held)
     }
 
-    /// One network call for some of `rows`, and the way of latents in and predictions out.
+    /// One network call for `rows`, with the dispatches that make its inputs and predictions.
     fn call(
         &mut self,
-        kind: Kind,
-        rows: &[&Row<'_>],
+        kind: RowKind,
+        rows: &[&PlacedRow<'_>],
         (x, sigma): (&Value, f32),
         predictions: &Held<S::Memory>,
         columns: Option<&Held<S::Memory>>,
@@ -182,16 +188,16 @@ impl<S: Sink> DeviceBackend<'_, S> {
         self.dispatch(&network_output::call(&output, at_table, out, at_x, [to, flags], recorded), operands)
     }
 
-    /// What a group's rows come to: their prediction itself, or the mean over entries.
+    /// The prediction of a group: that of its only entry, or the mean over entries.
     fn mean(
         &mut self,
-        group: &[Row<'_>],
+        group: &[PlacedRow<'_>],
         entries: &[&Entry],
         rows: &Held<S::Memory>,
         shape @ [images, channels, ..]: [usize; 4],
     ) -> Result<Value> {
         let Some(first) = group.first() else { return Ok(Value::zero(shape)) };
-        let weighted = Weighted::new(entries, shape);
+        let weighted = WeightedMean::new(entries, shape);
         if weighted.is_single() {
             let held = Held { first: first.place.prediction as usize, ..rows.clone() };
             return Ok(self.put(held, shape));
@@ -218,9 +224,8 @@ impl<S: Sink> DeviceBackend<'_, S> {
     }
 }
 
-/// Where entries stand and how much they count: their places, without those of predictions, and all their weights
-/// as words.
-pub(super) fn entry_places(weighted: &Weighted) -> (Vec<EntryPlace>, Vec<u32>) {
+/// The areas of entries, without the positions of their predictions, and all their weights as words.
+pub(super) fn entry_places(weighted: &WeightedMean) -> (Vec<EntryPlace>, Vec<u32>) {
     let mut words = Vec::new();
     let places = weighted.parts.iter().map(|(area, weights)| {
         let [y, x, height, width] = [area.y, area.x, area.height, area.width].map(|n| n as u32);

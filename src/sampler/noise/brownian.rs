@@ -1,9 +1,8 @@
 //! Noise that does not depend on the steps taken: increments of one Brownian path over σ.
 //!
-//! The path is torchsde's `BrownianTree`, the one behind ComfyUI's SDE samplers. An interval is
-//! halved again and again until its parts fit what is asked for; each half's increment follows from
-//! the whole's and from noise whose seed is the half's address in the tree. So a path is the same
-//! whatever is asked of it, in whatever order.
+//! The path is that of torchsde's `BrownianTree`, which ComfyUI's SDE samplers use. An interval is halved until its
+//! parts fit the requested one. The increment of a half follows from that of the interval, and from noise whose seed is
+//! the position of the half in the tree. So the path does not depend on the requests or their order.
 
 use std::collections::HashMap;
 
@@ -11,17 +10,17 @@ use super::noise;
 use super::seed_sequence::seed;
 use crate::latent::Latent;
 
-/// Places after the decimal point that times are rounded to.
+/// Decimal places that times are rounded to.
 const DIGITS: usize = 6;
 
 /// A Brownian path over an interval of noise levels.
 pub struct BrownianNoise {
     seed: u64,
     shape: [usize; 4],
-    whole: Interval,
+    root: Interval,
     increment: Latent,
-    /// Left halves' increments from the last step, by the whole's address: the next step begins where
-    /// that one ended, and needs the same.
+    /// The increments of left halves that the last step used, by key and depth of the interval: the next step begins
+    /// where that one ended, and needs the same ones.
     known: HashMap<(u64, u64), Latent>,
 }
 
@@ -30,20 +29,20 @@ pub struct BrownianNoise {
 struct Interval {
     start: f64,
     end: f64,
-    /// The way down from the root, a bit for each level: 0 left, 1 right.
+    /// The path from the root, a bit for each level: 0 is left, 1 is right.
     key: u64,
     depth: u64,
 }
 
 impl Interval {
-    /// Where it is halved; None for an interval too small to halve.
+    /// Where it is halved; None if it is too small to halve.
     fn middle(&self) -> Option<f64> {
         let middle = on_grid(0.5 * (self.end + self.start));
         (self.start < middle && middle < self.end).then_some(middle)
     }
 
     fn halves(&self, middle: f64) -> [Interval; 2] {
-        // Beyond 64 levels, which only sigmas above 1e13 have, keys repeat.
+        // Keys repeat beyond 64 levels, which only sigmas above 1e13 have.
         let (key, depth) = (self.key.wrapping_mul(2), self.depth + 1);
         [
             Interval { start: self.start, end: middle, key, depth },
@@ -57,37 +56,37 @@ impl BrownianNoise {
     /// bits of the seed count.
     pub fn new(seed: u64, shape: [usize; 4], sigma_min: f32, sigma_max: f32) -> Self {
         let (low, high) = (f64::from(sigma_min.min(sigma_max)), f64::from(sigma_min.max(sigma_max)));
-        let root = self::seed(seed, &[]);
+        let root_seed = self::seed(seed, &[]);
         Self {
             seed,
             shape,
-            whole: Interval { start: on_grid(low), end: on_grid(high), key: 0, depth: 0 },
-            increment: noise(root.into(), shape).scaled((high - low).sqrt() as f32),
+            root: Interval { start: on_grid(low), end: on_grid(high), key: 0, depth: 0 },
+            increment: noise(root_seed.into(), shape).scaled((high - low).sqrt() as f32),
             known: HashMap::new(),
         }
     }
 
     /// The noise of the step from `sigma` to `next`, of variance 1: the path's increment divided by
-    /// `√|σ' - σ|`. The path ends at its levels and stays where it is beyond them; a step of no
-    /// length has no noise.
+    /// `√|σ' - σ|`. Beyond its two ends the path is constant; a step without length
+    /// has no noise.
     pub fn between(&mut self, sigma: f32, next: f32) -> Latent {
-        // Not `clamp`, which panics for a path between levels that are not numbers.
-        let at = |t: f32| on_grid(f64::from(t).max(self.whole.start).min(self.whole.end));
+        // Not `clamp`, which panics if an end of the path is NaN.
+        let at = |t: f32| on_grid(f64::from(t).max(self.root.start).min(self.root.end));
         let wanted = (at(sigma.min(next)), at(sigma.max(next)));
         let [batch, channels, height, width] = self.shape;
         let mut sum = Latent::zeros(batch, channels, height, width);
         if wanted.0 < wanted.1 {
             let mut used = HashMap::new();
-            self.add(self.whole, self.increment.clone(), wanted, &mut used, &mut sum);
+            self.add(self.root, self.increment.clone(), wanted, &mut used, &mut sum);
             self.known = used;
-            // The path runs upwards.
+            // The path runs from low to high sigmas.
             let length = (next - sigma).abs().sqrt().copysign(next - sigma);
             sum.data_mut().iter_mut().for_each(|v| *v /= length);
         }
         sum
     }
 
-    /// Adds what lies in `wanted` of `interval`, whose whole increment is given.
+    /// Adds the increment of the part of `interval` that is within `wanted`; `increment` is that of the interval.
     fn add(
         &self,
         interval: Interval,
@@ -107,7 +106,7 @@ impl BrownianNoise {
         let known = self.known.get(&address).cloned();
         let left = known.unwrap_or_else(|| self.left_half(interval, middle, &increment));
         used.insert(address, left.clone());
-        let right = increment.zipped(&left, |whole, left| whole - left);
+        let right = increment.zipped(&left, |all, left| all - left);
         let [before, after] = interval.halves(middle);
         if wanted.0 < middle {
             self.add(before, left, wanted, used, sum);
@@ -117,8 +116,8 @@ impl BrownianNoise {
         }
     }
 
-    /// The Brownian bridge: given its ends, a path is normal in between, with the mean on the
-    /// straight line and the variance `l·r / (l + r)` for parts of lengths l and r.
+    /// The Brownian bridge: given both ends, the point between parts of lengths l and r is normal, with the mean on the
+    /// straight line and the variance `l·r / (l + r)`.
     fn left_half(&self, interval: Interval, middle: f64, increment: &Latent) -> Latent {
         let (left, right) = (middle - interval.start, interval.end - middle);
         let part = 1.0 / (interval.end - interval.start);
@@ -129,7 +128,7 @@ impl BrownianNoise {
     }
 }
 
-/// Rounds to the decimal grid, to the nearest decimal exactly: multiplying by 1e6 would not be.
+/// Rounds to the nearest decimal, exactly; multiplying by 1e6 and rounding would not be exact.
 fn on_grid(t: f64) -> f64 {
     format!("{t:.DIGITS$}").parse().unwrap_or(t)
 }

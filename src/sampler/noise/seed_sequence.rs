@@ -1,12 +1,12 @@
-//! NumPy's `SeedSequence`: many independent seeds from one, each addressed by a key.
+//! NumPy's `SeedSequence`: many independent seeds derived from one, each by a key.
 //!
 //! All arithmetic is modulo 2^32 (O'Neill, "Developing a seed_seq alternative", pcg-random.org, 2015;
 //! NumPy NEP 19).
 
-/// Words of the pool that the entropy is mixed in: what torchsde's Brownian tree asks for.
+/// Words of the entropy pool, as many as torchsde's Brownian tree uses.
 const POOL: usize = 24;
 
-/// Starts and multipliers of the running constants of the two hashes: into the pool and out of it.
+/// Initial value and multiplier of the constant of each hash: into the pool, and out of it.
 const INTO: (u32, u32) = (0x43b0_d7e5, 0x931e_8875);
 const OUT_OF: (u32, u32) = (0x8b51_f9dd, 0x58f3_8ded);
 
@@ -14,7 +14,7 @@ const OUT_OF: (u32, u32) = (0x8b51_f9dd, 0x58f3_8ded);
 /// An empty key is the sequence itself.
 pub(super) fn seed(entropy: u64, key: &[u64]) -> u32 {
     let mut input: Vec<u32> = words(entropy).collect();
-    // Keys start behind the pool, so that a key never looks like more entropy.
+    // Keys begin after the words of the pool, so that a key is never taken for entropy.
     input.resize(POOL, 0);
     input.extend(key.iter().flat_map(|&part| words(part)));
     Hash::new(OUT_OF).next(pool(&input)[0])
@@ -26,7 +26,7 @@ fn words(number: u64) -> impl Iterator<Item = u32> {
     [Some(number as u32), (high != 0).then_some(high)].into_iter().flatten()
 }
 
-/// The pool, after every word of it has met every other and then every further word of the input.
+/// The pool: each word is mixed with every other word, and then with every further word of the input.
 fn pool(input: &[u32]) -> [u32; POOL] {
     let mut hash = Hash::new(INTO);
     let mut pool = [0; POOL];
@@ -46,7 +46,7 @@ fn pool(input: &[u32]) -> [u32; POOL] {
     pool
 }
 
-/// A hash whose constant changes with every use.
+/// A hash whose constant changes with each use.
 struct Hash {
     constant: u32,
     multiplier: u32,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::product;
 use crate::common::synthetic;
-use sagittal::internals::engine::Source;
+use sagittal::internals::engine::WeightSource;
 use sagittal::internals::model::ModelConfig;
 use sagittal::lora::{Patched, Patches};
 use sagittal::{Checkpoint, Lora, LoraUse};

@@ -85,7 +85,7 @@ pub fn profile(p: &Profile, ceiling: &Ceiling, layers: usize) -> Vec<String> {
             "{} rows, {} dispatches: {:.3} ms in one pass, {:.3} ms by dispatch",
             p.rows,
             p.layers.len(),
-            p.whole.ms,
+            p.total.ms,
             ms(p.sum())
         ),
         String::new(),
@@ -141,7 +141,7 @@ fn of_ceiling(c: &ClassSum) -> f64 {
 /// Events of a profile: the whole, its classes, its layers in order.
 pub fn profile_as_json(p: &Profile, ceiling: &Ceiling) -> Vec<(&'static str, Value)> {
     let whole = json!({
-        "rows": p.rows, "dispatches": p.layers.len(), "ms": p.whole.ms, "ms_by_dispatch": p.sum().as_secs_f64() * 1e3,
+        "rows": p.rows, "dispatches": p.layers.len(), "ms": p.total.ms, "ms_by_dispatch": p.sum().as_secs_f64() * 1e3,
     });
     let class = |c: ClassSum| {
         json!({

@@ -1,31 +1,30 @@
-//! The weighted mean of several entries' results, cell by cell: Σ_e w_e r_e / Σ_e w_e.
+//! The weighted mean over the results of several entries, cell by cell: Σ_e w_e r_e / Σ_e w_e.
 //!
-//! Denoised predictions and attention scores are averaged by the same weights, so that the mask
-//! belongs to the prediction it is applied to. A single entry that counts everywhere alike gives
-//! its own results, bit for bit.
+//! Predictions and attention scores are averaged by the same weights, so that the mask of SAG fits the prediction that
+//! it is applied to. For a single entry with the same weight everywhere, the mean is that entry's result, bit for bit.
 
 use super::entry::{Area, Entry};
 use super::{Columns, sag};
 use crate::latent::Latent;
 
 /// The entries of one side with their weights on a latent.
-pub(crate) struct Weighted {
-    /// Of each entry, where it counts and how much at each cell of that; a single one has no weights.
+pub(crate) struct WeightedMean {
+    /// The area of each entry, and its weight at each cell of the area; a single entry may have no weights.
     pub(crate) parts: Vec<(Area, Vec<f32>)>,
     shape: [usize; 4],
     single: bool,
 }
 
-impl Weighted {
+impl WeightedMean {
     /// Weights of `entries` on latents of `shape`.
     pub(crate) fn new(entries: &[&Entry], shape: [usize; 4]) -> Self {
         let [_, _, height, width] = shape;
-        let whole = Area { y: 0, x: 0, height, width };
-        // The usual case, in which a rehearsal shall not take memory for each cell.
+        let all = Area { y: 0, x: 0, height, width };
+        // The usual case. A forecast must not allocate memory for each cell.
         if let [Entry { area: None, mask: None, strength, .. }] = entries
             && *strength > 0.0
         {
-            return Self { parts: vec![(whole, Vec::new())], shape, single: true };
+            return Self { parts: vec![(all, Vec::new())], shape, single: true };
         }
         let part = |e: &&Entry| {
             let area = e.area_in((height, width));
@@ -33,18 +32,18 @@ impl Weighted {
         };
         let parts: Vec<_> = entries.iter().map(part).collect();
         let single = match parts.as_slice() {
-            [(area, weights)] => *area == whole && weights.iter().all(|w| *w > 0.0 && *w == weights[0]),
+            [(area, weights)] => *area == all && weights.iter().all(|w| *w > 0.0 && *w == weights[0]),
             _ => false,
         };
         Self { parts, shape, single }
     }
 
-    /// Whether one entry stands for the whole.
+    /// Whether the mean is the result of the only entry.
     pub(crate) fn is_single(&self) -> bool {
         self.single
     }
 
-    /// The mean prediction; `results` entry by entry, picture by picture.
+    /// The mean prediction; `results` are entry by entry, image by image.
     pub(super) fn denoised(&self, results: &[&Latent]) -> Latent {
         let [batch, channels, height, width] = self.shape;
         let mut out = Latent::zeros(batch, channels, height, width);
@@ -64,8 +63,8 @@ impl Weighted {
         out
     }
 
-    /// The mean score at each latent cell, `[batch, height, width]`: column sums brought to the
-    /// latent's size by the nearest position. Cells that no entry covers score 0.
+    /// The mean score of each latent cell, `[batch, height, width]`: column sums, resized to the latent by the nearest
+    /// position. The score of a cell that no entry covers is 0.
     pub(super) fn scores(&self, columns: &[Columns]) -> Vec<f32> {
         let batch = self.shape[0];
         (0..batch)
@@ -80,7 +79,7 @@ impl Weighted {
             .collect()
     }
 
-    /// The mean over parts of `value(part, its area, cell in the area)`, `[height, width]`.
+    /// The mean over entries of `value(entry, its area, cell of the area)`, `[height, width]`.
     fn mean(&self, value: impl Fn(usize, Area, usize) -> f32) -> Vec<f32> {
         let [_, _, height, width] = self.shape;
         if self.is_single() {
@@ -95,7 +94,7 @@ impl Weighted {
                 totals[at] += w;
             }
         }
-        // ComfyUI starts its count at 1e-37, which gives 0 where nothing counts.
+        // ComfyUI starts the sum of weights at 1e-37, which gives 0 where no entry counts.
         sums.iter().zip(&totals).map(|(s, t)| if *t == 0.0 { 0.0 } else { s / t }).collect()
     }
 }
@@ -114,10 +113,10 @@ mod tests {
         let shape = Shape::new(9, 7, 4);
         let area = Area { y: 2, x: 3, height: 6, width: 4 };
         let mask = noise(2, [1, 1, 9, 7]).data().iter().map(|v| v.max(0.0)).collect::<Vec<f32>>();
-        let whole = Entry { mask: Some(mask.into()), ..Entry::new(vec![0.0], 1) };
+        let all = Entry { mask: Some(mask.into()), ..Entry::new(vec![0.0], 1) };
         let part = Entry { area: Some(area), strength: 0.6, ..Entry::new(vec![1.0], 1) };
-        let entries = [&whole, &part];
-        let weighted = Weighted::new(&entries, [2, 4, 9, 7]);
+        let entries = [&all, &part];
+        let weighted = WeightedMean::new(&entries, [2, 4, 9, 7]);
 
         let (mut results, mut places) = (Vec::new(), Vec::new());
         let (mut weights, mut predictions, mut columns) = (Vec::new(), Vec::new(), Vec::new());

@@ -1,10 +1,9 @@
-//! Compiled pipelines on disk, so that the next start need not compile them: a driver takes a tenth of
-//! a second to a second for each, and a network has dozens.
+//! A cache of compiled pipelines on disk, so that the next start does not compile them again: a driver takes a tenth
+//! of a second to a second for each, and a network has dozens.
 //!
-//! A file is a frame (mark, length, CRC-32) around what wgpu gives. wgpu's own header tells adapter,
-//! driver version and pointer width; the frame guards against files cut short and bits that flipped,
-//! at which drivers are not known to look. All that goes wrong here costs time alone, so nothing is
-//! an error: it is logged, and the pipelines are compiled.
+//! A file is the data of wgpu in a frame (magic number, length, CRC-32). wgpu's own header names adapter, driver version
+//! and pointer width. The frame detects truncated files and flipped bits, which drivers are not known to check. A
+//! problem with the cache costs only time, so it is never an error: it is logged, and the pipelines are compiled.
 
 use std::fs::File;
 use std::io::Read;
@@ -14,40 +13,39 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::atomic_file;
 
-/// The format's mark and version.
+/// Magic number and version of the format.
 const MARK: &[u8; 8] = b"sagpipe1";
 
-/// Mark, length of the data (u64) and its CRC-32 (u32), little-endian.
+/// Magic number, length of the data (u64) and its CRC-32 (u32), little-endian.
 const FRAME: usize = MARK.len() + 8 + 4;
 
-/// A larger file is begun anew: kernels of versions that have gone never leave it otherwise.
+/// A larger file is replaced by an empty cache: otherwise kernels of old versions would never leave it.
 const MOST: usize = 256 << 20;
 
-/// A driver's cache of pipelines, and the file that it is kept in.
+/// A driver's cache of pipelines, and its file.
 #[derive(Debug)]
 pub struct Cache {
     pipelines: wgpu::PipelineCache,
-    /// Whether it was asked for since it was made or saved.
+    /// Whether it was used since it was made or saved.
     used: AtomicBool,
-    file: Option<Kept>,
+    file: Option<CacheFile>,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct CacheFile {
     path: PathBuf,
-    /// Bytes of data that the file holds. Entries are only ever added, so that as many bytes are the
-    /// same entries.
+    /// Bytes of data in the file. Entries are only added, so the same number of bytes means the same entries.
     holds: AtomicUsize,
 }
 
 impl Cache {
-    /// The app's own, which it keeps itself.
+    /// A cache of the app, which the app saves itself.
     pub fn of_app(pipelines: wgpu::PipelineCache) -> Self {
         Self { pipelines, used: AtomicBool::new(false), file: None }
     }
 
-    /// The cache of `device` that `folder` holds, or an empty one to be kept there; None where the
-    /// device offers none.
+    /// The cache of `device` from the file in `folder`, or an empty one if there is no such file; None if the device
+    /// does not support caches.
     pub fn open(device: &wgpu::Device, folder: &Path) -> Option<Self> {
         if !device.features().contains(wgpu::Features::PIPELINE_CACHE) {
             return None;
@@ -63,33 +61,33 @@ impl Cache {
         let descriptor = wgpu::PipelineCacheDescriptor {
             label: Some("pipelines"),
             data: data.as_deref(),
-            // What wgpu finds to be of another driver is left out.
+            // wgpu ignores data of another driver.
             fallback: true,
         };
         // SAFETY: the data must come from `PipelineCache::get_data`. It does, as far as a file can tell:
-        // it lies where the user has such files, its name and frame are this module's, and its checksum
-        // holds. Whoever writes there with intent could as well replace the program.
+        // it lies in the user's folder of such files, its name and frame are those of this module, and its
+        // checksum is right. An attacker who can write there could as well replace the program.
         let pipelines = unsafe { device.create_pipeline_cache(&descriptor) };
         let holds = AtomicUsize::new(data.map_or(0, |d| d.len()));
-        Some(Self { pipelines, used: AtomicBool::new(false), file: Some(Kept { path, holds }) })
+        Some(Self { pipelines, used: AtomicBool::new(false), file: Some(CacheFile { path, holds }) })
     }
 
-    /// For pipelines that are to be found in it or added to it.
+    /// The cache, to look up and add pipelines.
     pub fn pipelines(&self) -> &wgpu::PipelineCache {
         self.used.store(true, Ordering::Relaxed);
         &self.pipelines
     }
 
-    /// Writes the file anew if there is more in the cache than in it.
+    /// Writes the file if the cache holds more than the file.
     pub fn save(&self) {
-        let Some(Kept { path, holds }) = &self.file else { return };
-        // Two of one process would share the name of the part.
+        let Some(CacheFile { path, holds }) = &self.file else { return };
+        // Two threads of one process would use the same name for the temporary file.
         static WRITING: Mutex<()> = Mutex::new(());
         let _alone = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.used.swap(false, Ordering::Relaxed) {
             return;
         }
-        // A lost device gives none.
+        // A lost device returns no data.
         let Some(data) = self.pipelines.get_data().filter(|d| d.len() != holds.load(Ordering::Relaxed))
         else {
             return;
@@ -110,7 +108,7 @@ impl Drop for Cache {
     }
 }
 
-/// The data in the file at `path`, or why there is none.
+/// The data of the file at `path`, or why it cannot be used.
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let text = |e: std::io::Error| e.to_string();
     let file = File::open(path).map_err(text)?;
@@ -128,7 +126,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// Writes `data` in its frame to `path`, and makes the folder if there is none.
+/// Writes `data` in its frame to `path`, and makes the folder if it does not exist.
 fn write(path: &Path, data: &[u8]) -> Result<(), String> {
     if data.len() > MOST {
         return Err(format!("{} bytes are more than {MOST}", data.len()));
@@ -139,7 +137,7 @@ fn write(path: &Path, data: &[u8]) -> Result<(), String> {
     atomic_file::write(path, &[&frame(data), data].concat(), true).map_err(|e| e.to_string())
 }
 
-/// A folder that is its owner's alone to read: a driver trusts what it finds in its cache.
+/// Makes a folder that only its owner can read: a driver trusts the data in its cache.
 fn make_private(folder: &Path) -> std::io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);

@@ -3,8 +3,8 @@
 use super::rows::entry_places;
 use super::{DeviceBackend, batch};
 use crate::Result;
-use crate::guidance::backend::{Attention, Backend, Degrade, Degraded, Group, Mask, Prediction};
-use crate::guidance::weighted::Weighted;
+use crate::guidance::backend::{Attention, Backend, Degrade, Degraded, Group, GroupPrediction, Mask};
+use crate::guidance::weighted_mean::WeightedMean;
 use crate::guidance::{Columns, sag};
 use crate::kernels::latents::MapPlace;
 use crate::kernels::sag_degrade::{self, MaskSource, SagDegrade};
@@ -13,7 +13,7 @@ use crate::latent::{Latents, Value};
 use crate::network::Sink;
 
 impl<S: Sink> Backend for DeviceBackend<'_, S> {
-    fn predict(&mut self, x: &Value, sigma: f32, groups: &[Group<'_>]) -> Result<Vec<Prediction>> {
+    fn predict(&mut self, x: &Value, sigma: f32, groups: &[Group<'_>]) -> Result<Vec<GroupPrediction>> {
         self.predict_rows(x, sigma, groups)
     }
 
@@ -61,7 +61,7 @@ impl<S: Sink> Backend for DeviceBackend<'_, S> {
             }
             None => {
                 let columns = self.held.get(&attention.slot)?.clone();
-                let weighted = Weighted::new(how.entries, shape);
+                let weighted = WeightedMean::new(how.entries, shape);
                 let mut first = columns.first as u32;
                 let (places, words) = entry_places(&weighted);
                 let mut table = Vec::new();

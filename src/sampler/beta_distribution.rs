@@ -1,4 +1,4 @@
-//! The quantile of the Beta distribution, for the `beta` scheduler.
+//! The quantile function of the Beta distribution, for the `beta` scheduler.
 
 /// Lanczos' coefficients for `g = 7`, nine terms: `ln Γ` to about 1e-15.
 const LANCZOS: [f64; 9] = [
@@ -22,8 +22,8 @@ pub(super) fn quantile(q: f64, a: f64, b: f64) -> f64 {
     if q >= 1.0 {
         return 1.0;
     }
-    // Bisection: the function is monotonous, a schedule needs a few dozen values, and Newton's
-    // method would need care at both ends, where the density is infinite for a, b < 1.
+    // Bisection: the function is monotonic, and a schedule needs a few dozen values. Newton's method would need care at
+    // both ends, where the density is infinite for a, b < 1.
     let (mut low, mut high) = (0.0, 1.0);
     for _ in 0..60 {
         let middle = 0.5 * (low + high);
@@ -39,7 +39,7 @@ pub(super) fn quantile(q: f64, a: f64, b: f64) -> f64 {
 /// The regularised incomplete beta function `I_x(a, b)` for `0 < x < 1`
 /// (Numerical Recipes, 6.4; Abramowitz & Stegun 26.5.8).
 fn regularised(x: f64, a: f64, b: f64) -> f64 {
-    // The fraction converges fast only left of the mean; the other side is its mirror image.
+    // The fraction converges fast only left of the mean; the right side is the mirror image.
     if x > (a + 1.0) / (a + b + 2.0) {
         return 1.0 - regularised(1.0 - x, b, a);
     }

@@ -1,6 +1,6 @@
-//! Weights of an integration rule from its moments.
+//! The weights of an integration rule, from its nodes and moments.
 
-/// The weights `w` at `nodes` that integrate every power below their number as given:
+/// The weights `w` at `nodes` with the given moments, one for each node:
 /// `Σ_j w_j·node_j^p = moments_p` (Björck and Pereyra 1970). Nodes must differ.
 pub(super) fn weights(nodes: &[f64], moments: Vec<f64>) -> Vec<f64> {
     let (n, mut w) = (nodes.len(), moments);

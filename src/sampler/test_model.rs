@@ -1,10 +1,12 @@
-//! Models whose samples are known exactly, for testing samplers.
+//! A model whose samples are known exactly, to test samplers with.
 
-use super::*;
+use super::{Denoised, Denoiser, OnStep, SampleOptions, Sampler, noise, sample};
+use crate::Result;
+use crate::latent::Latent;
 
 /// Pictures whose values are independent normals: `D(x, σ) = x·v / (v + σ²)`.
 pub(super) struct Gaussian {
-    /// Of the data.
+    /// The variance of the data.
     pub variance: f64,
 }
 
@@ -32,13 +34,13 @@ pub(super) fn mean_square(x: &Latent) -> f64 {
     x.data().iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / x.data().len() as f64
 }
 
-/// How fast the error falls as steps are doubled: `log2(error(N) / error(2N))`. The probability
+/// The order of convergence: `log2(error(N) / error(2N))` for N steps. The probability
 /// flow takes `x(σ)` to `x(σ₀)·√((v + σ²) / (v + σ₀²))`.
 pub(super) fn order_of_convergence(sampler: Sampler) -> f64 {
     order_of_convergence_with(sampler, &SampleOptions::default())
 }
 
-/// The same under options, for samplers of SDEs: without noise they follow the flow.
+/// The same with options: without noise, samplers of SDEs follow the flow too.
 pub(super) fn order_of_convergence_with(sampler: Sampler, options: &SampleOptions) -> f64 {
     let (variance, high, low) = (1.0f64, 10.0f64, 0.1f64);
     let error = |steps: u32| {

@@ -1,57 +1,47 @@
-//! Tensors that stand in others: slices of the result of a merged product, and results put side by
-//! side so that one copy moves them all.
+//! Tensors that are slices of others: of the result of a merged product, or of a joined tensor that one copy moves.
 
 use std::collections::HashSet;
 
-use super::{Graph, Shape, Store, Tensor};
+use super::{Graph, Shape, Store, Tensor, TensorSlice};
 use crate::{Error, Result};
 
-/// Where a tensor stands that is a stretch of each row of another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Part {
-    /// The other.
-    pub of: Tensor,
-    /// The stretch's first value in a row.
-    pub first: usize,
-}
-
 impl Graph {
-    /// The values of each row of `of` from `first` on, as a tensor of `shape`. Its rows lie further
-    /// apart than they are long, which few kernels know: it may be the keys and values of
+    /// The values of each row of `of` from `first` on, as a tensor of `shape`. The distance of its rows is larger than
+    /// their length, which few kernels support: it can be the keys and values of
     /// [`cross_attention`](Self::cross_attention), and the vector that
     /// [`add_vector`](Self::add_vector) adds to a product.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if it does not stand within `of`, in quads.
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if it is not within `of`, or not in multiples of four channels.
     pub fn part(&mut self, path: &str, of: Tensor, first: usize, shape: Shape) -> Result<Tensor> {
         let part = self.tensor(path, shape, Store::Elem);
         self.place(part, of, first)?;
         Ok(part)
     }
 
-    /// Room for `values` values, made by what is [placed](Self::place) in it.
+    /// A tensor of `values` values, computed by the tensors that are [placed](Self::place) in it.
     pub fn room(&mut self, path: &str, values: usize) -> Tensor {
         self.tensor(path, Shape::new(1, 1, values), Store::Elem)
     }
 
-    /// Lets the maker of `tensor` write it into each row of `of`, from value `first` on. Only plans
-    /// of one row can.
+    /// Makes the operation that computes `tensor` write it into each row of `of`, from value `first` on. Only plans of
+    /// one row support it.
     ///
     /// # Errors
     /// As [`part`](Self::part).
     pub fn place(&mut self, tensor: Tensor, of: Tensor, first: usize) -> Result<()> {
         let (inner, outer) = (self.shape(tensor), self.shape(of));
         let values = |s: Shape| s.positions().saturating_mul(s.channels);
-        let inside = self.info(of).part.is_some();
+        let inside = self.info(of).slice.is_some();
         let quads = [first, inner.channels, outer.channels].iter().all(|n| n.is_multiple_of(4));
         let within = first.saturating_add(values(inner)) <= values(outer) && of != tensor;
         match self.tensors.get_mut(tensor.0).filter(|_| quads && within && !inside) {
-            Some(info) => info.part = Some(Part { of, first }),
+            Some(info) => info.slice = Some(TensorSlice { of, first }),
             None => {
                 let path = &self.info(tensor).path;
-                return Err(Error::usage("a tensor does not stand in another")
+                return Err(Error::usage("a tensor is not within another")
                     .at(path)
-                    .expected(format!("a stretch of {outer}, in quads"))
+                    .expected(format!("a slice of {outer}, in multiples of four channels"))
                     .found(format!("{inner} at {first}")));
             }
         }
@@ -71,8 +61,8 @@ impl Graph {
         tensor
     }
 
-    /// The tensors in which others stand.
-    pub fn wholes(&self) -> HashSet<Tensor> {
-        self.tensors.iter().filter_map(|t| Some(t.part?.of)).collect()
+    /// The tensors that others are slices of.
+    pub fn sliced(&self) -> HashSet<Tensor> {
+        self.tensors.iter().filter_map(|t| Some(t.slice?.of)).collect()
     }
 }

@@ -1,12 +1,12 @@
-//! What guidance may do to the self-attentions of the middle block, in all of its transformer blocks.
+//! How guidance perturbs the self-attention of the middle block, in all of its transformer blocks.
 
-/// A network made a little worse on purpose: guidance leads away from what it predicts.
+/// A perturbation that makes predictions worse on purpose: guidance moves away from them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub enum Perturbation {
     /// The network as it is.
     #[default]
     None,
-    /// Each position attends to itself alone, so that attention gives the values: Perturbed-Attention
+    /// Each position attends to itself alone, so the result of attention is the values: Perturbed-Attention
     /// Guidance (Ahn et al. 2024, arXiv 2403.17377), as ComfyUI's node has it.
     Identity,
     /// Queries are blurred over the map, which smoothes the energy of attention: Smoothed Energy
@@ -14,13 +14,13 @@ pub enum Perturbation {
     BlurredQueries(Width),
 }
 
-/// The standard deviation of a blur, in positions of the middle block's map; by its bits, so that
-/// networks of equal widths are known to be the same.
+/// The standard deviation of a blur, in positions of the middle block's map. Compared by its bits, so that equal widths
+/// mean the same network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Width(u32);
 
 impl Width {
-    /// Above this a blur is the mean over the map, as the method's own code has it.
+    /// From this on the blur is the mean over the map, as in the code of the paper.
     pub const WIDEST: f32 = 9999.0;
 
     /// `sigma` above 0; [`WIDEST`](Self::WIDEST) and more is the mean.

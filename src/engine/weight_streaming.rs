@@ -1,21 +1,20 @@
-//! Where weights stand on the device: pages of a few buffers, in the order of their use. Pages
-//! that a budget has no room for take turns in a small window of buffers while a network runs.
+//! Where weights are stored on the device: in pages of a few buffers, in the order of their use. Pages that do not fit
+//! the budget are streamed: while a network runs, each is uploaded before its use into one of a few buffers, the window.
 
 use crate::{Error, ErrorKind, Remedy, Result};
 
-/// Weights share pages up to this size; a larger weight has one of its own. Where memory is short
-/// pages are a small part of it, so that the window takes little from what can stay.
+/// Size of a page; a larger weight has its own page. If memory is short, a page is a small fraction of it, so that the
+/// window leaves more for resident pages.
 fn page_bytes(most: u64) -> u64 {
     (most / 64).clamp(256 << 10, 64 << 20)
 }
 
-/// Buffers in which pages take turns. A dispatch may need two pages at once, and one more is filled
-/// while those are read.
+/// Number of buffers of the window. A dispatch may need two pages at once, and a third is filled meanwhile.
 pub const WINDOW: usize = 3;
 
 /// Page, offset and bytes of a weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Spot {
+pub struct PageRange {
     pub page: usize,
     pub offset: u64,
     pub bytes: u64,
@@ -27,13 +26,13 @@ pub struct Pages {
     /// Bytes of each page.
     pub sizes: Vec<u64>,
     /// Of each weight.
-    pub spots: Vec<Spot>,
-    /// Pages from this one on take turns.
+    pub spots: Vec<PageRange>,
+    /// Pages from this one on are streamed.
     pub resident: usize,
 }
 
 impl Pages {
-    /// Pages for weights of these `lengths`, of which the device shall hold at most `most` bytes at a time.
+    /// Pages for weights of these `lengths`, with at most `most` bytes on the device at a time.
     ///
     /// # Errors
     /// [`ErrorKind::Memory`] if not even the window fits.
@@ -47,7 +46,7 @@ impl Pages {
                 sizes.push(0);
             }
             let page = sizes.len() - 1;
-            spots.push(Spot { page, offset: sizes[page], bytes });
+            spots.push(PageRange { page, offset: sizes[page], bytes });
             sizes[page] += room;
         }
         let mut pages = Self { resident: sizes.len(), sizes, spots };
@@ -55,10 +54,10 @@ impl Pages {
             if pages.resident == 0 {
                 return Err(Error::new(
                     ErrorKind::Memory,
-                    "the weights do not fit the memory, not even in parts",
+                    "there is not enough memory for the weights, not even for streaming them",
                 )
                 .expected(format!("at most {} MiB for weights", most >> 20))
-                .found(format!("{} MiB for the parts that are needed at once", pages.device_bytes() >> 20))
+                .found(format!("{} MiB for the weights that are needed at once", pages.device_bytes() >> 20))
                 .remedy(Remedy::RaiseMemoryLimit(None))
                 .remedy(Remedy::UseF16));
             }
@@ -67,10 +66,10 @@ impl Pages {
         Ok(pages)
     }
 
-    /// Bytes that the device holds at a time.
+    /// Bytes on the device at a time.
     pub fn device_bytes(&self) -> u64 {
-        let (resident, turning) = self.sizes.split_at(self.resident);
-        let window = if turning.is_empty() { 0 } else { WINDOW as u64 * self.slot_bytes() };
+        let (resident, streamed) = self.sizes.split_at(self.resident);
+        let window = if streamed.is_empty() { 0 } else { WINDOW as u64 * self.slot_bytes() };
         resident.iter().sum::<u64>() + window
     }
 
@@ -79,13 +78,13 @@ impl Pages {
         self.sizes.iter().sum()
     }
 
-    /// Bytes of a buffer of the window: any page that takes turns fits.
+    /// Bytes of a buffer of the window: those of the largest streamed page.
     pub fn slot_bytes(&self) -> u64 {
         self.sizes[self.resident..].iter().copied().max().unwrap_or(0)
     }
 
-    /// The buffer of the window for a page that takes turns.
+    /// The buffer of the window for a page, if it is streamed.
     pub fn slot(&self, page: usize) -> Option<usize> {
-        page.checked_sub(self.resident).map(|turn| turn % WINDOW)
+        page.checked_sub(self.resident).map(|number| number % WINDOW)
     }
 }

@@ -1,4 +1,4 @@
-//! Where the parts of tensors stand: what a call on some lines of a map binds.
+//! The pieces of tensors: what a call on some lines of a map binds.
 
 use std::ops::Range;
 
@@ -7,32 +7,32 @@ use crate::kernels::gemm::Window;
 use crate::kernels::{Buf, Operand, Stretch, Strided};
 use crate::plan::fuse::Fused;
 use crate::plan::split::Split;
-use crate::plan::{Options, tensor_bytes};
+use crate::plan::{PlanOptions, tensor_bytes};
 use crate::{Error, ErrorKind, Result};
 
-/// All tensors of a graph with their pieces, and what else calls need room for.
-pub struct Parts<'a> {
+/// All tensors of a graph with their pieces, and the temporaries of calls.
+pub struct TensorPieces<'a> {
     graph: &'a Graph,
-    options: &'a Options,
+    options: &'a PlanOptions,
     split: Split,
     /// By tensor; one piece unless it is split.
     kept: Vec<Vec<(Range<usize>, Buf)>>,
     /// Name and bytes of every buffer, the first pieces of all tensors first.
     pub sizes: Vec<(String, u64)>,
-    /// How each buffer holds a tensor; None for what else needs room.
+    /// How each buffer stores a tensor; None for temporaries.
     pub stores: Vec<Option<Store>>,
 }
 
-impl<'a> Parts<'a> {
-    pub fn new(graph: &'a Graph, options: &'a Options, split: Split) -> Self {
+impl<'a> TensorPieces<'a> {
+    pub fn new(graph: &'a Graph, options: &'a PlanOptions, split: Split) -> Self {
         let (kept, sizes, stores) = (Vec::new(), Vec::new(), Vec::new());
         let mut parts = Self { graph, options, split, kept, sizes, stores };
         let tensors = || (0..graph.tensor_count()).map(Tensor);
         for t in tensors() {
             let first = &parts.lines(t)[0];
             let info = graph.info(t);
-            // What stands in another tensor needs no room of its own.
-            let bytes = if info.part.is_some() { 0 } else { first.len() as u64 * parts.line_bytes(t) };
+            // A slice of another tensor needs no memory of its own.
+            let bytes = if info.slice.is_some() { 0 } else { first.len() as u64 * parts.line_bytes(t) };
             parts.sizes.push((info.path.clone(), bytes));
             parts.stores.push(Some(info.store));
         }
@@ -59,12 +59,12 @@ impl<'a> Parts<'a> {
         self.pieces_if(self.split.is_split(t), self.graph.shape(t))
     }
 
-    /// The pieces of a map of this shape, or all of it in one.
+    /// The lines of each piece of a map of this shape; one piece if it is not split.
     fn pieces_if(&self, split: bool, shape: Shape) -> Vec<Range<usize>> {
         if split { self.split.pieces(shape) } else { std::iter::once(0..shape.height).collect() }
     }
 
-    /// Room for `bytes`.
+    /// A temporary of `bytes`.
     pub fn temporary(&mut self, name: String, bytes: u64) -> Stretch {
         self.sizes.push((name, bytes));
         self.stores.push(None);
@@ -82,18 +82,18 @@ impl<'a> Parts<'a> {
         self.kept[t.0].iter().map(|(lines, _)| lines.clone()).collect()
     }
 
-    /// The piece that holds all of `lines`.
+    /// The piece that contains all of `lines`.
     pub fn piece_around(&self, t: Tensor, lines: &Range<usize>) -> Option<Range<usize>> {
         self.kept[t.0].iter().map(|(piece, _)| piece).find(|p| holds(p, lines)).cloned()
     }
 
     fn stretch(&self, t: Tensor, lines: &Range<usize>) -> Result<Stretch> {
-        if self.graph.info(t).part.is_some() {
+        if self.graph.info(t).slice.is_some() {
             let path = &self.graph.info(t).path;
-            return Err(Error::usage("a layer cannot reach what stands in another tensor").at(path));
+            return Err(Error::usage("a layer cannot read a slice of another tensor").at(path));
         }
         let (piece, buf) = self.kept[t.0].iter().find(|(piece, _)| holds(piece, lines)).ok_or_else(|| {
-            Error::internal(format!("no piece of {} holds lines {lines:?}", self.graph.info(t).path))
+            Error::internal(format!("no piece of {} contains lines {lines:?}", self.graph.info(t).path))
         })?;
         let line = self.line_bytes(t);
         let offset = (lines.start - piece.start) as u64 * line;
@@ -105,30 +105,32 @@ impl<'a> Parts<'a> {
     }
 
     pub fn write(&self, t: Tensor, lines: &Range<usize>) -> Result<Operand> {
-        // Results have no strides, which one row does not need.
-        let alone = self.options.rows == 1 && self.graph.info(t).part.is_some();
+        // Results have no strides; with one row they need none.
+        let is_slice_of_one_row = self.options.rows == 1 && self.graph.info(t).slice.is_some();
         match self.strided(t, lines) {
-            Ok(Strided { operand: Operand::Read(s), first: 0, .. }) if alone => Ok(Operand::Write(s)),
+            Ok(Strided { operand: Operand::Read(s), first: 0, .. }) if is_slice_of_one_row => {
+                Ok(Operand::Write(s))
+            }
             _ => Ok(Operand::Write(self.stretch(t, lines)?)),
         }
     }
 
-    /// As [`read`](Self::read) for what may stand in another tensor, which is never split.
+    /// As [`read`](Self::read) for a tensor that may be a slice of another, which is never split.
     pub fn strided(&self, t: Tensor, lines: &Range<usize>) -> Result<Strided> {
         let shape = self.graph.shape(t);
         let own = lines.len() * shape.width * shape.quads();
-        let Some(part) = self.graph.info(t).part.filter(|_| *lines == (0..shape.height)) else {
+        let Some(slice) = self.graph.info(t).slice.filter(|_| *lines == (0..shape.height)) else {
             return Ok(Strided { operand: self.read(t, lines)?, first: 0, row: own });
         };
-        let whole = self.graph.shape(part.of);
-        let row = whole.positions() * whole.quads();
+        let outer = self.graph.shape(slice.of);
+        let row = outer.positions() * outer.quads();
         let quad = 4 * self.options.precision().bytes();
-        // Bindings begin at multiples of the alignment, the kernel finds the rest of the way.
-        let bound = (part.first as u64 / 4 * quad) / self.options.device.alignment;
+        // The binding begins at a multiple of the alignment; the kernel adds the remaining offset.
+        let bound = (slice.first as u64 / 4 * quad) / self.options.device.alignment;
         let offset = bound * self.options.device.alignment;
-        let first = part.first / 4 - (offset / quad) as usize;
+        let first = slice.first / 4 - (offset / quad) as usize;
         let bytes = ((self.options.rows - 1) * row + first + own) as u64 * quad;
-        Ok(Strided { operand: Operand::Read(Stretch { buf: Buf(part.of.0), offset, bytes }), first, row })
+        Ok(Strided { operand: Operand::Read(Stretch { buf: Buf(slice.of.0), offset, bytes }), first, row })
     }
 
     /// All of `t`, which is not split.
@@ -140,8 +142,8 @@ impl<'a> Parts<'a> {
         self.write(t, &(0..self.graph.shape(t).height))
     }
 
-    /// The lines in which `n` is computed, for operations whose operands have the result's map:
-    /// the pieces of such maps if any operand is split.
+    /// The lines of each call for `n`, for operations that work position by position: the pieces of such maps, if any
+    /// operand is split.
     pub fn of(&self, n: &Fused) -> Vec<Range<usize>> {
         let shape = self.graph.shape(n.outputs[0]);
         let here = |t: &&Tensor| same_map(self.graph.shape(**t), shape);
@@ -149,8 +151,8 @@ impl<'a> Parts<'a> {
         self.pieces_if(operands.any(|t| self.split.is_split(*t)), shape)
     }
 
-    /// The lines in which `n` is computed, for operations that look at their input through
-    /// `window`: so few that what they need of a split input can be gathered.
+    /// The lines of each call for `n`, for operations that read their input through `window`: few enough that the lines
+    /// which they need of a split input can be gathered.
     pub fn windows(&self, n: &Fused, window: &Window) -> Result<Vec<Range<usize>>> {
         let (x, y) = (n.inputs[0], n.outputs[0]);
         let split = |t: &Tensor| self.split.is_split(*t);
@@ -176,7 +178,7 @@ impl<'a> Parts<'a> {
         Ok(lines)
     }
 
-    /// `lines` of `t`, widened to where bindings may begin and end.
+    /// `lines` of `t`, extended to lines at which bindings may begin and end.
     pub fn widened(&self, t: Tensor, lines: &Range<usize>) -> Range<usize> {
         let shape = self.graph.shape(t);
         let step = self.split.step(shape);
@@ -197,13 +199,13 @@ fn evenly(lines: &Range<usize>, length: usize) -> impl Iterator<Item = Range<usi
     lines.clone().step_by(length).map(move |at| at..(at + length).min(end))
 }
 
-/// A part of `room`.
+/// A part of a temporary.
 pub fn within(room: Stretch, offset: u64, bytes: u64) -> Stretch {
     Stretch { offset: room.offset + offset, bytes, ..room }
 }
 
 pub fn too_large(path: &str, found: String) -> Error {
-    Error::new(ErrorKind::Memory, "a layer is too large for this device, even in parts")
+    Error::new(ErrorKind::Memory, "a layer is too large for this device, even in pieces")
         .at(path.to_owned())
         .expected("lines of the map that the device can bind one by one")
         .found(found)

@@ -1,24 +1,25 @@
-//! What a device is to be made with, and what one that an app has made leaves unused.
+//! The features and limits that a device should be made with, and those that an app's device lacks.
 
 use crate::kernels::LEAST_MEMORY;
 
-/// What lets lanes of kernels for CPU drivers share what they load.
-pub const LANES: wgpu::Features = wgpu::Features::SUBGROUP.union(wgpu::Features::SHADER_INT64);
+/// The features with which the invocations of a subgroup share what they load, in kernels for CPU drivers.
+pub const SHARED_LOADS: wgpu::Features = wgpu::Features::SUBGROUP.union(wgpu::Features::SHADER_INT64);
 
-/// What kernels with cooperative matrices of f16 take.
+/// The features that kernels with cooperative matrices of f16 need.
 pub const MATRICES: wgpu::Features = wgpu::Features::SHADER_F16
     .union(wgpu::Features::SUBGROUP)
     .union(wgpu::Features::SUBGROUP_BARRIER)
     .union(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
 
-/// What pays where the adapter has it: both of these without matrices, and times of dispatches for profiles.
-const USEFUL: wgpu::Features = LANES.union(wgpu::Features::SHADER_F16).union(wgpu::Features::TIMESTAMP_QUERY);
+/// The features that help without matrices too: these, and timestamps for profiles.
+const USEFUL: wgpu::Features =
+    SHARED_LOADS.union(wgpu::Features::SHADER_F16).union(wgpu::Features::TIMESTAMP_QUERY);
 
-/// Features and limits of `adapter` that pay; cooperative matrices where `matrices`.
+/// A descriptor with the features of `adapter` that help, and its limits; with cooperative matrices if `matrices`.
 pub fn descriptor(adapter: &wgpu::Adapter, matrices: bool) -> wgpu::DeviceDescriptor<'static> {
     let (features, experimental) = match matrices && offers_matrices(adapter) {
-        // SAFETY: what is experimental is that wgpu may change the interface or fail to check its
-        // use; the kernels' use of it is held to references on odd shapes.
+        // SAFETY: experimental means that wgpu may change the interface, or may not check all of its use. The kernels'
+        // use of it is compared with references on odd shapes.
         true => (MATRICES, unsafe { wgpu::ExperimentalFeatures::enabled() }),
         false => (wgpu::Features::empty(), wgpu::ExperimentalFeatures::disabled()),
     };
@@ -31,7 +32,7 @@ pub fn descriptor(adapter: &wgpu::Adapter, matrices: bool) -> wgpu::DeviceDescri
     }
 }
 
-/// Whether a device can be made that kernels with cooperative matrices run on.
+/// Whether `adapter` can make a device for the kernels with cooperative matrices.
 pub fn offers_matrices(adapter: &wgpu::Adapter) -> bool {
     use wgpu::CooperativeScalarType as S;
     let (info, limits) = (adapter.get_info(), adapter.limits());
@@ -43,7 +44,8 @@ pub fn offers_matrices(adapter: &wgpu::Adapter) -> bool {
         })
 }
 
-/// What `device` lacks that pays, each in a line of plain words. Without its adapter nobody knows what that has.
+/// What `device` lacks that would make it faster, a line of text for each. Without the adapter it is not known what
+/// that has.
 pub fn left_unused(device: &wgpu::Device, adapter: Option<&wgpu::Adapter>) -> Vec<String> {
     let (features, limits) = (device.features(), device.limits());
     let perhaps = if adapter.is_none() { ", if the adapter has them" } else { "" };
@@ -55,13 +57,17 @@ pub fn left_unused(device: &wgpu::Device, adapter: Option<&wgpu::Adapter>) -> Ve
         }
     };
     if device.adapter_info().device_type == wgpu::DeviceType::Cpu {
-        if adapter.is_none_or(|a| a.features().contains(LANES)) {
-            lacks(LANES, "subgroups and 64-bit integers", "a CPU computes several times faster with them");
+        if adapter.is_none_or(|a| a.features().contains(SHARED_LOADS)) {
+            lacks(
+                SHARED_LOADS,
+                "subgroups and 64-bit integers",
+                "a CPU computes several times faster with them",
+            );
         }
     } else if adapter.is_none_or(offers_matrices) {
         lacks(MATRICES, "cooperative matrices", "f16 is computed several times faster with them");
     }
-    // What is known of an adapter that is not: no more than every device has would be a coincidence.
+    // Without the adapter: a limit that is not above the default was most likely not raised.
     let usual = wgpu::Limits::default();
     let most = adapter.map(wgpu::Adapter::limits);
     let mut smaller = |what: &str, own: u64, usual: u64, most: Option<u64>, gain: &str| {
@@ -84,7 +90,7 @@ pub fn left_unused(device: &wgpu::Device, adapter: Option<&wgpu::Adapter>) -> Ve
         most.as_ref().map(|m| m.max_buffer_size),
         "weights and activations lie in fewer of them",
     );
-    // Without the adapter it does not count: kernels with matrices would not be chosen either.
+    // Without the adapter this limit does not matter: kernels with matrices are not chosen then.
     let [own, most] =
         [Some(&limits), most.as_ref()].map(|l| l.map_or(0, |l| l.max_compute_workgroup_storage_size));
     if adapter.is_some_and(offers_matrices) && own < most {
