@@ -241,7 +241,7 @@ pub fn spread(n: u32) -> [u32; 2] {
     [n.div_ceil(y), y]
 }
 
-/// The number that `shaders/shared/activation.wgsl` knows `f` by.
+/// The number that `shaders/helpers/activation.wgsl` knows `f` by.
 pub fn activation_code(f: Option<Activation>) -> u32 {
     match f {
         None => 0,

@@ -164,7 +164,7 @@ fn the_package_is_small() {
     println!("{:.1} MiB in {} files", total as f64 / MIB as f64, names.lines().count());
     assert!(total < 10 * MIB, "{total} bytes in the package");
     assert!(
-        names.contains("shaders/matmul.wgsl") && names.contains("LICENSE-MIT"),
+        names.contains("shaders/kernels/matmul.wgsl") && names.contains("LICENSE-MIT"),
         "parts are missing:\n{names}"
     );
 }

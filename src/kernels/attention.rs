@@ -15,7 +15,7 @@ use crate::graph::{Heads, Shape};
 use crate::shader::{File, file};
 
 params! {
-    /// Parameters as `shaders/shared/attention.wgsl` reads them.
+    /// Parameters as `shaders/cores/attention.wgsl` reads them.
     pub struct Params {
         queries: u32,
         pub(super) keys: u32,
@@ -31,7 +31,7 @@ params! {
 }
 
 params! {
-    /// Parameters as `shaders/attention_merge.wgsl` reads them.
+    /// Parameters as `shaders/kernels/attention_merge.wgsl` reads them.
     pub struct MergeParams {
         total: u32,
         width: u32,
@@ -47,14 +47,14 @@ const fn spec(file: File) -> KernelSpec {
 }
 
 /// For GPUs.
-pub const BLOCKS: KernelSpec = spec(file!("attention_blocks"));
+pub const BLOCKS: KernelSpec = spec(file!("kernels/attention_blocks"));
 
 /// For heads too deep for the others.
-pub const TILE: KernelSpec = spec(file!("attention_tile"));
+pub const TILE: KernelSpec = spec(file!("kernels/attention_tile"));
 
 /// [`merge`]
 pub const MERGE: KernelSpec = KernelSpec::new(
-    file!("attention_merge"),
+    file!("kernels/attention_merge"),
     Class::Attention,
     MergeParams::FIELDS,
     &[input("a"), input("la"), input("b"), input("lb"), result("o"), result("l")],

@@ -7,7 +7,7 @@ use crate::shader::file;
 
 /// The kernel.
 pub const SPEC: KernelSpec = KernelSpec::new(
-    file!("attention_columns"),
+    file!("kernels/attention_columns"),
     Class::Attention,
     Params::FIELDS,
     &[input("q"), input("kv"), input("lse"), result("columns")],

@@ -11,7 +11,7 @@ use crate::graph::Shape;
 use crate::shader::file;
 
 params! {
-    /// Parameters as `shaders/blur.wgsl` reads them.
+    /// Parameters as `shaders/kernels/blur.wgsl` reads them.
     pub struct Params {
         total: u32,
         width: u32,
@@ -25,7 +25,7 @@ params! {
 
 /// The kernel.
 pub const SPEC: KernelSpec =
-    KernelSpec::new(file!("blur"), Class::Elementwise, Params::FIELDS, &[input("x"), result("y")]);
+    KernelSpec::new(file!("kernels/blur"), Class::Elementwise, Params::FIELDS, &[input("x"), result("y")]);
 
 /// Everything about one blur.
 #[derive(Debug, Clone, Copy)]

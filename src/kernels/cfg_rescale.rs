@@ -7,7 +7,7 @@ use super::{Call, Class, Kernel, KernelSpec, Operand, input, params, result, sca
 use crate::shader::file;
 
 params! {
-    /// Parameters as `shaders/cfg_rescale.wgsl` reads them.
+    /// Parameters as `shaders/kernels/cfg_rescale.wgsl` reads them.
     pub struct Params {
         size4: u32,
         c4: u32,
@@ -24,7 +24,7 @@ params! {
 
 /// The kernel.
 pub const SPEC: KernelSpec = KernelSpec::new(
-    file!("cfg_rescale"),
+    file!("kernels/cfg_rescale"),
     Class::Latent,
     Params::FIELDS,
     &[scalars(), input("cond"), input("uncond"), input("x"), result("y"), updated("flags")],

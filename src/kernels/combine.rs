@@ -7,7 +7,7 @@ use crate::shader::file;
 use crate::{Error, Result};
 
 params! {
-    /// Parameters as `shaders/combine.wgsl` reads them.
+    /// Parameters as `shaders/kernels/combine.wgsl` reads them.
     pub struct Params {
         total: u32,
         width: u32,
@@ -28,7 +28,7 @@ params! {
 
 /// The kernel. A dispatch that goes on with a sum finds it in `y`.
 pub const SPEC: KernelSpec = KernelSpec::new(
-    file!("combine"),
+    file!("kernels/combine"),
     Class::Latent,
     Params::FIELDS,
     &[

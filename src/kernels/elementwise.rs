@@ -8,7 +8,7 @@ use crate::graph::{Activation, Shape};
 use crate::shader::{File, file};
 
 params! {
-    /// Parameters as `shaders/shared/grid.wgsl` reads them.
+    /// Parameters as `shaders/helpers/grid.wgsl` reads them.
     pub struct Params {
         total: u32,
         width: u32,
@@ -24,19 +24,22 @@ const fn spec(file: File, class: Class, bindings: &'static [Binding]) -> KernelS
 }
 
 /// [`Elementwise::activate`]
-pub const ACTIVATE: KernelSpec = spec(file!("activate"), Class::Elementwise, &[input("x"), result("y")]);
+pub const ACTIVATE: KernelSpec =
+    spec(file!("kernels/activate"), Class::Elementwise, &[input("x"), result("y")]);
 
 /// [`Elementwise::geglu`]
-pub const GEGLU: KernelSpec = spec(file!("geglu"), Class::Elementwise, &[input("x"), result("y")]);
+pub const GEGLU: KernelSpec = spec(file!("kernels/geglu"), Class::Elementwise, &[input("x"), result("y")]);
 
 /// [`Elementwise::add`]
-pub const ADD: KernelSpec = spec(file!("add"), Class::Elementwise, &[input("a"), input("b"), result("y")]);
+pub const ADD: KernelSpec =
+    spec(file!("kernels/add"), Class::Elementwise, &[input("a"), input("b"), result("y")]);
 
 /// [`Elementwise::concat`]
-pub const CONCAT: KernelSpec = spec(file!("concat"), Class::Copy, &[input("a"), input("b"), result("y")]);
+pub const CONCAT: KernelSpec =
+    spec(file!("kernels/concat"), Class::Copy, &[input("a"), input("b"), result("y")]);
 
 /// [`Elementwise::channels`]
-pub const CHANNELS: KernelSpec = spec(file!("channels"), Class::Copy, &[input("x"), result("y")]);
+pub const CHANNELS: KernelSpec = spec(file!("kernels/channels"), Class::Copy, &[input("x"), result("y")]);
 
 /// What is common to the calls of this module.
 #[derive(Debug, Clone, Copy)]

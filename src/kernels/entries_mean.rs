@@ -9,7 +9,7 @@ use crate::graph::Shape;
 use crate::shader::file;
 
 params! {
-    /// Parameters as `shaders/entries_mean.wgsl` reads them.
+    /// Parameters as `shaders/kernels/entries_mean.wgsl` reads them.
     pub struct Params {
         total: u32,
         width: u32,
@@ -24,7 +24,7 @@ params! {
 
 /// The kernel.
 pub const SPEC: KernelSpec = KernelSpec::new(
-    file!("entries_mean"),
+    file!("kernels/entries_mean"),
     Class::Latent,
     Params::FIELDS,
     &[input("table"), input("weights"), input("predictions"), result("y")],

@@ -7,7 +7,7 @@ use super::{Call, Class, Kernel, KernelSpec, input, params, result};
 use crate::shader::file;
 
 params! {
-    /// Parameters as `shaders/error_norm.wgsl` reads them.
+    /// Parameters as `shaders/kernels/error_norm.wgsl` reads them.
     pub struct Params {
         total: u32,
         c4: u32,
@@ -24,7 +24,7 @@ params! {
 
 /// The kernel.
 pub const SPEC: KernelSpec = KernelSpec::new(
-    file!("error_norm"),
+    file!("kernels/error_norm"),
     Class::Latent,
     Params::FIELDS,
     &[input("low"), input("high"), input("before"), result("to")],

@@ -17,7 +17,7 @@ use crate::graph::{Activation, Shape};
 use crate::shader::file;
 
 params! {
-    /// Parameters as `shaders/shared/epilogue.wgsl` reads them.
+    /// Parameters as `shaders/cores/epilogue.wgsl` reads them.
     pub struct Params {
         m: u32,
         n4: u32,
@@ -49,19 +49,21 @@ const BINDINGS: &[Binding] =
     &[weight("bias"), input("vector"), input("residual"), result("y"), weight("w"), input("x")];
 
 /// Linear layers and 1×1 convolutions.
-pub const MATMUL: KernelSpec = KernelSpec::new(file!("matmul"), Class::Linear, Params::FIELDS, BINDINGS);
+pub const MATMUL: KernelSpec =
+    KernelSpec::new(file!("kernels/matmul"), Class::Linear, Params::FIELDS, BINDINGS);
 
 /// 3×3 convolutions.
-pub const CONV2D: KernelSpec = KernelSpec::new(file!("conv2d"), Class::Convolution, Params::FIELDS, BINDINGS);
+pub const CONV2D: KernelSpec =
+    KernelSpec::new(file!("kernels/conv2d"), Class::Convolution, Params::FIELDS, BINDINGS);
 
 /// Of cores that may sum parts of a depth.
 const PARTS: &[Binding] = &[result("parts")];
 
 /// For results of a few channels.
-pub const FEW: CoreSpec = CoreSpec { file: file!("shared/gemm_few"), form: Form::Plain, bindings: &[] };
+pub const FEW: CoreSpec = CoreSpec { file: file!("cores/gemm_few"), form: Form::Plain, bindings: &[] };
 
 /// For all others on a GPU.
-pub const TILE: CoreSpec = CoreSpec { file: file!("shared/gemm_tile"), form: Form::Plain, bindings: PARTS };
+pub const TILE: CoreSpec = CoreSpec { file: file!("cores/gemm_tile"), form: Form::Plain, bindings: PARTS };
 
 /// What surrounds the sum.
 #[derive(Debug, Clone, Copy)]

@@ -10,7 +10,7 @@ use crate::graph::{Activation, Shape};
 use crate::shader::file;
 
 params! {
-    /// Parameters as `shaders/group_norm_stats.wgsl` reads them.
+    /// Parameters as `shaders/kernels/group_norm_stats.wgsl` reads them.
     pub struct StatsParams {
         positions: u32,
         c4: u32,
@@ -26,7 +26,7 @@ params! {
 }
 
 params! {
-    /// Parameters as `shaders/group_norm_lanes.wgsl` reads them.
+    /// Parameters as `shaders/kernels/group_norm_lanes.wgsl` reads them.
     pub struct LanesParams {
         positions: u32,
         c4: u32,
@@ -40,7 +40,7 @@ params! {
 }
 
 params! {
-    /// Parameters as `shaders/group_norm_merge.wgsl` reads them.
+    /// Parameters as `shaders/kernels/group_norm_merge.wgsl` reads them.
     pub struct MergeParams {
         groups: u32,
         spans: u32,
@@ -49,7 +49,7 @@ params! {
 }
 
 params! {
-    /// Parameters as `shaders/group_norm_apply.wgsl` reads them.
+    /// Parameters as `shaders/kernels/group_norm_apply.wgsl` reads them.
     pub struct ApplyParams {
         total: u32,
         c4: u32,
@@ -63,7 +63,7 @@ params! {
 
 /// Statistics by workgroups that share a slice of the channels.
 pub const STATS: KernelSpec = KernelSpec::new(
-    file!("group_norm_stats"),
+    file!("kernels/group_norm_stats"),
     Class::Norm,
     StatsParams::FIELDS,
     &[input("x"), result("stats")],
@@ -71,7 +71,7 @@ pub const STATS: KernelSpec = KernelSpec::new(
 
 /// The same by lanes of a CPU driver.
 pub const LANES_STATS: KernelSpec = KernelSpec::new(
-    file!("group_norm_lanes"),
+    file!("kernels/group_norm_lanes"),
     Class::Norm,
     LanesParams::FIELDS,
     &[input("x"), result("stats")],
@@ -79,7 +79,7 @@ pub const LANES_STATS: KernelSpec = KernelSpec::new(
 
 /// Statistics of whole rows from those of their spans.
 pub const MERGE: KernelSpec = KernelSpec::new(
-    file!("group_norm_merge"),
+    file!("kernels/group_norm_merge"),
     Class::Norm,
     MergeParams::FIELDS,
     &[input("spans"), result("stats")],
@@ -87,7 +87,7 @@ pub const MERGE: KernelSpec = KernelSpec::new(
 
 /// The normalisation itself.
 pub const APPLY: KernelSpec = KernelSpec::new(
-    file!("group_norm_apply"),
+    file!("kernels/group_norm_apply"),
     Class::Norm,
     ApplyParams::FIELDS,
     &[weight("gamma"), weight("beta"), input("x"), input("stats"), result("y")],

@@ -71,7 +71,7 @@ pub struct RowPlace {
 }
 
 impl RowPlace {
-    /// As `shaders/shared/rows.wgsl` reads it: two vec4s.
+    /// As `shaders/helpers/rows.wgsl` reads it: two vec4s.
     pub fn words(&self) -> [u32; 8] {
         [self.image, self.y, self.x, 0, self.prediction, self.columns, 0, 0]
     }
@@ -97,7 +97,7 @@ pub struct EntryPlace {
 }
 
 impl EntryPlace {
-    /// As `shaders/entries_mean.wgsl` reads it: two vec4s.
+    /// As `shaders/kernels/entries_mean.wgsl` reads it: two vec4s.
     pub fn words(&self) -> [u32; 8] {
         let Self { y, x, height, width, prediction, prediction_stride, weights } = *self;
         [y, x, height, width, prediction, prediction_stride, weights, 0]
@@ -125,7 +125,7 @@ pub struct MapPlace {
 }
 
 impl MapPlace {
-    /// `entry` with its map as `shaders/sag_degrade.wgsl` reads them: four vec4s. The ratios are those of
+    /// `entry` with its map as `shaders/kernels/sag_degrade.wgsl` reads them: four vec4s. The ratios are those of
     /// [`sag::nearest`](crate::guidance::sag::nearest).
     pub fn words(&self, entry: &EntryPlace) -> [u32; 16] {
         let ratio = |size: u32, full: u32| (size as f32 / full as f32).to_bits();

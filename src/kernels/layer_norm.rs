@@ -8,7 +8,7 @@ use crate::graph::Shape;
 use crate::shader::file;
 
 params! {
-    /// Parameters as `shaders/layer_norm.wgsl` reads them.
+    /// Parameters as `shaders/kernels/layer_norm.wgsl` reads them.
     pub struct Params {
         positions: u32,
         c4: u32,
@@ -20,7 +20,7 @@ params! {
 
 /// The kernel.
 pub const SPEC: KernelSpec = KernelSpec::new(
-    file!("layer_norm"),
+    file!("kernels/layer_norm"),
     Class::Norm,
     Params::FIELDS,
     &[weight("gamma"), weight("beta"), input("x"), result("y")],

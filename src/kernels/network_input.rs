@@ -7,7 +7,7 @@ use crate::graph::Shape;
 use crate::shader::file;
 
 params! {
-    /// Parameters as `shaders/network_input.wgsl` reads them.
+    /// Parameters as `shaders/kernels/network_input.wgsl` reads them.
     pub struct Params {
         x_total: u32,
         total: u32,
@@ -28,7 +28,7 @@ params! {
 
 /// The kernel.
 pub const SPEC: KernelSpec = KernelSpec::new(
-    file!("network_input"),
+    file!("kernels/network_input"),
     Class::Latent,
     Params::FIELDS,
     &[scalars(), input("table"), input("latent"), input("embedding"), result("x"), result("time")],

@@ -7,7 +7,7 @@ use crate::graph::Shape;
 use crate::shader::file;
 
 params! {
-    /// Parameters as `shaders/network_output.wgsl` reads them.
+    /// Parameters as `shaders/kernels/network_output.wgsl` reads them.
     pub struct Params {
         total: u32,
         all: u32,
@@ -27,7 +27,7 @@ params! {
 
 /// The kernel.
 pub const SPEC: KernelSpec = KernelSpec::new(
-    file!("network_output"),
+    file!("kernels/network_output"),
     Class::Latent,
     Params::FIELDS,
     &[

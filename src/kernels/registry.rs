@@ -35,7 +35,7 @@ macro_rules! registry {
         impl std::fmt::Display for $kind {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 let name = self.spec().file.name;
-                f.pad(name.strip_prefix("shared/").unwrap_or(name))
+                f.pad(name.rsplit('/').next().unwrap_or(name))
             }
         }
     };
@@ -200,7 +200,7 @@ pub(super) const fn updated(name: &'static str) -> Binding {
     Binding::new(name, Holds::Updated)
 }
 
-/// The scalars of `shared/scalars.wgsl`, a kernel's first binding.
+/// The scalars of `helpers/scalars.wgsl`, a kernel's first binding.
 pub(super) const fn scalars() -> Binding {
     Binding::new("scalars", Holds::Scalars)
 }

@@ -8,7 +8,7 @@ use crate::graph::{Layout, Weight, WeightId};
 use crate::shader::file;
 
 params! {
-    /// Parameters as `shaders/repack.wgsl` reads them.
+    /// Parameters as `shaders/kernels/repack.wgsl` reads them.
     pub struct Params {
         places: u32,
         taps: u32,
@@ -22,7 +22,7 @@ params! {
 
 /// The kernel. No plan has it: weights come to the device by it.
 pub const SPEC: KernelSpec = KernelSpec::new(
-    file!("repack"),
+    file!("kernels/repack"),
     Class::Copy,
     Params::FIELDS,
     &[weight("raw"), result("packed"), updated("faults")],

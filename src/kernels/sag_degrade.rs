@@ -8,7 +8,7 @@ use crate::graph::Shape;
 use crate::shader::file;
 
 params! {
-    /// Parameters as `shaders/sag_degrade.wgsl` reads them.
+    /// Parameters as `shaders/kernels/sag_degrade.wgsl` reads them.
     pub struct Params {
         total: u32,
         width: u32,
@@ -33,7 +33,7 @@ params! {
 
 /// The kernel.
 pub const SPEC: KernelSpec = KernelSpec::new(
-    file!("sag_degrade"),
+    file!("kernels/sag_degrade"),
     Class::Latent,
     Params::FIELDS,
     &[

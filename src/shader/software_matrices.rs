@@ -1,9 +1,10 @@
-//! Shaders with cooperative matrices for devices that have none: `shared/software_matrices.wgsl` in place
+//! Shaders with cooperative matrices for devices that have none: `helpers/software_matrices.wgsl` in place
 //! of the language's own types and functions. It is slow, and what makes those kernels testable anywhere.
 
 use std::collections::BTreeSet;
 
-use super::{files, include, replaced};
+use super::files;
+use super::text::{include, replaced};
 use crate::{Error, Result};
 
 /// What a shader with cooperative matrices says, and what stands for it. Its subgroups of 32 may be more here:
@@ -53,7 +54,7 @@ pub fn write_out(text: String) -> Result<String> {
     }
     written += rest;
     written.push('\n');
-    include(&files::SOFTWARE_MATRICES, &mut written)?;
+    include(&files::SOFTWARE_MATRICES, &[], &mut written)?;
     let mut rows = String::new();
     for (number, access) in functions.iter().enumerate() {
         written += &access.function(number)?;

@@ -10,8 +10,8 @@ use crate::shader::file;
 const FORM: Form = Form::Lanes { shares: "KEYS" };
 
 /// The kernel, and that for deep heads.
-pub const SPEC: KernelSpec = spec(file!("attention_lanes")).form(FORM);
-pub const DEEP: KernelSpec = spec(file!("attention_deep_lanes")).form(FORM);
+pub const SPEC: KernelSpec = spec(file!("kernels/attention_lanes")).form(FORM);
+pub const DEEP: KernelSpec = spec(file!("kernels/attention_deep_lanes")).form(FORM);
 
 /// Workgroup memory that every device offers, bytes: a deep head's sums stand there.
 const MEMORY: u32 = 16 << 10;

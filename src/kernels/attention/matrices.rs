@@ -5,8 +5,8 @@ use crate::kernels::{Const, Form, Precision, Strided};
 use crate::shader::file;
 
 /// The kernel, and that for deep heads.
-pub const SPEC: KernelSpec = spec(file!("attention_matrices")).form(Form::Matrices);
-pub const DEEP: KernelSpec = spec(file!("attention_deep_matrices")).form(Form::Matrices);
+pub const SPEC: KernelSpec = spec(file!("kernels/attention_matrices")).form(Form::Matrices);
+pub const DEEP: KernelSpec = spec(file!("kernels/attention_deep_matrices")).form(Form::Matrices);
 
 /// A kernel with its own constants, and the queries of a workgroup.
 pub(super) struct Way {

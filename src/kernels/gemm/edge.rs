@@ -8,7 +8,7 @@ use crate::shader::file;
 
 /// The kernel.
 pub const SPEC: KernelSpec =
-    KernelSpec::new(file!("conv2d_edge"), Class::Convolution, Params::FIELDS, BINDINGS);
+    KernelSpec::new(file!("kernels/conv2d_edge"), Class::Convolution, Params::FIELDS, BINDINGS);
 
 /// Invocations of a workgroup, each for a quad of channels.
 const SIZE: u32 = 64;

@@ -6,10 +6,9 @@ use crate::shader::file;
 
 /// The core. Lanes have rows of x in common.
 pub const CORE: CoreSpec =
-    CoreSpec { file: file!("shared/gemm_lanes"), form: Form::Lanes { shares: "ROWS" }, bindings: &[] };
+    CoreSpec { file: file!("cores/gemm_lanes"), form: Form::Lanes { shares: "ROWS" }, bindings: &[] };
 
-/// Says that weights are in f16 beside values in f32, which chooses among `shared/weight_*.wgsl`: it stands in
-/// no shader.
+/// Says that weights are in f16 beside values in f32, for which `types/weight.wgsl` asks.
 const HALVES: &str = "HALVES";
 
 /// Positions of a tile, and quads for each lane. Measured on software Vulkan with 2 cores, 8,192×320×320:

@@ -7,7 +7,7 @@ use crate::shader::file;
 
 /// The core that multiplies with cooperative matrices.
 pub const CORE: CoreSpec =
-    CoreSpec { file: file!("shared/gemm_matrices"), form: Form::Matrices, bindings: PARTS };
+    CoreSpec { file: file!("cores/gemm_matrices"), form: Form::Matrices, bindings: PARTS };
 
 /// What a workgroup computes and how its subgroups share it.
 #[derive(Debug, Clone, Copy)]

@@ -10,7 +10,7 @@ use crate::shader::file;
 
 /// What adds the parts.
 pub const MERGE: KernelSpec = KernelSpec::new(
-    file!("gemm_merge"),
+    file!("kernels/gemm_merge"),
     Class::Linear,
     Params::FIELDS,
     &[weight("bias"), input("vector"), input("residual"), result("y"), input("parts")],
