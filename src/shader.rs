@@ -19,7 +19,7 @@ mod software_matrices;
 mod text;
 
 pub(crate) use files::file;
-pub use files::{File, files};
+pub use files::{File, SHARED};
 
 use crate::Result;
 use crate::kernels::{Form, Variant};

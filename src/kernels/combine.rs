@@ -1,8 +1,8 @@
 //! Sums of latents with factors, everywhere the same or by a mask: `combine.wgsl`.
 
+use super::binding::{result, scalars, updated};
 use super::latents::{Latents, Place, SAMPLE, SAMPLE_PLACE, variant};
-use super::{Binding, Call, Class, Const, Holds, Kernel, KernelSpec, Operand};
-use super::{params, result, scalars, spread, updated};
+use super::{Binding, Call, Class, Const, Holds, KernelSpec, Operand, params, spread};
 use crate::shader::file;
 use crate::{Error, Result};
 
@@ -27,7 +27,7 @@ params! {
 }
 
 /// The kernel. A dispatch that goes on with a sum finds it in `y`.
-pub const SPEC: KernelSpec = KernelSpec::new(
+pub static SPEC: KernelSpec = KernelSpec::new(
     file!("kernels/combine"),
     Class::Latent,
     Params::FIELDS,
@@ -38,8 +38,7 @@ pub const SPEC: KernelSpec = KernelSpec::new(
         updated("flags"),
         Binding::counted("mask", Holds::Input, "MASKED"),
     ],
-)
-.samples(samples);
+);
 
 /// Most terms of a sum: as many as its scalars have room for.
 pub const MOST_TERMS: usize = 8;
@@ -114,7 +113,7 @@ fn call(c: &Combine<'_>, (first, terms): (usize, &[Place]), y: Place, flags: Ope
     ];
     let results = [y.operand, flags].into_iter().chain(c.mask.map(|m| m.at.operand));
     Call {
-        variant: variant(Kernel::Combine, consts),
+        variant: variant(&SPEC, consts),
         params: bytemuck::bytes_of(&params).to_vec(),
         operands: [Operand::Scalars]
             .into_iter()
@@ -128,7 +127,7 @@ fn call(c: &Combine<'_>, (first, terms): (usize, &[Place]), y: Place, flags: Ope
 }
 
 /// A call in every variant.
-fn samples() -> Vec<Call> {
+pub(super) fn samples() -> Vec<Call> {
     let at = SAMPLE_PLACE;
     let of = |terms, mask| {
         let c = Combine { path: "sample", latents: SAMPLE, scalars: 0, mask };

@@ -3,8 +3,9 @@
 //! The formula is that of ComfyUI's `calc_cond_batch`. A side of one entry that counts everywhere alike needs no
 //! mean: its prediction is the result, bit for bit.
 
+use super::binding::{input, result};
 use super::latents::{EntryPlace, Latents, Place, SAMPLE, SAMPLE_PLACE, variant};
-use super::{Call, Class, Kernel, KernelSpec, Operand, input, params, result, spread};
+use super::{Call, Class, KernelSpec, Operand, params, spread};
 use crate::graph::Shape;
 use crate::shader::file;
 
@@ -23,13 +24,12 @@ params! {
 }
 
 /// The kernel.
-pub const SPEC: KernelSpec = KernelSpec::new(
+pub static SPEC: KernelSpec = KernelSpec::new(
     file!("kernels/entries_mean"),
     Class::Latent,
     Params::FIELDS,
     &[input("table"), input("weights"), input("predictions"), result("y")],
-)
-.samples(samples);
+);
 
 /// Everything about one mean.
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +58,7 @@ pub fn call(m: &EntriesMean<'_>, table: Place, [weights, predictions]: [Operand;
         y_first: y.first as u32,
     };
     Call {
-        variant: variant(Kernel::EntriesMean, vec![]),
+        variant: variant(&SPEC, vec![]),
         params: bytemuck::bytes_of(&params).to_vec(),
         operands: vec![table.operand, weights, predictions, y.operand],
         groups: [groups_x, groups_y, 1],
@@ -68,7 +68,7 @@ pub fn call(m: &EntriesMean<'_>, table: Place, [weights, predictions]: [Operand;
 }
 
 /// Its one variant.
-fn samples() -> Vec<Call> {
+pub(super) fn samples() -> Vec<Call> {
     let (at, m) = (SAMPLE_PLACE, EntriesMean { path: "sample", latents: SAMPLE, entries: 1 });
     vec![call(&m, at, [at.operand; 2], at)]
 }

@@ -2,8 +2,9 @@
 //!
 //! DPM-Solver (Lu et al. 2022, arXiv 2206.00927), as k-diffusion's `dpm_solver_adaptive` measures it.
 
+use super::binding::{input, result};
 use super::latents::{Latents, Place, SAMPLE, SAMPLE_PLACE, variant};
-use super::{Call, Class, Kernel, KernelSpec, input, params, result};
+use super::{Call, Class, KernelSpec, params};
 use crate::shader::file;
 
 params! {
@@ -23,13 +24,12 @@ params! {
 }
 
 /// The kernel.
-pub const SPEC: KernelSpec = KernelSpec::new(
+pub static SPEC: KernelSpec = KernelSpec::new(
     file!("kernels/error_norm"),
     Class::Latent,
     Params::FIELDS,
     &[input("low"), input("high"), input("before"), result("to")],
-)
-.samples(samples);
+);
 
 /// Everything about one error.
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +59,7 @@ pub fn call(e: &ErrorNorm<'_>, [low, high, before]: [Place; 3], to: Place) -> Ca
         relative: e.tolerance.1,
     };
     Call {
-        variant: variant(Kernel::ErrorNorm, vec![]),
+        variant: variant(&SPEC, vec![]),
         params: bytemuck::bytes_of(&params).to_vec(),
         operands: [low, high, before, to].map(|p| p.operand).to_vec(),
         groups: [1, 1, 1],
@@ -69,7 +69,7 @@ pub fn call(e: &ErrorNorm<'_>, [low, high, before]: [Place; 3], to: Place) -> Ca
 }
 
 /// Its one variant.
-fn samples() -> Vec<Call> {
+pub(super) fn samples() -> Vec<Call> {
     let e = ErrorNorm { path: "sample", latents: SAMPLE, tolerance: (0.0078, 0.05) };
     vec![call(&e, [SAMPLE_PLACE; 3], SAMPLE_PLACE)]
 }

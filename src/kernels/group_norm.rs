@@ -1,10 +1,11 @@
 //! Group normalisation: `group_norm_stats.wgsl`, on CPU drivers `group_norm_lanes.wgsl`, for large maps
 //! `group_norm_merge.wgsl`, then `group_norm_apply.wgsl`.
 
-use super::attention::MOST_ITERATIONS;
+use super::binding::{input, result, weight};
+use super::target::MOST_ITERATIONS;
 use super::{
-    Call, Class, Const, Kernel, KernelSpec, LANES, Operand, Precision, Target, Variant, activation_code,
-    activation_reference, input, params, result, spread, weight,
+    Call, Class, Const, KernelSpec, LANES, Operand, Precision, Target, Variant, activation_code,
+    activation_reference, params, spread,
 };
 use crate::graph::{Activation, Shape};
 use crate::shader::file;
@@ -62,7 +63,7 @@ params! {
 }
 
 /// Statistics by workgroups that share a slice of the channels.
-pub const STATS: KernelSpec = KernelSpec::new(
+pub static STATS: KernelSpec = KernelSpec::new(
     file!("kernels/group_norm_stats"),
     Class::Norm,
     StatsParams::FIELDS,
@@ -70,7 +71,7 @@ pub const STATS: KernelSpec = KernelSpec::new(
 );
 
 /// The same by lanes of a CPU driver.
-pub const LANES_STATS: KernelSpec = KernelSpec::new(
+pub static LANES_STATS: KernelSpec = KernelSpec::new(
     file!("kernels/group_norm_lanes"),
     Class::Norm,
     LanesParams::FIELDS,
@@ -78,7 +79,7 @@ pub const LANES_STATS: KernelSpec = KernelSpec::new(
 );
 
 /// Statistics of whole rows from those of their spans.
-pub const MERGE: KernelSpec = KernelSpec::new(
+pub static MERGE: KernelSpec = KernelSpec::new(
     file!("kernels/group_norm_merge"),
     Class::Norm,
     MergeParams::FIELDS,
@@ -86,7 +87,7 @@ pub const MERGE: KernelSpec = KernelSpec::new(
 );
 
 /// The normalisation itself.
-pub const APPLY: KernelSpec = KernelSpec::new(
+pub static APPLY: KernelSpec = KernelSpec::new(
     file!("kernels/group_norm_apply"),
     Class::Norm,
     ApplyParams::FIELDS,
@@ -121,7 +122,7 @@ pub struct GroupNorm<'a> {
 const SIZE: u32 = 256;
 
 /// A kernel, its constants and parameters, and the groups of a workgroup.
-type Way = (Kernel, Vec<Const>, Vec<u8>, usize);
+type Way = (&'static KernelSpec, Vec<Const>, Vec<u8>, usize);
 
 impl GroupNorm<'_> {
     /// Bytes of the statistics of `spans` spans of a row.
@@ -184,7 +185,7 @@ impl GroupNorm<'_> {
             eps: self.eps,
         };
         let params = bytemuck::bytes_of(&params).to_vec();
-        (Kernel::GroupNormLanes, vec![Const::U32("LANES", LANES)], params, LANES as usize)
+        (&LANES_STATS, vec![Const::U32("LANES", LANES)], params, LANES as usize)
     }
 
     /// The same for workgroups that share a slice of the channels.
@@ -203,7 +204,7 @@ impl GroupNorm<'_> {
             eps: self.eps,
         };
         let params = bytemuck::bytes_of(&params).to_vec();
-        (Kernel::GroupNormStats, vec![Const::U32("SIZE", SIZE), Const::U32("AT_ONCE", 4)], params, slice)
+        (&STATS, vec![Const::U32("SIZE", SIZE), Const::U32("AT_ONCE", 4)], params, slice)
     }
 
     fn group_size(&self) -> usize {
@@ -221,7 +222,7 @@ impl GroupNorm<'_> {
     pub fn merge(&self, spans: usize, parts: Operand, stats: Operand) -> Call {
         let params = MergeParams { groups: self.groups as u32, spans: spans as u32, eps: self.eps };
         Call {
-            variant: self.variant(Kernel::GroupNormMerge, vec![], false),
+            variant: self.variant(&MERGE, vec![], false),
             params: bytemuck::bytes_of(&params).to_vec(),
             operands: vec![parts, stats],
             groups: [self.groups as u32, self.rows as u32, 1],
@@ -255,7 +256,7 @@ impl GroupNorm<'_> {
             Const::U32("SPAN", span),
         ];
         Call {
-            variant: self.variant(Kernel::GroupNormApply, consts, self.out_f32),
+            variant: self.variant(&APPLY, consts, self.out_f32),
             params: bytemuck::bytes_of(&params).to_vec(),
             operands: vec![self.gamma_beta[0], self.gamma_beta[1], x, stats, y],
             groups: [x_groups, y_groups, 1],
@@ -264,7 +265,7 @@ impl GroupNorm<'_> {
         }
     }
 
-    fn variant(&self, kernel: Kernel, consts: Vec<Const>, out_f32: bool) -> Variant {
+    fn variant(&self, kernel: &'static KernelSpec, consts: Vec<Const>, out_f32: bool) -> Variant {
         Variant { kernel, consts, core: None, precision: self.precision, out_f32 }
     }
 

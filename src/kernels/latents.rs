@@ -4,7 +4,7 @@
 //! A latent there is f32, `[image, y, x, quad]` with its channels in quads and zeros in the padding channels of
 //! the last, which every kernel keeps.
 
-use super::{Buf, Const, Kernel, Operand, Precision, Stretch, Variant};
+use super::{Buf, Const, KernelSpec, Operand, Precision, Stretch, Variant};
 use crate::graph::Shape;
 
 /// vec4s that [`Operand::Scalars`] has room for: 1 KiB.
@@ -140,7 +140,7 @@ impl MapPlace {
 }
 
 /// A kernel whose operands are all f32.
-pub(super) fn variant(kernel: Kernel, consts: Vec<Const>) -> Variant {
+pub(super) fn variant(kernel: &'static KernelSpec, consts: Vec<Const>) -> Variant {
     Variant { kernel, consts, core: None, precision: Precision::F32, out_f32: false }
 }
 

@@ -1,9 +1,7 @@
 //! Layer normalisation: `layer_norm.wgsl`.
 
-use super::{
-    Call, Class, Const, Kernel, KernelSpec, LANES, Operand, Precision, Target, Variant, input, params,
-    result, spread, weight,
-};
+use super::binding::{input, result, weight};
+use super::{Call, Class, Const, KernelSpec, LANES, Operand, Precision, Target, Variant, params, spread};
 use crate::graph::Shape;
 use crate::shader::file;
 
@@ -19,7 +17,7 @@ params! {
 }
 
 /// The kernel.
-pub const SPEC: KernelSpec = KernelSpec::new(
+pub static SPEC: KernelSpec = KernelSpec::new(
     file!("kernels/layer_norm"),
     Class::Norm,
     Params::FIELDS,
@@ -63,7 +61,7 @@ pub fn call(n: &LayerNorm<'_>, target: Target, x: Operand, y: Operand) -> Call {
     };
     Call {
         variant: Variant {
-            kernel: Kernel::LayerNorm,
+            kernel: &SPEC,
             consts: vec![Const::U32("SIZE", size), Const::U32("SPLIT", split)],
             core: None,
             precision: n.precision,

@@ -1,8 +1,8 @@
 //! What a network call reads of latents, and the embedding of its timestep: `network_input.wgsl`.
 
+use super::binding::{input, result, scalars};
 use super::latents::{Place, RowPlace, SAMPLE, SAMPLE_PLACE};
-use super::{Call, Class, Kernel, KernelSpec, Operand, Precision, Variant};
-use super::{input, params, result, scalars, spread};
+use super::{Call, Class, KernelSpec, Operand, Precision, Variant, params, spread};
 use crate::graph::Shape;
 use crate::shader::file;
 
@@ -27,13 +27,12 @@ params! {
 }
 
 /// The kernel.
-pub const SPEC: KernelSpec = KernelSpec::new(
+pub static SPEC: KernelSpec = KernelSpec::new(
     file!("kernels/network_input"),
     Class::Latent,
     Params::FIELDS,
     &[scalars(), input("table"), input("latent"), input("embedding"), result("x"), result("time")],
-)
-.samples(samples);
+);
 
 /// Everything about the inputs of one network call.
 #[derive(Debug, Clone, Copy)]
@@ -87,7 +86,7 @@ pub fn call(
     };
     Call {
         variant: Variant {
-            kernel: Kernel::NetworkInput,
+            kernel: &SPEC,
             consts: vec![],
             core: None,
             precision: n.precision,
@@ -102,7 +101,7 @@ pub fn call(
 }
 
 /// A call in every variant.
-fn samples() -> Vec<Call> {
+pub(super) fn samples() -> Vec<Call> {
     let at = SAMPLE_PLACE;
     let of = |precision| NetworkInput {
         path: "sample",

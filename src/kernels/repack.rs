@@ -1,9 +1,7 @@
 //! Weights from a file's layout to the kernels': `repack.wgsl`.
 
-use super::{
-    Buf, Call, Class, Const, Kernel, KernelSpec, Operand, Precision, Stretch, Variant, params, result,
-    updated, weight,
-};
+use super::binding::{result, updated, weight};
+use super::{Buf, Call, Class, Const, KernelSpec, Operand, Precision, Stretch, Variant, params};
 use crate::graph::{Layout, Weight, WeightId};
 use crate::shader::file;
 
@@ -21,13 +19,12 @@ params! {
 }
 
 /// The kernel. No plan has it: weights come to the device by it.
-pub const SPEC: KernelSpec = KernelSpec::new(
+pub static SPEC: KernelSpec = KernelSpec::new(
     file!("kernels/repack"),
     Class::Copy,
     Params::FIELDS,
     &[weight("raw"), result("packed"), updated("faults")],
-)
-.samples(samples);
+);
 
 /// How a file stores numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,7 +58,7 @@ impl Stored {
 /// The shader for numbers stored as `from`, to be packed in `to` and laid out as `layout`.
 pub fn variant(from: Stored, to: Precision, layout: Layout) -> Variant {
     Variant {
-        kernel: Kernel::Repack,
+        kernel: &SPEC,
         consts: vec![
             Const::U32("TYPE", from as u32),
             Const::Bool("HALF", to == Precision::F16),
@@ -99,7 +96,7 @@ pub fn call(weight: &Weight, first: usize, outs: usize, fault: usize) -> (Params
 }
 
 /// A call in every variant.
-fn samples() -> Vec<Call> {
+pub(super) fn samples() -> Vec<Call> {
     let held = |layout| {
         let shape = if layout == Layout::Linear { vec![8, 12] } else { vec![8, 12, 3, 3] };
         Weight { sources: vec!["sample".into()], shapes: vec![shape], layout }

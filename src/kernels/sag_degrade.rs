@@ -2,8 +2,9 @@
 //!
 //! The formulas are those of [`guidance::sag`](crate::guidance::sag).
 
+use super::binding::{input, result};
 use super::latents::{EntryPlace, Latents, MapPlace, Place, SAMPLE, SAMPLE_PLACE, variant};
-use super::{Call, Class, Const, Holds, Kernel, KernelSpec, Operand, input, params, result, spread};
+use super::{Call, Class, Const, Holds, KernelSpec, Operand, params, spread};
 use crate::graph::Shape;
 use crate::shader::file;
 
@@ -32,7 +33,7 @@ params! {
 }
 
 /// The kernel.
-pub const SPEC: KernelSpec = KernelSpec::new(
+pub static SPEC: KernelSpec = KernelSpec::new(
     file!("kernels/sag_degrade"),
     Class::Latent,
     Params::FIELDS,
@@ -46,8 +47,7 @@ pub const SPEC: KernelSpec = KernelSpec::new(
         result("input"),
         result("mask").when("GIVEN", Holds::Input),
     ],
-)
-.samples(samples);
+);
 
 /// Everything about one degradation.
 #[derive(Debug, Clone, Copy)]
@@ -136,10 +136,7 @@ pub fn call(s: &SagDegrade<'_>, places: &Places) -> Call {
     let given = matches!(s.mask, MaskSource::Given);
     let operands = [base, x, degraded, input, mask].map(|p| p.operand);
     Call {
-        variant: variant(
-            Kernel::SagDegrade,
-            vec![Const::Bool("GIVEN", given), Const::Bool("SINGLE", single)],
-        ),
+        variant: variant(&SPEC, vec![Const::Bool("GIVEN", given), Const::Bool("SINGLE", single)]),
         params: bytemuck::bytes_of(&params).to_vec(),
         operands: [table.operand, weights, columns].into_iter().chain(operands).collect(),
         groups: [groups_x, groups_y, 1],
@@ -149,7 +146,7 @@ pub fn call(s: &SagDegrade<'_>, places: &Places) -> Call {
 }
 
 /// A call in every variant.
-fn samples() -> Vec<Call> {
+pub(super) fn samples() -> Vec<Call> {
     let (at, operand) = (SAMPLE_PLACE, SAMPLE_PLACE.operand);
     let places = Places { base: at, x: at, degraded: at, input: at, mask: at };
     let scores = |single| MaskSource::Scores {

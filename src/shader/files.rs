@@ -1,7 +1,5 @@
 //! WGSL files. Those of kernels and cores are in their specs; the others, which they share, are listed here.
 
-use crate::kernels::{Core, Kernel};
-
 /// A WGSL file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct File {
@@ -35,7 +33,7 @@ pub(super) const WIDE: File = file!("types/wide");
 pub(super) const SOFTWARE_MATRICES: File = file!("helpers/software_matrices");
 
 /// What `#import` lines name, and what every text has.
-const SHARED: &[File] = &[
+pub const SHARED: &[File] = &[
     file!("cores/attention"),
     file!("cores/attention_quads"),
     file!("cores/epilogue"),
@@ -55,13 +53,6 @@ const SHARED: &[File] = &[
     SOFTWARE_MATRICES,
     WIDE,
 ];
-
-/// All files: of kernels, of cores, and what these share.
-pub fn files() -> impl Iterator<Item = &'static File> {
-    let kernels = Kernel::ALL.iter().map(|k| &k.spec().file);
-    let cores = Core::ALL.iter().map(|c| &c.spec().file);
-    kernels.chain(cores).chain(SHARED)
-}
 
 /// The file that `#import name` stands for.
 pub(super) fn imported(name: &str) -> Option<&'static File> {

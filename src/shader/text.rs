@@ -33,9 +33,9 @@ pub fn plain(variant: &Variant, shared_loads: bool) -> Result<String> {
         include(&files::WIDE)?;
     }
     include(&files::RESULT)?;
-    include(&variant.kernel.spec().file)?;
+    include(&variant.kernel.file)?;
     if let Some(core) = variant.core {
-        include(&core.spec().file)?;
+        include(&core.file)?;
     }
     let mut written = String::with_capacity(4 * text.len());
     repeat(&mut text.lines(), variant, &mut written, 0)?;

@@ -2,7 +2,7 @@
 //! HLSL, keeps to what every WebGPU device offers, and agrees with the Rust side on parameters and
 //! bindings.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::LazyLock;
 
 use super::uses::uses;
@@ -15,7 +15,7 @@ use sagittal::internals::bench::presets::Preset;
 use sagittal::internals::graph::{Activation, Graph, Shape, Store};
 use sagittal::internals::kernels::gemm::lanes;
 use sagittal::internals::kernels::{
-    Call, Field, Holds, Kernel, LEAST_MEMORY, Operand, Precision, Target, Variant, latents,
+    Call, Field, Holds, LEAST_MEMORY, Operand, Precision, Target, Variant, latents, samples,
 };
 use sagittal::internals::model::config::{ModelConfig, TextConfig};
 use sagittal::internals::model::unet::{self, Perturbation, Width};
@@ -137,7 +137,7 @@ pub fn variants() -> HashMap<Variant, Usage> {
             }
         }
     }
-    for call in Kernel::ALL.iter().flat_map(|k| (k.spec().samples)()) {
+    for call in samples() {
         let usage = sampled(&call);
         let known = found.entry(call.variant.clone()).or_insert_with(|| usage.clone());
         assert_eq!(*known, usage, "{} is used in two ways", call.variant);
@@ -358,13 +358,31 @@ fn every_product() -> (String, Graph) {
 
 #[test]
 fn every_variant_validates() {
-    let mut by_kernel: BTreeMap<Kernel, usize> = BTreeMap::new();
+    let mut by_kernel: BTreeMap<&str, usize> = BTreeMap::new();
     for c in CHECKED.iter() {
-        *by_kernel.entry(c.variant.kernel).or_default() += 1;
+        *by_kernel.entry(c.variant.kernel.name()).or_default() += 1;
     }
     println!("{} variants: {by_kernel:?}", CHECKED.len());
-    let without: Vec<_> = Kernel::ALL.iter().filter(|k| !by_kernel.contains_key(k)).collect();
-    assert!(without.is_empty(), "kernels that no plan uses and that have no samples: {without:?}");
+}
+
+/// Each file in `shaders` is a kernel or a core of some variant, or is shared: a kernel that no plan uses and that
+/// has no samples would not be tested.
+#[test]
+fn every_shader_is_in_a_variant() {
+    let shaders = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+    let files_in = |folder: std::path::PathBuf| std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
+    let on_disk: BTreeSet<String> = files_in(shaders.clone())
+        .flat_map(files_in)
+        .map(|file| {
+            let name = file.strip_prefix(&shaders).unwrap().with_extension("");
+            name.to_str().unwrap().replace('\\', "/")
+        })
+        .collect();
+    let of_variant = |c: &Checked| [Some(c.variant.kernel.file), c.variant.core.map(|core| core.file)];
+    let of_variants = CHECKED.iter().flat_map(of_variant).flatten();
+    let used: BTreeSet<String> =
+        of_variants.chain(shader::SHARED.iter().copied()).map(|file| file.name.to_owned()).collect();
+    assert_eq!(on_disk, used, "left: files in shaders, right: those of variants and shared ones");
 }
 
 /// Vulkan, Metal and Direct3D 12, with the options that naga takes for the oldest of each.
@@ -423,7 +441,7 @@ fn parameters_agree() {
     let mut failures = Failures::default();
     for Checked { variant, usage, module, .. } in CHECKED.iter() {
         let (fields, span) = shader_params(module);
-        let expected = described(variant.kernel.spec().params);
+        let expected = described(variant.kernel.params);
         failures.check(fields == expected, || format!("{variant}: shader {fields:?}, Rust {expected:?}"));
         failures
             .check(span == usage.params, || format!("{variant}: shader {span} bytes, Rust {}", usage.params));

@@ -6,7 +6,7 @@ use crate::common::{Failures, Rng, gpu, nmse, to_f64};
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
 use sagittal::internals::engine::Engine;
 use sagittal::internals::graph::{Graph, Heads, Op, Shape};
-use sagittal::internals::kernels::{Kernel, MAX_GROUPS, Precision, Target, attention, gemm};
+use sagittal::internals::kernels::{MAX_GROUPS, Precision, Target, attention, gemm};
 use sagittal::internals::model::{ModelConfig, unet, vae};
 use sagittal::internals::plan::{Bound, Capabilities, Options, Plan};
 
@@ -20,7 +20,7 @@ fn config(family: &str) -> ModelConfig {
 /// many there are follows from the limit. They are a product's seventh binding, their sum's fifth.
 fn largest(plan: &Plan) -> u64 {
     let bound = plan.dispatches.iter().flat_map(|d| {
-        let sums = if d.variant.kernel == Kernel::GemmMerge { 4 } else { 6 };
+        let sums = if *d.variant.kernel == gemm::MERGE { 4 } else { 6 };
         d.bindings.iter().enumerate().filter(move |(i, _)| *i != sums).map(|(_, b)| b)
     });
     let bytes = bound.map(|b| if let Bound::Arena(r) = b { r.bytes } else { 0 });

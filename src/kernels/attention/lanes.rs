@@ -1,17 +1,18 @@
 //! Attention on CPU drivers, where an invocation is a SIMD lane: `attention_lanes.wgsl`, and for deep heads
 //! `attention_deep_lanes.wgsl`.
 
-use super::{Const, Kernel, KernelSpec, MOST_ITERATIONS, spec};
+use super::description::spec;
 use crate::graph::Heads;
-use crate::kernels::{Form, LANES};
+use crate::kernels::target::MOST_ITERATIONS;
+use crate::kernels::{Const, Form, KernelSpec, LANES};
 use crate::shader::file;
 
 /// Lanes have keys in common.
 const FORM: Form = Form::Lanes { shares: "KEYS" };
 
 /// The kernel, and that for deep heads.
-pub const SPEC: KernelSpec = spec(file!("kernels/attention_lanes")).form(FORM);
-pub const DEEP: KernelSpec = spec(file!("kernels/attention_deep_lanes")).form(FORM);
+pub static SPEC: KernelSpec = spec(file!("kernels/attention_lanes")).form(FORM);
+pub static DEEP: KernelSpec = spec(file!("kernels/attention_deep_lanes")).form(FORM);
 
 /// Workgroup memory that every device offers, bytes: a deep head's sums stand there.
 const MEMORY: u32 = 16 << 10;
@@ -19,7 +20,7 @@ const MEMORY: u32 = 16 << 10;
 /// How the work is divided.
 pub(super) struct Lanes {
     /// Of the two.
-    pub kernel: Kernel,
+    pub kernel: &'static KernelSpec,
     /// Queries of a lane.
     queries: u32,
     /// Quads of the depth that are written out.
@@ -40,10 +41,10 @@ impl Lanes {
             _ => 1,
         };
         if quads <= 16 {
-            return Self { kernel: Kernel::AttentionLanes, queries, block: quads, quads };
+            return Self { kernel: &SPEC, queries, block: quads, quads };
         }
         let block = (1..=4).rev().find(|b| quads.is_multiple_of(*b)).unwrap_or(1);
-        Self { kernel: Kernel::AttentionDeepLanes, queries, block, quads }
+        Self { kernel: &DEEP, queries, block, quads }
     }
 
     /// Queries of a workgroup.

@@ -1,16 +1,16 @@
 //! Attention with cooperative matrices: `attention_matrices.wgsl`, for deep heads `attention_deep_matrices.wgsl`.
 
-use super::{Attention, Kernel, KernelSpec, spec};
-use crate::kernels::{Const, Form, Precision, Strided};
+use super::description::{Attention, spec};
+use crate::kernels::{Const, Form, KernelSpec, Precision, Strided};
 use crate::shader::file;
 
 /// The kernel, and that for deep heads.
-pub const SPEC: KernelSpec = spec(file!("kernels/attention_matrices")).form(Form::Matrices);
-pub const DEEP: KernelSpec = spec(file!("kernels/attention_deep_matrices")).form(Form::Matrices);
+pub static SPEC: KernelSpec = spec(file!("kernels/attention_matrices")).form(Form::Matrices);
+pub static DEEP: KernelSpec = spec(file!("kernels/attention_deep_matrices")).form(Form::Matrices);
 
 /// A kernel with its own constants, and the queries of a workgroup.
 pub(super) struct Way {
-    pub(super) kernel: Kernel,
+    pub(super) kernel: &'static KernelSpec,
     pub(super) consts: Vec<Const>,
     pub(super) queries: u32,
 }
@@ -23,14 +23,10 @@ pub(super) fn choose(a: &Attention<'_>, keys: Strided, memory: u32) -> Option<Wa
     // Deeper heads' sums do not fit into a subgroup's registers.
     if a.heads.dim > 160 {
         let deep = deep(a, memory)?;
-        return Some(Way {
-            kernel: Kernel::AttentionDeepMatrices,
-            consts: deep.consts(a).into(),
-            queries: deep.queries(),
-        });
+        return Some(Way { kernel: &DEEP, consts: deep.consts(a).into(), queries: deep.queries() });
     }
     let tile = (a.q.positions() >= 16).then(|| tile(a.heads.dim, memory))?;
-    Some(Way { kernel: Kernel::AttentionMatrices, consts: tile.consts(a).into(), queries: tile.queries() })
+    Some(Way { kernel: &SPEC, consts: tile.consts(a).into(), queries: tile.queries() })
 }
 
 /// How an attention is divided among workgroups and subgroups.

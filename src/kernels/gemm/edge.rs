@@ -1,13 +1,12 @@
 //! The last line and column of a doubled map that is not twice as large as the stored one:
 //! `conv2d_edge.wgsl`.
 
-use super::{
-    BINDINGS, Call, Class, Const, Gemm, Kernel, KernelSpec, Params, Variant, params, product_consts, spread,
-};
+use super::description::{BINDINGS, Gemm, Params, params, product_consts};
+use crate::kernels::{Call, Class, Const, KernelSpec, Variant, spread};
 use crate::shader::file;
 
 /// The kernel.
-pub const SPEC: KernelSpec =
+pub static SPEC: KernelSpec =
     KernelSpec::new(file!("kernels/conv2d_edge"), Class::Convolution, Params::FIELDS, BINDINGS);
 
 /// Invocations of a workgroup, each for a quad of channels.
@@ -32,7 +31,7 @@ pub(super) fn call(g: &Gemm<'_>) -> Option<Call> {
     let own = [Const::Bool("LINE", line), Const::Bool("COLUMN", column)];
     Some(Call {
         variant: Variant {
-            kernel: Kernel::Conv2dEdge,
+            kernel: &SPEC,
             consts: [product_consts(g, e).as_slice(), &own].concat(),
             core: None,
             precision: g.precision,

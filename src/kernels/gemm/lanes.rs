@@ -1,11 +1,11 @@
 //! Products on CPU drivers, where an invocation is a SIMD lane: `gemm_lanes.wgsl`.
 
-use super::{Call, Const, Core, CoreSpec, Form, Gemm, Params, dispatch, params};
-use crate::kernels::{LANES, Precision, Variant};
+use super::description::{Gemm, dispatch, params};
+use crate::kernels::{Call, Const, CoreSpec, Form, LANES, Precision, Variant};
 use crate::shader::file;
 
 /// The core. Lanes have rows of x in common.
-pub const CORE: CoreSpec =
+pub static CORE: CoreSpec =
     CoreSpec { file: file!("cores/gemm_lanes"), form: Form::Lanes { shares: "ROWS" }, bindings: &[] };
 
 /// Says that weights are in f16 beside values in f32, for which `types/weight.wgsl` asks.
@@ -24,14 +24,15 @@ fn tile(positions: u32, n4: u32) -> [u32; 2] {
 /// compiles shaders takes up to a second for each.
 pub(super) fn call(g: &Gemm<'_>) -> Call {
     let [rows, quads] = tile(g.cells(), g.output.quads() as u32);
-    let params = Params { part_m: rows, part_n4: quads, ..params(g, rows) };
+    let mut params = params(g, rows);
+    (params.part_m, params.part_n4) = (rows, quads);
     let consts = vec![
         Const::Bool("DOUBLED", g.doubled()),
         Const::U32("ROWS", rows),
         Const::U32("QUADS", quads),
         Const::Bool(HALVES, (g.precision, g.w_precision) == (Precision::F32, Precision::F16)),
     ];
-    dispatch(g, Core::Lanes, consts, &params, [rows, LANES * quads])
+    dispatch(g, &CORE, consts, &params, [rows, LANES * quads])
 }
 
 /// Whether `variant` reads weights in f16 beside values in f32.

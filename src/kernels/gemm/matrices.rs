@@ -1,12 +1,13 @@
 //! Products with cooperative matrices: `gemm_matrices.wgsl`.
 
+use super::description::{Gemm, PARTS};
 use super::split::Tiles;
-use super::{Call, Const, Core, CoreSpec, Form, Gemm, PARTS, Precision, Stretch};
 use crate::graph::Shape;
+use crate::kernels::{Call, Const, CoreSpec, Form, Precision, Stretch};
 use crate::shader::file;
 
 /// The core that multiplies with cooperative matrices.
-pub const CORE: CoreSpec =
+pub static CORE: CoreSpec =
     CoreSpec { file: file!("cores/gemm_matrices"), form: Form::Matrices, bindings: PARTS };
 
 /// What a workgroup computes and how its subgroups share it.
@@ -150,5 +151,5 @@ pub(super) fn calls(g: &Gemm<'_>, memory: u32, most: u64, room: impl FnOnce(u64)
         Const::Bool("FULL_C", g.input.channels.is_multiple_of(step as usize)),
         Const::Bool("GATED", g.epilogue.gated),
     ];
-    tile.tiles.calls(g, (Core::Matrices, &own), parts, room)
+    tile.tiles.calls(g, (&CORE, &own), parts, room)
 }

@@ -1,15 +1,13 @@
 //! A depth divided among workgroups, each of which sums a part of it: small maps of many channels
 //! give too few tiles to keep a GPU busy. `gemm_merge.wgsl` adds the parts.
 
-use super::{
-    Call, Class, Const, Core, Epilogue, Gemm, Kernel, KernelSpec, Operand, Params, Stretch, Variant, flops,
-    grid, kernel, params, product_consts, taps,
-};
-use crate::kernels::{input, result, spread, weight};
+use super::description::{Epilogue, Gemm, Params, flops, grid, kernel, params, product_consts, taps};
+use crate::kernels::binding::{input, result, weight};
+use crate::kernels::{Call, Class, Const, CoreSpec, KernelSpec, Operand, Stretch, Variant, spread};
 use crate::shader::file;
 
 /// What adds the parts.
-pub const MERGE: KernelSpec = KernelSpec::new(
+pub static MERGE: KernelSpec = KernelSpec::new(
     file!("kernels/gemm_merge"),
     Class::Linear,
     Params::FIELDS,
@@ -61,7 +59,7 @@ impl Tiles {
     pub fn calls(
         &self,
         g: &Gemm<'_>,
-        (core, own): (Core, &[Const]),
+        (core, own): (&'static CoreSpec, &[Const]),
         parts: u32,
         room: impl FnOnce(u64) -> Stretch,
     ) -> Vec<Call> {
@@ -109,7 +107,7 @@ impl Tiles {
             params.groups_y = x;
             calls.push(Call {
                 variant: Variant {
-                    kernel: Kernel::GemmMerge,
+                    kernel: &MERGE,
                     consts: [product_consts(g, e).as_slice(), &[Const::U32("SPLITS", splits)]].concat(),
                     core: None,
                     precision: g.precision,
