@@ -7,14 +7,12 @@ use std::ops::Range;
 use super::fuse::Fused;
 use super::split::Split;
 use super::{Options, Storage, check};
-use crate::graph::{Graph, Heads, Op, Shape, Store, Tensor, WeightId};
+use crate::graph::{Graph, Heads, Op, Shape, Store, Tensor, Unary, WeightId};
 use crate::kernels::attention::{self, Attention};
-use crate::kernels::blur::{self, Blur};
 use crate::kernels::elementwise::Elementwise;
 use crate::kernels::gemm::{self, Epilogue, Gemm, Window};
 use crate::kernels::group_norm::GroupNorm;
-use crate::kernels::layer_norm::{self, LayerNorm};
-use crate::kernels::{Call, Operand, Precision, Strided, Target, attention_columns};
+use crate::kernels::{self, Call, Operand, Precision, Strided, Target};
 use crate::{Error, Result};
 use parts::Parts;
 
@@ -101,7 +99,7 @@ impl Lowering<'_> {
             }
             Op::Attention { heads, causal } => self.attention(n, heads, causal)?,
             Op::AttentionColumns { heads } => self.attention_columns(n, heads)?,
-            Op::Blur { down, sigma } => self.blur(n, down, sigma)?,
+            Op::Unary(Unary::Blur { down, sigma }) => self.blur(n, down, sigma)?,
             _ => {
                 for lines in self.parts.of(n) {
                     let call = self.pointwise(n, &lines)?;
@@ -120,7 +118,7 @@ impl Lowering<'_> {
         let other = || self.parts.read(n.inputs[1], lines);
         Ok(match n.op {
             Op::LayerNorm { gamma, beta, eps } => {
-                let norm = LayerNorm {
+                let norm = kernels::layer_norm::LayerNorm {
                     path: &n.path,
                     rows: self.rows,
                     shape: self.part(n.inputs[0], lines),
@@ -129,10 +127,10 @@ impl Lowering<'_> {
                     precision: self.precision,
                     out_f32: self.out_f32(n),
                 };
-                layer_norm::call(&norm, self.target, x, y)
+                kernels::layer_norm::call(&norm, self.target, x, y)
             }
-            Op::Activate(f) => each.activate(Some(f), x, y),
-            Op::Copy => each.activate(None, x, y),
+            Op::Unary(Unary::Activate(f)) => each.activate(Some(f), x, y),
+            Op::Unary(Unary::Copy) => each.activate(None, x, y),
             Op::Geglu => each.geglu(x, y),
             Op::Add => each.add(false, x, other()?, y),
             Op::AddVector => each.add(true, x, self.parts.whole(n.inputs[1])?, y),
@@ -288,7 +286,7 @@ impl Lowering<'_> {
     fn attention_columns(&mut self, n: &Fused, heads: Heads) -> Result<()> {
         let (qkv, lse, y) = (n.inputs[0], n.inputs[1], n.outputs[0]);
         let shape = self.graph.shape(qkv);
-        let fits = attention_columns::fits(heads, shape.positions(), self.target);
+        let fits = kernels::attention_columns::fits(heads, shape.positions(), self.target);
         if !fits || self.parts.pieces(qkv).len() > 1 {
             return Err(parts::too_large(&n.path, format!("a record of {} tokens", shape.positions())));
         }
@@ -298,7 +296,7 @@ impl Lowering<'_> {
         let lines = 0..shape.height;
         let (qkv, lse) = (self.parts.read(qkv, &lines)?, self.parts.whole(lse)?);
         let columns = self.parts.write_whole(y)?;
-        self.calls.push(attention_columns::call(&a, qkv, lse, columns));
+        self.calls.push(kernels::attention_columns::call(&a, qkv, lse, columns));
         Ok(())
     }
 
@@ -307,7 +305,7 @@ impl Lowering<'_> {
         if self.parts.pieces(x).len() > 1 {
             return Err(parts::too_large(&n.path, format!("a blur of {}", self.graph.shape(x))));
         }
-        let blur = Blur {
+        let blur = kernels::blur::Blur {
             path: &n.path,
             rows: self.rows,
             shape: self.graph.shape(x),
@@ -317,7 +315,7 @@ impl Lowering<'_> {
             out_f32: self.out_f32(n),
         };
         let (from, to) = (self.parts.whole(x)?, self.parts.write_whole(y)?);
-        self.calls.push(blur::call(&blur, from, to));
+        self.calls.push(kernels::blur::call(&blur, from, to));
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! Every kernel in every variant against its f64 reference, on random odd shapes, with a pattern
 //! around all results that must survive.
 
+use super::operations::{operations, shape};
 use crate::common::bench::{Bench, Weights};
 use crate::common::{Failures, Rng, gpu, halves, matrices, matrices_of_little_memory, nmse, stored};
 use sagittal::internals::engine::Engine;
@@ -364,71 +365,25 @@ fn blurs() {
 }
 
 #[test]
-fn elementwise_kernels() {
-    use sagittal::internals::kernels::activation_reference as f;
+fn operations_of_a_position() {
+    let all = operations();
     each(1e-11, |b, rng| {
-        let shape = Shape::new(rng.range(1, 9), rng.range(1, 9), 4 * rng.range(1, 20));
-        let other = Shape { channels: 4 * rng.range(1, 9), ..shape };
-        let c = shape.channels;
         let mut results = Vec::new();
-        for a in [Activation::Silu, Activation::Gelu, Activation::QuickGelu] {
+        for o in &all {
+            let shapes = (o.shapes)(shape(rng));
             results.push(elementwise(
                 b,
                 rng,
-                &[shape],
-                |g, t| g.activate("y", a, t[0]),
-                |x| x[0].iter().map(|v| f(Some(a), *v)).collect(),
+                &shapes,
+                |g, t| (o.build)(g, t).expect(o.name),
+                |x| (o.reference)(&shapes, x),
             ));
         }
-        let double = Shape { channels: 2 * c, ..shape };
+        let one = [shape(rng)];
         results.push(elementwise(
             b,
             rng,
-            &[double],
-            |g, t| g.geglu("y", t[0]),
-            |x| {
-                x[0].chunks(2 * c)
-                    .flat_map(|x| (0..c).map(move |i| x[i] * f(Some(Activation::Gelu), x[c + i])))
-                    .collect()
-            },
-        ));
-        results.push(elementwise(
-            b,
-            rng,
-            &[shape, shape],
-            |g, t| g.add("y", t[0], t[1]).expect("add"),
-            |x| x[0].iter().zip(&x[1]).map(|(a, b)| a + b).collect(),
-        ));
-        let one = Shape::tokens(1, c);
-        results.push(elementwise(
-            b,
-            rng,
-            &[shape, one],
-            |g, t| g.add_vector("y", t[0], t[1]).expect("add"),
-            |x| x[0].iter().enumerate().map(|(i, a)| a + x[1][i % c]).collect(),
-        ));
-        results.push(elementwise(
-            b,
-            rng,
-            &[shape, other],
-            |g, t| g.concat("y", t[0], t[1]).expect("concat"),
-            |x| {
-                let parts = x[0].chunks(c).zip(x[1].chunks(other.channels));
-                parts.flat_map(|(a, b)| a.iter().chain(b).copied()).collect()
-            },
-        ));
-        let (first, count) = (4 * rng.range(0, c / 4 - 1), 4);
-        results.push(elementwise(
-            b,
-            rng,
-            &[shape],
-            |g, t| g.channels("y", t[0], first, count).expect("channels"),
-            |x| x[0].chunks(c).flat_map(|x| x[first..first + count].to_vec()).collect(),
-        ));
-        results.push(elementwise(
-            b,
-            rng,
-            &[other],
+            &one,
             |g, t| {
                 g.trace("copy", t[0]);
                 g.activate("y", Activation::Silu, t[0])

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::LazyLock;
 
+use super::operations::operations;
 use super::uses::uses;
 use crate::common::{Failures, MANIFESTS};
 use naga::back::{hlsl, msl, spv};
@@ -275,21 +276,19 @@ fn text_graphs(name: &str, text: &TextConfig) -> Vec<(String, Graph)> {
 fn every_operation() -> (String, Graph) {
     let mut g = Graph::new("");
     let x = g.input("x", Shape::new(5, 7, 64));
-    let vector = g.input("vector", Shape::tokens(1, 64));
     for leaves in [false, true] {
         let mut results = Vec::new();
         for f in [Activation::Silu, Activation::Gelu, Activation::QuickGelu] {
-            results.push(g.activate("activate", f, x));
             let norm = g.group_norm("norm", x, 1e-5).unwrap();
             results.push(g.activate("norm", f, norm));
         }
         results.push(g.group_norm("norm", x, 1e-5).unwrap());
         results.push(g.layer_norm("layer_norm", x));
-        results.push(g.geglu("geglu", x));
-        results.push(g.add("add", x, x).unwrap());
-        results.push(g.add_vector("add_vector", x, vector).unwrap());
-        results.push(g.concat("concat", x, x).unwrap());
-        results.push(g.channels("channels", x, 4, 8).unwrap());
+        for operation in operations() {
+            let operands = (operation.shapes)(g.shape(x));
+            let operands: Vec<_> = operands.into_iter().map(|s| g.input("operand", s)).collect();
+            results.push((operation.build)(&mut g, &operands).unwrap());
+        }
         results.extend([1.5, f32::INFINITY].map(|sigma| g.blur("blur", x, sigma)));
         for heads in [1, 4, 16] {
             let qkv = g.linear_merged("qkv", x, &[("q", 64), ("k", 64), ("v", 64)], true).unwrap();
