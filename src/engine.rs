@@ -120,7 +120,7 @@ impl Engine {
         // A first guess that the slowest devices take in about the time of a submission.
         let budget = match gpu.capabilities().target {
             Target::Cpu => 1_000_000_000,
-            Target::Gpu | Target::Matrices { .. } => 50_000_000_000,
+            Target::Gpu | Target::Cooperative { .. } => 50_000_000_000,
         };
         Ok(Self {
             gpu,

@@ -13,7 +13,7 @@ use crate::plan::Capabilities;
 use crate::{Error, ErrorKind, Result, kernels, shader};
 use cache::Cache;
 use pipelines::Pipelines;
-use wanted::{LANES, MATRICES, offers_matrices};
+use wanted::{COOPERATIVE, SHARED_LOADS, offers_cooperative};
 
 /// An adapter that could be used.
 #[derive(Debug, Clone)]
@@ -106,9 +106,9 @@ impl Gpu {
 
     fn of(adapter: Option<&wgpu::Adapter>, device: wgpu::Device, queue: wgpu::Queue) -> Self {
         let memory = device.limits().max_compute_workgroup_storage_size;
-        let matrices = adapter.is_some_and(offers_matrices) && device.features().contains(MATRICES);
+        let matrices = adapter.is_some_and(offers_cooperative) && device.features().contains(COOPERATIVE);
         let target = match device.adapter_info().device_type {
-            _ if matrices && memory >= LEAST_MEMORY => Target::Matrices { memory },
+            _ if matrices && memory >= LEAST_MEMORY => Target::Cooperative { memory },
             wgpu::DeviceType::Cpu => Target::Cpu,
             _ => Target::Gpu,
         };
@@ -210,8 +210,8 @@ impl Gpu {
     pub(crate) fn offers(&self) -> shader::Offers {
         let has = |features| self.device.features().contains(features);
         shader::Offers {
-            matrices: has(MATRICES),
-            lanes: has(LANES) && self.device.adapter_info().subgroup_min_size >= kernels::LANES,
+            cooperative: has(COOPERATIVE),
+            shared_loads: has(SHARED_LOADS) && self.device.adapter_info().subgroup_min_size >= kernels::LANES,
         }
     }
 

@@ -14,7 +14,7 @@
 
 mod conditions;
 mod files;
-mod lanes;
+mod simd;
 mod software_matrices;
 mod text;
 
@@ -28,17 +28,19 @@ use crate::kernels::{Form, Variant};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Offers {
     /// Cooperative matrices; without, they are written out in plain WGSL.
-    pub matrices: bool,
+    pub cooperative: bool,
     /// Subgroups of eight or more, and 64-bit integers: lanes of kernels for CPU drivers share what they
     /// load.
-    pub lanes: bool,
+    pub shared_loads: bool,
 }
 
 /// The WGSL text of `variant` for a device with `offers`.
 pub fn source(variant: &Variant, offers: Offers) -> Result<String> {
     match variant.form() {
-        Form::Lanes { shares } => lanes::text(variant, shares, offers.lanes),
-        Form::Matrices if !offers.matrices => software_matrices::write_out(text::plain(variant, false)?),
-        Form::Plain | Form::Matrices => text::plain(variant, false),
+        Form::Simd { shares } => simd::text(variant, shares, offers.shared_loads),
+        Form::Cooperative if !offers.cooperative => {
+            software_matrices::write_out(text::plain(variant, false)?)
+        }
+        Form::Plain | Form::Cooperative => text::plain(variant, false),
     }
 }

@@ -1,5 +1,5 @@
 // What the attention kernels share. Queries and keys-and-values are projections [row, token, c]
-// in which a head takes DIM4 quads from its offset on; MERGED: all three stand in one tensor
+// in which a head takes DIM4 quads from its offset on; MERGED: all three are in one tensor
 // (binding kv), and the queries' own binding is not used.
 
 struct Params {

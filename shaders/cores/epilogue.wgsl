@@ -1,9 +1,9 @@
-// What stands around the sum of a product, and the parameters of all products.
+// The epilogue of a product's sum, and the parameters of all products.
 //
 //   y[m, n] = act( sum[m, n] + bias[n] + vector[row(m), n] ) + residual[m, n]
 //
 // m counts output positions over all rows, n output channels; channels go in quads.
-// DOUBLED: of a convolution of a doubled map, results on even and odd lines and columns are four products,
+// UPSAMPLED: of a convolution of a map upsampled x2, results on even and odd lines and columns are four products,
 // the phases, that have weights of their own: m counts the stored positions of all rows, once for each
 // phase, from multiples of phase_m on.
 
@@ -12,7 +12,7 @@ struct Params {
     n4: u32,         // output quads
     c4: u32,         // input quads
     positions: u32,  // output positions of one row
-    cells: u32,      // DOUBLED: stored positions of one row, and where phases begin
+    cells: u32,      // UPSAMPLED: stored positions of one row, and where phases begin
     phase_m: u32,
     in_height: u32,  // as stored
     in_width: u32,
@@ -24,12 +24,12 @@ struct Params {
     first_out: u32,
     vector_offset4: u32,  // the vector may be a slice of a longer one: its first quad
     vector_stride4: u32,  // from a row's to the next
-    splits: u32,     // parts of the depth, each summed for itself: gemm_merge's SPLITS
-    steps: u32,      // of the depth in a part
+    splits: u32,     // parts of K, each summed for itself: gemm_merge's SPLITS
+    steps: u32,      // through K in a part
     rows: u32,
-    part_m: u32,     // positions of a part's sums, for gemm_lanes of its tile's, and their quads
+    part_m: u32,     // positions of a part's sums, for gemm_simd of its tile's, and their quads
     part_n4: u32,
-    surrounds: u32,  // what gemm_lanes is told of at run time: bits for bias, vector, residual
+    epilogue_inputs: u32,  // what gemm_simd adds, chosen at run time: bits for bias, vector, residual
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -38,7 +38,7 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> residual: array<elem4>;
 @group(0) @binding(4) var<storage, read_write> y: array<out4>;
 
-// What row m of a product of a doubled map stands for.
+// The position that row m of a product of an upsampled map computes.
 struct Cell {
     row: u32,
     line: u32,      // of the result
@@ -59,12 +59,12 @@ fn cell(m: u32) -> Cell {
     return Cell(row, line, column, inside && row < p.rows);
 }
 
-// The position of y that row m stands for, or -1 if it is nobody's.
+// The position of y that row m computes, or -1 if there is none.
 fn place_of(m: u32) -> i32 {
     if m >= p.m {
         return -1;
     }
-    if DOUBLED {
+    if UPSAMPLED {
         let c = cell(m);
         let place = c.row * p.positions + (c.line - p.first_out) * p.out_width + c.column;
         return select(-1, i32(place), c.inside);
@@ -72,7 +72,7 @@ fn place_of(m: u32) -> i32 {
     return i32(m);
 }
 
-fn surrounded(sum: vec4<f32>, of_bias: vec4<f32>, of_vector: elem4, of_residual: elem4) -> vec4<f32> {
+fn finished(sum: vec4<f32>, of_bias: vec4<f32>, of_vector: elem4, of_residual: elem4) -> vec4<f32> {
     var v = sum;
     if has_bias() {
         v += of_bias;
@@ -108,5 +108,5 @@ fn finish_at(m: u32, n: u32, sum: vec4<f32>) {
     if has_residual() {
         of_residual = residual[m * p.n4 + n];
     }
-    y[m * p.n4 + n] = store_out(surrounded(sum, of_bias, of_vector, of_residual));
+    y[m * p.n4 + n] = store_out(finished(sum, of_bias, of_vector, of_residual));
 }

@@ -3,7 +3,7 @@
 //   sum[m, n] = Σ_tap Σ_c x[position(m, tap), c] · w[tap, c, n]
 //
 // c counts input channels. A linear layer has one tap, a 3×3 convolution nine (implicit GEMM: no
-// im2col buffer), and of a doubled map four in each phase. Each shader says where x is read:
+// im2col buffer), and of an upsampled map four in each phase. Each shader says where x is read:
 // x_place(m), all that does not depend on the tap, then x_at(place, tap), the first quad there or, for
 // the convolution, -1 outside.
 // Each core says how it reads w, at binding 5.
@@ -13,7 +13,7 @@
 
 // The first tap in w of the phase that a row belongs to.
 fn w_tap(m: u32) -> u32 {
-    if DOUBLED {
+    if UPSAMPLED {
         return m / p.phase_m * TAPS;
     }
     return 0u;

@@ -1,14 +1,14 @@
 // GEMM core for GPUs: a 64×64 tile of y by 64 invocations (8×8), each 8 positions × 2 quads in
-// registers: 64 multiply-adds for four 16-byte reads of workgroup memory. The depth goes in steps
+// registers: 64 multiply-adds for four 16-byte reads of workgroup memory. K goes in steps
 // of 16 channels through two tiles of 4 KiB, half of what every device offers. Both tiles hold quads; x is
 // transposed on the way in, four positions at a time, so that neither side is ever read or written in
 // single values.
-// The next step is read in the midst of multiplying this one, and stored in the same turn of the loop, for
-// what a register brings to the next turn is copied. SD 1.5's UNet, two rows on an H200: 69.5 ms, read before
-// multiplying and stored a turn later 78.7, and with loads behind branches 79.7.
-// PARTIAL: the depth is divided among workgroups, as few tiles leave most of a GPU idle; each stores
+// The next step is read in the midst of multiplying this one, and stored in the same iteration of the loop, for
+// what a register brings to the next iteration is copied. SD 1.5's UNet, two rows on an H200: 69.5 ms, read before
+// multiplying and stored an iteration later 78.7, and with loads behind branches 79.7.
+// PARTIAL: split-K, each workgroup sums a part of K, as few tiles leave most of a GPU idle; each stores
 // its sums as they are for gemm_merge, [part][m, padded][n, padded].
-#import cores/surrounds
+#import cores/epilogue_inputs
 
 @group(0) @binding(5) var<storage, read> w: array<wide>;
 @group(0) @binding(7) var<storage, read_write> parts: array<vec4<f32>>;
@@ -33,7 +33,7 @@ fn inside(base: i32, c: u32) -> bool {
     return base >= 0 && c < p.c4;
 }
 
-// Brings a step into registers. No load stands behind a branch, which would make it wait for the one before.
+// Brings a step into registers. No load is behind a branch, which would make it wait for the one before.
 fn fetch(walk: ptr<function, Walk>, t: u32) {
     let c = (*walk).c0 + t % 4u;
     for (var i = 0u; i < 4u; i++) {

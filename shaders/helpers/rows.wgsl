@@ -1,4 +1,4 @@
-// The rows of a network call, and where each stands in the latents: two vec4s a row,
+// The rows of a network call, and where each is in the latents: two vec4s a row,
 // (image, first line, first column, -), (first quad of its prediction, first of its column sums, -, -).
 // All rows of a call have the same area of p.cells cells.
 #import helpers/scalars

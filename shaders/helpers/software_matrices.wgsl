@@ -1,10 +1,10 @@
 // Cooperative matrices of 16×16×16 in plain WGSL, for devices without: the kernels that use them run
-// anywhere, and are tested anywhere. Of 32 lanes each has half a row of an accumulator, of row lane / 2,
-// and the row of A that it takes; of B it keeps the place, and reads half of each row when it multiplies.
-// What loads and stores an array stands behind, one function for each array and kind of matrix, and row_of
-// for all that hold a B: WGSL passes no pointers to parts of arrays.
+// anywhere, and are tested anywhere. Each of 32 lanes has half a row of an accumulator, of row lane / 2,
+// and the row of A that it takes; of B it keeps the address, and reads half of each row when it multiplies.
+// The functions that load and store are generated behind this text, one for each array and kind of matrix, and
+// row_of for all arrays that hold a B: WGSL passes no pointers to parts of arrays.
 // Mesa's CPU driver ends every loop of an invocation, without a word, after 65,535 iterations of all its loops
-// together: with 20 matrices a subgroup a workgroup may have a depth of 3,200.
+// together: with 20 matrices a subgroup the K of a workgroup may be 3,200.
 
 struct MatrixA {
     row: array<vec4<f32>, 4>,

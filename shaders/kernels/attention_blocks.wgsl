@@ -37,7 +37,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         for (var d = 0u; d < DIM4; d++) {
             var k = array<vec4<f32>, 4>();
             for (var j = 0u; j < 4u; j++) {
-                // Past the end the last key stands in; its score is thrown away below.
+                // Past the end the last key is read again; its score is thrown away below.
                 k[j] = key(row, min(j0 + tx + 8u * j, p.keys - 1u), head, d);
             }
             for (var g = 0u; g < Q4; g++) {
@@ -90,7 +90,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
                 }
             }
         }
-        // Past the end the last key stands in, whose weight is zero.
+        // Past the end the last key is read again, with a weight of zero.
         for (var j = 0u; j < KEYS; j += 4u) {
             var v = array<array<vec4<f32>, OWN4>, 4>();
             for (var h = 0u; h < 4u; h++) {

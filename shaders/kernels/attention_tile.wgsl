@@ -1,7 +1,7 @@
 // Attention for GPUs: o_i = Σ_j softmax_j(q_i·k_j/√d) v_j by tiles of 16 queries × 16 keys with a
 // running maximum (no T×T buffer). 256 invocations: (query, lane) = (t / 16, t % 16).
-// Scores: each invocation one score, depth in steps of 32 channels through workgroup memory, so
-// the head may be as deep as the VAE's 512 within 16 KiB. Sums: each invocation the quads lane,
+// Scores: each invocation one score, the head dimension in steps of 32 channels through workgroup memory, so
+// it may be as large as the VAE's 512 within 16 KiB. Sums: each invocation the quads lane,
 // lane + 16, ... of its query, values read straight from storage (256 B in a row).
 // o [row, token, head·d]; lse [row, token, head] = log Σ_j exp(q_i·k_j/√d), if RECORD.
 #import cores/attention_quads
@@ -9,7 +9,7 @@
 @group(0) @binding(3) var<storage, read_write> o: array<out4>;
 @group(0) @binding(4) var<storage, read_write> lse: array<f32>;
 
-const STEP4 = 8u;                        // quads of depth a step
+const STEP4 = 8u;                        // quads of a head in a step
 const OWN4 = (DIM4 + 15u) / 16u;         // quads of the sum an invocation holds
 
 var<workgroup> tile_q: array<vec4<f32>, 144>;   // [16][STEP4 + 1]: the odd row length spreads banks

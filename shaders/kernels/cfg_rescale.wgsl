@@ -1,4 +1,4 @@
-// Classifier-free guidance with its contrast taken back (Lin et al. 2023, arXiv 2305.08891, section 3.4), in terms
+// Classifier-free guidance with rescaling (Lin et al. 2023, arXiv 2305.08891, section 3.4), in terms
 // of v prediction, image by image:
 //   v = (x / (s^2 + 1) - D) root / s of D_c and D_u, root = sqrt(s^2 + 1)
 //   v_cfg = v_u + (v_c - v_u) cfg;   v = m v_cfg std(v_c) / std(v_cfg) + (1 - m) v_cfg
@@ -51,7 +51,7 @@ struct Velocity {
     guided: vec4<f32>,
 }
 
-// Without what stands in padding channels.
+// With zeros in the padding channels.
 fn velocity(at: u32) -> Velocity {
     let s = scalars4(0u);
     let noisy = x[p.x_first + at];

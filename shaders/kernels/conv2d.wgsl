@@ -1,22 +1,22 @@
 // 3×3 convolution as an implicit matrix product: the nine taps are nine products with shifted
 // positions, so no im2col buffer exists.
 // x [row, height, width, c], W [ky][kx][c][n] (packed at load), y [row, height', width', n].
-// DOUBLED: x is read as if each position stood twice in both directions (nearest). Three taps then see two
+// UPSAMPLED: x is read as if upsampled x2 in both directions (nearest). Three taps then see two
 // stored positions of an axis, so those that see the same are added when weights are packed: four taps,
 // W [py][px][dy][dx][c][n], where y's line and column are even or odd.
 #import helpers/activation
 #import cores/gemm
 
-const TAPS = select(9u, 4u, DOUBLED);
-const ALL_TAPS = select(9u, 16u, DOUBLED);
-const PADDED = true;   // what stands around the map is zero
+const TAPS = select(9u, 4u, UPSAMPLED);
+const ALL_TAPS = select(9u, 16u, UPSAMPLED);
+const PADDED = true;   // the map is surrounded by zeros
 
 // Line and column at tap 0, and the first stored line of the row.
 fn x_place(m: u32) -> vec3<i32> {
     if m >= p.m {
         return vec3<i32>(-0x10000);
     }
-    if DOUBLED {
+    if UPSAMPLED {
         let c = cell(m);
         if !c.inside {
             return vec3<i32>(-0x10000);
@@ -34,7 +34,7 @@ fn x_place(m: u32) -> vec3<i32> {
 
 fn x_at(place: vec3<i32>, tap: u32) -> i32 {
     // Unsigned: a coordinate before the picture wraps to a huge one and fails the same test.
-    let side = select(3u, 2u, DOUBLED);
+    let side = select(3u, 2u, UPSAMPLED);
     let iy = u32(place.x) + tap / side;
     let ix = u32(place.y) + tap % side;
     if iy >= p.in_height || ix >= p.in_width {

@@ -1,4 +1,4 @@
-// The last line and column of a 3×3 convolution of a doubled map that lacks its last odd line or column.
+// The last line and column of a 3×3 convolution of a map upsampled x2 that lacks its last odd line or column.
 // The weights of conv2d have two taps added of which one sees what is left out, which counts as zero:
 //
 //   y = Σ over the stored positions that the window sees, minus what that tap would have added.
@@ -9,7 +9,7 @@
 // LINE, COLUMN: which of the two there is.
 #import helpers/activation
 #import cores/epilogue
-#import cores/surrounds
+#import cores/epilogue_inputs
 
 @group(0) @binding(5) var<storage, read> w: array<elem4>;
 @group(0) @binding(6) var<storage, read_write> x: array<elem4>;

@@ -1,9 +1,9 @@
-// The whole of a product whose depth was summed in parts: parts [part][m, padded][n, padded], f32,
+// The end of a product with split-K: the partial sums [part][m, padded][n, padded], f32, are
 // added in order, then the epilogue. One invocation a quad. SPLITS parts are all on their way before the
 // first is added: a loop would wait for each.
 #import helpers/activation
 #import cores/epilogue
-#import cores/surrounds
+#import cores/epilogue_inputs
 
 @group(0) @binding(5) var<storage, read_write> parts: array<vec4<f32>>;
 

@@ -17,8 +17,8 @@ struct Params {
     slice4: u32,        // quads of a slice
     slice_groups: u32,
     span: u32,          // positions of a span
-    first_span: u32,    // the number of x's first span in the whole row
-    spans: u32,         // of the whole row
+    first_span: u32,    // the number of x's first span in its row
+    spans: u32,         // of a row
     eps: f32,
 }
 

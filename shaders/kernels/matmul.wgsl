@@ -8,7 +8,7 @@ const TAPS = 1u;
 const ALL_TAPS = 1u;
 const PADDED = false;
 
-// Past the last position that one again: nobody stores what comes of it.
+// Past the last position that one again: its result is not stored.
 fn x_place(m: u32) -> vec3<i32> {
     return vec3<i32>(i32(min(m, p.m - 1u) * p.c4));
 }

@@ -2,9 +2,9 @@
 // raw: [out][in][tap] in the file's type TYPE (0 f32, 1 f16, 2 bf16, 3 f8 e4m3, 4 f8 e5m2)
 // packed: [tap][in4][out4] in f32, or with HALF in f16 (rounded to nearest even), zeros as padding.
 // Numbers are taken apart and rounded as integers: devices may flush small f16 to zero or round in
-// their own way, and weights shall be the same on all. faults: how many values are not finite, and
+// their own way, and weights must be the same on all. faults: how many values are not finite, and
 // how many are beyond f16, a pair for each weight.
-// DOUBLED: a 3×3 window on a doubled map, packed [2][2][2][2][in4][out4]: of an axis' three taps, those
+// UPSAMPLED: a 3×3 window on a map upsampled x2, packed [2][2][2][2][in4][out4]: of an axis' three taps, those
 // that see the same stored position are added in f32. For a result at an even place they are the first,
 // then the second and third; at an odd one the first and second, then the third.
 // A workgroup takes 8 neighbouring places of the file by 8 quads of outputs, so that reads and
@@ -106,7 +106,7 @@ fn checked(bits: u32) -> u32 {
 
 // Output `out` at a place of the packed weight, channels of the input before taps.
 fn value(out: u32, place: u32) -> u32 {
-    if !DOUBLED {
+    if !UPSAMPLED {
         return checked(single(out * p.places + place));
     }
     let start = out * p.places + place / 16u * 9u;
@@ -133,7 +133,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     var v = vec4<u32>(0u);
     for (var k = 0u; k < 4u; k++) {
         let out = quad * 4u + k;
-        if out < p.outs && (place < p.places || (DOUBLED && place / 16u < p.places / 9u)) {
+        if out < p.outs && (place < p.places || (UPSAMPLED && place / 16u < p.places / 9u)) {
             v[k] = value(out, place);
         }
     }

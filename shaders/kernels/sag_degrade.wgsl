@@ -7,7 +7,7 @@
 // Four vec4s an entry in the table: (first line, first column, height, width) of its area, (-, -, first weight, -),
 // (height, width of the map, first column sum of image 0, sums from image to image), (f32: height of the map /
 // height of the area, the same of widths, -, -). The ratios come from the host: a device's division may be off
-// in the last place, and a whole line of cells would then have another position.
+// in the last place, and all cells of a line would then have another position.
 // GIVEN: the mask is read. SINGLE: one entry that covers all with one weight; its mean is itself, to the bit.
 //
 // One invocation a cell, since the mask is one for all channels. A blur of two passes would save products, but
@@ -46,7 +46,7 @@ struct Params {
 
 const REACH = 4;
 
-// The column sum that stands for a cell of an entry's area.
+// The column sum nearest to a cell of an entry's area.
 fn column(entry: u32, image: u32, line: u32, across: u32) -> f32 {
     let map = table[entry + 2u];
     let ratio = bitcast<vec4<f32>>(table[entry + 3u]);

@@ -1,5 +1,5 @@
 // Storage of a product's weights on CPU drivers.
-#if HALVES
+#if F16_WEIGHTS
 // In f16 beside x in f32. Small f16 must not become zero: drivers that compute on the CPU convert them, and the
 // tests see to it.
 #if SHARED_LOADS

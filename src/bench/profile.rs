@@ -183,7 +183,7 @@ pub fn profile(bench: &Bench<'_>, network: Network, rows: usize) -> Result<Profi
     Ok(Profile { rows, whole: ready.gpu()?, layers })
 }
 
-/// The class of each dispatch of a plan. Parts of a divided depth are added as what they are parts of.
+/// The class of each dispatch of a plan. Parts of split-K are added as what they are parts of.
 pub fn classes(plan: &Plan) -> Vec<Class> {
     let mut classes: Vec<Class> = Vec::with_capacity(plan.dispatches.len());
     for (i, dispatch) in plan.dispatches.iter().enumerate() {

@@ -3,23 +3,24 @@
 use crate::kernels::LEAST_MEMORY;
 
 /// What lets lanes of kernels for CPU drivers share what they load.
-pub const LANES: wgpu::Features = wgpu::Features::SUBGROUP.union(wgpu::Features::SHADER_INT64);
+pub const SHARED_LOADS: wgpu::Features = wgpu::Features::SUBGROUP.union(wgpu::Features::SHADER_INT64);
 
 /// What kernels with cooperative matrices of f16 take.
-pub const MATRICES: wgpu::Features = wgpu::Features::SHADER_F16
+pub const COOPERATIVE: wgpu::Features = wgpu::Features::SHADER_F16
     .union(wgpu::Features::SUBGROUP)
     .union(wgpu::Features::SUBGROUP_BARRIER)
     .union(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
 
 /// What pays where the adapter has it: both of these without matrices, and times of dispatches for profiles.
-const USEFUL: wgpu::Features = LANES.union(wgpu::Features::SHADER_F16).union(wgpu::Features::TIMESTAMP_QUERY);
+const USEFUL: wgpu::Features =
+    SHARED_LOADS.union(wgpu::Features::SHADER_F16).union(wgpu::Features::TIMESTAMP_QUERY);
 
 /// Features and limits of `adapter` that pay; cooperative matrices where `matrices`.
 pub fn descriptor(adapter: &wgpu::Adapter, matrices: bool) -> wgpu::DeviceDescriptor<'static> {
-    let (features, experimental) = match matrices && offers_matrices(adapter) {
+    let (features, experimental) = match matrices && offers_cooperative(adapter) {
         // SAFETY: what is experimental is that wgpu may change the interface or fail to check its
         // use; the kernels' use of it is held to references on odd shapes.
-        true => (MATRICES, unsafe { wgpu::ExperimentalFeatures::enabled() }),
+        true => (COOPERATIVE, unsafe { wgpu::ExperimentalFeatures::enabled() }),
         false => (wgpu::Features::empty(), wgpu::ExperimentalFeatures::disabled()),
     };
     wgpu::DeviceDescriptor {
@@ -32,10 +33,10 @@ pub fn descriptor(adapter: &wgpu::Adapter, matrices: bool) -> wgpu::DeviceDescri
 }
 
 /// Whether a device can be made that kernels with cooperative matrices run on.
-pub fn offers_matrices(adapter: &wgpu::Adapter) -> bool {
+pub fn offers_cooperative(adapter: &wgpu::Adapter) -> bool {
     use wgpu::CooperativeScalarType as S;
     let (info, limits) = (adapter.get_info(), adapter.limits());
-    adapter.features().contains(MATRICES)
+    adapter.features().contains(COOPERATIVE)
         && (info.subgroup_min_size, info.subgroup_max_size) == (32, 32)
         && limits.max_compute_workgroup_storage_size >= LEAST_MEMORY
         && adapter.cooperative_matrix_properties().iter().any(|m| {
@@ -55,11 +56,15 @@ pub fn left_unused(device: &wgpu::Device, adapter: Option<&wgpu::Adapter>) -> Ve
         }
     };
     if device.adapter_info().device_type == wgpu::DeviceType::Cpu {
-        if adapter.is_none_or(|a| a.features().contains(LANES)) {
-            lacks(LANES, "subgroups and 64-bit integers", "a CPU computes several times faster with them");
+        if adapter.is_none_or(|a| a.features().contains(SHARED_LOADS)) {
+            lacks(
+                SHARED_LOADS,
+                "subgroups and 64-bit integers",
+                "a CPU computes several times faster with them",
+            );
         }
-    } else if adapter.is_none_or(offers_matrices) {
-        lacks(MATRICES, "cooperative matrices", "f16 is computed several times faster with them");
+    } else if adapter.is_none_or(offers_cooperative) {
+        lacks(COOPERATIVE, "cooperative matrices", "f16 is computed several times faster with them");
     }
     // What is known of an adapter that is not: no more than every device has would be a coincidence.
     let usual = wgpu::Limits::default();
@@ -87,7 +92,7 @@ pub fn left_unused(device: &wgpu::Device, adapter: Option<&wgpu::Adapter>) -> Ve
     // Without the adapter it does not count: kernels with matrices would not be chosen either.
     let [own, most] =
         [Some(&limits), most.as_ref()].map(|l| l.map_or(0, |l| l.max_compute_workgroup_storage_size));
-    if adapter.is_some_and(offers_matrices) && own < most {
+    if adapter.is_some_and(offers_cooperative) && own < most {
         unused.push(format!(
             "workgroup memory of more than {own} bytes of {most}: kernels with cooperative matrices take it"
         ));

@@ -1,10 +1,10 @@
-//! Streaming attention: `attention_matrices.wgsl` for GPUs with cooperative matrices, for deep heads
-//! `attention_deep_matrices.wgsl`, `attention_blocks.wgsl` for others, `attention_tile.wgsl` for heads
-//! too deep for either, `attention_lanes.wgsl` and `attention_deep_lanes.wgsl` for CPU drivers.
+//! Streaming attention: `attention_cooperative.wgsl` for GPUs with cooperative matrices, for large heads
+//! `attention_cooperative_large_heads.wgsl`, `attention_blocks.wgsl` for others, `attention_tile.wgsl` for heads
+//! too large for either, `attention_simd.wgsl` and `attention_simd_large_heads.wgsl` for CPU drivers.
 
+mod cooperative;
 mod description;
-mod lanes;
-mod matrices;
+mod simd;
 
 use super::binding::{input, result};
 use super::target::MOST_ITERATIONS;
@@ -13,7 +13,7 @@ use crate::graph::Heads;
 use crate::shader::file;
 pub use description::{Attention, Params};
 use description::{dispatch, spec};
-use lanes::Lanes;
+use simd::SimdTile;
 
 params! {
     /// Parameters as `shaders/kernels/attention_merge.wgsl` reads them.
@@ -27,7 +27,7 @@ params! {
 /// For GPUs.
 pub static BLOCKS: KernelSpec = spec(file!("kernels/attention_blocks"));
 
-/// For heads too deep for the others.
+/// For heads too large for the others.
 pub static TILE: KernelSpec = spec(file!("kernels/attention_tile"));
 
 /// [`merge`]
@@ -42,12 +42,12 @@ pub static MERGE: KernelSpec = KernelSpec::new(
 /// the other, and [`merge`]s.
 pub fn most_keys(heads: Heads, target: Target) -> usize {
     match target {
-        Target::Gpu | Target::Matrices { .. } => usize::MAX,
-        Target::Cpu => Lanes::new(heads).most_keys().max(most_keys_of_tiles(heads)) as usize,
+        Target::Gpu | Target::Cooperative { .. } => usize::MAX,
+        Target::Cpu => SimdTile::new(heads).most_keys().max(most_keys_of_tiles(heads)) as usize,
     }
 }
 
-/// The same of `attention_tile` on a CPU driver: for 16 keys the depth is run through in steps of
+/// The same of `attention_tile` on a CPU driver: for 16 keys the head dimension is run through in steps of
 /// eight quads, then each key is added to the quads of the sum.
 fn most_keys_of_tiles(heads: Heads) -> u64 {
     let quads = heads.dim as u64 / 4;
@@ -58,25 +58,25 @@ fn most_keys_of_tiles(heads: Heads) -> u64 {
 /// The dispatch of `a` on `target`. `kv` may be a slice of something longer; `lse` is
 /// [`Operand::Unused`] when nothing is recorded.
 pub fn call(a: &Attention<'_>, target: Target, q: Operand, kv: Strided, y: Operand, lse: Operand) -> Call {
-    let lanes = Lanes::new(a.heads);
+    let simd = SimdTile::new(a.heads);
     let operands = ([q, y, lse], kv);
-    if let Target::Matrices { memory } = target
-        && let Some(way) = matrices::choose(a, kv, memory)
+    if let Target::Cooperative { memory } = target
+        && let Some(chosen) = cooperative::choose(a, kv, memory)
     {
-        return dispatch(a, way.kernel, &way.consts, way.queries, operands);
+        return dispatch(a, chosen.kernel, &chosen.consts, chosen.queries, operands);
     }
     match target {
-        Target::Cpu if a.kv.positions() as u64 <= lanes.most_keys() => {
-            dispatch(a, lanes.kernel, &lanes.consts(), lanes.queries(), operands)
+        Target::Cpu if a.kv.positions() as u64 <= simd.most_keys() => {
+            dispatch(a, simd.kernel, &simd.consts(), simd.queries(), operands)
         }
-        // Deeper heads' sums do not fit into registers.
-        Target::Gpu | Target::Matrices { .. } if a.heads.dim <= 160 => {
+        // Larger heads' sums do not fit into registers.
+        Target::Gpu | Target::Cooperative { .. } if a.heads.dim <= 160 => {
             // Few queries are spread over more workgroups.
             let wide = a.heads.dim <= 64 && a.q.positions() >= 2048;
             let q4 = if wide { 2 } else { 1 };
             dispatch(a, &BLOCKS, &[Const::U32("Q4", q4)], 32 * q4, operands)
         }
-        Target::Gpu | Target::Matrices { .. } | Target::Cpu => dispatch(a, &TILE, &[], 16, operands),
+        Target::Gpu | Target::Cooperative { .. } | Target::Cpu => dispatch(a, &TILE, &[], 16, operands),
     }
 }
 

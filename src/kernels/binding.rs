@@ -8,7 +8,7 @@ pub struct Binding {
     /// What it holds.
     pub holds: Holds,
     /// The variant's constant that says how many of it there are, where that is not one of it. The number of each
-    /// stands for the `$` of its name.
+    /// replaces the `$` of its name.
     pub count: Option<&'static str>,
     /// What it holds instead where that constant of a variant is true or more than 0.
     pub when: Option<(&'static str, Holds)>,

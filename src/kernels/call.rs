@@ -35,13 +35,13 @@ impl Variant {
     }
 
     /// Whether it is for CPU drivers, where an invocation is a SIMD lane.
-    pub fn lanes(&self) -> bool {
-        matches!(self.form(), Form::Lanes { .. })
+    pub fn is_simd(&self) -> bool {
+        matches!(self.form(), Form::Simd { .. })
     }
 
     /// Whether it needs cooperative matrices.
-    pub fn matrices(&self) -> bool {
-        self.form() == Form::Matrices
+    pub fn is_cooperative(&self) -> bool {
+        self.form() == Form::Cooperative
     }
 
     /// Name and contents of its bindings from 1 on.
@@ -57,7 +57,7 @@ impl Variant {
         .collect()
     }
 
-    /// The class of its work. Adding the parts of a divided depth counts as a product here; in a plan it is of the
+    /// The class of its work. Adding the parts of split-K counts as a product here; in a plan it is of the
     /// class of what it adds: [`classes`](crate::bench::profile::classes).
     pub fn class(&self) -> Class {
         match self.kernel.class {

@@ -3,7 +3,7 @@
 //! Lin et al. 2023, arXiv 2305.08891, section 3.4, as ComfyUI's *RescaleCFG* does it.
 
 use super::binding::{input, result, scalars, updated};
-use super::latents::{Latents, Place, SAMPLE, SAMPLE_PLACE, variant};
+use super::latents::{Latents, OperandAt, SAMPLE, SAMPLE_PLACE, variant};
 use super::{Call, Class, KernelSpec, Operand, params};
 use crate::shader::file;
 
@@ -44,7 +44,13 @@ pub struct CfgRescale<'a> {
 }
 
 /// The dispatch of `r`, from the predictions with and without the prompt for `x`.
-pub fn call(r: &CfgRescale<'_>, [cond, uncond]: [Place; 2], x: Place, y: Place, flags: Operand) -> Call {
+pub fn call(
+    r: &CfgRescale<'_>,
+    [cond, uncond]: [OperandAt; 2],
+    x: OperandAt,
+    y: OperandAt,
+    flags: Operand,
+) -> Call {
     let shape = r.latents.shape;
     let size4 = shape.positions() * shape.quads();
     let params = Params {

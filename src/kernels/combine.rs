@@ -1,7 +1,7 @@
 //! Sums of latents with factors, everywhere the same or by a mask: `combine.wgsl`.
 
 use super::binding::{result, scalars, updated};
-use super::latents::{Latents, Place, SAMPLE, SAMPLE_PLACE, variant};
+use super::latents::{Latents, OperandAt, SAMPLE, SAMPLE_PLACE, variant};
 use super::{Binding, Call, Class, Const, Holds, KernelSpec, Operand, params, spread};
 use crate::shader::file;
 use crate::{Error, Result};
@@ -64,7 +64,7 @@ pub struct Combine<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct Mask {
     /// `[1 or image, cell]`, f32.
-    pub at: Place,
+    pub at: OperandAt,
     /// Whether each image has its own.
     pub by_image: bool,
 }
@@ -74,7 +74,7 @@ pub struct Mask {
 ///
 /// # Errors
 /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for no terms or more than [`MOST_TERMS`].
-pub fn calls(c: &Combine<'_>, terms: &[Place], y: Place, flags: Operand) -> Result<Vec<Call>> {
+pub fn calls(c: &Combine<'_>, terms: &[OperandAt], y: OperandAt, flags: Operand) -> Result<Vec<Call>> {
     if !(1..=MOST_TERMS).contains(&terms.len()) {
         return Err(Error::usage("no dispatches add so many latents")
             .expected(format!("1 to {MOST_TERMS}"))
@@ -85,7 +85,7 @@ pub fn calls(c: &Combine<'_>, terms: &[Place], y: Place, flags: Operand) -> Resu
 }
 
 /// The dispatch that adds `terms`, of which the first has the number `first`.
-fn call(c: &Combine<'_>, (first, terms): (usize, &[Place]), y: Place, flags: Operand) -> Call {
+fn call(c: &Combine<'_>, (first, terms): (usize, &[OperandAt]), y: OperandAt, flags: Operand) -> Call {
     let total = c.latents.quads() as u32;
     let [groups_x, groups_y] = spread(total.div_ceil(64));
     let cells = c.latents.shape.positions() as u32;

@@ -4,7 +4,7 @@
 //! mean: its prediction is the result, bit for bit.
 
 use super::binding::{input, result};
-use super::latents::{EntryPlace, Latents, Place, SAMPLE, SAMPLE_PLACE, variant};
+use super::latents::{EntryPlace, Latents, OperandAt, SAMPLE, SAMPLE_PLACE, variant};
 use super::{Call, Class, KernelSpec, Operand, params, spread};
 use crate::graph::Shape;
 use crate::shader::file;
@@ -44,7 +44,12 @@ pub struct EntriesMean<'a> {
 
 /// The dispatch of `m`: Σ_e w_e·D_e / Σ_e w_e, 0 where nothing counts. `table` has [`EntryPlace::words`] for each
 /// entry, which name places in `weights` (f32) and in `predictions` (f32 quads).
-pub fn call(m: &EntriesMean<'_>, table: Place, [weights, predictions]: [Operand; 2], y: Place) -> Call {
+pub fn call(
+    m: &EntriesMean<'_>,
+    table: OperandAt,
+    [weights, predictions]: [Operand; 2],
+    y: OperandAt,
+) -> Call {
     let total = m.latents.quads() as u32;
     let [groups_x, groups_y] = spread(total.div_ceil(64));
     let params = Params {

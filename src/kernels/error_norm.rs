@@ -3,7 +3,7 @@
 //! DPM-Solver (Lu et al. 2022, arXiv 2206.00927), as k-diffusion's `dpm_solver_adaptive` measures it.
 
 use super::binding::{input, result};
-use super::latents::{Latents, Place, SAMPLE, SAMPLE_PLACE, variant};
+use super::latents::{Latents, OperandAt, SAMPLE, SAMPLE_PLACE, variant};
 use super::{Call, Class, KernelSpec, params};
 use crate::shader::file;
 
@@ -44,7 +44,7 @@ pub struct ErrorNorm<'a> {
 
 /// The dispatch of `e`: the error between the results of second and third order after those of the step before;
 /// `to` is one f32.
-pub fn call(e: &ErrorNorm<'_>, [low, high, before]: [Place; 3], to: Place) -> Call {
+pub fn call(e: &ErrorNorm<'_>, [low, high, before]: [OperandAt; 3], to: OperandAt) -> Call {
     let shape = e.latents.shape;
     let params = Params {
         total: e.latents.quads() as u32,

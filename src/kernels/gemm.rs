@@ -1,30 +1,30 @@
 //! Linear layers and 3×3 convolutions: `matmul.wgsl` and `conv2d.wgsl` over one of four cores.
 
+mod cooperative;
 mod description;
 mod edge;
-pub mod lanes;
-mod matrices;
-mod split;
+pub mod simd;
+mod split_k;
 
 use super::{Call, Const, CoreSpec, Form, Precision, Stretch, Target, activation_reference};
 use crate::graph::{Activation, Shape};
 use crate::shader::file;
 pub use description::{CONV2D, Epilogue, Gemm, MATMUL, Params, Window};
 use description::{PARTS, dispatch, params, product_consts};
-pub use split::MERGE;
-use split::Tiles;
+pub use split_k::MERGE;
+use split_k::Tiles;
 
 /// For results of a few channels.
-pub static FEW: CoreSpec = CoreSpec { file: file!("cores/gemm_few"), form: Form::Plain, bindings: &[] };
+pub static NARROW: CoreSpec = CoreSpec { file: file!("cores/gemm_narrow"), form: Form::Plain, bindings: &[] };
 
 /// For all others on a GPU.
 pub static TILE: CoreSpec = CoreSpec { file: file!("cores/gemm_tile"), form: Form::Plain, bindings: PARTS };
 
 /// Whether a linear layer from `input` to values and gates can make `output` of them at once.
 pub fn takes_gates(target: Target, precision: Precision, input: Shape, output: Shape) -> bool {
-    matches!(target, Target::Matrices { .. })
+    matches!(target, Target::Cooperative { .. })
         && precision == Precision::F16
-        && matrices::gates_pay(input, output)
+        && cooperative::gates_pay(input, output)
 }
 
 /// Whether products apply activations. On CPU drivers both ways of a branch are taken, and a variant for each
@@ -34,16 +34,16 @@ pub fn takes_activation(target: Target) -> bool {
 }
 
 /// Whether products read weights in f16 beside values in f32.
-pub fn takes_halves(target: Target) -> bool {
+pub fn takes_f16_weights(target: Target) -> bool {
     target.is_cpu()
 }
 
-/// Workgroups of a row beyond which `gemm_tile` does not divide the depth. SD 1.5's UNet on an H100,
-/// one row and two: 256 workgroups 58 and 84 ms, 1,024 49 and 80, 4,096 45 and 78, no division 146
+/// Workgroups of a row beyond which `gemm_tile` does not split K. SD 1.5's UNet on an H100,
+/// one row and two: 256 workgroups 58 and 84 ms, 1,024 49 and 80, 4,096 45 and 78, no split-K 146
 /// and 184.
 const BUSY: u32 = 4096;
 
-/// The dispatches of `g` on `target`, in order; `room` gives memory for what stands between them, of
+/// The dispatches of `g` on `target`, in order; `room` gives memory for what they pass on, of
 /// which a binding holds at most `most` bytes. The variants depend on the shape of a row, never on the number of rows,
 /// so that a row's result does not depend on its company.
 pub fn calls(g: &Gemm<'_>, target: Target, most: u64, room: impl FnOnce(u64) -> Stretch) -> Vec<Call> {
@@ -54,19 +54,19 @@ pub fn calls(g: &Gemm<'_>, target: Target, most: u64, room: impl FnOnce(u64) -> 
 
 fn product(g: &Gemm<'_>, target: Target, most: u64, room: impl FnOnce(u64) -> Stretch) -> Vec<Call> {
     match target {
-        Target::Matrices { memory } if matrices::pay(g) => matrices::calls(g, memory, most, room),
-        Target::Gpu | Target::Matrices { .. } if g.output.quads() == 1 => {
-            vec![call(g, &FEW, &[], [16, 1])]
+        Target::Cooperative { memory } if cooperative::pay(g) => cooperative::calls(g, memory, most, room),
+        Target::Gpu | Target::Cooperative { .. } if g.output.quads() == 1 => {
+            vec![call(g, &NARROW, &[], [16, 1])]
         }
-        Target::Gpu | Target::Matrices { .. } => {
+        Target::Gpu | Target::Cooperative { .. } => {
             let tiles = Tiles { size: [64, 64], step: 16 };
             tiles.calls(g, (&TILE, &[]), tiles.parts(g, BUSY, 12, most), room)
         }
-        Target::Cpu => vec![lanes::call(g)],
+        Target::Cpu => vec![simd::call(g)],
     }
 }
 
-/// One dispatch of a core that the variant tells what surrounds the sum, and whose workgroups compute `tile`
+/// One dispatch of a core whose constants say what the epilogue does, and whose workgroups compute `tile`
 /// positions and quads.
 fn call(g: &Gemm<'_>, core: &'static CoreSpec, own: &[Const], tile: [u32; 2]) -> Call {
     let consts = [&product_consts(g, &g.epilogue), own].concat();
@@ -92,9 +92,9 @@ pub fn reference(
         None => &[(0, 0)],
         Some(_) => &[(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)],
     };
-    let win = window.unwrap_or(Window { stride: 1, pad: 0, doubled: None });
+    let win = window.unwrap_or(Window { stride: 1, pad: 0, upsampled: None });
     // What the window sees.
-    let (zoom, (height, width)) = win.doubled.map_or((1, (input.height, input.width)), |seen| (2, seen));
+    let (zoom, (height, width)) = win.upsampled.map_or((1, (input.height, input.width)), |seen| (2, seen));
     let mut y = Vec::with_capacity(output.positions() * co);
     for at in 0..output.positions() {
         let (oy, ox) = (at / output.width, at % output.width);

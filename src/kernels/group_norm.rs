@@ -1,4 +1,4 @@
-//! Group normalisation: `group_norm_stats.wgsl`, on CPU drivers `group_norm_lanes.wgsl`, for large maps
+//! Group normalisation: `group_norm_stats.wgsl`, on CPU drivers `group_norm_simd.wgsl`, for large maps
 //! `group_norm_merge.wgsl`, then `group_norm_apply.wgsl`.
 
 use super::binding::{input, result, weight};
@@ -27,8 +27,8 @@ params! {
 }
 
 params! {
-    /// Parameters as `shaders/kernels/group_norm_lanes.wgsl` reads them.
-    pub struct LanesParams {
+    /// Parameters as `shaders/kernels/group_norm_simd.wgsl` reads them.
+    pub struct SimdParams {
         positions: u32,
         c4: u32,
         group_size: u32,
@@ -71,10 +71,10 @@ pub static STATS: KernelSpec = KernelSpec::new(
 );
 
 /// The same by lanes of a CPU driver.
-pub static LANES_STATS: KernelSpec = KernelSpec::new(
-    file!("kernels/group_norm_lanes"),
+pub static SIMD_STATS: KernelSpec = KernelSpec::new(
+    file!("kernels/group_norm_simd"),
     Class::Norm,
-    LanesParams::FIELDS,
+    SimdParams::FIELDS,
     &[input("x"), result("stats")],
 );
 
@@ -122,7 +122,7 @@ pub struct GroupNorm<'a> {
 const SIZE: u32 = 256;
 
 /// A kernel, its constants and parameters, and the groups of a workgroup.
-type Way = (&'static KernelSpec, Vec<Const>, Vec<u8>, usize);
+type StatsKernel = (&'static KernelSpec, Vec<Const>, Vec<u8>, usize);
 
 impl GroupNorm<'_> {
     /// Bytes of the statistics of `spans` spans of a row.
@@ -140,7 +140,7 @@ impl GroupNorm<'_> {
     fn span(&self, target: Target) -> usize {
         let quads = self.group_size().div_ceil(4) + 1;
         match target {
-            Target::Gpu | Target::Matrices { .. } => 1024,
+            Target::Gpu | Target::Cooperative { .. } => 1024,
             Target::Cpu => (MOST_ITERATIONS as usize / (2 * quads)).clamp(1, 4096),
         }
     }
@@ -156,7 +156,7 @@ impl GroupNorm<'_> {
     pub fn stats(&self, target: Target, part: (usize, usize, usize), x: Operand, stats: Operand) -> Call {
         let (positions, _, spans) = part;
         let (kernel, own, params, per) =
-            if target.is_cpu() { self.of_lanes(target, part) } else { self.of_slices(target, part) };
+            if target.is_cpu() { self.of_simd(target, part) } else { self.of_slices(target, part) };
         let whole = Const::Bool("WHOLE", spans == 1);
         Call {
             variant: self.variant(kernel, [own.as_slice(), &[whole]].concat(), false),
@@ -173,8 +173,8 @@ impl GroupNorm<'_> {
     }
 
     /// Kernel, constants and parameters by which a lane has a group, and groups of a workgroup.
-    fn of_lanes(&self, target: Target, (positions, first, spans): (usize, usize, usize)) -> Way {
-        let params = LanesParams {
+    fn of_simd(&self, target: Target, (positions, first, spans): (usize, usize, usize)) -> StatsKernel {
+        let params = SimdParams {
             positions: positions as u32,
             c4: self.channels.div_ceil(4) as u32,
             group_size: self.group_size() as u32,
@@ -185,11 +185,11 @@ impl GroupNorm<'_> {
             eps: self.eps,
         };
         let params = bytemuck::bytes_of(&params).to_vec();
-        (&LANES_STATS, vec![Const::U32("LANES", LANES)], params, LANES as usize)
+        (&SIMD_STATS, vec![Const::U32("LANES", LANES)], params, LANES as usize)
     }
 
     /// The same for workgroups that share a slice of the channels.
-    fn of_slices(&self, target: Target, (positions, first, spans): (usize, usize, usize)) -> Way {
+    fn of_slices(&self, target: Target, (positions, first, spans): (usize, usize, usize)) -> StatsKernel {
         let slice = self.slice_groups();
         let params = StatsParams {
             positions: positions as u32,

@@ -1,5 +1,5 @@
 //! What the kernels of a sampling step share: latents on the device, the tables that say where rows and
-//! conditioning entries stand, the flags that say what went wrong.
+//! conditioning entries are, the flags that say what went wrong.
 //!
 //! A latent there is f32, `[image, y, x, quad]` with its channels in quads and zeros in the padding channels of
 //! the last, which every kernel keeps.
@@ -22,14 +22,14 @@ pub const NO_STEP: u32 = u32::MAX;
 /// Where something begins inside a binding, in the binding's elements: quads for latents and tables, values for
 /// what is not in quads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct OperandAt {
     /// The binding.
     pub operand: Operand,
     /// Its first element there.
     pub first: usize,
 }
 
-impl Place {
+impl OperandAt {
     /// Not used in this variant.
     pub const UNUSED: Self = Self { operand: Operand::Unused, first: 0 };
 }
@@ -147,6 +147,6 @@ pub(super) fn variant(kernel: &'static KernelSpec, consts: Vec<Const>) -> Varian
 /// What samples of these kernels are calls on.
 pub(super) const SAMPLE: Latents = Latents { images: 1, shape: Shape { height: 5, width: 7, channels: 4 } };
 
-/// What samples bind: a place like any other, since nobody runs them.
-pub(super) const SAMPLE_PLACE: Place =
-    Place { operand: Operand::Write(Stretch { buf: Buf(0), offset: 0, bytes: 256 }), first: 0 };
+/// What samples bind: any operand will do, since they are not run.
+pub(super) const SAMPLE_PLACE: OperandAt =
+    OperandAt { operand: Operand::Write(Stretch { buf: Buf(0), offset: 0, bytes: 256 }), first: 0 };

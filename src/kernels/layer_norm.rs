@@ -47,7 +47,7 @@ pub struct LayerNorm<'a> {
 pub fn call(n: &LayerNorm<'_>, target: Target, x: Operand, y: Operand) -> Call {
     // On a CPU driver small maps are to keep all cores busy.
     let (size, split) = match target {
-        Target::Gpu | Target::Matrices { .. } => (64, 32),
+        Target::Gpu | Target::Cooperative { .. } => (64, 32),
         Target::Cpu => (LANES, 1),
     };
     let positions = (n.rows * n.shape.positions()) as u32;

@@ -1,7 +1,7 @@
 //! What a network call reads of latents, and the embedding of its timestep: `network_input.wgsl`.
 
 use super::binding::{input, result, scalars};
-use super::latents::{Place, RowPlace, SAMPLE, SAMPLE_PLACE};
+use super::latents::{OperandAt, RowPlace, SAMPLE, SAMPLE_PLACE};
 use super::{Call, Class, KernelSpec, Operand, Precision, Variant, params, spread};
 use crate::graph::Shape;
 use crate::shader::file;
@@ -59,9 +59,9 @@ pub struct NetworkInput<'a> {
 /// `[row, time4]` in the network's storage, the others are f32.
 pub fn call(
     n: &NetworkInput<'_>,
-    table: Place,
-    latent: Place,
-    embedding: Place,
+    table: OperandAt,
+    latent: OperandAt,
+    embedding: OperandAt,
     [x, time]: [Operand; 2],
 ) -> Call {
     let cells = n.area.0 * n.area.1;

@@ -1,7 +1,7 @@
 //! The prediction of the picture from a network's output: `network_output.wgsl`.
 
 use super::binding::{input, result, scalars, updated};
-use super::latents::{Place, RowPlace, SAMPLE, SAMPLE_PLACE, variant};
+use super::latents::{OperandAt, RowPlace, SAMPLE, SAMPLE_PLACE, variant};
 use super::{Call, Class, Const, KernelSpec, Operand, params, spread};
 use crate::graph::Shape;
 use crate::shader::file;
@@ -73,9 +73,9 @@ pub struct Recorded {
 /// ([`Store::F32`](crate::graph::Store::F32)), `x` the noisy latents.
 pub fn call(
     n: &NetworkOutput<'_>,
-    table: Place,
+    table: OperandAt,
     out: Operand,
-    x: Place,
+    x: OperandAt,
     [to, flags]: [Operand; 2],
     recorded: Option<Recorded>,
 ) -> Call {

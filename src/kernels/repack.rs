@@ -62,7 +62,7 @@ pub fn variant(from: Stored, to: Precision, layout: Layout) -> Variant {
         consts: vec![
             Const::U32("TYPE", from as u32),
             Const::Bool("HALF", to == Precision::F16),
-            Const::Bool("DOUBLED", layout == Layout::Conv3x3Doubled),
+            Const::Bool("UPSAMPLED", layout == Layout::Conv3x3Doubled),
         ],
         core: None,
         precision: Precision::F32,

@@ -3,7 +3,7 @@
 //! The formulas are those of [`guidance::sag`](crate::guidance::sag).
 
 use super::binding::{input, result};
-use super::latents::{EntryPlace, Latents, MapPlace, Place, SAMPLE, SAMPLE_PLACE, variant};
+use super::latents::{EntryPlace, Latents, MapPlace, OperandAt, SAMPLE, SAMPLE_PLACE, variant};
 use super::{Call, Class, Const, Holds, KernelSpec, Operand, params, spread};
 use crate::graph::Shape;
 use crate::shader::file;
@@ -70,10 +70,10 @@ pub enum MaskSource {
     /// 1 where the score, a mean of column sums over entries, is above the threshold.
     Scores {
         /// [`MapPlace::words`] for each entry.
-        table: Place,
+        table: OperandAt,
         /// Number of entries.
         entries: usize,
-        /// One entry, of the whole latent and of one weight that is not 0: the mean is its own.
+        /// One entry that covers the latent with one weight, not 0: the mean is its own.
         single: bool,
         /// Weights of all entries, at the places that the table names; not read for a single one.
         weights: Operand,
@@ -88,22 +88,22 @@ pub enum MaskSource {
 #[derive(Debug, Clone, Copy)]
 pub struct Places {
     /// The prediction that is degraded.
-    pub base: Place,
+    pub base: OperandAt,
     /// The noisy latents.
-    pub x: Place,
+    pub x: OperandAt,
     /// The prediction with the masked parts blurred.
-    pub degraded: Place,
+    pub degraded: OperandAt,
     /// The same under the noise of the step.
-    pub input: Place,
+    pub input: OperandAt,
     /// 1 where it is blurred; written unless it is given.
-    pub mask: Place,
+    pub mask: OperandAt,
 }
 
 /// The dispatch of `s`.
 pub fn call(s: &SagDegrade<'_>, places: &Places) -> Call {
     let Places { base, x, degraded, input, mask } = *places;
     let (table, entries, single, [weights, columns], threshold) = match s.mask {
-        MaskSource::Given => (Place::UNUSED, 0, false, [Operand::Unused; 2], 0.0),
+        MaskSource::Given => (OperandAt::UNUSED, 0, false, [Operand::Unused; 2], 0.0),
         MaskSource::Scores { table, entries, single, weights, columns, threshold } => {
             let weights = if single { Operand::Unused } else { weights };
             (table, entries, single, [weights, columns], threshold)

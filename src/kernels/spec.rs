@@ -109,10 +109,10 @@ pub enum Form {
     /// Plain WGSL.
     Plain,
     /// For CPU drivers, where an invocation is a SIMD lane: lanes share what they load where they can.
-    Lanes {
+    Simd {
         /// The constant that counts what they have in common.
         shares: &'static str,
     },
     /// With cooperative matrices of 16×16×16 in f16, or these written out.
-    Matrices,
+    Cooperative,
 }

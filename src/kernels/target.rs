@@ -9,7 +9,7 @@ pub enum Target {
     Gpu,
     /// The same with cooperative matrices of 16×16×16 for f16 and subgroups of 32. On a device that has
     /// no such matrices they are written out in plain WGSL: slow, for testing those kernels.
-    Matrices {
+    Cooperative {
         /// Bytes of workgroup memory, from [`LEAST_MEMORY`] on.
         memory: u32,
     },

@@ -70,12 +70,12 @@ impl Lowering<'_> {
         }
         match n.op {
             Op::Conv3x3 { weight, bias, stride, pad } => {
-                self.windows(n, Window { stride, pad, doubled: None }, weight, bias)?;
+                self.windows(n, Window { stride, pad, upsampled: None }, weight, bias)?;
             }
             Op::Conv3x3Doubled { weight, bias } => {
                 let seen = self.graph.shape(n.outputs[0]);
-                let doubled = Some((seen.height, seen.width));
-                self.windows(n, Window { stride: 1, pad: 1, doubled }, weight, bias)?;
+                let upsampled = Some((seen.height, seen.width));
+                self.windows(n, Window { stride: 1, pad: 1, upsampled }, weight, bias)?;
             }
             Op::GroupNorm { gamma, beta, groups, eps } => {
                 let norm = GroupNorm {
@@ -160,7 +160,7 @@ impl Lowering<'_> {
         bias: Operand,
     ) -> Result<()> {
         let stored = self.storage.of_weight(&self.graph.weights()[weight.0]);
-        if stored != self.precision && !gemm::takes_halves(self.target) {
+        if stored != self.precision && !gemm::takes_f16_weights(self.target) {
             let why = "has a weight in f16 beside values in f32, which no kernel of this device reads";
             return Err(Error::usage(format!("{} {why}", n.path)));
         }

@@ -1,5 +1,5 @@
-//! `#if NAME`, `#if !NAME`, `#else` and `#endif`: which lines of a WGSL file belong to a variant's text. They nest. A
-//! name that nobody knows is an error wherever it is, also between lines that are left out.
+//! `#if NAME`, `#if !NAME`, `#else` and `#endif`: which lines of a WGSL file belong to a variant's text. They nest. An
+//! unknown name is an error wherever it is, also between lines that are left out.
 
 use std::fmt;
 

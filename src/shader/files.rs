@@ -38,7 +38,7 @@ pub const SHARED: &[File] = &[
     file!("cores/attention_quads"),
     file!("cores/epilogue"),
     file!("cores/gemm"),
-    file!("cores/surrounds"),
+    file!("cores/epilogue_inputs"),
     file!("helpers/activation"),
     file!("helpers/grid"),
     file!("helpers/latents"),
@@ -54,7 +54,7 @@ pub const SHARED: &[File] = &[
     WIDE,
 ];
 
-/// The file that `#import name` stands for.
+/// The file that `#import name` names.
 pub(super) fn imported(name: &str) -> Option<&'static File> {
     SHARED.iter().find(|f| f.name == name)
 }

@@ -7,7 +7,7 @@ use super::files;
 use super::text::{include, replaced};
 use crate::{Error, Result};
 
-/// What a shader with cooperative matrices says, and what stands for it. Its subgroups of 32 may be more here:
+/// What a shader with cooperative matrices says, and what replaces it. Its subgroups of 32 may be more here:
 /// all of a workgroup do together what each of them does by itself.
 const WORDS: [(&str, &str); 8] = [
     ("enable wgpu_cooperative_matrix;\n", ""),

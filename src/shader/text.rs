@@ -17,7 +17,7 @@ pub fn replaced(text: String, words: &[(&str, &str)]) -> String {
 pub fn plain(variant: &Variant, shared_loads: bool) -> Result<String> {
     let conditions = conditions(variant, shared_loads);
     let mut text = String::new();
-    if variant.matrices() {
+    if variant.is_cooperative() {
         text += "enable f16;\nenable wgpu_cooperative_matrix;\n";
     }
     for c in &variant.consts {
@@ -29,7 +29,7 @@ pub fn plain(variant: &Variant, shared_loads: bool) -> Result<String> {
     let mut include = |file: &File| include(file, &conditions, &mut text);
     include(&files::ELEMENT)?;
     // Kernels with cooperative matrices say themselves what they read at once.
-    if !variant.matrices() {
+    if !variant.is_cooperative() {
         include(&files::WIDE)?;
     }
     include(&files::RESULT)?;
@@ -50,7 +50,7 @@ fn conditions(variant: &Variant, shared_loads: bool) -> Vec<(&'static str, bool)
     });
     let all = [
         ("F16", variant.precision == Precision::F16),
-        ("COOPERATIVE", variant.matrices()),
+        ("COOPERATIVE", variant.is_cooperative()),
         ("OUT_F32", variant.out_f32),
         ("SHARED_LOADS", shared_loads),
     ];

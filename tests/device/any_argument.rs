@@ -26,7 +26,7 @@ use sagittal::{Result, wgpu};
 
 static GO: AtomicBool = AtomicBool::new(false);
 
-const TARGETS: [Target; 3] = [Target::Gpu, Target::Cpu, Target::Matrices { memory: 32 << 10 }];
+const TARGETS: [Target; 3] = [Target::Gpu, Target::Cpu, Target::Cooperative { memory: 32 << 10 }];
 
 fn options(rows: usize, target: Target) -> Options {
     Options { rows, storage: Precision::F32.into(), device: Capabilities::baseline(target), guard: 0 }

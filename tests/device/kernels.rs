@@ -103,11 +103,11 @@ fn conv3x3() {
     each(1e-10, |b, rng| {
         let x_shape = Shape::new(rng.range(2, 11), rng.range(2, 17), rng.range(1, 40));
         let out = rng.range(1, 80);
-        let plain = [(1, 1), (2, 1), (2, 0)].map(|(stride, pad)| Window { stride, pad, doubled: None });
+        let plain = [(1, 1), (2, 1), (2, 0)].map(|(stride, pad)| Window { stride, pad, upsampled: None });
         // Of doubled maps a last line or column may be left out.
         let doubled = [(0, 0), (1, 1), (0, 1), (1, 0)].map(|(lines, columns)| {
             let seen = (2 * x_shape.height - lines, 2 * x_shape.width - columns);
-            Window { stride: 1, pad: 1, doubled: Some(seen) }
+            Window { stride: 1, pad: 1, upsampled: Some(seen) }
         });
         plain
             .into_iter()
@@ -116,7 +116,7 @@ fn conv3x3() {
                 let mut g = Graph::new("");
                 let x = g.input("x", x_shape);
                 let v = g.input("v", Shape::tokens(1, out));
-                let y = match window.doubled {
+                let y = match window.upsampled {
                     Some(seen) => g.conv3x3_doubled("c", x, seen, out),
                     None => g.conv3x3("c", x, out, window.stride, window.pad),
                 };
@@ -276,8 +276,8 @@ fn cross_attention() {
     });
 }
 
-/// A driver on the CPU compiles a kernel whose matrices are written out for long, as the square of the depth:
-/// one case of 32 queries a subgroup and one of 16, neither of whole sixteens of depth.
+/// A driver on the CPU compiles a kernel whose matrices are written out for long, as the square of the head dimension:
+/// one case of 32 queries a subgroup and one of 16, no head dimension a multiple of 16.
 #[test]
 fn attention_with_matrices_of_little_memory() {
     let Some(gpu) = gpu() else { return };
@@ -290,9 +290,9 @@ fn attention_with_matrices_of_little_memory() {
     }
 }
 
-/// The same of deep heads, as a VAE's: where matrices read whole sixteens, and where they cannot.
+/// The same of large heads, as a VAE's: where matrices read multiples of 16, and where they cannot.
 #[test]
-fn deep_attention_with_matrices() {
+fn attention_of_large_heads_with_matrices() {
     let Some(gpu) = gpu() else { return };
     let engine = Engine::new(gpu).expect("engine");
     for (target, precision) in
@@ -311,7 +311,7 @@ fn deep_attention_with_matrices() {
 
 /// As in a VAE, whose single head has 512 channels: a driver may end long loops early.
 #[test]
-fn a_deep_head_over_many_keys() {
+fn a_large_head_over_many_keys() {
     each(1e-10, |b, rng| {
         let (dim, queries, keys) = (4 * rng.range(100, 128), rng.range(1, 9), rng.range(300, 400));
         vec![attend(b, rng, (1, dim), Shape::tokens(queries, dim), keys)]

@@ -6,7 +6,7 @@ use crate::common::{Failures, Rng};
 use sagittal::ErrorKind;
 use sagittal::checkpoint::{Checkpoint, Manifest};
 use sagittal::internals::graph::{Activation, Graph, Shape};
-use sagittal::internals::kernels::gemm::lanes;
+use sagittal::internals::kernels::gemm::simd;
 use sagittal::internals::kernels::{MAX_GROUPS, Precision, Target, spread};
 use sagittal::internals::model::{ModelConfig, unet, vae};
 use sagittal::internals::plan::arena::{Request, place};
@@ -210,7 +210,7 @@ fn a_plan_has_the_variants_of_its_weights() {
         let storage = Storage::of(g.weights(), precision, target, |name| !name.contains("wide"));
         let o = Options { device: BASELINE(target), storage, ..options(2, precision) };
         let plan = Plan::new(&g, &o).expect("plan");
-        let halved = plan.dispatches.iter().filter(|d| lanes::has_halves(&d.variant));
+        let halved = plan.dispatches.iter().filter(|d| simd::has_f16_weights(&d.variant));
         let halved: Vec<&str> = halved.map(|d| d.path.as_str()).collect();
         let expected = match (target, precision) {
             (Target::Cpu, Precision::F32) => vec!["narrow", "narrow.last"],
@@ -250,7 +250,7 @@ fn a_unet_without_middle_attention_cannot_record() {
     unet_plan(&c, (16, 16), false, &options(1, Precision::F32)).expect("runs without SAG");
 }
 
-/// Parts of a convolution's divided depth are added as a convolution, those of a product as a product.
+/// Parts of a convolution with split-K are added as a convolution, those of a product as a product.
 #[test]
 fn parts_are_added_in_the_class_of_what_they_are_parts_of() {
     use sagittal::internals::bench::profile::classes;

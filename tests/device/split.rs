@@ -16,7 +16,7 @@ fn config(family: &str) -> ModelConfig {
     ModelConfig::infer(&Checkpoint::synthetic(&manifest, 0, Dtype::F16).expect("checkpoint")).expect("known")
 }
 
-/// Bytes of the largest binding of an activation. Partial sums of divided depths do not count: how
+/// Bytes of the largest binding of an activation. Partial sums of split-K do not count: how
 /// many there are follows from the limit. They are a product's seventh binding, their sum's fifth.
 fn largest(plan: &Plan) -> u64 {
     let bound = plan.dispatches.iter().flat_map(|d| {

@@ -170,7 +170,7 @@ fn a_report_tells_what_a_device_leaves_unused() {
         _ => ("cooperative matrices", "EXPERIMENTAL_COOPERATIVE_MATRIX"),
     };
     let has_matrices =
-        matches!(opened.capabilities().target, sagittal::internals::kernels::Target::Matrices { .. });
+        matches!(opened.capabilities().target, sagittal::internals::kernels::Target::Cooperative { .. });
     let cpu = opened.capabilities().target.is_cpu();
     for (gpu, sure) in [(unknown, false), (known, true)] {
         let m = Model::new(gpu, embedded::checkpoint().expect("embedded"), ModelOptions::default())

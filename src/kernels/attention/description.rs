@@ -35,13 +35,13 @@ pub struct Attention<'a> {
     pub path: &'a str,
     /// Number of rows.
     pub rows: usize,
-    /// Heads and where they stand in the projections.
+    /// Heads and where they are in the projections.
     pub heads: Heads,
     /// Shape of the queries' projection in a row.
     pub q: Shape,
     /// Shape of the keys' and values' projection in a row.
     pub kv: Shape,
-    /// Queries, keys and values stand in one tensor.
+    /// Queries, keys and values are in one tensor.
     pub merged: bool,
     /// Position i sees only positions ≤ i.
     pub causal: bool,

@@ -34,7 +34,7 @@ params! {
         rows: u32,
         pub(super) part_m: u32,
         pub(super) part_n4: u32,
-        surrounds: u32,
+        epilogue_inputs: u32,
     }
 }
 
@@ -50,10 +50,10 @@ pub static MATMUL: KernelSpec =
 pub static CONV2D: KernelSpec =
     KernelSpec::new(file!("kernels/conv2d"), Class::Convolution, Params::FIELDS, BINDINGS);
 
-/// Of cores that may sum parts of a depth.
+/// Of cores that may sum a part of K.
 pub(super) const PARTS: &[Binding] = &[result("parts")];
 
-/// What surrounds the sum.
+/// What is done with the sum: the epilogue and its inputs.
 #[derive(Debug, Clone, Copy)]
 pub struct Epilogue {
     /// f32, `[out]`.
@@ -80,7 +80,7 @@ impl Epilogue {
     };
 
     /// Whether there is a bias, a vector, a residual.
-    pub(super) fn surrounds(&self) -> [bool; 3] {
+    pub(super) fn epilogue_inputs(&self) -> [bool; 3] {
         [self.bias, self.vector.operand, self.residual].map(|o| o != Operand::Unused)
     }
 }
@@ -92,15 +92,15 @@ pub struct Window {
     pub stride: usize,
     /// Zeros before the first row and column.
     pub pad: usize,
-    /// Read the input as if doubled in both directions, up to this height and width; `stride` and `pad`
+    /// Read the input as if upsampled x2, up to this height and width; `stride` and `pad`
     /// are then 1.
-    pub doubled: Option<(usize, usize)>,
+    pub upsampled: Option<(usize, usize)>,
 }
 
 impl Window {
     /// The lines of a stored input of `height` lines that the `output` lines are made of.
     pub fn lines(&self, output: &Range<usize>, height: usize) -> Range<usize> {
-        let zoom = if self.doubled.is_some() { 2 } else { 1 };
+        let zoom = if self.upsampled.is_some() { 2 } else { 1 };
         let first = (output.start * self.stride).saturating_sub(self.pad);
         let last = ((output.end - 1) * self.stride + 2).saturating_sub(self.pad);
         first / zoom..(last / zoom + 1).min(height)
@@ -127,11 +127,11 @@ pub struct Gemm<'a> {
     pub x: Operand,
     /// The weight.
     pub w: Operand,
-    /// Storage of the weight: that of the values, unless the target [`takes_halves`](super::takes_halves).
+    /// Storage of the weight: that of the values, unless the target [`takes_f16_weights`](super::takes_f16_weights).
     pub w_precision: Precision,
     /// The result.
     pub y: Operand,
-    /// What surrounds the sum.
+    /// What is done with the sum.
     pub epilogue: Epilogue,
     /// Storage of the values.
     pub precision: Precision,
@@ -145,20 +145,20 @@ impl Gemm<'_> {
         self.output.channels as u32 * if self.epilogue.gated { 2 } else { 1 }
     }
 
-    pub(super) fn doubled(&self) -> bool {
-        self.window.is_some_and(|w| w.doubled.is_some())
+    pub(super) fn upsampled(&self) -> bool {
+        self.window.is_some_and(|w| w.upsampled.is_some())
     }
 
-    /// Products that have weights of their own: of a doubled map, results on even and odd lines and
+    /// Products that have weights of their own: of an upsampled map, results on even and odd lines and
     /// columns.
     pub(super) fn phases(&self) -> u32 {
-        if self.doubled() { 4 } else { 1 }
+        if self.upsampled() { 4 } else { 1 }
     }
 
-    /// Positions of a row in a phase. Of a doubled map, the stored positions under its lines: an odd
+    /// Positions of a row in a phase. Of an upsampled map, the stored positions under its lines: an odd
     /// first or last line is one of two.
     pub(super) fn cells(&self) -> u32 {
-        if !self.doubled() {
+        if !self.upsampled() {
             return self.output.positions() as u32;
         }
         let (first, end) = (self.first_lines[1], self.first_lines[1] + self.output.height);
@@ -205,9 +205,9 @@ pub(super) fn kernel(g: &Gemm<'_>) -> &'static KernelSpec {
 
 /// Of all shaders that finish a product with `e`.
 pub(super) fn product_consts(g: &Gemm<'_>, e: &Epilogue) -> [Const; 5] {
-    let [bias, vector, residual] = e.surrounds();
+    let [bias, vector, residual] = e.epilogue_inputs();
     [
-        Const::Bool("DOUBLED", g.doubled()),
+        Const::Bool("UPSAMPLED", g.upsampled()),
         Const::Bool("HAS_BIAS", bias),
         Const::Bool("HAS_VECTOR", vector),
         Const::Bool("HAS_RESIDUAL", residual),
@@ -215,10 +215,10 @@ pub(super) fn product_consts(g: &Gemm<'_>, e: &Epilogue) -> [Const; 5] {
     ]
 }
 
-/// Parameters for tiles of `tile_m` positions and an undivided depth.
+/// Parameters for tiles of `tile_m` positions without split-K.
 pub(super) fn params(g: &Gemm<'_>, tile_m: u32) -> Params {
     let m = g.positions(g.rows as u32, tile_m);
-    let window = g.window.unwrap_or(Window { stride: 1, pad: 0, doubled: None });
+    let window = g.window.unwrap_or(Window { stride: 1, pad: 0, upsampled: None });
     Params {
         m,
         n4: g.channels().div_ceil(4),
@@ -241,7 +241,12 @@ pub(super) fn params(g: &Gemm<'_>, tile_m: u32) -> Params {
         rows: g.rows as u32,
         part_m: 0,
         part_n4: 0,
-        surrounds: g.epilogue.surrounds().iter().rev().fold(0, |bits, used| 2 * bits + u32::from(*used)),
+        epilogue_inputs: g
+            .epilogue
+            .epilogue_inputs()
+            .iter()
+            .rev()
+            .fold(0, |bits, used| 2 * bits + u32::from(*used)),
     }
 }
 
@@ -254,7 +259,7 @@ pub(super) fn grid(p: &Params, tile: [u32; 2]) -> [u32; 3] {
 pub(super) fn taps(g: &Gemm<'_>) -> u32 {
     match g.window {
         None => 1,
-        Some(Window { doubled: Some(_), .. }) => 4,
+        Some(Window { upsampled: Some(_), .. }) => 4,
         Some(_) => 9,
     }
 }

@@ -1,4 +1,4 @@
-//! The last line and column of a doubled map that is not twice as large as the stored one:
+//! The last line and column of an upsampled map that is not twice as large as the stored one:
 //! `conv2d_edge.wgsl`.
 
 use super::description::{BINDINGS, Gemm, Params, params, product_consts};
@@ -13,9 +13,9 @@ pub static SPEC: KernelSpec =
 const SIZE: u32 = 64;
 
 /// The dispatch that makes them, after the product has made the others; None where there are none. The
-/// weights of a doubled map have taps added up of which one would see what is left out.
+/// weights for an upsampled map have taps added up of which one would see what is left out.
 pub(super) fn call(g: &Gemm<'_>) -> Option<Call> {
-    let (height, width) = g.window?.doubled?;
+    let (height, width) = g.window?.upsampled?;
     let line = height % 2 == 1 && g.first_lines[1] + g.output.height == height;
     let column = width % 2 == 1;
     let own_lines = if column { g.output.height - usize::from(line) } else { 0 };

@@ -1,7 +1,7 @@
-// Attention of deep heads for CPU drivers: attention_lanes with one query a lane, whose sums stand in
-// workgroup memory, each lane's own, and whose query is read again for every KEYS keys. Written out, or in
-// an array at variable places, a depth of 160 compiles for minutes.
-// The depth goes in blocks of BLOCK, for the sake of the driver's limit on iterations.
+// Attention with large heads for CPU drivers: attention_simd with one query a lane, whose sums are in
+// workgroup memory, each lane's own, and whose query is read again for every KEYS keys. Unrolled, or in
+// an array with a variable index, a head dimension of 160 compiles for minutes.
+// The head dimension goes in blocks of BLOCK quads, because the driver limits the number of iterations.
 #import cores/attention_quads
 #import helpers/of_lane
 

@@ -1,8 +1,8 @@
-// Attention with cooperative matrices of 16×16×16 for heads as deep as a VAE's 512:
+// Attention with cooperative matrices of 16×16×16 for heads as large as a VAE's 512:
 //   o_i = Σ_j softmax_j(q_i·k_j/√d) v_j
-// A workgroup takes 16·PARTS_Q queries and 32 keys at a time; its subgroups share the depth, so that queries and
-// sums of all of it stay in matrices. Each multiplies its part of the depth with all queries and keys: keys and
-// values are read once by one subgroup and go straight into matrices; what the parts make of a score is added in
+// A workgroup takes 16·PARTS_Q queries and 32 keys at a time; its subgroups share the head dimension, so that
+// queries and sums of all of it stay in matrices. Each multiplies its channels of all queries and keys: keys
+// and values are read once by one subgroup and go straight into matrices; the partial scores are added in
 // workgroup memory, by eight lanes a query.
 // Twice through the keys: first for each query's highest score, then for the weights, which are at most 1 and
 // need no scaling on the way. That is half as many products again, of a kernel that waits for memory.
@@ -17,7 +17,7 @@ alias wide = vec4<f16>;
 const KEYS = 32u;
 const QUERIES = 16u * PARTS_Q;
 const SIZE = 32u * SUBGROUPS;   // eight times as many
-const OWN4 = 4u * PARTS_D;      // quads of depth of a subgroup
+const OWN4 = 4u * PARTS_D;      // quads of a head for a subgroup
 const S_ROW = 9u;               // vectors of a query's scores, the last unused; of its weights, the last two:
 const W_ROW = 10u;              // lanes that read or write together meet in different banks
 
@@ -27,7 +27,7 @@ var<workgroup> totals: array<vec4<f32>, QUERIES / 4u>;                  // of we
 
 alias Queries = array<array<coop_mat16x16<f16, A>, PARTS_D>, PARTS_Q>;
 
-// What a subgroup's depth makes of the scores of 32 keys, the first of which is at `at`.
+// The partial scores of 32 keys from a subgroup's channels; the first key is at `at`.
 fn multiply(queries: ptr<function, Queries>, at: u32, own: u32) {
     for (var j = 0u; j < KEYS / 16u; j++) {
         var s = array<coop_mat16x16<f32, C>, PARTS_Q>();
@@ -35,7 +35,7 @@ fn multiply(queries: ptr<function, Queries>, at: u32, own: u32) {
             s[r] = coop_mat16x16<f32, C>();
         #end
         #repeat d PARTS_D
-            // Read by columns, which turns keys × depth around.
+            // Read by columns, which transposes keys × channels.
             let k = coopLoad<coop_mat16x16<f16, B>>(&kv[at + 16u * j * p.kv_stride + 4u * d], p.kv_stride);
             #repeat r PARTS_Q
                 s[r] = coopMultiplyAdd((*queries)[r][d], k, s[r]);
@@ -47,7 +47,7 @@ fn multiply(queries: ptr<function, Queries>, at: u32, own: u32) {
     }
 }
 
-// Four scores of a query, of all the depth.
+// Four scores of a query, of all channels.
 fn added(query: u32, quad: u32) -> vec4<f32> {
     var s = scores[query * S_ROW + quad];
     for (var g = 1u; g < SUBGROUPS; g++) {
@@ -64,9 +64,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let lane = t % 32u;
     let i0 = wid.x * QUERIES;
     let own = group * QUERIES * S_ROW;
-    let depth = head * DIM4 + group * OWN4;
-    let k_at = row * p.kv_row + p.k_offset + depth;
-    let v_at = row * p.kv_row + p.v_offset + depth;
+    let of_head = head * DIM4 + group * OWN4;
+    let k_at = row * p.kv_row + p.k_offset + of_head;
+    let v_at = row * p.kv_row + p.v_offset + of_head;
     // In the softmax: the query of this lane and the quad of its scores.
     let query = t / 8u;
     let quad = t % 8u;
@@ -76,7 +76,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     #repeat r PARTS_Q
         // Past the last sixteen these again, which are not stored.
         let i = min(i0 + 16u * r, p.queries - 16u);
-        let at = (row * p.queries + i) * p.q_stride + p.q_offset + depth;
+        let at = (row * p.queries + i) * p.q_stride + p.q_offset + of_head;
         #repeat d PARTS_D
             if MERGED {
                 queries[r][d] = coopLoadT<coop_mat16x16<f16, A>>(&kv[at + 4u * d], p.q_stride);
@@ -142,7 +142,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             coopStoreT(sum[r][d], &scores[own], 4u);
             subgroupBarrier();
             if i < p.queries {
-                let to = ((row * p.queries + i) * p.heads) * DIM4 + depth + 4u * d;
+                let to = ((row * p.queries + i) * p.heads) * DIM4 + of_head + 4u * d;
                 for (var h = lane % 2u; h < 4u; h += 2u) {
                     o[to + h] = store_out(scores[own + of_row * 4u + h] / divisor);
                 }

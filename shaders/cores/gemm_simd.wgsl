@@ -1,13 +1,13 @@
 // GEMM core for CPU drivers: each invocation is a SIMD lane with ROWS positions × QUADS quads in
 // registers, no barrier. There a vector multiply-add takes a cycle, and a load several hundred, lane by
 // lane and word by word, even where all lanes read one address. So lanes share what they load of x: each
-// reads its part of ROWS positions, SHARED of them, and tells the others (helpers/of_lane); w, which
+// reads its part of ROWS positions, SHARED of them, and broadcasts it (helpers/of_lane); w, which
 // lies apart for each, comes two words at a time. Per channel quad that is ROWS / SHARED loads of x and
 // 4·QUADS of w for 16·ROWS·QUADS multiply-adds. Most weights that a file has in f16 stay so beside x in f32: a
 // quad of them is one word instead of two (types/weight; the embedded model's picture took 8.2 s of two
 // cores' time instead of 9.6).
-// All of the sum is written out, and what compiles shaders there takes as long as the text is: what
-// surrounds it is asked for at run time (p.surrounds), once for all of the tile, which passes through
+// All of the sum is unrolled, and what compiles shaders there takes as long as the text is: the
+// epilogue's inputs are chosen at run time (p.epilogue_inputs), once for all of the tile, which passes through
 // workgroup memory, each lane its own.
 #import types/weight
 #import helpers/of_lane
@@ -17,18 +17,18 @@
 var<workgroup> sums: array<vec4<f32>, ROWS * QUADS * LANES>;
 
 fn has_bias() -> bool {
-    return (p.surrounds & 1u) != 0u;
+    return (p.epilogue_inputs & 1u) != 0u;
 }
 
 fn has_vector() -> bool {
-    return (p.surrounds & 2u) != 0u;
+    return (p.epilogue_inputs & 2u) != 0u;
 }
 
 fn has_residual() -> bool {
-    return (p.surrounds & 4u) != 0u;
+    return (p.epilogue_inputs & 4u) != 0u;
 }
 
-// A branch is no way around an activation: what lanes do not want is computed and left. It has a kernel of its
+// A branch does not save an activation: lanes that do not need it compute it too. It has a kernel of its
 // own here.
 fn activation() -> u32 {
     return 0u;
@@ -95,7 +95,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             sums[(i * QUADS + j) * LANES + t] = acc[i][j];
         #end
     #end
-    // Rows follow each other: one division tells where they begin, which takes as long as a dozen products.
+    // Rows follow each other: one division finds where they begin, which takes as long as a dozen products.
     let cell = m0 % p.phase_m;
     let first_row = cell / p.cells * p.vector_stride4 + p.vector_offset4;
     // QUADS and ROWS, as parameters: a loop of known length would be written out, and compile for minutes.

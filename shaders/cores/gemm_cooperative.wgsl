@@ -1,20 +1,20 @@
 // GEMM core for GPUs with cooperative matrices of 16×16×16, f16 in and f32 out: a tile of TILE_M×TILE_N
-// by SUB_M×SUB_N subgroups of 32, each with PARTS_M×PARTS_N matrices of it in accumulators. The depth goes
+// by SUB_M×SUB_N subgroups of 32, each with PARTS_M×PARTS_N matrices of it in accumulators. K goes
 // in steps of STEP channels through two tiles of f16 in workgroup memory, whose rows are eight values longer
 // than they need be: without, the lanes of a load meet in the same banks. SUB_K such sets of subgroups, one or
 // two, share a step: small tiles then have as much on its way as large ones.
-// The next step is read in the midst of multiplying this one: subgroups then part, and some multiply while
-// others read. Loads and stores of a step stand in one turn of the loop, for what a register brings to the next
-// turn is copied. Accumulators reach the epilogue one matrix at a time through workgroup memory, 1 KiB a
+// The next step is read in the midst of multiplying this one: subgroups then diverge, and some multiply while
+// others read. Loads and stores of a step are in one iteration of the loop, for what a register brings to the next
+// iteration is copied. Accumulators reach the epilogue one matrix at a time through workgroup memory, 1 KiB a
 // subgroup: more would keep workgroups from running beside each other. No subgroup waits for another there, but
-// for those that share its matrices, and what surrounds the sums is read before it is needed.
+// for those that share its matrices, and the epilogue's inputs are read before they are needed.
 // What cooperative matrices load must start and step on 16 bytes; their strides count vectors, the
 // elements of the arrays. FULL_C says that steps meet no end of x and w.
 // GATED: y = value · gelu(gate), where w holds the columns of all values, then those of all gates. Of a
 // subgroup's columns in a tile the first half are values, the others their gates; SUB_K is 1.
-// PARTIAL: the depth is divided among workgroups; each stores its sums as they are for gemm_merge,
+// PARTIAL: split-K, each workgroup sums a part of K and stores its sums as they are for gemm_merge,
 // [part][m, padded][n, padded].
-#import cores/surrounds
+#import cores/epilogue_inputs
 #import types/wide
 
 @group(0) @binding(5) var<storage, read> w: array<wide>;
@@ -53,7 +53,7 @@ fn inside(base: i32, c: u32) -> bool {
     return (!PADDED || base >= 0) && (FULL_C || c < p.c4 / 2u);
 }
 
-// Brings a step into registers: of x, eight channels of every (THREADS / STEP8)th position. No load stands
+// Brings a step into registers: of x, eight channels of every (THREADS / STEP8)th position. No load is
 // behind a branch, which would make it wait for the one before.
 fn fetch(walk: ptr<function, Walk>, t: u32) {
     let c = (*walk).c0 + t % STEP8;
@@ -222,7 +222,7 @@ fn finish_all(acc: ptr<function, Sums>, spot: Spot, part: u32) {
                     parts[(part * p.part_m + m + 8u * SUB_K * l) * p.part_n4 + n + 4u * j] = sum;
                 } else if to[l] >= 0 && n + 4u * j < p.n4 {
                     y[u32(to[l]) * p.n4 + n + 4u * j] =
-                        store_out(surrounded(sum, of_bias[j], of_vector[l][j], of_residual[l][j]));
+                        store_out(finished(sum, of_bias[j], of_vector[l][j], of_residual[l][j]));
                 }
             #end
             meet();
@@ -263,7 +263,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             let half = at % TILE_N8 / PARTS_N;
             n = n0 / 2u + half / 2u * PARTS_N + at % PARTS_N + half % 2u * (p.n4 / 4u);
         }
-        // Columns past the last one are nobody's.
+        // Columns past the last one are not stored.
         let k = (w_tap(m0) + walk.tap) * p.c4 * 4u + walk.c0 * 8u + at / TILE_N8;
         walk.at[i] = k * (p.n4 / 2u) + min(n, p.n4 / 2u - 1u);
     #end

@@ -1,21 +1,21 @@
-//! Products with cooperative matrices: `gemm_matrices.wgsl`.
+//! Products with cooperative matrices: `gemm_cooperative.wgsl`.
 
 use super::description::{Gemm, PARTS};
-use super::split::Tiles;
+use super::split_k::Tiles;
 use crate::graph::Shape;
 use crate::kernels::{Call, Const, CoreSpec, Form, Precision, Stretch};
 use crate::shader::file;
 
 /// The core that multiplies with cooperative matrices.
 pub static CORE: CoreSpec =
-    CoreSpec { file: file!("cores/gemm_matrices"), form: Form::Matrices, bindings: PARTS };
+    CoreSpec { file: file!("cores/gemm_cooperative"), form: Form::Cooperative, bindings: PARTS };
 
 /// What a workgroup computes and how its subgroups share it.
 #[derive(Debug, Clone, Copy)]
-struct Tile {
+struct CooperativeTile {
     /// What it computes, by steps of how many channels.
     tiles: Tiles,
-    /// Subgroups along positions, output channels and the depth of a step.
+    /// Subgroups along positions, output channels and the channels of a step.
     subgroups: [u32; 3],
     /// Workgroups that a core of the GPU runs beside each other,
     beside: u32,
@@ -23,7 +23,7 @@ struct Tile {
     cost: f32,
 }
 
-impl Tile {
+impl CooperativeTile {
     const fn new(size: [u32; 2], subgroups: [u32; 3], step: u32, beside: u32, cost: f32) -> Self {
         Self { tiles: Tiles { size, step }, subgroups, beside, cost }
     }
@@ -42,22 +42,22 @@ impl Tile {
         self
     }
 
-    /// Microseconds for `rows` rows with the depth in `parts`: a GPU takes as many turns as its cores need for
+    /// Microseconds for `rows` rows with split-K in `parts`: a GPU takes as many waves as its cores need for
     /// all workgroups.
     fn time(&self, g: &Gemm<'_>, parts: u32, rows: u32) -> f32 {
         let Tiles { size: [m, n], step } = self.tiles;
         let groups = self.tiles.count(g, rows) * parts;
-        let turns = groups.div_ceil(CORES * self.beside) as f32;
-        let depth = (self.tiles.steps(g).div_ceil(parts) * step) as f32;
+        let waves = groups.div_ceil(CORES * self.beside) as f32;
+        let k = (self.tiles.steps(g).div_ceil(parts) * step) as f32;
         let merge = if parts > 1 { MERGE + groups as f32 * (m * n) as f32 * MERGED } else { 0.0 };
-        turns * (TURN + self.cost * depth / 1280.0) + merge
+        waves * (WAVE + self.cost * k / 1280.0) + merge
     }
 }
 
 /// What products choose from. Costs are fitted to all products and convolutions of SD 1.5's UNet at 64×64 by
-/// each of these tiles, one row and two, on an H200 (`bench --profile`): what [`Tile::time`] says was within a
-/// tenth of most of the times (that of 64×80 is a twentieth more than fitted, or it would be taken for 3×3 at
-/// 8×8). For instance, µs of one row and of two, with (parts of the depth):
+/// each of these tiles, one row and two, on an H200 (`bench --profile`): what [`CooperativeTile::time`] says was
+/// within a tenth of most of the times (that of 64×80 is a twentieth more than fitted, or it would be taken for
+/// 3×3 at 8×8). For instance, µs of one row and of two, with (parts of split-K):
 ///
 /// | product | 128×160 | 128×320 | 128×128 | 64×80 | 64×64 |
 /// |---|---|---|---|---|---|
@@ -70,29 +70,31 @@ impl Tile {
 /// | 3×3, 640 at 32×32 | (4) 50, 84 | (15) 60, 111 | (6) 51, 89 | 90, 98 | 81, 151 |
 /// | 3×3, 1280 at 16×16 | (8) 53, 89 | (16) 52, 90 | (12) 55, 93 | 173, 173 | 153, 155 |
 /// | 3×3, 1280 at 8×8 | (15) 37, 38 | (16) 48, 49 | (16) 45, 46 | (15) 32, 48 | (12) 31, 48 |
-const TILES: [Tile; 5] = [
-    Tile::new([128, 160], [4, 2, 1], 64, 1, 28.4),
-    Tile::new([128, 320], [2, 4, 1], 32, 1, 52.0),
-    Tile::new([128, 128], [2, 2, 1], 32, 2, 41.6),
-    Tile::new([64, 80], [2, 1, 2], 64, 2, 19.5),
-    Tile::new([64, 64], [2, 2, 1], 64, 2, 16.2),
+const TILES: [CooperativeTile; 5] = [
+    CooperativeTile::new([128, 160], [4, 2, 1], 64, 1, 28.4),
+    CooperativeTile::new([128, 320], [2, 4, 1], 32, 1, 52.0),
+    CooperativeTile::new([128, 128], [2, 2, 1], 32, 2, 41.6),
+    CooperativeTile::new([64, 80], [2, 1, 2], 64, 2, 19.5),
+    CooperativeTile::new([64, 64], [2, 2, 1], 64, 2, 16.2),
 ];
 
 /// For results of a few channels.
-const NARROW: Tile = Tile::new([128, 32], [4, 1, 1], 64, 1, 0.0);
+const NARROW: CooperativeTile = CooperativeTile::new([128, 32], [4, 1, 1], 64, 1, 0.0);
 
 /// For values and gates, of which a subgroup has as many matrices. µs of one row and of two, in the same way:
 /// 4096×(2×1280)×320 47, 93 by 128×320, 52, 103 by 128×160; 1024×(2×2560)×640 56, 85 and 52, 89;
 /// 256×(2×5120)×1280 81, 89 and 48, 82.
-const GATES: [Tile; 2] =
-    [Tile::new([128, 320], [4, 2, 1], 32, 1, 75.0), Tile::new([128, 160], [8, 1, 1], 64, 1, 38.0)];
+const GATES: [CooperativeTile; 2] = [
+    CooperativeTile::new([128, 320], [4, 2, 1], 32, 1, 75.0),
+    CooperativeTile::new([128, 160], [8, 1, 1], 64, 1, 38.0),
+];
 
-/// Cores of a large GPU. A smaller one takes more turns, of which all tiles suffer alike.
+/// Cores of a large GPU. A smaller one takes more waves, which is as bad for all tiles.
 const CORES: u32 = 128;
 
-/// Microseconds of a turn beside what depends on its depth; of adding parts; and that for each of their sums,
+/// Microseconds of a wave beside what depends on K; of adding parts; and that for each of their sums,
 /// which are written and read.
-const TURN: f32 = 2.0;
+const WAVE: f32 = 2.0;
 const MERGE: f32 = 5.3;
 const MERGED: f32 = 1.5e-6;
 
@@ -109,9 +111,9 @@ pub(super) fn gates_pay(input: Shape, output: Shape) -> bool {
         && output.positions().div_ceil(m) * (2 * output.channels / n) >= CORES as usize / 2
 }
 
-/// The tile for the shape of a row, of at most `memory` bytes, and the parts of its depth, whose sums take
+/// The tile for the shape of a row, of at most `memory` bytes, and the parts of split-K, whose sums take
 /// at most `most` bytes in a binding: the quickest for one row and for two together.
-fn choose(g: &Gemm<'_>, memory: u32, most: u64) -> (Tile, u32) {
+fn choose(g: &Gemm<'_>, memory: u32, most: u64) -> (CooperativeTile, u32) {
     if g.channels() <= 32 {
         return (NARROW.within(memory), 1);
     }

@@ -1,5 +1,5 @@
-//! A depth divided among workgroups, each of which sums a part of it: small maps of many channels
-//! give too few tiles to keep a GPU busy. `gemm_merge.wgsl` adds the parts.
+//! Split-K: the inner dimension K is divided among workgroups, each of which sums a part of it, since small maps of
+//! many channels give too few tiles to keep a GPU busy. `gemm_merge.wgsl` adds the parts.
 
 use super::description::{Epilogue, Gemm, Params, flops, grid, kernel, params, product_consts, taps};
 use crate::kernels::binding::{input, result, weight};
@@ -14,7 +14,7 @@ pub static MERGE: KernelSpec = KernelSpec::new(
     &[weight("bias"), input("vector"), input("residual"), result("y"), input("parts")],
 );
 
-/// Rows that are to find room in a binding: how a depth is divided must not depend on how many are
+/// Rows whose sums must fit in a binding: how K is divided must not depend on how many are
 /// computed together.
 const ROWS: u64 = 16;
 
@@ -23,7 +23,7 @@ const ROWS: u64 = 16;
 pub struct Tiles {
     /// Positions and output channels of a workgroup.
     pub size: [u32; 2],
-    /// Channels of a step through the depth.
+    /// Channels of a step through K.
     pub step: u32,
 }
 
@@ -34,13 +34,13 @@ impl Tiles {
         g.positions(rows, m).div_ceil(m) * g.channels().div_ceil(n)
     }
 
-    /// Parts of the depth so many that a row has about `busy` workgroups, each of `shortest` steps or
+    /// Parts of K so many that a row has about `busy` workgroups, each of `shortest` steps or
     /// more, while the sums of [`ROWS`] rows take at most `most` bytes.
     pub fn parts(&self, g: &Gemm<'_>, busy: u32, shortest: u32, most: u64) -> u32 {
         (busy / self.count(g, 1)).min(self.steps(g) / shortest).clamp(1, self.most_parts(g, most))
     }
 
-    /// Most parts of the depth, of which each has a step and the sums of [`ROWS`] rows take at most `most`
+    /// Most parts of K, of which each has a step and the sums of [`ROWS`] rows take at most `most`
     /// bytes.
     pub fn most_parts(&self, g: &Gemm<'_>, most: u64) -> u32 {
         let [m, n] = self.size;
@@ -49,12 +49,12 @@ impl Tiles {
         self.steps(g).min(bound).clamp(1, 16)
     }
 
-    /// Steps through the depth.
+    /// Steps through K.
     pub fn steps(&self, g: &Gemm<'_>) -> u32 {
         taps(g) * (g.input.channels as u32).div_ceil(self.step)
     }
 
-    /// The dispatches of `g` by `core`, whose constants are `own`, with the depth in about `parts`
+    /// The dispatches of `g` by `core`, whose constants are `own`, with K in about `parts`
     /// parts; `room` gives memory for their sums.
     pub fn calls(
         &self,

@@ -1,36 +1,38 @@
-//! Attention with cooperative matrices: `attention_matrices.wgsl`, for deep heads `attention_deep_matrices.wgsl`.
+//! Attention with cooperative matrices: `attention_cooperative.wgsl`, for large heads
+//! `attention_cooperative_large_heads.wgsl`.
 
 use super::description::{Attention, spec};
 use crate::kernels::{Const, Form, KernelSpec, Precision, Strided};
 use crate::shader::file;
 
-/// The kernel, and that for deep heads.
-pub static SPEC: KernelSpec = spec(file!("kernels/attention_matrices")).form(Form::Matrices);
-pub static DEEP: KernelSpec = spec(file!("kernels/attention_deep_matrices")).form(Form::Matrices);
+/// The kernel, and that for large heads.
+pub static SPEC: KernelSpec = spec(file!("kernels/attention_cooperative")).form(Form::Cooperative);
+pub static LARGE_HEADS: KernelSpec =
+    spec(file!("kernels/attention_cooperative_large_heads")).form(Form::Cooperative);
 
 /// A kernel with its own constants, and the queries of a workgroup.
-pub(super) struct Way {
+pub(super) struct Chosen {
     pub(super) kernel: &'static KernelSpec,
     pub(super) consts: Vec<Const>,
     pub(super) queries: u32,
 }
 
 /// How `a` is computed by workgroups of at most `memory` bytes, if matrices help.
-pub(super) fn choose(a: &Attention<'_>, keys: Strided, memory: u32) -> Option<Way> {
+pub(super) fn choose(a: &Attention<'_>, keys: Strided, memory: u32) -> Option<Chosen> {
     if !readable(a, keys) {
         return None;
     }
-    // Deeper heads' sums do not fit into a subgroup's registers.
+    // Larger heads' sums do not fit into a subgroup's registers.
     if a.heads.dim > 160 {
-        let deep = deep(a, memory)?;
-        return Some(Way { kernel: &DEEP, consts: deep.consts(a).into(), queries: deep.queries() });
+        let tile = large_head_tile(a, memory)?;
+        return Some(Chosen { kernel: &LARGE_HEADS, consts: tile.consts(a).into(), queries: tile.queries() });
     }
     let tile = (a.q.positions() >= 16).then(|| tile(a.heads.dim, memory))?;
-    Some(Way { kernel: &SPEC, consts: tile.consts(a).into(), queries: tile.queries() })
+    Some(Chosen { kernel: &SPEC, consts: tile.consts(a).into(), queries: tile.queries() })
 }
 
 /// How an attention is divided among workgroups and subgroups.
-struct Tile {
+struct HeadTile {
     /// Subgroups of a workgroup, which share keys and values.
     subgroups: u32,
     /// Queries of a subgroup, in sixteens.
@@ -39,7 +41,7 @@ struct Tile {
     keys: u32,
 }
 
-impl Tile {
+impl HeadTile {
     const fn new(subgroups: u32, parts_q: u32, keys: u32) -> Self {
         Self { subgroups, parts_q, keys }
     }
@@ -88,7 +90,7 @@ fn readable(a: &Attention<'_>, keys: Strided) -> bool {
         && [heads.dim, q.channels, kv.channels].iter().chain(&heads.offsets).all(|n| n.is_multiple_of(8))
 }
 
-/// The tile for a head's depth, by (subgroups, queries of each, keys). Measured on an H200, two rows, µs:
+/// The tile for a head dimension, by (subgroups, queries of each, keys). Measured on an H200, two rows, µs:
 ///
 /// | attention | 8, 16, 16 | 8, 32, 16 | 8, 16, 32 | 4, 32, 32 |
 /// |---|---|---|---|---|
@@ -100,18 +102,18 @@ fn readable(a: &Attention<'_>, keys: Strided) -> bool {
 /// and 256 tokens of 8 heads of 160 in 19 by (4, 16, 16), 26 by (8, 16, 16). The last two columns of heads of
 /// 64 and 80 are of a shader whose scores were multiplied before the barrier. `memory` is what a workgroup
 /// may take.
-fn tile(dim: usize, memory: u32) -> Tile {
+fn tile(dim: usize, memory: u32) -> HeadTile {
     let tile = match dim {
-        ..=64 => Tile::new(8, 2, 16),
-        65..=96 => Tile::new(8, 1, 16),
-        _ => Tile::new(4, 1, 16),
+        ..=64 => HeadTile::new(8, 2, 16),
+        65..=96 => HeadTile::new(8, 1, 16),
+        _ => HeadTile::new(4, 1, 16),
     };
     tile.within(dim, memory)
 }
 
-/// How subgroups share a deep head: each takes a part of the depth, of `16 · parts_q` queries.
+/// How subgroups share a large head: each takes some of its channels, of `16 · parts_q` queries.
 #[derive(Clone, Copy)]
-struct Deep {
+struct LargeHeadTile {
     /// Four for every sixteen queries, so that a query's scores are eight lanes'.
     subgroups: u32,
     /// Queries in sixteens.
@@ -120,9 +122,10 @@ struct Deep {
 
 /// From the most workgroup memory to the least. A VAE's 4,096 tokens of one head of 512 take 0.99 ms on an H200
 /// by the first, 1.62 by the second, 4.36 by `attention_tile`.
-const DEEPS: [Deep; 2] = [Deep { subgroups: 8, parts_q: 2 }, Deep { subgroups: 4, parts_q: 1 }];
+const LARGE_HEAD_TILES: [LargeHeadTile; 2] =
+    [LargeHeadTile { subgroups: 8, parts_q: 2 }, LargeHeadTile { subgroups: 4, parts_q: 1 }];
 
-impl Deep {
+impl LargeHeadTile {
     /// Bytes of workgroup memory: `scores`, `weights` and `totals` of the shader.
     fn bytes(&self) -> u32 {
         self.queries() * (self.subgroups * 9 * 16 + 10 * 8 + 4)
@@ -142,13 +145,13 @@ impl Deep {
     }
 }
 
-/// How a deep head is shared by workgroups of at most `memory` bytes, if it can be: what matrices read is then
-/// whole sixteens of queries and 32 of keys, and whole sixteens of depth for each subgroup.
-fn deep(a: &Attention<'_>, memory: u32) -> Option<Deep> {
+/// How a large head is shared by workgroups of at most `memory` bytes, if it can be: matrices then read multiples
+/// of 16 queries and of 32 keys, and a multiple of 16 channels for each subgroup.
+fn large_head_tile(a: &Attention<'_>, memory: u32) -> Option<LargeHeadTile> {
     let whole = a.q.positions().is_multiple_of(16) && a.kv.positions().is_multiple_of(32);
-    let held = |deep: &Deep| {
-        let parts = 16 * deep.subgroups as usize;
-        a.heads.dim.is_multiple_of(parts) && a.heads.dim <= 8 * parts && deep.bytes() <= memory
+    let held = |tile: &LargeHeadTile| {
+        let parts = 16 * tile.subgroups as usize;
+        a.heads.dim.is_multiple_of(parts) && a.heads.dim <= 8 * parts && tile.bytes() <= memory
     };
-    DEEPS.into_iter().find(held).filter(|_| whole && !a.causal)
+    LARGE_HEAD_TILES.into_iter().find(held).filter(|_| whole && !a.causal)
 }

@@ -1,5 +1,5 @@
-//! Attention on CPU drivers, where an invocation is a SIMD lane: `attention_lanes.wgsl`, and for deep heads
-//! `attention_deep_lanes.wgsl`.
+//! Attention on CPU drivers, where an invocation is a SIMD lane: `attention_simd.wgsl`, and for large heads
+//! `attention_simd_large_heads.wgsl`.
 
 use super::description::spec;
 use crate::graph::Heads;
@@ -8,28 +8,28 @@ use crate::kernels::{Const, Form, KernelSpec, LANES};
 use crate::shader::file;
 
 /// Lanes have keys in common.
-const FORM: Form = Form::Lanes { shares: "KEYS" };
+const FORM: Form = Form::Simd { shares: "KEYS" };
 
-/// The kernel, and that for deep heads.
-pub static SPEC: KernelSpec = spec(file!("kernels/attention_lanes")).form(FORM);
-pub static DEEP: KernelSpec = spec(file!("kernels/attention_deep_lanes")).form(FORM);
+/// The kernel, and that for large heads.
+pub static SPEC: KernelSpec = spec(file!("kernels/attention_simd")).form(FORM);
+pub static LARGE_HEADS: KernelSpec = spec(file!("kernels/attention_simd_large_heads")).form(FORM);
 
-/// Workgroup memory that every device offers, bytes: a deep head's sums stand there.
+/// Workgroup memory that every device offers, bytes: a large head's sums are there.
 const MEMORY: u32 = 16 << 10;
 
 /// How the work is divided.
-pub(super) struct Lanes {
+pub(super) struct SimdTile {
     /// Of the two.
     pub kernel: &'static KernelSpec,
     /// Queries of a lane.
     queries: u32,
-    /// Quads of the depth that are written out.
+    /// Quads of a head that are unrolled.
     block: u32,
     /// All of them.
     quads: u32,
 }
 
-impl Lanes {
+impl SimdTile {
     /// On software Vulkan with 2 cores 1,024 tokens of 20 heads of 64 took 5.6 s when each lane read all keys
     /// for itself; 0.86 s with four queries a lane, 1.15 with two, 1.7 with one. But what compiles shaders
     /// there takes as long as the square of their loads and stores.
@@ -44,7 +44,7 @@ impl Lanes {
             return Self { kernel: &SPEC, queries, block: quads, quads };
         }
         let block = (1..=4).rev().find(|b| quads.is_multiple_of(*b)).unwrap_or(1);
-        Self { kernel: &DEEP, queries, block, quads }
+        Self { kernel: &LARGE_HEADS, queries, block, quads }
     }
 
     /// Queries of a workgroup.
@@ -61,7 +61,7 @@ impl Lanes {
         vec![Const::U32("BLOCK", self.block), keys]
     }
 
-    /// Keys that an invocation may see: for each few of them the blocks of a deep head are gone through
+    /// Keys that an invocation may see: for each few of them the blocks of a large head are gone through
     /// twice. None where sums do not fit.
     pub fn most_keys(&self) -> u64 {
         let blocks = u64::from(self.quads / self.block);

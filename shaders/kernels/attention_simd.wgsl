@@ -2,9 +2,9 @@
 // with QUERIES queries and their sums in registers; keys come KEYS at a time with a running maximum
 // (no T×T buffer), so that one exponential rescales for all of them. A load takes as long as hundreds of
 // multiply-adds there, so lanes share keys and values: each reads its part of the KEYS, SHARED of them, and
-// tells the others (helpers/of_lane). All lanes of a workgroup therefore go through the same keys.
-// Loops over the depth are written out: what is read at a variable place of an array is looked for there,
-// branch by branch. Mesa's CPU driver ends every loop of an invocation, without a word, after 65,535
+// broadcasts it to the others (helpers/of_lane). All lanes of a workgroup therefore go through the same keys.
+// Loops over the head dimension are unrolled: a read with a variable index of an array becomes a branch for each
+// element there. Mesa's CPU driver ends every loop of an invocation, without a word, after 65,535
 // iterations of all its loops together.
 // o [row, token, head·d]; lse [row, token, head] = log Σ_j exp(q_i·k_j/√d), if RECORD.
 #import cores/attention_quads

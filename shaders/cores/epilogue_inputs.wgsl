@@ -1,4 +1,4 @@
-// What surrounds a product's sum, where the variant says so (cores/epilogue asks).
+// The epilogue's inputs, where the variant's constants say which there are (cores/epilogue asks).
 
 fn has_bias() -> bool {
     return HAS_BIAS;

@@ -7,7 +7,7 @@
 // Subgroups share nothing but keys and values, which have two places each: one barrier a tile is enough, and
 // between two of them each subgroup goes at its own pace, so that one makes weights while another multiplies.
 // The scores of the next tile are multiplied beside the sums of this one; behind the last tile they are
-// nobody's, for a branch around them would cost more.
+// not used, for a branch around them would cost more.
 // What matrices load must start and step on 16 bytes; their strides count vectors, the elements of
 // the arrays; they are chosen so that lanes which read or write together meet in different banks.
 // o [row, token, head·d]; lse [row, token, head] = log Σ_j exp(q_i·k_j/√d), if RECORD.
@@ -19,7 +19,7 @@
 
 const DIM8 = DIM4 / 2u;
 const KEYS = 16u * PARTS_K;             // of a tile
-const KV_ROW = PARTS_D * 4u + 2u;       // vectors of a key: the depth and 8 unused values
+const KV_ROW = PARTS_D * 4u + 2u;       // vectors of a key: the head dimension and 8 unused values
 const S_ROW = KEYS / 4u + 2u;           // of a query's scores, and of its weights
 const SIZE = SUBGROUPS * 32u;
 const EIGHTS = KEYS * DIM8;             // of a tile's keys
@@ -31,8 +31,8 @@ var<workgroup> values: array<vec4<f16>, 2u * KEYS * KV_ROW>;
 var<workgroup> scores: array<vec4<f32>, SUBGROUPS * QUERIES * S_ROW>;
 var<workgroup> weights: array<vec4<f16>, SUBGROUPS * QUERIES * S_ROW>;
 
-// Eight values of depth of a tile's keys or values, for each place that an invocation fills. Past the last
-// key that one again, whose weight is zero there: no load stands behind a branch.
+// Eight channels of a tile's keys or values, for each place that an invocation fills. Past the last
+// key that one again, whose weight is zero there: no load is behind a branch.
 fn fetch(to: ptr<function, array<wide, LOADS>>, row: u32, first_at: u32, j0: u32, t: u32) {
     #repeat i LOADS
         let at = min(t + i * SIZE, EIGHTS - 1u);
@@ -61,7 +61,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let k_from = p.k_offset + head * DIM4;
     let v_from = p.v_offset + head * DIM4;
 
-    // What lies beyond the depth stays zero.
+    // What lies beyond the head dimension stays zero.
     if DIM4 % 4u != 0u {
         for (var at = t; at < 2u * KEYS; at += SIZE) {
             keys[at * KV_ROW + DIM4] = vec4<f16>();
@@ -70,7 +70,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             values[at * KV_ROW + DIM4 + 1u] = vec4<f16>();
         }
     }
-    // Queries, sixteen values of depth at a time.
+    // Queries, sixteen channels at a time.
     var q_part = array<array<coop_mat16x16<f16, A>, PARTS_D>, PARTS_Q>();
     #repeat r PARTS_Q
         #repeat d PARTS_D
@@ -118,7 +118,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         #repeat j PARTS_K
             var s = coop_mat16x16<f32, C>();
             #repeat d PARTS_D
-                // Read by columns, which turns keys × depth around.
+                // Read by columns, which transposes keys × channels.
                 s = coopMultiplyAdd(
                     q_part[r][d],
                     coopLoad<coop_mat16x16<f16, B>>(&keys[16u * j * KV_ROW + 4u * d], KV_ROW),
@@ -164,7 +164,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
             }
         #end
         // Once, if at all: control flow by a loop's variable counts as uniform, by `if` not. It is so within a
-        // subgroup, whose lanes are all here, since nothing before parts them.
+        // subgroup, whose lanes are all here, since nothing before lets them diverge.
         for (outgrown = subgroupAny(outgrown); outgrown; outgrown = false) {
             #repeat r PARTS_Q
                 let factor = exp2(top[r] - reference[r]);

@@ -3,7 +3,7 @@
 // neighbours read neighbouring quads and weights are fetched once for all positions; a larger tile
 // of y would be mostly padding. Their sums meet in workgroup memory, in a fixed order.
 // 64×64 positions, 320 channels, on an H100: 64×64 tiles of gemm_tile take 340 µs.
-#import cores/surrounds
+#import cores/epilogue_inputs
 
 @group(0) @binding(5) var<storage, read> w: array<wide>;
 
