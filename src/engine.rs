@@ -84,7 +84,7 @@ impl Engine {
         // A first guess: about as much as the slowest devices do in the time of a submission.
         let budget = match gpu.capabilities().target {
             Target::Cpu => 1_000_000_000,
-            Target::Gpu | Target::Matrices { .. } => 50_000_000_000,
+            Target::Gpu | Target::Cooperative { .. } => 50_000_000_000,
         };
         Ok(Self {
             gpu,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::kernels::{LEAST_MEMORY, Target};
 use crate::{Error, ErrorKind, Result, kernels, shader};
 use capabilities::Capabilities;
-use features::{MATRICES, SHARED_LOADS, offers_matrices};
+use features::{COOPERATIVE, SHARED_LOADS, offers_cooperative};
 use pipeline_cache::Cache;
 use pipelines::Pipelines;
 
@@ -108,9 +108,9 @@ impl Gpu {
 
     fn of(adapter: Option<&wgpu::Adapter>, device: wgpu::Device, queue: wgpu::Queue) -> Self {
         let memory = device.limits().max_compute_workgroup_storage_size;
-        let matrices = adapter.is_some_and(offers_matrices) && device.features().contains(MATRICES);
+        let matrices = adapter.is_some_and(offers_cooperative) && device.features().contains(COOPERATIVE);
         let target = match device.adapter_info().device_type {
-            _ if matrices && memory >= LEAST_MEMORY => Target::Matrices { memory },
+            _ if matrices && memory >= LEAST_MEMORY => Target::Cooperative { memory },
             wgpu::DeviceType::Cpu => Target::Cpu,
             _ => Target::Gpu,
         };
@@ -197,8 +197,8 @@ impl Gpu {
     pub(crate) fn offers(&self) -> shader::Offers {
         let has = |features| self.device.features().contains(features);
         shader::Offers {
-            matrices: has(MATRICES),
-            lanes: has(SHARED_LOADS) && self.device.adapter_info().subgroup_min_size >= kernels::LANES,
+            cooperative: has(COOPERATIVE),
+            shared_loads: has(SHARED_LOADS) && self.device.adapter_info().subgroup_min_size >= kernels::LANES,
         }
     }
 

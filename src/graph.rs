@@ -102,8 +102,8 @@ pub enum Op {
         /// The heads, and the offsets of their channels.
         heads: Heads,
     },
-    /// A function of each value.
-    Activate(Activation),
+    /// What has one operand and keeps its shape.
+    Unary(Unary),
     /// value · gelu(gate): the first half of the channels times the second half's GELU.
     Geglu,
     /// Sum of two tensors of one shape.
@@ -117,6 +117,13 @@ pub enum Op {
         /// The first of them.
         first: usize,
     },
+}
+
+/// An operation on one tensor that keeps its shape and has no weights: [`Graph::unary`] adds it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Unary {
+    /// A function of each value.
+    Activate(Activation),
     /// Each channel blurred along one axis of its map by a Gaussian: see
     /// [`kernels::blur`](crate::kernels::blur).
     Blur {
@@ -219,8 +226,7 @@ impl Graph {
 
     /// Names a copy of `tensor` as a result, to inspect a network.
     pub fn trace(&mut self, name: &str, tensor: Tensor) {
-        let shape = self.shape(tensor);
-        let copy = self.node(name, Op::Copy, &[tensor], shape);
+        let copy = self.unary(name, Unary::Copy, tensor);
         self.output(name, copy);
     }
 
@@ -366,10 +372,15 @@ impl Graph {
         self.node(path, Op::LayerNorm { gamma, beta, eps: 1e-5 }, &[x], shape)
     }
 
+    /// An operation on `x` that keeps its shape.
+    pub fn unary(&mut self, path: &str, op: Unary, x: Tensor) -> Tensor {
+        let shape = self.shape(x);
+        self.node(path, Op::Unary(op), &[x], shape)
+    }
+
     /// A function of each value.
     pub fn activate(&mut self, path: &str, f: Activation, x: Tensor) -> Tensor {
-        let shape = self.shape(x);
-        self.node(path, Op::Activate(f), &[x], shape)
+        self.unary(path, Unary::Activate(f), x)
     }
 
     /// value · gelu(gate), halving the channels.
@@ -425,8 +436,7 @@ impl Graph {
 
     /// The same along lines, or `down` along columns.
     pub fn blur_along(&mut self, path: &str, x: Tensor, down: bool, sigma: f32) -> Tensor {
-        let shape = self.shape(x);
-        self.node(path, Op::Blur { down, sigma }, &[x], shape)
+        self.unary(path, Unary::Blur { down, sigma }, x)
     }
 
     fn vector(&mut self, name: &str, len: usize) -> WeightId {

@@ -39,7 +39,7 @@ fn a_hundred_generations_let_neither_buffers_nor_host_memory_grow() {
         } else {
             r.guidance.set_sag(Sag::off());
         }
-        m.generate(&r, &mut |_| {}, &AtomicBool::new(false)).expect("a picture");
+        m.generate(&r).expect("a picture");
         gpu.device().poll(wgpu::PollType::wait_indefinitely()).expect("a device");
         buffers.push(gpu.buffer_bytes());
         host.extend(resident());

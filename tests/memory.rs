@@ -80,7 +80,7 @@ fn run(m: &Model, r: &Request) -> (u64, u64, sagittal::Generated, Vec<&'static s
         }
     };
     let made = m.generate(r, &mut observe, &AtomicBool::new(false)).expect("a run");
-    m.generate(r, &mut |_| {}, &AtomicBool::new(false)).expect("another run");
+    m.generate(r).expect("another run");
     (planned, m.engine().peak_bytes(), made, reported)
 }
 

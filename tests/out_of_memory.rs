@@ -90,7 +90,7 @@ fn running_out_of_memory_is_an_error_and_the_same_device_generates_afterwards() 
     let run = |side: usize| {
         let mut r = Request::new("fox", Size::square(side));
         (r.schedule.steps, r.guidance) = (1, Guidance::new(1.0));
-        m.generate(&r, &mut |_| {}, &AtomicBool::new(false)).map(|made| made.pictures)
+        m.generate(&r).map(|made| made.pictures)
     };
     let want = run(64).expect("a picture");
     m.engine().release_spare_memory();

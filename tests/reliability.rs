@@ -16,7 +16,7 @@ use sagittal::guidance::term::{At, GuidanceTerm, GuidedStep, Wants};
 use sagittal::guidance::{Guidance, Term};
 use sagittal::internals::kernels::Precision;
 use sagittal::latent::Value;
-use sagittal::pipeline::Studio;
+use sagittal::pipeline::DeviceContext;
 use sagittal::{
     Checkpoint, ErrorKind, Event, Gpu, Model, ModelOptions, Request, Result, Sag, embedded, wgpu,
 };
@@ -38,7 +38,7 @@ fn small(seed: u64) -> Request {
 }
 
 fn run(m: &Model, r: &Request) -> Result<Vec<sagittal::Picture>> {
-    Ok(m.generate(r, &mut |_| {}, &GO)?.pictures)
+    Ok(m.generate(r)?.pictures)
 }
 
 fn draw(m: &Model, r: &Request) -> Vec<sagittal::Picture> {
@@ -152,10 +152,11 @@ fn cancel_ends_every_phase_within_a_submission_and_leaves_no_buffers() {
         true => (Duration::from_millis(2500), Duration::from_millis(10)),
         false => (Duration::from_millis(250), Duration::ZERO),
     };
-    let studio = Studio::new(gpu.clone()).expect("studio");
+    let device_context = DeviceContext::new(gpu.clone()).expect("device_context");
     let checkpoint = Arc::new(embedded::checkpoint().expect("embedded"));
-    let open =
-        || Model::open_in(studio.clone(), checkpoint.clone(), &options(Precision::F32)).expect("model");
+    let open = || {
+        Model::open_in(device_context.clone(), checkpoint.clone(), &options(Precision::F32)).expect("model")
+    };
     let m = open();
     let side = if slow { 256 } else { 1024 };
     let mut r = small(1);
@@ -164,7 +165,7 @@ fn cancel_ends_every_phase_within_a_submission_and_leaves_no_buffers() {
     r.guidance.set_sag(Sag::off());
     let values = vec![0.1; side * side * 3];
     // Now kernels are compiled, weights uploaded, and the speed is known.
-    let latent = m.generate(&r, &mut |_| {}, &GO).expect("a picture").latent;
+    let latent = m.generate(&r).expect("a picture").latent;
     m.encode_values(side, side, &values, &GO).expect("a latent");
     let upon = |phase: fn(&Event<'_>) -> bool| {
         let (m, r) = (&m, &r);

@@ -17,7 +17,7 @@ use std::sync::atomic::AtomicBool;
 
 use common::{Failures, Rng, gpu};
 use sagittal::image::{Picture, png, read};
-use sagittal::pipeline::Studio;
+use sagittal::pipeline::DeviceContext;
 use sagittal::workflow::{Folders, Options, Workflow};
 use serde_json::json;
 use tempfile::TempDir;
@@ -210,7 +210,7 @@ fn no_name_leads_a_workflow_out_of_its_folders() {
         all(home.path()).into_iter().filter(|p| !p.starts_with(home.path().join("output"))).collect()
     };
     let before = outside();
-    let studio = Studio::new(gpu).expect("studio");
+    let device_context = DeviceContext::new(gpu).expect("device_context");
     let (options, go) = (Options::default(), AtomicBool::new(false));
     let run = |image: &str, prefix: &str| {
         let json = json!({
@@ -218,7 +218,7 @@ fn no_name_leads_a_workflow_out_of_its_folders() {
             "2": { "class_type": "SaveImage", "inputs": { "images": ["1", 0], "filename_prefix": prefix } },
         });
         let workflow = Workflow::parse("fenced", json.to_string().as_bytes())?;
-        workflow.check(&folders, &options)?.run(studio.clone(), &mut |_| {}, &go)
+        workflow.check(&folders, &options)?.run(device_context.clone(), &mut |_| {}, &go)
     };
     let mut failures = Failures::default();
     let (mut written, mut loaded) = (0, 0);

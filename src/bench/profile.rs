@@ -9,7 +9,7 @@ use super::{Bench, Timing};
 use crate::engine::Weights;
 use crate::graph::Graph;
 pub use crate::kernels::Class;
-use crate::kernels::Kernel;
+use crate::kernels::gemm;
 use crate::model::vae;
 use crate::plan::{Bound, Dispatch, Plan};
 use crate::text::clip;
@@ -190,11 +190,8 @@ pub fn classes(plan: &Plan) -> Vec<Class> {
             let mut before = plan.dispatches[..i].iter().zip(&classes).rev();
             before.find(|(d, _)| d.path == dispatch.path).map(|(_, class)| *class)
         };
-        let class = match dispatch.variant.kernel {
-            Kernel::GemmMerge => parts(),
-            _ => None,
-        };
-        classes.push(class.unwrap_or(Class::of(&dispatch.variant)));
+        let class = if *dispatch.variant.kernel == gemm::MERGE { parts() } else { None };
+        classes.push(class.unwrap_or(dispatch.variant.class()));
     }
     classes
 }

@@ -53,7 +53,7 @@ fn module(text: &str, label: &str) -> Result<wgpu::naga::Module> {
 fn pipeline(gpu: &Gpu, variant: &Variant, checked: bool) -> Result<wgpu::ComputePipeline> {
     let text = shader::source(variant, gpu.offers())?;
     let label = variant.to_string();
-    let source = match variant.matrices() && gpu.offers().matrices {
+    let source = match variant.is_cooperative() && gpu.offers().cooperative {
         true => wgpu::ShaderSource::Naga(Cow::Owned(module(&text, &label)?)),
         false => wgpu::ShaderSource::Wgsl(text.into()),
     };

@@ -6,7 +6,7 @@ use crate::kernels::LEAST_MEMORY;
 pub const SHARED_LOADS: wgpu::Features = wgpu::Features::SUBGROUP.union(wgpu::Features::SHADER_INT64);
 
 /// The features that kernels with cooperative matrices of f16 need.
-pub const MATRICES: wgpu::Features = wgpu::Features::SHADER_F16
+pub const COOPERATIVE: wgpu::Features = wgpu::Features::SHADER_F16
     .union(wgpu::Features::SUBGROUP)
     .union(wgpu::Features::SUBGROUP_BARRIER)
     .union(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
@@ -17,10 +17,10 @@ const USEFUL: wgpu::Features =
 
 /// A descriptor with the features of `adapter` that help, and its limits; with cooperative matrices if `matrices`.
 pub fn descriptor(adapter: &wgpu::Adapter, matrices: bool) -> wgpu::DeviceDescriptor<'static> {
-    let (features, experimental) = match matrices && offers_matrices(adapter) {
+    let (features, experimental) = match matrices && offers_cooperative(adapter) {
         // SAFETY: experimental means that wgpu may change the interface, or may not check all of its use. The kernels'
         // use of it is compared with references on odd shapes.
-        true => (MATRICES, unsafe { wgpu::ExperimentalFeatures::enabled() }),
+        true => (COOPERATIVE, unsafe { wgpu::ExperimentalFeatures::enabled() }),
         false => (wgpu::Features::empty(), wgpu::ExperimentalFeatures::disabled()),
     };
     wgpu::DeviceDescriptor {
@@ -33,10 +33,10 @@ pub fn descriptor(adapter: &wgpu::Adapter, matrices: bool) -> wgpu::DeviceDescri
 }
 
 /// Whether `adapter` can make a device for the kernels with cooperative matrices.
-pub fn offers_matrices(adapter: &wgpu::Adapter) -> bool {
+pub fn offers_cooperative(adapter: &wgpu::Adapter) -> bool {
     use wgpu::CooperativeScalarType as S;
     let (info, limits) = (adapter.get_info(), adapter.limits());
-    adapter.features().contains(MATRICES)
+    adapter.features().contains(COOPERATIVE)
         && (info.subgroup_min_size, info.subgroup_max_size) == (32, 32)
         && limits.max_compute_workgroup_storage_size >= LEAST_MEMORY
         && adapter.cooperative_matrix_properties().iter().any(|m| {
@@ -64,8 +64,8 @@ pub fn left_unused(device: &wgpu::Device, adapter: Option<&wgpu::Adapter>) -> Ve
                 "a CPU computes several times faster with them",
             );
         }
-    } else if adapter.is_none_or(offers_matrices) {
-        lacks(MATRICES, "cooperative matrices", "f16 is computed several times faster with them");
+    } else if adapter.is_none_or(offers_cooperative) {
+        lacks(COOPERATIVE, "cooperative matrices", "f16 is computed several times faster with them");
     }
     // Without the adapter: a limit that is not above the default was most likely not raised.
     let usual = wgpu::Limits::default();
@@ -93,7 +93,7 @@ pub fn left_unused(device: &wgpu::Device, adapter: Option<&wgpu::Adapter>) -> Ve
     // Without the adapter this limit does not matter: kernels with matrices are not chosen then.
     let [own, most] =
         [Some(&limits), most.as_ref()].map(|l| l.map_or(0, |l| l.max_compute_workgroup_storage_size));
-    if adapter.is_some_and(offers_matrices) && own < most {
+    if adapter.is_some_and(offers_cooperative) && own < most {
         unused.push(format!(
             "workgroup memory of more than {own} bytes of {most}: kernels with cooperative matrices take it"
         ));

@@ -1,37 +1,22 @@
-//! Streaming attention: `attention_matrices.wgsl` for GPUs with cooperative matrices, for deep heads
-//! `attention_deep_matrices.wgsl`, `attention_blocks.wgsl` for others, `attention_tile.wgsl` for heads
-//! too deep for either, `attention_lanes.wgsl` and `attention_deep_lanes.wgsl` for CPU drivers.
+//! Streaming attention: `attention_cooperative.wgsl` for GPUs with cooperative matrices, for large heads
+//! `attention_cooperative_large_heads.wgsl`, `attention_blocks.wgsl` for others, `attention_tile.wgsl` for heads
+//! too large for either, `attention_simd.wgsl` and `attention_simd_large_heads.wgsl` for CPU drivers.
 
-pub(super) mod lanes;
-pub(super) mod matrices;
+mod cooperative;
+mod description;
+mod simd;
 
-use lanes::Lanes;
-
-use super::{
-    Binding, Call, Class, Const, Kernel, KernelSpec, Operand, Precision, Strided, Target, Variant, input,
-    params, result, spread,
-};
-use crate::graph::{Heads, Shape};
-use crate::shader::{File, file};
-
-params! {
-    /// Parameters as `shaders/shared/attention.wgsl` reads them.
-    pub struct Params {
-        queries: u32,
-        pub(super) keys: u32,
-        heads: u32,
-        q_stride: u32,
-        kv_stride: u32,
-        kv_row: u32,
-        q_offset: u32,
-        k_offset: u32,
-        v_offset: u32,
-        scale: f32,
-    }
-}
+use super::binding::{input, result};
+use super::target::MOST_ITERATIONS;
+use super::{Call, Class, Const, KernelSpec, Operand, Strided, Target, Variant, params, spread};
+use crate::graph::Heads;
+use crate::shader::file;
+pub use description::{Attention, Params};
+use description::{dispatch, spec};
+use simd::SimdTile;
 
 params! {
-    /// Parameters as `shaders/attention_merge.wgsl` reads them.
+    /// Parameters as `shaders/kernels/attention_merge.wgsl` reads them.
     pub struct MergeParams {
         total: u32,
         width: u32,
@@ -39,96 +24,30 @@ params! {
     }
 }
 
-const BINDINGS: &[Binding] = &[input("q"), input("kv"), result("o"), result("lse")];
-
-/// A kernel of one attention.
-const fn spec(file: File) -> KernelSpec {
-    KernelSpec::new(file, Class::Attention, Params::FIELDS, BINDINGS)
-}
-
 /// For GPUs.
-pub const BLOCKS: KernelSpec = spec(file!("attention_blocks"));
+pub static BLOCKS: KernelSpec = spec(file!("kernels/attention_blocks"));
 
-/// For heads too deep for the others.
-pub const TILE: KernelSpec = spec(file!("attention_tile"));
+/// For heads too large for the others.
+pub static TILE: KernelSpec = spec(file!("kernels/attention_tile"));
 
 /// [`merge`]
-pub const MERGE: KernelSpec = KernelSpec::new(
-    file!("attention_merge"),
+pub static MERGE: KernelSpec = KernelSpec::new(
+    file!("kernels/attention_merge"),
     Class::Attention,
     MergeParams::FIELDS,
     &[input("a"), input("la"), input("b"), input("lb"), result("o"), result("l")],
 );
 
-/// Everything about one attention.
-#[derive(Debug, Clone, Copy)]
-pub struct Attention<'a> {
-    /// The layer's path.
-    pub path: &'a str,
-    /// Number of rows.
-    pub rows: usize,
-    /// Heads and where they stand in the projections.
-    pub heads: Heads,
-    /// Shape of the queries' projection in a row.
-    pub q: Shape,
-    /// Shape of the keys' and values' projection in a row.
-    pub kv: Shape,
-    /// Queries, keys and values stand in one tensor.
-    pub merged: bool,
-    /// Position i sees only positions ≤ i.
-    pub causal: bool,
-    /// Storage precision.
-    pub precision: Precision,
-    /// Result in f32.
-    pub out_f32: bool,
-}
-
-impl Attention<'_> {
-    /// The parameters, also of [`super::attention_columns`].
-    pub(super) fn params(&self) -> Params {
-        let [q_offset, k_offset, v_offset] = self.heads.offsets.map(|o| (o / 4) as u32);
-        Params {
-            queries: self.q.positions() as u32,
-            keys: self.kv.positions() as u32,
-            heads: self.heads.heads as u32,
-            q_stride: self.q.quads() as u32,
-            kv_stride: self.kv.quads() as u32,
-            kv_row: (self.kv.positions() * self.kv.quads()) as u32,
-            q_offset,
-            k_offset,
-            v_offset,
-            scale: 1.0 / (self.heads.dim as f32).sqrt(),
-        }
-    }
-
-    /// The constants that say how projections are read.
-    pub(super) fn layout(&self) -> Vec<Const> {
-        vec![Const::U32("DIM4", (self.heads.dim / 4) as u32), Const::Bool("MERGED", self.merged)]
-    }
-
-    /// Multiply-adds of one product of queries and keys, counted twice.
-    pub(super) fn score_flops(&self) -> u64 {
-        let pairs = (self.q.positions() as u64).saturating_mul(self.kv.positions() as u64);
-        let channels = (self.heads.heads as u64).saturating_mul(self.heads.dim as u64);
-        [self.rows as u64, pairs, channels].into_iter().fold(2, u64::saturating_mul)
-    }
-}
-
-/// Mesa's CPU driver ends all loops of an invocation after 65,535 iterations in sum, and goes on
-/// with what it has. Short loops are unrolled and do not count; the rest of the distance is for
-/// what its compiler may do otherwise one day.
-pub(super) const MOST_ITERATIONS: u64 = 50_000;
-
 /// Keys that one dispatch may see. Beyond them the planner attends to parts of the keys, one after
 /// the other, and [`merge`]s.
 pub fn most_keys(heads: Heads, target: Target) -> usize {
     match target {
-        Target::Gpu | Target::Matrices { .. } => usize::MAX,
-        Target::Cpu => Lanes::new(heads).most_keys().max(most_keys_of_tiles(heads)) as usize,
+        Target::Gpu | Target::Cooperative { .. } => usize::MAX,
+        Target::Cpu => SimdTile::new(heads).most_keys().max(most_keys_of_tiles(heads)) as usize,
     }
 }
 
-/// The same of `attention_tile` on a CPU driver: for 16 keys the depth is run through in steps of
+/// The same of `attention_tile` on a CPU driver: for 16 keys the head dimension is run through in steps of
 /// eight quads, then each key is added to the quads of the sum.
 fn most_keys_of_tiles(heads: Heads) -> u64 {
     let quads = heads.dim as u64 / 4;
@@ -139,59 +58,25 @@ fn most_keys_of_tiles(heads: Heads) -> u64 {
 /// The dispatch of `a` on `target`. `kv` may be a slice of something longer; `lse` is
 /// [`Operand::Unused`] when nothing is recorded.
 pub fn call(a: &Attention<'_>, target: Target, q: Operand, kv: Strided, y: Operand, lse: Operand) -> Call {
-    let lanes = Lanes::new(a.heads);
+    let simd = SimdTile::new(a.heads);
     let operands = ([q, y, lse], kv);
-    if let Target::Matrices { memory } = target
-        && let Some(way) = matrices::choose(a, kv, memory)
+    if let Target::Cooperative { memory } = target
+        && let Some(chosen) = cooperative::choose(a, kv, memory)
     {
-        return dispatch(a, way.kernel, &way.consts, way.queries, operands);
+        return dispatch(a, chosen.kernel, &chosen.consts, chosen.queries, operands);
     }
     match target {
-        Target::Cpu if a.kv.positions() as u64 <= lanes.most_keys() => {
-            dispatch(a, lanes.kernel, &lanes.consts(), lanes.queries(), operands)
+        Target::Cpu if a.kv.positions() as u64 <= simd.most_keys() => {
+            dispatch(a, simd.kernel, &simd.consts(), simd.queries(), operands)
         }
-        // Deeper heads' sums do not fit into registers.
-        Target::Gpu | Target::Matrices { .. } if a.heads.dim <= 160 => {
+        // Larger heads' sums do not fit into registers.
+        Target::Gpu | Target::Cooperative { .. } if a.heads.dim <= 160 => {
             // Few queries are spread over more workgroups.
             let wide = a.heads.dim <= 64 && a.q.positions() >= 2048;
             let q4 = if wide { 2 } else { 1 };
-            dispatch(a, Kernel::AttentionBlocks, &[Const::U32("Q4", q4)], 32 * q4, operands)
+            dispatch(a, &BLOCKS, &[Const::U32("Q4", q4)], 32 * q4, operands)
         }
-        Target::Gpu | Target::Matrices { .. } | Target::Cpu => {
-            dispatch(a, Kernel::AttentionTile, &[], 16, operands)
-        }
-    }
-}
-
-/// One dispatch of a kernel whose workgroups take `queries` of a head.
-fn dispatch(
-    a: &Attention<'_>,
-    kernel: Kernel,
-    own: &[Const],
-    queries: u32,
-    ([q, y, lse], kv): ([Operand; 3], Strided),
-) -> Call {
-    let shared = [Const::Bool("CAUSAL", a.causal), Const::Bool("RECORD", lse != Operand::Unused)];
-    let params = a.params();
-    let params = Params {
-        kv_row: kv.row as u32,
-        k_offset: params.k_offset + kv.first as u32,
-        v_offset: params.v_offset + kv.first as u32,
-        ..params
-    };
-    Call {
-        variant: Variant {
-            kernel,
-            consts: [a.layout().as_slice(), &shared, own].concat(),
-            core: None,
-            precision: a.precision,
-            out_f32: a.out_f32,
-        },
-        params: bytemuck::bytes_of(&params).to_vec(),
-        operands: vec![if a.merged { Operand::Unused } else { q }, kv.operand, y, lse],
-        groups: [params.queries.div_ceil(queries), params.heads, a.rows as u32],
-        path: a.path.to_owned(),
-        flops: a.score_flops().saturating_mul(2),
+        Target::Gpu | Target::Cooperative { .. } | Target::Cpu => dispatch(a, &TILE, &[], 16, operands),
     }
 }
 
@@ -204,7 +89,7 @@ pub fn merge(of: &Attention<'_>, a: [Operand; 2], b: [Operand; 2], y: Operand, l
     let params = MergeParams { total, width: x * 64, dim4 };
     Call {
         variant: Variant {
-            kernel: Kernel::AttentionMerge,
+            kernel: &MERGE,
             consts: vec![Const::Bool("RECORD", lse != Operand::Unused)],
             core: None,
             precision: of.precision,

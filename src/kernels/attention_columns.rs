@@ -1,13 +1,15 @@
 //! SAG's record of self-attention: `attention_columns.wgsl`.
 
-use super::attention::{Attention, MOST_ITERATIONS, Params, probabilities};
-use super::{Call, Class, Kernel, KernelSpec, Operand, Target, Variant, input, result};
+use super::attention::{Attention, Params, probabilities};
+use super::binding::{input, result};
+use super::target::MOST_ITERATIONS;
+use super::{Call, Class, KernelSpec, Operand, Target, Variant};
 use crate::graph::Heads;
 use crate::shader::file;
 
 /// The kernel.
-pub const SPEC: KernelSpec = KernelSpec::new(
-    file!("attention_columns"),
+pub static SPEC: KernelSpec = KernelSpec::new(
+    file!("kernels/attention_columns"),
     Class::Attention,
     Params::FIELDS,
     &[input("q"), input("kv"), input("lse"), result("columns")],
@@ -25,7 +27,7 @@ pub fn call(a: &Attention<'_>, qkv: Operand, lse: Operand, columns: Operand) -> 
     let params = a.params();
     Call {
         variant: Variant {
-            kernel: Kernel::AttentionColumns,
+            kernel: &SPEC,
             consts: a.layout(),
             core: None,
             precision: a.precision,

@@ -4,14 +4,13 @@
 //! standard deviations wide, but no wider than the axis. There the map is taken for a square; here
 //! each axis has its own length.
 
-use super::{
-    Call, Class, Const, Kernel, KernelSpec, Operand, Precision, Variant, input, params, result, spread,
-};
+use super::binding::{input, result};
+use super::{Call, Class, Const, KernelSpec, Operand, Precision, Variant, params, spread};
 use crate::graph::Shape;
 use crate::shader::file;
 
 params! {
-    /// Parameters as `shaders/blur.wgsl` reads them.
+    /// Parameters as `shaders/kernels/blur.wgsl` reads them.
     pub struct Params {
         total: u32,
         width: u32,
@@ -24,8 +23,8 @@ params! {
 }
 
 /// The kernel.
-pub const SPEC: KernelSpec =
-    KernelSpec::new(file!("blur"), Class::Elementwise, Params::FIELDS, &[input("x"), result("y")]);
+pub static SPEC: KernelSpec =
+    KernelSpec::new(file!("kernels/blur"), Class::Elementwise, Params::FIELDS, &[input("x"), result("y")]);
 
 /// Everything about one blur.
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +64,7 @@ pub fn call(b: &Blur<'_>, x: Operand, y: Operand) -> Call {
     let taps = if mean { length } else { 2 * reach + 1 };
     Call {
         variant: Variant {
-            kernel: Kernel::Blur,
+            kernel: &SPEC,
             consts: vec![Const::Bool("MEAN", mean)],
             core: None,
             precision: b.precision,

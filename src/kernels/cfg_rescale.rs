@@ -2,12 +2,13 @@
 //!
 //! Lin et al. 2023, arXiv 2305.08891, section 3.4, as ComfyUI's *RescaleCFG* does it.
 
-use super::latents::{Latents, Place, SAMPLE, SAMPLE_PLACE, variant};
-use super::{Call, Class, Kernel, KernelSpec, Operand, input, params, result, scalars, updated};
+use super::binding::{input, result, scalars, updated};
+use super::latents::{Latents, OperandAt, SAMPLE, SAMPLE_PLACE, variant};
+use super::{Call, Class, KernelSpec, Operand, params};
 use crate::shader::file;
 
 params! {
-    /// Parameters as `shaders/cfg_rescale.wgsl` reads them.
+    /// Parameters as `shaders/kernels/cfg_rescale.wgsl` reads them.
     pub struct Params {
         size4: u32,
         c4: u32,
@@ -23,13 +24,12 @@ params! {
 }
 
 /// The kernel.
-pub const SPEC: KernelSpec = KernelSpec::new(
-    file!("cfg_rescale"),
+pub static SPEC: KernelSpec = KernelSpec::new(
+    file!("kernels/cfg_rescale"),
     Class::Latent,
     Params::FIELDS,
     &[scalars(), input("cond"), input("uncond"), input("x"), result("y"), updated("flags")],
-)
-.samples(samples);
+);
 
 /// Everything about one guided prediction.
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +44,13 @@ pub struct CfgRescale<'a> {
 }
 
 /// The dispatch of `r`, from the predictions with and without the prompt for `x`.
-pub fn call(r: &CfgRescale<'_>, [cond, uncond]: [Place; 2], x: Place, y: Place, flags: Operand) -> Call {
+pub fn call(
+    r: &CfgRescale<'_>,
+    [cond, uncond]: [OperandAt; 2],
+    x: OperandAt,
+    y: OperandAt,
+    flags: Operand,
+) -> Call {
     let shape = r.latents.shape;
     let size4 = shape.positions() * shape.quads();
     let params = Params {
@@ -60,7 +66,7 @@ pub fn call(r: &CfgRescale<'_>, [cond, uncond]: [Place; 2], x: Place, y: Place, 
         scalars: r.scalars as u32,
     };
     Call {
-        variant: variant(Kernel::CfgRescale, vec![]),
+        variant: variant(&SPEC, vec![]),
         params: bytemuck::bytes_of(&params).to_vec(),
         operands: vec![Operand::Scalars, cond.operand, uncond.operand, x.operand, y.operand, flags],
         groups: [r.latents.images as u32, 1, 1],
@@ -70,7 +76,7 @@ pub fn call(r: &CfgRescale<'_>, [cond, uncond]: [Place; 2], x: Place, y: Place, 
 }
 
 /// Its one variant.
-fn samples() -> Vec<Call> {
+pub(super) fn samples() -> Vec<Call> {
     let (at, r) = (SAMPLE_PLACE, CfgRescale { path: "sample", latents: SAMPLE, scalars: 0 });
     vec![call(&r, [at; 2], at, at, at.operand)]
 }

@@ -1,13 +1,13 @@
 //! Sums of latents with factors, everywhere the same or by a mask: `combine.wgsl`.
 
-use super::latents::{Latents, Place, SAMPLE, SAMPLE_PLACE, variant};
-use super::{Binding, Call, Class, Const, Holds, Kernel, KernelSpec, Operand};
-use super::{params, result, scalars, spread, updated};
+use super::binding::{result, scalars, updated};
+use super::latents::{Latents, OperandAt, SAMPLE, SAMPLE_PLACE, variant};
+use super::{Binding, Call, Class, Const, Holds, KernelSpec, Operand, params, spread};
 use crate::shader::file;
 use crate::{Error, Result};
 
 params! {
-    /// Parameters as `shaders/combine.wgsl` reads them.
+    /// Parameters as `shaders/kernels/combine.wgsl` reads them.
     pub struct Params {
         total: u32,
         width: u32,
@@ -27,8 +27,8 @@ params! {
 }
 
 /// The kernel. A dispatch that goes on with a sum finds it in `y`.
-pub const SPEC: KernelSpec = KernelSpec::new(
-    file!("combine"),
+pub static SPEC: KernelSpec = KernelSpec::new(
+    file!("kernels/combine"),
     Class::Latent,
     Params::FIELDS,
     &[
@@ -38,8 +38,7 @@ pub const SPEC: KernelSpec = KernelSpec::new(
         updated("flags"),
         Binding::counted("mask", Holds::Input, "MASKED"),
     ],
-)
-.samples(samples);
+);
 
 /// Most terms of a sum: as many as its scalars have room for.
 pub const MOST_TERMS: usize = 8;
@@ -65,7 +64,7 @@ pub struct Combine<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct Mask {
     /// `[1 or image, cell]`, f32.
-    pub at: Place,
+    pub at: OperandAt,
     /// Whether each image has its own.
     pub by_image: bool,
 }
@@ -75,7 +74,7 @@ pub struct Mask {
 ///
 /// # Errors
 /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for no terms or more than [`MOST_TERMS`].
-pub fn calls(c: &Combine<'_>, terms: &[Place], y: Place, flags: Operand) -> Result<Vec<Call>> {
+pub fn calls(c: &Combine<'_>, terms: &[OperandAt], y: OperandAt, flags: Operand) -> Result<Vec<Call>> {
     if !(1..=MOST_TERMS).contains(&terms.len()) {
         return Err(Error::usage("no dispatches add so many latents")
             .expected(format!("1 to {MOST_TERMS}"))
@@ -86,7 +85,7 @@ pub fn calls(c: &Combine<'_>, terms: &[Place], y: Place, flags: Operand) -> Resu
 }
 
 /// The dispatch that adds `terms`, of which the first has the number `first`.
-fn call(c: &Combine<'_>, (first, terms): (usize, &[Place]), y: Place, flags: Operand) -> Call {
+fn call(c: &Combine<'_>, (first, terms): (usize, &[OperandAt]), y: OperandAt, flags: Operand) -> Call {
     let total = c.latents.quads() as u32;
     let [groups_x, groups_y] = spread(total.div_ceil(64));
     let cells = c.latents.shape.positions() as u32;
@@ -114,7 +113,7 @@ fn call(c: &Combine<'_>, (first, terms): (usize, &[Place]), y: Place, flags: Ope
     ];
     let results = [y.operand, flags].into_iter().chain(c.mask.map(|m| m.at.operand));
     Call {
-        variant: variant(Kernel::Combine, consts),
+        variant: variant(&SPEC, consts),
         params: bytemuck::bytes_of(&params).to_vec(),
         operands: [Operand::Scalars]
             .into_iter()
@@ -128,7 +127,7 @@ fn call(c: &Combine<'_>, (first, terms): (usize, &[Place]), y: Place, flags: Ope
 }
 
 /// A call in every variant.
-fn samples() -> Vec<Call> {
+pub(super) fn samples() -> Vec<Call> {
     let at = SAMPLE_PLACE;
     let of = |terms, mask| {
         let c = Combine { path: "sample", latents: SAMPLE, scalars: 0, mask };

@@ -1,14 +1,14 @@
 //! Kernels of one invocation a quad: `activate`, `geglu`, `add`, `concat`, `channels`.
 
+use super::binding::{input, result};
 use super::{
-    Binding, Call, Class, Const, Kernel, KernelSpec, Operand, Precision, Variant, activation_code, input,
-    params, result, spread,
+    Binding, Call, Class, Const, KernelSpec, Operand, Precision, Variant, activation_code, params, spread,
 };
 use crate::graph::{Activation, Shape};
 use crate::shader::{File, file};
 
 params! {
-    /// Parameters as `shaders/shared/grid.wgsl` reads them.
+    /// Parameters as `shaders/helpers/grid.wgsl` reads them.
     pub struct Params {
         total: u32,
         width: u32,
@@ -24,19 +24,22 @@ const fn spec(file: File, class: Class, bindings: &'static [Binding]) -> KernelS
 }
 
 /// [`Elementwise::activate`]
-pub const ACTIVATE: KernelSpec = spec(file!("activate"), Class::Elementwise, &[input("x"), result("y")]);
+pub static ACTIVATE: KernelSpec =
+    spec(file!("kernels/activate"), Class::Elementwise, &[input("x"), result("y")]);
 
 /// [`Elementwise::geglu`]
-pub const GEGLU: KernelSpec = spec(file!("geglu"), Class::Elementwise, &[input("x"), result("y")]);
+pub static GEGLU: KernelSpec = spec(file!("kernels/geglu"), Class::Elementwise, &[input("x"), result("y")]);
 
 /// [`Elementwise::add`]
-pub const ADD: KernelSpec = spec(file!("add"), Class::Elementwise, &[input("a"), input("b"), result("y")]);
+pub static ADD: KernelSpec =
+    spec(file!("kernels/add"), Class::Elementwise, &[input("a"), input("b"), result("y")]);
 
 /// [`Elementwise::concat`]
-pub const CONCAT: KernelSpec = spec(file!("concat"), Class::Copy, &[input("a"), input("b"), result("y")]);
+pub static CONCAT: KernelSpec =
+    spec(file!("kernels/concat"), Class::Copy, &[input("a"), input("b"), result("y")]);
 
 /// [`Elementwise::channels`]
-pub const CHANNELS: KernelSpec = spec(file!("channels"), Class::Copy, &[input("x"), result("y")]);
+pub static CHANNELS: KernelSpec = spec(file!("kernels/channels"), Class::Copy, &[input("x"), result("y")]);
 
 /// What is common to the calls of this module.
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +59,7 @@ pub struct Elementwise<'a> {
 impl Elementwise<'_> {
     fn call(
         &self,
-        kernel: Kernel,
+        kernel: &'static KernelSpec,
         consts: Vec<Const>,
         [a4, b4]: [usize; 2],
         first4: usize,
@@ -85,28 +88,28 @@ impl Elementwise<'_> {
     /// y = f(x); without `f` a copy, which may change the storage.
     pub fn activate(&self, f: Option<Activation>, x: Operand, y: Operand) -> Call {
         let code = Const::U32("ACTIVATION", activation_code(f));
-        self.call(Kernel::Activate, vec![code], [0, 0], 0, vec![x, y])
+        self.call(&ACTIVATE, vec![code], [0, 0], 0, vec![x, y])
     }
 
     /// y = value · gelu(gate); x has twice the channels of y.
     pub fn geglu(&self, x: Operand, y: Operand) -> Call {
         let q = self.output.quads();
-        self.call(Kernel::Geglu, vec![Const::U32("ACTIVATION", 2)], [2 * q, q], 0, vec![x, y])
+        self.call(&GEGLU, vec![Const::U32("ACTIVATION", 2)], [2 * q, q], 0, vec![x, y])
     }
 
     /// y = a + b, or with `broadcast` a + the one position of b.
     pub fn add(&self, broadcast: bool, a: Operand, b: Operand, y: Operand) -> Call {
         let q = self.output.quads();
-        self.call(Kernel::Add, vec![Const::Bool("BROADCAST", broadcast)], [q, q], 0, vec![a, b, y])
+        self.call(&ADD, vec![Const::Bool("BROADCAST", broadcast)], [q, q], 0, vec![a, b, y])
     }
 
     /// y = the channels of a (`a4` quads), then those of b.
     pub fn concat(&self, a4: usize, a: Operand, b: Operand, y: Operand) -> Call {
-        self.call(Kernel::Concat, vec![], [a4, self.output.quads() - a4], 0, vec![a, b, y])
+        self.call(&CONCAT, vec![], [a4, self.output.quads() - a4], 0, vec![a, b, y])
     }
 
     /// y = the channels of x (`x4` quads) from quad `first` on.
     pub fn channels(&self, x4: usize, first: usize, x: Operand, y: Operand) -> Call {
-        self.call(Kernel::Channels, vec![], [x4, self.output.quads()], first, vec![x, y])
+        self.call(&CHANNELS, vec![], [x4, self.output.quads()], first, vec![x, y])
     }
 }

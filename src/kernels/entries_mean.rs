@@ -3,13 +3,14 @@
 //! The formula is that of ComfyUI's `calc_cond_batch`. A side of one entry that counts everywhere alike needs no
 //! mean: its prediction is the result, bit for bit.
 
-use super::latents::{EntryPlace, Latents, Place, SAMPLE, SAMPLE_PLACE, variant};
-use super::{Call, Class, Kernel, KernelSpec, Operand, input, params, result, spread};
+use super::binding::{input, result};
+use super::latents::{EntryPlace, Latents, OperandAt, SAMPLE, SAMPLE_PLACE, variant};
+use super::{Call, Class, KernelSpec, Operand, params, spread};
 use crate::graph::Shape;
 use crate::shader::file;
 
 params! {
-    /// Parameters as `shaders/entries_mean.wgsl` reads them.
+    /// Parameters as `shaders/kernels/entries_mean.wgsl` reads them.
     pub struct Params {
         total: u32,
         width: u32,
@@ -23,13 +24,12 @@ params! {
 }
 
 /// The kernel.
-pub const SPEC: KernelSpec = KernelSpec::new(
-    file!("entries_mean"),
+pub static SPEC: KernelSpec = KernelSpec::new(
+    file!("kernels/entries_mean"),
     Class::Latent,
     Params::FIELDS,
     &[input("table"), input("weights"), input("predictions"), result("y")],
-)
-.samples(samples);
+);
 
 /// Everything about one mean.
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +44,12 @@ pub struct EntriesMean<'a> {
 
 /// The dispatch of `m`: Σ_e w_e·D_e / Σ_e w_e, 0 where nothing counts. `table` has [`EntryPlace::words`] for each
 /// entry, which name places in `weights` (f32) and in `predictions` (f32 quads).
-pub fn call(m: &EntriesMean<'_>, table: Place, [weights, predictions]: [Operand; 2], y: Place) -> Call {
+pub fn call(
+    m: &EntriesMean<'_>,
+    table: OperandAt,
+    [weights, predictions]: [Operand; 2],
+    y: OperandAt,
+) -> Call {
     let total = m.latents.quads() as u32;
     let [groups_x, groups_y] = spread(total.div_ceil(64));
     let params = Params {
@@ -58,7 +63,7 @@ pub fn call(m: &EntriesMean<'_>, table: Place, [weights, predictions]: [Operand;
         y_first: y.first as u32,
     };
     Call {
-        variant: variant(Kernel::EntriesMean, vec![]),
+        variant: variant(&SPEC, vec![]),
         params: bytemuck::bytes_of(&params).to_vec(),
         operands: vec![table.operand, weights, predictions, y.operand],
         groups: [groups_x, groups_y, 1],
@@ -68,7 +73,7 @@ pub fn call(m: &EntriesMean<'_>, table: Place, [weights, predictions]: [Operand;
 }
 
 /// Its one variant.
-fn samples() -> Vec<Call> {
+pub(super) fn samples() -> Vec<Call> {
     let (at, m) = (SAMPLE_PLACE, EntriesMean { path: "sample", latents: SAMPLE, entries: 1 });
     vec![call(&m, at, [at.operand; 2], at)]
 }

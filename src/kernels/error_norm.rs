@@ -2,12 +2,13 @@
 //!
 //! DPM-Solver (Lu et al. 2022, arXiv 2206.00927), as k-diffusion's `dpm_solver_adaptive` measures it.
 
-use super::latents::{Latents, Place, SAMPLE, SAMPLE_PLACE, variant};
-use super::{Call, Class, Kernel, KernelSpec, input, params, result};
+use super::binding::{input, result};
+use super::latents::{Latents, OperandAt, SAMPLE, SAMPLE_PLACE, variant};
+use super::{Call, Class, KernelSpec, params};
 use crate::shader::file;
 
 params! {
-    /// Parameters as `shaders/error_norm.wgsl` reads them.
+    /// Parameters as `shaders/kernels/error_norm.wgsl` reads them.
     pub struct Params {
         total: u32,
         c4: u32,
@@ -23,13 +24,12 @@ params! {
 }
 
 /// The kernel.
-pub const SPEC: KernelSpec = KernelSpec::new(
-    file!("error_norm"),
+pub static SPEC: KernelSpec = KernelSpec::new(
+    file!("kernels/error_norm"),
     Class::Latent,
     Params::FIELDS,
     &[input("low"), input("high"), input("before"), result("to")],
-)
-.samples(samples);
+);
 
 /// Everything about one error.
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +44,7 @@ pub struct ErrorNorm<'a> {
 
 /// The dispatch of `e`: the error between the results of second and third order after those of the step before;
 /// `to` is one f32.
-pub fn call(e: &ErrorNorm<'_>, [low, high, before]: [Place; 3], to: Place) -> Call {
+pub fn call(e: &ErrorNorm<'_>, [low, high, before]: [OperandAt; 3], to: OperandAt) -> Call {
     let shape = e.latents.shape;
     let params = Params {
         total: e.latents.quads() as u32,
@@ -59,7 +59,7 @@ pub fn call(e: &ErrorNorm<'_>, [low, high, before]: [Place; 3], to: Place) -> Ca
         relative: e.tolerance.1,
     };
     Call {
-        variant: variant(Kernel::ErrorNorm, vec![]),
+        variant: variant(&SPEC, vec![]),
         params: bytemuck::bytes_of(&params).to_vec(),
         operands: [low, high, before, to].map(|p| p.operand).to_vec(),
         groups: [1, 1, 1],
@@ -69,7 +69,7 @@ pub fn call(e: &ErrorNorm<'_>, [low, high, before]: [Place; 3], to: Place) -> Ca
 }
 
 /// Its one variant.
-fn samples() -> Vec<Call> {
+pub(super) fn samples() -> Vec<Call> {
     let e = ErrorNorm { path: "sample", latents: SAMPLE, tolerance: (0.0078, 0.05) };
     vec![call(&e, [SAMPLE_PLACE; 3], SAMPLE_PLACE)]
 }

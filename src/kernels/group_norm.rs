@@ -1,16 +1,17 @@
-//! Group normalisation: `group_norm_stats.wgsl`, on CPU drivers `group_norm_lanes.wgsl`, for large maps
+//! Group normalisation: `group_norm_stats.wgsl`, on CPU drivers `group_norm_simd.wgsl`, for large maps
 //! `group_norm_merge.wgsl`, then `group_norm_apply.wgsl`.
 
-use super::attention::MOST_ITERATIONS;
+use super::binding::{input, result, weight};
+use super::target::MOST_ITERATIONS;
 use super::{
-    Call, Class, Const, Kernel, KernelSpec, LANES, Operand, Precision, Target, Variant, activation_code,
-    activation_reference, input, params, result, spread, weight,
+    Call, Class, Const, KernelSpec, LANES, Operand, Precision, Target, Variant, activation_code,
+    activation_reference, params, spread,
 };
 use crate::graph::{Activation, Shape};
 use crate::shader::file;
 
 params! {
-    /// Parameters as `shaders/group_norm_stats.wgsl` reads them.
+    /// Parameters as `shaders/kernels/group_norm_stats.wgsl` reads them.
     pub struct StatsParams {
         positions: u32,
         c4: u32,
@@ -26,8 +27,8 @@ params! {
 }
 
 params! {
-    /// Parameters as `shaders/group_norm_lanes.wgsl` reads them.
-    pub struct LanesParams {
+    /// Parameters as `shaders/kernels/group_norm_simd.wgsl` reads them.
+    pub struct SimdParams {
         positions: u32,
         c4: u32,
         group_size: u32,
@@ -40,7 +41,7 @@ params! {
 }
 
 params! {
-    /// Parameters as `shaders/group_norm_merge.wgsl` reads them.
+    /// Parameters as `shaders/kernels/group_norm_merge.wgsl` reads them.
     pub struct MergeParams {
         groups: u32,
         spans: u32,
@@ -49,7 +50,7 @@ params! {
 }
 
 params! {
-    /// Parameters as `shaders/group_norm_apply.wgsl` reads them.
+    /// Parameters as `shaders/kernels/group_norm_apply.wgsl` reads them.
     pub struct ApplyParams {
         total: u32,
         c4: u32,
@@ -62,32 +63,32 @@ params! {
 }
 
 /// Statistics by workgroups that share a slice of the channels.
-pub const STATS: KernelSpec = KernelSpec::new(
-    file!("group_norm_stats"),
+pub static STATS: KernelSpec = KernelSpec::new(
+    file!("kernels/group_norm_stats"),
     Class::Norm,
     StatsParams::FIELDS,
     &[input("x"), result("stats")],
 );
 
 /// The same by lanes of a CPU driver.
-pub const LANES_STATS: KernelSpec = KernelSpec::new(
-    file!("group_norm_lanes"),
+pub static SIMD_STATS: KernelSpec = KernelSpec::new(
+    file!("kernels/group_norm_simd"),
     Class::Norm,
-    LanesParams::FIELDS,
+    SimdParams::FIELDS,
     &[input("x"), result("stats")],
 );
 
 /// Statistics of whole rows from those of their spans.
-pub const MERGE: KernelSpec = KernelSpec::new(
-    file!("group_norm_merge"),
+pub static MERGE: KernelSpec = KernelSpec::new(
+    file!("kernels/group_norm_merge"),
     Class::Norm,
     MergeParams::FIELDS,
     &[input("spans"), result("stats")],
 );
 
 /// The normalisation itself.
-pub const APPLY: KernelSpec = KernelSpec::new(
-    file!("group_norm_apply"),
+pub static APPLY: KernelSpec = KernelSpec::new(
+    file!("kernels/group_norm_apply"),
     Class::Norm,
     ApplyParams::FIELDS,
     &[weight("gamma"), weight("beta"), input("x"), input("stats"), result("y")],
@@ -121,7 +122,7 @@ pub struct GroupNorm<'a> {
 const SIZE: u32 = 256;
 
 /// A kernel, its constants and parameters, and the groups of a workgroup.
-type Way = (Kernel, Vec<Const>, Vec<u8>, usize);
+type StatsKernel = (&'static KernelSpec, Vec<Const>, Vec<u8>, usize);
 
 impl GroupNorm<'_> {
     /// Bytes of the statistics of `spans` spans of a row.
@@ -139,7 +140,7 @@ impl GroupNorm<'_> {
     fn span(&self, target: Target) -> usize {
         let quads = self.group_size().div_ceil(4) + 1;
         match target {
-            Target::Gpu | Target::Matrices { .. } => 1024,
+            Target::Gpu | Target::Cooperative { .. } => 1024,
             Target::Cpu => (MOST_ITERATIONS as usize / (2 * quads)).clamp(1, 4096),
         }
     }
@@ -155,7 +156,7 @@ impl GroupNorm<'_> {
     pub fn stats(&self, target: Target, part: (usize, usize, usize), x: Operand, stats: Operand) -> Call {
         let (positions, _, spans) = part;
         let (kernel, own, params, per) =
-            if target.is_cpu() { self.of_lanes(target, part) } else { self.of_slices(target, part) };
+            if target.is_cpu() { self.of_simd(target, part) } else { self.of_slices(target, part) };
         let whole = Const::Bool("WHOLE", spans == 1);
         Call {
             variant: self.variant(kernel, [own.as_slice(), &[whole]].concat(), false),
@@ -172,8 +173,8 @@ impl GroupNorm<'_> {
     }
 
     /// Kernel, constants and parameters by which a lane has a group, and groups of a workgroup.
-    fn of_lanes(&self, target: Target, (positions, first, spans): (usize, usize, usize)) -> Way {
-        let params = LanesParams {
+    fn of_simd(&self, target: Target, (positions, first, spans): (usize, usize, usize)) -> StatsKernel {
+        let params = SimdParams {
             positions: positions as u32,
             c4: self.channels.div_ceil(4) as u32,
             group_size: self.group_size() as u32,
@@ -184,11 +185,11 @@ impl GroupNorm<'_> {
             eps: self.eps,
         };
         let params = bytemuck::bytes_of(&params).to_vec();
-        (Kernel::GroupNormLanes, vec![Const::U32("LANES", LANES)], params, LANES as usize)
+        (&SIMD_STATS, vec![Const::U32("LANES", LANES)], params, LANES as usize)
     }
 
     /// The same for workgroups that share a slice of the channels.
-    fn of_slices(&self, target: Target, (positions, first, spans): (usize, usize, usize)) -> Way {
+    fn of_slices(&self, target: Target, (positions, first, spans): (usize, usize, usize)) -> StatsKernel {
         let slice = self.slice_groups();
         let params = StatsParams {
             positions: positions as u32,
@@ -203,7 +204,7 @@ impl GroupNorm<'_> {
             eps: self.eps,
         };
         let params = bytemuck::bytes_of(&params).to_vec();
-        (Kernel::GroupNormStats, vec![Const::U32("SIZE", SIZE), Const::U32("AT_ONCE", 4)], params, slice)
+        (&STATS, vec![Const::U32("SIZE", SIZE), Const::U32("AT_ONCE", 4)], params, slice)
     }
 
     fn group_size(&self) -> usize {
@@ -221,7 +222,7 @@ impl GroupNorm<'_> {
     pub fn merge(&self, spans: usize, parts: Operand, stats: Operand) -> Call {
         let params = MergeParams { groups: self.groups as u32, spans: spans as u32, eps: self.eps };
         Call {
-            variant: self.variant(Kernel::GroupNormMerge, vec![], false),
+            variant: self.variant(&MERGE, vec![], false),
             params: bytemuck::bytes_of(&params).to_vec(),
             operands: vec![parts, stats],
             groups: [self.groups as u32, self.rows as u32, 1],
@@ -255,7 +256,7 @@ impl GroupNorm<'_> {
             Const::U32("SPAN", span),
         ];
         Call {
-            variant: self.variant(Kernel::GroupNormApply, consts, self.out_f32),
+            variant: self.variant(&APPLY, consts, self.out_f32),
             params: bytemuck::bytes_of(&params).to_vec(),
             operands: vec![self.gamma_beta[0], self.gamma_beta[1], x, stats, y],
             groups: [x_groups, y_groups, 1],
@@ -264,7 +265,7 @@ impl GroupNorm<'_> {
         }
     }
 
-    fn variant(&self, kernel: Kernel, consts: Vec<Const>, out_f32: bool) -> Variant {
+    fn variant(&self, kernel: &'static KernelSpec, consts: Vec<Const>, out_f32: bool) -> Variant {
         Variant { kernel, consts, core: None, precision: self.precision, out_f32 }
     }
 

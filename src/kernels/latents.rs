@@ -1,10 +1,10 @@
 //! What the kernels of a sampling step share: latents on the device, the tables that say where rows and
-//! conditioning entries stand, the flags that say what went wrong.
+//! conditioning entries are, the flags that say what went wrong.
 //!
 //! A latent there is f32, `[image, y, x, quad]` with its channels in quads and zeros in the padding channels of
 //! the last, which every kernel keeps.
 
-use super::{Buf, Const, Kernel, Operand, Precision, Stretch, Variant};
+use super::{Buf, Const, KernelSpec, Operand, Precision, Stretch, Variant};
 use crate::graph::Shape;
 
 /// vec4s that [`Operand::Scalars`] has room for: 1 KiB.
@@ -22,14 +22,14 @@ pub const NO_STEP: u32 = u32::MAX;
 /// Where something begins inside a binding, in the binding's elements: quads for latents and tables, values for
 /// what is not in quads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct OperandAt {
     /// The binding.
     pub operand: Operand,
     /// Its first element there.
     pub first: usize,
 }
 
-impl Place {
+impl OperandAt {
     /// Not used in this variant.
     pub const UNUSED: Self = Self { operand: Operand::Unused, first: 0 };
 }
@@ -71,7 +71,7 @@ pub struct RowPlace {
 }
 
 impl RowPlace {
-    /// As `shaders/shared/rows.wgsl` reads it: two vec4s.
+    /// As `shaders/helpers/rows.wgsl` reads it: two vec4s.
     pub fn words(&self) -> [u32; 8] {
         [self.image, self.y, self.x, 0, self.prediction, self.columns, 0, 0]
     }
@@ -97,7 +97,7 @@ pub struct EntryPlace {
 }
 
 impl EntryPlace {
-    /// As `shaders/entries_mean.wgsl` reads it: two vec4s.
+    /// As `shaders/kernels/entries_mean.wgsl` reads it: two vec4s.
     pub fn words(&self) -> [u32; 8] {
         let Self { y, x, height, width, prediction, prediction_stride, weights } = *self;
         [y, x, height, width, prediction, prediction_stride, weights, 0]
@@ -125,7 +125,7 @@ pub struct MapPlace {
 }
 
 impl MapPlace {
-    /// `entry` with its map as `shaders/sag_degrade.wgsl` reads them: four vec4s. The ratios are those of
+    /// `entry` with its map as `shaders/kernels/sag_degrade.wgsl` reads them: four vec4s. The ratios are those of
     /// [`sag::nearest`](crate::guidance::sag::nearest).
     pub fn words(&self, entry: &EntryPlace) -> [u32; 16] {
         let ratio = |size: u32, full: u32| (size as f32 / full as f32).to_bits();
@@ -140,13 +140,13 @@ impl MapPlace {
 }
 
 /// A kernel whose operands are all f32.
-pub(super) fn variant(kernel: Kernel, consts: Vec<Const>) -> Variant {
+pub(super) fn variant(kernel: &'static KernelSpec, consts: Vec<Const>) -> Variant {
     Variant { kernel, consts, core: None, precision: Precision::F32, out_f32: false }
 }
 
 /// What samples of these kernels are calls on.
 pub(super) const SAMPLE: Latents = Latents { images: 1, shape: Shape { height: 5, width: 7, channels: 4 } };
 
-/// What samples bind: a place like any other, since nobody runs them.
-pub(super) const SAMPLE_PLACE: Place =
-    Place { operand: Operand::Write(Stretch { buf: Buf(0), offset: 0, bytes: 256 }), first: 0 };
+/// What samples bind: any operand will do, since they are not run.
+pub(super) const SAMPLE_PLACE: OperandAt =
+    OperandAt { operand: Operand::Write(Stretch { buf: Buf(0), offset: 0, bytes: 256 }), first: 0 };

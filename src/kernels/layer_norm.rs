@@ -1,14 +1,12 @@
 //! Layer normalisation: `layer_norm.wgsl`.
 
-use super::{
-    Call, Class, Const, Kernel, KernelSpec, LANES, Operand, Precision, Target, Variant, input, params,
-    result, spread, weight,
-};
+use super::binding::{input, result, weight};
+use super::{Call, Class, Const, KernelSpec, LANES, Operand, Precision, Target, Variant, params, spread};
 use crate::graph::Shape;
 use crate::shader::file;
 
 params! {
-    /// Parameters as `shaders/layer_norm.wgsl` reads them.
+    /// Parameters as `shaders/kernels/layer_norm.wgsl` reads them.
     pub struct Params {
         positions: u32,
         c4: u32,
@@ -19,8 +17,8 @@ params! {
 }
 
 /// The kernel.
-pub const SPEC: KernelSpec = KernelSpec::new(
-    file!("layer_norm"),
+pub static SPEC: KernelSpec = KernelSpec::new(
+    file!("kernels/layer_norm"),
     Class::Norm,
     Params::FIELDS,
     &[weight("gamma"), weight("beta"), input("x"), result("y")],
@@ -49,7 +47,7 @@ pub struct LayerNorm<'a> {
 pub fn call(n: &LayerNorm<'_>, target: Target, x: Operand, y: Operand) -> Call {
     // On a CPU driver small maps are to keep all cores busy.
     let (size, split) = match target {
-        Target::Gpu | Target::Matrices { .. } => (64, 32),
+        Target::Gpu | Target::Cooperative { .. } => (64, 32),
         Target::Cpu => (LANES, 1),
     };
     let positions = (n.rows * n.shape.positions()) as u32;
@@ -63,7 +61,7 @@ pub fn call(n: &LayerNorm<'_>, target: Target, x: Operand, y: Operand) -> Call {
     };
     Call {
         variant: Variant {
-            kernel: Kernel::LayerNorm,
+            kernel: &SPEC,
             consts: vec![Const::U32("SIZE", size), Const::U32("SPLIT", split)],
             core: None,
             precision: n.precision,

@@ -1,13 +1,13 @@
 //! What a network call reads of latents, and the embedding of its timestep: `network_input.wgsl`.
 
-use super::latents::{Place, RowPlace, SAMPLE, SAMPLE_PLACE};
-use super::{Call, Class, Kernel, KernelSpec, Operand, Precision, Variant};
-use super::{input, params, result, scalars, spread};
+use super::binding::{input, result, scalars};
+use super::latents::{OperandAt, RowPlace, SAMPLE, SAMPLE_PLACE};
+use super::{Call, Class, KernelSpec, Operand, Precision, Variant, params, spread};
 use crate::graph::Shape;
 use crate::shader::file;
 
 params! {
-    /// Parameters as `shaders/network_input.wgsl` reads them.
+    /// Parameters as `shaders/kernels/network_input.wgsl` reads them.
     pub struct Params {
         x_total: u32,
         total: u32,
@@ -27,13 +27,12 @@ params! {
 }
 
 /// The kernel.
-pub const SPEC: KernelSpec = KernelSpec::new(
-    file!("network_input"),
+pub static SPEC: KernelSpec = KernelSpec::new(
+    file!("kernels/network_input"),
     Class::Latent,
     Params::FIELDS,
     &[scalars(), input("table"), input("latent"), input("embedding"), result("x"), result("time")],
-)
-.samples(samples);
+);
 
 /// Everything about the inputs of one network call.
 #[derive(Debug, Clone, Copy)]
@@ -60,9 +59,9 @@ pub struct NetworkInput<'a> {
 /// `[row, time4]` in the network's storage, the others are f32.
 pub fn call(
     n: &NetworkInput<'_>,
-    table: Place,
-    latent: Place,
-    embedding: Place,
+    table: OperandAt,
+    latent: OperandAt,
+    embedding: OperandAt,
     [x, time]: [Operand; 2],
 ) -> Call {
     let cells = n.area.0 * n.area.1;
@@ -87,7 +86,7 @@ pub fn call(
     };
     Call {
         variant: Variant {
-            kernel: Kernel::NetworkInput,
+            kernel: &SPEC,
             consts: vec![],
             core: None,
             precision: n.precision,
@@ -102,7 +101,7 @@ pub fn call(
 }
 
 /// A call in every variant.
-fn samples() -> Vec<Call> {
+pub(super) fn samples() -> Vec<Call> {
     let at = SAMPLE_PLACE;
     let of = |precision| NetworkInput {
         path: "sample",

@@ -1,13 +1,13 @@
 //! The prediction of the picture from a network's output: `network_output.wgsl`.
 
-use super::latents::{Place, RowPlace, SAMPLE, SAMPLE_PLACE, variant};
-use super::{Call, Class, Const, Kernel, KernelSpec, Operand};
-use super::{input, params, result, scalars, spread, updated};
+use super::binding::{input, result, scalars, updated};
+use super::latents::{OperandAt, RowPlace, SAMPLE, SAMPLE_PLACE, variant};
+use super::{Call, Class, Const, KernelSpec, Operand, params, spread};
 use crate::graph::Shape;
 use crate::shader::file;
 
 params! {
-    /// Parameters as `shaders/network_output.wgsl` reads them.
+    /// Parameters as `shaders/kernels/network_output.wgsl` reads them.
     pub struct Params {
         total: u32,
         all: u32,
@@ -26,8 +26,8 @@ params! {
 }
 
 /// The kernel.
-pub const SPEC: KernelSpec = KernelSpec::new(
-    file!("network_output"),
+pub static SPEC: KernelSpec = KernelSpec::new(
+    file!("kernels/network_output"),
     Class::Latent,
     Params::FIELDS,
     &[
@@ -40,8 +40,7 @@ pub const SPEC: KernelSpec = KernelSpec::new(
         input("columns"),
         result("columns_to"),
     ],
-)
-.samples(samples);
+);
 
 /// Everything about the results of one network call.
 #[derive(Debug, Clone, Copy)]
@@ -74,9 +73,9 @@ pub struct Recorded {
 /// ([`Store::F32`](crate::graph::Store::F32)), `x` the noisy latents.
 pub fn call(
     n: &NetworkOutput<'_>,
-    table: Place,
+    table: OperandAt,
     out: Operand,
-    x: Place,
+    x: OperandAt,
     [to, flags]: [Operand; 2],
     recorded: Option<Recorded>,
 ) -> Call {
@@ -102,7 +101,7 @@ pub fn call(
     };
     let [columns, columns_to] = recorded.map_or([Operand::Unused; 2], |r| [r.columns, r.to]);
     Call {
-        variant: variant(Kernel::NetworkOutput, vec![Const::Bool("COLUMNS", recorded.is_some())]),
+        variant: variant(&SPEC, vec![Const::Bool("COLUMNS", recorded.is_some())]),
         params: bytemuck::bytes_of(&params).to_vec(),
         operands: vec![Operand::Scalars, table.operand, out, x.operand, to, flags, columns, columns_to],
         groups: [groups_x, groups_y, 1],
@@ -112,7 +111,7 @@ pub fn call(
 }
 
 /// A call in every variant.
-fn samples() -> Vec<Call> {
+pub(super) fn samples() -> Vec<Call> {
     let (at, operand) = (SAMPLE_PLACE, SAMPLE_PLACE.operand);
     let n = NetworkOutput { path: "sample", rows: 1, latent: SAMPLE.shape, area: (5, 7), scalars: 0 };
     [None, Some(Recorded { positions: 6, columns: operand, to: operand })]

@@ -1,14 +1,12 @@
 //! Weights from a file's layout to the kernels': `repack.wgsl`.
 
-use super::{
-    Buf, Call, Class, Const, Kernel, KernelSpec, Operand, Precision, Stretch, Variant, params, result,
-    updated, weight,
-};
+use super::binding::{result, updated, weight};
+use super::{Buf, Call, Class, Const, KernelSpec, Operand, Precision, Stretch, Variant, params};
 use crate::graph::{Layout, Weight, WeightId};
 use crate::shader::file;
 
 params! {
-    /// Parameters as `shaders/repack.wgsl` reads them.
+    /// Parameters as `shaders/kernels/repack.wgsl` reads them.
     pub struct Params {
         places: u32,
         taps: u32,
@@ -21,13 +19,12 @@ params! {
 }
 
 /// The kernel. No plan has it: weights come to the device by it.
-pub const SPEC: KernelSpec = KernelSpec::new(
-    file!("repack"),
+pub static SPEC: KernelSpec = KernelSpec::new(
+    file!("kernels/repack"),
     Class::Copy,
     Params::FIELDS,
     &[weight("raw"), result("packed"), updated("faults")],
-)
-.samples(samples);
+);
 
 /// How a file stores numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,11 +58,11 @@ impl Stored {
 /// The shader for numbers stored as `from`, to be packed in `to` and laid out as `layout`.
 pub fn variant(from: Stored, to: Precision, layout: Layout) -> Variant {
     Variant {
-        kernel: Kernel::Repack,
+        kernel: &SPEC,
         consts: vec![
             Const::U32("TYPE", from as u32),
             Const::Bool("HALF", to == Precision::F16),
-            Const::Bool("DOUBLED", layout == Layout::Conv3x3Doubled),
+            Const::Bool("UPSAMPLED", layout == Layout::Conv3x3Doubled),
         ],
         core: None,
         precision: Precision::F32,
@@ -99,7 +96,7 @@ pub fn call(weight: &Weight, first: usize, outs: usize, fault: usize) -> (Params
 }
 
 /// A call in every variant.
-fn samples() -> Vec<Call> {
+pub(super) fn samples() -> Vec<Call> {
     let held = |layout| {
         let shape = if layout == Layout::Linear { vec![8, 12] } else { vec![8, 12, 3, 3] };
         Weight { sources: vec!["sample".into()], shapes: vec![shape], layout }

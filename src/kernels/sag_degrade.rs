@@ -2,13 +2,14 @@
 //!
 //! The formulas are those of [`guidance::sag`](crate::guidance::sag).
 
-use super::latents::{EntryPlace, Latents, MapPlace, Place, SAMPLE, SAMPLE_PLACE, variant};
-use super::{Call, Class, Const, Holds, Kernel, KernelSpec, Operand, input, params, result, spread};
+use super::binding::{input, result};
+use super::latents::{EntryPlace, Latents, MapPlace, OperandAt, SAMPLE, SAMPLE_PLACE, variant};
+use super::{Call, Class, Const, Holds, KernelSpec, Operand, params, spread};
 use crate::graph::Shape;
 use crate::shader::file;
 
 params! {
-    /// Parameters as `shaders/sag_degrade.wgsl` reads them.
+    /// Parameters as `shaders/kernels/sag_degrade.wgsl` reads them.
     pub struct Params {
         total: u32,
         width: u32,
@@ -32,8 +33,8 @@ params! {
 }
 
 /// The kernel.
-pub const SPEC: KernelSpec = KernelSpec::new(
-    file!("sag_degrade"),
+pub static SPEC: KernelSpec = KernelSpec::new(
+    file!("kernels/sag_degrade"),
     Class::Latent,
     Params::FIELDS,
     &[
@@ -46,8 +47,7 @@ pub const SPEC: KernelSpec = KernelSpec::new(
         result("input"),
         result("mask").when("GIVEN", Holds::Input),
     ],
-)
-.samples(samples);
+);
 
 /// Everything about one degradation.
 #[derive(Debug, Clone, Copy)]
@@ -70,10 +70,10 @@ pub enum MaskSource {
     /// 1 where the score, a mean of column sums over entries, is above the threshold.
     Scores {
         /// [`MapPlace::words`] for each entry.
-        table: Place,
+        table: OperandAt,
         /// Number of entries.
         entries: usize,
-        /// One entry, of the whole latent and of one weight that is not 0: the mean is its own.
+        /// One entry that covers the latent with one weight, not 0: the mean is its own.
         single: bool,
         /// Weights of all entries, at the places that the table names; not read for a single one.
         weights: Operand,
@@ -88,22 +88,22 @@ pub enum MaskSource {
 #[derive(Debug, Clone, Copy)]
 pub struct Places {
     /// The prediction that is degraded.
-    pub base: Place,
+    pub base: OperandAt,
     /// The noisy latents.
-    pub x: Place,
+    pub x: OperandAt,
     /// The prediction with the masked parts blurred.
-    pub degraded: Place,
+    pub degraded: OperandAt,
     /// The same under the noise of the step.
-    pub input: Place,
+    pub input: OperandAt,
     /// 1 where it is blurred; written unless it is given.
-    pub mask: Place,
+    pub mask: OperandAt,
 }
 
 /// The dispatch of `s`.
 pub fn call(s: &SagDegrade<'_>, places: &Places) -> Call {
     let Places { base, x, degraded, input, mask } = *places;
     let (table, entries, single, [weights, columns], threshold) = match s.mask {
-        MaskSource::Given => (Place::UNUSED, 0, false, [Operand::Unused; 2], 0.0),
+        MaskSource::Given => (OperandAt::UNUSED, 0, false, [Operand::Unused; 2], 0.0),
         MaskSource::Scores { table, entries, single, weights, columns, threshold } => {
             let weights = if single { Operand::Unused } else { weights };
             (table, entries, single, [weights, columns], threshold)
@@ -136,10 +136,7 @@ pub fn call(s: &SagDegrade<'_>, places: &Places) -> Call {
     let given = matches!(s.mask, MaskSource::Given);
     let operands = [base, x, degraded, input, mask].map(|p| p.operand);
     Call {
-        variant: variant(
-            Kernel::SagDegrade,
-            vec![Const::Bool("GIVEN", given), Const::Bool("SINGLE", single)],
-        ),
+        variant: variant(&SPEC, vec![Const::Bool("GIVEN", given), Const::Bool("SINGLE", single)]),
         params: bytemuck::bytes_of(&params).to_vec(),
         operands: [table.operand, weights, columns].into_iter().chain(operands).collect(),
         groups: [groups_x, groups_y, 1],
@@ -149,7 +146,7 @@ pub fn call(s: &SagDegrade<'_>, places: &Places) -> Call {
 }
 
 /// A call in every variant.
-fn samples() -> Vec<Call> {
+pub(super) fn samples() -> Vec<Call> {
     let (at, operand) = (SAMPLE_PLACE, SAMPLE_PLACE.operand);
     let places = Places { base: at, x: at, degraded: at, input: at, mask: at };
     let scores = |single| MaskSource::Scores {

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use super::sink::{Buffer, Sink};
 use super::{DeviceSink, Planner, Unet};
 use crate::graph::Shape;
-use crate::kernels::latents::{FLAG_LATENT, FLAG_PREDICTION, Latents as Batch, NO_STEP, Place};
+use crate::kernels::latents::{FLAG_LATENT, FLAG_PREDICTION, Latents as Batch, NO_STEP, OperandAt};
 use crate::kernels::{Buf, Call, Operand, Precision, Stretch, combine, error_norm};
 use crate::latent::value::{CellMask, Fault, Slots};
 use crate::latent::{Latent, Latents, Value};
@@ -107,13 +107,13 @@ impl<M: Clone> Operands<M> {
         Operand::Write(stretch)
     }
 
-    fn held(&mut self, held: &Held<M>) -> Place {
+    fn held(&mut self, held: &Held<M>) -> OperandAt {
         let of = (*held.memory).clone();
-        Place { operand: self.add(Buffer { of, offset: 0, bytes: held.bytes }), first: held.first }
+        OperandAt { operand: self.add(Buffer { of, offset: 0, bytes: held.bytes }), first: held.first }
     }
 
-    fn table(&mut self, table: Buffer<M>) -> Place {
-        Place { operand: self.add(table), first: 0 }
+    fn table(&mut self, table: Buffer<M>) -> OperandAt {
+        OperandAt { operand: self.add(table), first: 0 }
     }
 }
 
@@ -203,10 +203,10 @@ impl<'a, S: Sink> DeviceBackend<'a, S> {
         self.held.get(slot).cloned()
     }
 
-    /// Operands that begin with `values`, which are stored, and their positions.
-    fn operands<const N: usize>(&self, values: &[Value; N]) -> Result<(Operands<S::Memory>, [Place; N])> {
+    /// Operands that begin with `values`, which are stored, and the places of these.
+    fn operands<const N: usize>(&self, values: &[Value; N]) -> Result<(Operands<S::Memory>, [OperandAt; N])> {
         let mut operands = Operands(Vec::new());
-        let mut places = [Place::UNUSED; N];
+        let mut places = [OperandAt::UNUSED; N];
         for (place, value) in places.iter_mut().zip(values) {
             *place = operands.held(&self.stored(value)?);
         }
@@ -255,7 +255,7 @@ impl<'a, S: Sink> DeviceBackend<'a, S> {
             None => [&words[..2], &[step]].concat(),
         };
         let mut operands = Operands(Vec::new());
-        let places: Vec<Place> = terms.iter().map(|(_, held)| operands.held(held)).collect();
+        let places: Vec<OperandAt> = terms.iter().map(|(_, held)| operands.held(held)).collect();
         let to = operands.held(&y);
         let flags = self.flags()?;
         let flags = operands.add(flags);

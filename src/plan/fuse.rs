@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 
 use super::PlanOptions;
-use crate::graph::{Activation, Graph, Node, Op, Tensor};
+use crate::graph::{Activation, Graph, Node, Op, Tensor, Unary};
 use crate::kernels::gemm;
 
 /// A node with the nodes that are fused into it.
@@ -74,7 +74,7 @@ pub fn fuse(graph: &Graph, options: &PlanOptions) -> Vec<Fused> {
         };
         let taken = match node.op {
             Op::AddVector => sole(node.inputs[0], &out, &Fused::is_bare_product),
-            Op::Activate(_) => sole(node.inputs[0], &out, &|f| {
+            Op::Unary(Unary::Activate(_)) => sole(node.inputs[0], &out, &|f| {
                 let product = gemm::takes_activation(options.device.target) && f.is_product();
                 f.activation.is_none()
                     && (product && f.residual.is_none() || matches!(f.op, Op::GroupNorm { .. }))
@@ -96,7 +96,7 @@ pub fn fuse(graph: &Graph, options: &PlanOptions) -> Vec<Fused> {
         if let Some(mut inner) = taken.and_then(|at| out[at].take()) {
             match node.op {
                 Op::AddVector => inner.vector = Some(node.inputs[1]),
-                Op::Activate(f) => inner.activation = Some(f),
+                Op::Unary(Unary::Activate(f)) => inner.activation = Some(f),
                 Op::Geglu => inner.gated = true,
                 Op::Add => {
                     let own = inner.outputs[0];

@@ -7,14 +7,12 @@ use std::ops::Range;
 use super::fuse::Fused;
 use super::split::Split;
 use super::{PlanOptions, Storage, check};
-use crate::graph::{Graph, Heads, Op, Shape, Store, Tensor, WeightId};
+use crate::graph::{Graph, Heads, Op, Shape, Store, Tensor, Unary, WeightId};
 use crate::kernels::attention::{self, Attention};
-use crate::kernels::blur::{self, Blur};
 use crate::kernels::elementwise::Elementwise;
 use crate::kernels::gemm::{self, Epilogue, Gemm, Window};
 use crate::kernels::group_norm::GroupNorm;
-use crate::kernels::layer_norm::{self, LayerNorm};
-use crate::kernels::{Call, Operand, Precision, Strided, Target, attention_columns};
+use crate::kernels::{self, Call, Operand, Precision, Strided, Target};
 use crate::{Error, Result};
 use pieces::TensorPieces;
 
@@ -74,12 +72,12 @@ impl Lowering<'_> {
         }
         match n.op {
             Op::Conv3x3 { weight, bias, stride, pad } => {
-                self.windows(n, Window { stride, pad, doubled: None }, weight, bias)?;
+                self.windows(n, Window { stride, pad, upsampled: None }, weight, bias)?;
             }
             Op::Conv3x3Doubled { weight, bias } => {
                 let seen = self.graph.shape(n.outputs[0]);
-                let doubled = Some((seen.height, seen.width));
-                self.windows(n, Window { stride: 1, pad: 1, doubled }, weight, bias)?;
+                let upsampled = Some((seen.height, seen.width));
+                self.windows(n, Window { stride: 1, pad: 1, upsampled }, weight, bias)?;
             }
             Op::GroupNorm { gamma, beta, groups, eps } => {
                 let norm = GroupNorm {
@@ -103,7 +101,7 @@ impl Lowering<'_> {
             }
             Op::Attention { heads, causal } => self.attention(n, heads, causal)?,
             Op::AttentionColumns { heads } => self.attention_columns(n, heads)?,
-            Op::Blur { down, sigma } => self.blur(n, down, sigma)?,
+            Op::Unary(Unary::Blur { down, sigma }) => self.blur(n, down, sigma)?,
             _ => {
                 for lines in self.pieces.of(n) {
                     let call = self.pointwise(n, &lines)?;
@@ -122,7 +120,7 @@ impl Lowering<'_> {
         let other = || self.pieces.read(n.inputs[1], lines);
         Ok(match n.op {
             Op::LayerNorm { gamma, beta, eps } => {
-                let norm = LayerNorm {
+                let norm = kernels::layer_norm::LayerNorm {
                     path: &n.path,
                     rows: self.rows,
                     shape: self.part(n.inputs[0], lines),
@@ -131,10 +129,10 @@ impl Lowering<'_> {
                     precision: self.precision,
                     out_f32: self.out_f32(n),
                 };
-                layer_norm::call(&norm, self.target, x, y)
+                kernels::layer_norm::call(&norm, self.target, x, y)
             }
-            Op::Activate(f) => each.activate(Some(f), x, y),
-            Op::Copy => each.activate(None, x, y),
+            Op::Unary(Unary::Activate(f)) => each.activate(Some(f), x, y),
+            Op::Unary(Unary::Copy) => each.activate(None, x, y),
             Op::Geglu => each.geglu(x, y),
             Op::Add => each.add(false, x, other()?, y),
             Op::AddVector => each.add(true, x, self.pieces.whole(n.inputs[1])?, y),
@@ -163,8 +161,8 @@ impl Lowering<'_> {
         bias: Operand,
     ) -> Result<()> {
         let stored = self.storage.of_weight(&self.graph.weights()[weight.0]);
-        if stored != self.precision && !gemm::takes_halves(self.target) {
-            let why = "has a weight in f16 with values in f32, for which this device has no kernel";
+        if stored != self.precision && !gemm::takes_f16_weights(self.target) {
+            let why = "has a weight in f16 beside values in f32, which no kernel of this device reads";
             return Err(Error::usage(format!("{} {why}", n.path)));
         }
         let read = |t: Option<Tensor>| t.map_or(Ok(Operand::Unused), |t| self.pieces.read(t, lines));
@@ -289,7 +287,7 @@ impl Lowering<'_> {
     fn attention_columns(&mut self, n: &Fused, heads: Heads) -> Result<()> {
         let (qkv, lse, y) = (n.inputs[0], n.inputs[1], n.outputs[0]);
         let shape = self.graph.shape(qkv);
-        let fits = attention_columns::fits(heads, shape.positions(), self.target);
+        let fits = kernels::attention_columns::fits(heads, shape.positions(), self.target);
         if !fits || self.pieces.pieces(qkv).len() > 1 {
             return Err(pieces::too_large(&n.path, format!("a record of {} tokens", shape.positions())));
         }
@@ -299,7 +297,7 @@ impl Lowering<'_> {
         let lines = 0..shape.height;
         let (qkv, lse) = (self.pieces.read(qkv, &lines)?, self.pieces.whole(lse)?);
         let columns = self.pieces.write_whole(y)?;
-        self.calls.push(attention_columns::call(&a, qkv, lse, columns));
+        self.calls.push(kernels::attention_columns::call(&a, qkv, lse, columns));
         Ok(())
     }
 
@@ -308,7 +306,7 @@ impl Lowering<'_> {
         if self.pieces.pieces(x).len() > 1 {
             return Err(pieces::too_large(&n.path, format!("a blur of {}", self.graph.shape(x))));
         }
-        let blur = Blur {
+        let blur = kernels::blur::Blur {
             path: &n.path,
             rows: self.rows,
             shape: self.graph.shape(x),
@@ -318,7 +316,7 @@ impl Lowering<'_> {
             out_f32: self.out_f32(n),
         };
         let (from, to) = (self.pieces.whole(x)?, self.pieces.write_whole(y)?);
-        self.calls.push(blur::call(&blur, from, to));
+        self.calls.push(kernels::blur::call(&blur, from, to));
         Ok(())
     }
 

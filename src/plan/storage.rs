@@ -29,7 +29,7 @@ impl Storage {
         let halved = |w: &&Weight| {
             matches!(w.layout, Layout::Linear | Layout::Conv3x3) && w.sources.iter().all(|s| fits_f16(s))
         };
-        let may = gemm::takes_halves(target) && precision == Precision::F32;
+        let may = gemm::takes_f16_weights(target) && precision == Precision::F32;
         let weights = if may { weights } else { &[] };
         Self { precision, halved: Arc::new(weights.iter().filter(halved).cloned().collect()) }
     }

@@ -1,13 +1,11 @@
-//! WGSL files. Those of kernels and cores stand in their specs; the others, which they share, stand here.
-
-use crate::kernels::{Core, Kernel};
+//! WGSL files. Those of kernels and cores are in their specs; the others, which they share, are listed here.
 
 /// A WGSL file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct File {
     /// Its path in `shaders/` without `.wgsl`.
     pub name: &'static str,
-    /// What stands in it.
+    /// What is in it.
     pub text: &'static str,
 }
 
@@ -22,52 +20,41 @@ macro_rules! file {
 }
 pub(crate) use file;
 
-macro_rules! shared {
-    ($($file:ident $name:literal,)*) => {
-        $(pub(super) const $file: File = file!($name);)*
+/// How activations and weights are stored.
+pub(super) const ELEMENT: File = file!("types/element");
 
-        /// What `#import` lines name, and what variants choose from.
-        const SHARED: &[File] = &[$($file),*];
-    };
-}
+/// How the result is.
+pub(super) const RESULT: File = file!("types/result");
 
-shared! {
-    ACTIVATION "shared/activation",
-    ATTENTION "shared/attention",
-    ATTENTION_QUADS "shared/attention_quads",
-    ELEM_F16 "shared/elem_f16",
-    ELEM_F32 "shared/elem_f32",
-    ELEM_HALF "shared/elem_half",
-    EPILOGUE "shared/epilogue",
-    GEMM "shared/gemm",
-    GRID "shared/grid",
-    LANES_ALONE "shared/lanes_alone",
-    LATENTS "shared/latents",
-    MOMENTS "shared/moments",
-    OUT_ELEM "shared/out_elem",
-    OUT_F32 "shared/out_f32",
-    ROWS "shared/rows",
-    SCALARS "shared/scalars",
-    SOFTWARE_MATRICES "shared/software_matrices",
-    SUM_ALL "shared/sum_all",
-    SURROUNDS "shared/surrounds",
-    WEIGHT_HALF "shared/weight_half",
-    WEIGHT_LONG_HALF "shared/weight_long_half",
-    WEIGHT_WIDE "shared/weight_wide",
-    WIDE_EIGHT "shared/wide_eight",
-    WIDE_ELEM "shared/wide_elem",
-    WIDE_LONG_F16 "shared/wide_long_f16",
-    WIDE_LONG_F32 "shared/wide_long_f32",
-}
+/// What products and attention read at once.
+pub(super) const WIDE: File = file!("types/wide");
 
-/// All files: of kernels, of cores, and what these share.
-pub fn files() -> impl Iterator<Item = &'static File> {
-    let kernels = Kernel::ALL.iter().map(|k| &k.spec().file);
-    let cores = Core::ALL.iter().map(|c| &c.spec().file);
-    kernels.chain(cores).chain(SHARED)
-}
+/// Cooperative matrices for devices without.
+pub(super) const SOFTWARE_MATRICES: File = file!("helpers/software_matrices");
 
-/// The file that `#import name` stands for.
+/// What `#import` lines name, and what every text has.
+pub const SHARED: &[File] = &[
+    file!("cores/attention"),
+    file!("cores/attention_quads"),
+    file!("cores/epilogue"),
+    file!("cores/gemm"),
+    file!("cores/epilogue_inputs"),
+    file!("helpers/activation"),
+    file!("helpers/grid"),
+    file!("helpers/latents"),
+    file!("helpers/moments"),
+    file!("helpers/of_lane"),
+    file!("helpers/rows"),
+    file!("helpers/scalars"),
+    file!("helpers/sum_all"),
+    file!("types/weight"),
+    ELEMENT,
+    RESULT,
+    SOFTWARE_MATRICES,
+    WIDE,
+];
+
+/// The file that `#import name` names.
 pub(super) fn imported(name: &str) -> Option<&'static File> {
     SHARED.iter().find(|f| f.name == name)
 }

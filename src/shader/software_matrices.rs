@@ -1,12 +1,13 @@
-//! Shaders with cooperative matrices for devices that have none: `shared/software_matrices.wgsl` in place
+//! Shaders with cooperative matrices for devices that have none: `helpers/software_matrices.wgsl` in place
 //! of the language's own types and functions. It is slow, and what makes those kernels testable anywhere.
 
 use std::collections::BTreeSet;
 
-use super::{files, include, replaced};
+use super::files;
+use super::text::{include, replaced};
 use crate::{Error, Result};
 
-/// What a shader with cooperative matrices says, and what stands for it. Its subgroups of 32 may be more here:
+/// What a shader with cooperative matrices says, and what replaces it. Its subgroups of 32 may be more here:
 /// all of a workgroup do together what each of them does by itself.
 const WORDS: [(&str, &str); 8] = [
     ("enable wgpu_cooperative_matrix;\n", ""),
@@ -53,7 +54,7 @@ pub fn write_out(text: String) -> Result<String> {
     }
     written += rest;
     written.push('\n');
-    include(&files::SOFTWARE_MATRICES, &mut written)?;
+    include(&files::SOFTWARE_MATRICES, &[], &mut written)?;
     let mut rows = String::new();
     for (number, access) in functions.iter().enumerate() {
         written += &access.function(number)?;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::{Rng, gpu};
 use sagittal::gpu::Gpu;
-use sagittal::internals::kernels::latents::{Latents, Place, SCALARS};
+use sagittal::internals::kernels::latents::{Latents, OperandAt, SCALARS};
 use sagittal::internals::kernels::{Buf, Call, Operand, Stretch, Variant};
 use sagittal::internals::shader;
 use wgpu::BufferUsages as Usage;
@@ -28,7 +28,7 @@ pub struct Memory {
 
 impl Memory {
     /// `words` inside a buffer with other things around them; an element is `unit` words.
-    pub fn put(&mut self, words: &[u32], unit: usize) -> Place {
+    pub fn put(&mut self, words: &[u32], unit: usize) -> OperandAt {
         self.put_behind(1 + self.now.len() % 3, words, unit)
     }
 
@@ -37,28 +37,28 @@ impl Memory {
         self.put_behind(0, words, 4).operand
     }
 
-    fn put_behind(&mut self, first: usize, words: &[u32], unit: usize) -> Place {
+    fn put_behind(&mut self, first: usize, words: &[u32], unit: usize) -> OperandAt {
         let mut all = vec![SENTINEL; first * unit];
         all.extend_from_slice(words);
         all.resize(all.len() + 4 * unit, SENTINEL);
         let stretch = Stretch { buf: Buf(self.now.len()), offset: 0, bytes: 4 * all.len() as u64 };
         self.now.push(all.clone());
         self.before.push(all);
-        Place { operand: Operand::Write(stretch), first }
+        OperandAt { operand: Operand::Write(stretch), first }
     }
 
     /// Floats inside a buffer.
-    pub fn floats(&mut self, values: &[f32], unit: usize) -> Place {
+    pub fn floats(&mut self, values: &[f32], unit: usize) -> OperandAt {
         self.put(&bits(values), unit)
     }
 
     /// Room for `n` words.
-    pub fn room(&mut self, n: usize, unit: usize) -> Place {
+    pub fn room(&mut self, n: usize, unit: usize) -> OperandAt {
         self.put(&vec![SENTINEL; n], unit)
     }
 
     /// Takes a result of `n` words out, so that [`finish`](Self::finish) does not find it.
-    pub fn result(&mut self, at: Place, n: usize, unit: usize) -> Vec<u32> {
+    pub fn result(&mut self, at: OperandAt, n: usize, unit: usize) -> Vec<u32> {
         let Operand::Write(Stretch { buf: Buf(number), .. }) = at.operand else {
             panic!("a place of no buffer")
         };
@@ -69,7 +69,7 @@ impl Memory {
     }
 
     /// The same as floats.
-    pub fn floats_of(&mut self, at: Place, n: usize, unit: usize) -> Vec<f32> {
+    pub fn floats_of(&mut self, at: OperandAt, n: usize, unit: usize) -> Vec<f32> {
         self.result(at, n, unit).into_iter().map(f32::from_bits).collect()
     }
 
@@ -154,7 +154,7 @@ impl Runner {
     /// which is a sentinel.
     fn pipeline(&self, variant: &Variant) -> wgpu::ComputePipeline {
         let make = || {
-            let offers = shader::Offers { matrices: false, lanes: false };
+            let offers = shader::Offers { cooperative: false, shared_loads: false };
             let source = wgpu::ShaderSource::Wgsl(shader::source(variant, offers).expect("a shader").into());
             let device = self.gpu.device();
             let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label: None, source });

@@ -108,13 +108,13 @@ pub fn default_device() -> Option<(wgpu::Device, wgpu::Queue)> {
 /// What kernels with cooperative matrices are tested on, if the device has such matrices.
 pub fn matrices(gpu: &Gpu) -> Option<(Target, Precision)> {
     let own = gpu.capabilities().target;
-    matches!(own, Target::Matrices { .. }).then_some((own, Precision::F16))
+    matches!(own, Target::Cooperative { .. }).then_some((own, Precision::F16))
 }
 
 /// The same with the least workgroup memory; a device without such matrices gets them written out.
 pub fn matrices_of_little_memory(gpu: &Gpu) -> Option<(Target, Precision)> {
     let features = wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
-    let least = Target::Matrices { memory: LEAST_MEMORY };
+    let least = Target::Cooperative { memory: LEAST_MEMORY };
     gpu.device().features().contains(features).then_some((least, Precision::F16))
 }
 

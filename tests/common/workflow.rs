@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use sagittal::Latent;
 use sagittal::checkpoint::{Dtype, Manifest};
 use sagittal::internals::kernels::Precision;
-use sagittal::pipeline::{ModelOptions, Studio};
+use sagittal::pipeline::{DeviceContext, ModelOptions};
 use sagittal::workflow::{Folders, Graph, Options, Saved, Workflow};
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
@@ -54,16 +54,16 @@ impl Home {
     }
 
     /// Runs a workflow in f32; what it saved.
-    pub fn run(&self, studio: &Arc<Studio>, json: &Json) -> sagittal::Result<Vec<Saved>> {
+    pub fn run(&self, device_context: &Arc<DeviceContext>, json: &Json) -> sagittal::Result<Vec<Saved>> {
         let workflow = Workflow::parse("test", json.to_string().as_bytes())?;
         let (folders, options) = (self.folders(), options());
         let ready = workflow.check(&folders, &options)?;
-        ready.run(studio.clone(), &mut |_| {}, &AtomicBool::new(false))
+        ready.run(device_context.clone(), &mut |_| {}, &AtomicBool::new(false))
     }
 
     /// The latent that a workflow saves.
-    pub fn latent(&self, studio: &Arc<Studio>, json: &Json) -> Latent {
-        let saved = self.run(studio, json).unwrap_or_else(|e| panic!("{e}"));
+    pub fn latent(&self, device_context: &Arc<DeviceContext>, json: &Json) -> Latent {
+        let saved = self.run(device_context, json).unwrap_or_else(|e| panic!("{e}"));
         read_latent(first_of(&saved, "latent"))
     }
 
@@ -84,8 +84,8 @@ pub fn manifest(family: &str) -> Manifest {
     Manifest::parse(text).expect("a manifest")
 }
 
-pub fn studio() -> Option<Arc<Studio>> {
-    Some(Studio::new(gpu()?).expect("a studio"))
+pub fn device_context() -> Option<Arc<DeviceContext>> {
+    Some(DeviceContext::new(gpu()?).expect("a device_context"))
 }
 
 /// The first saved file with an extension.

@@ -7,13 +7,13 @@ use std::sync::atomic::AtomicBool;
 use sagittal::Size;
 use sagittal::guidance::{Conditioning, Entry};
 use sagittal::image::Picture;
-use sagittal::pipeline::{Model, Run, Schedule, Sizes, Studio};
+use sagittal::pipeline::{DeviceContext, Model, Run, Schedule, Sizes};
 use sagittal::sampler::Scheduler;
 use sagittal::sampler::noise::noise;
 use sagittal::{Checkpoint, Latent};
 use serde_json::{Value as Json, json};
 
-use super::workflow::{Home, options, set, studio, text_to_image};
+use super::workflow::{Home, device_context, options, set, text_to_image};
 use super::{Failures, Rng, safetensors};
 
 pub const SD1: &str = "tiny-sd1.safetensors";
@@ -37,7 +37,7 @@ pub fn sampling() -> Run {
 }
 
 pub struct Bench {
-    pub studio: Arc<Studio>,
+    pub device_context: Arc<DeviceContext>,
     pub home: Home,
     pub model: Model,
     pub cancel: AtomicBool,
@@ -45,11 +45,11 @@ pub struct Bench {
 
 impl Bench {
     pub fn new(family: &str) -> Option<Self> {
-        let (studio, home) = (studio()?, Home::new(&[family]));
+        let (device_context, home) = (device_context()?, Home::new(&[family]));
         let path = home.at("models/checkpoints").join(format!("{family}.safetensors"));
         let checkpoint = Arc::new(Checkpoint::open(path).expect("a checkpoint"));
-        let model = Model::open_in(studio.clone(), checkpoint, &options().model).expect("a model");
-        Some(Self { studio, home, model, cancel: AtomicBool::new(false) })
+        let model = Model::open_in(device_context.clone(), checkpoint, &options().model).expect("a model");
+        Some(Self { device_context, home, model, cancel: AtomicBool::new(false) })
     }
 
     /// Puts a LoRA on UNet and text encoder into its folder: `style/ink.safetensors`.
@@ -76,7 +76,7 @@ impl Bench {
     }
 
     pub fn run(&self, workflow: &Json) -> Latent {
-        self.home.latent(&self.studio, workflow)
+        self.home.latent(&self.device_context, workflow)
     }
 
     pub fn entry(&self, prompt: &str) -> Entry {

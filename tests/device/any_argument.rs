@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::sync::atomic::AtomicBool;
 
+use super::operations::operations;
 use crate::common::any_argument::{FLOATS, SIZES, Watch, pairs};
 use crate::common::bench::Weights as Anything;
 use crate::common::{gpu, synthetic};
@@ -25,7 +26,7 @@ use sagittal::{Result, wgpu};
 
 static GO: AtomicBool = AtomicBool::new(false);
 
-const TARGETS: [Target; 3] = [Target::Gpu, Target::Cpu, Target::Matrices { memory: 32 << 10 }];
+const TARGETS: [Target; 3] = [Target::Gpu, Target::Cpu, Target::Cooperative { memory: 32 << 10 }];
 
 fn options(rows: usize, target: Target) -> PlanOptions {
     PlanOptions { rows, storage: Precision::F32.into(), device: Capabilities::baseline(target), guard: 0 }
@@ -53,11 +54,9 @@ fn layers(watch: &mut Watch, g: &mut Graph, [x, y]: [Tensor; 2], n: usize) {
     watch.tries(what, || g.cross_attention("m", x, y, n));
     watch.tries(what, || g.self_attention_of("n", x, y, n));
     watch.tries(what, || g.attention_columns("o", x, y, n));
-    watch.runs(what, || g.activate("p", Activation::Gelu, x));
-    watch.runs(what, || g.geglu("q", x));
-    watch.tries(what, || g.add("r", x, y));
-    watch.tries(what, || g.add_vector("s", x, y));
-    watch.tries(what, || g.concat("t", x, y));
+    for operation in operations() {
+        watch.tries(what, || (operation.build)(g, &[x, y]));
+    }
     watch.tries(what, || g.channels("u", x, n, n));
     watch.runs(what, || g.blur("v", x, n as f32));
     watch.tries(what, || g.part("w", x, n, Shape::new(1, n, 4)));

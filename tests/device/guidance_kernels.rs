@@ -10,7 +10,7 @@ use sagittal::internals::graph::Shape;
 use sagittal::internals::kernels::cfg_rescale::{self, CfgRescale};
 use sagittal::internals::kernels::entries_mean::{self, EntriesMean};
 use sagittal::internals::kernels::error_norm::{self, ErrorNorm};
-use sagittal::internals::kernels::latents::{EntryPlace, FLAG_LATENT, Latents, MapPlace, NO_STEP, Place};
+use sagittal::internals::kernels::latents::{EntryPlace, FLAG_LATENT, Latents, MapPlace, NO_STEP, OperandAt};
 use sagittal::internals::kernels::sag_degrade::{self, MaskSource, Places, SagDegrade};
 
 /// Of what arithmetic in f32 is off.
@@ -157,7 +157,7 @@ fn sag_masks_blurs_and_keeps_the_noise() {
                 let error = nmse(&got[image * of_image..][..of_image], &want);
                 assert!(error <= TIGHT && is_padded(got, &latents), "{what}: {error:e}");
             }
-            let on = |p: Place| later(p, image * cells * shape.quads());
+            let on = |p: OperandAt| later(p, image * cells * shape.quads());
             let places = Places {
                 base: on(places.base),
                 x: on(places.x),
@@ -305,7 +305,7 @@ fn rescaled_guidance_keeps_its_rounding() {
                 let (got, x) = (*got as f32, *x as f32);
                 assert_eq!(got, x - (x - got), "{what}: not rounded at {x}");
             }
-            let on = |p: Place| later(p, image * shape.positions() * shape.quads());
+            let on = |p: OperandAt| later(p, image * shape.positions() * shape.quads());
             let mut memory = empty.clone();
             let one = CfgRescale { latents: Latents { images: 1, shape }, ..r };
             let call = cfg_rescale::call(&one, [cond, uncond].map(on), on(x), on(y), flags);
@@ -326,7 +326,7 @@ fn rescaled_guidance_keeps_its_rounding() {
         }
         let mut want = [NO_STEP; 2];
         want[FLAG_LATENT] = 2;
-        assert_eq!(memory.result(Place { operand: flags, first: 0 }, 2, 1), want, "{what}");
+        assert_eq!(memory.result(OperandAt { operand: flags, first: 0 }, 2, 1), want, "{what}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! Every kernel in every variant against its f64 reference, on random odd shapes, with a pattern
 //! around all results that must survive.
 
+use super::operations::{operations, shape};
 use crate::common::bench::{Bench, Weights};
 use crate::common::{Failures, Rng, gpu, halves, matrices, matrices_of_little_memory, nmse, stored};
 use sagittal::internals::engine::Engine;
@@ -102,11 +103,11 @@ fn conv3x3() {
     each(1e-10, |b, rng| {
         let x_shape = Shape::new(rng.range(2, 11), rng.range(2, 17), rng.range(1, 40));
         let out = rng.range(1, 80);
-        let plain = [(1, 1), (2, 1), (2, 0)].map(|(stride, pad)| Window { stride, pad, doubled: None });
+        let plain = [(1, 1), (2, 1), (2, 0)].map(|(stride, pad)| Window { stride, pad, upsampled: None });
         // Of doubled maps a last line or column may be left out.
         let doubled = [(0, 0), (1, 1), (0, 1), (1, 0)].map(|(lines, columns)| {
             let seen = (2 * x_shape.height - lines, 2 * x_shape.width - columns);
-            Window { stride: 1, pad: 1, doubled: Some(seen) }
+            Window { stride: 1, pad: 1, upsampled: Some(seen) }
         });
         plain
             .into_iter()
@@ -115,7 +116,7 @@ fn conv3x3() {
                 let mut g = Graph::new("");
                 let x = g.input("x", x_shape);
                 let v = g.input("v", Shape::tokens(1, out));
-                let y = match window.doubled {
+                let y = match window.upsampled {
                     Some(seen) => g.conv3x3_doubled("c", x, seen, out),
                     None => g.conv3x3("c", x, out, window.stride, window.pad),
                 };
@@ -275,8 +276,8 @@ fn cross_attention() {
     });
 }
 
-/// A driver on the CPU compiles a kernel whose matrices are written out for long, as the square of the depth:
-/// one case of 32 queries a subgroup and one of 16, neither of whole sixteens of depth.
+/// A driver on the CPU compiles a kernel whose matrices are written out for long, as the square of the head dimension:
+/// one case of 32 queries a subgroup and one of 16, no head dimension a multiple of 16.
 #[test]
 fn attention_with_matrices_of_little_memory() {
     let Some(gpu) = gpu() else { return };
@@ -289,9 +290,9 @@ fn attention_with_matrices_of_little_memory() {
     }
 }
 
-/// The same of deep heads, as a VAE's: where matrices read whole sixteens, and where they cannot.
+/// The same of large heads, as a VAE's: where matrices read multiples of 16, and where they cannot.
 #[test]
-fn deep_attention_with_matrices() {
+fn attention_of_large_heads_with_matrices() {
     let Some(gpu) = gpu() else { return };
     let engine = Engine::new(gpu).expect("engine");
     for (target, precision) in
@@ -310,7 +311,7 @@ fn deep_attention_with_matrices() {
 
 /// As in a VAE, whose single head has 512 channels: a driver may end long loops early.
 #[test]
-fn a_deep_head_over_many_keys() {
+fn a_large_head_over_many_keys() {
     each(1e-10, |b, rng| {
         let (dim, queries, keys) = (4 * rng.range(100, 128), rng.range(1, 9), rng.range(300, 400));
         vec![attend(b, rng, (1, dim), Shape::tokens(queries, dim), keys)]
@@ -364,71 +365,25 @@ fn blurs() {
 }
 
 #[test]
-fn elementwise_kernels() {
-    use sagittal::internals::kernels::activation_reference as f;
+fn operations_of_a_position() {
+    let all = operations();
     each(1e-11, |b, rng| {
-        let shape = Shape::new(rng.range(1, 9), rng.range(1, 9), 4 * rng.range(1, 20));
-        let other = Shape { channels: 4 * rng.range(1, 9), ..shape };
-        let c = shape.channels;
         let mut results = Vec::new();
-        for a in [Activation::Silu, Activation::Gelu, Activation::QuickGelu] {
+        for o in &all {
+            let shapes = (o.shapes)(shape(rng));
             results.push(elementwise(
                 b,
                 rng,
-                &[shape],
-                |g, t| g.activate("y", a, t[0]),
-                |x| x[0].iter().map(|v| f(Some(a), *v)).collect(),
+                &shapes,
+                |g, t| (o.build)(g, t).expect(o.name),
+                |x| (o.reference)(&shapes, x),
             ));
         }
-        let double = Shape { channels: 2 * c, ..shape };
+        let one = [shape(rng)];
         results.push(elementwise(
             b,
             rng,
-            &[double],
-            |g, t| g.geglu("y", t[0]),
-            |x| {
-                x[0].chunks(2 * c)
-                    .flat_map(|x| (0..c).map(move |i| x[i] * f(Some(Activation::Gelu), x[c + i])))
-                    .collect()
-            },
-        ));
-        results.push(elementwise(
-            b,
-            rng,
-            &[shape, shape],
-            |g, t| g.add("y", t[0], t[1]).expect("add"),
-            |x| x[0].iter().zip(&x[1]).map(|(a, b)| a + b).collect(),
-        ));
-        let one = Shape::tokens(1, c);
-        results.push(elementwise(
-            b,
-            rng,
-            &[shape, one],
-            |g, t| g.add_vector("y", t[0], t[1]).expect("add"),
-            |x| x[0].iter().enumerate().map(|(i, a)| a + x[1][i % c]).collect(),
-        ));
-        results.push(elementwise(
-            b,
-            rng,
-            &[shape, other],
-            |g, t| g.concat("y", t[0], t[1]).expect("concat"),
-            |x| {
-                let parts = x[0].chunks(c).zip(x[1].chunks(other.channels));
-                parts.flat_map(|(a, b)| a.iter().chain(b).copied()).collect()
-            },
-        ));
-        let (first, count) = (4 * rng.range(0, c / 4 - 1), 4);
-        results.push(elementwise(
-            b,
-            rng,
-            &[shape],
-            |g, t| g.channels("y", t[0], first, count).expect("channels"),
-            |x| x[0].chunks(c).flat_map(|x| x[first..first + count].to_vec()).collect(),
-        ));
-        results.push(elementwise(
-            b,
-            rng,
-            &[other],
+            &one,
             |g, t| {
                 g.trace("copy", t[0]);
                 g.activate("y", Activation::Silu, t[0])

@@ -1,4 +1,4 @@
-//! Products and convolutions in the sizes of networks, where depths are divided among workgroups and
+//! Products and convolutions in the sizes of networks, where K is divided among workgroups and
 //! large tiles are taken, against f64 at some of their positions.
 
 use crate::common::bench::{Bench, Weights};

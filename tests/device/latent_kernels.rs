@@ -6,7 +6,7 @@ use crate::common::{Rng, nmse, stored, to_f64};
 use sagittal::internals::graph::Shape;
 use sagittal::internals::kernels::combine::{self, Combine, Mask};
 use sagittal::internals::kernels::latents::{
-    FLAG_LATENT, FLAG_PREDICTION, Latents, NO_STEP, Place, RowPlace,
+    FLAG_LATENT, FLAG_PREDICTION, Latents, NO_STEP, OperandAt, RowPlace,
 };
 use sagittal::internals::kernels::network_input::{self, NetworkInput};
 use sagittal::internals::kernels::network_output::{self, NetworkOutput, Recorded};
@@ -22,8 +22,8 @@ pub fn shapes() -> impl Iterator<Item = Shape> {
 }
 
 /// A place `quads` further on.
-pub fn later(at: Place, elements: usize) -> Place {
-    Place { first: at.first + elements, ..at }
+pub fn later(at: OperandAt, elements: usize) -> OperandAt {
+    OperandAt { first: at.first + elements, ..at }
 }
 
 /// An area of a latent, and rows that see it in some images.
@@ -82,7 +82,7 @@ fn network_inputs_are_scaled_cut_out_and_padded() {
         let empty = memory.clone();
         runner.run(&[network_input::call(&n, table, latent, time_from, to)], &mut memory, &scalars);
         let [x, time] =
-            [0, 1].map(|i| memory.result(Place { operand: to[i], first: 0 }, n.rows * sizes[i], unit));
+            [0, 1].map(|i| memory.result(OperandAt { operand: to[i], first: 0 }, n.rows * sizes[i], unit));
         memory.finish(&what);
 
         let want: Vec<f64> = rows
@@ -101,7 +101,7 @@ fn network_inputs_are_scaled_cut_out_and_padded() {
             let (mut memory, n) = (empty.clone(), NetworkInput { rows: 1, ..n });
             let call = network_input::call(&n, later(table, 2 * row), latent, time_from, to);
             runner.run(&[call], &mut memory, &scalars);
-            let alone = memory.result(Place { operand: to[0], first: 0 }, sizes[0], unit);
+            let alone = memory.result(OperandAt { operand: to[0], first: 0 }, sizes[0], unit);
             assert_eq!(alone, x[row * sizes[0]..][..sizes[0]], "{what}: row {row}");
         }
     }
@@ -154,14 +154,14 @@ fn predictions_and_column_sums_come_to_their_places() {
         runner.run(std::slice::from_ref(&call), &mut memory, &scalars(7));
         let mut all = Vec::new();
         for (i, row) in rows.iter().enumerate() {
-            let at = Place { operand: to, first: row.prediction as usize };
+            let at = OperandAt { operand: to, first: row.prediction as usize };
             let got = memory.floats_of(at, size, 4);
             let part = to_f64(&out[i * size..][..size]);
             let want = network_output::reference(&n, row, (keep.into(), take.into()), &part, &to_f64(&noisy));
             assert!(nmse(&got, &want) <= TIGHT, "{what}: {:e}", nmse(&got, &want));
             assert!(is_padded(&got, &of_row), "{what}");
             if record {
-                let at = Place { operand: columns_to, first: row.columns as usize };
+                let at = OperandAt { operand: columns_to, first: row.columns as usize };
                 let got = memory.floats_of(at, positions, 1);
                 assert_eq!(got, columns[i * positions..][..positions], "{what}");
             }
@@ -176,7 +176,7 @@ fn predictions_and_column_sums_come_to_their_places() {
             let n = NetworkOutput { rows: 1, ..n };
             let call = network_output::call(&n, later(table, 2 * i), part, x, [to, flags], None);
             runner.run(&[call], &mut memory, &scalars(7));
-            let got = memory.floats_of(Place { operand: to, first: row.prediction as usize }, size, 4);
+            let got = memory.floats_of(OperandAt { operand: to, first: row.prediction as usize }, size, 4);
             assert_eq!(bits(&got), bits(&all[i]), "{what}: row {i}");
         }
         // One value is enough, and of two steps the first one counts.
@@ -189,7 +189,7 @@ fn predictions_and_column_sums_come_to_their_places() {
             for step in [7, 3, 9] {
                 runner.run(std::slice::from_ref(&call), &mut memory, &scalars(step));
             }
-            let flags = memory.result(Place { operand: flags, first: 0 }, 3, 1);
+            let flags = memory.result(OperandAt { operand: flags, first: 0 }, 3, 1);
             let mut want = [NO_STEP; 3];
             want[FLAG_PREDICTION] = 3;
             assert_eq!(flags, want, "{what}: {odd}");
@@ -200,7 +200,7 @@ fn predictions_and_column_sums_come_to_their_places() {
 /// A sum on the device: operands with their factors.
 struct Sum {
     latents: Latents,
-    terms: Vec<Place>,
+    terms: Vec<OperandAt>,
     values: Vec<Vec<f32>>,
     c: Vec<f32>,
     d: Vec<f32>,
@@ -273,12 +273,12 @@ fn sums_of_latents() {
         // Image by image, and in place.
         for image in 0..latents.images {
             let mut memory = empty.clone();
-            let on = |at: &Place| later(*at, image * shape.positions() * shape.quads());
+            let on = |at: &OperandAt| later(*at, image * shape.positions() * shape.quads());
             let mut mine = Combine { latents: Latents { images: 1, shape }, ..sum.combine() };
             if let Some(mask) = mine.mask.as_mut().filter(|m| m.by_image) {
                 mask.at = later(mask.at, image * shape.positions());
             }
-            let terms: Vec<Place> = sum.terms.iter().map(on).collect();
+            let terms: Vec<OperandAt> = sum.terms.iter().map(on).collect();
             let to = if calls.len() == 1 { terms[0] } else { on(&y) };
             runner.run(
                 &combine::calls(&mine, &terms, to, flags).expect("a sum"),
@@ -298,7 +298,7 @@ fn sums_of_latents() {
         for step in [5, 2, 6] {
             runner.run(&calls, &mut memory, &sum.scalars(step));
         }
-        let flags = memory.result(Place { operand: flags, first: 0 }, 2, 1);
+        let flags = memory.result(OperandAt { operand: flags, first: 0 }, 2, 1);
         let mut want = [NO_STEP; 2];
         want[FLAG_LATENT] = 2;
         assert_eq!(flags, want, "{what}");
@@ -309,8 +309,8 @@ fn sums_of_latents() {
 fn a_sum_of_too_many_latents_is_refused() {
     let latents = Latents { images: 1, shape: Shape::new(5, 7, 4) };
     let c = Combine { path: "", latents, scalars: 0, mask: None };
-    for terms in [&[][..], &[Place::UNUSED; 9]] {
-        let error = combine::calls(&c, terms, Place::UNUSED, Operand::Unused).expect_err("no such sum");
+    for terms in [&[][..], &[OperandAt::UNUSED; 9]] {
+        let error = combine::calls(&c, terms, OperandAt::UNUSED, Operand::Unused).expect_err("no such sum");
         assert_eq!(error.kind(), sagittal::ErrorKind::Usage, "{error}");
     }
 }

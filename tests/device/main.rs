@@ -13,6 +13,7 @@ mod guidance_kernels;
 mod kernels;
 mod kernels_sizes;
 mod latent_kernels;
+mod operations;
 mod pipeline_cache;
 mod plan;
 mod shader_text;

@@ -10,8 +10,8 @@ fn faults_of_all(faults: impl Fn(&[Token<'_>]) -> Vec<String>) {
     let mut failures = Failures::default();
     let (mut texts, mut seen) = (0, std::collections::HashSet::new());
     for (variant, _) in variants() {
-        for (matrices, lanes) in [(false, false), (false, true), (true, false), (true, true)] {
-            let text = shader::source(&variant, Offers { matrices, lanes }).unwrap();
+        for (cooperative, shared_loads) in [(false, false), (false, true), (true, false), (true, true)] {
+            let text = shader::source(&variant, Offers { cooperative, shared_loads }).unwrap();
             texts += 1;
             for fault in faults(&tokens(&text)) {
                 let said = format!("{}: {fault}", variant.kernel);
@@ -31,7 +31,7 @@ fn every_variable_of_a_function_has_an_initial_value() {
 
 /// The language lets no reader guess: `a | b << c`, `a << b + c` and `a || b && c` take parentheses.
 #[test]
-fn operators_that_mix_badly_stand_in_parentheses() {
+fn operators_that_mix_badly_are_in_parentheses() {
     faults_of_all(mixed);
 }
 
@@ -83,7 +83,7 @@ fn faults_of_texts_are_found() {
     }
 }
 
-/// A piece of a text, and the line it stands in.
+/// A piece of a text, and the line it is in.
 #[derive(Debug, Clone, Copy)]
 struct Token<'t> {
     kind: Kind,
@@ -106,7 +106,7 @@ enum Kind {
     Unary,
 }
 
-/// What stands by itself between words, longest first.
+/// Signs between words, longest first.
 const SIGNS: [&str; 43] = [
     "<<=", ">>=", "<<", ">>", "<=", ">=", "==", "!=", "&&", "||", "->", "++", "--", "+=", "-=", "*=", "/=",
     "%=", "&=", "|=", "^=", "<", ">", "=", "&", "|", "^", "+", "-", "*", "/", "%", "!", "~", "(", ")", "[",
@@ -130,7 +130,7 @@ fn tokens(text: &str) -> Vec<Token<'_>> {
                 word => word,
             };
             let mut word = &rest[..length];
-            // A list of a type's parameters begins right behind its name; operators stand between spaces.
+            // A list of a type's parameters begins right behind its name; operators have spaces around them.
             let before = found.last().copied();
             let follows_word = before.is_some_and(|t| t.kind == Kind::Word && ends_at(t.word, rest));
             let ends_template = word.starts_with('>') && templates.last() == Some(&'<');

@@ -2,9 +2,10 @@
 //! HLSL, keeps to what every WebGPU device offers, and agrees with the Rust side on parameters and
 //! bindings.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::LazyLock;
 
+use super::operations::operations;
 use super::uses::uses;
 use crate::common::{Failures, MANIFESTS};
 use naga::back::{hlsl, msl, spv};
@@ -13,9 +14,9 @@ use naga::{AddressSpace, GlobalVariable, Handle, Module, StorageAccess, TypeInne
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
 use sagittal::internals::bench::presets::Preset;
 use sagittal::internals::graph::{Activation, Graph, Shape, Store};
-use sagittal::internals::kernels::gemm::lanes;
+use sagittal::internals::kernels::gemm::simd;
 use sagittal::internals::kernels::{
-    Call, Field, Holds, Kernel, LEAST_MEMORY, Operand, Precision, Target, Variant, latents,
+    Call, Field, Holds, LEAST_MEMORY, Operand, Precision, Target, Variant, latents, samples,
 };
 use sagittal::internals::model::config::{ModelConfig, TextConfig};
 use sagittal::internals::model::unet::{self, Perturbation, Width};
@@ -29,9 +30,9 @@ const MAX_WORKGROUP_BYTES: u32 = 16 << 10;
 const MAX_STORAGE_BUFFERS: usize = 8;
 
 /// Workgroup memory of a GPU on which kernels with cooperative matrices have all that they want.
-const MATRICES_BYTES: u32 = 48 << 10;
+const COOPERATIVE_BYTES: u32 = 48 << 10;
 
-/// How a variant is used: bytes of its parameters, and what stands at bindings 1, 2, ...
+/// How a variant is used: bytes of its parameters, and what is at bindings 1, 2, ...
 #[derive(Debug, Clone, PartialEq)]
 pub struct Usage {
     params: usize,
@@ -39,7 +40,7 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Whether a variant that is told at run time what there is can be used in both ways.
+    /// Whether a variant that learns at run time which bindings there are can be used in both ways.
     fn fits(&self, other: &Self) -> bool {
         let mut both = self.bindings.iter().zip(&other.bindings);
         self.params == other.params
@@ -81,7 +82,7 @@ static CHECKED: LazyLock<Vec<Checked>> = LazyLock::new(|| {
     let checked: Vec<Checked> = variants()
         .into_iter()
         .flat_map(|(variant, usage)| {
-            let ways = if variant.lanes() { vec![false, true] } else { vec![false] };
+            let ways = if variant.is_simd() { vec![false, true] } else { vec![false] };
             ways.into_iter().map(move |shared| (variant.clone(), usage.clone(), shared))
         })
         .filter_map(|(variant, usage, shared)| match check(&variant, shared) {
@@ -97,19 +98,19 @@ static CHECKED: LazyLock<Vec<Checked>> = LazyLock::new(|| {
 });
 
 fn check(variant: &Variant, shared: bool) -> Result<(Module, ModuleInfo), String> {
-    let offers = shader::Offers { matrices: true, lanes: shared };
+    let offers = shader::Offers { cooperative: true, shared_loads: shared };
     let text = shader::source(variant, offers).map_err(|e| e.to_string())?;
     let module = naga::front::wgsl::parse_str(&text).map_err(|e| e.emit_to_string(&text))?;
     // Packing f16 into words needs no feature, but naga counts it as a capability.
     let capabilities = match variant.precision {
-        _ if variant.matrices() => {
+        _ if variant.is_cooperative() => {
             Capabilities::SHADER_FLOAT16
                 | Capabilities::SHADER_FLOAT16_IN_FLOAT32
                 | Capabilities::SUBGROUP
                 | Capabilities::SUBGROUP_BARRIER
                 | Capabilities::COOPERATIVE_MATRIX
         }
-        Precision::F32 if !lanes::has_halves(variant) => Capabilities::empty(),
+        Precision::F32 if !simd::has_f16_weights(variant) => Capabilities::empty(),
         Precision::F32 | Precision::F16 => Capabilities::SHADER_FLOAT16_IN_FLOAT32,
     };
     let sharing =
@@ -131,13 +132,13 @@ pub fn variants() -> HashMap<Variant, Usage> {
             assert_eq!(one, three, "{name}: variants for one row and for three");
             for (variant, usage) in one {
                 let known = found.entry(variant.clone()).or_insert_with(|| usage.clone());
-                let same = *known == usage || variant.lanes() && known.fits(&usage);
+                let same = *known == usage || variant.is_simd() && known.fits(&usage);
                 assert!(same, "{variant} is used in two ways");
                 known.add(&usage);
             }
         }
     }
-    for call in Kernel::ALL.iter().flat_map(|k| (k.spec().samples)()) {
+    for call in samples() {
         let usage = sampled(&call);
         let known = found.entry(call.variant.clone()).or_insert_with(|| usage.clone());
         assert_eq!(*known, usage, "{} is used in two ways", call.variant);
@@ -152,7 +153,7 @@ pub fn variants() -> HashMap<Variant, Usage> {
             found.extend(dispatched(&name, &graph, 1, 1 << 20, how));
         }
     }
-    let halved: Vec<&Variant> = found.keys().filter(|v| lanes::has_halves(v)).collect();
+    let halved: Vec<&Variant> = found.keys().filter(|v| simd::has_f16_weights(v)).collect();
     assert!(halved.len() > 8, "{} products with weights in f16", halved.len());
     found
 }
@@ -179,7 +180,8 @@ fn large() -> Vec<(String, Graph)> {
 /// Targets, the precisions of networks on them, and whether files hold f16, which CPU drivers keep.
 fn ways_to_store() -> [(Target, Precision, bool); 7] {
     use {Precision as P, Target as T};
-    let [least, more] = [LEAST_MEMORY, MATRICES_BYTES].map(|memory| (T::Matrices { memory }, P::F16, true));
+    let [least, more] =
+        [LEAST_MEMORY, COOPERATIVE_BYTES].map(|memory| (T::Cooperative { memory }, P::F16, true));
     let [wide, halves] = [false, true].map(|halves| (T::Cpu, P::F32, halves));
     [(T::Gpu, P::F32, true), (T::Gpu, P::F16, true), wide, halves, (T::Cpu, P::F16, true), least, more]
 }
@@ -275,21 +277,19 @@ fn text_graphs(name: &str, text: &TextConfig) -> Vec<(String, Graph)> {
 fn every_operation() -> (String, Graph) {
     let mut g = Graph::new("");
     let x = g.input("x", Shape::new(5, 7, 64));
-    let vector = g.input("vector", Shape::tokens(1, 64));
     for leaves in [false, true] {
         let mut results = Vec::new();
         for f in [Activation::Silu, Activation::Gelu, Activation::QuickGelu] {
-            results.push(g.activate("activate", f, x));
             let norm = g.group_norm("norm", x, 1e-5).unwrap();
             results.push(g.activate("norm", f, norm));
         }
         results.push(g.group_norm("norm", x, 1e-5).unwrap());
         results.push(g.layer_norm("layer_norm", x));
-        results.push(g.geglu("geglu", x));
-        results.push(g.add("add", x, x).unwrap());
-        results.push(g.add_vector("add_vector", x, vector).unwrap());
-        results.push(g.concat("concat", x, x).unwrap());
-        results.push(g.channels("channels", x, 4, 8).unwrap());
+        for operation in operations() {
+            let operands = (operation.shapes)(g.shape(x));
+            let operands: Vec<_> = operands.into_iter().map(|s| g.input("operand", s)).collect();
+            results.push((operation.build)(&mut g, &operands).unwrap());
+        }
         results.extend([1.5, f32::INFINITY].map(|sigma| g.blur("blur", x, sigma)));
         for heads in [1, 4, 16] {
             let qkv = g.linear_merged("qkv", x, &[("q", 64), ("k", 64), ("v", 64)], true).unwrap();
@@ -314,7 +314,7 @@ fn every_operation() -> (String, Graph) {
     ("every operation".into(), g)
 }
 
-/// Products with every combination of what can surround the sum, wide and narrow.
+/// Products with every combination of epilogue inputs, wide and narrow.
 fn every_product() -> (String, Graph) {
     let mut g = Graph::new("");
     let activations = [None, Some(Activation::Silu), Some(Activation::Gelu), Some(Activation::QuickGelu)];
@@ -358,13 +358,31 @@ fn every_product() -> (String, Graph) {
 
 #[test]
 fn every_variant_validates() {
-    let mut by_kernel: BTreeMap<Kernel, usize> = BTreeMap::new();
+    let mut by_kernel: BTreeMap<&str, usize> = BTreeMap::new();
     for c in CHECKED.iter() {
-        *by_kernel.entry(c.variant.kernel).or_default() += 1;
+        *by_kernel.entry(c.variant.kernel.name()).or_default() += 1;
     }
     println!("{} variants: {by_kernel:?}", CHECKED.len());
-    let without: Vec<_> = Kernel::ALL.iter().filter(|k| !by_kernel.contains_key(k)).collect();
-    assert!(without.is_empty(), "kernels that no plan uses and that have no samples: {without:?}");
+}
+
+/// Each file in `shaders` is a kernel or a core of some variant, or is shared: a kernel that no plan uses and that
+/// has no samples would not be tested.
+#[test]
+fn every_shader_is_in_a_variant() {
+    let shaders = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+    let files_in = |folder: std::path::PathBuf| std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
+    let on_disk: BTreeSet<String> = files_in(shaders.clone())
+        .flat_map(files_in)
+        .map(|file| {
+            let name = file.strip_prefix(&shaders).unwrap().with_extension("");
+            name.to_str().unwrap().replace('\\', "/")
+        })
+        .collect();
+    let of_variant = |c: &Checked| [Some(c.variant.kernel.file), c.variant.core.map(|core| core.file)];
+    let of_variants = CHECKED.iter().flat_map(of_variant).flatten();
+    let used: BTreeSet<String> =
+        of_variants.chain(shader::SHARED.iter().copied()).map(|file| file.name.to_owned()).collect();
+    assert_eq!(on_disk, used, "left: files in shaders, right: those of variants and shared ones");
 }
 
 /// Vulkan, Metal and Direct3D 12, with the options that naga takes for the oldest of each.
@@ -376,7 +394,7 @@ fn every_variant_becomes_spirv_msl_and_hlsl() {
         failures.check(spirv.is_ok(), || format!("{variant}: SPIR-V: {}", spirv.unwrap_err()));
         // Cooperative matrices of f16 are Vulkan's alone, and so are subgroups of eight on a CPU; elsewhere
         // no plan has them.
-        if variant.matrices() || *shared {
+        if variant.is_cooperative() || *shared {
             continue;
         }
         let metal =
@@ -405,7 +423,7 @@ fn every_variant_keeps_to_the_default_limits() {
             .map(|(_, g)| module.types[g.ty].inner.size(module.to_ctx()))
             .sum();
         // Devices with cooperative matrices are asked for more.
-        let most = if variant.matrices() { MATRICES_BYTES } else { MAX_WORKGROUP_BYTES };
+        let most = if variant.is_cooperative() { COOPERATIVE_BYTES } else { MAX_WORKGROUP_BYTES };
         failures.check(memory <= most, || format!("{variant}: {memory} bytes of workgroup memory"));
         let uniforms = in_space(AddressSpace::Uniform).count();
         let scalars = usage.bindings.iter().filter(|b| **b == Binding::Scalars).count();
@@ -423,7 +441,7 @@ fn parameters_agree() {
     let mut failures = Failures::default();
     for Checked { variant, usage, module, .. } in CHECKED.iter() {
         let (fields, span) = shader_params(module);
-        let expected = described(variant.kernel.spec().params);
+        let expected = described(variant.kernel.params);
         failures.check(fields == expected, || format!("{variant}: shader {fields:?}, Rust {expected:?}"));
         failures
             .check(span == usage.params, || format!("{variant}: shader {span} bytes, Rust {}", usage.params));
@@ -489,8 +507,8 @@ fn bindings_agree() {
             let unused = *binding == Binding::Unused;
             let fits = match holds {
                 _ if unused && does.is_empty() => true,
-                // Kernels for CPU drivers are told at run time what there is.
-                _ if unused && !variant.lanes() => false,
+                // Kernels for CPU drivers learn at run time which bindings there are.
+                _ if unused && !variant.is_simd() => false,
                 Holds::Weight | Holds::Input | Holds::Scalars => reads && !writes,
                 Holds::Result => writes && !reads,
                 Holds::Updated => reads && writes,

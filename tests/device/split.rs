@@ -6,7 +6,7 @@ use crate::common::{Failures, Rng, gpu, nmse, to_f64};
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
 use sagittal::internals::engine::Engine;
 use sagittal::internals::graph::{Graph, Heads, Op, Shape};
-use sagittal::internals::kernels::{Kernel, MAX_GROUPS, Precision, Target, attention, gemm};
+use sagittal::internals::kernels::{MAX_GROUPS, Precision, Target, attention, gemm};
 use sagittal::internals::model::{ModelConfig, unet, vae};
 use sagittal::internals::plan::{Bound, Capabilities, Plan, PlanOptions};
 
@@ -16,11 +16,11 @@ fn config(family: &str) -> ModelConfig {
     ModelConfig::infer(&Checkpoint::synthetic(&manifest, 0, Dtype::F16).expect("checkpoint")).expect("known")
 }
 
-/// Bytes of the largest binding of an activation. Partial sums of divided depths do not count: how
+/// Bytes of the largest binding of an activation. Partial sums of split-K do not count: how
 /// many there are follows from the limit. They are a product's seventh binding, their sum's fifth.
 fn largest(plan: &Plan) -> u64 {
     let bound = plan.dispatches.iter().flat_map(|d| {
-        let sums = if d.variant.kernel == Kernel::GemmMerge { 4 } else { 6 };
+        let sums = if *d.variant.kernel == gemm::MERGE { 4 } else { 6 };
         d.bindings.iter().enumerate().filter(move |(i, _)| *i != sums).map(|(_, b)| b)
     });
     let bytes = bound.map(|b| if let Bound::Arena(r) = b { r.bytes } else { 0 });

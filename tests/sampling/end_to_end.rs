@@ -32,7 +32,7 @@ fn request(width: usize, height: usize, steps: usize) -> Request {
 }
 
 fn generate(m: &Model, r: &Request) -> Generated {
-    m.generate(r, &mut |_| {}, &AtomicBool::new(false)).expect("pictures")
+    m.generate(r).expect("pictures")
 }
 
 #[test]

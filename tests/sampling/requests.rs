@@ -419,7 +419,7 @@ fn starts_and_masks_that_do_not_fit_are_refused() {
     ];
     for (i, (start, mask)) in cases.into_iter().enumerate() {
         let request = Request { start, mask, batch: 2, ..Request::new("x", Size::square(64)).with_steps(1) };
-        let error = m.generate(&request, &mut |_| {}, &AtomicBool::new(false)).expect_err("refused");
+        let error = m.generate(&request).expect_err("refused");
         assert_eq!(error.kind(), ErrorKind::Usage, "case {i}: {error}");
     }
 }
@@ -465,7 +465,7 @@ fn v_prediction_with_zero_terminal_snr_runs() {
     for scheduler in [Scheduler::Normal, Scheduler::Karras, Scheduler::Exponential] {
         let request =
             Request { schedule: Schedule::new(scheduler, 4), ..Request::new("a fox", Size::new(72, 80)) };
-        let made = m.generate(&request, &mut |_| {}, &AtomicBool::new(false)).expect("a picture");
+        let made = m.generate(&request).expect("a picture");
         assert!(made.latent.is_finite(), "{scheduler}");
     }
 }

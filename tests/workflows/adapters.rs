@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::common::workflow::{Home, set, stored, studio};
+use crate::common::workflow::{Home, device_context, set, stored};
 use serde_json::json;
 
 /// Copies files of the model tests into a folder of models.
@@ -16,7 +16,7 @@ fn bring(home: &Home, from: &str, to: &str) {
 /// OneTrainer's names mean what kohya's mean: the same latent.
 #[test]
 fn w_onetrainer() {
-    let Some(studio) = studio() else { return };
+    let Some(device_context) = device_context() else { return };
     let home = Home::new(&["tiny-sdxl"]);
     for name in ["a2_onetrainer_omi", "a2_kohya"] {
         bring(&home, &format!("lora/cases/{name}.safetensors"), &format!("loras/{name}.safetensors"));
@@ -25,7 +25,7 @@ fn w_onetrainer() {
     let latent = |lora: &str, strength: f64| {
         let mut workflow = workflow.clone();
         set(&mut workflow, "11", json!({ "lora_name": lora, "strength_clip": strength }));
-        home.latent(&studio, &workflow)
+        home.latent(&device_context, &workflow)
     };
     let omi = latent("a2_onetrainer_omi.safetensors", 1.0);
     assert_eq!(omi.data(), latent("a2_kohya.safetensors", 1.0).data());
@@ -35,39 +35,39 @@ fn w_onetrainer() {
 /// A LoRA of one text encoder alone.
 #[test]
 fn w_teonly() {
-    let Some(studio) = studio() else { return };
+    let Some(device_context) = device_context() else { return };
     let home = Home::new(&["tiny-sdxl"]);
     bring(&home, "lora/cases/a2_comfy_te_only.safetensors", "loras/a2_comfy_te_only.safetensors");
     let mut workflow = stored("cases/w_teonly.json");
-    let with = home.latent(&studio, &workflow);
+    let with = home.latent(&device_context, &workflow);
     set(&mut workflow, "11", json!({ "strength_clip": 0 }));
-    assert_ne!(with.data(), home.latent(&studio, &workflow).data());
+    assert_ne!(with.data(), home.latent(&device_context, &workflow).data());
 }
 
 /// An embedding in a folder below is found with and without the folder's name.
 #[test]
 fn w_embsub_and_w_embsub2() {
-    let Some(studio) = studio() else { return };
+    let Some(device_context) = device_context() else { return };
     let home = Home::new(&["tiny-sd1"]);
     bring(&home, "lora/cases/a1_f32.safetensors", "loras/a1_f32.safetensors");
     bring(&home, "embeddings/sub/deep.safetensors", "embeddings/sub/deep.safetensors");
     let mut workflow = stored("cases/w_embsub.json");
-    let bare = home.latent(&studio, &workflow);
-    assert_eq!(bare.data(), home.latent(&studio, &stored("cases/w_embsub2.json")).data());
+    let bare = home.latent(&device_context, &workflow);
+    assert_eq!(bare.data(), home.latent(&device_context, &stored("cases/w_embsub2.json")).data());
     set(&mut workflow, "6", json!({ "text": "a fox" }));
-    assert_ne!(bare.data(), home.latent(&studio, &workflow).data());
+    assert_ne!(bare.data(), home.latent(&device_context, &workflow).data());
 }
 
 /// An embedding in a LoRA is there behind its LoraLoader.
 #[test]
 fn an_embedding_bundled_in_a_lora() {
-    let Some(studio) = studio() else { return };
+    let Some(device_context) = device_context() else { return };
     let home = Home::new(&["tiny-sd1"]);
     bring(&home, "embeddings/bundle.safetensors", "loras/bundle.safetensors");
     let mut workflow = stored("cases/w_embsub.json");
     set(&mut workflow, "11", json!({ "lora_name": "bundle.safetensors" }));
     set(&mut workflow, "6", json!({ "text": "a embedding:foo fox" }));
-    let with = home.latent(&studio, &workflow);
+    let with = home.latent(&device_context, &workflow);
     set(&mut workflow, "6", json!({ "text": "a fox" }));
-    assert_ne!(with.data(), home.latent(&studio, &workflow).data());
+    assert_ne!(with.data(), home.latent(&device_context, &workflow).data());
 }

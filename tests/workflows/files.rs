@@ -6,7 +6,7 @@ use std::fs;
 use std::sync::Arc;
 
 use crate::common::Failures;
-use crate::common::workflow::{Golden, Home, NEG, POS, difference, read_latent, stored, studio};
+use crate::common::workflow::{Golden, Home, NEG, POS, device_context, difference, read_latent, stored};
 use crate::common::workflow_bench::{Bench, same};
 use sagittal::image::{Picture, png};
 use sagittal::lora::{Lora, LoraUse};
@@ -16,10 +16,10 @@ use sagittal::sampler::noise::noise;
 use sagittal::{Error, Latent};
 
 /// The latents of a workflow in both formats, each saved beside its picture.
-fn latents(home: &Home, studio: &Arc<sagittal::pipeline::Studio>, name: &str) -> [Latent; 2] {
+fn latents(home: &Home, device_context: &Arc<sagittal::pipeline::DeviceContext>, name: &str) -> [Latent; 2] {
     ["api", "ui"].map(|format| {
         let file = format!("{name}.{format}.json");
-        let saved = home.run(studio, &stored(&file)).unwrap_or_else(|e: Error| panic!("{file}: {e}"));
+        let saved = home.run(device_context, &stored(&file)).unwrap_or_else(|e: Error| panic!("{file}: {e}"));
         let of = |end: &str| saved.iter().find(|s| s.path.extension().is_some_and(|e| e == end));
         let picture = of("png").unwrap_or_else(|| panic!("{file} saved no picture"));
         let latent = read_latent(&of("latent").unwrap_or_else(|| panic!("{file} saved no latent")).path);
@@ -32,7 +32,7 @@ fn latents(home: &Home, studio: &Arc<sagittal::pipeline::Studio>, name: &str) ->
 /// Two negatives under SAG, an area, a hires fix of two KSamplers, PAG beside SAG.
 #[test]
 fn what_a_second_network_computed_in_f64() {
-    let Some(studio) = studio() else { return };
+    let Some(device_context) = device_context() else { return };
     let home = Home::new(&["tiny-sd1"]);
     let bytes = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/workflows/expected.safetensors"));
     let bytes = bytes.expect("the latents");
@@ -42,7 +42,7 @@ fn what_a_second_network_computed_in_f64() {
         let view = expected.tensor(name).expect(name);
         let shape = <[usize; 4]>::try_from(view.shape()).expect("four sides");
         let want = Latent::from_vec(shape, bytemuck::pod_collect_to_vec(view.data())).expect("a latent");
-        for (format, found) in ["API", "UI"].into_iter().zip(latents(&home, &studio, name)) {
+        for (format, found) in ["API", "UI"].into_iter().zip(latents(&home, &device_context, name)) {
             let (d, s) = difference(&found, &want);
             println!("{name}, {format}: {:.1e} of the spread", d / s);
             // As `sagittal verify` allows for a run.
@@ -55,9 +55,9 @@ fn what_a_second_network_computed_in_f64() {
 /// SDXL's text node, which tells the network of sizes.
 #[test]
 fn sdxl_gives_comfyuis_latent() {
-    let Some(studio) = studio() else { return };
+    let Some(device_context) = device_context() else { return };
     let home = Home::new(&["tiny-sdxl"]);
-    for found in latents(&home, &studio, "sdxl") {
+    for found in latents(&home, &device_context, "sdxl") {
         let share = Golden::of("tiny-sdxl").share("sag_euler", &found);
         assert!(share <= 1.0, "{share:.2} of the tolerance");
     }
@@ -79,12 +79,12 @@ fn what_the_library_gives_as_well() {
     let levels = Schedule { denoise: 0.6, ..whole }.into();
     let from = Run { seed: 53, levels, latent: Some(from), ..Run::new(noise(53, [1, 4, 16, 20])) };
     let want = bench.sample(pos, neg, &from);
-    for found in latents(&bench.home, &bench.studio, "img2img") {
+    for found in latents(&bench.home, &bench.device_context, "img2img") {
         same(&mut failures, "image to image", &found, &want);
     }
 
     bench.put_style();
-    let found = latents(&bench.home, &bench.studio, "lora");
+    let found = latents(&bench.home, &bench.device_context, "lora");
     let lora = Arc::new(Lora::open(bench.home.at("models/loras/style/ink.safetensors")).expect("a LoRA"));
     let weighted = LoraUse { unet: 0.5, text: 0.25, ..LoraUse::new(lora, 0.0) };
     bench.model.set_loras(&[weighted]).expect("it fits");

@@ -3,7 +3,7 @@
 
 use crate::common::Failures;
 use crate::common::workflow::{
-    Golden, Home, add, difference, first_of, read_latent, set, stored, studio, text_to_image,
+    Golden, Home, add, device_context, difference, first_of, read_latent, set, stored, text_to_image,
 };
 use serde_json::{Value as Json, json};
 
@@ -32,7 +32,7 @@ const RUNS: [(&str, &[&str]); 3] = [
 
 #[test]
 fn workflows_give_comfyuis_latents() {
-    let Some(studio) = studio() else { return };
+    let Some(device_context) = device_context() else { return };
     let home = Home::new(&["tiny-sd1", "tiny-sd2", "tiny-sdxl"]);
     let mut failures = Failures::default();
     for (family, runs) in RUNS {
@@ -40,7 +40,7 @@ fn workflows_give_comfyuis_latents() {
         home.input_latent("latent.a.latent", golden.tensor("latent.a"));
         for name in runs {
             let workflow = golden.workflow(&format!("{family}.safetensors"), name);
-            let share = golden.share(name, &home.latent(&studio, &workflow));
+            let share = golden.share(name, &home.latent(&device_context, &workflow));
             println!("{family} {name}: {:.1} % of the tolerance", 100.0 * share);
             failures.check(share <= 1.0, || format!("{family} {name}: {share:.2} of the tolerance"));
         }
@@ -52,7 +52,7 @@ fn workflows_give_comfyuis_latents() {
 /// they give ComfyUI's, and as they are the same picture.
 #[test]
 fn the_default_workflow_with_sag_in_both_formats() {
-    let Some(studio) = studio() else { return };
+    let Some(device_context) = device_context() else { return };
     let home = Home::new(&["tiny-sd1", "tiny-sd2", "tiny-sdxl"]);
     let mut failures = Failures::default();
     for family in ["tiny-sd1", "tiny-sd2", "tiny-sdxl"] {
@@ -63,12 +63,12 @@ fn the_default_workflow_with_sag_in_both_formats() {
             name_checkpoint(&mut workflow, &format!("{family}.safetensors"));
             // What differs between the formats is read before a family is looked at.
             if family == "tiny-sd1" {
-                let saved = home.run(&studio, &workflow).unwrap_or_else(|e| panic!("{name}: {e}"));
+                let saved = home.run(&device_context, &workflow).unwrap_or_else(|e| panic!("{name}: {e}"));
                 failures.check(saved.len() == 1, || format!("{name} saved {saved:?}"));
                 pictures.push(pixels(&saved[0].path));
             }
             save_latent(&mut workflow);
-            let saved = home.run(&studio, &workflow).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let saved = home.run(&device_context, &workflow).unwrap_or_else(|e| panic!("{name}: {e}"));
             pictures.push(pixels(first_of(&saved, "png")));
             let share = golden.share("sag_euler", &read_latent(first_of(&saved, "latent")));
             failures.check(share <= 1.0, || format!("{family} {name}: {share:.2} of the tolerance"));
@@ -83,7 +83,7 @@ fn the_default_workflow_with_sag_in_both_formats() {
 /// whatever the order where it does.
 #[test]
 fn several_prompts_on_a_side() {
-    let Some(studio) = studio() else { return };
+    let Some(device_context) = device_context() else { return };
     let home = Home::new(&["tiny-sd1"]);
     let golden = Golden::of("chunk");
     let mut failures = Failures::default();
@@ -106,7 +106,7 @@ fn several_prompts_on_a_side() {
                 set(&mut w, "3", json!({ side: [side, 0] }));
             }
         }
-        home.latent(&studio, &w)
+        home.latent(&device_context, &w)
     };
     for (name, positive, negative, sag) in [
         ("normal", &["pos"][..], &["neg"][..], true),
@@ -126,7 +126,7 @@ fn several_prompts_on_a_side() {
 /// Sampler, noise levels, noise and guider as nodes of their own give what KSampler gives.
 #[test]
 fn the_custom_samplers_give_the_same() {
-    let Some(studio) = studio() else { return };
+    let Some(device_context) = device_context() else { return };
     let home = Home::new(&["tiny-sd1"]);
     let golden = Golden::of("tiny-sd1");
     let mut failures = Failures::default();
@@ -181,13 +181,13 @@ fn the_custom_samplers_give_the_same() {
     add(&mut in_two, "30", "KSamplerAdvanced", half("enable", 0, 3, "enable", json!(["5", 0])));
     add(&mut in_two, "3", "KSamplerAdvanced", half("disable", 3, 10_000, "disable", json!(["30", 0])));
     for (what, workflow) in [("basic", custom("21")), ("karras", custom("22")), ("advanced", advanced)] {
-        let share = golden.share("sag_dpmpp_2m", &home.latent(&studio, &workflow));
+        let share = golden.share("sag_dpmpp_2m", &home.latent(&device_context, &workflow));
         failures.check(share <= 1.0, || format!("{what}: {share:.2} of the tolerance"));
     }
     // Euler's method keeps no memory of the steps before: two halves are the whole.
     let mut whole = base;
     set(&mut whole, "3", json!({ "sampler_name": "euler" }));
-    let (whole, halves) = (home.latent(&studio, &whole), home.latent(&studio, &in_two));
+    let (whole, halves) = (home.latent(&device_context, &whole), home.latent(&device_context, &in_two));
     let far = whole
         .zip(&halves, |a, b| (a - b).abs())
         .expect("one shape")

@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 
-use crate::common::workflow::{Home, NEG, POS, add, manifest, options, set, studio};
+use crate::common::workflow::{Home, NEG, POS, add, device_context, manifest, options, set};
 use crate::common::workflow_bench::{Bench, SD1, same, sampling, small};
 use crate::common::{Failures, Rng, files, safetensors};
 use sagittal::Size;
@@ -130,7 +130,7 @@ fn guidance_and_what_the_output_means() {
     without["model"] = json!(["4", 0]);
     add(&mut two, "30", "KSampler", without);
     add(&mut two, "91", "SaveLatent", json!({ "samples": ["30", 0], "filename_prefix": "second" }));
-    let saved = bench.home.run(&bench.studio, &two).expect("both");
+    let saved = bench.home.run(&bench.device_context, &two).expect("both");
     let read = |node: &str| {
         crate::common::workflow::read_latent(&saved.iter().find(|s| s.node == node).expect(node).path)
     };
@@ -164,7 +164,7 @@ fn guidance_and_what_the_output_means() {
         json!({ "model": ["10", 0], "scale": 1.0, "blur_sigma": 1.0 }),
     );
     set(&mut twice, "3", json!({ "model": ["31", 0] }));
-    let error = bench.home.run(&bench.studio, &twice).expect_err("refused").to_string();
+    let error = bench.home.run(&bench.device_context, &twice).expect_err("refused").to_string();
     failures.check(error.contains("node 31") && error.contains("already"), || error);
     // PAG at scale 0 is none.
     let mut workflow = small(SD1);
@@ -192,7 +192,7 @@ fn guidance_and_what_the_output_means() {
     };
     let checkpoint =
         Arc::new(Checkpoint::open(bench.home.at("models/checkpoints").join(SD1)).expect("a file"));
-    let v = Model::open_in(bench.studio.clone(), checkpoint, &v).expect("a model");
+    let v = Model::open_in(bench.device_context.clone(), checkpoint, &v).expect("a model");
     let conditioning = Conditioning { positive: pos, negative: neg };
     let guidance = Guidance { cfg: 1.5, ..Guidance::default() };
     let run = Run { guidance, ..sampling() };
@@ -271,7 +271,7 @@ fn loras_at_different_places() {
     second["negative"] = json!(["37", 0]);
     add(&mut one, "33", "KSampler", second);
     add(&mut one, "91", "SaveLatent", json!({ "samples": ["33", 0], "filename_prefix": "second" }));
-    let saved = bench.home.run(&bench.studio, &one).expect("both");
+    let saved = bench.home.run(&bench.device_context, &one).expect("both");
     let file = &saved.iter().find(|s| s.node == "91").expect("saved").path;
     same(&mut failures, "without, beside one with", &crate::common::workflow::read_latent(file), &plain);
     failures.finish();
@@ -366,7 +366,8 @@ fn parts_from_files_of_their_own() {
         add(&mut workflow, "33", "VAEDecode", json!({ "samples": ["3", 0], "vae": ["32", 0] }));
         add(&mut workflow, "34", "SaveImage", json!({ "images": ["33", 0], "filename_prefix": "x" }));
         workflow.as_object_mut().expect("nodes").remove("4");
-        let saved = bench.home.run(&bench.studio, &workflow).unwrap_or_else(|e| panic!("{family}: {e}"));
+        let saved =
+            bench.home.run(&bench.device_context, &workflow).unwrap_or_else(|e| panic!("{family}: {e}"));
         let latent = saved.iter().find(|s| s.node == "90").expect("a latent");
         same(&mut failures, family, &crate::common::workflow::read_latent(&latent.path), &whole);
         let picture = saved.iter().find(|s| s.node == "34").expect("a picture");
@@ -413,10 +414,10 @@ fn sdxl_is_told_sizes() {
 /// What does not belong together says so, with the node.
 #[test]
 fn parts_of_different_families() {
-    let Some(studio) = studio() else { return };
+    let Some(device_context) = device_context() else { return };
     let home = Home::new(&["tiny-sd1", "tiny-sdxl"]);
     let mut failures = Failures::default();
-    let mut refused = |what: &str, w: &Json, words: &[&str]| match home.run(&studio, w) {
+    let mut refused = |what: &str, w: &Json, words: &[&str]| match home.run(&device_context, w) {
         Ok(_) => failures.check(false, || format!("{what}: it ran")),
         Err(e) => {
             let error = e.to_string();
@@ -497,7 +498,7 @@ fn parts_of_a_sampler() {
     failures.check(far(&bench.run(&halves), &two) > 1e-2, || "the prediction in the middle".into());
     // What needs a negative prompt says so.
     set(&mut whole, "24", json!({ "model": ["10", 0] }));
-    let error = bench.home.run(&bench.studio, &whole).expect_err("refused").to_string();
+    let error = bench.home.run(&bench.device_context, &whole).expect_err("refused").to_string();
     failures.check(error.contains("negative") && error.contains("CFGGuider"), || error);
     failures.finish();
 }

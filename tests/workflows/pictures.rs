@@ -218,7 +218,7 @@ fn pictures_scale_and_decode() {
     let Some(bench) = Bench::new("tiny-sd1") else { return };
     let mut failures = Failures::default();
     let read = |w: &Json| -> Vec<Picture> {
-        let saved = bench.home.run(&bench.studio, w).unwrap_or_else(|e| panic!("{e}"));
+        let saved = bench.home.run(&bench.device_context, w).unwrap_or_else(|e| panic!("{e}"));
         saved.iter().map(|s| sagittal::image::read::picture(&s.path).expect("a picture")).collect()
     };
     // Decoded, whole and in tiles that hold all of it.

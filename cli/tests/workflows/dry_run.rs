@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use crate::common::files::{tensors, write};
-use crate::common::workflow::{Home, add, manifest, options, set, stored, studio, text_to_image};
+use crate::common::workflow::{Home, add, device_context, manifest, options, set, stored, text_to_image};
 use crate::common::{Failures, safetensors};
 use crate::program::program;
 use sagittal::checkpoint::Dtype;
@@ -348,7 +348,7 @@ fn kinds_of_nodes_as_json() {
 /// much the run gets through, with a MiB less neither the dry run nor the run.
 #[test]
 fn memory_is_looked_at_before_anything_runs() {
-    let Some(studio) = studio() else { return };
+    let Some(device_context) = device_context() else { return };
     let home = home();
     let mut json = text_to_image("tiny-sd1.safetensors", [256, 192, 2]);
     // Each is the largest once: the text encoder, the network at a mask, the autoencoder in both directions.
@@ -387,9 +387,9 @@ fn memory_is_looked_at_before_anything_runs() {
                 Options { limits: Limits { memory: Some(mib << 20), ..Limits::default() }, ..options() };
             let folders = home.folders();
             let mut ready = workflow.check(&folders, &options).expect("nothing else is wrong");
-            let foreseen = ready.check_memory(&studio);
+            let foreseen = ready.check_memory(&device_context);
             let ready = workflow.check(&folders, &options).expect("nothing else is wrong");
-            (foreseen, ready.run(studio.clone(), &mut |_| {}, &AtomicBool::new(false)))
+            (foreseen, ready.run(device_context.clone(), &mut |_| {}, &AtomicBool::new(false)))
         };
         let (foreseen, ran) = outcomes(2);
         let error = foreseen.expect_err("too little");

@@ -1,22 +1,21 @@
-//! The last line and column of a doubled map that is not twice as large as the stored one:
+//! The last line and column of an upsampled map that is not twice as large as the stored one:
 //! `conv2d_edge.wgsl`.
 
-use super::{
-    BINDINGS, Call, Class, Const, Gemm, Kernel, KernelSpec, Params, Variant, params, product_consts, spread,
-};
+use super::description::{BINDINGS, Gemm, Params, params, product_consts};
+use crate::kernels::{Call, Class, Const, KernelSpec, Variant, spread};
 use crate::shader::file;
 
 /// The kernel.
-pub const SPEC: KernelSpec =
-    KernelSpec::new(file!("conv2d_edge"), Class::Convolution, Params::FIELDS, BINDINGS);
+pub static SPEC: KernelSpec =
+    KernelSpec::new(file!("kernels/conv2d_edge"), Class::Convolution, Params::FIELDS, BINDINGS);
 
 /// Invocations of a workgroup, each for a quad of channels.
 const SIZE: u32 = 64;
 
 /// The dispatch that makes them, after the product has made the others; None where there are none. The
-/// weights of a doubled map have taps added up of which one would see what is left out.
+/// weights for an upsampled map have taps added up of which one would see what is left out.
 pub(super) fn call(g: &Gemm<'_>) -> Option<Call> {
-    let (height, width) = g.window?.doubled?;
+    let (height, width) = g.window?.upsampled?;
     let line = height % 2 == 1 && g.first_lines[1] + g.output.height == height;
     let column = width % 2 == 1;
     let own_lines = if column { g.output.height - usize::from(line) } else { 0 };
@@ -32,7 +31,7 @@ pub(super) fn call(g: &Gemm<'_>) -> Option<Call> {
     let own = [Const::Bool("LINE", line), Const::Bool("COLUMN", column)];
     Some(Call {
         variant: Variant {
-            kernel: Kernel::Conv2dEdge,
+            kernel: &SPEC,
             consts: [product_consts(g, e).as_slice(), &own].concat(),
             core: None,
             precision: g.precision,

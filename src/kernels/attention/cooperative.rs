@@ -1,0 +1,157 @@
+//! Attention with cooperative matrices: `attention_cooperative.wgsl`, for large heads
+//! `attention_cooperative_large_heads.wgsl`.
+
+use super::description::{Attention, spec};
+use crate::kernels::{Const, Form, KernelSpec, Precision, Strided};
+use crate::shader::file;
+
+/// The kernel, and that for large heads.
+pub static SPEC: KernelSpec = spec(file!("kernels/attention_cooperative")).form(Form::Cooperative);
+pub static LARGE_HEADS: KernelSpec =
+    spec(file!("kernels/attention_cooperative_large_heads")).form(Form::Cooperative);
+
+/// A kernel with its own constants, and the queries of a workgroup.
+pub(super) struct Chosen {
+    pub(super) kernel: &'static KernelSpec,
+    pub(super) consts: Vec<Const>,
+    pub(super) queries: u32,
+}
+
+/// How `a` is computed by workgroups of at most `memory` bytes, if matrices help.
+pub(super) fn choose(a: &Attention<'_>, keys: Strided, memory: u32) -> Option<Chosen> {
+    if !readable(a, keys) {
+        return None;
+    }
+    // Larger heads' sums do not fit into a subgroup's registers.
+    if a.heads.dim > 160 {
+        let tile = large_head_tile(a, memory)?;
+        return Some(Chosen { kernel: &LARGE_HEADS, consts: tile.consts(a).into(), queries: tile.queries() });
+    }
+    let tile = (a.q.positions() >= 16).then(|| tile(a.heads.dim, memory))?;
+    Some(Chosen { kernel: &SPEC, consts: tile.consts(a).into(), queries: tile.queries() })
+}
+
+/// How an attention is divided among workgroups and subgroups.
+struct HeadTile {
+    /// Subgroups of a workgroup, which share keys and values.
+    subgroups: u32,
+    /// Queries of a subgroup, in sixteens.
+    parts_q: u32,
+    /// Keys at a time, a multiple of 16.
+    keys: u32,
+}
+
+impl HeadTile {
+    const fn new(subgroups: u32, parts_q: u32, keys: u32) -> Self {
+        Self { subgroups, parts_q, keys }
+    }
+
+    /// Bytes of workgroup memory for heads of `dim`: `keys`, `values`, `scores` and `weights` of the shader.
+    fn bytes(&self, dim: usize) -> u32 {
+        let kv_row = 32 * dim.div_ceil(16) as u32 + 16;
+        let scores = self.queries() * (self.keys / 4 + 2);
+        4 * self.keys * kv_row + 24 * scores
+    }
+
+    /// Of fewer keys at a time and fewer queries where it takes more than `memory` bytes.
+    fn within(mut self, dim: usize, memory: u32) -> Self {
+        while self.bytes(dim) > memory && (self.keys > 16 || self.subgroups > 1) {
+            *(if self.keys > 16 { &mut self.keys } else { &mut self.subgroups }) /= 2;
+        }
+        self
+    }
+
+    /// Queries of a workgroup.
+    fn queries(&self) -> u32 {
+        16 * self.parts_q * self.subgroups
+    }
+
+    fn consts(&self, a: &Attention<'_>) -> [Const; 7] {
+        [
+            Const::U32("SUBGROUPS", self.subgroups),
+            Const::U32("PARTS_Q", self.parts_q),
+            Const::U32("PARTS_K", self.keys / 16),
+            Const::U32("PARTS_D", a.heads.dim.div_ceil(16) as u32),
+            // Vectors of a query's scores that one of its two lanes takes.
+            Const::U32("OWN", self.keys / 8),
+            // Eights of a tile's keys that an invocation brings in.
+            Const::U32("LOADS", (self.keys * a.heads.dim as u32 / 8).div_ceil(32 * self.subgroups)),
+            Const::Bool("FULL", a.kv.positions().is_multiple_of(self.keys as usize)),
+        ]
+    }
+}
+
+/// Whether matrices can be read: they are f16, eight values at a time.
+fn readable(a: &Attention<'_>, keys: Strided) -> bool {
+    let Attention { heads, q, kv, .. } = a;
+    a.precision == Precision::F16
+        && keys.first.is_multiple_of(2)
+        && keys.row.is_multiple_of(2)
+        && [heads.dim, q.channels, kv.channels].iter().chain(&heads.offsets).all(|n| n.is_multiple_of(8))
+}
+
+/// The tile for a head dimension, by (subgroups, queries of each, keys). Measured on an H200, two rows, µs:
+///
+/// | attention | 8, 16, 16 | 8, 32, 16 | 8, 16, 32 | 4, 32, 32 |
+/// |---|---|---|---|---|
+/// | 4,096 tokens of 8 heads of 40 | 510 | 357 | 420 | 427 |
+/// | 4,096 tokens of 10 heads of 64 | 777 | 611 | 655 | 731 |
+/// | 1,024 tokens of 20 heads of 64 | 108 | 109 | 99 | 107 |
+/// | 1,024 tokens of 8 heads of 80 | 45 | 60 | 47 | 45 |
+///
+/// and 256 tokens of 8 heads of 160 in 19 by (4, 16, 16), 26 by (8, 16, 16). The last two columns of heads of
+/// 64 and 80 are of a shader whose scores were multiplied before the barrier. `memory` is what a workgroup
+/// may take.
+fn tile(dim: usize, memory: u32) -> HeadTile {
+    let tile = match dim {
+        ..=64 => HeadTile::new(8, 2, 16),
+        65..=96 => HeadTile::new(8, 1, 16),
+        _ => HeadTile::new(4, 1, 16),
+    };
+    tile.within(dim, memory)
+}
+
+/// How subgroups share a large head: each takes some of its channels, of `16 · parts_q` queries.
+#[derive(Clone, Copy)]
+struct LargeHeadTile {
+    /// Four for every sixteen queries, so that a query's scores are eight lanes'.
+    subgroups: u32,
+    /// Queries in sixteens.
+    parts_q: u32,
+}
+
+/// From the most workgroup memory to the least. A VAE's 4,096 tokens of one head of 512 take 0.99 ms on an H200
+/// by the first, 1.62 by the second, 4.36 by `attention_tile`.
+const LARGE_HEAD_TILES: [LargeHeadTile; 2] =
+    [LargeHeadTile { subgroups: 8, parts_q: 2 }, LargeHeadTile { subgroups: 4, parts_q: 1 }];
+
+impl LargeHeadTile {
+    /// Bytes of workgroup memory: `scores`, `weights` and `totals` of the shader.
+    fn bytes(&self) -> u32 {
+        self.queries() * (self.subgroups * 9 * 16 + 10 * 8 + 4)
+    }
+
+    /// Queries of a workgroup.
+    fn queries(&self) -> u32 {
+        16 * self.parts_q
+    }
+
+    fn consts(&self, a: &Attention<'_>) -> [Const; 3] {
+        [
+            Const::U32("SUBGROUPS", self.subgroups),
+            Const::U32("PARTS_Q", self.parts_q),
+            Const::U32("PARTS_D", a.heads.dim as u32 / 16 / self.subgroups),
+        ]
+    }
+}
+
+/// How a large head is shared by workgroups of at most `memory` bytes, if it can be: matrices then read multiples
+/// of 16 queries and of 32 keys, and a multiple of 16 channels for each subgroup.
+fn large_head_tile(a: &Attention<'_>, memory: u32) -> Option<LargeHeadTile> {
+    let whole = a.q.positions().is_multiple_of(16) && a.kv.positions().is_multiple_of(32);
+    let held = |tile: &LargeHeadTile| {
+        let parts = 16 * tile.subgroups as usize;
+        a.heads.dim.is_multiple_of(parts) && a.heads.dim <= 8 * parts && tile.bytes() <= memory
+    };
+    LARGE_HEAD_TILES.into_iter().find(held).filter(|_| whole && !a.causal)
+}
