@@ -5,7 +5,6 @@
 
 mod common;
 
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use common::own_gpu;

@@ -14,7 +14,7 @@ use common::{Failures, gpu, nmse, own_gpu, to_f64};
 use sagittal::Size;
 use sagittal::guidance::Perturbed;
 use sagittal::internals::kernels::Precision;
-use sagittal::pipeline::{Event, Start, Tiling};
+use sagittal::pipeline::{Progress, Start, Tiling};
 use sagittal::sampler::Sampler;
 use sagittal::{ErrorKind, Latent, Model, ModelOptions, Picture, Remedy, Request, embedded};
 
@@ -74,12 +74,12 @@ fn request(limit: Option<u64>) -> Request {
 fn run(m: &Model, r: &Request) -> (u64, u64, sagittal::Generated, Vec<&'static str>) {
     let planned = m.report(r).expect("a plan").peak_bytes;
     let mut reported = Vec::new();
-    let mut observe = |e: Event<'_>| {
-        if let Event::Tiles { .. } = e {
+    let mut observe = |e: Progress| {
+        if let Progress::Tiles { .. } = e {
             reported.push("tiles");
         }
     };
-    let made = m.generate(r, &mut observe, &AtomicBool::new(false)).expect("a run");
+    let made = m.run(r).on_event(&mut observe).generate().expect("a run");
     m.generate(r).expect("another run");
     (planned, m.engine().peak_bytes(), made, reported)
 }
@@ -159,7 +159,7 @@ fn too_little_memory_is_an_error_before_anything_runs() {
     for limit in [0, 1, 10 * MIB, 20 * MIB] {
         let mut events = 0;
         let r = request(Some(limit));
-        let error = m.generate(&r, &mut |_| events += 1, &AtomicBool::new(false)).expect_err("too little");
+        let error = m.run(&r).on_event(|_| events += 1).generate().expect_err("too little");
         assert_eq!((error.kind(), events), (ErrorKind::Memory, 0), "{error}");
         let raise = |remedy: &Remedy| matches!(remedy, Remedy::RaiseMemoryLimit(Some(_)));
         assert!(error.remedies().iter().any(raise), "{error}");
@@ -176,7 +176,7 @@ fn tiles_leave_no_seams() {
     // The decoder is meant for pictures of the model.
     let mut r = request(None);
     (r.size.width, r.size.height, r.schedule.steps, r.batch, r.seed) = (448, 320, 8, 1, 3);
-    let made = untiled.generate(&r, &mut |_| {}, &cancel).expect("a picture");
+    let made = untiled.generate(&r).expect("a picture");
     let again = tiled.decode(&made.latent, &mut |_| {}, &cancel).expect("a picture").remove(0);
     let picture = &made.pictures[0];
     let differences: Vec<u8> = picture.rgb.iter().zip(&again.rgb).map(|(a, b)| a.abs_diff(*b)).collect();

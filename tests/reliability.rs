@@ -18,7 +18,8 @@ use sagittal::internals::kernels::Precision;
 use sagittal::latent::Value;
 use sagittal::pipeline::DeviceContext;
 use sagittal::{
-    Checkpoint, ErrorKind, Event, Gpu, Model, ModelOptions, Request, Result, Sag, embedded, wgpu,
+    CancelToken, Checkpoint, ErrorKind, Gpu, Model, ModelOptions, Progress, Request, Result, Sag, embedded,
+    wgpu,
 };
 
 static GO: AtomicBool = AtomicBool::new(false);
@@ -83,12 +84,12 @@ fn a_lost_device_is_reported_within_two_seconds_and_a_new_one_gives_the_same_byt
             *lost.lock().expect("no panic") = Some(Instant::now());
             device.destroy();
         });
-        let mut observe = |e: Event<'_>| {
-            if let Event::Sampling { step: 1, .. } = e {
+        let mut observe = |e: Progress| {
+            if let Progress::Sampling { step: 1, .. } = e {
                 say.send(()).expect("it waits");
             }
         };
-        m.generate(&long, &mut observe, &GO).map(drop).expect_err("the device is lost")
+        m.run(&long).on_event(&mut observe).generate().map(drop).expect_err("the device is lost")
     });
     let took = lost.lock().expect("no panic").expect("it was destroyed").elapsed();
     println!("reported {took:?} after a loss in mid-step: {error}");
@@ -101,13 +102,13 @@ fn a_lost_device_is_reported_within_two_seconds_and_a_new_one_gives_the_same_byt
     assert!(draw(&m, &small(1)) == want, "another picture on a new device");
     // In the observer's own call, before the picture is decoded.
     let mut when = None;
-    let mut observe = |e: Event<'_>| {
-        if let Event::Decoding { .. } = e {
+    let mut observe = |e: Progress| {
+        if let Progress::Decoding { .. } = e {
             when = Some(Instant::now());
             second.device().destroy();
         }
     };
-    let error = m.generate(&small(1), &mut observe, &GO).map(drop).expect_err("the device is lost");
+    let error = m.run(&small(1)).on_event(&mut observe).generate().map(drop).expect_err("the device is lost");
     let took = when.expect("it came to decoding").elapsed();
     println!("reported {took:?} after a loss before decoding: {error}");
     assert_eq!(error.kind(), ErrorKind::Device, "{error}");
@@ -115,11 +116,11 @@ fn a_lost_device_is_reported_within_two_seconds_and_a_new_one_gives_the_same_byt
 }
 
 /// Work that can be cancelled, and says when its phase begins.
-type Work<'a> = &'a dyn Fn(&AtomicBool, &dyn Fn()) -> Result<()>;
+type Work<'a> = &'a dyn Fn(&CancelToken, &dyn Fn()) -> Result<()>;
 
 /// Time from setting the flag to the end of `work`, which calls its second argument when its phase begins.
-fn cancelled(delay: Duration, work: impl FnOnce(&AtomicBool, &dyn Fn()) -> Result<()>) -> Duration {
-    let (cancel, begun) = (AtomicBool::new(false), AtomicBool::new(false));
+fn cancelled(delay: Duration, work: impl FnOnce(&CancelToken, &dyn Fn()) -> Result<()>) -> Duration {
+    let (cancel, begun) = (CancelToken::new(), AtomicBool::new(false));
     let set = std::sync::Mutex::new(None);
     let result = std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -128,7 +129,7 @@ fn cancelled(delay: Duration, work: impl FnOnce(&AtomicBool, &dyn Fn()) -> Resul
             }
             std::thread::sleep(delay);
             *set.lock().expect("no panic") = Some(Instant::now());
-            cancel.store(true, Ordering::Relaxed);
+            cancel.cancel();
         });
         let result = work(&cancel, &|| begun.store(true, Ordering::Release));
         let took = set.lock().expect("no panic").map(|at| at.elapsed());
@@ -167,15 +168,15 @@ fn cancel_ends_every_phase_within_a_submission_and_leaves_no_buffers() {
     // Now kernels are compiled, weights uploaded, and the speed is known.
     let latent = m.generate(&r).expect("a picture").latent;
     m.encode_values(side, side, &values, &GO).expect("a latent");
-    let upon = |phase: fn(&Event<'_>) -> bool| {
+    let upon = |phase: fn(&Progress) -> bool| {
         let (m, r) = (&m, &r);
-        move |cancel: &AtomicBool, begun: &dyn Fn()| {
-            let mut observe = |e: Event<'_>| {
+        move |cancel: &CancelToken, begun: &dyn Fn()| {
+            let mut observe = |e: Progress| {
                 if phase(&e) {
                     begun();
                 }
             };
-            m.generate(r, &mut observe, cancel).map(drop)
+            m.run(r).on_event(&mut observe).cancel(cancel).generate().map(drop)
         }
     };
     let mut failures = Failures::default();
@@ -187,21 +188,21 @@ fn cancel_ends_every_phase_within_a_submission_and_leaves_no_buffers() {
         let after = settled(&m);
         failures.check(before == after, || format!("{phase}: {before} bytes of buffers became {after}"));
     };
-    judge("text encoder", &upon(|e| matches!(e, Event::Encoding)));
-    judge("UNet", &upon(|e| matches!(e, Event::Sampling { step: 0, .. })));
+    judge("text encoder", &upon(|e| matches!(e, Progress::Encoding)));
+    judge("UNet", &upon(|e| matches!(e, Progress::Sampling { step: 0, .. })));
     judge("VAE decoder", &|cancel, begun| {
         begun();
-        m.decode(&latent, &mut |_| {}, cancel).map(drop)
+        m.decode(&latent, &mut |_| {}, cancel.flag()).map(drop)
     });
     judge("VAE encoder", &|cancel, begun| {
         begun();
-        m.encode_values(side, side, &values, cancel).map(drop)
+        m.encode_values(side, side, &values, cancel.flag()).map(drop)
     });
     judge("upload", &|cancel, begun| {
         let fresh = open();
         begun();
         // The weights of a small model may be uploaded before they can be cancelled.
-        match fresh.unet_weights(cancel) {
+        match fresh.unet_weights(cancel.flag()) {
             Ok(_) => Err(sagittal::Error::cancelled()),
             Err(e) => Err(e),
         }
@@ -238,10 +239,10 @@ fn errors_while_steps_are_submitted_ahead() {
     const TRIES: usize = 10;
     let (steps, bad, stop) = (20, 6, 3);
     let named = format!("step {} of {steps}", bad + 1);
-    type Stop<'a> = &'a dyn Fn(&AtomicBool, &Gpu);
+    type Stop<'a> = &'a dyn Fn(&CancelToken, &Gpu);
     let cases: [(&str, usize, Stop<'_>, ErrorKind, &str); 3] = [
         ("NaN", bad, &|_, _| {}, ErrorKind::NonFinite, &named),
-        ("cancel", usize::MAX, &|cancel, _| cancel.store(true, Ordering::Relaxed), ErrorKind::Cancelled, ""),
+        ("cancel", usize::MAX, &|cancel, _| cancel.cancel(), ErrorKind::Cancelled, ""),
         ("a lost device", usize::MAX, &|_, gpu| gpu.device().destroy(), ErrorKind::Device, ""),
     ];
     let mut failures = Failures::default();
@@ -256,12 +257,12 @@ fn errors_while_steps_are_submitted_ahead() {
             r.guidance = Guidance::new(1.0).with(Sag::off());
             run(&m, &r).expect("a picture");
             let before = settled(&m);
-            let (seen, cancel) = (Arc::new(AtomicUsize::new(0)), AtomicBool::new(false));
+            let (seen, cancel) = (Arc::new(AtomicUsize::new(0)), CancelToken::new());
             r.schedule.steps = steps;
             r.guidance.terms.push(Term::own(Poison { bad, seen: seen.clone() }));
             let mut reported = 0;
-            let mut observe = |e: Event<'_>| {
-                if let Event::Sampling { step, .. } = e {
+            let mut observe = |e: Progress| {
+                if let Progress::Sampling { step, .. } = e {
                     if step == 0 {
                         // So far the evaluations of the forecast were counted.
                         seen.store(0, Ordering::Relaxed);
@@ -274,7 +275,13 @@ fn errors_while_steps_are_submitted_ahead() {
                     }
                 }
             };
-            let error = m.generate(&r, &mut observe, &cancel).map(drop).expect_err("it goes wrong");
+            let error = m
+                .run(&r)
+                .on_event(&mut observe)
+                .cancel(&cancel)
+                .generate()
+                .map(drop)
+                .expect_err("it goes wrong");
             println!("{what}: {reported} steps reported, {most_ahead} ahead at most: {error}");
             failures.check(error.kind() == kind && error.to_string().contains(word), || {
                 format!("{what}: {error}")
@@ -343,7 +350,9 @@ fn the_apps_callbacks_and_error_scopes_are_left_alone() {
     for (r, kind) in bad {
         assert_eq!(run(&m, &r).map(drop).map_err(|e| e.kind()), Err(kind));
     }
-    let stopped = m.generate(&small(1), &mut |_| {}, &AtomicBool::new(true)).map(drop);
+    let token = CancelToken::new();
+    token.cancel();
+    let stopped = m.run(&small(1)).cancel(&token).generate().map(drop);
     assert_eq!(stopped.expect_err("cancelled").kind(), ErrorKind::Cancelled);
     draw(&m, &small(1));
     for scope in scopes.into_iter().rev() {

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use sagittal::Size;
 use sagittal::guidance::{Conditioning, Entry};
 use sagittal::image::Picture;
-use sagittal::pipeline::{DeviceContext, Model, Run, Schedule, Sizes};
+use sagittal::pipeline::{DeviceContext, Model, Sampling, Schedule, Sizes};
 use sagittal::sampler::Scheduler;
 use sagittal::sampler::noise::noise;
 use sagittal::{Checkpoint, Latent};
@@ -27,12 +27,12 @@ pub fn small(ckpt: &str) -> Json {
 }
 
 /// The same by the library's own calls.
-pub fn sampling() -> Run {
-    Run {
+pub fn sampling() -> Sampling {
+    Sampling {
         latent: Some(Latent::zeros(1, 4, 9, 8)),
         seed: 7,
         levels: Schedule::new(Scheduler::Normal, 2).into(),
-        ..Run::new(noise(7, [1, 4, 9, 8]))
+        ..Sampling::new(noise(7, [1, 4, 9, 8]))
     }
 }
 
@@ -83,7 +83,7 @@ impl Bench {
         self.model.encode(prompt, None, Sizes::of(Size::new(64, 72)), &self.cancel).expect("text")
     }
 
-    pub fn sample(&self, positive: Vec<Entry>, negative: Vec<Entry>, run: &Run) -> Latent {
+    pub fn sample(&self, positive: Vec<Entry>, negative: Vec<Entry>, run: &Sampling) -> Latent {
         let conditioning = Conditioning { positive, negative }.with_opposites();
         self.model.sample(&conditioning, run, &mut |_| {}, &self.cancel).expect("a latent")
     }

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 use crate::common::files::{
     Tensor, UNET, VAE, diffusers_unet, diffusers_vae, prefixed, rounded, tensors, transformers_text, under,

@@ -6,7 +6,6 @@ mod names;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use crate::common::{Failures, MANIFESTS, Rng, gpu, safetensors, synthetic};
 use names::{FAMILIES, UNET};

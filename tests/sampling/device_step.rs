@@ -15,7 +15,7 @@ use sagittal::internals::network::{AHEAD, DeviceBackend, DeviceSink, UnetNetwork
 use sagittal::internals::plan::chunk::ChunkPolicy;
 use sagittal::latent::Value;
 use sagittal::pipeline::report::{Purpose, Work};
-use sagittal::pipeline::{Event, Run, Sizes};
+use sagittal::pipeline::{Progress, Sampling, Sizes};
 use sagittal::sampler::noise::noise;
 use sagittal::sampler::{Inpaint, Predictor, SampleOptions, Sampler, Scheduler, initial, sample_on};
 use sagittal::{Latent, Model, ModelOptions, Request};
@@ -57,8 +57,8 @@ fn a_step_reads_back_only_flags() {
         let mut reported = 0;
         // Bytes of scalars and set-up so far, when each step is reported.
         let mut steps_moved = Vec::new();
-        let mut observe = |event: Event<'_>| {
-            if let Event::Sampling { step: 1.., .. } = event {
+        let mut observe = |event: Progress| {
+            if let Progress::Sampling { step: 1.., .. } = event {
                 reported += 1;
                 let [scalars, _, set_up, ..] = moved(m.engine().traffic());
                 steps_moved.push(scalars + set_up);
@@ -94,13 +94,13 @@ fn a_step_reads_back_only_flags() {
     failures.finish();
 }
 
-fn sample(m: &Model, c: &Conditioning, request: &Request, observe: &mut dyn FnMut(Event<'_>)) {
-    let run = Run {
+fn sample(m: &Model, c: &Conditioning, request: &Request, observe: &mut dyn FnMut(Progress)) {
+    let run = Sampling {
         guidance: request.guidance.clone(),
         solver: request.solver,
         seed: request.seed,
         levels: request.schedule.into(),
-        ..Run::new(noise(request.seed, [1, 4, 8, 8]))
+        ..Sampling::new(noise(request.seed, [1, 4, 8, 8]))
     };
     m.sample(c, &run, observe, &GO).expect("samples");
 }

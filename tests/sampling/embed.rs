@@ -1,12 +1,12 @@
 //! The library in an app: the device of the app, with default limits and no features.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::common::{default_device, gpu};
 use sagittal::Size;
 use sagittal::internals::kernels::Precision;
-use sagittal::{ErrorKind, Event, Gpu, Model, ModelOptions, Request, Sag, embedded, wgpu};
+use sagittal::{CancelToken, ErrorKind, Gpu, Model, ModelOptions, Progress, Request, Sag, embedded, wgpu};
 
 /// A device as an app makes it, with handlers that count their calls.
 fn app_device() -> Option<(wgpu::Device, wgpu::Queue, Arc<AtomicUsize>)> {
@@ -40,17 +40,14 @@ fn a_default_device_without_features_runs_in_both_precisions() {
         let m = model(&device, &queue, precision);
         let mut steps = Vec::new();
         let mut previews = 0;
-        let made = m.generate(
-            &small(),
-            &mut |e| {
-                if let Event::Sampling { step, preview, .. } = e {
-                    steps.push(step);
-                    let p = preview().expect("preview");
-                    previews += usize::from((p.width, p.height, p.rgb.len()) == (8, 8, 192));
-                }
-            },
-            &AtomicBool::new(false),
-        );
+        let request = small();
+        let made = m.run(&request).preview_every(1).on_event(|e| {
+            if let Progress::Sampling { step, preview: Some(p), .. } = e {
+                steps.push(step);
+                previews += usize::from((p.width, p.height, p.rgb.len()) == (8, 8, 192));
+            }
+        });
+        let made = made.generate();
         assert_eq!(made.expect("a picture").pictures[0].rgb.len(), 64 * 64 * 3);
         assert_eq!(steps, [0, 1, 2]);
         assert_eq!(previews, 3);
@@ -62,8 +59,8 @@ fn a_default_device_without_features_runs_in_both_precisions() {
 fn errors_are_typed_and_never_reach_the_apps_handler() {
     let Some((device, queue, reported)) = app_device() else { return };
     let m = model(&device, &queue, Precision::F32);
-    let go = AtomicBool::new(false);
-    let run = |r: &Request, cancel: &AtomicBool| m.generate(r, &mut |_| {}, cancel).err().map(|e| e.kind());
+    let go = CancelToken::new();
+    let run = |r: &Request, cancel: &CancelToken| m.run(r).cancel(cancel).generate().err().map(|e| e.kind());
     let set = |f: fn(&mut Request)| {
         let mut r = small();
         f(&mut r);
@@ -80,7 +77,9 @@ fn errors_are_typed_and_never_reach_the_apps_handler() {
     // One row of this size exceeds the 128 MiB that a default device can bind.
     assert_eq!(run(&set(|r| (r.size.width, r.size.height) = (16_384, 16_384)), &go), Some(ErrorKind::Memory));
     assert_eq!(run(&set(|r| r.guidance.cfg = 1e30), &go), Some(ErrorKind::NonFinite));
-    assert_eq!(run(&small(), &AtomicBool::new(true)), Some(ErrorKind::Cancelled));
+    let cancelled = CancelToken::new();
+    cancelled.cancel();
+    assert_eq!(run(&small(), &cancelled), Some(ErrorKind::Cancelled));
     // The device still works afterwards.
     assert_eq!(run(&small(), &go), None);
     assert_eq!(reported.load(Ordering::Relaxed), 0);
@@ -101,21 +100,19 @@ fn a_non_finite_sampling_names_its_step() {
 fn cancel_in_mid_run_ends_it_and_leaves_the_model_usable() {
     let Some((device, queue, _)) = app_device() else { return };
     let m = model(&device, &queue, Precision::F32);
-    let cancel = AtomicBool::new(false);
+    let cancel = CancelToken::new();
     let mut r = small();
     r.schedule.steps = 50;
     let mut last = 0;
-    let error = m.generate(
-        &r,
-        &mut |e| {
-            if let Event::Sampling { step, .. } = e {
-                last = step;
-                cancel.store(step >= 3, Ordering::Relaxed);
+    let run = m.run(&r).cancel(&cancel).on_event(|e| {
+        if let Progress::Sampling { step, .. } = e {
+            last = step;
+            if step >= 3 {
+                cancel.cancel();
             }
-        },
-        &cancel,
-    );
-    assert_eq!(error.expect_err("cancelled").kind(), ErrorKind::Cancelled);
+        }
+    });
+    assert_eq!(run.generate().expect_err("cancelled").kind(), ErrorKind::Cancelled);
     assert!((3..=4).contains(&last), "stopped at step {last}");
     let pictures = |m: &Model| m.generate(&small()).expect("picture").pictures;
     assert_eq!(pictures(&m), pictures(&model(&device, &queue, Precision::F32)));

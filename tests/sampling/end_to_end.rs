@@ -11,7 +11,7 @@ use sagittal::internals::kernels::Precision;
 use sagittal::internals::network::UnetNetwork;
 use sagittal::internals::plan::chunk::ChunkPolicy;
 use sagittal::latent::Value;
-use sagittal::pipeline::{Event, Generated, Noise, Sizes, Start};
+use sagittal::pipeline::{Generated, Noise, Progress, Sizes, Start};
 use sagittal::sampler::Sampler;
 use sagittal::sampler::noise::noise;
 use sagittal::{Checkpoint, Latent, Model, ModelOptions, Request, Sag, embedded};
@@ -227,7 +227,7 @@ fn a_mirrored_network_on_a_mirrored_latent_gives_the_mirrored_mask() {
 #[test]
 fn image_to_image_keeps_what_denoise_says() {
     let Some(m) = model() else { return };
-    let cancel = AtomicBool::new(false);
+    let _cancel = AtomicBool::new(false);
     let start = generate(m, &request(64, 64, 4)).latent;
     let distance = |a: &Latent, b: &Latent| -> f32 {
         a.zip(b, |a, b| (a - b).powi(2)).expect("one shape").data().iter().sum()
@@ -235,7 +235,7 @@ fn image_to_image_keeps_what_denoise_says() {
     let at = |denoise: f64| {
         let mut r = request(64, 64, 4);
         (r.start, r.schedule.denoise, r.seed) = (Some(Start::Latent(start.clone())), denoise, 77);
-        m.generate(&r, &mut |_| {}, &cancel).expect("latent").latent
+        m.generate(&r).expect("latent").latent
     };
     assert_eq!(at(0.0).data().len(), start.data().len());
     assert!(distance(&at(0.0), &start) < 1e-6);
@@ -260,20 +260,20 @@ fn encode_then_decode_gives_the_picture_back() {
 fn events_report_steps_in_order() {
     let Some(m) = model() else { return };
     let mut reported = Vec::new();
-    let mut observe = |e: Event<'_>| {
+    let mut observe = |e: Progress| {
         reported.push(match e {
-            Event::Encoding => "text".to_owned(),
-            Event::Loading { part } => part.to_owned(),
-            Event::Sampling { step, total, .. } => format!("{step}/{total}"),
-            Event::Evaluated { .. } => "evaluated".to_owned(),
-            Event::Decoding { picture, total } => format!("picture {picture} of {total}"),
+            Progress::Encoding => "text".to_owned(),
+            Progress::Loading { part } => part.to_owned(),
+            Progress::Sampling { step, total, .. } => format!("{step}/{total}"),
+            Progress::Evaluated { .. } => "evaluated".to_owned(),
+            Progress::Decoding { picture, total } => format!("picture {picture} of {total}"),
             _ => "other".to_owned(),
         });
     };
     let mut observed = request(64, 64, 2);
-    m.generate(&observed, &mut observe, &AtomicBool::new(false)).expect("picture");
+    m.run(&observed).on_event(&mut observe).generate().expect("picture");
     observed.evaluations = true;
-    m.generate(&observed, &mut observe, &AtomicBool::new(false)).expect("picture");
+    m.run(&observed).on_event(&mut observe).generate().expect("picture");
     let [plain, with] = [reported[..6].to_vec(), reported[6..].to_vec()];
     assert_eq!(plain, ["text", "UNet", "0/2", "1/2", "2/2", "picture 0 of 1"]);
     assert_eq!(with, ["text", "UNet", "0/2", "evaluated", "1/2", "evaluated", "2/2", "picture 0 of 1"]);

@@ -11,7 +11,7 @@ use sagittal::guidance::{
 use sagittal::internals::kernels::Precision;
 use sagittal::pipeline::Noise;
 use sagittal::sampler::Discrete;
-use sagittal::{Checkpoint, ErrorKind, Event, Latent, Model, ModelOptions, Picture, Request, embedded};
+use sagittal::{Checkpoint, ErrorKind, Latent, Model, ModelOptions, Picture, Request, embedded};
 
 fn model() -> Option<Model> {
     let options = ModelOptions { precision: Some(Precision::F32), ..Default::default() };
@@ -101,12 +101,7 @@ fn requests_whose_noise_does_not_fit() {
     let with = |noise: Noise| {
         let mut r = Request::new("x", Size::square(64));
         (r.schedule.steps, r.noise) = (1, noise);
-        let mut look = |e: Event<'_>| {
-            if let Event::Sampling { preview, .. } = e {
-                preview().expect("preview");
-            }
-        };
-        m.generate(&r, &mut look, &AtomicBool::new(false)).err().map(|e| e.kind())
+        m.run(&r).preview_every(1).generate().err().map(|e| e.kind())
     };
     assert_eq!(with(Noise::Pictures(vec![])), Some(ErrorKind::Usage));
     assert_eq!(with(Noise::Pictures(vec![usize::MAX])), Some(ErrorKind::Usage));

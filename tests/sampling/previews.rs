@@ -1,6 +1,5 @@
 //! Previews compared with the pictures that the autoencoder decodes from the same latents.
 
-use std::sync::atomic::AtomicBool;
 
 use crate::common::{gpu, synthetic};
 use sagittal::Size;
@@ -35,12 +34,12 @@ fn the_embedded_models_previews_look_like_its_pictures() {
     for prompt in ["koala, flat style", "owl, noto style, on an orange background"] {
         let mut request = Request::new(prompt, Size::square(256)).with_cfg(embedded::CFG).with_steps(6);
         request.guidance.terms.clear();
-        let mut observe = |event: sagittal::Event<'_>| {
-            if let sagittal::Event::Sampling { step: 6, preview, .. } = event {
-                last = Some(preview().expect("a preview"));
+        let mut observe = |event: sagittal::Progress| {
+            if let sagittal::Progress::Sampling { step: 6, preview, .. } = event {
+                last = preview;
             }
         };
-        let made = m.generate(&request, &mut observe, &AtomicBool::new(false)).expect("a picture");
+        let made = m.run(&request).preview_every(3).on_event(&mut observe).generate().expect("a picture");
         let z = made.latent.scaled(m.config().latent_scale);
         let by = |factors: &PreviewFactors| off(&preview(&z, factors), &made.pictures[0]);
         let (fitted, of_family) = (by(&own), by(&Family::Sd1.facts().preview));

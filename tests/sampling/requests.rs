@@ -13,7 +13,7 @@ use sagittal::guidance::{
 use sagittal::image::{Mask, Picture};
 use sagittal::internals::kernels::Precision;
 use sagittal::internals::plan::chunk::ChunkPolicy;
-use sagittal::pipeline::{self, Event, Limits, Noise, Schedule, Start};
+use sagittal::pipeline::{self, Limits, Noise, Progress, Schedule, Start};
 use sagittal::sampler::noise::noise;
 use sagittal::sampler::{
     Discrete, Inpaint, Predictor, SampleOptions, Sampler, Scheduler, initial, sample_on,
@@ -267,26 +267,26 @@ fn model(manifest: Option<&str>, options: ModelOptions) -> Option<Model> {
     Some(Model::new(gpu()?, checkpoint.expect("a checkpoint"), options).expect("a model"))
 }
 
-fn sampling(sampler: Sampler, steps: usize, denoise: f64, shape: [usize; 4]) -> pipeline::Run {
+fn sampling(sampler: Sampler, steps: usize, denoise: f64, shape: [usize; 4]) -> pipeline::Sampling {
     let [_, _, height, width] = shape;
     let weights = (0..height * width).map(|i| [0.0, 1.0, 0.5][i % 3]).collect();
-    pipeline::Run {
+    pipeline::Sampling {
         latent: Some(noise(4, [1, 4, height, width])),
         mask: Some(Latent::from_vec([1, 1, height, width], weights).expect("the shape")),
         guidance: Guidance::new(4.0).with(Sag::default()),
         solver: sampler.into(),
         seed: 3,
         levels: Schedule { scheduler: Scheduler::Karras, steps, denoise }.into(),
-        ..pipeline::Run::new(noise(3, shape))
+        ..pipeline::Sampling::new(noise(3, shape))
     }
 }
 
 /// The least memory in MiB with which a sampling is possible: the weights of the UNet are streamed. A run that is
 /// cancelled from the start still checks its memory.
-fn least_memory(m: &Model, conditioning: &Conditioning, sampling: &pipeline::Run) -> u64 {
+fn least_memory(m: &Model, conditioning: &Conditioning, sampling: &pipeline::Sampling) -> u64 {
     let suffices = |memory: &u64| {
         let limits = Limits { memory: Some(*memory), ..Limits::default() };
-        let sampling = pipeline::Run { limits, ..sampling.clone() };
+        let sampling = pipeline::Sampling { limits, ..sampling.clone() };
         let error = m.sample(conditioning, &sampling, &mut |_| {}, &AtomicBool::new(true));
         error.expect_err("cancelled").kind() == ErrorKind::Cancelled
     };
@@ -298,7 +298,7 @@ fn least_memory(m: &Model, conditioning: &Conditioning, sampling: &pipeline::Run
 fn on_the_device_neither_order_nor_chunks_nor_memory_change_a_bit() {
     let Some(m) = model(Some("tiny-sd1"), ModelOptions::default()) else { return };
     let width = m.config().unet.context_dim;
-    let run = |order: usize, sampling: &pipeline::Run| {
+    let run = |order: usize, sampling: &pipeline::Sampling| {
         let conditioning = everything((9, 10), width, order);
         m.sample(&conditioning, sampling, &mut |_| {}, &AtomicBool::new(false)).expect("samples")
     };
@@ -310,7 +310,7 @@ fn on_the_device_neither_order_nor_chunks_nor_memory_change_a_bit() {
     for sampler in [Sampler::Euler, Sampler::Dpmpp2mSde, Sampler::EulerCfgPp] {
         let want = run(0, &of(sampler));
         for (order, chunk, memory) in changes {
-            let other = pipeline::Run { limits: Limits { chunk, memory }, ..of(sampler) };
+            let other = pipeline::Sampling { limits: Limits { chunk, memory }, ..of(sampler) };
             failures
                 .check(same_bits(&want, &run(order, &other)), || format!("{sampler}: {chunk:?}, {memory:?}"));
         }
@@ -329,7 +329,7 @@ fn no_sampler_draws_another_picture_in_less_memory() {
         Entry::new((0..tokens * width).map(|_| rng.value()).collect(), tokens)
     };
     let mut c = Conditioning { positive: vec![entry(77, 1)], negative: vec![entry(77, 2), entry(154, 3)] };
-    let run = |c: &Conditioning, sampling: &pipeline::Run| {
+    let run = |c: &Conditioning, sampling: &pipeline::Sampling| {
         m.sample(c, sampling, &mut |_| {}, &AtomicBool::new(false)).expect("samples")
     };
     // The adaptive sampler takes hundreds of calls for a full sampling, and a few for its end.
@@ -341,7 +341,7 @@ fn no_sampler_draws_another_picture_in_less_memory() {
     let mut failures = Failures::default();
     let mut check = |sampler: Sampler, want: &Latent, memory: Option<u64>| {
         let limits = Limits { memory, chunk: ChunkPolicy::Rows(1) };
-        let single = pipeline::Run { limits, ..full(sampler) };
+        let single = pipeline::Sampling { limits, ..full(sampler) };
         failures.check(same_bits(want, &run(&c, &single)), || format!("{sampler}, {memory:?}"));
     };
     // First all of them in one way, then in the other: weights are uploaded once for each.
@@ -360,7 +360,7 @@ fn pictures_are_encoded_and_kept() {
     let cancel = AtomicBool::new(false);
     let mut request = Request::new("owl, 3d style", Size::new(64, 72));
     (request.schedule.steps, request.guidance.cfg, request.seed) = (2, 3.5, 5);
-    let picture = m.generate(&request, &mut |_| {}, &cancel).expect("a picture").pictures.remove(0);
+    let picture = m.generate(&request).expect("a picture").pictures.remove(0);
     let encoded = m.encode_picture(&picture, &cancel).expect("a latent");
     request.start = Some(Start::Picture(picture));
     request.seed = 6;
@@ -368,12 +368,12 @@ fn pictures_are_encoded_and_kept() {
         let mut request = request.clone();
         change(&mut request);
         let mut steps = 0;
-        let mut watch = |e: Event<'_>| {
-            if let Event::Sampling { step, .. } = e {
+        let mut watch = |e: Progress| {
+            if let Progress::Sampling { step, .. } = e {
                 steps = steps.max(step);
             }
         };
-        let made = m.generate(&request, &mut watch, &cancel).expect("a picture");
+        let made = m.run(&request).on_event(&mut watch).generate().expect("a picture");
         (made.latent, steps)
     };
     let mask =
@@ -432,7 +432,7 @@ fn composed_prompts_are_entries() {
         let mut request = Request::new(prompt, Size::square(64)).with_steps(1).with_cfg(3.5);
         request.compose = compose;
         request.negative = vec!["red".into(), "blurry".into()];
-        m.generate(&request, &mut |_| {}, &cancel).map(|g| g.latent)
+        m.generate(&request).map(|g| g.latent)
     };
     let one = |prompt: &str, compose: bool| with(prompt, compose).expect("a latent");
     assert!(same_bits(&one("fox AND owl", true), &one("owl AND fox", true)), "order");

@@ -10,7 +10,7 @@ use crate::common::workflow::{Golden, Home, NEG, POS, device_context, difference
 use crate::common::workflow_bench::{Bench, same};
 use sagittal::image::{Picture, png};
 use sagittal::lora::{Lora, LoraUse};
-use sagittal::pipeline::{Run, Schedule};
+use sagittal::pipeline::{Sampling, Schedule};
 use sagittal::sampler::Scheduler;
 use sagittal::sampler::noise::noise;
 use sagittal::{Error, Latent};
@@ -77,7 +77,7 @@ fn what_the_library_gives_as_well() {
     let from = bench.model.encode_picture(&picture, &bench.cancel).expect("a latent");
     let whole = Schedule::new(Scheduler::Normal, 3);
     let levels = Schedule { denoise: 0.6, ..whole }.into();
-    let from = Run { seed: 53, levels, latent: Some(from), ..Run::new(noise(53, [1, 4, 16, 20])) };
+    let from = Sampling { seed: 53, levels, latent: Some(from), ..Sampling::new(noise(53, [1, 4, 16, 20])) };
     let want = bench.sample(pos, neg, &from);
     for found in latents(&bench.home, &bench.device_context, "img2img") {
         same(&mut failures, "image to image", &found, &want);
@@ -90,7 +90,8 @@ fn what_the_library_gives_as_well() {
     bench.model.set_loras(&[weighted]).expect("it fits");
     let (pos, neg) = (vec![bench.entry(POS)], vec![bench.entry(NEG)]);
     let empty = Some(Latent::zeros(1, 4, 16, 20));
-    let with = Run { seed: 8, levels: whole.into(), latent: empty, ..Run::new(noise(8, [1, 4, 16, 20])) };
+    let with =
+        Sampling { seed: 8, levels: whole.into(), latent: empty, ..Sampling::new(noise(8, [1, 4, 16, 20])) };
     let want = bench.sample(pos, neg, &with);
     for found in &found {
         same(&mut failures, "a LoRA", found, &want);

@@ -11,7 +11,7 @@ use sagittal::checkpoint::Dtype;
 use sagittal::guidance::{Area, Conditioning, Entry, Guidance, Perturbed};
 use sagittal::image::{Mask, Picture, png};
 use sagittal::lora::{Lora, LoraUse};
-use sagittal::pipeline::{Model, Run, Schedule, Sizes};
+use sagittal::pipeline::{Model, Sampling, Schedule, Sizes};
 use sagittal::sampler::Scheduler;
 use sagittal::{Checkpoint, Latent};
 use serde_json::{Value as Json, json};
@@ -135,7 +135,7 @@ fn guidance_and_what_the_output_means() {
         crate::common::workflow::read_latent(&saved.iter().find(|s| s.node == node).expect(node).path)
     };
     same(&mut failures, "with SAG", &read("90"), &plain);
-    let off = Run { guidance: Guidance::new(7.0), ..sampling() };
+    let off = Sampling { guidance: Guidance::new(7.0), ..sampling() };
     same(&mut failures, "without SAG", &read("91"), &bench.sample(pos.clone(), neg.clone(), &off));
     failures.check(read("90") != read("91"), || "SAG does nothing".into());
     // Rescaled guidance: nothing taken back changes only roundings, all of it the contrast.
@@ -176,7 +176,7 @@ fn guidance_and_what_the_output_means() {
     set(&mut workflow, "31", json!({ "scale": 2.0 }));
     set(&mut workflow, "3", json!({ "model": ["32", 0] }));
     let guidance = Guidance::default().with(Perturbed::pag(2.0)).with(Perturbed::pag(1.5));
-    let twice = Run { guidance, ..sampling() };
+    let twice = Sampling { guidance, ..sampling() };
     same(&mut failures, "PAG twice", &bench.run(&workflow), &bench.sample(pos.clone(), neg.clone(), &twice));
     // What the output means.
     let meant = |sampling: &str, zsnr: bool| {
@@ -195,7 +195,7 @@ fn guidance_and_what_the_output_means() {
     let v = Model::open_in(bench.device_context.clone(), checkpoint, &v).expect("a model");
     let conditioning = Conditioning { positive: pos, negative: neg };
     let guidance = Guidance { cfg: 1.5, ..Guidance::default() };
-    let run = Run { guidance, ..sampling() };
+    let run = Sampling { guidance, ..sampling() };
     let by_v = v.sample(&conditioning, &run, &mut |_| {}, &bench.cancel).expect("v");
     same(&mut failures, "v", &meant("v_prediction", false), &by_v);
     let mut usual = small(SD1);
@@ -475,7 +475,7 @@ fn parts_of_a_sampler() {
     let mut whole = parts.clone();
     add(&mut whole, "3", "SamplerCustomAdvanced", advanced("22", json!(["21", 0]), json!(["5", 0])));
     let guided = bench.run(&whole);
-    let plain = Run {
+    let plain = Sampling {
         guidance: Guidance::new(1.0),
         levels: Schedule::new(Scheduler::Exponential, 3).into(),
         ..sampling()

@@ -8,7 +8,7 @@ use crate::common::{Failures, Rng};
 use sagittal::Latent;
 use sagittal::Size;
 use sagittal::image::{Mask, Picture, png};
-use sagittal::pipeline::{Run, Schedule};
+use sagittal::pipeline::{Sampling, Schedule};
 use sagittal::sampler::noise::{noise, noise_for};
 use sagittal::sampler::{Sampler, Scheduler};
 use serde_json::{Value as Json, json};
@@ -33,7 +33,7 @@ fn batches_and_sizes_of_latents() {
     set(&mut again, "3", json!({ "latent_image": ["31", 0], "denoise": 1.0 }));
     let repeated = bench.run(&again);
     failures.check(repeated.batch() == 4 && repeated.row(0) == batch.row(2), || "repeated".into());
-    let given = Run { noise: noise_for(7, &[5], [1, 4, 9, 8]).expect("noise"), ..sampling() };
+    let given = Sampling { noise: noise_for(7, &[5], [1, 4, 9, 8]).expect("noise"), ..sampling() };
     let want = bench.sample(vec![bench.entry(POS)], vec![bench.entry(NEG)], &given);
     same(&mut failures, "index 5", &repeated.row(3), &want);
     // Two batches in one, the second scaled to the first's size.
@@ -94,7 +94,7 @@ fn two_samplers_in_a_row() {
     let (pos, neg) = (vec![bench.entry(POS)], vec![bench.entry(NEG)]);
     let first = bench.sample(pos.clone(), neg.clone(), &sampling());
     let larger = sagittal::latent::resize::resized(&first, 14, 12, sagittal::latent::resize::Method::Bislerp);
-    let second = Run {
+    let second = Sampling {
         noise: noise(8, [1, 4, 14, 12]),
         latent: Some(larger.expect("larger")),
         solver: Sampler::Dpmpp2m.into(),
@@ -176,7 +176,7 @@ fn pictures_masks_and_inpainting() {
     let mask: Vec<f32> = rgba.chunks(4).map(|p| 1.0 - f32::from(p[3]) / 255.0).collect();
     let mask = Mask::new(Size::new(70, 75), mask).expect("a mask").to_latent(Size::new(8, 9));
     let levels = Schedule { denoise: 0.8, ..Schedule::new(Scheduler::Normal, 2) }.into();
-    let given = Run { latent: Some(want.clone()), mask: Some(mask), levels, ..sampling() };
+    let given = Sampling { latent: Some(want.clone()), mask: Some(mask), levels, ..sampling() };
     let by_hand = bench.sample(vec![bench.entry(POS)], vec![bench.entry(NEG)], &given);
     same(&mut failures, "inpainting", &drawn, &by_hand);
     // VAEEncodeForInpaint greys what is masked before it is encoded.

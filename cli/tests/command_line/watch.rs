@@ -4,13 +4,12 @@
 use std::fs;
 use std::path::Path;
 use std::process::Output;
-use std::sync::atomic::AtomicBool;
 
 use crate::common::{Failures, gpu};
 use crate::{common::gpu_is_off, program::program};
 use sagittal::Size;
-use sagittal::image::read;
-use sagittal::{Event, Model, ModelOptions, Request, Sag, embedded};
+use sagittal::image::{Picture, read};
+use sagittal::{Model, ModelOptions, Progress, Request, Sag, embedded};
 
 fn run(folder: &Path, flags: &[&str]) -> Output {
     let steps: &[&str] = if flags.contains(&"--steps") { &[] } else { &["--steps", "3"] };
@@ -134,14 +133,13 @@ fn evaluations_are_told_with_all_that_led_to_them() {
     (request.schedule.steps, request.evaluations) = (3, true);
     request.guidance.set_sag(Sag { end: 0.5, ..Sag::default() });
     let mut told = Vec::new();
-    let mut observe = |event: Event<'_>| {
-        if let Event::Evaluated { sigma, evaluation, preview } = event {
-            let small = preview().expect("preview");
+    let mut observe = |event: Progress| {
+        if let Progress::Evaluated { sigma, evaluation, preview } = event {
             told.push((
                 sigma,
                 evaluation.sag.is_some(),
                 evaluation.result.shape(),
-                (small.width, small.height),
+                (preview.width, preview.height),
             ));
             if let Some(sag) = &evaluation.sag {
                 let columns = &sag.columns[0];
@@ -152,7 +150,7 @@ fn evaluations_are_told_with_all_that_led_to_them() {
             }
         }
     };
-    model.generate(&request, &mut observe, &AtomicBool::new(false)).expect("a run");
+    model.run(&request).on_event(&mut observe).generate().expect("a run");
     let sag: Vec<bool> = told.iter().map(|t| t.1).collect();
     assert_eq!(sag, [true, true, false], "SAG acts in the first half");
     assert!(told.iter().all(|t| t.2 == [1, 4, 8, 8] && t.3 == (8, 8)));
