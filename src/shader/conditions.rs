@@ -69,7 +69,9 @@ pub fn chosen<'t>(text: &'t str, conditions: &Conditions) -> Result<Vec<&'t str>
                 }
                 (last.holds, last.has_else) = (!last.holds, true);
             }
-            _ => drop(open.pop().ok_or(DirectiveError::WithoutIf { line })?),
+            _ => {
+                open.pop().ok_or(DirectiveError::WithoutIf { line })?;
+            }
         }
     }
     match open.pop() {
