@@ -30,8 +30,8 @@ impl Choices {
         }
     }
 
-    /// Today's name of a choice that an older version of ComfyUI, or a program beside it, calls `word`; None where there
-    /// is none.
+    /// Today's name of a choice that an older version of ComfyUI, or a program beside it, calls `word`; None where
+    /// there is none.
     pub(crate) fn name_today(self, word: &str) -> Option<&'static str> {
         match self {
             Choices::Of(_) => None,
