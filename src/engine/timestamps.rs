@@ -1,4 +1,4 @@
-//! Timestamps that the device writes at the begin and the end of a pass.
+//! Timestamps that the device writes at the start and the end of a pass.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use super::buffers::{buffer, read_buffer};
 use crate::Result;
 use crate::gpu::Gpu;
 
-/// When the device began and ended a pass, counted from the begin of the first pass of its stream.
+/// When the device began and ended a pass, counted from the start of the first pass of its stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Passed {
-    /// Its begin.
+    /// When it began.
     pub begin: Duration,
-    /// Its end.
+    /// When it ended.
     pub end: Duration,
     /// The number of [`Stream::send`](super::Stream::send) calls before it.
     pub sending: usize,

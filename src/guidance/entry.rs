@@ -25,9 +25,9 @@ pub struct Entry {
     pub mask: Option<Arc<Vec<f32>>>,
     /// A factor on the weight.
     pub strength: f32,
-    /// Where in the sampling it begins to count: 0 is the begin, 1 the end.
+    /// Where in the sampling it starts to count: 0 is the start, 1 the end.
     pub start: f64,
-    /// Where in the sampling it stops to count, on the same scale.
+    /// Where in the sampling it stops counting, on the same scale.
     pub end: f64,
 }
 

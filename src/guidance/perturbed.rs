@@ -15,9 +15,9 @@ pub struct Perturbed {
     pub attention: Perturbation,
     /// Strength, 0 to 100. 0 turns it off; otherwise it takes one extra row per image.
     pub scale: f32,
-    /// Where in the sampling it begins to act: 0 is the begin, 1 the end.
+    /// Where in the sampling it starts to act: 0 is the start, 1 the end.
     pub start: f64,
-    /// Where in the sampling it stops to act, on the same scale.
+    /// Where in the sampling it stops acting, on the same scale.
     pub end: f64,
 }
 

@@ -24,9 +24,9 @@ pub struct Sag {
     pub blur_sigma: f32,
     /// Positions whose column sum is above this are blurred, 0 to 1,000,000; 1 is the mean.
     pub threshold: f32,
-    /// Where in the sampling SAG begins to act: 0 is the begin, 1 the end.
+    /// Where in the sampling SAG starts to act: 0 is the start, 1 the end.
     pub start: f64,
-    /// Where in the sampling SAG stops to act, on the same scale.
+    /// Where in the sampling SAG stops acting, on the same scale.
     pub end: f64,
     /// At CFG scale 1, use the attention of the prediction with the prompt, and do not compute the one with the
     /// negative prompt: two rows per image instead of three.

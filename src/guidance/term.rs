@@ -119,7 +119,7 @@ pub struct At<'a> {
 }
 
 impl At<'_> {
-    /// Whether this is in the part of the sampling from `start` to `end`: 0 is the begin of the sampling, 1 the end.
+    /// Whether this is in the part of the sampling from `start` to `end`: 0 is the start of the sampling, 1 the end.
     pub fn is_within(&self, start: f64, end: f64) -> bool {
         self.discrete.is_within(self.sigma, start, end)
     }

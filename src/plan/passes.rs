@@ -98,7 +98,7 @@ impl Plan {
     }
 }
 
-/// The first and last call in which each buffer is needed; None if it is never used. Inputs are needed from the begin,
+/// The first and last call in which each buffer is needed; None if it is never used. Inputs are needed from the start,
 /// outputs to the end.
 fn lifetimes(graph: &Graph, calls: &[Call], count: usize) -> Vec<Option<(usize, usize)>> {
     let mut lives: Vec<Option<(usize, usize)>> = vec![None; count];

@@ -158,7 +158,7 @@ impl Discrete {
         exp((1.0 - weight) * low + weight * high)
     }
 
-    /// The sigma at a point of the sampling: 0 is the begin, which is a sigma above all others (999,999,999.9), 1 is
+    /// The sigma at a point of the sampling: 0 is the start, which is a sigma above all others (999,999,999.9), 1 is
     /// the end, which is sigma 0. In between it is the sigma of the timestep `(1 - percent) · 999`, as in ComfyUI.
     pub fn percent_to_sigma(&self, percent: f64) -> f32 {
         // Not infinity: callers compare it and multiply by it.
@@ -173,7 +173,7 @@ impl Discrete {
         }
     }
 
-    /// Whether `sigma` is in the part of the sampling from `start` to `end`: 0 is the begin, 1 the end.
+    /// Whether `sigma` is in the part of the sampling from `start` to `end`: 0 is the start, 1 the end.
     pub fn is_within(&self, sigma: f32, start: f64, end: f64) -> bool {
         sigma <= self.percent_to_sigma(start) && sigma >= self.percent_to_sigma(end)
     }

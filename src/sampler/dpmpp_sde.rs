@@ -8,7 +8,7 @@ use super::step_noise::PathNoise;
 use crate::Result;
 use crate::latent::Value;
 
-/// The single-step solver: to the middle of the step with the prediction at its begin, then all of the step with the
+/// The single-step solver: to the middle of the step with the prediction at its start, then all of the step with the
 /// prediction at the middle, each with its noise.
 pub(super) fn dpmpp_sde(sampling: &mut SamplerRun<'_>, mut x: Value, sigmas: &[f32]) -> Result<Value> {
     let eta = sampling.options.eta;

@@ -434,7 +434,8 @@ fn measurements_of_anything() {
             bytes: u64::MAX,
         };
         let whole = Timing::of(&[]);
-        let profile = Profile { rows: 0, whole, layers: times.into_iter().chain(times).map(layer).collect() };
+        let profile =
+            Profile { rows: 0, total: whole, layers: times.into_iter().chain(times).map(layer).collect() };
         let ceiling = Ceiling { flops: a, bytes: b };
         watch.runs(&what, || (profile.sum(), profile.classes(&ceiling), profile.longest().len()));
     }
