@@ -281,7 +281,7 @@ impl Source for Window {
     }
 }
 
-/// A convolution of a map `[4, 3, 1]` that is zero but for a one at its position [2, 1].
+/// A convolution of an upsampled map (x2 of `[4, 3, 1]`), which is zero but for a one at its position [2, 1].
 fn upsampled(engine: &Engine, file: File, out: usize, precision: Precision) -> Result<Vec<f32>> {
     let mut g = Graph::new("");
     let x = g.input("x", Shape::new(4, 3, 1));
