@@ -16,10 +16,10 @@ use sagittal::internals::model::{ModelConfig, unet};
 use sagittal::internals::plan::{Plan, PlanOptions};
 use sagittal::{Error, ErrorKind, Result};
 
-/// A UNet whose weights take turns gives what it gives with all of them on the device, run after
+/// A UNet with streamed weights gives what it gives with all of them on the device, run after
 /// run, in whatever share of the memory.
 #[test]
-fn weights_that_take_turns_change_nothing() {
+fn streamed_weights_change_nothing() {
     let Some(gpu) = gpu() else { return };
     let engine = Engine::new(gpu).expect("engine");
     let manifest = Manifest::parse(crate::common::MANIFESTS[0].1).expect("manifest");
@@ -281,8 +281,8 @@ impl WeightSource for Window {
     }
 }
 
-/// A convolution of a doubled map `[4, 3, 1]` that is zero but for a one at its position [2, 1].
-fn doubled(engine: &Engine, file: File, out: usize, precision: Precision) -> Result<Vec<f32>> {
+/// A convolution of an upsampled map (x2 of `[4, 3, 1]`), which is zero but for a one at its position [2, 1].
+fn upsampled(engine: &Engine, file: File, out: usize, precision: Precision) -> Result<Vec<f32>> {
     let mut g = Graph::new("");
     let x = g.input("x", Shape::new(4, 3, 1));
     let y = g.conv3x3_doubled("c", x, (8, 6), out)?;
@@ -291,9 +291,9 @@ fn doubled(engine: &Engine, file: File, out: usize, precision: Precision) -> Res
     result(engine, &g, &Window(file), &one, precision)
 }
 
-/// Of a doubled map, taps that see the same stored position are added before they are rounded.
+/// In an upsampled map (x2), taps that see the same stored position are added before they are rounded.
 #[test]
-fn taps_of_a_doubled_map_are_added() {
+fn taps_of_an_upsampled_map_are_added() {
     let Some(gpu) = gpu() else { return };
     let engine = Engine::new(gpu).expect("engine");
     let out = 5;
@@ -303,10 +303,10 @@ fn taps_of_a_doubled_map_are_added() {
     for precision in [Precision::F32, Precision::F16] {
         let file = File { stored: Stored::F16, bytes: f16s(&values) };
         let taps = file.values();
-        let got = doubled(&engine, file, out, precision).expect("upload");
+        let got = upsampled(&engine, file, out, precision).expect("upload");
         for (at, got) in got.iter().enumerate() {
             let (line, column, n) = (at / out / 6, at / out % 6, at % out);
-            // The doubled position stands at lines 4 and 5, columns 2 and 3.
+            // The upsampled position is at rows 4 and 5, columns 2 and 3.
             let sees = |tap: &usize| {
                 let (y, x) = (line + tap / 3, column + tap % 3);
                 (y == 5 || y == 6) && (x == 3 || x == 4)
@@ -316,12 +316,12 @@ fn taps_of_a_doubled_map_are_added() {
         }
     }
     let large = File { stored: Stored::F16, bytes: f16s(&vec![40_000.0; 9 * out]) };
-    let error = doubled(&engine, large, out, Precision::F16).expect_err("80,000 is no f16");
+    let error = upsampled(&engine, large, out, Precision::F16).expect_err("80,000 is no f16");
     assert!(error.kind() == ErrorKind::Model && error.to_string().contains("c.weight"), "{error}");
     let mut broken = values;
     broken[13] = f32::NAN;
     let broken = File { stored: Stored::F16, bytes: f16s(&broken) };
-    let error = doubled(&engine, broken, out, Precision::F32).expect_err("not a number");
+    let error = upsampled(&engine, broken, out, Precision::F32).expect_err("not a number");
     assert!(error.to_string().contains("NaN"), "{error}");
 }
 
