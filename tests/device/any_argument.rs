@@ -14,7 +14,7 @@ use sagittal::internals::bench::shapes::{Kind, Shape as Measured};
 use sagittal::internals::bench::sweep::{Axis, Step};
 use sagittal::internals::bench::{Effort, Timing, presets};
 use sagittal::internals::engine::{BufferOffset, Engine, PlanRun, Stream, WeightSource};
-use sagittal::internals::graph::{Activation, Graph, Layout, Shape, Tensor, Weight};
+use sagittal::internals::graph::{Graph, Layout, Shape, Tensor, Weight};
 use sagittal::internals::kernels::{Buf, Call, Operand, Precision, Stretch, Target};
 use sagittal::internals::model::config::{Heads, InputBlock, MiddleBlock, UnetConfig};
 use sagittal::internals::model::{ModelConfig, unet, vae};

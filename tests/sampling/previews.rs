@@ -1,6 +1,5 @@
 //! Previews compared with the pictures that the autoencoder decodes from the same latents.
 
-
 use crate::common::{gpu, synthetic};
 use sagittal::Size;
 use sagittal::internals::families::PreviewFactors;
