@@ -9,7 +9,7 @@
 //! ```
 //!
 //! ```
-//! use sagittal::text::{Tokenizer, prompt, tokenizer};
+//! use sagittal::internals::text::{Tokenizer, prompt, tokenizer};
 //! let tokens = prompt::chunks(&Tokenizer::new(), "a (red:1.3) cat", tokenizer::END)?;
 //! assert_eq!(tokens.chunks[0].ids[..5], [49406, 320, 736, 2368, 49407]);
 //! assert_eq!(tokens.chunks[0].weights[..4], [1.0, 1.0, 1.3, 1.0]);

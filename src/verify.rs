@@ -7,7 +7,7 @@
 //!
 //! ```no_run
 //! use std::sync::atomic::AtomicBool;
-//! use sagittal::{gpu::Gpu, verify::{Options, Set, Verifier, compact_sets}};
+//! use sagittal::{Gpu, internals::verify::{Options, Set, Verifier, compact_sets}};
 //! let (open, cancel) = (|| Gpu::open(None), AtomicBool::new(false));
 //! let mut verifier = Verifier::new(&open, Options::default(), &cancel);
 //! for set in compact_sets()? {

@@ -25,7 +25,7 @@ impl Part {
 /// number ends it: `a cat :1.2 AND a dog`. A text without `AND` is one prompt, whatever its end.
 ///
 /// ```
-/// use sagittal::text::compose::{Part, parts};
+/// use sagittal::internals::text::compose::{Part, parts};
 /// assert_eq!(parts("a cat :1.5 AND a (dog:2)"), [
 ///     Part { text: "a cat".into(), strength: 1.5 },
 ///     Part { text: "a (dog:2)".into(), strength: 1.0 },

@@ -67,7 +67,7 @@ impl Tokens {
 ///   that follows, unless the text ends in `)`: then that one closes it.
 ///
 /// ```
-/// let segments = sagittal::text::prompt::parse("a (red:1.3) ((cat))");
+/// let segments = sagittal::internals::text::prompt::parse("a (red:1.3) ((cat))");
 /// let weights: Vec<f32> = segments.iter().map(|segment| segment.weight).collect();
 /// assert_eq!(weights, [1.0, 1.3, 1.0, 1.21]);
 /// assert_eq!(segments[3].text, "cat");

@@ -85,7 +85,7 @@ impl fmt::Display for Note {
 /// What `prompt` holds of such kinds, each once, with its first place.
 ///
 /// ```
-/// use sagittal::text::syntax::{Kind, notes};
+/// use sagittal::internals::text::syntax::{Kind, notes};
 /// let kinds: Vec<Kind> = notes("a [cat:dog:0.5] in [red|blue]").iter().map(|note| note.kind).collect();
 /// assert_eq!(kinds, [Kind::Editing, Kind::Alternation]);
 /// assert!(notes("a (red:1.2) cat").is_empty());
