@@ -13,7 +13,7 @@ use crate::{Error, Result};
 pub use value::{Latents, Value};
 
 /// A batch of latents in host memory, `[batch, channels, height, width]`, row-major. A cell is 8×8 pixels.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Latent {
     batch: usize,
     channels: usize,

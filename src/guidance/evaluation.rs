@@ -7,7 +7,8 @@ use crate::sampler::Predicted;
 
 /// The guided prediction for a noisy latent, with all values that led to it. All latents have the shape of the
 /// input.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Evaluation {
     /// The prediction with the prompt, D_c.
     pub cond: Latent,
@@ -26,7 +27,8 @@ pub struct Evaluation {
 }
 
 /// The inner values of a SAG step.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct SagEvaluation {
     /// Column sums, entry by entry in canonical order, and within an entry image by image.
     pub columns: Vec<Columns>,

@@ -3,7 +3,7 @@
 use crate::{Error, ErrorKind, Remedy, Result, Size};
 
 /// An 8-bit RGB picture.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Picture {
     /// Columns.
     pub width: usize,

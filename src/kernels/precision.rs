@@ -7,6 +7,7 @@ use crate::{Error, Result};
 
 /// Storage precision of activations and weights. Arithmetic is f32 in both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Precision {
     /// 4 bytes a value.
     F32,

@@ -130,6 +130,13 @@ impl Lora {
     }
 }
 
+/// Two uses are equal if they are of the same [`Lora`] in memory, with the same factors.
+impl PartialEq for LoraUse {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.lora, &other.lora) && (self.unet, self.text) == (other.unet, other.text)
+    }
+}
+
 /// A LoRA and how strongly it acts.
 #[derive(Debug, Clone)]
 pub struct LoraUse {

@@ -9,6 +9,7 @@ use crate::{Error, ErrorKind, Remedy, Result};
 
 /// How the rows of a step are split into network calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum ChunkPolicy {
     /// As many rows per call as the memory limit and the device allow.
     #[default]

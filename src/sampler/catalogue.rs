@@ -57,9 +57,15 @@ macro_rules! catalogue {
             $($(#[$doc])* $sampler,)*
         }
 
+        impl Default for Sampler {
+            fn default() -> Self {
+                Self::Euler
+            }
+        }
+
         impl Sampler {
             /// Every sampler.
-            pub const ALL: [Sampler; [$(Sampler::$sampler),*].len()] = [$(Sampler::$sampler),*];
+            pub const ALL: &'static [Self] = &[$(Sampler::$sampler),*];
 
             pub(super) const fn entry(self) -> SamplerEntry {
                 match self { $(Sampler::$sampler => $entry,)* }
@@ -199,7 +205,8 @@ impl FromStr for Sampler {
 
     /// By name, as ComfyUI or another program spells it. A name that also contains a scheduler is an error.
     fn from_str(name: &str) -> Result<Self> {
-        let table = Self::ALL.map(|s| Named { value: s, name: s.name(), aliases: s.entry().aliases });
+        let entry = |s: &Self| Named { value: *s, name: s.name(), aliases: s.entry().aliases };
+        let table: Vec<_> = Self::ALL.iter().map(entry).collect();
         lookup::find("sampler", name, table)
     }
 }
@@ -218,7 +225,7 @@ mod tests {
     #[test]
     fn names_go_both_ways() {
         let mut names = std::collections::BTreeSet::new();
-        for sampler in Sampler::ALL {
+        for sampler in Sampler::ALL.iter().copied() {
             assert_eq!(sampler.name().parse::<Sampler>().unwrap(), sampler);
             assert!(names.insert(sampler.name()), "{sampler}");
             for alias in sampler.entry().aliases {

@@ -105,7 +105,7 @@ mod tests {
         let table = Discrete::stable_diffusion();
         let sigmas = Scheduler::Karras.sigmas(&table, 40, 1.0, false).unwrap();
         let options = SampleOptions::default();
-        for sampler in Sampler::ALL {
+        for sampler in Sampler::ALL.iter().copied() {
             let mut steps = Vec::new();
             let mut watch = |step: Step<'_>| {
                 steps.push((step.index, step.total, step.sigma));
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn the_callback_ends_the_run() {
         let mut stop = |step: Step<'_>| if step.index == 1 { Err(Error::cancelled()) } else { Ok(()) };
-        for sampler in Sampler::ALL {
+        for sampler in Sampler::ALL.iter().copied() {
             let mut model = Gaussian { variance: 1.0 };
             let error = run(sampler, &mut model, &SIGMAS, &SampleOptions::default(), &mut stop).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Cancelled);
@@ -175,7 +175,7 @@ mod tests {
             (|_| Latent::zeros(1, 1, 1, 1), ErrorKind::Usage, "[1, 1, 1, 1]"),
         ];
         for (fault, kind, place) in faults {
-            for sampler in Sampler::ALL {
+            for sampler in Sampler::ALL.iter().copied() {
                 let options = SampleOptions::default();
                 let error = run(sampler, &mut Faulty(fault), &SIGMAS, &options, &mut |_| Ok(())).unwrap_err();
                 assert_eq!(error.kind(), kind, "{error}");

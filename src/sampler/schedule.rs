@@ -15,9 +15,11 @@ use crate::{Error, Result};
 const MAX_STEPS: usize = 1_000_000;
 
 /// A rule that spreads N steps over the noise levels σ of a model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum Scheduler {
     /// Evenly spaced timesteps, both ends included.
+    #[default]
     Normal,
     /// Evenly spaced in `σ^(1/7)` (Karras et al. 2022, arXiv 2206.00364, eq. 5).
     Karras,
@@ -39,7 +41,7 @@ pub enum Scheduler {
 
 impl Scheduler {
     /// Every scheduler.
-    pub const ALL: [Scheduler; 9] = [
+    pub const ALL: &'static [Self] = &[
         Scheduler::Normal,
         Scheduler::Karras,
         Scheduler::Simple,
@@ -132,7 +134,8 @@ impl FromStr for Scheduler {
 
     /// By name, as ComfyUI or another program spells it.
     fn from_str(name: &str) -> Result<Self> {
-        let table = Self::ALL.map(|s| Named { value: s, name: s.name(), aliases: s.aliases() });
+        let entry = |s: &Self| Named { value: *s, name: s.name(), aliases: s.aliases() };
+        let table: Vec<_> = Self::ALL.iter().map(entry).collect();
         lookup::find("scheduler", name, table)
     }
 }
@@ -318,7 +321,7 @@ mod tests {
 
     #[test]
     fn names_go_both_ways() {
-        for scheduler in Scheduler::ALL {
+        for scheduler in Scheduler::ALL.iter().copied() {
             assert_eq!(scheduler.name().parse::<Scheduler>().unwrap(), scheduler);
         }
         assert_eq!("discrete".parse::<Scheduler>().unwrap(), Scheduler::Normal);
@@ -357,7 +360,7 @@ mod tests {
     fn every_schedule_falls_to_zero_for_any_step_count() {
         let table = Discrete::stable_diffusion();
         let smallest = Discrete::from_alphas_cumprod(&[0.9, 0.1]).unwrap();
-        for scheduler in Scheduler::ALL {
+        for scheduler in Scheduler::ALL.iter().copied() {
             for steps in [1, 2, 3, 7, 50, 999, 1000, 1001, 2500] {
                 for (table, discard) in [&table, &smallest].into_iter().zip([false, true]) {
                     let sigmas = scheduler.sigmas(table, steps, 1.0, discard).unwrap();

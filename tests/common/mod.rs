@@ -157,6 +157,7 @@ pub fn stored(v: f32, precision: Precision) -> f32 {
     match precision {
         Precision::F32 => v,
         Precision::F16 => half::f16::from_f32(v).to_f32(),
+        other => panic!("{other} has no reference"),
     }
 }
 

@@ -116,6 +116,7 @@ fn floats(words: &[u32], precision: Precision) -> Vec<f32> {
             .flat_map(|w| [*w as u16, (*w >> 16) as u16])
             .map(|h| half::f16::from_bits(h).to_f32())
             .collect(),
+        other => panic!("{other} has no reference"),
     }
 }
 

@@ -111,7 +111,7 @@ fn check(variant: &Variant, shared: bool) -> Result<(Module, ModuleInfo), String
                 | Capabilities::COOPERATIVE_MATRIX
         }
         Precision::F32 if !simd::has_f16_weights(variant) => Capabilities::empty(),
-        Precision::F32 | Precision::F16 => Capabilities::SHADER_FLOAT16_IN_FLOAT32,
+        _ => Capabilities::SHADER_FLOAT16_IN_FLOAT32,
     };
     let sharing =
         if shared { Capabilities::SUBGROUP | Capabilities::SHADER_INT64 } else { Capabilities::empty() };

@@ -52,7 +52,7 @@ fn a_step_reads_back_only_flags() {
     let mut failures = Failures::default();
     // A latent of the request, as the device stores it.
     let (latent, steps) = (16 * 64, 20);
-    for sampler in Sampler::ALL {
+    for sampler in Sampler::ALL.iter().copied() {
         let request = request(sampler, steps);
         let mut reported = 0;
         // Bytes of scalars and set-up so far, when each step is reported.
@@ -112,7 +112,7 @@ fn a_step_has_few_dispatches() {
     let Some(m) = model(Precision::F32) else { return };
     let mut failures = Failures::default();
     let mut seen = BTreeSet::new();
-    for sampler in Sampler::ALL {
+    for sampler in Sampler::ALL.iter().copied() {
         let step = m.report(&request(sampler, 20)).expect("a plan").step;
         let evaluations = evaluations(&step);
         let is = |work: &Work, name: &str| matches!(work, Work::Latents { path, .. } if path == name);
@@ -231,7 +231,7 @@ fn every_sampler_on_the_device_equals_that_of_the_host() {
     let (start, noise) = (noise(4, shape), noise(3, shape));
     let options = SampleOptions { seed: 3, ..Default::default() };
     let mut failures = Failures::default();
-    for sampler in Sampler::ALL {
+    for sampler in Sampler::ALL.iter().copied() {
         let discard = sampler.discard_penultimate();
         let sigmas = Scheduler::Karras.sigmas(m.discrete(), 4, 0.8, discard).expect("sigmas");
         let x = initial(&noise, &start, sigmas[0], m.discrete().sigma_max()).expect("one shape");

@@ -151,7 +151,7 @@ fn farthest(a: &Latent, b: &Latent) -> f32 {
 
 /// Runs `holds` for every sampler, and lists those for which it is false.
 fn for_all(what: &str, holds: impl Fn(Sampler) -> bool) {
-    let failures: Vec<_> = Sampler::ALL.into_iter().filter(|s| !holds(*s)).map(Sampler::name).collect();
+    let failures: Vec<_> = Sampler::ALL.iter().copied().filter(|s| !holds(*s)).map(Sampler::name).collect();
     assert!(failures.is_empty(), "{what} does not hold for {failures:?}");
 }
 
@@ -236,7 +236,7 @@ fn pictures_of_a_masked_batch_do_not_depend_on_each_other() {
 #[test]
 fn zero_terminal_snr_stays_finite() {
     let table = Discrete::zero_terminal_snr();
-    for scheduler in Scheduler::ALL {
+    for scheduler in Scheduler::ALL.iter().copied() {
         for steps in [1, 2, 5, 20, 50, 1000] {
             for discard in [false, true] {
                 let sigmas = scheduler.sigmas(&table, steps, 1.0, discard).expect("sigmas");
@@ -335,7 +335,7 @@ fn no_sampler_draws_another_picture_in_less_memory() {
     // The adaptive sampler takes hundreds of calls for a full sampling, and a few for its end.
     let part = |sampler| if sampler == Sampler::DpmAdaptive { 0.1 } else { 0.8 };
     let full = |s| sampling(s, 2, part(s), [1, 4, 5, 5]);
-    let wanted = Sampler::ALL.map(|sampler| run(&c, &full(sampler)));
+    let wanted: Vec<_> = Sampler::ALL.iter().map(|sampler| run(&c, &full(*sampler))).collect();
     c.negative.reverse();
     let least = least_memory(&m, &c, &full(Sampler::Euler));
     let mut failures = Failures::default();
@@ -345,10 +345,10 @@ fn no_sampler_draws_another_picture_in_less_memory() {
         failures.check(same_bits(want, &run(&c, &single)), || format!("{sampler}, {memory:?}"));
     };
     // First all of them in one way, then in the other: weights are uploaded once for each.
-    for (sampler, want) in Sampler::ALL.into_iter().zip(&wanted) {
+    for (sampler, want) in Sampler::ALL.iter().copied().zip(&wanted) {
         check(sampler, want, None);
     }
-    for (sampler, want) in Sampler::ALL.into_iter().zip(&wanted).step_by(4) {
+    for (sampler, want) in Sampler::ALL.iter().copied().zip(&wanted).step_by(4) {
         check(sampler, want, Some(least));
     }
     failures.finish();

@@ -56,7 +56,7 @@ fn run_from(sampler: Sampler, steps: usize, options: &SampleOptions, noise: &Lat
 
 /// Runs `holds` for every sampler, and lists those for which it is false.
 fn for_all(what: &str, holds: impl Fn(Sampler) -> bool) {
-    let failures: Vec<_> = Sampler::ALL.into_iter().filter(|&s| !holds(s)).map(Sampler::name).collect();
+    let failures: Vec<_> = Sampler::ALL.iter().copied().filter(|&s| !holds(s)).map(Sampler::name).collect();
     assert!(failures.is_empty(), "{what} does not hold for {failures:?}");
 }
 
@@ -75,7 +75,7 @@ fn golden_runs() -> Vec<Value> {
 fn all_forty_of_comfyui_are_here() {
     let runs = golden_runs();
     let theirs: BTreeSet<_> = runs.iter().map(|r| r["sampler"].as_str().unwrap()).collect();
-    assert_eq!(theirs, Sampler::ALL.into_iter().map(Sampler::name).collect());
+    assert_eq!(theirs, Sampler::ALL.iter().copied().map(Sampler::name).collect());
     for (name, twin) in [
         ("dpmpp_sde_gpu", Sampler::DpmppSde),
         ("dpmpp_2m_sde_gpu", Sampler::Dpmpp2mSde),

@@ -354,10 +354,13 @@ impl PrecisionChoice {
 fn sampler_help() -> String {
     format!(
         "Sampler, by any program's name for it, with a scheduler behind it if you like (\"DPM++ 2M Karras\"): {}",
-        Sampler::ALL.map(Sampler::name).join(", ")
+        Sampler::ALL.iter().map(|s| s.name()).collect::<Vec<_>>().join(", ")
     )
 }
 
 fn scheduler_help() -> String {
-    format!("Noise levels: {} [default: normal]", Scheduler::ALL.map(Scheduler::name).join(", "))
+    format!(
+        "Noise levels: {} [default: normal]",
+        Scheduler::ALL.iter().map(|s| s.name()).collect::<Vec<_>>().join(", ")
+    )
 }
