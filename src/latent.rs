@@ -6,6 +6,7 @@
 pub(crate) mod attention_map;
 pub mod file;
 pub(crate) mod host;
+#[doc(hidden)]
 pub mod resize;
 pub(crate) mod value;
 

@@ -27,6 +27,7 @@ const RIM: [u8; 3] = [255, 255, 255];
 
 /// The colour of attention `value`, where `middle` (SAG's threshold) is the middle of the scale and
 /// twice that its bright end.
+#[doc(hidden)]
 pub fn colour(value: f32, middle: f32) -> [u8; 3] {
     let share = value / (2.0 * middle.max(1e-3));
     let at = if share.is_finite() { share.clamp(0.0, 1.0) } else { 1.0 } * (HEAT.len() - 1) as f32;

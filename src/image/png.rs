@@ -28,6 +28,7 @@ const MOST_SIDE: u32 = (1 << 31) - 1;
 const MOST_FRAMES: u32 = 1 << 30;
 
 /// Takes the next rows of a picture, RGB.
+#[doc(hidden)]
 pub type WriteRows<'a> = dyn FnMut(&[u8]) -> Result<()> + 'a;
 
 /// The same for a picture of this width and height that is made row by row: `rows` hands over its
@@ -36,6 +37,7 @@ pub type WriteRows<'a> = dyn FnMut(&[u8]) -> Result<()> + 'a;
 /// # Errors
 /// Those of `rows`; [`ErrorKind::Usage`](crate::ErrorKind::Usage) if it hands over too few or too many, and as
 /// [`encode`].
+#[doc(hidden)]
 pub fn encode_rows(
     size: (usize, usize),
     texts: &[(&str, &str)],
@@ -60,6 +62,7 @@ pub fn encode_rows(
 /// # Errors
 /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for no frames or more than a PNG can count, for frames of different
 /// sizes, and as [`encode`]; those of `frame`.
+#[doc(hidden)]
 pub fn animation(
     count: usize,
     frame: &mut dyn FnMut(usize) -> Result<Picture>,

@@ -40,6 +40,7 @@ pub fn is_one(head: &[u8]) -> bool {
 
 /// The texts in the metadata of a latent file: ComfyUI's workflow, or the settings that this library has written.
 /// Empty if the file cannot be read.
+#[doc(hidden)]
 pub fn texts(bytes: &[u8]) -> BTreeMap<String, String> {
     let header = safetensors::SafeTensors::read_metadata(bytes).ok();
     let texts = header.and_then(|(_, header)| header.metadata().clone());

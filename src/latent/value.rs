@@ -201,6 +201,7 @@ pub trait Latents {
     ///
     /// # Errors
     /// An error of the device.
+    #[doc(hidden)]
     fn bring_with(&mut self, shape: [usize; 4], make: &mut dyn FnMut() -> Latent) -> Result<Value>;
 
     /// Uploads a latent.
@@ -221,6 +222,7 @@ pub trait Latents {
     ///
     /// # Errors
     /// An error of the device.
+    #[doc(hidden)]
     fn bring_mask_with(&mut self, shape: [usize; 4], make: &mut dyn FnMut() -> Latent) -> Result<CellMask>;
 
     /// Uploads a mask, `[1 or batch, 1, height, width]`.
@@ -232,6 +234,7 @@ pub trait Latents {
     }
 
     /// Says which step, from 0, the following operations belong to.
+    #[doc(hidden)]
     fn step(&mut self, step: usize);
 
     /// `mask · drawn + (1 - mask) · kept`, cell by cell.
@@ -246,6 +249,7 @@ pub trait Latents {
     ///
     /// # Errors
     /// As [`read`](Self::read).
+    #[doc(hidden)]
     fn error_norm(&mut self, values: [&Value; 3], absolute: f32, relative: f32) -> Result<f64>;
 
     /// Reads a value back. On a device this waits for all recorded work.
@@ -258,19 +262,23 @@ pub trait Latents {
     ///
     /// # Errors
     /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled), or an error of the device.
+    #[doc(hidden)]
     fn submit(&mut self) -> Result<u64>;
 
     /// The number of evaluations that are done. Waits until it is at least `wanted`.
     ///
     /// # Errors
     /// As [`submit`](Self::submit).
+    #[doc(hidden)]
     fn done(&mut self, wanted: u64) -> Result<u64>;
 
     /// Evaluations that may be submitted before the first of them is done.
+    #[doc(hidden)]
     fn ahead(&self) -> u64 {
         0
     }
 
     /// The first fault found in the evaluations that are done.
+    #[doc(hidden)]
     fn fault(&self) -> Option<Fault>;
 }

@@ -82,16 +82,19 @@ impl Autoencoder {
     }
 
     /// The same weights, with tiles of another kind.
+    #[doc(hidden)]
     pub fn in_tiles(&self, tiling: Tiling) -> Self {
         Self { tiling, ..self.clone() }
     }
 
     /// Pixels per latent cell, in each direction.
+    #[doc(hidden)]
     pub fn cell(&self) -> usize {
         self.config.scale()
     }
 
     /// Channels of its latents.
+    #[doc(hidden)]
     pub fn latent_channels(&self) -> usize {
         self.config.latent_channels
     }

@@ -42,6 +42,7 @@ impl Model {
     }
 
     /// SDXL's extra conditioning: the pooled vector, then the sizes. None for other families.
+    #[doc(hidden)]
     pub fn vector(&self, pooled: Option<Vec<f32>>, sizes: Sizes) -> Option<Arc<Vec<f32>>> {
         self.config.unet.adm_in_channels?;
         Some(sizes.vector(&pooled?))

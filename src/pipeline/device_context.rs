@@ -38,6 +38,7 @@ impl DeviceContext {
     }
 
     /// The engine and, through it, the device.
+    #[doc(hidden)]
     pub fn engine(&self) -> &Engine {
         &self.engine
     }

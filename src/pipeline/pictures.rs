@@ -30,6 +30,7 @@ impl Model {
     /// # Errors
     /// As [`decode`](Self::decode); [`ErrorKind::Memory`](crate::ErrorKind::Memory) if the smallest
     /// tile does not fit.
+    #[doc(hidden)]
     pub fn decode_within(
         &self,
         limit: Option<u64>,
@@ -80,6 +81,7 @@ impl Model {
     /// # Errors
     /// As [`encode_picture`](Self::encode_picture); [`ErrorKind::Memory`](crate::ErrorKind::Memory) if
     /// the smallest tile does not fit.
+    #[doc(hidden)]
     pub fn encode_picture_within(
         &self,
         limit: Option<u64>,

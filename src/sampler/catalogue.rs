@@ -185,6 +185,7 @@ impl Sampler {
 
     /// Whether the schedule of this sampler omits the last sigma before 0 (see
     /// [`Scheduler::sigmas`](super::Scheduler::sigmas)), as ComfyUI does for methods that evaluate between two sigmas.
+    #[doc(hidden)]
     pub fn discard_penultimate(self) -> bool {
         self.entry().between_sigmas
     }

@@ -87,6 +87,7 @@ impl Sampler {
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if `seed + 1` overflows, for DDIM.
+    #[doc(hidden)]
     pub fn inpaint_noise(self, start: &Latent, seed: u64) -> Result<Latent> {
         if self == Sampler::Ddim {
             return Ok(AncestralNoise::new(seed)?.draw(start.shape()));

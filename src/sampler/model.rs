@@ -42,6 +42,7 @@ pub trait Predictor {
     fn keep_uncond(&mut self) {}
 
     /// How many evaluations may be submitted before the first of them is reported to the caller.
+    #[doc(hidden)]
     fn ahead(&mut self) -> u64 {
         self.latents().ahead()
     }

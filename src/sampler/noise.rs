@@ -62,6 +62,7 @@ pub fn noise_for(seed: u64, batch_indices: &[usize], shape: [usize; 4]) -> Resul
 
 /// The noise that ancestral samplers add after each step: a separate stream with the seed `seed + 1`, so that it does
 /// not repeat the initial noise.
+#[doc(hidden)]
 pub struct AncestralNoise(Generator);
 
 impl AncestralNoise {

@@ -42,6 +42,7 @@ impl Step<'_> {
     }
 
     /// The same without reading it back.
+    #[doc(hidden)]
     pub fn denoised_value(&self) -> &Value {
         self.denoised
     }

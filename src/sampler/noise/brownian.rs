@@ -14,6 +14,7 @@ use crate::latent::Latent;
 const DIGITS: usize = 6;
 
 /// A Brownian path over an interval of noise levels.
+#[doc(hidden)]
 pub struct BrownianNoise {
     seed: u64,
     shape: [usize; 4],
