@@ -102,13 +102,17 @@ fn spread(latent: &Latent, channel: usize) -> Spread {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::VaeLatent;
 
     #[test]
     fn latents_are_told_with_their_spread() {
         let latent = Latent::from_vec([2, 1, 1, 2], vec![1.0, 3.0, 1.0, 3.0]).unwrap();
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), latent::file::encode(&latent, &[("parameters", "a fox")]).unwrap())
-            .unwrap();
+        std::fs::write(
+            file.path(),
+            latent::file::encode(&VaeLatent::new(latent), &[("parameters", "a fox")]).unwrap(),
+        )
+        .unwrap();
         let Inspected::Latent(facts) = inspect(file.path()).unwrap() else { panic!("a latent") };
         let spread = Spread { least: 1.0, most: 3.0, mean: 2.0, deviation: 1.0 };
         assert_eq!((facts.shape, facts.channels), ([2, 1, 1, 2], vec![spread]));

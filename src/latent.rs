@@ -8,9 +8,11 @@ pub mod file;
 pub(crate) mod host;
 #[doc(hidden)]
 pub mod resize;
+mod vae_latent;
 pub(crate) mod value;
 
 use crate::{Error, Result};
+pub use vae_latent::VaeLatent;
 pub use value::{Latents, Value};
 
 /// A batch of latents in host memory, `[batch, channels, height, width]`, row-major. A cell is 8×8 pixels.

@@ -91,7 +91,7 @@ pub use gpu::Gpu;
 pub use guidance::{Guidance, Sag};
 pub use image::{Mask, Picture};
 pub use kernels::Precision;
-pub use latent::Latent;
+pub use latent::{Latent, VaeLatent};
 pub use lora::{Lora, LoraUse};
 pub use model::{Family, Prediction};
 pub use pipeline::{

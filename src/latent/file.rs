@@ -9,18 +9,18 @@ use std::collections::BTreeMap;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
-use super::Latent;
+use super::{Latent, VaeLatent};
 use crate::{Error, ErrorKind, Result};
 
 const TENSOR: &str = "latent_tensor";
 /// Its presence says that the values are in the VAE's scale.
 const VERSION: &str = "latent_format_version_0";
 
-/// Encodes a latent file. `latent` must be in the VAE's scale; `texts` (name, text) become the metadata of the file.
+/// Encodes a latent file. `texts` (name, text) become the metadata of the file.
 ///
 /// # Errors
 /// [`ErrorKind::Internal`] if the header cannot be written.
-pub fn encode(latent: &Latent, texts: &[(&str, &str)]) -> Result<Vec<u8>> {
+pub fn encode(latent: &VaeLatent, texts: &[(&str, &str)]) -> Result<Vec<u8>> {
     let failed = |e: safetensors::SafeTensorError| Error::internal("a latent could not be encoded").cause(e);
     let bytes: Vec<u8> = latent.data().iter().flat_map(|v| v.to_le_bytes()).collect();
     let tensors = [
@@ -50,11 +50,11 @@ pub fn texts(bytes: &[u8]) -> BTreeMap<String, String> {
 /// The scaling factor in the oldest files, which lack the tensor that marks the VAE's scale.
 const OLD_SCALE: f32 = 0.18215;
 
-/// Decodes a latent file; the result is in the VAE's scale.
+/// Decodes a latent file.
 ///
 /// # Errors
 /// [`ErrorKind::File`] if it is not a latent file, or does not hold finite numbers in four dimensions.
-pub fn decode(bytes: &[u8]) -> Result<Latent> {
+pub fn decode(bytes: &[u8]) -> Result<VaeLatent> {
     let wrong =
         |what: &str| Error::new(ErrorKind::File, what.to_owned()).hint("save it anew with SaveLatent");
     let file = safetensors::SafeTensors::deserialize(bytes)
@@ -82,7 +82,7 @@ pub fn decode(bytes: &[u8]) -> Result<Latent> {
         return Err(wrong("the latent is empty or not finite"));
     }
     let scaled = file.tensor(VERSION).is_err();
-    Ok(if scaled { latent.scaled(1.0 / OLD_SCALE) } else { latent })
+    Ok(if scaled { VaeLatent::from_unet(&latent, OLD_SCALE) } else { VaeLatent::new(latent) })
 }
 
 #[cfg(test)]
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn holds_what_comfyui_reads() {
         let values: Vec<f32> = (0..24).map(|v| v as f32 * 0.5).collect();
-        let latent = Latent::from_vec([1, 4, 2, 3], values.clone()).unwrap();
+        let latent = VaeLatent::new(Latent::from_vec([1, 4, 2, 3], values.clone()).unwrap());
         let bytes = encode(&latent, &[("parameters", "a\nb")]).unwrap();
         let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
         let tensor = file.tensor("latent_tensor").unwrap();

@@ -15,7 +15,7 @@ use crate::engine::{PlanRun, Prepared};
 use crate::graph::Graph;
 use crate::image;
 use crate::kernels::Precision;
-use crate::latent::Latent;
+use crate::latent::{Latent, VaeLatent};
 use crate::model::config::VaeConfig;
 use crate::model::vae;
 use crate::plan::{Plan, PlanOptions};
@@ -99,7 +99,7 @@ impl Autoencoder {
         self.config.latent_channels
     }
 
-    /// Turns latents (in the VAE's scale) into pictures' values `[height, width, 3]`, about -1..1, one
+    /// Turns latents into pictures' values `[height, width, 3]`, about -1..1, one
     /// at a time, in at most `limit` bytes of device memory. A decoder whose f16 activations overflow
     /// is run again in f32, and `observe` hears of it; so it does of tiles.
     ///
@@ -109,7 +109,7 @@ impl Autoencoder {
     pub fn decode(
         &self,
         limit: Option<u64>,
-        latent: &Latent,
+        latent: &VaeLatent,
         observe: &mut dyn FnMut(Progress),
         cancel: &AtomicBool,
     ) -> Result<Vec<Vec<f32>>> {
@@ -269,7 +269,7 @@ impl Autoencoder {
         })
     }
 
-    /// The latent of a picture `[height, width, 3]` in -1..1, in the VAE's scale, in at most `limit`
+    /// The latent of a picture `[height, width, 3]` in -1..1, in at most `limit`
     /// bytes of device memory. Of the distribution that the encoder gives the mean is taken, as in
     /// ComfyUI, and not a sample. An encoder that overflows f16 is run again in f32.
     ///
@@ -283,14 +283,14 @@ impl Autoencoder {
         values: &[f32],
         observe: &mut dyn FnMut(Progress),
         cancel: &AtomicBool,
-    ) -> Result<Latent> {
+    ) -> Result<VaeLatent> {
         let mut latent = self.encode_in(self.precision, limit, size, values, observe, cancel)?;
         if !latent.is_finite() && self.precision == Precision::F16 {
             log::warn!("the picture overflowed the encoder's f16: encoding it again in f32");
             latent = self.encode_in(Precision::F32, limit, size, values, observe, cancel)?;
         }
         if latent.is_finite() {
-            return Ok(latent);
+            return Ok(VaeLatent::new(latent));
         }
         Err(Error::new(ErrorKind::NonFinite, "the encoded picture is not finite"))
     }

@@ -16,7 +16,7 @@ use crate::engine::{Engine, Weights};
 use crate::graph::Weight;
 use crate::guidance::{Conditioning, Guided};
 use crate::image::preview;
-use crate::latent::Latent;
+use crate::latent::{Latent, VaeLatent, Value};
 use crate::lora::Patches;
 use crate::model::config::NoiseLevels;
 use crate::model::{DiffusionConfig, Prediction};
@@ -43,10 +43,10 @@ pub struct DiffusionModel {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Sampled {
-    /// The latent at the last noise level, in the VAE's scale.
-    pub latent: Latent,
-    /// What the network saw in the last step's latent, in the same scale, where [`Sampling::denoised`] asks for it.
-    pub denoised: Option<Latent>,
+    /// The latent at the last noise level.
+    pub latent: VaeLatent,
+    /// What the network saw in the last step's latent, where [`Sampling::denoised`] asks for it.
+    pub denoised: Option<VaeLatent>,
 }
 
 impl fmt::Debug for DiffusionModel {
@@ -161,9 +161,9 @@ impl DiffusionModel {
         }
         check_prompts(&self.config, conditioning)?;
         let start = match &run.latent {
-            Some(latent) if latent.batch() == 1 => latent.repeated(batch),
+            Some(latent) if latent.batch() == 1 => VaeLatent::new(latent.repeated(batch)),
             Some(latent) => latent.clone(),
-            None => Latent::zeros(batch, channels, height, width),
+            None => VaeLatent::new(Latent::zeros(batch, channels, height, width)),
         };
         let Some(&first) = sigmas.first() else {
             return Ok(Sampled { denoised: run.denoised.then(|| start.clone()), latent: start });
@@ -174,7 +174,7 @@ impl DiffusionModel {
                 .found(format!("{shape:?}")));
         }
         let scale = self.config.latent_scale;
-        let start = start.scaled(scale);
+        let start = start.to_unet(scale);
         observe(Progress::Loading { part: "UNet" });
         let workload = Workload {
             conditioning,
@@ -243,11 +243,10 @@ impl DiffusionModel {
             denoised = run.denoised.then(|| s.denoised_value().clone());
             Ok(())
         })?;
-        let latent = model.latents().read(&end.scaled(1.0 / f64::from(scale)))?;
-        let denoised = match denoised {
-            Some(denoised) => Some(model.latents().read(&denoised.scaled(1.0 / f64::from(scale)))?),
-            None => None,
-        };
+        let mut read =
+            |value: &Value| model.latents().read(&value.scaled(1.0 / f64::from(scale))).map(VaeLatent::new);
+        let latent = read(&end)?;
+        let denoised = denoised.as_ref().map(&mut read).transpose()?;
         Ok(Sampled { latent, denoised })
     }
 

@@ -19,7 +19,7 @@ use crate::engine::{Engine, Weights};
 use crate::gpu::Gpu;
 use crate::guidance::{Conditioning, Entry};
 use crate::kernels::Precision;
-use crate::latent::Latent;
+use crate::latent::VaeLatent;
 use crate::lora::Patches;
 use crate::model::{DiffusionConfig, Family, ModelConfig, Prediction};
 use crate::network::Unet;
@@ -117,6 +117,11 @@ impl Model {
         self.config.native_side()
     }
 
+    /// Factor from the VAE's scale of latents to the UNet's: see [`VaeLatent`].
+    pub fn latent_scale(&self) -> f32 {
+        self.config.latent_scale
+    }
+
     /// The file.
     pub fn checkpoint(&self) -> &Checkpoint {
         &self.checkpoint
@@ -205,14 +210,14 @@ impl Model {
         Ok(Generated { pictures, latent })
     }
 
-    /// Samples a latent. Latents in and out are in the VAE's scale, as ComfyUI stores them.
+    /// Samples latents.
     pub fn sample(
         &self,
         conditioning: &Conditioning,
         run: &Sampling,
         observe: &mut dyn FnMut(Progress),
         cancel: &AtomicBool,
-    ) -> Result<Latent> {
+    ) -> Result<VaeLatent> {
         Ok(self.diffusion.run(conditioning, run, observe, cancel)?.latent)
     }
 

@@ -6,18 +6,18 @@ use super::model::Model;
 use super::progress::Progress;
 use super::request::{Request, Start};
 use crate::image::Picture;
-use crate::latent::Latent;
+use crate::latent::{Latent, VaeLatent};
 use crate::{Result, Size};
 
 impl Model {
-    /// Turns latents (in the VAE's scale) into pictures, one at a time. A decoder whose f16
+    /// Turns latents into pictures, one at a time. A decoder whose f16
     /// activations overflow is run again in f32, and `observe` hears of it.
     ///
     /// # Errors
     /// [`ErrorKind::NonFinite`](crate::ErrorKind::NonFinite) if a picture is not finite in f32 either.
     pub fn decode(
         &self,
-        latent: &Latent,
+        latent: &VaeLatent,
         observe: &mut dyn FnMut(Progress),
         cancel: &AtomicBool,
     ) -> Result<Vec<Picture>> {
@@ -34,7 +34,7 @@ impl Model {
     pub fn decode_within(
         &self,
         limit: Option<u64>,
-        latent: &Latent,
+        latent: &VaeLatent,
         observe: &mut dyn FnMut(Progress),
         cancel: &AtomicBool,
     ) -> Result<Vec<Picture>> {
@@ -56,7 +56,7 @@ impl Model {
         request: &Request,
         observe: &mut dyn FnMut(Progress),
         cancel: &AtomicBool,
-    ) -> Result<Option<Latent>> {
+    ) -> Result<Option<VaeLatent>> {
         match &request.start {
             None => Ok(None),
             Some(Start::Latent(latent)) => Ok(Some(latent.clone())),
@@ -67,12 +67,12 @@ impl Model {
         }
     }
 
-    /// The latent of a picture, in the VAE's scale: see [`Autoencoder::encode`](super::Autoencoder::encode).
+    /// The latent of a picture: see [`Autoencoder::encode`](super::Autoencoder::encode).
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if a side is no multiple of 8;
     /// [`ErrorKind::NonFinite`](crate::ErrorKind::NonFinite) if the latent is not finite in f32 either.
-    pub fn encode_picture(&self, picture: &Picture, cancel: &AtomicBool) -> Result<Latent> {
+    pub fn encode_picture(&self, picture: &Picture, cancel: &AtomicBool) -> Result<VaeLatent> {
         self.encode_picture_within(None, picture, &mut |_| {}, cancel)
     }
 
@@ -88,7 +88,7 @@ impl Model {
         picture: &Picture,
         observe: &mut dyn FnMut(Progress),
         cancel: &AtomicBool,
-    ) -> Result<Latent> {
+    ) -> Result<VaeLatent> {
         self.vae.encode(limit, (picture.height, picture.width), &picture.to_values(), observe, cancel)
     }
 

@@ -8,7 +8,7 @@ use super::sizes::Sizes;
 use crate::families::{Facts, LATENT_CELL};
 use crate::guidance::{Guidance, Sag};
 use crate::image::Picture;
-use crate::latent::Latent;
+use crate::latent::{Latent, VaeLatent};
 use crate::sampler::Scheduler;
 use crate::sampler::noise::{MOST_PICTURES, noise, noise_for};
 use crate::text::compose::{self, Part};
@@ -34,8 +34,8 @@ pub enum Noise {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Start {
-    /// In the VAE's scale, `[1 or batch, 4, height / 8, width / 8]`.
-    Latent(Latent),
+    /// `[1 or batch, 4, height / 8, width / 8]`.
+    Latent(VaeLatent),
     /// Goes through the VAE's encoder first. Of the size of the request: see
     /// [`image::resize`](crate::image::resize).
     Picture(Picture),
@@ -47,8 +47,8 @@ impl From<Picture> for Start {
     }
 }
 
-impl From<Latent> for Start {
-    fn from(latent: Latent) -> Self {
+impl From<VaeLatent> for Start {
+    fn from(latent: VaeLatent) -> Self {
         Self::Latent(latent)
     }
 }
@@ -281,7 +281,7 @@ impl Request {
     }
 
     /// The sampling, from a `start` that is a latent by now.
-    pub(super) fn sampling(&self, start: Option<Latent>, facts: &Facts) -> Result<Sampling> {
+    pub(super) fn sampling(&self, start: Option<VaeLatent>, facts: &Facts) -> Result<Sampling> {
         let (height, width) = (self.size.height / facts.latent_cell, self.size.width / facts.latent_cell);
         let channels = facts.latent_channels;
         let noise = match &self.noise {
@@ -323,6 +323,6 @@ fn nearest_side(side: usize) -> usize {
 pub struct Generated {
     /// The pictures.
     pub pictures: Vec<Picture>,
-    /// Their latents, in the VAE's scale.
-    pub latent: Latent,
+    /// Their latents.
+    pub latent: VaeLatent,
 }

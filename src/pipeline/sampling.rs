@@ -2,7 +2,7 @@
 
 use super::settings::{Levels, Limits, Solver};
 use crate::guidance::Guidance;
-use crate::latent::Latent;
+use crate::latent::{Latent, VaeLatent};
 
 /// A sampling without text: what [`Model::sample`](super::Model::sample) and
 /// [`DiffusionModel::run`](super::DiffusionModel::run) need besides conditioning. Start from [`Sampling::new`] and
@@ -11,8 +11,8 @@ use crate::latent::Latent;
 pub struct Sampling {
     /// Noise of variance 1, `[batch, channels, height, width]` in latent cells; zeros add none.
     pub noise: Latent,
-    /// A latent to start from, in the VAE's scale: one for all pictures, or one for each.
-    pub latent: Option<Latent>,
+    /// A latent to start from: one for all pictures, or one for each.
+    pub latent: Option<VaeLatent>,
     /// Where `latent` is drawn over (1) and kept (0), `[1 or batch, 1, height, width]`.
     pub mask: Option<Latent>,
     /// What guides it.

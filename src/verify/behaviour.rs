@@ -10,7 +10,7 @@ use super::compare::{Comparison, Yardstick, spread};
 use super::context::Context;
 use super::tensor::Tensor;
 use crate::guidance::{Area, Conditioning, Entry, Guidance, Sag};
-use crate::latent::Latent;
+use crate::latent::{Latent, VaeLatent};
 use crate::pipeline::{Limits, Sampling, Schedule};
 use crate::plan::chunk::ChunkPolicy;
 use crate::sampler::Scheduler;
@@ -183,5 +183,5 @@ fn run(context: &Context<'_, '_>, case: &Case<'_>, scenario: &Scenario) -> Resul
         limits: Limits { chunk: scenario.chunk, memory: None },
         ..Sampling::new(noise)
     };
-    context.model.sample(&conditioning, &run, &mut |_| {}, context.cancel)
+    context.model.sample(&conditioning, &run, &mut |_| {}, context.cancel).map(VaeLatent::into_inner)
 }

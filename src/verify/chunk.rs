@@ -8,7 +8,7 @@ use super::context::{self, Context};
 use super::run::compare_samples;
 use crate::Result;
 use crate::guidance::Conditioning;
-use crate::latent::Latent;
+use crate::latent::{Latent, VaeLatent};
 use crate::pipeline::{Limits, Sampling, Schedule};
 use crate::plan::chunk::ChunkPolicy;
 use crate::sampler::Sampler;
@@ -75,7 +75,7 @@ fn sample(
         limits: Limits { chunk, memory: None },
         ..Sampling::new(noise)
     };
-    context.model.sample(conditioning, &run, &mut |_| {}, context.cancel)
+    context.model.sample(conditioning, &run, &mut |_| {}, context.cancel).map(VaeLatent::into_inner)
 }
 
 /// How many values differ in any bit.

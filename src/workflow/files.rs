@@ -154,5 +154,6 @@ fn read_latent(path: &Path) -> Result<Latent> {
             .expected(format!("at most {} MiB", MOST_LATENT_BYTES >> 20))
             .found(format!("{} MiB", bytes >> 20)));
     }
-    latent::file::decode(&std::fs::read(path).map_err(cannot)?).map_err(|e| e.file(path))
+    let latent = latent::file::decode(&std::fs::read(path).map_err(cannot)?).map_err(|e| e.file(path))?;
+    Ok(latent.into_inner())
 }

@@ -69,8 +69,11 @@ impl Home {
 
     /// Puts a latent where LoadLatent finds it.
     pub fn input_latent(&self, name: &str, latent: &Latent) {
-        fs::write(self.at("input").join(name), sagittal::latent::file::encode(latent, &[]).expect("bytes"))
-            .expect("a file");
+        fs::write(
+            self.at("input").join(name),
+            sagittal::latent::file::encode(&sagittal::VaeLatent::new(latent.clone()), &[]).expect("bytes"),
+        )
+        .expect("a file");
     }
 }
 
@@ -95,7 +98,7 @@ pub fn first_of<'a>(saved: &'a [Saved], extension: &str) -> &'a Path {
 }
 
 pub fn read_latent(path: &Path) -> Latent {
-    sagittal::latent::file::decode(&fs::read(path).expect("the latent")).expect("a latent")
+    sagittal::latent::file::decode(&fs::read(path).expect("the latent")).expect("a latent").into_inner()
 }
 
 /// A workflow of the repository, in either format.

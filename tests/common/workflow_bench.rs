@@ -10,7 +10,7 @@ use sagittal::image::Picture;
 use sagittal::pipeline::{DeviceContext, Model, Sampling, Schedule, Sizes};
 use sagittal::sampler::Scheduler;
 use sagittal::sampler::noise::noise;
-use sagittal::{Checkpoint, Latent};
+use sagittal::{Checkpoint, Latent, VaeLatent};
 use serde_json::{Value as Json, json};
 
 use super::workflow::{Home, device_context, options, set, text_to_image};
@@ -29,7 +29,7 @@ pub fn small(ckpt: &str) -> Json {
 /// The same by the library's own calls.
 pub fn sampling() -> Sampling {
     Sampling {
-        latent: Some(Latent::zeros(1, 4, 9, 8)),
+        latent: Some(VaeLatent::new(Latent::zeros(1, 4, 9, 8))),
         seed: 7,
         levels: Schedule::new(Scheduler::Normal, 2).into(),
         ..Sampling::new(noise(7, [1, 4, 9, 8]))
@@ -85,11 +85,14 @@ impl Bench {
 
     pub fn sample(&self, positive: Vec<Entry>, negative: Vec<Entry>, run: &Sampling) -> Latent {
         let conditioning = Conditioning { positive, negative }.with_opposites();
-        self.model.sample(&conditioning, run, &mut |_| {}, &self.cancel).expect("a latent")
+        self.model.sample(&conditioning, run, &mut |_| {}, &self.cancel).expect("a latent").into_inner()
     }
 
     pub fn decode(&self, latent: &Latent) -> Picture {
-        self.model.decode(latent, &mut |_| {}, &self.cancel).expect("a picture").remove(0)
+        self.model
+            .decode(&VaeLatent::new(latent.clone()), &mut |_| {}, &self.cancel)
+            .expect("a picture")
+            .remove(0)
     }
 }
 

@@ -54,7 +54,7 @@ pub fn latent(checkpoint: Checkpoint, options: ModelOptions) -> Option<Latent> {
     let mut request = Request::new("a fox", Size::square(64));
     (request.schedule.steps, request.guidance.cfg, request.seed) = (1, 3.5, 5);
     let model = Model::new(gpu, checkpoint, options).expect("it runs");
-    Some(model.generate(&request).expect("a latent").latent)
+    Some(model.generate(&request).expect("a latent").latent.into_inner())
 }
 
 /// The encoder at `prefix` as OpenCLIP names it.

@@ -14,7 +14,7 @@ use sagittal::latent::Value;
 use sagittal::pipeline::{Generated, Noise, Progress, Sizes, Start};
 use sagittal::sampler::Sampler;
 use sagittal::sampler::noise::noise;
-use sagittal::{Checkpoint, Latent, Model, ModelOptions, Request, Sag, embedded};
+use sagittal::{Checkpoint, Latent, Model, ModelOptions, Request, Sag, VaeLatent, embedded};
 
 fn model() -> Option<&'static Model> {
     static MODEL: OnceLock<Option<Model>> = OnceLock::new();
@@ -75,7 +75,7 @@ fn a_picture_does_not_depend_on_its_batch() {
 fn negatives_in_any_order_give_the_same_bytes() {
     let Some(m) = model() else { return };
     let names = ["blurry", "text", "a red background"];
-    let mut seen: Option<Latent> = None;
+    let mut seen: Option<VaeLatent> = None;
     for order in [[0, 1, 2], [2, 0, 1], [1, 2, 0]] {
         for chunk in [ChunkPolicy::Auto, ChunkPolicy::Rows(1)] {
             let mut r = request(64, 64, 2);
@@ -248,7 +248,7 @@ fn encode_then_decode_gives_the_picture_back() {
     let cancel = AtomicBool::new(false);
     let picture = generate(m, &request(128, 128, 6)).pictures.remove(0);
     let latent = m.encode_values(128, 128, &picture.to_values(), &cancel).expect("latent");
-    let again = m.decode(&latent, &mut |_| {}, &cancel).expect("picture").remove(0);
+    let again = m.decode(&VaeLatent::new(latent), &mut |_| {}, &cancel).expect("picture").remove(0);
     let square: f64 =
         picture.rgb.iter().zip(&again.rgb).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
     let psnr = 10.0 * (255.0f64.powi(2) / (square / picture.rgb.len() as f64)).log10();

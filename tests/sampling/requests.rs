@@ -18,7 +18,7 @@ use sagittal::sampler::noise::noise;
 use sagittal::sampler::{
     Discrete, Inpaint, Predictor, SampleOptions, Sampler, Scheduler, initial, sample_on,
 };
-use sagittal::{Checkpoint, ErrorKind, Latent, Model, ModelOptions, Request, Result, embedded};
+use sagittal::{Checkpoint, ErrorKind, Latent, Model, ModelOptions, Request, Result, VaeLatent, embedded};
 
 /// Predicts by a formula of the row alone, in chunks.
 struct Toy {
@@ -271,7 +271,7 @@ fn sampling(sampler: Sampler, steps: usize, denoise: f64, shape: [usize; 4]) -> 
     let [_, _, height, width] = shape;
     let weights = (0..height * width).map(|i| [0.0, 1.0, 0.5][i % 3]).collect();
     pipeline::Sampling {
-        latent: Some(noise(4, [1, 4, height, width])),
+        latent: Some(VaeLatent::new(noise(4, [1, 4, height, width]))),
         mask: Some(Latent::from_vec([1, 1, height, width], weights).expect("the shape")),
         guidance: Guidance::new(4.0).with(Sag::default()),
         solver: sampler.into(),
@@ -409,9 +409,9 @@ fn starts_and_masks_that_do_not_fit_are_refused() {
     type Case = (Option<Start>, Option<Latent>);
     let cases: [Case; 8] = [
         (Some(picture(64, 72)), None),
-        (Some(Start::Latent(Latent::zeros(1, 4, 8, 9))), None),
-        (Some(Start::Latent(Latent::zeros(3, 4, 8, 8))), None),
-        (Some(Start::Latent(Latent::zeros(0, 4, 8, 8))), None),
+        (Some(Start::Latent(VaeLatent::new(Latent::zeros(1, 4, 8, 9)))), None),
+        (Some(Start::Latent(VaeLatent::new(Latent::zeros(3, 4, 8, 8)))), None),
+        (Some(Start::Latent(VaeLatent::new(Latent::zeros(0, 4, 8, 8)))), None),
         (None, mask([1, 1, 8, 8], 1.0)),
         (Some(picture(64, 64)), mask([1, 1, 8, 9], 1.0)),
         (Some(picture(64, 64)), mask([1, 1, 8, 8], 1.5)),

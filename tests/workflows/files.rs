@@ -13,7 +13,7 @@ use sagittal::lora::{Lora, LoraUse};
 use sagittal::pipeline::{Sampling, Schedule};
 use sagittal::sampler::Scheduler;
 use sagittal::sampler::noise::noise;
-use sagittal::{Error, Latent};
+use sagittal::{Error, Latent, VaeLatent};
 
 /// The latents of a workflow in both formats, each saved beside its picture.
 fn latents(home: &Home, device_context: &Arc<sagittal::pipeline::DeviceContext>, name: &str) -> [Latent; 2] {
@@ -89,7 +89,7 @@ fn what_the_library_gives_as_well() {
     let weighted = LoraUse { unet: 0.5, text: 0.25, ..LoraUse::new(lora, 0.0) };
     bench.model.set_loras(&[weighted]).expect("it fits");
     let (pos, neg) = (vec![bench.entry(POS)], vec![bench.entry(NEG)]);
-    let empty = Some(Latent::zeros(1, 4, 16, 20));
+    let empty = Some(VaeLatent::new(Latent::zeros(1, 4, 16, 20)));
     let with =
         Sampling { seed: 8, levels: whole.into(), latent: empty, ..Sampling::new(noise(8, [1, 4, 16, 20])) };
     let want = bench.sample(pos, neg, &with);

@@ -5,12 +5,12 @@ use std::fs;
 use crate::common::workflow::{NEG, POS, add, set};
 use crate::common::workflow_bench::{Bench, SD1, same, sampling, small};
 use crate::common::{Failures, Rng};
-use sagittal::Latent;
 use sagittal::Size;
 use sagittal::image::{Mask, Picture, png};
 use sagittal::pipeline::{Sampling, Schedule};
 use sagittal::sampler::noise::{noise, noise_for};
 use sagittal::sampler::{Sampler, Scheduler};
+use sagittal::{Latent, VaeLatent};
 use serde_json::{Value as Json, json};
 
 #[test]
@@ -96,7 +96,7 @@ fn two_samplers_in_a_row() {
     let larger = sagittal::latent::resize::resized(&first, 14, 12, sagittal::latent::resize::Method::Bislerp);
     let second = Sampling {
         noise: noise(8, [1, 4, 14, 12]),
-        latent: Some(larger.expect("larger")),
+        latent: Some(VaeLatent::new(larger.expect("larger"))),
         solver: Sampler::Dpmpp2m.into(),
         levels: Schedule { denoise: 0.5, ..Schedule::new(Scheduler::Normal, 2) }.into(),
         seed: 8,

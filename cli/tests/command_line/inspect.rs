@@ -11,7 +11,7 @@ use crate::{common::gpu_is_off, program::program};
 use sagittal::checkpoint::{Dtype, Manifest};
 use sagittal::image::{Picture, png};
 use sagittal::inspect::{Inspected, inspect};
-use sagittal::{ErrorKind, Latent, latent};
+use sagittal::{ErrorKind, Latent, VaeLatent, latent};
 use serde_json::Value;
 
 fn run(folder: &Path, flags: &[&str]) -> Output {
@@ -125,7 +125,7 @@ fn loras_embeddings_latents_and_pictures() {
     assert_eq!(moss["vectors"][0]["vectors"], 3);
 
     let z = Latent::from_vec([1, 4, 2, 3], (0..24).map(|v| v as f32).collect()).expect("a latent");
-    write("a.latent", &latent::file::encode(&z, &[("parameters", "a fox")]).expect("bytes"));
+    write("a.latent", &latent::file::encode(&VaeLatent::new(z), &[("parameters", "a fox")]).expect("bytes"));
     let told = json(folder.path(), &["a.latent"]);
     assert_eq!((&told["kind"], told["shape"].to_string()), (&"latent".into(), "[1,4,2,3]".to_owned()));
     assert_eq!(

@@ -216,7 +216,7 @@ fn both(
     let (latents, sigmas) = (args.latent("latent_image")?, args.sigmas("sigmas")?);
     let sampled = sampled(work, guider, *args.sampler("sampler")?, sigmas.to_vec(), latents, noise, true)?;
     let denoised = sampled.denoised.ok_or_else(|| Error::internal("no last prediction was read"))?;
-    Ok(vec![with_samples(latents, sampled.latent), with_samples(latents, denoised)])
+    Ok(vec![with_samples(latents, sampled.latent.into_inner()), with_samples(latents, denoised.into_inner())])
 }
 
 /// What a node would run that is given its sampler and its noise levels.

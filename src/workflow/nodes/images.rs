@@ -7,7 +7,7 @@ use super::node_class::Function::{Plain, Working};
 use super::node_class::{Hooks, NodeClass};
 use crate::families::LATENT_CELL;
 use crate::image::Mask;
-use crate::latent::Latent;
+use crate::latent::{Latent, VaeLatent};
 use crate::pipeline::{self, Autoencoder, Tiling};
 use crate::workflow::dry_run::known::{DryRunContext, Known, KnownInputs};
 use crate::workflow::dry_run::sizes;
@@ -255,7 +255,8 @@ fn decoded(work: &mut RunContext<'_>, args: &Arguments<'_>, vae: &Autoencoder) -
     let (height, width) = (height * vae.cell(), width * vae.cell());
     work.room("the batch of pictures", &[batch, height, width, 3])?;
     let mut observe = |event: pipeline::Progress| (work.observe)(Event::Work(event));
-    let frames = vae.decode(work.options.limits.memory, samples, &mut observe, work.cancel)?;
+    let frames =
+        vae.decode(work.options.limits.memory, &VaeLatent::new(samples.clone()), &mut observe, work.cancel)?;
     let unit = |frame: Vec<f32>| frame.into_iter().map(|v| ((v + 1.0) / 2.0).clamp(0.0, 1.0)).collect();
     made(Images { width, height, frames: frames.into_iter().map(unit).collect() })
 }
@@ -349,7 +350,7 @@ fn encoded(work: &mut RunContext<'_>, vae: &Autoencoder, images: &Images) -> Res
             work.cancel,
         )?);
     }
-    Latent::stacked(&rows.iter().collect::<Vec<_>>())
+    Latent::stacked(&rows.iter().map(|row| &**row).collect::<Vec<_>>())
 }
 
 /// # Errors

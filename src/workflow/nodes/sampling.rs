@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::node_class::Function::Working;
 use super::node_class::{Hooks, NodeClass};
 use crate::guidance::{Conditioning, Guidance};
-use crate::latent::Latent;
+use crate::latent::{Latent, VaeLatent};
 use crate::pipeline::{self, Request, Sampled, Sampling, Schedule, Solver};
 use crate::sampler::noise::{noise, noise_for};
 use crate::sampler::{Discrete, Sampler, Scheduler};
@@ -132,7 +132,7 @@ fn ksampler(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value
     let seed = args.seed("seed")?;
     let latents = args.latent("latent_image")?;
     let sampled = sampled(work, &guider, solver, sigmas, latents, (NoiseValue::Seed(seed), seed), false)?;
-    Ok(vec![with_samples(latents, sampled.latent)])
+    Ok(vec![with_samples(latents, sampled.latent.into_inner())])
 }
 
 fn ksampler_sampling(inputs: &KnownInputs<'_>) -> Result<Option<KnownSampling>> {
@@ -193,7 +193,7 @@ fn ksampler_advanced(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<
     let seed = args.seed("noise_seed")?;
     let noise = if args.text("add_noise")? == "enable" { NoiseValue::Seed(seed) } else { NoiseValue::Off };
     let sampled = sampled(work, &guider, solver, sigmas, latents, (noise, seed), false)?;
-    Ok(vec![with_samples(latents, sampled.latent)])
+    Ok(vec![with_samples(latents, sampled.latent.into_inner())])
 }
 
 /// `latents` with other contents: mask and indices stay.
@@ -233,7 +233,7 @@ pub(super) fn sampled(
     let conditioning = Conditioning { positive: side(&guider.positive), negative }.with_opposites();
     let run = Sampling {
         noise,
-        latent: Some(latents.samples.clone()),
+        latent: Some(VaeLatent::new(latents.samples.clone())),
         mask: latents.mask()?,
         guidance: Guidance { cfg: guider.cfg, ..model.guidance.clone() },
         solver,

@@ -4,7 +4,7 @@ use super::node_class::Function::Working;
 use super::node_class::{Hooks, NodeClass};
 use crate::Result;
 use crate::image::{Picture, parameters, png};
-use crate::latent;
+use crate::latent::{self, VaeLatent};
 use crate::workflow::files::Files;
 use crate::workflow::output_folder::{NumberedFiles, PREFIX, REPLACED, TEMP, usable};
 use crate::workflow::run::context::{RunContext, SavedKind};
@@ -108,11 +108,11 @@ fn filled(work: &RunContext<'_>, prefix: &str, images: &Images) -> String {
 }
 
 fn save_latent(work: &mut RunContext<'_>, args: &Arguments<'_>) -> Result<Vec<Value>> {
-    let samples = &args.latent("samples")?.samples;
+    let samples = VaeLatent::new(args.latent("samples")?.samples.clone());
     let none = Images { width: 0, height: 0, frames: Vec::new() };
     let output = work.files.folders().output.clone();
     let mut target = NumberedFiles::new(&filled(work, args.text(PREFIX)?, &none), &output)?;
-    let bytes = latent::file::encode(samples, &work.metadata.texts())?;
+    let bytes = latent::file::encode(&samples, &work.metadata.texts())?;
     let path = target.write("0", "latent", &bytes)?;
     work.report_saved(args.node, SavedKind::Latent, (0, path));
     Ok(Vec::new())

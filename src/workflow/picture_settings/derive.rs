@@ -8,7 +8,7 @@ use crate::families::LATENT_CHANNELS;
 use crate::pipeline::{Request, Start};
 use crate::workflow::graph::{Graph, Input, Node};
 use crate::workflow::nodes::{self, NodeClass};
-use crate::{Latent, Size};
+use crate::{Latent, Size, VaeLatent};
 
 /// Nodes that a walk goes through at most.
 const MOST_NODES: usize = 64;
@@ -46,7 +46,7 @@ impl<'a> Upstream<'a> {
         match self.contribution(self.behind(sampler, "latent_image")?) {
             Some((latent, Contribution::EmptyLatent(set))) => set(&latent, &mut request)?,
             // The settings say no more than that there was one.
-            _ => request.start = Some(Start::Latent(Latent::zeros(1, LATENT_CHANNELS, 1, 1))),
+            _ => request.start = Some(Start::Latent(VaeLatent::new(Latent::zeros(1, LATENT_CHANNELS, 1, 1)))),
         }
         let model = self.model(sampler, &mut request)?;
         request.clip_skip = self.clip_skip(sampler);

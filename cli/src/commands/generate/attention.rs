@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use sagittal::guidance::{Columns, Evaluation};
 use sagittal::image::{Picture, overlay, png};
 use sagittal::pipeline::Request;
-use sagittal::{Error, Latent, Model, Result};
+use sagittal::{Error, Latent, Model, Result, VaeLatent};
 
 use crate::support::args::Args;
 use crate::support::output::Series;
@@ -63,7 +63,7 @@ impl Seen {
         cancel: &AtomicBool,
     ) -> Result<Vec<Overlay>> {
         let [pictures, _, height, width] = self.expected.shape();
-        let z = self.expected.scaled(1.0 / model.config().latent_scale);
+        let z = VaeLatent::from_unet(&self.expected, model.latent_scale());
         let decoded = model.decode_within(memory, &z, &mut |_| {}, cancel)?;
         let overlay = |(i, picture): (usize, &Picture)| {
             let heat = mean(&self.columns, pictures, i).map(|c| overlay::heat(picture, &c, threshold));
