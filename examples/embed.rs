@@ -1,7 +1,9 @@
 //! sagittal in an app that has a device of its own: the app makes it with what pays for both, keeps using it,
 //! follows the progress with previews, and cancels.
 //!
-//! `cargo run --release --example embed`
+//! `cargo run --release --example embed [SIDE [MILLISECONDS]]`: the picture's side, and how long a frame should wait.
+
+use std::time::{Duration, Instant};
 
 use sagittal::{Gpu, Model, ModelOptions, Progress, Request, Size, embedded, wgpu};
 
@@ -14,17 +16,28 @@ fn app_device() -> Result<(wgpu::Adapter, wgpu::Device, wgpu::Queue), Box<dyn st
     Ok((adapter, device, queue))
 }
 
-/// The app's own work on the device: here, clearing a buffer.
-fn draw_frame(device: &wgpu::Device, queue: &wgpu::Queue, buffer: &wgpu::Buffer) {
+/// The app's own work on the device: here, clearing a buffer. Waits until it is done, and says for how long.
+fn draw_frame(
+    device: &wgpu::Device,
+    queue: &wgpu::Queue,
+    buffer: &wgpu::Buffer,
+) -> Result<Duration, wgpu::PollError> {
+    let began = Instant::now();
     let mut encoder = device.create_command_encoder(&Default::default());
     encoder.clear_buffer(buffer, 0, None);
-    queue.submit([encoder.finish()]);
+    let frame = queue.submit([encoder.finish()]);
+    device.poll(wgpu::PollType::Wait { submission_index: Some(frame), timeout: None })?;
+    Ok(began.elapsed())
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut words = std::env::args().skip(1);
+    let side = words.next().map_or(Ok(64), |word| word.parse())?;
+    let wait = words.next().map_or(Ok(50), |word| word.parse())?;
     let (adapter, device, queue) = app_device()?;
+    let gpu = Gpu::from_adapter(&adapter, device.clone(), queue.clone());
     let model = Model::new(
-        Gpu::from_adapter(&adapter, device.clone(), queue.clone()),
+        gpu.with_longest_wait(Duration::from_millis(wait)),
         embedded::checkpoint()?,
         ModelOptions::default(),
     )?;
@@ -35,7 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         mapped_at_creation: false,
     });
 
-    let request = Request::new("rocket, 3d style", Size::square(64)).with_cfg(embedded::CFG);
+    let request = Request::new("rocket, 3d style", Size::square(side)).with_cfg(embedded::CFG);
     let run = model.run(&request).preview_every(1).on_event(|event| {
         if let Progress::Sampling { step, total, preview: Some(small), .. } = event {
             println!("step {step} of {total}, preview {}x{}", small.width, small.height);
@@ -44,12 +57,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // It computes in a thread of its own.
     let handle = run.start()?;
     // Frames are drawn all the while. After five steps the user wants something else.
+    let mut waits = Vec::new();
     while !handle.is_finished() {
-        draw_frame(&device, &queue, &frame);
+        waits.push(draw_frame(&device, &queue, &frame)?);
         if matches!(handle.progress(), Some(Progress::Sampling { step: 5.., .. })) {
             handle.cancel();
         }
         std::thread::sleep(std::time::Duration::from_millis(16));
+    }
+    waits.sort();
+    if let (Some(middle), Some(longest)) = (waits.get(waits.len() / 2), waits.last()) {
+        println!(
+            "{} frames, which waited for {middle:.1?} in the middle and {longest:.1?} at most",
+            waits.len()
+        );
     }
     match handle.join() {
         Ok(made) => println!("done before the cancel: {} pictures", made.pictures.len()),

@@ -81,11 +81,12 @@ impl Engine {
             let usage = wgpu::BufferUsages::STORAGE;
             (0..8).map(|_| buffer(&gpu, "unused", 256, usage)).collect()
         })?;
-        // A first guess: about as much as the slowest devices do in the time of a submission.
-        let budget = match gpu.capabilities().target {
+        // A first guess: about as much as the slowest devices do in a tenth of a second.
+        let work = match gpu.capabilities().target {
             Target::Cpu => 1_000_000_000,
             Target::Gpu | Target::Cooperative { .. } => 50_000_000_000,
         };
+        let budget = submission_size::first(work, gpu.longest_submission());
         Ok(Self {
             gpu,
             checked,

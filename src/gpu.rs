@@ -9,6 +9,7 @@ mod pipelines;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::kernels::{LEAST_MEMORY, Target};
 use crate::{Error, ErrorKind, Result, kernels, shader};
@@ -57,6 +58,10 @@ impl Default for OpenOptions<'_> {
     }
 }
 
+/// Two submissions of a tenth of a second. Windows resets a GPU after two seconds, and a cancelled run waits for what is
+/// submitted.
+const LONGEST_WAIT: Duration = Duration::from_millis(200);
+
 /// A device with its queue. Cloning is cheap; clones share the device and its compiled pipelines.
 #[derive(Debug, Clone)]
 pub struct Gpu {
@@ -67,6 +72,7 @@ pub struct Gpu {
     /// Shared by all clones.
     pipelines: Arc<Pipelines>,
     unused: Arc<[String]>,
+    longest_wait: Duration,
 }
 
 impl Gpu {
@@ -124,7 +130,15 @@ impl Gpu {
                 limits.min_storage_buffer_offset_alignment.max(limits.min_uniform_buffer_offset_alignment),
             ),
         };
-        Self { device, queue, capabilities, cache: None, pipelines: Arc::default(), unused }
+        Self {
+            device,
+            queue,
+            capabilities,
+            cache: None,
+            pipelines: Arc::default(),
+            unused,
+            longest_wait: LONGEST_WAIT,
+        }
     }
 
     /// Opens an adapter by its number or a part of its name; with None the first that is not a CPU driver, or else the
@@ -178,6 +192,22 @@ impl Gpu {
         self.cache = Some(Arc::new(Cache::of_app(cache)));
         self.pipelines = Arc::default();
         self
+    }
+
+    /// The longest time for which other work on the queue, such as an app's frames, should wait for that of the library;
+    /// the default is 200 ms. Pictures do not depend on it.
+    ///
+    /// Work is submitted in pieces that take half of this time by the measured speed of the device, and at most two of
+    /// them are under way. A single dispatch is not divided, so on a slow device the wait may be longer than a short time
+    /// that is asked for: `docs/LIBRARY.md` has figures. Short times cost speed, since each piece has a cost of its own.
+    pub fn with_longest_wait(mut self, wait: Duration) -> Self {
+        self.longest_wait = wait;
+        self
+    }
+
+    /// The time that one submission should take.
+    pub(crate) fn longest_submission(&self) -> Duration {
+        self.longest_wait / 2
     }
 
     /// Writes the pipelines that were compiled since the cache was read or written, if there is a cache: see

@@ -1,5 +1,5 @@
 //! Work recorded for the device: plans and single dispatches, one after the other, in submissions of about a tenth of a
-//! second. The host waits for the device only to read a result, or if it is too far ahead.
+//! second, or as long as the app allows. The host waits for the device only to read a result, or if it is too far ahead.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -442,7 +442,8 @@ impl<'e> Stream<'e> {
         if let (Some(before), Some(done)) = (self.landing, done) {
             let took = done.saturating_duration_since(before.max(oldest.given));
             let old = self.engine.budget.load(Ordering::Relaxed);
-            self.engine.budget.store(learn(old, oldest.work, took), Ordering::Relaxed);
+            let longest = self.engine.gpu.longest_submission();
+            self.engine.budget.store(learn(old, oldest.work, took, longest), Ordering::Relaxed);
         }
         // An idle device begins the next submission when that is submitted.
         self.landing = if self.flying.is_empty() { Some(now) } else { done };
