@@ -8,6 +8,7 @@ use crate::text::tokenizer;
 
 /// The generation of Stable Diffusion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Family {
     /// 1.x: CLIP ViT-L text encoder, 8 attention heads everywhere.
@@ -40,6 +41,7 @@ pub enum Variant {
 
 /// What the UNet's output means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Prediction {
     /// The noise, ε.

@@ -10,6 +10,8 @@ pub(crate) mod host;
 pub mod resize;
 mod vae_latent;
 pub(crate) mod value;
+#[cfg(feature = "serde")]
+mod written;
 
 use crate::{Error, Result};
 pub use vae_latent::VaeLatent;
@@ -17,6 +19,11 @@ pub use value::{Latents, Value};
 
 /// A batch of latents in host memory, `[batch, channels, height, width]`, row-major. A cell is 8×8 pixels.
 #[derive(Debug, Clone, PartialEq, Default)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(try_from = "written::WrittenLatent", into = "written::WrittenLatent")
+)]
 pub struct Latent {
     batch: usize,
     channels: usize,

@@ -34,6 +34,7 @@
 //!
 //! * `pictures`: reading JPEG and WebP, and PNG of every kind.
 //! * `workflow`: ComfyUI's workflows, checked and run; what is in a file (`inspect`). It brings `pictures`.
+//! * `serde`: `Serialize` and `Deserialize` for requests and settings.
 //! * `embedded-model`: a small model inside the library (31 MB), for tests and first steps. The package on
 //!   crates.io goes without its weights: build from the repository for it.
 //! * `internals`: what tests and tools of the repository look into, without any promise.

@@ -2,6 +2,7 @@
 
 /// A perturbation that makes predictions worse on purpose: guidance moves away from them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Perturbation {
     /// The network as it is.
     #[default]
@@ -17,6 +18,11 @@ pub enum Perturbation {
 /// The standard deviation of a blur, in positions of the middle block's map. Compared by its bits, so that equal widths
 /// mean the same network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(from = "f32", into = "f32")
+)]
 pub struct Width(u32);
 
 impl Width {
@@ -31,5 +37,20 @@ impl Width {
     /// Positions; infinity for the mean.
     pub fn sigma(self) -> f32 {
         f32::from_bits(self.0)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl From<f32> for Width {
+    fn from(sigma: f32) -> Self {
+        Self::new(sigma)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl From<Width> for f32 {
+    /// The mean is [`Width::WIDEST`], since JSON has no infinity.
+    fn from(width: Width) -> Self {
+        width.sigma().min(Width::WIDEST)
     }
 }

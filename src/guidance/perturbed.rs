@@ -10,6 +10,7 @@ use crate::{Error, Result};
 /// Settings of PAG or SEG: `scale · (D_c - P)` is added to the prediction, where P is the prediction with the prompt
 /// of a perturbed network.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct Perturbed {
     /// How the self-attention of the middle block is perturbed.
     pub attention: Perturbation,

@@ -17,6 +17,11 @@ const REACH: usize = 4;
 /// blurred where attention is high, and S the prediction for D_g under the same noise. The defaults are those of
 /// ComfyUI's node.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 pub struct Sag {
     /// Strength, -2 to 5. 0 turns SAG off; otherwise it takes one extra row per image.
     pub scale: f32,

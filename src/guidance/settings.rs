@@ -5,6 +5,11 @@ use crate::{Error, Result};
 
 /// The settings of guidance.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 pub struct Guidance {
     /// Scale of classifier-free guidance; 1 turns it off. `R = D_u + (D_c - D_u) · cfg`.
     pub cfg: f32,

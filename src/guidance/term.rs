@@ -44,12 +44,14 @@ use crate::{Error, Result};
 
 /// A term of guidance.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Term {
     /// Self-Attention Guidance.
     Sag(Sag),
     /// Guidance away from a perturbed network: PAG or SEG.
     Perturbed(Perturbed),
-    /// A custom term.
+    /// A custom term. It cannot be written by the feature `serde`: that is an error.
+    #[cfg_attr(feature = "serde", serde(skip))]
     Own(Own),
 }
 

@@ -4,6 +4,7 @@ use crate::{Error, ErrorKind, Remedy, Result, Size};
 
 /// An 8-bit RGB picture.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct Picture {
     /// Columns.
     pub width: usize,

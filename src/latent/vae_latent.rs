@@ -11,6 +11,7 @@ use super::Latent;
 /// samplers and in [`Evaluation`](crate::guidance::Evaluation)s is there. The factor is the model's
 /// ([`Model::latent_scale`](crate::Model::latent_scale), 0.18215 for SD 1 and 2, 0.13025 for SDXL).
 #[derive(Debug, Clone, PartialEq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct VaeLatent(Latent);
 
 impl VaeLatent {

@@ -7,6 +7,11 @@ use crate::model::{Family, Prediction};
 
 /// How a model is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 pub struct ModelOptions {
     /// Storage of activations and weights; None is f16 on GPUs and f32 on CPU drivers, where f32 keeps most
     /// weights of a file in f16 as they are.

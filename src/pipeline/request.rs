@@ -20,6 +20,7 @@ const MOST_SIDE: usize = 16_384;
 
 /// Where the noise comes from that a picture is made of.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Noise {
     /// One stream for the whole batch.
@@ -32,6 +33,7 @@ pub enum Noise {
 
 /// What image to image starts from: one for all pictures of the batch, or one for each.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Start {
     /// `[1 or batch, 4, height / 8, width / 8]`.
@@ -66,6 +68,11 @@ impl From<VaeLatent> for Start {
 /// assert_eq!(request.schedule.steps, 20);
 /// ```
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 pub struct Request {
     /// What the pictures show.
     pub prompt: String,

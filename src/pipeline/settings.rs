@@ -9,6 +9,11 @@ use crate::{Error, Result};
 
 /// The numerical method of a sampling. The default is euler.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 pub struct Solver {
     /// The method.
     pub sampler: Sampler,
@@ -55,6 +60,11 @@ impl Solver {
 
 /// The noise levels of a sampling, by the name of a scheduler. The default is 20 steps of the normal one, all the way.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 pub struct Schedule {
     /// How the levels lie.
     pub scheduler: Scheduler,
@@ -102,6 +112,7 @@ impl Schedule {
 
 /// The noise levels of a [`Sampling`](super::Sampling).
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Levels {
     /// Those of a schedule, for the model at hand.
     Scheduled(Schedule),
@@ -142,6 +153,11 @@ impl Levels {
 
 /// Limits of the work; the default is none. Pictures do not depend on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 pub struct Limits {
     /// Rows of a network call.
     pub chunk: ChunkPolicy,

@@ -7,6 +7,7 @@ use crate::model::unet::time_embedding;
 
 /// SDXL's size conditioning, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct Sizes {
     /// The size that the training picture would have had before scaling.
     pub original: Size,

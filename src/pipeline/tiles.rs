@@ -11,6 +11,7 @@ use crate::{Error, Result};
 
 /// Whether pictures go through the autoencoder in tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Tiling {
     /// If the memory asks for it, as large as it allows.

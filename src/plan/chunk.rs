@@ -9,6 +9,7 @@ use crate::{Error, ErrorKind, Remedy, Result};
 
 /// How the rows of a step are split into network calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum ChunkPolicy {
     /// As many rows per call as the memory limit and the device allow.

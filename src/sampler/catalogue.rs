@@ -52,6 +52,7 @@ macro_rules! catalogue {
         /// A numerical method that follows a schedule of noise levels down to 0. Formulas and sources are in the file
         /// of each method.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(try_from = "String", into = "String"))]
         #[non_exhaustive]
         pub enum Sampler {
             $($(#[$doc])* $sampler,)*
@@ -209,6 +210,22 @@ impl FromStr for Sampler {
         let entry = |s: &Self| Named { value: *s, name: s.name(), aliases: s.entry().aliases };
         let table: Vec<_> = Self::ALL.iter().map(entry).collect();
         lookup::find("sampler", name, table)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl TryFrom<String> for Sampler {
+    type Error = Error;
+
+    fn try_from(name: String) -> Result<Self> {
+        name.parse()
+    }
+}
+
+#[cfg(feature = "serde")]
+impl From<Sampler> for String {
+    fn from(value: Sampler) -> Self {
+        value.name().to_owned()
     }
 }
 

@@ -16,6 +16,11 @@ const MAX_STEPS: usize = 1_000_000;
 
 /// A rule that spreads N steps over the noise levels σ of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(try_from = "String", into = "String")
+)]
 #[non_exhaustive]
 pub enum Scheduler {
     /// Evenly spaced timesteps, both ends included.
@@ -137,6 +142,22 @@ impl FromStr for Scheduler {
         let entry = |s: &Self| Named { value: *s, name: s.name(), aliases: s.aliases() };
         let table: Vec<_> = Self::ALL.iter().map(entry).collect();
         lookup::find("scheduler", name, table)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl TryFrom<String> for Scheduler {
+    type Error = Error;
+
+    fn try_from(name: String) -> Result<Self> {
+        name.parse()
+    }
+}
+
+#[cfg(feature = "serde")]
+impl From<Scheduler> for String {
+    fn from(value: Scheduler) -> Self {
+        value.name().to_owned()
     }
 }
 

@@ -20,4 +20,5 @@ mod prompts;
 mod requests;
 mod samplers;
 mod schedules;
+mod serde;
 mod tokens;
