@@ -9,8 +9,8 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use sagittal::checkpoint::{Dtype, Manifest};
-use sagittal::lora::Lora;
 use sagittal::internals::model::{ModelConfig, unet, vae};
+use sagittal::lora::Lora;
 use sagittal::{Checkpoint, latent};
 
 /// Tensors up to this size are read.

@@ -4,10 +4,10 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use sagittal::lora::tags;
 use sagittal::internals::text::prompt::{CHUNK, chunks_with, parse};
 use sagittal::internals::text::tokenizer::{END, START, VOCABULARY};
 use sagittal::internals::text::{Embeddings, Tokenizer, Vectors, compose};
+use sagittal::lora::tags;
 
 static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(Tokenizer::new);
 

@@ -18,7 +18,9 @@ static HOME: LazyLock<TempDir> = LazyLock::new(|| {
     fs::create_dir_all(&input).unwrap();
     let picture = Picture { width: 8, height: 8, rgb: vec![7; 192] };
     fs::write(input.join("a.png"), png::encode(&picture, &[]).unwrap()).unwrap();
-    let latent = sagittal::latent::file::encode(&sagittal::Latent::zeros(1, 4, 8, 8), &[]).unwrap();
+    let latent =
+        sagittal::latent::file::encode(&sagittal::VaeLatent::new(sagittal::Latent::zeros(1, 4, 8, 8)), &[])
+            .unwrap();
     fs::write(input.join("a.latent"), latent).unwrap();
     home
 });

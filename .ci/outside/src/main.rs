@@ -1,15 +1,11 @@
 //! An app that takes the library without any feature draws a picture with a checkpoint from a file.
 
-use std::sync::atomic::AtomicBool;
-
 use sagittal::{Checkpoint, Gpu, Model, ModelOptions, Request, Size};
 
 fn main() -> sagittal::Result<()> {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-emoji/tiny-emoji.safetensors");
     let model = Model::new(Gpu::open(None)?, Checkpoint::open(file)?, ModelOptions::default())?;
-    let mut request = Request::new("fox, 3d style", Size::square(64));
-    request.schedule.steps = 2;
-    let drawn = model.generate(&request, &mut |_| {}, &AtomicBool::new(false))?;
+    let drawn = model.generate(&Request::new("fox, 3d style", Size::square(64)).with_steps(2))?;
     let picture = &drawn.pictures[0];
     let (least, most) = (picture.rgb.iter().min(), picture.rgb.iter().max());
     println!("{}x{}, from {least:?} to {most:?}", picture.width, picture.height);
