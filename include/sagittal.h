@@ -1,5 +1,5 @@
 /* sagittal: Stable Diffusion with Self-Attention Guidance on any GPU, for C and whatever calls C.
- * Written by cbindgen from capi/src; do not edit. `capi/examples/generate.c` is the whole road.
+ * Written by cbindgen from capi/src; do not edit. `capi/examples/generate.c` is a complete example.
  *
  * Library:  cargo build --release -p sagittal-capi
  *           target/release/libsagittal_capi.a and libsagittal_capi.so (.dylib, .dll)
@@ -11,6 +11,9 @@
  * Memory.   What a function gives through its last argument is yours until you pass it to the
  *           function that frees it; nothing is given where the status is not SAGITTAL_STATUS_OK.
  *           Every such function takes NULL. Texts that functions return belong to the library.
+ * Versions. A struct begins with its own size, so that fields may be added at its end without
+ *           breaking programs that are compiled already: SAGITTAL_PICTURES_INIT and
+ *           sagittal_request_init() set it.
  * Threads.  A SagittalDevice and a SagittalModel may be used by several threads at the same time,
  *           also for several generations at once, and be freed on any thread once no call uses
  *           them. A SagittalRequest and SagittalPictures are plain data: one thread at a time.
@@ -23,6 +26,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+/* No pictures: `SagittalPictures pictures = SAGITTAL_PICTURES_INIT;` */
+#define SAGITTAL_PICTURES_INIT {sizeof(SagittalPictures), 0, 0, 0, 0, 0}
 
 // What became of a call.
 typedef enum {
@@ -52,7 +58,7 @@ typedef enum {
   SAGITTAL_PHASE_LOADING = 0,
   // Prompts go through the text encoder.
   SAGITTAL_PHASE_ENCODING = 1,
-  // A step is evaluated: `step` of `total`, from 1; 0 is before the first.
+  // A step of the sampling is done: `step` of `total`, from 1; 0 is before the first.
   SAGITTAL_PHASE_SAMPLING = 2,
   // A picture goes through the VAE: `step` of `total`, from 1.
   SAGITTAL_PHASE_DECODING = 3,
@@ -67,13 +73,16 @@ typedef struct SagittalModel SagittalModel;
 // What the library keeps for SagittalPictures.
 typedef struct SagittalOwner SagittalOwner;
 
-// A wish for pictures: fill it by sagittal_request_init(), then change what you like. Texts are
+// A generation request: fill it by sagittal_request_init(), then change what you like. Texts are
 // read during sagittal_generate() alone.
 typedef struct {
-  // What shall be seen; NULL is no text. `(word:1.3)` weighs words, `AND` and `BREAK` are read as
-  // A1111 reads them.
+  // Bytes of the struct as your program knows it: sagittal_request_init() sets it. A library that
+  // knows more fields takes the usual values for them.
+  size_t struct_size;
+  // What the pictures show; NULL is no text. `(word:1.3)` weighs words, `AND` and `BREAK` are read
+  // as A1111 reads them.
   const char *prompt;
-  // What shall not; NULL is no text.
+  // Negative prompt: what the pictures are led away from; NULL is no text.
   const char *negative;
   // Width in pixels, a multiple of 8.
   uint32_t width;
@@ -95,10 +104,15 @@ typedef struct {
   const char *scheduler;
   // Seed of the noise.
   uint64_t seed;
+  // Steps between previews, which sagittal_event_preview() gives; 0 is no preview. A step with one
+  // waits for the device.
+  uint32_t preview_every;
 } SagittalRequest;
 
-// What a progress callback is told.
+// An event of a generation.
 typedef struct {
+  // Bytes of the struct as the library knows it; fields may be added at its end.
+  size_t struct_size;
   // What is being done.
   SagittalPhase phase;
   // How far, where the phase counts.
@@ -117,6 +131,8 @@ typedef int (*SagittalProgress)(void *user, const SagittalEvent *event);
 
 // Pictures of one size.
 typedef struct {
+  // Bytes of the struct as your program knows it: begin with SAGITTAL_PICTURES_INIT.
+  size_t struct_size;
   // `count` pictures one after the other, each `height` rows of `width` pixels of three bytes: red,
   // green, blue.
   const uint8_t *rgb;
@@ -187,7 +203,7 @@ void sagittal_model_free(SagittalModel *model);
 // Needed:
 // `model` is NULL or a model that is not freed yet; `request` is NULL or a request whose texts are
 // NULL or end with a zero; `progress` may be called with `user`; `pictures` is NULL or a place for
-// pictures (what it holds is overwritten, so free earlier ones first).
+// pictures that begins with SAGITTAL_PICTURES_INIT (earlier ones are overwritten: free them first).
 SagittalStatus sagittal_generate(const SagittalModel *model,
                                  const SagittalRequest *request,
                                  SagittalProgress progress,
@@ -219,23 +235,25 @@ SagittalStatus sagittal_write_png(const SagittalPictures *pictures,
 // the struct only one may be freed.
 void sagittal_pictures_free(SagittalPictures *pictures);
 
-// Makes small pictures of what a step predicts, one pixel a latent cell (8×8 pixels of the result),
-// of the first picture of the request. To be called in the progress callback, with its event.
+// A small picture of what a step predicts, one pixel a latent cell (8×8 pixels of the result), for
+// the first picture of the request, where its preview_every asks for one. To be called in the
+// progress callback, with its event.
 //
 // Needed:
 // `event` is NULL or the one that the progress callback, which has not returned yet, was given;
-// `pictures` is NULL or a place for pictures.
-SagittalStatus sagittal_event_preview(const SagittalEvent *event,
-                                      SagittalPictures *pictures);
+// `pictures` is NULL or a place for pictures that begins with SAGITTAL_PICTURES_INIT.
+SagittalStatus sagittal_event_preview(const SagittalEvent *event, SagittalPictures *pictures);
 
 // Fills a request with the usual settings, and with the picture's size and the CFG scale that suit
 // `model`; NULL is 512×512 and 7. 20 steps of euler, one picture, seed 0, SAG as ComfyUI's node has
-// it (scale 0.5, blur 2), no texts.
+// it (scale 0.5, blur 2), no texts, no previews. `size` is sizeof(SagittalRequest): fields that a
+// later library adds are not written where your program has no room for them.
 //
 // Needed:
-// `model` is NULL or a model that is not freed yet; `request` is NULL or a place for a request.
+// `model` is NULL or a model that is not freed yet; `request` is NULL or a place of `size` bytes.
 SagittalStatus sagittal_request_init(const SagittalModel *model,
-                                     SagittalRequest *request);
+                                     SagittalRequest *request,
+                                     size_t size);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -67,7 +67,12 @@ fn run(program: &Path, arguments: &[&str]) -> Option<Output> {
         eprintln!("SAGITTAL_TEST_GPU=off: tests that need an adapter are not run");
         return None;
     }
-    Some(Command::new(program).args(arguments).output().expect("the program runs"))
+    let mut command = Command::new(program);
+    // Cargo's own path begins with a folder in which an older `cargo build` may have left its library.
+    for path in ["LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"] {
+        command.env(path, libraries());
+    }
+    Some(command.args(arguments).output().expect("the program runs"))
 }
 
 #[test]
