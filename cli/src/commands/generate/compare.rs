@@ -71,7 +71,7 @@ impl<'a> Compare<'a> {
         let on = made.pictures.first().cloned();
         let on = on.ok_or_else(|| Error::internal("no picture was drawn"))?;
         let cells: [Picture; 4] = [off.pictures.swap_remove(0), heat, overlay.mask, on];
-        let names = ["SAG off", "attention", "mask of the blur"].map(str::to_owned);
+        let names = ["SAG off", "attention", "mask"].map(str::to_owned);
         let values = names.into_iter().chain([format!("SAG {}", sag.scale)]).collect();
         let sheet = Sheet {
             columns: Side { name: String::new(), values },
