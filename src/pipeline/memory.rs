@@ -91,7 +91,7 @@ impl Forecast {
     /// Loads `network`.
     ///
     /// # Errors
-    /// [`ErrorKind::Memory`] if it does not fit by itself.
+    /// [`ErrorKind::Memory`] if it does not fit alone.
     pub fn enter(&mut self, network: Network, need: Need, limit: Option<u64>) -> Result<()> {
         need.within(limit, network)?;
         let is_there = self.held.contains(&(network, need.weights));

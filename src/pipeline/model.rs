@@ -51,7 +51,7 @@ impl fmt::Debug for Model {
 
 impl Model {
     /// Opens `checkpoint` on `gpu`. Reads only names and shapes, and checks that every tensor which
-    /// its networks need is there.
+    /// its networks need exists.
     ///
     /// # Errors
     /// [`ErrorKind::Model`](crate::ErrorKind::Model) if the checkpoint contains no supported network.

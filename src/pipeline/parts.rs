@@ -57,7 +57,7 @@ impl Parts {
     /// networks are evicted first, so that weights and activations stay below `limit`.
     ///
     /// # Errors
-    /// [`ErrorKind::Memory`](crate::ErrorKind::Memory) if `need` is over the limit by itself; those
+    /// [`ErrorKind::Memory`](crate::ErrorKind::Memory) if `need` alone is over the limit; those
     /// of `load`.
     pub fn get(
         &self,

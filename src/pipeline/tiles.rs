@@ -133,7 +133,7 @@ impl Tiles {
 mod tests {
     use super::*;
 
-    /// Pieces of a picture blend to the picture, whatever the sizes.
+    /// Tiles of a picture blend to the picture, for all sizes.
     #[test]
     fn tiles_cover_the_picture() {
         for whole in [(1, 1), (16, 16), (17, 16), (40, 99), (64, 33), (128, 128)] {

@@ -188,7 +188,7 @@ fn class_as_json(class: &Class) -> Value {
     json!({ "class": class.name, "output": class.is_output, "inputs": inputs, "outputs": outputs })
 }
 
-/// An input: the type by ComfyUI's name, and what it takes.
+/// An input: ComfyUI's name of its type, and its range or choices.
 fn slot_as_json(slot: &Slot) -> Value {
     let rest = match slot.kind {
         Kind::Socket(of) => json!({ "type": of.name() }),

@@ -307,7 +307,7 @@ impl Args {
         self.sampling_method.scheduler.or(self.scheduler).unwrap_or(Scheduler::Normal)
     }
 
-    /// Refuses two different schedulers of one picture.
+    /// Rejects two different schedulers.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](sagittal::ErrorKind::Usage), naming both.

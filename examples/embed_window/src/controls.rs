@@ -63,7 +63,7 @@ impl Controls {
     }
 
     /// Handles the reports of the thread.
-    pub fn hear(&mut self) {
+    pub fn handle_reports(&mut self) {
         let all: Vec<News> = self.worker.news().collect();
         all.into_iter().for_each(|news| self.take(news));
     }

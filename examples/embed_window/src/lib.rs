@@ -52,7 +52,7 @@ impl Options {
                     options.side = Some(number.ok_or("--side: expected a number of pixels")?);
                 }
                 flag if flag.starts_with('-') => {
-                    return Err(format!("{flag}: no such option, there are --side PIXELS and --tell").into());
+                    return Err(format!("{flag}: no such option, expected --side PIXELS or --tell").into());
                 }
                 path => options.model = Some(path.into()),
             }
@@ -97,7 +97,7 @@ impl Running {
     }
 
     fn frame(&mut self) -> Result<()> {
-        self.controls.hear();
+        self.controls.handle_reports();
         let controls = &mut self.controls;
         self.screen.draw(&mut |ui| controls.show(ui))
     }
@@ -121,7 +121,7 @@ impl ApplicationHandler<()> for App {
 
     fn window_event(&mut self, event_loop: &ActiveEventLoop, _: WindowId, event: WindowEvent) {
         let Some(running) = &mut self.running else { return };
-        if running.screen.hear(&event) {
+        if running.screen.handle_event(&event) {
             running.screen.window().request_redraw();
         }
         match event {

@@ -84,7 +84,7 @@ impl Screen {
     }
 
     /// Passes an event to egui. Returns whether the window must be drawn.
-    pub fn hear(&mut self, event: &WindowEvent) -> bool {
+    pub fn handle_event(&mut self, event: &WindowEvent) -> bool {
         self.input.on_window_event(&self.window, event).repaint
     }
 

@@ -86,11 +86,11 @@ fn open(gpu: Gpu, model: Option<PathBuf>) -> sagittal::Result<Model> {
 fn draw(model: &Model, job: &Job, tell: &dyn Fn(News)) -> News {
     let on_event = |event| match event {
         Progress::Loading { part } => tell(News::Doing(part)),
-        Progress::Encoding => tell(News::Doing("reading the prompt")),
+        Progress::Encoding => tell(News::Doing("encoding the prompt")),
         Progress::Sampling { step, total, preview: Some(preview), .. } => {
             tell(News::Step { step, total, preview });
         }
-        Progress::Decoding { .. } => tell(News::Doing("drawing the picture")),
+        Progress::Decoding { .. } => tell(News::Doing("decoding the picture")),
         _ => {}
     };
     match model.run(&job.request).preview_every(1).on_event(on_event).cancel(&job.cancel).generate() {

@@ -1,5 +1,5 @@
 //! The window example as a person uses it, on a virtual display: keys and presses come as X events,
-//! what is seen is read back from the X server, and `--tell` says what the app makes of it.
+//! what is seen is read back from the X server, and `--tell` prints the app's state.
 #![cfg(target_os = "linux")]
 
 use std::collections::BTreeMap;
