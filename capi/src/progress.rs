@@ -90,7 +90,8 @@ pub unsafe extern "C" fn sagittal_event_preview(
 ) -> SagittalStatus {
     report(|| {
         // SAFETY: by this function's own condition.
-        let (pictures, event) = unsafe { (PicturesOutput::new(pictures)?, argument::needed("event", event)?) };
+        let (pictures, event) =
+            unsafe { (PicturesOutput::new(pictures)?, argument::needed("event", event)?) };
         if event.preview.is_null() {
             return Err(Error::usage("the event has no preview")
                 .expected("one of the phase of sampling, and preview_every above 0 in the request"));

@@ -78,8 +78,9 @@ fn a_full_disk_is_told_and_leaves_no_part_of_a_file() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         println!("{what}: {}", stderr.lines().last().unwrap_or_default());
         let right = output.status.code() == Some(3) && stderr.contains("cannot be written");
-        failures
-            .check(right && !stderr.contains("panicked"), || format!("{what}: {:?}, {stderr}", output.status));
+        failures.check(right && !stderr.contains("panicked"), || {
+            format!("{what}: {:?}, {stderr}", output.status)
+        });
         failures.check(all(folder).is_empty(), || format!("{what} left {:?}", all(folder)));
     };
     // Files may have 4 KiB, which a picture of this model exceeds.

@@ -263,7 +263,8 @@ fn jobs(
         let ready = prepare(&args).map_err(fault)?;
         let written = Request { prompt: ready.shown.clone(), ..ready.request.clone() };
         // A picture depends on its settings and on the folders of its files.
-        let key = format!("{}{:?}{:?}", parameters(&written, &Origin::default(), 0), args.init_img, args.mask);
+        let key =
+            format!("{}{:?}{:?}", parameters(&written, &Origin::default(), 0), args.init_img, args.mask);
         sheet.cell = (sheet.cell.0.max(written.size.width), sheet.cell.1.max(written.size.height));
         if let Some((.., job)) = found.iter_mut().find(|(known, ..)| *known == key) {
             job.places.push(place);
@@ -428,7 +429,8 @@ impl GridRun<'_> {
             sagittal::pipeline::Noise::Pictures(at) => at.first().copied().unwrap_or(0),
             _ => 0,
         };
-        let text = parameters(&written, &Origin { model: &name, hash: hash.as_deref(), further: &further }, at);
+        let text =
+            parameters(&written, &Origin { model: &name, hash: hash.as_deref(), further: &further }, at);
         let picture = made.pictures.first().ok_or_else(|| Error::internal("no picture was drawn"))?;
         let bytes = png::encode(picture, &[(parameters::KEYWORD, &text)])?;
         for place in &job.places {

@@ -37,8 +37,13 @@ pub struct Repeat {
 /// exist here and for files that must be passed.
 pub fn settings(args: &Args, path: &Path, given: &BTreeSet<String>) -> Result<(Vec<OsString>, Repeat)> {
     let facts = inspect::picture(path).map_err(|e| e.at("--from"))?;
-    let stored =
-        StoredSettings { path, infotext: infotext(&facts, path)?, given, size: (facts.width, facts.height), json: args.json };
+    let stored = StoredSettings {
+        path,
+        infotext: infotext(&facts, path)?,
+        given,
+        size: (facts.width, facts.height),
+        json: args.json,
+    };
     stored.check_files(args)?;
     let read = stored.flags(args)?;
     stored.warn(args, &facts, &read.warnings)?;
@@ -57,7 +62,10 @@ pub fn settings(args: &Args, path: &Path, given: &BTreeSet<String>) -> Result<(V
 
 /// An error about the settings in the picture at `path`.
 pub fn unusable(path: &Path, error: Error) -> Error {
-    Error::usage("the picture's settings cannot be used").file(path).cause(error).hint("override it with a flag")
+    Error::usage("the picture's settings cannot be used")
+        .file(path)
+        .cause(error)
+        .hint("override it with a flag")
 }
 
 /// The settings in the picture at `path`.
@@ -133,8 +141,8 @@ impl StoredSettings<'_> {
         let started = self.infotext.get(START);
         let started = started.or(self.infotext.get("Denoising strength").filter(|_| !second).map(|_| ""));
         if let Some(name) = started.filter(|_| args.init_img.is_none()) {
-            let error =
-                Error::usage("the picture was made from another picture, which is not stored in it").file(self.path);
+            let error = Error::usage("the picture was made from another picture, which is not stored in it")
+                .file(self.path);
             return Err(match name {
                 "" => error.hint("pass the picture that it was made from with -i FILE"),
                 name => error.expected(name).hint(format!("pass it with -i, such as -i {name}")),
@@ -208,8 +216,13 @@ impl StoredSettings<'_> {
         if let (Some(program), Some(syntax)) = (facts.program, facts.syntax) {
             warn(format!("{program} has prompt syntax that is plain text here: {syntax}"));
         }
-        let mut unknown: Vec<&str> =
-            self.infotext.settings.iter().map(|(name, _)| name.as_str()).filter(|name| !is_known(name)).collect();
+        let mut unknown: Vec<&str> = self
+            .infotext
+            .settings
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .filter(|name| !is_known(name))
+            .collect();
         unknown.dedup();
         if !unknown.is_empty() {
             warn(format!("settings that do not exist here are ignored: {}", unknown.join(", ")));
@@ -223,8 +236,7 @@ impl StoredSettings<'_> {
             );
             if !self.infotext.get("RNG").is_some_and(|rng| rng.eq_ignore_ascii_case("cpu")) {
                 warn(
-                    "its noise was drawn on a GPU, here by the CPU generator: the picture will differ"
-                        .into(),
+                    "its noise was drawn on a GPU, here by the CPU generator: the picture will differ".into(),
                 );
             }
         }

@@ -126,8 +126,10 @@ impl Checksums {
             }
             let mut hashes = Vec::new();
             for (name, path) in loras {
-                hashes
-                    .push(format!("{name}: {}", cut(cached(&path, HashedPart::Tensors, &stopped)?, LORA_DIGITS)));
+                hashes.push(format!(
+                    "{name}: {}",
+                    cut(cached(&path, HashedPart::Tensors, &stopped)?, LORA_DIGITS)
+                ));
             }
             if !hashes.is_empty() {
                 pairs.push(("Lora hashes", hashes.join(", ")));

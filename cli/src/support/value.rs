@@ -137,8 +137,9 @@ pub fn clip_skip(text: &str) -> Result<usize> {
 /// A device memory limit, rounded down to MiB, in bytes: `4G`, `4GiB` and `4096` are the same. Units are powers of
 /// 1024.
 pub fn memory(text: &str) -> Result<u64> {
-    let wrong =
-        || Error::usage("not a memory size").expected("at least 1, in MiB, or with a unit: 4G, 4.5GiB, 4096M");
+    let wrong = || {
+        Error::usage("not a memory size").expected("at least 1, in MiB, or with a unit: 4G, 4.5GiB, 4096M")
+    };
     let plain = text.trim().to_lowercase();
     let (number, unit) = plain.split_at(plain.find(|c: char| c.is_alphabetic()).unwrap_or(plain.len()));
     let mebibytes = match unit.strip_suffix("ib").or(unit.strip_suffix('b')).unwrap_or(unit) {

@@ -164,7 +164,11 @@ fn sag_of_every_version_of_a1111s_extension_and_forge() {
         failures
             .check(drawn.code == Some(0) && !drawn.text.contains("SAG"), || format!("{off}: {}", drawn.text));
     }
-    home.a1111_png("a.png", "a fox", ", PAG Active: True, PAG Scale: 3, PAG Start Step: 0, PAG End Step: 2048");
+    home.a1111_png(
+        "a.png",
+        "a fox",
+        ", PAG Active: True, PAG Scale: 3, PAG Start Step: 0, PAG End Step: 2048",
+    );
     home.from("a.png", &[]).holds("PAG", &["PAG Scale: 3, "], &[], &mut failures);
     for (pairs, warnings) in [
         (", PAG Active: False, PAG Scale: 3", &[][..]),
@@ -177,12 +181,7 @@ fn sag_of_every_version_of_a1111s_extension_and_forge() {
         failures.check(!drawn.text.contains("PAG"), || format!("{pairs}: {}", drawn.text));
     }
     home.a1111_png("a.png", "a fox", ", pag_enabled: True, pag_scale: 2, pag_block: middle");
-    home.from("a.png", &[]).holds(
-        "Forge's PAG",
-        &["PAG Scale: 2, "],
-        &["ignored: pag_block"],
-        &mut failures,
-    );
+    home.from("a.png", &[]).holds("Forge's PAG", &["PAG Scale: 2, "], &["ignored: pag_block"], &mut failures);
     failures.finish();
 }
 
@@ -302,8 +301,9 @@ fn prompt_editing() {
         [&["grid", "--x", "prompt=fox,[fox],[fox:owl:0.5]", "-p", "a fox", "--force"], &small[..]].concat();
     let output = program(home.0.path(), &grid).output().expect("the program starts");
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    let right =
-        stderr.matches("warning").count() == 2 && stderr.contains("`[fox:owl:0.5]`") && stderr.contains("`[fox]`");
+    let right = stderr.matches("warning").count() == 2
+        && stderr.contains("`[fox:owl:0.5]`")
+        && stderr.contains("`[fox]`");
     failures.check(output.status.success() && right, || stderr);
     let json =
         program(home.0.path(), &["generate", "-p", "[a|b]", "--json", "--dry-run"]).output().expect("starts");
@@ -324,8 +324,9 @@ fn f_sched_and_f_and() {
     home.kept("f_and", &[]).holds("f_and", &["a cat AND a dog"], &and, &mut failures);
     // Two flags mean what this program does.
     let drawn = home.run(&["-p", "cat", "-p", "dog", "-W", "64", "-H", "64", "--steps", "1"]);
-    failures
-        .check(!drawn.stderr.contains("warning") && drawn.text.contains("cat AND dog"), || drawn.stderr.clone());
+    failures.check(!drawn.stderr.contains("warning") && drawn.text.contains("cat AND dog"), || {
+        drawn.stderr.clone()
+    });
     failures.finish();
 }
 
@@ -449,9 +450,14 @@ fn ti_hashes_become_embeddings() {
     );
     home.a1111_png("a.png", "embedding:EasyNeg", &pairs(other));
     let named = home.from("a.png", &dir);
-    failures
-        .check(named.code == Some(0) && named.text.starts_with("embedding:EasyNeg\n"), || named.stderr.clone());
-    home.a1111_png("a.png", "easyneg", ", Sampler: Euler, Hashes: {\"model\": \"1\", \"embed:EasyNeg\": \"2\"}");
+    failures.check(named.code == Some(0) && named.text.starts_with("embedding:EasyNeg\n"), || {
+        named.stderr.clone()
+    });
+    home.a1111_png(
+        "a.png",
+        "easyneg",
+        ", Sampler: Euler, Hashes: {\"model\": \"1\", \"embed:EasyNeg\": \"2\"}",
+    );
     home.from("a.png", &dir).holds("Civitai's", &["embedding:EasyNeg\n"], &[], &mut failures);
     failures.finish();
 }
@@ -468,7 +474,11 @@ fn lora_hashes_become_loras() {
         .expect("a checksum");
     let dir = ["--lora-dir", "loras"];
     let write_png = |prompt: &str, hash: &str| {
-        home.a1111_png("a.png", prompt, &format!(", Sampler: Euler, Lora hashes: \"ink: {hash}, gone: {hash}\""));
+        home.a1111_png(
+            "a.png",
+            prompt,
+            &format!(", Sampler: Euler, Lora hashes: \"ink: {hash}, gone: {hash}\""),
+        );
     };
     write_png("a fox <lora:ink:0.5>", &hash[..12]);
     let drawn = home.from("a.png", &dir);

@@ -59,8 +59,9 @@ fn sampler_names_as_people_write_them() {
         failures.check(settings.contains(text), || settings);
     }
     let both = run(folder.path(), &[&flags[..], &["--scheduler", "simple", "--force"]].concat());
-    failures
-        .check(both.status.code() == Some(2) && stderr(&both).contains("a different scheduler"), || stderr(&both));
+    failures.check(both.status.code() == Some(2) && stderr(&both).contains("a different scheduler"), || {
+        stderr(&both)
+    });
     failures.finish();
 }
 
@@ -212,7 +213,11 @@ fn missing_output_folders_are_made() {
     // An invalid folder is reported before anything runs.
     fs::write(folder.path().join("file"), "keep me").expect("a file");
     let output = run(folder.path(), &["generate", "-p", "fox", "-o", "file/x/out.png"]);
-    assert!(output.status.code() == Some(2) && stderr(&output).contains("not a folder"), "{}", stderr(&output));
+    assert!(
+        output.status.code() == Some(2) && stderr(&output).contains("not a folder"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]

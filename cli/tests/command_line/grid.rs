@@ -129,7 +129,10 @@ fn axes_of_every_kind() {
     ];
     good(folder.path(), &[&flags[..], &SMALL].concat());
     let written = settings(folder.path(), "single/x2-y2-z2.png");
-    assert!(written.starts_with("owl, red, 3d style <lora:ink:1>\n") && written.contains("Sampler: LCM"), "{written}");
+    assert!(
+        written.starts_with("owl, red, 3d style <lora:ink:1>\n") && written.contains("Sampler: LCM"),
+        "{written}"
+    );
     assert!(settings(folder.path(), "single/x1-y1-z1.png").starts_with("fox, 3d style <lora:ink:0>\n"));
     let pixels = |name: &str| read::picture(&folder.path().join(name)).expect(name);
     let all: Vec<Picture> =

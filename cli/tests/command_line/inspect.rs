@@ -139,7 +139,10 @@ fn loras_embeddings_latents_and_pictures() {
     let texts = [("parameters", settings), ("prompt", api), ("Software", "x")];
     write("a.png", &png::encode(&picture, &texts).expect("bytes"));
     let printed = json(folder.path(), &["a.png"]);
-    assert_eq!((&printed["kind"], &printed["parameters"]["prompt"]), (&"picture".into(), &"ein Fuchs 🦊".into()));
+    assert_eq!(
+        (&printed["kind"], &printed["parameters"]["prompt"]),
+        (&"picture".into(), &"ein Fuchs 🦊".into())
+    );
     assert_eq!(printed["parameters"]["settings"]["Sampler"], "Euler a");
     assert_eq!(
         (&printed["workflow"]["nodes"][0]["class"], &printed["workflow"]["workflow"]),

@@ -133,8 +133,9 @@ fn extra_tensors_are_refused_by_every_command_unless_they_are_to_be_ignored() {
         let passed = program(home.path(), &[&words[..], &["--ignore-extra"]].concat()).output().unwrap();
         let stderr = String::from_utf8_lossy(&passed.stderr).into_owned();
         let once = stderr.matches("that no layer takes").count() == 1;
-        failures
-            .check(passed.status.success() && once && stderr.contains(tensor), || format!("{words:?}: {stderr}"));
+        failures.check(passed.status.success() && once && stderr.contains(tensor), || {
+            format!("{words:?}: {stderr}")
+        });
         let _ = fs::remove_file(at("a.png"));
     }
     failures.finish();

@@ -119,9 +119,10 @@ fn jpeg_and_webp_settings() {
         }
         home.write("bare.webp", &encoded(image::ImageFormat::WebP));
         let bare = home.from("bare.webp", &[]);
-        failures.check(bare.code == Some(3) && bare.stderr.contains("contains no settings that can be read"), || {
-            bare.stderr.clone()
-        });
+        failures.check(
+            bare.code == Some(3) && bare.stderr.contains("contains no settings that can be read"),
+            || bare.stderr.clone(),
+        );
     }
     failures.finish();
 }
@@ -236,12 +237,7 @@ fn settings_of_other_programs() {
         "a.png",
         &[("Software", "NovelAI"), ("Source", "m"), ("Description", "a {fox}"), ("Comment", &novel)],
     );
-    home.from("a.png", &[]).holds(
-        "NovelAI",
-        &["a {fox}"],
-        &["NovelAI has prompt syntax"],
-        &mut failures,
-    );
+    home.from("a.png", &[]).holds("NovelAI", &["a {fox}"], &["NovelAI has prompt syntax"], &mut failures);
     failures.finish();
 }
 
@@ -386,8 +382,9 @@ fn older_and_rarer_forms() {
         failures.check(made.program == *program, || format!("{at}: {} and not {program}", made.program));
         let settings = made.settings.expect("settings");
         for (name, value) in *pairs {
-            failures
-                .check(settings.get(name) == *value, || format!("{at}, {program}, {name}: {:?}", settings.get(name)));
+            failures.check(settings.get(name) == *value, || {
+                format!("{at}, {program}, {name}: {:?}", settings.get(name))
+            });
         }
         let prompts = format!("{} | {}", settings.prompt, settings.negative.join(" | "));
         for word in *words {
@@ -432,8 +429,9 @@ fn programs_whose_settings_are_not_read_are_named() {
     ] {
         home.png("a.png", texts);
         let drawn = home.from("a.png", &[]);
-        failures
-            .check(drawn.code == Some(3) && drawn.stderr.contains(word), || format!("{word}: {}", drawn.stderr));
+        failures.check(drawn.code == Some(3) && drawn.stderr.contains(word), || {
+            format!("{word}: {}", drawn.stderr)
+        });
     }
     failures.finish();
 }

@@ -42,7 +42,8 @@ fn bytes_again(folder: &Path, flags: &[&str], again: &[&str], failures: &mut Fai
         // Only a typed AND gives the warning that A1111 adds predictions up: in a picture of this program its meaning
         // is known.
         let typed = std::ptr::eq(output, &made);
-        let warned = stderr.lines().any(|l| l.starts_with("warning") && !(typed && l.contains("A1111's AND")));
+        let warned =
+            stderr.lines().any(|l| l.starts_with("warning") && !(typed && l.contains("A1111's AND")));
         failures.check(!warned, || format!("{flags:?} {again:?}: {stderr}"));
     }
     let read = |name: &str| fs::read(folder.join(name)).unwrap_or_default();
@@ -212,7 +213,10 @@ fn flags_given_by_hand_count() {
     draw(&[&SMALL[..], &["-p", "fox", "-n", "cat", "-s", "5", "-o", "a.png", "--batch-size", "2"]].concat());
     draw(&["--from", "a-2.png", "-p", "owl", "-s", "6", "--sag-scale=0", "--steps", "1", "-o", "b.png"]);
     let written = text("b.png");
-    assert!(written.starts_with("owl\nNegative prompt: cat\nSteps: 1, ") && written.contains("Seed: 6,"), "{written}");
+    assert!(
+        written.starts_with("owl\nNegative prompt: cat\nSteps: 1, ") && written.contains("Seed: 6,"),
+        "{written}"
+    );
     assert!(!written.contains("SAG") && written.contains("Batch pos: 1"), "{written}");
     draw(&["--from", "a-2.png", "--batch-size", "1", "-n", "dog", "-o", "c.png"]);
     assert!(!text("c.png").contains("Batch") && text("c.png").contains("Negative prompt: dog\n"));

@@ -163,10 +163,7 @@ pub fn profile_as_json(p: &Profile, ceiling: &Ceiling) -> Vec<(&'static str, Val
 
 /// The header of the table of shapes.
 pub fn shapes_head() -> String {
-    format!(
-        "{:<44} {:>10} {:>9} {:>9} {:>9} {:>7}",
-        "shape", "us", "TFLOP/s", "no sum", "expected", "ratio"
-    )
+    format!("{:<44} {:>10} {:>9} {:>9} {:>9} {:>7}", "shape", "us", "TFLOP/s", "no sum", "expected", "ratio")
 }
 
 /// A shape: its time and speed, and the speed without the summation of split-K, beside the expected one.

@@ -56,7 +56,9 @@ fn as_text(model: &Model, request: &Request, report: &Report) -> Vec<String> {
     lines.extend(report.unused.iter().map(|what| format!("unused          {what}")));
     if !terminal::verbose() {
         let kernels = report.variants.len();
-        lines.push(format!("kernels         {kernels} variants; -v lists them, and the dispatches of a step in order"));
+        lines.push(format!(
+            "kernels         {kernels} variants; -v lists them, and the dispatches of a step in order"
+        ));
         return lines;
     }
     lines.push("a step, in order: dispatches, and the bytes they are bound to".to_owned());

@@ -216,7 +216,7 @@ fn values_of(text: &str, numbers: bool) -> Result<Vec<String>> {
     match values.len() {
         0 => Err(Error::usage("the axis has no values")),
         1..=MOST => Ok(values),
-        n => Err(Error::usage("an axis has too many values")
+        n => Err(Error::usage("the axis has too many values")
             .expected(format!("at most {MOST}"))
             .found(n.to_string())),
     }
@@ -332,10 +332,10 @@ mod tests {
             ("steps", "NAME=VALUES"),
             ("sag-scal=1", "did you mean sag-scale"),
             ("qwertyuiop=1", "one of "),
-            ("model=a", "same for a whole grid"),
-            ("device=a", "same for a whole grid"),
-            ("batch-size=2", "same for a whole grid"),
-            ("output=a", "same for a whole grid"),
+            ("model=a", "same for all cells"),
+            ("device=a", "same for all cells"),
+            ("batch-size=2", "same for all cells"),
+            ("output=a", "same for all cells"),
             ("steps=1:2[0]", "FROM:TO[COUNT]"),
             ("steps=1:x[2]", "FROM:TO[COUNT]"),
             ("steps=1:2[9999]", "FROM:TO[COUNT]"),

@@ -137,10 +137,8 @@ fn lora_text(facts: &LoraFacts) -> Vec<String> {
 }
 
 fn embedding_text(facts: &EmbeddingFacts) -> Vec<String> {
-    let mut lines = vec![
-        line("embedding", facts.file.display()),
-        line("made for", facts.family.unwrap_or("unknown")),
-    ];
+    let mut lines =
+        vec![line("embedding", facts.file.display()), line("made for", facts.family.unwrap_or("unknown"))];
     let vectors = |(name, count, width): &(String, usize, usize)| {
         line("vectors", format!("{count} of {width} values ({name})"))
     };

@@ -126,9 +126,8 @@ impl Texts {
                     let weight = weight(stored.infotext, name);
                     self.prompt.push_str(&format!(" <lora:{name}:{}>", weight.unwrap_or("1")));
                     if weight.is_none() {
-                        self.warnings.push(format!(
-                            "it was made with the LoRA {name} of unknown weight: 1 is used"
-                        ));
+                        self.warnings
+                            .push(format!("it was made with the LoRA {name} of unknown weight: 1 is used"));
                     }
                 }
                 if file.is_file() {

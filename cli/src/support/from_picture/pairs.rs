@@ -212,7 +212,9 @@ impl StoredSettings<'_> {
             (Some(scheduler), _) => read.set("scheduler", scheduler.name()),
             (None, Some(name)) if !self.has("scheduler") && args.sampling_method.scheduler.is_none() => {
                 let cause = name.parse::<sagittal::sampler::Scheduler>().err();
-                return Err(self.unknown("Schedule type", cause).hint("choose a supported one with --scheduler"));
+                return Err(self
+                    .unknown("Schedule type", cause)
+                    .hint("choose a supported one with --scheduler"));
             }
             _ => {}
         }
@@ -238,7 +240,8 @@ impl StoredSettings<'_> {
     fn sag(&self, read: &mut Read) {
         let value = |name: &str| self.infotext.get(name);
         let is_true = |name: &str| value(name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
-        let forge = is_true("sag_enabled") || (value("sag_enabled").is_none() && value("sag_scale").is_some());
+        let forge =
+            is_true("sag_enabled") || (value("sag_enabled").is_none() && value("sag_scale").is_some());
         let own = is_true("SAG Guidance Enabled")
             || (value("SAG Guidance Enabled").is_none() && value("SAG Guidance Scale").is_some());
         let names = match (own, forge) {
