@@ -1,13 +1,13 @@
-//! sagittal in an app that has a device of its own: the app makes it with what pays for both, keeps using it,
-//! follows the progress with previews, and cancels.
+//! sagittal in an app with its own device: the app requests the device with features that make sagittal faster, keeps
+//! using it, shows progress with previews, and cancels.
 //!
-//! `cargo run --release --example embed [SIDE [MILLISECONDS]]`: the picture's side, and how long a frame should wait.
+//! `cargo run --release --example embed [SIDE [MILLISECONDS]]`: the picture's side, and the longest wait of a frame.
 
 use std::time::{Duration, Instant};
 
 use sagittal::{Gpu, Model, ModelOptions, Progress, Request, Size, embedded, wgpu};
 
-/// What an app does at its start; any device would do, made by this descriptor it is the fastest.
+/// Opens a device. Any device works; this descriptor gives the fastest one.
 fn app_device() -> Result<(wgpu::Adapter, wgpu::Device, wgpu::Queue), Box<dyn std::error::Error>> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
     let adapter = pollster::block_on(instance.request_adapter(&wgpu::RequestAdapterOptions::default()))?;
@@ -16,7 +16,7 @@ fn app_device() -> Result<(wgpu::Adapter, wgpu::Device, wgpu::Queue), Box<dyn st
     Ok((adapter, device, queue))
 }
 
-/// The app's own work on the device: here, clearing a buffer. Waits until it is done, and says for how long.
+/// The app's own work on the device: here, clearing a buffer. Waits until it is done, and returns the time.
 fn draw_frame(
     device: &wgpu::Device,
     queue: &wgpu::Queue,
@@ -54,9 +54,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             println!("step {step} of {total}, preview {}x{}", small.width, small.height);
         }
     });
-    // It computes in a thread of its own.
+    // It computes in its own thread.
     let handle = run.start()?;
-    // Frames are drawn all the while. After five steps the user wants something else.
+    // Frames are drawn meanwhile. After five steps the run is cancelled.
     let mut waits = Vec::new();
     while !handle.is_finished() {
         waits.push(draw_frame(&device, &queue, &frame)?);

@@ -1,6 +1,6 @@
 //! The colours of a latent's channels for previews, fitted to a model's own autoencoder: pictures are drawn and
 //! decoded, and RGB of each cell, the mean of its pixels, is a linear function of its latent with the least squared
-//! error. What it prints is what `embedded::PREVIEW` holds.
+//! error. It prints the values of `embedded::PREVIEW`.
 //!
 //! `cargo run --release --example fit_preview [MODEL.safetensors PROMPT...]`
 
@@ -68,7 +68,7 @@ fn add(z: &Latent, picture: &Picture, products: &mut [[f64; TERMS]; TERMS], sums
     }
 }
 
-/// By Gauss's elimination; the products of what differs from cell to cell have an inverse.
+/// By Gaussian elimination; the normal matrix is invertible since the cells differ.
 fn solved(mut a: [[f64; TERMS]; TERMS], mut b: [[f64; 3]; TERMS]) -> [[f64; 3]; TERMS] {
     for i in 0..TERMS {
         let pivot = a[i][i];

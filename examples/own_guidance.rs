@@ -1,12 +1,12 @@
-//! A guidance of one's own on the device: a term that acts beside SAG, asks the network for a prediction of its
-//! own, and leaves maps to look at.
+//! Custom guidance on the device: a term that acts beside SAG, requests its own prediction of the network, and records
+//! maps.
 //!
 //! `cargo run --release --example own_guidance`
 //!
-//! The term looks back: it adds some of the noise that the network has just taken away to the latent again and
-//! asks what is seen then. What the prompt alone carries through the noise stays, the rest differs; the result is
-//! led along that difference. All of it is a few dispatches on the device. To print how far the term moves the
-//! picture, this example asks for evaluations, which are read from the device; without them no latent would be.
+//! The term looks back: it adds some of the noise that the network has just removed to the latent again and predicts
+//! once more. What comes from the prompt alone stays, the rest differs; the result is moved along that difference. All
+//! of it is a few dispatches on the device. To print how far the term moves the picture, this example requests
+//! evaluations, which are read from the device; without them no latent would be read.
 
 use sagittal::Size;
 use sagittal::guidance::Term;
@@ -32,14 +32,14 @@ impl GuidanceTerm for LookBack {
         }
     }
 
-    /// It acts in the first two thirds of the sampling. The prediction with the prompt is there in any case.
+    /// It acts in the first two thirds of the sampling. The prediction with the prompt is always computed.
     fn wants(&self, at: &At<'_>) -> Option<Wants> {
         (self.scale != 0.0 && at.is_within(0.0, 0.66)).then(Wants::default)
     }
 
     fn pull(&self, step: &mut GuidedStep<'_>) -> Result<Option<Value>> {
         let Some(cond) = step.cond().cloned() else { return Ok(None) };
-        // Sums cost nothing until somebody needs them.
+        // Sums are not computed until they are needed.
         let noise = step.x().minus(&cond);
         let noisier = step.x().plus(self.share, &noise);
         let again = step.predict(Side::Cond, &noisier)?;
@@ -53,9 +53,9 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let model = Model::new(Gpu::open(None)?, embedded::checkpoint()?, ModelOptions::default())?;
     let mut request = Request::new("a smiling face", Size::square(256));
     (request.guidance.cfg, request.seed) = (embedded::CFG, 7);
-    // Beside SAG, which a request has from the start.
+    // Beside SAG, which is on by default.
     request.guidance.terms.push(Term::own(LookBack { scale: 0.6, share: 0.2 }));
-    // Evaluations are read from the device for those who ask for them.
+    // Evaluations are read from the device only on request.
     request.evaluations = true;
     let observe = |event| {
         let Progress::Evaluated { sigma, evaluation, .. } = event else { return };

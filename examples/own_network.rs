@@ -1,5 +1,5 @@
-//! A network of one's own under this crate's guidance and samplers, without a GPU: what a network must give is a
-//! prediction for each row.
+//! A custom network with this crate's guidance and samplers, without a GPU: a network must return a prediction for
+//! each row.
 //!
 //! `cargo run --release --example own_network`
 //!
@@ -12,7 +12,7 @@ use sagittal::latent::Latent;
 use sagittal::sampler::noise::noise;
 use sagittal::sampler::{Discrete, Predictor, SampleOptions, Sampler, Scheduler, initial_scale, sample_on};
 
-/// Data that are one of two latents.
+/// A data distribution of two latents.
 struct TwoPictures([Latent; 2]);
 
 impl Network for TwoPictures {
@@ -28,7 +28,7 @@ impl Network for TwoPictures {
             let odds = prompt + distance(&self.0[1]) - distance(&self.0[0]);
             let first = (1.0 / (1.0 + (-odds).exp())) as f32;
             let denoised = self.0[0].zip(&self.0[1], |a, b| first * a + (1.0 - first) * b)?;
-            // A network with attention would give its column sums too, for SAG.
+            // A network with attention would also return its column sums, for SAG.
             Ok(RowResult { denoised, columns: None })
         };
         rows.iter().map(one).collect()

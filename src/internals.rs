@@ -1,11 +1,11 @@
-//! What tests and tools of this repository look into: the floors below a [`Model`](crate::Model), benchmarks and
-//! verification. No promises: a patch release may change any of it.
+//! Modules for tests and tools of this repository: the layers below a [`Model`](crate::Model), benchmarks and
+//! verification. Not stable: a patch release may change any of it.
 
-/// Benchmarks with weights by formula.
+/// Benchmarks with generated weights.
 pub mod bench {
     pub use crate::bench::*;
 }
-/// Plans run on a device.
+/// Runs plans on a device.
 pub mod engine {
     pub use crate::engine::*;
 }
@@ -13,11 +13,11 @@ pub mod engine {
 pub mod families {
     pub use crate::families::*;
 }
-/// Files looked for by name.
+/// Files found by name.
 pub mod folder {
     pub use crate::folder::*;
 }
-/// Networks as operations.
+/// Networks as graphs of operations.
 pub mod graph {
     pub use crate::graph::*;
 }
@@ -29,90 +29,90 @@ pub mod kernels {
 pub mod model {
     pub use crate::model::*;
 }
-/// Rows through a UNet.
+/// Calls of a UNet.
 pub mod network {
     pub use crate::network::*;
 }
-/// Graphs as dispatches in memory.
+/// Graphs as dispatches with places in memory.
 pub mod plan {
     pub use crate::plan::*;
 }
-/// The text of shaders.
+/// WGSL text of kernels.
 pub mod shader {
     pub use crate::shader::*;
 }
-/// Prompts to vectors.
+/// Tokenizer, text encoders and prompt syntax.
 pub mod text {
     pub use crate::text::*;
 }
-/// Results held against golden tensors.
+/// Results compared with golden tensors.
 pub mod verify {
     pub use crate::verify::*;
 }
-/// What of `checkpoint` is inside.
+/// `checkpoint` with its private modules.
 pub mod checkpoint {
     pub use crate::checkpoint::*;
-    /// As there.
+    /// See the private module.
     pub mod digest {
         pub use crate::checkpoint::digest::*;
     }
-    /// As there.
+    /// See the private module.
     pub mod key_maps {
         pub use crate::checkpoint::key_maps::*;
     }
 }
-/// What of `image` is inside.
+/// `image` with its private modules.
 pub mod image {
     pub use crate::image::*;
-    /// As there.
+    /// See the private module.
     pub mod infotext {
         pub use crate::image::infotext::*;
     }
-    /// As there.
+    /// See the private module.
     pub mod lettering {
         pub use crate::image::lettering::*;
     }
-    /// As there.
+    /// See the private module.
     pub mod preview {
         pub use crate::image::preview::*;
     }
-    /// As there.
+    /// See the private module.
     pub mod settings {
         pub use crate::image::settings::*;
     }
-    /// As there.
+    /// See the private module.
     pub mod sheet {
         pub use crate::image::sheet::*;
     }
-    /// As there.
+    /// See the private module.
     pub mod texts {
         pub use crate::image::texts::*;
     }
 }
-/// What of `latent` is inside.
+/// `latent` with its private modules.
 pub mod latent {
     pub use crate::latent::*;
-    /// As there.
+    /// See the private module.
     pub mod host {
         pub use crate::latent::host::*;
     }
-    /// As there.
+    /// See the private module.
     pub mod value {
         pub use crate::latent::value::*;
     }
 }
-/// What of `guidance` is inside.
+/// `guidance` with its private modules.
 pub mod guidance {
     pub use crate::guidance::*;
-    /// As there.
+    /// See the private module.
     pub mod backend {
         pub use crate::guidance::backend::*;
     }
 }
-/// What of `sampler` is inside.
+/// `sampler` with its private modules.
 pub mod sampler {
     pub use crate::sampler::*;
-    /// As there.
+    /// See the private module.
     pub mod names {
         pub use crate::sampler::names::*;
     }

@@ -1,8 +1,8 @@
 //! Stable Diffusion 1, 2 and XL with exact Self-Attention Guidance, in WGSL compute shaders through [`wgpu`]: on
 //! Vulkan, Metal or DX12, without Python and without CUDA.
 //!
-//! A [`Checkpoint`] is a file or a folder of weights. A [`Gpu`] is a device, opened here or taken over from an app.
-//! A [`Model`] is the first on the second. A [`Request`] says what to draw, and [`Model::generate`] draws it:
+//! A [`Checkpoint`] is a file or a folder of weights. A [`Gpu`] is a device, opened here or shared by an app. A [`Model`]
+//! is a checkpoint on a device. A [`Request`] says what to draw, and [`Model::generate`] draws it:
 //!
 //! ```no_run
 //! use sagittal::{Checkpoint, Gpu, Model, ModelOptions, Request, Size};
@@ -22,34 +22,34 @@
 //! * [`Request`]: size, seed, sampler, scheduler, batch, image to image, inpainting.
 //! * [`Model::run`]: the same with [`Progress`], previews and cancel, in a thread of its own.
 //! * [`Gpu::from_adapter`] and [`Gpu::device_descriptor`]: the app's own device.
-//! * [`Sag`] and [`Guidance`]: the guidance, with terms of one's own in [`guidance::term`].
-//! * [`Lora`], [`Model::set_loras`]: what is added to a model.
+//! * [`Sag`] and [`Guidance`]: the guidance; your own terms are in [`guidance::term`].
+//! * [`Lora`], [`Model::set_loras`]: LoRAs.
 //! * [`Model::report`]: memory and work, known before anything runs.
-//! * [`Error`]: every error tells what was expected, what was found, where, and a [`Remedy`] as data.
-//! * [`sampler`] and [`guidance::Network`]: samplers and guidance over a network of one's own.
+//! * [`Error`]: every error has what was expected, what was found, where, and a [`Remedy`] as data.
+//! * [`sampler`] and [`guidance::Network`]: samplers and guidance for your own network.
 //!
 //! # Features
 //!
 //! None is on by default.
 //!
 //! * `pictures`: reading JPEG and WebP, and PNG of every kind.
-//! * `workflow`: ComfyUI's workflows, checked and run; what is in a file (`inspect`). It brings `pictures`.
+//! * `workflow`: ComfyUI's workflows; the contents of files (`inspect`). It includes `pictures`.
 //! * `serde`: `Serialize` and `Deserialize` for requests and settings.
 //! * `embedded-model`: a small model inside the library (31 MB), for tests and first steps. The package on
-//!   crates.io goes without its weights: build from the repository for it.
-//! * `internals`: what tests and tools of the repository look into, without any promise.
+//!   crates.io does not contain its weights: build from the repository.
+//! * `internals`: modules for tests and tools of the repository, without any stability guarantee.
 //!
-//! # What holds everywhere
+//! # Guarantees
 //!
 //! The library never prints, exits or panics on what a caller passes, and sets no callback of the device. It runs on
 //! `wgpu::Limits::default()` without optional features, and is faster with them. The same device and seed give the same
-//! bytes, whatever the batch, the chunks and the memory limit are.
+//! bytes, independent of the batch size, the chunk size and the memory limit.
 //!
-//! Items that are hidden from this page belong to the repository's tests, like the feature `internals`.
+//! Items hidden from these docs are for the repository's tests, like the feature `internals`.
 #![warn(missing_docs)]
 // Tests may panic.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable))]
-// What tests and tools alone look at is there without them.
+// Code for tests and tools alone is compiled without them, too.
 #![cfg_attr(not(feature = "internals"), allow(dead_code, unused_imports))]
 
 mod atomic_file;

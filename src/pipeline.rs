@@ -1,8 +1,8 @@
-//! The complete way from a checkpoint, a device and a request to pictures.
+//! From a checkpoint, a device and a request to pictures.
 //!
 //! [`Model::generate`] does all of it, [`Model::run`] does it with progress, in a thread of its own if you like.
-//! [`Model::encode`], [`Model::sample`] and [`Model::decode`] are its parts, for those who guide or sample their own
-//! way.
+//! [`Model::encode`], [`Model::sample`] and [`Model::decode`] are its parts, for custom guidance or
+//! sampling.
 
 mod autoencoder;
 mod cancel;

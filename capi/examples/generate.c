@@ -1,10 +1,10 @@
-/* A picture from C, with progress and errors:
+/* A complete example: a picture from C, with progress and errors:
  *
  *     cargo build --release -p sagittal-capi
  *     cc capi/examples/generate.c -Iinclude -Ltarget/release -lsagittal_capi -Wl,-rpath,target/release -o target/generate
  *     target/generate "fox, 3d style" fox.png [MODEL.safetensors [SIDE [STEPS]]]
  *
- * Without a model's name, or with "", it is the small one inside the library. */
+ * Without a model, or with "", the small built-in one is used. */
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,7 +56,7 @@ int main(int argc, char **argv) {
             printf("%s: %zu x %zu\n", argv[2], pictures.width, pictures.height);
         }
     }
-    /* Freeing NULL, or pictures that were never made, does nothing. */
+    /* Freeing NULL, or empty pictures, does nothing. */
     sagittal_pictures_free(&pictures);
     sagittal_model_free(model);
     sagittal_device_free(device);

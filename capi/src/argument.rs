@@ -1,4 +1,4 @@
-//! Pointers that C passes, looked at before they are used.
+//! Pointers that C passes, checked before they are used.
 
 use std::ffi::{CStr, c_char};
 use std::mem::{self, MaybeUninit};
@@ -27,49 +27,49 @@ pub unsafe fn text<'a>(name: &str, text: *const c_char) -> Result<Option<&'a str
 /// What `pointer` points to; NULL is an error.
 ///
 /// # Safety
-/// `pointer` is NULL or points to a `T` that lives, and that nobody changes, for `'a`.
+/// `pointer` is NULL or points to a `T` that is valid and not changed for `'a`.
 pub unsafe fn needed<'a, T>(name: &str, pointer: *const T) -> Result<&'a T> {
     // SAFETY: by this function's own condition.
     unsafe { pointer.as_ref() }.ok_or_else(|| null(name))
 }
 
-/// The place `pointer` for a result, emptied: whoever frees it after an error frees nothing. NULL is
-/// an error.
+/// Where to write a result: `pointer`, after writing `empty` there, so that freeing it after an error does nothing.
+/// NULL is an error.
 ///
 /// # Safety
-/// `pointer` is NULL or a place for a `T` that nobody else uses for `'a`; it need not hold one yet.
+/// `pointer` is NULL or valid for writes of a `T` and not used elsewhere for `'a`; it need not be initialized.
 pub unsafe fn place<'a, T>(name: &str, pointer: *mut T, empty: T) -> Result<&'a mut T> {
     if pointer.is_null() {
         return Err(null(name));
     }
-    // SAFETY: by this function's own condition; what was there is overwritten without being read.
+    // SAFETY: by this function's own condition; the old contents are overwritten without being read.
     unsafe {
         pointer.write(empty);
         Ok(&mut *pointer)
     }
 }
 
-/// A struct that begins with its own size in bytes, as the program knows it that uses it. Fields may be added at its
-/// end: a program that was compiled before has a shorter struct, whose missing fields have the usual values.
+/// A struct that begins with its own size in bytes, as the calling program was compiled with it. Fields may be added
+/// at its end: a program that was compiled earlier has a shorter struct, whose missing fields have default values.
 ///
 /// # Safety
 /// The type is `repr(C)`, its first field is a `usize`, it may be copied, and `LEAST` is at least the size of that field.
 pub unsafe trait Versioned: Copy {
     /// Its name in C.
     const NAME: &'static str;
-    /// Bytes that the shortest struct has which is still understood.
+    /// Size of the shortest struct that is accepted, bytes.
     const LEAST: usize;
 }
 
-/// The struct that `pointer` points to, and where it is shorter than the library's the fields of `usual`.
+/// The struct that `pointer` points to; fields beyond its size are those of `usual`.
 ///
 /// # Safety
-/// `pointer` is NULL or points to a `T` as its program knows it, which is as long as it says.
+/// `pointer` is NULL or points to a `T` of the size in its first field.
 pub unsafe fn versioned<T: Versioned>(name: &str, pointer: *const T, usual: T) -> Result<T> {
     let size = unsafe { size_of_versioned(name, pointer) }?;
     let mut read = MaybeUninit::new(usual);
     let known = size.min(mem::size_of::<T>());
-    // SAFETY: `known` bytes are there on both sides, and what they leave is `usual`'s.
+    // SAFETY: both sides have `known` bytes; the rest is that of `usual`.
     unsafe {
         ptr::copy_nonoverlapping(pointer.cast::<u8>(), read.as_mut_ptr().cast(), known);
         let beyond = std::slice::from_raw_parts(pointer.cast::<u8>().add(known), size - known);
@@ -77,16 +77,16 @@ pub unsafe fn versioned<T: Versioned>(name: &str, pointer: *const T, usual: T) -
             return Err(Error::usage(format!("{} has fields that this library does not know", T::NAME))
                 .expected(format!("{} bytes, and zeros beyond", mem::size_of::<T>()))
                 .found(format!("{size} bytes"))
-                .hint("take the header and the library of one version"));
+                .hint("use the header and the library of the same version"));
         }
         Ok(read.assume_init())
     }
 }
 
-/// Writes `value` to the struct at `pointer`, as far as that reaches, and leaves its size as it is.
+/// Writes `value` to the struct at `pointer`, at most `size` bytes, and keeps its size.
 ///
 /// # Safety
-/// `pointer` is NULL or a place for a `T` as its program knows it, of `size` bytes, that nobody else uses.
+/// `pointer` is NULL or valid for writes of `size` bytes, and not used elsewhere.
 pub unsafe fn write_versioned<T: Versioned>(
     name: &str,
     pointer: *mut T,
@@ -122,7 +122,7 @@ pub unsafe fn size_of_versioned<T: Versioned>(name: &str, pointer: *const T) -> 
 }
 
 fn check_size<T: Versioned>(size: usize) -> Result<()> {
-    // More than a page is no struct of a later version, but a field that was never set.
+    // More than a page is not a struct of a later version, but an uninitialized field.
     if (T::LEAST..=4096).contains(&size) {
         return Ok(());
     }

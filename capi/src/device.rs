@@ -16,10 +16,10 @@ pub struct SagittalDevice {
 }
 
 /// Opens a device. `choice` is its number or a part of its name, as `sagittal devices` lists them;
-/// NULL is the first that is not a CPU, else the first.
+/// NULL is the first that is not a CPU, or the first if there is none.
 ///
 /// # Safety
-/// `choice` is NULL or a text that ends with a zero; `device` is NULL or a place for a pointer.
+/// `choice` is NULL or a zero-terminated text; `device` is NULL or points to a pointer to write to.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sagittal_device_open(
     choice: *const c_char,
@@ -47,7 +47,7 @@ pub unsafe extern "C" fn sagittal_device_name(device: *const SagittalDevice) -> 
     unsafe { device.as_ref() }.map_or(ptr::null(), |device| device.name.as_ptr())
 }
 
-/// Gives a device back. Models that were opened on it may go on: they keep what they need.
+/// Frees a device. Models that were opened on it stay valid: they keep what they need.
 ///
 /// # Safety
 /// `device` is NULL or came from sagittal_device_open(), and nothing uses it from now on.

@@ -1,5 +1,5 @@
-//! sagittal for C: what `include/sagittal.h` declares. The header is written from the comments
-//! here, which therefore speak to a C programmer.
+//! sagittal for C: what `include/sagittal.h` declares. The header is generated from the comments
+//! here, which are therefore written for C programmers.
 //!
 //! Every function that can fail goes through `failure::report`: it catches panics, keeps the
 //! error for `sagittal_last_error`, and turns its kind into a [`Status`](SagittalStatus).
@@ -24,7 +24,7 @@ pub use request::{SagittalRequest, sagittal_request_init};
 
 use std::ffi::c_char;
 
-/// The library's version, such as "0.1.0". It and the header belong together.
+/// The library's version, such as "0.1.0". Use the header of the same version.
 #[unsafe(no_mangle)]
 pub extern "C" fn sagittal_version() -> *const c_char {
     const { concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast() }

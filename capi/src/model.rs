@@ -11,28 +11,28 @@ use sagittal::{CancelToken, Checkpoint, Error, Model, ModelOptions, Progress, em
 use crate::argument;
 use crate::device::SagittalDevice;
 use crate::failure::{SagittalStatus, quietly, report};
-use crate::pictures::{Place, SagittalPictures};
+use crate::pictures::{PicturesOutput, SagittalPictures};
 use crate::progress::{SagittalProgress, report_to};
 use crate::request::{SagittalRequest, usual};
 
-/// A model on a device. Weights are brought over when they are first needed.
+/// A model on a device. Weights are uploaded when they are first needed.
 pub struct SagittalModel {
     pub(crate) model: Model,
     pub(crate) embedded: bool,
-    /// What a PNG calls it.
+    /// Its name in a PNG's settings.
     name: String,
-    /// The generations that run now, by number.
+    /// The generations that are running, by number.
     running: Mutex<Vec<(u64, CancelToken)>>,
 }
 
 impl SagittalModel {
     fn running(&self) -> MutexGuard<'_, Vec<(u64, CancelToken)>> {
-        // The list is complete whatever happened while it was locked.
+        // The list is consistent even if a panic happened while it was locked.
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A generation in the list of those that run, until it is dropped.
+/// A generation in the list of running ones, until it is dropped.
 struct Running<'a> {
     model: &'a SagittalModel,
     number: u64,
@@ -58,8 +58,8 @@ impl Drop for Running<'_> {
 /// small model inside the library (256×256 pictures of emoji).
 ///
 /// # Safety
-/// `device` is NULL or a device that is not freed yet; `path` is NULL or a text that ends with a
-/// zero; `model` is NULL or a place for a pointer.
+/// `device` is NULL or a device that is not freed yet; `path` is NULL or a zero-terminated text;
+/// `model` is NULL or points to a pointer to write to.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sagittal_model_open(
     device: *const SagittalDevice,
@@ -76,7 +76,7 @@ pub unsafe extern "C" fn sagittal_model_open(
             Some(path) => Checkpoint::open(path)?,
             None => embedded::checkpoint()?,
         };
-        // As the command line names them: without folders, and without what is said by `embedded`.
+        // As the command line names them: the file's name, without folder and extension.
         let name = match path {
             Some(_) => checkpoint.file().file_stem().unwrap_or_default().to_string_lossy().into_owned(),
             None => "tiny-emoji".to_owned(),
@@ -89,7 +89,7 @@ pub unsafe extern "C" fn sagittal_model_open(
     })
 }
 
-/// Gives a model back.
+/// Frees a model.
 ///
 /// # Safety
 /// `model` is NULL or came from sagittal_model_open(), and nothing uses it from now on.
@@ -101,14 +101,14 @@ pub unsafe extern "C" fn sagittal_model_free(model: *mut SagittalModel) {
     }
 }
 
-/// Makes pictures, and returns when they are done. `progress` may be NULL; it hears of the work with
-/// `user`, which the library does not look at, and stops it by returning anything but 0. After
-/// SAGITTAL_STATUS_CANCELLED, as after every error, the model is as usable as before.
+/// Makes pictures, and returns when they are done. `progress` may be NULL; it is called with `user`,
+/// which the library does not use itself, and stops the work by returning anything but 0. After
+/// SAGITTAL_STATUS_CANCELLED, as after every error, the model can be used again.
 ///
 /// # Safety
 /// `model` is NULL or a model that is not freed yet; `request` is NULL or a request whose texts are
-/// NULL or end with a zero; `progress` may be called with `user`; `pictures` is NULL or a place for
-/// pictures that begins with SAGITTAL_PICTURES_INIT (earlier ones are overwritten: free them first).
+/// NULL or zero-terminated; `progress` may be called with `user`; `pictures` is NULL or points to
+/// pictures initialized with SAGITTAL_PICTURES_INIT (earlier ones are overwritten: free them first).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sagittal_generate(
     model: *const SagittalModel,
@@ -120,7 +120,7 @@ pub unsafe extern "C" fn sagittal_generate(
     report(|| {
         // SAFETY: by this function's own condition.
         let (pictures, model, request) = unsafe {
-            let pictures = Place::new(pictures)?;
+            let pictures = PicturesOutput::new(pictures)?;
             let model = argument::needed("model", model)?;
             (pictures, model, argument::versioned("request", request, usual(Some(model)))?.read()?)
         };
@@ -143,8 +143,8 @@ pub unsafe extern "C" fn sagittal_generate(
     })
 }
 
-/// Stops the generations that run on `model` now, from any thread: their sagittal_generate() returns
-/// SAGITTAL_STATUS_CANCELLED within one submission to the device. Later ones are not touched.
+/// Stops the generations that are running on `model`, from any thread: their sagittal_generate()
+/// returns SAGITTAL_STATUS_CANCELLED within one submission to the device. Later ones are not affected.
 ///
 /// # Safety
 /// `model` is NULL or a model that is not freed yet.

@@ -1,4 +1,4 @@
-//! Finished pictures in C's hands.
+//! Finished pictures, as C receives them.
 
 use std::ffi::c_char;
 use std::mem::{offset_of, size_of};
@@ -15,18 +15,18 @@ use crate::failure::{SagittalStatus, quietly, report};
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct SagittalPictures {
-    /// Bytes of the struct as your program knows it: begin with SAGITTAL_PICTURES_INIT.
+    /// Size of the struct in bytes: initialize it with SAGITTAL_PICTURES_INIT.
     pub struct_size: usize,
     /// `count` pictures one after the other, each `height` rows of `width` pixels of three bytes: red,
     /// green, blue.
     pub rgb: *const u8,
-    /// Columns.
+    /// Width of each picture in pixels.
     pub width: usize,
-    /// Rows.
+    /// Height of each picture in pixels.
     pub height: usize,
     /// Number of pictures.
     pub count: usize,
-    /// The library's; leave it alone.
+    /// Internal; do not change it.
     pub owner: *mut SagittalOwner,
 }
 
@@ -36,14 +36,14 @@ unsafe impl argument::Versioned for SagittalPictures {
     const LEAST: usize = offset_of!(Self, owner) + size_of::<*mut SagittalOwner>();
 }
 
-/// A caller's place for pictures.
-pub(crate) struct Place(*mut SagittalPictures, usize);
+/// A caller's struct for pictures to write to.
+pub(crate) struct PicturesOutput(*mut SagittalPictures, usize);
 
-impl Place {
-    /// The place at `pictures`, emptied: whoever frees it after an error frees nothing.
+impl PicturesOutput {
+    /// The struct at `pictures`, emptied, so that freeing it after an error does nothing.
     ///
     /// # Safety
-    /// `pictures` is NULL or a place that says its size, and that nobody else uses meanwhile.
+    /// `pictures` is NULL or points to a struct with its size set, which is not used elsewhere meanwhile.
     pub(crate) unsafe fn new(pictures: *mut SagittalPictures) -> Result<Self> {
         // SAFETY: by this function's own condition.
         let size = unsafe { argument::size_of_versioned("pictures", pictures) }?;
@@ -51,22 +51,22 @@ impl Place {
         place.fill(SagittalPictures::none()).map(|()| place)
     }
 
-    /// Puts `made` there.
+    /// Writes `made` there.
     pub(crate) fn fill(&self, made: SagittalPictures) -> Result<()> {
         // SAFETY: by the condition of `new`.
         unsafe { argument::write_versioned("pictures", self.0, self.1, made) }
     }
 }
 
-/// What the library keeps for SagittalPictures.
+/// Data that the library keeps for SagittalPictures.
 pub struct SagittalOwner {
     rgb: Vec<u8>,
-    /// Settings of each picture as a PNG holds them; none for a preview.
+    /// Settings of each picture as stored in a PNG; none for a preview.
     settings: Vec<String>,
 }
 
 impl SagittalPictures {
-    /// No pictures, which may be freed as well.
+    /// No pictures, which may also be freed.
     pub(crate) fn none() -> Self {
         Self {
             struct_size: size_of::<Self>(),
@@ -89,12 +89,12 @@ impl SagittalPictures {
     }
 }
 
-/// Writes a picture, counted from 0, as a PNG, with the settings it was made by as A1111 writes them:
-/// whole or not at all. An existing file is left alone unless `replace` is true.
+/// Writes picture `index`, from 0, as a PNG with its settings in A1111's format, atomically. An
+/// existing file is an error unless `replace` is true.
 ///
 /// # Safety
-/// `pictures` is NULL or came from the library and is not freed yet; `path` is NULL or a text that
-/// ends with a zero.
+/// `pictures` is NULL or came from the library and is not freed yet; `path` is NULL or a
+/// zero-terminated text.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sagittal_write_png(
     pictures: *const SagittalPictures,

@@ -7,13 +7,13 @@ use sagittal::{Error, Picture, Progress};
 
 use crate::argument;
 use crate::failure::{SagittalStatus, report};
-use crate::pictures::{Place, SagittalPictures};
+use crate::pictures::{PicturesOutput, SagittalPictures};
 
 /// What is being done.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SagittalPhase {
-    /// Weights are brought to the device.
+    /// Weights are uploaded to the device.
     Loading = 0,
     /// Prompts go through the text encoder.
     Encoding = 1,
@@ -27,17 +27,17 @@ pub enum SagittalPhase {
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct SagittalEvent {
-    /// Bytes of the struct as the library knows it; fields may be added at its end.
+    /// Size of the struct in the library, bytes; fields may be added at its end.
     pub struct_size: usize,
     /// What is being done.
     pub phase: SagittalPhase,
-    /// How far, where the phase counts.
+    /// Steps or pictures done, in phases that count them.
     pub step: u32,
-    /// How far it goes; 0 where the phase does not count.
+    /// Number of steps or pictures; 0 in phases that do not count them.
     pub total: u32,
-    /// Noise level of a step of sampling.
+    /// Noise level of a sampling step.
     pub sigma: f32,
-    /// For sagittal_event_preview(); NULL where there is nothing to be seen.
+    /// For sagittal_event_preview(); NULL if there is no preview.
     pub preview: *const c_void,
 }
 
@@ -46,8 +46,8 @@ pub struct SagittalEvent {
 pub type SagittalProgress =
     Option<unsafe extern "C" fn(user: *mut c_void, event: *const SagittalEvent) -> c_int>;
 
-/// Turns one of the library's events into C's and passes it on, if there is one for it. Whether to
-/// go on.
+/// Converts an event of the library and passes it to the callback, if C has such an event. Returns whether to
+/// continue.
 ///
 /// # Safety
 /// `callback` may be called with `user`.
@@ -76,13 +76,13 @@ pub(crate) unsafe fn report_to(callback: SagittalProgress, user: *mut c_void, ev
     unsafe { callback(user, &event) == 0 }
 }
 
-/// A small picture of what a step predicts, one pixel a latent cell (8×8 pixels of the result), for
-/// the first picture of the request, where its preview_every asks for one. To be called in the
-/// progress callback, with its event.
+/// A small picture of what a step predicts, one pixel per latent cell (8×8 pixels of the result), for
+/// the first picture of the request, if preview_every is set in it. To be called in the progress
+/// callback, with its event.
 ///
 /// # Safety
-/// `event` is NULL or the one that the progress callback, which has not returned yet, was given;
-/// `pictures` is NULL or a place for pictures that begins with SAGITTAL_PICTURES_INIT.
+/// `event` is NULL or the event of the progress callback, which has not returned yet; `pictures` is
+/// NULL or points to pictures initialized with SAGITTAL_PICTURES_INIT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sagittal_event_preview(
     event: *const SagittalEvent,
@@ -90,7 +90,8 @@ pub unsafe extern "C" fn sagittal_event_preview(
 ) -> SagittalStatus {
     report(|| {
         // SAFETY: by this function's own condition.
-        let (pictures, event) = unsafe { (Place::new(pictures)?, argument::needed("event", event)?) };
+        let (pictures, event) =
+            unsafe { (PicturesOutput::new(pictures)?, argument::needed("event", event)?) };
         if event.preview.is_null() {
             return Err(Error::usage("the event has no preview")
                 .expected("one of the phase of sampling, and preview_every above 0 in the request"));

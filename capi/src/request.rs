@@ -1,4 +1,4 @@
-//! What C asks for.
+//! A generation request from C.
 
 use std::ffi::c_char;
 use std::mem::{offset_of, size_of};
@@ -12,18 +12,18 @@ use crate::argument;
 use crate::failure::{SagittalStatus, report};
 use crate::model::SagittalModel;
 
-/// A generation request: fill it by sagittal_request_init(), then change what you like. Texts are
-/// read during sagittal_generate() alone.
+/// A generation request: fill it with sagittal_request_init(), then change fields. Texts are read
+/// only during sagittal_generate().
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct SagittalRequest {
-    /// Bytes of the struct as your program knows it: sagittal_request_init() sets it. A library that
-    /// knows more fields takes the usual values for them.
+    /// Size of the struct in bytes, which sagittal_request_init() sets. A later library with more
+    /// fields uses default values for them.
     pub struct_size: usize,
-    /// What the pictures show; NULL is no text. `(word:1.3)` weighs words, `AND` and `BREAK` are read
-    /// as A1111 reads them.
+    /// Prompt; NULL is an empty one. `(word:1.3)` gives words more weight, `AND` and `BREAK` mean the
+    /// same as in A1111.
     pub prompt: *const c_char,
-    /// Negative prompt: what the pictures are led away from; NULL is no text.
+    /// Negative prompt; NULL is an empty one.
     pub negative: *const c_char,
     /// Width in pixels, a multiple of 8.
     pub width: u32,
@@ -33,11 +33,11 @@ pub struct SagittalRequest {
     pub count: u32,
     /// Number of sampling steps, 1 to 10000.
     pub steps: u32,
-    /// Scale of classifier-free guidance; 1 is none.
+    /// Scale of classifier-free guidance; 1 turns it off.
     pub cfg: f32,
-    /// Scale of Self-Attention Guidance, -2 to 5; 0 is none.
+    /// Scale of Self-Attention Guidance, -2 to 5; 0 turns it off.
     pub sag_scale: f32,
-    /// Standard deviation of its blur in latent cells, 0 to 10; 0 turns it off as well.
+    /// Sigma of its blur in latent cells, 0 to 10; 0 turns it off, too.
     pub sag_blur: f32,
     /// ComfyUI's name of a sampler, such as "dpmpp_2m"; NULL is "euler".
     pub sampler: *const c_char,
@@ -45,8 +45,8 @@ pub struct SagittalRequest {
     pub scheduler: *const c_char,
     /// Seed of the noise.
     pub seed: u64,
-    /// Steps between previews, which sagittal_event_preview() gives; 0 is no preview. A step with one
-    /// waits for the device.
+    /// Steps between previews, see sagittal_event_preview(); 0 for none. A step with a preview waits
+    /// for the device.
     pub preview_every: u32,
 }
 
@@ -56,13 +56,14 @@ unsafe impl argument::Versioned for SagittalRequest {
     const LEAST: usize = offset_of!(Self, preview_every) + size_of::<u32>();
 }
 
-/// Fills a request with the usual settings, and with the picture's size and the CFG scale that suit
-/// `model`; NULL is 512×512 and 7. 20 steps of euler, one picture, seed 0, SAG as ComfyUI's node has
-/// it (scale 0.5, blur 2), no texts, no previews. `size` is sizeof(SagittalRequest): fields that a
-/// later library adds are not written where your program has no room for them.
+/// Fills a request with default settings: the picture size and the CFG scale of `model` (512×512 and
+/// 7 for NULL), 20 steps of euler, one picture, seed 0, SAG with the defaults of ComfyUI's node (scale
+/// 0.5, blur 2), empty prompts, no previews. `size` is sizeof(SagittalRequest): a later library with
+/// more fields writes no more than that.
 ///
 /// # Safety
-/// `model` is NULL or a model that is not freed yet; `request` is NULL or a place of `size` bytes.
+/// `model` is NULL or a model that is not freed yet; `request` is NULL or points to `size` bytes to
+/// write to.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sagittal_request_init(
     model: *const SagittalModel,
@@ -77,7 +78,7 @@ pub unsafe extern "C" fn sagittal_request_init(
     })
 }
 
-/// The usual request for `model`.
+/// The default request for `model`.
 pub(crate) fn usual(model: Option<&SagittalModel>) -> SagittalRequest {
     let (side, cfg) = match model {
         Some(model) if model.embedded => (embedded::SIZE, Some(embedded::CFG)),
@@ -107,7 +108,7 @@ impl SagittalRequest {
     /// The library's request.
     ///
     /// # Safety
-    /// Each text is NULL or ends with a zero.
+    /// Each text is NULL or zero-terminated.
     pub(crate) unsafe fn read(&self) -> Result<Request> {
         // SAFETY: by this function's own condition.
         let text = |name, text| unsafe { argument::text(name, text) };

@@ -1,5 +1,5 @@
-//! The C interface as C sees it: the header is the crate's, C programs compile against it without a
-//! warning, link, and get what they were promised.
+//! The C interface as C sees it: the header is up to date, C programs compile against it without a warning, link,
+//! and work as documented.
 #![cfg(unix)]
 
 use std::fs;
@@ -24,7 +24,7 @@ fn the_header_is_what_cbindgen_writes() {
     let builder = cbindgen::Builder::new().with_config(config).with_src(here("src/lib.rs"));
     let mut header = Vec::new();
     builder.generate().expect("bindings").write(&mut header);
-    // Rust's heading for what a caller must see to.
+    // Rust's heading for the caller's obligations.
     let header = String::from_utf8(header).expect("text").replace("// # Safety", "// Needed:");
     let path = Path::new(ROOT).join("include/sagittal.h");
     if std::env::var_os(WRITE).is_some() {
@@ -61,7 +61,7 @@ fn compile(source: &str, into: &Path, library: &[&str]) -> PathBuf {
     program
 }
 
-/// A C program's outcome on the tests' adapter; None where tests are told to leave it alone.
+/// A C program's outcome on the tests' adapter; None if tests must not use one.
 fn run(program: &Path, arguments: &[&str]) -> Option<Output> {
     if std::env::var("SAGITTAL_TEST_GPU").is_ok_and(|v| v == "off") {
         eprintln!("SAGITTAL_TEST_GPU=off: tests that need an adapter are not run");
@@ -83,9 +83,9 @@ fn a_c_program_draws_the_librarys_picture() {
     let Some(output) = run(&program, &["fox, 3d style", png.to_str().expect("text"), "", "64", "3"]) else {
         return;
     };
-    let told = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(told.contains("step 3 of 3") && told.contains("64 x 64"), "{told}");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{stdout}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(stdout.contains("step 3 of 3") && stdout.contains("64 x 64"), "{stdout}");
 
     let mut request = Request::new("fox, 3d style", Size::square(64));
     (request.schedule.steps, request.seed, request.guidance.cfg) = (3, 7, embedded::CFG);
@@ -104,15 +104,15 @@ fn a_c_program_tells_what_went_wrong_and_exits_with_its_status() {
     let folder = tempfile::tempdir().expect("a folder");
     let program = compile("examples/generate.c", folder.path(), &["-lsagittal_capi"]);
     let Some(output) = run(&program, &["fox", "fox.png", "nowhere.safetensors"]) else { return };
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{told}");
-    assert!(told.contains("nowhere.safetensors"), "{told}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("nowhere.safetensors"), "{stderr}");
 }
 
 #[test]
 fn misuse_is_an_error_and_cancel_leaves_the_model_usable() {
     let folder = tempfile::tempdir().expect("a folder");
-    // The static library, with what Rust's own needs of the system.
+    // The static library, with the system libraries that Rust's std needs.
     let archive = libraries().join("libsagittal_capi.a");
     let system: &[&str] = if cfg!(target_os = "macos") {
         &[

@@ -1,5 +1,5 @@
-/* What an app gets wrong, and what it does on purpose: every line that does not hold is printed, and
- * the number of them is the exit code. */
+/* Misuse of the interface, and its proper use: every failed check is printed, and their number is the
+ * exit code. */
 
 #include <pthread.h>
 #include <stdio.h>
@@ -17,7 +17,7 @@ static int wrong = 0;
         }                                                                        \
     } while (0)
 
-/* The call fails so, and says something with this word in it. */
+/* The call fails with this status, and its message contains this word. */
 #define FAILS(call, status, word)                               \
     do {                                                        \
         HOLDS((call) == (status));                              \

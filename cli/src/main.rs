@@ -44,7 +44,7 @@ Environment:
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Print long lists too, and log to stderr; twice for more
+    /// Print long lists too, and log to stderr; repeat it for more
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
 }
@@ -63,7 +63,7 @@ enum Command {
 }
 
 impl Command {
-    /// Whether what happens is told as events.
+    /// Whether events are printed as JSON.
     fn json(&self) -> bool {
         match self {
             Self::Generate(args) => args.json,
@@ -106,7 +106,7 @@ fn main() -> ExitCode {
     };
     match terminal::with_error_event(json, done) {
         Ok(_) if terminal::lost() => {
-            terminal::say("error: a part of the result could not be written to the standard output");
+            terminal::say("error: a part of the result could not be written to standard output");
             ExitCode::from(3)
         }
         Ok(true) => ExitCode::SUCCESS,
@@ -118,7 +118,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The exit code that stands for an error.
+/// The exit code of an error.
 fn exit_code(error: &Error) -> u8 {
     match error.kind() {
         ErrorKind::Usage => 2,
@@ -128,8 +128,8 @@ fn exit_code(error: &Error) -> u8 {
     }
 }
 
-/// Logs of this crate and of wgpu: warnings of ours, each once, errors of all, more if asked for. What is read
-/// otherwise in prompts the commands tell themselves.
+/// Logs of this crate and of wgpu: our warnings, each once, all errors, more if asked for. The commands themselves
+/// warn of prompt syntax that other programs read differently.
 fn log_to_stderr(verbose: u8, json: bool) {
     let filter = match verbose {
         0 => "sagittal=warn,sagittal::prompts=off,error",
@@ -137,14 +137,14 @@ fn log_to_stderr(verbose: u8, json: bool) {
         _ => "sagittal=debug,sagittal::prompts=off,info",
     };
     let mut logger = env_logger::Builder::from_env(env_logger::Env::new().filter_or("SAGITTAL_LOG", filter));
-    // A file that is opened for several ends warns each time.
-    let told = Mutex::new(HashSet::new());
+    // A file that is opened for several purposes warns each time.
+    let printed = Mutex::new(HashSet::new());
     logger.format(move |out, record| {
         let text = record.args().to_string();
         if record.level() != log::Level::Warn || !record.target().starts_with("sagittal") {
             return writeln!(out, "[{} {}] {text}", record.level(), record.target());
         }
-        if !told.lock().unwrap_or_else(PoisonError::into_inner).insert(text.clone()) {
+        if !printed.lock().unwrap_or_else(PoisonError::into_inner).insert(text.clone()) {
             return Ok(());
         }
         // A program that reads events must not miss what a person sees.
@@ -153,6 +153,6 @@ fn log_to_stderr(verbose: u8, json: bool) {
         }
         writeln!(out, "warning: {text}")
     });
-    // A logger that is set already is as good.
+    // It fails only if a logger is set already, which is fine.
     let _ = logger.try_init();
 }

@@ -1,5 +1,4 @@
-//! Where files come from and go to: a disk that is full, read-only or not there, and workflows whose
-//! names try to lead elsewhere.
+//! Safety of file access: a full, read-only or missing disk, and workflows whose names try to leave their folders.
 
 // Tests panic where something is not as they expect.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)]
@@ -49,7 +48,7 @@ fn after(before: &str, folder: &Path, flags: &[&str]) -> Output {
 const GENERATE: [&str; 12] =
     ["generate", "-p", "fox", "-s", "1", "--steps", "1", "-W", "64", "-H", "64", "--sag-scale=0"];
 
-/// A small tmpfs, or None where one may not be mounted.
+/// A small tmpfs, or None if it cannot be mounted.
 struct Small(PathBuf);
 
 impl Small {
@@ -76,11 +75,12 @@ fn a_full_disk_is_told_and_leaves_no_part_of_a_file() {
     let home = TempDir::new().expect("a folder");
     let mut failures = Failures::default();
     let mut judge = |what: &str, output: &Output, folder: &Path| {
-        let told = String::from_utf8_lossy(&output.stderr);
-        println!("{what}: {}", told.lines().last().unwrap_or_default());
-        let right = output.status.code() == Some(3) && told.contains("cannot be written");
-        failures
-            .check(right && !told.contains("panicked"), || format!("{what}: {:?}, {told}", output.status));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        println!("{what}: {}", stderr.lines().last().unwrap_or_default());
+        let right = output.status.code() == Some(3) && stderr.contains("cannot be written");
+        failures.check(right && !stderr.contains("panicked"), || {
+            format!("{what}: {:?}, {stderr}", output.status)
+        });
         failures.check(all(folder).is_empty(), || format!("{what} left {:?}", all(folder)));
     };
     // Files may have 4 KiB, which a picture of this model exceeds.
@@ -125,11 +125,11 @@ fn folders_that_cannot_be_made_or_are_read_only_are_told_before_the_sampling() {
     let mut refused = |output: &str, latent: &[&str]| {
         let flags = [&GENERATE[..], &["-o", output], latent].concat();
         let done = after("", home.path(), &flags);
-        let told = String::from_utf8_lossy(&done.stderr).into_owned();
-        println!("{output} {latent:?}: {}", told.lines().last().unwrap_or_default());
-        let right = matches!(done.status.code(), Some(2 | 3)) && told.contains("output folder");
-        failures.check(right && !told.contains("it/s") && !told.contains("panicked"), || {
-            format!("{output} {latent:?}: {:?}, {told}", done.status)
+        let stderr = String::from_utf8_lossy(&done.stderr).into_owned();
+        println!("{output} {latent:?}: {}", stderr.lines().last().unwrap_or_default());
+        let right = matches!(done.status.code(), Some(2 | 3)) && stderr.contains("output folder");
+        failures.check(right && !stderr.contains("it/s") && !stderr.contains("panicked"), || {
+            format!("{output} {latent:?}: {:?}, {stderr}", done.status)
         });
     };
     refused("taken/x.png", &[]);
@@ -142,7 +142,7 @@ fn folders_that_cannot_be_made_or_are_read_only_are_told_before_the_sampling() {
     failures.finish();
 }
 
-/// Names put together from what leads elsewhere.
+/// Names made of parts that try to leave the folder.
 fn names(seed: u64, last: &str) -> Vec<String> {
     const PIECES: [&str; 20] = [
         "..",
@@ -174,7 +174,7 @@ fn names(seed: u64, last: &str) -> Vec<String> {
     (0..400).flat_map(|_| [name(&mut rng), format!("{}/{last}", name(&mut rng))]).collect()
 }
 
-/// A workflow's folders, and around them what it must leave alone. Links lead out of both.
+/// A workflow's folders, and around them files that it must not touch. Links lead out of both.
 fn fenced() -> TempDir {
     let home = TempDir::new().expect("a folder");
     let at = |name: &str| home.path().join(name);

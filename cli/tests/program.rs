@@ -1,4 +1,4 @@
-//! The program as a user starts it.
+//! Runs the program.
 
 use std::path::Path;
 use std::process::Command;

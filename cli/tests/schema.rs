@@ -1,4 +1,4 @@
-//! What the program prints under `--json`, held to docs/events.schema.json.
+//! The output of the program with `--json`, validated against docs/events.schema.json.
 
 use std::sync::OnceLock;
 

@@ -21,7 +21,7 @@ use crate::model::vae;
 use crate::plan::{Plan, PlanOptions};
 use crate::{Error, ErrorKind, Result};
 
-/// How an autoencoder takes pictures of one size.
+/// Tiles, plan and memory of an autoencoder for pictures of one size.
 pub(super) struct Fit {
     pub tiles: Tiles,
     /// For a tile.
@@ -29,14 +29,13 @@ pub(super) struct Fit {
     pub need: Need,
 }
 
-/// An autoencoder ready to work on tiles of one size.
+/// An autoencoder prepared for tiles of one size.
 struct Ready {
     tiles: Tiles,
     prepared: Prepared,
 }
 
-/// What an autoencoder may take for activations when the caller sets no limit: more is done in
-/// tiles.
+/// Memory for activations of an autoencoder if the caller sets no limit; larger pictures are tiled.
 const MOST_WHOLE: u64 = 4 << 30;
 
 /// An autoencoder, between pictures and latents.
@@ -55,8 +54,8 @@ impl fmt::Debug for Autoencoder {
 }
 
 impl Autoencoder {
-    /// The autoencoder in `checkpoint`, which may hold other networks or none. `options` tell the
-    /// precision and whether it works in tiles.
+    /// The autoencoder in `checkpoint`, which may contain other networks or none. `options` set the
+    /// precision and the tiling.
     ///
     /// # Errors
     /// [`ErrorKind::Model`] if there is none.
@@ -81,7 +80,7 @@ impl Autoencoder {
         Ok(Self { stock, config, precision, tiling })
     }
 
-    /// The same weights, with tiles of another kind.
+    /// The same weights with other tiling.
     #[doc(hidden)]
     pub fn in_tiles(&self, tiling: Tiling) -> Self {
         Self { tiling, ..self.clone() }
@@ -101,7 +100,7 @@ impl Autoencoder {
 
     /// Turns latents into pictures' values `[height, width, 3]`, about -1..1, one
     /// at a time, in at most `limit` bytes of device memory. A decoder whose f16 activations overflow
-    /// is run again in f32, and `observe` hears of it; so it does of tiles.
+    /// is run again in f32; this and tiling are reported to `observe`.
     ///
     /// # Errors
     /// [`ErrorKind::NonFinite`] if a picture is not finite in f32 either; [`ErrorKind::Memory`] if the
@@ -118,7 +117,7 @@ impl Autoencoder {
         let finite = |values: Vec<f32>| image::check_finite(size.1 * cell, &values).map(|()| values);
         let first = self.decoder(self.precision, size, limit, cancel)?;
         let mut again = None;
-        tell_of_tiles("decoder", &first.tiles, observe);
+        report_tiles("decoder", &first.tiles, observe);
         let mut pictures = Vec::new();
         for i in 0..latent.batch() {
             observe(Progress::Decoding { picture: i, total: latent.batch() });
@@ -172,7 +171,7 @@ impl Autoencoder {
         self.fit_encoder(self.precision, size, limit).map(drop)
     }
 
-    /// How the decoder fits for a latent of `whole`.
+    /// Tiles and memory of the decoder for a latent of `whole`.
     pub(super) fn fit_decoder(
         &self,
         precision: Precision,
@@ -184,7 +183,7 @@ impl Autoencoder {
         })
     }
 
-    /// How the encoder fits for a picture that becomes a latent of `whole`.
+    /// Tiles and memory of the encoder for a picture that becomes a latent of `whole`.
     pub(super) fn fit_encoder(
         &self,
         precision: Precision,
@@ -196,7 +195,7 @@ impl Autoencoder {
         self.fit(Network::Encoder(precision), precision, whole, limit, graph)
     }
 
-    /// The whole at once if it fits, else the largest tiles that do.
+    /// The picture in one piece if it fits, else the largest tiles that do.
     fn fit(
         &self,
         network: Network,
@@ -330,7 +329,7 @@ impl Autoencoder {
         let (h, w) = (height / cell, width / cell);
         let fit = self.fit_encoder(precision, (h, w), limit)?;
         let ready = self.ready(Network::Encoder(precision), fit, limit, cancel)?;
-        tell_of_tiles("encoder", &ready.tiles, observe);
+        report_tiles("encoder", &ready.tiles, observe);
         let channels = self.config.latent_channels;
         let moments = ready.tiles.blend(1, 2 * channels, |corner| {
             let (rows, columns) = ready.tiles.cells(corner);
@@ -342,7 +341,7 @@ impl Autoencoder {
         })?;
         let mut latent = Latent::zeros(1, channels, h, w);
         for (i, v) in latent.data_mut().iter_mut().enumerate() {
-            // The log variance in the second half of the channels is left out.
+            // The log variance in the second half of the channels is not used.
             *v = moments[i % (h * w) * 2 * channels + i / (h * w)];
         }
         Ok(latent)
@@ -355,7 +354,7 @@ impl Autoencoder {
     }
 }
 
-fn tell_of_tiles(part: &'static str, tiles: &Tiles, observe: &mut dyn FnMut(Progress)) {
+fn report_tiles(part: &'static str, tiles: &Tiles, observe: &mut dyn FnMut(Progress)) {
     if tiles.corners.len() > 1 {
         observe(Progress::Tiles { part, tiles: tiles.corners.len(), side: tiles.size.0.max(tiles.size.1) });
     }

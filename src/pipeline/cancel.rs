@@ -1,9 +1,9 @@
-//! How a run is stopped.
+//! The token that cancels runs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Stops runs, from any thread. Copies are one token: whichever is cancelled, all are.
+/// Cancels runs, from any thread. Clones share one state: if one is cancelled, all are.
 ///
 /// A run that is given a token ends with [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) within one submission
 /// to the device. A token stays cancelled: take a new one for the next run.
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct CancelToken(Arc<AtomicBool>);
 
 impl CancelToken {
-    /// One that is not cancelled.
+    /// A token that is not cancelled.
     pub fn new() -> Self {
         Self::default()
     }
@@ -21,12 +21,12 @@ impl CancelToken {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Whether somebody has asked.
+    /// Whether it has been cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// The flag inside, for the parts of a model, which take one: [`Model::sample`](crate::Model::sample) and others.
+    /// The flag inside, for functions that take one: [`Model::sample`](crate::Model::sample) and others.
     pub fn flag(&self) -> &AtomicBool {
         &self.0
     }

@@ -11,7 +11,7 @@ use crate::text::encode::Encoding;
 
 impl Model {
     /// The conditioning entry of a prompt. `clip_skip` counts layers from the end (1 is the last);
-    /// None is the family's habit. `sizes` matters for SDXL alone.
+    /// None is the default of the family. `sizes` is only used by SDXL.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if the encoder has no such layer.

@@ -17,7 +17,7 @@ use crate::plan::Storage;
 use crate::text::Tokenizer;
 
 /// A device with an engine on it, for any number of models: UNets, text encoders and autoencoders of
-/// several files, with and without LoRAs. A memory budget holds for all of them together.
+/// several files, with and without LoRAs. A memory limit applies to all of them together.
 pub struct DeviceContext {
     engine: Engine,
     tokenizer: Tokenizer,
@@ -48,7 +48,7 @@ impl DeviceContext {
     }
 }
 
-/// Weights of one model's networks: where they are read from, and what is of them on the device.
+/// Weights of one model's networks: where they are read from, and which are on the device.
 pub(super) struct Stock {
     pub context: Arc<DeviceContext>,
     pub checkpoint: Arc<Checkpoint>,
@@ -76,13 +76,13 @@ impl Stock {
         self.engine().storage(wanted, &self.source(), precision)
     }
 
-    /// Bytes that [`weights`](Self::weights) would bring to the device.
+    /// Bytes that [`weights`](Self::weights) would upload to the device.
     pub fn weight_bytes(&self, (wanted, storage, most): (&[Weight], &Storage, Option<u64>)) -> Result<u64> {
         self.engine().weight_bytes(wanted, storage, most)
     }
 
-    /// The weights of `network`, which are `wanted`: those on the device, or brought over now. Of
-    /// all of them at most `most` bytes stay there.
+    /// The weights `wanted` of `network`: those on the device, or uploaded now. At most `most` bytes of
+    /// them stay there, the rest is streamed.
     pub fn weights(
         &self,
         network: Network,
@@ -92,11 +92,11 @@ impl Stock {
         cancel: &AtomicBool,
     ) -> Result<Arc<Weights>> {
         if limit.is_some() {
-            // What no forecast counts, no budget has room for.
+            // Spare memory is not part of a forecast, so a limit has no room for it.
             self.engine().release_spare_memory();
         }
         let load = || {
-            // It would be there beside what the weights need on their way.
+            // It would add to the staging ring of the upload.
             self.engine().release_spare_memory();
             self.engine().upload(wanted, &self.source(), storage, most, cancel)
         };
@@ -105,7 +105,7 @@ impl Stock {
 }
 
 impl Drop for Stock {
-    /// Nobody can ask for these weights again.
+    /// These weights cannot be requested again.
     fn drop(&mut self) {
         self.context.parts.leave(self.owner);
     }

@@ -30,16 +30,16 @@ use crate::{Error, Result, embedded};
 pub struct DiffusionModel {
     pub(super) stock: Arc<Stock>,
     pub(super) config: Arc<DiffusionConfig>,
-    /// The UNet's, in the order in which they are brought over.
+    /// The UNet's weights, in the order of upload.
     pub(super) wanted: Arc<Vec<Weight>>,
     prediction: Prediction,
     pub(super) discrete: Arc<Discrete>,
-    /// Neither weights nor noise levels are in them: all copies whose weights are stored in the same way share
+    /// Plans contain neither weights nor noise levels: all copies whose weights are stored in the same way share
     /// them.
     plans: Arc<Plans>,
 }
 
-/// The result of a sampling.
+/// The result of sampling.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Sampled {
@@ -56,8 +56,8 @@ impl fmt::Debug for DiffusionModel {
 }
 
 impl DiffusionModel {
-    /// The UNet in `checkpoint`, which may hold other networks or none. Names and shapes are looked
-    /// at, weights are brought over when they are first needed.
+    /// The UNet in `checkpoint`, which may contain other networks or none. Names and shapes are
+    /// checked, weights are uploaded when they are first needed.
     ///
     /// # Errors
     /// [`ErrorKind::Model`](crate::ErrorKind::Model) if there is no UNet that runs here.
@@ -87,7 +87,7 @@ impl DiffusionModel {
         Ok(Self { stock, config: Arc::new(config), wanted, prediction, discrete, plans })
     }
 
-    /// The same network with `patches` in place of those it has; weights are brought over anew.
+    /// The same network with `patches` in place of its own; weights are uploaded again.
     #[doc(hidden)]
     pub fn with_patches(&self, patches: Arc<Patches>) -> Self {
         let Stock { context, checkpoint, .. } = &*self.stock;
@@ -105,7 +105,7 @@ impl DiffusionModel {
         Self { prediction, discrete: Arc::new(discrete), ..self.clone() }
     }
 
-    /// What is known of the network.
+    /// The network's configuration.
     #[doc(hidden)]
     pub fn config(&self) -> &DiffusionConfig {
         &self.config
@@ -190,7 +190,7 @@ impl DiffusionModel {
         let weights = self.stock.weights(parts::Network::Unet, how, fit.need, limits.memory, cancel)?;
         self.engine().compile(counted.plans.values().map(|plan| &**plan), &counted.kernels)?;
         let factors = embedded::preview_factors(self.checkpoint(), self.config.family);
-        // Evaluations and steps are reported in turn, never one while the other is.
+        // Evaluations and steps are reported one after the other.
         let observe = RefCell::new(observe);
         let sink = DeviceSink::new(self.unet(&weights), fit.chunk, fit.budget, cancel);
         let backend = Box::new(DeviceBackend::new(sink, &self.unet(&weights)));

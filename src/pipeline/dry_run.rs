@@ -1,5 +1,5 @@
-//! Some steps of a run without computing: what the device will be given, and in what memory. The sampler and
-//! guidance are the run's own, on a device that only counts.
+//! Some steps of a run without computing, to count dispatches and memory. The sampler and guidance are those of the
+//! run, on a device that only counts.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -18,17 +18,16 @@ use crate::plan::chunk::ChunkPolicy;
 use crate::sampler::{self, Inpaint, Predictor, Scheduler};
 use crate::{Error, ErrorKind, Result};
 
-/// Memory for activations when the caller sets no limit. More rows at a time gain little once a
-/// device is busy.
+/// Memory for activations if the caller sets no limit. More rows at a time gain little once a device is busy.
 const DEFAULT_ARENA: u64 = 2 << 30;
 
-/// Steps that are counted at most: after so many, samplers remember as much as they ever will.
+/// Most steps that are counted: after so many, a sampler's history has its full length.
 const MOST_STEPS: usize = 8;
 
 impl DiffusionModel {
-    /// How the UNet fits for `workload`, and the calls of a step in which SAG acts: with all weights on
-    /// the device and as many rows at a time as the rest allows; else row by row, with as many
-    /// weights as the rest allows.
+    /// Memory of the UNet for `workload`, and the calls of a step in which SAG acts: with all weights on
+    /// the device and as many rows at a time as the remaining memory allows; otherwise row by row, with
+    /// streamed weights, of which as many stay as the remaining memory allows.
     ///
     /// # Errors
     /// [`ErrorKind::Memory`] if it does not fit in any way.
@@ -54,8 +53,8 @@ impl DiffusionModel {
                     let Some(limit) = limit.filter(|limit| need.bytes() > *limit) else {
                         return Ok((UnetFit { need, most_weights: None, chunk, budget }, done));
                     };
-                    // What is kept of prompts for each row takes a part too: fewer rows at a time, as many as there
-                    // is room for if all of it were shared out among rows.
+                    // Tensors kept for the prompts of each row take memory, too: as many rows at a time as fit if
+                    // all memory were divided among rows.
                     let wanted = u128::from(need.bytes() - need.weights);
                     let there = u128::from(limit.saturating_sub(need.weights));
                     let share = u128::from(need.arena) * there / wanted;
@@ -74,13 +73,13 @@ impl DiffusionModel {
             let error = Error::new(ErrorKind::Memory, "the UNet does not fit the memory budget")
                 .expected(format!("at most {} MiB", limit >> 20))
                 .found(format!(
-                    "{} MiB of weights in turn and activations of one row",
+                    "{} MiB of streamed weights and activations of one row",
                     least.div_ceil(1 << 20)
                 ));
             memory::propose(error, least, Some(self.storage().precision()))
         };
-        // They keep their road with them, which is among their bytes.
-        let need = |weights| Need { road: 0, ..done.need(weights) };
+        // Streamed weights keep their staging ring, which is counted in their bytes.
+        let need = |weights| Need { staging: 0, ..done.need(weights) };
         let most = limit.checked_sub(need(ring_bytes(all)).bytes());
         let Some((most, Ok(weights))) = most.map(|most| (most, bytes(Some(most)))) else {
             return Err(over(need(least(all, &bytes)?).bytes()));
@@ -109,12 +108,12 @@ impl DiffusionModel {
             capabilities,
             done: &mut done,
             further: if has_own { Purpose::Term } else { Purpose::Sag },
-            now: Step::default(),
+            now: CountedStep::default(),
             sent: 0,
             staged: VecDeque::from([0]),
         };
         let backend = Box::new(DeviceBackend::on(tally, self.meanings()));
-        // Whenever terms and entries act: the most that a step may take counts.
+        // With all terms and entries active, since the largest step counts.
         let guidance = workload.guidance.always();
         let always = |e: &Entry| Entry { start: 0.0, end: 1.0, ..e.clone() };
         let side = |entries: &[Entry]| entries.iter().map(always).collect();
@@ -137,15 +136,15 @@ impl DiffusionModel {
         };
         let options = workload.solver.options(0, &self.discrete);
         let end = sampler::sample_on(sampler, model, x, &sigmas, &options, &mut |_| Ok(()))?;
-        // The result is read, once. Here there is none to be read.
+        // The result is read once at the end; there is none here.
         let end = model.latents().store(&end)?;
         drop(guided);
         done.latent_bytes += bytes_of(end.shape());
         Ok(done)
     }
 
-    /// What reading the prompts takes. All of them are kept, those too that are not active at the
-    /// step that is counted.
+    /// The work and memory of the prompts' keys and values. All of them are kept, even those that are not active at
+    /// the step that is counted.
     fn prompts(&self, conditioning: &Conditioning) -> Result<Counted> {
         let mut done = Counted::default();
         let mut known = HashSet::new();
@@ -160,8 +159,8 @@ impl DiffusionModel {
     }
 }
 
-/// The least that weights of `all` bytes take by turns, with their road; `bytes` says what they take
-/// where so many may stay.
+/// The least memory of streamed weights of `all` bytes, with their staging ring; `bytes` is their memory if so many
+/// bytes may stay.
 fn least(all: u64, bytes: &dyn Fn(Option<u64>) -> Result<u64>) -> Result<u64> {
     let (mut low, mut high) = (0, all);
     while high - low > 1 << 12 {
@@ -171,24 +170,24 @@ fn least(all: u64, bytes: &dyn Fn(Option<u64>) -> Result<u64>) -> Result<u64> {
     Ok(bytes(Some(high))?.max(high + ring_bytes(all)))
 }
 
-/// Counts what a device would be given, and computes nothing.
+/// A device that counts its work, and computes nothing.
 struct Tally<'a> {
     batching: Batching<'a>,
     capabilities: Capabilities,
     done: &'a mut Counted,
-    /// What predictions beyond the first ones of an evaluation are for.
+    /// The purpose of predictions after the first ones of an evaluation.
     further: Purpose,
-    now: Step,
+    now: CountedStep,
     sent: u64,
-    /// Uploads of this sending and of those that may not be done.
+    /// Bytes of uploads in this submission and in earlier ones that may not be done.
     staged: VecDeque<u64>,
 }
 
 /// The step that is being counted.
 #[derive(Default)]
-struct Step {
+struct CountedStep {
     work: Vec<Done>,
-    /// Predictions that were asked for in this evaluation.
+    /// Predictions requested in this evaluation.
     asked: usize,
 }
 
@@ -198,25 +197,25 @@ impl Tally<'_> {
     }
 }
 
-/// Memory that would be there.
+/// A buffer that is not allocated.
 #[derive(Clone)]
-struct Imagined;
+struct NoBuffer;
 
 impl Sink for Tally<'_> {
-    type Memory = Imagined;
+    type Memory = NoBuffer;
 
     fn capabilities(&self) -> Capabilities {
         self.capabilities
     }
 
-    fn create(&mut self, bytes: u64) -> Result<Imagined> {
+    fn create(&mut self, bytes: u64) -> Result<NoBuffer> {
         self.done.latent_bytes += bytes;
-        Ok(Imagined)
+        Ok(NoBuffer)
     }
 
     fn write(
         &mut self,
-        _to: &Imagined,
+        _to: &NoBuffer,
         bytes: u64,
         _steady: bool,
         _make: &mut dyn FnMut() -> Vec<u32>,
@@ -232,7 +231,7 @@ impl Sink for Tally<'_> {
         Ok(0)
     }
 
-    fn dispatch(&mut self, call: &Call, buffers: &[Buffer<Imagined>]) -> Result<()> {
+    fn dispatch(&mut self, call: &Call, buffers: &[Buffer<NoBuffer>]) -> Result<()> {
         let bytes = buffers.iter().map(|b| b.bytes).sum();
         self.now.work.push(Done::Latents(call.path.clone(), call.variant.clone(), bytes));
         self.done.kernels.insert(call.variant.clone());
@@ -252,9 +251,9 @@ impl Sink for Tally<'_> {
         Ok(())
     }
 
-    fn slot(&mut self, (kind, rows): (RowKind, usize), name: &str) -> Result<Buffer<Imagined>> {
+    fn slot(&mut self, (kind, rows): (RowKind, usize), name: &str) -> Result<Buffer<NoBuffer>> {
         let region = self.batching.plan(kind, rows)?.slot(name)?;
-        Ok(Buffer { of: Imagined, offset: region.offset, bytes: region.bytes })
+        Ok(Buffer { of: NoBuffer, offset: region.offset, bytes: region.bytes })
     }
 
     fn network(&mut self, kind: RowKind, entries: &[&Entry]) -> Result<()> {
@@ -278,7 +277,7 @@ impl Sink for Tally<'_> {
         }
     }
 
-    fn send(&mut self, _flags: &Imagined) -> Result<u64> {
+    fn send(&mut self, _flags: &NoBuffer) -> Result<u64> {
         self.now.asked = 0;
         self.sent += 1;
         self.staged.push_back(0);
@@ -288,7 +287,7 @@ impl Sink for Tally<'_> {
         Ok(self.sent)
     }
 
-    /// As late as a device may be, which keeps the latents of steps that are not told of.
+    /// As late as a device may be, which keeps the latents of steps that are not reported yet.
     fn done(&mut self, wanted: u64) -> Result<(u64, Option<[u32; 2]>)> {
         Ok((wanted.max(self.sent.saturating_sub(AHEAD)), None))
     }
@@ -297,7 +296,7 @@ impl Sink for Tally<'_> {
         AHEAD
     }
 
-    fn read(&mut self, from: &Buffer<Imagined>) -> Result<Vec<u32>> {
+    fn read(&mut self, from: &Buffer<NoBuffer>) -> Result<Vec<u32>> {
         self.done.latent_bytes += from.bytes;
         self.now.asked = 0;
         Ok(vec![0; 1])

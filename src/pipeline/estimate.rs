@@ -1,4 +1,4 @@
-//! The cost of a request, known before anything runs: the planner's arithmetic and no GPU work.
+//! The cost of a request, computed by the planner before anything runs.
 
 use std::collections::BTreeMap;
 
@@ -14,11 +14,11 @@ use crate::text::clip;
 use crate::{ErrorKind, Result};
 
 impl Model {
-    /// What `request` would take. Nothing is loaded and nothing runs.
+    /// Memory and work of `request`. Nothing is loaded and nothing runs.
     ///
     /// # Errors
     /// As [`Model::generate`], as far as they can be foreseen: a setting outside its range, too
-    /// little memory, with a proposal that is enough for all parts.
+    /// little memory, with a limit that is enough for all parts.
     pub fn report(&self, request: &Request) -> Result<Report> {
         self.report_within(request, request.limits.memory).map_err(|e| match request.limits.memory {
             Some(limit) if e.kind() == ErrorKind::Memory => match self.least_memory(request, limit) {
@@ -29,11 +29,11 @@ impl Model {
         })
     }
 
-    /// The least memory that `request` gets by with, in whole MiB, which is more than `limit`. None if it does not
-    /// run without a limit either.
+    /// The least memory that is enough for `request`, in whole MiB, more than `limit`. None if it does not run without
+    /// a limit either.
     fn least_memory(&self, request: &Request, limit: u64) -> Option<u64> {
         let enough = |mib: u64| self.report_within(request, Some(mib << 20)).is_ok();
-        // More memory is never too little.
+        // If a limit is enough, all larger ones are.
         let most = self.report_within(request, None).ok()?.peak_bytes;
         let (mut low, mut high) = (limit >> 20, most.div_ceil(1 << 20));
         while low + 1 < high {
@@ -43,7 +43,7 @@ impl Model {
         enough(high).then_some(high << 20)
     }
 
-    /// The report where there are `limit` bytes of memory, whatever the request's own limit is.
+    /// The report for `limit` bytes of memory, instead of the request's own limit.
     fn report_within(&self, request: &Request, limit: Option<u64>) -> Result<Report> {
         request.check()?;
         let cell = self.config.family.facts().latent_cell;

@@ -1,4 +1,4 @@
-//! What is added to a model after it was opened: LoRAs and a folder of embeddings.
+//! Additions to an open model: LoRAs and a folder of embeddings.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use crate::folder::Folder;
 use crate::lora::{LoraUse, Patches, TargetNetwork};
 
 impl Model {
-    /// Adds these LoRAs to the model, in place of those that were added before; none takes all away.
-    /// Weights on the device are dropped where something changes, and are brought over again, with
+    /// Adds these LoRAs to the model, in place of those that were added before; an empty list removes all.
+    /// Weights on the device that change are dropped, and are uploaded again, with
     /// W + weight · alpha/rank · up · down, when they are next needed.
     ///
     /// # Errors
@@ -30,13 +30,13 @@ impl Model {
         Ok(())
     }
 
-    /// What the LoRAs do to the model.
+    /// The changes of the LoRAs to the model.
     #[doc(hidden)]
     pub fn patches(&self) -> &Patches {
         &self.patches
     }
 
-    /// Warns of the embeddings that a prompt names and that are not there: a dry run's part of what a run tells.
+    /// Warns of embeddings that a prompt names and that do not exist, as a run does.
     ///
     /// # Errors
     /// Those of embeddings that cannot be used.
@@ -45,8 +45,8 @@ impl Model {
         self.text.look_for_embeddings(prompt)
     }
 
-    /// Takes the vectors of `embedding:name` in prompts from files in this folder; None leaves such
-    /// words out. Only `.safetensors` files are read.
+    /// Takes the vectors of `embedding:name` in prompts from files in this folder; with None such
+    /// words are ignored. Only `.safetensors` files are read.
     pub fn set_embedding_folder(&mut self, folder: Option<Folder>) {
         self.text.set_embedding_folders(folder.into_iter().collect());
     }

@@ -53,7 +53,7 @@ impl Model {
 }
 
 impl<'a, F: FnMut(Progress)> Generation<'a, F> {
-    /// Calls `on_event` with each event, in the thread that the run is in. The run waits meanwhile.
+    /// Calls `on_event` with each event, in the thread of the run, which waits meanwhile.
     pub fn on_event<G: FnMut(Progress)>(self, on_event: G) -> Generation<'a, G> {
         let Self { model, request, cancel, preview_every, .. } = self;
         Generation { model, request, on_event, cancel, preview_every }
@@ -64,7 +64,7 @@ impl<'a, F: FnMut(Progress)> Generation<'a, F> {
         Self { cancel: token.clone(), ..self }
     }
 
-    /// Makes a preview every so many steps, as [`Request::preview_every`] does; 0 is none.
+    /// Makes a preview every so many steps, as [`Request::preview_every`] does; 0 for none.
     pub fn preview_every(self, steps: usize) -> Self {
         Self { preview_every: steps, ..self }
     }
@@ -114,7 +114,7 @@ pub struct Handle {
     latest: Arc<Mutex<Latest>>,
 }
 
-/// The last that a run has reported.
+/// The latest report of a run.
 #[derive(Debug, Default)]
 struct Latest {
     progress: Option<Progress>,
@@ -124,7 +124,7 @@ struct Latest {
 impl Latest {
     fn keep(&mut self, event: &Progress) {
         match event {
-            // An evaluation is large, and comes within a step.
+            // An evaluation is large, and its step is reported anyway.
             Progress::Evaluated { .. } => return,
             Progress::Sampling { preview: Some(preview), .. } => self.preview = Some(preview.clone()),
             _ => (),
@@ -134,7 +134,7 @@ impl Latest {
 }
 
 fn lock(latest: &Mutex<Latest>) -> MutexGuard<'_, Latest> {
-    // It is written in one go, and so is complete whatever panicked.
+    // It is consistent even if another thread has panicked.
     latest.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -161,13 +161,12 @@ impl Handle {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// The last event but evaluations.
+    /// The latest event other than an evaluation.
     pub fn progress(&self) -> Option<Progress> {
         lock(&self.latest).progress.clone()
     }
 
-    /// The last preview. There are previews where [`Generation::preview_every`] or [`Request::preview_every`] ask for
-    /// them.
+    /// The latest preview, if [`Generation::preview_every`] or [`Request::preview_every`] is set.
     pub fn preview(&self) -> Option<Picture> {
         lock(&self.latest).preview.clone()
     }

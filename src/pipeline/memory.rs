@@ -1,40 +1,39 @@
-//! Which weights stay on the device. One rule for the forecast and for the run: a network enters
-//! with its weights and activations, and where a limit asks for it others leave, those first that
-//! are quickest to bring back.
+//! Which weights stay on the device. Forecast and run follow the same rule: a network is loaded with its weights and
+//! activations, and if a limit requires it others are evicted, those first that are quickest to upload again.
 
 use super::parts::Network;
 use crate::engine::{MOST_SPARE, ring_bytes};
 use crate::kernels::Precision;
 use crate::{Error, ErrorKind, Remedy, Result};
 
-/// Small buffers of the engine, too many to name.
-const SMALL_CHANGE: u64 = 16 << 10;
+/// Small buffers of the engine, bytes.
+const SMALL_BUFFERS: u64 = 16 << 10;
 
-/// What a network needs on the device, bytes.
+/// Device memory of a network, bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Need {
     /// Its weights.
     pub weights: u64,
     /// Its arena.
     pub arena: u64,
-    /// What it needs beside the arena: parameters, inputs and results, latents, what is kept of prompts.
+    /// Memory beside the arena: parameters, inputs and results, latents, kept tensors of prompts.
     pub beside: u64,
-    /// What the weights need on their way.
-    pub road: u64,
+    /// Staging buffers for the upload of weights.
+    pub staging: u64,
 }
 
 impl Need {
-    /// Of a network whose weights are all on the device.
+    /// For a network whose weights are all on the device.
     pub fn new(weights: u64, arena: u64, beside: u64) -> Self {
-        Self { weights, arena, beside, road: ring_bytes(weights) }
+        Self { weights, arena, beside, staging: ring_bytes(weights) }
     }
 
-    /// With what is needed to bring the weights over, which is gone before the activations come.
+    /// The total: the staging buffers are freed before the arena is allocated.
     pub fn bytes(&self) -> u64 {
-        self.weights + (self.arena + self.beside).max(self.road) + SMALL_CHANGE
+        self.weights + (self.arena + self.beside).max(self.staging) + SMALL_BUFFERS
     }
 
-    /// Refuses what is over `limit` by itself.
+    /// Checks that the network alone is within `limit`.
     ///
     /// # Errors
     /// [`ErrorKind::Memory`] naming the network.
@@ -52,7 +51,7 @@ impl Need {
     }
 }
 
-/// `error` with what to do where `least` bytes are needed; in f32 there is f16 too.
+/// `error` with remedies if `least` bytes are needed: a higher limit, and f16 instead of f32.
 pub fn propose(error: Error, least: u64, precision: Option<Precision>) -> Error {
     let error = error.without_remedies().remedy(Remedy::RaiseMemoryLimit(Some(least)));
     let error = match precision {
@@ -62,8 +61,8 @@ pub fn propose(error: Error, least: u64, precision: Option<Precision>) -> Error 
     error.hint("draw a smaller picture")
 }
 
-/// The networks of `held` that leave so that `network` with its `need` stays below `limit`. Their
-/// order is that in which they leave.
+/// The networks of `held` that are evicted so that `network` with its `need` stays below `limit`, in the order of
+/// eviction.
 pub fn leaving<N: Copy + Ord>(held: &[(N, u64)], network: N, need: Need, limit: Option<u64>) -> Vec<N> {
     let Some(limit) = limit else { return Vec::new() };
     let mut others: Vec<(N, u64)> = held.iter().copied().filter(|(n, _)| *n != network).collect();
@@ -80,7 +79,7 @@ pub fn leaving<N: Copy + Ord>(held: &[(N, u64)], network: N, need: Need, limit: 
     leaving
 }
 
-/// The forecast: networks enter one after the other.
+/// The forecast: networks are loaded one after the other.
 #[derive(Debug, Clone, Default)]
 pub struct Forecast {
     held: Vec<(Network, u64)>,
@@ -89,25 +88,25 @@ pub struct Forecast {
 }
 
 impl Forecast {
-    /// `network` does its part.
+    /// Loads `network`.
     ///
     /// # Errors
-    /// [`ErrorKind::Memory`] if it does not fit by itself.
+    /// [`ErrorKind::Memory`] if it does not fit alone.
     pub fn enter(&mut self, network: Network, need: Need, limit: Option<u64>) -> Result<()> {
         need.within(limit, network)?;
         let is_there = self.held.contains(&(network, need.weights));
         let leaving = leaving(&self.held, network, need, limit);
         self.held.retain(|(n, _)| *n != network && !leaving.contains(n));
         let beside: u64 = self.held.iter().map(|(_, bytes)| bytes).sum();
-        let need = if is_there { Need { road: 0, ..need } } else { need };
+        let need = if is_there { Need { staging: 0, ..need } } else { need };
         self.peak = self.peak.max(beside + need.bytes());
         self.held.push((network, need.weights));
         self.entered.push((network, need));
         Ok(())
     }
 
-    /// The most bytes at one time, of the next picture too: that finds what may stay of the weights, and without a
-    /// limit the largest arena that the engine keeps.
+    /// Peak bytes, also for the next picture, which finds the weights that stay, and without a limit the largest arena
+    /// that the engine keeps.
     pub fn peak(&self, limit: Option<u64>) -> Result<u64> {
         let arenas = self.entered.iter().map(|(_, need)| need.arena).filter(|arena| *arena <= MOST_SPARE);
         let kept = arenas.max().unwrap_or(0);
@@ -130,7 +129,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn need(weights: u64, arena: u64) -> Need {
-        Need { weights: weights * MIB, arena: arena * MIB, beside: 10 * MIB, road: 64 * MIB }
+        Need { weights: weights * MIB, arena: arena * MIB, beside: 10 * MIB, staging: 64 * MIB }
     }
 
     #[test]
@@ -139,7 +138,7 @@ mod tests {
         for network in [Network::Text(0), Network::Unet, Network::Decoder(Precision::F16)] {
             f.enter(network, need(100, 80), None).unwrap();
         }
-        assert_eq!(f.peak(None).unwrap(), 390 * MIB + SMALL_CHANGE);
+        assert_eq!(f.peak(None).unwrap(), 390 * MIB + SMALL_BUFFERS);
     }
 
     #[test]
@@ -150,12 +149,12 @@ mod tests {
             f.enter(Network::Decoder(Precision::F16), need(50, 80), limit).unwrap();
             f.peak(limit).unwrap()
         };
-        assert_eq!(forecast(None, 200), (150 + 200 + 10) * MIB + SMALL_CHANGE);
-        // Under a limit the arena leaves, and the decoder's weights if they must.
-        assert_eq!(forecast(Some(400 * MIB), 200), (150 + 200 + 10) * MIB + SMALL_CHANGE);
-        assert_eq!(forecast(Some(350 * MIB), 200), (100 + 200 + 10) * MIB + SMALL_CHANGE);
-        // One so large is given back, but the decoder's weights are there for the next picture's UNet.
-        assert_eq!(forecast(None, 2000), (150 + 2000 + 10) * MIB + SMALL_CHANGE);
+        assert_eq!(forecast(None, 200), (150 + 200 + 10) * MIB + SMALL_BUFFERS);
+        // Under a limit the arena is freed, and the decoder's weights if necessary.
+        assert_eq!(forecast(Some(400 * MIB), 200), (150 + 200 + 10) * MIB + SMALL_BUFFERS);
+        assert_eq!(forecast(Some(350 * MIB), 200), (100 + 200 + 10) * MIB + SMALL_BUFFERS);
+        // So large an arena is freed, but the decoder's weights stay beside the next picture's UNet.
+        assert_eq!(forecast(None, 2000), (150 + 2000 + 10) * MIB + SMALL_BUFFERS);
     }
 
     #[test]

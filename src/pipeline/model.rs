@@ -27,7 +27,7 @@ use crate::sampler::Discrete;
 use crate::text::compose::Part;
 use crate::text::syntax;
 
-/// A checkpoint on a device. Weights are brought over when they are first needed. Copies share them.
+/// A checkpoint on a device. Weights are uploaded when they are first needed. Clones share them.
 #[derive(Clone)]
 pub struct Model {
     pub(super) checkpoint: Arc<Checkpoint>,
@@ -50,11 +50,11 @@ impl fmt::Debug for Model {
 }
 
 impl Model {
-    /// Opens `checkpoint` on `gpu`. Reads names and shapes only, but looks for every tensor that
-    /// any of its networks needs.
+    /// Opens `checkpoint` on `gpu`. Reads only names and shapes, and checks that every tensor which
+    /// its networks need exists.
     ///
     /// # Errors
-    /// [`ErrorKind::Model`](crate::ErrorKind::Model) if the checkpoint holds no network that runs here.
+    /// [`ErrorKind::Model`](crate::ErrorKind::Model) if the checkpoint contains no supported network.
     pub fn new(gpu: Gpu, checkpoint: Checkpoint, options: ModelOptions) -> Result<Self> {
         // A bad file is an error before anything is made on the device.
         let config = ModelConfig::infer(&checkpoint)?;
@@ -91,7 +91,7 @@ impl Model {
         Ok(Self { checkpoint, config, text, diffusion, vae, patches: Arc::default() })
     }
 
-    /// What the checkpoint holds.
+    /// The configuration of the checkpoint's networks.
     #[doc(hidden)]
     pub fn config(&self) -> &ModelConfig {
         &self.config
@@ -102,7 +102,7 @@ impl Model {
         self.engine().gpu()
     }
 
-    /// What it descends from.
+    /// The model family.
     pub fn family(&self) -> Family {
         self.config.family
     }
@@ -112,7 +112,7 @@ impl Model {
         self.config.prediction
     }
 
-    /// Width and height that the model draws best, pixels.
+    /// Native width and height of the model, pixels.
     pub fn native_side(&self) -> usize {
         self.config.native_side()
     }
@@ -127,17 +127,17 @@ impl Model {
         &self.checkpoint
     }
 
-    /// The text encoders, for use by themselves.
+    /// The text encoders, for separate use.
     pub fn text_encoders(&self) -> &TextEncoders {
         &self.text
     }
 
-    /// The denoising network, for use by itself.
+    /// The denoising network, for separate use.
     pub fn diffusion_model(&self) -> &DiffusionModel {
         &self.diffusion
     }
 
-    /// The autoencoder, for use by itself.
+    /// The autoencoder, for separate use.
     pub fn autoencoder(&self) -> &Autoencoder {
         &self.vae
     }
@@ -188,7 +188,7 @@ impl Model {
         }
         let memory = request.limits.memory;
         if memory.is_some() {
-            // What does not fit must be known before the work begins, not after the sampling.
+            // Too little memory must be an error before the work begins, not after the sampling.
             self.report(request)?;
         }
         observe(Progress::Encoding);

@@ -13,15 +13,15 @@ use crate::model::{Family, Prediction};
     serde(default, deny_unknown_fields)
 )]
 pub struct ModelOptions {
-    /// Storage of activations and weights; None is f16 on GPUs and f32 on CPU drivers, where f32 keeps most
-    /// weights of a file in f16 as they are.
+    /// Storage of activations and weights; None is f16 on GPUs and f32 on CPU drivers, where most weights
+    /// that a file has in f16 stay in f16.
     pub precision: Option<Precision>,
-    /// The same for the autoencoder; None is that of the rest, but f32 for SDXL, whose original
+    /// The same for the autoencoder; None is the model's precision, but f32 for SDXL, whose original
     /// autoencoder overflows f16.
     pub vae_precision: Option<Precision>,
-    /// What the UNet's output means, where the file does not tell or tells wrong.
+    /// What the UNet predicts, if the file does not say it or says it wrong.
     pub prediction: Option<Prediction>,
-    /// Whether pictures go through the autoencoder in tiles.
+    /// Tiling of the autoencoder.
     pub tiling: Tiling,
 }
 
@@ -31,7 +31,7 @@ impl ModelOptions {
         self.precision.unwrap_or(gpu.capabilities().target.usual_precision())
     }
 
-    /// The storage of an autoencoder on `gpu` beside a UNet of `family`; None is one by itself.
+    /// The storage of an autoencoder on `gpu` beside a UNet of `family`; None for an autoencoder alone.
     pub(super) fn vae_precision_on(&self, gpu: &Gpu, family: Option<Family>) -> Precision {
         let rest = self.precision_on(gpu);
         self.vae_precision.unwrap_or(family.map_or(rest, |family| family.facts().vae_precision(rest)))

@@ -1,5 +1,5 @@
-//! A request's settings as the text of a picture: see [`image::parameters`](crate::image::parameters), its public
-//! place. It is here because pictures know nothing of requests.
+//! A request's settings as the text of a picture; its public path is [`image::parameters`](crate::image::parameters).
+//! It is here because `image` does not depend on requests.
 
 use super::Request;
 use crate::families::LATENT_CELL;
@@ -8,19 +8,19 @@ use crate::image::infotext::{Infotext, RAW_NEGATIVE, RAW_PROMPT};
 use crate::model::unet::Perturbation;
 use crate::sampler::Sampler;
 
-/// What a picture's settings say beside the request.
+/// What a picture's settings contain beside the request.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Origin<'a> {
     /// The model's name, without directories.
     pub model: &'a str,
-    /// The first ten digits of the SHA-256 of its file, by which A1111 and others know it.
+    /// The first ten digits of the SHA-256 of its file, as A1111 and others write it.
     pub hash: Option<&'a str>,
     /// Further pairs of name and value, such as the VAE's name or what the picture was started from.
     pub further: &'a [(&'static str, String)],
 }
 
-/// The text for picture `picture` (from 0) of the batch that `request` makes. It reads back as it
-/// was: see `infotext`.
+/// The text for picture `picture` (from 0) of the batch that `request` makes. It is parsed back
+/// unchanged: see `infotext`.
 pub fn parameters(request: &Request, origin: &Origin<'_>, picture: usize) -> String {
     let mut text = request.prompt.clone();
     // Entries are averaged in a canonical order, so their order must not matter here either.
@@ -92,7 +92,7 @@ fn settings(request: &Request, origin: &Origin<'_>, picture: usize) -> Vec<(&'st
         all.push(("SAG Guidance Scale", sag.scale.to_string()));
         all.push(("SAG Mask Threshold", sag.threshold.to_string()));
         all.push(("SAG Blur Sigma", sag.blur_sigma.to_string()));
-        all.extend(part(["SAG Start", "SAG End"], sag.start, sag.end));
+        all.extend(range(["SAG Start", "SAG End"], sag.start, sag.end));
         if sag.cond_at_cfg_1 {
             all.push(("SAG Attention", "cond at CFG 1".into()));
         }
@@ -102,16 +102,16 @@ fn settings(request: &Request, origin: &Origin<'_>, picture: usize) -> Vec<(&'st
             Perturbation::None => {}
             Perturbation::Identity => {
                 all.push(("PAG Scale", p.scale.to_string()));
-                all.extend(part(["PAG Start", "PAG End"], p.start, p.end));
+                all.extend(range(["PAG Start", "PAG End"], p.start, p.end));
             }
             Perturbation::BlurredQueries(width) => {
                 all.push(("SEG Scale", p.scale.to_string()));
                 all.push(("SEG Blur Sigma", width.sigma().to_string()));
-                all.extend(part(["SEG Start", "SEG End"], p.start, p.end));
+                all.extend(range(["SEG Start", "SEG End"], p.start, p.end));
             }
         }
     }
-    // It cannot be repeated from here, but the picture must not pass for one without it.
+    // It cannot be reproduced from the text, but the picture must not look like one without it.
     for term in &request.guidance.terms {
         if let Term::Own(own) = term {
             all.push(("Own guidance", format!("{own:?}")));
@@ -127,8 +127,8 @@ fn settings(request: &Request, origin: &Origin<'_>, picture: usize) -> Vec<(&'st
     all
 }
 
-/// The part of the sampling in which a guidance acts, where that is not all of it.
-fn part(names: [&'static str; 2], start: f64, end: f64) -> Vec<(&'static str, String)> {
+/// The range of the sampling in which a guidance acts, if that is not all of it.
+fn range(names: [&'static str; 2], start: f64, end: f64) -> Vec<(&'static str, String)> {
     match (start, end) {
         (0.0, 1.0) => Vec::new(),
         _ => names.into_iter().zip([start, end].map(|share| share.to_string())).collect(),
@@ -140,7 +140,7 @@ fn part(names: [&'static str; 2], start: f64, end: f64) -> Vec<(&'static str, St
 /// across pictures.
 #[doc(hidden)]
 pub fn needs_batch(request: &Request) -> bool {
-    // Its steps are as long as the error of the whole batch allows.
+    // Its step size depends on the error of the whole batch.
     let shares_steps = request.solver.sampler == Sampler::DpmAdaptive;
     let [height, width] = [request.size.height, request.size.width].map(|side| side / LATENT_CELL);
     let whole_blocks = height.saturating_mul(width).is_multiple_of(4);

@@ -1,4 +1,4 @@
-//! Weights on the device, by part of the model, brought over when first asked for.
+//! Weights on the device, by network, uploaded on first use.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,17 +8,17 @@ use crate::Result;
 use crate::engine::Weights;
 use crate::kernels::Precision;
 
-/// A network of a model whose weights come and go. In the order in which they leave where memory
-/// is short: a text encoder is back soonest, the UNet last.
+/// A network of a model, in the order of eviction if memory is short: text encoders are the quickest to upload
+/// again, the UNet the slowest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Network {
-    /// By number.
+    /// Text encoder, by number.
     Text(usize),
-    /// Of the autoencoder; one that overflows f16 is run again in f32.
+    /// VAE encoder in this precision; one that overflows f16 is run again in f32.
     Encoder(Precision),
-    /// Of the autoencoder, likewise.
+    /// VAE decoder, likewise.
     Decoder(Precision),
-    /// It alone is needed at every step.
+    /// The only one that is needed at every step.
     Unet,
 }
 
@@ -38,26 +38,26 @@ impl std::fmt::Display for Network {
 pub struct Owner(u64);
 
 impl Owner {
-    /// One that nobody else is.
+    /// A new, unique owner.
     pub fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 }
 
-/// The networks on a device, whichever model they belong to.
+/// The networks on a device, of all models.
 #[derive(Default)]
 pub struct Parts(Mutex<Vec<Held>>);
 
-/// A network and its weights. The order of networks is that in which they leave.
+/// A network and its weights, ordered by eviction.
 type Held = ((Network, Owner), Arc<Weights>);
 
 impl Parts {
-    /// The weights of a network, brought over by `load` unless they are there as `need` has them.
-    /// With its activations they will stay below `limit`: other networks leave first.
+    /// The weights of a network, uploaded by `load` unless they are on the device in the size of `need`. Other
+    /// networks are evicted first, so that weights and activations stay below `limit`.
     ///
     /// # Errors
-    /// [`ErrorKind::Memory`](crate::ErrorKind::Memory) if `need` is over the limit by itself; those
+    /// [`ErrorKind::Memory`](crate::ErrorKind::Memory) if `need` alone is over the limit; those
     /// of `load`.
     pub fn get(
         &self,

@@ -11,7 +11,7 @@ use crate::{Result, Size};
 
 impl Model {
     /// Turns latents into pictures, one at a time. A decoder whose f16
-    /// activations overflow is run again in f32, and `observe` hears of it.
+    /// activations overflow is run again in f32, which is reported to `observe`.
     ///
     /// # Errors
     /// [`ErrorKind::NonFinite`](crate::ErrorKind::NonFinite) if a picture is not finite in f32 either.
@@ -25,7 +25,7 @@ impl Model {
     }
 
     /// The same in at most `limit` bytes of device memory, all weights of the model counted: in
-    /// tiles if it must be, of which `observe` hears too.
+    /// tiles if necessary, which is reported to `observe`, too.
     ///
     /// # Errors
     /// As [`decode`](Self::decode); [`ErrorKind::Memory`](crate::ErrorKind::Memory) if the smallest
@@ -76,7 +76,7 @@ impl Model {
         self.encode_picture_within(None, picture, &mut |_| {}, cancel)
     }
 
-    /// The same in at most `limit` bytes of device memory, in tiles if it must be.
+    /// The same in at most `limit` bytes of device memory, in tiles if necessary.
     ///
     /// # Errors
     /// As [`encode_picture`](Self::encode_picture); [`ErrorKind::Memory`](crate::ErrorKind::Memory) if

@@ -5,21 +5,21 @@ use std::sync::Arc;
 use crate::guidance::Evaluation;
 use crate::image::Picture;
 
-/// An event of a run. It is a value of its own: an app may keep it, or send it to another thread.
+/// An event of a run. It owns its data: an app may store it or send it to another thread.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Progress {
-    /// Weights are brought to the device.
+    /// Weights are uploaded to the device.
     Loading {
-        /// Of which network.
+        /// Name of the network.
         part: &'static str,
     },
     /// Prompts go through the text encoder.
     Encoding,
     /// The picture to start from goes through the VAE's encoder.
     EncodingPicture,
-    /// A step of the sampling is done; step 0 comes before the first one. On a device the next steps may be under
-    /// way by then.
+    /// A step of the sampling is done; step 0 comes before the first one. On a device later steps may already be
+    /// running by then.
     Sampling {
         /// From 0, which is the noise, to `total`.
         step: usize,
@@ -27,27 +27,27 @@ pub enum Progress {
         total: usize,
         /// Noise level of the step.
         sigma: f32,
-        /// A small picture of what the step predicts for the first picture, one pixel a latent cell, where
-        /// [`Request::preview_every`](crate::Request::preview_every) asks for it.
+        /// A small picture of what the step predicts for the first picture, one pixel per latent cell, if
+        /// [`Request::preview_every`](crate::Request::preview_every) is set.
         preview: Option<Picture>,
     },
-    /// The network was evaluated under guidance, where [`Request::evaluations`](crate::Request::evaluations) asks
-    /// for it. Samplers of a higher order evaluate several times a step, before the step's own event.
+    /// The network was evaluated under guidance; reported if [`Request::evaluations`](crate::Request::evaluations) is
+    /// set. Samplers of a higher order evaluate several times per step, before the step's event.
     Evaluated {
         /// Noise level.
         sigma: f32,
-        /// The result with all that led to it, in the UNet's scale.
+        /// The result with all intermediate latents, in the UNet's scale.
         evaluation: Arc<Evaluation>,
         /// A small picture of the result, as that of [`Sampling`](Self::Sampling).
         preview: Picture,
     },
-    /// The autoencoder works in overlapping tiles, because the picture does not fit the memory at once.
+    /// The autoencoder works in overlapping tiles, because the picture does not fit the memory in one piece.
     Tiles {
         /// `"encoder"` or `"decoder"`.
         part: &'static str,
-        /// How many.
+        /// Number of tiles.
         tiles: usize,
-        /// Latent cells of a side.
+        /// Side of a tile in latent cells.
         side: usize,
     },
     /// A picture goes through the VAE's decoder.

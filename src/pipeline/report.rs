@@ -1,4 +1,4 @@
-//! What a request takes: memory, network calls, dispatches.
+//! The cost of a request: memory, network calls, dispatches.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,8 +7,8 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub struct Report {
-    /// Network calls of a step in which all that guides acts, in order; samplers of higher order evaluate more than
-    /// once a step.
+    /// Network calls of a step in which all guidance is active, in order; samplers of higher order evaluate more than
+    /// once per step.
     pub calls: Vec<Call>,
     /// All work of that step, in order.
     pub step: Vec<Work>,
@@ -18,21 +18,21 @@ pub struct Report {
     pub arena_bytes: u64,
     /// Bytes that the VAE decoder needs for activations, for one picture.
     pub decoder_arena_bytes: u64,
-    /// Tiles of a picture in the decoder; 1 is the whole at once.
+    /// Tiles of a picture in the decoder; 1 means no tiling.
     pub decoder_tiles: usize,
     /// Bytes that the VAE encoder needs for the picture to start from; 0 without one.
     pub encoder_arena_bytes: u64,
     /// Tiles of that picture.
     pub encoder_tiles: usize,
-    /// Whether the UNet's weights do not fit and are brought over in turn at every call.
+    /// Whether the UNet's weights do not fit and are streamed at every call.
     pub weights_in_turn: bool,
-    /// The most bytes of device memory at one time.
+    /// Peak device memory, bytes.
     pub peak_bytes: u64,
-    /// Bytes of weights on the device, by part of the model; not all need be there at one time.
+    /// Bytes of weights by network; not all have to be on the device at the same time.
     pub weight_bytes: Vec<(&'static str, u64)>,
     /// Dispatches of a step, by kernel variant.
     pub variants: BTreeMap<String, usize>,
-    /// What the app's device lacks of its adapter that would make it faster, each in a line of plain words:
+    /// Features of the adapter that the app's device lacks and that would make it faster, one text each:
     /// [`Gpu::unused`](crate::Gpu::unused).
     pub unused: Vec<String>,
 }
@@ -42,7 +42,7 @@ pub struct Report {
 pub enum Work {
     /// A network call.
     Network(Call),
-    /// A dispatch of the arithmetic between the calls.
+    /// A dispatch of latent arithmetic between the calls.
     Latents {
         /// What it does.
         path: String,
@@ -55,19 +55,19 @@ pub enum Work {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Call {
-    /// What its rows are for.
+    /// The purpose of its rows.
     pub purpose: Purpose,
     /// Rows computed together.
     pub rows: usize,
     /// Dispatches.
     pub dispatches: usize,
-    /// Multiply-adds counted twice.
+    /// Floating-point operations: two per multiply-add.
     pub flops: u64,
     /// Bytes that its dispatches are bound to, weights included.
     pub bytes: u64,
 }
 
-/// What a row is evaluated for.
+/// The purpose of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Purpose {
@@ -75,7 +75,7 @@ pub enum Purpose {
     Guidance,
     /// The prediction for the picture that SAG has blurred in places.
     Sag,
-    /// A prediction that a term of one's own asks for, or SAG beside such a term.
+    /// A prediction that a custom term requests, or SAG beside such a term.
     Term,
 }
 
@@ -107,7 +107,7 @@ impl Report {
         self.step.iter().map(dispatches).sum()
     }
 
-    /// Multiply-adds of a step, counted twice.
+    /// Floating-point operations of a step: two per multiply-add.
     pub fn flops_per_step(&self) -> u64 {
         self.calls.iter().map(|c| c.flops).sum()
     }

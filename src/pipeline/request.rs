@@ -18,27 +18,27 @@ use crate::{Error, Result, Size};
 /// The longest side, pixels.
 const MOST_SIDE: usize = 16_384;
 
-/// Where the noise comes from that a picture is made of.
+/// The source of the initial noise.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Noise {
     /// One stream for the whole batch.
     Seed,
-    /// These pictures of the batch's stream: each is what it would be in the whole batch.
+    /// These pictures of the batch's stream: each is the same as in the whole batch.
     Pictures(Vec<usize>),
     /// Given, `[batch, 4, height / 8, width / 8]`.
     Given(Latent),
 }
 
-/// What image to image starts from: one for all pictures of the batch, or one for each.
+/// The start of image to image: one for all pictures of the batch, or one for each.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Start {
     /// `[1 or batch, 4, height / 8, width / 8]`.
     Latent(VaeLatent),
-    /// Goes through the VAE's encoder first. Of the size of the request: see
+    /// A picture for the VAE encoder, of the size of the request: see
     /// [`image::resize`](crate::image::resize).
     Picture(Picture),
 }
@@ -55,7 +55,7 @@ impl From<VaeLatent> for Start {
     }
 }
 
-/// A generation request. Start from [`Request::new`] and change what you like, by its fields or by its methods `with_…`:
+/// A generation request. Start from [`Request::new`] and change its fields, directly or by its methods `with_…`:
 ///
 /// ```
 /// use sagittal::{Request, Sag, Sampler, Size};
@@ -74,46 +74,45 @@ impl From<VaeLatent> for Start {
     serde(default, deny_unknown_fields)
 )]
 pub struct Request {
-    /// What the pictures show.
+    /// The prompt.
     pub prompt: String,
-    /// Whether prompts are read as A1111 reads them: `AND` sets apart what is predicted by itself
-    /// and averaged (in [`prompt`](Self::prompt) alone), `BREAK` begins a chunk.
-    /// If not, both are words like others, as in ComfyUI.
+    /// Whether prompts have A1111's syntax: `AND` separates prompts that are predicted separately and
+    /// averaged (only in [`prompt`](Self::prompt)), `BREAK` begins a chunk. Otherwise both are plain
+    /// words, as in ComfyUI.
     pub compose: bool,
-    /// Negative prompts: what the pictures are led away from. Several are averaged, none is the empty prompt.
+    /// Negative prompts. Several are averaged, an empty list is the empty prompt.
     pub negative: Vec<String>,
     /// Width and height of the pictures in pixels; both are multiples of 8.
     pub size: Size,
-    /// Pictures made together; [`Noise::Pictures`] and [`Noise::Given`] bring their own number.
+    /// Pictures made together; [`Noise::Pictures`] and [`Noise::Given`] have their own number.
     pub batch: usize,
-    /// Seed of the noise, also of that which samplers add.
+    /// Seed of the initial noise and of the noise that samplers add.
     pub seed: u64,
-    /// Where the noise comes from.
+    /// Source of the initial noise.
     pub noise: Noise,
-    /// What guides the sampling: classifier-free guidance and any number of terms, such as SAG, PAG, SEG and
-    /// one's own.
+    /// Guidance: classifier-free guidance and any number of terms, such as SAG, PAG, SEG and your own.
     pub guidance: Guidance,
     /// Numerical method.
     pub solver: Solver,
     /// Noise levels.
     pub schedule: Schedule,
-    /// Text encoder layer counted from the end, 1 the last; None is the family's habit.
+    /// Text encoder layer counted from the end, 1 the last; None is the default of the family.
     pub clip_skip: Option<usize>,
-    /// SDXL's size conditioning; None is the size itself.
+    /// SDXL's size conditioning; None is the picture's size.
     pub sizes: Option<Sizes>,
-    /// What to start from, for image to image; it shows through where [`Schedule::denoise`] is below 1.
+    /// Start of image to image, with a strength in [`Schedule::denoise`].
     pub start: Option<Start>,
-    /// Where `start` is drawn over (1) and where it is kept (0), for inpainting: `[1 or batch, 1,
+    /// Where `start` is redrawn (1) and where it is kept (0), for inpainting: `[1 or batch, 1,
     /// height / 8, width / 8]`, see [`Mask::to_latent`](crate::image::Mask::to_latent). Kept cells come
     /// back as they were; pixels near the edge change, since the VAE decodes all of it.
     pub mask: Option<Latent>,
-    /// Memory and rows at a time.
+    /// Limits of memory and of rows per call.
     pub limits: Limits,
-    /// A preview comes with step 0, every so many steps, and the last one, in [`Progress::Sampling`](crate::Progress::Sampling); 0 is none. It
-    /// is read from the device, so such a step waits for it.
+    /// Steps between previews, also at step 0 and the last step, in [`Progress::Sampling`](crate::Progress::Sampling); 0 for none. A preview
+    /// is read from the device, so its step waits for it.
     pub preview_every: usize,
-    /// Whether [`Progress::Evaluated`](crate::Progress::Evaluated) brings every evaluation with all its latents, which are read from the device
-    /// for that: each step then waits for it.
+    /// Whether every evaluation is reported with all its latents, in [`Progress::Evaluated`](crate::Progress::Evaluated).
+    /// They are read from the device, so each step waits for it.
     pub evaluations: bool,
 }
 
@@ -125,8 +124,8 @@ impl Default for Request {
 }
 
 impl Request {
-    /// A picture of `prompt` with the usual settings: 20 steps of euler on the normal schedule,
-    /// CFG 7, SAG as ComfyUI's node has it.
+    /// A picture of `prompt` with default settings: 20 steps of euler with the normal scheduler, CFG 7,
+    /// SAG with the defaults of ComfyUI's node.
     pub fn new(prompt: impl Into<String>, size: Size) -> Self {
         Self {
             prompt: prompt.into(),
@@ -155,7 +154,7 @@ impl Request {
         self
     }
 
-    /// With so many pictures made together.
+    /// With this number of pictures.
     pub fn with_batch(self, batch: usize) -> Self {
         Self { batch, ..self }
     }
@@ -171,18 +170,18 @@ impl Request {
         self
     }
 
-    /// With this Self-Attention Guidance; [`Sag::off`] is none.
+    /// With this Self-Attention Guidance; [`Sag::off`] turns it off.
     pub fn with_sag(mut self, sag: Sag) -> Self {
         self.guidance.set_sag(sag);
         self
     }
 
-    /// With this guidance in place of all that was set before.
+    /// With this guidance, which replaces all settings of guidance.
     pub fn with_guidance(self, guidance: Guidance) -> Self {
         Self { guidance, ..self }
     }
 
-    /// In so many steps.
+    /// With this number of steps.
     pub fn with_steps(mut self, steps: usize) -> Self {
         self.schedule.steps = steps;
         self
@@ -199,13 +198,13 @@ impl Request {
         self
     }
 
-    /// From this picture or latent, of which more shows through the lower `denoise` is, 0 to 1.
+    /// Starting from this picture or latent with the strength `denoise`, 0 (keep) to 1 (redraw).
     pub fn with_start(mut self, start: impl Into<Start>, denoise: f64) -> Self {
         (self.start, self.schedule.denoise) = (Some(start.into()), denoise);
         self
     }
 
-    /// Where [`start`](Self::start) is drawn over: see [`mask`](Self::mask).
+    /// With this mask for inpainting: see [`mask`](Self::mask).
     pub fn with_mask(self, mask: Latent) -> Self {
         Self { mask: Some(mask), ..self }
     }
@@ -215,7 +214,7 @@ impl Request {
         Self { limits, ..self }
     }
 
-    /// The prompts that are averaged, ready for the tokenizer.
+    /// The prompts to average, ready for the tokenizer.
     pub(super) fn positive_prompts(&self) -> Vec<Part> {
         if !self.compose {
             return vec![Part::new(&self.prompt)];
@@ -230,15 +229,15 @@ impl Request {
         self.negative.iter().map(String::as_str).chain(none).map(marked)
     }
 
-    /// Sentences about what the prompts hold that other programs read otherwise.
+    /// Warnings about prompt syntax that other programs read differently.
     pub fn read_otherwise(&self) -> Vec<String> {
         let of = |text: &str, composed: bool| {
-            let told = move |note: Note| match note.kind {
+            let warning = move |note: Note| match note.kind {
                 Kind::And if composed => None,
-                Kind::And => Some("AND is a word like others unless `Request::compose` is set".to_owned()),
+                Kind::And => Some("AND is a plain word unless `Request::compose` is set".to_owned()),
                 _ => Some(note.to_string()),
             };
-            syntax::notes(text).into_iter().filter_map(told).collect::<Vec<_>>()
+            syntax::notes(text).into_iter().filter_map(warning).collect::<Vec<_>>()
         };
         let mut all = of(&self.prompt, self.compose);
         all.extend(self.negative.iter().flat_map(|text| of(text, true)));
@@ -282,12 +281,12 @@ impl Request {
             }
             Some(Start::Picture(picture)) => picture.check(),
             None if self.mask.is_some() => Err(Error::usage("a mask without a picture to start from")
-                .hint("what is not drawn over must be there already")),
+                .hint("set a start picture, from which the unmasked area is kept")),
             _ => Ok(()),
         }
     }
 
-    /// The sampling, from a `start` that is a latent by now.
+    /// The sampling, with `start` as a latent.
     pub(super) fn sampling(&self, start: Option<VaeLatent>, facts: &Facts) -> Result<Sampling> {
         let (height, width) = (self.size.height / facts.latent_cell, self.size.width / facts.latent_cell);
         let channels = facts.latent_channels;

@@ -1,21 +1,21 @@
-//! A sampling without text.
+//! Sampling without text.
 
 use super::settings::{Levels, Limits, Solver};
 use crate::guidance::Guidance;
 use crate::latent::{Latent, VaeLatent};
 
-/// A sampling without text: what [`Model::sample`](super::Model::sample) and
+/// Settings of sampling without text: what [`Model::sample`](super::Model::sample) and
 /// [`DiffusionModel::run`](super::DiffusionModel::run) need besides conditioning. Start from [`Sampling::new`] and
-/// change what you like.
+/// change its fields.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
     /// Noise of variance 1, `[batch, channels, height, width]` in latent cells; zeros add none.
     pub noise: Latent,
     /// A latent to start from: one for all pictures, or one for each.
     pub latent: Option<VaeLatent>,
-    /// Where `latent` is drawn over (1) and kept (0), `[1 or batch, 1, height, width]`.
+    /// Where `latent` is redrawn (1) and kept (0), `[1 or batch, 1, height, width]`.
     pub mask: Option<Latent>,
-    /// What guides it.
+    /// Guidance.
     pub guidance: Guidance,
     /// Numerical method.
     pub solver: Solver,
@@ -23,19 +23,19 @@ pub struct Sampling {
     pub seed: u64,
     /// Noise levels.
     pub levels: Levels,
-    /// Memory and rows at a time.
+    /// Limits of memory and of rows per call.
     pub limits: Limits,
-    /// Whether [`Sampled::denoised`](super::Sampled::denoised) is wanted, which is read from the device for that.
+    /// Whether [`Sampled::denoised`](super::Sampled::denoised) is read from the device.
     pub denoised: bool,
     /// As [`Request::preview_every`](super::Request::preview_every).
     pub preview_every: usize,
-    /// Whether [`Progress::Evaluated`](super::Progress::Evaluated) brings every evaluation with all its latents, which
-    /// are read from the device for that: each step then waits for it.
+    /// Whether every evaluation is reported with all its latents, in [`Progress::Evaluated`](super::Progress::Evaluated).
+    /// They are read from the device, so each step waits for it.
     pub evaluations: bool,
 }
 
 impl Sampling {
-    /// A sampling from `noise` with the settings of [`Request::new`](super::Request::new).
+    /// Sampling from `noise` with the settings of [`Request::new`](super::Request::new).
     pub fn new(noise: Latent) -> Self {
         Self {
             noise,

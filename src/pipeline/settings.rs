@@ -1,5 +1,5 @@
-//! Settings in the groups that requests and runs share: how the steps are taken, along which noise levels, and
-//! within what memory. What guides them is [`Guidance`](crate::guidance::Guidance).
+//! Groups of settings that requests and runs share: sampler, noise levels and limits. Guidance is in
+//! [`Guidance`](crate::guidance::Guidance).
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use crate::plan::chunk::ChunkPolicy;
 use crate::sampler::{Discrete, SampleOptions, Sampler, Scheduler};
 use crate::{Error, Result};
 
-/// The numerical method of a sampling. The default is euler.
+/// The sampler with its noise settings. The default is euler.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(
     feature = "serde",
@@ -15,11 +15,11 @@ use crate::{Error, Result};
     serde(default, deny_unknown_fields)
 )]
 pub struct Solver {
-    /// The method.
+    /// The sampler.
     pub sampler: Sampler,
-    /// Share of new noise in ancestral and stochastic samplers, 0 to 100: 0 none, 1 the usual.
+    /// Amount of new noise in ancestral and stochastic samplers, 0 to 100: 0 adds none, 1 is the default.
     pub eta: f32,
-    /// Factor on the noise that samplers add, 0 to 100; 1 is the usual.
+    /// Factor on the noise that samplers add, 0 to 100; 1 is the default.
     pub s_noise: f32,
 }
 
@@ -30,7 +30,7 @@ impl Default for Solver {
 }
 
 impl From<Sampler> for Solver {
-    /// With the usual noise.
+    /// With default noise.
     fn from(sampler: Sampler) -> Self {
         Self { sampler, ..Self::default() }
     }
@@ -52,13 +52,13 @@ impl Solver {
         Ok(())
     }
 
-    /// The sampler's options, for a model with the noise levels of `table`. `seed` is that of the noise which it adds.
+    /// The sampler's options, for a model with the noise levels of `table`. `seed` is that of the noise it adds.
     pub fn options(&self, seed: u64, table: &Discrete) -> SampleOptions {
         SampleOptions { seed, eta: self.eta, s_noise: self.s_noise, ..SampleOptions::of(table) }
     }
 }
 
-/// The noise levels of a sampling, by the name of a scheduler. The default is 20 steps of the normal one, all the way.
+/// The noise levels of a sampling, by a scheduler. The default is 20 steps of the normal one with denoise 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(
     feature = "serde",
@@ -66,12 +66,12 @@ impl Solver {
     serde(default, deny_unknown_fields)
 )]
 pub struct Schedule {
-    /// How the levels lie.
+    /// The scheduler.
     pub scheduler: Scheduler,
     /// Number of steps, 1 to 10000.
     pub steps: usize,
-    /// Share of the noise levels run through, 0 to 1; below 1 what the sampling starts from shows through.
-    /// All [`steps`](Self::steps) are done, the last ones of a run of `steps / denoise`; 0 is none.
+    /// Denoising strength, 0 to 1; below 1 the result keeps parts of the start. All [`steps`](Self::steps) are run;
+    /// they are the last ones of a schedule of `steps / denoise`. 0 runs no steps.
     pub denoise: f64,
 }
 
@@ -82,7 +82,7 @@ impl Default for Schedule {
 }
 
 impl Schedule {
-    /// All the way in so many steps.
+    /// So many steps with denoise 1.
     pub fn new(scheduler: Scheduler, steps: usize) -> Self {
         Self { scheduler, steps, ..Self::default() }
     }
@@ -101,7 +101,7 @@ impl Schedule {
         Ok(())
     }
 
-    /// The levels for a model with those of `table`, largest first, as `sampler` wants them.
+    /// The levels for a model with those of `table`, largest first, as `sampler` needs them.
     ///
     /// # Errors
     /// As [`Scheduler::sigmas`].
@@ -114,9 +114,9 @@ impl Schedule {
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Levels {
-    /// Those of a schedule, for the model at hand.
+    /// Those of a schedule, for the given model.
     Scheduled(Schedule),
-    /// These, largest first. None is nothing to do, and gives the latent back.
+    /// These, largest first. An empty list runs no steps and returns the latent.
     Given(Vec<f32>),
 }
 
@@ -139,7 +139,7 @@ impl From<Vec<f32>> for Levels {
 }
 
 impl Levels {
-    /// The levels for a model with those of `table`, as `sampler` wants them.
+    /// The levels for a model with those of `table`, as `sampler` needs them.
     ///
     /// # Errors
     /// As [`Scheduler::sigmas`].
@@ -151,7 +151,7 @@ impl Levels {
     }
 }
 
-/// Limits of the work; the default is none. Pictures do not depend on them.
+/// Limits of the work; none by default. Pictures do not depend on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(
     feature = "serde",
@@ -159,13 +159,13 @@ impl Levels {
     serde(default, deny_unknown_fields)
 )]
 pub struct Limits {
-    /// Rows of a network call.
+    /// Rows per network call.
     pub chunk: ChunkPolicy,
-    /// Device memory that weights and activations may take, bytes.
+    /// Device memory for weights and activations, bytes.
     pub memory: Option<u64>,
 }
 
-/// Checks a number of `name` of which there may be `most`.
+/// Checks that the number of `name` is from 1 to `most`.
 pub(super) fn check_number(name: &str, value: usize, most: usize) -> Result<()> {
     if (1..=most).contains(&value) {
         return Ok(());

@@ -22,7 +22,7 @@ use crate::text::encode::{Encoding, TextEncoder};
 use crate::text::{CHUNK, Tokens, prompt, tokenizer};
 use crate::{Error, Result};
 
-/// The text encoders that belong to one UNet. Copies share the weights.
+/// The text encoders of one UNet. Clones share the weights.
 #[derive(Clone)]
 pub struct TextEncoders {
     pub(super) stock: Arc<Stock>,
@@ -39,8 +39,8 @@ impl fmt::Debug for TextEncoders {
 }
 
 impl TextEncoders {
-    /// The encoders in `checkpoint`, which may hold other networks or none; see
-    /// [`Checkpoint::text_encoders`] for files of their own.
+    /// The encoders in `checkpoint`, which may contain other networks or none; see
+    /// [`Checkpoint::text_encoders`] for separate files.
     ///
     /// # Errors
     /// [`ErrorKind::Model`](crate::ErrorKind::Model) if there is none.
@@ -64,7 +64,7 @@ impl TextEncoders {
         Ok(Self { stock, configs: Arc::new(configs), precision, embeddings: Vec::new() })
     }
 
-    /// The same encoders with `patches` in place of those they have; weights are brought over anew.
+    /// The same encoders with `patches` in place of their own; weights are uploaded again.
     #[doc(hidden)]
     pub fn with_patches(&self, patches: Arc<Patches>) -> Self {
         let Stock { context, checkpoint, .. } = &*self.stock;
@@ -73,12 +73,12 @@ impl TextEncoders {
     }
 
     /// Takes the vectors of `embedding:name` in prompts from files in these folders, the first that
-    /// has one; without folders such words are left out.
+    /// has one; without folders such words are ignored.
     pub fn set_embedding_folders(&mut self, folders: Vec<Folder>) {
         self.embeddings = folders;
     }
 
-    /// Widths and names, in the order in which the results stand side by side.
+    /// Configurations, in the order in which the results are concatenated.
     #[doc(hidden)]
     pub fn configs(&self) -> &[TextConfig] {
         &self.configs
@@ -89,18 +89,17 @@ impl TextEncoders {
         &self.stock.checkpoint
     }
 
-    /// The family whose UNets read these encoders.
+    /// The family whose UNets use these encoders.
     pub fn family(&self) -> Family {
         family_of(&self.configs)
     }
 
-    /// What the encoders make of `texts`: one for all of them, or one for each in their order, all of
-    /// which are then filled up to the longest with empty prompts. `clip_skip` counts layers from
-    /// the end, 1 is the last; None is the family's habit, and for an encoder that has no such layer
-    /// it is its last, as in ComfyUI.
+    /// Encodes `texts`: one for all encoders, or one for each in their order, which are then padded to the
+    /// longest with empty prompts. `clip_skip` counts layers from the end, 1 is the last; None is the
+    /// default of the family. For an encoder without such a layer it is its last, as in ComfyUI.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for a layer that the file leaves out or a
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for a layer that the file does not contain or a
     /// number of texts that does not fit; those of embeddings and of the device.
     pub fn encode(
         &self,
@@ -132,7 +131,7 @@ impl TextEncoders {
         let mut encodings = encodings.into_iter();
         let first = encodings.next().ok_or_else(|| Error::internal("a model without a text encoder"))?;
         let whole = encodings.try_fold(first, Encoding::beside)?;
-        self.tell_missing(&whole.missing_embeddings);
+        self.warn_of_missing(&whole.missing_embeddings);
         Ok(whole)
     }
 
@@ -169,21 +168,21 @@ impl TextEncoders {
         Ok(encoding)
     }
 
-    fn tell_missing(&self, names: &[String]) {
+    fn warn_of_missing(&self, names: &[String]) {
         for name in names {
             let why = self.places().missing(name);
             log::warn!("there is no embedding {name:?}, the word is left out of the prompt: {why}");
         }
     }
 
-    /// Tells of the embeddings that a prompt names and that are not there, as [`encode`](Self::encode) does.
+    /// Warns of embeddings that a prompt names and that do not exist, as [`encode`](Self::encode) does.
     ///
     /// # Errors
     /// Those of embeddings that cannot be used.
     pub(super) fn look_for_embeddings(&self, text: &str) -> Result<()> {
         let places = self.places();
         let learned = Learned::new(&places, &self.configs, 0);
-        self.tell_missing(&prompt::missing_embeddings(text, learned.as_embeddings())?);
+        self.warn_of_missing(&prompt::missing_embeddings(text, learned.as_embeddings())?);
         Ok(())
     }
 
@@ -197,7 +196,7 @@ impl TextEncoders {
         self.stock.storage(graph.weights(), self.precision)
     }
 
-    /// What a text encoder takes: its chunks go through one after the other.
+    /// Memory of a text encoder, which computes one chunk at a time.
     pub(super) fn need(&self, graph: &Graph) -> Result<Need> {
         let (storage, device) = (self.storage(graph), self.stock.engine().gpu().capabilities());
         let weights = self.stock.weight_bytes((graph.weights(), &storage, None))?;
@@ -205,7 +204,7 @@ impl TextEncoders {
         Ok(Need::new(weights, plan.arena_bytes(), plan.side_bytes(device.alignment)))
     }
 
-    /// Which layer is read, and how.
+    /// Options of the encoder: the layer that is used, and the pooled vector.
     fn options(&self, config: &TextConfig, clip_skip: Option<usize>, pooled: bool) -> Result<clip::Options> {
         let skip = layer(&self.configs, config, clip_skip)?;
         Ok(clip::Options { skip, norm: self.family().facts().text.final_norm, pooled })
@@ -234,12 +233,12 @@ impl TextEncoders {
             .try_for_each(|(i, config)| self.need(&clip::whole(config)?)?.within(limit, Network::Text(i)))
     }
 
-    /// How many tokens a prompt counts for in the network: whole chunks.
+    /// Tokens of a prompt in the network: a multiple of a chunk.
     pub(crate) fn count(&self, text: &str) -> Result<usize> {
         Ok(CHUNK * self.tokens(text)?.chunks.len())
     }
 
-    /// The tokens of a prompt for the first text encoder: how many chunks it takes.
+    /// The tokens of a prompt for the first text encoder, which decide the number of chunks.
     pub(super) fn tokens(&self, text: &str) -> Result<Tokens> {
         let places = self.places();
         let learned = Learned::new(&places, &self.configs, 0);
@@ -247,23 +246,23 @@ impl TextEncoders {
     }
 }
 
-/// The layer of an encoder, one of `configs`, that `clip_skip` means, counted from the end of what its file
-/// holds: 1 is the last there.
+/// The layer of an encoder, one of `configs`, that `clip_skip` means, counted from the end of the layers in
+/// its file: 1 is the last there.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for a layer that the file leaves out.
+/// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for a layer that the file does not contain.
 pub(crate) fn layer(configs: &[TextConfig], config: &TextConfig, clip_skip: Option<usize>) -> Result<usize> {
     let wanted = clip_skip.unwrap_or(family_of(configs).facts().text.layer);
     let beyond = wanted > config.layers + config.absent;
     let skip = if beyond { 1 } else { wanted };
-    // Layers that the file leaves out count, though they cannot be asked for.
+    // Layers that are missing in the file count, although they cannot be selected.
     match skip.checked_sub(config.absent) {
         Some(skip) if skip >= 1 => Ok(skip),
         _ => Err(no_such_skip(configs, wanted)),
     }
 }
 
-/// The first and the last clip skip that every encoder knows.
+/// The first and the last clip skip that every encoder has.
 fn skips(configs: &[TextConfig]) -> (usize, usize) {
     let absent = configs.iter().map(|t| t.absent).max().unwrap_or(0);
     let layers = configs.iter().map(|t| t.layers + t.absent).min().unwrap_or(0);
@@ -302,6 +301,6 @@ mod tests {
         };
         assert_eq!([of(0, 1), of(0, 2), of(1, 2), of(1, 4)], [Ok(1), Ok(2), Ok(1), Ok(3)]);
         assert_eq!(of(0, 4), Ok(1), "no such layer is the last");
-        assert!(of(1, 1).is_err_and(|told| told.contains("no such clip skip: expected 2 to 4, found 1")));
+        assert!(of(1, 1).is_err_and(|error| error.contains("no such clip skip: expected 2 to 4, found 1")));
     }
 }

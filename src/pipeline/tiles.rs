@@ -9,50 +9,50 @@ use std::str::FromStr;
 
 use crate::{Error, Result};
 
-/// Whether pictures go through the autoencoder in tiles.
+/// Tiling of the autoencoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Tiling {
-    /// If the memory asks for it, as large as it allows.
+    /// Only if memory is short, in the largest tiles that fit.
     #[default]
     Auto,
-    /// Never: what does not fit is an error.
+    /// Never: a picture that does not fit is an error.
     Off,
-    /// Always, in tiles of this many latent cells a side.
+    /// Always, in square tiles with a side of this many latent cells.
     Side(usize),
 }
 
-/// The smallest tile, latent cells a side: below it little but overlap is left.
+/// Side of the smallest tile in latent cells: smaller ones would be mostly overlap.
 #[doc(hidden)]
 pub const LEAST_SIDE: usize = 16;
 
 impl FromStr for Tiling {
     type Err = Error;
 
-    /// `auto`, `off` or a number of latent cells from 16 on.
+    /// `auto`, `off` or the side in latent cells, at least 16.
     fn from_str(s: &str) -> Result<Self> {
         match (s, s.parse()) {
             ("auto", _) => Ok(Self::Auto),
             ("off", _) => Ok(Self::Off),
             (_, Ok(side)) if side >= LEAST_SIDE => Ok(Self::Side(side)),
             _ => Err(Error::usage("not a tile size")
-                .expected(format!("`auto`, `off` or a number of latent cells from {LEAST_SIDE} on"))
+                .expected(format!("`auto`, `off` or the side in latent cells, at least {LEAST_SIDE}"))
                 .found(s)),
         }
     }
 }
 
-/// Where the tiles of a picture stand, in latent cells.
+/// Positions of the tiles of a picture, in latent cells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tiles {
     /// Height and width of every tile.
     pub size: (usize, usize),
-    /// Height and width of the whole.
+    /// Height and width of the picture.
     pub whole: (usize, usize),
     /// First row and column of each.
     pub corners: Vec<(usize, usize)>,
-    /// Cells that neighbours share at the least.
+    /// Least overlap of neighbours.
     overlap: usize,
 }
 
@@ -74,8 +74,8 @@ impl Tiles {
         Self { size, whole, corners, overlap }
     }
 
-    /// Puts tiles together: `tile` gives the values `[height · scale, width · scale, channels]` of
-    /// the tile at a corner, the result is the whole in the same layout. With `scale` 1 that is a
+    /// Blends tiles: `tile` gives the values `[height · scale, width · scale, channels]` of
+    /// the tile at a corner, the result is the full picture in the same layout. With `scale` 1 that is a
     /// latent from pieces of a picture.
     ///
     /// # Errors
@@ -133,7 +133,7 @@ impl Tiles {
 mod tests {
     use super::*;
 
-    /// Pieces of a picture blend to the picture, whatever the sizes.
+    /// Tiles of a picture blend to the picture, for all sizes.
     #[test]
     fn tiles_cover_the_picture() {
         for whole in [(1, 1), (16, 16), (17, 16), (40, 99), (64, 33), (128, 128)] {

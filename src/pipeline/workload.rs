@@ -1,4 +1,4 @@
-//! What a sampling depends on as far as memory and work go, and what a dry run has counted of it.
+//! What the memory and work of sampling depend on, and what a dry run has counted.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use crate::network::RowKind;
 use crate::plan::Plan;
 use crate::plan::chunk::ChunkPolicy;
 
-/// What a run depends on, as far as memory and work go.
+/// What the memory and work of a run depend on.
 #[derive(Clone, Copy)]
 pub struct Workload<'a> {
     pub conditioning: &'a Conditioning,
-    /// Of the latents.
+    /// Shape of the latents.
     pub shape: [usize; 4],
     pub guidance: &'a Guidance,
     pub solver: Solver,
@@ -27,21 +27,21 @@ pub struct Workload<'a> {
     pub limits: Limits,
 }
 
-/// How the UNet fits.
+/// How the UNet fits the memory.
 #[derive(Debug, Clone, Copy)]
 pub struct UnetFit {
     pub need: Need,
     /// Bytes of weights that stay on the device; None is all of them.
     pub most_weights: Option<u64>,
     pub chunk: ChunkPolicy,
-    /// For activations.
+    /// Bytes for activations.
     pub budget: Option<u64>,
 }
 
-/// A run as it was counted.
+/// Counts of a run.
 #[derive(Debug, Clone, Default)]
 pub struct Counted {
-    /// The work of a step in which all that guides acts, in order.
+    /// The work of a step in which all guidance is active, in order.
     pub step: Vec<Done>,
     /// All plans that were run, by kind and rows.
     pub plans: BTreeMap<(RowKind, usize), Arc<Plan>>,
@@ -53,14 +53,14 @@ pub struct Counted {
     pub latent_bytes: u64,
     /// Uploads that are under way at one time.
     pub staged_bytes: u64,
-    /// What is kept of the prompts while all steps run.
+    /// Tensors of the prompts that are kept for all steps.
     pub prompt_bytes: u64,
-    /// Prompts of rows of a call.
+    /// Combinations of prompts in the rows of a call.
     pub kept_rows: HashMap<(RowKind, usize), HashSet<Vec<PromptAddress>>>,
     pub alignment: u64,
 }
 
-/// What was done of a step.
+/// A piece of work of a step.
 #[derive(Debug, Clone)]
 pub enum Done {
     /// A network call.
@@ -70,7 +70,7 @@ pub enum Done {
 }
 
 impl Done {
-    /// As a report tells it.
+    /// The same in a report.
     pub fn work(&self) -> Work {
         match self {
             Self::Network(purpose, plan) => Work::Network(report::Call {
@@ -98,7 +98,7 @@ impl Counted {
         latents + params + self.prompt_bytes
     }
 
-    /// What the network takes with `weights` bytes of weights, all of which stay on the device.
+    /// Memory of the network with `weights` bytes of weights, all of which stay on the device.
     pub fn need(&self, weights: u64) -> Need {
         Need::new(weights, self.arena_bytes(), self.beside_bytes())
     }

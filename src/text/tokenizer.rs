@@ -43,8 +43,8 @@ impl Tokenizer {
     /// The ids of `text`, without start and end. Any text has ids; the time is O(n log n) at worst.
     pub fn encode(&self, text: &str) -> Vec<u32> {
         let mut ids = Vec::new();
-        // The two special tokens differ in the reference: the end is looked for in the text as it
-        // stands, the start in its normal form, so that only the start may be in capitals.
+        // The two special tokens differ in the reference: the end is looked for in the raw
+        // text, the start in the normalised text, so that only the start may be in capitals.
         for (i, part) in text.split(END_TEXT).enumerate() {
             if i > 0 {
                 ids.push(END);

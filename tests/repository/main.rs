@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod imports;
+mod words;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -182,6 +183,42 @@ fn no_file_names_places_outside() {
         for (i, line) in text.lines().enumerate() {
             let place = places.iter().find(|p| line.contains(p.as_str()));
             failures.check(place.is_none(), || format!("{file}:{}: {}", i + 1, place.unwrap()));
+        }
+    }
+    failures.finish();
+}
+
+/// Words of an earlier private vocabulary, which readers stumbled over.
+const UNUSUAL: [&str; 8] =
+    ["stands", "told", "shall", "is no fault", "lanes", "surrounds", "take turns", "takes turns"];
+
+/// Whether the text of `file` may contain the word: a subgroup has lanes.
+fn is_term(word: &str, file: &str) -> bool {
+    let of_kernels = ["src/kernels", "src/shader", "src/engine", "src/gpu"];
+    word == "lanes" && of_kernels.iter().any(|place| file.starts_with(place))
+}
+
+#[test]
+fn user_facing_words_are_the_fields() {
+    let mut failures = Failures::default();
+    let pages = ["README.md".to_owned(), "include/sagittal.h".to_owned()].into_iter();
+    let pages = pages.chain(with_extension("docs", "md")).map(|file| {
+        let all = words::words(1, &read(&file));
+        (file, all)
+    });
+    let folders = ["src", "cli/src", "capi/src", "examples"];
+    let sources = folders.iter().flat_map(|folder| with_extension(folder, "rs")).map(|file| {
+        let texts = words::readable(&read(&file));
+        let all = texts.iter().flat_map(|(line, text)| words::words(*line, text)).collect();
+        (file, all)
+    });
+    for (file, all) in pages.chain(sources) {
+        for unusual in UNUSUAL.iter().filter(|unusual| !is_term(unusual, &file)) {
+            let wanted: Vec<&str> = unusual.split(' ').collect();
+            for found in all.windows(wanted.len()) {
+                let is_it = found.iter().map(|(_, word)| word.as_str()).eq(wanted.iter().copied());
+                failures.check(!is_it, || format!("{file}:{}: {unusual}", found[0].0));
+            }
         }
     }
     failures.finish();

@@ -1,4 +1,4 @@
-//! An app that takes the library without any feature draws a picture with a checkpoint from a file.
+//! An app that uses the library without features draws a picture with a checkpoint from a file.
 
 use sagittal::{Checkpoint, Gpu, Model, ModelOptions, Request, Size};
 

@@ -1,4 +1,4 @@
-//! `sagittal bench`: how fast is this device, and where does the time go?
+//! `sagittal bench`: measures the speed of the device, and where the time goes.
 
 pub mod report;
 pub mod tables;
@@ -23,13 +23,13 @@ use report::Files;
 
 const EXAMPLES: &str = "\
 Examples:
-  The rows that are compared with other programs:
+  Measurements to compare with other programs:
     sagittal bench --rows
   Only the UNet's, with more samples:
     sagittal bench --rows --only UNet --n 50
   Where the time of a UNet call of two rows goes, by kernel class and layer:
     sagittal bench --profile
-  The same for the VAE, against the ceilings of another card:
+  The same for the VAE, with the peak rates of another card:
     sagittal bench --profile --model vae --rows-per-call 1 --tflops 165 --gbps 1008
   Single products, convolutions and attentions:
     sagittal bench --shapes
@@ -38,43 +38,42 @@ Examples:
 
 /// Measure how fast this device is.
 ///
-/// Networks have their real shapes and weights made by formula: no file is needed. Lines of --rows
-/// are `ROW name | ms | min | max | n | MiB`: the median, and the most memory that buffers took.
-/// Names that end in GPU are GPU time by timestamp queries, all others wall time.
+/// Networks have their real shapes and generated weights: no model file is needed. Lines of --rows
+/// are `ROW name | ms | min | max | n | MiB`: ms is the median, MiB the peak memory of all buffers.
+/// Names that end in GPU are GPU time from timestamp queries, all others are wall time.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES, after_help = "More with --help.")]
 #[command(group(clap::ArgGroup::new("what").required(true)))]
 pub struct Args {
-    /// Calls of networks, steps, and whole generations with text encoder and VAE
+    /// Network calls, steps, and complete generations with text encoder and VAE
     #[arg(long, group = "what", help_heading = "What to measure")]
     pub rows: bool,
-    /// Time by kernel class and by layer, with TFLOP/s, GB/s and share of the ceiling
+    /// Time by kernel class and by layer, with TFLOP/s, GB/s and share of the peak
     #[arg(long, group = "what", help_heading = "What to measure")]
     pub profile: bool,
-    /// Single products, convolutions and attentions of SD 1.5's shapes
+    /// Single matrix products, convolutions and attentions in SD 1.5's shapes
     #[arg(long, group = "what", help_heading = "What to measure")]
     pub shapes: bool,
-    /// Cost against batch, picture size and chunk rows
+    /// Cost by batch size, picture size and rows per chunk
     #[arg(long, group = "what", help_heading = "What to measure")]
     pub sweep: bool,
-    /// Rows and sweep into a folder: report.md, batch.svg and size.svg
+    /// Write rows and sweep to a folder: report.md, batch.svg and size.svg
     #[arg(long, value_name = "DIR", group = "what", help_heading = "What to measure")]
     pub report: Option<PathBuf>,
 
-    /// Only rows, shapes or axes of the sweep (batch, size, chunk rows) whose names hold this text; may be given
-    /// several times
+    /// Only rows, shapes or axes of the sweep (batch, size, chunk rows) whose names contain this text; may be repeated
     #[arg(long, value_name = "TEXT")]
     pub only: Vec<String>,
-    /// Samples of a network's call [default: 20; fewer where they take over 10 s]
+    /// Samples of a network call [default: 20; fewer if they take over 10 s]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub n: Option<u32>,
-    /// Samples of a whole generation [default: 3]
+    /// Samples of a complete generation [default: 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub runs: Option<u32>,
-    /// Leave out what would begin later
+    /// Skip measurements that would start later than this
     #[arg(long, value_name = "SECONDS", value_parser = positive)]
     pub deadline: Option<f64>,
-    /// Small networks and pictures: shows in seconds that everything runs, and says nothing of speed
+    /// Small networks and pictures: a check in seconds that everything runs; its times mean nothing
     #[arg(long)]
     pub tiny: bool,
 
@@ -88,10 +87,10 @@ pub struct Args {
     /// Layers that --profile lists, longest first [default: 12; with -v all]
     #[arg(long, value_name = "N")]
     pub layers: Option<usize>,
-    /// Arithmetic that the device can do at most [default: 790, an H100 in f16]
+    /// Peak arithmetic rate of the device [default: 790, an H100 in f16]
     #[arg(long, value_name = "TFLOP/S", value_parser = positive)]
     pub tflops: Option<f64>,
-    /// Bytes that it can move at most [default: 3000, an H100]
+    /// Peak memory bandwidth of the device [default: 3000, an H100]
     #[arg(long, value_name = "GB/S", value_parser = positive)]
     pub gbps: Option<f64>,
 
@@ -100,10 +99,10 @@ pub struct Args {
     /// How weights and activations are stored [auto: f16 on GPUs, f32 on CPUs]
     #[arg(long, value_name = "KIND", default_value = "auto", ignore_case = true)]
     pub precision: PrecisionChoice,
-    /// Replace files that exist
+    /// Replace existing files
     #[arg(long)]
     pub force: bool,
-    /// Print events on stdout, one JSON object a line; text for people stays on stderr
+    /// Print events on stdout, one JSON object per line; messages stay on stderr
     #[arg(long)]
     pub json: bool,
 }
@@ -125,8 +124,8 @@ pub enum NetworkChoice {
 const LAYERS: usize = 12;
 
 impl Args {
-    /// Refuses flags that would do nothing. clap's own `requires` is silent where the flag that is
-    /// required conflicts with one that was given.
+    /// Rejects flags without effect. clap's own `requires` is ignored if the required flag conflicts with one that
+    /// was given.
     fn check(&self) -> Result<()> {
         let of_profile = [
             ("--model", self.model.is_some()),
@@ -151,7 +150,7 @@ impl Args {
         match of_profile.into_iter().chain(others).find(|(_, given, fits, _)| *given && !*fits) {
             None => Ok(()),
             Some((flag, .., with)) => {
-                Err(Error::usage(format!("{flag} does nothing here")).expected(format!("it with {with}")))
+                Err(Error::usage(format!("{flag} has no effect here")).expected(format!("it with {with}")))
             }
         }
     }
@@ -163,10 +162,10 @@ fn positive(text: &str) -> Result<f64> {
     value.ok_or_else(|| Error::usage("not a number above 0"))
 }
 
-/// Measures; whether all that was asked for could be.
+/// Measures; returns whether everything succeeded.
 ///
 /// # Errors
-/// [`ErrorKind::Usage`] for names that nothing has; [`ErrorKind::Device`] where timestamps are needed
+/// [`ErrorKind::Usage`] for unknown names; [`ErrorKind::Device`] if timestamps are needed
 /// and the device has none.
 pub fn run(args: &Args) -> Result<bool> {
     args.check()?;
@@ -175,7 +174,7 @@ pub fn run(args: &Args) -> Result<bool> {
     let cancel = interrupt::impatient_token();
     let gpu = args.device.open()?;
     let bench = bench(args, &gpu, cancel.flag());
-    tell_device(args, &bench);
+    print_device(args, &bench);
     let deadline = args
         .deadline
         .and_then(|s| Duration::try_from_secs_f64(s).ok())
@@ -214,8 +213,8 @@ fn bench<'a>(args: &Args, gpu: &'a Gpu, cancel: &'a AtomicBool) -> Bench<'a> {
     Bench { gpu, precision: args.precision.precision(), tiny: args.tiny, effort, cancel }
 }
 
-/// Figures without their device say nothing.
-fn tell_device(args: &Args, bench: &Bench<'_>) {
+/// Times are meaningless without the device.
+fn print_device(args: &Args, bench: &Bench<'_>) {
     let info = bench.gpu.device().adapter_info();
     let precision = bench.precision().name();
     if args.json {
@@ -225,7 +224,7 @@ fn tell_device(args: &Args, bench: &Bench<'_>) {
     }
 }
 
-/// Measures rows; they and whether none failed.
+/// Measures rows; returns them and whether none failed.
 pub fn run_rows(args: &Args, bench: &Bench<'_>, choice: &Choice) -> Result<(Vec<rows::Row>, bool)> {
     let (mut measured, mut good) = (Vec::new(), true);
     rows::measure(bench, choice, &mut |outcome| match outcome {
@@ -241,18 +240,18 @@ pub fn run_rows(args: &Args, bench: &Bench<'_>, choice: &Choice) -> Result<(Vec<
             good = false;
             terminal::say(format!("FAIL {name}: {error}"));
         }
-        // An outcome of a later version.
+        // The enum is non-exhaustive.
         _ => {}
     })?;
     Ok((measured, good))
 }
 
-/// Whether an axis of the sweep has such a name.
+/// Whether the name of an axis of the sweep contains `text`.
 fn names_axis(text: &str) -> bool {
     Axis::ALL.iter().any(|a| a.name().contains(text))
 }
 
-/// Measures the sweep, of its axes those that are named, or all; its points and whether none failed.
+/// Measures the named axes of the sweep, or all; returns its points and whether none failed.
 pub fn run_sweep(
     args: &Args,
     bench: &Bench<'_>,
@@ -277,7 +276,7 @@ pub fn run_sweep(
             points.push(point);
         }
         Err(error) => {
-            // What does not fit a device is known of it; that time is up was asked for.
+            // Running out of memory or time is an expected outcome, not a failure.
             good &= matches!(error.kind(), ErrorKind::Memory | ErrorKind::Usage);
             terminal::say(format!("SKIP {} {}: {error}", step.axis.name(), step.value()));
         }
@@ -334,7 +333,7 @@ fn run_shapes(args: &Args, bench: &Bench<'_>) -> Result<bool> {
             terminal::say(format!("FAIL {shape}: {error}"));
         }
     })?;
-    // Failures after Ctrl-C are its own.
+    // Failures after Ctrl-C are caused by it.
     match bench.cancel.load(std::sync::atomic::Ordering::Relaxed) {
         true => Err(Error::cancelled()),
         false => Ok(good),

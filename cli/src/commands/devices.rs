@@ -1,5 +1,5 @@
-//! `sagittal devices`: the adapters and what matters of them: which kernels can be chosen (f16,
-//! subgroups, cooperative matrices), and how large pictures and chunks can become (limits).
+//! `sagittal devices`: the adapters, the features that decide which kernels run (f16, subgroups, cooperative
+//! matrices), and the limits that decide how large pictures and chunks can become.
 
 use sagittal::gpu::{self, Adapter};
 use sagittal::wgpu::{DeviceType, Features};
@@ -10,10 +10,10 @@ use crate::support::terminal;
 
 /// List the GPUs and what they can do.
 ///
-/// The number or a part of the name is what --device takes; the one marked * is used without it.
+/// --device takes the number or a part of the name; without it, the one marked * is used.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Print one JSON object a line for each
+    /// Print one JSON object per line for each
     #[arg(long)]
     pub json: bool,
 }
@@ -30,7 +30,7 @@ pub fn run(args: &Args) -> Result<()> {
              brings one that runs on the CPU",
         ));
     }
-    // The same choice as without --device.
+    // The default when --device is not given.
     let chosen = adapters.iter().position(|a| !a.is_cpu()).unwrap_or(0);
     for adapter in &adapters {
         let chosen = adapter.index == chosen;
@@ -43,7 +43,7 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// A paragraph for people; `*` marks the adapter that is used without `--device`.
+/// A paragraph of text; `*` marks the adapter that is used without `--device`.
 fn as_text(adapter: &Adapter, chosen: bool) -> Vec<String> {
     let Adapter { index, info, limits, .. } = adapter;
     let yes = |feature| if adapter.features.contains(feature) { "yes" } else { "no" };
@@ -70,7 +70,7 @@ fn as_text(adapter: &Adapter, chosen: bool) -> Vec<String> {
     ]
 }
 
-/// The same facts for programs, sizes in bytes; null where something is not known.
+/// The same facts as JSON, sizes in bytes; null if unknown.
 fn as_json(adapter: &Adapter, chosen: bool) -> Value {
     let Adapter { index, info, limits, features } = adapter;
     json!({
@@ -106,7 +106,7 @@ fn type_name(adapter: &Adapter) -> &'static str {
     }
 }
 
-/// Whether lanes can exchange values without memory, and how many at a time.
+/// Whether there are subgroup operations, and the subgroup sizes.
 fn subgroups(adapter: &Adapter) -> String {
     match adapter.features.contains(Features::SUBGROUP) {
         true => format!("yes, {} to {} wide", adapter.info.subgroup_min_size, adapter.info.subgroup_max_size),
@@ -114,8 +114,8 @@ fn subgroups(adapter: &Adapter) -> String {
     }
 }
 
-/// Bytes an adapter may use, where that can be known: WebGPU does not tell, but a driver that runs
-/// on the CPU has the system's memory.
+/// Bytes an adapter may use, if known: wgpu does not report it, but a driver that runs on the CPU uses the
+/// system's memory.
 fn memory(adapter: &Adapter) -> Option<u64> {
     if !adapter.is_cpu() {
         return None;

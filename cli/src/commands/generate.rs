@@ -1,5 +1,5 @@
-//! `sagittal generate`: from flags to pictures in files. Everything that can be wrong is looked at
-//! in the order of its price: flags, output files, the checkpoint's header, then the device.
+//! `sagittal generate`: from flags to pictures in files. Errors are looked for in the order of their cost: flags,
+//! output files, the checkpoint's header, then the device.
 
 pub mod attention;
 pub mod compare;
@@ -51,7 +51,7 @@ pub fn run(args: &Args) -> Result<()> {
         Some(picture) => {
             let (before, repeat) = from_picture::settings(args, picture, &given)?;
             let filled = flags.with(&before, &[]).parse().map_err(|e| from_picture::unusable(picture, e))?;
-            // What is outside its range is the picture's: flags were looked at before.
+            // A value outside its range comes from the picture: flags were checked before.
             let of_picture = |e: Error| match (e.kind(), e.path()) {
                 (ErrorKind::Usage, None) => from_picture::unusable(picture, e),
                 _ => e,
@@ -61,7 +61,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// The command itself, with the identifiers of the flags that were typed.
+/// The command itself; `given` are the ids of the flags that were typed.
 fn draw(args: &Args, given: &BTreeSet<String>, Repeat { position, own }: Repeat) -> Result<()> {
     let seed = match args.seed {
         Seed::Given(seed) => seed,
@@ -70,11 +70,11 @@ fn draw(args: &Args, given: &BTreeSet<String>, Repeat { position, own }: Repeat)
     let files = Files::new(args, seed, position.is_some())?;
     files.check(args)?;
     let start = Start::read(args)?;
-    // Several prompts are one whose parts are predicted by themselves.
+    // Several prompts are one prompt with AND.
     let asked = loras::gather(&args.prompt.join(" AND "), args)?;
     let embeddings = args.embedding_dir.as_ref().map(Folder::open).transpose()?;
     let checkpoint = open(args)?;
-    // Reads headers only, so that a bad file is told of before a driver is even loaded.
+    // Reads headers only, so that a bad file is reported before a driver is loaded.
     let config = ModelConfig::infer(&checkpoint)?;
     config.runnable(checkpoint.file())?;
     Patches::new(&config, &checkpoint, &asked.uses)?;
@@ -82,8 +82,8 @@ fn draw(args: &Args, given: &BTreeSet<String>, Repeat { position, own }: Repeat)
     let mut request = request(args, seed, asked.prompt, start, &config)?;
     alone(&mut request, position);
     request.check()?;
-    notes::tell_syntax(args.json, [args], own);
-    notes::tell_idle(args.json, &notes::idle(args, &request), given);
+    notes::warn_of_prompt_syntax(args.json, [args], own);
+    notes::warn_of_idle_flags(args.json, &notes::idle_flags(args, &request), given);
     let watch = Watch::new(args, &request)?;
     let options = args.compute.options(args.prediction.map(Prediction::from));
     let mut model = Model::new(args.compute.device.open()?, checkpoint, options)?;
@@ -100,11 +100,11 @@ fn draw(args: &Args, given: &BTreeSet<String>, Repeat { position, own }: Repeat)
     }
     let pairs = origin::pairs(args, &model, &report, scaled);
     let checksums = Some(Checksums::begin(args, &asked.uses));
-    let told = Told { shown: asked.shown, position, model_hash: None, pairs };
-    Run { args, files, model, request, report, told, checksums, watch }.all_batches()
+    let text = PictureText { prompt: asked.shown, position, model_hash: None, pairs };
+    GenerateRun { args, files, model, request, report, text, checksums, watch }.all_batches()
 }
 
-/// Draws a picture of a batch by itself, where it does not depend on the others.
+/// Draws a picture of a batch alone, if it does not depend on the others.
 pub fn alone(request: &mut Request, position: Option<(usize, usize)>) {
     if let Some((at, _)) = position
         && !parameters::needs_batch(request)
@@ -113,7 +113,7 @@ pub fn alone(request: &mut Request, position: Option<(usize, usize)>) {
     }
 }
 
-/// The checkpoint, with the parts that the flags put in place of its own.
+/// The checkpoint, with the parts that the flags replace.
 ///
 /// # Errors
 /// Those of [`Checkpoint::open`], or a part does not fit.
@@ -186,7 +186,7 @@ pub fn request(
     Ok(request)
 }
 
-/// What SDXL is told of sizes, if the flags say anything: what they leave out is `usual`.
+/// SDXL's size conditioning, if a flag sets any of it; the rest is `usual`.
 fn sizes(args: &Args, config: &ModelConfig, usual: Sizes) -> Result<Option<Sizes>> {
     if args.original_size.is_none() && args.crop.is_none() && args.target_size.is_none() {
         return Ok(None);
@@ -220,7 +220,7 @@ struct Files {
 }
 
 impl Files {
-    /// The names that the flags ask for; `seed` is in the name when they ask for none.
+    /// The names from the flags; the default name contains `seed`.
     fn new(args: &Args, seed: u64, one: bool) -> Result<Self> {
         let pattern = args.output.clone().unwrap_or_else(|| PathBuf::from(format!("sagittal-{seed}.png")));
         check_png(&pattern)?;
@@ -244,7 +244,7 @@ impl Files {
     }
 }
 
-/// Refuses to write over a model that is read: not even --force is meant so.
+/// Rejects outputs that would replace a model that is read, even with --force.
 ///
 /// # Errors
 /// [`ErrorKind::Usage`](sagittal::ErrorKind::Usage), naming the file.
@@ -258,37 +258,37 @@ pub fn spare_models(args: &Args, written: impl Iterator<Item = PathBuf>) -> Resu
     }
 }
 
-/// `path` with its folder's links and dots resolved: two names may mean one file.
+/// `path` with links and dots in its folder resolved, since two names may mean one file.
 fn real(path: &Path) -> PathBuf {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     folder.join(path.file_name().unwrap_or_default())
 }
 
-/// All that a run needs, known to be sound.
-struct Run<'a> {
+/// A run of the command, with everything it needs, checked.
+struct GenerateRun<'a> {
     args: &'a Args,
     files: Files,
     model: Model,
     request: Request,
     report: Report,
-    told: Told,
+    text: PictureText,
     /// Until the first picture is saved.
     checksums: Option<Checksums>,
     watch: Watch<'a>,
 }
 
-/// What pictures tell beside the request.
-struct Told {
+/// What pictures' settings contain beside the request.
+struct PictureText {
     /// The prompt, with a tag for each LoRA.
-    shown: String,
-    /// Which picture of how many is drawn, where one of a batch is drawn again.
+    prompt: String,
+    /// Number and batch size, if one picture of a batch is drawn again.
     position: Option<(usize, usize)>,
     model_hash: Option<String>,
     pairs: Vec<(&'static str, String)>,
 }
 
-impl Run<'_> {
+impl GenerateRun<'_> {
     /// Draws batch after batch; what is finished is kept when a later one fails.
     fn all_batches(mut self) -> Result<()> {
         let cancel = interrupt::token();
@@ -314,7 +314,7 @@ impl Run<'_> {
                 watch.observe(&event, &cancel);
             };
             let made = self.model.run(&self.request).on_event(observe).cancel(&cancel).generate();
-            // The bar leaves before anything else is said, the error included.
+            // The bar is removed before anything else is printed, the error included.
             let made = made.inspect_err(|_| progress.end()).map_err(|e| self.watch.fault(e))?;
             // Ctrl-C may have come after the last work on the device: still, nothing is written.
             if cancel.is_cancelled() {
@@ -330,18 +330,18 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// What is about to be done; the seed above all, which is random more often than not.
+    /// Prints the settings of the run, with the seed, which is often random.
     fn announce(&self) {
         let (r, info) = (&self.request, self.model.engine().gpu().device().adapter_info());
         let sag = r.guidance.sag();
-        let told =
+        let sag_text =
             if sag.is_on() { format!("SAG {} blur {}", sag.scale, sag.blur_sigma) } else { "SAG off".into() };
         let names = [(self.args.pag_scale, "PAG"), (self.args.seg_scale, "SEG")];
         let others =
             names.map(|(scale, name)| if scale == 0.0 { String::new() } else { format!(", {name} {scale}") });
         let others = others.concat();
         terminal::say(format!(
-            "{}x{}, {} steps of {} ({}), CFG {}, {told}{others}, seed {}; {} of device memory at most",
+            "{}x{}, {} steps of {} ({}), CFG {}, {sag_text}{others}, seed {}; {} of device memory at most",
             r.size.width,
             r.size.height,
             r.schedule.steps,
@@ -353,7 +353,7 @@ impl Run<'_> {
         ));
         log::info!("{} on {}, {}", origin::name_of(self.args), info.name, self.model.precision().name());
         log::info!(
-            "{} rows a step, at most {} together; arena {}, weights {}",
+            "{} rows per step, at most {} per call; arena {}, weights {}",
             self.report.rows_per_step(),
             self.report.rows_per_call(),
             terminal::mib(self.report.arena_bytes),
@@ -378,7 +378,7 @@ impl Run<'_> {
         terminal::event("start", rest);
     }
 
-    /// Writes the pictures of a batch, each with its settings, and the latent if it is wanted.
+    /// Writes the pictures of a batch, each with its settings, and the latent if requested.
     fn save(
         &mut self,
         batch: usize,
@@ -388,16 +388,16 @@ impl Run<'_> {
     ) -> Result<()> {
         if let Some(checksums) = self.checksums.take() {
             let (hash, pairs) = checksums.finish();
-            self.told.model_hash = hash;
-            self.told.pairs.extend(pairs);
+            self.text.model_hash = hash;
+            self.text.pairs.extend(pairs);
         }
         let name = origin::name_of(self.args);
-        let Told { shown, position, model_hash, pairs } = &self.told;
+        let PictureText { prompt, position, model_hash, pairs } = &self.text;
         let origin = Origin { model: &name, hash: model_hash.as_deref(), further: pairs };
         let seed = self.request.seed;
         let whole = position.map_or(self.request.batch, |(_, size)| size);
-        let told = Request { prompt: shown.clone(), batch: whole, ..self.request.clone() };
-        // A picture's place in its batch belongs to its seed; what is of the whole batch has none.
+        let written = Request { prompt: prompt.clone(), batch: whole, ..self.request.clone() };
+        // A picture has an index in its batch; a file of the whole batch has none.
         let saved = |kind: &str, path: &Path, index: Option<usize>| {
             progress.say(&format!("{} (seed {seed})", path.display()));
             if self.args.json {
@@ -414,12 +414,12 @@ impl Run<'_> {
                 Some((at, _)) if made.pictures.len() == 1 || i == at => (at, 0),
                 Some(_) => continue,
             };
-            let text = parameters(&told, &origin, number);
+            let text = parameters(&written, &origin, number);
             let bytes = png::encode(picture, &[(parameters::KEYWORD, &text)])?;
             let path = self.files.pictures.write(file, &bytes)?;
             saved("picture", &path, Some(number));
         }
-        let text = parameters(&told, &origin, 0);
+        let text = parameters(&written, &origin, 0);
         if let Some(path) = self.watch.finish(made, (parameters::KEYWORD, &text))? {
             saved("animation", &path, None);
         }
@@ -433,7 +433,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// How long it took: all of it, and the steps alone, which is what GPUs are compared by.
+    /// Prints the time in total, and the speed of the steps alone, which is comparable between GPUs.
     fn conclude(&self, began: Instant, progress: &Reporter) {
         let seconds = began.elapsed().as_secs_f64();
         let rate = progress.steps_per_second();

@@ -1,5 +1,5 @@
-//! `sagittal grid`: pictures over two or three options in one labelled sheet. All cells are looked at
-//! before the first is drawn; equal ones are drawn once; of the pictures one row is in memory at a time.
+//! `sagittal grid`: pictures over two or three options in one labelled sheet. All cells are checked before the first
+//! is drawn; equal ones are drawn once; one row of pictures is in memory at a time.
 
 pub mod axis;
 
@@ -32,9 +32,9 @@ use crate::support::progress::Reporter;
 use crate::support::terminal;
 use crate::support::value::Seed;
 
-/// More cells than anyone looks at.
+/// Most cells of a grid.
 const MOST_CELLS: usize = 10_000;
-/// Letters of the prompt above the sheet.
+/// Most characters of the prompt above the sheet.
 const PROMPT: usize = 160;
 
 const EXAMPLES: &str = "\
@@ -46,43 +46,43 @@ Examples:
   Variations of a picture:
     sagittal grid --from fox.png --x cfg-scale=1:7[4] --y steps=10,20 -o near.png";
 
-/// Draw pictures over two or three options in one labelled sheet
+/// Draw pictures over one to three options in one labelled sheet
 ///
 /// An axis is NAME=VALUES. The name is that of any option of `generate` that changes a picture (steps,
 /// cfg-scale, seed, sag-scale, sampler, strength, ...), `prompt` (the first value is text of the prompt,
 /// the others replace it), or `lora-weight` (of all, or lora-weight.NAME). Values are separated by
-/// commas, in quotes if they contain one; FROM:TO[COUNT] is that many numbers. All other options are
-/// those of `generate` and apply to every cell. Each picture is kept with its settings in a folder
-/// beside the sheet; equal ones are drawn once.
+/// commas, in quotes if they contain one; FROM:TO[COUNT] is that many evenly spaced numbers. All other
+/// options are those of `generate` and apply to every cell. Each picture is also saved with its settings
+/// in a folder beside the sheet; equal ones are drawn once.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES, after_help = "More with --help.")]
 pub struct Args {
     /// What changes from left to right
     #[arg(long, value_name = "NAME=VALUES", help_heading = "Axes", allow_hyphen_values = true)]
     x: Axis,
-    /// What changes downwards
+    /// What changes from top to bottom
     #[arg(long, value_name = "NAME=VALUES", help_heading = "Axes", allow_hyphen_values = true)]
     y: Option<Axis>,
     /// What changes from panel to panel; panels are stacked vertically
     #[arg(long, value_name = "NAME=VALUES", help_heading = "Axes", allow_hyphen_values = true)]
     z: Option<Axis>,
-    /// Folder of the single pictures [default: the sheet's name without .png]
+    /// Folder for the single pictures [default: the sheet's name without .png]
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     cells: Option<PathBuf>,
     #[command(flatten)]
     pub generate: Generate,
 }
 
-/// A picture to be drawn, and where it stands.
+/// A picture to draw, and its places in the sheet.
 struct Job {
     args: Generate,
-    /// Flags that change nothing of it.
-    idle: Vec<notes::Idle>,
+    /// Flags without effect on it.
+    idle: Vec<notes::IdleFlag>,
     places: Vec<CellPlace>,
 }
 
-/// What a job's flags come to.
-struct Ready {
+/// The request of a cell's flags, checked.
+struct CellRequest {
     request: Request,
     uses: Vec<LoraUse>,
     /// The prompt with a tag for each LoRA.
@@ -93,7 +93,7 @@ struct Ready {
 /// Runs the command.
 ///
 /// # Errors
-/// Any of the library's; a wrong value of an axis names both.
+/// Any of the library's; an error in a value of an axis names both.
 pub fn run(args: &Args) -> Result<()> {
     let (flags, Repeat { position, own }) = flags(args)?;
     let base = flags.parse::<Args>()?.generate;
@@ -106,7 +106,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut sheet = Sheet { columns, rows, panels, ..Sheet::default() };
     let cells = sheet.places().count();
     if cells > MOST_CELLS {
-        return Err(Error::usage("a grid of too many pictures")
+        return Err(Error::usage("the grid has too many pictures")
             .expected(format!("at most {MOST_CELLS}"))
             .found(cells.to_string()));
     }
@@ -123,7 +123,7 @@ pub fn run(args: &Args) -> Result<()> {
     config.runnable(checkpoint.file())?;
     let prepare = |args: &Generate| ready(args, position, &config);
     let (jobs, first) = jobs(&flags, &axes, &mut sheet, &checkpoint, &config, &prepare)?;
-    tell_notes(&base, &jobs, own)?;
+    warn_of_flags(&base, &jobs, own)?;
     sheet.title = title(&first, &base, &axes);
     sheet.check()?;
     let options = base.compute.options(base.prediction.map(Prediction::from));
@@ -138,7 +138,7 @@ pub fn run(args: &Args) -> Result<()> {
         "cells": cells, "pictures": jobs.len(), "width": sheet.width(), "height": sheet.height(),
         "peak_mib": terminal::to_mib(peak),
     });
-    let told = format!(
+    let summary = format!(
         "{cells} cells, {} pictures to draw, a sheet of {}x{}; {} of device memory at most",
         jobs.len(),
         sheet.width(),
@@ -149,18 +149,18 @@ pub fn run(args: &Args) -> Result<()> {
         if base.json {
             terminal::event("plan", plan);
         } else {
-            terminal::result(told);
+            terminal::result(summary);
         }
         return Ok(());
     }
-    terminal::say(told);
+    terminal::say(summary);
     if base.json {
         terminal::event("start", plan);
     }
-    Run { base: &base, axes: &axes, sheet, files, model, prepare: &prepare }.all(&jobs, &first)
+    GridRun { base: &base, axes: &axes, sheet, files, model, prepare: &prepare }.all(&jobs, &first)
 }
 
-/// The flags that hold for all cells: those of a picture, those that were typed, and one seed.
+/// The flags of all cells: those from a picture, those that were typed, and one seed.
 fn flags(args: &Args) -> Result<(Flags, Repeat)> {
     let (mut flags, mut repeat) = (Flags::typed(), Repeat::default());
     if let Some(picture) = &args.generate.from {
@@ -186,7 +186,7 @@ fn flags(args: &Args) -> Result<(Flags, Repeat)> {
         ("--preview", base.preview.is_some()),
     ] {
         if given {
-            return Err(Error::usage("a grid saves pictures alone")
+            return Err(Error::usage("a grid saves only pictures")
                 .found(flag)
                 .hint("run `generate` for that cell"));
         }
@@ -194,17 +194,17 @@ fn flags(args: &Args) -> Result<(Flags, Repeat)> {
     Ok((flags, repeat))
 }
 
-/// Looks at each value of each axis by itself, so that an error names both.
+/// Checks each value of each axis alone, so that an error names both.
 fn check_axes(axes: &[Option<&Axis>; 3], flags: &Flags) -> Result<()> {
     for (i, axis) in axes.iter().flatten().enumerate() {
         if axes.iter().flatten().take(i).any(|other| other.is_like(axis)) {
-            return Err(Error::usage("two axes change the same").found(&axis.name));
+            return Err(Error::usage("two axes change the same option").found(&axis.name));
         }
         for at in 0..axis.values.len() {
             let behind: Vec<OsString> = axis.flag(at)?.into_iter().collect();
             let mut cell = flags.with(&[], &behind).parse::<Args>().map_err(|e| axis.wrong(at, e))?.generate;
             if cell.seed == Seed::Random {
-                return Err(axis.wrong(at, Error::usage("a random seed could not be told apart")));
+                return Err(axis.wrong(at, Error::usage("the seeds of an axis must not be random")));
             }
             axis.apply(at, &mut cell)?;
         }
@@ -212,7 +212,7 @@ fn check_axes(axes: &[Option<&Axis>; 3], flags: &Flags) -> Result<()> {
     Ok(())
 }
 
-fn ready(args: &Generate, position: Option<(usize, usize)>, config: &ModelConfig) -> Result<Ready> {
+fn ready(args: &Generate, position: Option<(usize, usize)>, config: &ModelConfig) -> Result<CellRequest> {
     let start = Start::read(args)?;
     let scaled = start.as_ref().is_some_and(Start::scaled);
     let asked = loras::gather(&args.prompt.join(" AND "), args)?;
@@ -220,17 +220,17 @@ fn ready(args: &Generate, position: Option<(usize, usize)>, config: &ModelConfig
     let mut request = generate::request(args, seed, asked.prompt, start, config)?;
     generate::alone(&mut request, position);
     if request.batch > 1 {
-        return Err(Error::usage("the picture is one of a batch whose noise is drawn for all together")
-            .hint("draw the grid with --batch-size 1, which is another picture"));
+        return Err(Error::usage("the picture is one of a batch that shares its noise")
+            .hint("draw the grid with --batch-size 1, which gives another picture"));
     }
     request.check()?;
-    Ok(Ready { request, uses: asked.uses, shown: asked.shown, scaled })
+    Ok(CellRequest { request, uses: asked.uses, shown: asked.shown, scaled })
 }
 
-type Prepare<'a> = dyn Fn(&Generate) -> Result<Ready> + 'a;
+type Prepare<'a> = dyn Fn(&Generate) -> Result<CellRequest> + 'a;
 
-/// The cells, equal ones together, in the order in which LoRAs change least; and what the first in the
-/// order of reading comes to. Sets the size of the sheet's cells.
+/// The cells, equal ones together, in an order in which LoRAs rarely change; and the request of the first cell in
+/// reading order. Sets the size of the sheet's cells.
 fn jobs(
     flags: &Flags,
     axes: &[Option<&Axis>; 3],
@@ -238,7 +238,7 @@ fn jobs(
     checkpoint: &Checkpoint,
     config: &ModelConfig,
     prepare: &Prepare<'_>,
-) -> Result<(Vec<Job>, Ready)> {
+) -> Result<(Vec<Job>, CellRequest)> {
     let typed = Flags::typed();
     let mut found: Vec<(String, String, Job)> = Vec::new();
     let mut first = None;
@@ -261,16 +261,17 @@ fn jobs(
             }
         };
         let ready = prepare(&args).map_err(fault)?;
-        let told = Request { prompt: ready.shown.clone(), ..ready.request.clone() };
-        // What pictures tell of their settings is all that they depend on, but for the files' folders.
-        let key = format!("{}{:?}{:?}", parameters(&told, &Origin::default(), 0), args.init_img, args.mask);
-        sheet.cell = (sheet.cell.0.max(told.size.width), sheet.cell.1.max(told.size.height));
+        let written = Request { prompt: ready.shown.clone(), ..ready.request.clone() };
+        // A picture depends on its settings and on the folders of its files.
+        let key =
+            format!("{}{:?}{:?}", parameters(&written, &Origin::default(), 0), args.init_img, args.mask);
+        sheet.cell = (sheet.cell.0.max(written.size.width), sheet.cell.1.max(written.size.height));
         if let Some((.., job)) = found.iter_mut().find(|(known, ..)| *known == key) {
             job.places.push(place);
             continue;
         }
         Patches::new(config, checkpoint, &ready.uses).map_err(fault)?;
-        let idle = notes::idle(&args, &ready.request);
+        let idle = notes::idle_flags(&args, &ready.request);
         found.push((key, weights(&ready.uses), Job { args, idle, places: vec![place] }));
         first.get_or_insert(ready);
     }
@@ -279,47 +280,47 @@ fn jobs(
     Ok((found.into_iter().map(|(.., job)| job).collect(), first))
 }
 
-/// Warns of what is read otherwise in any cell, and of flags without effect in all of them.
-fn tell_notes(base: &Generate, jobs: &[Job], own: bool) -> Result<()> {
-    notes::tell_syntax(base.json, jobs.iter().map(|job| &job.args), own);
+/// Warns of prompt syntax in any cell, and of flags without effect in all of them.
+fn warn_of_flags(base: &Generate, jobs: &[Job], own: bool) -> Result<()> {
+    notes::warn_of_prompt_syntax(base.json, jobs.iter().map(|job| &job.args), own);
     let Some((first, others)) = jobs.split_first() else { return Ok(()) };
     let everywhere =
-        |idle: &&notes::Idle| others.iter().all(|job| job.idle.iter().any(|other| other.0 == idle.0));
-    let idle: Vec<notes::Idle> = first.idle.iter().filter(everywhere).cloned().collect();
-    notes::tell_idle(base.json, &idle, &Flags::typed().given::<Args>()?);
+        |idle: &&notes::IdleFlag| others.iter().all(|job| job.idle.iter().any(|other| other.0 == idle.0));
+    let idle: Vec<notes::IdleFlag> = first.idle.iter().filter(everywhere).cloned().collect();
+    notes::warn_of_idle_flags(base.json, &idle, &Flags::typed().given::<Args>()?);
     Ok(())
 }
 
-/// What LoRAs do to a model, in words.
+/// Files and weights of LoRAs, as a key.
 fn weights(uses: &[LoraUse]) -> String {
     let one = |u: &LoraUse| format!("{} {} {}", u.lora.file().display(), u.unet, u.text);
     uses.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
-/// What the cells have in common, for people.
-fn title(first: &Ready, base: &Generate, axes: &[Option<&Axis>; 3]) -> String {
+/// The title of the sheet: what the cells have in common.
+fn title(first: &CellRequest, base: &Generate, axes: &[Option<&Axis>; 3]) -> String {
     let r = &first.request;
     let varies = |names: &[&str]| axes.iter().flatten().any(|axis| names.contains(&axis.option()));
     let mut facts = vec![origin::name_of(base)];
-    let mut tell = |names: &[&str], fact: String| {
+    let mut add = |names: &[&str], fact: String| {
         if !varies(names) {
             facts.push(fact);
         }
     };
-    tell(&["seed"], format!("seed {}", r.seed));
-    tell(&["steps"], format!("{} steps", r.schedule.steps));
-    tell(&["sampling-method"], r.solver.sampler.to_string());
-    // A sampler's name may end in one.
+    add(&["seed"], format!("seed {}", r.seed));
+    add(&["steps"], format!("{} steps", r.schedule.steps));
+    add(&["sampling-method"], r.solver.sampler.to_string());
+    // A sampler's name may end in a scheduler.
     let both =
         axes.iter().flatten().any(|axis| axis.option() == "sampling-method" && axis.names_schedulers());
     if !both {
-        tell(&["scheduler"], r.schedule.scheduler.to_string());
+        add(&["scheduler"], r.schedule.scheduler.to_string());
     }
-    tell(&["cfg-scale"], format!("CFG {}", r.guidance.cfg));
+    add(&["cfg-scale"], format!("CFG {}", r.guidance.cfg));
     let sag = r.guidance.sag();
     if sag.is_on() || varies(&["sag-scale", "sag-blur"]) {
-        tell(&["sag-scale"], format!("SAG {}", sag.scale));
-        tell(&["sag-blur"], format!("blur {}", sag.blur_sigma));
+        add(&["sag-scale"], format!("SAG {}", sag.scale));
+        add(&["sag-blur"], format!("blur {}", sag.blur_sigma));
     }
     let prompt: String =
         if varies(&["prompt"]) { String::new() } else { first.shown.chars().take(PROMPT).collect() };
@@ -351,14 +352,14 @@ impl Files {
         self.sheet.check()?;
         let cells = || sheet.places().map(|place| self.cell(place));
         generate::spare_models(args, self.sheet.paths().chain(cells()))?;
-        // A file in the folder's place is told of by the first cell; whether names are taken, of all together.
+        // The first cell checks the folder; whether files exist is checked for all together.
         Series::new(self.cell(CellPlace { column: 0, row: 0, panel: 0 }), 1, true).check()?;
         if args.force { Ok(()) } else { refuse_taken(cells()) }
     }
 }
 
-/// All that a grid needs, known to be sound.
-struct Run<'a> {
+/// A run of the command, with everything it needs, checked.
+struct GridRun<'a> {
     base: &'a Generate,
     axes: &'a [Option<&'a Axis>; 3],
     sheet: Sheet,
@@ -367,9 +368,9 @@ struct Run<'a> {
     prepare: &'a Prepare<'a>,
 }
 
-impl Run<'_> {
-    /// Draws cell after cell, then the sheet; cells that are finished stay when a later one fails.
-    fn all(mut self, jobs: &[Job], first: &Ready) -> Result<()> {
+impl GridRun<'_> {
+    /// Draws cell after cell, then the sheet; finished cells stay if a later one fails.
+    fn all(mut self, jobs: &[Job], first: &CellRequest) -> Result<()> {
         let (cancel, began) = (interrupt::token(), Instant::now());
         let mut progress = Reporter::new(self.base.json, first.request.schedule.steps, jobs.len(), None);
         let mut known = String::new();
@@ -398,7 +399,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Draws a picture and writes it to all its places; gives the model's checksum.
+    /// Draws a picture and writes it to all its places; returns the model's checksum.
     fn cell(
         &mut self,
         job: &Job,
@@ -406,7 +407,7 @@ impl Run<'_> {
         progress: &mut Reporter,
         cancel: &CancelToken,
     ) -> Result<Option<String>> {
-        let Ready { request, uses, shown, scaled } = (self.prepare)(&job.args)?;
+        let CellRequest { request, uses, shown, scaled } = (self.prepare)(&job.args)?;
         let now = weights(&uses);
         if now != *known {
             self.model.set_loras(&uses)?;
@@ -423,40 +424,41 @@ impl Run<'_> {
         let mut further = origin::pairs(&job.args, &self.model, &report, scaled);
         further.extend(sums);
         let name = origin::name_of(&job.args);
-        let told = Request { prompt: shown, batch: job.args.batch_size, ..request };
-        let at = match &told.noise {
+        let written = Request { prompt: shown, batch: job.args.batch_size, ..request };
+        let at = match &written.noise {
             sagittal::pipeline::Noise::Pictures(at) => at.first().copied().unwrap_or(0),
             _ => 0,
         };
-        let text = parameters(&told, &Origin { model: &name, hash: hash.as_deref(), further: &further }, at);
+        let text =
+            parameters(&written, &Origin { model: &name, hash: hash.as_deref(), further: &further }, at);
         let picture = made.pictures.first().ok_or_else(|| Error::internal("no picture was drawn"))?;
         let bytes = png::encode(picture, &[(parameters::KEYWORD, &text)])?;
         for place in &job.places {
             let path = self.files.cell(*place);
             make_folder(&path)?;
             png::write(&path, &bytes, self.base.force)?;
-            self.saved("cell", &path, progress, Some((*place, told.seed, at)));
+            self.saved("cell", &path, progress, Some((*place, written.seed, at)));
         }
         Ok(hash)
     }
 
-    /// Puts the cells together; they are read from their files again.
-    fn write_sheet(&self, first: &Ready, hash: Option<&str>) -> Result<PathBuf> {
+    /// Joins the cells, which are read from their files again.
+    fn write_sheet(&self, first: &CellRequest, hash: Option<&str>) -> Result<PathBuf> {
         let mut further: Vec<(&'static str, String)> = vec![("Script", "X/Y/Z plot".into())];
         let names = [("X Type", "X Values"), ("Y Type", "Y Values"), ("Z Type", "Z Values")];
         for ((name, values), axis) in names.into_iter().zip(self.axes).filter_map(|(n, a)| Some((n, (*a)?))) {
             further.extend([(name, axis.name.clone()), (values, axis.values.join(", "))]);
         }
         let model = origin::name_of(self.base);
-        let told = Request { prompt: first.shown.clone(), ..first.request.clone() };
-        let text = parameters(&told, &Origin { model: &model, hash, further: &further }, 0);
+        let written = Request { prompt: first.shown.clone(), ..first.request.clone() };
+        let text = parameters(&written, &Origin { model: &model, hash, further: &further }, 0);
         let bytes = self
             .sheet
             .encode(&[(parameters::KEYWORD, &text)], &mut |place| read::picture(&self.files.cell(place)))?;
         self.files.sheet.write(0, &bytes)
     }
 
-    /// Tells of a file; of a cell also its place, its seed and its number in a batch of that seed.
+    /// Reports a file; of a cell also its place, its seed and its number in a batch of that seed.
     fn saved(&self, kind: &str, path: &Path, progress: &Reporter, cell: Option<(CellPlace, u64, usize)>) {
         let path = path.display().to_string();
         progress.say(&path);

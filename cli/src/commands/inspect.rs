@@ -1,4 +1,4 @@
-//! `sagittal inspect`: what is in a file, and what a model would take of memory.
+//! `sagittal inspect`: what is in a file, and the memory that a model needs.
 
 pub mod tables;
 
@@ -26,16 +26,16 @@ Examples:
 
 /// Show what is in a file: a model, a LoRA, an embedding, a picture, a latent
 ///
-/// Models: family, prediction, storage, networks, and the device memory of pictures of some sizes
-/// with and without SAG, by the planner's arithmetic. Pictures: the settings of sagittal, A1111 and
+/// Models: family, prediction, storage, networks, and the device memory for pictures of some sizes
+/// with and without SAG, as the planner computes it. Pictures: the settings of sagittal, A1111 and
 /// others, the nodes of ComfyUI. Latents: shape and values.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES, after_help = "More with --help.")]
 pub struct Args {
-    /// File, or folder in the diffusers layout [default: the small emoji model in the program]
+    /// File, or folder in the diffusers layout [default: the small built-in emoji model]
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Image size to estimate memory for; may be repeated [default: 512x512, 768x768 and 1024x1024]
+    /// Picture size to estimate memory for; may be repeated [default: 512x512, 768x768 and 1024x1024]
     #[arg(long, value_name = "WxH", value_parser = value::size, help_heading = "Memory")]
     size: Vec<(usize, usize)>,
     /// Pictures per batch
@@ -52,7 +52,7 @@ pub struct Args {
     pub json: bool,
 }
 
-/// What a picture would take.
+/// Memory and work for a picture size.
 pub struct Need {
     /// Pixels.
     pub width: usize,
@@ -62,23 +62,23 @@ pub struct Need {
     pub plans: [Result<Report>; 2],
 }
 
-/// What pictures would take on a device.
+/// Memory and work on a device.
 pub struct Memory {
     /// The device's name.
     pub device: String,
     /// How weights and activations are stored there.
     pub precision: &'static str,
-    /// Pictures made together.
+    /// Pictures per batch.
     pub batch: usize,
-    /// Of each size.
+    /// For each size.
     pub needs: Vec<Need>,
 }
 
 /// Runs the command.
 ///
 /// # Errors
-/// Those of [`inspect`]; [`ErrorKind::Usage`](sagittal::ErrorKind::Usage) for a size that no picture
-/// has.
+/// Those of [`inspect`]; [`ErrorKind::Usage`](sagittal::ErrorKind::Usage) for an invalid
+/// size.
 pub fn run(args: &Args) -> Result<()> {
     for (height, width) in &args.size {
         Request::new("", Size::new(*width, *height)).check()?;
@@ -99,7 +99,7 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// What pictures would take, if there is a device to plan for: which kernels there are decides.
+/// The memory estimate, if there is a device, whose kernels decide it.
 fn memory(args: &Args, facts: &ModelFacts) -> Option<Memory> {
     match planned(args, &facts.file) {
         Ok(memory) => Some(memory),

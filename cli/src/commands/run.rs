@@ -1,5 +1,5 @@
-//! `sagittal run`: a workflow of ComfyUI from a file to pictures in files. All of it is checked, and
-//! every file it reads opened, before a driver is even loaded; then its memory, before anything runs.
+//! `sagittal run`: a workflow of ComfyUI from a file to pictures in files. It is checked completely, and every file
+//! it reads is opened, before a driver is loaded; then its memory is checked, before anything runs.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -17,20 +17,20 @@ use crate::support::terminal;
 
 const EXAMPLES: &str = "\
 Examples:
-  A workflow as ComfyUI's menu saves or exports it, with the models in ./models as ComfyUI has them:
+  A workflow saved or exported by ComfyUI, with models in ./models laid out as in ComfyUI:
     sagittal run workflow.json
-  The folders of a ComfyUI elsewhere:
+  With the folders of a ComfyUI installation:
     sagittal run workflow.json --models-dir ~/ComfyUI/models --input-dir ~/ComfyUI/input
-  What made a picture, with another seed and the model inside the program:
+  The workflow in a picture, with another seed and the built-in model:
     sagittal run ComfyUI_00001_.png --set KSampler.seed=7 --set 4.ckpt_name=tiny-emoji.safetensors
-  Is anything wrong with it?
+  Check it without running it:
     sagittal run workflow.json --dry-run";
 
 /// Run a workflow of ComfyUI.
 ///
 /// Reads the API format, the UI format, or a picture that contains one of them. The whole workflow is checked
-/// before anything runs: nodes, inputs, ranges, links, files, memory. Output files are numbered as ComfyUI
-/// numbers them, and existing ones are never replaced; they contain the workflow, so ComfyUI can open them.
+/// before anything runs: nodes, inputs, ranges, links, files, memory. Output files are numbered as in ComfyUI,
+/// and existing ones are never replaced; they contain the workflow, so ComfyUI can open them.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES, after_help = "More with --help.")]
 pub struct Args {
@@ -54,7 +54,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE.yaml", help_heading = "Folders")]
     extra_model_paths: Vec<PathBuf>,
 
-    /// Ignore tensors of models that no layer uses (adapters, gates, extra biases) instead of refusing the file
+    /// Ignore tensors that no layer uses (adapters, gates, extra biases) instead of rejecting the file
     #[arg(long)]
     ignore_extra: bool,
     #[command(flatten)]
@@ -66,7 +66,7 @@ pub struct Args {
     /// List the supported nodes with their inputs, and exit
     #[arg(long)]
     nodes: bool,
-    /// Print events on stdout, one JSON object a line; text for people stays on stderr
+    /// Print events on stdout, one JSON object per line; messages stay on stderr
     #[arg(long)]
     pub json: bool,
 }
@@ -104,7 +104,7 @@ pub fn run(args: &Args) -> Result<()> {
         sampler: 0,
     };
     let done = ready.run(context.clone(), &mut |event| reporter.report(&event), cancel.flag());
-    // The bar leaves before anything else is said, the error included.
+    // The bar is removed before anything else is printed, the error included.
     reporter.progress.end();
     let saved = done?;
     // Ctrl-C may have come after the last work on the device.
@@ -115,7 +115,7 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The folders that the flags name, with the lists of further ones.
+/// The folders from the flags, with those of the lists of further folders.
 fn folders(args: &Args) -> Result<Folders> {
     let mut folders = Folders::new(&args.models_dir, &args.input_dir, &args.output_dir);
     let usual = ["", ".."].map(|beside| args.models_dir.join(beside).join("extra_model_paths.yaml"));
@@ -188,7 +188,7 @@ fn class_as_json(class: &Class) -> Value {
     json!({ "class": class.name, "output": class.is_output, "inputs": inputs, "outputs": outputs })
 }
 
-/// An input: the type by ComfyUI's name, and what it takes.
+/// An input: ComfyUI's name of its type, and its range or choices.
 fn slot_as_json(slot: &Slot) -> Value {
     let rest = match slot.kind {
         Kind::Socket(of) => json!({ "type": of.name() }),
@@ -235,7 +235,7 @@ fn announce(args: &Args, file: &Path, context: &DeviceContext, nodes: usize, sam
     }
 }
 
-/// How long it took and what came of it.
+/// Prints the time, the speed and the number of files.
 fn conclude(args: &Args, context: &DeviceContext, began: Instant, progress: &Reporter, saved: usize) {
     let (seconds, rate, peak) =
         (began.elapsed().as_secs_f64(), progress.steps_per_second(), context.engine().peak_bytes());

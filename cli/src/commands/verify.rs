@@ -1,4 +1,4 @@
-//! `sagittal verify`: does this device and its driver compute right?
+//! `sagittal verify`: whether this device and its driver compute correctly.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,52 +21,51 @@ use crate::support::terminal;
 
 const EXAMPLES: &str = "\
 Examples:
-  Does this GPU compute correctly?
+  Check the GPU:
     sagittal verify
-  In 16-bit storage, on the second adapter:
+  With f16 storage, on the second adapter:
     sagittal verify --precision f16 --device 1
-  A whole golden set, with every computed tensor kept:
+  A full golden set, saving every computed tensor:
     sagittal verify --set tests/golden/tiny-sd1.json --save computed.safetensors";
 
 /// Check that this GPU and its driver compute correctly.
 ///
-/// Compares results with tensors that ComfyUI computed on a CPU, and prints those that differ by more than
-/// their tolerance, then the sums; with -v the difference, the tolerance and the share of it that was used
-/// for each. Ends with exit code 0 only if all hold.
+/// Compares results with tensors that ComfyUI computed on a CPU. Prints those that differ by more than
+/// their tolerance, then totals; with -v every difference, its tolerance and the share of the tolerance.
+/// The exit code is 0 only if all are within their tolerance.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES, after_help = "More with --help.")]
 pub struct Args {
-    /// Golden set, with its FILE.safetensors beside it; may be given several times [default: a small
-    /// set inside the program]
+    /// Golden set, with its FILE.safetensors beside it; may be repeated [default: a small built-in set]
     #[arg(long = "set", value_name = "FILE.json")]
     pub sets: Vec<PathBuf>,
-    /// Checkpoint the sets were made with [default: weights made by formula for the set's family]
+    /// Checkpoint the sets were made with [default: generated weights for the set's family]
     #[arg(short, long, value_name = "FILE")]
     pub model: Option<PathBuf>,
     /// What the network predicts [default: read from the checkpoint]
     #[arg(long, value_name = "KIND")]
     pub prediction: Option<PredictionChoice>,
-    /// How weights and activations are stored; arithmetic is f32. Tolerances follow
+    /// How weights and activations are stored, which sets the tolerances; arithmetic is f32
     #[arg(long, value_name = "KIND", default_value = "f32", ignore_case = true)]
     pub precision: Storage,
-    /// Names and shapes of a family that is not built in; may be given several times
+    /// Tensor names and shapes of a model family that is not built in; may be repeated
     #[arg(long, value_name = "FILE.json")]
     pub manifest: Vec<PathBuf>,
-    /// Folder of such files, all of which are used; may be repeated
+    /// Folder of manifests, all of which are used; may be repeated
     #[arg(long, value_name = "DIR")]
     pub manifests: Vec<PathBuf>,
-    /// Do not count what this version cannot run as a failure
+    /// Do not count tests that this version cannot run as failures
     #[arg(long)]
     pub allow_unsupported: bool,
     #[command(flatten)]
     pub device: device::Flags,
-    /// Write every computed tensor, under the set's own names
+    /// Write every computed tensor, named as in the set
     #[arg(long, value_name = "OUT.safetensors")]
     pub save: Option<PathBuf>,
-    /// Replace a file that exists
+    /// Replace an existing file
     #[arg(long)]
     pub force: bool,
-    /// Print events on stdout, one JSON object a line; text for people stays on stderr
+    /// Print events on stdout, one JSON object per line; messages stay on stderr
     #[arg(long)]
     pub json: bool,
 }
@@ -74,15 +73,15 @@ pub struct Args {
 /// `--precision`.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum Storage {
-    /// 4 bytes a value
+    /// 4 bytes per value
     #[value(aliases = F32_NAMES)]
     F32,
-    /// 2 bytes a value
+    /// 2 bytes per value
     #[value(aliases = F16_NAMES)]
     F16,
 }
 
-/// Runs the sets; whether everything holds.
+/// Runs the sets; returns whether all results are within their tolerance.
 pub fn run(args: &Args) -> Result<bool> {
     let out = args.save.as_ref().map(|path| Series::new(path, 1, args.force || is_empty_file(path)));
     if let Some(out) = &out {
@@ -101,19 +100,19 @@ pub fn run(args: &Args) -> Result<bool> {
     let mut tally = Tally::default();
     let mut tensors = Vec::new();
     for set in &sets {
-        tell_set(args, set);
-        let report = verifier.verify(set, &mut |finding| tell_finding(args, finding))?;
+        print_set(args, set);
+        let report = verifier.verify(set, &mut |finding| print_finding(args, finding))?;
         tally.count(&report, args.allow_unsupported);
         tensors.extend(report.tensors);
     }
     if let Some(out) = &out {
         out.write(0, &write_all(&tensors)?)?;
     }
-    tell_end(args, &tally, verifier.gpu());
+    print_summary(args, &tally, verifier.gpu());
     Ok(tally.holds)
 }
 
-/// A name that a program has reserved by an empty file is free to be written.
+/// An empty file, with which a program may have reserved the name, may be replaced.
 fn is_empty_file(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() == 0)
 }
@@ -123,7 +122,7 @@ fn manifest(path: &PathBuf) -> Result<Manifest> {
     Manifest::parse(&text).map_err(|e| e.file(path))
 }
 
-/// Every FILE.json of a folder. Those of networks that are no whole model are left out with a warning.
+/// Every FILE.json of a folder. Those of networks that are not a complete model are skipped with a warning.
 fn manifests_in(folder: &Path) -> Result<Vec<Manifest>> {
     let cannot = |e| Error::io(folder, "cannot read the folder of manifests", e);
     let mut files = fs::read_dir(folder)
@@ -132,13 +131,13 @@ fn manifests_in(folder: &Path) -> Result<Vec<Manifest>> {
     files.retain(|path| path.extension().is_some_and(|e| e == "json") && path.is_file());
     files.sort();
     if files.is_empty() {
-        return Err(Error::usage("the folder of manifests holds none").file(folder).expected("FILE.json"));
+        return Err(Error::usage("the folder of manifests contains none").file(folder).expected("FILE.json"));
     }
     let mut manifests = Vec::new();
     for file in &files {
         match manifest(file) {
             Ok(manifest) => manifests.push(manifest),
-            Err(e) => log::warn!("left out: {e}"),
+            Err(e) => log::warn!("skipped: {e}"),
         }
     }
     Ok(manifests)
@@ -160,13 +159,13 @@ fn options(args: &Args) -> Result<Options> {
     })
 }
 
-/// What all sets came to.
+/// Totals of all sets.
 #[derive(Default)]
 struct Tally {
     compared: usize,
     failed: usize,
     unsupported: usize,
-    /// The largest share of a tolerance that was used, and by what.
+    /// The largest share of a tolerance, and the tensor it belongs to.
     worst: Option<(f64, String)>,
     holds: bool,
     sets: usize,
@@ -193,7 +192,7 @@ impl Tally {
     }
 }
 
-fn tell_set(args: &Args, set: &Set) {
+fn print_set(args: &Args, set: &Set) {
     let file = set.file().display();
     if args.json {
         terminal::event("set", json!({ "set": file.to_string() }));
@@ -209,7 +208,7 @@ fn precision_of(args: &Args) -> Precision {
     }
 }
 
-fn tell_finding(args: &Args, finding: &Finding) {
+fn print_finding(args: &Args, finding: &Finding) {
     if args.json {
         terminal::event("finding", finding_as_json(finding));
         return;
@@ -242,7 +241,7 @@ fn percent(share: f64) -> String {
 }
 
 fn finding_as_json(finding: &Finding) -> serde_json::Value {
-    // JSON has no infinity: null stands for it.
+    // JSON has no infinity: it becomes null.
     match &finding.outcome {
         Outcome::Compared(c) => json!({
             "name": finding.name, "outcome": if c.holds() { "ok" } else { "fail" },
@@ -253,7 +252,7 @@ fn finding_as_json(finding: &Finding) -> serde_json::Value {
     }
 }
 
-fn tell_end(args: &Args, tally: &Tally, gpu: Option<&Gpu>) {
+fn print_summary(args: &Args, tally: &Tally, gpu: Option<&Gpu>) {
     let device = gpu.map(|gpu| gpu.device().adapter_info());
     let (worst, worst_name) = tally.worst.clone().unzip();
     if args.json {
@@ -270,11 +269,11 @@ fn tell_end(args: &Args, tally: &Tally, gpu: Option<&Gpu>) {
     if let Some(device) = device {
         terminal::result(format!("{} ({} {})", device.name, device.driver, device.driver_info));
     }
-    let verdict = if tally.holds { "all hold" } else { "NOT all hold" };
+    let verdict = if tally.holds { "passed" } else { "FAILED" };
     let worst = tally
         .worst
         .as_ref()
-        .map(|(share, name)| format!("; the most of a tolerance, {}, by {name}", percent(*share)));
+        .map(|(share, name)| format!("; largest share of a tolerance {}, by {name}", percent(*share)));
     terminal::result(format!(
         "{verdict}: {} compared, {} failed, {} unsupported{}",
         tally.compared,

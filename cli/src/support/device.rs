@@ -15,13 +15,13 @@ use crate::support::value;
 /// Which device, and how it is used.
 #[derive(Debug, clap::Args)]
 pub struct Flags {
-    /// GPU, by its number or a part of its name; see `sagittal devices` [default: the first real one]
+    /// GPU, by its number or a part of its name; see `sagittal devices` [default: the first that is not a CPU]
     #[arg(long, value_name = "INDEX_OR_NAME", help_heading = "Device")]
     pub device: Option<String>,
-    /// Disable cooperative matrices: slower, with the kernels that run on any GPU
+    /// Disable cooperative matrices and use the slower kernels that run on any GPU
     #[arg(long, help_heading = "Device")]
     pub no_matrices: bool,
-    /// Compile all kernels again, and do not cache them
+    /// Compile all kernels anew, and do not cache them
     #[arg(long, help_heading = "Device")]
     pub no_pipeline_cache: bool,
 }
@@ -41,7 +41,7 @@ impl Flags {
     }
 }
 
-/// Which device computes pictures, and with what.
+/// Which device computes pictures, in which precision and within which limits.
 #[derive(Debug, clap::Args)]
 pub struct Compute {
     #[command(flatten)]
@@ -49,26 +49,26 @@ pub struct Compute {
     /// How weights and activations are stored; arithmetic is f32 [auto: f16 on GPUs, f32 on CPUs]
     #[arg(long, value_name = "KIND", default_value = "auto", ignore_case = true, help_heading = "Device")]
     pub precision: PrecisionChoice,
-    /// The same for VAEs [auto: as --precision, but f32 for SDXL's, which overflows f16]
+    /// The same for the VAE [auto: as --precision, but f32 for SDXL's, which overflows f16]
     #[arg(long, value_name = "KIND", default_value = "auto", ignore_case = true, help_heading = "Device")]
     pub vae_precision: PrecisionChoice,
-    /// Tiles of VAEs: `auto` where the memory asks for it, `off`, or latent cells a side from 16 on
+    /// VAE tiling: `auto` tiles if memory is short, `off`, or the tile's side in latent cells, at least 16
     #[arg(long, value_name = "auto|off|CELLS", default_value = "auto", help_heading = "Device")]
     pub vae_tile: Tiling,
-    /// Rows (picture × prompt entry) per network call: `auto` or a number; never changes a picture
+    /// Rows (picture × prompt entry) per network call: `auto` or a number; does not change the result
     #[arg(long, value_name = "auto|ROWS", default_value = "auto", help_heading = "Device")]
     pub chunk: ChunkPolicy,
     /// Limit for device memory (weights and activations), in MiB or like 4G
     #[arg(long, value_name = "SIZE", value_parser = value::memory, allow_negative_numbers = true)]
     #[arg(help_heading = "Device")]
     pub max_memory: Option<u64>,
-    /// Stop at the first layer whose result is NaN or infinite, and name it: for black pictures. Slow
+    /// Stop at the first layer whose result is NaN or infinite and name it, to debug black pictures; slow
     #[arg(long, help_heading = "Device")]
     pub trace_nonfinite: bool,
 }
 
 impl Compute {
-    /// How models are opened, if their output means `prediction`.
+    /// How models are opened, if their network predicts `prediction`.
     pub fn options(&self, prediction: Option<Prediction>) -> ModelOptions {
         ModelOptions {
             precision: self.precision.precision(),
@@ -78,15 +78,15 @@ impl Compute {
         }
     }
 
-    /// What the work may take.
+    /// The limits of the work.
     pub fn limits(&self) -> Limits {
         Limits { chunk: self.chunk, memory: self.max_memory }
     }
 }
 
-/// `SAGITTAL_CACHE`, or a folder where the system has caches; None if it says of no such place.
+/// `SAGITTAL_CACHE`, or a folder in the system's cache folder; None if there is none.
 fn folder(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-    // An empty variable is as good as none, and a relative path would lie wherever one works.
+    // An empty variable counts as unset, and a relative path would depend on the working directory.
     let path = |name: &str| variable(name).map(PathBuf::from).filter(|p| !p.as_os_str().is_empty());
     let absolute = |name: &str| path(name).filter(|p| p.is_absolute());
     path("SAGITTAL_CACHE").or_else(|| {

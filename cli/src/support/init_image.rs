@@ -22,14 +22,14 @@ impl Start {
     /// Reads the files that the flags name; None without `-i`.
     ///
     /// # Errors
-    /// [`ErrorKind::File`](sagittal::ErrorKind::File) if one of them is no sound picture.
+    /// [`ErrorKind::File`](sagittal::ErrorKind::File) if one of them is not a valid picture.
     pub fn read(args: &Args) -> Result<Option<Self>> {
         let Some(path) = &args.init_img else { return Ok(None) };
         let whole = read::picture(path)?;
         let (width, height) = size(args, &whole);
-        // Before memory is taken for it.
+        // Before memory is allocated for it.
         Request::new("", Size::new(width, height)).check()?;
-        // Without -W and -H nothing is scaled, and so nothing softened.
+        // Without -W and -H nothing is scaled, so the picture is not softened.
         let cut = args.width.or(args.height).is_none();
         let mask = match &args.mask {
             Some(path) => {
@@ -57,7 +57,7 @@ impl Start {
         (self.picture.width, self.picture.height)
     }
 
-    /// Whether it was brought to its size by scaling, not by cutting.
+    /// Whether it was scaled to its size, not cropped.
     pub fn scaled(&self) -> bool {
         self.scaled
     }
@@ -74,8 +74,8 @@ fn latent_mask(mask: &Mask, (width, height): (usize, usize)) -> Latent {
     mask.to_latent(Size::new(width / LATENT_CELL, height / LATENT_CELL))
 }
 
-/// The width and height to draw: the flags', a side without flag in the picture's proportion; the
-/// picture's own, cut down, without any.
+/// The width and height to draw: those of the flags, where a missing side keeps the aspect ratio; without flags
+/// the picture's own size, rounded down to latent cells.
 fn size(args: &Args, picture: &Picture) -> (usize, usize) {
     let (own_width, own_height) = (picture.width, picture.height);
     let whole = |side: usize| (side / LATENT_CELL * LATENT_CELL).max(LATENT_CELL);

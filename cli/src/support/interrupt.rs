@@ -7,7 +7,7 @@ pub fn token() -> CancelToken {
     caught(|token| token.cancel())
 }
 
-/// The same for work that leaves nothing half done: a second Ctrl-C does not wait for it to end.
+/// The same for work that may be aborted at any time: a second Ctrl-C exits at once.
 pub fn impatient_token() -> CancelToken {
     caught(|token| {
         if token.is_cancelled() {

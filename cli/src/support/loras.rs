@@ -9,18 +9,18 @@ use sagittal::{Error, Result};
 
 use crate::support::args::Args;
 
-/// What `--lora` and `<lora:…>` come to.
+/// The LoRAs of `--lora` and `<lora:…>`, and the prompts.
 pub struct Asked {
     /// The prompt without tags, for the text encoders.
     pub prompt: String,
-    /// The prompt with a tag for every LoRA, for the picture's settings: A1111 knows no other way
+    /// The prompt with a tag for every LoRA, for the picture's settings: A1111 has no other way
     /// to name them.
     pub shown: String,
     /// The LoRAs, flags first.
     pub uses: Vec<LoraUse>,
 }
 
-/// Opens the LoRAs of the flags and of `prompt`.
+/// Opens the LoRAs that the flags and `prompt` name.
 ///
 /// # Errors
 /// [`ErrorKind::Usage`](sagittal::ErrorKind::Usage) for a tag that is wrong or has no folder or no
@@ -74,15 +74,15 @@ pub fn gather(prompt: &str, args: &Args) -> Result<Asked> {
         asked.uses.push(LoraUse { text, unet, ..LoraUse::new(lora, 1.0) });
     }
     if other_weights {
-        // What the prompt says of weights no longer holds.
+        // The weights in the prompt's tags have been overridden.
         let flags = asked.shown.split_off(prompt.len());
         asked.shown = format!("{}{shown}{flags}", asked.prompt.trim_end());
     }
     Ok(asked)
 }
 
-/// Gives the LoRA called `name` this weight, or all of them: in the flags, and in the tags of the prompts.
-/// Says whether there is one.
+/// Sets the weight of the LoRA called `name`, or of all LoRAs, in the flags and in the tags of the prompts.
+/// Returns whether there is one.
 pub fn weigh(args: &mut Args, name: Option<&str>, weight: f32) -> bool {
     let meant = |found: &str| name.is_none_or(|name| name == found);
     let mut any = false;
@@ -93,7 +93,7 @@ pub fn weigh(args: &mut Args, name: Option<&str>, weight: f32) -> bool {
         }
     }
     for prompt in &mut args.prompt {
-        // A prompt that is wrong is told of when it is read.
+        // A malformed prompt is reported when it is read.
         let Ok((clean, tags)) = tags::take(prompt) else { continue };
         if !tags.iter().any(|tag| meant(&tag.name)) {
             continue;
@@ -119,7 +119,7 @@ fn space_after(text: &str) -> &'static str {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Flag {
     file: std::path::PathBuf,
-    /// None is what a tag says, or 1.
+    /// None is the weight of a tag, or 1.
     weight: Option<f32>,
 }
 

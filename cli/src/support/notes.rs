@@ -1,5 +1,4 @@
-//! What is told of flags and prompts before a run: flags without effect, and what other programs read
-//! otherwise.
+//! Warnings before a run: flags without effect, and prompt syntax that other programs read differently.
 
 use std::collections::BTreeSet;
 
@@ -11,14 +10,14 @@ use sagittal::lora::tags;
 use crate::support::args::Args;
 use crate::support::terminal;
 
-/// A flag: its identifier among those that were typed, and what keeps it from having an effect.
-pub type Idle = (&'static str, String);
+/// A flag without effect: its clap id, and why it has none.
+pub type IdleFlag = (&'static str, String);
 
-/// The flags of `args` that change nothing of what `request` draws, whether they were typed or not.
-pub fn idle(args: &Args, request: &Request) -> Vec<Idle> {
+/// The flags of `args` that have no effect on `request`, whether they were typed or not.
+pub fn idle_flags(args: &Args, request: &Request) -> Vec<IdleFlag> {
     let (sag, sampler) = (request.guidance.sag(), request.solver.sampler);
     let cfg_is_1 = request.guidance.cfg == 1.0;
-    let mut idle: Vec<Idle> = Vec::new();
+    let mut idle: Vec<IdleFlag> = Vec::new();
     let mut unless = |effect: bool, flags: &[&'static str], why: &str| {
         if !effect {
             idle.extend(flags.iter().map(|flag| (*flag, why.to_owned())));
@@ -27,13 +26,13 @@ pub fn idle(args: &Args, request: &Request) -> Vec<Idle> {
     unless(sampler.adds_noise(), &["eta", "s_noise"], &format!("{sampler} adds no noise"));
     let parts = ["sag_threshold", "sag_start", "sag_end", "sag_cond"];
     unless(sag.is_on(), &parts, "Self-Attention Guidance is off");
-    // A blur of 0 is what turns it off.
+    // A blur of 0 turns it off, so the blur has an effect.
     unless(sag.scale != 0.0, &["sag_blur"], "Self-Attention Guidance is off");
     unless(!sag.is_on() || cfg_is_1, &["sag_cond"], "the CFG scale is not 1");
     unless(args.pag_scale != 0.0, &["pag_start", "pag_end"], "Perturbed-Attention Guidance is off");
     unless(args.seg_scale != 0.0, &["seg_blur", "seg_start", "seg_end"], "Smoothed Energy Guidance is off");
     let negative = !cfg_is_1 || sampler.needs_uncond() || (sag.is_on() && !sag.cond_at_cfg_1);
-    unless(negative, &["negative"], "at a CFG scale of 1 nothing is drawn away from");
+    unless(negative, &["negative"], "at a CFG scale of 1 the negative prompt is not used");
     let mut prompts = args.prompt.iter().chain(&args.negative);
     unless(
         prompts.any(|text| embedding::names_any(text)),
@@ -45,27 +44,27 @@ pub fn idle(args: &Args, request: &Request) -> Vec<Idle> {
     idle
 }
 
-/// Warns of those that were typed, whose identifiers are `given`.
-pub fn tell_idle(json: bool, idle: &[Idle], given: &BTreeSet<String>) {
-    let mut told = BTreeSet::new();
+/// Warns of the idle flags that were typed; `given` are the ids of typed flags.
+pub fn warn_of_idle_flags(json: bool, idle: &[IdleFlag], given: &BTreeSet<String>) {
+    let mut warned = BTreeSet::new();
     for (id, why) in idle.iter().filter(|(id, _)| given.contains(*id)) {
-        if told.insert(id) {
+        if warned.insert(id) {
             let flag = if *id == "negative" { "negative-prompt".to_owned() } else { id.replace('_', "-") };
             terminal::warning(json, &format!("--{flag} has no effect: {why}"));
         }
     }
 }
 
-/// Warns of what is read otherwise in the prompts of `all`, each way of writing once. `own` prompts stand in
-/// a picture of this program, which means what it does with AND.
-pub fn tell_syntax<'a>(json: bool, all: impl IntoIterator<Item = &'a Args>, own: bool) {
-    let mut told = BTreeSet::new();
+/// Warns of syntax in the prompts of `all` that other programs read differently, once for each kind. `own` prompts
+/// come from a picture of this program, whose AND has this program's meaning.
+pub fn warn_of_prompt_syntax<'a>(json: bool, all: impl IntoIterator<Item = &'a Args>, own: bool) {
+    let mut warned = BTreeSet::new();
     for args in all {
         let prompts = args.prompt.iter().map(|text| (text, true));
         for (text, composed) in prompts.chain(args.negative.iter().map(|text| (text, false))) {
             let means = |kind| kind != Kind::And || (composed && !own);
             for note in syntax::notes(text).into_iter().filter(|note| means(note.kind)) {
-                if told.insert(note.to_string()) {
+                if warned.insert(note.to_string()) {
                     terminal::warning(json, &note.to_string());
                 }
             }

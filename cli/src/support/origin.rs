@@ -1,5 +1,5 @@
-//! What a picture's settings tell of the files that it was made from: names and checksums. A large
-//! model's checksum takes seconds, so it is made while the picture is drawn.
+//! Names and checksums of the files that a picture was made from, for its settings. The checksum of a large model
+//! takes seconds, so it is computed while the picture is drawn.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ use sagittal::{Result, embedded};
 
 use crate::support::args::Args;
 
-/// What the model inside the program is called.
+/// Name of the built-in model.
 pub const EMBEDDED: &str = "tiny-emoji";
 /// The picture to start from: its file's name and checksum.
 pub const START: &str = "Init image";
@@ -22,28 +22,28 @@ pub const START_HASH: &str = "Init image hash";
 /// The mask, likewise.
 pub const MASK: &str = "Mask image";
 pub const MASK_HASH: &str = "Mask image hash";
-/// Text encoders from files of their own.
+/// Text encoders from separate files.
 pub const TEXT_ENCODER: &str = "Text encoder";
-/// Tensors that no layer takes.
+/// Tensors that no layer uses.
 pub const EXTRA: &str = "Extra tensors";
 
-/// Digits of a checksum that are told, as A1111 has it: of models, and of LoRAs.
+/// Digits of a checksum in the settings, as in A1111: of models, and of LoRAs.
 const DIGITS: usize = 10;
 const LORA_DIGITS: usize = 12;
 
-/// The model's name as its pictures tell it.
+/// The model's name in the settings of its pictures.
 pub fn name_of(args: &Args) -> String {
     args.model.as_ref().map_or_else(|| EMBEDDED.into(), |path| model_name(path))
 }
 
-/// A name as A1111 has it: the file's, without folder and extension.
+/// A name as in A1111: the file's, without folder and extension.
 pub fn model_name(path: &Path) -> String {
     // A folder's name may hold a version, which is no extension.
     let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
     name.unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The digits that stand for a file; None for a folder.
+/// The first digits of a file's checksum; None for a folder.
 ///
 /// # Errors
 /// Those of [`digest::file`].
@@ -54,20 +54,20 @@ pub fn file_hash(path: &Path) -> Result<Option<String>> {
     whole_hash(path).map(|digits| Some(cut(digits, DIGITS)))
 }
 
-/// All digits of a file's checksum, made once: what a picture is held to here is told of its repeat.
+/// All digits of a file's checksum, computed once: what is compared here is written to the new picture.
 ///
 /// # Errors
 /// Those of [`digest::file`].
 pub fn whole_hash(path: &Path) -> Result<String> {
-    remembered(path, Part::Whole, &AtomicBool::new(false))
+    cached(path, HashedPart::WholeFile, &AtomicBool::new(false))
 }
 
-/// The digits of a LoRA, of its tensors alone, as A1111 has it.
+/// The first digits of a LoRA's checksum, over its tensors alone, as in A1111.
 ///
 /// # Errors
 /// Those of [`digest::tensors`].
 pub fn lora_hash(path: &Path) -> Result<String> {
-    remembered(path, Part::Tensors, &AtomicBool::new(false)).map(|digits| cut(digits, LORA_DIGITS))
+    cached(path, HashedPart::Tensors, &AtomicBool::new(false)).map(|digits| cut(digits, LORA_DIGITS))
 }
 
 /// The first digits of a checksum.
@@ -78,21 +78,21 @@ fn cut(mut digits: String, length: usize) -> String {
 
 /// What a checksum is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
-    Whole,
+enum HashedPart {
+    WholeFile,
     Tensors,
 }
 
-/// A checksum, made once for each file: a grid asks for every cell.
-fn remembered(path: &Path, part: Part, stop: &AtomicBool) -> Result<String> {
-    static KNOWN: Mutex<Vec<(PathBuf, Part, String)>> = Mutex::new(Vec::new());
+/// A checksum, computed once for each file: a grid asks for every cell.
+fn cached(path: &Path, part: HashedPart, stop: &AtomicBool) -> Result<String> {
+    static KNOWN: Mutex<Vec<(PathBuf, HashedPart, String)>> = Mutex::new(Vec::new());
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((.., digits)) = known.iter().find(|(p, of, _)| p == path && *of == part) {
         return Ok(digits.clone());
     }
     let digits = match part {
-        Part::Whole => digest::file(path, stop)?,
-        Part::Tensors => digest::tensors(path, stop)?,
+        HashedPart::WholeFile => digest::file(path, stop)?,
+        HashedPart::Tensors => digest::tensors(path, stop)?,
     };
     known.push((path.to_owned(), part, digits.clone()));
     Ok(digits)
@@ -103,7 +103,7 @@ type Pairs = Vec<(&'static str, String)>;
 /// The model's digits, and pairs for the other files.
 type Sums = (Option<String>, Pairs);
 
-/// Checksums under way.
+/// Checksums that are being computed.
 pub struct Checksums {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<Sums>>>,
@@ -113,7 +113,7 @@ impl Checksums {
     /// Begins with those of the files that `args` name and of `loras`.
     pub fn begin(args: &Args, loras: &[LoraUse]) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let (told, model) = (stop.clone(), args.model.clone());
+        let (stopped, model) = (stop.clone(), args.model.clone());
         let files = [("VAE hash", &args.vae), (START_HASH, &args.init_img), (MASK_HASH, &args.mask)];
         let files: Vec<(&str, PathBuf)> =
             files.into_iter().filter_map(|(n, f)| Some((n, f.clone()?))).collect();
@@ -122,19 +122,21 @@ impl Checksums {
         let work = move || -> Result<Sums> {
             let mut pairs = Pairs::new();
             for (name, path) in files.into_iter().filter(|(_, path)| path.is_file()) {
-                pairs.push((name, cut(remembered(&path, Part::Whole, &told)?, DIGITS)));
+                pairs.push((name, cut(cached(&path, HashedPart::WholeFile, &stopped)?, DIGITS)));
             }
             let mut hashes = Vec::new();
             for (name, path) in loras {
-                hashes
-                    .push(format!("{name}: {}", cut(remembered(&path, Part::Tensors, &told)?, LORA_DIGITS)));
+                hashes.push(format!(
+                    "{name}: {}",
+                    cut(cached(&path, HashedPart::Tensors, &stopped)?, LORA_DIGITS)
+                ));
             }
             if !hashes.is_empty() {
                 pairs.push(("Lora hashes", hashes.join(", ")));
             }
             let digits = match &model {
                 None => embedded::digest(),
-                Some(path) if path.is_file() => Some(remembered(path, Part::Whole, &told)?),
+                Some(path) if path.is_file() => Some(cached(path, HashedPart::WholeFile, &stopped)?),
                 Some(_) => None,
             };
             Ok((digits.map(|digits| cut(digits, DIGITS)), pairs))
@@ -143,13 +145,13 @@ impl Checksums {
     }
 
     /// Waits for them: the model's digits, and pairs for the rest. What cannot be read any more is left
-    /// out, for the picture is worth more than its checksums.
+    /// out, so that the picture is saved all the same.
     pub fn finish(mut self) -> Sums {
         let done = self.thread.take().and_then(|thread| thread.join().ok());
         match done {
             Some(Ok(done)) => done,
             Some(Err(e)) => {
-                log::warn!("the picture tells no checksums: {e}");
+                log::warn!("the picture is saved without checksums: {e}");
                 Default::default()
             }
             None => Default::default(),
@@ -164,8 +166,7 @@ impl Drop for Checksums {
     }
 }
 
-/// The pairs that `args` add to a picture's settings: what its bytes depend on and a request does not
-/// tell.
+/// The pairs that `args` add to a picture's settings: what its bytes depend on beside the request.
 pub fn pairs(args: &Args, model: &Model, report: &Report, scaled: bool) -> Pairs {
     let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut pairs = Pairs::new();
@@ -190,7 +191,7 @@ pub fn pairs(args: &Args, model: &Model, report: &Report, scaled: bool) -> Pairs
     if model.vae_precision() != usual {
         pairs.push(("VAE precision", model.vae_precision().name().to_owned()));
     }
-    // Tiles change a picture a little; where memory asks for them, the limit does.
+    // Tiles change a picture slightly; if they were chosen for memory, the limit matters.
     match args.compute.vae_tile {
         Tiling::Side(side) => pairs.push(("VAE tile", side.to_string())),
         Tiling::Off => {}

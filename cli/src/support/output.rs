@@ -1,5 +1,5 @@
-//! Names of the files that a run writes, and whether they can be written: asked before the work,
-//! so that an hour of sampling does not end at a missing folder.
+//! Names of the files that a run writes. Whether they can be written is checked before the work, so that an hour
+//! of sampling does not fail at a missing folder.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -48,8 +48,7 @@ impl Series {
         (0..self.count).map(|i| self.path(i))
     }
 
-    /// Checks that every file can be written. A dry run, which writes nothing, may be asked where files exist already,
-    /// and warns of what the run would say.
+    /// Checks that every file can be written.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](sagittal::ErrorKind::Usage), naming the path and what to do.
@@ -61,10 +60,10 @@ impl Series {
         if self.force { Ok(()) } else { refuse_taken(self.paths()) }
     }
 
-    /// Writes file `index`, whole or not at all; a folder that is missing is made.
+    /// Writes file `index` atomically; a missing folder is created.
     ///
     /// # Errors
-    /// [`ErrorKind::File`](sagittal::ErrorKind::File), also where the name was taken meanwhile.
+    /// [`ErrorKind::File`](sagittal::ErrorKind::File), also if the file has been created meanwhile.
     pub fn write(&self, index: usize, bytes: &[u8]) -> Result<PathBuf> {
         let path = self.path(index);
         make_folder(&path)?;
@@ -96,7 +95,7 @@ fn check_no_folder(path: &Path) -> Result<()> {
         .hint(format!("name a file in it, such as {}", path.join("out.png").display())))
 }
 
-/// Refuses the first of `paths` that is there already.
+/// An error for the first of `paths` that exists already.
 ///
 /// # Errors
 /// [`ErrorKind::Usage`](sagittal::ErrorKind::Usage).
@@ -113,17 +112,17 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Makes the folder of the file `path`, with those above it, where it is missing.
+/// Creates the folder of the file `path` and its parents if they are missing.
 ///
 /// # Errors
 /// [`ErrorKind::File`](sagittal::ErrorKind::File).
 pub fn make_folder(path: &Path) -> Result<()> {
     let folder = folder_of(path);
-    fs::create_dir_all(folder).map_err(|e| Error::io(folder, "the output folder cannot be made", e))
+    fs::create_dir_all(folder).map_err(|e| Error::io(folder, "the output folder cannot be created", e))
 }
 
-/// Checks by doing it that files can be made beside `path`; of a folder that is missing, in the nearest one
-/// above it that is there.
+/// Checks that files can be created beside `path`, by creating one; if the folder is missing, in its nearest
+/// existing parent.
 fn check_folder(path: &Path) -> Result<()> {
     let folder = folder_of(path);
     let fault = |what: &str| Error::usage(what.to_owned()).file(folder);
@@ -131,7 +130,7 @@ fn check_folder(path: &Path) -> Result<()> {
     for above in folder.ancestors() {
         let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
         match fs::metadata(above) {
-            // A link to nowhere is not missing: no folder can take its name.
+            // A dangling link is not missing: no folder can be created under its name.
             Err(e)
                 if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
                     && fs::symlink_metadata(above).is_err() =>
@@ -159,7 +158,7 @@ fn numbered(name: &str, number: usize) -> Option<String> {
         let digits = after.len() - after.trim_start_matches(|c: char| c.is_ascii_digit()).len();
         let (width, tail) = after.split_at(digits);
         match (tail.strip_prefix('d'), width.parse::<usize>()) {
-            // More than a name can hold is not meant as a width.
+            // A width larger than any file name is not meant as one.
             (Some(tail), width) if digits == 0 || width.as_ref().is_ok_and(|w| *w <= 20) => {
                 out.push_str(&format!("{number:0w$}", w = width.unwrap_or(0)));
                 rest = tail;

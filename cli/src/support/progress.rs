@@ -1,4 +1,4 @@
-//! What a run shows while it works: a bar on the terminal, JSON events on stdout, or both.
+//! Progress of a run: a bar on the terminal, JSON events on stdout, or both.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ const STYLE: &str = "{msg:<24} {bar:30} {pos:>3}/{len} {speed} ETA {eta}";
 pub struct Reporter {
     bar: ProgressBar,
     json: bool,
-    /// Rows of a step, where they are known beforehand.
+    /// Rows of a step, if they are known beforehand.
     rows: Option<usize>,
     batch: usize,
     batches: usize,
@@ -25,8 +25,7 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// For `batches` batches of `steps` steps with `rows` rows each. The bar hides where stderr is
-    /// not a terminal.
+    /// For `batches` batches of `steps` steps with `rows` rows each. The bar is hidden if stderr is not a terminal.
     pub fn new(json: bool, steps: usize, batches: usize, rows: Option<usize>) -> Self {
         let bar = ProgressBar::new(steps as u64);
         // A template that does not parse leaves the plain bar.
@@ -55,14 +54,14 @@ impl Reporter {
                 self.note(&format!("loading the {part}"), "loading", json!({ "part": part }))
             }
             Progress::Sampling { step: 0, .. } => {
-                // What came before is no step, and would spoil the speed.
+                // The work before the first step must not count in the speed.
                 self.bar.reset();
                 self.bar.set_message(self.sampling_message());
                 self.last = Instant::now();
             }
             Progress::Sampling { step, total, sigma, .. } => self.step(*step, *total, *sigma),
             Progress::Tiles { part, tiles, side } => {
-                self.say(&format!("the VAE {part} works in {tiles} tiles of {side} latent cells a side"));
+                self.say(&format!("the VAE {part} works in {tiles} tiles of {side}×{side} latent cells"));
                 let rest = json!({ "part": part, "tiles": tiles, "side": side });
                 self.note(&format!("{part} in tiles"), "tiles", rest);
             }
@@ -78,12 +77,12 @@ impl Reporter {
         }
     }
 
-    /// The rows tell whether SAG is at work: with it there are more.
+    /// The rows show whether SAG is on: with it there are more.
     fn sampling_message(&self) -> String {
         let rows = match self.rows {
             None => String::new(),
-            Some(1) => ", 1 row a step".to_owned(),
-            Some(rows) => format!(", {rows} rows a step"),
+            Some(1) => ", 1 row per step".to_owned(),
+            Some(rows) => format!(", {rows} rows per step"),
         };
         match self.batches {
             1 => format!("sampling{rows}"),
@@ -91,7 +90,7 @@ impl Reporter {
         }
     }
 
-    /// A step is done. Its time is taken here, as the library does not look at clocks.
+    /// A step is done. Its time is measured here, since the library uses no clock.
     fn step(&mut self, step: usize, total: usize, sigma: f32) {
         let took = self.last.elapsed();
         self.last = Instant::now();
@@ -111,7 +110,7 @@ impl Reporter {
         }
     }
 
-    /// Work that has no steps of its own.
+    /// Work without steps.
     fn note(&self, message: &str, name: &str, mut rest: serde_json::Value) {
         self.bar.set_message(message.to_owned());
         if self.json {
@@ -120,7 +119,7 @@ impl Reporter {
         }
     }
 
-    /// Says what is being done.
+    /// Shows what is being done.
     pub fn message(&self, message: &str) {
         self.bar.set_message(message.to_owned());
     }
@@ -130,18 +129,18 @@ impl Reporter {
         self.bar.suspend(|| terminal::say(line));
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn end(&self) {
         self.bar.finish_and_clear();
     }
 
-    /// Steps a second over all batches.
+    /// Steps per second over all batches.
     pub fn steps_per_second(&self) -> f64 {
         self.steps as f64 / self.sampling.as_secs_f64().max(1e-9)
     }
 }
 
-/// Steps a second, or where that is below 1 seconds a step.
+/// Steps per second, or seconds per step if that is below 1.
 pub fn speed(per_second: f64) -> String {
     match per_second {
         s if !s.is_finite() || s <= 0.0 => "  -.-- it/s".into(),

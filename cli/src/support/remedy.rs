@@ -1,8 +1,8 @@
-//! What can be done about an error, in the words of this program: its flags and commands.
+//! Remedies for errors in terms of this program's flags and commands.
 
 use sagittal::{Error, Remedy, Resource};
 
-/// The text of an error for the person at the terminal.
+/// The text of an error for the terminal.
 pub fn text(error: &Error) -> String {
     error.worded(&words)
 }
@@ -29,7 +29,7 @@ pub fn words(remedy: &Remedy) -> String {
         Remedy::IgnoreExtra => "pass --ignore-extra to go on without them".into(),
         Remedy::SetNodeInput => "choose one of them with --set NODE.INPUT=NAME".into(),
         Remedy::ListNodes => "look at the list of nodes that run, sagittal run --nodes".into(),
-        // Advice and names are the same in every program; so is what this one does not know yet.
+        // Other remedies name no flags.
         other => other.to_string(),
     }
 }
@@ -42,7 +42,7 @@ fn use_as(resource: Resource) -> String {
         Resource::Lora => "pass it with --lora",
         Resource::Embedding => "write embedding:NAME in the prompt, and pass its folder with --embedding-dir",
         Resource::Manifest => "pass it with --manifest",
-        Resource::PictureSettings => "draw by them with sagittal generate --from FILE",
+        Resource::PictureSettings => "use them with sagittal generate --from FILE",
         Resource::Workflow => "run it with sagittal run FILE",
         other => return Remedy::UseAs(other).to_string(),
     }

@@ -1,6 +1,5 @@
-//! Where words go: text for people to stderr, results and JSON events to stdout. A reader that has
-//! gone away (`| head`) is no fault of the program; any other failure to write a result is, and is
-//! remembered for the exit code.
+//! Output: messages to stderr, results and JSON events to stdout. A closed pipe (`| head`) is not an error; any
+//! other failure to write a result is one, and is kept for the exit code.
 
 use std::io::{ErrorKind as Io, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::remedy;
 
-/// A line for the person at the terminal.
+/// Prints a message on stderr.
 pub fn say(line: impl AsRef<str>) {
     let _ = writeln!(std::io::stderr().lock(), "{}", line.as_ref());
 }
@@ -21,7 +20,7 @@ pub fn result(line: impl AsRef<str>) {
     note(writeln!(std::io::stdout().lock(), "{}", line.as_ref()));
 }
 
-/// A line of the command's result, at once: whoever reads it may wait for the next for minutes.
+/// A line of the command's result, flushed at once: the next one may take minutes.
 pub fn result_now(line: impl AsRef<str>) {
     let mut out = std::io::stdout().lock();
     note(writeln!(out, "{}", line.as_ref()).and_then(|()| out.flush()));
@@ -30,12 +29,12 @@ pub fn result_now(line: impl AsRef<str>) {
 static LOST: AtomicBool = AtomicBool::new(false);
 static VERBOSE: AtomicBool = AtomicBool::new(false);
 
-/// Long lists are told too, from now on.
+/// Prints long lists too from now on.
 pub fn set_verbose() {
     VERBOSE.store(true, Ordering::Relaxed);
 }
 
-/// Whether long lists are told too, of which otherwise the sums and what failed are enough.
+/// Whether long lists are printed too, instead of only totals and failures.
 pub fn verbose() -> bool {
     VERBOSE.load(Ordering::Relaxed)
 }
@@ -51,7 +50,7 @@ fn note(written: std::io::Result<()>) {
     }
 }
 
-/// A JSON object on one line, named by its first member `event`, at once.
+/// Prints a JSON object on one line, flushed at once; its first member `event` is its name.
 pub fn event(name: &str, rest: Value) {
     let mut object = serde_json::Map::from_iter([("event".to_owned(), json!(name))]);
     if let Value::Object(rest) = rest {
@@ -61,7 +60,7 @@ pub fn event(name: &str, rest: Value) {
     note(writeln!(out, "{}", Value::Object(object)).and_then(|()| out.flush()));
 }
 
-/// `done`, of whose error an event tells if `json` is set.
+/// `done`; if `json` is set, its error is also printed as an event.
 pub fn with_error_event<T>(json: bool, done: sagittal::Result<T>) -> sagittal::Result<T> {
     if let (Err(e), true) = (&done, json) {
         event("error", as_json(e));
@@ -79,7 +78,7 @@ pub fn as_json(error: &Error) -> Value {
     })
 }
 
-/// What goes on, but not as it was meant.
+/// Prints a warning, on stderr and, if `json` is set, as an event.
 pub fn warning(json: bool, text: &str) {
     say(format!("warning: {text}"));
     if json {
@@ -87,12 +86,12 @@ pub fn warning(json: bool, text: &str) {
     }
 }
 
-/// The same as an event alone.
+/// The warning as an event alone.
 pub fn warning_event(text: &str) {
     event("warning", json!({ "message": text }));
 }
 
-/// What the parser of flags says, as the event of an error.
+/// A clap error as an `error` event.
 pub fn usage_event(parsed: &clap::Error) {
     let message = parsed.render().to_string();
     let message = message.trim_end();
@@ -127,7 +126,7 @@ pub fn usage_event(parsed: &clap::Error) {
     event("error", error);
 }
 
-/// The last line of a run that failed.
+/// Prints the error of a run that failed.
 pub fn error(error: &Error) {
     match error.kind() {
         ErrorKind::Cancelled => say("cancelled"),
@@ -135,7 +134,7 @@ pub fn error(error: &Error) {
     }
 }
 
-/// Bytes as a person reads them.
+/// Bytes as text in MiB.
 pub fn mib(bytes: u64) -> String {
     format!("{:.1} MiB", to_mib(bytes))
 }
@@ -145,7 +144,7 @@ pub fn to_mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-/// `value` as JSON shows it: the shortest decimal number, not the digits of its f64.
+/// `value` for JSON: the shortest decimal number that is this f32, not the digits of its f64.
 pub fn decimal(value: f32) -> f64 {
     value.to_string().parse().unwrap_or(f64::from(value))
 }

@@ -1,5 +1,4 @@
-//! Flag values checked while the command line is read, so that a complaint names its flag. The
-//! ranges are the library's own.
+//! Parsers of flag values, so that clap's errors name the flag. The ranges are those of the library.
 
 use sagittal::Size;
 use sagittal::guidance::{Guidance, Perturbed, Sag};
@@ -7,7 +6,7 @@ use sagittal::internals::sampler::{Sampler, Scheduler, names};
 use sagittal::pipeline::{Request, Schedule};
 use sagittal::{Error, Result};
 
-/// A request whose only question is the setting that `set` changes.
+/// Checks a default request with the setting that `set` changes.
 fn checked(set: impl FnOnce(&mut Request)) -> Result<()> {
     let mut request = Request::new("", Size::square(64));
     set(&mut request);
@@ -97,14 +96,14 @@ pub fn seg_blur(text: &str) -> Result<f32> {
     Ok(sigma)
 }
 
-/// Share of the noise that image to image goes through.
+/// Denoising strength of image to image.
 pub fn strength(text: &str) -> Result<f64> {
     let strength = text.parse::<f64>().map_err(|_| Error::usage("not a number").expected("0 to 1"))?;
     Schedule { denoise: strength, ..Schedule::default() }.check()?;
     Ok(strength)
 }
 
-/// The largest size that SDXL can be told of, as in ComfyUI.
+/// The largest size in SDXL's conditioning, as in ComfyUI.
 const LARGEST: usize = 16_384;
 
 /// `WxH` in pixels as (height, width).
@@ -135,11 +134,12 @@ pub fn clip_skip(text: &str) -> Result<usize> {
     }
 }
 
-/// A device memory limit, in whole MiB, as bytes: `4G`, `4GiB` and `4096` are one. Units are powers of 1024,
-/// as those that memory is sold by.
+/// A device memory limit, rounded down to MiB, in bytes: `4G`, `4GiB` and `4096` are the same. Units are powers of
+/// 1024.
 pub fn memory(text: &str) -> Result<u64> {
-    let wrong =
-        || Error::usage("not a memory size").expected("MiB from 1 on, or such as 4G, 4.5GiB or 4096M");
+    let wrong = || {
+        Error::usage("not a memory size").expected("at least 1, in MiB, or with a unit: 4G, 4.5GiB, 4096M")
+    };
     let plain = text.trim().to_lowercase();
     let (number, unit) = plain.split_at(plain.find(|c: char| c.is_alphabetic()).unwrap_or(plain.len()));
     let mebibytes = match unit.strip_suffix("ib").or(unit.strip_suffix('b')).unwrap_or(unit) {
@@ -150,7 +150,7 @@ pub fn memory(text: &str) -> Result<u64> {
         _ => return Err(wrong()),
     };
     let number = number.trim();
-    // Signs and exponents are slips of the pen here.
+    // Signs and exponents are taken for typing errors.
     let plain = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     let size = number.parse::<f64>().ok().filter(|_| plain).map(|n| (n * mebibytes).floor());
     match size {
@@ -159,7 +159,7 @@ pub fn memory(text: &str) -> Result<u64> {
     }
 }
 
-/// A sampler by any program's name for it, with the scheduler that the name may end in.
+/// A sampler by its name in any program, with the scheduler that the name may end in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SamplerChoice {
     pub sampler: Sampler,
@@ -175,16 +175,16 @@ impl std::str::FromStr for SamplerChoice {
     }
 }
 
-/// What `--seed` asks for.
+/// The value of `--seed`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seed {
-    /// Another one each time.
+    /// A random one for each run.
     Random,
     /// This one.
     Given(u64),
 }
 
-/// A seed; -1 is a random one, as other programs have it.
+/// A seed; -1 is a random one, as in other programs.
 pub fn seed(text: &str) -> Result<Seed> {
     match text.parse::<i128>() {
         Ok(-1) => Ok(Seed::Random),

@@ -1,4 +1,4 @@
-//! `sagittal bench`: what it prints can be read, and is true as far as a test can tell.
+//! `sagittal bench`: its output can be parsed, and is right as far as a test can check.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -30,7 +30,7 @@ fn tiny(folder: &Path, flags: &[&str], code: i32) -> (String, String) {
     (out, err)
 }
 
-/// Folder for a test that needs an adapter; None where those are off.
+/// Folder for a test that needs an adapter; None if such tests are off.
 fn folder() -> Option<tempfile::TempDir> {
     crate::common::gpu().map(|_| tempfile::tempdir().expect("a folder for the test"))
 }
@@ -72,7 +72,7 @@ fn presets_are_the_families() {
     failures.finish();
 }
 
-/// Rows, sweep and report in one run: each row is printed and stands in the page.
+/// Rows, sweep and report in one run: each row is printed and is in the page.
 #[test]
 fn a_report_has_all_rows() {
     let Some(folder) = folder() else { return };
@@ -87,8 +87,8 @@ fn a_report_has_all_rows() {
         let row = printed.iter().find(|row| row[0] == name.as_str());
         let good = row.is_some_and(|row| row.len() == 6 && positive(&row[1..]));
         failures.check(good, || format!("{name}: {row:?}"));
-        let told = page.lines().map(cells).find(|c| c.first() == Some(&name.as_str()));
-        failures.check(told.is_some_and(|c| c.len() == 6 && positive(&c[1..])), || {
+        let line = page.lines().map(cells).find(|c| c.first() == Some(&name.as_str()));
+        failures.check(line.is_some_and(|c| c.len() == 6 && positive(&c[1..])), || {
             format!("{name} is not in the page")
         });
     }
@@ -231,15 +231,15 @@ fn bad_flags_exit_2() {
     ];
     let mut failures = Failures::default();
     for flags in cases {
-        // Small networks, in case one of them is taken after all.
+        // Small networks, in case one of them runs after all.
         let code = run(folder.path(), &[flags, &["--tiny"][..]].concat()).status.code();
         failures.check(code == Some(2), || format!("{flags:?}: {code:?}"));
     }
     failures.finish();
 }
 
-/// An app's device without timestamps: wall times are there, GPU times are skipped, and what is
-/// made of nothing else is refused.
+/// An app's device without timestamps: wall times are there, GPU times are skipped, and what needs
+/// only GPU times is refused.
 #[test]
 fn a_device_that_counts_no_time() {
     let Some((device, queue)) = crate::common::default_device() else { return };

@@ -1,4 +1,4 @@
-//! `--from` with the pictures of other programs: what each writes is followed, or told by its name.
+//! `--from` with the pictures of other programs: each setting is used, or named in a warning.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,24 +14,24 @@ const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/command_line/
 /// Where a test's pictures are.
 pub struct Home(TempDir);
 
-/// What came of a run: its code, its stderr, and the settings of its picture.
+/// The outcome of a run: its exit code, its stderr, and the settings of its picture.
 pub struct Drawn {
     pub code: Option<i32>,
-    pub told: String,
+    pub stderr: String,
     pub text: String,
     bytes: Vec<u8>,
 }
 
 impl Drawn {
-    /// Checks that the run was good, and that the settings and the warnings hold these words.
+    /// Checks that the run succeeded, and that the settings and the warnings contain these words.
     pub fn holds(&self, what: &str, settings: &[&str], warnings: &[&str], failures: &mut Failures) {
-        failures.check(self.code == Some(0), || format!("{what}: {:?} {}", self.code, self.told));
+        failures.check(self.code == Some(0), || format!("{what}: {:?} {}", self.code, self.stderr));
         for word in settings {
             failures.check(self.text.contains(word), || format!("{what}: no {word:?} in {}", self.text));
         }
         for word in warnings {
-            let warned = self.told.lines().any(|line| line.starts_with("warning") && line.contains(word));
-            failures.check(warned, || format!("{what}: no {word:?} in {}", self.told));
+            let warned = self.stderr.lines().any(|line| line.starts_with("warning") && line.contains(word));
+            failures.check(warned, || format!("{what}: no {word:?} in {}", self.stderr));
         }
     }
 }
@@ -55,8 +55,8 @@ impl Home {
         self.write(name, &png::encode(&flat(8, 8), texts).expect("bytes"));
     }
 
-    /// A PNG with A1111's settings: a prompt, and pairs behind those that are always there.
-    pub fn told(&self, name: &str, prompt: &str, pairs: &str) {
+    /// A PNG with A1111's settings: a prompt, and pairs after those that are always there.
+    pub fn a1111_png(&self, name: &str, prompt: &str, pairs: &str) {
         let text = format!("{prompt}\nSteps: 1, CFG scale: 2, Seed: 5, Size: 64x64, Model: m{pairs}");
         self.png(name, &[("parameters", &text)]);
     }
@@ -64,11 +64,11 @@ impl Home {
     fn run(&self, flags: &[&str]) -> Drawn {
         let words = [&["generate", "-m", MODEL, "-o", "out.png", "--force"], flags].concat();
         let output = program(self.0.path(), &words).output().expect("the program starts");
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         let bytes = fs::read(self.at("out.png")).unwrap_or_default();
         let _ = fs::remove_file(self.at("out.png"));
         let text = texts::texts(&bytes).unwrap_or_default().into_iter().next().unwrap_or_default().1;
-        Drawn { code: output.status.code(), told, text, bytes }
+        Drawn { code: output.status.code(), stderr, text, bytes }
     }
 
     pub fn from(&self, name: &str, flags: &[&str]) -> Drawn {
@@ -86,9 +86,9 @@ pub fn flat(width: usize, height: usize) -> Picture {
     Picture { width, height, rgb: vec![90; width * height * 3] }
 }
 
-/// What is drawn by hand, whose bytes a picture's settings have to give.
+/// A picture drawn with flags, whose bytes the settings of a picture must reproduce.
 fn same(by_hand: &Drawn, from: &Drawn, what: &str, failures: &mut Failures) {
-    let text = || format!("{what}: other bytes\n{}\n{}\n{}", by_hand.text, from.text, from.told);
+    let text = || format!("{what}: other bytes\n{}\n{}\n{}", by_hand.text, from.text, from.stderr);
     failures.check(by_hand.code == Some(0) && by_hand.bytes == from.bytes, text);
 }
 
@@ -102,7 +102,7 @@ fn forge_sag() {
     let sag =
         "SAG Guidance Enabled: True, SAG Guidance Scale: 0.75, SAG Mask Threshold: 0.9, SAG Blur Sigma: 3";
     drawn.holds("forge_sag", &[sag], &[], &mut failures);
-    failures.check(!drawn.told.contains("left out"), || drawn.told.clone());
+    failures.check(!drawn.stderr.contains("ignored"), || drawn.stderr.clone());
     let by_hand: Vec<&str> =
         "-p|a fox|--steps|2|-W|64|-H|64|-s|5|--cfg-scale|7|--sag-scale|0.75|--sag-blur|3|--sag-threshold|0.9"
             .split('|')
@@ -111,8 +111,8 @@ fn forge_sag() {
     failures.finish();
 }
 
-/// The first had a fixed blur and no switch; then came the blur, the switch, and a resolution by which both
-/// grow. Forge had no threshold at first.
+/// The first version had a fixed blur and no switch; later ones added the blur, the switch, and a resolution that
+/// scales blur and threshold. Forge had no threshold at first.
 #[test]
 fn sag_of_every_version_of_a1111s_extension_and_forge() {
     if gpu_is_off() {
@@ -135,8 +135,8 @@ fn sag_of_every_version_of_a1111s_extension_and_forge() {
              SAG bilinear interpolation: True, SAG Attention Target: block5",
             "Scale: 0.6, SAG Mask Threshold: 1, SAG Blur Sigma: 2",
             &[
-                "SAG bilinear interpolation: True is not followed",
-                "SAG Attention Target: block5 is not followed",
+                "SAG bilinear interpolation: True is not supported",
+                "SAG Attention Target: block5 is not supported",
             ],
         ),
         (
@@ -144,7 +144,7 @@ fn sag_of_every_version_of_a1111s_extension_and_forge() {
              SAG bilinear interpolation: False, SAG Attention Target: middle, SAG Base Model: SD 1.5, \
              SAG Custom Resolution: 128, SAG Smooth Vectors Scale: 0.5",
             "Scale: 0.6, SAG Mask Threshold: 0.5, SAG Blur Sigma: 1",
-            &["0.500 times as large", "left out: SAG Smooth Vectors Scale"],
+            &["multiplied by 0.500", "ignored: SAG Smooth Vectors Scale"],
         ),
         (
             ", sag_enabled: True, sag_scale: 0.5, sag_blur_sigma: 2",
@@ -153,36 +153,35 @@ fn sag_of_every_version_of_a1111s_extension_and_forge() {
         ),
     ];
     for (pairs, sag, warnings) in cases {
-        home.told("a.png", "a fox", pairs);
+        home.a1111_png("a.png", "a fox", pairs);
         home.from("a.png", &[]).holds(pairs, &[sag], warnings, &mut failures);
     }
     for off in
         [", SAG Guidance Enabled: False, SAG Guidance Scale: 0.5", ", sag_enabled: False, sag_scale: 1", ""]
     {
-        home.told("a.png", "a fox", off);
+        home.a1111_png("a.png", "a fox", off);
         let drawn = home.from("a.png", &[]);
         failures
             .check(drawn.code == Some(0) && !drawn.text.contains("SAG"), || format!("{off}: {}", drawn.text));
     }
-    home.told("a.png", "a fox", ", PAG Active: True, PAG Scale: 3, PAG Start Step: 0, PAG End Step: 2048");
+    home.a1111_png(
+        "a.png",
+        "a fox",
+        ", PAG Active: True, PAG Scale: 3, PAG Start Step: 0, PAG End Step: 2048",
+    );
     home.from("a.png", &[]).holds("PAG", &["PAG Scale: 3, "], &[], &mut failures);
     for (pairs, warnings) in [
         (", PAG Active: False, PAG Scale: 3", &[][..]),
         (", pag_enabled: False, pag_scale: 3", &[]),
         (", PAG Active: True, PAG Scale: 3, PAG Start Step: 5, PAG End Step: 10", &["PAG Start Step 5"]),
     ] {
-        home.told("a.png", "a fox", pairs);
+        home.a1111_png("a.png", "a fox", pairs);
         let drawn = home.from("a.png", &[]);
         drawn.holds(pairs, &[], warnings, &mut failures);
         failures.check(!drawn.text.contains("PAG"), || format!("{pairs}: {}", drawn.text));
     }
-    home.told("a.png", "a fox", ", pag_enabled: True, pag_scale: 2, pag_block: middle");
-    home.from("a.png", &[]).holds(
-        "Forge's PAG",
-        &["PAG Scale: 2, "],
-        &["left out: pag_block"],
-        &mut failures,
-    );
+    home.a1111_png("a.png", "a fox", ", pag_enabled: True, pag_scale: 2, pag_block: middle");
+    home.from("a.png", &[]).holds("Forge's PAG", &["PAG Scale: 2, "], &["ignored: pag_block"], &mut failures);
     failures.finish();
 }
 
@@ -196,12 +195,12 @@ fn sdcpp_eta_inf() {
     drawn.holds("inf", &["Sampler: Euler, Schedule type: Normal"], &[], &mut failures);
     for (eta, sampler) in [("inf", "euler_a"), ("-inf", "euler_a"), ("nan", "euler_a"), ("-nan", "euler")] {
         let pairs = format!(", Guidance: 3.5, Eta: {eta}, Sampler: {sampler}, Version: stable-diffusion.cpp");
-        home.told("a.png", "a fox", &pairs);
+        home.a1111_png("a.png", "a fox", &pairs);
         let drawn = home.from("a.png", &[]);
         drawn.holds(eta, &["Sampler: Euler"], &[], &mut failures);
         let quiet =
-            !drawn.text.contains("Eta") && !drawn.told.contains("eta") && !drawn.told.contains("left out");
-        failures.check(quiet, || format!("{eta}: {} {}", drawn.text, drawn.told));
+            !drawn.text.contains("Eta") && !drawn.stderr.contains("eta") && !drawn.stderr.contains("ignored");
+        failures.check(quiet, || format!("{eta}: {} {}", drawn.text, drawn.stderr));
     }
     failures.finish();
 }
@@ -213,7 +212,7 @@ fn sdcpp_eta_0() {
     }
     let (home, mut failures) = (Home::new(), Failures::default());
     let drawn = home.kept("sdcpp_eta_0", &[]);
-    drawn.holds("0", &["Sampler: Euler a"], &["prints an eta of 0"], &mut failures);
+    drawn.holds("0", &["Sampler: Euler a"], &["writes an eta of 0"], &mut failures);
     failures.check(!drawn.text.contains("Eta"), || drawn.text.clone());
     let by_hand: Vec<&str> =
         "-p|a fox|--steps|2|-W|64|-H|64|-s|5|--cfg-scale|7|--sag-scale|0|--sampler|euler_a"
@@ -221,9 +220,9 @@ fn sdcpp_eta_0() {
             .collect();
     same(&home.run(&by_hand), &drawn, "0", &mut failures);
     home.kept("sdcpp_eta_0", &["--eta", "0"]).holds("by hand", &["Eta: 0,"], &[], &mut failures);
-    // Newer versions print what was asked for, and all of it once more.
+    // Newer versions write what was set, and all settings again as JSON.
     let pairs = r#", Eta: 0.000000, Sampler: euler_a discrete, Version: stable-diffusion.cpp, SDCPP: {"prompt":"a, Eta: 3, x: y"}"#;
-    home.told("a.png", "a fox", pairs);
+    home.a1111_png("a.png", "a fox", pairs);
     home.from("a.png", &[]).holds("new", &["Eta: 0,", "Sampler: Euler a, "], &[], &mut failures);
     failures.finish();
 }
@@ -246,19 +245,19 @@ fn sdcpp_scheduler() {
         ("dpm2 exponential", "Sampler: DPM2, Schedule type: Exponential"),
         ("euler sgm_uniform", "Sampler: Euler, Schedule type: SGM Uniform"),
     ] {
-        home.told(
+        home.a1111_png(
             "a.png",
             "a fox",
             &format!(", Sampler: {sampler}, Clip skip: 0, Version: stable-diffusion.cpp"),
         );
         home.from("a.png", &[]).holds(sampler, &[text], &[], &mut failures);
     }
-    home.told("a.png", "a fox", ", Sampler: euler gits, Version: stable-diffusion.cpp");
+    home.a1111_png("a.png", "a fox", ", Sampler: euler gits, Version: stable-diffusion.cpp");
     let unknown = home.from("a.png", &[]);
     let right =
-        unknown.code == Some(2) && unknown.told.contains("a.png") && unknown.told.contains("\"gits\"");
-    failures.check(right, || unknown.told.clone());
-    // By hand, with the name of a sampler as A1111 had it.
+        unknown.code == Some(2) && unknown.stderr.contains("a.png") && unknown.stderr.contains("\"gits\"");
+    failures.check(right, || unknown.stderr.clone());
+    // With a flag, with the name of a sampler as in A1111.
     home.from("a.png", &["--sampler", "DPM++ 2M Karras"]).holds(
         "by hand",
         &["Sampler: DPM++ 2M, Schedule type: Karras"],
@@ -266,7 +265,7 @@ fn sdcpp_scheduler() {
         &mut failures,
     );
     // Parts in files of their own.
-    home.told(
+    home.a1111_png(
         "a.png",
         "a fox",
         ", Sampler: euler, TE: clip_l.safetensors, VAE: ft.safetensors, Version: stable-diffusion.cpp",
@@ -294,17 +293,18 @@ fn prompt_editing() {
         &words,
         &mut failures,
     );
-    // Typed by hand, and in a grid, too.
+    // With flags, and in a grid, too.
     let small = ["-W", "64", "-H", "64", "--steps", "1"];
     let by_hand = home.run(&[&["-p", "a [cat:dog:0.5]", "-n", "[red|blue]"], &small[..]].concat());
     by_hand.holds("by hand", &[], &words[..2], &mut failures);
     let grid =
         [&["grid", "--x", "prompt=fox,[fox],[fox:owl:0.5]", "-p", "a fox", "--force"], &small[..]].concat();
     let output = program(home.0.path(), &grid).output().expect("the program starts");
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    let right =
-        told.matches("warning").count() == 2 && told.contains("`[fox:owl:0.5]`") && told.contains("`[fox]`");
-    failures.check(output.status.success() && right, || told);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    let right = stderr.matches("warning").count() == 2
+        && stderr.contains("`[fox:owl:0.5]`")
+        && stderr.contains("`[fox]`");
+    failures.check(output.status.success() && right, || stderr);
     let json =
         program(home.0.path(), &["generate", "-p", "[a|b]", "--json", "--dry-run"]).output().expect("starts");
     let line = String::from_utf8_lossy(&json.stdout).lines().next().unwrap_or_default().to_owned();
@@ -324,8 +324,9 @@ fn f_sched_and_f_and() {
     home.kept("f_and", &[]).holds("f_and", &["a cat AND a dog"], &and, &mut failures);
     // Two flags mean what this program does.
     let drawn = home.run(&["-p", "cat", "-p", "dog", "-W", "64", "-H", "64", "--steps", "1"]);
-    failures
-        .check(!drawn.told.contains("warning") && drawn.text.contains("cat AND dog"), || drawn.told.clone());
+    failures.check(!drawn.stderr.contains("warning") && drawn.text.contains("cat AND dog"), || {
+        drawn.stderr.clone()
+    });
     failures.finish();
 }
 
@@ -338,9 +339,9 @@ fn img2img_a1111() {
     home.write("start.png", &png::encode(&flat(96, 80), &[]).expect("bytes"));
     let without = home.kept("img2img_a1111", &[]);
     let right = without.code == Some(2)
-        && without.told.contains("made from another one")
-        && without.told.contains("pass the picture that it was made from with -i FILE");
-    failures.check(right, || without.told.clone());
+        && without.stderr.contains("made from another picture")
+        && without.stderr.contains("pass the picture that it was made from with -i FILE");
+    failures.check(right, || without.stderr.clone());
     let start = ["-i", "start.png"];
     let drawn = home.kept("img2img_a1111", &start);
     drawn.holds(
@@ -351,13 +352,13 @@ fn img2img_a1111() {
     );
     let wider = home.kept("img2img_a1111", &[&start[..], &["-W", "72"]].concat());
     wider.holds("by hand", &["Size: 72x64"], &[], &mut failures);
-    // What the second pass of A1111 tells of is no picture to start from.
+    // The strength of A1111's hires pass does not mean a start picture.
     for pair in
         [", Hires upscale: 2", ", \"Hires resize\": 128x128", ", Hires resize: 128x128, Hires steps: 2"]
     {
-        home.told("a.png", "a fox", &format!(", Sampler: Euler, Denoising strength: 0.5{pair}"));
+        home.a1111_png("a.png", "a fox", &format!(", Sampler: Euler, Denoising strength: 0.5{pair}"));
         let drawn = home.from("a.png", &[]);
-        failures.check(drawn.code == Some(0) || pair.contains('"'), || format!("{pair}: {}", drawn.told));
+        failures.check(drawn.code == Some(0) || pair.contains('"'), || format!("{pair}: {}", drawn.stderr));
     }
     failures.finish();
 }
@@ -393,9 +394,9 @@ fn f_lora_f_neg_lora_and_f_hires_as_they_were() {
     let drawn = home.kept("f_lora", &["--lora-dir", "loras"]);
     drawn.holds("f_lora", &["a cat <lora:a1_f32:1>\nNegative prompt: blurry\n"], &["GPU"], &mut failures);
     let negative = home.kept("f_neg_lora", &["--lora-dir", "loras"]);
-    let right = negative.code == Some(2) && negative.told.contains("a LoRA changes the whole model");
-    failures.check(right, || negative.told.clone());
-    let left = "left out: Hires upscale, ENSD, Token merging ratio, NGMS, Refiner, Refiner switch at";
+    let right = negative.code == Some(2) && negative.stderr.contains("a LoRA changes the whole model");
+    failures.check(right, || negative.stderr.clone());
+    let left = "ignored: Hires upscale, ENSD, Token merging ratio, NGMS, Refiner, Refiner switch at";
     home.kept("f_hires", &[]).holds("f_hires", &["Clip skip: 2"], &[left], &mut failures);
     failures.finish();
 }
@@ -415,19 +416,19 @@ fn ti_hashes_become_embeddings() {
     let dir = ["--embedding-dir", "embeddings"];
     let pairs = |hashes: &str| format!(", Sampler: Euler, TI hashes: {hashes}");
     let text = "a fox\nNegative prompt: easyneg, (EasyNeg:1.2) bad";
-    home.told("a.png", text, &pairs(&format!("\"EasyNeg: {}, EasyNeg: {}\"", &hash[..12], &hash[..12])));
+    home.a1111_png("a.png", text, &pairs(&format!("\"EasyNeg: {}, EasyNeg: {}\"", &hash[..12], &hash[..12])));
     let drawn = home.from("a.png", &dir);
     drawn.holds("both", &["embedding:EasyNeg , (embedding:EasyNeg :1.2) bad"], &[], &mut failures);
-    failures.check(!drawn.told.contains("embedding"), || drawn.told.clone());
+    failures.check(!drawn.stderr.contains("embedding"), || drawn.stderr.clone());
     let by_hand: Vec<&str> =
         "-p|a fox|-n|embedding:EasyNeg , (embedding:EasyNeg :1.2) bad|--steps|1|-W|64|-H|64|-s|5|\
                               --cfg-scale|2|--sag-scale|0|--embedding-dir|embeddings"
             .split('|')
             .collect();
     same(&home.run(&by_hand), &drawn, "both", &mut failures);
-    // What a file lacks is told, and the words stay words.
+    // Missing files are reported, and the names are read as plain words.
     let other = "\"EasyNeg: 0123456789ab\"";
-    home.told("a.png", text, &pairs(other));
+    home.a1111_png("a.png", text, &pairs(other));
     home.from("a.png", &dir).holds(
         "another",
         &["embedding:EasyNeg"],
@@ -440,18 +441,23 @@ fn ti_hashes_become_embeddings() {
         &["--embedding-dir"],
         &mut failures,
     );
-    home.told("a.png", "a moss fox", &pairs("\"moss: 0123456789ab, gone: 0123456789ab\""));
+    home.a1111_png("a.png", "a moss fox", &pairs("\"moss: 0123456789ab, gone: 0123456789ab\""));
     home.from("a.png", &dir).holds(
         "missing",
         &["a moss fox\n"],
         &["embedding moss, which is not in embeddings", "embedding gone, which its prompts do not name"],
         &mut failures,
     );
-    home.told("a.png", "embedding:EasyNeg", &pairs(other));
+    home.a1111_png("a.png", "embedding:EasyNeg", &pairs(other));
     let named = home.from("a.png", &dir);
-    failures
-        .check(named.code == Some(0) && named.text.starts_with("embedding:EasyNeg\n"), || named.told.clone());
-    home.told("a.png", "easyneg", ", Sampler: Euler, Hashes: {\"model\": \"1\", \"embed:EasyNeg\": \"2\"}");
+    failures.check(named.code == Some(0) && named.text.starts_with("embedding:EasyNeg\n"), || {
+        named.stderr.clone()
+    });
+    home.a1111_png(
+        "a.png",
+        "easyneg",
+        ", Sampler: Euler, Hashes: {\"model\": \"1\", \"embed:EasyNeg\": \"2\"}",
+    );
     home.from("a.png", &dir).holds("Civitai's", &["embedding:EasyNeg\n"], &[], &mut failures);
     failures.finish();
 }
@@ -467,31 +473,35 @@ fn lora_hashes_become_loras() {
     let hash = sagittal::internals::checkpoint::digest::tensors(&home.at("loras/ink.safetensors"), &never)
         .expect("a checksum");
     let dir = ["--lora-dir", "loras"];
-    let told = |prompt: &str, hash: &str| {
-        home.told("a.png", prompt, &format!(", Sampler: Euler, Lora hashes: \"ink: {hash}, gone: {hash}\""));
+    let write_png = |prompt: &str, hash: &str| {
+        home.a1111_png(
+            "a.png",
+            prompt,
+            &format!(", Sampler: Euler, Lora hashes: \"ink: {hash}, gone: {hash}\""),
+        );
     };
-    told("a fox <lora:ink:0.5>", &hash[..12]);
+    write_png("a fox <lora:ink:0.5>", &hash[..12]);
     let drawn = home.from("a.png", &dir);
     drawn.holds("named", &["a fox <lora:ink:0.5>\n"], &["LoRA gone, which is not in loras"], &mut failures);
-    failures.check(!drawn.told.contains("LoRA ink"), || drawn.told.clone());
-    told("a fox <lora:ink:0.5>", "0123456789ab");
+    failures.check(!drawn.stderr.contains("LoRA ink"), || drawn.stderr.clone());
+    write_png("a fox <lora:ink:0.5>", "0123456789ab");
     home.from("a.png", &dir).holds(
         "another",
         &["<lora:ink:0.5>"],
         &["LoRA ink is not the one"],
         &mut failures,
     );
-    told("a fox", &hash[..12]);
+    write_png("a fox", &hash[..12]);
     home.from("a.png", &dir).holds(
         "not named",
         &["a fox <lora:ink:1>\n"],
-        &["LoRA ink, but does not tell its weight"],
+        &["LoRA ink of unknown weight"],
         &mut failures,
     );
     home.from("a.png", &[]).holds(
         "no folder",
         &["a fox\n"],
-        &["LoRA ink, whose folder --lora-dir names"],
+        &["LoRA ink, whose folder must be passed with --lora-dir"],
         &mut failures,
     );
     home.from("a.png", &["--lora", "loras/ink.safetensors:0.3"]).holds(

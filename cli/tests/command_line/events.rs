@@ -1,5 +1,5 @@
 //! `--json`: every command says what docs/JSON.md and docs/events.schema.json say. All other tests that read events
-//! hold them to the schema too.
+//! check them against the schema too.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -37,8 +37,8 @@ fn the_page_says_what_the_schema_says() {
     let schema = schema();
     failures.check(sections.len() == schema.len(), || format!("{} of {}", sections.len(), schema.len()));
     for (section, (head, members)) in sections.iter().zip(&schema) {
-        let told = section.lines().next().unwrap_or_default();
-        failures.check(told == head, || format!("{told:?} is {head:?} in the schema"));
+        let heading = section.lines().next().unwrap_or_default();
+        failures.check(heading == head, || format!("{heading:?} is {head:?} in the schema"));
         let lines = section.lines().filter_map(|line| line.strip_prefix("* `"));
         let found: BTreeSet<(String, bool)> = lines
             .filter_map(|line| line.split_once('`'))
@@ -53,7 +53,7 @@ fn run(folder: &Path, words: &[&str]) -> Output {
     program(folder, words).output().expect("the program starts")
 }
 
-/// Each command in turn; what they print is looked at by `events`.
+/// Each command in turn; `events` validates their output.
 #[test]
 fn every_command_prints_events_of_the_schema() {
     if gpu().is_none() {
@@ -71,13 +71,13 @@ fn every_command_prints_events_of_the_schema() {
     let generate = [&["generate", "--batch-size", "2", "--save-latent", "a.latent"], &small[..]].concat();
     let output = run(folder, &generate);
     let saved: Vec<Value> = events(&output.stdout).into_iter().filter(|e| e["event"] == "saved").collect();
-    let told: Vec<(&Value, &Value, &Value)> =
+    let found: Vec<(&Value, &Value, &Value)> =
         saved.iter().map(|e| (&e["kind"], &e["seed"], &e["index"])).collect();
     let (seed, none) = (Value::from(5), Value::Null);
     let kinds = [Value::from("picture"), Value::from("latent")];
     let index = [Value::from(0), Value::from(1)];
     assert_eq!(
-        told,
+        found,
         [(&kinds[0], &seed, &index[0]), (&kinds[0], &seed, &index[1]), (&kinds[1], &seed, &none)]
     );
     let picture = saved[0]["path"].as_str().expect("a path").to_owned();
@@ -110,7 +110,7 @@ fn every_command_prints_events_of_the_schema() {
     has(names(&["run", "--nodes", "--json"]), &["class"]);
 }
 
-/// What goes wrong is an event as well, with its parts; a wrong flag too.
+/// An error is an event as well, with its parts; a wrong flag too.
 #[test]
 fn errors_and_warnings_are_events() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -1,4 +1,4 @@
-//! `--lora`, `<lora:…>` and `--embedding-dir` as a user meets them.
+//! `--lora`, `<lora:…>` and `--embedding-dir` as users see them.
 
 use std::fs;
 use std::path::Path;
@@ -72,31 +72,31 @@ fn flags_and_tags_do_the_same_and_are_told() {
     };
     let (plain, _, _) = draw("a fox", &[]);
     let dir = ["--lora-dir", "loras"];
-    let (flag, told, _) = draw("a fox", &["--lora", "loras/ink.safetensors:0.5"]);
-    failures.check(told == "a fox <lora:ink:0.5>", || told.clone());
+    let (flag, written, _) = draw("a fox", &["--lora", "loras/ink.safetensors:0.5"]);
+    failures.check(written == "a fox <lora:ink:0.5>", || written.clone());
     failures.check(flag != plain, || "the LoRA does nothing".into());
-    let (tag, again, _) = draw(&told, &dir);
-    failures.check(again == told, || again.clone());
+    let (tag, again, _) = draw(&written, &dir);
+    failures.check(again == written, || again.clone());
     // "a fox" and "a fox " are the same tokens.
     failures.check(tag == flag, || "flag and tag differ".into());
-    let (none, told, _) = draw("<lora:ink:0>a fox", &dir);
-    failures.check(none == plain && told == "<lora:ink:0>a fox", || format!("weight 0: {told}"));
+    let (none, written, _) = draw("<lora:ink:0>a fox", &dir);
+    failures.check(none == plain && written == "<lora:ink:0>a fox", || format!("weight 0: {written}"));
     let both = ["--lora", "loras/ink.safetensors", "--lora", "loras/styles/oil.safetensors:-0.5"];
-    let (two, told, _) = draw("a fox", &both);
-    failures.check(told == "a fox <lora:ink:1> <lora:oil:-0.5>", || told.clone());
+    let (two, written, _) = draw("a fox", &both);
+    failures.check(written == "a fox <lora:ink:1> <lora:oil:-0.5>", || written.clone());
     let (tags, _, _) = draw("a fox<lora:styles/oil:-0.5><lora:ink>", &dir);
     failures.check(tags == two && two != flag, || "two LoRAs".into());
 
     let moss = ["--embedding-dir", "embeddings"];
-    let (with, told, _) = draw("a embedding:moss fox", &moss);
-    failures.check(told == "a embedding:moss fox", || told.clone());
+    let (with, written, _) = draw("a embedding:moss fox", &moss);
+    failures.check(written == "a embedding:moss fox", || written.clone());
     let (without, _, warned) = draw("a embedding:moss fox", &[]);
     failures.check(with != without && without == plain, || "the embedding".into());
     failures.check(warned.contains("no embedding \"moss\""), || warned.clone());
     failures.finish();
 }
 
-/// Prompt, flags, exit code, and words that the message must hold.
+/// Prompt, flags, exit code, and words that the message must contain.
 #[test]
 fn bad_flags_and_files_are_told() {
     let folder = folder();
@@ -124,7 +124,7 @@ fn bad_flags_and_files_are_told() {
     let mut failures = Failures::default();
     let no_gpu = gpu_is_off();
     for (prompt, flags, code, word) in cases {
-        // What prompts name is looked for when the work is planned, for which a device is opened.
+        // Files named in prompts are looked for when the work is planned, which needs a device.
         if no_gpu && prompt.starts_with("embedding:") {
             continue;
         }

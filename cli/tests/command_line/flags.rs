@@ -1,4 +1,4 @@
-//! Values as people write them, flags without effect, and how much is told.
+//! Spellings of values, flags without effect, and how much is printed.
 
 use std::fs;
 use std::path::Path;
@@ -14,18 +14,18 @@ fn run(folder: &Path, flags: &[&str]) -> Output {
     program(folder, flags).output().expect("the program starts")
 }
 
-fn told(output: &Output) -> String {
+fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Draws, and gives the picture's settings and what was told.
+/// Draws, and returns the picture's settings and stderr.
 fn draw(folder: &Path, flags: &[&str]) -> (String, String) {
     let output =
         run(folder, &[&["generate", "-p", "fox", "-o", "a.png", "--force"], &SMALL[..], flags].concat());
-    let told = told(&output);
-    assert_eq!(output.status.code(), Some(0), "{flags:?}: {told}");
+    let stderr = stderr(&output);
+    assert_eq!(output.status.code(), Some(0), "{flags:?}: {stderr}");
     let bytes = fs::read(folder.join("a.png")).expect("a picture");
-    (texts::texts(&bytes).expect("texts").remove(0).1, told)
+    (texts::texts(&bytes).expect("texts").remove(0).1, stderr)
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn sampler_names_as_people_write_them() {
     let axis = "sampler=DPM++ 2M Karras,Euler a";
     let flags = [&["grid", "-p", "fox", "--x", axis, "-o", "g.png"], &SMALL[..]].concat();
     let output = run(folder.path(), &flags);
-    failures.check(output.status.success(), || told(&output));
+    failures.check(output.status.success(), || stderr(&output));
     for (cell, text) in [("x1", "DPM++ 2M, Schedule type: Karras"), ("x2", "Euler a, Schedule type: Normal")]
     {
         let bytes = fs::read(folder.path().join(format!("g/{cell}.png"))).expect("a cell");
@@ -59,8 +59,9 @@ fn sampler_names_as_people_write_them() {
         failures.check(settings.contains(text), || settings);
     }
     let both = run(folder.path(), &[&flags[..], &["--scheduler", "simple", "--force"]].concat());
-    failures
-        .check(both.status.code() == Some(2) && told(&both).contains("another scheduler"), || told(&both));
+    failures.check(both.status.code() == Some(2) && stderr(&both).contains("a different scheduler"), || {
+        stderr(&both)
+    });
     failures.finish();
 }
 
@@ -93,9 +94,9 @@ fn sizes_of_memory_and_precisions_as_people_write_them() {
         ("float32", "f32"),
         ("full", "f32"),
     ] {
-        let (code, told) = plan(&["--precision", name]);
+        let (code, stderr) = plan(&["--precision", name]);
         let word = format!("\"precision\":\"{precision}\"");
-        failures.check(code == Some(0) && told.contains(&word), || format!("{name}: {code:?} {told}"));
+        failures.check(code == Some(0) && stderr.contains(&word), || format!("{name}: {code:?} {stderr}"));
     }
     failures.finish();
 }
@@ -111,8 +112,8 @@ fn seeds_below_minus_1_are_refused() {
         &["grid", "-p", "x", "--x", "seed=1,-2"],
     ] {
         let output = run(folder.path(), words);
-        let right = output.status.code() == Some(2) && told(&output).contains("-1 for a random one");
-        failures.check(right, || format!("{words:?}: {:?} {}", output.status.code(), told(&output)));
+        let right = output.status.code() == Some(2) && stderr(&output).contains("-1 for a random one");
+        failures.check(right, || format!("{words:?}: {:?} {}", output.status.code(), stderr(&output)));
     }
     failures.finish();
 }
@@ -122,10 +123,10 @@ fn suggestions_come_before_lists() {
     let folder = tempfile::tempdir().expect("a folder");
     for (flag, value, near) in [("--sampler", "dpmpp_2", "dpmpp_2m"), ("--scheduler", "karas", "karras")] {
         let output = run(folder.path(), &["generate", "-p", "x", flag, value]);
-        let told = told(&output);
+        let stderr = stderr(&output);
         let (suggestion, list) =
-            (told.find("did you mean").expect("a suggestion"), told.find("one of").expect("a list"));
-        assert!(suggestion < list && told[suggestion..list].contains(near), "{told}");
+            (stderr.find("did you mean").expect("a suggestion"), stderr.find("one of").expect("a list"));
+        assert!(suggestion < list && stderr[suggestion..list].contains(near), "{stderr}");
     }
 }
 
@@ -154,18 +155,18 @@ fn flags_without_effect_are_told() {
         (&["--sag-cond", "--cfg-scale", "1"], &[]),
         (&["--pag-start", "0.1", "--pag-scale", "2", "--seg-blur", "2", "--seg-scale", "1"], &[]),
     ] {
-        let (_, told) = draw(folder.path(), flags);
-        let lines: Vec<&str> = told.lines().filter(|line| line.contains("has no effect")).collect();
+        let (_, stderr) = draw(folder.path(), flags);
+        let lines: Vec<&str> = stderr.lines().filter(|line| line.contains("has no effect")).collect();
         let right = lines.len() == idle.len()
             && idle
                 .iter()
                 .all(|flag| lines.iter().any(|line| line.contains(&format!("{flag} has no effect"))));
-        failures.check(right, || format!("{flags:?}: {told}"));
+        failures.check(right, || format!("{flags:?}: {stderr}"));
     }
-    // In a grid only what has none in any cell.
+    // In a grid only flags without effect in all cells.
     let grid = |axis: &str| {
         let flags = ["grid", "-p", "fox", "--x", axis, "--eta", "0.5", "--pag-end", "0.5", "--dry-run"];
-        told(&run(folder.path(), &[&flags, &SMALL[..]].concat()))
+        stderr(&run(folder.path(), &[&flags, &SMALL[..]].concat()))
     };
     let (one, none) = (grid("sampler=euler,euler_a"), grid("sampler=euler,heun"));
     failures.check(!one.contains("--eta") && one.contains("--pag-end has no effect"), || one);
@@ -199,20 +200,24 @@ fn missing_output_folders_are_made() {
     assert!(
         dry.status.success() && fs::read_dir(folder.path()).expect("a folder").count() == 0,
         "{}",
-        told(&dry)
+        stderr(&dry)
     );
     let output = run(folder.path(), &flags);
-    assert!(output.status.success(), "{}", told(&output));
+    assert!(output.status.success(), "{}", stderr(&output));
     for name in ["a/b/out.png", "c/out.latent", "d/out.png", "e/out.png", "f/g"] {
-        assert!(folder.path().join(name).exists(), "{name}: {}", told(&output));
+        assert!(folder.path().join(name).exists(), "{name}: {}", stderr(&output));
     }
     let grid = [&["grid", "-p", "fox", "--x", "steps=1,2", "-o", "h/i/g.png"], &SMALL[..4]].concat();
     let output = run(folder.path(), &grid);
-    assert!(output.status.success() && folder.path().join("h/i/g/x2.png").exists(), "{}", told(&output));
-    // What can be no folder is told before anything runs.
+    assert!(output.status.success() && folder.path().join("h/i/g/x2.png").exists(), "{}", stderr(&output));
+    // An invalid folder is reported before anything runs.
     fs::write(folder.path().join("file"), "keep me").expect("a file");
     let output = run(folder.path(), &["generate", "-p", "fox", "-o", "file/x/out.png"]);
-    assert!(output.status.code() == Some(2) && told(&output).contains("not a folder"), "{}", told(&output));
+    assert!(
+        output.status.code() == Some(2) && stderr(&output).contains("not a folder"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]
@@ -223,14 +228,14 @@ fn long_lists_are_told_by_verbose_alone() {
     let folder = tempfile::tempdir().expect("a folder");
     let lines = |words: &[&str]| {
         let output = run(folder.path(), words);
-        assert!(output.status.success(), "{words:?}: {}", told(&output));
+        assert!(output.status.success(), "{words:?}: {}", stderr(&output));
         String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect::<Vec<_>>()
     };
     let dry = [&["generate", "-p", "fox", "--dry-run"], &SMALL[..]].concat();
     let (short, long) = (lines(&dry), lines(&[&dry[..], &["-v"]].concat()));
     assert!(short.len() <= 15 && long.len() > 2 * short.len(), "{} and {} lines", short.len(), long.len());
-    // The sums stay, each set with its file.
+    // Totals are printed, and each set with its file.
     let (short, long) = (lines(&["verify"]), lines(&["verify", "--verbose"]));
     assert!(short.len() < 10 && long.len() > 5 * short.len(), "{} and {} lines", short.len(), long.len());
-    assert!(short.last() == long.last() && short.iter().any(|l| l.starts_with("all hold: ")), "{short:?}");
+    assert!(short.last() == long.last() && short.iter().any(|l| l.starts_with("passed: ")), "{short:?}");
 }

@@ -1,4 +1,4 @@
-//! The program as a user meets it: flags, files, exit codes, and that what it says holds.
+//! The program as users see it: flags, files, exit codes, messages.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -19,7 +19,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Runs what must succeed.
+/// Runs a command that must succeed.
 fn good(folder: &Path, flags: &[&str]) -> Output {
     let output = run(folder, flags);
     assert_eq!(output.status.code(), Some(0), "{flags:?}: {}", text(&output.stderr));
@@ -107,7 +107,7 @@ fn help_is_there() {
 fn bad_flags_exit_2() {
     let folder = folder();
     fs::write(folder.path().join("taken.png"), "keep me").expect("a file");
-    // Flags after `generate -p x`, and a word that the message must hold.
+    // Flags after `generate -p x`, and a word that the message must contain.
     let cases: &[(&[&str], &str)] = &[
         (&["-W", "65"], "multiple of 8"),
         (&["-W", "0"], "--width"),
@@ -139,7 +139,7 @@ fn bad_flags_exit_2() {
         (&["-o", "."], "folder"),
         (&["--seed", "-2"], "-1 for a random one"),
         (&["--max-memory", "4k"], "4.5GiB"),
-        (&["--sampler", "DPM++ 2M Karras", "--scheduler", "simple"], "another scheduler"),
+        (&["--sampler", "DPM++ 2M Karras", "--scheduler", "simple"], "a different scheduler"),
         (&["-o", "taken.png"], "--force"),
         (&["-o", "taken.png/a.png"], "folder"),
         (&["-o", "taken.png/deep/a.png"], "not a folder"),
@@ -182,7 +182,7 @@ fn bad_files_exit_3_at_once() {
         let began = Instant::now();
         let mut output = run(folder.path(), &["generate", "-p", "x", "-m", name]);
         let mut took = began.elapsed();
-        // Other work on the machine may hold up one run, but not each.
+        // Other work on the machine may delay one run, but not all.
         for _ in 0..4 {
             let began = Instant::now();
             output = run(folder.path(), &["generate", "-p", "x", "-m", name]);
@@ -294,7 +294,7 @@ fn a_picture_holds_its_settings_and_is_reproducible() {
     assert_eq!((tensor.shape(), tensor.dtype()), (&[1, 4, 8, 8][..], safetensors::Dtype::F32));
     assert!(latent.tensor("latent_format_version_0").expect("the mark").data().is_empty());
 
-    // What exists is kept without --force, which a dry run tells too, and replaced by the same with it.
+    // Without --force an existing file is kept, which a dry run reports too; with it the file is replaced.
     assert_eq!(run(folder.path(), &tiny(&["-o", "a.png", "--dry-run"])).status.code(), Some(2));
     assert_eq!(run(folder.path(), &tiny(&["-o", "a.png"])).status.code(), Some(2));
     let again = tiny_bytes(folder.path(), "a.png", &["-n", "blurry", "--force"]);
@@ -354,7 +354,7 @@ fn several_pictures_are_numbered() {
     assert_eq!(names(folder.path()), ["x-001.png", "x-002.png", "x-1.latent", "x-2.latent"]);
     let second = fs::read(folder.path().join("x-002.png")).expect("the second picture");
     assert!(read_png(&second).3.contains("Seed: 6,"), "batch 1 has the seed after");
-    // One name that is taken stops the run before it begins.
+    // One file that exists stops the run before it begins.
     fs::remove_file(folder.path().join("x-001.png")).expect("the first picture");
     assert_eq!(run(folder.path(), &tiny(&several)).status.code(), Some(2));
 
@@ -407,7 +407,7 @@ fn ctrl_c_stops_and_leaves_nothing() {
     assert!(names(folder.path()).is_empty(), "{:?}", names(folder.path()));
 }
 
-/// The plan of pictures that no machine could hold is arithmetic: it ends with an answer, within little memory.
+/// The plan of pictures larger than any memory ends with an answer, within little memory itself.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_dry_run_of_huge_batches_takes_little_memory() {
@@ -418,9 +418,9 @@ fn a_dry_run_of_huge_batches_takes_little_memory() {
     for size in ["4096", "16384"] {
         let flags = ["generate", "-p", "x", "-W", size, "-H", size, "--batch-size", "4096", "--dry-run"];
         let output = program(folder.path(), &flags).output().unwrap();
-        // Where the device can bind such latents it is a plan; else it is told that it cannot.
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        let refused = output.status.code() == Some(4) && told.contains("fewer or smaller pictures");
-        assert!(output.status.success() || refused, "{:?}: {told}", output.status);
+        // If the device can bind such latents there is a plan, otherwise an error.
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        let refused = output.status.code() == Some(4) && stderr.contains("fewer or smaller pictures");
+        assert!(output.status.success() || refused, "{:?}: {stderr}", output.status);
     }
 }

@@ -1,4 +1,4 @@
-//! `sagittal grid`: what its cells are, what its sheet shows, and what is refused before anything runs.
+//! `sagittal grid`: its cells, its sheet, and errors before anything runs.
 
 use std::fs;
 use std::path::Path;
@@ -87,12 +87,12 @@ fn cells_are_the_pictures_of_generate_and_equal_ones_are_drawn_once() {
     for name in ["g/x1-y1.png", "g/x2-y2.png", "g/x3-y2.png"] {
         assert!(holds(&sheet, &read::picture(&at(name)).expect(name)), "{name} is not on the sheet");
     }
-    let told = settings(folder.path(), "g.png");
+    let written = settings(folder.path(), "g.png");
     for word in ["Script: X/Y/Z plot", "X Type: sag-scale", "X Values: \"0, 0.75, 1.5\"", "Y Type: sag-blur"]
     {
-        assert!(told.contains(word), "{word} in {told}");
+        assert!(written.contains(word), "{word} in {written}");
     }
-    // What is there is kept.
+    // Existing files are kept.
     assert_eq!(run(folder.path(), &[&axes[..], &SMALL].concat()).status.code(), Some(2));
 }
 
@@ -128,8 +128,11 @@ fn axes_of_every_kind() {
         "single",
     ];
     good(folder.path(), &[&flags[..], &SMALL].concat());
-    let told = settings(folder.path(), "single/x2-y2-z2.png");
-    assert!(told.starts_with("owl, red, 3d style <lora:ink:1>\n") && told.contains("Sampler: LCM"), "{told}");
+    let written = settings(folder.path(), "single/x2-y2-z2.png");
+    assert!(
+        written.starts_with("owl, red, 3d style <lora:ink:1>\n") && written.contains("Sampler: LCM"),
+        "{written}"
+    );
     assert!(settings(folder.path(), "single/x1-y1-z1.png").starts_with("fox, 3d style <lora:ink:0>\n"));
     let pixels = |name: &str| read::picture(&folder.path().join(name)).expect(name);
     let all: Vec<Picture> =
@@ -153,9 +156,9 @@ fn what_is_wrong_is_told_before_anything_runs() {
         (&["--x", "sampler=euler,eulr"], &["sampler", "eulr", "did you mean euler"]),
         (&["--x", "sag-scal=1"], &["did you mean sag-scale"]),
         (&["--x", "steps=1:5[x]"], &["FROM:TO[COUNT]"]),
-        (&["--x", "model=a,b"], &["same for a whole grid"]),
+        (&["--x", "model=a,b"], &["same for all cells"]),
         (&["--x", "steps=1", "--y", "steps=2"], &["two axes"]),
-        (&["--x", "prompt=cat,dog"], &["cat", "does not hold"]),
+        (&["--x", "prompt=cat,dog"], &["cat", "does not contain"]),
         (&["--x", "seed=-1,2"], &["seed", "-1", "random"]),
         (&["--x", "lora-weight=0,1"], &["no such LoRA"]),
         (&["--x", "sag-cond=maybe"], &["maybe", "true or false"]),
@@ -176,9 +179,9 @@ fn what_is_wrong_is_told_before_anything_runs() {
         (&[], &["--x"]),
     ] {
         let output = run(folder.path(), &[&["grid", "-p", "fox", "-W", "64"], flags].concat());
-        let told = String::from_utf8_lossy(&output.stderr);
-        let right = output.status.code() == Some(2) && words.iter().all(|word| told.contains(word));
-        failures.check(right, || format!("{flags:?}: {:?} {told}", output.status.code()));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let right = output.status.code() == Some(2) && words.iter().all(|word| stderr.contains(word));
+        failures.check(right, || format!("{flags:?}: {:?} {stderr}", output.status.code()));
     }
     failures.check(fs::read_dir(folder.path()).expect("the folder").count() == 1, || {
         "something was written".into()

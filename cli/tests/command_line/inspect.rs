@@ -1,4 +1,4 @@
-//! `sagittal inspect` and the library's `inspect`: each kind of file, and files of no kind.
+//! `sagittal inspect` and the library's `inspect`: each kind of file, and files of no known kind.
 
 use std::fs;
 use std::path::Path;
@@ -52,7 +52,7 @@ fn models_of_every_family_and_their_parts() {
         failures.check(stored == ["F16", "F32"] && facts.obstacle.is_none(), || format!("{stored:?}"));
         failures.check(facts.metadata["modelspec.title"] == "a\nb", || "metadata".into());
 
-        // A network alone is told of, with the reason why it does not run.
+        // A single network is shown, with the reason why it does not run.
         for (prefix, file) in [(UNET, "unet.safetensors"), (VAE, "vae.safetensors")] {
             files::write(&at(file), &files::under(&all, prefix), &[], |_| Dtype::F16);
             let Inspected::Model(part) = inspect(at(file)).expect(file) else { panic!("a model") };
@@ -80,9 +80,9 @@ fn memory_is_what_the_planner_says() {
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
-    let told = json(folder.path(), &["--size", "64x128", "--size", "256x256", "--batch-size", "2"]);
-    assert_eq!((&told["family"], &told["prediction"]), (&"SD 1".into(), &"eps".into()));
-    let sizes = told["memory"]["sizes"].as_array().expect("sizes");
+    let printed = json(folder.path(), &["--size", "64x128", "--size", "256x256", "--batch-size", "2"]);
+    assert_eq!((&printed["family"], &printed["prediction"]), (&"SD 1".into(), &"eps".into()));
+    let sizes = printed["memory"]["sizes"].as_array().expect("sizes");
     assert_eq!((&sizes[0]["width"], &sizes[0]["height"], sizes.len()), (&64.into(), &128.into(), 2));
     let peak = |size: &Value, sag: &str| size[sag]["peak_mib"].as_f64().expect("a number");
     assert!(peak(&sizes[1], "sag") > peak(&sizes[0], "sag"));
@@ -92,7 +92,7 @@ fn memory_is_what_the_planner_says() {
     );
     let without = json(folder.path(), &["--no-memory"]);
     assert!(without["memory"].is_null() && without["parts"]["UNet"]["tensors"].as_u64() > Some(100));
-    // What does not fit is told, and no fault of the command.
+    // A size that does not fit is reported, and is not an error of the command.
     let tight = json(folder.path(), &["--size", "256x256", "--max-memory", "1"]);
     assert!(
         tight["memory"]["sizes"][0]["sag"]["error"]["message"]
@@ -126,10 +126,10 @@ fn loras_embeddings_latents_and_pictures() {
 
     let z = Latent::from_vec([1, 4, 2, 3], (0..24).map(|v| v as f32).collect()).expect("a latent");
     write("a.latent", &latent::file::encode(&VaeLatent::new(z), &[("parameters", "a fox")]).expect("bytes"));
-    let told = json(folder.path(), &["a.latent"]);
-    assert_eq!((&told["kind"], told["shape"].to_string()), (&"latent".into(), "[1,4,2,3]".to_owned()));
+    let printed = json(folder.path(), &["a.latent"]);
+    assert_eq!((&printed["kind"], printed["shape"].to_string()), (&"latent".into(), "[1,4,2,3]".to_owned()));
     assert_eq!(
-        (told["channels"][1]["min"].as_f64(), &told["texts"]["parameters"]),
+        (printed["channels"][1]["min"].as_f64(), &printed["texts"]["parameters"]),
         (Some(6.0), &"a fox".into())
     );
 
@@ -138,14 +138,17 @@ fn loras_embeddings_latents_and_pictures() {
     let settings = "ein Fuchs 🦊\nNegative prompt: blurry\nSteps: 20, Sampler: Euler a, Seed: 5, Size: 2x1";
     let texts = [("parameters", settings), ("prompt", api), ("Software", "x")];
     write("a.png", &png::encode(&picture, &texts).expect("bytes"));
-    let told = json(folder.path(), &["a.png"]);
-    assert_eq!((&told["kind"], &told["parameters"]["prompt"]), (&"picture".into(), &"ein Fuchs 🦊".into()));
-    assert_eq!(told["parameters"]["settings"]["Sampler"], "Euler a");
+    let printed = json(folder.path(), &["a.png"]);
     assert_eq!(
-        (&told["workflow"]["nodes"][0]["class"], &told["workflow"]["workflow"]),
+        (&printed["kind"], &printed["parameters"]["prompt"]),
+        (&"picture".into(), &"ein Fuchs 🦊".into())
+    );
+    assert_eq!(printed["parameters"]["settings"]["Sampler"], "Euler a");
+    assert_eq!(
+        (&printed["workflow"]["nodes"][0]["class"], &printed["workflow"]["workflow"]),
         (&"KSampler".into(), &false.into())
     );
-    assert_eq!(told["text_bytes"]["Software"], 1);
+    assert_eq!(printed["text_bytes"]["Software"], 1);
     for (file, words) in [
         ("a.png", &["2x1", "ein Fuchs", "blurry", "Euler a", "seed=7", "Software of 1 bytes"][..]),
         ("ink.safetensors", &["SD 1", "1 modules of UNet", "<lora:ink:1>"]),
@@ -155,13 +158,13 @@ fn loras_embeddings_latents_and_pictures() {
         let shown = String::from_utf8_lossy(&run(folder.path(), &[file]).stdout).into_owned();
         words.iter().for_each(|word| assert!(shown.contains(word), "{file}: {word} in\n{shown}"));
     }
-    // A workflow that cannot be read is told of beside the rest.
+    // A workflow that cannot be read is reported beside the rest.
     write("b.png", &png::encode(&picture, &[("prompt", "{")]).expect("bytes"));
-    let told = json(folder.path(), &["b.png"]);
-    assert!(told["workflow"]["error"].as_str().expect("a fault").contains("not sound JSON"), "{told}");
+    let printed = json(folder.path(), &["b.png"]);
+    assert!(printed["workflow"]["error"].as_str().expect("a fault").contains("not sound JSON"), "{printed}");
 }
 
-/// Relatives of LoRA are told of as LoRAs are.
+/// Relatives of LoRA are shown like LoRAs.
 #[test]
 fn a_loha_is_told_of_as_a_lora() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -172,11 +175,11 @@ fn a_loha_is_told_of_as_a_lora() {
         (name.as_str(), shape, &[0.5; 1536][..shape.iter().product()])
     });
     fs::write(folder.path().join("ink.safetensors"), safetensors(matrices)).expect("a file");
-    let told = json(folder.path(), &["ink.safetensors"]);
-    assert_eq!((&told["kind"], &told["ranks"]["2"]), (&"lora".into(), &1.into()), "{told}");
+    let printed = json(folder.path(), &["ink.safetensors"]);
+    assert_eq!((&printed["kind"], &printed["ranks"]["2"]), (&"lora".into(), &1.into()), "{printed}");
 }
 
-/// A model without attention in its middle, as SSD-1B: what SAG says of it is in words.
+/// A model without attention in its middle, as SSD-1B: the message about SAG is readable.
 #[test]
 fn a_middle_without_attention_is_told_in_words() {
     if gpu_is_off() {
@@ -192,9 +195,9 @@ fn a_middle_without_attention_is_told_in_words() {
         all.retain(|t| !cut.iter().any(|part| t.name.contains(part)));
         files::write(&folder.path().join("cut.safetensors"), &all, &[], |_| Dtype::F16);
         let output = run(folder.path(), &["cut.safetensors", "--size", "64x64"]);
-        let told = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success() && told.contains(words), "{told}");
-        assert!(!told.contains("found Res") && !told.contains("found Absent"), "{told}");
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && printed.contains(words), "{printed}");
+        assert!(!printed.contains("found Res") && !printed.contains("found Absent"), "{printed}");
     }
 }
 
@@ -233,13 +236,13 @@ fn other_files_are_told_by_name() {
     for (name, bytes, kind, word) in cases {
         fs::write(at(name), bytes).expect("a file");
         let error = inspect(at(name)).expect_err(name);
-        let told = error.to_string();
-        failures.check(error.kind() == *kind && told.contains(word) && told.contains(name), || {
-            format!("{name}: {told}")
+        let printed = error.to_string();
+        failures.check(error.kind() == *kind && printed.contains(word) && printed.contains(name), || {
+            format!("{name}: {printed}")
         });
         failures.check(run(folder.path(), &[name]).status.code() == Some(3), || format!("{name}: exit code"));
-        failures.check(!told.contains("pass a full checkpoint") || *name == "control", || {
-            format!("{name}: {told}")
+        failures.check(!printed.contains("pass a full checkpoint") || *name == "control", || {
+            format!("{name}: {printed}")
         });
     }
     for path in [at("nowhere"), folder.path().to_owned()] {

@@ -1,4 +1,4 @@
-//! Model files on the command line: one picture, however its network is kept.
+//! Model files on the command line: the same picture, however the model is stored.
 
 use std::fs;
 use std::path::Path;
@@ -57,22 +57,22 @@ fn one_picture_from_every_layout() {
         [("single.png", "-m single.safetensors"), ("folder.png", "-m folder"), ("parts.png", parts)]
     {
         let output = draw(home.path(), out, &flags.split_whitespace().collect::<Vec<_>>());
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        failures.check(output.status.success(), || format!("{flags}: {told}"));
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        failures.check(output.status.success(), || format!("{flags}: {stderr}"));
         if output.status.success() {
             let found = pixels(&at(out));
             let expected = first.get_or_insert_with(|| found.clone());
             failures.check(*expected == found, || format!("{flags}: another picture"));
         }
     }
-    // What lacks a part says which flag brings it.
+    // The error about a missing part names the flag for it.
     let output = draw(home.path(), "lacking.png", &["-m", "unet.safetensors", "--vae", "vae.safetensors"]);
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    failures.check(output.status.code() == Some(3) && told.contains("--text-encoder"), || told);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    failures.check(output.status.code() == Some(3) && stderr.contains("--text-encoder"), || stderr);
     failures.finish();
 }
 
-/// A tensor that no layer takes: one exit code for one fault in every command, and one flag that lets it pass.
+/// A tensor that no layer uses: the same exit code in every command, and one flag to ignore it.
 #[test]
 fn extra_tensors_are_refused_by_every_command_unless_they_are_to_be_ignored() {
     if crate::common::gpu().is_none() {
@@ -126,15 +126,16 @@ fn extra_tensors_are_refused_by_every_command_unless_they_are_to_be_ignored() {
     let mut failures = Failures::default();
     for (words, tensor) in commands {
         let refused = program(home.path(), &words).output().unwrap();
-        let told = String::from_utf8_lossy(&refused.stderr).into_owned();
-        failures.check(refused.status.code() == Some(3) && told.contains(tensor), || {
-            format!("{words:?}: {told}")
+        let stderr = String::from_utf8_lossy(&refused.stderr).into_owned();
+        failures.check(refused.status.code() == Some(3) && stderr.contains(tensor), || {
+            format!("{words:?}: {stderr}")
         });
         let passed = program(home.path(), &[&words[..], &["--ignore-extra"]].concat()).output().unwrap();
-        let told = String::from_utf8_lossy(&passed.stderr).into_owned();
-        let once = told.matches("that no layer takes").count() == 1;
-        failures
-            .check(passed.status.success() && once && told.contains(tensor), || format!("{words:?}: {told}"));
+        let stderr = String::from_utf8_lossy(&passed.stderr).into_owned();
+        let once = stderr.matches("that no layer takes").count() == 1;
+        failures.check(passed.status.success() && once && stderr.contains(tensor), || {
+            format!("{words:?}: {stderr}")
+        });
         let _ = fs::remove_file(at("a.png"));
     }
     failures.finish();

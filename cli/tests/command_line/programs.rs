@@ -1,4 +1,4 @@
-//! Settings in files of other formats and of programs with words of their own.
+//! Settings in files of other formats and of programs with their own names for settings.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::common::{Failures, Rng};
 use sagittal::internals::image::{png, texts};
 use serde_json::json;
 
-/// A text chunk of a PNG, behind its header.
+/// A text chunk of a PNG, after its header.
 fn with_chunk(png: &[u8], keyword: &str, text: &[u8]) -> Vec<u8> {
     let data = [b"tEXt", keyword.as_bytes(), b"\0", text].concat();
     let length = (data.len() as u32 - 4).to_be_bytes();
@@ -22,7 +22,7 @@ fn raw_utf8_in_text_chunks() {
     for text in ["a füchse 🦊", "狐", "é", "plain"] {
         assert_eq!(read(text.as_bytes()), text);
     }
-    // Latin-1, as the format has it.
+    // Latin-1, as the format requires.
     assert_eq!(read(b"f\xfcchse"), "füchse");
     assert_eq!(read(b"caf\xe9 \xc3"), "café Ã");
     // What would be taken for UTF-8 is written so that it is not.
@@ -69,7 +69,7 @@ fn jpeg(marker: u8, data: &[u8]) -> Vec<u8> {
     [&jpeg[..2], &[0xff, marker], &length, data, &jpeg[2..]].concat()
 }
 
-/// A WebP with a chunk behind its pixels.
+/// A WebP with a chunk after its pixels.
 fn webp(name: &[u8; 4], data: &[u8]) -> Vec<u8> {
     let mut bytes = encoded(image::ImageFormat::WebP);
     bytes.extend([&name[..], &(data.len() as u32).to_le_bytes(), data, &[0; 1][..data.len() % 2]].concat());
@@ -119,9 +119,10 @@ fn jpeg_and_webp_settings() {
         }
         home.write("bare.webp", &encoded(image::ImageFormat::WebP));
         let bare = home.from("bare.webp", &[]);
-        failures.check(bare.code == Some(3) && bare.told.contains("does not tell how it was made"), || {
-            bare.told.clone()
-        });
+        failures.check(
+            bare.code == Some(3) && bare.stderr.contains("contains no settings that can be read"),
+            || bare.stderr.clone(),
+        );
     }
     failures.finish();
 }
@@ -146,10 +147,10 @@ fn comfyui_workflows_in_webp_and_jpeg() {
     let home = Home::new();
     home.write("a.webp", &webp(b"EXIF", &exif(&[(0x0110, &*a)], None)));
     let drawn = home.from("a.webp", &[]);
-    assert!(drawn.code == Some(3) && drawn.told.contains("a workflow of ComfyUI"), "{}", drawn.told);
+    assert!(drawn.code == Some(3) && drawn.stderr.contains("a workflow of ComfyUI"), "{}", drawn.stderr);
 }
 
-/// Each program's own words, and what is left of them by its name.
+/// Each program's names for settings, and warnings that name those which are ignored.
 #[test]
 fn settings_of_other_programs() {
     if gpu_is_off() {
@@ -193,13 +194,13 @@ fn settings_of_other_programs() {
     let (novel, things) = (novel.to_string(), xmp(&things.to_string()));
     type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str, bool);
     let cases: [Case<'_>; 6] = [
-        ("SwarmUI", &[("parameters", &swarm)], "left out: refinercontrolpercentage", true),
-        ("Fooocus", &[("parameters", &fooocus), ("fooocus_scheme", "fooocus")], "left out: sharpness", true),
-        ("InvokeAI", &[("invokeai_metadata", &invoke)], "left out: seamless_y", true),
+        ("SwarmUI", &[("parameters", &swarm)], "ignored: refinercontrolpercentage", true),
+        ("Fooocus", &[("parameters", &fooocus), ("fooocus_scheme", "fooocus")], "ignored: sharpness", true),
+        ("InvokeAI", &[("invokeai_metadata", &invoke)], "ignored: seamless_y", true),
         (
             "NovelAI",
             &[("Software", "NovelAI"), ("Source", "m"), ("Description", "a fox"), ("Comment", &novel)],
-            "left out: cfg_rescale",
+            "ignored: cfg_rescale",
             false,
         ),
         (
@@ -217,10 +218,10 @@ fn settings_of_other_programs() {
                 ("scheduler_name", "karras"),
                 ("hypernetwork_strength", "0.5"),
             ],
-            "left out: hypernetwork_strength",
+            "ignored: hypernetwork_strength",
             false,
         ),
-        ("Draw Things", &[("XML:com.adobe.xmp", &things)], "left out: shift", true),
+        ("Draw Things", &[("XML:com.adobe.xmp", &things)], "ignored: shift", true),
     ];
     let settings = "Negative prompt: grey\nSteps: 1, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 2, Seed: 5, Size: 64x64";
     for (program, texts, warning, lora) in cases {
@@ -231,17 +232,12 @@ fn settings_of_other_programs() {
         let skip = ["SwarmUI", "Fooocus", "InvokeAI"].contains(&program);
         failures.check(drawn.text.contains("Clip skip: 2") == skip, || format!("{program}: {}", drawn.text));
     }
-    // What is written otherwise in prompts is told by the program.
+    // Prompt syntax of another program is reported with the program's name.
     home.png(
         "a.png",
         &[("Software", "NovelAI"), ("Source", "m"), ("Description", "a {fox}"), ("Comment", &novel)],
     );
-    home.from("a.png", &[]).holds(
-        "NovelAI",
-        &["a {fox}"],
-        &["NovelAI reads prompts otherwise"],
-        &mut failures,
-    );
+    home.from("a.png", &[]).holds("NovelAI", &["a {fox}"], &["NovelAI has prompt syntax"], &mut failures);
     failures.finish();
 }
 
@@ -371,7 +367,7 @@ fn older_and_rarer_forms() {
             &[],
             &["a embedding:ink fox <embed:open |"],
         ),
-        // What cannot be understood keeps its words, so that it is missed.
+        // A value that is not understood is kept, so that it is reported as unknown.
         (
             "SwarmUI",
             swarm("parameters", json!({ "prompt": "a fox", "loras": [{ "odd": 1 }], "loraweights": ["much"] })),
@@ -384,12 +380,13 @@ fn older_and_rarer_forms() {
         let texts: Vec<(String, String)> = texts.iter().map(|(k, t)| ((*k).to_owned(), t.clone())).collect();
         let made = sagittal::internals::image::settings::made(&texts).expect("a program");
         failures.check(made.program == *program, || format!("{at}: {} and not {program}", made.program));
-        let told = made.settings.expect("settings");
+        let settings = made.settings.expect("settings");
         for (name, value) in *pairs {
-            failures
-                .check(told.get(name) == *value, || format!("{at}, {program}, {name}: {:?}", told.get(name)));
+            failures.check(settings.get(name) == *value, || {
+                format!("{at}, {program}, {name}: {:?}", settings.get(name))
+            });
         }
-        let prompts = format!("{} | {}", told.prompt, told.negative.join(" | "));
+        let prompts = format!("{} | {}", settings.prompt, settings.negative.join(" | "));
         for word in *words {
             failures.check(prompts.contains(word), || format!("{at}, {program}: no {word:?} in {prompts:?}"));
         }
@@ -397,7 +394,7 @@ fn older_and_rarer_forms() {
     failures.finish();
 }
 
-/// A picture that does not tell its size is drawn as large as it is; one made from another is not drawn from words.
+/// A picture without a stored size is drawn in its own size; one made from another picture is not drawn from text.
 #[test]
 fn sizes_and_starts_that_are_not_told() {
     let home = Home::new();
@@ -409,8 +406,8 @@ fn sizes_and_starts_that_are_not_told() {
     };
     home.png("a.png", &[("invokeai_metadata", &json("outpaint"))]);
     let refused = home.from("a.png", &[]);
-    failures.check(refused.code == Some(2) && refused.told.contains("made from another one"), || {
-        refused.told.clone()
+    failures.check(refused.code == Some(2) && refused.stderr.contains("made from another picture"), || {
+        refused.stderr.clone()
     });
     if !gpu_is_off() {
         home.png("a.png", &[("invokeai_metadata", &json("txt2img"))]);
@@ -428,12 +425,13 @@ fn programs_whose_settings_are_not_read_are_named() {
         (&[("Dream", "\"a fox\" -s 10 -S 5")], "InvokeAI before version 2"),
         (&[("parameters", "{\"prompt\": \"a fox\"}")], "JSON of its own"),
         (&[("prompt", "{}")], "ComfyUI"),
-        (&[("Comment", "made with love")], "does not tell how it was made"),
+        (&[("Comment", "made with love")], "contains no settings that can be read"),
     ] {
         home.png("a.png", texts);
         let drawn = home.from("a.png", &[]);
-        failures
-            .check(drawn.code == Some(3) && drawn.told.contains(word), || format!("{word}: {}", drawn.told));
+        failures.check(drawn.code == Some(3) && drawn.stderr.contains(word), || {
+            format!("{word}: {}", drawn.stderr)
+        });
     }
     failures.finish();
 }
@@ -446,20 +444,20 @@ fn unknown_fields_are_named() {
     let (home, mut failures) = (Home::new(), Failures::default());
     let pairs = ", Sampler: Euler, Variation seed: 3, Face restoration: CodeFormer, Tiling: True, VAE: ft.pt, \
                  Civitai resources: [{\"type\":\"lora\",\"a: b\":\"c, d: e\"}], dynthres_enabled: True";
-    home.told("a.png", "a fox", pairs);
+    home.a1111_png("a.png", "a fox", pairs);
     let words = [
-        "left out: Variation seed, Face restoration, Tiling, Civitai resources, dynthres_enabled",
+        "ignored: Variation seed, Face restoration, Tiling, Civitai resources, dynthres_enabled",
         "made with the VAE ft.pt",
     ];
     home.from("a.png", &[]).holds("unknown", &[], &words, &mut failures);
     failures.finish();
 }
 
-/// Whose path the settings came by does not matter.
+/// It does not matter in which way the settings are stored.
 #[test]
 fn inspect_tells_the_program() {
     let home = Home::new();
-    home.told("a.png", "a fox", ", Sampler: euler, Version: stable-diffusion.cpp");
+    home.a1111_png("a.png", "a fox", ", Sampler: euler, Version: stable-diffusion.cpp");
     home.write(
         "a.jpg",
         &jpeg(0xfe, b"parameters\0a\nSteps: 1, Seed: 2, Size: 8x8, Version: f2.0.1v1.10.1\0"),

@@ -1,6 +1,6 @@
-//! Every command of the README and of the pages for users, as it stands there: run in a folder of its own on the embedded model with
-//! fewer steps, dry-run where it names a checkpoint (made by formula here), or only read where it measures a
-//! GPU. What each is said to leave has to be there.
+//! Every command of the README and of the pages for users: run in its own folder on the embedded model with fewer
+//! steps, as a dry run if it names a checkpoint (generated here), or only parsed if it measures a GPU. The files
+//! that it is said to write must exist.
 
 use std::fs;
 use std::path::Path;
@@ -22,7 +22,7 @@ const PAGES: [&str; 5] = [
 ];
 const CI: &str = include_str!("../../../.ci/run");
 
-/// Lines that other tests run: how they begin, the test, what it must speak of.
+/// Lines that other tests run: how they begin, the test, and a word that the test must contain.
 const ELSEWHERE: [(&str, &str, &str); 5] = [
     (
         "cargo run --release --example embed_window",
@@ -54,7 +54,7 @@ fn commands() -> Vec<&'static str> {
     found
 }
 
-/// A line's words; double quotes hold what they hold, `~` is the home folder.
+/// A line's words; double quotes are respected, `~` is the home folder.
 fn words(line: &str, home: &str) -> Vec<String> {
     let (mut words, mut word, mut quoted, mut begun) = (Vec::new(), String::new(), false, false);
     for c in line.chars() {
@@ -88,7 +88,7 @@ fn value<'w>(words: &'w [String], flag: &str) -> Option<&'w str> {
     words.iter().position(|w| w == flag).map(|at| words[at + 1].as_str())
 }
 
-/// The files that the commands name, with weights by formula.
+/// The files that the commands name, with generated weights.
 fn furnish(folder: &Path) {
     let at = |name: &str| folder.join(name);
     let repository = crate::common::root();
@@ -122,7 +122,7 @@ fn furnish(folder: &Path) {
     put("clip_g.safetensors", &transformers_text(&xl, "conditioner.embedders.1.model."));
 }
 
-/// How a line is run here, and the files that it has to leave.
+/// How a line is run here, and the files that it must write.
 fn staged(line: &str, home: &str) -> Option<(Vec<String>, Vec<String>)> {
     let mut words = words(line, home);
     let start = "./with-vulkan cargo run --release -- ";
@@ -187,10 +187,10 @@ fn every_command_does_what_it_says() {
         };
         let typed: Vec<&str> = words.iter().map(String::as_str).collect();
         let output = program(folder.path(), &typed).env("HOME", home).output().expect("the program starts");
-        let told = String::from_utf8_lossy(&output.stderr);
-        failures.check(output.status.success(), || format!("{line}\n  as {words:?}: {told}"));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        failures.check(output.status.success(), || format!("{line}\n  as {words:?}: {stderr}"));
         for name in leaves {
-            failures.check(folder.path().join(&name).exists(), || format!("{line}: no {name}; {told}"));
+            failures.check(folder.path().join(&name).exists(), || format!("{line}: no {name}; {stderr}"));
         }
         // The picture that a later line begins with.
         let _ = fs::copy(

@@ -1,5 +1,5 @@
-//! `generate --from`: the bytes of a picture again from its settings alone, and what is told where that
-//! cannot be.
+//! `generate --from`: the bytes of a picture again from its settings alone, and the messages where that is not
+//! possible.
 
 use std::fs;
 use std::path::Path;
@@ -37,12 +37,14 @@ fn bytes_again(folder: &Path, flags: &[&str], again: &[&str], failures: &mut Fai
     let made = run(folder, &[flags, &["-o", "a.png", "--force"]].concat());
     let repeated = run(folder, &[&["--from", &first, "-o", "b.png", "--force"], again].concat());
     for output in [&made, &repeated] {
-        let told = String::from_utf8_lossy(&output.stderr);
-        failures.check(output.status.code() == Some(0), || format!("{flags:?} {again:?}: {told}"));
-        // Of AND the first is told that A1111 adds up: a picture of this program means what it does.
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        failures.check(output.status.code() == Some(0), || format!("{flags:?} {again:?}: {stderr}"));
+        // Only a typed AND gives the warning that A1111 adds predictions up: in a picture of this program its meaning
+        // is known.
         let typed = std::ptr::eq(output, &made);
-        let warned = told.lines().any(|l| l.starts_with("warning") && !(typed && l.contains("A1111's AND")));
-        failures.check(!warned, || format!("{flags:?} {again:?}: {told}"));
+        let warned =
+            stderr.lines().any(|l| l.starts_with("warning") && !(typed && l.contains("A1111's AND")));
+        failures.check(!warned, || format!("{flags:?} {again:?}: {stderr}"));
     }
     let read = |name: &str| fs::read(folder.join(name)).unwrap_or_default();
     let settings = || {
@@ -134,7 +136,7 @@ fn the_bytes_of_a_picture_again() {
         ],
     ];
     for flags in cases {
-        // What a case says itself counts: of two values of a flag the command line takes none.
+        // A case's own value counts: the command line does not accept a flag twice.
         let own = |flag: &&[&str]| !flags.contains(&flag[0]);
         let small: Vec<&str> = SMALL.chunks(2).filter(own).flatten().copied().collect();
         bytes_again(folder.path(), &[&small, *flags].concat(), &[], &mut failures);
@@ -170,15 +172,15 @@ fn with_the_files_that_it_was_made_from() {
     let tag = ["-p", "a <lora:ink:1:-0.5> owl", "--lora-dir", "loras"];
     let two = [&small[..], &["--steps", "2"], &tag].concat();
     bytes_again(folder.path(), &two, &["--lora-dir", "loras"], &mut failures);
-    // A weight given by hand counts before the tag's, and is what the new picture tells.
+    // A weight in a flag overrides that of the tag, and is stored in the new picture.
     let other =
         run(folder.path(), &["--from", "a.png", "--lora", "loras/ink.safetensors:0.25", "-o", "c.png"]);
     failures.check(other.status.success(), || String::from_utf8_lossy(&other.stderr).into_owned());
-    let told = sagittal::internals::image::texts::texts(&fs::read(folder.path().join("c.png")).expect("c"))
+    let texts = sagittal::internals::image::texts::texts(&fs::read(folder.path().join("c.png")).expect("c"))
         .expect("texts");
-    failures.check(told[0].1.starts_with("a  owl <lora:ink:0.25>\n"), || told[0].1.clone());
+    failures.check(texts[0].1.starts_with("a  owl <lora:ink:0.25>\n"), || texts[0].1.clone());
 
-    // Other files of the same name are told of.
+    // Other files of the same name are reported.
     let lines = |flags: &[&str]| {
         let output = run(folder.path(), &[flags, &["-o", "d.png", "--force"]].concat());
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
@@ -186,9 +188,9 @@ fn with_the_files_that_it_was_made_from() {
     again(&start, &start, &mut failures);
     fs::write(folder.path().join("start.png"), fs::read(folder.path().join("mask, half.png")).expect("m"))
         .expect("w");
-    let (code, told) = lines(&["--from", "a.png", "-i", "start.png"]);
-    let warned = told.contains("the picture to start from is not the one");
-    failures.check(code == Some(0) && warned, || format!("another picture: {code:?} {told}"));
+    let (code, stderr) = lines(&["--from", "a.png", "-i", "start.png"]);
+    let warned = stderr.contains("the picture to start from is not the one");
+    failures.check(code == Some(0) && warned, || format!("another picture: {code:?} {stderr}"));
     failures.finish();
 }
 
@@ -210,9 +212,12 @@ fn flags_given_by_hand_count() {
     };
     draw(&[&SMALL[..], &["-p", "fox", "-n", "cat", "-s", "5", "-o", "a.png", "--batch-size", "2"]].concat());
     draw(&["--from", "a-2.png", "-p", "owl", "-s", "6", "--sag-scale=0", "--steps", "1", "-o", "b.png"]);
-    let told = text("b.png");
-    assert!(told.starts_with("owl\nNegative prompt: cat\nSteps: 1, ") && told.contains("Seed: 6,"), "{told}");
-    assert!(!told.contains("SAG") && told.contains("Batch pos: 1"), "{told}");
+    let written = text("b.png");
+    assert!(
+        written.starts_with("owl\nNegative prompt: cat\nSteps: 1, ") && written.contains("Seed: 6,"),
+        "{written}"
+    );
+    assert!(!written.contains("SAG") && written.contains("Batch pos: 1"), "{written}");
     draw(&["--from", "a-2.png", "--batch-size", "1", "-n", "dog", "-o", "c.png"]);
     assert!(!text("c.png").contains("Batch") && text("c.png").contains("Negative prompt: dog\n"));
 }
@@ -252,8 +257,8 @@ fn what_cannot_be_repeated_is_told_before_anything_runs() {
     let mut failures = Failures::default();
     for (name, code, words) in [
         ("missing.png", 3, &["missing.png"][..]),
-        ("bare.png", 3, &["does not tell how it was made"]),
-        ("prose.png", 3, &["does not tell how it was made"]),
+        ("bare.png", 3, &["contains no settings that can be read"]),
+        ("prose.png", 3, &["contains no settings that can be read"]),
         ("workflow.png", 3, &["sagittal run"]),
         ("loras/ink.safetensors", 3, &["no picture that can be read", "--from"]),
         ("started.png", 2, &["cat.png", "-i"]),
@@ -269,18 +274,18 @@ fn what_cannot_be_repeated_is_told_before_anything_runs() {
         ("size.png", 2, &["Size", "WxH"]),
     ] {
         let output = run(folder.path(), &["--from", name, "-o", "out.png"]);
-        let told = String::from_utf8_lossy(&output.stderr);
-        let right = output.status.code() == Some(code) && words.iter().all(|word| told.contains(word));
-        failures.check(right, || format!("{name}: {:?} {told}", output.status.code()));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let right = output.status.code() == Some(code) && words.iter().all(|word| stderr.contains(word));
+        failures.check(right, || format!("{name}: {:?} {stderr}", output.status.code()));
     }
     failures.check(!folder.path().join("out.png").exists(), || "a picture".into());
     if !gpu_is_off() {
-        let told = |name: &str, flags: &[&str]| {
+        let redrawn = |name: &str, flags: &[&str]| {
             let output = run(folder.path(), &[&["--from", name, "--dry-run"], flags].concat());
             (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
         };
-        // By hand.
-        let (code, text) = told("sampler.png", &["--sampler", "euler"]);
+        // With a flag.
+        let (code, text) = redrawn("sampler.png", &["--sampler", "euler"]);
         failures.check(code == Some(0) && text.contains("another program made it"), || text);
         write(
             "a1111.png",
@@ -289,8 +294,8 @@ fn what_cannot_be_repeated_is_told_before_anything_runs() {
                 &line(", Model hash: 0123456789, Hires upscale: 2, Denoising strength: 0.5, Tiling: True"),
             )],
         );
-        let (code, text) = told("a1111.png", &[]);
-        let words = ["expected 0123456789, found", "left out: Hires upscale, Tiling", "GPU"];
+        let (code, text) = redrawn("a1111.png", &[]);
+        let words = ["expected 0123456789, found", "ignored: Hires upscale, Tiling", "GPU"];
         failures.check(code == Some(0) && words.iter().all(|w| text.contains(w)), || text);
     }
     failures.finish();

@@ -1,4 +1,4 @@
-//! The flags about what a picture starts from and is told of: `-i`, `--strength`, `--mask`, `AND`,
+//! The flags about the start picture and the conditioning: `-i`, `--strength`, `--mask`, `AND`,
 //! SDXL's sizes.
 
 use std::fs;
@@ -67,7 +67,7 @@ fn bad_starts_end_with_the_right_code() {
     fs::write(at("short.png"), &fs::read(at("a.png")).expect("the picture")[..40]).expect("a file");
     fs::create_dir(at("dir.png")).expect("a folder");
     rgb(&at("tall.png"), (1, 9000));
-    // Flags after `generate -p x`, the exit code, and a word that the message must hold.
+    // Flags after `generate -p x`, the exit code, and a word that the message must contain.
     let cases: &[(&[&str], i32, &str)] = &[
         (&["-i", "missing.png"], 3, "missing.png"),
         (&["-i", "dir.png"], 3, "dir.png"),
@@ -107,7 +107,7 @@ fn bad_starts_end_with_the_right_code() {
     assert!(!fs::exists(at("sagittal-5.png")).expect("the folder"), "nothing is written");
 }
 
-/// The picture inside counts, not the name of its file.
+/// The contents of a file count, not its extension.
 #[test]
 fn photographs_can_be_started_from() {
     if gpu_is_off() {
@@ -240,7 +240,7 @@ fn prompts_are_combined_in_any_order() {
     assert!(both != make(&["-p", "fox AND owl"]).0, "the weight counts");
     let rows = |prompt: &str| {
         let (_, plan, _) = run(folder.path(), &["-p", prompt, "--dry-run", "--json", "-W", "64", "-H", "64"]);
-        // What is read otherwise elsewhere is told first.
+        // Warnings about prompt syntax come first.
         let plan = plan.lines().last().expect("a line");
         let plan: serde_json::Value = serde_json::from_str(plan).expect("a plan");
         plan["rows_per_step"].as_u64()
@@ -285,7 +285,7 @@ fn sdxl_is_told_of_sizes() {
     };
     let (usual, text) = make(&[]);
     assert!(!text.contains("Original size"), "{text}");
-    // What is left out is the picture's own size, and no crop.
+    // Defaults are the size of the picture, and no crop.
     for same in [&["--crop", "0,0"][..], &["--original-size", "64x72"], &["--target-size", "64x72"]] {
         assert!(usual == make(same).0, "{same:?} is the default");
     }

@@ -1,5 +1,5 @@
 //! `--save-attention`, `--animate` and `--preview`: what they write, that they change no picture, and the
-//! event that they hear.
+//! event behind them.
 
 use std::fs;
 use std::path::Path;
@@ -83,7 +83,7 @@ fn what_is_shown_changes_nothing() {
     assert!(place.0 > 3 * 64, "{place:?}");
     assert!(read_bytes("plain.png") == read_bytes("c.png"), "comparing changed the picture");
 
-    // Several evaluations a step, several pictures and batches.
+    // Several evaluations per step, several pictures and batches.
     good(&["-o", "b.png", "--sampler", "heun", "--batch-size", "2", "--steps", "2", "--save-attention", "b"]);
     let heat: Vec<String> =
         names(&folder.path().join("b")).into_iter().filter(|n| n.ends_with("heat.png")).collect();
@@ -114,9 +114,9 @@ fn what_is_wrong_is_told_before_anything_runs() {
         (&["--preview", "a.png", "-o", "a.png"], "same file name"),
     ] {
         let output = run(folder.path(), flags);
-        let told = String::from_utf8_lossy(&output.stderr);
-        let right = output.status.code() == Some(2) && told.contains(word);
-        failures.check(right, || format!("{flags:?}: {:?} {told}", output.status.code()));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let right = output.status.code() == Some(2) && stderr.contains(word);
+        failures.check(right, || format!("{flags:?}: {:?} {stderr}", output.status.code()));
     }
     failures.check(names(folder.path()) == ["full", "taken.png"], || "something was written".into());
     failures
@@ -132,10 +132,10 @@ fn evaluations_are_told_with_all_that_led_to_them() {
     let mut request = Request::new("fox", Size::square(64));
     (request.schedule.steps, request.evaluations) = (3, true);
     request.guidance.set_sag(Sag { end: 0.5, ..Sag::default() });
-    let mut told = Vec::new();
+    let mut evaluations = Vec::new();
     let mut observe = |event: Progress| {
         if let Progress::Evaluated { sigma, evaluation, preview } = event {
-            told.push((
+            evaluations.push((
                 sigma,
                 evaluation.sag.is_some(),
                 evaluation.result.shape(),
@@ -151,8 +151,8 @@ fn evaluations_are_told_with_all_that_led_to_them() {
         }
     };
     model.run(&request).on_event(&mut observe).generate().expect("a run");
-    let sag: Vec<bool> = told.iter().map(|t| t.1).collect();
+    let sag: Vec<bool> = evaluations.iter().map(|t| t.1).collect();
     assert_eq!(sag, [true, true, false], "SAG acts in the first half");
-    assert!(told.iter().all(|t| t.2 == [1, 4, 8, 8] && t.3 == (8, 8)));
-    assert!(told.windows(2).all(|pair| pair[0].0 > pair[1].0), "from much noise to little");
+    assert!(evaluations.iter().all(|t| t.2 == [1, 4, 8, 8] && t.3 == (8, 8)));
+    assert!(evaluations.windows(2).all(|pair| pair[0].0 > pair[1].0), "from much noise to little");
 }

@@ -1,4 +1,4 @@
-//! `sagittal run` as a user meets it: files, events, numbers, pictures that open again.
+//! `sagittal run` as users see it: files, events, numbers, pictures that open again.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,7 +20,7 @@ fn run(folder: &Path, flags: &[&str]) -> Output {
     program(folder, flags).output().expect("the program starts")
 }
 
-/// A folder with the default workflow in both formats, small and on the model inside the program.
+/// A folder with the default workflow in both formats, small and with the built-in model.
 fn folder() -> TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     let mut api = stored("default_sag.api.json");
@@ -55,7 +55,7 @@ fn read(path: &Path) -> (Vec<u8>, BTreeMap<String, String>) {
     // What ComfyUI's loader reads is in chunks of the oldest kind.
     let texts = reader.info().uncompressed_latin1_text.iter().map(|t| (t.keyword.clone(), t.text.clone()));
     let mut texts: BTreeMap<String, String> = texts.collect();
-    // A1111's settings hold the prompt as it is.
+    // A1111's settings contain the prompt unchanged.
     for text in reader.info().utf8_text.iter().filter(|t| t.keyword == "parameters") {
         texts.insert(text.keyword.clone(), text.get_text().expect("text"));
     }
@@ -232,7 +232,7 @@ fn events_are_json_lines_and_previews_have_their_folder() {
     assert!(saved.iter().all(|(_, path)| folder.path().join(path).is_file()), "{saved:?}");
     let numbers: Vec<&Json> = named("saved").iter().map(|e| &e["index"]).collect();
     assert_eq!(numbers.iter().filter(|n| ***n == 1).count(), 2, "the second of each batch: {numbers:?}");
-    // A latent tells its workflow too.
+    // A latent contains its workflow too.
     let bytes = fs::read(folder.path().join("out/deep/latents/x_00001_.latent")).expect("the latent");
     let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).expect("safetensors");
     assert!(

@@ -1,5 +1,5 @@
-//! What a run would refuse in its middle is reported by the dry run, with the exit code that other commands have
-//! for the same error; and what runs is not refused.
+//! An error that a run would meet halfway is reported by the dry run, with the exit code that other commands have
+//! for the same error; a workflow that runs has no error.
 
 use std::fs;
 use std::path::Path;
@@ -268,7 +268,7 @@ fn folders_that_cannot_be_written() {
                 });
         }
     }
-    // As the other commands have it.
+    // As in the other commands.
     let generate = output(&["generate", "-p", "a fox", "-o", "file/x.png"]);
     failures.check(generate.status.code() == Some(2), || format!("generate: {:?}", generate.status.code()));
     // Folders that are still to be made are no error, and a dry run makes none.
@@ -301,7 +301,7 @@ fn a_dry_run_as_json() {
     assert_eq!(ids("nodes"), ["4", "6", "7", "5", "3", "8", "9"]);
     assert_eq!(ids("resting"), ["97", "98", "99"]);
     assert_eq!(plan["nodes"][4], json!({ "id": "3", "class": "KSampler", "title": null }));
-    // A fault is an event, as it is without the flag.
+    // An error is an event, as it is without the flag.
     fs::write(folder.path().join("w.json"), "{}").expect("a file");
     let output =
         program(folder.path(), &["run", "w.json", "--dry-run", "--json"]).output().expect("it starts");
@@ -344,8 +344,8 @@ fn kinds_of_nodes_as_json() {
     assert_eq!(find("VAEEncodeForInpaint")["inputs"][3]["optional"], true);
 }
 
-/// What the memory has no room for is reported before anything runs, with how much is enough for every node: with so
-/// much the run gets through, with a MiB less neither the dry run nor the run.
+/// A memory limit that is too small is reported before anything runs, with the least that is enough for every node:
+/// with that limit the run succeeds, with a MiB less neither the dry run nor the run does.
 #[test]
 fn memory_is_looked_at_before_anything_runs() {
     let Some(device_context) = device_context() else { return };

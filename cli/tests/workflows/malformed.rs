@@ -1,5 +1,5 @@
-//! What can be wrong with a workflow is reported before anything runs: exit code 2 or 3, the node, what to
-//! do, and not a single file written.
+//! Errors in a workflow are reported before anything runs: exit code 2 or 3, the node, a remedy, and no file is
+//! written.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use sagittal::workflow::{Folders, Options, Workflow};
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
-/// A folder with everything that the default workflow needs, and things that it must not get at.
+/// A folder with everything that the default workflow needs, and files that it must not read.
 fn folder() -> TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name);
@@ -36,7 +36,7 @@ fn folder() -> TempDir {
     folder
 }
 
-/// The default workflow on the model inside the program.
+/// The default workflow with the built-in model.
 fn sound() -> Json {
     let mut json = stored("default_sag.api.json");
     set(&mut json, "4", json!({ "ckpt_name": "tiny-emoji.safetensors" }));
@@ -68,7 +68,7 @@ fn all(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Cases: what is wrong, the file's text, and words that the message must hold.
+/// Cases: what is wrong, the file's text, and words that the message must contain.
 type Case = (&'static str, String, &'static [&'static str]);
 
 fn changed(change: impl FnOnce(&mut Json)) -> String {
@@ -91,7 +91,7 @@ fn ui_node(json: &mut Json, id: u64) -> &mut Json {
     json["nodes"].as_array_mut().expect("nodes").iter_mut().find(|n| n["id"] == id).expect("a node")
 }
 
-/// Texts that are no workflow.
+/// Texts that are not a workflow.
 fn no_workflows() -> Vec<Case> {
     let deep = "[".repeat(200_000);
     let nested = format!("{{\"3\": {}1{}}}", "{\"a\":".repeat(100_000), "}".repeat(100_000));
@@ -209,7 +209,7 @@ fn misfits() -> Vec<Case> {
     ]
 }
 
-/// Values outside of what they may be.
+/// Values outside of their ranges.
 fn values() -> Vec<Case> {
     vec![
         (
@@ -439,7 +439,7 @@ fn malformed_workflows_are_told() {
         fs::write(&file, &text).expect("a file");
         let output = run(folder.path(), &["workflow.json"]);
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        // Too little memory has the code that it has in every command.
+        // Too little memory has the same exit code as in every command.
         let codes = if words.contains(&"would not fit the memory") { 4..=4 } else { 2..=3 };
         failures.check(output.status.code().is_some_and(|code| codes.contains(&code)), || {
             format!("{what}: {:?} {stderr}", output.status.code())
@@ -510,7 +510,7 @@ fn large_workflows_end() {
     let output = run(folder.path(), &["workflow.json"]);
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(3) && stderr.contains("too many nodes"), "{stderr}");
-    // As many as are allowed, each behind the one before it, in the order that is worst.
+    // As many as are allowed, each linked to the one before it, in the order that is worst.
     let mut json = sound();
     let chain = 9900;
     for i in 0..chain {
@@ -524,7 +524,7 @@ fn large_workflows_end() {
     assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 8 + chain);
 }
 
-/// Bytes and values of sound workflows changed at random: whatever comes of it, it is no panic.
+/// Bytes and values of valid workflows changed at random: nothing panics.
 #[test]
 fn mutated_workflows_never_panic() {
     let folder = folder();

@@ -13,7 +13,7 @@ use sagittal::workflow::{Input, Workflow};
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
-/// A case, on the model inside the program.
+/// A case, with the built-in model.
 fn case(name: &str) -> Json {
     stored(&format!("cases/{name}.json"))
 }
@@ -30,7 +30,7 @@ fn run(folder: &Path, flags: &[&str]) -> Output {
     program(folder, &[&["run", "w.json"], flags].concat()).output().expect("the program starts")
 }
 
-/// Exit code, lines of the result and what was said of a dry run.
+/// Exit code, lines of the result and stderr of a dry run.
 fn dry(workflow: &Json) -> (i32, Vec<String>, String) {
     let folder = folder(workflow);
     let picture = Picture { width: 64, height: 64, rgb: vec![128; 64 * 64 * 3] };
@@ -41,7 +41,7 @@ fn dry(workflow: &Json) -> (i32, Vec<String>, String) {
     (output.status.code().expect("a code"), lines, String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// The lines of `plain.json`, which all cases with a kind that rests have too.
+/// The lines of `plain.json`, which all cases with a skipped node have too.
 fn plain_lines() -> Vec<String> {
     let (code, lines, stderr) = dry(&case("plain"));
     assert_eq!((code, stderr.as_str(), lines.len()), (0, "", 7));
@@ -307,7 +307,7 @@ fn prefixes_call_whatever_is_on_the_screen() {
     assert_eq!(saved(&api), ["output/12_64_00001_.png"]);
 }
 
-/// Widgets that nodes gained after a file was written, in the API format, where ComfyUI's server stops.
+/// Widgets that were added to nodes after a file was written, in the API format, where ComfyUI's server stops.
 #[test]
 fn widgets_gained_later_are_at_their_defaults() {
     let mut json = stored("default_sag.api.json");
@@ -341,7 +341,7 @@ fn widgets_gained_later_are_at_their_defaults() {
     set(&mut json, "25", json!({ "samples": ["28", 0] }));
     set(&mut json, "9", json!({ "images": ["25", 0] }));
     assert_eq!(steps(&json), Ok(15));
-    // What a node always had is not made up.
+    // An input that a node always had is not filled in.
     drop(json["28"]["inputs"].as_object_mut().expect("inputs").remove("cfg"));
     assert!(steps(&json).expect_err("refused").contains("input cfg is missing"));
 }
@@ -414,7 +414,7 @@ fn unseen_wires_are_followed() {
     assert!(steps(&ui).expect_err("refused").contains("circle"));
 }
 
-/// Kinds that are not known here, wherever they stand.
+/// Unknown kinds of nodes, wherever they are.
 #[test]
 fn unknown_kinds_wherever_they_stand() {
     let plain = read(&case("plain")).to_api();
@@ -426,7 +426,7 @@ fn unknown_kinds_wherever_they_stand() {
             failures.check(stderr.contains(part), || format!("{what}: no {part:?} in {stderr}"));
         }
     };
-    // A slip of the pen alone is named, and only what is near.
+    // Only for a typing error a suggestion is made, and only of similar names.
     let mut json = plain.clone();
     json["3"]["class_type"] = json!("Ksampler");
     stderr(

@@ -1,4 +1,4 @@
-//! What is seen and pressed: the settings on the left, the picture on the right.
+//! The controls: settings on the left, the picture on the right.
 
 use std::path::Path;
 
@@ -10,23 +10,23 @@ use sagittal::Size;
 use sagittal::image::{parameters, png};
 use sagittal::{Picture, Request, embedded};
 
-use crate::telling::Telling;
+use crate::event_output::EventOutput;
 use crate::worker::{News, Worker};
 
 pub struct Controls {
     worker: Worker,
-    telling: Telling,
-    /// What the controls stand at.
+    output: EventOutput,
+    /// Values of the controls.
     request: Request,
     negative: String,
-    /// The side that the command line asks for.
+    /// The side from the command line.
     side: Option<usize>,
     embedded: bool,
     state: State,
     /// A preview or picture that is not on the device yet.
     fresh: Option<Picture>,
     shown: Option<TextureHandle>,
-    /// The last finished picture with the settings that it was made by.
+    /// The last finished picture with its settings.
     made: Option<(Picture, Request)>,
 }
 
@@ -38,16 +38,15 @@ enum State {
 }
 
 impl Controls {
-    /// `embedded` is whether the model is the one inside the library, `side` what the command line asks
-    /// for.
-    pub fn new(worker: Worker, embedded: bool, side: Option<usize>, telling: Telling) -> Self {
+    /// `embedded` is whether the model is the built-in one, `side` is that of the command line.
+    pub fn new(worker: Worker, embedded: bool, side: Option<usize>, output: EventOutput) -> Self {
         let mut request = Request::new("", Size::square(0));
         if embedded {
             request.guidance.cfg = embedded::CFG;
         }
         Self {
             worker,
-            telling,
+            output,
             request,
             negative: String::new(),
             side,
@@ -63,8 +62,8 @@ impl Controls {
         self.worker.cancel();
     }
 
-    /// Takes in what the thread has told.
-    pub fn hear(&mut self) {
+    /// Handles the reports of the thread.
+    pub fn handle_reports(&mut self) {
         let all: Vec<News> = self.worker.news().collect();
         all.into_iter().for_each(|news| self.take(news));
     }
@@ -82,14 +81,14 @@ impl Controls {
                 }
             }
             News::Step { step, total, preview } => {
-                self.telling.say(format_args!("step {step} {total} {} {}", preview.width, preview.height));
+                self.output.print(format_args!("step {step} {total} {} {}", preview.width, preview.height));
                 self.fresh = Some(preview);
                 if let State::Working { doing, progress, .. } = &mut self.state {
                     (*doing, *progress) = (format!("step {step} of {total}"), step as f32 / total as f32);
                 }
             }
             News::Made(picture) => {
-                self.telling.say("made");
+                self.output.print("made");
                 self.fresh = Some(picture.clone());
                 let before = std::mem::replace(&mut self.state, State::Idle("done".into()));
                 if let State::Working { request, .. } = before {
@@ -97,11 +96,11 @@ impl Controls {
                 }
             }
             News::Cancelled => {
-                self.telling.say("cancelled");
+                self.output.print("cancelled");
                 self.state = State::Idle("cancelled".into());
             }
             News::Failed(text) => {
-                self.telling.say(format_args!("error {text}"));
+                self.output.print(format_args!("error {text}"));
                 self.state = State::Failed(text);
             }
         }
@@ -123,31 +122,31 @@ impl Controls {
         CentralPanel::default().show(ui, |ui| self.picture(ui));
         let (at, down) = ui.input(|i| (i.pointer.latest_pos(), i.pointer.primary_down()));
         let at = at.unwrap_or_default() * ui.pixels_per_point();
-        self.telling.is("pointer", format_args!("{:.0} {:.0} {down}", at.x, at.y));
+        self.output.is("pointer", format_args!("{:.0} {:.0} {down}", at.x, at.y));
     }
 
     fn settings(&mut self, ui: &mut Ui) {
-        let (r, telling) = (&mut self.request, &mut self.telling);
+        let (r, output) = (&mut self.request, &mut self.output);
         ui.label("Prompt");
         let prompt = TextEdit::multiline(&mut r.prompt).hint_text("fox, 3d style").desired_rows(2);
-        telling.control("prompt", &ui.add(prompt.desired_width(f32::INFINITY)), &r.prompt);
+        output.control("prompt", &ui.add(prompt.desired_width(f32::INFINITY)), &r.prompt);
         ui.label("Negative");
         let negative = TextEdit::singleline(&mut self.negative).desired_width(f32::INFINITY);
-        telling.control("negative", &ui.add(negative), &self.negative);
+        output.control("negative", &ui.add(negative), &self.negative);
         ui.add_space(4.0);
         ui.spacing_mut().slider_width = 130.0;
         let steps = Slider::new(&mut r.schedule.steps, 1..=50).text("Steps");
-        telling.control("steps", &ui.add(steps), r.schedule.steps);
+        output.control("steps", &ui.add(steps), r.schedule.steps);
         let cfg = Slider::new(&mut r.guidance.cfg, 1.0..=15.0).fixed_decimals(1).text("CFG scale");
-        telling.control("cfg", &ui.add(cfg), r.guidance.cfg);
+        output.control("cfg", &ui.add(cfg), r.guidance.cfg);
         let mut sag = r.guidance.sag();
         let scale = Slider::new(&mut sag.scale, 0.0..=2.0).fixed_decimals(2).text("SAG scale");
-        telling.control("sag-scale", &ui.add(scale), sag.scale);
+        output.control("sag-scale", &ui.add(scale), sag.scale);
         let blur = Slider::new(&mut sag.blur_sigma, 0.0..=5.0).fixed_decimals(2).text("SAG blur");
-        telling.control("sag-blur", &ui.add(blur), sag.blur_sigma);
+        output.control("sag-blur", &ui.add(blur), sag.blur_sigma);
         r.guidance.set_sag(sag);
         ui.horizontal(|ui| {
-            telling.control("seed", &ui.add(DragValue::new(&mut r.seed)), r.seed);
+            output.control("seed", &ui.add(DragValue::new(&mut r.seed)), r.seed);
             ui.label("Seed");
         });
     }
@@ -159,17 +158,17 @@ impl Controls {
             // Without a model there is no size yet.
             let can = !working && !opening && self.request.size.width > 0;
             let generate = ui.add_enabled(can, egui::Button::new("Generate"));
-            self.telling.control("generate", &generate, can);
+            self.output.control("generate", &generate, can);
             if generate.clicked() {
                 self.generate();
             }
             let cancel = ui.add_enabled(working, egui::Button::new("Cancel"));
-            self.telling.control("cancel", &cancel, working);
+            self.output.control("cancel", &cancel, working);
             if cancel.clicked() {
                 self.worker.cancel();
             }
             let save = ui.add_enabled(self.made.is_some() && !working, egui::Button::new("Save PNG"));
-            self.telling.control("save", &save, self.made.is_some());
+            self.output.control("save", &save, self.made.is_some());
             if save.clicked() {
                 self.save();
             }
@@ -183,7 +182,7 @@ impl Controls {
         self.state = State::Working { request: Box::new(request), doing: "waiting".into(), progress: 0.0 };
     }
 
-    /// Writes the last picture into the current folder, with its settings, and replaces none.
+    /// Writes the last picture into the current folder, with its settings, and replaces no file.
     fn save(&mut self) {
         let Some((picture, request)) = &self.made else { return };
         let name = format!("sagittal-{}.png", request.seed);
@@ -193,11 +192,11 @@ impl Controls {
             .and_then(|bytes| png::write(Path::new(&name), &bytes, false));
         self.state = match written {
             Ok(()) => {
-                self.telling.say(format_args!("saved {name}"));
+                self.output.print(format_args!("saved {name}"));
                 State::Idle(format!("saved as {name}"))
             }
             Err(e) => {
-                self.telling.say(format_args!("error {e}"));
+                self.output.print(format_args!("error {e}"));
                 State::Failed(e.to_string())
             }
         };
@@ -221,9 +220,9 @@ impl Controls {
         let side = ui.available_size().min_elem();
         ui.vertical_centered(|ui| match &self.shown {
             Some(texture) => {
-                // A preview has a pixel a latent cell and grows to the picture's size.
+                // A preview has one pixel per latent cell and is scaled to the picture's size.
                 let image = ui.add(egui::Image::new((texture.id(), Vec2::splat(side))));
-                self.telling.control("picture", &image, "shown");
+                self.output.control("picture", &image, "shown");
             }
             None => {
                 ui.add_space(side / 2.0);

@@ -1,17 +1,17 @@
 //! sagittal in an app with a window: winit and egui draw on the same `wgpu::Device` that sagittal
-//! computes on, the picture is made in a thread of its own, and the window stays alive meanwhile.
+//! computes on, the picture is made in its own thread, and the window stays responsive.
 //!
 //! `cargo run --release --example embed_window -- [MODEL.safetensors] [--side PIXELS] [--tell]`
 //!
-//! Without a model it is the small one inside the library. `--tell` prints what happens, a line each
-//! (see `telling.rs`): for programs that drive the window, as `tests/window.rs` does.
+//! Without a model the small built-in one is used. `--tell` prints events and states, one per line (see
+//! `event_output.rs`), for programs that drive the window, as `tests/window.rs` does.
 //!
-//! The rooms: `screen.rs` owns the device and draws frames, `worker.rs` is the thread that computes,
-//! `controls.rs` is what is seen and pressed.
+//! `screen.rs` owns the device and draws frames, `worker.rs` is the thread that computes, `controls.rs` has the
+//! controls.
 
 mod controls;
+mod event_output;
 mod screen;
-mod telling;
 mod worker;
 
 use std::path::PathBuf;
@@ -24,18 +24,18 @@ use winit::event_loop::{ActiveEventLoop, ControlFlow, EventLoop, EventLoopProxy}
 use winit::window::{Window, WindowId};
 
 use controls::Controls;
+use event_output::EventOutput;
 use screen::Screen;
-use telling::Telling;
 use worker::Worker;
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
-/// What the command line asks for.
+/// Options of the command line.
 #[derive(Clone)]
 struct Options {
     /// A checkpoint; None is the embedded one.
     model: Option<PathBuf>,
-    /// Width and height of the pictures in pixels; None is what suits the model.
+    /// Width and height of the pictures in pixels; None is the model's default.
     side: Option<usize>,
     tell: bool,
 }
@@ -52,7 +52,7 @@ impl Options {
                     options.side = Some(number.ok_or("--side: expected a number of pixels")?);
                 }
                 flag if flag.starts_with('-') => {
-                    return Err(format!("{flag}: no such option, there are --side PIXELS and --tell").into());
+                    return Err(format!("{flag}: no such option, expected --side PIXELS or --tell").into());
                 }
                 path => options.model = Some(path.into()),
             }
@@ -64,7 +64,7 @@ impl Options {
 /// The app: nothing until winit says that windows can be opened.
 struct App {
     options: Options,
-    /// By which other threads ask for a frame.
+    /// For other threads to request a frame.
     wake: EventLoopProxy<()>,
     running: Option<Running>,
     failed: Option<Box<dyn std::error::Error>>,
@@ -83,21 +83,21 @@ impl Running {
             .with_inner_size(LogicalSize::new(760.0, 460.0));
         let window = Arc::new(event_loop.create_window(attributes)?);
         let screen = Screen::open(event_loop.owned_display_handle(), window)?;
-        // The one line that matters: sagittal gets the app's own device and queue.
+        // Here sagittal gets the app's own device and queue.
         let gpu =
             sagittal::Gpu::from_adapter(screen.adapter(), screen.device().clone(), screen.queue().clone());
         let worker = Worker::start(gpu, options.model.clone(), move || {
-            // The window may be closed by now, and then nobody waits for a frame.
+            // It fails only after the window was closed.
             let _ = wake.send_event(());
         });
-        let mut telling = Telling::new(options.tell);
-        telling.is("adapter", screen.adapter().get_info().name);
-        let controls = Controls::new(worker, options.model.is_none(), options.side, telling);
+        let mut output = EventOutput::new(options.tell);
+        output.is("adapter", screen.adapter().get_info().name);
+        let controls = Controls::new(worker, options.model.is_none(), options.side, output);
         Ok(Self { screen, controls })
     }
 
     fn frame(&mut self) -> Result<()> {
-        self.controls.hear();
+        self.controls.handle_reports();
         let controls = &mut self.controls;
         self.screen.draw(&mut |ui| controls.show(ui))
     }
@@ -121,12 +121,12 @@ impl ApplicationHandler<()> for App {
 
     fn window_event(&mut self, event_loop: &ActiveEventLoop, _: WindowId, event: WindowEvent) {
         let Some(running) = &mut self.running else { return };
-        if running.screen.hear(&event) {
+        if running.screen.handle_event(&event) {
             running.screen.window().request_redraw();
         }
         match event {
             WindowEvent::CloseRequested => {
-                // The thread ends with its work, and the device lives as long as it needs it.
+                // The thread ends with its work, and keeps the device until then.
                 running.controls.cancel();
                 event_loop.exit();
             }
@@ -160,7 +160,7 @@ impl App {
     }
 }
 
-/// The whole program.
+/// Runs the app.
 ///
 /// # Errors
 /// Those of the window, of the device and of the model.

@@ -37,7 +37,7 @@ impl Screen {
             ..Default::default()
         };
         let adapter = pollster::block_on(instance.request_adapter(&options))?;
-        // Default limits would do; with this sagittal is several times faster.
+        // Default limits would work; with this descriptor sagittal is several times faster.
         let wanted =
             wgpu::DeviceDescriptor { label: Some("app"), ..sagittal::Gpu::device_descriptor(&adapter) };
         let (device, queue) = pollster::block_on(adapter.request_device(&wanted))?;
@@ -45,7 +45,7 @@ impl Screen {
         let mut config = surface
             .get_default_config(&adapter, size.width.max(1), size.height.max(1))
             .ok_or("the adapter cannot draw to this window")?;
-        // egui's colours are sRGB already: of the two kinds it wants the one that leaves them alone.
+        // egui's colours are sRGB already, so it prefers a format without conversion.
         config.format = config.format.remove_srgb_suffix();
         if !surface.get_capabilities(&adapter).formats.contains(&config.format) {
             config.format = config.format.add_srgb_suffix();
@@ -55,7 +55,7 @@ impl Screen {
         let side = device.limits().max_texture_dimension_2d as usize;
         let scale = window.scale_factor() as f32;
         let context = egui::Context::default();
-        // Frames wait for the device; a press that is held over a slow one is still a click.
+        // Frames wait for the device; a press that lasts for a slow frame is still a click.
         context.options_mut(|options| options.input_options.max_click_duration = f64::INFINITY);
         let input =
             egui_winit::State::new(context, egui::ViewportId::ROOT, &*window, Some(scale), None, Some(side));
@@ -78,13 +78,13 @@ impl Screen {
         &self.queue
     }
 
-    /// When egui wants to be drawn without anything having happened.
+    /// When egui needs the next frame without an event.
     pub fn next_frame(&self) -> Option<Instant> {
         self.next
     }
 
-    /// Passes an event on to egui. Whether the window must be drawn.
-    pub fn hear(&mut self, event: &WindowEvent) -> bool {
+    /// Passes an event to egui. Returns whether the window must be drawn.
+    pub fn handle_event(&mut self, event: &WindowEvent) -> bool {
         self.input.on_window_event(&self.window, event).repaint
     }
 
@@ -94,7 +94,7 @@ impl Screen {
         self.window.request_redraw();
     }
 
-    /// Draws a frame of what `show` makes.
+    /// Draws a frame with the UI of `show`.
     pub fn draw(&mut self, show: &mut dyn FnMut(&mut egui::Ui)) -> Result<()> {
         use wgpu::CurrentSurfaceTexture as Current;
 

@@ -1,4 +1,4 @@
-//! The thread that computes: it is sent requests, and sends back what happens.
+//! The thread that computes: it receives requests, and sends reports.
 
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -8,7 +8,7 @@ use sagittal::{
     CancelToken, Checkpoint, ErrorKind, Gpu, Model, ModelOptions, Picture, Progress, Request, embedded,
 };
 
-/// What the thread reports.
+/// A report of the thread.
 pub enum News {
     /// The model is open; its pictures have this side.
     Ready(usize),
@@ -28,7 +28,7 @@ struct Job {
     cancel: CancelToken,
 }
 
-/// The other end of the thread.
+/// The thread, as the window sees it.
 pub struct Worker {
     jobs: Sender<Job>,
     news: Receiver<News>,
@@ -36,13 +36,13 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts the thread; `wake` is called there whenever there is news.
+    /// Starts the thread; `wake` is called there after each report.
     pub fn start(gpu: Gpu, model: Option<PathBuf>, wake: impl Fn() + Send + 'static) -> Self {
         let (jobs, todo) = channel::<Job>();
         let (tell, news) = channel();
         thread::spawn(move || {
             let tell = |news| {
-                // Without a window it is not needed any more, and there is no further job either.
+                // It fails only after the window was closed, when there is no further job.
                 let _ = tell.send(news);
                 wake();
             };
@@ -57,7 +57,7 @@ impl Worker {
         Self { jobs, news, cancel: CancelToken::new() }
     }
 
-    /// Has pictures made; what was asked for before is cancelled.
+    /// Starts a request; an earlier one is cancelled.
     pub fn generate(&mut self, request: Request) {
         self.cancel();
         self.cancel = CancelToken::new();
@@ -69,7 +69,7 @@ impl Worker {
         self.cancel.cancel();
     }
 
-    /// What has happened since it was asked last.
+    /// Reports since the last call.
     pub fn news(&self) -> impl Iterator<Item = News> {
         self.news.try_iter()
     }
@@ -86,11 +86,11 @@ fn open(gpu: Gpu, model: Option<PathBuf>) -> sagittal::Result<Model> {
 fn draw(model: &Model, job: &Job, tell: &dyn Fn(News)) -> News {
     let on_event = |event| match event {
         Progress::Loading { part } => tell(News::Doing(part)),
-        Progress::Encoding => tell(News::Doing("reading the prompt")),
+        Progress::Encoding => tell(News::Doing("encoding the prompt")),
         Progress::Sampling { step, total, preview: Some(preview), .. } => {
             tell(News::Step { step, total, preview });
         }
-        Progress::Decoding { .. } => tell(News::Doing("drawing the picture")),
+        Progress::Decoding { .. } => tell(News::Doing("decoding the picture")),
         _ => {}
     };
     match model.run(&job.request).preview_every(1).on_event(on_event).cancel(&job.cancel).generate() {

@@ -1,5 +1,5 @@
 //! The window example as a person uses it, on a virtual display: keys and presses come as X events,
-//! what is seen is read back from the X server, and `--tell` says what the app makes of it.
+//! what is seen is read back from the X server, and `--tell` prints the app's state.
 #![cfg(target_os = "linux")]
 
 use std::collections::BTreeMap;
@@ -104,7 +104,7 @@ impl Display {
         }
     }
 
-    /// Without a window manager nobody else gives the keyboard to the window.
+    /// Without a window manager the test must give the window the focus.
     fn focus(&self) -> Window {
         let children = self.x.query_tree(self.root).expect("sent").reply().expect("windows").children;
         let area = |w: &Window| {
@@ -151,7 +151,7 @@ fn keyboard(x: &RustConnection) -> (BTreeMap<char, (u8, bool)>, u8) {
     (keys, shift)
 }
 
-/// The example, and what it has told.
+/// The example, and the states it has printed.
 struct App {
     process: Process,
     lines: Receiver<String>,
@@ -239,7 +239,7 @@ impl App {
     }
 
     /// Does something with the pointer and waits for the frame that has seen it. Frames are slow on a
-    /// driver that also computes pictures, and what comes between two of them is one to egui.
+    /// driver that also computes pictures, and egui sees all input between two frames as one.
     fn point(&mut self, display: &Display, kind: u8, x: i16, y: i16) {
         let detail = u8::from(kind != MOTION_NOTIFY_EVENT);
         display.fake(kind, detail, x, y);
@@ -314,7 +314,7 @@ fn a_person_types_slides_generates_cancels_and_generates_again() {
     app.slide(&display, "steps", 0.99);
     shot("2-typed.png");
 
-    // Cancelled in mid-run; meanwhile the window hears what is done to it.
+    // Cancelled during a run; meanwhile the window reacts to input.
     app.press(&display, "generate");
     app.line("step 3 ");
     app.slide(&display, "sag-blur", 0.6);

@@ -1,4 +1,4 @@
-//! `sagittal bench --report`: rows and sweep as a page with two charts.
+//! `sagittal bench --report`: rows and sweep as a Markdown page with two charts.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -15,17 +15,17 @@ use crate::commands::bench::{Args, run_rows, run_sweep};
 use crate::support::output::Series;
 use crate::support::terminal;
 
-/// What is written, in the order of writing: the page, which names the others, comes last.
+/// Files in the order of writing: the page, which links to the others, is last.
 const NAMES: [&str; 3] = ["batch.svg", "size.svg", "report.md"];
 
-/// The files of a report, checked before hours of work.
+/// The files of a report, checked before the work.
 pub struct Files([Series; 3]);
 
 impl Files {
-    /// In `folder`, which is made with the first of them if it is not there.
+    /// In `folder`, which is created with the first of them if it does not exist.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](sagittal::ErrorKind::Usage) if one of them cannot be written or is taken.
+    /// [`ErrorKind::Usage`](sagittal::ErrorKind::Usage) if one of them cannot be written or exists.
     pub fn new(folder: &Path, force: bool) -> Result<Self> {
         let files = NAMES.map(|name| Series::new(folder.join(name), 1, force));
         files.iter().try_for_each(|file| file.check())?;
@@ -33,7 +33,7 @@ impl Files {
     }
 }
 
-/// Measures and writes; whether nothing failed.
+/// Measures and writes; returns whether nothing failed.
 pub fn run(args: &Args, bench: &Bench<'_>, choice: &Choice, files: &Files) -> Result<bool> {
     let (rows, good) = run_rows(args, bench, choice)?;
     let (points, swept) = run_sweep(args, bench, choice.deadline)?;
@@ -49,7 +49,7 @@ fn curve(points: &[Point], axis: Axis, y: impl Fn(&Point) -> Option<f64>) -> Vec
     of_axis.filter_map(|p| Some((p.step.value() as f64, y(p)?))).collect()
 }
 
-/// Wall and GPU time for each picture.
+/// Wall and GPU time per picture.
 fn times(points: &[Point], axis: Axis, label: &str, log: bool) -> Scale {
     let wall = curve(points, axis, |p| Some(p.ms_per_picture()));
     let gpu = curve(points, axis, tables::gpu_per_picture);
@@ -59,9 +59,9 @@ fn times(points: &[Point], axis: Axis, label: &str, log: bool) -> Scale {
 
 fn batch_chart(points: &[Point]) -> Chart {
     Chart {
-        title: "A CFG step of SD 1.5: time for each picture against batch".into(),
-        x_label: "pictures in a step".into(),
-        left: times(points, Axis::Batch, "ms for each picture", false),
+        title: "A CFG step of SD 1.5: time per picture by batch size".into(),
+        x_label: "pictures per step".into(),
+        left: times(points, Axis::Batch, "ms per picture", false),
         right: None,
     }
 }
@@ -69,7 +69,7 @@ fn batch_chart(points: &[Point]) -> Chart {
 fn size_chart(points: &[Point]) -> Chart {
     let memory = curve(points, Axis::Size, |p| Some(terminal::to_mib(p.peak_bytes) / 1024.0));
     Chart {
-        title: "A CFG step of SD 1.5: time and memory against picture size".into(),
+        title: "A CFG step of SD 1.5: time and memory by picture size".into(),
         x_label: "side of the picture, pixels".into(),
         left: times(points, Axis::Size, "ms", true),
         right: Some(Scale { label: "GiB".into(), log: false, curves: vec![("memory".into(), memory)] }),
@@ -81,8 +81,8 @@ fn page(bench: &Bench<'_>, rows: &[Row], points: &[Point]) -> String {
     let mut page = format!(
         "# Speed of sagittal {}\n\n\
          - Device: {}\n- Storage: {}\n- Date: {}\n- Command: `{}`\n\n\
-         Weights are made by formula. Names that end in GPU are GPU time by timestamp queries, all others \
-         wall time; MiB is the most that buffers took on the device.\n\n",
+         Weights are generated. Names that end in GPU are GPU time from timestamp queries, all others are wall \
+         time; MiB is the peak memory of all buffers on the device.\n\n",
         env!("CARGO_PKG_VERSION"),
         tables::device(&info),
         bench.precision().name(),
@@ -91,12 +91,12 @@ fn page(bench: &Bench<'_>, rows: &[Row], points: &[Point]) -> String {
     );
     if bench.tiny {
         page.push_str(
-            "Networks and pictures are small ones: these figures say nothing of the device's speed.\n\n",
+            "Networks and pictures are small (--tiny): these times do not show the device's speed.\n\n",
         );
     }
     page.push_str("| row | ms | min | max | n | MiB |\n| --- | ---: | ---: | ---: | ---: | ---: |\n");
     for row in rows {
-        // Writing into a string cannot fail.
+        // Writing to a string cannot fail.
         let _ = writeln!(page, "| {} |", tables::cells(row));
     }
     page.push_str("\n## Cost of a CFG step of SD 1.5\n");
@@ -106,13 +106,13 @@ fn page(bench: &Bench<'_>, rows: &[Row], points: &[Point]) -> String {
             continue;
         }
         page.push_str(match axis {
-            Axis::Batch => "\n![time against batch](batch.svg)\n",
-            Axis::Size => "\n![time and memory against size](size.svg)\n",
+            Axis::Batch => "\n![time by batch size](batch.svg)\n",
+            Axis::Size => "\n![time and memory by size](size.svg)\n",
             Axis::Chunk => "",
         });
         let _ = writeln!(
             page,
-            "\n| {} | rows a call | calls | ms a call | ms a picture | GPU ms a picture | MiB |\n\
+            "\n| {} | rows per call | calls | ms per call | ms per picture | GPU ms per picture | MiB |\n\
              | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
             axis.name()
         );
@@ -133,7 +133,7 @@ fn page(bench: &Bench<'_>, rows: &[Row], points: &[Point]) -> String {
     page
 }
 
-/// As it was typed, the program by its name alone.
+/// The command line, with the program's name without its folder.
 fn command() -> String {
     let words = std::env::args().skip(1);
     ["sagittal".to_owned()].into_iter().chain(words).collect::<Vec<_>>().join(" ")

@@ -15,7 +15,7 @@ pub fn device(info: &AdapterInfo) -> String {
     format!("{} ({} {}, {:?})", info.name, info.driver, info.driver_info, info.backend)
 }
 
-/// The same for programs.
+/// The device as JSON.
 pub fn device_as_json(info: &AdapterInfo, precision: &str) -> Value {
     json!({
         "name": info.name, "driver": info.driver, "driver_info": info.driver_info,
@@ -23,7 +23,7 @@ pub fn device_as_json(info: &AdapterInfo, precision: &str) -> Value {
     })
 }
 
-/// `ROW name | ms | min | max | n | MiB`, as programs that compare rows read it.
+/// `ROW name | ms | min | max | n | MiB`, which programs parse.
 pub fn row(row: &Row) -> String {
     format!("ROW {}", cells(row))
 }
@@ -34,7 +34,7 @@ pub fn cells(row: &Row) -> String {
     format!("{} | {ms:.3} | {min:.3} | {max:.3} | {n} | {:.0}", row.name, to_mib(row.peak_bytes).ceil())
 }
 
-/// The same as members.
+/// A row as JSON.
 pub fn row_as_json(row: &Row) -> Value {
     let Timing { ms, min, max, n } = row.timing;
     json!({
@@ -42,7 +42,7 @@ pub fn row_as_json(row: &Row) -> Value {
     })
 }
 
-/// The lines above an axis of the sweep.
+/// The header above an axis of the sweep.
 pub fn sweep_head(axis: Axis) -> String {
     let name = axis.name();
     format!("{name:>10}  rows/call  calls    ms/call  ms/picture  GPU ms/picture        MiB")
@@ -62,12 +62,12 @@ pub fn point(p: &Point) -> String {
     )
 }
 
-/// GPU time for each picture, ms.
+/// GPU time per picture, ms.
 pub fn gpu_per_picture(p: &Point) -> Option<f64> {
     p.gpu.map(|gpu| gpu.ms / p.step.batch as f64)
 }
 
-/// A point for programs.
+/// A point as JSON.
 pub fn point_as_json(p: &Point) -> Value {
     json!({
         "axis": p.step.axis.name(), "value": p.step.value(), "side": p.step.side, "batch": p.step.batch,
@@ -91,7 +91,7 @@ pub fn profile(p: &Profile, ceiling: &Ceiling, layers: usize) -> Vec<String> {
         String::new(),
         format!(
             "{:<12} {:>10} {:>10} {:>7} {:>10} {:>8} {:>9} {:>8} {:>11}",
-            "class", "dispatches", "ms", "share", "GFLOP", "TFLOP/s", "GB", "GB/s", "of ceiling"
+            "class", "dispatches", "ms", "share", "GFLOP", "TFLOP/s", "GB", "GB/s", "of peak"
         ),
     ];
     let sum = ms(p.sum());
@@ -129,7 +129,7 @@ fn rates(flops: u64, bytes: u64, seconds: f64) -> (f64, f64) {
     (ratio(flops as f64 / 1e12, seconds), ratio(bytes as f64 / 1e9, seconds))
 }
 
-/// Clocks of some devices count so coarsely that short work takes no time.
+/// Some devices' clocks are so coarse that short work takes no time.
 fn ratio(a: f64, b: f64) -> f64 {
     if b > 0.0 { a / b } else { 0.0 }
 }
@@ -138,9 +138,9 @@ fn of_ceiling(c: &ClassSum) -> f64 {
     ratio(c.floor.as_secs_f64(), c.time.as_secs_f64())
 }
 
-/// Events of a profile: the whole, its classes, its layers in order.
+/// Events of a profile: the totals, its classes, its layers in order.
 pub fn profile_as_json(p: &Profile, ceiling: &Ceiling) -> Vec<(&'static str, Value)> {
-    let whole = json!({
+    let totals = json!({
         "rows": p.rows, "dispatches": p.layers.len(), "ms": p.total.ms, "ms_by_dispatch": p.sum().as_secs_f64() * 1e3,
     });
     let class = |c: ClassSum| {
@@ -155,21 +155,18 @@ pub fn profile_as_json(p: &Profile, ceiling: &Ceiling) -> Vec<(&'static str, Val
             "us": l.time.as_secs_f64() * 1e6, "flops": l.flops, "bytes": l.bytes,
         })
     };
-    let mut events = vec![("profile", whole)];
+    let mut events = vec![("profile", totals)];
     events.extend(p.classes(ceiling).into_iter().map(|c| ("class", class(c))));
     events.extend(p.layers.iter().map(|l| ("layer", layer(l))));
     events
 }
 
-/// The line above shapes.
+/// The header of the table of shapes.
 pub fn shapes_head() -> String {
-    format!(
-        "{:<44} {:>10} {:>9} {:>9} {:>9} {:>7}",
-        "shape", "us", "TFLOP/s", "no adding", "expected", "ratio"
-    )
+    format!("{:<44} {:>10} {:>9} {:>9} {:>9} {:>7}", "shape", "us", "TFLOP/s", "no sum", "expected", "ratio")
 }
 
-/// A shape: its time and speed, and without the addition of parts of its depth beside what is expected of it.
+/// A shape: its time and speed, and the speed without the summation of split-K, beside the expected one.
 pub fn shape(m: &Measured) -> String {
     let expected = m.shape.expected;
     format!(
@@ -183,7 +180,7 @@ pub fn shape(m: &Measured) -> String {
     )
 }
 
-/// The same for programs.
+/// A shape as JSON.
 pub fn shape_as_json(m: &Measured) -> Value {
     json!({
         "name": m.shape.to_string(), "us": m.time.as_secs_f64() * 1e6, "flops": m.flops,

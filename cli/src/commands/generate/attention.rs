@@ -1,5 +1,4 @@
-//! `--save-attention`: what SAG looked at in each evaluation, as heat and as the mask, over the picture
-//! that the step expected.
+//! `--save-attention`: SAG's attention and mask in each evaluation, over the picture predicted at the step.
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -12,13 +11,13 @@ use sagittal::{Error, Latent, Model, Result, VaeLatent};
 use crate::support::args::Args;
 use crate::support::output::Series;
 
-/// The evaluations of a batch. Their expected pictures are decoded when the sampling is done: before, the
-/// UNet fills the memory that the decoder needs.
+/// The evaluations of a batch. Their predicted pictures are decoded when the sampling is done: before, the UNet
+/// fills the memory that the decoder needs.
 pub struct Attention<'a> {
     args: &'a Args,
     folder: &'a PathBuf,
     threshold: f32,
-    /// How many there were: one a step, but several of samplers of a higher order.
+    /// How many there were: one per step, or several with samplers of a higher order.
     evaluations: usize,
     seen: Vec<Seen>,
 }
@@ -27,7 +26,7 @@ pub struct Attention<'a> {
 pub struct Seen {
     /// From 1.
     number: usize,
-    /// What the step expects of the end, in the UNet's scale.
+    /// The denoised latent predicted at the step, in the UNet's scale.
     expected: Latent,
     /// One for each picture and recorded entry.
     columns: Vec<Columns>,
@@ -35,9 +34,9 @@ pub struct Seen {
     mask: Vec<u8>,
 }
 
-/// What is shown of one picture of an evaluation.
+/// The overlays of one picture of an evaluation.
 pub struct Overlay {
-    /// The attention over the expected picture; None if nothing was recorded.
+    /// The attention over the predicted picture; None if nothing was recorded.
     pub heat: Option<Picture>,
     /// The mask over it.
     pub mask: Picture,
@@ -51,7 +50,7 @@ impl Seen {
         Some(Self { number, expected: evaluation.result.clone(), columns, mask })
     }
 
-    /// For each picture, over what `model` decodes of the step in `memory` bytes.
+    /// For each picture, over the prediction, which `model` decodes within `memory` bytes.
     ///
     /// # Errors
     /// Those of [`Model::decode`].
@@ -78,7 +77,7 @@ impl<'a> Attention<'a> {
     /// None if the flags do not ask for it.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](sagittal::ErrorKind::Usage) if SAG is off or files are in the way.
+    /// [`ErrorKind::Usage`](sagittal::ErrorKind::Usage) if SAG is off or a file exists already.
     pub fn new(args: &'a Args, request: &Request) -> Result<Option<Self>> {
         let Some(folder) = &args.save_attention else { return Ok(None) };
         let sag = request.guidance.sag();
@@ -89,7 +88,7 @@ impl<'a> Attention<'a> {
         }
         let threshold = sag.threshold;
         let attention = Self { args, folder, threshold, evaluations: 0, seen: Vec::new() };
-        // What is there already is an error now, not after the last step.
+        // An existing file is an error now, not after the last step.
         let first = folder.join(attention.name((0, 1), 0, "heat"));
         Series::new(first, 1, args.force).check()?;
         Ok(Some(attention))

@@ -1,5 +1,5 @@
-//! `--compare`: what SAG changes, as one strip: the picture without it, the attention and the mask of a step in the
-//! midst of the sampling, the picture with it.
+//! `--compare`: what SAG changes, as one strip: the picture without it, the attention and the mask of a step halfway
+//! through the sampling, the picture with it.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use crate::commands::generate::attention::Seen;
 use crate::support::args::Args;
 use crate::support::output::{Series, check_png};
 
-/// A strip that a run was asked for.
+/// The strip of a run.
 pub struct Compare<'a> {
     args: &'a Args,
     strip: Series,
@@ -24,8 +24,7 @@ impl<'a> Compare<'a> {
     /// None if the flags do not ask for it.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](sagittal::ErrorKind::Usage) if SAG is off, there are several pictures, or a file is in the
-    /// way.
+    /// [`ErrorKind::Usage`](sagittal::ErrorKind::Usage) if SAG is off, there are several pictures, or the file exists.
     pub fn new(args: &'a Args, request: &Request) -> Result<Option<Self>> {
         let Some(path) = &args.compare else { return Ok(None) };
         let wrong = |what: &str| Error::usage(what).at("--compare");
@@ -34,7 +33,7 @@ impl<'a> Compare<'a> {
             return Err(wrong("SAG is off, so there is nothing to compare").hint("raise --sag-scale"));
         }
         if (request.batch, args.batch_count) != (1, 1) {
-            return Err(wrong("a comparison is of one picture")
+            return Err(wrong("a comparison needs a single picture")
                 .found(format!("--batch-size {} --batch-count {}", request.batch, args.batch_count)));
         }
         let strip = Series::new(path, 1, args.force);
@@ -47,7 +46,7 @@ impl<'a> Compare<'a> {
         self.seen.extend(Seen::of(evaluation, self.seen.len() + 1));
     }
 
-    /// Draws the picture without SAG, and writes the strip; gives its path.
+    /// Draws the picture without SAG, and writes the strip; returns its path.
     ///
     /// # Errors
     /// [`ErrorKind::File`](sagittal::ErrorKind::File), or those of [`Model::generate`].

@@ -1,5 +1,5 @@
-//! `--dry-run`: what a run would take, from the planner's arithmetic. The device is opened, because
-//! kernels are chosen by what it can do, but nothing is loaded and nothing runs.
+//! `--dry-run`: memory and work of a run, as the planner computes them. The device is opened, because its features
+//! decide which kernels run, but nothing is loaded and nothing runs.
 
 use sagittal::internals::model::ModelConfig;
 use sagittal::pipeline::report::{Call, Report, Work};
@@ -17,7 +17,7 @@ pub fn print(model: &Model, request: &Request, report: &Report, json: bool) {
     }
 }
 
-/// A table for people: one fact a line; with -v the kernels last because they are many.
+/// A table: one fact per line; with -v the kernels last because they are many.
 fn as_text(model: &Model, request: &Request, report: &Report) -> Vec<String> {
     let info = model.engine().gpu().device().adapter_info();
     let ModelConfig { family, prediction, .. } = model.config();
@@ -47,7 +47,7 @@ fn as_text(model: &Model, request: &Request, report: &Report) -> Vec<String> {
         ),
     ];
     if report.weights_in_turn {
-        lines.push("the UNet's weights do not fit: they are brought over in turn at every call".to_owned());
+        lines.push("the UNet's weights do not fit and are streamed at every call".to_owned());
     }
     let tiles = report.decoder_tiles.max(report.encoder_tiles);
     if tiles > 1 {
@@ -56,22 +56,24 @@ fn as_text(model: &Model, request: &Request, report: &Report) -> Vec<String> {
     lines.extend(report.unused.iter().map(|what| format!("unused          {what}")));
     if !terminal::verbose() {
         let kernels = report.variants.len();
-        lines.push(format!("kernels         {kernels} variants; -v lists them, and a step in its order"));
+        lines.push(format!(
+            "kernels         {kernels} variants; -v lists them, and the dispatches of a step in order"
+        ));
         return lines;
     }
-    lines.push("a step, in order: dispatches, and bytes that they work on".to_owned());
+    lines.push("a step, in order: dispatches, and the bytes they are bound to".to_owned());
     lines.extend(report.step.iter().map(|work| match work {
         Work::Network(Call { purpose, rows, dispatches, bytes, .. }) => {
             format!("  {dispatches:>5}  network, {rows} rows for {purpose}, {}", mib(*bytes))
         }
         Work::Latents { path, bytes } => format!("      1  {path}, {:.1} KiB", *bytes as f64 / 1024.0),
     }));
-    lines.push("kernel variants, and dispatches of each in a step".to_owned());
+    lines.push("kernel variants, and the dispatches of each in a step".to_owned());
     lines.extend(report.variants.iter().map(|(variant, count)| format!("  {count:>5}  {variant}")));
     lines
 }
 
-/// The same facts for programs. Sizes are in MiB as on the command line, not rounded.
+/// The same facts as JSON. Sizes are in MiB, not rounded.
 fn as_json(model: &Model, request: &Request, report: &Report) -> Value {
     let info = model.engine().gpu().device().adapter_info();
     let call = |c: &Call| {

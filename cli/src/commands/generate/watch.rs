@@ -1,5 +1,5 @@
-//! What a run shows of itself beside its pictures: a preview that a viewer may keep open, an animation of
-//! all previews, and the [`Attention`] of each step.
+//! What a run writes beside its pictures: a preview that a viewer may keep open, an animation of all previews, and
+//! the [`Attention`] of each step.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -16,14 +16,14 @@ use crate::support::output::{self, Series, check_png};
 /// Milliseconds of a frame in an animation.
 const FRAME: u16 = 120;
 
-/// The files of this kind that a run was asked for; none cost nothing.
+/// Those of these files that a run writes.
 pub struct Watch<'a> {
     args: &'a Args,
     animations: Option<Series>,
     attention: Option<Attention<'a>>,
     compare: Option<Compare<'a>>,
     batch: usize,
-    /// One pixel a latent cell.
+    /// One pixel per latent cell.
     frames: Vec<Picture>,
     /// The width and height of pictures.
     size: (usize, usize),
@@ -37,7 +37,7 @@ impl<'a> Watch<'a> {
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](sagittal::ErrorKind::Usage) for a file that cannot be written, or
-    /// attention of a run that looks at none.
+    /// attention of a run without SAG.
     pub fn new(args: &'a Args, request: &Request) -> Result<Self> {
         let animations = match &args.animate {
             Some(path) => {
@@ -72,7 +72,7 @@ impl<'a> Watch<'a> {
         })
     }
 
-    /// Makes the folders of attention and previews.
+    /// Creates the folders of attention and previews.
     ///
     /// # Errors
     /// [`ErrorKind::File`](sagittal::ErrorKind::File).
@@ -81,7 +81,7 @@ impl<'a> Watch<'a> {
         self.attention.as_ref().map_or(Ok(()), Attention::make_folder)
     }
 
-    /// Steps between the previews that are needed; 0 is none at all.
+    /// Steps between the previews that are needed; 0 for none.
     pub fn preview_every(&self) -> usize {
         match (&self.animations, &self.args.preview) {
             (Some(_), _) => 1,
@@ -96,7 +96,7 @@ impl<'a> Watch<'a> {
         self.frames.clear();
     }
 
-    /// Looks at an event; sets `cancel` where a file cannot be written.
+    /// Handles an event; cancels `cancel` if a file cannot be written.
     pub fn observe(&mut self, event: &Progress, cancel: &CancelToken) {
         if self.fault.is_some() {
             return;
@@ -122,7 +122,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// The error that stopped the run, if it was one of ours.
+    /// The error met in an event, if there was one, else `other`.
     pub fn fault(&mut self, other: Error) -> Error {
         self.fault.take().unwrap_or(other)
     }
@@ -135,7 +135,7 @@ impl<'a> Watch<'a> {
         self.attention.as_mut().map_or(Ok(()), |attention| attention.write(model, self.batch, cancel))
     }
 
-    /// Writes the comparison of `made`, the picture of `request`, with one without SAG; gives its path.
+    /// Writes the comparison of `made`, the picture of `request`, with one without SAG; returns its path.
     ///
     /// # Errors
     /// Those of [`Compare::write`].
@@ -151,7 +151,7 @@ impl<'a> Watch<'a> {
         compare.write(model, request, made, text, cancel).map(Some)
     }
 
-    /// Writes the batch's animation, which ends with its first picture; gives its path.
+    /// Writes the batch's animation, which ends with its first picture; returns its path.
     ///
     /// # Errors
     /// [`ErrorKind::File`](sagittal::ErrorKind::File).
@@ -174,7 +174,7 @@ impl<'a> Watch<'a> {
         if let Some(path) = file {
             let large = resize::lanczos(small, self.size.0, self.size.1)?;
             let bytes = png::encode(&large, &[("Step", &format!("{step} of {total}"))])?;
-            // The first may not replace what somebody else has left there.
+            // The first preview must not replace a file that was there before.
             png::write(path, &bytes, self.args.force || self.previews > 0)?;
             self.previews += 1;
         }

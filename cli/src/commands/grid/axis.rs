@@ -1,5 +1,5 @@
-//! `--x NAME=VALUES`: an option of `generate` and the values that it takes along a side of a grid. Names
-//! are looked up among the options themselves, so that each new one is an axis too.
+//! `--x NAME=VALUES`: an option of `generate` and its values along a side of a grid. Names are looked up among the
+//! options themselves, so that a new option is an axis too.
 
 use std::ffi::OsString;
 
@@ -13,13 +13,13 @@ use crate::support::loras;
 
 /// Most values of an axis.
 const MOST: usize = 1000;
-/// Axes that are no options: words of the prompts exchanged, and the weight of a LoRA.
+/// Axes that are not options: replaced words of the prompts, and the weight of a LoRA.
 const PROMPT: &str = "prompt";
 const NEGATIVE: &str = "negative-prompt";
 const LORA_WEIGHT: &str = "lora-weight";
-/// Options under headings that say what is drawn with and where it goes, not what is drawn.
+/// Headings of options that do not change what is drawn.
 const OTHER_HEADINGS: [&str; 3] = ["Model", "Device", "Output"];
-/// Further options that no cell of a grid can have for itself.
+/// Further options that are the same for all cells.
 const OTHERS: [&str; 4] = ["from", "batch-size", "batch-count", "grid"];
 
 /// What an axis changes.
@@ -27,13 +27,13 @@ const OTHERS: [&str; 4] = ["from", "batch-size", "batch-count", "grid"];
 enum Change {
     /// An option with a value, by its long name.
     Value(String),
-    /// An option without.
+    /// An option without a value.
     Switch(String),
-    /// The first value in the prompts becomes another.
+    /// The first value is replaced in the prompts.
     Prompt,
     /// All negative prompts.
     Negative,
-    /// Of the LoRA of this name, or of all.
+    /// The weight of the LoRA of this name, or of all.
     Lora(Option<String>),
 }
 
@@ -52,7 +52,7 @@ impl std::str::FromStr for Axis {
 
     fn from_str(text: &str) -> Result<Self> {
         let (name, values) = text.split_once('=').ok_or_else(|| {
-            Error::usage("an axis without values")
+            Error::usage("the axis has no values")
                 .expected("NAME=VALUES, such as steps=10,20 or cfg-scale=1:9[5]")
         })?;
         let name = name.trim().trim_start_matches('-');
@@ -67,7 +67,7 @@ impl Axis {
     /// The flag that sets value number `at`, where there is one.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](sagittal::ErrorKind::Usage) for a switch that is neither on nor off.
+    /// [`ErrorKind::Usage`](sagittal::ErrorKind::Usage) for a switch whose value is neither true nor false.
     pub fn flag(&self, at: usize) -> Result<Option<OsString>> {
         let value = &self.values[at];
         Ok(match &self.change {
@@ -81,7 +81,7 @@ impl Axis {
         })
     }
 
-    /// Changes what no flag can: prompts and weights.
+    /// Applies a change that is not a flag: prompts and weights.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](sagittal::ErrorKind::Usage) if there is nothing to change.
@@ -94,8 +94,8 @@ impl Axis {
                 if first.is_empty() || !texts().any(|text| text.contains(first.as_str())) {
                     return Err(self.wrong(
                         0,
-                        Error::usage("the prompt does not hold the first value")
-                            .expected("words that stand in the prompt, then what to put in their place")
+                        Error::usage("the prompt does not contain the first value")
+                            .expected("text from the prompt, then its replacements")
                             .hint("as in -p \"a fox\" --x prompt=fox,owl"),
                     ));
                 }
@@ -127,7 +127,7 @@ impl Axis {
         self.change == other.change
     }
 
-    /// The option's long name, or what stands for one.
+    /// The option's long name, or the axis' own name.
     pub fn option(&self) -> &str {
         match &self.change {
             Change::Value(name) | Change::Switch(name) => name,
@@ -156,7 +156,7 @@ fn change(name: &str) -> Result<Change> {
     match plain.split_once('.').map_or((plain.as_str(), None), |(kind, of)| (kind, Some(of))) {
         (PROMPT, None) => return Ok(Change::Prompt),
         (NEGATIVE, None) => return Ok(Change::Negative),
-        // The LoRA's name may hold underscores.
+        // The LoRA's name may contain underscores.
         (LORA_WEIGHT, of) => {
             return Ok(Change::Lora(of.and(name.split_once('.')).map(|(_, of)| of.to_owned())));
         }
@@ -187,7 +187,7 @@ fn change(name: &str) -> Result<Change> {
         });
     };
     if !varies(&arg) {
-        return Err(Error::usage("this option is the same for a whole grid")
+        return Err(Error::usage("this option is the same for all cells")
             .found(name)
             .hint("pass it beside the axes"));
     }
@@ -214,9 +214,9 @@ fn values_of(text: &str, numbers: bool) -> Result<Vec<String>> {
         }
     }
     match values.len() {
-        0 => Err(Error::usage("an axis without values")),
+        0 => Err(Error::usage("the axis has no values")),
         1..=MOST => Ok(values),
-        n => Err(Error::usage("an axis has too many values")
+        n => Err(Error::usage("the axis has too many values")
             .expected(format!("at most {MOST}"))
             .found(n.to_string())),
     }
@@ -332,10 +332,10 @@ mod tests {
             ("steps", "NAME=VALUES"),
             ("sag-scal=1", "did you mean sag-scale"),
             ("qwertyuiop=1", "one of "),
-            ("model=a", "same for a whole grid"),
-            ("device=a", "same for a whole grid"),
-            ("batch-size=2", "same for a whole grid"),
-            ("output=a", "same for a whole grid"),
+            ("model=a", "same for all cells"),
+            ("device=a", "same for all cells"),
+            ("batch-size=2", "same for all cells"),
+            ("output=a", "same for all cells"),
             ("steps=1:2[0]", "FROM:TO[COUNT]"),
             ("steps=1:x[2]", "FROM:TO[COUNT]"),
             ("steps=1:2[9999]", "FROM:TO[COUNT]"),

@@ -1,4 +1,4 @@
-//! What `sagittal inspect` prints: one fact a line for people, one object for programs.
+//! What `sagittal inspect` prints: one fact per line, or one JSON object.
 
 use sagittal::Result;
 use sagittal::inspect::{
@@ -14,10 +14,10 @@ use crate::support::remedy;
 use crate::support::terminal;
 use crate::support::terminal::{mib, to_mib};
 
-/// Longer texts are cut for people; programs get all of them.
+/// Longer texts are cut in plain output; JSON has all of them.
 const LONGEST: usize = 200;
 
-/// The facts for people.
+/// The facts as plain text.
 pub fn as_text(inspected: &Inspected, memory: Option<&Memory>) -> Vec<String> {
     match inspected {
         Inspected::Model(facts) => model_text(facts, memory),
@@ -25,7 +25,7 @@ pub fn as_text(inspected: &Inspected, memory: Option<&Memory>) -> Vec<String> {
         Inspected::Embedding(facts) => embedding_text(facts),
         Inspected::Picture(facts) => picture_text(facts),
         Inspected::Latent(facts) => latent_text(facts),
-        _ => vec!["something that this program does not show".into()],
+        _ => vec!["a kind of file that this program does not show".into()],
     }
 }
 
@@ -33,7 +33,7 @@ fn line(name: &str, value: impl std::fmt::Display) -> String {
     format!("{name:<16}{value}")
 }
 
-/// A text of a file on one line, and not a whole screen of it: such texts may hold anything.
+/// A text from a file on one line, cut: such texts may contain anything.
 fn short(text: &str) -> String {
     let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect();
     if text.chars().nth(LONGEST).is_some() { format!("{plain}…") } else { plain }
@@ -81,7 +81,7 @@ fn model_text(facts: &ModelFacts, memory: Option<&Memory>) -> Vec<String> {
         lines.push(line("does not run", obstacle));
     }
     let Some(memory) = memory else { return lines };
-    let pictures = if memory.batch == 1 { "a picture".into() } else { format!("{} pictures", memory.batch) };
+    let pictures = if memory.batch == 1 { "1 picture".into() } else { format!("{} pictures", memory.batch) };
     lines.push(format!("device memory for {pictures} on {}, {}", memory.device, memory.precision));
     for need in &memory.needs {
         let [with, without] = need.plans.each_ref().map(plan_text);
@@ -100,12 +100,12 @@ fn encoder(text: &TextConfig) -> String {
 fn plan_text(plan: &Result<Report>) -> String {
     match plan {
         Ok(report) => {
-            let turns = if report.weights_in_turn { ", weights in turn" } else { "" };
+            let streamed = if report.weights_in_turn { ", weights streamed" } else { "" };
             let tiles = match report.decoder_tiles {
                 0 | 1 => String::new(),
                 n => format!(", VAE in {n} tiles"),
             };
-            format!("{} ({} rows a step{turns}{tiles})", mib(report.peak_bytes), report.rows_per_step())
+            format!("{} ({} rows per step{streamed}{tiles})", mib(report.peak_bytes), report.rows_per_step())
         }
         Err(e) => remedy::text(e),
     }
@@ -121,7 +121,7 @@ fn lora_text(facts: &LoraFacts) -> Vec<String> {
     };
     let mut lines = vec![
         line("LoRA", facts.file.display()),
-        line("made for", facts.family.unwrap_or("no family that the file tells")),
+        line("made for", facts.family.unwrap_or("unknown")),
         line("changes", format!("{} modules of {changes}", facts.modules)),
         line("kinds", kinds.join(", ")),
         line("ranks", ranks.join(", ")),
@@ -137,10 +137,8 @@ fn lora_text(facts: &LoraFacts) -> Vec<String> {
 }
 
 fn embedding_text(facts: &EmbeddingFacts) -> Vec<String> {
-    let mut lines = vec![
-        line("embedding", facts.file.display()),
-        line("made for", facts.family.unwrap_or("no family known here")),
-    ];
+    let mut lines =
+        vec![line("embedding", facts.file.display()), line("made for", facts.family.unwrap_or("unknown"))];
     let vectors = |(name, count, width): &(String, usize, usize)| {
         line("vectors", format!("{count} of {width} values ({name})"))
     };
@@ -173,8 +171,8 @@ fn picture_text(facts: &PictureFacts) -> Vec<String> {
     lines.extend(others.map(|(keyword, bytes)| line("text", format!("{} of {bytes} bytes", short(keyword)))));
     if facts.settings.is_none() && facts.workflow.is_none() {
         let why = match facts.program {
-            Some(_) => "not read of this program",
-            None => "none: programs that edit pictures leave them out",
+            Some(_) => "not supported for this program",
+            None => "none; image editors often remove them",
         };
         lines.push(line("settings", why));
     }
@@ -221,7 +219,7 @@ fn latent_text(facts: &LatentFacts) -> Vec<String> {
     lines
 }
 
-/// The facts for programs.
+/// The facts as JSON.
 pub fn as_json(inspected: &Inspected, memory: Option<&Memory>) -> Value {
     match inspected {
         Inspected::Model(facts) => {

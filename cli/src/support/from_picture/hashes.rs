@@ -1,5 +1,5 @@
-//! `TI hashes` and `Lora hashes`: the embeddings and LoRAs that a picture was made with, where its prompts do
-//! not name them as this program does. A1111 knows an embedding by its bare name.
+//! `TI hashes` and `Lora hashes`: the embeddings and LoRAs that a picture was made with, if its prompts do not name
+//! them as this program does. In A1111 a prompt uses an embedding by its bare name.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use sagittal::internals::image::infotext::Infotext;
 use sagittal::lora::tags;
 
 use crate::support::args::Args;
-use crate::support::from_picture::Source;
+use crate::support::from_picture::StoredSettings;
 use crate::support::loras;
 use crate::support::origin::{lora_hash, model_name, whole_hash};
 
@@ -20,32 +20,32 @@ pub struct Texts {
     pub warnings: Vec<String>,
 }
 
-/// The prompts of the picture. Where a file is missing, a prompt stays as it is and a sentence tells.
+/// The prompts of the picture. If a file is missing, a prompt stays as it is, with a warning.
 ///
 /// # Errors
 /// Those of checksums.
-pub fn texts(source: &Source<'_>, args: &Args) -> Result<Texts> {
+pub fn texts(stored: &StoredSettings<'_>, args: &Args) -> Result<Texts> {
     let mut texts = Texts {
-        prompt: source.told.prompt.clone(),
-        negative: source.told.negative.clone(),
+        prompt: stored.infotext.prompt.clone(),
+        negative: stored.infotext.negative.clone(),
         warnings: Vec::new(),
     };
     let all = std::iter::once(&texts.prompt).chain(&texts.negative);
     if all.into_iter().any(|text| text.contains('\u{fffd}')) {
-        texts.warnings.push("letters of its prompts could not be read and are \u{fffd}".into());
+        texts.warnings.push("characters of its prompts could not be decoded and are \u{fffd}".into());
     }
-    if !source.is_ours() {
-        for named in list(source.told, "TI hashes", "embed:") {
-            texts.embedding(source, args, &named)?;
+    if !stored.is_ours() {
+        for named in list(stored.infotext, "TI hashes", "embed:") {
+            texts.embedding(stored, args, &named)?;
         }
     }
-    for named in list(source.told, "Lora hashes", "lora:") {
-        texts.lora(source, args, &named)?;
+    for named in list(stored.infotext, "Lora hashes", "lora:") {
+        texts.lora(stored, args, &named)?;
     }
     Ok(texts)
 }
 
-/// A name, and the digits of its file where they are told.
+/// A name, and the checksum of its file if there is one.
 struct Named {
     name: String,
     hash: Option<String>,
@@ -53,16 +53,16 @@ struct Named {
 
 /// The names of a pair `NAME: DIGITS, NAME: DIGITS`, or those of a kind in the JSON object of `Hashes`, which
 /// Civitai's programs write beside it or in its place, each once.
-fn list(told: &Infotext, pair: &str, kind: &str) -> Vec<Named> {
+fn list(infotext: &Infotext, pair: &str, kind: &str) -> Vec<Named> {
     let mut found: Vec<Named> = Vec::new();
-    for entry in told.get(pair).unwrap_or_default().split(',') {
+    for entry in infotext.get(pair).unwrap_or_default().split(',') {
         let (name, hash) = entry.rsplit_once(':').unwrap_or((entry, ""));
         let hash = Some(hash.trim().to_lowercase()).filter(|hash| hash.len() >= 8);
         found.push(Named { name: name.trim().to_owned(), hash });
     }
-    let object = told.get("Hashes").and_then(|text| serde_json::from_str(text).ok());
+    let object = infotext.get("Hashes").and_then(|text| serde_json::from_str(text).ok());
     let object: serde_json::Map<String, serde_json::Value> = object.unwrap_or_default();
-    // Their digits are of other parts of the file.
+    // Their checksums cover other parts of the file.
     let names = object.keys().filter_map(|key| key.strip_prefix(kind));
     found.extend(names.map(|name| Named { name: name.to_owned(), hash: None }));
     let mut known = std::collections::BTreeSet::new();
@@ -71,17 +71,17 @@ fn list(told: &Infotext, pair: &str, kind: &str) -> Vec<Named> {
 }
 
 /// The weight of a LoRA in the pair that Fooocus writes beside their checksums, `NAME: WEIGHT, NAME: WEIGHT`.
-fn weight<'t>(told: &'t Infotext, name: &str) -> Option<&'t str> {
-    let mut pairs = told.get("Lora weights")?.split(',').filter_map(|pair| pair.rsplit_once(':'));
+fn weight<'t>(infotext: &'t Infotext, name: &str) -> Option<&'t str> {
+    let mut pairs = infotext.get("Lora weights")?.split(',').filter_map(|pair| pair.rsplit_once(':'));
     let (_, weight) = pairs.find(|(own, _)| own.trim() == name)?;
     Some(weight.trim()).filter(|weight| weight.parse::<f32>().is_ok())
 }
 
 impl Texts {
-    fn embedding(&mut self, source: &Source<'_>, args: &Args, named: &Named) -> Result<()> {
+    fn embedding(&mut self, stored: &StoredSettings<'_>, args: &Args, named: &Named) -> Result<()> {
         let name = &named.name;
         let mark = format!("embedding:{name}");
-        let typed = source.has("prompt") && source.has("negative");
+        let typed = stored.has("prompt") && stored.has("negative");
         let mut texts: Vec<&mut String> =
             std::iter::once(&mut self.prompt).chain(&mut self.negative).collect();
         if typed || texts.iter().any(|text| text.contains(&mark)) {
@@ -90,12 +90,12 @@ impl Texts {
         let replaced: Vec<Option<String>> = texts.iter().map(|text| replaced(text, name, &mark)).collect();
         let what = format!("it was made with the embedding {name}");
         if replaced.iter().all(Option::is_none) {
-            self.warnings.push(format!("{what}, which its prompts do not name: it is left out"));
+            self.warnings.push(format!("{what}, which its prompts do not name: it is ignored"));
         } else if name.contains(char::is_whitespace) {
-            self.warnings.push(format!("{what}, whose name has a space: its words stay words"));
+            self.warnings.push(format!("{what}, whose name has a space: it is read as plain words"));
         } else {
             match found(args.embedding_dir.as_deref(), name, "--embedding-dir") {
-                Err(why) => self.warnings.push(format!("{what}, {why}: its name stays a word")),
+                Err(why) => self.warnings.push(format!("{what}, {why}: its name is read as a plain word")),
                 Ok(path) => {
                     for (text, replaced) in texts.iter_mut().zip(replaced) {
                         **text = replaced.unwrap_or(std::mem::take(*text));
@@ -107,9 +107,9 @@ impl Texts {
         Ok(())
     }
 
-    fn lora(&mut self, source: &Source<'_>, args: &Args, named: &Named) -> Result<()> {
+    fn lora(&mut self, stored: &StoredSettings<'_>, args: &Args, named: &Named) -> Result<()> {
         let name = &named.name;
-        // Names in checksums are without the letters that part them.
+        // Names in the list of checksums lack its separators.
         let is_it = |other: &str| other.replace([':', ','], "") == *name;
         let by_flag = args.lora.iter().map(loras::Flag::file).find(|file| is_it(&model_name(file)));
         let tag =
@@ -122,22 +122,21 @@ impl Texts {
         };
         match file {
             Ok(file) => {
-                if let (None, None, false) = (&tag, by_flag, source.has("prompt")) {
-                    let weight = weight(source.told, name);
+                if let (None, None, false) = (&tag, by_flag, stored.has("prompt")) {
+                    let weight = weight(stored.infotext, name);
                     self.prompt.push_str(&format!(" <lora:{name}:{}>", weight.unwrap_or("1")));
                     if weight.is_none() {
-                        self.warnings.push(format!(
-                            "it was made with the LoRA {name}, but does not tell its weight: 1 is taken"
-                        ));
+                        self.warnings
+                            .push(format!("it was made with the LoRA {name} of unknown weight: 1 is used"));
                     }
                 }
                 if file.is_file() {
                     self.compare("LoRA", named, &lora_hash(&file)?);
                 }
             }
-            // Without a file for a tag there will be an error.
-            Err(why) if tag.is_none() && !source.is_ours() => {
-                self.warnings.push(format!("it was made with the LoRA {name}, {why}: it is left out"));
+            // A tag without a file is an error later.
+            Err(why) if tag.is_none() && !stored.is_ours() => {
+                self.warnings.push(format!("it was made with the LoRA {name}, {why}: it is ignored"));
             }
             Err(_) => {}
         }
@@ -146,10 +145,10 @@ impl Texts {
 
     fn compare(&mut self, what: &str, Named { name, hash }: &Named, found: &str) {
         let Some(expected) = hash.as_ref().filter(|hash| !found.starts_with(*hash)) else { return };
-        // Programs differ in how many digits they tell.
+        // Programs write different numbers of digits.
         let (expected, found) = (expected.as_str(), found.get(..expected.len()).unwrap_or(found));
         if !expected.starts_with(found) {
-            self.warnings.push(crate::support::from_picture::another(
+            self.warnings.push(crate::support::from_picture::differs(
                 &format!("{what} {name}"),
                 expected,
                 found,
@@ -160,7 +159,7 @@ impl Texts {
 
 /// The file called `name` in the folder of a flag, or why there is none.
 fn found(folder: Option<&Path>, name: &str, flag: &str) -> Result<PathBuf, String> {
-    let Some(folder) = folder else { return Err(format!("whose folder {flag} names")) };
+    let Some(folder) = folder else { return Err(format!("whose folder must be passed with {flag}")) };
     let found = Folder::open(folder).and_then(|folder| folder.find(name));
     match found {
         Ok(Some(path)) => Ok(path),
@@ -170,7 +169,7 @@ fn found(folder: Option<&Path>, name: &str, flag: &str) -> Result<PathBuf, Strin
 }
 
 /// `text` with `mark` in place of each word `name`, whatever its case, as A1111 finds it; None without one.
-/// Space around it makes the mark a word of its own.
+/// Spaces are added so that the mark is a separate word.
 fn replaced(text: &str, name: &str, mark: &str) -> Option<String> {
     let is_letter = |c: char| c.is_alphanumeric() || c == '_';
     let (mut out, mut rest, mut any) = (String::new(), text, false);
@@ -219,12 +218,12 @@ mod tests {
 
     #[test]
     fn names_out_of_both_pairs_count_once() {
-        let told = Infotext::parse(
+        let infotext = Infotext::parse(
             "Steps: 1, TI hashes: \"a b: c74b4e810b03, x: 1234, a b: c74b4e810b03\", Seed: 1, \
              Hashes: {\"embed:x\": \"1\", \"embed:z\": \"2\", \"lora:ink\": \"3\", \"model\": \"4\"}",
         );
         let names = |pair, kind| {
-            let pairs = list(&told, pair, kind).into_iter().map(|n| (n.name, n.hash.is_some()));
+            let pairs = list(&infotext, pair, kind).into_iter().map(|n| (n.name, n.hash.is_some()));
             pairs.collect::<Vec<_>>()
         };
         let owned = |all: &[(&str, bool)]| all.iter().map(|(n, h)| ((*n).to_owned(), *h)).collect::<Vec<_>>();

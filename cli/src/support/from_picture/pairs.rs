@@ -1,4 +1,4 @@
-//! The pairs of a picture's settings as flags: which flag has a pair's value, and what programs mean by it.
+//! The settings of a picture as flags: the flag of each pair of name and value, and how programs' meanings differ.
 
 use std::ffi::OsString;
 
@@ -8,11 +8,11 @@ use sagittal::internals::sampler::names;
 use sagittal::{Error, Result};
 
 use crate::support::args::Args;
-use crate::support::from_picture::Source;
+use crate::support::from_picture::StoredSettings;
 use crate::support::from_picture::hashes;
 use crate::support::origin::{EXTRA, MASK, MASK_HASH, START, START_HASH, TEXT_ENCODER};
 
-/// Pairs whose values are a flag's as they are.
+/// Pairs whose value is passed to a flag unchanged.
 const FLAGS: [(&str, &str); 16] = [
     ("Steps", "steps"),
     ("CFG scale", "cfg-scale"),
@@ -32,7 +32,7 @@ const FLAGS: [(&str, &str); 16] = [
     ("Max memory", "max-memory"),
 ];
 
-/// Pairs that are read in ways of their own, or tell nothing that a run depends on.
+/// Pairs that are read in special ways, or that a run does not depend on.
 const KNOWN: [&str; 54] = [
     "Sampler",
     "Schedule type",
@@ -78,7 +78,7 @@ const KNOWN: [&str; 54] = [
     "Hashes",
     "Resize mode",
     "User",
-    // stable-diffusion.cpp: of other families, other files, and all of it once more.
+    // stable-diffusion.cpp: of other families, other files, and all settings again as JSON.
     "Guidance",
     "TE",
     "Unet",
@@ -96,12 +96,12 @@ pub fn is_known(name: &str) -> bool {
     KNOWN.contains(&name) || FLAGS.iter().any(|(pair, _)| *pair == name)
 }
 
-/// The width of SAG's blur in A1111's extension while that was no setting.
+/// The sigma of SAG's blur in A1111's extension before it was a setting.
 const FIRST_BLUR: f64 = 1.0;
-/// SAG's widest blur.
+/// The largest sigma of SAG's blur.
 const WIDEST_BLUR: f64 = 10.0;
 
-/// Flags, and sentences about what they do not follow.
+/// Flags, and warnings about settings that they do not reproduce.
 #[derive(Default)]
 pub struct Read {
     pub flags: Vec<OsString>,
@@ -118,7 +118,7 @@ impl Read {
     }
 }
 
-impl Source<'_> {
+impl StoredSettings<'_> {
     /// The settings as flags.
     pub(super) fn flags(&self, args: &Args) -> Result<Read> {
         let mut read = Read::default();
@@ -131,35 +131,35 @@ impl Source<'_> {
             texts.negative.iter().for_each(|n| read.set("negative-prompt", n));
         }
         for (pair, flag) in FLAGS {
-            if let Some(value) = self.told.get(pair) {
+            if let Some(value) = self.infotext.get(pair) {
                 read.set(flag, value);
             }
         }
         self.sampling(args, &mut read)?;
         self.sag(&mut read);
         self.pag(&mut read);
-        if let Some(crop) = self.told.get("Crop") {
+        if let Some(crop) = self.infotext.get("Crop") {
             read.set("crop", crop.replace('/', ","));
         }
-        if let Some(tile) = self.told.get("VAE tile") {
+        if let Some(tile) = self.infotext.get("VAE tile") {
             read.set("vae-tile", tile);
         }
-        // stable-diffusion.cpp has 0 and less for what the model has.
-        let skip = self.told.get("Clip skip");
+        // stable-diffusion.cpp writes 0 or less for the model's default.
+        let skip = self.infotext.get("Clip skip");
         if let Some(skip) = skip.filter(|skip| !(self.is_cpp() && skip.parse::<i64>().is_ok_and(|n| n <= 0)))
         {
             read.set("clip-skip", skip);
         }
         if self.has("init_img")
-            && let Some(strength) = self.told.get("Denoising strength")
+            && let Some(strength) = self.infotext.get("Denoising strength")
         {
             read.set("strength", strength);
         }
         let own = format!("{}x{}", self.size.0, self.size.1);
-        let told = self.told.get("Size");
-        // Programs that do not tell it draw the picture as large as it is.
+        let size = self.infotext.get("Size");
+        // Programs that do not write it draw the picture in its own size.
         if let Some(size) =
-            told.or((!self.is_ours() && self.size.0 % 8 + self.size.1 % 8 == 0).then_some(&*own))
+            size.or((!self.is_ours() && self.size.0 % 8 + self.size.1 % 8 == 0).then_some(&*own))
         {
             let (width, height) = size.split_once('x').ok_or_else(|| self.wrong("Size").expected("WxH"))?;
             if !self.is_cut(args, (width, height))? {
@@ -170,16 +170,16 @@ impl Source<'_> {
         for (pair, flag) in
             [("SAG Attention", "--sag-cond"), ("Matrices", "--no-matrices"), (EXTRA, "--ignore-extra")]
         {
-            read.flags.extend(self.told.get(pair).map(|_| OsString::from(flag)));
+            read.flags.extend(self.infotext.get(pair).map(|_| OsString::from(flag)));
         }
         Ok(read)
     }
 
-    /// Whether a picture of ours was cut out of the one that it was started from, and that one is cut to the
-    /// same size now: with a size of its own it would be scaled.
+    /// Whether a picture of ours was cropped from its start picture, and that one is cropped to the same size now:
+    /// with an explicit size it would be scaled.
     fn is_cut(&self, args: &Args, (width, height): (&str, &str)) -> Result<bool> {
         let Some(start) = args.init_img.as_ref().filter(|_| self.is_ours()) else { return Ok(false) };
-        if self.told.get("Resize mode").is_some() {
+        if self.infotext.get("Resize mode").is_some() {
             return Ok(false);
         }
         let start = read::picture(start)?;
@@ -188,7 +188,7 @@ impl Source<'_> {
     }
 
     fn sampling(&self, args: &Args, read: &mut Read) -> Result<()> {
-        let sampler = match (self.told.sampler(), self.told.get("Sampler")) {
+        let sampler = match (self.infotext.sampler(), self.infotext.get("Sampler")) {
             (Some(sampler), _) => {
                 read.set("sampling-method", sampler.name());
                 Some(sampler)
@@ -197,56 +197,59 @@ impl Source<'_> {
                 let cause = names::with_scheduler(name).err();
                 let error = self.unknown("Sampler", cause);
                 match names::beginning(name) {
-                    // The noise schedule behind it is given by hand.
+                    // The scheduler after it is overridden by a flag.
                     Some(sampler) if self.has("scheduler") => {
                         read.set("sampling-method", sampler.name());
                         Some(sampler)
                     }
-                    Some(_) => return Err(error.hint("choose a schedule of ours with --scheduler")),
-                    None => return Err(error.hint("choose one of ours with --sampling-method")),
+                    Some(_) => return Err(error.hint("choose a supported scheduler with --scheduler")),
+                    None => return Err(error.hint("choose a supported one with --sampling-method")),
                 }
             }
             _ => None,
         };
-        match (self.told.scheduler(), self.told.get("Schedule type")) {
+        match (self.infotext.scheduler(), self.infotext.get("Schedule type")) {
             (Some(scheduler), _) => read.set("scheduler", scheduler.name()),
             (None, Some(name)) if !self.has("scheduler") && args.sampling_method.scheduler.is_none() => {
                 let cause = name.parse::<sagittal::sampler::Scheduler>().err();
-                return Err(self.unknown("Schedule type", cause).hint("choose one of ours with --scheduler"));
+                return Err(self
+                    .unknown("Schedule type", cause)
+                    .hint("choose a supported one with --scheduler"));
             }
             _ => {}
         }
-        let Some(eta) = self.told.get("Eta") else { return Ok(()) };
+        let Some(eta) = self.infotext.get("Eta") else { return Ok(()) };
         let number = eta.parse::<f64>().ok();
-        // What stable-diffusion.cpp prints where nobody asked for one: infinity, and 0 before it had the
-        // first, which it printed of samplers that do not read it too. Now it tells all once more.
+        // What stable-diffusion.cpp writes if eta was not set: infinity, and 0 in earlier versions, which wrote it
+        // for samplers that do not use it, too. Those versions did not write SDCPP.
         let unset = number.is_some_and(|n| !n.is_finite());
-        let old = self.is_cpp() && number == Some(0.0) && self.told.get("SDCPP").is_none();
+        let old = self.is_cpp() && number == Some(0.0) && self.infotext.get("SDCPP").is_none();
         if !unset && !old {
             read.set("eta", eta);
         } else if old && !self.has("eta") && sampler.is_some_and(|s| s.adds_noise()) {
             read.warn(
-                "stable-diffusion.cpp prints an eta of 0 for samplers that do not read it: \
-                 the sampler's own is taken, --eta 0 is as printed",
+                "stable-diffusion.cpp writes an eta of 0 for samplers that do not use it: \
+                 the sampler's default is used; pass --eta 0 to use the written value",
             );
         }
         Ok(())
     }
 
-    /// Self-Attention Guidance as this program and A1111's extension have it, which switched it on by its
-    /// scale alone at first, and as Forge has it.
+    /// Self-Attention Guidance as this program, A1111's extension and Forge write it. Early versions of the extension
+    /// switched it on by its scale alone.
     fn sag(&self, read: &mut Read) {
-        let told = |name: &str| self.told.get(name);
-        let is_true = |name: &str| told(name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
-        let forge = is_true("sag_enabled") || (told("sag_enabled").is_none() && told("sag_scale").is_some());
+        let value = |name: &str| self.infotext.get(name);
+        let is_true = |name: &str| value(name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let forge =
+            is_true("sag_enabled") || (value("sag_enabled").is_none() && value("sag_scale").is_some());
         let own = is_true("SAG Guidance Enabled")
-            || (told("SAG Guidance Enabled").is_none() && told("SAG Guidance Scale").is_some());
+            || (value("SAG Guidance Enabled").is_none() && value("SAG Guidance Scale").is_some());
         let names = match (own, forge) {
             (true, _) => ["SAG Guidance Scale", "SAG Blur Sigma", "SAG Mask Threshold"],
             (false, true) => ["sag_scale", "sag_blur_sigma", "sag_threshold"],
             (false, false) => return read.set("sag-scale", "0"),
         };
-        let [scale, blur, threshold] = names.map(told);
+        let [scale, blur, threshold] = names.map(value);
         read.set("sag-scale", scale.unwrap_or("0.5"));
         let first = if own { FIRST_BLUR.to_string() } else { "2".into() };
         let (blur, threshold) = (blur.unwrap_or(&first), threshold.unwrap_or("1"));
@@ -260,36 +263,36 @@ impl Source<'_> {
                 read.set("sag-blur", (blur * factor).min(WIDEST_BLUR).to_string());
                 read.set("sag-threshold", (threshold * factor).to_string());
                 read.warn(format!(
-                    "SAG's blur and threshold are taken {factor:.3} times as large, as its extension does by \
-                     SAG Custom Resolution"
+                    "SAG's blur and threshold are multiplied by {factor:.3}, as its extension does for SAG Custom \
+                     Resolution"
                 ));
             }
         }
         for (name, usual) in [("SAG bilinear interpolation", "False"), ("SAG Attention Target", "middle")] {
-            if let Some(value) = told(name).filter(|value| !value.eq_ignore_ascii_case(usual)) {
-                read.warn(format!("{name}: {value} is not followed, SAG is that of {name}: {usual}"));
+            if let Some(value) = value(name).filter(|value| !value.eq_ignore_ascii_case(usual)) {
+                read.warn(format!("{name}: {value} is not supported, SAG uses {name}: {usual}"));
             }
         }
     }
 
-    /// How much larger than the resolution that A1111's extension was told of the picture is, by its sides.
+    /// The ratio of the picture's side to the custom resolution that was set in A1111's extension.
     fn sag_factor(&self) -> Option<f64> {
         let number = |text: &str| text.trim().parse::<f64>().ok().filter(|n| *n > 0.0 && n.is_finite());
-        let reference = number(self.told.get("SAG Custom Resolution")?)?;
-        let (width, height) = self.told.get("Size")?.split_once('x')?;
+        let reference = number(self.infotext.get("SAG Custom Resolution")?)?;
+        let (width, height) = self.infotext.get("Size")?.split_once('x')?;
         Some((number(width)? * number(height)?).sqrt() / reference)
     }
 
-    /// Perturbed-Attention Guidance of Forge, and of A1111's extension, which counts steps where this program
-    /// has shares of them.
+    /// Perturbed-Attention Guidance of Forge, and of A1111's extension, which counts steps where this program uses
+    /// fractions of them.
     fn pag(&self, read: &mut Read) {
         let is_off =
-            |name: &str| self.told.get(name).is_some_and(|value| value.eq_ignore_ascii_case("false"));
-        let own = self.told.get("PAG Scale").filter(|_| !is_off("PAG Active"));
-        let Some(scale) = own.or(self.told.get("pag_scale").filter(|_| !is_off("pag_enabled"))) else {
+            |name: &str| self.infotext.get(name).is_some_and(|value| value.eq_ignore_ascii_case("false"));
+        let own = self.infotext.get("PAG Scale").filter(|_| !is_off("PAG Active"));
+        let Some(scale) = own.or(self.infotext.get("pag_scale").filter(|_| !is_off("pag_enabled"))) else {
             return;
         };
-        let number = |name: &str| self.told.get(name)?.parse::<f64>().ok();
+        let number = |name: &str| self.infotext.get(name)?.parse::<f64>().ok();
         let share = |pair: &str, more: f64| {
             let steps = number("Steps").filter(|steps| *steps > 0.0)?;
             Some(((number(pair)? + more) / steps).clamp(0.0, 1.0))
@@ -297,13 +300,13 @@ impl Source<'_> {
         let (start, end) = (share("PAG Start Step", 0.0), share("PAG End Step", 1.0));
         if start.is_some_and(|start| start >= end.unwrap_or(1.0)) {
             let steps = ["PAG Start Step", "PAG End Step", "Steps"]
-                .map(|name| format!("{name} {}", self.told.get(name).unwrap_or("not told")));
-            return read.warn(format!("PAG is off: it never acts, at {}", steps.join(", ")));
+                .map(|name| format!("{name} {}", self.infotext.get(name).unwrap_or("missing")));
+            return read.warn(format!("PAG is off, since its range of steps is empty: {}", steps.join(", ")));
         }
         read.set("pag-scale", scale);
-        for (told, pair, flag) in [(start, "PAG Start", "pag-start"), (end, "PAG End", "pag-end")] {
-            let share = told.map(|share| share.to_string());
-            if let Some(share) = share.or(self.told.get(pair).map(str::to_owned)) {
+        for (share, pair, flag) in [(start, "PAG Start", "pag-start"), (end, "PAG End", "pag-end")] {
+            let share = share.map(|share| share.to_string());
+            if let Some(share) = share.or(self.infotext.get(pair).map(str::to_owned)) {
                 read.set(flag, share);
             }
         }
@@ -319,11 +322,11 @@ impl Source<'_> {
 
     /// Whether stable-diffusion.cpp made the picture.
     pub(super) fn is_cpp(&self) -> bool {
-        self.told.get("Version").is_some_and(|version| version.starts_with("stable-diffusion.cpp"))
+        self.infotext.get("Version").is_some_and(|version| version.starts_with("stable-diffusion.cpp"))
     }
 }
 
-/// The first pair of these names that says something.
-pub fn first_of<'t>(told: &'t Infotext, names: &[&str]) -> Option<&'t str> {
-    names.iter().filter_map(|name| told.get(name)).find(|value| !value.is_empty())
+/// The value of the first pair of these names that is not empty.
+pub fn first_of<'t>(infotext: &'t Infotext, names: &[&str]) -> Option<&'t str> {
+    names.iter().filter_map(|name| infotext.get(name)).find(|value| !value.is_empty())
 }

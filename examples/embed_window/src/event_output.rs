@@ -1,4 +1,4 @@
-//! `--tell`: what happens in the window, a line each on standard output, for programs.
+//! `--tell`: events and states of the window on standard output, one per line, for programs.
 //!
 //! ```text
 //! at NAME X Y WIDTH HEIGHT     where a control is, in pixels of the window
@@ -6,33 +6,33 @@
 //! is pointer X Y DOWN          where a frame has found the pointer, and whether it was pressed
 //! step N TOTAL WIDTH HEIGHT    a step, with the size of its preview
 //! made, cancelled, error TEXT  how a generation ended
-//! saved FILE                   where the picture went
+//! saved FILE                   where the picture was saved
 //! ```
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io::Write;
 
-pub struct Telling {
+pub struct EventOutput {
     on: bool,
-    /// What was told last of each subject: only changes are worth a line.
-    told: BTreeMap<String, String>,
+    /// The last printed value of each state: only changes are printed.
+    printed: BTreeMap<String, String>,
 }
 
-impl Telling {
+impl EventOutput {
     pub fn new(on: bool) -> Self {
-        Self { on, told: BTreeMap::new() }
+        Self { on, printed: BTreeMap::new() }
     }
 
-    /// Tells of an event.
-    pub fn say(&self, line: impl Display) {
+    /// Prints an event.
+    pub fn print(&self, line: impl Display) {
         if self.on {
-            // Whoever listened may have gone; the window stays.
+            // A closed pipe must not close the window.
             let _ = writeln!(std::io::stdout(), "{line}");
         }
     }
 
-    /// Tells where a control is and what it is set to, if that has changed.
+    /// Prints where a control is and what it is set to, if that has changed.
     pub fn control(&mut self, name: &str, at: &egui::Response, value: impl Display) {
         let pixels = at.ctx.pixels_per_point();
         let (from, size) = (at.rect.min * pixels, at.rect.size() * pixels);
@@ -40,16 +40,16 @@ impl Telling {
         self.is(name, value);
     }
 
-    /// Tells what `name` is, if that has changed.
+    /// Prints the value of `name`, if that has changed.
     pub fn is(&mut self, name: &str, value: impl Display) {
         self.state("is", name, value.to_string());
     }
 
     fn state(&mut self, what: &str, name: &str, value: String) {
         let subject = format!("{what} {name}");
-        if self.told.get(&subject) != Some(&value) {
-            self.say(format_args!("{subject} {value}"));
-            self.told.insert(subject, value);
+        if self.printed.get(&subject) != Some(&value) {
+            self.print(format_args!("{subject} {value}"));
+            self.printed.insert(subject, value);
         }
     }
 }
