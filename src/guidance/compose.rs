@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Area, Conditioning, Entry};
 use crate::families::LATENT_CELL;
-use crate::{Error, Result};
+use crate::{Error, Result, Size};
 
 /// The sizes at the end of SDXL's additional vector: six numbers, each as 256 values.
 const SIZES: usize = 6 * 256;
@@ -94,16 +94,16 @@ impl Area {
         Self { y, x, height, width }
     }
 
-    /// *Conditioning (Set Area with Percentage)*: a rectangle in fractions, 0 to 1, of a latent of `size` (height,
-    /// width) cells. Each number is rounded to cells, half to even; the rectangle has at least one cell.
-    pub fn of_parts(left: f64, top: f64, width: f64, height: f64, size: (usize, usize)) -> Self {
+    /// *Conditioning (Set Area with Percentage)*: a rectangle in fractions, 0 to 1, of a latent of `size`, in
+    /// cells. Each number is rounded to cells, half to even; the rectangle has at least one cell.
+    pub fn of_parts(left: f64, top: f64, width: f64, height: f64, size: Size) -> Self {
         // A cast makes 0 of NaN and of negative numbers; an area that is too large is clipped to the latent later.
         let cells = |part: f64, side: usize| (part * side as f64).round_ties_even() as usize;
         Self {
-            y: cells(top, size.0),
-            x: cells(left, size.1),
-            height: cells(height, size.0).max(1),
-            width: cells(width, size.1).max(1),
+            y: cells(top, size.height),
+            x: cells(left, size.width),
+            height: cells(height, size.height).max(1),
+            width: cells(width, size.width).max(1),
         }
     }
 
@@ -192,10 +192,10 @@ mod tests {
     fn areas_in_pixels_and_in_parts() {
         let area = |y, x, height, width| Area { y, x, height, width };
         assert_eq!(Area::of_pixels(64, 15, 200, 128), area(1, 8, 16, 25));
-        assert_eq!(Area::of_parts(0.5, 0.0, 0.5, 1.0, (20, 15)), area(0, 8, 20, 8));
+        assert_eq!(Area::of_parts(0.5, 0.0, 0.5, 1.0, Size::new(15, 20)), area(0, 8, 20, 8));
         // 0.5 · 25 = 12.5 goes to the even side.
-        assert_eq!(Area::of_parts(0.0, 0.5, 0.01, 0.01, (25, 25)), area(12, 0, 1, 1));
-        assert_eq!(Area::of_parts(f64::NAN, -1.0, 0.0, 0.0, (8, 8)), area(0, 0, 1, 1));
+        assert_eq!(Area::of_parts(0.0, 0.5, 0.01, 0.01, Size::square(25)), area(12, 0, 1, 1));
+        assert_eq!(Area::of_parts(f64::NAN, -1.0, 0.0, 0.0, Size::square(8)), area(0, 0, 1, 1));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use super::Picture;
 use crate::latent::attention_map::{Columns, nearest};
-use crate::{Error, Result};
+use crate::{Error, Result, Size};
 
 /// Dark to bright, as matplotlib's *inferno* has it at eighths (Smith and van der Walt, CC0).
 const HEAT: [[f32; 3]; 9] = [
@@ -52,12 +52,13 @@ pub fn heat(preview: &Picture, columns: &Columns, middle: f32) -> Result<Picture
     }))
 }
 
-/// The cells of `mask` (`[height, width]`, not 0 where SAG blurs) over `preview`: tinted, with a rim.
+/// The cells of `mask` (`[height, width]` of `size`, not 0 where SAG blurs) over `preview`: tinted, with a rim.
 ///
 /// # Errors
 /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for a preview without pixels, and for bytes or cells that do not fit
 /// their size.
-pub fn mask(preview: &Picture, mask: &[u8], (height, width): (usize, usize)) -> Result<Picture> {
+pub fn mask(preview: &Picture, mask: &[u8], size: Size) -> Result<Picture> {
+    let Size { width, height } = size;
     preview.check()?;
     fits("the mask does not fit its size", mask.len(), (height, width))?;
     let masked = |x: usize, y: usize| {
@@ -105,7 +106,7 @@ mod tests {
         let heat = heat(&preview, &columns, 1.0).unwrap();
         let at = |p: &Picture, x: usize, y: usize| [0, 1, 2].map(|c| p.rgb[(y * 8 + x) * 3 + c]);
         assert_eq!((at(&heat, 3, 0), at(&heat, 4, 7)), ([25, 25, 28], [214, 216, 148]));
-        let mask = super::mask(&preview, &[1, 0, 0, 0], (2, 2)).unwrap();
+        let mask = super::mask(&preview, &[1, 0, 0, 0], Size::square(2)).unwrap();
         assert_eq!((at(&mask, 0, 0), at(&mask, 7, 7)), ([55, 131, 169], [100; 3]));
         // The rim, on both sides of the edge.
         assert_eq!((at(&mask, 3, 0), at(&mask, 4, 0), at(&mask, 5, 0)), (RIM, RIM, [100; 3]));

@@ -19,7 +19,7 @@ use crate::latent::{Latent, VaeLatent};
 use crate::model::config::VaeConfig;
 use crate::model::vae;
 use crate::plan::{Plan, PlanOptions};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, Size};
 
 /// Tiles, plan and memory of an autoencoder for pictures of one size.
 pub(super) struct Fit {
@@ -278,15 +278,17 @@ impl Autoencoder {
     pub fn encode(
         &self,
         limit: Option<u64>,
-        size: (usize, usize),
+        size: Size,
         values: &[f32],
         observe: &mut dyn FnMut(Progress),
         cancel: &AtomicBool,
     ) -> Result<VaeLatent> {
-        let mut latent = self.encode_in(self.precision, limit, size, values, observe, cancel)?;
+        let mut latent =
+            self.encode_in(self.precision, limit, (size.height, size.width), values, observe, cancel)?;
         if !latent.is_finite() && self.precision == Precision::F16 {
             log::warn!("the picture overflowed the encoder's f16: encoding it again in f32");
-            latent = self.encode_in(Precision::F32, limit, size, values, observe, cancel)?;
+            latent =
+                self.encode_in(Precision::F32, limit, (size.height, size.width), values, observe, cancel)?;
         }
         if latent.is_finite() {
             return Ok(VaeLatent::new(latent));

@@ -36,7 +36,7 @@ impl Model {
     ) -> Result<Entry> {
         self.text.check_clip_skip(clip_skip)?;
         let wants_vector = self.config.unet.adm_in_channels.is_some();
-        let encoding = self.text.encode(limit, &[prompt], (clip_skip, wants_vector), cancel)?;
+        let encoding = self.text.encode(limit, &[prompt], clip_skip, wants_vector, cancel)?;
         let vector = self.vector(encoding.pooled, sizes);
         Ok(Entry { vector, ..Entry::new(encoding.context, encoding.tokens) })
     }
@@ -58,6 +58,6 @@ impl Model {
         cancel: &AtomicBool,
     ) -> Result<Encoding> {
         self.text.check_clip_skip(clip_skip)?;
-        self.text.encode(None, &[prompt], (clip_skip, pooled), cancel)
+        self.text.encode(None, &[prompt], clip_skip, pooled, cancel)
     }
 }

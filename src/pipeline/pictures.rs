@@ -89,7 +89,13 @@ impl Model {
         observe: &mut dyn FnMut(Progress),
         cancel: &AtomicBool,
     ) -> Result<VaeLatent> {
-        self.vae.encode(limit, (picture.height, picture.width), &picture.to_values(), observe, cancel)
+        self.vae.encode(
+            limit,
+            Size::new(picture.width, picture.height),
+            &picture.to_values(),
+            observe,
+            cancel,
+        )
     }
 
     /// The VAE encoder's mean for one picture `[height, width, 3]` in -1..1: a latent in the VAE's

@@ -105,7 +105,8 @@ impl TextEncoders {
         &self,
         limit: Option<u64>,
         texts: &[&str],
-        (clip_skip, pooled): (Option<usize>, bool),
+        clip_skip: Option<usize>,
+        pooled: bool,
         cancel: &AtomicBool,
     ) -> Result<Encoding> {
         if texts.len() != 1 && texts.len() != self.configs.len() {

@@ -128,8 +128,8 @@ fn pictures_with_any_fields() {
         for (w, h) in pairs() {
             watch.tries(&what, || resize::lanczos(&picture, w, h));
             watch.tries(&what, || resize::centre(&picture, w, h));
-            watch.tries(&what, || overlay::mask(&picture, &[1, 0], (w, h)));
-            watch.tries(&what, || overlay::mask(&picture, &[], (w, h)));
+            watch.tries(&what, || overlay::mask(&picture, &[1, 0], Size::new(h, w)));
+            watch.tries(&what, || overlay::mask(&picture, &[], Size::new(h, w)));
             let columns = Columns { height: h, width: w, values: vec![f32::NAN, 1.0] };
             watch.tries(&what, || overlay::heat(&picture, &columns, f32::NAN));
             watch.runs(&what, || lettering::draw(&mut picture.clone(), (w, h), "aé語", h, [0; 3]));
@@ -202,7 +202,9 @@ fn settings_of_any_number() {
         watch.tries(&what, || guidance.check());
         watch.runs(&what, || (guidance.sag().is_on(), guidance.perturbed().count()));
         for size in [(0, 0), (usize::MAX, 1)] {
-            watch.runs(&what, || Area::of_parts(a.into(), b.into(), b.into(), a.into(), size));
+            watch.runs(&what, || {
+                Area::of_parts(a.into(), b.into(), b.into(), a.into(), Size::new(size.1, size.0))
+            });
         }
         let entry = Entry { strength: a, start: b.into(), ..Entry::new(vec![a, b], 1) };
         let odd = Entry::new(vec![b], usize::MAX);

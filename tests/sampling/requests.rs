@@ -55,7 +55,7 @@ fn everything(size: (usize, usize), width: usize, order: usize) -> Conditioning 
         Entry::new((0..tokens * width).map(|_| rng.value()).collect(), tokens)
     };
     let side = |seed: u64| {
-        let area = Area::of_parts(0.5, 0.0, 0.5, 0.7, size);
+        let area = Area::of_parts(0.5, 0.0, 0.5, 0.7, Size::new(size.1, size.0));
         let mask: Vec<f32> = (0..size.0 * size.1).map(|i| (i % 5) as f32 / 4.0).collect();
         let mut entries = vec![
             text(seed, 77),

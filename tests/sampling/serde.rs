@@ -33,7 +33,8 @@ fn a_request_comes_back_as_it_was() {
     assert_eq!(written["guidance"]["terms"][2]["perturbed"]["attention"], json!({ "blurred_queries": 5.0 }));
     assert_eq!(from_value::<Request>(written).expect("a request"), request);
     // What is left out is the default.
-    let short: Request = from_value(json!({ "prompt": "a fox", "schedule": { "steps": 3 } })).expect("a request");
+    let short: Request =
+        from_value(json!({ "prompt": "a fox", "schedule": { "steps": 3 } })).expect("a request");
     assert_eq!(short, Request { prompt: "a fox".into(), ..Request::default() }.with_steps(3));
 
     let options = ModelOptions {

@@ -84,7 +84,7 @@ fn prompts_and_what_is_made_of_them() {
         ("23", "ConditioningSetAreaStrength", json!({ "conditioning": ["21", 0], "strength": 0.5 })),
         ("22", "ConditioningCombine", combine("6", "23")),
     ];
-    let parts = Some(Area::of_parts(0.5, 0.25, 0.5, 0.5, (9, 8)));
+    let parts = Some(Area::of_parts(0.5, 0.25, 0.5, 0.5, Size::new(8, 9)));
     let there = Entry { area: parts, strength: 0.5, ..other.clone() };
     case(
         "area in parts",

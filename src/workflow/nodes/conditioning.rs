@@ -256,8 +256,7 @@ fn encoded(
 ) -> Result<Vec<Value>> {
     // SDXL's networks alone want the pooled vector, and its encoders alone are two.
     let pooled = clip.text.configs().len() > 1;
-    let how = (clip.skip, pooled);
-    let encoding = clip.text.encode(work.options.limits.memory, texts, how, work.cancel)?;
+    let encoding = clip.text.encode(work.options.limits.memory, texts, clip.skip, pooled, work.cancel)?;
     let mut entry = Entry::new(encoding.context, encoding.tokens);
     entry.vector = encoding.pooled.map(|pooled| Sizes::default().vector(&pooled));
     made(vec![Prompt { entry, sizes, area: None, strength: 1.0, mask: None }])

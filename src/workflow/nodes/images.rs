@@ -344,7 +344,7 @@ fn encoded(work: &mut RunContext<'_>, vae: &Autoencoder, images: &Images) -> Res
         let mut observe = |event: pipeline::Progress| (work.observe)(Event::Work(event));
         rows.push(vae.encode(
             work.options.limits.memory,
-            (height, width),
+            Size::new(width, height),
             &values,
             &mut observe,
             work.cancel,

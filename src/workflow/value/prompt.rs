@@ -45,7 +45,7 @@ impl Prompt {
         let mut entry = Entry { strength: self.strength, ..self.entry.clone() };
         entry.area = self.area.map(|area| match area {
             PromptArea::Cells(area) => area,
-            PromptArea::Fractions([x, y, w, h]) => Area::of_parts(x, y, w, h, (height, width)),
+            PromptArea::Fractions([x, y, w, h]) => Area::of_parts(x, y, w, h, Size::new(width, height)),
         });
         if let Some(part) = &self.mask
             && let Some(mask) = part.mask.first()

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use sagittal::guidance::{Columns, Evaluation};
 use sagittal::image::{Picture, overlay, png};
 use sagittal::pipeline::Request;
-use sagittal::{Error, Latent, Model, Result, VaeLatent};
+use sagittal::{Error, Latent, Model, Result, Size, VaeLatent};
 
 use crate::support::args::Args;
 use crate::support::output::Series;
@@ -67,7 +67,10 @@ impl Seen {
         let overlay = |(i, picture): (usize, &Picture)| {
             let heat = mean(&self.columns, pictures, i).map(|c| overlay::heat(picture, &c, threshold));
             let mask = &self.mask[i * height * width..][..height * width];
-            Ok(Overlay { heat: heat.transpose()?, mask: overlay::mask(picture, mask, (height, width))? })
+            Ok(Overlay {
+                heat: heat.transpose()?,
+                mask: overlay::mask(picture, mask, Size::new(width, height))?,
+            })
         };
         decoded.iter().enumerate().map(overlay).collect()
     }
