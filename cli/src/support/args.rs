@@ -244,8 +244,9 @@ pub struct Args {
     #[arg(long, value_name = "OUT.latent", help_heading = "Output")]
     pub save_latent: Option<PathBuf>,
     /// Write SAG's attention as a heat map (evaluation-01-heat.png) and the mask of the area it blurs
-    /// (evaluation-01-mask.png), over the picture predicted at each step. Samplers of a higher order have
-    /// several evaluations per step. Written when the batch is done
+    /// (evaluation-01-mask.png), over the picture predicted at each step, and both with the predicted latents as
+    /// data (maps.safetensors). Samplers of a higher order have several evaluations per step. Written when the
+    /// batch is done
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub save_attention: Option<PathBuf>,
     /// Write a strip of four pictures: without SAG, its attention and its mask halfway through, with SAG

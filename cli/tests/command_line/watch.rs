@@ -58,7 +58,16 @@ fn what_is_shown_changes_nothing() {
     let steps = (1..=3).flat_map(|step| {
         [format!("evaluation-{step:02}-heat.png"), format!("evaluation-{step:02}-mask.png")]
     });
-    assert_eq!(names(&folder.path().join("att")), steps.collect::<Vec<_>>());
+    let files: Vec<String> = steps.chain(["maps.safetensors".to_owned()]).collect();
+    assert_eq!(names(&folder.path().join("att")), files);
+    // The same as data, for scripts.
+    let maps = read_bytes("att/maps.safetensors");
+    let length = u64::from_le_bytes(maps[..8].try_into().expect("8 bytes")) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&maps[8..8 + length]).expect("a header");
+    let shape = |name: &str| header[name]["shape"].clone();
+    assert_eq!(shape("3.attention"), serde_json::json!([1, 2, 1]), "{header}");
+    assert_eq!((shape("3.mask"), shape("sigmas")), (serde_json::json!([1, 9, 8]), serde_json::json!([3])));
+    assert_eq!(shape("3.denoised"), serde_json::json!([1, 4, 9, 8]));
     for name in ["att/evaluation-01-heat.png", "att/evaluation-03-mask.png", "live.png"] {
         let picture = read::picture(&folder.path().join(name)).expect(name);
         assert_eq!((picture.width, picture.height), (64, 72), "{name}");

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use sagittal::guidance::{Columns, Evaluation};
 use sagittal::image::{Picture, overlay, png};
+use sagittal::internals::verify::{Tensor, write_all};
 use sagittal::pipeline::Request;
 use sagittal::{Error, Latent, Model, Result, Size, VaeLatent};
 
@@ -26,6 +27,8 @@ pub struct Attention<'a> {
 pub struct Seen {
     /// From 1.
     number: usize,
+    /// Noise level.
+    sigma: f32,
     /// The denoised latent predicted at the step, in the UNet's scale.
     expected: Latent,
     /// One for each picture and recorded entry.
@@ -43,11 +46,11 @@ pub struct Overlay {
 }
 
 impl Seen {
-    /// Of evaluation `number`, from 1; None if SAG did not act.
-    pub fn of(evaluation: &Evaluation, number: usize) -> Option<Self> {
+    /// Of evaluation `number`, from 1, at noise level `sigma`; None if SAG did not act.
+    pub fn of(evaluation: &Evaluation, sigma: f32, number: usize) -> Option<Self> {
         let sag = evaluation.sag.as_ref()?;
         let (columns, mask) = (sag.columns.clone(), sag.mask.clone());
-        Some(Self { number, expected: evaluation.result.clone(), columns, mask })
+        Some(Self { number, sigma, expected: evaluation.result.clone(), columns, mask })
     }
 
     /// For each picture, over the prediction, which `model` decodes within `memory` bytes.
@@ -107,18 +110,22 @@ impl<'a> Attention<'a> {
     }
 
     /// Keeps what will be shown of an evaluation.
-    pub fn observe(&mut self, evaluation: &Evaluation) {
+    pub fn observe(&mut self, evaluation: &Evaluation, sigma: f32) {
         self.evaluations += 1;
-        self.seen.extend(Seen::of(evaluation, self.evaluations));
+        self.seen.extend(Seen::of(evaluation, sigma, self.evaluations));
     }
 
-    /// Writes heat and mask of each evaluation and picture of batch `batch`, from 0, and forgets them.
+    /// Writes heat and mask of each evaluation and picture of batch `batch`, from 0, and all of them as data, and forgets
+    /// them.
     ///
     /// # Errors
     /// [`ErrorKind::File`](sagittal::ErrorKind::File), or those of [`Model::decode`].
     pub fn write(&mut self, model: &Model, batch: usize, cancel: &AtomicBool) -> Result<()> {
         self.evaluations = 0;
-        for seen in std::mem::take(&mut self.seen) {
+        let all = std::mem::take(&mut self.seen);
+        let data = write_all(&tensors(&all))?;
+        png::write(&self.folder.join(self.data_name(batch)), &data, self.args.force)?;
+        for seen in all {
             let memory = self.args.compute.max_memory;
             for (i, shown) in seen.overlays(model, memory, self.threshold, cancel)?.iter().enumerate() {
                 let write = |kind: &str, painted: &Picture| {
@@ -135,6 +142,14 @@ impl<'a> Attention<'a> {
         Ok(())
     }
 
+    /// `maps.safetensors`, with the number of the batch where there are several.
+    fn data_name(&self, batch: usize) -> String {
+        match self.args.batch_count {
+            1 => "maps.safetensors".to_owned(),
+            _ => format!("batch-{}-maps.safetensors", batch + 1),
+        }
+    }
+
     /// `evaluation-01-heat.png`, with numbers of batch and picture where there are several.
     fn name(&self, (batch, evaluation): (usize, usize), picture: usize, kind: &str) -> String {
         let digits = self.args.steps.to_string().len().max(2);
@@ -147,6 +162,28 @@ impl<'a> Attention<'a> {
         }
         format!("{name}-{kind}.png")
     }
+}
+
+/// The data of evaluations: `NUMBER.attention` `[pictures, height, width]`, which is 1 on average, `NUMBER.mask` of the
+/// latent's height and width, `NUMBER.denoised` `[pictures, channels, height, width]` in the UNet's scale; and the noise
+/// level of each, in their order.
+fn tensors(all: &[Seen]) -> Vec<(String, Tensor)> {
+    let mut tensors = Vec::new();
+    for seen in all {
+        let (shape, number) = (seen.expected.shape(), seen.number);
+        let [pictures, _, height, width] = shape;
+        let maps: Option<Vec<Columns>> = (0..pictures).map(|i| mean(&seen.columns, pictures, i)).collect();
+        if let Some((first, maps)) = maps.as_ref().and_then(|maps| Some((maps.first()?, maps))) {
+            let values = maps.iter().flat_map(|map| map.values.iter().copied()).collect();
+            let tensor = Tensor::f32(&[pictures, first.height, first.width], values);
+            tensors.push((format!("{number}.attention"), tensor));
+        }
+        tensors.push((format!("{number}.mask"), Tensor::u8(&[pictures, height, width], seen.mask.clone())));
+        tensors.push((format!("{number}.denoised"), Tensor::f32(&shape, seen.expected.data().to_vec())));
+    }
+    let sigmas: Vec<f32> = all.iter().map(|seen| seen.sigma).collect();
+    tensors.push(("sigmas".to_owned(), Tensor::f32(&[sigmas.len()], sigmas)));
+    tensors
 }
 
 /// The column sums of one picture: the mean over its entries, as far as they are of one size.

@@ -42,8 +42,8 @@ impl<'a> Compare<'a> {
     }
 
     /// Keeps what will be shown of an evaluation.
-    pub fn observe(&mut self, evaluation: &Evaluation) {
-        self.seen.extend(Seen::of(evaluation, self.seen.len() + 1));
+    pub fn observe(&mut self, evaluation: &Evaluation, sigma: f32) {
+        self.seen.extend(Seen::of(evaluation, sigma, self.seen.len() + 1));
     }
 
     /// Draws the picture without SAG, and writes the strip; returns its path.

@@ -102,12 +102,12 @@ impl<'a> Watch<'a> {
             return;
         }
         let done = match event {
-            Progress::Evaluated { evaluation, .. } => {
+            Progress::Evaluated { evaluation, sigma, .. } => {
                 if let Some(attention) = &mut self.attention {
-                    attention.observe(evaluation);
+                    attention.observe(evaluation, *sigma);
                 }
                 if let Some(compare) = &mut self.compare {
-                    compare.observe(evaluation);
+                    compare.observe(evaluation, *sigma);
                 }
                 Ok(())
             }
