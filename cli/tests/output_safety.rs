@@ -68,7 +68,7 @@ impl Drop for Small {
 }
 
 #[test]
-fn a_full_disk_is_told_and_leaves_no_part_of_a_file() {
+fn a_full_disk_is_an_error_and_leaves_no_partial_file() {
     if gpu().is_none() {
         return;
     }
@@ -114,7 +114,7 @@ fn a_full_disk_is_told_and_leaves_no_part_of_a_file() {
 }
 
 #[test]
-fn folders_that_cannot_be_made_or_are_read_only_are_told_before_the_sampling() {
+fn unusable_folders_are_reported_before_the_sampling() {
     if gpu().is_none() {
         return;
     }

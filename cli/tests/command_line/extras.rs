@@ -57,7 +57,7 @@ fn read(path: &Path) -> (Vec<u8>, String) {
 }
 
 #[test]
-fn flags_and_tags_do_the_same_and_are_told() {
+fn flags_and_tags_do_the_same_and_are_stored() {
     if gpu_is_off() {
         return;
     }
@@ -98,7 +98,7 @@ fn flags_and_tags_do_the_same_and_are_told() {
 
 /// Prompt, flags, exit code, and words that the message must contain.
 #[test]
-fn bad_flags_and_files_are_told() {
+fn bad_flags_and_files_are_errors() {
     let folder = folder();
     let dir = ["--lora-dir", "loras"];
     let cases: &[(&str, &[&str], i32, &str)] = &[

@@ -131,7 +131,7 @@ fn suggestions_come_before_lists() {
 }
 
 #[test]
-fn flags_without_effect_are_told() {
+fn flags_without_effect_give_warnings() {
     if gpu_is_off() {
         return;
     }
@@ -221,7 +221,7 @@ fn missing_output_folders_are_made() {
 }
 
 #[test]
-fn long_lists_are_told_by_verbose_alone() {
+fn long_lists_need_verbose() {
     if gpu_is_off() {
         return;
     }

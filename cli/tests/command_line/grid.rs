@@ -146,7 +146,7 @@ fn axes_of_every_kind() {
 }
 
 #[test]
-fn what_is_wrong_is_told_before_anything_runs() {
+fn errors_are_reported_before_anything_runs() {
     let folder = tempfile::tempdir().expect("a folder");
     fs::write(folder.path().join("taken"), "a file").expect("a file");
     let mut failures = Failures::default();

@@ -166,7 +166,7 @@ fn loras_embeddings_latents_and_pictures() {
 
 /// Relatives of LoRA are shown like LoRAs.
 #[test]
-fn a_loha_is_told_of_as_a_lora() {
+fn a_loha_is_shown_like_a_lora() {
     let folder = tempfile::tempdir().expect("a folder");
     let module = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k";
     let names = ["hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"].map(|role| format!("{module}.{role}"));
@@ -181,7 +181,7 @@ fn a_loha_is_told_of_as_a_lora() {
 
 /// A model without attention in its middle, as SSD-1B: the message about SAG is readable.
 #[test]
-fn a_middle_without_attention_is_told_in_words() {
+fn a_middle_block_without_attention_is_explained() {
     if gpu_is_off() {
         return;
     }
@@ -202,7 +202,7 @@ fn a_middle_without_attention_is_told_in_words() {
 }
 
 #[test]
-fn other_files_are_told_by_name() {
+fn other_files_are_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name);
     let control = safetensors([("control_model.x", &[1][..], &[0.0][..])]);

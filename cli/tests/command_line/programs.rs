@@ -396,7 +396,7 @@ fn older_and_rarer_forms() {
 
 /// A picture without a stored size is drawn in its own size; one made from another picture is not drawn from text.
 #[test]
-fn sizes_and_starts_that_are_not_told() {
+fn missing_sizes_and_start_pictures() {
     let home = Home::new();
     let mut failures = Failures::default();
     let json = |mode: &str| {

@@ -223,7 +223,7 @@ fn flags_given_by_hand_count() {
 }
 
 #[test]
-fn what_cannot_be_repeated_is_told_before_anything_runs() {
+fn what_cannot_be_repeated_is_reported_before_anything_runs() {
     let folder = tempfile::tempdir().expect("a folder");
     files(folder.path());
     let picture = Picture { width: 8, height: 8, rgb: vec![0; 192] };

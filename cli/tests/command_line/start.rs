@@ -270,7 +270,7 @@ fn small_sdxl(path: &Path) {
 }
 
 #[test]
-fn sdxl_is_told_of_sizes() {
+fn sdxl_gets_sizes() {
     if gpu_is_off() {
         return;
     }

@@ -101,7 +101,7 @@ fn what_is_shown_changes_nothing() {
 }
 
 #[test]
-fn what_is_wrong_is_told_before_anything_runs() {
+fn errors_are_reported_before_anything_runs() {
     let folder = tempfile::tempdir().expect("a folder");
     fs::write(folder.path().join("taken.png"), "keep me").expect("a file");
     fs::create_dir(folder.path().join("full")).expect("a folder");
@@ -114,7 +114,7 @@ fn what_is_wrong_is_told_before_anything_runs() {
         (&["--preview", "taken.png"], "exists already"),
         (&["--compare", "taken.png"], "exists already"),
         (&["--compare", "a.png", "--sag-scale", "0"], "SAG is off"),
-        (&["--compare", "a.png", "--batch-size", "2"], "one picture"),
+        (&["--compare", "a.png", "--batch-size", "2"], "single picture"),
         (&["--compare", "a.png", "-o", "a.png"], "same file name"),
         (&["--animate", "a.gif"], "PNG"),
         (&["--preview", "taken.png/a.png"], "folder"),
@@ -134,7 +134,7 @@ fn what_is_wrong_is_told_before_anything_runs() {
 }
 
 #[test]
-fn evaluations_are_told_with_all_that_led_to_them() {
+fn evaluations_are_reported_with_their_latents() {
     let Some(gpu) = gpu() else { return };
     let model =
         Model::new(gpu, embedded::checkpoint().expect("embedded"), ModelOptions::default()).expect("model");

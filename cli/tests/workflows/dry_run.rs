@@ -33,7 +33,7 @@ fn check(home: &Home, json: &Json) -> Result<(), (ErrorKind, String)> {
 }
 
 #[test]
-fn what_a_run_would_refuse_is_told_before() {
+fn errors_of_a_run_are_reported_by_the_dry_run() {
     let home = home();
     let mut failures = Failures::default();
     let mut case = |what: &str, change: &dyn Fn(&mut Json), refused: Option<(ErrorKind, &[&str])>| {

@@ -428,7 +428,7 @@ fn screens() -> Vec<Case> {
 }
 
 #[test]
-fn malformed_workflows_are_told() {
+fn malformed_workflows_are_errors() {
     let folder = folder();
     let before = all(folder.path());
     let mut failures = Failures::default();
@@ -458,7 +458,7 @@ fn malformed_workflows_are_told() {
 }
 
 #[test]
-fn files_that_are_no_workflow_are_told() {
+fn files_without_a_workflow_are_errors() {
     let folder = folder();
     let before = all(folder.path());
     let mut failures = Failures::default();
