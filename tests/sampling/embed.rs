@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::common::{default_device, gpu};
 use sagittal::Size;
@@ -178,5 +179,64 @@ fn a_report_says_what_a_device_leaves_unused() {
         assert_eq!(text.contains(gain) && text.contains(features), expected, "{text}");
         assert_eq!(text.contains("if the adapter has"), !sure, "{text}");
         assert!(text.contains("buffers of more than 256 MiB"), "{text}");
+    }
+}
+
+/// A run in a thread of its own gives what a plain call gives, and can be watched, cancelled and dropped.
+#[test]
+fn a_run_in_a_thread_of_its_own() {
+    let Some((device, queue, reported)) = app_device() else { return };
+    let m = model(&device, &queue, Precision::F32);
+    let plain = m.generate(&small()).expect("a picture");
+
+    let (sender, events) = std::sync::mpsc::channel();
+    let handle = m.run(&small()).preview_every(1).on_event(move |event| drop(sender.send(event))).start();
+    let handle = handle.expect("a thread");
+    // Events are values: they can be received, and kept, elsewhere.
+    let last = events.iter().filter(|e| matches!(e, Progress::Sampling { .. })).last();
+    let Some(Progress::Sampling { step: 2, total: 2, preview: Some(shown), .. }) = last else {
+        panic!("{last:?}")
+    };
+    assert_eq!(handle.preview(), Some(shown));
+    assert!(matches!(handle.progress(), Some(Progress::Decoding { picture: 0, total: 1 })));
+    assert!(handle.join().expect("a picture") == plain);
+
+    let long = small().with_steps(500);
+    let token = CancelToken::new();
+    let both = [m.run(&long).cancel(&token).start(), m.run(&long).cancel(&token).start()];
+    token.cancel();
+    for handle in both {
+        let error = handle.expect("a thread").join().expect_err("cancelled");
+        assert_eq!(error.kind(), ErrorKind::Cancelled);
+    }
+    let handle = m.run(&long).start().expect("a thread");
+    handle.cancel();
+    assert_eq!(handle.join().expect_err("cancelled").kind(), ErrorKind::Cancelled);
+
+    // Whoever drops the handle is not interested any more: the channel closes, since the run ends.
+    let (sender, events) = std::sync::mpsc::channel();
+    drop(m.run(&long).on_event(move |event| drop(sender.send(event))).start().expect("a thread"));
+    let steps = events.iter().filter(|e| matches!(e, Progress::Sampling { .. })).count();
+    assert!(steps < 500, "{steps} steps after the handle was dropped");
+
+    let handle = m.run(&small()).on_event(|_| panic!("the app's own fault")).start().expect("a thread");
+    assert_eq!(handle.join().expect_err("it panicked").kind(), ErrorKind::Usage);
+    assert!(m.generate(&small()).expect("a picture") == plain, "the model is as usable as before");
+    assert_eq!(reported.load(Ordering::Relaxed), 0);
+}
+
+/// How long an app's frames may wait changes no picture.
+#[test]
+fn pictures_do_not_depend_on_the_longest_wait() {
+    let Some((device, queue, _)) = app_device() else { return };
+    let draw = |wait: Duration| {
+        let gpu = Gpu::from_device(device.clone(), queue.clone()).with_longest_wait(wait);
+        let options = ModelOptions { precision: Some(Precision::F32), ..ModelOptions::default() };
+        let checkpoint = embedded::checkpoint().expect("embedded");
+        Model::new(gpu, checkpoint, options).expect("model").generate(&small()).expect("a picture")
+    };
+    let usual = draw(Duration::from_millis(200));
+    for wait in [Duration::ZERO, Duration::from_millis(1), Duration::MAX] {
+        assert!(draw(wait) == usual, "{wait:?}");
     }
 }
