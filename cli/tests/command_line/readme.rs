@@ -142,7 +142,7 @@ fn staged(line: &str, home: &str) -> Option<(Vec<String>, Vec<String>)> {
                 set(&mut words, side, "96");
             }
             if !words.iter().any(|w| w == "--dry-run") {
-                let named = ["-o", "--animate", "--preview"].map(|flag| value(&words, flag));
+                let named = ["-o", "--animate", "--preview", "--compare"].map(|flag| value(&words, flag));
                 leaves.extend(named.into_iter().flatten().map(str::to_owned));
                 leaves.extend(value(&words, "--save-attention").map(str::to_owned));
                 if value(&words, "-o").is_none() {
