@@ -35,7 +35,7 @@ Examples:
 #[command(after_long_help = EXAMPLES, after_help = "More with --help.")]
 pub struct Args {
     /// Workflow: JSON in API or UI format, or a PNG with one
-    #[arg(value_name = "WORKFLOW", required_unless_present = "nodes")]
+    #[arg(value_name = "WORKFLOW", required_unless_present = "nodes", conflicts_with = "nodes")]
     workflow: Option<PathBuf>,
     /// Set an input of a node, named by id, title or class: 3.seed=7; may be repeated
     #[arg(long, value_name = "NODE.INPUT=VALUE")]

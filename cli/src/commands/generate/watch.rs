@@ -52,11 +52,17 @@ impl<'a> Watch<'a> {
             check_png(path).map_err(|e| e.at("--preview"))?;
             Series::new(path, 1, args.force).check()?;
         }
-        let names = [&args.animate, &args.preview, &args.compare, &args.output];
-        for (i, path) in names.iter().enumerate() {
-            if path.is_some() && names[..i].contains(path) {
+        let named = [
+            ("-o", &args.output),
+            ("--animate", &args.animate),
+            ("--preview", &args.preview),
+            ("--compare", &args.compare),
+        ];
+        for (i, (flag, path)) in named.iter().enumerate() {
+            let Some(path) = path else { continue };
+            if let Some((other, _)) = named[..i].iter().find(|(_, earlier)| earlier.as_ref() == Some(path)) {
                 return Err(Error::usage("two outputs have the same file name")
-                    .found(format!("{:?}", path.as_deref())));
+                    .found(format!("{} for {other} and {flag}", path.display())));
             }
         }
         Ok(Self {
