@@ -73,7 +73,7 @@ fn what_cannot_be_written_or_read_is_an_error() {
     let start = Start::Latent(VaeLatent::new(noise(3, [1, 4, 2, 2])));
     let mut latent = to_value(start).expect("JSON");
     latent["latent"]["shape"] = json!([1, 4, 2, 3]);
-    refused(json!({ "start": latent }), "24");
+    refused(json!({ "start": latent }), "[1, 4, 2, 3]");
     let mut request = Request::default();
     request.guidance.terms.push(Term::own(Nothing));
     let error = to_value(&request).map(drop).expect_err("a term of the app's own").to_string();
