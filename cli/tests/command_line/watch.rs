@@ -65,7 +65,7 @@ fn what_is_shown_changes_nothing() {
     let length = u64::from_le_bytes(maps[..8].try_into().expect("8 bytes")) as usize;
     let header: serde_json::Value = serde_json::from_slice(&maps[8..8 + length]).expect("a header");
     let shape = |name: &str| header[name]["shape"].clone();
-    assert_eq!(shape("3.attention"), serde_json::json!([1, 2, 1]), "{header}");
+    assert_eq!(shape("3.attention"), serde_json::json!([1, 3, 2]), "{header}");
     assert_eq!((shape("3.mask"), shape("sigmas")), (serde_json::json!([1, 9, 8]), serde_json::json!([3])));
     assert_eq!(shape("3.denoised"), serde_json::json!([1, 4, 9, 8]));
     for name in ["att/evaluation-01-heat.png", "att/evaluation-03-mask.png", "live.png"] {
