@@ -149,7 +149,7 @@ typedef struct {
 extern "C" {
 #endif // __cplusplus
 
-// The library's version, such as "0.1.0". Use the header of the same version.
+// The library's version, such as "0.2.0". Use the header of the same version.
 const char *sagittal_version(void);
 
 // Opens a device. `choice` is its number or a part of its name, as `sagittal devices` lists them;

@@ -24,7 +24,7 @@ pub use request::{SagittalRequest, sagittal_request_init};
 
 use std::ffi::c_char;
 
-/// The library's version, such as "0.1.0". Use the header of the same version.
+/// The library's version, such as "0.2.0". Use the header of the same version.
 #[unsafe(no_mangle)]
 pub extern "C" fn sagittal_version() -> *const c_char {
     const { concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast() }
