@@ -15,10 +15,9 @@ use crate::{Error, Result};
 #[must_use = "nothing runs before `start` or `generate`"]
 pub struct Generation<'a, F = fn(Progress)> {
     model: &'a Model,
-    request: &'a Request,
+    request: Request,
     on_event: F,
     cancel: CancelToken,
-    preview_every: usize,
 }
 
 impl Model {
@@ -41,22 +40,16 @@ impl Model {
     /// let made = handle.join()?;
     /// # Ok(()) }
     /// ```
-    pub fn run<'a>(&'a self, request: &'a Request) -> Generation<'a> {
-        Generation {
-            model: self,
-            request,
-            on_event: |_| {},
-            cancel: CancelToken::new(),
-            preview_every: request.preview_every,
-        }
+    pub fn run(&self, request: &Request) -> Generation<'_> {
+        Generation { model: self, request: request.clone(), on_event: |_| {}, cancel: CancelToken::new() }
     }
 }
 
 impl<'a, F: FnMut(Progress)> Generation<'a, F> {
     /// Calls `on_event` with each event, in the thread of the run, which waits meanwhile.
     pub fn on_event<G: FnMut(Progress)>(self, on_event: G) -> Generation<'a, G> {
-        let Self { model, request, cancel, preview_every, .. } = self;
-        Generation { model, request, on_event, cancel, preview_every }
+        let Self { model, request, cancel, .. } = self;
+        Generation { model, request, on_event, cancel }
     }
 
     /// Stops the run when `token` is cancelled.
@@ -65,8 +58,9 @@ impl<'a, F: FnMut(Progress)> Generation<'a, F> {
     }
 
     /// Makes a preview every so many steps, as [`Request::preview_every`] does; 0 for none.
-    pub fn preview_every(self, steps: usize) -> Self {
-        Self { preview_every: steps, ..self }
+    pub fn preview_every(mut self, steps: usize) -> Self {
+        self.request.preview_every = steps;
+        self
     }
 
     /// Does the run in this thread.
@@ -74,12 +68,10 @@ impl<'a, F: FnMut(Progress)> Generation<'a, F> {
     /// # Errors
     /// As [`Model::generate`].
     pub fn generate(mut self) -> Result<Generated> {
-        let previewed = Request { preview_every: self.preview_every, ..self.request.clone() };
-        self.model.generate_with(&previewed, &mut self.on_event, self.cancel.flag())
+        self.model.generate_with(&self.request, &mut self.on_event, self.cancel.flag())
     }
 
-    /// Starts the run in a thread of its own. It works on copies of the model, which share its weights, and of the
-    /// request.
+    /// Starts the run in a thread of its own. It works on a copy of the model, which shares its weights.
     ///
     /// # Errors
     /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) if the system gives no thread. Errors of the run itself
@@ -88,8 +80,8 @@ impl<'a, F: FnMut(Progress)> Generation<'a, F> {
     where
         F: Send + 'static,
     {
-        let Self { model, request, mut on_event, cancel, preview_every } = self;
-        let (model, request) = (model.clone(), Request { preview_every, ..request.clone() });
+        let Self { model, request, mut on_event, cancel } = self;
+        let model = model.clone();
         let latest = Arc::new(Mutex::new(Latest::default()));
         let (shared, token) = (latest.clone(), cancel.clone());
         let run = move || {
