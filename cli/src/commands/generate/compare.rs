@@ -77,9 +77,11 @@ impl<'a> Compare<'a> {
             cell: (request.size.width, request.size.height),
             ..Sheet::default()
         };
-        let cell = |column: usize| cells.get(column).cloned();
         let bytes = sheet.encode(&[(parameters::KEYWORD, text)], &mut |place| {
-            cell(place.column).ok_or_else(|| Error::internal("a strip of more than four pictures"))
+            cells
+                .get(place.column)
+                .cloned()
+                .ok_or_else(|| Error::internal("a strip of more than four pictures"))
         })?;
         self.strip.write(0, &bytes)
     }
