@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::common::Failures;
+use super::words::code;
 use super::{read, with_extension};
 
 /// Files of the largest circle that is allowed.
@@ -52,7 +53,7 @@ impl Sources {
             "super" => (module[..module.len().checked_sub(supers)?].to_vec(), &path[supers..]),
             name => {
                 let child: Module = module.iter().cloned().chain([name.to_owned()]).collect();
-                (self.files.contains_key(&child) && !module.is_empty()).then_some(())?;
+                self.files.contains_key(&child).then_some(())?;
                 (module.to_vec(), path)
             }
         };
@@ -116,23 +117,7 @@ impl Sources {
 
 /// Rust without comments, the insides of strings, and tests at its end.
 fn without_comments_and_tests(text: &str) -> String {
-    let text = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
-    let code = |line: &str| {
-        let mut kept = String::new();
-        let mut is_text = false;
-        let mut letters = line.chars().peekable();
-        while let Some(letter) = letters.next() {
-            match letter {
-                '\\' if is_text => drop(letters.next()),
-                '"' => is_text = !is_text,
-                '/' if !is_text && letters.peek() == Some(&'/') => break,
-                letter if !is_text => kept.push(letter),
-                _ => (),
-            }
-        }
-        kept
-    };
-    text.lines().map(code).collect::<Vec<_>>().join("\n")
+    code(text.split("#[cfg(test)]\nmod ").next().unwrap_or_default())
 }
 
 /// What `use` lines name, and the text without them.

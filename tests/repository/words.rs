@@ -1,18 +1,42 @@
-//! The text of Rust files that users and programmers read: doc comments and string literals.
+//! The parts of Rust files: what users and programmers read (doc comments and string literals), and code.
+
+/// What a piece of a Rust file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Piece {
+    Code,
+    Doc,
+    Comment,
+    Literal,
+}
 
 /// Doc comments and string literals of a Rust file, each with its first line, from 1.
 pub fn readable(rust: &str) -> Vec<(usize, String)> {
+    let is_read = |(line, piece, text)| [Piece::Doc, Piece::Literal].contains(&piece).then_some((line, text));
+    pieces(rust).into_iter().filter_map(is_read).collect()
+}
+
+/// A Rust file without comments and the insides of strings.
+pub fn code(rust: &str) -> String {
+    pieces(rust).into_iter().filter(|(_, piece, _)| *piece == Piece::Code).map(|(.., text)| text).collect()
+}
+
+/// The pieces of a Rust file, each with its first line, from 1. Code comes character by character.
+fn pieces(rust: &str) -> Vec<(usize, Piece, String)> {
     let chars: Vec<char> = rust.chars().collect();
     let at = |i: usize| chars.get(i).copied().unwrap_or('\n');
-    let (mut texts, mut line, mut i) = (Vec::new(), 1, 0);
+    let (mut found, mut line, mut i) = (Vec::new(), 1, 0);
     while i < chars.len() {
         let begin = i;
-        let text = match (at(i), at(i + 1)) {
+        let code = |end: usize| (Piece::Code, chars[begin..end.min(chars.len())].iter().collect());
+        let (piece, text): (Piece, String) = match (at(i), at(i + 1)) {
             ('/', '/') => {
                 let end = (i..chars.len()).find(|&k| chars[k] == '\n').unwrap_or(chars.len());
                 let is_doc = at(i + 2) == '!' || (at(i + 2) == '/' && at(i + 3) != '/');
                 i = end;
-                is_doc.then(|| chars[begin + 3..end].iter().collect())
+                match is_doc {
+                    true => (Piece::Doc, chars[begin + 3..end].iter().collect()),
+                    false => (Piece::Comment, chars[begin..end].iter().collect()),
+                }
             }
             ('r', '"' | '#') if begin == 0 || !is_part_of_name(at(begin - 1)) => {
                 let quote = (i + 1..chars.len()).find(|&k| chars[k] != '#').unwrap_or(chars.len());
@@ -21,7 +45,10 @@ pub fn readable(rust: &str) -> Vec<(usize, String)> {
                 // `r#name` is no string.
                 let end = (quote + 1..chars.len()).find(ends).filter(|_| at(quote) == '"');
                 i = end.map_or(i + 1, |end| end + 1 + marks);
-                end.map(|end| chars[quote + 1..end].iter().collect())
+                match end {
+                    Some(end) => (Piece::Literal, chars[quote + 1..end].iter().collect()),
+                    None => code(i),
+                }
             }
             ('"', _) => {
                 i += 1;
@@ -29,26 +56,26 @@ pub fn readable(rust: &str) -> Vec<(usize, String)> {
                     i += if chars[i] == '\\' { 2 } else { 1 };
                 }
                 i += 1;
-                Some(chars[begin + 1..(i - 1).min(chars.len())].iter().collect())
+                (Piece::Literal, chars[begin + 1..(i - 1).min(chars.len())].iter().collect())
             }
             // A character, such as '"'; otherwise a lifetime.
             ('\'', '\\') => {
                 i = (i + 3..chars.len()).find(|&k| chars[k] == '\'').unwrap_or(i) + 1;
-                None
+                code(i)
             }
             ('\'', _) if at(i + 2) == '\'' => {
                 i += 3;
-                None
+                code(i)
             }
             _ => {
                 i += 1;
-                None
+                code(i)
             }
         };
-        texts.extend(text.map(|text| (line, text)));
+        found.push((line, piece, text));
         line += chars[begin..i.min(chars.len())].iter().filter(|c| **c == '\n').count();
     }
-    texts
+    found
 }
 
 fn is_part_of_name(c: char) -> bool {
@@ -71,6 +98,7 @@ fn texts_are_found() {
     let found: Vec<(usize, String)> = readable(rust);
     let found: Vec<(usize, &str)> = found.iter().map(|(line, text)| (*line, text.as_str())).collect();
     assert_eq!(found, [(1, " a"), (2, "b \\\" c"), (3, " e"), (4, "f \" g"), (5, "i\n j")]);
+    assert_eq!(code(rust), "\nlet x = ; \nlet y = '\"'; \nlet z = ; fn h<'a>() {}\n");
     let all = words(5, "An\nold SIMD word_s");
     let all: Vec<(usize, &str)> = all.iter().map(|(line, word)| (*line, word.as_str())).collect();
     assert_eq!(all, [(5, "an"), (6, "old"), (6, "word_s")]);
