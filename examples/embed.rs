@@ -1,8 +1,9 @@
 //! sagittal in an app with its own device: the app requests the device with features that make sagittal faster, keeps
-//! using it, shows progress with previews, and cancels.
+//! drawing frames on it, shows progress with previews, and cancels.
 //!
 //! `cargo run --release --example embed [SIDE [MILLISECONDS]]`: the picture's side, and the longest wait of a frame.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use sagittal::{Gpu, Model, ModelOptions, Progress, Request, Size, embedded, wgpu};
@@ -48,32 +49,50 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         mapped_at_creation: false,
     });
 
-    let request = Request::new("rocket, 3d style", Size::square(side)).with_cfg(embedded::CFG);
-    let run = model.run(&request).preview_every(1).on_event(|event| {
-        if let Progress::Sampling { step, total, preview: Some(small), .. } = event {
-            println!("step {step} of {total}, preview {}x{}", small.width, small.height);
+    let request = Request::new("rocket, 3d style", Size::square(side)).with_cfg(embedded::CFG).with_steps(8);
+    // The first run compiles kernels and uploads weights; the second is as all further ones.
+    for round in ["first", "second"] {
+        let run = model.run(&request).preview_every(4).on_event(|event| {
+            if let Progress::Sampling { step, total, preview: Some(small), .. } = event {
+                println!("step {step} of {total}, preview {}x{}", small.width, small.height);
+            }
+        });
+        // It computes in its own thread. Frames are drawn meanwhile.
+        let handle = run.start()?;
+        let mut waits = BTreeMap::<&str, Vec<Duration>>::new();
+        while !handle.is_finished() {
+            let work = match handle.progress() {
+                Some(Progress::Sampling { step, total, .. }) if step < total => "sampling",
+                Some(Progress::Sampling { .. } | Progress::Decoding { .. }) => "decoding",
+                _ => "preparing",
+            };
+            waits.entry(work).or_default().push(draw_frame(&device, &queue, &frame)?);
+            std::thread::sleep(Duration::from_millis(16));
         }
-    });
-    // It computes in its own thread.
-    let handle = run.start()?;
-    // Frames are drawn meanwhile. After five steps the run is cancelled.
-    let mut waits = Vec::new();
+        let made = handle.join()?;
+        println!("{round} run: {} picture", made.pictures.len());
+        for (work, mut waits) in waits {
+            waits.sort();
+            if let (Some(middle), Some(longest)) = (waits.get(waits.len() / 2), waits.last()) {
+                let frames = waits.len();
+                println!(
+                    "  {work}: {frames} frames waited for {middle:.1?} in the middle, {longest:.1?} at most"
+                );
+            }
+        }
+    }
+
+    // A run that is cancelled after two steps.
+    let handle = model.run(&request).start()?;
     while !handle.is_finished() {
-        waits.push(draw_frame(&device, &queue, &frame)?);
-        if matches!(handle.progress(), Some(Progress::Sampling { step: 5.., .. })) {
+        draw_frame(&device, &queue, &frame)?;
+        if matches!(handle.progress(), Some(Progress::Sampling { step: 2.., .. })) {
             handle.cancel();
         }
-        std::thread::sleep(std::time::Duration::from_millis(16));
-    }
-    waits.sort();
-    if let (Some(middle), Some(longest)) = (waits.get(waits.len() / 2), waits.last()) {
-        println!(
-            "{} frames, which waited for {middle:.1?} in the middle and {longest:.1?} at most",
-            waits.len()
-        );
+        std::thread::sleep(Duration::from_millis(16));
     }
     match handle.join() {
-        Ok(made) => println!("done before the cancel: {} pictures", made.pictures.len()),
+        Ok(_) => println!("done before the cancel"),
         Err(e) => println!("stopped as asked: {e}"),
     }
     Ok(())

@@ -41,7 +41,7 @@ pub struct Bench<'a> {
 impl Bench<'_> {
     /// The precision that is used.
     pub fn precision(&self) -> Precision {
-        self.precision.unwrap_or(self.gpu.capabilities().target.usual_precision())
+        self.precision.unwrap_or(self.gpu.usual_precision())
     }
 
     fn go_on(&self) -> Result<()> {

@@ -1,10 +1,11 @@
-//! The checkpoint inside the binary: tiny-emoji, 15 million parameters, 256×256 pictures of emoji.
+//! The checkpoint inside the binary, with the feature `embedded-model`: tiny-emoji, 15 million parameters, 256×256
+//! pictures of emoji.
 
 use crate::checkpoint::Checkpoint;
 use crate::families::{Family, PreviewFactors};
 use crate::{Error, ErrorKind, Remedy, Resource, Result};
 
-/// Its native width and height in pixels.
+/// Its native width and height in pixels, the only size that it was trained for: smaller pictures are blobs.
 pub const SIZE: usize = 256;
 
 /// The CFG scale that suits it.

@@ -33,6 +33,7 @@ pub use run::PlanRun;
 use staging_ring::Converter;
 pub use staging_ring::ring_bytes;
 pub use stream::{BufferOffset, Fetch, Stream};
+use submission_size::Budgets;
 pub use timestamps::Passed;
 pub use traffic::Traffic;
 pub(crate) use traffic::{Readback, Upload};
@@ -47,7 +48,7 @@ pub struct Engine {
     /// for writing at once, which is an error.
     unused: Vec<wgpu::Buffer>,
     /// The work of one submission; follows the measured speed.
-    budget: AtomicU64,
+    budgets: Budgets,
     /// The most bytes of buffers on the device so far, beyond `before`.
     peak: AtomicU64,
     /// Bytes of buffers before: those of the app and of wgpu.
@@ -86,12 +87,12 @@ impl Engine {
             Target::Cpu => 1_000_000_000,
             Target::Gpu | Target::Cooperative { .. } => 50_000_000_000,
         };
-        let budget = submission_size::first(work, gpu.longest_submission());
+        let budgets = Budgets::new(work, gpu.longest_submission());
         Ok(Self {
             gpu,
             checked,
             unused,
-            budget: AtomicU64::new(budget),
+            budgets,
             peak: AtomicU64::new(0),
             before,
             tracing: AtomicBool::new(false),
@@ -245,7 +246,7 @@ impl Engine {
             }
             dispatches.push(PreparedDispatch { pipeline, bindings, streamed_pages: pages });
         }
-        Ok(Prepared::new(plan, arena, dispatches))
+        Ok(Prepared::new(self.budgets.of(&plan), plan, arena, dispatches))
     }
 
     /// Memory for `plan`: that of the work before, if it is large enough.

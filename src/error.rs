@@ -9,25 +9,25 @@ use std::path::{Path, PathBuf};
 
 pub use remedy::{Remedy, Resource};
 
-/// What an [`Error`] is about; the command line turns it into the exit code.
+/// What an [`Error`] is about. The exit code of the command line follows from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// A value the caller gave is outside what is allowed (exit code 2).
+    /// A value the caller gave is outside what is allowed.
     Usage,
-    /// A file is missing, unreadable, damaged or not what it should be (exit code 3).
+    /// A file is missing, unreadable, damaged or not what it should be.
     File,
-    /// A file is sound, but its contents fit no network known here (exit code 3).
+    /// A file is sound, but its contents fit no network known here.
     Model,
-    /// The adapter, the device or a shader failed (exit code 4).
+    /// The adapter, the device or a shader failed.
     Device,
-    /// The work does not fit the memory or the limits of the device (exit code 4).
+    /// The work does not fit the memory or the limits of the device.
     Memory,
-    /// A result holds NaN or infinity (exit code 4).
+    /// A result holds NaN or infinity.
     NonFinite,
-    /// The caller asked to stop (exit code 130).
+    /// The caller asked to stop.
     Cancelled,
-    /// A fault in sagittal itself: please report it (exit code 4).
+    /// A fault in sagittal itself: please report it.
     Internal,
 }
 
@@ -124,7 +124,11 @@ impl Error {
                 .found(format!("nothing at {}", target.display()))
                 .cause(source)
                 .hint("put the file there, or make the link anew"),
-            None => Self::new(ErrorKind::File, what).file(file).cause(source),
+            None => {
+                let missing = source.kind() == std::io::ErrorKind::NotFound;
+                let error = Self::new(ErrorKind::File, what).file(file).cause(source);
+                if missing { error.hint("check the path") } else { error }
+            }
         }
     }
 
@@ -169,7 +173,8 @@ impl Error {
         self
     }
 
-    /// The error underneath.
+    /// The error underneath. Its text is a part of `Display`, so [`source`](std::error::Error::source) does not return
+    /// it again.
     pub fn cause(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
         self
@@ -225,13 +230,13 @@ impl Error {
         if let Some(at) = &e.at {
             text.push_str(&format!(" ({at})"));
         }
-        // A suggestion first: what was expected may be a long list.
+        // Instead of what was expected, which may be a long list, a suggestion.
         let (names, others): (Vec<&Remedy>, Vec<&Remedy>) =
             e.remedies.iter().partition(|remedy| matches!(remedy, Remedy::DidYouMean(_)));
-        for suggestion in names {
+        for suggestion in &names {
             text.push_str(&format!(", {}", words(suggestion)));
         }
-        match (&e.expected, &e.found) {
+        match (e.expected.as_ref().filter(|_| names.is_empty()), &e.found) {
             (Some(x), Some(y)) => text.push_str(&format!(": expected {x}, found {y}")),
             (Some(x), None) => text.push_str(&format!(": expected {x}")),
             (None, Some(y)) => text.push_str(&format!(": found {y}")),

@@ -136,7 +136,7 @@ impl Folder {
     /// The error for a name that is not here; it lists those that are like it. `what` is "LoRA".
     pub fn missing(&self, what: &str, name: &str) -> Error {
         let mut names = self.names();
-        let error = Error::usage(format!("there is no such {what} in the folder"))
+        let error = Error::new(ErrorKind::File, format!("there is no such {what} in the folder"))
             .file(&self.0)
             .expected(format!("{name}{EXTENSION}"));
         match nearest_file(name, &names) {

@@ -6,12 +6,13 @@ mod compile;
 mod features;
 mod pipeline_cache;
 mod pipelines;
+mod subgroup_width;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::kernels::{LEAST_MEMORY, Target};
+use crate::kernels::{LEAST_MEMORY, Matrices, Precision, Target};
 use crate::{Error, ErrorKind, Result, kernels, shader};
 use capabilities::Capabilities;
 use features::{COOPERATIVE, SHARED_LOADS, offers_cooperative};
@@ -29,6 +30,8 @@ pub struct Adapter {
     pub features: wgpu::Features,
     /// Its limits.
     pub limits: wgpu::Limits,
+    /// Its cooperative matrices of all types.
+    pub matrices: Vec<wgpu::wgt::CooperativeMatrixProperties>,
 }
 
 impl Adapter {
@@ -39,23 +42,17 @@ impl Adapter {
 }
 
 /// How [`Gpu::open_with`] opens a device.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct OpenOptions<'a> {
     /// The number of the adapter or a part of its name, in any case of letters. None chooses the first that is not a
     /// CPU driver, or else the first.
     pub adapter: Option<&'a str>,
-    /// Whether to use cooperative matrices if the adapter has them. Set it to false to compare, or if a driver computes
-    /// wrong results with them.
-    pub matrices: bool,
+    /// Whether to use cooperative matrices, for f16. None uses those of GPUs; Some(true) those of CPU drivers too, which
+    /// are slower with them; Some(false) none, to compare, or if a driver computes wrong results with them.
+    pub matrices: Option<bool>,
     /// A folder in which compiled pipelines are cached from one start to the next, if the adapter supports it; see
     /// [`Gpu::keep_pipelines_in`]. With None they are not cached.
     pub cache: Option<&'a Path>,
-}
-
-impl Default for OpenOptions<'_> {
-    fn default() -> Self {
-        Self { adapter: None, matrices: true, cache: None }
-    }
 }
 
 /// Two submissions of a tenth of a second. Windows resets a GPU after two seconds, and a cancelled run waits for what is
@@ -68,6 +65,8 @@ pub struct Gpu {
     device: wgpu::Device,
     queue: wgpu::Queue,
     capabilities: Capabilities,
+    /// Its cooperative matrices, whether kernels use them or not.
+    matrices: Option<Matrices>,
     cache: Option<Arc<Cache>>,
     /// Shared by all clones.
     pipelines: Arc<Pipelines>,
@@ -103,22 +102,35 @@ impl Gpu {
     /// [`Report::unused`](crate::pipeline::report::Report::unused) lists what is not used. The callbacks of the device
     /// are not changed.
     pub fn from_device(device: wgpu::Device, queue: wgpu::Queue) -> Self {
-        Self::of(None, device, queue)
+        Self::of(None, device, queue, None)
     }
 
     /// The same for an app that has the adapter, too. With a device made by
     /// [`device_descriptor`](Self::device_descriptor) all that helps is used.
     pub fn from_adapter(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Self {
-        Self::of(Some(adapter), device, queue)
+        Self::of(Some(adapter), device, queue, None)
     }
 
-    fn of(adapter: Option<&wgpu::Adapter>, device: wgpu::Device, queue: wgpu::Queue) -> Self {
+    fn of(
+        adapter: Option<&wgpu::Adapter>,
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        wanted: Option<bool>,
+    ) -> Self {
         let memory = device.limits().max_compute_workgroup_storage_size;
-        let matrices = adapter.is_some_and(offers_cooperative) && device.features().contains(COOPERATIVE);
-        let target = match device.adapter_info().device_type {
-            _ if matrices && memory >= LEAST_MEMORY => Target::Cooperative { memory },
-            wgpu::DeviceType::Cpu => Target::Cpu,
-            _ => Target::Gpu,
+        let kinds = adapter.map(features::matrices);
+        let usable = device.features().contains(COOPERATIVE) && memory >= LEAST_MEMORY;
+        let kinds = kinds.filter(|_| usable).unwrap_or_default();
+        let matrices = features::of_width(&device, &queue, &kinds);
+        let info = device.adapter_info();
+        let target = match (info.device_type, matrices) {
+            (wgpu::DeviceType::Cpu, Some(matrices)) if wanted == Some(true) => {
+                Target::Cooperative { matrices, memory }
+            }
+            // The kernels for CPU drivers are written for as many lanes.
+            (wgpu::DeviceType::Cpu, _) if info.subgroup_min_size >= kernels::LANES => Target::Cpu,
+            (wgpu::DeviceType::Cpu, _) | (_, None) => Target::Gpu,
+            (_, Some(matrices)) => Target::Cooperative { matrices, memory },
         };
         let unused = features::left_unused(&device, adapter).into();
         let limits = device.limits();
@@ -134,6 +146,7 @@ impl Gpu {
             device,
             queue,
             capabilities,
+            matrices,
             cache: None,
             pipelines: Arc::default(),
             unused,
@@ -160,13 +173,18 @@ impl Gpu {
         let all = enumerate(&instance);
         let picked = pick(&all, options.adapter)?;
         let adapter = &all[picked];
-        let mut descriptor = features::descriptor(adapter, options.matrices);
+        if options.matrices == Some(true) && !offers_cooperative(adapter) {
+            return Err(Error::usage("the adapter has no cooperative matrices that there are kernels for")
+                .at(adapter.get_info().name)
+                .hint("leave the choice to the device"));
+        }
+        let mut descriptor = features::descriptor(adapter, options.matrices != Some(false));
         let caches = adapter.features() & wgpu::Features::PIPELINE_CACHE;
         descriptor.required_features.set(caches, options.cache.is_some());
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).map_err(|e| {
             Error::new(ErrorKind::Device, "the adapter gives no device").at(adapter.get_info().name).cause(e)
         })?;
-        let gpu = Self::from_adapter(adapter, device, queue);
+        let gpu = Self::of(Some(adapter), device, queue, options.matrices);
         Ok(match options.cache {
             Some(folder) => gpu.keep_pipelines_in(folder),
             None => gpu,
@@ -197,9 +215,11 @@ impl Gpu {
     /// The longest time for which other work on the queue, such as an app's frames, should wait for that of the library;
     /// the default is 200 ms. Pictures do not depend on it.
     ///
-    /// Work is submitted in pieces that take half of this time by the measured speed of the device, and at most two of
-    /// them are under way. A single dispatch is not divided, so on a slow device the wait may be longer than a short time
-    /// that is asked for: `docs/LIBRARY.md` has figures. Short times cost speed, since each piece has a cost of its own.
+    /// Set it before a model is made: the model keeps the `Gpu` that it was given. Work is submitted in pieces that take
+    /// half of this time by the measured speed of the device, and work for at most this time is under way. A single
+    /// dispatch is not divided, so on a slow device the wait may be longer than a short time that is asked for: with 10 ms
+    /// frames waited at most 6 ms on an H200, and for Mesa's software driver 14 ms while sampling and 169 ms while
+    /// decoding. Short times cost speed, since each piece has a cost of its own.
     pub fn with_longest_wait(mut self, wait: Duration) -> Self {
         self.longest_wait = wait;
         self
@@ -227,7 +247,7 @@ impl Gpu {
     pub(crate) fn offers(&self) -> shader::Offers {
         let has = |features| self.device.features().contains(features);
         shader::Offers {
-            cooperative: has(COOPERATIVE),
+            matrices: self.matrices,
             shared_loads: has(SHARED_LOADS) && self.device.adapter_info().subgroup_min_size >= kernels::LANES,
         }
     }
@@ -248,6 +268,17 @@ impl Gpu {
         self.capabilities
     }
 
+    /// How networks are stored where nothing else is asked for.
+    #[doc(hidden)]
+    pub fn usual_precision(&self) -> Precision {
+        match self.device.adapter_info().device_type {
+            wgpu::DeviceType::Cpu if !matches!(self.capabilities.target, Target::Cooperative { .. }) => {
+                Precision::F32
+            }
+            _ => self.capabilities.target.usual_precision(),
+        }
+    }
+
     /// What the adapter has that the device was made without, and that would make it faster: a line of text for each.
     pub fn unused(&self) -> &[String] {
         &self.unused
@@ -259,25 +290,29 @@ impl Gpu {
         self.device.get_internal_counters().hal.buffer_memory.read().max(0) as u64
     }
 
-    /// Runs `f`, and returns an error that the device reports meanwhile on this thread. It uses error scopes, so that
-    /// the handlers of the app are not called.
+    /// [`checked`] on this device.
     pub(crate) fn checked<T>(&self, what: &str, f: impl FnOnce() -> T) -> Result<T> {
-        let scopes =
-            [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation]
-                .map(|filter| self.device.push_error_scope(filter));
-        let value = f();
-        let mut first = None;
-        // Scopes end in the reverse order of their start.
-        for scope in scopes.into_iter().rev() {
-            first = first.or(pollster::block_on(scope.pop()));
-        }
-        match first {
-            None => Ok(value),
-            Some(e) => {
-                let memory = matches!(e, wgpu::Error::OutOfMemory { .. });
-                let kind = if memory { ErrorKind::Memory } else { ErrorKind::Device };
-                Err(Error::new(kind, format!("the device failed to {what}")).cause(e))
-            }
+        checked(&self.device, what, f)
+    }
+}
+
+/// Runs `f`, and returns an error that `device` reports meanwhile on this thread. It uses error scopes, so that
+/// the handlers of the app are not called.
+fn checked<T>(device: &wgpu::Device, what: &str, f: impl FnOnce() -> T) -> Result<T> {
+    let scopes = [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation]
+        .map(|filter| device.push_error_scope(filter));
+    let value = f();
+    let mut first = None;
+    // Scopes end in the reverse order of their start.
+    for scope in scopes.into_iter().rev() {
+        first = first.or(pollster::block_on(scope.pop()));
+    }
+    match first {
+        None => Ok(value),
+        Some(e) => {
+            let memory = matches!(e, wgpu::Error::OutOfMemory { .. });
+            let kind = if memory { ErrorKind::Memory } else { ErrorKind::Device };
+            Err(Error::new(kind, format!("the device failed to {what}")).cause(e))
         }
     }
 }
@@ -287,7 +322,13 @@ pub fn adapters() -> Vec<Adapter> {
     enumerate(&instance())
         .iter()
         .enumerate()
-        .map(|(index, a)| Adapter { index, info: a.get_info(), features: a.features(), limits: a.limits() })
+        .map(|(index, a)| Adapter {
+            index,
+            info: a.get_info(),
+            features: a.features(),
+            limits: a.limits(),
+            matrices: a.cooperative_matrix_properties(),
+        })
         .collect()
 }
 

@@ -1,7 +1,7 @@
 //! Guidance: several predictions of the network, combined linearly in denoised space.
 //!
 //! A *row* is one batch element of a network call: one image of the batch under one [`Entry`] of the conditioning,
-//! of the network as it is or of a perturbed one. A [`Backend`] evaluates the rows of a step in chunks of any size, by
+//! of the network as it is or of a perturbed one. A backend evaluates the rows of a step in chunks of any size, by
 //! a [`Network`] on the host or on the device. [`Guided`] combines the results in a canonical order, so that neither
 //! the size of the chunks nor the order of the entries changes a bit of the result. Classifier-free guidance comes
 //! first; then each [`Term`] of a list adds its part.
@@ -43,4 +43,5 @@ pub use sag::Sag;
 pub use settings::Guidance;
 pub use term::Term;
 
+pub use crate::graph::Perturbation;
 pub use crate::latent::attention_map::Columns;

@@ -66,7 +66,7 @@ pub fn picture(path: impl AsRef<Path>) -> Result<PictureFacts> {
 
 /// The beginning of a file.
 fn head(path: &Path) -> Result<Vec<u8>> {
-    let cannot = |e| Error::io(path, "the file cannot be read", e).hint("check the path");
+    let cannot = |e| Error::io(path, "the file cannot be read", e);
     // Opening a pipe would wait for a writer for ever.
     if !std::fs::metadata(path).map_err(cannot)?.is_file() {
         return Err(Error::new(ErrorKind::File, "not a regular file").file(path));

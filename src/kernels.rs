@@ -45,4 +45,4 @@ pub(crate) use params::{Uniforms, room};
 pub use precision::Precision;
 pub use registry::samples;
 pub use spec::{CoreSpec, Form, KernelSpec};
-pub use target::{LANES, LEAST_MEMORY, MAX_GROUPS, Target, spread};
+pub use target::{LANES, LEAST_MEMORY, MAX_GROUPS, Matrices, Target, spread};

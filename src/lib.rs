@@ -1,5 +1,8 @@
-//! Stable Diffusion 1, 2 and XL with exact Self-Attention Guidance, in WGSL compute shaders through [`wgpu`]: on
+//! Stable Diffusion 1, 2 and XL with exact Self-Attention Guidance, in WGSL compute shaders through [wgpu](https://wgpu.rs): on
 //! Vulkan, Metal or DX12, without Python and without CUDA.
+//!
+// docs/strip.png as WebP in the page itself: docs.rs has no files of the repository.
+#![doc = include_str!("strip.md")]
 //!
 //! A [`Checkpoint`] is a file or a folder of weights. A [`Gpu`] is a device, opened here or shared by an app. A [`Model`]
 //! is a checkpoint on a device. A [`Request`] says what to draw, and [`Model::generate`] draws it:
@@ -13,15 +16,19 @@
 //! let request = Request::new("a lighthouse in a storm", Size::square(512));
 //! let made = model.generate(&request)?;
 //! let png = sagittal::image::png::encode(&made.pictures[0], &[])?;
+//! // `false`: an existing file is an error.
 //! sagittal::image::png::write("lighthouse.png".as_ref(), &png, false)?;
 //! # Ok(()) }
 //! ```
+//!
+//! [`image::parameters`] puts the settings into the PNG, as A1111 does.
 //!
 //! # What to look at next
 //!
 //! * [`Request`]: size, seed, sampler, scheduler, batch, image to image, inpainting.
 //! * [`Model::run`]: the same with [`Progress`], previews and cancel, in a thread of its own.
-//! * [`Gpu::from_adapter`] and [`Gpu::device_descriptor`]: the app's own device.
+//! * [`Gpu::from_adapter`] and [`Gpu::device_descriptor`]: the app's own device; [`Gpu::with_longest_wait`]: how long its
+//!   frames may wait.
 //! * [`Sag`] and [`Guidance`]: the guidance; your own terms are in [`guidance::term`].
 //! * [`Lora`], [`Model::set_loras`]: LoRAs.
 //! * [`Model::report`]: memory and work, known before anything runs.
@@ -32,9 +39,9 @@
 //!
 //! None is on by default.
 //!
-//! * `pictures`: reading JPEG and WebP, and PNG of every kind.
+//! * `pictures`: reading JPEG and WebP, and PNG of every kind; conversions between [`Picture`] and the crate `image`.
 //! * `workflow`: ComfyUI's workflows; the contents of files (`inspect`). It includes `pictures`.
-//! * `serde`: `Serialize` and `Deserialize` for requests and settings.
+//! * `serde`: `Serialize` and `Deserialize` for [`Request`] and everything in it.
 //! * `embedded-model`: a small model inside the library (31 MB), for tests and first steps. The package on
 //!   crates.io does not contain its weights: build from the repository.
 //! * `internals`: modules for tests and tools of the repository, without any stability guarantee.
@@ -47,6 +54,8 @@
 //!
 //! Items hidden from these docs are for the repository's tests, like the feature `internals`.
 #![warn(missing_docs)]
+// docs.rs, whose compiler can, shows which feature an item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 // Tests may panic.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable))]
 // Code for tests and tools alone is compiled without them, too.

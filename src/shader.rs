@@ -22,24 +22,31 @@ pub(crate) use files::file;
 pub use files::{File, SHARED};
 
 use crate::Result;
-use crate::kernels::{Form, Variant};
+use crate::kernels::{Form, Matrices, Variant};
 
 /// What a device has beyond what every device has, as far as shaders are written in another way for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Offers {
-    /// Cooperative matrices; without, they are written out in plain WGSL.
-    pub cooperative: bool,
+    /// The cooperative matrices; without, or with others, a variant's are written out in plain WGSL.
+    pub matrices: Option<Matrices>,
     /// Subgroups of eight or more, and 64-bit integers: lanes of kernels for CPU drivers share what they
     /// load.
     pub shared_loads: bool,
+}
+
+impl Offers {
+    /// Whether `variant` uses cooperative matrices that the device has not: they are written out.
+    pub fn writes_out(&self, variant: &Variant) -> bool {
+        variant.is_cooperative() && self.matrices != variant.matrices()
+    }
 }
 
 /// The WGSL text of `variant` for a device with `offers`.
 pub fn source(variant: &Variant, offers: Offers) -> Result<String> {
     match variant.form() {
         Form::Simd { shares } => simd::text(variant, shares, offers.shared_loads),
-        Form::Cooperative if !offers.cooperative => {
-            software_matrices::write_out(text::plain(variant, false)?)
+        Form::Cooperative if offers.writes_out(variant) => {
+            software_matrices::write_out(variant, text::plain(variant, false)?)
         }
         Form::Plain | Form::Cooperative => text::plain(variant, false),
     }

@@ -122,14 +122,18 @@ impl Workflow {
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if there is no such node or input, or the value does not fit it.
     pub fn set(&mut self, assignment: &str) -> Result<()> {
         let wrong = |what: &str| Error::usage(what.to_owned()).at(assignment);
-        let (place, value) =
-            assignment.split_once('=').ok_or_else(|| wrong("nothing is set").expected("NODE.INPUT=VALUE"))?;
-        let (name, input) =
-            place.rsplit_once('.').ok_or_else(|| wrong("no input is named").expected("NODE.INPUT=VALUE"))?;
+        let (place, value) = assignment
+            .split_once('=')
+            .ok_or_else(|| wrong("there is no value").expected("NODE.INPUT=VALUE"))?;
+        let (name, input) = place.rsplit_once('.').ok_or_else(|| {
+            let example = format!("KSampler.{assignment}");
+            wrong("there is no node before the input")
+                .expected(format!("NODE.INPUT=VALUE, such as {example}"))
+        })?;
         let at = self.named(name).map_err(|e| e.at(assignment))?;
         let node = &self.graph.nodes()[at];
-        let class =
-            class(&node.class).ok_or_else(|| wrong("an unknown kind of node").found(node.to_string()))?;
+        let class = class(&node.class)
+            .ok_or_else(|| wrong("a node that does not run here").found(node.to_string()))?;
         let names = || class.widgets().map(|w| w.name).collect::<Vec<_>>().join(", ");
         let slot = class.widgets().find(|slot| slot.name == input).ok_or_else(|| {
             wrong("no such input of this node").expected(format!("one of {}", names())).found(input)
@@ -179,16 +183,16 @@ impl Workflow {
                 let error =
                     Error::usage("no such node in the workflow").file(&self.file).found(format!("{name:?}"));
                 Err(match near.is_empty() {
-                    true => error.hint("call it by its id, its title or its class"),
+                    true => error.hint("write its id, its title or its class"),
                     false => error.remedy(Remedy::DidYouMean(near.into_iter().map(str::to_owned).collect())),
                 })
             }
             several => {
-                let ids: Vec<&str> = several.iter().take(8).map(|at| nodes[*at].id.as_str()).collect();
-                Err(Error::usage("several nodes are called so")
+                let named: Vec<String> = several.iter().take(8).map(|at| nodes[*at].to_string()).collect();
+                Err(Error::usage(format!("several nodes have the title or class {name:?}"))
                     .file(&self.file)
-                    .found(format!("{name:?}, nodes {}", ids.join(", ")))
-                    .hint("call it by its id"))
+                    .found(named.join("; "))
+                    .hint(format!("write the id of one of them, such as {}", nodes[several[0]].id)))
             }
         }
     }
@@ -221,6 +225,13 @@ fn check_step(step: &PlanStep, node: &Node, files: &mut Files<'_>) -> Result<()>
             && let Ok(name) = written.text(slot.name)
         {
             files.look(kind, name)?;
+        }
+        if let Kind::Int { step, .. } = slot.kind
+            && let Ok(number) = written.int(slot.name)
+            && number % step != 0
+        {
+            let used = number - number % step;
+            log::warn!("{node}: its {} {number} counts as {used}, the multiple of {step} below", slot.name);
         }
     }
     step.class.hooks.check.map_or(Ok(()), |check| check(&written, files))

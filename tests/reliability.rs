@@ -250,10 +250,12 @@ fn errors_while_steps_are_submitted_ahead() {
         let mut most_ahead = 0;
         for _ in 0..TRIES {
             let Some(gpu) = own_gpu() else { return };
-            let m = Model::new(gpu.clone(), common::synthetic("tiny-sd1"), options(Precision::F32))
-                .expect("model");
-            // One row per step: on a slow device longer steps are not submitted ahead.
-            let mut r = Request::new("fox", Size::square(64)).with_steps(2);
+            // On a slow device a step that takes long is not submitted ahead: one row per step, where much is short. The
+            // speed is learned from call to call.
+            let patient = gpu.clone().with_longest_wait(Duration::from_secs(2));
+            let m =
+                Model::new(patient, common::synthetic("tiny-sd1"), options(Precision::F32)).expect("model");
+            let mut r = Request::new("fox", Size::square(64)).with_steps(8);
             r.guidance = Guidance::new(1.0).with(Sag::off());
             run(&m, &r).expect("a picture");
             let before = settled(&m);

@@ -1,11 +1,11 @@
-// GEMM core for GPUs with cooperative matrices of 16×16×16, f16 in and f32 out: a tile of TILE_M×TILE_N
-// by SUB_M×SUB_N subgroups of 32, each with PARTS_M×PARTS_N matrices of it in accumulators. K goes
+// GEMM core for GPUs with cooperative matrices, f16 in and f32 out: a tile of TILE_M×TILE_N by SUB_M×SUB_N
+// subgroups, each with PARTS_M×PARTS_N matrices of it in accumulators, or BLOCKS_M×BLOCKS_N blocks of 16×16. K goes
 // in steps of STEP channels through two tiles of f16 in workgroup memory, whose rows are eight values longer
 // than they need be: without, the lanes of a load meet in the same banks. SUB_K such sets of subgroups, one or
 // two, share a step: small tiles then have as much on its way as large ones.
 // The next step is read in the midst of multiplying this one: subgroups then diverge, and some multiply while
 // others read. Loads and stores of a step are in one iteration of the loop, for what a register brings to the next
-// iteration is copied. Accumulators reach the epilogue one matrix at a time through workgroup memory, 1 KiB a
+// iteration is copied. Accumulators reach the epilogue one block at a time through workgroup memory, 1 KiB a
 // subgroup: more would keep workgroups from running beside each other. No subgroup waits for another there, but
 // for those that share its matrices, and the epilogue's inputs are read before they are needed.
 // What cooperative matrices load must start and step on 16 bytes; their strides count vectors, the
@@ -16,110 +16,39 @@
 // [part][m, padded][n, padded].
 #import cores/epilogue_inputs
 #import types/wide
+#import types/matrix
+#import cores/gemm_cooperative_walk
 
 @group(0) @binding(5) var<storage, read> w: array<wide>;
 @group(0) @binding(7) var<storage, read_write> parts: array<vec4<f32>>;
 
-const THREADS = 32u * SUB_M * SUB_N * SUB_K;
-const TILE_M = SUB_M * PARTS_M * 16u;
-const TILE_N = SUB_N * PARTS_N * 16u;
+const THREADS = LANES * SUB_M * SUB_N * SUB_K;
+const TILE_M = SUB_M * PARTS_M * SIDE;
+const TILE_N = SUB_N * PARTS_N * SIDE;
 const X_ROW = STEP / 4u + 2u;             // vectors in a row of tile_x, and of tile_w
 const W_ROW = TILE_N / 4u + 2u;
 const STEP8 = STEP / 8u;
 const TILE_N8 = TILE_N / 8u;
-const K_PARTS = STEP / SUB_K / 16u;       // of a step, for a subgroup
-const MATRIX = 64u;                       // vectors of an accumulator; a lane finishes LINES of them
+const K_PARTS = STEP / SUB_K / SIDE;      // of a step, for a subgroup
+const BLOCK = 64u;                        // vectors of a block; a lane finishes LINES of them
 const W_EIGHTS = STEP * TILE_N8;
 
 var<workgroup> tile_x: array<vec4<f16>, TILE_M * X_ROW>;         // [position][channel STEP + 8]
 var<workgroup> tile_w: array<vec4<f16>, STEP * W_ROW>;           // [channel][output TILE_N + 8]
-var<workgroup> sums: array<vec4<f32>, SUB_M * SUB_N * SUB_K * MATRIX>;   // [subgroup][16][16]
+var<workgroup> sums: array<vec4<f32>, SUB_M * SUB_N * SUB_K * BLOCK>;    // [subgroup][16][16]
 
-alias Sums = array<array<coop_mat16x16<f32, C>, PARTS_N>, PARTS_M>;
-
-// A step on its way to workgroup memory. Channels and columns in eights.
-struct Walk {
-    x: array<wide, LOADS_X>,            // LOADS of an invocation in a step
-    w: array<wide, LOADS_W>,
-    place: array<vec3<i32>, LOADS_X>,   // of this invocation's positions,
-    base: array<i32, LOADS_X>,          // at this tap, or below zero outside
-    at: array<u32, LOADS_W>,            // of its weights
-    tap: u32,
-    c0: u32,                            // first channel of the step
-}
-
-// Whether channel c of a position is not the zero around x.
-fn inside(base: i32, c: u32) -> bool {
-    return (!PADDED || base >= 0) && (FULL_C || c < p.c4 / 2u);
-}
-
-// Brings a step into registers: of x, eight channels of every (THREADS / STEP8)th position. No load is
-// behind a branch, which would make it wait for the one before.
-fn fetch(walk: ptr<function, Walk>, t: u32) {
-    let c = (*walk).c0 + t % STEP8;
-    #repeat i LOADS_X
-        (*walk).x[i] = x[select(0u, u32((*walk).base[i]) + c, inside((*walk).base[i], c))];
-    #end
-    // Channels past the last one, where x is zero, read what comes next, at the end of w its last eight.
-    #repeat i LOADS_W
-        (*walk).w[i] = w[select(min((*walk).at[i], ALL_TAPS * p.c4 * p.n4 * 2u - 1u), (*walk).at[i], FULL_C)];
-    #end
-}
-
-// From registers to the tiles.
-fn put(walk: ptr<function, Walk>, t: u32) {
-    #repeat i LOADS_X
-        let to = (t / STEP8 + i * (THREADS / STEP8)) * X_ROW + t % STEP8 * 2u;
-        let v = select(wide(), (*walk).x[i], inside((*walk).base[i], (*walk).c0 + t % STEP8));
-        tile_x[to] = lower(v);
-        tile_x[to + 1u] = upper(v);
-    #end
-    #repeat i LOADS_W
-        let at = t + i * THREADS;
-        if W_EIGHTS % THREADS == 0u || at < W_EIGHTS {
-            // Row at / TILE_N8, whose length is one eight more.
-            let to = 2u * (at + at / TILE_N8);
-            tile_w[to] = lower((*walk).w[i]);
-            tile_w[to + 1u] = upper((*walk).w[i]);
-        }
-    #end
-}
-
-// On to the next step.
-fn advance(walk: ptr<function, Walk>) {
-    (*walk).c0 += STEP8;
-    #repeat i LOADS_W
-        (*walk).at[i] += STEP / 2u * p.n4;
-    #end
-    if (*walk).c0 >= p.c4 / 2u {
-        #repeat i LOADS_W
-            (*walk).at[i] -= ((*walk).c0 - p.c4 / 2u) * 4u * p.n4;
-        #end
-        (*walk).c0 = 0u;
-        (*walk).tap += 1u;
-        #repeat i LOADS_X
-            (*walk).base[i] = x_at((*walk).place[i], (*walk).tap) >> 1u;
-        #end
-    }
-}
-
-// Keeps a compiler from moving loads to before or behind all products: a store that never comes to pass.
-fn hold(walk: ptr<function, Walk>) {
-    if (*walk).tap == 0xffffffffu {
-        tile_w[0] = vec4<f16>();
-    }
-}
+alias Sums = array<array<MatrixC, PARTS_N>, PARTS_M>;
 
 // Adds to acc what a subgroup whose first vectors in the tiles are at_x and at_w makes of parts [begin, stop)
 // of its step.
 fn multiply(acc: ptr<function, Sums>, at_x: u32, at_w: u32, begin: u32, stop: u32) {
     for (var k = begin; k < stop; k++) {
-        var a = array<coop_mat16x16<f16, A>, PARTS_M>();
+        var a = array<MatrixA, PARTS_M>();
         #repeat i PARTS_M
-            a[i] = coopLoadT<coop_mat16x16<f16, A>>(&tile_x[at_x + 16u * i * X_ROW + 4u * k], X_ROW);
+            a[i] = coopLoadT<MatrixA>(&tile_x[at_x + SIDE * i * X_ROW + SIDE / 4u * k], X_ROW);
         #end
         #repeat j PARTS_N
-            let b = coopLoadT<coop_mat16x16<f16, B>>(&tile_w[at_w + 16u * k * W_ROW + 4u * j], W_ROW);
+            let b = coopLoadT<MatrixB>(&tile_w[at_w + SIDE * k * W_ROW + SIDE / 4u * j], W_ROW);
             #repeat i PARTS_M
                 (*acc)[i][j] = coopMultiplyAdd(a[i], b, (*acc)[i][j]);
             #end
@@ -127,16 +56,16 @@ fn multiply(acc: ptr<function, Sums>, at_x: u32, at_w: u32, begin: u32, stop: u3
     }
 }
 
-// What the subgroups that share a matrix have summed of one of its vectors.
+// What the subgroups that share a block have summed of one of its vectors.
 fn total(own: u32, at: u32) -> vec4<f32> {
-    var sum = sums[own * MATRIX + at];
+    var sum = sums[own * BLOCK + at];
     for (var k = 1u; k < SUB_K; k++) {
-        sum += sums[(k * SUB_M * SUB_N + own) * MATRIX + at];
+        sum += sums[(k * SUB_M * SUB_N + own) * BLOCK + at];
     }
     return sum;
 }
 
-// Until all that share a matrix are here.
+// Until all that share a block are here.
 fn meet() {
     if SUB_K == 1u {
         subgroupBarrier();
@@ -149,36 +78,44 @@ fn meet() {
 struct Spot {
     sums: u32,   // of its subgroup: its own first vector,
     own: u32,    // and the part of the tile they belong to
-    at: u32,     // the first of the lane's vectors in a matrix
-    m: u32,      // its position in the first matrix, and its quad there
+    at: u32,     // the first of the lane's vectors in a block
+    m: u32,      // its position in the first block, and its quad there
     n: u32,
 }
 
 fn finish_gated(acc: ptr<function, Sums>, spot: Spot) {
     let gates = p.n4 / 2u;
-    var of_bias = array<vec4<f32>, PARTS_N>();
+    var of_bias = array<vec4<f32>, BLOCKS_N>();
     if HAS_BIAS {
-        #repeat j PARTS_N
+        #repeat j BLOCKS_N
             let n = min(spot.n + j % HALF_N * 4u, gates - 1u);
             of_bias[j] = bias[select(n, gates + n, j >= HALF_N)];
         #end
     }
-    #repeat i PARTS_M
+    #repeat i BLOCKS_M
         #repeat j HALF_N
             var value = array<vec4<f32>, LINES>();
-            coopStoreT((*acc)[i][j], &sums[spot.sums], 4u);
-            meet();
-            #repeat l LINES
-                value[l] = sums[spot.sums + spot.at + 32u * l] + of_bias[j];
+            #repeat r FOLD
+                #repeat c FOLD
+                    coopStoreT((*acc)[FOLD * i + r][FOLD * j + c], &sums[spot.sums + SIDE * 4u * r + SIDE / 4u * c], 4u);
+                #end
             #end
             meet();
-            coopStoreT((*acc)[i][j + HALF_N], &sums[spot.sums], 4u);
+            #repeat l LINES
+                value[l] = sums[spot.sums + spot.at + LANES * l] + of_bias[j];
+            #end
+            meet();
+            #repeat r FOLD
+                #repeat c FOLD
+                    coopStoreT((*acc)[FOLD * i + r][FOLD * (j + HALF_N) + c], &sums[spot.sums + SIDE * 4u * r + SIDE / 4u * c], 4u);
+                #end
+            #end
             meet();
             #repeat l LINES
-                let m = spot.m + 16u * i + 8u * l;
+                let m = spot.m + 16u * i + LANES / 4u * l;
                 let n = spot.n + 4u * j;
                 if m < p.m && n < gates {
-                    let gate = sums[spot.sums + spot.at + 32u * l] + of_bias[j + HALF_N];
+                    let gate = sums[spot.sums + spot.at + LANES * l] + of_bias[j + HALF_N];
                     y[m * gates + n] = store_out(value[l] * gelu(gate));
                 }
             #end
@@ -189,21 +126,21 @@ fn finish_gated(acc: ptr<function, Sums>, spot: Spot) {
 
 fn finish_all(acc: ptr<function, Sums>, spot: Spot, part: u32) {
     let n = spot.n;
-    var of_bias = array<vec4<f32>, PARTS_N>();
+    var of_bias = array<vec4<f32>, BLOCKS_N>();
     if HAS_BIAS {
-        #repeat j PARTS_N
+        #repeat j BLOCKS_N
             of_bias[j] = bias[min(n + 4u * j, p.n4 - 1u)];
         #end
     }
-    #repeat i PARTS_M
+    #repeat i BLOCKS_M
         let m = spot.m + 16u * i;
         var to = array<i32, LINES>();
-        var of_vector = array<array<elem4, PARTS_N>, LINES>();
-        var of_residual = array<array<elem4, PARTS_N>, LINES>();
+        var of_vector = array<array<elem4, BLOCKS_N>, LINES>();
+        var of_residual = array<array<elem4, BLOCKS_N>, LINES>();
         #repeat l LINES
-            to[l] = place_of(m + 8u * SUB_K * l);
+            to[l] = place_of(m + LANES / 4u * SUB_K * l);
             let place = u32(max(to[l], 0));
-            #repeat j PARTS_N
+            #repeat j BLOCKS_N
                 let quad = min(n + 4u * j, p.n4 - 1u);
                 if HAS_VECTOR {
                     of_vector[l][j] = vector[vector_at(place) + quad];
@@ -213,13 +150,17 @@ fn finish_all(acc: ptr<function, Sums>, spot: Spot, part: u32) {
                 }
             #end
         #end
-        #repeat j PARTS_N
-            coopStoreT((*acc)[i][j], &sums[spot.sums], 4u);
+        #repeat j BLOCKS_N
+            #repeat r FOLD
+                #repeat c FOLD
+                    coopStoreT((*acc)[FOLD * i + r][FOLD * j + c], &sums[spot.sums + SIDE * 4u * r + SIDE / 4u * c], 4u);
+                #end
+            #end
             meet();
             #repeat l LINES
-                let sum = total(spot.own, spot.at + 32u * SUB_K * l);
+                let sum = total(spot.own, spot.at + LANES * SUB_K * l);
                 if PARTIAL {
-                    parts[(part * p.part_m + m + 8u * SUB_K * l) * p.part_n4 + n + 4u * j] = sum;
+                    parts[(part * p.part_m + m + LANES / 4u * SUB_K * l) * p.part_n4 + n + 4u * j] = sum;
                 } else if to[l] >= 0 && n + 4u * j < p.n4 {
                     y[u32(to[l]) * p.n4 + n + 4u * j] =
                         store_out(finished(sum, of_bias[j], of_vector[l][j], of_residual[l][j]));
@@ -235,8 +176,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let part = wid.z % p.splits;
     let m0 = (wid.z / p.splits * p.groups_y + wid.y) * TILE_M;
     let n0 = wid.x * select(TILE_N / 4u, TILE_N / 8u, GATED);
-    let group = t / 32u;
-    let lane = t % 32u;
+    let group = t / LANES;
+    let lane = t % LANES;
     // The part of this subgroup: of the tile, and of each step.
     let own = group % (SUB_M * SUB_N);
     let own_m = own / SUB_N * (TILE_M / SUB_M);
@@ -259,9 +200,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         let at = min(t + i * THREADS, W_EIGHTS - 1u);
         var n = n0 / 2u + at % TILE_N8;
         if GATED {
-            // A subgroup has PARTS_N eights of values, then of gates.
-            let half = at % TILE_N8 / PARTS_N;
-            n = n0 / 2u + half / 2u * PARTS_N + at % PARTS_N + half % 2u * (p.n4 / 4u);
+            // A subgroup has BLOCKS_N eights of values, then of gates.
+            let half = at % TILE_N8 / BLOCKS_N;
+            n = n0 / 2u + half / 2u * BLOCKS_N + at % BLOCKS_N + half % 2u * (p.n4 / 4u);
         }
         // Columns past the last one are not stored.
         let k = (w_tap(m0) + walk.tap) * p.c4 * 4u + walk.c0 * 8u + at / TILE_N8;
@@ -270,7 +211,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     var acc = Sums();
     #repeat i PARTS_M
         #repeat j PARTS_N
-            acc[i][j] = coop_mat16x16<f32, C>();
+            acc[i][j] = MatrixC();
         #end
     #end
     fetch(&walk, t);
@@ -289,9 +230,9 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     workgroupBarrier();
     multiply(&acc, at_x, at_w, 0u, K_PARTS);
 
-    let at = own_k * 32u + lane;
+    let at = own_k * LANES + lane;
     let n = n0 + own_n / select(4u, 8u, GATED) + lane % 4u;
-    let spot = Spot(group * MATRIX, own, at, m0 + own_m + at / 4u, n);
+    let spot = Spot(group * BLOCK, own, at, m0 + own_m + at / 4u, n);
     if GATED {
         finish_gated(&acc, spot);
     } else {

@@ -342,9 +342,12 @@ impl Session<'_> {
             engine.watch_time(false)?;
             timed?;
             let mut busy = Vec::new();
-            // The stream of the sampling is the one with an evaluation for each step.
-            for stream in engine.times().iter().filter(|s| s.last().is_some_and(|p| p.sending + 1 >= STEPS)) {
-                busy.extend((WARM_UP..STEPS).map(|step| {
+            for stream in engine.times() {
+                // The stream of the sampling has an evaluation for each step. A slow device may have more passes than
+                // there is room for timestamps: its last step is then cut.
+                let sendings = stream.last().map_or(0, |passed| passed.sending + 1);
+                let steps = if sendings < STEPS { sendings.saturating_sub(1) } else { STEPS };
+                busy.extend((WARM_UP..steps).map(|step| {
                     let passes = stream.iter().filter(|passed| passed.sending == step);
                     passes.map(|passed| passed.end - passed.begin).sum::<Duration>()
                 }));

@@ -68,6 +68,9 @@ const TEXT: &[(&str, Foreign)] = &[
     ("[", Foreign { what: "a JSON text", hint: "pass the .safetensors file" }),
 ];
 
+/// For a file that holds too little to say what it was meant to be.
+const FETCH: &str = "if it was downloaded, fetch it again";
+
 /// What the bytes look like, if they are something well known.
 pub(super) fn recognise(bytes: &[u8]) -> Option<&'static Foreign> {
     if let Some((_, _, foreign)) =
@@ -86,11 +89,9 @@ pub(super) fn recognise(bytes: &[u8]) -> Option<&'static Foreign> {
 pub(super) fn not_a_model(bytes: &[u8]) -> Error {
     let error = Error::new(ErrorKind::File, "not a model file").expected("a .safetensors file");
     match recognise(bytes) {
-        _ if bytes.is_empty() => error.found("an empty file").hint("the download failed: fetch it again"),
+        _ if bytes.is_empty() => error.found("an empty file").hint(FETCH),
         Some(foreign) => error.found(foreign.what).hint(foreign.hint),
-        None if bytes.len() < 9 => {
-            error.found(format!("only {} bytes", bytes.len())).hint("the download failed: fetch it again")
-        }
+        None if bytes.len() < 9 => error.found(format!("only {} bytes", bytes.len())).hint(FETCH),
         None => error
             .found(format!("a file that starts with {:02x?}", bytes.get(..8).unwrap_or(bytes)))
             .hint("pass a Stable Diffusion checkpoint in the safetensors format"),

@@ -30,10 +30,7 @@ enum Bytes {
 impl WeightFile {
     /// Maps a file and reads its header.
     pub fn open(path: &Path) -> Result<(Self, Header)> {
-        let cannot = |source| {
-            Error::io(path, "cannot open the file", source)
-                .hint("check the path and that you may read the file")
-        };
+        let cannot = |source| Error::io(path, "cannot open the file", source);
         let meta = fs::metadata(path).map_err(cannot)?;
         // Opening a pipe would wait for a writer for ever.
         if !meta.is_file() {

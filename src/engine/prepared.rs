@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::arena::Arena;
 use super::buffers::{TENSORS, buffer, entry};
 use super::persistent_tensors::{KeptTensors, MOST_ROWS, RowBindings};
+use super::submission_size::Budget;
 use crate::gpu::Gpu;
 use crate::plan::{Plan, PlanSlot, Region};
 use crate::{Error, Result};
@@ -15,6 +16,7 @@ pub struct Prepared {
     plan: Arc<Plan>,
     arena: Arena,
     dispatches: Vec<PreparedDispatch>,
+    budget: Budget,
     /// Bindings to the persistent tensors of rows, the last used ones last.
     rows: Mutex<Vec<Arc<RowBindings>>>,
     /// Held while the plan runs by itself, since a run needs the arena to itself.
@@ -51,8 +53,18 @@ impl Prepared {
         &self.plan
     }
 
-    pub(super) fn new(plan: Arc<Plan>, arena: Arena, dispatches: Vec<PreparedDispatch>) -> Self {
-        Self { plan, arena, dispatches, rows: Mutex::default(), running: Mutex::default() }
+    pub(super) fn new(
+        budget: Budget,
+        plan: Arc<Plan>,
+        arena: Arena,
+        dispatches: Vec<PreparedDispatch>,
+    ) -> Self {
+        Self { plan, arena, dispatches, budget, rows: Mutex::default(), running: Mutex::default() }
+    }
+
+    /// The work of one submission.
+    pub(super) fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// The buffers of the arena.

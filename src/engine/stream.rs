@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::buffers::{buffer, entry, lost, wait};
 use super::clock::Clock;
-use super::submission_size::{cost, learn};
+use super::submission_size::{Budget, cost};
 use super::{Engine, KeptTensors, Prepared, Readback, Upload, WeightSource, Weights};
 use crate::kernels::latents::SCALARS;
 use crate::kernels::{Call, Operand, Variant};
@@ -34,8 +34,11 @@ pub struct BufferOffset {
 /// A submission in flight.
 struct Flying {
     index: wgpu::SubmissionIndex,
-    /// Its work, to which its time is compared; 0 if it was cut short.
     work: u64,
+    /// Of the network that most of it is of; None if its time says nothing about the speed of the device.
+    budget: Option<Budget>,
+    /// How full it is: 1 is the usual length.
+    share: f64,
     /// When submitting began and returned: some drivers do the work before they return.
     given: Instant,
     taken: Instant,
@@ -84,14 +87,18 @@ pub struct Stream<'e> {
     pass: Option<wgpu::ComputePass<'static>>,
     /// Whether buffers were written since the last submission.
     loose: bool,
-    /// Work that is recorded and not submitted.
+    /// Work of the current network that is recorded and not submitted.
     work: u64,
+    budget: Budget,
+    /// How much of a submission is filled, and how much of it by other networks.
+    share: f64,
+    foreign: f64,
     /// Number of these dispatches.
     recorded: usize,
     flying: VecDeque<Flying>,
-    /// Work since the last [`send`](Stream::send), and work of the last one.
-    counted: u64,
-    sent_work: u64,
+    /// Submissions that the work since the last [`send`](Stream::send) fills, and those of the last one.
+    counted: f64,
+    sent: f64,
     /// Number of submissions so far, and of those that are done.
     submitted: u64,
     landed: u64,
@@ -115,10 +122,13 @@ impl<'e> Stream<'e> {
             pass: None,
             loose: false,
             work: 0,
+            budget: engine.budgets.of_single(),
+            share: 0.0,
+            foreign: 0.0,
             recorded: 0,
             flying: VecDeque::new(),
-            counted: 0,
-            sent_work: 0,
+            counted: 0.0,
+            sent: 0.0,
             submitted: 0,
             landed: 0,
             landing: Some(Instant::now()),
@@ -147,6 +157,11 @@ impl<'e> Stream<'e> {
         kept: &[&KeptTensors],
     ) -> Result<()> {
         let rows = prepared.rows(&self.engine.gpu, kept)?;
+        if !self.budget.is(prepared.budget()) {
+            self.budget = prepared.budget().clone();
+            (self.work, self.foreign) = (0, self.share);
+        }
+        self.budget.begin_call();
         // Pages of weights that the current submission can read.
         let mut seen: Option<&[usize]> = None;
         let mut window = None;
@@ -359,7 +374,7 @@ impl<'e> Stream<'e> {
 
     /// Whether the work of the last [`send`](Self::send) takes long: half of the usual time of a submission or more.
     pub fn is_long(&self) -> bool {
-        self.sent_work.saturating_mul(2) >= self.engine.budget.load(Ordering::Relaxed)
+        self.sent >= 0.5
     }
 
     /// Submits the recorded work, and clears the scalars. Returns the number of submissions so far.
@@ -369,7 +384,7 @@ impl<'e> Stream<'e> {
     pub fn send(&mut self) -> Result<u64> {
         self.flush()?;
         self.scalars.clear();
-        self.sent_work = std::mem::take(&mut self.counted);
+        self.sent = std::mem::take(&mut self.counted);
         if let Some(clock) = &mut self.clock {
             clock.sent();
         }
@@ -387,9 +402,13 @@ impl<'e> Stream<'e> {
         Ok(self.landed)
     }
 
-    /// Submits the recorded work, if there is any, and waits until the device is not too far behind: at most by two
-    /// submissions of the usual length, or four short ones.
+    /// Submits the recorded work, if there is any, and waits until the device is not too far behind: at most by the work
+    /// of two submissions of the usual length, in up to four.
     fn flush(&mut self) -> Result<()> {
+        self.submit(true)
+    }
+
+    fn submit(&mut self, tells: bool) -> Result<()> {
         self.pass = None;
         // On an error the encoder stays: dropping the stream then releases its writes.
         self.check_cancel()?;
@@ -404,13 +423,15 @@ impl<'e> Stream<'e> {
         let index = gpu.checked("submit work", || gpu.queue().submit([commands]))?;
         self.loose = false;
         self.submitted += 1;
-        let work = std::mem::take(&mut self.work);
+        let (work, share) = (std::mem::take(&mut self.work), std::mem::take(&mut self.share));
+        let foreign = std::mem::take(&mut self.foreign);
         self.recorded = 0;
-        self.flying.push_back(Flying { index, work, given, taken: Instant::now() });
-        let budget = self.engine.budget.load(Ordering::Relaxed);
+        // Work of another network before this one's would count as this one's time.
+        let budget = (tells && foreign <= 0.1 * share).then(|| self.budget.clone());
+        self.flying.push_back(Flying { index, work, budget, share, given, taken: Instant::now() });
         let too_far = |flying: &VecDeque<Flying>| {
-            let work = flying.iter().fold(0u64, |sum, f| sum.saturating_add(f.work));
-            flying.len() > MOST_FLYING || (flying.len() > 1 && work > budget.saturating_mul(2))
+            let share: f64 = flying.iter().map(|f| f.share).sum();
+            flying.len() > MOST_FLYING || (flying.len() > 1 && share > 2.0)
         };
         while too_far(&self.flying) {
             self.land()?;
@@ -420,8 +441,7 @@ impl<'e> Stream<'e> {
 
     /// Submits the recorded work early: the time of this submission says nothing about the speed of the device.
     pub(crate) fn cut(&mut self) -> Result<()> {
-        self.work = 0;
-        self.flush()
+        self.submit(false)
     }
 
     /// Waits for the oldest submission, and adapts the size of submissions to its time.
@@ -441,9 +461,9 @@ impl<'e> Stream<'e> {
         };
         if let (Some(before), Some(done)) = (self.landing, done) {
             let took = done.saturating_duration_since(before.max(oldest.given));
-            let old = self.engine.budget.load(Ordering::Relaxed);
-            let longest = self.engine.gpu.longest_submission();
-            self.engine.budget.store(learn(old, oldest.work, took, longest), Ordering::Relaxed);
+            if let Some(budget) = oldest.budget {
+                budget.learn(oldest.work, took, self.engine.gpu.longest_submission());
+            }
         }
         // An idle device begins the next submission when that is submitted.
         self.landing = if self.flying.is_empty() { Some(now) } else { done };
@@ -456,17 +476,23 @@ impl<'e> Stream<'e> {
 
     /// Submits the recorded work if `more` work would make the submission too long, or if the device is idle.
     fn make_room(&mut self, more: u64) -> Result<()> {
-        let budget = self.engine.budget.load(Ordering::Relaxed);
-        if self.work > 0 && self.work.saturating_add(more) > budget {
+        if self.recorded > 0 && self.share + self.share_of(more) > 1.0 {
             return self.flush();
         }
         if self.flying.is_empty() && self.recorded >= EARLY { self.cut() } else { Ok(()) }
     }
 
     fn count(&mut self, work: u64) {
+        let share = self.share_of(work);
         self.recorded += 1;
         self.work = self.work.saturating_add(work);
-        self.counted = self.counted.saturating_add(work);
+        self.share += share;
+        self.counted += share;
+    }
+
+    /// How much of a submission `work` fills.
+    fn share_of(&self, work: u64) -> f64 {
+        work as f64 / self.budget.get() as f64
     }
 
     fn encoder(&mut self) -> &mut wgpu::CommandEncoder {

@@ -1,7 +1,6 @@
 //! GPU time of a plan's dispatches, by timestamp queries.
 
 use std::ops::Range;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::submission_size::portion;
@@ -42,7 +41,7 @@ impl Engine {
         let dispatches = &prepared.plan().dispatches;
         let (mut from, mut sum) = (0, Duration::ZERO);
         while from < dispatches.len() {
-            let (to, _) = portion(dispatches, from, self.budget.load(Ordering::Relaxed));
+            let (to, _) = portion(dispatches, from, prepared.budget().get());
             sum += self.time_part(prepared, from..to, 1)?;
             from = to;
         }

@@ -51,9 +51,10 @@ fn module(text: &str, label: &str) -> Result<wgpu::naga::Module> {
 }
 
 fn pipeline(gpu: &Gpu, variant: &Variant, checked: bool) -> Result<wgpu::ComputePipeline> {
-    let text = shader::source(variant, gpu.offers())?;
+    let offers = gpu.offers();
+    let text = shader::source(variant, offers)?;
     let label = variant.to_string();
-    let source = match variant.is_cooperative() && gpu.offers().cooperative {
+    let source = match variant.is_cooperative() && !offers.writes_out(variant) {
         true => wgpu::ShaderSource::Naga(Cow::Owned(module(&text, &label)?)),
         false => wgpu::ShaderSource::Wgsl(text.into()),
     };

@@ -1,6 +1,7 @@
 //! The features and limits that a device should be made with, and those that an app's device lacks.
 
-use crate::kernels::LEAST_MEMORY;
+use super::subgroup_width;
+use crate::kernels::{LEAST_MEMORY, Matrices};
 
 /// The features with which the invocations of a subgroup share what they load, in kernels for CPU drivers.
 pub const SHARED_LOADS: wgpu::Features = wgpu::Features::SUBGROUP.union(wgpu::Features::SHADER_INT64);
@@ -15,9 +16,9 @@ pub const COOPERATIVE: wgpu::Features = wgpu::Features::SHADER_F16
 const USEFUL: wgpu::Features =
     SHARED_LOADS.union(wgpu::Features::SHADER_F16).union(wgpu::Features::TIMESTAMP_QUERY);
 
-/// A descriptor with the features of `adapter` that help, and its limits; with cooperative matrices if `matrices`.
-pub fn descriptor(adapter: &wgpu::Adapter, matrices: bool) -> wgpu::DeviceDescriptor<'static> {
-    let (features, experimental) = match matrices && offers_cooperative(adapter) {
+/// A descriptor with the features of `adapter` that help, and its limits; with cooperative matrices if `with_matrices`.
+pub fn descriptor(adapter: &wgpu::Adapter, with_matrices: bool) -> wgpu::DeviceDescriptor<'static> {
+    let (features, experimental) = match with_matrices && offers_cooperative(adapter) {
         // SAFETY: experimental means that wgpu may change the interface, or may not check all of its use. The kernels'
         // use of it is compared with references on odd shapes.
         true => (COOPERATIVE, unsafe { wgpu::ExperimentalFeatures::enabled() }),
@@ -32,16 +33,51 @@ pub fn descriptor(adapter: &wgpu::Adapter, matrices: bool) -> wgpu::DeviceDescri
     }
 }
 
-/// Whether `adapter` can make a device for the kernels with cooperative matrices.
+/// Whether `adapter` has cooperative matrices that there are kernels for.
 pub fn offers_cooperative(adapter: &wgpu::Adapter) -> bool {
+    !matrices(adapter).is_empty()
+}
+
+/// The cooperative matrices of `adapter` that there are kernels for. Where the width of its subgroups is the driver's
+/// choice, those of all widths.
+pub fn matrices(adapter: &wgpu::Adapter) -> Vec<Matrices> {
     use wgpu::CooperativeScalarType as S;
     let (info, limits) = (adapter.get_info(), adapter.limits());
-    adapter.features().contains(COOPERATIVE)
-        && (info.subgroup_min_size, info.subgroup_max_size) == (32, 32)
-        && limits.max_compute_workgroup_storage_size >= LEAST_MEMORY
-        && adapter.cooperative_matrix_properties().iter().any(|m| {
-            (m.m_size, m.n_size, m.k_size) == (16, 16, 16) && (m.ab_type, m.cr_type) == (S::F16, S::F32)
-        })
+    if !adapter.features().contains(COOPERATIVE) || limits.max_compute_workgroup_storage_size < LEAST_MEMORY {
+        return Vec::new();
+    }
+    let widths = info.subgroup_min_size..=info.subgroup_max_size;
+    let offered = adapter.cooperative_matrix_properties();
+    let has = |matrices: &Matrices| {
+        let Matrices { side, lanes } = *matrices;
+        widths.contains(&lanes)
+            // Eight subgroups, of which most tiles have fewer.
+            && limits.max_compute_invocations_per_workgroup >= 8 * lanes
+            && offered.iter().any(|m| {
+                (m.m_size, m.n_size, m.k_size) == (side, side, side)
+                    && (m.ab_type, m.cr_type) == (S::F16, S::F32)
+            })
+    };
+    Matrices::ALL.into_iter().filter(has).collect()
+}
+
+/// Those of `kinds` that fit the width of the device's subgroups, the first of them.
+pub fn of_width(device: &wgpu::Device, queue: &wgpu::Queue, kinds: &[Matrices]) -> Option<Matrices> {
+    let first = *kinds.first()?;
+    if kinds.iter().all(|kind| kind.lanes == first.lanes) {
+        return Some(first);
+    }
+    // Workgroups of the kernels have two to eight subgroups. A driver that mixes widths gets kernels without matrices.
+    let sizes = [64, 128, 256, 512];
+    let most = device.limits().max_compute_invocations_per_workgroup;
+    let sizes: Vec<u32> = sizes.into_iter().filter(|size| *size <= most).collect();
+    match subgroup_width::of_workgroups(device, queue, &sizes) {
+        Ok(widths) => kinds.iter().copied().find(|kind| widths.iter().all(|width| *width == kind.lanes)),
+        Err(e) => {
+            log::warn!("{e}; cooperative matrices are not used");
+            None
+        }
+    }
 }
 
 /// What `device` lacks that would make it faster, a line of text for each. Without the adapter it is not known what

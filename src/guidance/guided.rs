@@ -1,6 +1,6 @@
 //! The step of guidance: all rows of an evaluation in one list, and what is made of their predictions.
 
-use super::backend::{Backend, Group};
+use super::backend::{Attention, Backend, Group};
 use super::evaluation::Evaluated;
 use super::term::{At, GuidedStep, Notes, Side, Wants};
 use super::{Columns, Conditioning, Entry, Evaluation, Guidance, HostBackend, Network, SagEvaluation, Term};
@@ -9,7 +9,7 @@ use crate::latent::{Latent, Latents, Value};
 use crate::sampler::{Discrete, Predicted, Predictor};
 use crate::{Error, Result};
 
-/// The model of a guided sampling: a [`Predictor`] that evaluates a network through a [`Backend`] and combines the
+/// The model of a guided sampling: a [`Predictor`] that evaluates a network through a backend, on the host or on a device, and combines the
 /// predictions.
 pub struct Guided<'a> {
     backend: Box<dyn Backend + 'a>,
@@ -173,24 +173,33 @@ impl<'a> Guided<'a> {
         let mut terms = vec![(1.0, &cfg)];
         terms.extend(pulls.iter().map(|pull| (1.0, pull)));
         let result = Value::combine(&terms);
+        // A pull of another shape is an error here, not where the result is used.
+        result.terms()?;
+        let attention = [cond.attention, uncond.as_ref().and_then(|u| u.attention.clone())];
         let uncond = uncond.map(|u| u.denoised);
-        Ok(Evaluated { cond: cond.denoised, uncond, cfg, notes, result })
+        Ok(Evaluated { attention, cond: cond.denoised, uncond, cfg, notes, result })
     }
 
     /// Reads the column sums that SAG used, if it was active.
     pub(crate) fn read_columns(&mut self, evaluated: &Evaluated) -> Result<Option<Vec<Columns>>> {
-        let sag = evaluated.notes.sag.as_ref();
+        let used =
+            evaluated.notes.sag.as_ref().and_then(|sag| evaluated.attention[sag.side as usize].as_ref());
         let images = evaluated.result.shape()[0];
-        sag.map(|sag| self.backend.read_attention(&sag.attention, images)).transpose()
+        used.map(|attention| self.backend.read_attention(attention, images)).transpose()
     }
 
     /// Reads all latents of an evaluation.
     fn read(&mut self, evaluated: &Evaluated) -> Result<Evaluation> {
-        let Evaluated { cond, uncond, cfg, notes, result } = evaluated;
+        let Evaluated { attention, cond, uncond, cfg, notes, result } = evaluated;
         let backend = &mut self.backend;
+        let images = result.shape()[0];
+        let mut maps = |of: &Option<Attention>| {
+            of.as_ref().map(|attention| backend.read_attention(attention, images)).transpose()
+        };
+        let attention = [maps(&attention[0])?, maps(&attention[1])?];
         let sag = match &notes.sag {
             Some(sag) => Some(SagEvaluation {
-                columns: backend.read_attention(&sag.attention, result.shape()[0])?,
+                columns: attention[sag.side as usize].clone().unwrap_or_default(),
                 mask: backend.read_mask(&sag.mask)?,
                 degraded: backend.read(&sag.degraded)?,
                 input: backend.read(&sag.input)?,
@@ -202,6 +211,7 @@ impl<'a> Guided<'a> {
         let own = notes.own.iter().map(|(name, v)| Ok((name.clone(), backend.read(v)?)));
         Ok(Evaluation {
             own: own.collect::<Result<_>>()?,
+            attention,
             cond: backend.read(cond)?,
             uncond: uncond.as_ref().map(|u| backend.read(u)).transpose()?,
             cfg: backend.read(cfg)?,

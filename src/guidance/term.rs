@@ -31,14 +31,29 @@
 //! request.check()?;
 //! # Ok::<(), sagittal::Error>(())
 //! ```
+//!
+//! # Shapes and units
+//!
+//! Latents are `[batch, channels, height, width]` in the UNet's scale, where the noise has the standard deviation σ and
+//! a clean latent about 1. Attention is of the self-attention in the UNet's middle block: one map per prompt entry and
+//! picture ([`Columns`]), 1 on average. It has an eighth of the latent's height and width in Stable Diffusion 1 and 2, a
+//! quarter in XL and the embedded model.
+//!
+//! # Reading what happened
+//!
+//! With [`Request::evaluations`](crate::Request::evaluations) each evaluation is reported as
+//! [`Progress::Evaluated`](crate::Progress::Evaluated), with all latents, the attention that any term has requested, and
+//! what [`GuidedStep::note`] has recorded. A term that needs numbers on the host reads them from
+//! [`GuidedStep::latents`] and brings a result back. A term with a factor of 0 leaves the bytes as they are; it also
+//! saves its rows if [`GuidanceTerm::wants`] returns None.
 
 use std::fmt;
 use std::sync::Arc;
 
 use super::backend::{Attention, Backend, Degrade, Group, GroupPrediction, Mask};
-use super::{Entry, Perturbed, Sag};
+use super::{Columns, Entry, Perturbed, Sag};
 use crate::graph::Perturbation;
-use crate::latent::Value;
+use crate::latent::{Latents, Value};
 use crate::sampler::Discrete;
 use crate::{Error, Result};
 
@@ -139,12 +154,12 @@ pub enum Side {
 /// What a term needs from an evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Wants {
-    /// Record the attention of this side: [`GuidedStep::attention`].
+    /// Record the attention of this side: [`GuidedStep::columns`].
     pub record: Option<Side>,
     /// Evaluate the negative prompt, also where classifier-free guidance does not need it.
     pub uncond: bool,
-    /// Evaluate the prompt with a network that is perturbed in this way: [`GuidedStep::perturbed`]. It takes one extra
-    /// row per image.
+    /// Evaluate the prompt with a network that is perturbed in this way, such as [`Perturbed::attention`] of
+    /// [`Perturbed::pag`]: see [`GuidedStep::perturbed`]. It takes one extra row per image.
     pub perturbation: Option<Perturbation>,
 }
 
@@ -172,9 +187,12 @@ pub trait GuidanceTerm: fmt::Debug + Send + Sync {
     /// What the term needs at this evaluation; None if it is not active.
     fn wants(&self, at: &At<'_>) -> Option<Wants>;
 
-    /// The latent that is added to the prediction, of the shape of [`GuidedStep::x`]; None adds nothing. It is also
-    /// called before a sampling, to find out the memory and work of a step, with values that are never computed: the
-    /// result must depend on the step alone, not on the number of calls.
+    /// The latent that is added to the prediction, of the shape of [`GuidedStep::x`]; None adds nothing. It is called
+    /// at evaluations for which [`wants`](Self::wants) has returned something.
+    ///
+    /// It is also called before a sampling, to find out the memory and work of a step, with latents that are never
+    /// computed: what is read of them is zero, so guard divisions. The result must depend on the step alone, not on the
+    /// number of calls.
     ///
     /// # Errors
     /// Any error ends the run.
@@ -205,7 +223,8 @@ pub(crate) struct Notes {
 
 /// The inner values of a SAG step.
 pub(crate) struct SagNotes {
-    pub attention: Attention,
+    /// The side whose attention was used.
+    pub side: Side,
     pub mask: Mask,
     pub degraded: Value,
     pub input: Value,
@@ -237,7 +256,8 @@ impl GuidedStep<'_> {
         self.predictions[side as usize].map(|p| &p.denoised)
     }
 
-    /// The prediction after classifier-free guidance.
+    /// The prediction after classifier-free guidance and [`Guidance::rescale`](super::Guidance::rescale), without what
+    /// the terms add.
     pub fn cfg(&self) -> &Value {
         self.cfg
     }
@@ -247,13 +267,25 @@ impl GuidedStep<'_> {
         self.own.map(|p| &p.denoised)
     }
 
-    /// The attention of a side, if it was recorded.
-    pub fn attention(&self, side: Side) -> Option<&Attention> {
+    fn attention(&self, side: Side) -> Option<&Attention> {
         self.predictions[side as usize].and_then(|p| p.attention.as_ref())
     }
 
-    /// The operations on latents.
-    pub fn backend(&mut self) -> &mut dyn Backend {
+    /// The attention of a side, if this or another term has requested it in [`Wants::record`]: see
+    /// [`Evaluation::attention`](super::Evaluation::attention). It is read from the device, which takes time.
+    ///
+    /// # Errors
+    /// An error of the device.
+    pub fn columns(&mut self, side: Side) -> Result<Option<Vec<Columns>>> {
+        let images = self.x.shape()[0];
+        let attention = self.attention(side).cloned();
+        attention.map(|attention| self.backend.read_attention(&attention, images)).transpose()
+    }
+
+    /// The operations on latents. [`Latents::store`] computes a sum once that is used several times.
+    /// [`Latents::read`] and [`Latents::bring`] move a latent to the host and back, where anything can be computed; a
+    /// read waits for the device, at every evaluation.
+    pub fn latents(&mut self) -> &mut dyn Latents {
         self.backend
     }
 
@@ -333,7 +365,7 @@ impl GuidanceTerm for Sag {
         let prediction = step.predict(side, &done.input)?;
         let pull = done.degraded.minus(&prediction).scaled(self.scale);
         let (degraded, input) = (done.degraded, done.input);
-        step.notes.sag = Some(SagNotes { attention, mask: done.mask, degraded, input, prediction });
+        step.notes.sag = Some(SagNotes { side, mask: done.mask, degraded, input, prediction });
         Ok(Some(pull))
     }
 }

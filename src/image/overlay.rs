@@ -35,7 +35,7 @@ pub fn colour(value: f32, middle: f32) -> [u8; 3] {
     std::array::from_fn(|c| (HEAT[low][c] + (HEAT[low + 1][c] - HEAT[low][c]) * part).round() as u8)
 }
 
-/// The column sums of a step over `preview` in grey; `middle` as in [`colour`].
+/// The column sums of a step over `preview` in grey; `middle` is the value in the middle of the colour scale.
 ///
 /// # Errors
 /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for a preview without pixels, and for bytes or sums that do not fit

@@ -2,7 +2,8 @@
 
 use crate::{Error, ErrorKind, Remedy, Result, Size};
 
-/// An 8-bit RGB picture.
+/// An 8-bit RGB picture. With the feature `pictures` it converts to and from the crate `image`:
+/// `image::RgbImage::try_from(picture)?`, `Picture::from(rgb_image)`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct Picture {

@@ -21,6 +21,8 @@ pub struct PictureFacts {
     pub samples: usize,
     /// Pictures of an animation; 1 without one.
     pub frames: u32,
+    /// Why its pixels cannot be read, if the file is damaged.
+    pub damage: Option<String>,
     /// The program whose settings it holds, ComfyUI left out: its workflows are in [`workflow`](Self::workflow).
     pub program: Option<&'static str>,
     /// Its settings in A1111's words; None of a program whose settings are not read.
@@ -29,7 +31,7 @@ pub struct PictureFacts {
     pub syntax: Option<&'static str>,
     /// ComfyUI's workflow; an error in words if the chunk holds none that can be read.
     pub workflow: Option<Result<WorkflowFacts, String>>,
-    /// Keywords of all texts and their bytes; see [`texts`](crate::image::texts::texts).
+    /// Keywords of all texts and their bytes.
     pub texts: Vec<(String, usize)>,
 }
 
@@ -77,6 +79,7 @@ pub(super) fn inspect(path: &Path) -> Result<PictureFacts> {
         bits: head.bits,
         samples: head.samples,
         frames: head.frames,
+        damage: read::rgba_of(path, bytes).err().map(|e| e.what().to_owned()),
         program: made.as_ref().map(|made| made.program),
         syntax: made.as_ref().and_then(|made| made.syntax),
         settings: made.and_then(|Made { settings, .. }| settings),

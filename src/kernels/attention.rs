@@ -60,8 +60,8 @@ fn most_keys_of_tiles(heads: Heads) -> u64 {
 pub fn call(a: &Attention<'_>, target: Target, q: Operand, kv: Strided, y: Operand, lse: Operand) -> Call {
     let simd = SimdTile::new(a.heads);
     let operands = ([q, y, lse], kv);
-    if let Target::Cooperative { memory } = target
-        && let Some(chosen) = cooperative::choose(a, kv, memory)
+    if let Target::Cooperative { matrices, memory } = target
+        && let Some(chosen) = cooperative::choose(a, kv, matrices, memory)
     {
         return dispatch(a, chosen.kernel, &chosen.consts, chosen.queries, operands);
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Class, CoreSpec, Form, Holds, KernelSpec, Operand, Precision};
+use super::{Class, CoreSpec, Form, Holds, KernelSpec, Matrices, Operand, Precision};
 
 /// A line of a shader's generated header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,6 +42,12 @@ impl Variant {
     /// Whether it needs cooperative matrices.
     pub fn is_cooperative(&self) -> bool {
         self.form() == Form::Cooperative
+    }
+
+    /// The cooperative matrices that it is written for, if it uses them.
+    pub fn matrices(&self) -> Option<Matrices> {
+        let constant = |name| self.constant(name).filter(|_| self.is_cooperative());
+        Some(Matrices { side: constant("SIDE")?, lanes: constant("LANES")? })
     }
 
     /// Name and contents of its bindings from 1 on.

@@ -54,7 +54,9 @@ pub fn calls(g: &Gemm<'_>, target: Target, most: u64, room: impl FnOnce(u64) -> 
 
 fn product(g: &Gemm<'_>, target: Target, most: u64, room: impl FnOnce(u64) -> Stretch) -> Vec<Call> {
     match target {
-        Target::Cooperative { memory } if cooperative::pay(g) => cooperative::calls(g, memory, most, room),
+        Target::Cooperative { matrices, memory } if cooperative::pay(g) => {
+            cooperative::calls(g, matrices, memory, most, room)
+        }
         Target::Gpu | Target::Cooperative { .. } if g.output.quads() == 1 => {
             vec![call(g, &NARROW, &[], [16, 1])]
         }

@@ -113,6 +113,6 @@ pub enum Form {
         /// The constant that counts what they have in common.
         shares: &'static str,
     },
-    /// With cooperative matrices of 16×16×16 in f16, or these written out.
+    /// With cooperative matrices of f16, or these written out.
     Cooperative,
 }

@@ -1,20 +1,66 @@
 //! The kinds of machine that kernels are written for, and their limits.
 
-use super::Precision;
+use super::{Const, Precision};
 
 /// Which kind of machine the variants are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Target {
     /// Many cores with workgroup memory.
     Gpu,
-    /// The same with cooperative matrices of 16×16×16 for f16 and subgroups of 32. On a device that has
-    /// no such matrices they are written out in plain WGSL: slow, for testing those kernels.
+    /// The same with cooperative matrices for f16. On a device that has no such matrices they are written out in plain
+    /// WGSL: slow, for testing those kernels.
     Cooperative {
+        /// The matrices.
+        matrices: Matrices,
         /// Bytes of workgroup memory, from [`LEAST_MEMORY`] on.
         memory: u32,
     },
     /// A driver that runs shaders on the CPU.
     Cpu,
+}
+
+/// Cooperative matrices of a device: side × side × side, f16 in and f32 out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Matrices {
+    /// 16 or 8.
+    pub side: u32,
+    /// Lanes of a subgroup: 32 or 64 on GPUs; 8 on Mesa's CPU driver, with a side of 8.
+    pub lanes: u32,
+}
+
+impl Matrices {
+    /// Those that kernels are written for.
+    pub const ALL: [Self; 5] = [
+        Self { side: 16, lanes: 32 },
+        Self { side: 16, lanes: 64 },
+        Self { side: 8, lanes: 32 },
+        Self { side: 8, lanes: 64 },
+        Self { side: 8, lanes: 8 },
+    ];
+
+    /// Lanes that share a row of a block of 16×16.
+    pub(super) fn lanes_of_row(self) -> u32 {
+        (self.lanes / 16).max(1)
+    }
+
+    /// Rows of a block that a subgroup works on at a time.
+    pub(super) fn rows_at_once(self) -> u32 {
+        self.lanes / self.lanes_of_row()
+    }
+
+    /// The constants of a shader that uses them.
+    pub(super) fn consts(self) -> [Const; 8] {
+        [
+            Const::U32("EACH", self.lanes_of_row()),
+            Const::U32("ROWS", self.rows_at_once()),
+            Const::U32("ROW_FOLD", self.rows_at_once() / self.side),
+            Const::U32("SIDE", self.side),
+            Const::U32("QUADS", self.side / 4),
+            Const::U32("FOLD", 16 / self.side),
+            Const::U32("LANES", self.lanes),
+            Const::Bool("SIDE_8", self.side == 8),
+        ]
+    }
 }
 
 impl Target {

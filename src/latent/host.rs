@@ -2,7 +2,7 @@
 
 use super::Latent;
 use super::value::{CellMask, Fault, Latents, Slots, Value};
-use crate::{Error, Result};
+use crate::Result;
 
 /// The operations on latents in host memory.
 #[derive(Debug, Default)]
@@ -31,11 +31,8 @@ impl HostLatents {
     pub fn form(&self, value: &Value) -> Result<Latent> {
         let [batch, channels, height, width] = value.shape();
         let mut sum: Option<Latent> = None;
-        for (coefficient, slot) in value.terms() {
+        for (coefficient, slot) in value.terms()? {
             let (a, latent) = (*coefficient as f32, self.held.get(slot)?);
-            if latent.shape() != value.shape() {
-                return Err(Error::usage("latents of different shapes are added"));
-            }
             match &mut sum {
                 None if a == 1.0 => sum = Some(latent.clone()),
                 None => sum = Some(latent.scaled(a)),
@@ -71,6 +68,7 @@ impl Latents for HostLatents {
     }
 
     fn blend(&mut self, mask: &CellMask, drawn: &Value, kept: &Value) -> Result<Value> {
+        drawn.plus(1.0, kept).terms()?;
         let (mut out, kept) = (self.form(drawn)?, self.form(kept)?);
         let weights = self.held.get(&mask.slot)?;
         let plane = (mask.size.0 * mask.size.1).max(1);

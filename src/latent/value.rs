@@ -90,6 +90,8 @@ impl<T> Slots<T> {
 #[derive(Debug, Clone)]
 pub struct Value {
     shape: [usize; 4],
+    /// The shape of a term that differs: such a sum cannot be computed.
+    misfit: Option<[usize; 4]>,
     /// In the order in which the latents first appeared; each latent once. Coefficients are products of many factors,
     /// so they are f64 until they are used.
     terms: Vec<(f64, Slot)>,
@@ -99,19 +101,19 @@ impl Value {
     /// A stored latent.
     #[doc(hidden)]
     pub fn of(slot: Slot, shape: [usize; 4]) -> Self {
-        Self { shape, terms: vec![(1.0, slot)] }
+        Self { shape, misfit: None, terms: vec![(1.0, slot)] }
     }
 
     /// All zeros.
     pub fn zero(shape: [usize; 4]) -> Self {
-        Self { shape, terms: Vec::new() }
+        Self { shape, misfit: None, terms: Vec::new() }
     }
 
     /// Its first `count` terms, and the remaining ones.
     #[doc(hidden)]
     pub fn split_at(&self, count: usize) -> (Self, Self) {
         let (first, rest) = self.terms.split_at(count.min(self.terms.len()));
-        let of = |terms: &[(f64, Slot)]| Self { shape: self.shape, terms: terms.to_vec() };
+        let of = |terms: &[(f64, Slot)]| Self { terms: terms.to_vec(), ..*self };
         (of(first), of(rest))
     }
 
@@ -121,16 +123,24 @@ impl Value {
     }
 
     /// The terms of the sum.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if they differ in shape.
     #[doc(hidden)]
-    pub fn terms(&self) -> &[(f64, Slot)] {
-        &self.terms
+    pub fn terms(&self) -> Result<&[(f64, Slot)]> {
+        match self.misfit {
+            None => Ok(&self.terms),
+            Some(other) => Err(Error::usage("a sum of latents of different shapes")
+                .expected(format!("latents of {:?}", self.shape))
+                .found(format!("one of {other:?}"))),
+        }
     }
 
     /// The latent that this value is, if it is a single stored latent with a coefficient of 1.
     #[doc(hidden)]
     pub fn stored(&self) -> Option<&Slot> {
         match self.terms.as_slice() {
-            [(coefficient, slot)] if *coefficient == 1.0 => Some(slot),
+            [(coefficient, slot)] if *coefficient == 1.0 && self.misfit.is_none() => Some(slot),
             _ => None,
         }
     }
@@ -139,8 +149,10 @@ impl Value {
     /// sum of different shapes is an error.
     pub fn combine<C: Into<f64> + Copy>(terms: &[(C, &Value)]) -> Self {
         let shape = terms.first().map_or([0; 4], |(_, value)| value.shape);
-        let mut sum = Self { shape, terms: Vec::new() };
+        let mut sum = Self::zero(shape);
         for (coefficient, value) in terms {
+            let misfit = value.misfit.or((value.shape != shape).then_some(value.shape));
+            sum.misfit = sum.misfit.or(misfit);
             sum.add((*coefficient).into(), value);
         }
         sum.terms.retain(|(coefficient, _)| *coefficient != 0.0);

@@ -223,13 +223,13 @@ impl<'a, S: Sink> DeviceBackend<'a, S> {
     /// The coefficients and latents of the terms of a sum.
     fn terms(&self, value: &Value) -> Result<Vec<(f32, Held<S::Memory>)>> {
         let term = |(c, slot): &(f64, _)| Ok((*c as f32, self.held.get(slot)?.clone()));
-        value.terms().iter().map(term).collect()
+        value.terms()?.iter().map(term).collect()
     }
 
     /// `value` with at most `most` terms: the first terms of a longer sum are computed first.
     fn shortened(&mut self, value: &Value, most: usize) -> Result<Value> {
         let mut value = value.clone();
-        while value.terms().len() > most {
+        while value.terms()?.len() > most {
             let (first, rest) = value.split_at(combine::MOST_TERMS);
             value = self.store(&first)?.plus(1.0, &rest);
         }
@@ -306,7 +306,7 @@ impl<S: Sink> Latents for DeviceBackend<'_, S> {
         if value.stored().is_some() {
             return Ok(value.clone());
         }
-        if value.terms().is_empty() {
+        if value.terms()?.is_empty() {
             let [batch, channels, height, width] = value.shape();
             return self.bring_with(value.shape(), &mut || Latent::zeros(batch, channels, height, width));
         }
@@ -327,11 +327,13 @@ impl<S: Sink> Latents for DeviceBackend<'_, S> {
     fn blend(&mut self, mask: &CellMask, drawn: &Value, kept: &Value) -> Result<Value> {
         let [drawn, kept] = [drawn, kept].map(|v| self.shortened(v, combine::MOST_TERMS / 2));
         let (drawn, kept) = (drawn?, kept?);
+        // Checked as a sum, for it is one.
+        drawn.plus(1.0, &kept).terms()?;
         // m · drawn + (1 - m) · kept: a latent in both is one term.
         let mut terms: Vec<([f32; 2], Held<S::Memory>, usize)> = Vec::new();
         let of = |c: f32, is_drawn: bool| if is_drawn { [0.0, c] } else { [c, -c] };
         for (value, is_drawn) in [(&drawn, true), (&kept, false)] {
-            for ((c, held), (_, slot)) in self.terms(value)?.into_iter().zip(value.terms()) {
+            for ((c, held), (_, slot)) in self.terms(value)?.into_iter().zip(value.terms()?) {
                 let [c, d] = of(c, is_drawn);
                 match terms.iter_mut().find(|(_, _, number)| *number == slot.number()) {
                     Some((factors, ..)) => *factors = [factors[0] + c, factors[1] + d],
@@ -344,6 +346,7 @@ impl<S: Sink> Latents for DeviceBackend<'_, S> {
     }
 
     fn error_norm(&mut self, values: [&Value; 3], absolute: f32, relative: f32) -> Result<f64> {
+        Value::combine(&values.map(|value| (1.0, value))).terms()?;
         let stored = [self.store(values[0])?, self.store(values[1])?, self.store(values[2])?];
         let to = self.take(16, false)?;
         let (mut operands, places) = self.operands(&stored)?;

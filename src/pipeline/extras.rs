@@ -13,7 +13,7 @@ impl Model {
     /// W + weight · alpha/rank · up · down, when they are next needed.
     ///
     /// # Errors
-    /// As [`Patches::new`]; the model stays as it was.
+    /// [`ErrorKind::Model`](crate::ErrorKind::Model) if a LoRA fits no layer of the model; the model stays as it was.
     pub fn set_loras(&mut self, uses: &[LoraUse]) -> Result<()> {
         let patches = Arc::new(Patches::new(&self.config, &self.checkpoint, uses)?);
         for sentence in patches.left_out() {

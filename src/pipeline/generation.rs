@@ -97,7 +97,9 @@ impl<'a, F: FnMut(Progress)> Generation<'a, F> {
     }
 }
 
-/// A run in a thread of its own. Dropping the handle cancels the run.
+/// A run in a thread of its own. Dropping the handle cancels the run and does not wait for its thread. When a window
+/// closes, call [`cancel`](Self::cancel), then [`join`](Self::join): it returns within one submission to the device, with
+/// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled).
 #[derive(Debug)]
 pub struct Handle {
     /// None once it is joined.
@@ -158,7 +160,7 @@ impl Handle {
         lock(&self.latest).progress.clone()
     }
 
-    /// The latest preview, if [`Generation::preview_every`] or [`Request::preview_every`] is set.
+    /// The latest preview, of one pixel per latent cell (an eighth of the picture's sides), if [`Generation::preview_every`] or [`Request::preview_every`] is set.
     pub fn preview(&self) -> Option<Picture> {
         lock(&self.latest).preview.clone()
     }

@@ -167,9 +167,14 @@ impl Model {
     /// Turns a prompt into pictures. [`run`](Self::run) does it with progress, previews and cancel.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for settings outside their range,
-    /// [`Cancelled`](crate::ErrorKind::Cancelled), [`NonFinite`](crate::ErrorKind::NonFinite) naming the
-    /// step, or the device's.
+    /// * [`ErrorKind::Usage`](crate::ErrorKind::Usage): a setting is outside its range, or does not go with the model.
+    /// * [`Memory`](crate::ErrorKind::Memory): it does not fit [`Limits::memory`](crate::Limits::memory) or the device,
+    ///   also where the driver runs out of memory.
+    /// * [`File`](crate::ErrorKind::File), [`Model`](crate::ErrorKind::Model): weights, which are read when they are
+    ///   needed, cannot be read.
+    /// * [`NonFinite`](crate::ErrorKind::NonFinite): NaN or infinity; the error names the step.
+    /// * [`Device`](crate::ErrorKind::Device): the device failed or was lost.
+    /// * [`Cancelled`](crate::ErrorKind::Cancelled): only of [`run`](Self::run).
     pub fn generate(&self, request: &Request) -> Result<Generated> {
         self.generate_with(request, &mut |_| {}, &AtomicBool::new(false))
     }

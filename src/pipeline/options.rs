@@ -28,7 +28,7 @@ pub struct ModelOptions {
 impl ModelOptions {
     /// The storage on `gpu`.
     pub(super) fn precision_on(&self, gpu: &Gpu) -> Precision {
-        self.precision.unwrap_or(gpu.capabilities().target.usual_precision())
+        self.precision.unwrap_or(gpu.usual_precision())
     }
 
     /// The storage of an autoencoder on `gpu` beside a UNet of `family`; None for an autoencoder alone.

@@ -19,8 +19,20 @@ pub struct Origin<'a> {
     pub further: &'a [(&'static str, String)],
 }
 
-/// The text for picture `picture` (from 0) of the batch that `request` makes. It is parsed back
-/// unchanged: see `infotext`.
+/// The text for picture `picture` (from 0) of the batch that `request` makes, for the chunk
+/// [`KEYWORD`](crate::image::parameters::KEYWORD) of a PNG:
+///
+/// ```
+/// use sagittal::image::parameters::{KEYWORD, Origin, parameters};
+/// use sagittal::{Picture, Request, Size, image::png};
+///
+/// let request = Request::new("a fox", Size::square(512));
+/// let settings = parameters(&request, &Origin { model: "v1-5", ..Origin::default() }, 0);
+/// assert!(settings.starts_with("a fox\nSteps: 20"));
+/// # let picture = Picture { width: 1, height: 1, rgb: vec![0; 3] };
+/// let png = png::encode(&picture, &[(KEYWORD, &settings)])?;
+/// # Ok::<(), sagittal::Error>(())
+/// ```
 pub fn parameters(request: &Request, origin: &Origin<'_>, picture: usize) -> String {
     let mut text = request.prompt.clone();
     // Entries are averaged in a canonical order, so their order must not matter here either.

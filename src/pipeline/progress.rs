@@ -34,7 +34,7 @@ pub enum Progress {
     /// The network was evaluated under guidance; reported if [`Request::evaluations`](crate::Request::evaluations) is
     /// set. Samplers of a higher order evaluate several times per step, before the step's event.
     Evaluated {
-        /// Noise level.
+        /// Noise level σ; `model.diffusion_model().discrete().timestep(sigma)` is its timestep.
         sigma: f32,
         /// The result with all intermediate latents, in the UNet's scale.
         evaluation: Arc<Evaluation>,

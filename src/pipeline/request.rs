@@ -67,6 +67,10 @@ impl From<VaeLatent> for Start {
 ///     .with_sag(Sag { scale: 0.75, ..Sag::default() });
 /// assert_eq!(request.schedule.steps, 20);
 /// ```
+///
+/// With the feature `serde` it is written whole, [`start`](Self::start) and [`Noise::Given`] with their values. Reading
+/// takes defaults for what is missing; an unknown name is an error. [`Term::Own`](crate::guidance::Term::Own) cannot be
+/// written.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(
     feature = "serde",
@@ -253,7 +257,12 @@ impl Request {
     pub fn check(&self) -> Result<()> {
         for (name, value) in [("width", self.size.width), ("height", self.size.height)] {
             if value == 0 || !value.is_multiple_of(LATENT_CELL) || value > MOST_SIDE {
-                return Err(Error::usage(format!("the {name} does not fit the latent grid"))
+                let what = match value {
+                    0 => "is zero",
+                    _ if value > MOST_SIDE => "is too large",
+                    _ => "does not fit the latent grid",
+                };
+                return Err(Error::usage(format!("the {name} {what}"))
                     .expected(format!("a multiple of {LATENT_CELL} from {LATENT_CELL} to {MOST_SIDE}"))
                     .found(value.to_string())
                     .hint(format!("try {}", nearest_side(value))));

@@ -172,7 +172,7 @@ impl TextEncoders {
     fn warn_of_missing(&self, names: &[String]) {
         for name in names {
             let why = self.places().missing(name);
-            log::warn!("there is no embedding {name:?}, the word is left out of the prompt: {why}");
+            log::warn!("the embedding {name:?} is left out of the prompt: {why}");
         }
     }
 

@@ -49,8 +49,8 @@ impl SamplerEntry {
 
 macro_rules! catalogue {
     ($($(#[$doc:meta])* $sampler:ident => $entry:expr;)*) => {
-        /// A numerical method that follows a schedule of noise levels down to 0. Formulas and sources are in the file
-        /// of each method.
+        /// A numerical method that follows a schedule of noise levels down to 0. Formulas and sources are in the source
+        /// file of each method.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(try_from = "String", into = "String"))]
         #[non_exhaustive]

@@ -1,19 +1,17 @@
-//! Shaders with cooperative matrices for devices that have none: `helpers/software_matrices.wgsl` in place
+//! Shaders with cooperative matrices for devices that have none, or others: `helpers/software_matrices.wgsl` in place
 //! of the language's own types and functions. It is slow, and what makes those kernels testable anywhere.
 
 use std::collections::BTreeSet;
 
 use super::files;
-use super::text::{include, replaced};
+use super::text::{helper, replaced};
+use crate::kernels::Variant;
 use crate::{Error, Result};
 
-/// What a shader with cooperative matrices says, and what replaces it. Its subgroups of 32 may be more here:
-/// all of a workgroup do together what each of them does by itself.
-const WORDS: [(&str, &str); 8] = [
+/// What a shader with cooperative matrices says, and what replaces it. Its subgroups may have other widths here: all of a
+/// workgroup do together what each of them does by itself.
+const WORDS: [(&str, &str); 5] = [
     ("enable wgpu_cooperative_matrix;\n", ""),
-    ("coop_mat16x16<f16, A>", "MatrixA"),
-    ("coop_mat16x16<f16, B>", "MatrixB"),
-    ("coop_mat16x16<f32, C>", "MatrixC"),
     ("coopMultiplyAdd", "multiply_add"),
     ("subgroupBarrier", "workgroupBarrier"),
     ("subgroupAny", "any_of_workgroup"),
@@ -23,14 +21,14 @@ const WORDS: [(&str, &str); 8] = [
 /// The head of every such shader's `main`, its last line.
 const START: &str = "@builtin(local_invocation_index) t: u32) {\n";
 const START_OF_LANE: &str = "@builtin(local_invocation_index) t: u32) {
-    matrix_row = t % 32u / 2u;
-    matrix_half = t % 2u;
-    matrix_depth = 16u + (wid.x >> 31u);
+    begin_matrices(t, wid.x >> 31u);
 ";
 
-/// The text of a shader with its cooperative matrices written out.
-pub fn write_out(text: String) -> Result<String> {
+/// The text of `variant`, which is `text`, with its cooperative matrices written out.
+pub fn write_out(variant: &Variant, text: String) -> Result<String> {
     let text = replaced(text, &WORDS);
+    // `alias MatrixA = coop_mat…;` and the like: they are structures here.
+    let text: String = text.split_inclusive('\n').filter(|line| !line.starts_with("alias Matrix")).collect();
     let mut written = String::with_capacity(2 * text.len());
     let mut functions = BTreeSet::new();
     let mut rest = text.as_str();
@@ -54,7 +52,7 @@ pub fn write_out(text: String) -> Result<String> {
     }
     written += rest;
     written.push('\n');
-    include(&files::SOFTWARE_MATRICES, &[], &mut written)?;
+    helper(&files::SOFTWARE_MATRICES, variant, &mut written)?;
     let mut rows = String::new();
     for (number, access) in functions.iter().enumerate() {
         written += &access.function(number)?;
@@ -63,8 +61,8 @@ pub fn write_out(text: String) -> Result<String> {
         }
     }
     written += &format!(
-        "fn row_of(b: MatrixB, k: u32) -> array<vec4<f32>, 2> {{
-    var row = array<vec4<f32>, 2>();\n{rows}    return row;\n}}\n"
+        "fn row_of(b: MatrixB, k: u32) -> array<vec4<f32>, VECTORS> {{
+    var row = array<vec4<f32>, VECTORS>();\n{rows}    return row;\n}}\n"
     );
     Ok(written)
 }
@@ -102,19 +100,21 @@ impl Access<'_> {
         let body = match (self.operation, self.kind) {
             ("coopLoadT" | "coopLoad", "MatrixB") => format!("    m = MatrixB({number}u, at, stride);"),
             ("coopLoadT", "MatrixA") => format!(
-                "    for (var i = 0u; i < 4u; i++) {{
+                "    for (var i = 0u; i < SIDE / 4u; i++) {{
         m.row[i] = vec4<f32>({array}[at + matrix_row * stride + i]);
     }}"
             ),
             ("coopLoadT", "MatrixC") => format!(
-                "    m.row[0] = {array}[at + matrix_row * stride + 2u * matrix_half];
-    m.row[1] = {array}[at + matrix_row * stride + 2u * matrix_half + 1u];"
+                "    for (var v = 0u; v < VECTORS; v++) {{
+        m.row[v] = {array}[at + matrix_row * stride + matrix_first + v];
+    }}"
             ),
             ("coopStoreT", "MatrixC") => {
                 return Ok(format!(
                     "fn {name}(m: MatrixC, at: u32, stride: u32) {{
-    {array}[at + matrix_row * stride + 2u * matrix_half] = m.row[0];
-    {array}[at + matrix_row * stride + 2u * matrix_half + 1u] = m.row[1];
+    for (var v = 0u; v < VECTORS; v++) {{
+        {array}[at + matrix_row * stride + matrix_first + v] = m.row[v];
+    }}
 }}
 "
                 ));
@@ -126,18 +126,20 @@ impl Access<'_> {
         ))
     }
 
-    /// Of an access to B, what brings this lane's half of row `k` into `row`.
+    /// Of an access to B, what brings this lane's part of row `k` into `row`.
     fn row_of(&self) -> Option<String> {
         let array = self.array;
         match (self.operation, self.kind) {
             ("coopLoadT", "MatrixB") => Some(format!(
-                "        row[0] = vec4<f32>({array}[b.at + k * b.stride + 2u * matrix_half]);
-        row[1] = vec4<f32>({array}[b.at + k * b.stride + 2u * matrix_half + 1u]);\n"
+                "        for (var v = 0u; v < VECTORS; v++) {{
+            row[v] = vec4<f32>({array}[b.at + k * b.stride + matrix_first + v]);
+        }}\n"
             )),
             // By columns: vector i of a column has rows 4·i to 4·i + 3.
             ("coopLoad", "MatrixB") => Some(format!(
-                "        for (var n = 0u; n < 8u; n++) {{
-            row[n / 4u][n % 4u] = f32({array}[b.at + (8u * matrix_half + n) * b.stride + k / 4u][k % 4u]);
+                "        for (var n = 0u; n < 4u * VECTORS; n++) {{
+            let column = 4u * matrix_first + n;
+            row[n / 4u][n % 4u] = f32({array}[b.at + column * b.stride + k / 4u][k % 4u]);
         }}\n"
             )),
             _ => None,

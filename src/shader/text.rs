@@ -57,6 +57,13 @@ fn conditions(variant: &Variant, shared_loads: bool) -> Vec<(&'static str, bool)
     all.into_iter().chain(own).collect()
 }
 
+/// Appends `file` with its repetitions written out by the constants of `variant`.
+pub fn helper(file: &File, variant: &Variant, text: &mut String) -> Result<()> {
+    let mut plain = String::new();
+    include(file, &[], &mut plain)?;
+    repeat(&mut plain.lines(), variant, text, 0)
+}
+
 /// Copies lines up to the `#end` that belongs to `depth`, or to the end, and writes repetitions out.
 fn repeat(lines: &mut Lines<'_>, variant: &Variant, to: &mut String, depth: usize) -> Result<()> {
     while let Some(line) = lines.next() {

@@ -128,7 +128,11 @@ pub fn notes(prompt: &str) -> Vec<Note> {
     let parts = compose::parts(prompt);
     if parts.len() > 1 {
         let sum: f32 = parts.iter().map(|part| part.strength).sum();
-        add(Kind::And, "AND", (sum * 1e4).round() / 1e4);
+        let sum = (sum * 1e4).round() / 1e4;
+        // The sum of weights that add up to 1 is their average.
+        if sum != 1.0 {
+            add(Kind::And, "AND", sum);
+        }
     }
     notes
 }
@@ -255,6 +259,7 @@ mod tests {
             (r"a \[b\]", &[(Escape, r"\[")]),
             ("{red|blue} {odd}", &[(Choice, "{red|blue}")]),
             ("a cat AND a dog", &[(And, "AND")]),
+            ("a cat :0.5 AND a dog :0.5", &[]),
             ("SAND and", &[]),
             ("[grün|🦊]", &[(Alternation, "[grün|🦊]")]),
         ];

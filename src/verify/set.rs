@@ -80,7 +80,14 @@ impl Set {
         let json: Value = serde_json::from_str(json).map_err(|e| {
             Error::new(ErrorKind::File, "the golden set is not valid JSON").file(&file).cause(e)
         })?;
-        let name = Case::new(&file, &json).text("kind")?;
+        let case = Case::new(&file, &json);
+        if case.get("kind").is_none() {
+            return Err(Error::new(ErrorKind::File, "not a golden set")
+                .file(&file)
+                .expected("a JSON object with the member \"kind\"")
+                .hint("pass the .json file of a golden set"));
+        }
+        let name = case.text("kind")?;
         let kind = Kind::NAMES.iter().find(|(n, _)| *n == name).ok_or_else(|| {
             Error::new(ErrorKind::File, "a golden set of an unknown kind")
                 .file(&file)

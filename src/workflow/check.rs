@@ -128,17 +128,14 @@ fn with_maker(node: &Node) -> String {
 
 fn unknown_kinds(nodes: &[&Node]) -> Error {
     let what = match nodes {
-        [_] => "an unknown kind of node",
-        _ => "unknown kinds of nodes",
+        [_] => "a node that does not run here",
+        _ => "nodes that do not run here",
     };
     let error = Error::new(ErrorKind::File, what).found(listed(nodes.iter().copied(), with_maker));
     let group = nodes.iter().filter_map(|node| node.class.strip_prefix("workflow"));
     match group.clone().find(|name| name.starts_with(['/', '>'])) {
         Some(name) => error.hint(format!("turn the group node {:?} back into nodes in ComfyUI", &name[1..])),
-        None => error
-            .expected("nodes that run here, for what is saved needs them")
-            .hint("take them out, mute or bypass them")
-            .remedy(Remedy::ListNodes),
+        None => error.hint("remove, mute or bypass them in ComfyUI").remedy(Remedy::ListNodes),
     }
 }
 
@@ -150,9 +147,7 @@ fn warn_of_unneeded(nodes: &[&Node]) {
     }
     if !unknown.is_empty() {
         let list = listed(unknown, with_maker);
-        log::warn!(
-            "kinds of nodes that are not known here, and that nothing that is saved needs, are left out: {list}"
-        );
+        log::warn!("nodes that do not run here are left out, since nothing that is saved needs them: {list}");
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) struct ParsedWorkflow {
 /// # Errors
 /// [`ErrorKind::File`] if it cannot be read, or is far too large.
 pub(super) fn bytes(path: &Path) -> Result<Vec<u8>> {
-    let cannot = |e| Error::io(path, "the workflow cannot be read", e).hint("check the path");
+    let cannot = |e| Error::io(path, "the workflow cannot be read", e);
     let meta = std::fs::metadata(path).map_err(cannot)?;
     // Opening a pipe would wait for a writer for ever.
     if !meta.is_file() {

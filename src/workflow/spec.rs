@@ -11,5 +11,5 @@ mod types;
 pub use choices::Choices;
 pub use class::Class;
 pub use slot::{Kind, Slot};
-pub(crate) use slot::{choice, file, float, int, pixels, prompt, seed, socket, switch, words};
+pub(crate) use slot::{cells, choice, file, float, int, pixels, prompt, seed, socket, switch, words};
 pub use types::{FileKind, Type};

@@ -154,7 +154,7 @@ impl Runner {
     /// which is a sentinel.
     fn pipeline(&self, variant: &Variant) -> wgpu::ComputePipeline {
         let make = || {
-            let offers = shader::Offers { cooperative: false, shared_loads: false };
+            let offers = shader::Offers { matrices: None, shared_loads: false };
             let source = wgpu::ShaderSource::Wgsl(shader::source(variant, offers).expect("a shader").into());
             let device = self.gpu.device();
             let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label: None, source });

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
 use sagittal::gpu::Gpu;
 use sagittal::internals::engine::{Engine, KeptTensors, Prepared};
-use sagittal::internals::kernels::{LEAST_MEMORY, Precision, Target};
+use sagittal::internals::kernels::{LEAST_MEMORY, Matrices, Precision, Target};
 
 /// The repository's root, from any of its crates.
 pub fn root() -> &'static Path {
@@ -111,11 +111,17 @@ pub fn matrices(gpu: &Gpu) -> Option<(Target, Precision)> {
     matches!(own, Target::Cooperative { .. }).then_some((own, Precision::F16))
 }
 
-/// The same with the least workgroup memory; a device without such matrices gets them written out.
-pub fn matrices_of_little_memory(gpu: &Gpu) -> Option<(Target, Precision)> {
+/// Whether tests take what is too long for every change: `.ci/full` sets it.
+pub fn thorough() -> bool {
+    std::env::var_os("SAGITTAL_TEST_THOROUGH").is_some()
+}
+
+/// All kinds of matrices with the least workgroup memory; those that a device has not are written out.
+pub fn matrices_of_little_memory(gpu: &Gpu) -> Vec<(Target, Precision)> {
     let features = wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
-    let least = Target::Cooperative { memory: LEAST_MEMORY };
-    gpu.device().features().contains(features).then_some((least, Precision::F16))
+    let least = |matrices| (Target::Cooperative { matrices, memory: LEAST_MEMORY }, Precision::F16);
+    let all = Matrices::ALL.into_iter().map(least);
+    all.filter(|_| gpu.device().features().contains(features)).collect()
 }
 
 /// Values in f32 with weights in f16, which a CPU driver alone has: target, precision, that of the weights.

@@ -15,7 +15,7 @@ use sagittal::internals::bench::sweep::{Axis, Step};
 use sagittal::internals::bench::{Effort, Timing, presets};
 use sagittal::internals::engine::{BufferOffset, Engine, PlanRun, Stream, WeightSource};
 use sagittal::internals::graph::{Graph, Layout, Shape, Tensor, Weight};
-use sagittal::internals::kernels::{Buf, Call, Operand, Precision, Stretch, Target};
+use sagittal::internals::kernels::{Buf, Call, Matrices, Operand, Precision, Stretch, Target};
 use sagittal::internals::model::config::{Heads, InputBlock, MiddleBlock, UnetConfig};
 use sagittal::internals::model::{ModelConfig, unet, vae};
 use sagittal::internals::plan::arena::{TensorLifetime, lower_bound, place};
@@ -26,7 +26,15 @@ use sagittal::{Result, wgpu};
 
 static GO: AtomicBool = AtomicBool::new(false);
 
-const TARGETS: [Target; 3] = [Target::Gpu, Target::Cpu, Target::Cooperative { memory: 32 << 10 }];
+const TARGETS: [Target; 4] = {
+    let [large, .., small] = Matrices::ALL;
+    [
+        Target::Gpu,
+        Target::Cpu,
+        Target::Cooperative { matrices: large, memory: 32 << 10 },
+        Target::Cooperative { matrices: small, memory: 32 << 10 },
+    ]
+};
 
 fn options(rows: usize, target: Target) -> PlanOptions {
     PlanOptions { rows, storage: Precision::F32.into(), device: Capabilities::baseline(target), guard: 0 }

@@ -10,8 +10,9 @@ fn faults_of_all(faults: impl Fn(&[Token<'_>]) -> Vec<String>) {
     let mut failures = Failures::default();
     let (mut texts, mut seen) = (0, std::collections::HashSet::new());
     for (variant, _) in variants() {
-        for (cooperative, shared_loads) in [(false, false), (false, true), (true, false), (true, true)] {
-            let text = shader::source(&variant, Offers { cooperative, shared_loads }).unwrap();
+        for (native, shared_loads) in [(false, false), (false, true), (true, false), (true, true)] {
+            let matrices = variant.matrices().filter(|_| native);
+            let text = shader::source(&variant, Offers { matrices, shared_loads }).unwrap();
             texts += 1;
             for fault in faults(&tokens(&text)) {
                 let said = format!("{}: {fault}", variant.kernel);

@@ -16,7 +16,7 @@ use sagittal::internals::bench::presets::Preset;
 use sagittal::internals::graph::{Activation, Graph, Shape, Store};
 use sagittal::internals::kernels::gemm::simd;
 use sagittal::internals::kernels::{
-    Call, Field, Holds, LEAST_MEMORY, Operand, Precision, Target, Variant, latents, samples,
+    Call, Field, Holds, LEAST_MEMORY, Matrices, Operand, Precision, Target, Variant, latents, samples,
 };
 use sagittal::internals::model::config::{ModelConfig, TextConfig};
 use sagittal::internals::model::unet::{self, Perturbation, Width};
@@ -98,7 +98,7 @@ static CHECKED: LazyLock<Vec<Checked>> = LazyLock::new(|| {
 });
 
 fn check(variant: &Variant, shared: bool) -> Result<(Module, ModuleInfo), String> {
-    let offers = shader::Offers { cooperative: true, shared_loads: shared };
+    let offers = shader::Offers { matrices: variant.matrices(), shared_loads: shared };
     let text = shader::source(variant, offers).map_err(|e| e.to_string())?;
     let module = naga::front::wgsl::parse_str(&text).map_err(|e| e.emit_to_string(&text))?;
     // Packing f16 into words needs no feature, but naga counts it as a capability.
@@ -178,12 +178,15 @@ fn large() -> Vec<(String, Graph)> {
 }
 
 /// Targets, the precisions of networks on them, and whether files hold f16, which CPU drivers keep.
-fn ways_to_store() -> [(Target, Precision, bool); 7] {
+fn ways_to_store() -> Vec<(Target, Precision, bool)> {
     use {Precision as P, Target as T};
-    let [least, more] =
-        [LEAST_MEMORY, COOPERATIVE_BYTES].map(|memory| (T::Cooperative { memory }, P::F16, true));
+    let of = |matrices, memory| (T::Cooperative { matrices, memory }, P::F16, true);
+    let least = Matrices::ALL.map(|matrices| of(matrices, LEAST_MEMORY));
+    // More memory makes other tiles, which one kind of matrices shows.
+    let cooperative = least.into_iter().chain([of(Matrices::ALL[0], COOPERATIVE_BYTES)]);
     let [wide, halves] = [false, true].map(|halves| (T::Cpu, P::F32, halves));
-    [(T::Gpu, P::F32, true), (T::Gpu, P::F16, true), wide, halves, (T::Cpu, P::F16, true), least, more]
+    let plain = [(T::Gpu, P::F32, true), (T::Gpu, P::F16, true), wide, halves, (T::Cpu, P::F16, true)];
+    plain.into_iter().chain(cooperative).collect()
 }
 
 fn dispatched(
@@ -392,14 +395,22 @@ fn every_variant_becomes_spirv_msl_and_hlsl() {
     for Checked { variant, shared, module, info, .. } in CHECKED.iter() {
         let spirv = spv::write_vec(module, info, &spv::Options::default(), None);
         failures.check(spirv.is_ok(), || format!("{variant}: SPIR-V: {}", spirv.unwrap_err()));
-        // Cooperative matrices of f16 are Vulkan's alone, and so are subgroups of eight on a CPU; elsewhere
-        // no plan has them.
-        if variant.is_cooperative() || *shared {
+        // Subgroups of eight on a CPU are Vulkan's alone.
+        if *shared {
             continue;
         }
-        let metal =
-            msl::write_string(module, info, &msl::Options::default(), &msl::PipelineOptions::default());
-        failures.check(metal.is_ok(), || format!("{variant}: MSL: {}", metal.unwrap_err()));
+        let side = variant.matrices().map(|matrices| matrices.side);
+        // Metal's matrices are 8×8×8.
+        if side != Some(16) {
+            let lang_version = if side.is_some() { (2, 3) } else { msl::Options::default().lang_version };
+            let options = msl::Options { lang_version, ..Default::default() };
+            let metal = msl::write_string(module, info, &options, &msl::PipelineOptions::default());
+            failures.check(metal.is_ok(), || format!("{variant}: MSL: {}", metal.unwrap_err()));
+        }
+        // Direct3D has none that naga knows.
+        if side.is_some() {
+            continue;
+        }
         let mut text = String::new();
         let (options, pipeline) = (hlsl::Options::default(), hlsl::PipelineOptions::default());
         let direct3d = hlsl::Writer::new(&mut text, &options, &pipeline).write(module, info, None);
@@ -414,7 +425,9 @@ fn every_variant_keeps_to_the_default_limits() {
     for Checked { variant, usage, module, .. } in CHECKED.iter() {
         let [entry] = module.entry_points.as_slice() else { panic!("{variant}: one entry point") };
         let invocations: u32 = entry.workgroup_size.iter().product();
-        failures.check(entry.name == "main" && invocations <= MAX_INVOCATIONS, || {
+        // Subgroups of 64 are of devices with larger workgroups.
+        let lanes = variant.matrices().map_or(32, |matrices| matrices.lanes);
+        failures.check(entry.name == "main" && invocations <= MAX_INVOCATIONS * lanes.max(32) / 32, || {
             format!("{variant}: {} has {invocations} invocations a workgroup", entry.name)
         });
         let in_space =

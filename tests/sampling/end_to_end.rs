@@ -5,18 +5,16 @@ use std::sync::atomic::AtomicBool;
 
 use crate::common::{Failures, gpu, safetensors};
 use sagittal::Size;
-use sagittal::guidance::term::{At, GuidanceTerm, GuidedStep, Wants};
-use sagittal::guidance::{Guidance, Guided, Term};
+use sagittal::guidance::{Guidance, Guided};
 use sagittal::internals::kernels::Precision;
 use sagittal::internals::network::UnetNetwork;
 use sagittal::internals::plan::chunk::ChunkPolicy;
-use sagittal::latent::Value;
 use sagittal::pipeline::{Generated, Noise, Progress, Sizes, Start};
 use sagittal::sampler::Sampler;
 use sagittal::sampler::noise::noise;
 use sagittal::{Checkpoint, Latent, Model, ModelOptions, Request, Sag, VaeLatent, embedded};
 
-fn model() -> Option<&'static Model> {
+pub fn model() -> Option<&'static Model> {
     static MODEL: OnceLock<Option<Model>> = OnceLock::new();
     let make = || {
         let options = ModelOptions { precision: Some(Precision::F32), ..Default::default() };
@@ -31,7 +29,7 @@ fn request(width: usize, height: usize, steps: usize) -> Request {
     r
 }
 
-fn generate(m: &Model, r: &Request) -> Generated {
+pub fn generate(m: &Model, r: &Request) -> Generated {
     m.generate(r).expect("pictures")
 }
 
@@ -99,40 +97,6 @@ fn sag_off_by_scale_or_blur_is_the_same_picture_and_computes_two_rows() {
     let off = with(Sag::off());
     assert_eq!(with(Sag { blur_sigma: 0.0, ..Sag::default() }).latent.data(), off.latent.data());
     assert_ne!(with(Sag::default()).latent.data(), off.latent.data());
-}
-
-/// A custom term: more of the difference that classifier-free guidance makes.
-#[derive(Debug)]
-struct More(f32);
-
-impl GuidanceTerm for More {
-    fn wants(&self, _: &At<'_>) -> Option<Wants> {
-        Some(Wants { uncond: true, ..Wants::default() })
-    }
-
-    fn pull(&self, step: &mut GuidedStep<'_>) -> sagittal::Result<Option<Value>> {
-        Ok(step.cond().zip(step.uncond()).map(|(cond, uncond)| cond.minus(uncond).scaled(self.0)))
-    }
-}
-
-#[test]
-fn a_request_takes_terms_of_ones_own_and_rescaled_guidance() {
-    let Some(m) = model() else { return };
-    let with = |cfg: f32, change: &dyn Fn(&mut Guidance)| {
-        let mut r = request(64, 64, 2);
-        r.guidance = Guidance::new(cfg);
-        change(&mut r.guidance);
-        r.check().map(|()| generate(m, &r).latent)
-    };
-    let plain = with(3.5, &|_| ()).expect("sound");
-    let own = with(3.0, &|g| g.terms.push(Term::own(More(0.5)))).expect("sound");
-    let far =
-        plain.zip(&own, |a, b| (a - b).abs()).expect("one shape").data().iter().copied().fold(0.0, f32::max);
-    assert!(far < 1e-3, "CFG 3 and half of it more is CFG 3.5, {far}");
-    let rescaled = with(3.5, &|g| g.rescale = Some(1.0)).expect("sound");
-    let contrast = |l: &Latent| l.data().iter().map(|v| v * v).sum::<f32>();
-    assert!(contrast(&rescaled) < contrast(&plain));
-    assert!(with(3.5, &|g| g.rescale = Some(1.5)).is_err());
 }
 
 #[test]

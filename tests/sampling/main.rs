@@ -15,6 +15,7 @@ mod golden;
 mod guidance;
 mod misuse;
 mod noise;
+mod own_terms;
 mod previews;
 mod prompts;
 mod requests;

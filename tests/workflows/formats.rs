@@ -232,7 +232,7 @@ fn inputs_are_set_by_hand() {
     for (bad, word) in [
         ("3.seed", "NODE.INPUT=VALUE"),
         ("seed=3", "NODE.INPUT=VALUE"),
-        ("CLIPTextEncode.text=x", "nodes 7, 6"),
+        ("CLIPTextEncode.text=x", "node 7 (CLIPTextEncode); node 6"),
         ("KSampla.seed=1", "did you mean KSampler"),
         ("3.sed=1", "one of seed, steps"),
         ("3.seed=x", "whole number"),

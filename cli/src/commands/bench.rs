@@ -33,7 +33,7 @@ Examples:
     sagittal bench --profile --model vae --rows-per-call 1 --tflops 165 --gbps 1008
   Single products, convolutions and attentions:
     sagittal bench --shapes
-  Everything into a folder, with plots:
+  Rows and sweep into a folder, with plots:
     sagittal bench --report speed";
 
 /// Measure how fast this device is.
@@ -57,7 +57,7 @@ pub struct Args {
     /// Cost by batch size, picture size and rows per chunk
     #[arg(long, group = "what", help_heading = "What to measure")]
     pub sweep: bool,
-    /// Write rows and sweep to a folder: report.md, batch.svg and size.svg
+    /// Write --rows and --sweep to a folder: report.md, batch.svg and size.svg
     #[arg(long, value_name = "DIR", group = "what", help_heading = "What to measure")]
     pub report: Option<PathBuf>,
 
@@ -87,16 +87,16 @@ pub struct Args {
     /// Layers that --profile lists, longest first [default: 12; with -v all]
     #[arg(long, value_name = "N")]
     pub layers: Option<usize>,
-    /// Peak arithmetic rate of the device [default: 790, an H100 in f16]
+    /// Peak arithmetic rate of the device [default: 790, that of an H100 in f16: pass your card's]
     #[arg(long, value_name = "TFLOP/S", value_parser = positive)]
     pub tflops: Option<f64>,
-    /// Peak memory bandwidth of the device [default: 3000, an H100]
+    /// Peak memory bandwidth of the device [default: 3000, that of an H100: pass your card's]
     #[arg(long, value_name = "GB/S", value_parser = positive)]
     pub gbps: Option<f64>,
 
     #[command(flatten)]
     pub device: device::Flags,
-    /// How weights and activations are stored [auto: f16 on GPUs, f32 on CPUs]
+    /// How weights and activations are stored
     #[arg(long, value_name = "KIND", default_value = "auto", ignore_case = true)]
     pub precision: PrecisionChoice,
     /// Replace existing files

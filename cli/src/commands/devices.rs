@@ -1,6 +1,8 @@
 //! `sagittal devices`: the adapters, the features that decide which kernels run (f16, subgroups, cooperative
 //! matrices), and the limits that decide how large pictures and chunks can become.
 
+use std::collections::BTreeSet;
+
 use sagittal::gpu::{self, Adapter};
 use sagittal::wgpu::{DeviceType, Features};
 use sagittal::{Error, ErrorKind, Result};
@@ -54,7 +56,7 @@ fn as_text(adapter: &Adapter, chosen: bool) -> Vec<String> {
         format!("     driver                {} {} ({:?})", info.driver, info.driver_info, info.backend),
         format!("     f16 arithmetic        {}", yes(Features::SHADER_F16)),
         format!("     subgroups             {}", subgroups(adapter)),
-        format!("     cooperative matrices  {}", yes(Features::EXPERIMENTAL_COOPERATIVE_MATRIX)),
+        format!("     cooperative matrices  {}", or_no(&matrices(adapter))),
         format!(
             "     limits                buffer {} MiB, binding {} MiB, {} storage buffers",
             mib(limits.max_buffer_size),
@@ -66,13 +68,13 @@ fn as_text(adapter: &Adapter, chosen: bool) -> Vec<String> {
             limits.max_compute_invocations_per_workgroup,
             limits.max_compute_workgroup_storage_size >> 10
         ),
-        format!("     memory                {}", memory(adapter).map_or("unknown".into(), terminal::mib)),
+        format!("     memory                {}", memory(adapter).map_or("unknown".into(), terminal::size)),
     ]
 }
 
 /// The same facts as JSON, sizes in bytes; null if unknown.
 fn as_json(adapter: &Adapter, chosen: bool) -> Value {
-    let Adapter { index, info, limits, features } = adapter;
+    let Adapter { index, info, limits, features, .. } = adapter;
     json!({
         "index": index,
         "default": chosen,
@@ -85,6 +87,7 @@ fn as_json(adapter: &Adapter, chosen: bool) -> Value {
         "subgroups": features.contains(Features::SUBGROUP),
         "subgroup_min_size": info.subgroup_min_size,
         "subgroup_max_size": info.subgroup_max_size,
+        "cooperative_matrices": matrices(adapter),
         "cooperative_matrix": features.contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
         "max_buffer_bytes": limits.max_buffer_size,
         "max_binding_bytes": limits.max_storage_buffer_binding_size,
@@ -108,10 +111,25 @@ fn type_name(adapter: &Adapter) -> &'static str {
 
 /// Whether there are subgroup operations, and the subgroup sizes.
 fn subgroups(adapter: &Adapter) -> String {
+    let (least, most) = (adapter.info.subgroup_min_size, adapter.info.subgroup_max_size);
     match adapter.features.contains(Features::SUBGROUP) {
-        true => format!("yes, {} to {} wide", adapter.info.subgroup_min_size, adapter.info.subgroup_max_size),
+        true if least == most => format!("yes, of {least} invocations"),
+        true => format!("yes, of {least} to {most} invocations"),
         false => "no".into(),
     }
+}
+
+/// The kinds of cooperative matrices, such as `16x16x16 f16 to f32`.
+fn matrices(adapter: &Adapter) -> Vec<String> {
+    let kinds = adapter.matrices.iter().map(|m| {
+        let [from, to] = [m.ab_type, m.cr_type].map(|of| format!("{of:?}").to_lowercase());
+        format!("{}x{}x{} {from} to {to}", m.m_size, m.n_size, m.k_size)
+    });
+    kinds.collect::<BTreeSet<String>>().into_iter().collect()
+}
+
+fn or_no(list: &[String]) -> String {
+    if list.is_empty() { "no".to_owned() } else { list.join(", ") }
 }
 
 /// Bytes an adapter may use, if known: wgpu does not report it, but a driver that runs on the CPU uses the

@@ -32,7 +32,7 @@ use crate::support::interrupt;
 use crate::support::loras;
 use crate::support::notes;
 use crate::support::origin::{self, Checksums};
-use crate::support::output::{Series, check_png};
+use crate::support::output::{self, Series, check_png};
 use crate::support::progress::{Reporter, speed};
 use crate::support::terminal;
 use crate::support::value::Seed;
@@ -224,6 +224,12 @@ impl Files {
     fn new(args: &Args, seed: u64, one: bool) -> Result<Self> {
         let pattern = args.output.clone().unwrap_or_else(|| PathBuf::from(format!("sagittal-{seed}.png")));
         check_png(&pattern)?;
+        for path in [Some(&pattern), args.save_latent.as_ref()].into_iter().flatten() {
+            output::warn_of_percent(path, args.json);
+        }
+        if let Some(path) = &args.save_latent {
+            output::check_latent(path)?;
+        }
         let count = if one { 1 } else { args.batch_size.saturating_mul(args.batch_count) };
         let latents = args.save_latent.as_ref().map(|path| Series::new(path, args.batch_count, args.force));
         Ok(Self { pictures: Series::new(pattern, count, args.force), latents })
@@ -235,12 +241,7 @@ impl Files {
         let written = self.pictures.paths().chain(self.latents.iter().flat_map(Series::paths));
         spare_models(args, written.chain(watch::outputs(args)))?;
         let Some(latents) = &self.latents else { return Ok(()) };
-        latents.check()?;
-        let pictures: Vec<PathBuf> = self.pictures.paths().map(|p| real(&p)).collect();
-        match latents.paths().find(|l| pictures.contains(&real(l))) {
-            Some(both) => Err(Error::usage("a picture and a latent have the same file name").file(both)),
-            None => Ok(()),
-        }
+        latents.check()
     }
 }
 
@@ -341,23 +342,23 @@ impl GenerateRun<'_> {
             names.map(|(scale, name)| if scale == 0.0 { String::new() } else { format!(", {name} {scale}") });
         let others = others.concat();
         terminal::say(format!(
-            "{}x{}, {} steps of {} ({}), CFG {}, {sag_text}{others}, seed {}; {} of device memory at most",
+            "{}x{}, {} of {} ({}), CFG {}, {sag_text}{others}, seed {}; {} of device memory at most",
             r.size.width,
             r.size.height,
-            r.schedule.steps,
+            terminal::count(r.schedule.steps, "step"),
             r.solver.sampler,
             r.schedule.scheduler,
             r.guidance.cfg,
             r.seed,
-            terminal::mib(self.report.peak_bytes)
+            terminal::size(self.report.peak_bytes)
         ));
         log::info!("{} on {}, {}", origin::name_of(self.args), info.name, self.model.precision().name());
         log::info!(
-            "{} rows per step, at most {} per call; arena {}, weights {}",
-            self.report.rows_per_step(),
+            "{} per step, at most {} per call; activations {}, weights {}",
+            terminal::count(self.report.rows_per_step(), "row"),
             self.report.rows_per_call(),
-            terminal::mib(self.report.arena_bytes),
-            terminal::mib(self.report.all_weight_bytes())
+            terminal::size(self.report.arena_bytes),
+            terminal::size(self.report.all_weight_bytes())
         );
         if !self.args.json {
             return;
@@ -438,7 +439,7 @@ impl GenerateRun<'_> {
         let seconds = began.elapsed().as_secs_f64();
         let rate = progress.steps_per_second();
         let peak = self.model.engine().peak_bytes();
-        let (speed, memory) = (speed(rate), terminal::mib(peak));
+        let (speed, memory) = (speed(rate), terminal::size(peak));
         terminal::say(format!(
             "done in {seconds:.1} s, sampling at {}, {memory} of device memory",
             speed.trim()

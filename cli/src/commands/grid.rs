@@ -56,6 +56,7 @@ Examples:
 /// in a folder beside the sheet; equal ones are drawn once.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES, after_help = "More with --help.")]
+#[command(mut_args(own_help))]
 pub struct Args {
     /// What changes from left to right
     #[arg(long, value_name = "NAME=VALUES", help_heading = "Axes", allow_hyphen_values = true)]
@@ -88,6 +89,30 @@ struct CellRequest {
     /// The prompt with a tag for each LoRA.
     shown: String,
     scaled: bool,
+}
+
+/// The options of `generate` as the help of a grid has them: some are for single pictures.
+fn own_help(arg: clap::Arg) -> clap::Arg {
+    const REFUSED: [&str; 8] = [
+        "batch_size",
+        "batch_count",
+        "save_latent",
+        "save_attention",
+        "compare",
+        "animate",
+        "preview",
+        "preview_every",
+    ];
+    match arg.get_id().as_str() {
+        "output" => arg
+            .help("PNG file of the sheet [default: grid.png]")
+            .long_help("PNG file of the sheet [default: grid.png]"),
+        "dry_run" => {
+            arg.help("Report the number of pictures, the size of the sheet and the memory, and exit")
+        }
+        id if REFUSED.contains(&id) => arg.hide(true),
+        _ => arg,
+    }
 }
 
 /// Runs the command.
@@ -123,7 +148,7 @@ pub fn run(args: &Args) -> Result<()> {
     config.runnable(checkpoint.file())?;
     let prepare = |args: &Generate| ready(args, position, &config);
     let (jobs, first) = jobs(&flags, &axes, &mut sheet, &checkpoint, &config, &prepare)?;
-    warn_of_flags(&base, &jobs, own)?;
+    warn_of_flags(&base, &axes, &jobs, own)?;
     sheet.title = title(&first, &base, &axes);
     sheet.check()?;
     let options = base.compute.options(base.prediction.map(Prediction::from));
@@ -139,11 +164,12 @@ pub fn run(args: &Args) -> Result<()> {
         "peak_mib": terminal::to_mib(peak),
     });
     let summary = format!(
-        "{cells} cells, {} pictures to draw, a sheet of {}x{}; {} of device memory at most",
-        jobs.len(),
+        "{}, {} to draw, a sheet of {}x{}; {} of device memory at most",
+        terminal::count(cells, "cell"),
+        terminal::count(jobs.len(), "picture"),
         sheet.width(),
         sheet.height(),
-        terminal::mib(peak)
+        terminal::size(peak)
     );
     if base.dry_run {
         if base.json {
@@ -197,8 +223,10 @@ fn flags(args: &Args) -> Result<(Flags, Repeat)> {
 /// Checks each value of each axis alone, so that an error names both.
 fn check_axes(axes: &[Option<&Axis>; 3], flags: &Flags) -> Result<()> {
     for (i, axis) in axes.iter().flatten().enumerate() {
-        if axes.iter().flatten().take(i).any(|other| other.is_like(axis)) {
-            return Err(Error::usage("two axes change the same option").found(&axis.name));
+        if let Some(other) = axes.iter().flatten().take(i).find(|other| other.is_like(axis)) {
+            return Err(Error::usage("two axes change the same option")
+                .found(format!("{} and {}", other.name, axis.name))
+                .hint("put all its values on one axis"));
         }
         for at in 0..axis.values.len() {
             let behind: Vec<OsString> = axis.flag(at)?.into_iter().collect();
@@ -280,14 +308,20 @@ fn jobs(
     Ok((found.into_iter().map(|(.., job)| job).collect(), first))
 }
 
-/// Warns of prompt syntax in any cell, and of flags without effect in all of them.
-fn warn_of_flags(base: &Generate, jobs: &[Job], own: bool) -> Result<()> {
+/// Warns of prompt syntax in any cell, of flags that an axis replaces, and of flags without effect in all cells.
+fn warn_of_flags(base: &Generate, axes: &[Option<&Axis>; 3], jobs: &[Job], own: bool) -> Result<()> {
     notes::warn_of_prompt_syntax(base.json, jobs.iter().map(|job| &job.args), own);
     let Some((first, others)) = jobs.split_first() else { return Ok(()) };
     let everywhere =
         |idle: &&notes::IdleFlag| others.iter().all(|job| job.idle.iter().any(|other| other.0 == idle.0));
+    let given = Flags::typed().given::<Args>()?;
+    for axis in axes.iter().flatten().filter(|axis| axis.replaces()) {
+        if let Some(id) = given.iter().find(|id| notes::long_name(id) == axis.option()) {
+            notes::warn_of_idle_flag(base.json, id, "an axis sets it");
+        }
+    }
     let idle: Vec<notes::IdleFlag> = first.idle.iter().filter(everywhere).cloned().collect();
-    notes::warn_of_idle_flags(base.json, &idle, &Flags::typed().given::<Args>()?);
+    notes::warn_of_idle_flags(base.json, &idle, &given);
     Ok(())
 }
 
@@ -308,7 +342,7 @@ fn title(first: &CellRequest, base: &Generate, axes: &[Option<&Axis>; 3]) -> Str
         }
     };
     add(&["seed"], format!("seed {}", r.seed));
-    add(&["steps"], format!("{} steps", r.schedule.steps));
+    add(&["steps"], terminal::count(r.schedule.steps, "step"));
     add(&["sampling-method"], r.solver.sampler.to_string());
     // A sampler's name may end in a scheduler.
     let both =
@@ -387,9 +421,9 @@ impl GridRun<'_> {
         self.saved("grid", &path, &progress, None);
         let (seconds, peak) = (began.elapsed().as_secs_f64(), self.model.engine().peak_bytes());
         terminal::say(format!(
-            "done in {seconds:.1} s, {} pictures, {} of device memory",
-            jobs.len(),
-            terminal::mib(peak)
+            "done in {seconds:.1} s, {}, {} of device memory",
+            terminal::count(jobs.len(), "picture"),
+            terminal::size(peak)
         ));
         if self.base.json {
             let rest =

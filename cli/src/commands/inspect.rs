@@ -8,11 +8,13 @@ use sagittal::Size;
 use sagittal::inspect::{Inspected, ModelFacts, inspect};
 use sagittal::pipeline::report::Report;
 use sagittal::{
-    Checkpoint, Model, Request, Result, embedded,
+    Checkpoint, ErrorKind, Model, Request, Result, embedded,
     guidance::{Guidance, Sag},
 };
 
 use crate::support::device;
+use crate::support::flags::Flags;
+use crate::support::notes;
 use crate::support::remedy;
 use crate::support::terminal;
 use crate::support::value;
@@ -88,8 +90,11 @@ pub fn run(args: &Args) -> Result<()> {
         None => sagittal::inspect::checkpoint(embedded::checkpoint()?)?,
     };
     let memory = match &inspected {
-        Inspected::Model(facts) if facts.obstacle.is_none() && !args.no_memory => memory(args, facts),
-        _ => None,
+        Inspected::Model(facts) if facts.obstacle.is_none() && !args.no_memory => memory(args, facts)?,
+        _ => {
+            warn_of_idle_flags(args, matches!(inspected, Inspected::Model(_)))?;
+            None
+        }
     };
     if args.json {
         terminal::event("facts", tables::as_json(&inspected, memory.as_ref()));
@@ -99,13 +104,37 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The memory estimate, if there is a device, whose kernels decide it.
-fn memory(args: &Args, facts: &ModelFacts) -> Option<Memory> {
+/// Warns of flags for a memory estimate where none is made.
+fn warn_of_idle_flags(args: &Args, is_model: bool) -> Result<()> {
+    const OF_MEMORY: [&str; 10] = [
+        "size",
+        "batch_size",
+        "device",
+        "matrices",
+        "no_matrices",
+        "precision",
+        "vae_precision",
+        "vae_tile",
+        "chunk",
+        "max_memory",
+    ];
+    let why = match is_model {
+        true => "no memory is estimated",
+        false => "memory is estimated for models alone",
+    };
+    let idle = OF_MEMORY.map(|id| (id, why.to_owned()));
+    notes::warn_of_idle_flags(args.json, &idle, &Flags::typed().given::<Args>()?);
+    Ok(())
+}
+
+/// The memory estimate, if there is a device, whose kernels decide it. A wrong flag is an error.
+fn memory(args: &Args, facts: &ModelFacts) -> Result<Option<Memory>> {
     match planned(args, &facts.file) {
-        Ok(memory) => Some(memory),
+        Ok(memory) => Ok(Some(memory)),
+        Err(e) if e.kind() == ErrorKind::Usage => Err(e),
         Err(e) => {
             terminal::say(format!("no memory estimate: {}", remedy::text(&e)));
-            None
+            Ok(None)
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use sagittal::internals::folder::Folder;
 use sagittal::pipeline::{self, DeviceContext};
 use sagittal::workflow::spec::{Class, Kind, Slot};
 use sagittal::workflow::{self, Event, Folders, LocalTime, Node, Options, Ready, Saved, SavedKind, Workflow};
@@ -11,6 +12,7 @@ use sagittal::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
 use crate::support::device;
+use crate::support::flags::Flags;
 use crate::support::interrupt;
 use crate::support::progress::{Reporter, speed};
 use crate::support::terminal;
@@ -34,7 +36,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES, after_help = "More with --help.")]
 pub struct Args {
-    /// Workflow: JSON in API or UI format, or a PNG with one
+    /// Workflow: JSON in API or UI format, or a picture that contains one
     #[arg(value_name = "WORKFLOW", required_unless_present = "nodes", conflicts_with = "nodes")]
     workflow: Option<PathBuf>,
     /// Set an input of a node, named by id, title or class: 3.seed=7; may be repeated
@@ -117,6 +119,12 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// The folders from the flags, with those of the lists of further folders.
 fn folders(args: &Args) -> Result<Folders> {
+    let given = Flags::typed().given::<Args>()?;
+    for (id, folder) in [("models_dir", &args.models_dir), ("input_dir", &args.input_dir)] {
+        if given.contains(id) {
+            Folder::open(folder).map_err(|e| e.at(format!("--{}", id.replace('_', "-"))))?;
+        }
+    }
     let mut folders = Folders::new(&args.models_dir, &args.input_dir, &args.output_dir);
     let usual = ["", ".."].map(|beside| args.models_dir.join(beside).join("extra_model_paths.yaml"));
     let found = usual.iter().filter(|list| args.extra_model_paths.is_empty() && list.is_file());
@@ -192,7 +200,9 @@ fn class_as_json(class: &Class) -> Value {
 fn slot_as_json(slot: &Slot) -> Value {
     let rest = match slot.kind {
         Kind::Socket(of) => json!({ "type": of.name() }),
-        Kind::Int { min, max, .. } => json!({ "type": "INT", "min": whole(min), "max": whole(max) }),
+        Kind::Int { min, max, step, .. } => {
+            json!({ "type": "INT", "min": whole(min), "max": whole(max), "step": whole(step) })
+        }
         Kind::Float { min, max, .. } => json!({ "type": "FLOAT", "min": min, "max": max }),
         Kind::Bool { .. } => json!({ "type": "BOOLEAN" }),
         Kind::Text { .. } => json!({ "type": "STRING" }),
@@ -215,14 +225,12 @@ fn whole(number: i128) -> Value {
 
 fn announce(args: &Args, file: &Path, context: &DeviceContext, nodes: usize, samplers: usize) {
     let info = context.engine().gpu().device().adapter_info();
-    let precision = args
-        .compute
-        .precision
-        .precision()
-        .unwrap_or(context.engine().gpu().capabilities().target.usual_precision());
+    let precision = args.compute.precision.precision().unwrap_or(context.engine().gpu().usual_precision());
     terminal::say(format!(
-        "{}: {nodes} nodes, {samplers} samplers, on {}, {}",
+        "{}: {}, {}, on {}, {}",
         file.display(),
+        terminal::count(nodes, "node"),
+        terminal::count(samplers, "sampler"),
         info.name,
         precision.name()
     ));
@@ -241,8 +249,9 @@ fn conclude(args: &Args, context: &DeviceContext, began: Instant, progress: &Rep
         (began.elapsed().as_secs_f64(), progress.steps_per_second(), context.engine().peak_bytes());
     let sampling = if rate > 0.0 { format!(", sampling at {}", speed(rate).trim()) } else { String::new() };
     terminal::say(format!(
-        "done in {seconds:.1} s{sampling}, {saved} files, {} of device memory",
-        terminal::mib(peak)
+        "done in {seconds:.1} s{sampling}, {}, {} of device memory",
+        terminal::count(saved, "file"),
+        terminal::size(peak)
     ));
     if args.json {
         let rest = json!({

@@ -128,7 +128,8 @@ pub struct Args {
     #[arg(long, value_name = "WxH", value_parser = value::size, help_heading = "Prompt")]
     pub target_size: Option<(usize, usize)>,
 
-    /// Width in pixels, a multiple of 8 [default: 512 for SD 1, 768 for SD 2 v, 1024 for SDXL]
+    /// Width in pixels, a multiple of 8 [default: 512 for SD 1 and 2, 768 for SD 2 v, 1024 for SDXL, 256 for the
+    /// built-in model]
     #[arg(short = 'W', long, value_name = "PX", value_parser = value::side, allow_negative_numbers = true)]
     #[arg(help_heading = "Picture")]
     pub width: Option<usize>,

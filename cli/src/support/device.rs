@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::ValueEnum;
 use sagittal::Result;
 use sagittal::gpu::{Gpu, OpenOptions};
 use sagittal::internals::model::Prediction;
@@ -18,15 +19,37 @@ pub struct Flags {
     /// GPU, by its number or a part of its name; see `sagittal devices` [default: the first that is not a CPU]
     #[arg(long, value_name = "INDEX_OR_NAME", help_heading = "Device")]
     pub device: Option<String>,
-    /// Disable cooperative matrices and use the slower kernels that run on any GPU
-    #[arg(long, help_heading = "Device")]
-    pub no_matrices: bool,
+    /// Cooperative matrices in f16: `auto` uses them on GPUs that have them, `on` on CPU drivers too, `off` not at all
+    #[arg(long, value_name = "auto|on|off", default_value = "auto", help_heading = "Device")]
+    #[arg(hide_possible_values = true)]
+    matrices: MatricesChoice,
+    /// Another name of --matrices off
+    #[arg(long, hide = true, conflicts_with = "matrices")]
+    no_matrices: bool,
     /// Compile all kernels anew, and do not cache them
     #[arg(long, help_heading = "Device")]
     pub no_pipeline_cache: bool,
 }
 
+/// `--matrices`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum MatricesChoice {
+    Auto,
+    On,
+    Off,
+}
+
 impl Flags {
+    /// Whether to use cooperative matrices; None leaves it to the device.
+    pub fn matrices(&self) -> Option<bool> {
+        match self.matrices {
+            _ if self.no_matrices => Some(false),
+            MatricesChoice::Auto => None,
+            MatricesChoice::On => Some(true),
+            MatricesChoice::Off => Some(false),
+        }
+    }
+
     /// Opens the device.
     ///
     /// # Errors
@@ -35,7 +58,7 @@ impl Flags {
         let cache = if self.no_pipeline_cache { None } else { folder(|name| std::env::var_os(name)) };
         Gpu::open_with(&OpenOptions {
             adapter: self.device.as_deref(),
-            matrices: !self.no_matrices,
+            matrices: self.matrices(),
             cache: cache.as_deref(),
         })
     }
@@ -46,11 +69,12 @@ impl Flags {
 pub struct Compute {
     #[command(flatten)]
     pub device: Flags,
-    /// How weights and activations are stored; arithmetic is f32 [auto: f16 on GPUs, f32 on CPUs]
+    /// How weights and activations are stored; arithmetic is f32
     #[arg(long, value_name = "KIND", default_value = "auto", ignore_case = true, help_heading = "Device")]
     pub precision: PrecisionChoice,
-    /// The same for the VAE [auto: as --precision, but f32 for SDXL's, which overflows f16]
+    /// The same for the VAE: auto, f32 or f16; auto is as --precision, but f32 for SDXL's, which overflows f16
     #[arg(long, value_name = "KIND", default_value = "auto", ignore_case = true, help_heading = "Device")]
+    #[arg(hide_possible_values = true)]
     pub vae_precision: PrecisionChoice,
     /// VAE tiling: `auto` tiles if memory is short, `off`, or the tile's side in latent cells, at least 16
     #[arg(long, value_name = "auto|off|CELLS", default_value = "auto", help_heading = "Device")]

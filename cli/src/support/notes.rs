@@ -28,9 +28,17 @@ pub fn idle_flags(args: &Args, request: &Request) -> Vec<IdleFlag> {
     unless(sag.is_on(), &parts, "Self-Attention Guidance is off");
     // A blur of 0 turns it off, so the blur has an effect.
     unless(sag.scale != 0.0, &["sag_blur"], "Self-Attention Guidance is off");
+    unless(sag.scale == 0.0 || sag.is_on(), &["sag_scale"], "a blur of 0 turns Self-Attention Guidance off");
     unless(!sag.is_on() || cfg_is_1, &["sag_cond"], "the CFG scale is not 1");
     unless(args.pag_scale != 0.0, &["pag_start", "pag_end"], "Perturbed-Attention Guidance is off");
     unless(args.seg_scale != 0.0, &["seg_blur", "seg_start", "seg_end"], "Smoothed Energy Guidance is off");
+    unless(args.seg_scale == 0.0 || args.seg_blur != 0.0, &["seg_scale"], "a blur of 0 turns it off");
+    let steps = request.schedule.steps;
+    unless(
+        args.preview_every <= steps,
+        &["preview_every"],
+        &format!("with {} the only preview is the last", terminal::count(steps, "step")),
+    );
     let negative = !cfg_is_1 || sampler.needs_uncond() || (sag.is_on() && !sag.cond_at_cfg_1);
     unless(negative, &["negative"], "at a CFG scale of 1 the negative prompt is not used");
     let mut prompts = args.prompt.iter().chain(&args.negative);
@@ -49,10 +57,19 @@ pub fn warn_of_idle_flags(json: bool, idle: &[IdleFlag], given: &BTreeSet<String
     let mut warned = BTreeSet::new();
     for (id, why) in idle.iter().filter(|(id, _)| given.contains(*id)) {
         if warned.insert(id) {
-            let flag = if *id == "negative" { "negative-prompt".to_owned() } else { id.replace('_', "-") };
-            terminal::warning(json, &format!("--{flag} has no effect: {why}"));
+            warn_of_idle_flag(json, id, why);
         }
     }
+}
+
+/// Warns of an idle flag by its clap id.
+pub fn warn_of_idle_flag(json: bool, id: &str, why: &str) {
+    terminal::warning(json, &format!("--{} has no effect: {why}", long_name(id)));
+}
+
+/// The long name of the flag with the clap id `id`.
+pub fn long_name(id: &str) -> String {
+    if id == "negative" { "negative-prompt".to_owned() } else { id.replace('_', "-") }
 }
 
 /// Warns of syntax in the prompts of `all` that other programs read differently, once for each kind. `own` prompts

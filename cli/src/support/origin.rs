@@ -183,7 +183,7 @@ pub fn pairs(args: &Args, model: &Model, report: &Report, scaled: bool) -> Pairs
     if let Some(prediction) = args.prediction.as_ref().and_then(clap::ValueEnum::to_possible_value) {
         pairs.push(("Prediction", prediction.get_name().to_owned()));
     }
-    let usual = model.engine().gpu().capabilities().target.usual_precision();
+    let usual = model.engine().gpu().usual_precision();
     if model.precision() != usual {
         pairs.push(("Precision", model.precision().name().to_owned()));
     }
@@ -203,8 +203,7 @@ pub fn pairs(args: &Args, model: &Model, report: &Report, scaled: bool) -> Pairs
     if args.ignore_extra {
         pairs.push((EXTRA, "ignored".into()));
     }
-    if args.compute.device.no_matrices {
-        pairs.push(("Matrices", "off".into()));
-    }
+    let matrices = args.compute.device.matrices().map(|on| if on { "on" } else { "off" });
+    pairs.extend(matrices.map(|choice| ("Matrices", choice.into())));
     pairs
 }

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use sagittal::image::png;
 use sagittal::{Error, Remedy, Result};
 
+use crate::support::terminal;
+
 /// A series of files of one kind.
 #[derive(Debug, Clone)]
 pub struct Series {
@@ -84,6 +86,31 @@ pub fn check_png(path: &Path) -> Result<()> {
         .expected("a name that ends in .png")
         .found(found)
         .hint(format!("try -o {}", path.with_extension("png").display())))
+}
+
+/// Checks that `path` ends as a latent's file does.
+pub fn check_latent(path: &Path) -> Result<()> {
+    check_no_folder(path)?;
+    let extension = path.extension().and_then(OsStr::to_str).unwrap_or_default().to_ascii_lowercase();
+    if ["latent", "safetensors"].contains(&extension.as_str()) {
+        return Ok(());
+    }
+    Err(Error::usage("latents are written as ComfyUI does, in the safetensors format")
+        .at("--save-latent")
+        .expected("a name that ends in .latent or .safetensors")
+        .found(path.display().to_string())
+        .hint(format!("try --save-latent {}", path.with_extension("latent").display())))
+}
+
+/// Warns of a `%` in the name of `path` that becomes no number.
+pub fn warn_of_percent(path: &Path, json: bool) {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if name.contains('%') && numbered(&name, 1).is_none() {
+        terminal::warning(
+            json,
+            &format!("{name}: only %d and %03d become a number; the name is taken as it is"),
+        );
+    }
 }
 
 fn check_no_folder(path: &Path) -> Result<()> {

@@ -81,8 +81,7 @@ impl Reporter {
     fn sampling_message(&self) -> String {
         let rows = match self.rows {
             None => String::new(),
-            Some(1) => ", 1 row per step".to_owned(),
-            Some(rows) => format!(", {rows} rows per step"),
+            Some(rows) => format!(", {} per step", terminal::count(rows, "row")),
         };
         match self.batches {
             1 => format!("sampling{rows}"),

@@ -134,9 +134,17 @@ pub fn error(error: &Error) {
     }
 }
 
-/// Bytes as text in MiB.
-pub fn mib(bytes: u64) -> String {
-    format!("{:.1} MiB", to_mib(bytes))
+/// Bytes as text, in MiB or GiB.
+pub fn size(bytes: u64) -> String {
+    match to_mib(bytes) {
+        mib if mib < 10_000.0 => format!("{mib:.1} MiB"),
+        mib => format!("{:.1} GiB", mib / 1024.0),
+    }
+}
+
+/// `1 step`, `2 steps`.
+pub fn count(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
 /// Bytes in MiB.

@@ -13,8 +13,8 @@ fn checked(set: impl FnOnce(&mut Request)) -> Result<()> {
     request.check()
 }
 
-fn whole(text: &str) -> Result<usize> {
-    text.parse().map_err(|_| Error::usage("not a whole number").expected("0, 1, 2, …"))
+fn whole(text: &str, expected: &str) -> Result<usize> {
+    text.parse().map_err(|_| Error::usage("not a whole number").expected(expected))
 }
 
 fn real(text: &str) -> Result<f32> {
@@ -27,28 +27,28 @@ fn real(text: &str) -> Result<f32> {
 
 /// Width or height in pixels.
 pub fn side(text: &str) -> Result<usize> {
-    let side = whole(text)?;
+    let side = whole(text, "a multiple of 8")?;
     checked(|r| r.size.width = side)?;
     Ok(side)
 }
 
 /// Number of sampling steps.
 pub fn steps(text: &str) -> Result<usize> {
-    let steps = whole(text)?;
+    let steps = whole(text, "1 or more")?;
     Schedule { steps, ..Schedule::default() }.check()?;
     Ok(steps)
 }
 
 /// Pictures made together.
 pub fn batch_size(text: &str) -> Result<usize> {
-    let batch = whole(text)?;
+    let batch = whole(text, "1 or more")?;
     checked(|r| r.batch = batch)?;
     Ok(batch)
 }
 
 /// Batches made one after the other.
 pub fn batch_count(text: &str) -> Result<usize> {
-    match whole(text)? {
+    match whole(text, "1 or more")? {
         count @ 1..=100_000 => Ok(count),
         _ => Err(Error::usage("the number of batches is outside its range").expected("1 to 100000")),
     }
@@ -128,8 +128,9 @@ fn pair(text: &str, between: char) -> Option<(usize, usize)> {
 
 /// Text encoder layer counted from the end.
 pub fn clip_skip(text: &str) -> Result<usize> {
-    match whole(text)? {
-        0 => Err(Error::usage("no such clip skip").expected("1 (the last layer) or more")),
+    let expected = "1 (the last layer) or more";
+    match whole(text, expected)? {
+        0 => Err(Error::usage("no such clip skip").expected(expected)),
         skip => Ok(skip),
     }
 }

@@ -96,7 +96,7 @@ fn help_is_there() {
     }
     for command in ["generate", "verify", "bench"] {
         let help = text(&good(folder.path(), &[command, "--help"]).stdout);
-        for flag in ["--device", "--no-matrices", "--no-pipeline-cache"] {
+        for flag in ["--device", "--matrices", "--no-pipeline-cache"] {
             assert!(help.contains(flag), "{flag} is not in the help of {command}");
         }
     }
@@ -144,7 +144,8 @@ fn bad_flags_exit_2() {
         (&["-o", "taken.png/a.png"], "folder"),
         (&["-o", "taken.png/deep/a.png"], "not a folder"),
         (&["--save-latent", "taken.png/a.latent"], "not a folder"),
-        (&["-o", "a.png", "--save-latent", "a.png"], "same file name"),
+        (&["--save-latent", "a.png"], ".latent or .safetensors"),
+        (&["-o", "a.png", "--animate", "a.png"], "same file name"),
     ];
     let mut faults = Vec::new();
     for (flags, word) in cases {
@@ -233,7 +234,7 @@ fn a_dry_run_tells_the_plan_and_writes_nothing() {
     }
     let folder = folder();
     let shown = text(&good(folder.path(), &["generate", "-p", "x", "--dry-run"]).stdout);
-    for word in ["rows per chunk", "arena", "weights", "dispatches", "kernels ", "256x256"] {
+    for word in ["rows per chunk", "activations", "weights", "dispatches", "kernels ", "256x256"] {
         assert!(shown.contains(word), "{word} is missing in\n{shown}");
     }
     let whole = text(&good(folder.path(), &["generate", "-v", "-p", "x", "--dry-run"]).stdout);

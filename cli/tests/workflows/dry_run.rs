@@ -330,7 +330,9 @@ fn kinds_of_nodes_as_json() {
     assert_eq!(input("model"), json!({ "name": "model", "type": "MODEL", "optional": false }));
     assert_eq!(
         input("seed"),
-        json!({ "name": "seed", "type": "INT", "optional": false, "min": 0, "max": u64::MAX, "default": 0 })
+        json!({
+            "name": "seed", "type": "INT", "optional": false, "min": 0, "max": u64::MAX, "step": 1, "default": 0,
+        })
     );
     assert_eq!(
         input("cfg"),

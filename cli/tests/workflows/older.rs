@@ -118,7 +118,7 @@ fn three_unknown() {
     let (code, lines, stderr) = dry(&api);
     assert_eq!((code, lines.len()), (3, 0), "{stderr}");
     for part in [
-        "unknown kinds of nodes",
+        "nodes that do not run here",
         "node 97 (UpscaleModelLoader), ComfyUI's own;",
         "node 98 (ImageUpscaleWithModel), ComfyUI's own;",
         "node 99 (SAMLoader), custom;",
@@ -132,21 +132,21 @@ fn three_unknown() {
 fn label() {
     let (code, lines, stderr) = dry(&case("label"));
     assert_eq!((code, lines), (0, plain_lines()));
-    assert!(stderr.contains("left out: node 99 (Label (rgthree)), custom\n"), "{stderr}");
+    assert!(stderr.contains("needs them: node 99 (Label (rgthree)), custom\n"), "{stderr}");
 }
 
 #[test]
 fn bypasser() {
     let (code, lines, stderr) = dry(&case("bypasser"));
     assert_eq!((code, lines), (0, plain_lines()));
-    assert!(stderr.contains("left out: node 99 (Fast Groups Bypasser (rgthree)), custom\n"), "{stderr}");
+    assert!(stderr.contains("needs them: node 99 (Fast Groups Bypasser (rgthree)), custom\n"), "{stderr}");
 }
 
 #[test]
 fn unlinked() {
     let (code, lines, stderr) = dry(&case("unlinked"));
     assert_eq!((code, lines), (0, plain_lines()));
-    assert!(stderr.contains("left out: node 99 (SomeCustomThing), custom\n"), "{stderr}");
+    assert!(stderr.contains("needs them: node 99 (SomeCustomThing), custom\n"), "{stderr}");
 }
 
 #[test]
@@ -414,9 +414,9 @@ fn unseen_wires_are_followed() {
     assert!(steps(&ui).expect_err("refused").contains("circle"));
 }
 
-/// Unknown kinds of nodes, wherever they are.
+/// Nodes that do not run here, wherever they are.
 #[test]
-fn unknown_kinds_wherever_they_stand() {
+fn unknown_nodes_wherever_they_are() {
     let plain = read(&case("plain")).to_api();
     let mut failures = Failures::default();
     let mut stderr = |what: &str, json: &Json, code: i32, parts: &[&str]| {
@@ -433,7 +433,7 @@ fn unknown_kinds_wherever_they_stand() {
         "a slip",
         &json,
         3,
-        &["an unknown kind of node", "node 3 (Ksampler", "custom (did you mean KSampler?)"],
+        &["a node that does not run here", "node 3 (Ksampler", "custom (did you mean KSampler?)"],
     );
     // One that saves is no reason to stop while another does.
     let mut json = plain.clone();
@@ -480,6 +480,6 @@ fn unknown_kinds_wherever_they_stand() {
         add(&mut json, &format!("x{i}"), "Thing", json!({ "a": [format!("x{}", (i + 1) % 500), 0] }));
     }
     set(&mut json, "3", json!({ "model": ["x0", 0] }));
-    stderr("a circle of many", &json, 3, &["unknown kinds of nodes", "460 more"]);
+    stderr("a circle of many", &json, 3, &["nodes that do not run here", "460 more"]);
     failures.finish();
 }

@@ -2,7 +2,7 @@
 //! `attention_cooperative_large_heads.wgsl`.
 
 use super::description::{Attention, spec};
-use crate::kernels::{Const, Form, KernelSpec, Precision, Strided};
+use crate::kernels::{Const, Form, KernelSpec, Matrices, Precision, Strided};
 use crate::shader::file;
 
 /// The kernel, and that for large heads.
@@ -17,18 +17,35 @@ pub(super) struct Chosen {
     pub(super) queries: u32,
 }
 
-/// How `a` is computed by workgroups of at most `memory` bytes, if matrices help.
-pub(super) fn choose(a: &Attention<'_>, keys: Strided, memory: u32) -> Option<Chosen> {
+/// How `a` is computed with `matrices` by workgroups of at most `memory` bytes, if they help.
+pub(super) fn choose(a: &Attention<'_>, keys: Strided, matrices: Matrices, memory: u32) -> Option<Chosen> {
     if !readable(a, keys) {
         return None;
     }
     // Larger heads' sums do not fit into a subgroup's registers.
     if a.heads.dim > 160 {
-        let tile = large_head_tile(a, memory)?;
-        return Some(Chosen { kernel: &LARGE_HEADS, consts: tile.consts(a).into(), queries: tile.queries() });
+        let tile = large_head_tile(a, matrices, memory)?;
+        return Some(Chosen {
+            kernel: &LARGE_HEADS,
+            consts: tile.consts(a, matrices),
+            queries: tile.queries(),
+        });
     }
     let tile = (a.q.positions() >= 16).then(|| tile(a.heads.dim, memory))?;
-    Some(Chosen { kernel: &SPEC, consts: tile.consts(a).into(), queries: tile.queries() })
+    Some(Chosen { kernel: &SPEC, consts: tile.consts(a, matrices), queries: tile.queries() })
+}
+
+/// How many matrices, and how many blocks of 16×16, lie along queries, keys and the head dimension.
+fn parts_and_blocks(matrices: Matrices, [q, k, d]: [u32; 3]) -> [Const; 6] {
+    let fold = 16 / matrices.side;
+    [
+        Const::U32("BLOCKS_Q", q),
+        Const::U32("BLOCKS_K", k),
+        Const::U32("BLOCKS_D", d),
+        Const::U32("PARTS_Q", fold * q),
+        Const::U32("PARTS_K", fold * k),
+        Const::U32("PARTS_D", fold * d),
+    ]
 }
 
 /// How an attention is divided among workgroups and subgroups.
@@ -66,18 +83,22 @@ impl HeadTile {
         16 * self.parts_q * self.subgroups
     }
 
-    fn consts(&self, a: &Attention<'_>) -> [Const; 7] {
-        [
+    fn consts(&self, a: &Attention<'_>, matrices: Matrices) -> Vec<Const> {
+        let blocks = [self.parts_q, self.keys / 16, a.heads.dim.div_ceil(16) as u32];
+        let own = [
             Const::U32("SUBGROUPS", self.subgroups),
-            Const::U32("PARTS_Q", self.parts_q),
-            Const::U32("PARTS_K", self.keys / 16),
-            Const::U32("PARTS_D", a.heads.dim.div_ceil(16) as u32),
-            // Vectors of a query's scores that one of its two lanes takes.
-            Const::U32("OWN", self.keys / 8),
+            // Vectors of a query's scores that one of its lanes takes.
+            Const::U32("OWN", self.keys / 4 / matrices.lanes_of_row()),
+            // Queries of a subgroup, by the rows that it works on at a time.
+            Const::U32("TURNS", self.parts_q * 16 / matrices.rows_at_once()),
             // Eights of a tile's keys that an invocation brings in.
-            Const::U32("LOADS", (self.keys * a.heads.dim as u32 / 8).div_ceil(32 * self.subgroups)),
+            Const::U32(
+                "LOADS",
+                (self.keys * a.heads.dim as u32 / 8).div_ceil(matrices.lanes * self.subgroups),
+            ),
             Const::Bool("FULL", a.kv.positions().is_multiple_of(self.keys as usize)),
-        ]
+        ];
+        [&matrices.consts()[..], &parts_and_blocks(matrices, blocks), &own].concat()
     }
 }
 
@@ -114,18 +135,22 @@ fn tile(dim: usize, memory: u32) -> HeadTile {
 /// How subgroups share a large head: each takes some of its channels, of `16 · parts_q` queries.
 #[derive(Clone, Copy)]
 struct LargeHeadTile {
-    /// Four for every sixteen queries, so that a query's scores are eight lanes'.
+    /// As many that a query's scores are eight lanes'.
     subgroups: u32,
     /// Queries in sixteens.
     parts_q: u32,
 }
 
-/// From the most workgroup memory to the least. A VAE's 4,096 tokens of one head of 512 take 0.99 ms on an H200
-/// by the first, 1.62 by the second, 4.36 by `attention_tile`.
-const LARGE_HEAD_TILES: [LargeHeadTile; 2] =
-    [LargeHeadTile { subgroups: 8, parts_q: 2 }, LargeHeadTile { subgroups: 4, parts_q: 1 }];
+/// Queries of large heads in sixteens, from the most workgroup memory to the least. A VAE's 4,096 tokens of one head of
+/// 512 take 0.99 ms on an H200 by the first, 1.62 by the second, 4.36 by `attention_tile`.
+const LARGE_HEAD_QUERIES: [u32; 2] = [2, 1];
 
 impl LargeHeadTile {
+    /// Of `parts_q` sixteens of queries, with `matrices`.
+    fn new(parts_q: u32, matrices: Matrices) -> Self {
+        Self { subgroups: 8 * 16 * parts_q / matrices.lanes, parts_q }
+    }
+
     /// Bytes of workgroup memory: `scores`, `weights` and `totals` of the shader.
     fn bytes(&self) -> u32 {
         self.queries() * (self.subgroups * 9 * 16 + 10 * 8 + 4)
@@ -136,22 +161,22 @@ impl LargeHeadTile {
         16 * self.parts_q
     }
 
-    fn consts(&self, a: &Attention<'_>) -> [Const; 3] {
-        [
-            Const::U32("SUBGROUPS", self.subgroups),
-            Const::U32("PARTS_Q", self.parts_q),
-            Const::U32("PARTS_D", a.heads.dim as u32 / 16 / self.subgroups),
-        ]
+    fn consts(&self, a: &Attention<'_>, matrices: Matrices) -> Vec<Const> {
+        let blocks = [self.parts_q, 2, a.heads.dim as u32 / 16 / self.subgroups];
+        let turns = self.queries() / matrices.rows_at_once();
+        let own = [Const::U32("SUBGROUPS", self.subgroups), Const::U32("TURNS", turns)];
+        [&matrices.consts()[..], &parts_and_blocks(matrices, blocks), &own].concat()
     }
 }
 
 /// How a large head is shared by workgroups of at most `memory` bytes, if it can be: matrices then read multiples
 /// of 16 queries and of 32 keys, and a multiple of 16 channels for each subgroup.
-fn large_head_tile(a: &Attention<'_>, memory: u32) -> Option<LargeHeadTile> {
+fn large_head_tile(a: &Attention<'_>, matrices: Matrices, memory: u32) -> Option<LargeHeadTile> {
     let whole = a.q.positions().is_multiple_of(16) && a.kv.positions().is_multiple_of(32);
     let held = |tile: &LargeHeadTile| {
         let parts = 16 * tile.subgroups as usize;
         a.heads.dim.is_multiple_of(parts) && a.heads.dim <= 8 * parts && tile.bytes() <= memory
     };
-    LARGE_HEAD_TILES.into_iter().find(held).filter(|_| whole && !a.causal)
+    let mut tiles = LARGE_HEAD_QUERIES.into_iter().map(|parts_q| LargeHeadTile::new(parts_q, matrices));
+    tiles.find(held).filter(|_| whole && !a.causal)
 }

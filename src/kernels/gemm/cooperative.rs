@@ -3,7 +3,7 @@
 use super::description::{Gemm, PARTS};
 use super::split_k::Tiles;
 use crate::graph::Shape;
-use crate::kernels::{Call, Const, CoreSpec, Form, Precision, Stretch};
+use crate::kernels::{Call, Const, CoreSpec, Form, Matrices, Precision, Stretch};
 use crate::shader::file;
 
 /// The core that multiplies with cooperative matrices.
@@ -32,6 +32,14 @@ impl CooperativeTile {
     fn bytes(&self) -> u32 {
         let ([m, n], step) = (self.tiles.size, self.tiles.step);
         2 * (m * (step + 8) + step * (n + 8)) + 1024 * self.subgroups.iter().product::<u32>()
+    }
+
+    /// Whether subgroups of `lanes` can share it: all bring in as much of a step, and each lane finishes as much of a
+    /// block.
+    fn suits(&self, lanes: u32) -> bool {
+        let threads = lanes * self.subgroups.iter().product::<u32>();
+        let eights = self.tiles.size[0] * self.tiles.step / 8;
+        eights.is_multiple_of(threads) && (64 / lanes).is_multiple_of(self.subgroups[2])
     }
 
     /// With a shorter step where it takes more than `memory` bytes.
@@ -111,15 +119,17 @@ pub(super) fn gates_pay(input: Shape, output: Shape) -> bool {
         && output.positions().div_ceil(m) * (2 * output.channels / n) >= CORES as usize / 2
 }
 
-/// The tile for the shape of a row, of at most `memory` bytes, and the parts of split-K, whose sums take
+/// The tile of `matrices` for the shape of a row, of at most `memory` bytes, and the parts of split-K, whose sums take
 /// at most `most` bytes in a binding: the quickest for one row and for two together.
-fn choose(g: &Gemm<'_>, memory: u32, most: u64) -> (CooperativeTile, u32) {
+fn choose(g: &Gemm<'_>, matrices: Matrices, memory: u32, most: u64) -> (CooperativeTile, u32) {
     if g.channels() <= 32 {
         return (NARROW.within(memory), 1);
     }
     let tiles = if g.epilogue.gated { &GATES[..] } else { &TILES[..] };
     let mut best = (NARROW.within(memory), 1, f32::INFINITY);
-    for tile in tiles.iter().map(|t| t.within(memory)).filter(|t| t.bytes() <= memory) {
+    for tile in
+        tiles.iter().map(|t| t.within(memory)).filter(|t| t.bytes() <= memory && t.suits(matrices.lanes))
+    {
         let most_parts = if g.epilogue.gated { 1 } else { tile.tiles.most_parts(g, most) };
         for parts in 1..=most_parts {
             let time = tile.time(g, parts, 1) + tile.time(g, parts, 2);
@@ -133,25 +143,34 @@ fn choose(g: &Gemm<'_>, memory: u32, most: u64) -> (CooperativeTile, u32) {
 
 /// The dispatches of `g` by workgroups of at most `memory` bytes; `room` gives memory for partial sums, of
 /// which a binding holds at most `most` bytes.
-pub(super) fn calls(g: &Gemm<'_>, memory: u32, most: u64, room: impl FnOnce(u64) -> Stretch) -> Vec<Call> {
-    let (tile, parts) = choose(g, memory, most);
+pub(super) fn calls(
+    g: &Gemm<'_>,
+    matrices: Matrices,
+    memory: u32,
+    most: u64,
+    room: impl FnOnce(u64) -> Stretch,
+) -> Vec<Call> {
+    let (tile, parts) = choose(g, matrices, memory, most);
     let [tile_m, tile_n] = tile.tiles.size;
     let step = tile.tiles.step;
-    let threads = 32 * tile.subgroups.iter().product::<u32>();
-    let matrices = [tile_m / tile.subgroups[0] / 16, tile_n / tile.subgroups[1] / 16];
+    let threads = matrices.lanes * tile.subgroups.iter().product::<u32>();
+    let [own_m, own_n] = [tile_m / tile.subgroups[0], tile_n / tile.subgroups[1]];
     let own = [
-        Const::U32("PARTS_M", matrices[0]),
-        Const::U32("PARTS_N", matrices[1]),
-        Const::U32("HALF_N", matrices[1] / 2),
+        Const::U32("PARTS_M", own_m / matrices.side),
+        Const::U32("PARTS_N", own_n / matrices.side),
+        Const::U32("BLOCKS_M", own_m / 16),
+        Const::U32("BLOCKS_N", own_n / 16),
+        Const::U32("HALF_N", own_n / 32),
         Const::U32("STEP", step),
         Const::U32("LOADS_X", tile_m * step / 8 / threads),
         Const::U32("LOADS_W", (step * tile_n / 8).div_ceil(threads)),
-        Const::U32("LINES", 2 / tile.subgroups[2]),
+        Const::U32("LINES", 64 / matrices.lanes / tile.subgroups[2]),
         Const::U32("SUB_M", tile.subgroups[0]),
         Const::U32("SUB_N", tile.subgroups[1]),
         Const::U32("SUB_K", tile.subgroups[2]),
         Const::Bool("FULL_C", g.input.channels.is_multiple_of(step as usize)),
         Const::Bool("GATED", g.epilogue.gated),
     ];
+    let own = [&matrices.consts()[..], &own].concat();
     tile.tiles.calls(g, (&CORE, &own), parts, room)
 }

@@ -13,7 +13,7 @@ use crate::text::prompt::missing_embeddings;
 use crate::workflow::dry_run::known::{DryRunContext, Known, KnownClip, KnownInputs};
 use crate::workflow::picture_settings::{Contribution, WrittenNode};
 use crate::workflow::run::context::{Event, Options, RunContext};
-use crate::workflow::spec::{Class, Type, choice, float, int, pixels, prompt, socket};
+use crate::workflow::spec::{Class, Type, cells, choice, float, int, pixels, prompt, socket};
 use crate::workflow::value::{Arguments, ClipValue, Prompt, PromptArea, PromptMask, Value};
 use crate::{Error, Result, Size};
 
@@ -132,10 +132,10 @@ pub(super) const CLASSES: &[NodeClass] = &[
             category: "conditioning",
             inputs: &[
                 socket("conditioning", Type::Conditioning),
-                pixels("width", 64, 64),
-                pixels("height", 64, 64),
-                pixels("x", 0, 0),
-                pixels("y", 0, 0),
+                cells("width", 64, 64),
+                cells("height", 64, 64),
+                cells("x", 0, 0),
+                cells("y", 0, 0),
                 float("strength", 1.0, 0.0, 10.0),
             ],
             outputs: &[Type::Conditioning],

@@ -14,7 +14,7 @@ use crate::workflow::dry_run::sizes;
 use crate::workflow::files::Files;
 use crate::workflow::picture_settings::{Contribution, WrittenNode};
 use crate::workflow::run::context::{RunContext, room};
-use crate::workflow::spec::{Class, FileKind, Type, choice, file, float, int, pixels, socket};
+use crate::workflow::spec::{Class, FileKind, Type, cells, choice, file, float, int, socket};
 use crate::workflow::value::{Arguments, Latents, Value};
 use crate::{Error, Result};
 
@@ -29,7 +29,7 @@ pub(super) const CLASSES: &[NodeClass] = &[
             name: "EmptyLatentImage",
             title: "Empty Latent Image",
             category: "latent",
-            inputs: &[pixels("width", 512, 16), pixels("height", 512, 16), int("batch_size", 1, 1, 4096)],
+            inputs: &[cells("width", 512, 16), cells("height", 512, 16), int("batch_size", 1, 1, 4096)],
             outputs: &[Type::Latent],
             ..Class::BLANK
         },
@@ -49,8 +49,8 @@ pub(super) const CLASSES: &[NodeClass] = &[
             inputs: &[
                 socket("samples", Type::Latent),
                 choice("upscale_method", METHODS),
-                pixels("width", 512, 0),
-                pixels("height", 512, 0),
+                cells("width", 512, 0),
+                cells("height", 512, 0),
                 choice("crop", CROPS),
             ],
             outputs: &[Type::Latent],

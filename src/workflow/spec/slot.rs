@@ -4,6 +4,7 @@ use serde_json::Value as Json;
 
 use super::choices::Choices;
 use super::types::{FileKind, Type};
+use crate::families::LATENT_CELL;
 
 /// ComfyUI's largest side of a picture, pixels.
 const MOST_PIXELS: i128 = 16_384;
@@ -32,6 +33,8 @@ pub enum Kind {
         min: i128,
         /// Most.
         max: i128,
+        /// ComfyUI's page offers multiples of it; a workflow may have others.
+        step: i128,
     },
     /// A number.
     Float {
@@ -107,12 +110,18 @@ pub(crate) const fn socket(name: &'static str, of: Type) -> Slot {
 
 /// A whole number.
 pub(crate) const fn int(name: &'static str, default: i128, min: i128, max: i128) -> Slot {
-    Slot { name, kind: Kind::Int { default, min, max }, optional: false }
+    Slot { name, kind: Kind::Int { default, min, max, step: 1 }, optional: false }
 }
 
 /// A side of a picture, or a place in it.
 pub(crate) const fn pixels(name: &'static str, default: i128, min: i128) -> Slot {
     int(name, default, min, MOST_PIXELS)
+}
+
+/// A side of a latent, or a place in it, in pixels: what is less than a cell is dropped.
+pub(crate) const fn cells(name: &'static str, default: i128, min: i128) -> Slot {
+    let kind = Kind::Int { default, min, max: MOST_PIXELS, step: LATENT_CELL as i128 };
+    Slot { name, kind, optional: false }
 }
 
 /// A seed.

@@ -127,6 +127,11 @@ impl Axis {
         self.change == other.change
     }
 
+    /// Whether its values replace the option's, rather than change it.
+    pub fn replaces(&self) -> bool {
+        matches!(self.change, Change::Value(_) | Change::Switch(_) | Change::Negative)
+    }
+
     /// The option's long name, or the axis' own name.
     pub fn option(&self) -> &str {
         match &self.change {
@@ -180,7 +185,7 @@ fn change(name: &str) -> Result<Change> {
             command.get_arguments().filter(varies).filter_map(clap::Arg::get_long).collect();
         names.extend([LORA_WEIGHT, "sampler"]);
         let near = near(&plain, &names);
-        let error = Error::usage("no such option of generate").found(name);
+        let error = Error::usage("no option of generate that changes a picture has this name").found(name);
         return Err(match near {
             Some(near) => error.hint(format!("did you mean {near}?")),
             None => error.expected(format!("one of {}", names.join(", "))),
@@ -208,6 +213,12 @@ fn near<'n>(name: &str, names: &[&'n str]) -> Option<&'n str> {
 fn values_of(text: &str, numbers: bool) -> Result<Vec<String>> {
     let mut values = Vec::new();
     for entry in entries(text)? {
+        let ends = |(from, to): (&str, &str)| [from, to].iter().all(|end| end.trim().parse::<f64>().is_ok());
+        if numbers && entry.split_once(':').is_some_and(ends) {
+            return Err(Error::usage("a range without the number of its values")
+                .found(&entry)
+                .hint(format!("write {entry}[4] for four")));
+        }
         match range(&entry).filter(|_| numbers) {
             Some(range) => values.extend(range?),
             None => values.push(entry),
@@ -336,6 +347,7 @@ mod tests {
             ("device=a", "same for all cells"),
             ("batch-size=2", "same for all cells"),
             ("output=a", "same for all cells"),
+            ("steps=1:2", "write 1:2[4]"),
             ("steps=1:2[0]", "FROM:TO[COUNT]"),
             ("steps=1:x[2]", "FROM:TO[COUNT]"),
             ("steps=1:2[9999]", "FROM:TO[COUNT]"),

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::commands::inspect::Memory;
 use crate::support::remedy;
 use crate::support::terminal;
-use crate::support::terminal::{mib, to_mib};
+use crate::support::terminal::{size, to_mib};
 
 /// Longer texts are cut in plain output; JSON has all of them.
 const LONGEST: usize = 200;
@@ -47,7 +47,7 @@ fn tally(tally: &Tally) -> String {
             tally.dtypes.iter().map(|(name, n)| format!("{name} {:.1} %", share(n))).collect()
         }
     };
-    let (tensors, parameters, size) = (tally.tensors, millions(tally.parameters), mib(tally.bytes));
+    let (tensors, parameters, size) = (tally.tensors, millions(tally.parameters), size(tally.bytes));
     format!("{tensors} tensors, {parameters} parameters, {size}, {}", stored.join(", "))
 }
 
@@ -64,7 +64,7 @@ fn model_text(facts: &ModelFacts, memory: Option<&Memory>) -> Vec<String> {
         lines.push(line("family", format!("{}, {}, {}", d.family, d.variant, d.prediction)));
         lines.push(line(
             "UNet input",
-            format!("{} channels, tokens of {} values", d.unet.in_channels, d.unet.context_dim),
+            format!("{} channels, {} values per token of the prompt", d.unet.in_channels, d.unet.context_dim),
         ));
     }
     if let Some(vae) = &facts.vae {
@@ -81,7 +81,7 @@ fn model_text(facts: &ModelFacts, memory: Option<&Memory>) -> Vec<String> {
         lines.push(line("does not run", obstacle));
     }
     let Some(memory) = memory else { return lines };
-    let pictures = if memory.batch == 1 { "1 picture".into() } else { format!("{} pictures", memory.batch) };
+    let pictures = terminal::count(memory.batch, "picture");
     lines.push(format!("device memory for {pictures} on {}, {}", memory.device, memory.precision));
     for need in &memory.needs {
         let [with, without] = need.plans.each_ref().map(plan_text);
@@ -94,7 +94,8 @@ fn model_text(facts: &ModelFacts, memory: Option<&Memory>) -> Vec<String> {
 }
 
 fn encoder(text: &TextConfig) -> String {
-    format!("{:?}, {} layers of {}, tokens of {} values", text.tower, text.layers, text.heads, text.width)
+    let (layers, heads) = (terminal::count(text.layers, "layer"), terminal::count(text.heads, "head"));
+    format!("{:?}, {layers}, {heads} each, {} values per token", text.tower, text.width)
 }
 
 fn plan_text(plan: &Result<Report>) -> String {
@@ -105,7 +106,8 @@ fn plan_text(plan: &Result<Report>) -> String {
                 0 | 1 => String::new(),
                 n => format!(", VAE in {n} tiles"),
             };
-            format!("{} ({} rows per step{streamed}{tiles})", mib(report.peak_bytes), report.rows_per_step())
+            let rows = terminal::count(report.rows_per_step(), "row");
+            format!("{} ({rows} per step{streamed}{tiles})", size(report.peak_bytes))
         }
         Err(e) => remedy::text(e),
     }
@@ -153,6 +155,7 @@ fn picture_text(facts: &PictureFacts) -> Vec<String> {
     let frames = if facts.frames > 1 { format!(", {} frames", facts.frames) } else { String::new() };
     let size = format!("{}x{}, {} bit {samples}{frames}", facts.width, facts.height, facts.bits);
     let mut lines = vec![line("picture", size)];
+    lines.extend(facts.damage.as_ref().map(|damage| line("damaged", damage)));
     lines.extend(facts.program.map(|program| line("program", program)));
     if let Some(settings) = &facts.settings {
         lines.extend(settings.prompt.lines().map(|text| line("prompt", text)));
@@ -185,7 +188,8 @@ fn workflow_text(workflow: &WorkflowFacts) -> Vec<String> {
         (true, false) => "chunk prompt",
         _ => "chunk workflow",
     };
-    let mut lines = vec![line("ComfyUI", format!("{} nodes, {forms}", workflow.nodes.len()))];
+    let mut lines =
+        vec![line("ComfyUI", format!("{}, {forms}", terminal::count(workflow.nodes.len(), "node")))];
     for node in &workflow.nodes {
         let title =
             node.title.as_ref().filter(|t| **t != node.class).map_or(String::new(), |t| format!(" \"{t}\""));
@@ -322,7 +326,7 @@ fn picture_json(facts: &PictureFacts) -> Value {
         facts.texts.iter().map(|(keyword, bytes)| (keyword.clone(), json!(bytes))).collect();
     json!({
         "kind": "picture", "width": facts.width, "height": facts.height, "bits": facts.bits,
-        "samples": facts.samples, "frames": facts.frames, "program": facts.program, "parameters": settings, "workflow": workflow,
-        "text_bytes": texts,
+        "samples": facts.samples, "frames": facts.frames, "damage": facts.damage, "program": facts.program,
+        "parameters": settings, "workflow": workflow, "text_bytes": texts,
     })
 }

@@ -167,9 +167,10 @@ impl StoredSettings<'_> {
                 read.set("height", height);
             }
         }
-        for (pair, flag) in
-            [("SAG Attention", "--sag-cond"), ("Matrices", "--no-matrices"), (EXTRA, "--ignore-extra")]
-        {
+        if let Some(choice) = self.infotext.get("Matrices") {
+            read.set("matrices", choice);
+        }
+        for (pair, flag) in [("SAG Attention", "--sag-cond"), (EXTRA, "--ignore-extra")] {
             read.flags.extend(self.infotext.get(pair).map(|_| OsString::from(flag)));
         }
         Ok(read)
