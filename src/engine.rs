@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::gpu::Gpu;
-use crate::kernels::{Precision, Target, Uniforms, Variant};
+use crate::kernels::{Precision, Uniforms, Variant};
 use crate::plan::{Bound, Plan, Storage};
 use crate::{Error, Result};
 pub use arena::{Arena, MOST_SPARE};
@@ -83,10 +83,7 @@ impl Engine {
             (0..8).map(|_| buffer(&gpu, "unused", 256, usage)).collect()
         })?;
         // A first guess: about as much as the slowest devices do in a tenth of a second.
-        let work = match gpu.capabilities().target {
-            Target::Cpu => 1_000_000_000,
-            Target::Gpu | Target::Cooperative { .. } => 50_000_000_000,
-        };
+        let work = if gpu.profile().cpu { 1_000_000_000 } else { 50_000_000_000 };
         let budgets = Budgets::new(work, gpu.longest_submission());
         Ok(Self {
             gpu,
@@ -115,8 +112,7 @@ impl Engine {
         source: &dyn WeightSource,
         precision: Precision,
     ) -> Storage {
-        let target = self.gpu.capabilities().target;
-        Storage::of(weights, precision, target, |name| source.fits_f16(name))
+        Storage::of(weights, precision, self.gpu.profile(), |name| source.fits_f16(name))
     }
 
     /// Uploads `weights` of a graph from `source`, stored as `storage` says: see [`storage`](Self::storage). If `most`
@@ -142,7 +138,7 @@ impl Engine {
         storage: &Storage,
         most: Option<u64>,
     ) -> Result<u64> {
-        weights::held(&self.gpu.capabilities(), weights, storage, most)
+        weights::held(self.gpu.profile(), weights, storage, most)
     }
 
     /// The most bytes of buffers at one time so far, as wgpu counts them: those of the engine, and those that the app
@@ -208,7 +204,7 @@ impl Engine {
     fn bind(&self, plan: Arc<Plan>, weights: &Weights, arena: Arena) -> Result<Prepared> {
         use wgpu::BufferUsages as U;
         let gpu = &self.gpu;
-        let mut params = Uniforms::new(gpu.capabilities().alignment);
+        let mut params = Uniforms::new(gpu.profile().alignment);
         let places: Vec<(u64, u64)> = plan.dispatches.iter().map(|d| params.push(&d.params)).collect();
         let uniform = buffer(gpu, "params", params.bytes().len().max(16) as u64, U::UNIFORM | U::COPY_DST);
         self.write(Upload::SetUp, &uniform, 0, params.bytes());

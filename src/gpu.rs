@@ -1,23 +1,23 @@
 //! The device: opened here, or made by the app; and what it can do.
 
 mod barriers;
-pub(crate) mod capabilities;
 mod compile;
 mod features;
 mod pipeline_cache;
 mod pipelines;
 mod subgroup_width;
+pub(crate) mod verdicts;
 
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::kernels::{LEAST_MEMORY, Matrices, Precision, Target};
+use crate::kernels::{CostTable, DeviceProfile, LEAST_MEMORY, Precision};
 use crate::{Error, ErrorKind, Result, kernels, shader};
-use capabilities::Capabilities;
 use features::{COOPERATIVE, SHARED_LOADS, offers_cooperative};
 use pipeline_cache::Cache;
 use pipelines::Pipelines;
+use verdicts::Verdicts;
 
 /// An adapter that wgpu has found.
 #[derive(Debug, Clone)]
@@ -64,14 +64,23 @@ const LONGEST_WAIT: Duration = Duration::from_millis(200);
 pub struct Gpu {
     device: wgpu::Device,
     queue: wgpu::Queue,
-    capabilities: Capabilities,
-    /// Its cooperative matrices, whether kernels use them or not.
-    matrices: Option<Matrices>,
+    profile: DeviceProfile,
     cache: Option<Arc<Cache>>,
     /// Shared by all clones.
     pipelines: Arc<Pipelines>,
     unused: Arc<[String]>,
     longest_wait: Duration,
+    /// Where it is kept what its kernels were found to do.
+    kept: Option<Arc<Kept>>,
+}
+
+/// What is kept of a device from one start to the next, beside compiled pipelines.
+#[derive(Debug)]
+struct Kept {
+    /// The file of [`Verdicts`].
+    path: PathBuf,
+    /// Shared by all clones.
+    verdicts: Mutex<Verdicts>,
 }
 
 impl Gpu {
@@ -117,40 +126,40 @@ impl Gpu {
         queue: wgpu::Queue,
         wanted: Option<bool>,
     ) -> Self {
-        let memory = device.limits().max_compute_workgroup_storage_size;
+        let (limits, info) = (device.limits(), device.adapter_info());
+        let workgroup_memory = limits.max_compute_workgroup_storage_size;
         let kinds = adapter.map(features::matrices);
-        let usable = device.features().contains(COOPERATIVE) && memory >= LEAST_MEMORY;
+        let usable = device.features().contains(COOPERATIVE) && workgroup_memory >= LEAST_MEMORY;
         let kinds = kinds.filter(|_| usable).unwrap_or_default();
         let matrices = features::of_width(&device, &queue, &kinds);
-        let info = device.adapter_info();
-        let target = match (info.device_type, matrices) {
-            (wgpu::DeviceType::Cpu, Some(matrices)) if wanted == Some(true) => {
-                Target::Cooperative { matrices, memory }
-            }
-            // The kernels for CPU drivers are written for as many lanes.
-            (wgpu::DeviceType::Cpu, _) if info.subgroup_min_size >= kernels::LANES => Target::Cpu,
-            (wgpu::DeviceType::Cpu, _) | (_, None) => Target::Gpu,
-            (_, Some(matrices)) => Target::Cooperative { matrices, memory },
-        };
         let unused = features::left_unused(&device, adapter).into();
-        let limits = device.limits();
-        let capabilities = Capabilities {
-            target,
+        let mut profile = DeviceProfile {
+            cpu: info.device_type == wgpu::DeviceType::Cpu,
+            subgroups: [info.subgroup_min_size, info.subgroup_max_size],
+            f16: device.features().contains(wgpu::Features::SHADER_F16),
+            prefers_matrices: wanted == Some(true) && !matrices.is_empty(),
+            matrices,
+            workgroup_memory,
             max_binding: limits.max_storage_buffer_binding_size,
             max_buffer: limits.max_buffer_size,
             alignment: u64::from(
                 limits.min_storage_buffer_offset_alignment.max(limits.min_uniform_buffer_offset_alignment),
             ),
+            costs: CostTable::of_gpus(),
+            distrusted: Arc::default(),
         };
+        if profile.has_simd() {
+            profile.costs = CostTable::of_cpus();
+        }
         Self {
             device,
             queue,
-            capabilities,
-            matrices,
+            profile,
             cache: None,
             pipelines: Arc::default(),
             unused,
             longest_wait: LONGEST_WAIT,
+            kept: None,
         }
     }
 
@@ -201,7 +210,38 @@ impl Gpu {
         self.cache = cache.ok().flatten().map(Arc::new);
         // Pipelines that were compiled before are not in the file.
         self.pipelines = Arc::default();
+        let info = self.device.adapter_info();
+        let path = folder.join(format!("{}-{}.kernels.json", adapter_key(&info), env!("CARGO_PKG_VERSION")));
+        let verdicts = Verdicts::read(&path, &kernels::fingerprint()).unwrap_or_default();
+        self.kept = Some(Arc::new(Kept { path, verdicts: Mutex::new(verdicts) }));
+        self.distrust();
         self
+    }
+
+    /// What its kernels were found to do, if that is kept: see [`trust`](crate::trust).
+    pub(crate) fn verdicts(&self) -> Option<Verdicts> {
+        let kept = self.kept.as_ref()?;
+        Some(kept.verdicts.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// The same device with what was found of its kernels, which is written to its file.
+    pub(crate) fn with_verdicts(mut self, found: Verdicts) -> Self {
+        if let Some(kept) = &self.kept {
+            found.write(&kept.path, &kernels::fingerprint(), &self.device.adapter_info().name);
+            *kept.verdicts.lock().unwrap_or_else(PoisonError::into_inner) = found;
+        }
+        self.distrust();
+        self
+    }
+
+    /// Takes what was found of the kernels to its profile. Who asks for matrices gets them.
+    fn distrust(&mut self) {
+        let Some(verdicts) = self.verdicts() else { return };
+        let mut distrusted = verdicts.distrusted();
+        if self.profile.prefers_matrices {
+            distrusted.retain(|name| !name.contains("cooperative"));
+        }
+        self.profile.distrusted = Arc::new(distrusted);
     }
 
     /// Uses a pipeline cache of the app, which must be of this device: compiled pipelines are looked up in it and added
@@ -247,7 +287,7 @@ impl Gpu {
     pub(crate) fn offers(&self) -> shader::Offers {
         let has = |features| self.device.features().contains(features);
         shader::Offers {
-            matrices: self.matrices,
+            matrices: self.profile.matrices.clone(),
             shared_loads: has(SHARED_LOADS) && self.device.adapter_info().subgroup_min_size >= kernels::LANES,
         }
     }
@@ -264,19 +304,14 @@ impl Gpu {
 
     /// What the planner must know of the device.
     #[doc(hidden)]
-    pub fn capabilities(&self) -> Capabilities {
-        self.capabilities
+    pub fn profile(&self) -> &DeviceProfile {
+        &self.profile
     }
 
     /// How networks are stored where nothing else is asked for.
     #[doc(hidden)]
     pub fn usual_precision(&self) -> Precision {
-        match self.device.adapter_info().device_type {
-            wgpu::DeviceType::Cpu if !matches!(self.capabilities.target, Target::Cooperative { .. }) => {
-                Precision::F32
-            }
-            _ => self.capabilities.target.usual_precision(),
-        }
+        self.profile.usual_precision()
     }
 
     /// What the adapter has that the device was made without, and that would make it faster: a line of text for each.
@@ -315,6 +350,13 @@ fn checked<T>(device: &wgpu::Device, what: &str, f: impl FnOnce() -> T) -> Resul
             Err(Error::new(kind, format!("the device failed to {what}")).cause(e))
         }
     }
+}
+
+/// What names an adapter with its driver in the names of files.
+fn adapter_key(info: &wgpu::AdapterInfo) -> String {
+    let all = format!("{} {} {}", info.name, info.driver, info.driver_info);
+    let backend = format!("{:?}", info.backend).to_lowercase();
+    format!("{backend}-{:04x}-{:04x}-{:08x}", info.vendor, info.device, crc32fast::hash(all.as_bytes()))
 }
 
 /// All adapters, in the order of the drivers.

@@ -45,6 +45,10 @@ pub mod shader {
 pub mod text {
     pub use crate::text::*;
 }
+/// Kernels that are checked at the first start.
+pub mod trust {
+    pub use crate::trust::*;
+}
 /// Results compared with golden tensors.
 pub mod verify {
     pub use crate::verify::*;

@@ -16,6 +16,7 @@ mod call;
 pub mod cfg_rescale;
 mod class;
 pub mod combine;
+mod costs;
 pub mod elementwise;
 pub mod entries_mean;
 pub mod error_norm;
@@ -28,21 +29,36 @@ pub mod network_output;
 mod operand;
 mod params;
 mod precision;
+mod profile;
 mod registry;
 pub mod repack;
 pub mod sag_degrade;
 mod spec;
-mod target;
 
 pub use activation::{activation_code, activation_reference};
 pub use binding::{Binding, Holds};
 pub use call::{Call, Const, Variant};
 pub use class::Class;
+pub use costs::{CostTable, KernelCost};
 pub use operand::{Buf, Operand, Stretch, Strided};
 pub use params::Field;
 use params::params;
 pub(crate) use params::{Uniforms, room};
 pub use precision::Precision;
+pub use profile::{DeviceProfile, LANES, LEAST_MEMORY, MAX_GROUPS, Matrices, spread};
 pub use registry::samples;
 pub use spec::{CoreSpec, Form, KernelSpec};
-pub use target::{LANES, LEAST_MEMORY, MAX_GROUPS, Matrices, Target, spread};
+
+/// Digits that change when the text of a kernel changes that has a plain alternative.
+pub(crate) fn fingerprint() -> String {
+    let cores = gemm::ALTERNATIVES.iter().map(|core| core.file);
+    let kernels = attention::ALTERNATIVES.iter().map(|kernel| kernel.file);
+    let shared = crate::shader::SHARED.iter().copied();
+    let mut sum = crc32fast::Hasher::new();
+    cores
+        .chain(kernels)
+        .chain([group_norm::SIMD_STATS.file])
+        .chain(shared)
+        .for_each(|f| sum.update(f.text.as_bytes()));
+    format!("{:08x}", sum.finalize())
+}

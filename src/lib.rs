@@ -90,6 +90,7 @@ pub mod sampler;
 mod shader;
 mod size;
 mod text;
+mod trust;
 #[cfg(feature = "internals")]
 mod verify;
 #[cfg(feature = "workflow")]

@@ -20,7 +20,6 @@ use crate::graph::{Shape, Store, TensorInfo, Weight, WeightId};
 use crate::kernels::{MAX_GROUPS, Precision, Variant, room};
 use crate::{Error, Result};
 
-pub use crate::gpu::capabilities::Capabilities;
 pub use arena::Region;
 pub use options::{PlanOptions, tensor_bytes};
 pub use storage::Storage;

@@ -21,14 +21,16 @@ mod text;
 pub(crate) use files::file;
 pub use files::{File, SHARED};
 
+use std::sync::Arc;
+
 use crate::Result;
 use crate::kernels::{Form, Matrices, Variant};
 
 /// What a device has beyond what every device has, as far as shaders are written in another way for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offers {
-    /// The cooperative matrices; without, or with others, a variant's are written out in plain WGSL.
-    pub matrices: Option<Matrices>,
+    /// The cooperative matrices; a variant for others has them written out in plain WGSL.
+    pub matrices: Arc<[Matrices]>,
     /// Subgroups of eight or more, and 64-bit integers: lanes of kernels for CPU drivers share what they
     /// load.
     pub shared_loads: bool,
@@ -37,12 +39,12 @@ pub struct Offers {
 impl Offers {
     /// Whether `variant` uses cooperative matrices that the device has not: they are written out.
     pub fn writes_out(&self, variant: &Variant) -> bool {
-        variant.is_cooperative() && self.matrices != variant.matrices()
+        variant.is_cooperative() && !variant.matrices().is_some_and(|own| self.matrices.contains(&own))
     }
 }
 
 /// The WGSL text of `variant` for a device with `offers`.
-pub fn source(variant: &Variant, offers: Offers) -> Result<String> {
+pub fn source(variant: &Variant, offers: &Offers) -> Result<String> {
     match variant.form() {
         Form::Simd { shares } => simd::text(variant, shares, offers.shared_loads),
         Form::Cooperative if offers.writes_out(variant) => {

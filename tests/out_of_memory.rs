@@ -30,7 +30,7 @@ enum Shortage {
 impl Shortage {
     /// Leaves at most `left` bytes.
     fn new(gpu: &Gpu, left: u64) -> Self {
-        if !gpu.capabilities().target.is_cpu() {
+        if !gpu.profile().cpu {
             return Self::Taken(fill_memory(gpu.device()));
         }
         let status = std::fs::read_to_string("/proc/self/status").expect("the status of the process");

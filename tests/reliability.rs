@@ -148,7 +148,7 @@ fn cancelled(delay: Duration, work: impl FnOnce(&CancelToken, &dyn Fn()) -> Resu
 #[test]
 fn cancel_ends_every_phase_within_a_submission_and_leaves_no_buffers() {
     let Some(gpu) = own_gpu() else { return };
-    let slow = gpu.capabilities().target.is_cpu();
+    let slow = gpu.profile().cpu;
     let (limit, delay) = match slow {
         true => (Duration::from_millis(2500), Duration::from_millis(10)),
         false => (Duration::from_millis(250), Duration::ZERO),

@@ -32,7 +32,7 @@ impl<'a> Ready<'a> {
         rows: usize,
         weights: &Weights,
     ) -> Result<Self> {
-        let (storage, device) = (weights.storage().clone(), engine.gpu().capabilities());
+        let (storage, device) = (weights.storage().clone(), engine.gpu().profile().clone());
         let plan = Plan::new(graph, &PlanOptions { rows, storage, device, guard: 0 })?;
         let arena = engine.arena(&plan)?;
         let prepared = engine.prepare(plan, weights, &arena)?;

@@ -102,7 +102,7 @@ impl StagingRing {
                     mapped_at_creation: true,
                 })
             };
-            let alignment = gpu.capabilities().alignment;
+            let alignment = gpu.profile().alignment;
             Self {
                 slots: (0..BUFFERS).map(|_| StagingBuffer { buffer: mapped(), pending: None }).collect(),
                 slot_bytes,
@@ -136,7 +136,7 @@ impl StagingRing {
         if !part.first.is_multiple_of(4) {
             return Err(Error::usage("joined weights must begin at multiples of 4").at(name()));
         }
-        let alignment = device.gpu.capabilities().alignment;
+        let alignment = device.gpu.profile().alignment;
         let mut sent = 0;
         while sent < part.outs {
             // Each conversion begins at a multiple of four output features.
@@ -198,7 +198,7 @@ impl StagingRing {
 
     fn encode(&self, device: &Converter<'_>, conversions: &[Conversion]) -> Result<wgpu::SubmissionIndex> {
         let gpu = device.gpu;
-        let mut params = Uniforms::new(gpu.capabilities().alignment);
+        let mut params = Uniforms::new(gpu.profile().alignment);
         let places: Vec<_> = conversions
             .iter()
             .map(|conversion| params.push(bytemuck::bytes_of(&conversion.params)))

@@ -8,8 +8,9 @@ use super::buffers::buffer;
 use super::staging_ring::{self, Converter, DeviceRange, StagingRing, WeightSlice};
 use super::weight_streaming::{Pages, WINDOW};
 use crate::graph::{Layout, Weight};
+use crate::kernels::DeviceProfile;
 use crate::kernels::repack::Stored;
-use crate::plan::{Bound, Capabilities, Plan, Storage};
+use crate::plan::{Bound, Plan, Storage};
 use crate::{Error, ErrorKind, Remedy, Result};
 
 /// A source of weights.
@@ -114,13 +115,13 @@ impl Weights {
         cancel: &AtomicBool,
     ) -> Result<Self> {
         let gpu = device.gpu;
-        let capabilities = gpu.capabilities();
-        let pages = Pages::new(&lengths(weights, storage)?, capabilities.alignment, most)?;
+        let profile = gpu.profile();
+        let pages = Pages::new(&lengths(weights, storage)?, profile.alignment, most)?;
         for (weight, spot) in weights.iter().zip(&pages.spots) {
-            if spot.bytes > capabilities.max_binding {
+            if spot.bytes > profile.max_binding {
                 return Err(Error::new(ErrorKind::Memory, "a weight is larger than this device can bind")
                     .at(weight.sources.join(" + "))
-                    .expected(format!("at most {} bytes", capabilities.max_binding))
+                    .expected(format!("at most {} bytes", profile.max_binding))
                     .found(format!("{} bytes", spot.bytes))
                     .remedy(Remedy::UseF16));
             }
@@ -240,12 +241,12 @@ impl Window<'_> {
 
 /// Bytes of device memory that [`Weights::upload`] would use.
 pub(super) fn held(
-    capabilities: &Capabilities,
+    profile: &DeviceProfile,
     weights: &[Weight],
     storage: &Storage,
     most: Option<u64>,
 ) -> Result<u64> {
-    Ok(held_bytes(&Pages::new(&lengths(weights, storage)?, capabilities.alignment, most)?))
+    Ok(held_bytes(&Pages::new(&lengths(weights, storage)?, profile.alignment, most)?))
 }
 
 /// More values than any device can store, and few enough that sums of their bytes do not overflow.

@@ -52,7 +52,7 @@ fn module(text: &str, label: &str) -> Result<wgpu::naga::Module> {
 
 fn pipeline(gpu: &Gpu, variant: &Variant, checked: bool) -> Result<wgpu::ComputePipeline> {
     let offers = gpu.offers();
-    let text = shader::source(variant, offers)?;
+    let text = shader::source(variant, &offers)?;
     let label = variant.to_string();
     let source = match variant.is_cooperative() && !offers.writes_out(variant) {
         true => wgpu::ShaderSource::Naga(Cow::Owned(module(&text, &label)?)),

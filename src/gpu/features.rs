@@ -1,5 +1,7 @@
 //! The features and limits that a device should be made with, and those that an app's device lacks.
 
+use std::sync::Arc;
+
 use super::subgroup_width;
 use crate::kernels::{LEAST_MEMORY, Matrices};
 
@@ -61,21 +63,23 @@ pub fn matrices(adapter: &wgpu::Adapter) -> Vec<Matrices> {
     Matrices::ALL.into_iter().filter(has).collect()
 }
 
-/// Those of `kinds` that fit the width of the device's subgroups, the first of them.
-pub fn of_width(device: &wgpu::Device, queue: &wgpu::Queue, kinds: &[Matrices]) -> Option<Matrices> {
-    let first = *kinds.first()?;
+/// Those of `kinds` that fit the width of the device's subgroups.
+pub fn of_width(device: &wgpu::Device, queue: &wgpu::Queue, kinds: &[Matrices]) -> Arc<[Matrices]> {
+    let Some(first) = kinds.first() else { return Arc::default() };
     if kinds.iter().all(|kind| kind.lanes == first.lanes) {
-        return Some(first);
+        return kinds.into();
     }
     // Workgroups of the kernels have two to eight subgroups. A driver that mixes widths gets kernels without matrices.
     let sizes = [64, 128, 256, 512];
     let most = device.limits().max_compute_invocations_per_workgroup;
     let sizes: Vec<u32> = sizes.into_iter().filter(|size| *size <= most).collect();
     match subgroup_width::of_workgroups(device, queue, &sizes) {
-        Ok(widths) => kinds.iter().copied().find(|kind| widths.iter().all(|width| *width == kind.lanes)),
+        Ok(widths) => {
+            kinds.iter().copied().filter(|kind| widths.iter().all(|width| *width == kind.lanes)).collect()
+        }
         Err(e) => {
             log::warn!("{e}; cooperative matrices are not used");
-            None
+            Arc::default()
         }
     }
 }

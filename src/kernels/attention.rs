@@ -7,10 +7,11 @@ mod description;
 mod simd;
 
 use super::binding::{input, result};
-use super::target::MOST_ITERATIONS;
-use super::{Call, Class, Const, KernelSpec, Operand, Strided, Target, Variant, params, spread};
+use super::costs::{Candidate, WayName};
+use super::{Call, Class, Const, DeviceProfile, KernelSpec, Operand, Strided, Variant, params, spread};
 use crate::graph::Heads;
 use crate::shader::file;
+use crate::{Error, Result};
 pub use description::{Attention, Params};
 use description::{dispatch, spec};
 use simd::SimdTile;
@@ -30,6 +31,10 @@ pub static BLOCKS: KernelSpec = spec(file!("kernels/attention_blocks"));
 /// For heads too large for the others.
 pub static TILE: KernelSpec = spec(file!("kernels/attention_tile"));
 
+/// Those that a device may not have, or not compute right.
+pub static ALTERNATIVES: [&KernelSpec; 4] =
+    [&cooperative::SPEC, &cooperative::LARGE_HEADS, &simd::SPEC, &simd::LARGE_HEADS];
+
 /// [`merge`]
 pub static MERGE: KernelSpec = KernelSpec::new(
     file!("kernels/attention_merge"),
@@ -40,44 +45,94 @@ pub static MERGE: KernelSpec = KernelSpec::new(
 
 /// Keys that one dispatch may see. Beyond them the planner attends to parts of the keys, one after
 /// the other, and [`merge`]s.
-pub fn most_keys(heads: Heads, target: Target) -> usize {
-    match target {
-        Target::Gpu | Target::Cooperative { .. } => usize::MAX,
-        Target::Cpu => SimdTile::new(heads).most_keys().max(most_keys_of_tiles(heads)) as usize,
+pub fn most_keys(heads: Heads, device: &DeviceProfile) -> usize {
+    match device.most_iterations() {
+        u64::MAX => usize::MAX,
+        most => SimdTile::new(heads).most_keys(most).max(most_keys_of_tiles(heads, most)) as usize,
     }
 }
 
-/// The same of `attention_tile` on a CPU driver: for 16 keys the head dimension is run through in steps of
-/// eight quads, then each key is added to the quads of the sum.
-fn most_keys_of_tiles(heads: Heads) -> u64 {
+/// The same of `attention_tile` where an invocation has `most` iterations: for 16 keys the head dimension is run through
+/// in steps of eight quads, then each key is added to the quads of the sum.
+fn most_keys_of_tiles(heads: Heads, most: u64) -> u64 {
     let quads = heads.dim as u64 / 4;
     let (steps, own) = (quads.div_ceil(8), quads.div_ceil(16));
-    16 * (MOST_ITERATIONS / (9 * steps + 17 * own + 33))
+    16 * (most / (9 * steps + 17 * own + 33))
 }
 
-/// The dispatch of `a` on `target`. `kv` may be a slice of something longer; `lse` is
-/// [`Operand::Unused`] when nothing is recorded.
-pub fn call(a: &Attention<'_>, target: Target, q: Operand, kv: Strided, y: Operand, lse: Operand) -> Call {
+/// How an attention is computed.
+enum Way {
+    Cooperative(cooperative::Way),
+    Simd(SimdTile),
+    /// With the queries of an invocation, in quads.
+    Blocks(u32),
+    Tile,
+}
+
+/// The ways to compute `a`, whose keys and values are at `kv`, on `device`.
+fn candidates(a: &Attention<'_>, kv: Strided, device: &DeviceProfile) -> Vec<Candidate<Way>> {
+    let mut all = Vec::new();
+    let mut offer = |way, spec: &KernelSpec, tile, queries: u32| {
+        let name = WayName { kernel: spec.name(), tile, parts: 1 };
+        all.push(Candidate { way, name, form: spec.form, time: time(a, device, name, queries) });
+    };
+    let most = device.most_iterations();
     let simd = SimdTile::new(a.heads);
+    if device.has_simd() && a.kv.positions() as u64 <= simd.most_keys(most) {
+        let (spec, queries) = (simd.kernel, simd.queries());
+        offer(Way::Simd(simd), spec, "", queries);
+    }
+    // Larger heads' sums do not fit into registers. It has more iterations than are counted here.
+    if a.heads.dim <= 160 && most == u64::MAX {
+        offer(Way::Blocks(1), &BLOCKS, "32", 32);
+        // Few queries are spread over more workgroups.
+        if a.heads.dim <= 64 && a.q.positions() >= 2048 {
+            offer(Way::Blocks(2), &BLOCKS, "64", 64);
+        }
+    }
+    offer(Way::Tile, &TILE, "16", 16);
+    let with_matrices = cooperative::ways(a, kv, device);
+    for way in with_matrices {
+        let (spec, name, queries) = (way.kernel, way.name, way.full_queries);
+        offer(Way::Cooperative(way), spec, name, queries);
+    }
+    all
+}
+
+/// Microseconds of `a` in workgroups of `queries` queries: costs are of a workgroup and of heads up to a size.
+fn time(a: &Attention<'_>, device: &DeviceProfile, name: WayName, queries: u32) -> f32 {
+    let most = [64, 96, 160].into_iter().find(|most| a.heads.dim <= *most).unwrap_or(512);
+    let cost = device.costs.of_heads(name, most as u32);
+    let groups = (a.q.positions() * a.heads.heads) as f32 / queries as f32;
+    device.costs.steady(cost, groups, a.kv.positions() as u32)
+}
+
+/// The name of an attention in tables of costs.
+fn operation(a: &Attention<'_>) -> String {
+    let (queries, keys) = (a.q.positions(), a.kv.positions());
+    format!("{} attention {queries} x {keys}, {} heads of {}", a.precision.name(), a.heads.heads, a.heads.dim)
+}
+
+/// The dispatch of `a` on `device`. `kv` may be a slice of something longer; `lse` is
+/// [`Operand::Unused`] when nothing is recorded.
+pub fn call(
+    a: &Attention<'_>,
+    device: &DeviceProfile,
+    q: Operand,
+    kv: Strided,
+    y: Operand,
+    lse: Operand,
+) -> Result<Call> {
     let operands = ([q, y, lse], kv);
-    if let Target::Cooperative { matrices, memory } = target
-        && let Some(chosen) = cooperative::choose(a, kv, matrices, memory)
-    {
-        return dispatch(a, chosen.kernel, &chosen.consts, chosen.queries, operands);
-    }
-    match target {
-        Target::Cpu if a.kv.positions() as u64 <= simd.most_keys() => {
-            dispatch(a, simd.kernel, &simd.consts(), simd.queries(), operands)
-        }
-        // Larger heads' sums do not fit into registers.
-        Target::Gpu | Target::Cooperative { .. } if a.heads.dim <= 160 => {
-            // Few queries are spread over more workgroups.
-            let wide = a.heads.dim <= 64 && a.q.positions() >= 2048;
-            let q4 = if wide { 2 } else { 1 };
-            dispatch(a, &BLOCKS, &[Const::U32("Q4", q4)], 32 * q4, operands)
-        }
-        Target::Gpu | Target::Cooperative { .. } | Target::Cpu => dispatch(a, &TILE, &[], 16, operands),
-    }
+    let Some(way) = device.cheapest(|| operation(a), candidates(a, kv, device)) else {
+        return Err(Error::internal(format!("no kernel of this device computes {}", a.path)));
+    };
+    Ok(match way {
+        Way::Cooperative(way) => dispatch(a, way.kernel, &way.consts(a), way.queries, operands),
+        Way::Simd(simd) => dispatch(a, simd.kernel, &simd.consts(), simd.queries(), operands),
+        Way::Blocks(q4) => dispatch(a, &BLOCKS, &[Const::U32("Q4", q4)], 32 * q4, operands),
+        Way::Tile => dispatch(a, &TILE, &[], 16, operands),
+    })
 }
 
 /// Attention over all keys from that over two parts of them. `a` and `b` are results in f32 with

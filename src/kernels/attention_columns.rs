@@ -2,8 +2,7 @@
 
 use super::attention::{Attention, Params, probabilities};
 use super::binding::{input, result};
-use super::target::MOST_ITERATIONS;
-use super::{Call, Class, KernelSpec, Operand, Target, Variant};
+use super::{Call, Class, DeviceProfile, KernelSpec, Operand, Variant};
 use crate::graph::Heads;
 use crate::shader::file;
 
@@ -16,9 +15,9 @@ pub static SPEC: KernelSpec = KernelSpec::new(
 );
 
 /// Whether one dispatch can record the attention of `tokens`.
-pub fn fits(heads: Heads, tokens: usize, target: Target) -> bool {
+pub fn fits(heads: Heads, tokens: usize, device: &DeviceProfile) -> bool {
     let pairs = (tokens * heads.heads) as u64;
-    !target.is_cpu() || pairs.div_ceil(64) * (heads.dim as u64 / 4 + 1) <= MOST_ITERATIONS
+    pairs.div_ceil(64) * (heads.dim as u64 / 4 + 1) <= device.most_iterations()
 }
 
 /// The dispatch that sums, for each key, the attention it receives. `a` describes the recorded

@@ -6,9 +6,11 @@ mod edge;
 pub mod simd;
 mod split_k;
 
-use super::{Call, Const, CoreSpec, Form, Precision, Stretch, Target, activation_reference};
+use super::costs::{Candidate, WayName};
+use super::{Call, Const, CoreSpec, DeviceProfile, Form, LANES, Precision, Stretch, activation_reference};
 use crate::graph::{Activation, Shape};
 use crate::shader::file;
+use crate::{Error, Result};
 pub use description::{CONV2D, Epilogue, Gemm, MATMUL, Params, Window};
 use description::{PARTS, dispatch, params, product_consts};
 pub use split_k::MERGE;
@@ -20,22 +22,32 @@ pub static NARROW: CoreSpec = CoreSpec { file: file!("cores/gemm_narrow"), form:
 /// For all others on a GPU.
 pub static TILE: CoreSpec = CoreSpec { file: file!("cores/gemm_tile"), form: Form::Plain, bindings: PARTS };
 
+/// Cores that a device may not have, or not compute right.
+pub static ALTERNATIVES: [&CoreSpec; 2] = [&cooperative::CORE, &simd::CORE];
+
 /// Whether a linear layer from `input` to values and gates can make `output` of them at once.
-pub fn takes_gates(target: Target, precision: Precision, input: Shape, output: Shape) -> bool {
-    matches!(target, Target::Cooperative { .. })
-        && precision == Precision::F16
-        && cooperative::gates_pay(input, output)
+pub fn takes_gates(device: &DeviceProfile, precision: Precision, input: Shape, output: Shape) -> bool {
+    if !cooperative::gates_pay(input, output) {
+        return false;
+    }
+    let product = |gated, channels| Gemm {
+        epilogue: Epilogue { gated, ..Epilogue::NONE },
+        ..Gemm::of_linear(precision, input, Shape { channels, ..output })
+    };
+    // Where the product by itself is computed with matrices.
+    matches!(choose(&product(false, 2 * output.channels), device), Some(Way::Cooperative(_)))
+        && choose(&product(true, output.channels), device).is_some()
 }
 
 /// Whether products apply activations. On CPU drivers both ways of a branch are taken, and a variant for each
 /// activation would be compiled for a second: they have a kernel of their own.
-pub fn takes_activation(target: Target) -> bool {
-    !target.is_cpu()
+pub fn takes_activation(device: &DeviceProfile) -> bool {
+    !device.has_simd()
 }
 
 /// Whether products read weights in f16 beside values in f32.
-pub fn takes_f16_weights(target: Target) -> bool {
-    target.is_cpu()
+pub fn takes_f16_weights(device: &DeviceProfile) -> bool {
+    device.takes(simd::CORE.name(), simd::CORE.form)
 }
 
 /// Workgroups of a row beyond which `gemm_tile` does not split K. SD 1.5's UNet on an H100,
@@ -43,29 +55,83 @@ pub fn takes_f16_weights(target: Target) -> bool {
 /// and 184.
 const BUSY: u32 = 4096;
 
-/// The dispatches of `g` on `target`, in order; `room` gives memory for what they pass on, of
-/// which a binding holds at most `most` bytes. The variants depend on the shape of a row, never on the number of rows,
-/// so that a row's result does not depend on its company.
-pub fn calls(g: &Gemm<'_>, target: Target, most: u64, room: impl FnOnce(u64) -> Stretch) -> Vec<Call> {
-    let mut calls = product(g, target, most, room);
-    calls.extend(edge::call(g));
-    calls
+/// What a workgroup of `gemm_tile` computes.
+const PLAIN: Tiles = Tiles { size: [64, 64], step: 16 };
+
+/// How a product is computed.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Cooperative(cooperative::Way),
+    Narrow,
+    /// With the parts of split-K.
+    Tile(u32),
+    Simd,
 }
 
-fn product(g: &Gemm<'_>, target: Target, most: u64, room: impl FnOnce(u64) -> Stretch) -> Vec<Call> {
-    match target {
-        Target::Cooperative { matrices, memory } if cooperative::pay(g) => {
-            cooperative::calls(g, matrices, memory, most, room)
+/// The ways to compute `g` on `device`.
+fn candidates(g: &Gemm<'_>, device: &DeviceProfile) -> Vec<Candidate<Way>> {
+    let mut all = Vec::new();
+    let mut offer = |way, core: &'static CoreSpec, tile, parts, shape: Tiles| {
+        let cost = device.costs.of(core.name(), tile);
+        let time_of = |rows| shape.time(g, &device.costs, cost, parts, rows);
+        let name = WayName { kernel: core.name(), tile, parts };
+        all.push(Candidate { way, name, form: core.form, time: time_of(1) + time_of(2) });
+    };
+    if !g.epilogue.gated {
+        let [rows, quads] = simd::tile(g);
+        offer(Way::Simd, &simd::CORE, "", 1, Tiles { size: [rows, LANES * 4 * quads], step: 4 });
+        // Weights in f16 beside values in f32 are for SIMD lanes alone.
+        if g.w_precision == g.precision {
+            if g.output.quads() == 1 {
+                offer(Way::Narrow, &NARROW, "16x4", 1, Tiles { size: [16, 4], step: 4 });
+            } else {
+                let parts = PLAIN.parts(g, BUSY, 12, device.max_binding);
+                offer(Way::Tile(parts), &TILE, "64x64", parts, PLAIN);
+            }
         }
-        Target::Gpu | Target::Cooperative { .. } if g.output.quads() == 1 => {
-            vec![call(g, &NARROW, &[], [16, 1])]
-        }
-        Target::Gpu | Target::Cooperative { .. } => {
-            let tiles = Tiles { size: [64, 64], step: 16 };
-            tiles.calls(g, (&TILE, &[]), tiles.parts(g, BUSY, 12, most), room)
-        }
-        Target::Cpu => vec![simd::call(g)],
     }
+    let with_matrices = cooperative::candidates(g, device).into_iter();
+    all.extend(with_matrices.map(|c| Candidate {
+        way: Way::Cooperative(c.way),
+        name: c.name,
+        form: c.form,
+        time: c.time,
+    }));
+    all
+}
+
+/// The cheapest way to compute `g` on `device`. It depends on the shape of a row, never on the number of rows, so that
+/// a row's result does not depend on its company.
+fn choose(g: &Gemm<'_>, device: &DeviceProfile) -> Option<Way> {
+    device.cheapest(|| operation(g), candidates(g, device))
+}
+
+/// The name of a product in tables of costs.
+fn operation(g: &Gemm<'_>) -> String {
+    let what = match g.window {
+        None => format!("{} positions", g.output.positions()),
+        Some(Window { stride, upsampled, .. }) => {
+            let up = if upsampled.is_some() { " upsampled" } else { "" };
+            format!("3x3 at {}x{}{up} by {stride}", g.output.height, g.output.width)
+        }
+    };
+    let gated = if g.epilogue.gated { " gated" } else { "" };
+    format!("{} {what}, {} to {}{gated}", g.precision.name(), g.input.channels, g.channels())
+}
+
+/// The dispatches of `g` on `device`, in order; `room` gives memory for what they pass on.
+pub fn calls(g: &Gemm<'_>, device: &DeviceProfile, room: impl FnOnce(u64) -> Stretch) -> Result<Vec<Call>> {
+    let Some(way) = choose(g, device) else {
+        return Err(Error::internal(format!("no kernel of this device computes {}", g.path)));
+    };
+    let mut calls = match way {
+        Way::Cooperative(way) => cooperative::calls(g, way, room),
+        Way::Narrow => vec![call(g, &NARROW, &[], [16, 1])],
+        Way::Tile(parts) => PLAIN.calls(g, (&TILE, &[]), parts, room),
+        Way::Simd => vec![simd::call(g)],
+    };
+    calls.extend(edge::call(g));
+    Ok(calls)
 }
 
 /// One dispatch of a core whose constants say what the epilogue does, and whose workgroups compute `tile`

@@ -2,9 +2,9 @@
 //! `group_norm_merge.wgsl`, then `group_norm_apply.wgsl`.
 
 use super::binding::{input, result, weight};
-use super::target::MOST_ITERATIONS;
+use super::costs::{Candidate, WayName};
 use super::{
-    Call, Class, Const, KernelSpec, LANES, Operand, Precision, Target, Variant, activation_code,
+    Call, Class, Const, DeviceProfile, KernelSpec, LANES, Operand, Precision, Variant, activation_code,
     activation_reference, params, spread,
 };
 use crate::graph::{Activation, Shape};
@@ -135,28 +135,42 @@ impl GroupNorm<'_> {
         (self.rows * self.groups * 8) as u64
     }
 
-    /// Positions of a span: on a GPU few, so that many workgroups share a map; on a CPU driver, where two
+    /// Whether each lane of a CPU has a group, or else workgroups share a slice of the channels.
+    fn by_lanes(&self, device: &DeviceProfile) -> bool {
+        let candidates = [(false, &STATS), (true, &SIMD_STATS)].map(|(way, spec)| {
+            let name = WayName { kernel: spec.name(), tile: "", parts: 1 };
+            Candidate { way, name, form: spec.form, time: device.costs.of(name.kernel, "").micros }
+        });
+        let operation = || format!("group norm of {} by {}", self.channels, self.group_size());
+        device.cheapest(operation, candidates).unwrap_or(false)
+    }
+
+    /// Positions of a span: of slices few, so that many workgroups share a map; of a CPU's lanes, where two
     /// dozen keep all cores busy, more, but so few that no invocation's loops are ended.
-    fn span(&self, target: Target) -> usize {
+    fn span(&self, device: &DeviceProfile) -> usize {
         let quads = self.group_size().div_ceil(4) + 1;
-        match target {
-            Target::Gpu | Target::Cooperative { .. } => 1024,
-            Target::Cpu => (MOST_ITERATIONS as usize / (2 * quads)).clamp(1, 4096),
-        }
+        let most = device.most_iterations() as usize / (2 * quads);
+        if self.by_lanes(device) { most.clamp(1, 4096) } else { 1024 }
     }
 
     /// Spans of a part of a row with `positions`.
-    pub fn spans(&self, positions: usize, target: Target) -> usize {
-        positions.div_ceil(self.span(target))
+    pub fn spans(&self, positions: usize, device: &DeviceProfile) -> usize {
+        positions.div_ceil(self.span(device))
     }
 
     /// Statistics of the part `x` of `positions` positions a row, whose first span is number
     /// `first` of `spans`. `stats` holds [`span_bytes`](Self::span_bytes), with one span
     /// [`stats_bytes`](Self::stats_bytes).
-    pub fn stats(&self, target: Target, part: (usize, usize, usize), x: Operand, stats: Operand) -> Call {
+    pub fn stats(
+        &self,
+        device: &DeviceProfile,
+        part: (usize, usize, usize),
+        x: Operand,
+        stats: Operand,
+    ) -> Call {
         let (positions, _, spans) = part;
         let (kernel, own, params, per) =
-            if target.is_cpu() { self.of_simd(target, part) } else { self.of_slices(target, part) };
+            if self.by_lanes(device) { self.of_simd(device, part) } else { self.of_slices(device, part) };
         let whole = Const::Bool("WHOLE", spans == 1);
         Call {
             variant: self.variant(kernel, [own.as_slice(), &[whole]].concat(), false),
@@ -164,7 +178,7 @@ impl GroupNorm<'_> {
             operands: vec![x, stats],
             groups: [
                 self.groups.div_ceil(per) as u32,
-                self.spans(positions, target) as u32,
+                self.spans(positions, device) as u32,
                 self.rows as u32,
             ],
             path: self.path.to_owned(),
@@ -173,13 +187,17 @@ impl GroupNorm<'_> {
     }
 
     /// Kernel, constants and parameters by which a lane has a group, and groups of a workgroup.
-    fn of_simd(&self, target: Target, (positions, first, spans): (usize, usize, usize)) -> StatsKernel {
+    fn of_simd(
+        &self,
+        device: &DeviceProfile,
+        (positions, first, spans): (usize, usize, usize),
+    ) -> StatsKernel {
         let params = SimdParams {
             positions: positions as u32,
             c4: self.channels.div_ceil(4) as u32,
             group_size: self.group_size() as u32,
             groups: self.groups as u32,
-            span: self.span(target) as u32,
+            span: self.span(device) as u32,
             first_span: first as u32,
             spans: spans as u32,
             eps: self.eps,
@@ -189,7 +207,11 @@ impl GroupNorm<'_> {
     }
 
     /// The same for workgroups that share a slice of the channels.
-    fn of_slices(&self, target: Target, (positions, first, spans): (usize, usize, usize)) -> StatsKernel {
+    fn of_slices(
+        &self,
+        device: &DeviceProfile,
+        (positions, first, spans): (usize, usize, usize),
+    ) -> StatsKernel {
         let slice = self.slice_groups();
         let params = StatsParams {
             positions: positions as u32,
@@ -198,7 +220,7 @@ impl GroupNorm<'_> {
             groups: self.groups as u32,
             slice4: (slice * self.group_size()).div_ceil(4) as u32,
             slice_groups: slice as u32,
-            span: self.span(target) as u32,
+            span: self.span(device) as u32,
             first_span: first as u32,
             spans: spans as u32,
             eps: self.eps,
@@ -232,14 +254,14 @@ impl GroupNorm<'_> {
     }
 
     /// Normalises the part `x` of shape `part` into `y`.
-    pub fn apply(&self, target: Target, part: Shape, x: Operand, stats: Operand, y: Operand) -> Call {
+    pub fn apply(&self, device: &DeviceProfile, part: Shape, x: Operand, stats: Operand, y: Operand) -> Call {
         let (c4, positions) = (part.quads() as u32, part.positions() as u32);
         // Small maps keep their parallelism; large ones share what is fetched for a quad.
         let span = if positions >= 256 { 8 } else { 2 };
         let spans = positions.div_ceil(span);
         let total = self.rows as u32 * spans * c4;
         // On a CPU driver small maps are to keep all cores busy.
-        let size = if target.is_cpu() { LANES } else { 64 };
+        let size = if device.has_simd() { LANES } else { 64 };
         let [x_groups, y_groups] = spread(total.div_ceil(size));
         let params = ApplyParams {
             total,

@@ -1,7 +1,10 @@
 //! Layer normalisation: `layer_norm.wgsl`.
 
 use super::binding::{input, result, weight};
-use super::{Call, Class, Const, KernelSpec, LANES, Operand, Precision, Target, Variant, params, spread};
+use super::costs::{Candidate, WayName};
+use super::{
+    Call, Class, Const, DeviceProfile, Form, KernelSpec, LANES, Operand, Precision, Variant, params, spread,
+};
 use crate::graph::Shape;
 use crate::shader::file;
 
@@ -43,13 +46,22 @@ pub struct LayerNorm<'a> {
     pub out_f32: bool,
 }
 
-/// The dispatch of `n` on `target`.
-pub fn call(n: &LayerNorm<'_>, target: Target, x: Operand, y: Operand) -> Call {
-    // On a CPU driver small maps are to keep all cores busy.
-    let (size, split) = match target {
-        Target::Gpu | Target::Cooperative { .. } => (64, 32),
-        Target::Cpu => (LANES, 1),
-    };
+/// Invocations of a workgroup, and how many share a position: on a CPU driver small maps are to keep all cores busy.
+const WAYS: [(&str, [u32; 2]); 2] = [("64 by 32", [64, 32]), ("8", [LANES, 1])];
+
+/// The invocations of a workgroup and of a position on `device`.
+fn way(n: &LayerNorm<'_>, device: &DeviceProfile) -> [u32; 2] {
+    let operation = || format!("layer norm of {}", n.shape.channels);
+    let candidates = WAYS.map(|(tile, way)| {
+        let name = WayName { kernel: SPEC.name(), tile, parts: 1 };
+        Candidate { way, name, form: Form::Plain, time: device.costs.of(name.kernel, tile).micros }
+    });
+    device.cheapest(operation, candidates).unwrap_or(WAYS[0].1)
+}
+
+/// The dispatch of `n` on `device`.
+pub fn call(n: &LayerNorm<'_>, device: &DeviceProfile, x: Operand, y: Operand) -> Call {
+    let [size, split] = way(n, device);
     let positions = (n.rows * n.shape.positions()) as u32;
     let [groups_x, groups_y] = spread(positions.div_ceil(size / split));
     let params = Params {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use super::{DenoisingNetwork, Plans, RowKind};
 use crate::graph::{Graph, Perturbation};
+use crate::kernels::DeviceProfile;
 use crate::kernels::Precision;
 use crate::model::unet::COLUMNS;
 use crate::plan::chunk::{ChunkPolicy, rows_per_call};
-use crate::plan::{Capabilities, Plan, PlanOptions};
+use crate::plan::{Plan, PlanOptions};
 use crate::{Error, Result};
 
 /// What the calls of a network are planned with.
@@ -17,7 +18,7 @@ pub struct Planner<'a> {
     /// The network.
     pub network: &'a dyn DenoisingNetwork,
     /// The device.
-    pub device: Capabilities,
+    pub device: &'a DeviceProfile,
     /// Plans made before for the same network and device, and the storage that they are for.
     pub plans: &'a Plans,
 }
@@ -45,7 +46,7 @@ impl Planner<'_> {
 
     fn plan_of(&self, graph: &Graph, rows: usize) -> Result<Plan> {
         let storage = self.plans.storage().clone();
-        Plan::new(graph, &PlanOptions { rows, storage, device: self.device, guard: 0 })
+        Plan::new(graph, &PlanOptions { rows, storage, device: self.device.clone(), guard: 0 })
     }
 }
 

@@ -136,7 +136,7 @@ impl<'a, S: Sink> DeviceBackend<'a, S> {
 
     /// Memory of `bytes`. If it is `written` by the host, no work that is not submitted may use it.
     fn take(&mut self, bytes: u64, written: bool) -> Result<Held<S::Memory>> {
-        let most = self.sink.capabilities().max_binding;
+        let most = self.sink.max_binding();
         if bytes > most {
             return Err(Error::new(ErrorKind::Memory, "the latents are larger than this device can bind")
                 .expected(format!("at most {most} bytes"))

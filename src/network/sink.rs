@@ -7,7 +7,6 @@ use crate::engine::{BufferOffset, Fetch, PlanRun, Prepared, Readback, Stream, Up
 use crate::guidance::Entry;
 use crate::kernels::Call;
 use crate::kernels::latents::NO_STEP;
-use crate::plan::Capabilities;
 use crate::plan::chunk::ChunkPolicy;
 use crate::{Error, Result};
 
@@ -30,8 +29,8 @@ pub trait Sink {
     /// The type of its buffers.
     type Memory: Clone;
 
-    /// What the device can do.
-    fn capabilities(&self) -> Capabilities;
+    /// Bytes of the largest binding.
+    fn max_binding(&self) -> u64;
 
     /// A new buffer.
     ///
@@ -161,8 +160,8 @@ impl<'a> DeviceSink<'a> {
 impl Sink for DeviceSink<'_> {
     type Memory = wgpu::Buffer;
 
-    fn capabilities(&self) -> Capabilities {
-        self.stream.engine().gpu().capabilities()
+    fn max_binding(&self) -> u64 {
+        self.stream.engine().gpu().profile().max_binding
     }
 
     fn create(&mut self, bytes: u64) -> Result<wgpu::Buffer> {

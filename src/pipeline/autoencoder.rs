@@ -204,7 +204,7 @@ impl Autoencoder {
         limit: Option<u64>,
         graph: impl Fn((usize, usize)) -> Result<Graph>,
     ) -> Result<Fit> {
-        let device = self.stock.engine().gpu().capabilities();
+        let device = self.stock.engine().gpu().profile();
         let longest = whole.0.max(whole.1);
         let sides: Vec<usize> = match self.tiling {
             Tiling::Off => vec![longest],
@@ -220,7 +220,7 @@ impl Autoencoder {
             let graph = graph(tiles.size)?;
             let storage = self.stock.storage(graph.weights(), precision);
             let weights = self.stock.weight_bytes((graph.weights(), &storage, None))?;
-            match Plan::new(&graph, &PlanOptions { rows: 1, storage, device, guard: 0 }) {
+            match Plan::new(&graph, &PlanOptions { rows: 1, storage, device: device.clone(), guard: 0 }) {
                 Ok(plan) => {
                     let need = Need::new(weights, plan.arena_bytes(), plan.side_bytes(device.alignment));
                     let most = limit.unwrap_or(weights + MOST_WHOLE);

@@ -15,6 +15,7 @@ use crate::kernels::Precision;
 use crate::lora::{Patched, Patches};
 use crate::plan::Storage;
 use crate::text::Tokenizer;
+use crate::trust;
 
 /// A device with an engine on it, for any number of models: UNets, text encoders and autoencoders of
 /// several files, with and without LoRAs. A memory limit applies to all of them together.
@@ -31,9 +32,10 @@ impl fmt::Debug for DeviceContext {
 }
 
 impl DeviceContext {
-    /// A context on `gpu`, without models.
+    /// A context on `gpu`, without models. Kernels that were not checked before on this adapter and driver are checked
+    /// now, if `gpu` has a folder to keep what is found.
     pub fn new(gpu: Gpu) -> Result<Arc<Self>> {
-        let (engine, tokenizer) = (Engine::new(gpu)?, Tokenizer::new());
+        let (engine, tokenizer) = (Engine::new(trust::check(gpu))?, Tokenizer::new());
         Ok(Arc::new(Self { engine, tokenizer, parts: Parts::default() }))
     }
 

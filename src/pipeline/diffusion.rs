@@ -276,7 +276,7 @@ impl DiffusionModel {
     }
 
     pub(super) fn planner(&self) -> Planner<'_> {
-        let device = self.engine().gpu().capabilities();
+        let device = self.engine().gpu().profile();
         Planner { network: &self.config.unet, device, plans: &self.plans }
     }
 }

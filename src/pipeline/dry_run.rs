@@ -13,7 +13,6 @@ use crate::guidance::{Conditioning, Entry, Guided, Term};
 use crate::kernels::Call;
 use crate::latent::Value;
 use crate::network::{AHEAD, Batching, Buffer, DeviceBackend, RowKind, Sink, bytes_of};
-use crate::plan::Capabilities;
 use crate::plan::chunk::ChunkPolicy;
 use crate::sampler::{self, Inpaint, Predictor, Scheduler};
 use crate::{Error, ErrorKind, Result};
@@ -101,11 +100,11 @@ impl DiffusionModel {
     ) -> Result<Counted> {
         let batching = Batching::new(self.planner(), chunk, budget);
         let has_own = workload.guidance.terms.iter().any(|term| matches!(term, Term::Own(_)));
-        let capabilities = self.engine().gpu().capabilities();
-        done.alignment = capabilities.alignment;
+        let profile = self.engine().gpu().profile();
+        done.alignment = profile.alignment;
         let tally = Tally {
             batching,
-            capabilities,
+            max_binding: profile.max_binding,
             done: &mut done,
             further: if has_own { Purpose::Term } else { Purpose::Sag },
             now: CountedStep::default(),
@@ -173,7 +172,7 @@ fn least(all: u64, bytes: &dyn Fn(Option<u64>) -> Result<u64>) -> Result<u64> {
 /// A device that counts its work, and computes nothing.
 struct Tally<'a> {
     batching: Batching<'a>,
-    capabilities: Capabilities,
+    max_binding: u64,
     done: &'a mut Counted,
     /// The purpose of predictions after the first ones of an evaluation.
     further: Purpose,
@@ -204,8 +203,8 @@ struct NoBuffer;
 impl Sink for Tally<'_> {
     type Memory = NoBuffer;
 
-    fn capabilities(&self) -> Capabilities {
-        self.capabilities
+    fn max_binding(&self) -> u64 {
+        self.max_binding
     }
 
     fn create(&mut self, bytes: u64) -> Result<NoBuffer> {

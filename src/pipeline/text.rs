@@ -199,9 +199,9 @@ impl TextEncoders {
 
     /// Memory of a text encoder, which computes one chunk at a time.
     pub(super) fn need(&self, graph: &Graph) -> Result<Need> {
-        let (storage, device) = (self.storage(graph), self.stock.engine().gpu().capabilities());
+        let (storage, device) = (self.storage(graph), self.stock.engine().gpu().profile());
         let weights = self.stock.weight_bytes((graph.weights(), &storage, None))?;
-        let plan = Plan::new(graph, &PlanOptions { rows: 1, storage, device, guard: 0 })?;
+        let plan = Plan::new(graph, &PlanOptions { rows: 1, storage, device: device.clone(), guard: 0 })?;
         Ok(Need::new(weights, plan.arena_bytes(), plan.side_bytes(device.alignment)))
     }
 

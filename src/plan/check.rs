@@ -1,8 +1,9 @@
 //! The limits of plans: tensors must belong to the graph, their sizes must fit the counters of kernels, and the device
 //! must be able to bind them.
 
-use super::{Capabilities, PlanOptions};
+use super::PlanOptions;
 use crate::graph::{Graph, Shape, Store, Tensor};
+use crate::kernels::DeviceProfile;
 use crate::kernels::{Call, Operand, Precision};
 use crate::{Error, ErrorKind, Remedy, Result};
 
@@ -55,7 +56,7 @@ pub(super) fn checked(graph: &Graph, options: &PlanOptions) -> Result<PlanOption
                 .found(info.shape.to_string()));
         }
     }
-    let device = Capabilities { max_binding: device.max_binding.min(MOST_BOUND), ..*device };
+    let device = DeviceProfile { max_binding: device.max_binding.min(MOST_BOUND), ..device.clone() };
     Ok(PlanOptions { device, ..options.clone() })
 }
 

@@ -75,7 +75,7 @@ pub fn fuse(graph: &Graph, options: &PlanOptions) -> Vec<Fused> {
         let taken = match node.op {
             Op::AddVector => sole(node.inputs[0], &out, &Fused::is_bare_product),
             Op::Unary(Unary::Activate(_)) => sole(node.inputs[0], &out, &|f| {
-                let product = gemm::takes_activation(options.device.target) && f.is_product();
+                let product = gemm::takes_activation(&options.device) && f.is_product();
                 f.activation.is_none()
                     && (product && f.residual.is_none() || matches!(f.op, Op::GroupNorm { .. }))
             }),
@@ -89,7 +89,7 @@ pub fn fuse(graph: &Graph, options: &PlanOptions) -> Vec<Fused> {
                 let shapes = [f.inputs[0], node.outputs[0]].map(|t| graph.shape(t));
                 matches!(f.op, Op::Linear { .. })
                     && f.is_bare_product()
-                    && gemm::takes_gates(options.device.target, options.precision(), shapes[0], shapes[1])
+                    && gemm::takes_gates(&options.device, options.precision(), shapes[0], shapes[1])
             }),
             _ => None,
         };

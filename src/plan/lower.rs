@@ -12,7 +12,7 @@ use crate::kernels::attention::{self, Attention};
 use crate::kernels::elementwise::Elementwise;
 use crate::kernels::gemm::{self, Epilogue, Gemm, Window};
 use crate::kernels::group_norm::GroupNorm;
-use crate::kernels::{self, Call, Operand, Precision, Strided, Target};
+use crate::kernels::{self, Call, DeviceProfile, Operand, Precision, Strided};
 use crate::{Error, Result};
 use pieces::TensorPieces;
 
@@ -40,8 +40,7 @@ pub fn lower(graph: &Graph, nodes: &[Fused], options: &PlanOptions) -> Result<Lo
         rows: options.rows,
         precision: options.precision(),
         storage: &options.storage,
-        target: options.device.target,
-        most: options.device.max_binding,
+        device: &options.device,
         pieces,
         calls: Vec::new(),
     };
@@ -56,9 +55,7 @@ struct Lowering<'a> {
     rows: usize,
     precision: Precision,
     storage: &'a Storage,
-    target: Target,
-    /// Bytes of the largest binding.
-    most: u64,
+    device: &'a DeviceProfile,
     pieces: TensorPieces<'a>,
     calls: Vec<Call>,
 }
@@ -129,7 +126,7 @@ impl Lowering<'_> {
                     precision: self.precision,
                     out_f32: self.out_f32(n),
                 };
-                kernels::layer_norm::call(&norm, self.target, x, y)
+                kernels::layer_norm::call(&norm, self.device, x, y)
             }
             Op::Unary(Unary::Activate(f)) => each.activate(Some(f), x, y),
             Op::Unary(Unary::Copy) => each.activate(None, x, y),
@@ -161,7 +158,7 @@ impl Lowering<'_> {
         bias: Operand,
     ) -> Result<()> {
         let stored = self.storage.of_weight(&self.graph.weights()[weight.0]);
-        if stored != self.precision && !gemm::takes_f16_weights(self.target) {
+        if stored != self.precision && !gemm::takes_f16_weights(self.device) {
             let why = "has a weight in f16 beside values in f32, which no kernel of this device reads";
             return Err(Error::usage(format!("{} {why}", n.path)));
         }
@@ -192,7 +189,7 @@ impl Lowering<'_> {
             out_f32: self.out_f32(n),
         };
         let room = |bytes| self.pieces.temporary(format!("{}.parts", n.path), bytes);
-        self.calls.extend(gemm::calls(&g, self.target, self.most, room));
+        self.calls.extend(gemm::calls(&g, self.device, room)?);
         Ok(())
     }
 
@@ -200,7 +197,7 @@ impl Lowering<'_> {
         let (x, y) = (n.inputs[0], n.outputs[0]);
         let parts = self.pieces.of(n);
         let positions = |lines: &Range<usize>| self.part(x, lines).positions();
-        let spans = |lines: &Range<usize>| norm.spans(positions(lines), self.target);
+        let spans = |lines: &Range<usize>| norm.spans(positions(lines), self.device);
         let total: usize = parts.iter().map(spans).sum();
         let stats = self.pieces.temporary(format!("{}.stats", n.path), norm.stats_bytes());
         let of_spans = match total {
@@ -211,15 +208,15 @@ impl Lowering<'_> {
         for lines in &parts {
             let of = (self.part(x, lines).positions(), first, total);
             let x = self.pieces.read(x, lines)?;
-            self.calls.push(norm.stats(self.target, of, x, Operand::Write(of_spans)));
-            first += norm.spans(of.0, self.target);
+            self.calls.push(norm.stats(self.device, of, x, Operand::Write(of_spans)));
+            first += norm.spans(of.0, self.device);
         }
         if total > 1 {
             self.calls.push(norm.merge(total, Operand::Read(of_spans), Operand::Write(stats)));
         }
         for lines in &parts {
             let (from, to) = (self.pieces.read(x, lines)?, self.pieces.write(y, lines)?);
-            self.calls.push(norm.apply(self.target, self.part(x, lines), from, Operand::Read(stats), to));
+            self.calls.push(norm.apply(self.device, self.part(x, lines), from, Operand::Read(stats), to));
         }
         Ok(())
     }
@@ -229,7 +226,7 @@ impl Lowering<'_> {
         let (q, kv, y) = (n.inputs[0], n.inputs[1], n.outputs[0]);
         let keys = self.pieces.pieces(kv);
         let longest = keys.iter().map(|k| self.part(kv, k).positions()).max().unwrap_or(0);
-        if longest > attention::most_keys(heads, self.target) || causal && keys.len() > 1 {
+        if longest > attention::most_keys(heads, self.device) || causal && keys.len() > 1 {
             return Err(pieces::too_large(&n.path, format!("attention over {longest} keys in one part")));
         }
         for lines in self.pieces.of(n) {
@@ -258,7 +255,7 @@ impl Lowering<'_> {
                 };
                 let at = self.pieces.strided(kv, key_lines)?;
                 let (o, l) = if keys.len() == 1 { ([to; 2], [lse; 2]) } else { self.partial(&all) };
-                self.calls.push(attention::call(&a, self.target, from, at, o[1], l[1]));
+                self.calls.push(attention::call(&a, self.device, from, at, o[1], l[1])?);
                 before = match before {
                     None => Some([o[0], l[0]]),
                     Some(before) => {
@@ -287,7 +284,7 @@ impl Lowering<'_> {
     fn attention_columns(&mut self, n: &Fused, heads: Heads) -> Result<()> {
         let (qkv, lse, y) = (n.inputs[0], n.inputs[1], n.outputs[0]);
         let shape = self.graph.shape(qkv);
-        let fits = kernels::attention_columns::fits(heads, shape.positions(), self.target);
+        let fits = kernels::attention_columns::fits(heads, shape.positions(), self.device);
         if !fits || self.pieces.pieces(qkv).len() > 1 {
             return Err(pieces::too_large(&n.path, format!("a record of {} tokens", shape.positions())));
         }

@@ -1,8 +1,8 @@
 //! The options of a plan, and the bytes of a tensor in it.
 
-use super::{Capabilities, Storage};
+use super::Storage;
 use crate::graph::{Store, TensorInfo};
-use crate::kernels::Precision;
+use crate::kernels::{DeviceProfile, Precision};
 
 /// The options of a plan.
 #[derive(Debug, Clone)]
@@ -12,7 +12,7 @@ pub struct PlanOptions {
     /// Storage of activations and weights.
     pub storage: Storage,
     /// The device.
-    pub device: Capabilities,
+    pub device: DeviceProfile,
     /// Unused bytes after every tensor. Tests fill them with a pattern, to find kernels that write beyond their result.
     pub guard: u64,
 }

@@ -108,7 +108,7 @@ fn too_large(graph: &Graph, nodes: &[Fused], options: &PlanOptions) -> BTreeMap<
         if let Op::Attention { heads, .. } = n.op {
             let kv = n.inputs[1];
             let shape = graph.shape(kv);
-            let keys = attention::most_keys(heads, device.target);
+            let keys = attention::most_keys(heads, device);
             if shape.positions() > keys && !outside.contains(&kv) {
                 let want = PieceLimit { lines: keys / shape.width, margin: false };
                 let known = large.entry(kv).or_insert(want);

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::graph::{Layout, Weight};
-use crate::kernels::{Precision, Target, gemm};
+use crate::kernels::{DeviceProfile, Precision, gemm};
 
 /// In which precision the values of a network are stored: activations and weights in its precision, except vectors,
 /// which are f32, and some weights of a network in f32, which are f16. Plans are made for a storage, and weights are
@@ -17,19 +17,19 @@ pub struct Storage {
 }
 
 impl Storage {
-    /// That of `weights` in a network of `precision` on a device of `target`. `fits_f16` says whether f16 can
+    /// That of `weights` in a network of `precision` on `device`. `fits_f16` says whether f16 can
     /// represent all values of a tensor exactly: on CPU drivers, where a load costs more than a hundred multiplications,
     /// such weights are stored in f16. Weights of upsampled convolutions are sums of taps, which would be rounded.
     pub fn of(
         weights: &[Weight],
         precision: Precision,
-        target: Target,
+        device: &DeviceProfile,
         fits_f16: impl Fn(&str) -> bool,
     ) -> Self {
         let halved = |w: &&Weight| {
             matches!(w.layout, Layout::Linear | Layout::Conv3x3) && w.sources.iter().all(|s| fits_f16(s))
         };
-        let may = gemm::takes_f16_weights(target) && precision == Precision::F32;
+        let may = gemm::takes_f16_weights(device) && precision == Precision::F32;
         let weights = if may { weights } else { &[] };
         Self { precision, halved: Arc::new(weights.iter().filter(halved).cloned().collect()) }
     }

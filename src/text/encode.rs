@@ -61,7 +61,7 @@ impl TextEncoder<'_> {
         let mut contexts = Vec::new();
         let mut pooled = None;
         // Chunk by chunk: prompts have one or two, and the result must not depend on their number.
-        let (storage, device) = (self.weights.storage().clone(), self.engine.gpu().capabilities());
+        let (storage, device) = (self.weights.storage().clone(), self.engine.gpu().profile().clone());
         let plan = Plan::new(&graph, &PlanOptions { rows: 1, storage, device, guard: 0 })?;
         let arena = self.engine.arena(&plan)?;
         let prepared = self.engine.prepare(plan, self.weights, &arena)?;

@@ -143,7 +143,7 @@ fn call(context: &Context<'_, '_>, inputs: &Inputs, record: bool, trace: Vec<Str
     let options =
         unet::Options { size: inputs.size, tokens: inputs.tokens, record, trace, ..Default::default() };
     let graph = unet::build(&model.config().unet, &options)?;
-    let device = engine.gpu().capabilities();
+    let device = engine.gpu().profile().clone();
     let weights = model.unet_weights(context.cancel)?;
     let storage = weights.storage().clone();
     let plan = Plan::new(&graph, &plan::PlanOptions { rows: inputs.rows, storage, device, guard: 0 })?;

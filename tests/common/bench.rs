@@ -5,8 +5,8 @@ use std::sync::atomic::AtomicBool;
 use super::{Rng, kept_rows, stored, to_f64};
 use sagittal::internals::engine::{Engine, KeptTensors, PlanRun, WeightSource};
 use sagittal::internals::graph::{Graph, Shape};
-use sagittal::internals::kernels::{Precision, Target};
-use sagittal::internals::plan::{Bound, Capabilities, Plan, PlanOptions, Storage};
+use sagittal::internals::kernels::{DeviceProfile, Precision};
+use sagittal::internals::plan::{Bound, Plan, PlanOptions, Storage};
 
 const SENTINEL: u32 = 0x7FC0_BEEF;
 
@@ -52,7 +52,8 @@ impl Weights {
 
 pub struct Bench<'a> {
     pub engine: &'a Engine,
-    pub target: Target,
+    /// Which kernels are planned; its limits are the device's.
+    pub profile: DeviceProfile,
     pub precision: Precision,
     /// Of the weights; f16 in a network of f32 is for CPU drivers.
     pub weights: Precision,
@@ -64,13 +65,17 @@ pub struct Bench<'a> {
 impl Bench<'_> {
     pub fn storage(&self, graph: &Graph) -> Storage {
         let fits = |name: &str| Weights(self.weights).fits_f16(name);
-        Storage::of(graph.weights(), self.precision, self.target, fits)
+        Storage::of(graph.weights(), self.precision, &self.profile, fits)
     }
 
     pub fn plan(&self, graph: &Graph) -> Plan {
-        let device = self.engine.gpu().capabilities();
-        let max_binding = self.most.unwrap_or(device.max_binding);
-        let device = Capabilities { target: self.target, max_binding, ..device };
+        let own = self.engine.gpu().profile();
+        let device = DeviceProfile {
+            max_binding: self.most.unwrap_or(own.max_binding),
+            max_buffer: own.max_buffer,
+            alignment: own.alignment,
+            ..self.profile.clone()
+        };
         let options = PlanOptions { rows: self.rows, storage: self.storage(graph), device, guard: 4096 };
         Plan::new(graph, &options).expect("plan")
     }

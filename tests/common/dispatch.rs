@@ -154,8 +154,8 @@ impl Runner {
     /// which is a sentinel.
     fn pipeline(&self, variant: &Variant) -> wgpu::ComputePipeline {
         let make = || {
-            let offers = shader::Offers { matrices: None, shared_loads: false };
-            let source = wgpu::ShaderSource::Wgsl(shader::source(variant, offers).expect("a shader").into());
+            let offers = shader::Offers { matrices: [].into(), shared_loads: false };
+            let source = wgpu::ShaderSource::Wgsl(shader::source(variant, &offers).expect("a shader").into());
             let device = self.gpu.device();
             let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label: None, source });
             device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
 use sagittal::gpu::Gpu;
 use sagittal::internals::engine::{Engine, KeptTensors, Prepared};
-use sagittal::internals::kernels::{LEAST_MEMORY, Matrices, Precision, Target};
+use sagittal::internals::kernels::{DeviceProfile, LEAST_MEMORY, Matrices, Precision};
 
 /// The repository's root, from any of its crates.
 pub fn root() -> &'static Path {
@@ -106,9 +106,9 @@ pub fn default_device() -> Option<(wgpu::Device, wgpu::Queue)> {
 }
 
 /// What kernels with cooperative matrices are tested on, if the device has such matrices.
-pub fn matrices(gpu: &Gpu) -> Option<(Target, Precision)> {
-    let own = gpu.capabilities().target;
-    matches!(own, Target::Cooperative { .. }).then_some((own, Precision::F16))
+pub fn matrices(gpu: &Gpu) -> Option<(DeviceProfile, Precision)> {
+    let own = gpu.profile();
+    own.uses_matrices().then(|| (own.clone(), Precision::F16))
 }
 
 /// Whether tests take what is too long for every change: `.ci/full` sets it.
@@ -117,17 +117,17 @@ pub fn thorough() -> bool {
 }
 
 /// All kinds of matrices with the least workgroup memory; those that a device has not are written out.
-pub fn matrices_of_little_memory(gpu: &Gpu) -> Vec<(Target, Precision)> {
+pub fn matrices_of_little_memory(gpu: &Gpu) -> Vec<(DeviceProfile, Precision)> {
     let features = wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP;
-    let least = |matrices| (Target::Cooperative { matrices, memory: LEAST_MEMORY }, Precision::F16);
+    let least = |matrices| (DeviceProfile::with_matrices(matrices, LEAST_MEMORY), Precision::F16);
     let all = Matrices::ALL.into_iter().map(least);
     all.filter(|_| gpu.device().features().contains(features)).collect()
 }
 
-/// Values in f32 with weights in f16, which a CPU driver alone has: target, precision, that of the weights.
-pub fn halves(gpu: &Gpu) -> Option<(Target, Precision, Precision)> {
-    let own = gpu.capabilities().target;
-    own.is_cpu().then_some((own, Precision::F32, Precision::F16))
+/// Values in f32 with weights in f16, which a CPU driver alone has: profile, precision, that of the weights.
+pub fn halves(gpu: &Gpu) -> Option<(DeviceProfile, Precision, Precision)> {
+    let own = gpu.profile();
+    own.has_simd().then(|| (own.clone(), Precision::F32, Precision::F16))
 }
 
 /// SplitMix64: reproducible data for tests.

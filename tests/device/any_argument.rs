@@ -15,29 +15,29 @@ use sagittal::internals::bench::sweep::{Axis, Step};
 use sagittal::internals::bench::{Effort, Timing, presets};
 use sagittal::internals::engine::{BufferOffset, Engine, PlanRun, Stream, WeightSource};
 use sagittal::internals::graph::{Graph, Layout, Shape, Tensor, Weight};
-use sagittal::internals::kernels::{Buf, Call, Matrices, Operand, Precision, Stretch, Target};
+use sagittal::internals::kernels::{Buf, Call, DeviceProfile, Matrices, Operand, Precision, Stretch};
 use sagittal::internals::model::config::{Heads, InputBlock, MiddleBlock, UnetConfig};
 use sagittal::internals::model::{ModelConfig, unet, vae};
 use sagittal::internals::plan::arena::{TensorLifetime, lower_bound, place};
 use sagittal::internals::plan::chunk::{ChunkPolicy, rows_per_call};
-use sagittal::internals::plan::{Bound, Capabilities, Plan, PlanOptions, tensor_bytes};
+use sagittal::internals::plan::{Bound, Plan, PlanOptions, tensor_bytes};
 use sagittal::internals::text::clip;
 use sagittal::{Result, wgpu};
 
 static GO: AtomicBool = AtomicBool::new(false);
 
-const TARGETS: [Target; 4] = {
+fn profiles() -> [DeviceProfile; 4] {
     let [large, .., small] = Matrices::ALL;
     [
-        Target::Gpu,
-        Target::Cpu,
-        Target::Cooperative { matrices: large, memory: 32 << 10 },
-        Target::Cooperative { matrices: small, memory: 32 << 10 },
+        DeviceProfile::gpu(),
+        DeviceProfile::cpu(),
+        DeviceProfile::with_matrices(large, 32 << 10),
+        DeviceProfile::with_matrices(small, 32 << 10),
     ]
-};
+}
 
-fn options(rows: usize, target: Target) -> PlanOptions {
-    PlanOptions { rows, storage: Precision::F32.into(), device: Capabilities::baseline(target), guard: 0 }
+fn options(rows: usize, device: &DeviceProfile) -> PlanOptions {
+    PlanOptions { rows, storage: Precision::F32.into(), device: device.clone(), guard: 0 }
 }
 
 /// Of small and of impossible numbers.
@@ -88,13 +88,13 @@ fn graphs_and_plans_of_any_shape() {
                 watch.runs(&what, || (g.output("o", pair[0]), g.keep("k", pair[1]), g.sliced().len()));
                 watch.runs(&what, || g.weights().iter().map(Weight::device_len).max());
                 watch.runs(&what, || tensor_bytes(g.info(pair[0]), usize::MAX, Precision::F16));
-                for (rows, target) in [(1, TARGETS[0]), (usize::MAX, TARGETS[1]), (2, TARGETS[2])] {
-                    watch.tries(&what, || Plan::new(&g, &options(rows, target)));
+                for (rows, profile) in [1, usize::MAX, 2].into_iter().zip(profiles()) {
+                    watch.tries(&what, || Plan::new(&g, &options(rows, &profile)));
                 }
             }
-            for target in TARGETS {
+            for profile in profiles() {
                 for number in FEW {
-                    each_alone(&mut watch, shape, number, target, &planned);
+                    each_alone(&mut watch, shape, number, &profile, &planned);
                 }
             }
         }
@@ -109,7 +109,7 @@ fn graphs_and_plans_of_any_shape() {
 }
 
 /// A plan of each layer by itself.
-fn each_alone(watch: &mut Watch, shape: Shape, n: usize, target: Target, planned: &Cell<usize>) {
+fn each_alone(watch: &mut Watch, shape: Shape, n: usize, profile: &DeviceProfile, planned: &Cell<usize>) {
     type Make = fn(&mut Graph, Tensor, usize) -> Result<Tensor>;
     let makes: [Make; 11] = [
         |g, x, n| g.linear("l", x, n, true),
@@ -128,14 +128,14 @@ fn each_alone(watch: &mut Watch, shape: Shape, n: usize, target: Target, planned
         |g, x, n| Ok(g.blur("l", x, n as f32)),
     ];
     for (at, make) in makes.into_iter().enumerate() {
-        let what = format!("layer {at} of {shape} with {n} on {target:?}");
+        let what = format!("layer {at} of {shape} with {n} on {profile}");
         let mut g = Graph::new("");
         let x = g.input("x", shape);
         let Some(y) = watch.tries(&what, || make(&mut g, x, n)) else { continue };
         g.output("y", y);
         let device =
-            Capabilities { max_binding: u64::MAX, max_buffer: u64::MAX, ..options(1, target).device };
-        for o in [options(1, target), options(3, target), PlanOptions { device, ..options(1, target) }] {
+            DeviceProfile { max_binding: u64::MAX, max_buffer: u64::MAX, ..options(1, profile).device };
+        for o in [options(1, profile), options(3, profile), PlanOptions { device, ..options(1, profile) }] {
             let plan = watch.tries(&what, || Plan::new(&g, &o));
             planned.set(planned.get() + usize::from(plan.is_some()));
         }
@@ -149,15 +149,15 @@ fn plans_for_any_device() {
     let graph = unet::build(&config.unet, &unet::Options { size: (8, 8), tokens: 77, ..Default::default() })
         .expect("a graph");
     let numbers = [0, 1, 3, 16, 256, 1 << 20, u64::MAX / 2, u64::MAX];
-    for target in TARGETS {
+    for profile in profiles() {
         for (a, b) in numbers.into_iter().flat_map(|a| numbers.map(|b| (a, b))) {
-            let what = format!("{a} and {b} on {target:?}");
+            let what = format!("{a} and {b} on {profile}");
             let device = |max_binding, max_buffer, alignment| PlanOptions {
-                device: Capabilities { target, max_binding, max_buffer, alignment },
-                ..options(1, target)
+                device: DeviceProfile { max_binding, max_buffer, alignment, ..profile.clone() },
+                ..options(1, &profile)
             };
             for o in
-                [device(a, b, 256), device(1 << 27, a, b), PlanOptions { guard: a, ..options(2, target) }]
+                [device(a, b, 256), device(1 << 27, a, b), PlanOptions { guard: a, ..options(2, &profile) }]
             {
                 let plan = watch.tries(&what, || Plan::new(&graph, &o));
                 watch.runs(&what, || {
@@ -168,16 +168,16 @@ fn plans_for_any_device() {
             }
         }
         for rows in SIZES {
-            watch.tries("rows", || Plan::new(&graph, &options(rows, target)));
+            watch.tries("rows", || Plan::new(&graph, &options(rows, &profile)));
             for policy in [ChunkPolicy::Auto, ChunkPolicy::Rows(rows)] {
                 for budget in [None, Some(0), Some(u64::MAX)] {
-                    let plan = |rows| Plan::new(&graph, &options(rows, target));
+                    let plan = |rows| Plan::new(&graph, &options(rows, &profile));
                     watch.tries("rows of a call", || rows_per_call(policy, rows, budget, plan));
                 }
             }
         }
     }
-    let plan = Plan::new(&graph, &options(1, Target::Gpu)).expect("a plan");
+    let plan = Plan::new(&graph, &options(1, &DeviceProfile::gpu())).expect("a plan");
     watch.tries("no slot", || plan.slot("none"));
     watch.runs("any slabs", || plan.enlarge(&mut vec![u64::MAX; 3]));
     for (first, last) in pairs() {
@@ -202,7 +202,7 @@ fn plans_for_any_device() {
         (g.output("o", foreign[8]), g.keep("k", foreign[7]), g.trace("t", foreign[6]))
     });
     let refused = watch.refused;
-    watch.tries("a foreign tensor", || Plan::new(&g, &options(1, Target::Gpu)));
+    watch.tries("a foreign tensor", || Plan::new(&g, &options(1, &DeviceProfile::gpu())));
     assert!(watch.refused > refused, "a plan with tensors of another graph");
     watch.failures.finish();
 }
@@ -281,7 +281,7 @@ fn networks_of_any_configuration() {
 }
 
 fn options_of(rows: usize) -> PlanOptions {
-    options(rows, Target::Gpu)
+    options(rows, &DeviceProfile::gpu())
 }
 
 /// Values of another number than were asked for.
@@ -323,7 +323,7 @@ fn engines_with_anything() {
     }
     let weights =
         engine.upload(g.weights(), &Anything(Precision::F32), &storage, None, &GO).expect("weights");
-    let device = gpu.capabilities();
+    let device = gpu.profile().clone();
     let plan = Plan::new(&g, &PlanOptions { rows: 2, storage, device, guard: 0 }).expect("a plan");
     let arena = engine.arena(&plan).expect("an arena");
     // A plan's fields are anybody's.

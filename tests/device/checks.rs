@@ -4,7 +4,7 @@ use crate::common::bench::Bench;
 use crate::common::{Failures, Rng, gpu, halves, matrices, synthetic};
 use sagittal::internals::engine::Engine;
 use sagittal::internals::graph::Graph;
-use sagittal::internals::kernels::{Precision, Target};
+use sagittal::internals::kernels::{DeviceProfile, Precision};
 use sagittal::internals::model::{ModelConfig, unet, vae};
 use sagittal::internals::text::{CHUNK, clip};
 
@@ -31,15 +31,15 @@ const ROUNDING: f64 = 1e-5;
 fn checked_and_unchecked_shaders_agree_bit_for_bit() {
     let Some(gpu) = gpu() else { return };
     let [unchecked, checked] = [Engine::new, Engine::checked].map(|make| make(gpu.clone()).expect("engine"));
-    let mut kinds = vec![(Target::Cpu, Precision::F32), (Target::Gpu, Precision::F16)];
+    let mut kinds = vec![(DeviceProfile::cpu(), Precision::F32), (DeviceProfile::gpu(), Precision::F16)];
     kinds.extend(matrices(&gpu));
-    let same = kinds.into_iter().map(|(target, precision)| (target, precision, precision));
+    let same = kinds.into_iter().map(|(profile, precision)| (profile, precision, precision));
     let mut failures = Failures::default();
-    for (target, precision, weights) in same.chain(halves(&gpu)) {
+    for (profile, precision, weights) in same.chain(halves(&gpu)) {
         for (name, graph, rows) in networks() {
             // All of the arena is compared: it holds what is kept on the device, and inner results.
             let run = |engine: &Engine| {
-                let bench = Bench { engine, target, precision, weights, rows, most: None };
+                let bench = Bench { engine, profile: profile.clone(), precision, weights, rows, most: None };
                 let mut rng = Rng(5);
                 let values: Vec<(String, Vec<f32>)> = graph
                     .inputs()
@@ -56,12 +56,12 @@ fn checked_and_unchecked_shaders_agree_bit_for_bit() {
             let largest = pairs.clone().map(|(a, _)| a.abs()).fold(0.0, f64::max);
             let apart = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) / largest.max(1e-30);
             println!(
-                "{name} for {target:?} in {precision:?} of {weights:?}: {words} words differ, results by {apart:.1e}"
+                "{name} for {profile} in {precision:?} of {weights:?}: {words} words differ, results by {apart:.1e}"
             );
-            let rounded = target == Target::Cpu && name == "UNet" && apart <= ROUNDING;
+            let rounded = profile.cpu && name == "UNet" && apart <= ROUNDING;
             failures.check(words == 0 || rounded, || {
                 format!(
-                    "{name} {target:?} {precision:?} {weights:?}: {words} of {} words, {apart:e}",
+                    "{name} {profile} {precision:?} {weights:?}: {words} of {} words, {apart:e}",
                     a.1.len()
                 )
             });

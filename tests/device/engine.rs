@@ -35,10 +35,10 @@ fn unet(gpu: Gpu) -> Unet {
     let weights = weights.expect("upload");
     let mut arena: Option<Arena> = None;
     let plans = [2, 1].map(|rows| {
-        let target = engine.gpu().capabilities().target;
+        let profile = engine.gpu().profile().clone();
         let bench = Bench {
             engine: &engine,
-            target,
+            profile,
             precision: Precision::F32,
             weights: Precision::F32,
             rows,
@@ -197,9 +197,10 @@ fn a_lost_device_is_an_error() {
 fn a_plan_for_weights_stored_otherwise_is_an_error() {
     let Some(gpu) = gpu() else { return };
     let engine = Engine::new(gpu).expect("engine");
-    let (graph, target) = (graph(), engine.gpu().capabilities().target);
+    let (graph, profile) = (graph(), engine.gpu().profile().clone());
     let plan = |precision, weights| {
-        Bench { engine: &engine, target, precision, weights, rows: 1, most: None }.plan(&graph)
+        Bench { engine: &engine, profile: profile.clone(), precision, weights, rows: 1, most: None }
+            .plan(&graph)
     };
     let whole = engine.upload(graph.weights(), &Weights(Precision::F32), &Precision::F32.into(), None, &GO);
     let whole = whole.expect("upload");
@@ -212,5 +213,5 @@ fn a_plan_for_weights_stored_otherwise_is_an_error() {
     assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
     // Only CPU drivers have f16 beside f32.
     let halved = prepare(plan(Precision::F32, Precision::F16));
-    assert_eq!(halved.is_err(), target.is_cpu(), "{halved:?}");
+    assert_eq!(halved.is_err(), profile.has_simd(), "{halved:?}");
 }

@@ -10,7 +10,7 @@ use sagittal::internals::engine::Engine;
 use sagittal::internals::graph::{Activation, Graph, Heads, Op, Shape, Tensor};
 use sagittal::internals::kernels::gemm::Window;
 use sagittal::internals::kernels::{
-    Precision, Target, attention, attention_columns, blur, gemm, group_norm, layer_norm,
+    DeviceProfile, Precision, attention, attention_columns, blur, gemm, group_norm, layer_norm,
 };
 
 /// Runs `case` for both targets and precisions with several seeds; it returns what was tested and
@@ -21,24 +21,25 @@ fn each(limit: f64, case: impl Fn(&Bench<'_>, &mut Rng) -> Vec<(String, f64)>) {
     let mut failures = Failures::default();
     let mut worst: f64 = 0.0;
     let mut kinds = vec![
-        (Target::Gpu, Precision::F32),
-        (Target::Cpu, Precision::F32),
-        (Target::Gpu, Precision::F16),
-        (Target::Cpu, Precision::F16),
+        (DeviceProfile::gpu(), Precision::F32),
+        (DeviceProfile::cpu(), Precision::F32),
+        (DeviceProfile::gpu(), Precision::F16),
+        (DeviceProfile::cpu(), Precision::F16),
     ];
     kinds.extend(matrices(engine.gpu()));
-    let same = kinds.into_iter().map(|(target, precision)| (target, precision, precision));
-    for (target, precision, weights) in same.chain(halves(engine.gpu())) {
+    let same = kinds.into_iter().map(|(profile, precision)| (profile, precision, precision));
+    for (profile, precision, weights) in same.chain(halves(engine.gpu())) {
         let limit = if precision == Precision::F32 { limit } else { 1e-6 };
         for seed in 0..4 {
             let mut rng = Rng(seed * 1000 + 17);
             let rows = rng.range(1, 3);
-            let bench = Bench { engine: &engine, target, precision, weights, rows, most: None };
+            let bench =
+                Bench { engine: &engine, profile: profile.clone(), precision, weights, rows, most: None };
             for (what, error) in case(&bench, &mut rng) {
                 worst = worst.max(error / limit);
                 failures.check(error <= limit, || {
                     format!(
-                        "{target:?} {precision:?} of {weights:?} seed {seed} rows {rows} {what}: {error:.2e} > {limit:.0e}"
+                        "{profile} {precision:?} of {weights:?} seed {seed} rows {rows} {what}: {error:.2e} > {limit:.0e}"
                     )
                 });
             }
@@ -284,11 +285,18 @@ fn cross_attention() {
 fn attention_with_matrices_of_little_memory() {
     let Some(gpu) = gpu() else { return };
     let engine = Engine::new(gpu).expect("engine");
-    for (number, (target, precision)) in matrices_of_little_memory(engine.gpu()).into_iter().enumerate() {
-        let bench = Bench { engine: &engine, target, precision, weights: precision, rows: 2, most: None };
+    for (number, (profile, precision)) in matrices_of_little_memory(engine.gpu()).into_iter().enumerate() {
+        let bench = Bench {
+            engine: &engine,
+            profile: profile.clone(),
+            precision,
+            weights: precision,
+            rows: 2,
+            most: None,
+        };
         for dim in if number == 0 || thorough() { &[24, 104][..] } else { &[24] }.iter().copied() {
             let (what, error) = attend(&bench, &mut Rng(7), (2, dim), Shape::tokens(70, 2 * dim), 77);
-            assert!(error <= 1e-6, "{target:?} {what}: {error:.2e}");
+            assert!(error <= 1e-6, "{profile} {what}: {error:.2e}");
         }
     }
 }
@@ -299,14 +307,21 @@ fn attention_of_large_heads_with_matrices() {
     let Some(gpu) = gpu() else { return };
     let engine = Engine::new(gpu).expect("engine");
     let kinds = matrices_of_little_memory(engine.gpu()).into_iter().chain(matrices(engine.gpu()));
-    for (number, (target, precision)) in kinds.enumerate() {
-        let bench = Bench { engine: &engine, target, precision, weights: precision, rows: 2, most: None };
+    for (number, (profile, precision)) in kinds.enumerate() {
+        let bench = Bench {
+            engine: &engine,
+            profile: profile.clone(),
+            precision,
+            weights: precision,
+            rows: 2,
+            most: None,
+        };
         let cases = [(1, 512, 48, 96), (2, 256, 16, 32), (1, 512, 33, 64), (1, 512, 32, 40)];
         // Each kind of matrices takes some time to compile when it is written out.
         for &(heads, dim, queries, keys) in cases.iter().take(if number == 0 || thorough() { 4 } else { 1 }) {
             let queries = Shape::tokens(queries, heads * dim);
             let (what, error) = attend(&bench, &mut Rng(7), (heads, dim), queries, keys);
-            assert!(error <= 1e-6, "{target:?} {what}: {error:.2e}");
+            assert!(error <= 1e-6, "{profile} {what}: {error:.2e}");
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::common::bench::{Bench, Weights};
 use crate::common::{Failures, Rng, gpu, matrices, matrices_of_little_memory, nmse, thorough};
 use sagittal::internals::engine::Engine;
 use sagittal::internals::graph::{Activation, Graph, Shape};
-use sagittal::internals::kernels::{self, Precision, Target, gemm};
+use sagittal::internals::kernels::{self, DeviceProfile, Precision, gemm};
 
 /// What is multiplied with.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -119,13 +119,13 @@ fn error(b: &Bench<'_>, rng: &mut Rng, (height, width, from, to, kind): Size) ->
 fn values_and_gates() {
     let Some(gpu) = gpu() else { return };
     let engine = Engine::new(gpu).expect("engine");
-    let native = engine.gpu().capabilities().target;
-    let mut kinds = vec![(native, native.usual_precision())];
+    let native = engine.gpu().profile().clone();
+    let mut kinds = vec![(native.clone(), native.usual_precision())];
     kinds.extend(matrices_of_little_memory(engine.gpu()));
-    for (target, precision) in kinds {
+    for (profile, precision) in kinds {
         let error = error_of_gates(&Bench {
             engine: &engine,
-            target,
+            profile: profile.clone(),
             precision,
             weights: precision,
             rows: 2,
@@ -133,7 +133,7 @@ fn values_and_gates() {
         });
         // Without fusion values and gates are rounded to f16 in between.
         let limit = if precision == Precision::F32 { 1e-10 } else { 1e-6 };
-        assert!(error <= limit, "{target:?}: {error:.2e} > {limit:.0e}");
+        assert!(error <= limit, "{profile}: {error:.2e} > {limit:.0e}");
     }
 }
 
@@ -172,25 +172,33 @@ fn error_of_gates(b: &Bench) -> f64 {
 fn products_in_the_sizes_of_networks() {
     let Some(gpu) = gpu() else { return };
     let engine = Engine::new(gpu).expect("engine");
-    let native = engine.gpu().capabilities().target;
-    let mut kinds = vec![(Target::Gpu, Precision::F32), (Target::Gpu, Precision::F16)];
-    if native.is_cpu() {
-        kinds.push((Target::Cpu, Precision::F32));
+    let native = engine.gpu().profile().clone();
+    let mut kinds = vec![(DeviceProfile::gpu(), Precision::F32), (DeviceProfile::gpu(), Precision::F16)];
+    if native.has_simd() {
+        kinds.push((DeviceProfile::cpu(), Precision::F32));
     }
     kinds.extend(matrices(engine.gpu()));
-    let sizes = SIZES.iter().chain(if native == Target::Cpu { &[] } else { LARGE });
+    let sizes = SIZES.iter().chain(if native.has_simd() { &[] } else { LARGE });
     hold(&engine, sizes, &kinds);
 }
 
-fn hold<'a>(engine: &Engine, sizes: impl Iterator<Item = &'a Size>, kinds: &[(Target, Precision)]) {
+fn hold<'a>(engine: &Engine, sizes: impl Iterator<Item = &'a Size>, kinds: &[(DeviceProfile, Precision)]) {
     let mut failures = Failures::default();
     for &size in sizes {
-        for &(target, precision) in kinds {
+        for (profile, precision) in kinds {
+            let precision = *precision;
             let limit = if precision == Precision::F32 { 1e-10 } else { 1e-6 };
-            let bench = Bench { engine, target, precision, weights: precision, rows: 2, most: None };
+            let bench = Bench {
+                engine,
+                profile: profile.clone(),
+                precision,
+                weights: precision,
+                rows: 2,
+                most: None,
+            };
             let error = error(&bench, &mut Rng(99), size);
             failures.check(error <= limit, || {
-                format!("{target:?} {precision:?} {size:?}: {error:.2e} > {limit:.0e}")
+                format!("{profile} {precision:?} {size:?}: {error:.2e} > {limit:.0e}")
             });
         }
     }
@@ -218,6 +226,10 @@ fn products_with_matrices_of_little_memory() {
     for (number, kind) in kinds.iter().enumerate() {
         // Written out, a tile takes seconds to compile.
         let some = |(at, _): &(usize, &Size)| number == 0 || thorough() || [number, number + 4].contains(at);
-        hold(&engine, SIZES.iter().enumerate().filter(some).map(|(_, size)| size), &[*kind]);
+        hold(
+            &engine,
+            SIZES.iter().enumerate().filter(some).map(|(_, size)| size),
+            std::slice::from_ref(kind),
+        );
     }
 }

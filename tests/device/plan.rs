@@ -7,16 +7,14 @@ use sagittal::ErrorKind;
 use sagittal::checkpoint::{Checkpoint, Manifest};
 use sagittal::internals::graph::{Activation, Graph, Shape};
 use sagittal::internals::kernels::gemm::simd;
-use sagittal::internals::kernels::{MAX_GROUPS, Precision, Target, spread};
+use sagittal::internals::kernels::{DeviceProfile, MAX_GROUPS, Precision, spread};
 use sagittal::internals::model::{ModelConfig, unet, vae};
 use sagittal::internals::plan::arena::{TensorLifetime, place};
 use sagittal::internals::plan::chunk::{ChunkPolicy, rows_per_call};
-use sagittal::internals::plan::{Capabilities, Plan, PlanOptions, Storage};
-
-const BASELINE: fn(Target) -> Capabilities = Capabilities::baseline;
+use sagittal::internals::plan::{Plan, PlanOptions, Storage};
 
 fn options(rows: usize, precision: Precision) -> PlanOptions {
-    PlanOptions { rows, storage: precision.into(), device: BASELINE(Target::Gpu), guard: 0 }
+    PlanOptions { rows, storage: precision.into(), device: (DeviceProfile::gpu()), guard: 0 }
 }
 
 fn config(family: &str) -> ModelConfig {
@@ -101,7 +99,7 @@ fn no_buffer_grows_with_the_square_of_the_tokens() {
         let c = config(family);
         let [small, large] = [64, 128].map(|n| {
             // Beyond the baseline's binding: this test is about growth.
-            let device = Capabilities { max_binding: 1 << 40, max_buffer: 1 << 40, ..BASELINE(Target::Gpu) };
+            let device = DeviceProfile { max_binding: 1 << 40, max_buffer: 1 << 40, ..DeviceProfile::gpu() };
             let o = PlanOptions { rows: 1, storage: Precision::F32.into(), device, guard: 0 };
             unet_plan(&c, (n, n), true, &o).expect("plan")
         });
@@ -122,7 +120,7 @@ fn no_buffer_grows_with_the_square_of_the_tokens() {
 #[test]
 fn a_tensor_beyond_the_devices_limit_is_a_typed_error() {
     let c = config("sd15");
-    let device = Capabilities { max_binding: 1 << 20, ..BASELINE(Target::Gpu) };
+    let device = DeviceProfile { max_binding: 1 << 20, ..DeviceProfile::gpu() };
     let o = PlanOptions { device, ..options(1, Precision::F32) };
     let error = unet_plan(&c, (64, 64), false, &o).expect_err("too large");
     assert_eq!(error.kind(), ErrorKind::Memory);
@@ -142,9 +140,14 @@ fn chunks_follow_policy_budget_and_limits() {
     assert_eq!(rows(ChunkPolicy::Auto, Some(arena(5) - 1)).expect("fits"), 4);
     let error = rows(ChunkPolicy::Auto, Some(arena(1) - 1)).expect_err("too small");
     assert_eq!(error.kind(), ErrorKind::Memory);
-    let narrow = Capabilities { max_binding: 1 << 20, ..BASELINE(Target::Gpu) };
+    let narrow = DeviceProfile { max_binding: 1 << 20, ..DeviceProfile::gpu() };
     let limited = |rows| {
-        unet_plan(&c, (16, 16), true, &PlanOptions { device: narrow, ..options(rows, Precision::F32) })
+        unet_plan(
+            &c,
+            (16, 16),
+            true,
+            &PlanOptions { device: narrow.clone(), ..options(rows, Precision::F32) },
+        )
     };
     let most = rows_per_call(ChunkPolicy::Auto, 1000, None, limited).expect("fits");
     assert!(limited(most).is_ok() && limited(most + 1).is_err(), "{most}");
@@ -183,8 +186,10 @@ fn activations_are_taken_in_where_that_pays() {
     let y = g.linear("l", x, 48, true).expect("linear");
     let y = g.activate("a", Activation::Gelu, y);
     g.output("y", y);
-    for (target, expected) in [(Target::Gpu, &["matmul"][..]), (Target::Cpu, &["matmul", "activate"])] {
-        let o = PlanOptions { device: BASELINE(target), ..options(1, Precision::F32) };
+    for (profile, expected) in
+        [(DeviceProfile::gpu(), &["matmul"][..]), (DeviceProfile::cpu(), &["matmul", "activate"])]
+    {
+        let o = PlanOptions { device: profile, ..options(1, Precision::F32) };
         let plan = Plan::new(&g, &o).expect("plan");
         let kernels: Vec<_> = plan.dispatches.iter().map(|d| d.variant.kernel.name()).collect();
         assert_eq!(kernels, expected);
@@ -202,27 +207,27 @@ fn a_plan_has_the_variants_of_its_weights() {
     let y = g.conv3x3_doubled("narrow.doubled", y, (8, 10), 32).expect("convolution");
     let y = g.linear("narrow.last", y, 32, true).expect("linear");
     g.output("y", y);
-    for (target, precision) in [
-        (Target::Cpu, Precision::F32),
-        (Target::Cpu, Precision::F16),
-        (Target::Gpu, Precision::F32),
-        (Target::Gpu, Precision::F16),
+    for (profile, precision) in [
+        (DeviceProfile::cpu(), Precision::F32),
+        (DeviceProfile::cpu(), Precision::F16),
+        (DeviceProfile::gpu(), Precision::F32),
+        (DeviceProfile::gpu(), Precision::F16),
     ] {
-        let storage = Storage::of(g.weights(), precision, target, |name| !name.contains("wide"));
-        let o = PlanOptions { device: BASELINE(target), storage, ..options(2, precision) };
+        let storage = Storage::of(g.weights(), precision, &profile, |name| !name.contains("wide"));
+        let o = PlanOptions { device: profile.clone(), storage, ..options(2, precision) };
         let plan = Plan::new(&g, &o).expect("plan");
         let halved = plan.dispatches.iter().filter(|d| simd::has_f16_weights(&d.variant));
         let halved: Vec<&str> = halved.map(|d| d.path.as_str()).collect();
-        let expected = match (target, precision) {
-            (Target::Cpu, Precision::F32) => vec!["narrow", "narrow.last"],
+        let expected = match (profile.cpu, precision) {
+            (true, Precision::F32) => vec!["narrow", "narrow.last"],
             _ => vec![],
         };
-        assert_eq!(halved, expected, "{target:?} {precision:?}");
+        assert_eq!(halved, expected, "{profile} {precision:?}");
         // Without exceptions the storage is that of the precision by itself.
-        assert_eq!(plan.storage == precision.into(), expected.is_empty(), "{target:?} {precision:?}");
+        assert_eq!(plan.storage == precision.into(), expected.is_empty(), "{profile} {precision:?}");
     }
     // What is stored for a CPU driver is not for other devices.
-    let storage = Storage::of(g.weights(), Precision::F32, Target::Cpu, |_| true);
+    let storage = Storage::of(g.weights(), Precision::F32, &DeviceProfile::cpu(), |_| true);
     let error = Plan::new(&g, &PlanOptions { storage, ..options(1, Precision::F32) }).expect_err("no kernel");
     assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
 }
@@ -231,12 +236,12 @@ fn a_plan_has_the_variants_of_its_weights() {
 fn the_variants_of_a_row_do_not_depend_on_its_company() {
     for family in ["tiny-sd1", "sd15"] {
         let c = config(family);
-        for target in [Target::Gpu, Target::Cpu] {
+        for profile in [DeviceProfile::gpu(), DeviceProfile::cpu()] {
             let of = |rows| {
-                let o = PlanOptions { device: BASELINE(target), ..options(rows, Precision::F16) };
+                let o = PlanOptions { device: profile.clone(), ..options(rows, Precision::F16) };
                 unet_plan(&c, (17, 23), true, &o).expect("plan").variants()
             };
-            assert_eq!(of(1), of(7), "{family} {target:?}");
+            assert_eq!(of(1), of(7), "{family} {profile}");
         }
     }
 }
@@ -261,9 +266,8 @@ fn parts_are_added_in_the_class_of_what_they_are_parts_of() {
     let y = g.conv3x3("conv", x, 1280, 1, 1).unwrap();
     let z = g.linear("product", y, 64, true).unwrap();
     g.output("z", z);
-    let device =
-        Capabilities { target: Target::Gpu, max_binding: 1 << 40, max_buffer: 1 << 40, alignment: 256 };
-    let storage = Storage::of(g.weights(), Precision::F32, Target::Gpu, |_| false);
+    let device = DeviceProfile { max_binding: 1 << 40, max_buffer: 1 << 40, ..DeviceProfile::gpu() };
+    let storage = Storage::of(g.weights(), Precision::F32, &DeviceProfile::gpu(), |_| false);
     let plan = Plan::new(&g, &PlanOptions { rows: 1, storage, device, guard: 0 }).unwrap();
     let found: Vec<(&str, Class)> = plan
         .dispatches

@@ -11,8 +11,8 @@ fn faults_of_all(faults: impl Fn(&[Token<'_>]) -> Vec<String>) {
     let (mut texts, mut seen) = (0, std::collections::HashSet::new());
     for (variant, _) in variants() {
         for (native, shared_loads) in [(false, false), (false, true), (true, false), (true, true)] {
-            let matrices = variant.matrices().filter(|_| native);
-            let text = shader::source(&variant, Offers { matrices, shared_loads }).unwrap();
+            let matrices = variant.matrices().filter(|_| native).into_iter().collect();
+            let text = shader::source(&variant, &Offers { matrices, shared_loads }).unwrap();
             texts += 1;
             for fault in faults(&tokens(&text)) {
                 let said = format!("{}: {fault}", variant.kernel);

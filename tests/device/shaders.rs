@@ -16,7 +16,7 @@ use sagittal::internals::bench::presets::Preset;
 use sagittal::internals::graph::{Activation, Graph, Shape, Store};
 use sagittal::internals::kernels::gemm::simd;
 use sagittal::internals::kernels::{
-    Call, Field, Holds, LEAST_MEMORY, Matrices, Operand, Precision, Target, Variant, latents, samples,
+    Call, DeviceProfile, Field, Holds, LEAST_MEMORY, Matrices, Operand, Precision, Variant, latents, samples,
 };
 use sagittal::internals::model::config::{ModelConfig, TextConfig};
 use sagittal::internals::model::unet::{self, Perturbation, Width};
@@ -98,8 +98,8 @@ static CHECKED: LazyLock<Vec<Checked>> = LazyLock::new(|| {
 });
 
 fn check(variant: &Variant, shared: bool) -> Result<(Module, ModuleInfo), String> {
-    let offers = shader::Offers { matrices: variant.matrices(), shared_loads: shared };
-    let text = shader::source(variant, offers).map_err(|e| e.to_string())?;
+    let offers = shader::Offers { matrices: variant.matrices().into_iter().collect(), shared_loads: shared };
+    let text = shader::source(variant, &offers).map_err(|e| e.to_string())?;
     let module = naga::front::wgsl::parse_str(&text).map_err(|e| e.emit_to_string(&text))?;
     // Packing f16 into words needs no feature, but naga counts it as a capability.
     let capabilities = match variant.precision {
@@ -127,7 +127,7 @@ pub fn variants() -> HashMap<Variant, Usage> {
     let graphs = networks().into_iter().chain([every_operation(), every_product()]);
     for (name, graph) in graphs {
         for how in ways_to_store() {
-            let [one, three] = [1, 3].map(|rows| dispatched(&name, &graph, rows, 1 << 40, how));
+            let [one, three] = [1, 3].map(|rows| dispatched(&name, &graph, rows, 1 << 40, how.clone()));
             // A row's result must not depend on its company.
             assert_eq!(one, three, "{name}: variants for one row and for three");
             for (variant, usage) in one {
@@ -145,7 +145,7 @@ pub fn variants() -> HashMap<Variant, Usage> {
     }
     for (name, graph) in conditioning() {
         for how in ways_to_store() {
-            found.extend(dispatched(&name, &graph, 1, 1 << 40, how));
+            found.extend(dispatched(&name, &graph, 1, 1 << 40, how.clone()));
         }
     }
     for (name, graph) in large() {
@@ -177,15 +177,15 @@ fn large() -> Vec<(String, Graph)> {
     vec![("large unet".into(), unet), ("large decoder".into(), vae::decoder(&config.vae, 24, 31).unwrap())]
 }
 
-/// Targets, the precisions of networks on them, and whether files hold f16, which CPU drivers keep.
-fn ways_to_store() -> Vec<(Target, Precision, bool)> {
-    use {Precision as P, Target as T};
-    let of = |matrices, memory| (T::Cooperative { matrices, memory }, P::F16, true);
+/// Profiles, the precisions of networks on them, and whether files hold f16, which CPU drivers keep.
+fn ways_to_store() -> Vec<(DeviceProfile, Precision, bool)> {
+    use {DeviceProfile as D, Precision as P};
+    let of = |matrices, memory| (D::with_matrices(matrices, memory), P::F16, true);
     let least = Matrices::ALL.map(|matrices| of(matrices, LEAST_MEMORY));
     // More memory makes other tiles, which one kind of matrices shows.
     let cooperative = least.into_iter().chain([of(Matrices::ALL[0], COOPERATIVE_BYTES)]);
-    let [wide, halves] = [false, true].map(|halves| (T::Cpu, P::F32, halves));
-    let plain = [(T::Gpu, P::F32, true), (T::Gpu, P::F16, true), wide, halves, (T::Cpu, P::F16, true)];
+    let [wide, halves] = [false, true].map(|halves| (D::cpu(), P::F32, halves));
+    let plain = [(D::gpu(), P::F32, true), (D::gpu(), P::F16, true), wide, halves, (D::cpu(), P::F16, true)];
     plain.into_iter().chain(cooperative).collect()
 }
 
@@ -194,10 +194,10 @@ fn dispatched(
     graph: &Graph,
     rows: usize,
     max_binding: u64,
-    (target, precision, halves): (Target, Precision, bool),
+    (profile, precision, halves): (DeviceProfile, Precision, bool),
 ) -> Vec<(Variant, Usage)> {
-    let device = plan::Capabilities { target, max_binding, max_buffer: 1 << 40, alignment: 256 };
-    let storage = Storage::of(graph.weights(), precision, target, |_| halves);
+    let device = DeviceProfile { max_binding, max_buffer: 1 << 40, ..profile };
+    let storage = Storage::of(graph.weights(), precision, &device, |_| halves);
     let options = plan::PlanOptions { rows, storage, device, guard: 0 };
     let plan = Plan::new(graph, &options).unwrap_or_else(|e| panic!("{name}: {e}"));
     let kind = |b: &Bound| match b {

@@ -6,9 +6,9 @@ use crate::common::{Failures, Rng, gpu, nmse, to_f64};
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
 use sagittal::internals::engine::Engine;
 use sagittal::internals::graph::{Graph, Heads, Op, Shape};
-use sagittal::internals::kernels::{MAX_GROUPS, Precision, Target, attention, gemm};
+use sagittal::internals::kernels::{DeviceProfile, MAX_GROUPS, Precision, attention, gemm};
 use sagittal::internals::model::{ModelConfig, unet, vae};
-use sagittal::internals::plan::{Bound, Capabilities, Plan, PlanOptions};
+use sagittal::internals::plan::{Bound, Plan, PlanOptions};
 
 fn config(family: &str) -> ModelConfig {
     let (_, text) = crate::common::MANIFESTS.iter().find(|(name, _)| *name == family).expect("a family");
@@ -40,7 +40,7 @@ fn compare(bench: &Bench<'_>, graph: &Graph, what: &str, failures: &mut Failures
     let plan = bench.plan(graph);
     for share in [2, 5] {
         let most = Some(largest(&plan) / share);
-        let parts = Bench { most, ..*bench };
+        let parts = Bench { most, profile: bench.profile.clone(), ..*bench };
         let cut = parts.plan(graph);
         assert!(largest(&cut) <= largest(&plan) / share, "{what}: a binding beyond the limit");
         assert!(cut.tensors.iter().any(|(name, _)| name.contains(", from line ")), "{what}: nothing was cut");
@@ -53,7 +53,7 @@ fn compare(bench: &Bench<'_>, graph: &Graph, what: &str, failures: &mut Failures
                 plan.dispatches.len()
             );
             failures.check(error <= limit, || {
-                format!("{:?} {:?} {what} in {share}: {error:.1e}", bench.target, bench.precision)
+                format!("{:?} {:?} {what} in {share}: {error:.1e}", bench.profile, bench.precision)
             });
         }
     }
@@ -66,13 +66,20 @@ fn networks_in_parts_give_what_they_give_whole() {
     let engine = Engine::new(gpu).expect("engine");
     let c = config("tiny-sd1");
     let mut failures = Failures::default();
-    for (target, precision) in [
-        (Target::Gpu, Precision::F32),
-        (Target::Cpu, Precision::F32),
-        (Target::Gpu, Precision::F16),
-        (Target::Cpu, Precision::F16),
+    for (profile, precision) in [
+        (DeviceProfile::gpu(), Precision::F32),
+        (DeviceProfile::cpu(), Precision::F32),
+        (DeviceProfile::gpu(), Precision::F16),
+        (DeviceProfile::cpu(), Precision::F16),
     ] {
-        let bench = Bench { engine: &engine, target, precision, weights: precision, rows: 1, most: None };
+        let bench = Bench {
+            engine: &engine,
+            profile: profile.clone(),
+            precision,
+            weights: precision,
+            rows: 1,
+            most: None,
+        };
         let build = unet::Options { size: (26, 15), tokens: 77, record: true, ..Default::default() };
         let networks = [
             ("UNet", unet::build(&c.unet, &build).expect("unet")),
@@ -92,9 +99,11 @@ fn attention_over_keys_in_parts() {
     let Some(gpu) = gpu() else { return };
     let engine = Engine::new(gpu).expect("engine");
     let mut failures = Failures::default();
-    for (target, precision) in
-        [(Target::Gpu, Precision::F32), (Target::Cpu, Precision::F32), (Target::Cpu, Precision::F16)]
-    {
+    for (profile, precision) in [
+        (DeviceProfile::gpu(), Precision::F32),
+        (DeviceProfile::cpu(), Precision::F32),
+        (DeviceProfile::cpu(), Precision::F16),
+    ] {
         // The network's own tensors may be split, what goes in and out may not: both are narrow.
         let (heads, dim, narrow) = (3, 16, 8);
         let c = heads * dim;
@@ -114,7 +123,7 @@ fn attention_over_keys_in_parts() {
         for share in [1, 2, 4] {
             let bench = Bench {
                 engine: &engine,
-                target,
+                profile: profile.clone(),
                 precision,
                 weights: precision,
                 rows: 1,
@@ -138,9 +147,9 @@ fn attention_over_keys_in_parts() {
             let y: Vec<f64> = kept(attention::reference(of, false, (&qkv, 3 * c), (&qkv, 3 * c)));
             let want = product("out.weight", Shape { channels: c, ..shape }, narrow, &y);
             let error = nmse(got, &want);
-            println!("{target:?} {precision:?} in {share}: {error:.1e}");
+            println!("{profile} {precision:?} in {share}: {error:.1e}");
             let limit = if precision == Precision::F32 { 1e-10 } else { 1e-6 };
-            failures.check(error <= limit, || format!("{target:?} {precision:?} in {share}: {error:.1e}"));
+            failures.check(error <= limit, || format!("{profile} {precision:?} in {share}: {error:.1e}"));
         }
     }
     failures.finish();
@@ -154,18 +163,18 @@ fn every_size_from_64_to_2048_has_a_plan_within_the_default_limits() {
     for (family, targets) in [
         (
             "sd15",
-            vec![(Target::Gpu, Precision::F16), (Target::Gpu, Precision::F32), (Target::Cpu, Precision::F32)],
+            vec![
+                (DeviceProfile::gpu(), Precision::F16),
+                (DeviceProfile::gpu(), Precision::F32),
+                (DeviceProfile::cpu(), Precision::F32),
+            ],
         ),
-        ("sdxl", vec![(Target::Gpu, Precision::F16), (Target::Gpu, Precision::F32)]),
+        ("sdxl", vec![(DeviceProfile::gpu(), Precision::F16), (DeviceProfile::gpu(), Precision::F32)]),
     ] {
         let c = config(family);
-        for (target, precision) in targets {
-            let options = PlanOptions {
-                rows: 1,
-                storage: precision.into(),
-                device: Capabilities::baseline(target),
-                guard: 0,
-            };
+        for (profile, precision) in targets {
+            let options =
+                PlanOptions { rows: 1, storage: precision.into(), device: profile.clone(), guard: 0 };
             let sizes =
                 (64..=2048).step_by(8).flat_map(|n| [(n, n), (n, 2048), (2048, n), (512, n), (n, 512)]);
             for (i, (height, width)) in sizes.enumerate() {
@@ -182,7 +191,7 @@ fn every_size_from_64_to_2048_has_a_plan_within_the_default_limits() {
                         graph.and_then(|g| Plan::new(&g, &options)).map(|p| within(&p, &options.device));
                     let fits = fits.unwrap_or_else(|e| Err(e.to_string()));
                     failures.check(fits.is_ok(), || {
-                        format!("{family} {target:?} {precision:?} {height}x{width} {name}: {fits:?}")
+                        format!("{family} {profile} {precision:?} {height}x{width} {name}: {fits:?}")
                     });
                 }
             }
@@ -192,7 +201,7 @@ fn every_size_from_64_to_2048_has_a_plan_within_the_default_limits() {
 }
 
 /// Whether a device with `limits` can run `plan`.
-fn within(plan: &Plan, limits: &Capabilities) -> Result<(), String> {
+fn within(plan: &Plan, limits: &DeviceProfile) -> Result<(), String> {
     if let Some(slab) = plan.slabs.iter().find(|s| **s > limits.max_buffer) {
         return Err(format!("a buffer of {slab} bytes"));
     }

@@ -28,7 +28,7 @@ fn streamed_weights_change_nothing() {
     let build = unet::Options { size: (8, 6), tokens: 77, record: true, ..Default::default() };
     let g = unet::build(&config.unet, &build).expect("unet");
     let precision = Precision::F16;
-    let device = engine.gpu().capabilities();
+    let device = engine.gpu().profile().clone();
     let cancel = AtomicBool::new(false);
     let data: Vec<(String, Vec<f32>)> = g
         .inputs()
@@ -49,7 +49,7 @@ fn streamed_weights_change_nothing() {
             assert_eq!(held, weights.bytes());
             println!("{} of {all} bytes, {held} held with the road", most);
         }
-        let options = PlanOptions { rows: 2, storage: storage.clone(), device, guard: 0 };
+        let options = PlanOptions { rows: 2, storage: storage.clone(), device: device.clone(), guard: 0 };
         let plan = Plan::new(&g, &options).expect("plan");
         let arena = engine.arena(&plan).expect("arena");
         let prepared = engine.prepare(plan, &weights, &arena).expect("prepare");
@@ -130,7 +130,7 @@ fn result(
     x: &[f32],
     precision: Precision,
 ) -> Result<Vec<f32>> {
-    let device = engine.gpu().capabilities();
+    let device = engine.gpu().profile().clone();
     let cancel = AtomicBool::new(false);
     let storage = engine.storage(g.weights(), source, precision);
     let weights = engine.upload(g.weights(), source, &storage, None, &cancel)?;
@@ -254,13 +254,13 @@ fn halves_stay_halves() {
             let storage = engine.storage(g.weights(), source, Precision::F32);
             engine.weight_bytes(g.weights(), &storage, None).expect("sizes")
         };
-        let device = engine.gpu().capabilities();
+        let device = engine.gpu().profile().clone();
         let expected = |w: &Weight| {
-            let own = matches!(w.layout, Layout::Vector | Layout::Conv3x3Doubled) || !device.target.is_cpu();
+            let own = matches!(w.layout, Layout::Vector | Layout::Conv3x3Doubled) || !device.has_simd();
             (w.device_len() as u64 * if own { 4 } else { 2 }).next_multiple_of(device.alignment)
         };
         assert_eq!(bytes(&halves), g.weights().iter().map(expected).sum::<u64>());
-        assert!(!device.target.is_cpu() || bytes(&halves) < bytes(&whole));
+        assert!(!device.has_simd() || bytes(&halves) < bytes(&whole));
     }
 }
 

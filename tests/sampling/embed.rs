@@ -155,20 +155,17 @@ fn a_report_says_what_a_device_leaves_unused() {
     let (device, queue) = made(&Gpu::device_descriptor(adapter));
     let best = Gpu::from_adapter(adapter, device, queue);
     assert!(best.unused().is_empty(), "{:?}", best.unused());
-    assert_eq!(best.capabilities(), opened.capabilities());
+    assert_eq!(best.profile(), opened.profile());
 
     let (device, queue) = made(&wgpu::DeviceDescriptor::default());
     let unknown = Gpu::from_device(device.clone(), queue.clone());
     let known = Gpu::from_adapter(adapter, device, queue);
-    let (gain, features) = match opened.capabilities().target {
-        sagittal::internals::kernels::Target::Cpu => {
-            ("subgroups and 64-bit integers", "SHADER_INT64, SUBGROUP")
-        }
-        _ => ("cooperative matrices", "EXPERIMENTAL_COOPERATIVE_MATRIX"),
+    let (gain, features) = match opened.profile().has_simd() {
+        true => ("subgroups and 64-bit integers", "SHADER_INT64, SUBGROUP"),
+        false => ("cooperative matrices", "EXPERIMENTAL_COOPERATIVE_MATRIX"),
     };
-    let has_matrices =
-        matches!(opened.capabilities().target, sagittal::internals::kernels::Target::Cooperative { .. });
-    let cpu = opened.capabilities().target.is_cpu();
+    let has_matrices = opened.profile().uses_matrices();
+    let cpu = opened.profile().has_simd();
     for (gpu, sure) in [(unknown, false), (known, true)] {
         let m = Model::new(gpu, embedded::checkpoint().expect("embedded"), ModelOptions::default())
             .expect("model");

@@ -9,9 +9,9 @@ use sagittal::ErrorKind;
 use sagittal::checkpoint::{Checkpoint, Dtype, Manifest};
 use sagittal::internals::engine::{Engine, KeptTensors, PlanRun, WeightSource};
 use sagittal::internals::graph::{Graph, Heads, Shape};
-use sagittal::internals::kernels::{Precision, Target, attention, gemm};
+use sagittal::internals::kernels::{DeviceProfile, Precision, attention, gemm};
 use sagittal::internals::model::{ModelConfig, unet};
-use sagittal::internals::plan::{Bound, Capabilities, Plan, PlanOptions};
+use sagittal::internals::plan::{Bound, Plan, PlanOptions};
 
 fn checkpoint(family: &str) -> Checkpoint {
     let (_, text) = MANIFESTS.iter().find(|(name, _)| *name == family).expect("a family");
@@ -22,12 +22,14 @@ fn config(family: &str) -> ModelConfig {
     ModelConfig::infer(&checkpoint(family)).expect("known")
 }
 
-const KINDS: [(Target, Precision); 4] = [
-    (Target::Gpu, Precision::F32),
-    (Target::Cpu, Precision::F32),
-    (Target::Gpu, Precision::F16),
-    (Target::Cpu, Precision::F16),
-];
+fn kinds() -> [(DeviceProfile, Precision); 4] {
+    [
+        (DeviceProfile::gpu(), Precision::F32),
+        (DeviceProfile::cpu(), Precision::F32),
+        (DeviceProfile::gpu(), Precision::F16),
+        (DeviceProfile::cpu(), Precision::F16),
+    ]
+}
 
 /// Keys and values, and the vector of a product, that are slices of longer tensors, compared with the references: at
 /// offsets where a binding may begin and at others, for several rows.
@@ -36,9 +38,16 @@ fn slices_are_read_in_place() {
     let Some(gpu) = gpu() else { return };
     let engine = Engine::new(gpu).expect("engine");
     let mut failures = Failures::default();
-    for (target, precision) in KINDS {
+    for (profile, precision) in kinds() {
         for (rows, first) in [(1, 0), (2, 12), (3, 256), (3, 1036)] {
-            let bench = Bench { engine: &engine, target, precision, weights: precision, rows, most: None };
+            let bench = Bench {
+                engine: &engine,
+                profile: profile.clone(),
+                precision,
+                weights: precision,
+                rows,
+                most: None,
+            };
             let mut rng = Rng(first as u64 + 1);
             let (count, dim, keys) = (2, 20, 7);
             let c = count * dim;
@@ -68,7 +77,7 @@ fn slices_are_read_in_place() {
             for (got, want) in got.iter().zip(&want) {
                 let error = nmse(got, want);
                 failures.check(error <= limit, || {
-                    format!("{target:?} {precision:?} {rows} rows at {first}: {error:.1e}")
+                    format!("{profile} {precision:?} {rows} rows at {first}: {error:.1e}")
                 });
             }
         }
@@ -79,7 +88,7 @@ fn slices_are_read_in_place() {
 #[test]
 fn invalid_slices_are_errors() {
     let options = |rows| {
-        let device = Capabilities::baseline(Target::Gpu);
+        let device = DeviceProfile::gpu();
         PlanOptions { rows, storage: Precision::F32.into(), device, guard: 0 }
     };
     let mut g = Graph::new("");
@@ -110,13 +119,14 @@ fn each_row_reads_the_prompt_that_was_kept_for_it() {
     let model = checkpoint("tiny-sd1");
     let c = ModelConfig::infer(&model).expect("known").unet;
     let (tokens, size, precision) = (19, (9, 6), Precision::F16);
-    let (device, cancel) = (engine.gpu().capabilities(), AtomicBool::new(false));
+    let (device, cancel) = (engine.gpu().profile().clone(), AtomicBool::new(false));
     let wanted = unet::weights(&c).expect("weights");
     let weights = engine.upload(&wanted, &model, &precision.into(), None, &cancel).expect("upload");
     let from = (&weights, &model as &dyn WeightSource);
     let prepare = |graph: &Graph, rows| {
         let storage = weights.storage().clone();
-        let plan = Plan::new(graph, &PlanOptions { rows, storage, device, guard: 0 }).expect("plan");
+        let plan =
+            Plan::new(graph, &PlanOptions { rows, storage, device: device.clone(), guard: 0 }).expect("plan");
         let arena = engine.arena(&plan).expect("arena");
         engine.prepare(plan, &weights, &arena).expect("prepare")
     };
@@ -175,8 +185,9 @@ fn prompts_of_any_length_stay_within_the_default_limits() {
             .into_iter()
             .flat_map(|tokens| [(tokens, Precision::F16), (tokens, Precision::F32)])
         {
-            let device = Capabilities::baseline(Target::Gpu);
-            let options = PlanOptions { rows: 1, storage: precision.into(), device, guard: 0 };
+            let device = DeviceProfile::gpu();
+            let options =
+                PlanOptions { rows: 1, storage: precision.into(), device: device.clone(), guard: 0 };
             let plan = unet::conditioning(&c.unet, tokens).and_then(|g| Plan::new(&g, &options));
             let plan = plan.unwrap_or_else(|e| panic!("{family} {tokens} {precision:?}: {e}"));
             let mut written: Vec<(usize, u64, u64)> = Vec::new();

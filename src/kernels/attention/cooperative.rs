@@ -2,7 +2,7 @@
 //! `attention_cooperative_large_heads.wgsl`.
 
 use super::description::{Attention, spec};
-use crate::kernels::{Const, Form, KernelSpec, Matrices, Precision, Strided};
+use crate::kernels::{Const, DeviceProfile, Form, KernelSpec, Matrices, Precision, Strided};
 use crate::shader::file;
 
 /// The kernel, and that for large heads.
@@ -10,29 +10,66 @@ pub static SPEC: KernelSpec = spec(file!("kernels/attention_cooperative")).form(
 pub static LARGE_HEADS: KernelSpec =
     spec(file!("kernels/attention_cooperative_large_heads")).form(Form::Cooperative);
 
-/// A kernel with its own constants, and the queries of a workgroup.
-pub(super) struct Chosen {
+/// A way with matrices of a kind.
+pub(super) struct Way {
     pub(super) kernel: &'static KernelSpec,
-    pub(super) consts: Vec<Const>,
+    /// Its name in tables of costs.
+    pub(super) name: &'static str,
+    /// Queries of a workgroup,
     pub(super) queries: u32,
+    /// and with as much memory as it likes, for which costs are.
+    pub(super) full_queries: u32,
+    tile: Tile,
+    matrices: Matrices,
 }
 
-/// How `a` is computed with `matrices` by workgroups of at most `memory` bytes, if they help.
-pub(super) fn choose(a: &Attention<'_>, keys: Strided, matrices: Matrices, memory: u32) -> Option<Chosen> {
+enum Tile {
+    Heads(HeadTile),
+    LargeHeads(LargeHeadTile),
+}
+
+impl Way {
+    /// The kernel's own constants.
+    pub(super) fn consts(&self, a: &Attention<'_>) -> Vec<Const> {
+        match &self.tile {
+            Tile::Heads(tile) => tile.consts(a, self.matrices),
+            Tile::LargeHeads(tile) => tile.consts(a, self.matrices),
+        }
+    }
+}
+
+/// How `a` can be computed with the matrices of `device`.
+pub(super) fn ways(a: &Attention<'_>, keys: Strided, device: &DeviceProfile) -> Vec<Way> {
     if !readable(a, keys) {
-        return None;
+        return Vec::new();
     }
-    // Larger heads' sums do not fit into a subgroup's registers.
-    if a.heads.dim > 160 {
-        let tile = large_head_tile(a, matrices, memory)?;
-        return Some(Chosen {
-            kernel: &LARGE_HEADS,
-            consts: tile.consts(a, matrices),
-            queries: tile.queries(),
-        });
+    let (memory, mut all) = (device.workgroup_memory, Vec::new());
+    for &matrices in device.matrices.iter() {
+        // Larger heads' sums do not fit into a subgroup's registers.
+        if a.heads.dim > 160 {
+            let tiles = large_head_tiles(a, matrices, memory);
+            all.extend(tiles.into_iter().map(|(name, tile)| Way {
+                kernel: &LARGE_HEADS,
+                name,
+                queries: tile.queries(),
+                full_queries: tile.queries(),
+                tile: Tile::LargeHeads(tile),
+                matrices,
+            }));
+        } else if a.q.positions() >= 16 {
+            let tiles = TILES.map(|(name, full)| (name, full, full.within(a.heads.dim, memory)));
+            let small = tiles.into_iter().filter(|(_, _, tile)| tile.bytes(a.heads.dim) <= memory);
+            all.extend(small.map(|(name, full, tile)| Way {
+                kernel: &SPEC,
+                name,
+                queries: tile.queries(),
+                full_queries: full.queries(),
+                tile: Tile::Heads(tile),
+                matrices,
+            }));
+        }
     }
-    let tile = (a.q.positions() >= 16).then(|| tile(a.heads.dim, memory))?;
-    Some(Chosen { kernel: &SPEC, consts: tile.consts(a, matrices), queries: tile.queries() })
+    all
 }
 
 /// How many matrices, and how many blocks of 16×16, lie along queries, keys and the head dimension.
@@ -49,6 +86,7 @@ fn parts_and_blocks(matrices: Matrices, [q, k, d]: [u32; 3]) -> [Const; 6] {
 }
 
 /// How an attention is divided among workgroups and subgroups.
+#[derive(Clone, Copy)]
 struct HeadTile {
     /// Subgroups of a workgroup, which share keys and values.
     subgroups: u32,
@@ -111,26 +149,25 @@ fn readable(a: &Attention<'_>, keys: Strided) -> bool {
         && [heads.dim, q.channels, kv.channels].iter().chain(&heads.offsets).all(|n| n.is_multiple_of(8))
 }
 
-/// The tile for a head dimension, by (subgroups, queries of each, keys). Measured on an H200, two rows, µs:
+/// What attention chooses from: subgroups, queries of each, keys. The compiled-in costs are measured on an H200, two
+/// rows, µs:
 ///
-/// | attention | 8, 16, 16 | 8, 32, 16 | 8, 16, 32 | 4, 32, 32 |
+/// | attention | 8x16x16 | 8x32x16 | 8x16x32 | 4x32x32 |
 /// |---|---|---|---|---|
 /// | 4,096 tokens of 8 heads of 40 | 510 | 357 | 420 | 427 |
 /// | 4,096 tokens of 10 heads of 64 | 777 | 611 | 655 | 731 |
 /// | 1,024 tokens of 20 heads of 64 | 108 | 109 | 99 | 107 |
 /// | 1,024 tokens of 8 heads of 80 | 45 | 60 | 47 | 45 |
 ///
-/// and 256 tokens of 8 heads of 160 in 19 by (4, 16, 16), 26 by (8, 16, 16). The last two columns of heads of
-/// 64 and 80 are of a shader whose scores were multiplied before the barrier. `memory` is what a workgroup
-/// may take.
-fn tile(dim: usize, memory: u32) -> HeadTile {
-    let tile = match dim {
-        ..=64 => HeadTile::new(8, 2, 16),
-        65..=96 => HeadTile::new(8, 1, 16),
-        _ => HeadTile::new(4, 1, 16),
-    };
-    tile.within(dim, memory)
-}
+/// and 256 tokens of 8 heads of 160 in 19 by 4x16x16, 26 by 8x16x16. The last two columns of heads of 64 and 80 are of a
+/// shader whose scores were multiplied before the barrier.
+const TILES: [(&str, HeadTile); 5] = [
+    ("8x32x16", HeadTile::new(8, 2, 16)),
+    ("8x16x16", HeadTile::new(8, 1, 16)),
+    ("8x16x32", HeadTile::new(8, 1, 32)),
+    ("4x32x32", HeadTile::new(4, 2, 32)),
+    ("4x16x16", HeadTile::new(4, 1, 16)),
+];
 
 /// How subgroups share a large head: each takes some of its channels, of `16 · parts_q` queries.
 #[derive(Clone, Copy)]
@@ -143,7 +180,7 @@ struct LargeHeadTile {
 
 /// Queries of large heads in sixteens, from the most workgroup memory to the least. A VAE's 4,096 tokens of one head of
 /// 512 take 0.99 ms on an H200 by the first, 1.62 by the second, 4.36 by `attention_tile`.
-const LARGE_HEAD_QUERIES: [u32; 2] = [2, 1];
+const LARGE_HEAD_QUERIES: [(&str, u32); 2] = [("32", 2), ("16", 1)];
 
 impl LargeHeadTile {
     /// Of `parts_q` sixteens of queries, with `matrices`.
@@ -169,14 +206,18 @@ impl LargeHeadTile {
     }
 }
 
-/// How a large head is shared by workgroups of at most `memory` bytes, if it can be: matrices then read multiples
-/// of 16 queries and of 32 keys, and a multiple of 16 channels for each subgroup.
-fn large_head_tile(a: &Attention<'_>, matrices: Matrices, memory: u32) -> Option<LargeHeadTile> {
+/// How a large head can be shared by workgroups of at most `memory` bytes: matrices then read multiples of 16 queries
+/// and of 32 keys, and a multiple of 16 channels for each subgroup.
+fn large_head_tiles(
+    a: &Attention<'_>,
+    matrices: Matrices,
+    memory: u32,
+) -> Vec<(&'static str, LargeHeadTile)> {
     let whole = a.q.positions().is_multiple_of(16) && a.kv.positions().is_multiple_of(32);
     let held = |tile: &LargeHeadTile| {
         let parts = 16 * tile.subgroups as usize;
         a.heads.dim.is_multiple_of(parts) && a.heads.dim <= 8 * parts && tile.bytes() <= memory
     };
-    let mut tiles = LARGE_HEAD_QUERIES.into_iter().map(|parts_q| LargeHeadTile::new(parts_q, matrices));
-    tiles.find(held).filter(|_| whole && !a.causal)
+    let tiles = LARGE_HEAD_QUERIES.map(|(name, parts_q)| (name, LargeHeadTile::new(parts_q, matrices)));
+    tiles.into_iter().filter(|(_, tile)| whole && !a.causal && held(tile)).collect()
 }

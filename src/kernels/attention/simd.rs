@@ -3,7 +3,6 @@
 
 use super::description::spec;
 use crate::graph::Heads;
-use crate::kernels::target::MOST_ITERATIONS;
 use crate::kernels::{Const, Form, KernelSpec, LANES};
 use crate::shader::file;
 
@@ -61,14 +60,14 @@ impl SimdTile {
         vec![Const::U32("BLOCK", self.block), keys]
     }
 
-    /// Keys that an invocation may see: for each few of them the blocks of a large head are gone through
-    /// twice. None where sums do not fit.
-    pub fn most_keys(&self) -> u64 {
+    /// Keys that an invocation of `most` iterations may see: for each few of them the blocks of a large head are gone
+    /// through twice. None where sums do not fit.
+    pub fn most_keys(&self, most: u64) -> u64 {
         let blocks = u64::from(self.quads / self.block);
         match blocks {
-            1 => u64::from(LANES) * MOST_ITERATIONS,
+            1 => u64::from(LANES) * most,
             _ if 16 * self.quads * LANES > MEMORY => 0,
-            _ => u64::from(LANES) * (MOST_ITERATIONS / (1 + 2 * blocks)),
+            _ => u64::from(LANES) * (most / (1 + 2 * blocks)),
         }
     }
 }

@@ -3,7 +3,8 @@
 use super::description::{Gemm, PARTS};
 use super::split_k::Tiles;
 use crate::graph::Shape;
-use crate::kernels::{Call, Const, CoreSpec, Form, Matrices, Precision, Stretch};
+use crate::kernels::costs::{Candidate, WayName};
+use crate::kernels::{Call, Const, CoreSpec, DeviceProfile, Form, Matrices, Precision, Stretch};
 use crate::shader::file;
 
 /// The core that multiplies with cooperative matrices.
@@ -12,20 +13,18 @@ pub static CORE: CoreSpec =
 
 /// What a workgroup computes and how its subgroups share it.
 #[derive(Debug, Clone, Copy)]
-struct CooperativeTile {
+pub(super) struct CooperativeTile {
+    /// Its name in tables of costs.
+    name: &'static str,
     /// What it computes, by steps of how many channels.
     tiles: Tiles,
     /// Subgroups along positions, output channels and the channels of a step.
     subgroups: [u32; 3],
-    /// Workgroups that a core of the GPU runs beside each other,
-    beside: u32,
-    /// and the microseconds they take for 1280 channels.
-    cost: f32,
 }
 
 impl CooperativeTile {
-    const fn new(size: [u32; 2], subgroups: [u32; 3], step: u32, beside: u32, cost: f32) -> Self {
-        Self { tiles: Tiles { size, step }, subgroups, beside, cost }
+    const fn new(name: &'static str, size: [u32; 2], subgroups: [u32; 3], step: u32) -> Self {
+        Self { name, tiles: Tiles { size, step }, subgroups }
     }
 
     /// Bytes of workgroup memory: `tile_x`, `tile_w` and `sums` of the shader.
@@ -49,23 +48,12 @@ impl CooperativeTile {
         }
         self
     }
-
-    /// Microseconds for `rows` rows with split-K in `parts`: a GPU takes as many waves as its cores need for
-    /// all workgroups.
-    fn time(&self, g: &Gemm<'_>, parts: u32, rows: u32) -> f32 {
-        let Tiles { size: [m, n], step } = self.tiles;
-        let groups = self.tiles.count(g, rows) * parts;
-        let waves = groups.div_ceil(CORES * self.beside) as f32;
-        let k = (self.tiles.steps(g).div_ceil(parts) * step) as f32;
-        let merge = if parts > 1 { MERGE + groups as f32 * (m * n) as f32 * MERGED } else { 0.0 };
-        waves * (WAVE + self.cost * k / 1280.0) + merge
-    }
 }
 
-/// What products choose from. Costs are fitted to all products and convolutions of SD 1.5's UNet at 64×64 by
-/// each of these tiles, one row and two, on an H200 (`bench --profile`): what [`CooperativeTile::time`] says was
-/// within a tenth of most of the times (that of 64×80 is a twentieth more than fitted, or it would be taken for
-/// 3×3 at 8×8). For instance, µs of one row and of two, with (parts of split-K):
+/// What products choose from. The compiled-in costs are fitted to all products and convolutions of SD 1.5's UNet at
+/// 64×64 by each of these tiles, one row and two, on an H200 (`bench --profile`): the formula was within a tenth of most
+/// of the times (that of 64×80 is a twentieth more than fitted, or it would be taken for 3×3 at 8×8). For instance, µs
+/// of one row and of two, with (parts of split-K):
 ///
 /// | product | 128×160 | 128×320 | 128×128 | 64×80 | 64×64 |
 /// |---|---|---|---|---|---|
@@ -79,35 +67,29 @@ impl CooperativeTile {
 /// | 3×3, 1280 at 16×16 | (8) 53, 89 | (16) 52, 90 | (12) 55, 93 | 173, 173 | 153, 155 |
 /// | 3×3, 1280 at 8×8 | (15) 37, 38 | (16) 48, 49 | (16) 45, 46 | (15) 32, 48 | (12) 31, 48 |
 const TILES: [CooperativeTile; 5] = [
-    CooperativeTile::new([128, 160], [4, 2, 1], 64, 1, 28.4),
-    CooperativeTile::new([128, 320], [2, 4, 1], 32, 1, 52.0),
-    CooperativeTile::new([128, 128], [2, 2, 1], 32, 2, 41.6),
-    CooperativeTile::new([64, 80], [2, 1, 2], 64, 2, 19.5),
-    CooperativeTile::new([64, 64], [2, 2, 1], 64, 2, 16.2),
+    CooperativeTile::new("128x160", [128, 160], [4, 2, 1], 64),
+    CooperativeTile::new("128x320", [128, 320], [2, 4, 1], 32),
+    CooperativeTile::new("128x128", [128, 128], [2, 2, 1], 32),
+    CooperativeTile::new("64x80", [64, 80], [2, 1, 2], 64),
+    CooperativeTile::new("64x64", [64, 64], [2, 2, 1], 64),
 ];
 
 /// For results of a few channels.
-const NARROW: CooperativeTile = CooperativeTile::new([128, 32], [4, 1, 1], 64, 1, 0.0);
+const NARROW: [CooperativeTile; 1] = [CooperativeTile::new("128x32", [128, 32], [4, 1, 1], 64)];
 
 /// For values and gates, of which a subgroup has as many matrices. µs of one row and of two, in the same way:
 /// 4096×(2×1280)×320 47, 93 by 128×320, 52, 103 by 128×160; 1024×(2×2560)×640 56, 85 and 52, 89;
 /// 256×(2×5120)×1280 81, 89 and 48, 82.
 const GATES: [CooperativeTile; 2] = [
-    CooperativeTile::new([128, 320], [4, 2, 1], 32, 1, 75.0),
-    CooperativeTile::new([128, 160], [8, 1, 1], 64, 1, 38.0),
+    CooperativeTile::new("128x320 gated", [128, 320], [4, 2, 1], 32),
+    CooperativeTile::new("128x160 gated", [128, 160], [8, 1, 1], 64),
 ];
 
-/// Cores of a large GPU. A smaller one takes more waves, which is as bad for all tiles.
-const CORES: u32 = 128;
+/// Workgroups of values and gates in a row from which on they pay: half as many as a large GPU has cores.
+const ENOUGH: usize = 64;
 
-/// Microseconds of a wave beside what depends on K; of adding parts; and that for each of their sums,
-/// which are written and read.
-const WAVE: f32 = 2.0;
-const MERGE: f32 = 5.3;
-const MERGED: f32 = 1.5e-6;
-
-/// Whether cooperative matrices help: they read f16, eight channels at a time.
-pub(super) fn pay(g: &Gemm<'_>) -> bool {
+/// Whether cooperative matrices can be read: they are f16, eight channels at a time.
+fn readable(g: &Gemm<'_>) -> bool {
     g.precision == Precision::F16 && g.input.channels.is_multiple_of(8) && g.output.channels.is_multiple_of(8)
 }
 
@@ -116,41 +98,54 @@ pub(super) fn gates_pay(input: Shape, output: Shape) -> bool {
     let [m, n] = GATES[0].tiles.size.map(|n| n as usize);
     input.channels.is_multiple_of(8)
         && output.channels.is_multiple_of(n / 2)
-        && output.positions().div_ceil(m) * (2 * output.channels / n) >= CORES as usize / 2
+        && output.positions().div_ceil(m) * (2 * output.channels / n) >= ENOUGH
 }
 
-/// The tile of `matrices` for the shape of a row, of at most `memory` bytes, and the parts of split-K, whose sums take
-/// at most `most` bytes in a binding: the quickest for one row and for two together.
-fn choose(g: &Gemm<'_>, matrices: Matrices, memory: u32, most: u64) -> (CooperativeTile, u32) {
-    if g.channels() <= 32 {
-        return (NARROW.within(memory), 1);
-    }
-    let tiles = if g.epilogue.gated { &GATES[..] } else { &TILES[..] };
-    let mut best = (NARROW.within(memory), 1, f32::INFINITY);
-    for tile in
-        tiles.iter().map(|t| t.within(memory)).filter(|t| t.bytes() <= memory && t.suits(matrices.lanes))
-    {
-        let most_parts = if g.epilogue.gated { 1 } else { tile.tiles.most_parts(g, most) };
-        for parts in 1..=most_parts {
-            let time = tile.time(g, parts, 1) + tile.time(g, parts, 2);
-            if time < best.2 {
-                best = (tile, parts, time);
-            }
+/// A tile of matrices of a kind, and the parts of split-K.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Way {
+    tile: CooperativeTile,
+    matrices: Matrices,
+    parts: u32,
+}
+
+/// The ways to compute `g` on `device`: tiles for the shape of a row, with K in parts whose sums take at most `most`
+/// bytes in a binding. Their times are of one row and of two together.
+pub(super) fn candidates(g: &Gemm<'_>, device: &DeviceProfile) -> Vec<Candidate<Way>> {
+    let tiles = if !readable(g) {
+        &[]
+    } else if g.epilogue.gated {
+        &GATES[..]
+    } else if g.channels() <= 32 {
+        &NARROW[..]
+    } else {
+        &TILES[..]
+    };
+    let memory = device.workgroup_memory;
+    let mut all = Vec::new();
+    for &matrices in device.matrices.iter() {
+        let tiles = tiles.iter().map(|t| t.within(memory));
+        for tile in tiles.filter(|t| t.bytes() <= memory && t.suits(matrices.lanes)) {
+            let cost = device.costs.of(CORE.name(), tile.name);
+            let split = !g.epilogue.gated && g.channels() > 32;
+            let most_parts = if split { tile.tiles.most_parts(g, device.max_binding) } else { 1 };
+            all.extend((1..=most_parts).map(|parts| {
+                let time_of = |rows| tile.tiles.time(g, &device.costs, cost, parts, rows);
+                Candidate {
+                    way: Way { tile, matrices, parts },
+                    name: WayName { kernel: CORE.name(), tile: tile.name, parts },
+                    form: Form::Cooperative,
+                    time: time_of(1) + time_of(2),
+                }
+            }));
         }
     }
-    (best.0, best.1)
+    all
 }
 
-/// The dispatches of `g` by workgroups of at most `memory` bytes; `room` gives memory for partial sums, of
-/// which a binding holds at most `most` bytes.
-pub(super) fn calls(
-    g: &Gemm<'_>,
-    matrices: Matrices,
-    memory: u32,
-    most: u64,
-    room: impl FnOnce(u64) -> Stretch,
-) -> Vec<Call> {
-    let (tile, parts) = choose(g, matrices, memory, most);
+/// The dispatches of `g` by `way`; `room` gives memory for partial sums.
+pub(super) fn calls(g: &Gemm<'_>, way: Way, room: impl FnOnce(u64) -> Stretch) -> Vec<Call> {
+    let Way { tile, matrices, parts } = way;
     let [tile_m, tile_n] = tile.tiles.size;
     let step = tile.tiles.step;
     let threads = matrices.lanes * tile.subgroups.iter().product::<u32>();

@@ -140,6 +140,25 @@ pub struct Gemm<'a> {
 }
 
 impl Gemm<'_> {
+    /// A linear layer of no tensors, to ask how it would be computed.
+    pub(super) fn of_linear(precision: Precision, input: Shape, output: Shape) -> Self {
+        Self {
+            path: "",
+            rows: 1,
+            input,
+            output,
+            window: None,
+            first_lines: [0; 2],
+            x: Operand::Unused,
+            w: Operand::Unused,
+            w_precision: precision,
+            y: Operand::Unused,
+            epilogue: Epilogue::NONE,
+            precision,
+            out_f32: false,
+        }
+    }
+
     /// Channels of the product: those of the weight.
     pub(super) fn channels(&self) -> u32 {
         self.output.channels as u32 * if self.epilogue.gated { 2 } else { 1 }

@@ -16,14 +16,15 @@ const F16_WEIGHTS: &str = "F16_WEIGHTS";
 /// 64×1 298; by 64-bit words 16×4 203, 16×2 175, 32×1 148, 32×2 145, 64×1 325. A small network with maps of
 /// 2×2 to 8×8 took 117 ms with 32×2 throughout, 98 with 16×2. What compiles shaders there takes as long as
 /// the tile is large: 64×2 takes 15 s.
-fn tile(positions: u32, n4: u32) -> [u32; 2] {
+pub(super) fn tile(g: &Gemm<'_>) -> [u32; 2] {
+    let (positions, n4) = (g.cells(), g.output.quads() as u32);
     [if positions < 32 { 16 } else { 32 }, if n4 <= LANES { 1 } else { 2 }]
 }
 
 /// The dispatch of `g`. The epilogue's inputs are chosen at run time, so that there are few variants: what
 /// compiles shaders takes up to a second for each.
 pub(super) fn call(g: &Gemm<'_>) -> Call {
-    let [rows, quads] = tile(g.cells(), g.output.quads() as u32);
+    let [rows, quads] = tile(g);
     let mut params = params(g, rows);
     (params.part_m, params.part_n4) = (rows, quads);
     let consts = vec![

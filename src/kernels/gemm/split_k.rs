@@ -3,6 +3,7 @@
 
 use super::description::{Epilogue, Gemm, Params, flops, grid, kernel, params, product_consts, taps};
 use crate::kernels::binding::{input, result, weight};
+use crate::kernels::costs::{CostTable, KernelCost};
 use crate::kernels::{Call, Class, Const, CoreSpec, KernelSpec, Operand, Stretch, Variant, spread};
 use crate::shader::file;
 
@@ -47,6 +48,15 @@ impl Tiles {
         let of_row = u64::from(self.count(g, 1)) * u64::from(m * n) * 4;
         let bound = u32::try_from(most / ROWS / of_row).unwrap_or(u32::MAX);
         self.steps(g).min(bound).clamp(1, 16)
+    }
+
+    /// Microseconds of `rows` rows at `cost` with split-K in `parts`.
+    pub fn time(&self, g: &Gemm<'_>, costs: &CostTable, cost: KernelCost, parts: u32, rows: u32) -> f32 {
+        let groups = self.count(g, rows).saturating_mul(parts);
+        let inner = self.steps(g).div_ceil(parts).saturating_mul(self.step);
+        let [m, n] = self.size;
+        let merging = if parts > 1 { costs.merging(groups as f32 * (m * n) as f32) } else { 0.0 };
+        costs.waves(cost, groups, inner) + merging
     }
 
     /// Steps through K.
