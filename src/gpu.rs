@@ -3,6 +3,7 @@
 mod barriers;
 mod compile;
 mod features;
+mod paths;
 mod pipeline_cache;
 mod pipelines;
 mod subgroup_width;
@@ -203,7 +204,11 @@ impl Gpu {
     /// Caches compiled pipelines in a file in `folder`, which is created if necessary. They are read now, and written
     /// by [`save_pipelines`](Self::save_pipelines) and when the last clone is dropped. A file that is damaged, or of
     /// another driver or version, is ignored, and so is an error in writing: both are logged, and cost only time.
-    /// Without `Features::PIPELINE_CACHE` of the device nothing is cached.
+    /// Without `Features::PIPELINE_CACHE` of the device no pipelines are cached.
+    ///
+    /// Beside them it is kept what kernels were found to do on this adapter and driver. When a first model is made, those
+    /// that were not checked before run once on random data beside plain ones, which takes up to two seconds; wrong or
+    /// slower ones are not used, and a warning is logged. Without such a folder nothing is checked.
     pub fn keep_pipelines_in(mut self, folder: &Path) -> Self {
         // If the device fails to make a cache, pipelines are compiled without one.
         let cache = self.checked("make a cache of pipelines", || Cache::open(&self.device, folder));

@@ -47,18 +47,5 @@ pub(crate) use params::{Uniforms, room};
 pub use precision::Precision;
 pub use profile::{DeviceProfile, LANES, LEAST_MEMORY, MAX_GROUPS, Matrices, spread};
 pub use registry::samples;
+pub(crate) use registry::{alternatives, fingerprint};
 pub use spec::{CoreSpec, Form, KernelSpec};
-
-/// Digits that change when the text of a kernel changes that has a plain alternative.
-pub(crate) fn fingerprint() -> String {
-    let cores = gemm::ALTERNATIVES.iter().map(|core| core.file);
-    let kernels = attention::ALTERNATIVES.iter().map(|kernel| kernel.file);
-    let shared = crate::shader::SHARED.iter().copied();
-    let mut sum = crc32fast::Hasher::new();
-    cores
-        .chain(kernels)
-        .chain([group_norm::SIMD_STATS.file])
-        .chain(shared)
-        .for_each(|f| sum.update(f.text.as_bytes()));
-    format!("{:08x}", sum.finalize())
-}

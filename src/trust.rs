@@ -15,7 +15,7 @@ use crate::engine::{Engine, PlanRun, Prepared, WeightSource, Weights};
 use crate::gpu::Gpu;
 use crate::gpu::verdicts::{Verdict, Verdicts};
 use crate::graph::{Graph, Shape};
-use crate::kernels::{DeviceProfile, Precision};
+use crate::kernels::{self, DeviceProfile, Precision};
 use crate::plan::{Plan, PlanOptions, Storage};
 
 /// Changes a plan before it is checked: tests plant faults with it.
@@ -73,8 +73,7 @@ fn unknown(gpu: &Gpu, known: &Verdicts) -> Result<Vec<Check>> {
             Plan::new(&graph, &PlanOptions { rows: 1, storage, device: device.clone(), guard: 0 })
         };
         let plans = [plan(own, own.usual_precision())?, plan(&plain, Precision::F32)?];
-        let [kernels, plain] = plans.each_ref().map(main_kernels);
-        for kernel in kernels.difference(&plain).copied() {
+        for kernel in alternatives(&plans[0]) {
             if !known.kernels.contains_key(kernel) {
                 all.push(Check { kernel, graph: graph.clone(), plans: plans.clone() });
             }
@@ -83,14 +82,16 @@ fn unknown(gpu: &Gpu, known: &Verdicts) -> Result<Vec<Check>> {
     Ok(all)
 }
 
-/// What computes the most in a plan: its cores, and kernels without one.
-fn main_kernels(plan: &Plan) -> BTreeSet<&'static str> {
-    let names = plan.dispatches.iter().map(|d| match d.variant.core {
-        Some(core) => core.name(),
-        None => d.variant.kernel.name(),
+/// Kernels and cores of `plan` that have a plain alternative.
+fn alternatives(plan: &Plan) -> BTreeSet<&'static str> {
+    let specs = plan.dispatches.iter().map(|d| match d.variant.core {
+        Some(core) => (core.file, core.name()),
+        None => (d.variant.kernel.file, d.variant.kernel.name()),
     });
-    // What other kernels bring about is checked with them.
-    names.filter(|name| !["gemm_merge", "activate", "group_norm_merge"].contains(name)).collect()
+    specs
+        .filter(|(file, _)| kernels::alternatives().any(|f| f.name == file.name))
+        .map(|(_, name)| name)
+        .collect()
 }
 
 /// Small networks, of one operation each, that together use every kernel with an alternative; on CPUs smaller ones.

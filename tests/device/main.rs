@@ -19,4 +19,5 @@ mod plan;
 mod shader_text;
 mod shaders;
 mod split;
+mod trust;
 mod uses;

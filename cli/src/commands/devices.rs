@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use sagittal::gpu::{self, Adapter};
+use sagittal::gpu::{self, Adapter, Gpu, OpenOptions};
 use sagittal::wgpu::{DeviceType, Features};
 use sagittal::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
-use crate::support::terminal;
+use crate::support::{device, terminal};
 
 /// List the GPUs and what they can do.
 ///
@@ -36,21 +36,57 @@ pub fn run(args: &Args) -> Result<()> {
     let chosen = adapters.iter().position(|a| !a.is_cpu()).unwrap_or(0);
     for adapter in &adapters {
         let chosen = adapter.index == chosen;
+        let kernels = Kernels::of(adapter);
         if args.json {
-            terminal::event("device", as_json(adapter, chosen));
+            terminal::event("device", as_json(adapter, chosen, &kernels));
         } else {
-            as_text(adapter, chosen).iter().for_each(terminal::result);
+            as_text(adapter, chosen, &kernels).iter().for_each(terminal::result);
         }
     }
     Ok(())
 }
 
+/// The kernels that an adapter's device takes.
+struct Kernels {
+    /// Of which kind they are.
+    path: String,
+    /// Those that were checked: name, what was found, whether they are used.
+    checked: Vec<(String, String, bool)>,
+}
+
+impl Kernels {
+    fn of(adapter: &Adapter) -> Self {
+        let index = adapter.index.to_string();
+        let cache = device::folder(|name| std::env::var_os(name));
+        let options =
+            OpenOptions { adapter: Some(&index), cache: cache.as_deref(), ..OpenOptions::default() };
+        match Gpu::open_with(&options) {
+            Ok(gpu) => Self { path: gpu.profile().to_string(), checked: gpu.checked_kernels() },
+            Err(e) => Self { path: e.to_string(), checked: Vec::new() },
+        }
+    }
+
+    /// What was found, a line each.
+    fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (name, found, used) in &self.checked {
+            let label = if lines.is_empty() { "checked" } else { "" };
+            let fate = if *used { "" } else { ", not used" };
+            lines.push(format!("     {label:<21} {name}: {found}{fate}"));
+        }
+        if lines.is_empty() {
+            lines.push(format!("     {:<21} nothing yet: at the first start with it", "checked"));
+        }
+        lines
+    }
+}
+
 /// A paragraph of text; `*` marks the adapter that is used without `--device`.
-fn as_text(adapter: &Adapter, chosen: bool) -> Vec<String> {
+fn as_text(adapter: &Adapter, chosen: bool, kernels: &Kernels) -> Vec<String> {
     let Adapter { index, info, limits, .. } = adapter;
     let yes = |feature| if adapter.features.contains(feature) { "yes" } else { "no" };
     let mib = |bytes: u64| bytes >> 20;
-    vec![
+    let mut lines = vec![
         format!("{}{index}: {}", if chosen { "*" } else { " " }, info.name),
         format!("     type                  {}", type_name(adapter)),
         format!("     driver                {} {} ({:?})", info.driver, info.driver_info, info.backend),
@@ -69,11 +105,14 @@ fn as_text(adapter: &Adapter, chosen: bool) -> Vec<String> {
             limits.max_compute_workgroup_storage_size >> 10
         ),
         format!("     memory                {}", memory(adapter).map_or("unknown".into(), terminal::size)),
-    ]
+        format!("     kernels               {}", kernels.path),
+    ];
+    lines.extend(kernels.lines());
+    lines
 }
 
 /// The same facts as JSON, sizes in bytes; null if unknown.
-fn as_json(adapter: &Adapter, chosen: bool) -> Value {
+fn as_json(adapter: &Adapter, chosen: bool, kernels: &Kernels) -> Value {
     let Adapter { index, info, limits, features, .. } = adapter;
     json!({
         "index": index,
@@ -95,6 +134,10 @@ fn as_json(adapter: &Adapter, chosen: bool) -> Value {
         "max_workgroup_invocations": limits.max_compute_invocations_per_workgroup,
         "max_workgroup_memory_bytes": limits.max_compute_workgroup_storage_size,
         "memory_bytes": memory(adapter),
+        "kernels": kernels.path,
+        "checked_kernels": kernels.checked.iter().map(|(name, found, used)| {
+            json!({ "name": name, "found": found, "used": used })
+        }).collect::<Vec<_>>(),
     })
 }
 

@@ -8,7 +8,7 @@ use sagittal::checkpoint::Manifest;
 use sagittal::gpu::Gpu;
 use sagittal::internals::kernels::Precision;
 use sagittal::internals::verify::{
-    Finding, Options, Outcome, Report, Set, Verifier, compact_sets, write_all,
+    Finding, Options, Outcome, Report, Set, Tensor, Verifier, compact_sets, write_all,
 };
 use sagittal::{Error, Result};
 use serde_json::json;
@@ -48,6 +48,9 @@ pub struct Args {
     /// How weights and activations are stored, which sets the tolerances; arithmetic is f32
     #[arg(long, value_name = "KIND", default_value = "f32", ignore_case = true)]
     pub precision: Storage,
+    /// Every kind of kernels that the adapter can run, each in its precisions
+    #[arg(long, conflicts_with_all = ["precision", "matrices", "save"])]
+    pub all_paths: bool,
     /// Tensor names and shapes of a model family that is not built in; may be repeated
     #[arg(long, value_name = "FILE.json")]
     pub manifest: Vec<PathBuf>,
@@ -95,21 +98,61 @@ pub fn run(args: &Args) -> Result<bool> {
         terminal::warning(args.json, "--force has no effect: it is for --save");
     }
     let cancel = interrupt::impatient_token();
-    let open = || args.device.open();
-    let mut verifier = Verifier::new(&open, options(args)?, cancel.flag());
-    let mut tally = Tally::default();
     let mut tensors = Vec::new();
-    for set in &sets {
-        print_set(args, set);
+    let holds = if args.all_paths {
+        let mut all_hold = true;
+        for (precision, gpu) in args.device.open()?.paths() {
+            print_path(args, precision, &gpu);
+            let open = || Ok(gpu.clone());
+            let mut verifier = Verifier::new(&open, options(args, precision)?, cancel.flag());
+            all_hold &= verify(args, &sets, precision, &mut verifier, &mut tensors)?;
+        }
+        all_hold
+    } else {
+        let (open, precision) = (|| args.device.open(), args.precision.into());
+        let mut verifier = Verifier::new(&open, options(args, precision)?, cancel.flag());
+        verify(args, &sets, precision, &mut verifier, &mut tensors)?
+    };
+    if let Some(out) = &out {
+        out.write(0, &write_all(&tensors)?)?;
+    }
+    Ok(holds)
+}
+
+/// Runs `sets` and prints what came of them; adds what was computed to `tensors`. Whether all holds.
+fn verify(
+    args: &Args,
+    sets: &[Set],
+    precision: Precision,
+    verifier: &mut Verifier<'_>,
+    tensors: &mut Vec<(String, Tensor)>,
+) -> Result<bool> {
+    let mut tally = Tally::default();
+    for set in sets {
+        print_set(args, set, precision);
         let report = verifier.verify(set, &mut |finding| print_finding(args, finding))?;
         tally.count(&report, args.allow_unsupported);
         tensors.extend(report.tensors);
     }
-    if let Some(out) = &out {
-        out.write(0, &write_all(&tensors)?)?;
-    }
     print_summary(args, &tally, verifier.gpu());
     Ok(tally.holds)
+}
+
+impl From<Storage> for Precision {
+    fn from(storage: Storage) -> Self {
+        match storage {
+            Storage::F32 => Precision::F32,
+            Storage::F16 => Precision::F16,
+        }
+    }
+}
+
+fn print_path(args: &Args, precision: Precision, gpu: &Gpu) {
+    let (path, precision) = (gpu.profile().to_string(), precision.name());
+    match args.json {
+        true => terminal::event("path", json!({ "kernels": path, "precision": precision })),
+        false => terminal::result(format!("kernels: {path}, {precision}")),
+    }
 }
 
 /// An empty file, with which a program may have reserved the name, may be replaced.
@@ -143,16 +186,13 @@ fn manifests_in(folder: &Path) -> Result<Vec<Manifest>> {
     Ok(manifests)
 }
 
-fn options(args: &Args) -> Result<Options> {
+fn options(args: &Args, precision: Precision) -> Result<Options> {
     let mut manifests: Vec<Manifest> = args.manifest.iter().map(manifest).collect::<Result<_>>()?;
     for folder in &args.manifests {
         manifests.extend(manifests_in(folder)?);
     }
     Ok(Options {
-        precision: match args.precision {
-            Storage::F32 => Precision::F32,
-            Storage::F16 => Precision::F16,
-        },
+        precision,
         model: args.model.clone(),
         prediction: args.prediction.map(Into::into),
         manifests,
@@ -192,19 +232,12 @@ impl Tally {
     }
 }
 
-fn print_set(args: &Args, set: &Set) {
+fn print_set(args: &Args, set: &Set, precision: Precision) {
     let file = set.file().display();
     if args.json {
         terminal::event("set", json!({ "set": file.to_string() }));
     } else {
-        terminal::result(format!("{file}, {}", Precision::name(precision_of(args))));
-    }
-}
-
-fn precision_of(args: &Args) -> Precision {
-    match args.precision {
-        Storage::F32 => Precision::F32,
-        Storage::F16 => Precision::F16,
+        terminal::result(format!("{file}, {}", precision.name()));
     }
 }
 

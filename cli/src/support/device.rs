@@ -109,7 +109,7 @@ impl Compute {
 }
 
 /// `SAGITTAL_CACHE`, or a folder in the system's cache folder; None if there is none.
-fn folder(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+pub fn folder(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     // An empty variable counts as unset, and a relative path would depend on the working directory.
     let path = |name: &str| variable(name).map(PathBuf::from).filter(|p| !p.as_os_str().is_empty());
     let absolute = |name: &str| path(name).filter(|p| p.is_absolute());

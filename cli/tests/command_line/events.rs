@@ -186,6 +186,7 @@ fn every_command_prints_events_of_the_schema() {
     has(names(&["devices", "--json"]), &["device"]);
     let set = crate::common::root().join("tests/golden/schedules.json").display().to_string();
     has(names(&["verify", "--set", &set, "--json"]), &["set", "finding", "verified"]);
+    has(names(&["verify", "--all-paths", "--set", &set, "--json"]), &["path", "set", "finding", "verified"]);
     has(names(&["run", "--nodes", "--json"]), &["class"]);
 }
 
