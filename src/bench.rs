@@ -1,8 +1,8 @@
 //! Benchmarks: the measurements of `sagittal bench`, as data.
 //!
 //! [`rows`] times networks and complete generations, [`profile`] the dispatches of a network, [`shapes`] single matrix
-//! products, convolutions and attentions, and [`sweep`] the cost over batch, picture size and rows per call. [`plot`]
-//! draws charts. Weights are computed by a formula ([`presets`]), so no file is needed.
+//! products, convolutions and attentions, and [`sweep`] the cost over batch, picture size and rows per call. [`tune`]
+//! measures what kernels cost on a device. [`plot`] draws charts. Weights are computed by a formula ([`presets`]), so no file is needed.
 //!
 //! Wall times are from host memory to host memory. GPU times are from timestamp queries, and need a device that has
 //! them. An idle GPU runs at low clocks, so steady work precedes all measurements; see [`Effort`].
@@ -15,6 +15,7 @@ mod ready;
 pub mod rows;
 pub mod shapes;
 pub mod sweep;
+pub mod tune;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -3,7 +3,7 @@
 mod barriers;
 mod compile;
 mod features;
-mod paths;
+mod kernel_choice;
 mod pipeline_cache;
 mod pipelines;
 mod subgroup_width;
@@ -51,6 +51,9 @@ pub struct OpenOptions<'a> {
     /// Whether to use cooperative matrices, for f16. None uses those of GPUs; Some(true) those of CPU drivers too, which
     /// are slower with them; Some(false) none, to compare, or if a driver computes wrong results with them.
     pub matrices: Option<bool>,
+    /// What kernels cost on the device, from `sagittal bench --tune`. None takes the file of the adapter in the folder
+    /// below, or else what is compiled in. Other costs may choose other kernels, whose results differ by rounding.
+    pub costs: Option<&'a Path>,
     /// A folder in which compiled pipelines are cached from one start to the next, if the adapter supports it; see
     /// [`Gpu::keep_pipelines_in`]. With None they are not cached.
     pub cache: Option<&'a Path>,
@@ -148,10 +151,9 @@ impl Gpu {
             ),
             costs: CostTable::of_gpus(),
             distrusted: Arc::default(),
+            asked: None,
         };
-        if profile.has_simd() {
-            profile.costs = CostTable::of_cpus();
-        }
+        profile.costs = profile.compiled_in_costs();
         Self {
             device,
             queue,
@@ -195,8 +197,12 @@ impl Gpu {
             Error::new(ErrorKind::Device, "the adapter gives no device").at(adapter.get_info().name).cause(e)
         })?;
         let gpu = Self::of(Some(adapter), device, queue, options.matrices);
-        Ok(match options.cache {
+        let gpu = match options.cache {
             Some(folder) => gpu.keep_pipelines_in(folder),
+            None => gpu,
+        };
+        Ok(match options.costs {
+            Some(file) => gpu.with_costs(CostTable::read(file)?),
             None => gpu,
         })
     }
@@ -220,6 +226,13 @@ impl Gpu {
         let verdicts = Verdicts::read(&path, &kernels::fingerprint()).unwrap_or_default();
         self.kept = Some(Arc::new(Kept { path, verdicts: Mutex::new(verdicts) }));
         self.distrust();
+        let tuned = self.costs_file(folder);
+        if tuned.is_file() {
+            match CostTable::read(&tuned) {
+                Ok(costs) => self.profile.costs = Arc::new(costs),
+                Err(e) => log::warn!("{e}; the compiled-in costs are used"),
+            }
+        }
         self
     }
 

@@ -39,7 +39,7 @@ pub use activation::{activation_code, activation_reference};
 pub use binding::{Binding, Holds};
 pub use call::{Call, Const, Variant};
 pub use class::Class;
-pub use costs::{CostTable, KernelCost};
+pub use costs::{Asked, CostTable, KernelCost, Question};
 pub use operand::{Buf, Operand, Stretch, Strided};
 pub use params::Field;
 use params::params;

@@ -34,6 +34,15 @@ impl<'a> Ready<'a> {
     ) -> Result<Self> {
         let (storage, device) = (weights.storage().clone(), engine.gpu().profile().clone());
         let plan = Plan::new(graph, &PlanOptions { rows, storage, device, guard: 0 })?;
+        Self::of_plan(bench, engine, plan, weights)
+    }
+
+    /// The same of a plan.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn of_plan(bench: &'a Bench<'a>, engine: &'a Engine, plan: Plan, weights: &Weights) -> Result<Self> {
+        let rows = plan.rows;
         let arena = engine.arena(&plan)?;
         let prepared = engine.prepare(plan, weights, &arena)?;
         let values = |kept: bool, rows: usize| -> Vec<(String, Vec<f32>)> {

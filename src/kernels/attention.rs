@@ -124,7 +124,7 @@ pub fn call(
     lse: Operand,
 ) -> Result<Call> {
     let operands = ([q, y, lse], kv);
-    let Some(way) = device.cheapest(|| operation(a), candidates(a, kv, device)) else {
+    let Some(way) = device.cheapest(a.path, || operation(a), candidates(a, kv, device)) else {
         return Err(Error::internal(format!("no kernel of this device computes {}", a.path)));
     };
     Ok(match way {

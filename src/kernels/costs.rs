@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, LazyLock};
+use std::path::Path;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use serde_json::{Map, Value, json};
 
@@ -50,6 +51,39 @@ pub(super) struct Candidate<W> {
     pub time: f32,
 }
 
+/// What was asked of a chooser while networks were planned: see [`DeviceProfile::asked`].
+#[derive(Debug, Default)]
+pub struct Asked(Mutex<Vec<Question>>);
+
+/// An operation of a network and the ways to compute it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Question {
+    /// The layer's path.
+    pub path: String,
+    /// The operation's name in [`CostTable::measured`].
+    pub operation: String,
+    /// The ways by name, with their microseconds by the formula.
+    pub ways: Vec<(String, f32)>,
+}
+
+impl Asked {
+    /// All questions so far, in order.
+    pub fn take(&self) -> Vec<Question> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn add(&self, question: Question) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(question);
+    }
+}
+
+/// Profiles are the same whoever listens.
+impl PartialEq for Asked {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
+}
+
 /// The name of a way: a kernel, its tile and the parts of split-K.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct WayName {
@@ -74,9 +108,10 @@ impl fmt::Display for WayName {
 
 impl DeviceProfile {
     /// The cheapest of `candidates` that can run here and are trusted, the first of equals; `operation` names what is
-    /// computed.
+    /// computed at `path`.
     pub(super) fn cheapest<W>(
         &self,
+        path: &str,
         operation: impl Fn() -> String,
         candidates: impl IntoIterator<Item = Candidate<W>>,
     ) -> Option<W> {
@@ -84,6 +119,12 @@ impl DeviceProfile {
             candidates.into_iter().filter(|c| self.takes(c.name.kernel, c.form)).collect();
         if self.prefers_matrices && usable.iter().any(|c| c.form == Form::Cooperative) {
             usable.retain(|c| c.form == Form::Cooperative);
+        }
+        if let Some(asked) = &self.asked
+            && !path.is_empty()
+        {
+            let ways = usable.iter().map(|c| (c.name.to_string(), c.time)).collect();
+            asked.add(Question { path: path.to_owned(), operation: operation(), ways });
         }
         if !self.costs.measured.is_empty()
             && let Some(measured) = self.costs.measured.get(&operation())
@@ -111,6 +152,11 @@ impl CostTable {
         static TABLE: LazyLock<Arc<CostTable>> =
             LazyLock::new(|| compiled_in(include_str!("costs/cpu.json")));
         TABLE.clone()
+    }
+
+    /// Whether it is one of those that are compiled in.
+    pub fn is_compiled_in(&self) -> bool {
+        *self == *Self::of_gpus() || *self == *Self::of_cpus()
     }
 
     /// What `kernel` costs with `tile`; much if the table does not know it.
@@ -193,6 +239,15 @@ impl CostTable {
         })
     }
 
+    /// The table in `file`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::File`](crate::ErrorKind::File) if it cannot be read, or is none of this version.
+    pub fn read(file: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(file).map_err(|e| Error::io(file, "cannot read the costs", e))?;
+        Self::parse(&text).map_err(|e| e.file(file))
+    }
+
     /// Its text, which [`parse`](Self::parse) reads.
     pub fn to_text(&self) -> String {
         let kernels: Map<_, _> = self
@@ -244,4 +299,76 @@ fn compiled_in(text: &str) -> Arc<CostTable> {
         measured: BTreeMap::new(),
     };
     Arc::new(CostTable::parse(text).unwrap_or_else(|_| empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_read_as_it_is_written() {
+        let mut table = CostTable::clone(&CostTable::of_gpus());
+        table
+            .measured
+            .insert("f16 64 positions, 8 to 8".into(), [("gemm_tile 64x64 in 2 parts".into(), 3.25)].into());
+        let read = CostTable::parse(&table.to_text()).unwrap();
+        assert_eq!(read, table);
+        // What it was measured on does not matter.
+        let other = CostTable { about: "another".into(), ..table.clone() };
+        assert_eq!(other.hash(), table.hash());
+        assert_ne!(CostTable::of_gpus().hash(), table.hash());
+        assert!(CostTable::of_gpus().is_compiled_in() && !table.is_compiled_in());
+    }
+
+    #[test]
+    fn the_compiled_in_tables_know_the_same_kernels() {
+        let [gpu, cpu] = [CostTable::of_gpus(), CostTable::of_cpus()];
+        assert!(gpu.kernels.len() > 40);
+        assert!(gpu.kernels.keys().eq(cpu.kernels.keys()));
+    }
+
+    #[test]
+    fn what_is_no_table_is_an_error_that_says_where() {
+        let good = CostTable::of_gpus().to_text();
+        for (from, to, at) in [
+            ("\"cores\": 128", "\"cores\": 0", "cores"),
+            ("\"wave\": 2.0", "\"wave\": \"two\"", "wave"),
+            ("\"measured\": {}", "\"measured\": {\"a\": {\"b\": -1}}", "b"),
+            ("\"measured\": {}", "\"other\": {}", "measured"),
+            ("sagittal costs 1", "sagittal costs 9", "format"),
+        ] {
+            assert!(good.contains(from), "{from}");
+            let error = CostTable::parse(&good.replace(from, to)).unwrap_err();
+            assert_eq!((error.kind(), error.place()), (ErrorKind::File, Some(at)), "{error}");
+        }
+        for text in ["", "[]", "null", "{", "{}"] {
+            assert_eq!(CostTable::parse(text).unwrap_err().kind(), ErrorKind::File);
+        }
+    }
+
+    #[test]
+    fn what_is_measured_is_believed() {
+        let candidate = |tile, time| Candidate {
+            way: tile,
+            name: WayName { kernel: "gemm_tile", tile, parts: 1 },
+            form: Form::Plain,
+            time,
+        };
+        let choose = |measured: &[(&str, f32)]| {
+            let mut costs = CostTable::clone(&CostTable::of_gpus());
+            let ways = measured.iter().map(|(way, time)| (format!("gemm_tile {way}"), *time)).collect();
+            costs.measured.insert("it".into(), ways);
+            let device = DeviceProfile { costs: Arc::new(costs), ..DeviceProfile::gpu() };
+            device.cheapest(
+                "",
+                || "it".into(),
+                [candidate("a", 1.0), candidate("b", 1.0), candidate("c", 2.0)],
+            )
+        };
+        assert_eq!(choose(&[]), Some("a"));
+        assert_eq!(choose(&[("c", 9.0)]), Some("c"));
+        assert_eq!(choose(&[("c", 9.0), ("b", 8.0)]), Some("b"));
+        // Of a way that there is not.
+        assert_eq!(choose(&[("d", 0.0)]), Some("a"));
+    }
 }

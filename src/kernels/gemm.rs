@@ -65,28 +65,33 @@ enum Way {
     Narrow,
     /// With the parts of split-K.
     Tile(u32),
-    Simd,
+    /// With positions of a tile, and quads of each lane.
+    Simd([u32; 2]),
 }
 
 /// The ways to compute `g` on `device`.
 fn candidates(g: &Gemm<'_>, device: &DeviceProfile) -> Vec<Candidate<Way>> {
     let mut all = Vec::new();
-    let mut offer = |way, core: &'static CoreSpec, tile, parts, shape: Tiles| {
-        let cost = device.costs.of(core.name(), tile);
+    let mut offer = |way, core: &'static CoreSpec, (tile, cost), parts, shape: Tiles| {
+        let cost = device.costs.of(core.name(), cost);
         let time_of = |rows| shape.time(g, &device.costs, cost, parts, rows);
         let name = WayName { kernel: core.name(), tile, parts };
         all.push(Candidate { way, name, form: core.form, time: time_of(1) + time_of(2) });
     };
     if !g.epilogue.gated {
-        let [rows, quads] = simd::tile(g);
-        offer(Way::Simd, &simd::CORE, "", 1, Tiles { size: [rows, LANES * 4 * quads], step: 4 });
+        // One cost for all: the usual tile is taken, unless another was measured to be quicker.
+        let [rows, quads] = simd::tiles(g)[0].1;
+        let shape = Tiles { size: [rows, LANES * 4 * quads], step: 4 };
+        for (name, tile) in simd::tiles(g) {
+            offer(Way::Simd(tile), &simd::CORE, (name, ""), 1, shape);
+        }
         // Weights in f16 beside values in f32 are for SIMD lanes alone.
         if g.w_precision == g.precision {
             if g.output.quads() == 1 {
-                offer(Way::Narrow, &NARROW, "16x4", 1, Tiles { size: [16, 4], step: 4 });
+                offer(Way::Narrow, &NARROW, ("16x4", "16x4"), 1, Tiles { size: [16, 4], step: 4 });
             } else {
                 let parts = PLAIN.parts(g, BUSY, 12, device.max_binding);
-                offer(Way::Tile(parts), &TILE, "64x64", parts, PLAIN);
+                offer(Way::Tile(parts), &TILE, ("64x64", "64x64"), parts, PLAIN);
             }
         }
     }
@@ -103,7 +108,7 @@ fn candidates(g: &Gemm<'_>, device: &DeviceProfile) -> Vec<Candidate<Way>> {
 /// The cheapest way to compute `g` on `device`. It depends on the shape of a row, never on the number of rows, so that
 /// a row's result does not depend on its company.
 fn choose(g: &Gemm<'_>, device: &DeviceProfile) -> Option<Way> {
-    device.cheapest(|| operation(g), candidates(g, device))
+    device.cheapest(g.path, || operation(g), candidates(g, device))
 }
 
 /// The name of a product in tables of costs.
@@ -128,7 +133,7 @@ pub fn calls(g: &Gemm<'_>, device: &DeviceProfile, room: impl FnOnce(u64) -> Str
         Way::Cooperative(way) => cooperative::calls(g, way, room),
         Way::Narrow => vec![call(g, &NARROW, &[], [16, 1])],
         Way::Tile(parts) => PLAIN.calls(g, (&TILE, &[]), parts, room),
-        Way::Simd => vec![simd::call(g)],
+        Way::Simd(tile) => vec![simd::call(g, tile)],
     };
     calls.extend(edge::call(g));
     Ok(calls)

@@ -142,7 +142,7 @@ impl GroupNorm<'_> {
             Candidate { way, name, form: spec.form, time: device.costs.of(name.kernel, "").micros }
         });
         let operation = || format!("group norm of {} by {}", self.channels, self.group_size());
-        device.cheapest(operation, candidates).unwrap_or(false)
+        device.cheapest("", operation, candidates).unwrap_or(false)
     }
 
     /// Positions of a span: of slices few, so that many workgroups share a map; of a CPU's lanes, where two

@@ -56,7 +56,7 @@ fn way(n: &LayerNorm<'_>, device: &DeviceProfile) -> [u32; 2] {
         let name = WayName { kernel: SPEC.name(), tile, parts: 1 };
         Candidate { way, name, form: Form::Plain, time: device.costs.of(name.kernel, tile).micros }
     });
-    device.cheapest(operation, candidates).unwrap_or(WAYS[0].1)
+    device.cheapest(n.path, operation, candidates).unwrap_or(WAYS[0].1)
 }
 
 /// The dispatch of `n` on `device`.

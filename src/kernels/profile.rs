@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Const, CostTable, Form, Precision};
+use super::{Asked, Const, CostTable, Form, Precision};
 
 /// What kernels and plans must know of a device.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +32,8 @@ pub struct DeviceProfile {
     pub costs: Arc<CostTable>,
     /// Kernels and cores, by name, that compute wrong results on this device, or more slowly than plain ones.
     pub distrusted: Arc<BTreeSet<String>>,
+    /// Notes what is asked while networks are planned; for tuning.
+    pub asked: Option<Arc<Asked>>,
 }
 
 /// Cooperative matrices of a device: side × side × side, f16 in and f32 out.
@@ -78,6 +80,7 @@ impl DeviceProfile {
             alignment: 256,
             costs: CostTable::of_gpus(),
             distrusted: Arc::default(),
+            asked: None,
         }
     }
 
@@ -95,6 +98,11 @@ impl DeviceProfile {
             workgroup_memory: memory,
             ..Self::gpu()
         }
+    }
+
+    /// The compiled-in costs of its kind.
+    pub fn compiled_in_costs(&self) -> Arc<CostTable> {
+        if self.has_simd() { CostTable::of_cpus() } else { CostTable::of_gpus() }
     }
 
     /// Whether the kernels are for it in which an invocation is a SIMD lane: on CPUs whose subgroups are as wide as
@@ -136,7 +144,7 @@ impl fmt::Display for DeviceProfile {
             Some(Matrices { side, lanes }) if self.uses_matrices() => {
                 write!(f, "cooperative matrices of {side}x{side}x{side}, subgroups of {lanes}")
             }
-            _ if self.has_simd() => write!(f, "SIMD lanes of a CPU"),
+            _ if self.has_simd() => write!(f, "SIMD, for a CPU"),
             _ => write!(f, "plain"),
         }
     }

@@ -2,6 +2,7 @@
 
 pub mod report;
 pub mod tables;
+mod tune;
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -20,6 +21,7 @@ use crate::support::device;
 use crate::support::interrupt;
 use crate::support::terminal;
 use report::Files;
+use tune::Table;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,7 +36,10 @@ Examples:
   Single products, convolutions and attentions:
     sagittal bench --shapes
   Rows and sweep into a folder, with plots:
-    sagittal bench --report speed";
+    sagittal bench --report speed
+  Which kernels are quickest on this adapter, for all commands from now on; or in a file to share:
+    sagittal bench --tune
+    sagittal bench --tune --table my-card.json";
 
 /// Measure how fast this device is.
 ///
@@ -57,6 +62,9 @@ pub struct Args {
     /// Cost by batch size, picture size and rows per chunk
     #[arg(long, group = "what", help_heading = "What to measure")]
     pub sweep: bool,
+    /// Which kernels are quickest here: writes a table that other commands choose by, and prints what it gains
+    #[arg(long, group = "what", help_heading = "What to measure")]
+    pub tune: bool,
     /// Write --rows and --sweep to a folder: report.md, batch.svg and size.svg
     #[arg(long, value_name = "DIR", group = "what", help_heading = "What to measure")]
     pub report: Option<PathBuf>,
@@ -137,7 +145,12 @@ impl Args {
         let of_profile = of_profile.map(|(flag, given)| (flag, given, self.profile, "--profile"));
         let rows = self.rows || self.report.is_some();
         let others = [
-            ("--force", self.force, self.report.is_some(), "--report"),
+            (
+                "--force",
+                self.force,
+                self.report.is_some() || self.tune && self.device.table.is_some(),
+                "--report",
+            ),
             (
                 "--only",
                 !self.only.is_empty(),
@@ -172,9 +185,14 @@ pub fn run(args: &Args) -> Result<bool> {
     let begun = Instant::now();
     let files = args.report.as_ref().map(|folder| Files::new(folder, args.force)).transpose()?;
     let cancel = interrupt::impatient_token();
-    let gpu = args.device.open()?;
+    let table = args.tune.then(|| Table::new(args)).transpose()?;
+    // The table is written, not read.
+    let gpu = args.device.open_with(args.device.table.as_deref().filter(|_| !args.tune))?;
     let bench = bench(args, &gpu, cancel.flag());
     print_device(args, &bench);
+    if let Some(table) = table {
+        return tune::run(args, &bench, &table);
+    }
     let deadline = args
         .deadline
         .and_then(|s| Duration::try_from_secs_f64(s).ok())

@@ -57,7 +57,7 @@ struct Kernels {
 impl Kernels {
     fn of(adapter: &Adapter) -> Self {
         let index = adapter.index.to_string();
-        let cache = device::folder(|name| std::env::var_os(name));
+        let cache = device::cache_folder();
         let options =
             OpenOptions { adapter: Some(&index), cache: cache.as_deref(), ..OpenOptions::default() };
         match Gpu::open_with(&options) {

@@ -106,12 +106,13 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// Warns of flags for a memory estimate where none is made.
 fn warn_of_idle_flags(args: &Args, is_model: bool) -> Result<()> {
-    const OF_MEMORY: [&str; 10] = [
+    const OF_MEMORY: [&str; 11] = [
         "size",
         "batch_size",
         "device",
         "matrices",
         "no_matrices",
+        "table",
         "precision",
         "vae_precision",
         "vae_tile",

@@ -1,11 +1,12 @@
 //! The flags of every command that opens a device, and the folder of compiled pipelines.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use sagittal::Result;
 use sagittal::gpu::{Gpu, OpenOptions};
+use sagittal::internals::kernels::CostTable;
 use sagittal::internals::model::Prediction;
 use sagittal::internals::plan::chunk::ChunkPolicy;
 use sagittal::pipeline::{Limits, ModelOptions, Tiling};
@@ -26,6 +27,9 @@ pub struct Flags {
     /// Another name of --matrices off
     #[arg(long, hide = true, conflicts_with = "matrices")]
     no_matrices: bool,
+    /// What kernels cost, from `bench --tune` [default: measured on this adapter before, or built in]
+    #[arg(long, value_name = "FILE.json", help_heading = "Device")]
+    pub table: Option<PathBuf>,
     /// Compile all kernels anew, and do not cache them
     #[arg(long, help_heading = "Device")]
     pub no_pipeline_cache: bool,
@@ -50,15 +54,35 @@ impl Flags {
         }
     }
 
+    /// Whether a table of this hash is named, or kept for an adapter.
+    pub fn has_costs(&self, hash: &str) -> bool {
+        let kept = || {
+            let files = cache_folder().and_then(|folder| std::fs::read_dir(folder).ok());
+            let paths = files.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+            paths.filter(|path| path.to_string_lossy().ends_with(".costs.json")).collect()
+        };
+        let files: Vec<PathBuf> = self.table.clone().map_or_else(kept, |file| vec![file]);
+        files.iter().any(|file| CostTable::read(file).is_ok_and(|costs| costs.hash() == hash))
+    }
+
     /// Opens the device.
     ///
     /// # Errors
     /// Those of [`Gpu::open_with`].
     pub fn open(&self) -> Result<Gpu> {
-        let cache = if self.no_pipeline_cache { None } else { folder(|name| std::env::var_os(name)) };
+        self.open_with(self.table.as_deref())
+    }
+
+    /// Opens the device with the costs of a file.
+    ///
+    /// # Errors
+    /// Those of [`Gpu::open_with`].
+    pub fn open_with(&self, costs: Option<&Path>) -> Result<Gpu> {
+        let cache = if self.no_pipeline_cache { None } else { cache_folder() };
         Gpu::open_with(&OpenOptions {
             adapter: self.device.as_deref(),
             matrices: self.matrices(),
+            costs,
             cache: cache.as_deref(),
         })
     }
@@ -108,8 +132,13 @@ impl Compute {
     }
 }
 
+/// The folder of what is kept from one start to the next; None if there is none.
+pub fn cache_folder() -> Option<PathBuf> {
+    folder(|name| std::env::var_os(name))
+}
+
 /// `SAGITTAL_CACHE`, or a folder in the system's cache folder; None if there is none.
-pub fn folder(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+fn folder(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     // An empty variable counts as unset, and a relative path would depend on the working directory.
     let path = |name: &str| variable(name).map(PathBuf::from).filter(|p| !p.as_os_str().is_empty());
     let absolute = |name: &str| path(name).filter(|p| p.is_absolute());

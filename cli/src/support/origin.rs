@@ -24,6 +24,10 @@ pub const MASK: &str = "Mask image";
 pub const MASK_HASH: &str = "Mask image hash";
 /// Text encoders from separate files.
 pub const TEXT_ENCODER: &str = "Text encoder";
+/// The table of what kernels cost, where it is not a built-in one.
+pub const COSTS: &str = "Kernel costs";
+/// Kernels that the device computes wrong or slowly.
+pub const DISTRUSTED: &str = "Kernels not used";
 /// Tensors that no layer uses.
 pub const EXTRA: &str = "Extra tensors";
 
@@ -205,5 +209,14 @@ pub fn pairs(args: &Args, model: &Model, report: &Report, scaled: bool) -> Pairs
     }
     let matrices = args.compute.device.matrices().map(|on| if on { "on" } else { "off" });
     pairs.extend(matrices.map(|choice| ("Matrices", choice.into())));
+    // Both choose kernels, whose results differ by rounding.
+    let profile = model.gpu().profile();
+    if !profile.costs.is_compiled_in() {
+        pairs.push((COSTS, profile.costs.hash()));
+    }
+    if !profile.distrusted.is_empty() {
+        let names: Vec<&str> = profile.distrusted.iter().map(String::as_str).collect();
+        pairs.push((DISTRUSTED, names.join(" ")));
+    }
     pairs
 }

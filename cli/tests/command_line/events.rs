@@ -188,6 +188,10 @@ fn every_command_prints_events_of_the_schema() {
     has(names(&["verify", "--set", &set, "--json"]), &["set", "finding", "verified"]);
     has(names(&["verify", "--all-paths", "--set", &set, "--json"]), &["path", "set", "finding", "verified"]);
     has(names(&["run", "--nodes", "--json"]), &["class"]);
+    has(
+        names(&["bench", "--tune", "--tiny", "--table", "costs.json", "--json"]),
+        &["device", "tuned", "table"],
+    );
 }
 
 /// An error is an event as well, with its parts; a wrong flag too.

@@ -23,4 +23,5 @@ mod programs;
 mod readme;
 mod repeat;
 mod start;
+mod tuning;
 mod watch;

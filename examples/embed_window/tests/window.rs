@@ -356,7 +356,8 @@ fn a_person_types_slides_generates_cancels_and_generates_again() {
     let (scale, blur_sigma) = (app.number("sag-scale"), app.number("sag-blur"));
     request.guidance.set_sag(Sag { scale, blur_sigma, ..Sag::default() });
     // The app's device was made without the features that cooperative matrices take.
-    let gpu = Gpu::open_with(&OpenOptions { adapter: Some(&adapter), matrices: Some(false), cache: None });
+    let gpu =
+        Gpu::open_with(&OpenOptions { adapter: Some(&adapter), matrices: Some(false), ..Default::default() });
     let checkpoint = embedded::checkpoint().expect("the model");
     let model = Model::new(gpu.expect("the app's adapter"), checkpoint, ModelOptions::default());
     let want = model.expect("a model").generate(&request);

@@ -16,15 +16,25 @@ const F16_WEIGHTS: &str = "F16_WEIGHTS";
 /// 64×1 298; by 64-bit words 16×4 203, 16×2 175, 32×1 148, 32×2 145, 64×1 325. A small network with maps of
 /// 2×2 to 8×8 took 117 ms with 32×2 throughout, 98 with 16×2. What compiles shaders there takes as long as
 /// the tile is large: 64×2 takes 15 s.
-pub(super) fn tile(g: &Gemm<'_>) -> [u32; 2] {
+fn usual(g: &Gemm<'_>) -> [u32; 2] {
     let (positions, n4) = (g.cells(), g.output.quads() as u32);
     [if positions < 32 { 16 } else { 32 }, if n4 <= LANES { 1 } else { 2 }]
 }
 
-/// The dispatch of `g`. The epilogue's inputs are chosen at run time, so that there are few variants: what
+/// Tiles by name, positions and quads for each lane.
+const TILES: [(&str, [u32; 2]); 4] =
+    [("32x2", [32, 2]), ("32x1", [32, 1]), ("16x2", [16, 2]), ("16x1", [16, 1])];
+
+/// The tiles for `g`, the usual one first.
+pub(super) fn tiles(g: &Gemm<'_>) -> Vec<(&'static str, [u32; 2])> {
+    let mut all = TILES.to_vec();
+    all.sort_by_key(|(_, tile)| *tile != usual(g));
+    all
+}
+
+/// The dispatch of `g` by a tile. The epilogue's inputs are chosen at run time, so that there are few variants: what
 /// compiles shaders takes up to a second for each.
-pub(super) fn call(g: &Gemm<'_>) -> Call {
-    let [rows, quads] = tile(g);
+pub(super) fn call(g: &Gemm<'_>, [rows, quads]: [u32; 2]) -> Call {
     let mut params = params(g, rows);
     (params.part_m, params.part_n4) = (rows, quads);
     let consts = vec![

@@ -10,7 +10,7 @@ use sagittal::{Error, Result};
 use crate::support::args::Args;
 use crate::support::from_picture::StoredSettings;
 use crate::support::from_picture::hashes;
-use crate::support::origin::{EXTRA, MASK, MASK_HASH, START, START_HASH, TEXT_ENCODER};
+use crate::support::origin::{COSTS, DISTRUSTED, EXTRA, MASK, MASK_HASH, START, START_HASH, TEXT_ENCODER};
 
 /// Pairs whose value is passed to a flag unchanged.
 const FLAGS: [(&str, &str); 16] = [
@@ -33,7 +33,7 @@ const FLAGS: [(&str, &str); 16] = [
 ];
 
 /// Pairs that are read in special ways, or that a run does not depend on.
-const KNOWN: [&str; 54] = [
+const KNOWN: [&str; 56] = [
     "Sampler",
     "Schedule type",
     "Size",
@@ -83,6 +83,8 @@ const KNOWN: [&str; 54] = [
     "TE",
     "Unet",
     "SDCPP",
+    COSTS,
+    DISTRUSTED,
     EXTRA,
     START,
     START_HASH,
@@ -169,6 +171,16 @@ impl StoredSettings<'_> {
         }
         if let Some(choice) = self.infotext.get("Matrices") {
             read.set("matrices", choice);
+        }
+        if let Some(hash) = self.infotext.get(COSTS)
+            && !args.compute.device.has_costs(hash)
+        {
+            let advice = "name the same table with --table, or the pixels may differ by rounding";
+            read.warnings.push(format!("the picture was made with the kernel costs {hash}: {advice}"));
+        }
+        if let Some(names) = self.infotext.get(DISTRUSTED) {
+            let why = "its device computed them wrong or slowly, so the pixels may differ by rounding";
+            read.warnings.push(format!("the picture was made without the kernels {names}: {why}"));
         }
         for (pair, flag) in [("SAG Attention", "--sag-cond"), (EXTRA, "--ignore-extra")] {
             read.flags.extend(self.infotext.get(pair).map(|_| OsString::from(flag)));

@@ -1,9 +1,10 @@
-//! The kinds of kernels that a device can run, to check each of them.
+//! Which kernels a device takes, for tools: to check each kind, to look at what was found, and to measure costs.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Gpu;
-use crate::kernels::{CostTable, DeviceProfile, Precision};
+use crate::kernels::{Asked, CostTable, DeviceProfile, Precision};
 
 impl Gpu {
     /// The same device with each kind of kernels that it can run, and the precisions that these compute in: plain ones
@@ -22,6 +23,28 @@ impl Gpu {
             (Precision::F16, DeviceProfile { matrices, prefers_matrices: true, ..own.clone() })
         }));
         all.into_iter().map(|(precision, profile)| (precision, Self { profile, ..self.clone() })).collect()
+    }
+
+    /// The same device with other costs of its kernels.
+    #[doc(hidden)]
+    pub fn with_costs(mut self, costs: CostTable) -> Self {
+        self.profile.costs = Arc::new(costs);
+        self
+    }
+
+    /// The same device, which notes what is asked of the chooser of kernels, and chooses by the compiled-in costs.
+    #[doc(hidden)]
+    pub fn with_notes(mut self, asked: Arc<Asked>) -> Self {
+        self.profile.costs = self.profile.compiled_in_costs();
+        self.profile.asked = Some(asked);
+        self
+    }
+
+    /// The file in `folder` of what kernels cost on this adapter, if they were measured.
+    #[doc(hidden)]
+    pub fn costs_file(&self, folder: &Path) -> PathBuf {
+        let key = super::adapter_key(&self.device().adapter_info());
+        folder.join(format!("{key}-{}.costs.json", env!("CARGO_PKG_VERSION")))
     }
 
     /// What the kernels were found to do that were checked, by name: in words, and whether they are used.
