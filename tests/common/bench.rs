@@ -62,6 +62,13 @@ pub struct Bench<'a> {
     pub most: Option<u64>,
 }
 
+impl<'a> Bench<'a> {
+    /// Weights in the precision of the values, and bindings of the device's limit.
+    pub fn new(engine: &'a Engine, profile: &DeviceProfile, precision: Precision, rows: usize) -> Self {
+        Self { engine, profile: profile.clone(), precision, weights: precision, rows, most: None }
+    }
+}
+
 impl Bench<'_> {
     pub fn storage(&self, graph: &Graph) -> Storage {
         let fits = |name: &str| Weights(self.weights).fits_f16(name);

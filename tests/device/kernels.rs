@@ -286,14 +286,7 @@ fn attention_with_matrices_of_little_memory() {
     let Some(gpu) = gpu() else { return };
     let engine = Engine::new(gpu).expect("engine");
     for (number, (profile, precision)) in matrices_of_little_memory(engine.gpu()).into_iter().enumerate() {
-        let bench = Bench {
-            engine: &engine,
-            profile: profile.clone(),
-            precision,
-            weights: precision,
-            rows: 2,
-            most: None,
-        };
+        let bench = Bench::new(&engine, &profile, precision, 2);
         for dim in if number == 0 || thorough() { &[24, 104][..] } else { &[24] }.iter().copied() {
             let (what, error) = attend(&bench, &mut Rng(7), (2, dim), Shape::tokens(70, 2 * dim), 77);
             assert!(error <= 1e-6, "{profile} {what}: {error:.2e}");
@@ -308,14 +301,7 @@ fn attention_of_large_heads_with_matrices() {
     let engine = Engine::new(gpu).expect("engine");
     let kinds = matrices_of_little_memory(engine.gpu()).into_iter().chain(matrices(engine.gpu()));
     for (number, (profile, precision)) in kinds.enumerate() {
-        let bench = Bench {
-            engine: &engine,
-            profile: profile.clone(),
-            precision,
-            weights: precision,
-            rows: 2,
-            most: None,
-        };
+        let bench = Bench::new(&engine, &profile, precision, 2);
         let cases = [(1, 512, 48, 96), (2, 256, 16, 32), (1, 512, 33, 64), (1, 512, 32, 40)];
         // Each kind of matrices takes some time to compile when it is written out.
         for &(heads, dim, queries, keys) in cases.iter().take(if number == 0 || thorough() { 4 } else { 1 }) {

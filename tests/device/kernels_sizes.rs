@@ -123,14 +123,7 @@ fn values_and_gates() {
     let mut kinds = vec![(native.clone(), native.usual_precision())];
     kinds.extend(matrices_of_little_memory(engine.gpu()));
     for (profile, precision) in kinds {
-        let error = error_of_gates(&Bench {
-            engine: &engine,
-            profile: profile.clone(),
-            precision,
-            weights: precision,
-            rows: 2,
-            most: None,
-        });
+        let error = error_of_gates(&Bench::new(&engine, &profile, precision, 2));
         // Without fusion values and gates are rounded to f16 in between.
         let limit = if precision == Precision::F32 { 1e-10 } else { 1e-6 };
         assert!(error <= limit, "{profile}: {error:.2e} > {limit:.0e}");
@@ -188,14 +181,7 @@ fn hold<'a>(engine: &Engine, sizes: impl Iterator<Item = &'a Size>, kinds: &[(De
         for (profile, precision) in kinds {
             let precision = *precision;
             let limit = if precision == Precision::F32 { 1e-10 } else { 1e-6 };
-            let bench = Bench {
-                engine,
-                profile: profile.clone(),
-                precision,
-                weights: precision,
-                rows: 2,
-                most: None,
-            };
+            let bench = Bench::new(engine, profile, precision, 2);
             let error = error(&bench, &mut Rng(99), size);
             failures.check(error <= limit, || {
                 format!("{profile} {precision:?} {size:?}: {error:.2e} > {limit:.0e}")

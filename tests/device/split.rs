@@ -72,14 +72,7 @@ fn networks_in_parts_give_what_they_give_whole() {
         (DeviceProfile::gpu(), Precision::F16),
         (DeviceProfile::cpu(), Precision::F16),
     ] {
-        let bench = Bench {
-            engine: &engine,
-            profile: profile.clone(),
-            precision,
-            weights: precision,
-            rows: 1,
-            most: None,
-        };
+        let bench = Bench::new(&engine, &profile, precision, 1);
         let build = unet::Options { size: (26, 15), tokens: 77, record: true, ..Default::default() };
         let networks = [
             ("UNet", unet::build(&c.unet, &build).expect("unet")),
@@ -121,14 +114,7 @@ fn attention_over_keys_in_parts() {
         let of: Heads = of.expect("attention");
         let whole = (shape.positions() * 3 * c) as u64 * precision.bytes();
         for share in [1, 2, 4] {
-            let bench = Bench {
-                engine: &engine,
-                profile: profile.clone(),
-                precision,
-                weights: precision,
-                rows: 1,
-                most: Some(whole / share),
-            };
+            let bench = Bench { most: Some(whole / share), ..Bench::new(&engine, &profile, precision, 1) };
             let kernels = bench.plan(&g).variants();
             let merges = kernels.keys().any(|k| k.starts_with("attention_merge"));
             assert_eq!(merges, share > 1, "{kernels:?}");

@@ -40,14 +40,7 @@ fn slices_are_read_in_place() {
     let mut failures = Failures::default();
     for (profile, precision) in kinds() {
         for (rows, first) in [(1, 0), (2, 12), (3, 256), (3, 1036)] {
-            let bench = Bench {
-                engine: &engine,
-                profile: profile.clone(),
-                precision,
-                weights: precision,
-                rows,
-                most: None,
-            };
+            let bench = Bench::new(&engine, &profile, precision, rows);
             let mut rng = Rng(first as u64 + 1);
             let (count, dim, keys) = (2, 20, 7);
             let c = count * dim;
