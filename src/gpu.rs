@@ -221,12 +221,11 @@ impl Gpu {
         self.cache = cache.ok().flatten().map(Arc::new);
         // Pipelines that were compiled before are not in the file.
         self.pipelines = Arc::default();
-        let info = self.device.adapter_info();
-        let path = folder.join(format!("{}-{}.kernels.json", adapter_key(&info), env!("CARGO_PKG_VERSION")));
+        let path = self.kept_file(folder, "kernels");
         let verdicts = Verdicts::read(&path, &kernels::fingerprint()).unwrap_or_default();
         self.kept = Some(Arc::new(Kept { path, verdicts: Mutex::new(verdicts) }));
         self.distrust();
-        let tuned = self.costs_file(folder);
+        let tuned = self.kept_file(folder, "costs");
         if tuned.is_file() {
             match CostTable::read(&tuned) {
                 Ok(costs) => self.profile.costs = Arc::new(costs),
@@ -234,6 +233,20 @@ impl Gpu {
             }
         }
         self
+    }
+
+    /// The file in `folder` of what is kept of this adapter with its driver, for this version.
+    fn kept_file(&self, folder: &Path, what: &str) -> PathBuf {
+        let info = self.device.adapter_info();
+        let all = format!("{} {} {}", info.name, info.driver, info.driver_info);
+        let backend = format!("{:?}", info.backend).to_lowercase();
+        let key = format!(
+            "{backend}-{:04x}-{:04x}-{:08x}",
+            info.vendor,
+            info.device,
+            crc32fast::hash(all.as_bytes())
+        );
+        folder.join(format!("{key}-{}.{what}.json", env!("CARGO_PKG_VERSION")))
     }
 
     /// What its kernels were found to do, if that is kept: see [`trust`](crate::trust).
@@ -368,13 +381,6 @@ fn checked<T>(device: &wgpu::Device, what: &str, f: impl FnOnce() -> T) -> Resul
             Err(Error::new(kind, format!("the device failed to {what}")).cause(e))
         }
     }
-}
-
-/// What names an adapter with its driver in the names of files.
-fn adapter_key(info: &wgpu::AdapterInfo) -> String {
-    let all = format!("{} {} {}", info.name, info.driver, info.driver_info);
-    let backend = format!("{:?}", info.backend).to_lowercase();
-    format!("{backend}-{:04x}-{:04x}-{:08x}", info.vendor, info.device, crc32fast::hash(all.as_bytes()))
 }
 
 /// All adapters, in the order of the drivers.

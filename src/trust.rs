@@ -60,23 +60,18 @@ struct Check {
 /// The checks of kernels on the path of `gpu` that are not `known`.
 fn unknown(gpu: &Gpu, known: &Verdicts) -> Result<Vec<Check>> {
     let own = gpu.profile();
-    let plain = DeviceProfile {
-        max_binding: own.max_binding,
-        max_buffer: own.max_buffer,
-        alignment: own.alignment,
-        ..DeviceProfile::gpu()
-    };
+    let plain = own.plain();
     let mut all: Vec<Check> = Vec::new();
     for graph in graphs(own.cpu)? {
         let plan = |device: &DeviceProfile, precision: Precision| {
             let storage = Storage::of(graph.weights(), precision, device, |_| true);
             Plan::new(&graph, &PlanOptions { rows: 1, storage, device: device.clone(), guard: 0 })
         };
-        let plans = [plan(own, own.usual_precision())?, plan(&plain, Precision::F32)?];
-        for kernel in alternatives(&plans[0]) {
-            if !known.kernels.contains_key(kernel) {
-                all.push(Check { kernel, graph: graph.clone(), plans: plans.clone() });
-            }
+        let own = plan(own, own.usual_precision())?;
+        // At a later start all are known, and there is nothing more to do.
+        for kernel in alternatives(&own).into_iter().filter(|name| !known.kernels.contains_key(*name)) {
+            let plans = [own.clone(), plan(&plain, Precision::F32)?];
+            all.push(Check { kernel, graph: graph.clone(), plans });
         }
     }
     Ok(all)

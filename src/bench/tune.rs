@@ -15,7 +15,7 @@ use super::{Bench, Timing};
 use crate::engine::{Engine, Weights};
 use crate::gpu::Gpu;
 use crate::graph::Graph;
-use crate::kernels::{Asked, CostTable, Question};
+use crate::kernels::{Asked, CostTable, DeviceProfile, Question};
 use crate::model::vae;
 use crate::plan::{Plan, PlanOptions};
 use crate::{Error, Result};
@@ -98,21 +98,20 @@ fn networks(tiny: bool) -> Result<Vec<Network>> {
 /// [`ErrorKind::Device`](crate::ErrorKind::Device) if the device has no timestamps;
 /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled).
 pub fn tune(bench: &Bench<'_>, tell: &mut dyn FnMut(Progress)) -> Result<CostTable> {
-    let asked = Arc::new(Asked::default());
-    let gpu = bench.gpu.clone().with_notes(asked.clone());
-    let mut table = CostTable::clone(&gpu.profile().costs);
+    let mut table = CostTable::clone(&bench.gpu.profile().compiled_in_costs());
+    let gpu = bench.gpu.clone().with_costs(table.clone());
     table.about = gpu.device().adapter_info().name;
     for network in networks(bench.tiny)? {
         bench.go_on()?;
-        Tuning { bench, gpu: &gpu, asked: &asked, network }.add_to(&mut table, tell)?;
+        Tuning { bench, gpu: &gpu, network }.add_to(&mut table, tell)?;
     }
     Ok(table)
 }
 
 struct Tuning<'a> {
     bench: &'a Bench<'a>,
+    /// With the compiled-in costs.
     gpu: &'a Gpu,
-    asked: &'a Asked,
     network: Network,
 }
 
@@ -162,16 +161,17 @@ impl Tuning<'_> {
         Ok(())
     }
 
-    fn plan(&self, gpu: &Gpu, rows: usize, weights: &Weights) -> Result<Plan> {
-        let (storage, device) = (weights.storage().clone(), gpu.profile().clone());
+    fn plan(&self, device: &DeviceProfile, rows: usize, weights: &Weights) -> Result<Plan> {
+        let (storage, device) = (weights.storage().clone(), device.clone());
         Plan::new(&self.network.graph, &PlanOptions { rows, storage, device, guard: 0 })
     }
 
     /// The different operations of the network, each with the ways to measure: the formula's choice first.
     fn questions(&self, weights: &Weights) -> Result<Vec<ToMeasure>> {
-        self.asked.take();
-        self.plan(self.gpu, 1, weights)?;
-        let asked = self.asked.take();
+        let notes = Arc::new(Asked::default());
+        let device = DeviceProfile { asked: Some(notes.clone()), ..self.gpu.profile().clone() };
+        self.plan(&device, 1, weights)?;
+        let asked = notes.take();
         // A layer in several pieces asks several times, for operations that depend on the memory.
         let single: HashSet<&str> = asked
             .iter()
@@ -205,7 +205,7 @@ impl Tuning<'_> {
             .collect();
         let gpu = self.gpu.clone().with_costs(costs);
         let engine = Engine::new(gpu.clone())?;
-        let plan = self.plan(&gpu, rows, weights)?;
+        let plan = self.plan(gpu.profile(), rows, weights)?;
         let ranges: Vec<_> = questions
             .iter()
             .filter_map(|q| {
@@ -234,7 +234,8 @@ impl Tuning<'_> {
         for _ in 0..SAMPLES {
             for (gpu, samples) in gpus.iter().zip(&mut samples) {
                 let engine = Engine::new(gpu.clone())?;
-                let ready = Ready::of_plan(self.bench, &engine, self.plan(gpu, rows, weights)?, weights)?;
+                let ready =
+                    Ready::of_plan(self.bench, &engine, self.plan(gpu.profile(), rows, weights)?, weights)?;
                 ready.gpu_once()?;
                 for _ in 0..SAMPLES {
                     samples.push(ready.gpu_once()?);

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Gpu;
-use crate::kernels::{Asked, CostTable, DeviceProfile, Precision};
+use super::pipeline_cache::write_private;
+use crate::Result;
+use crate::kernels::{CostTable, DeviceProfile, Precision};
 
 impl Gpu {
     /// The same device with each kind of kernels that it can run, and the precisions that these compute in: plain ones
@@ -13,7 +15,7 @@ impl Gpu {
     pub fn paths(&self) -> Vec<(Precision, Self)> {
         let own = DeviceProfile { distrusted: Arc::default(), ..self.profile().clone() };
         let without = DeviceProfile { matrices: Arc::default(), prefers_matrices: false, ..own.clone() };
-        let plain = DeviceProfile { cpu: false, costs: CostTable::of_gpus(), ..without.clone() };
+        let plain = own.plain();
         let mut all = vec![(Precision::F32, plain.clone()), (Precision::F16, plain)];
         if own.has_simd() {
             all.extend([(Precision::F32, without.clone()), (Precision::F16, without)]);
@@ -32,19 +34,13 @@ impl Gpu {
         self
     }
 
-    /// The same device, which notes what is asked of the chooser of kernels, and chooses by the compiled-in costs.
+    /// Keeps in `folder` what kernels cost on this adapter, where [`keep_pipelines_in`](Self::keep_pipelines_in) finds
+    /// it; the path of the file.
     #[doc(hidden)]
-    pub fn with_notes(mut self, asked: Arc<Asked>) -> Self {
-        self.profile.costs = self.profile.compiled_in_costs();
-        self.profile.asked = Some(asked);
-        self
-    }
-
-    /// The file in `folder` of what kernels cost on this adapter, if they were measured.
-    #[doc(hidden)]
-    pub fn costs_file(&self, folder: &Path) -> PathBuf {
-        let key = super::adapter_key(&self.device().adapter_info());
-        folder.join(format!("{key}-{}.costs.json", env!("CARGO_PKG_VERSION")))
+    pub fn keep_costs_in(&self, folder: &Path, costs: &CostTable) -> Result<PathBuf> {
+        let path = self.kept_file(folder, "costs");
+        write_private(&path, costs.to_text().as_bytes())?;
+        Ok(path)
     }
 
     /// What the kernels were found to do that were checked, by name: in words, and whether they are used.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::atomic_file;
+use crate::{Error, atomic_file};
 
 /// Magic number and version of the format.
 const MARK: &[u8; 8] = b"sagpipe1";
@@ -131,13 +131,21 @@ fn write(path: &Path, data: &[u8]) -> Result<(), String> {
     if data.len() > MOST {
         return Err(format!("{} bytes are more than {MOST}", data.len()));
     }
-    if let Some(folder) = path.parent().filter(|f| !f.is_dir()) {
-        make_private(folder).map_err(|e| e.to_string())?;
-    }
-    atomic_file::write(path, &[&frame(data), data].concat(), true).map_err(|e| e.to_string())
+    write_private(path, &[&frame(data), data].concat()).map_err(|e| e.to_string())
 }
 
-/// Makes a folder that only its owner can read: a driver trusts the data in its cache.
+/// Writes a file, which may be there already, completely or not at all. Its folder is made if it does not exist, such
+/// that only its owner can read it: a driver trusts the data in its cache.
+///
+/// # Errors
+/// Those of [`atomic_file::write`].
+pub fn write_private(path: &Path, bytes: &[u8]) -> crate::Result<()> {
+    if let Some(folder) = path.parent().filter(|f| !f.is_dir()) {
+        make_private(folder).map_err(|e| Error::io(folder, "the folder cannot be made", e))?;
+    }
+    atomic_file::write(path, bytes, true)
+}
+
 fn make_private(folder: &Path) -> std::io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::atomic_file;
+use super::pipeline_cache::write_private;
 
 /// What was found of each kernel or core that was checked, by name.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -89,11 +89,7 @@ impl Verdicts {
             .collect();
         let root =
             json!({ "format": FORMAT, "adapter": adapter, "kernels_of": fingerprint, "kernels": kernels });
-        let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
-        let written = folder.map_err(|e| e.to_string()).and_then(|()| {
-            atomic_file::write(path, format!("{root:#}\n").as_bytes(), true).map_err(|e| e.to_string())
-        });
-        if let Err(why) = written {
+        if let Err(why) = write_private(path, format!("{root:#}\n").as_bytes()) {
             log::debug!("{}: what was found of kernels is not kept: {why}", path.display());
         }
     }
@@ -119,6 +115,12 @@ mod tests {
         all.write(&path, "a", "adapter");
         assert_eq!(Verdicts::read(&path, "a"), Some(all.clone()));
         assert_eq!(Verdicts::read(&path, "b"), None);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = std::fs::metadata(path.parent().unwrap()).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o700, "the folder of pipelines is private, whoever makes it");
+        }
         assert_eq!(all.distrusted(), ["slow", "wrong", "broken"].map(str::to_owned).into());
         for text in ["", "{}", "[]", r#"{"format": "sagittal kernels 1"}"#] {
             std::fs::write(&path, text).unwrap();

@@ -100,6 +100,12 @@ impl DeviceProfile {
         }
     }
 
+    /// The same device with plain kernels alone.
+    pub fn plain(&self) -> Self {
+        let Self { max_binding, max_buffer, alignment, .. } = *self;
+        Self { max_binding, max_buffer, alignment, ..Self::gpu() }
+    }
+
     /// The compiled-in costs of its kind.
     pub fn compiled_in_costs(&self) -> Arc<CostTable> {
         if self.has_simd() { CostTable::of_cpus() } else { CostTable::of_gpus() }

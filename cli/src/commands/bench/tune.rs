@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use sagittal::gpu::Gpu;
 use sagittal::internals::bench::Bench;
 use sagittal::internals::bench::tune::{self, Change, Progress, Whole};
+use sagittal::internals::kernels::CostTable;
 use sagittal::{Error, Result};
 use serde_json::json;
 
@@ -39,10 +40,10 @@ impl Table {
         }
     }
 
-    fn write(&self, gpu: &Gpu, text: &str) -> Result<PathBuf> {
+    fn write(&self, gpu: &Gpu, costs: &CostTable) -> Result<PathBuf> {
         match self {
-            Self::Kept(folder) => Series::new(gpu.costs_file(folder), 1, true).write(0, text.as_bytes()),
-            Self::File(file) => file.write(0, text.as_bytes()),
+            Self::Kept(folder) => gpu.keep_costs_in(folder, costs),
+            Self::File(file) => file.write(0, costs.to_text().as_bytes()),
         }
     }
 }
@@ -58,7 +59,7 @@ pub fn run(args: &Args, bench: &Bench<'_>, table: &Table) -> Result<bool> {
         // The enum is non-exhaustive.
         _ => {}
     })?;
-    let path = table.write(bench.gpu, &costs.to_text())?;
+    let path = table.write(bench.gpu, &costs)?;
     let (path, hash) = (path.display().to_string(), costs.hash());
     match args.json {
         true => terminal::event(
